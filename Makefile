@@ -1,0 +1,41 @@
+# make demo: the main job, shown. make test: the tests. Both make their virtual environment first.
+#
+# Variables: PYTHON (3.11 or newer), VENV (where the environment lies), ARGS (handed on, e.g. make test ARGS=--long).
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: demo test check bench venv clean
+
+demo: venv
+	@$(BIN)/thrum demo $(ARGS)
+
+test: venv
+	$(BIN)/python -m pytest $(ARGS)
+
+check: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-cache
+
+bench: venv
+	$(BIN)/python bench/run.py $(ARGS)
+
+venv: $(INSTALLED)
+
+# The package is installed editable: only its dependencies and its script can go stale.
+$(INSTALLED): pyproject.toml scripts/thrum
+	@test -n "$(PYTHON)" || { echo "thrum needs Python 3.11 or newer; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	$(BIN)/python -m compileall -q src
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

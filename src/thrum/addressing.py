@@ -1,0 +1,213 @@
+"""Who a message reaches: `@name`, `@role`, `@group`, `@everyone`, `user:name` -> recipients. No I/O.
+
+Names, roles and groups may not clash, so there is never a choice (identity.md §2). Recipients are resolved once, at
+sending; who registers later is not added. Source: events.md §8 "Snapshot", cli.md 3.3 and 3.4.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from thrum import ids, limits
+from thrum.errors import InvalidParams, NoRecipients, UnknownRecipient
+from thrum.events import Pair
+
+EVERYONE = "everyone"
+BROADCAST = Pair("broadcast", EVERYONE)
+READS_NOTHING = ("system", "monitor:")
+
+
+class Member(NamedTuple):
+    """One entry of a group: type `agent` or `role`; value `*` with type role means everybody."""
+
+    type: str
+    value: str
+
+
+class Directory(Protocol):
+    """Who is registered in this repository, live ones only."""
+
+    def is_agent(self, agent_id: str) -> bool:
+        """Whether an agent or user with exactly this id is registered."""
+        ...
+
+    def with_role(self, role: str) -> Sequence[str]:
+        """Ids of the agents that have the role, on every daemon of the repository."""
+        ...
+
+    def group(self, name: str) -> Sequence[Member] | None:
+        """Members of a group, or None if there is no such group."""
+        ...
+
+    def everyone(self) -> Sequence[str]:
+        """Ids of all agents and users, without peer proxies."""
+        ...
+
+    def words(self) -> Iterable[str]:
+        """Every word that can be addressed: for suggestions."""
+        ...
+
+
+class Audience(NamedTuple):
+    """What one call addressed. `recipients` is sorted and free of duplicates; the rest keeps the sender's order."""
+
+    recipients: tuple[str, ...]
+    audiences: tuple[Pair, ...]
+    quiet: bool = False
+
+    @property
+    def refs(self) -> tuple[Pair, ...]:
+        """The refs that thrum sets: one `mention` per agent, role or user; `group`; `broadcast`."""
+        return tuple(_ref(pair) for pair in self.audiences)
+
+    @property
+    def scopes(self) -> tuple[Pair, ...]:
+        """The scopes that thrum sets: `group` and `broadcast`."""
+        return tuple(pair for pair in self.audiences if pair.type in ("group", "broadcast"))
+
+
+def _ref(pair: Pair) -> Pair:
+    if pair.type in ("group", "broadcast"):
+        return pair
+    return Pair("mention", f"user:{pair.value}" if pair.type == "user" else pair.value)
+
+
+def resolve(addresses: Sequence[str], sender: str, directory: Directory) -> Audience:
+    """The audience of explicit addresses: all or nothing.
+
+    UnknownRecipient names every bad one, with close spellings; NoRecipients when a role or group has no member but the
+    sender (a broadcast may be empty).
+    """
+    audiences: dict[Pair, None] = {}
+    unknown: list[str] = []
+    for address in addresses:
+        pair = _classify(address, directory)
+        if pair is None:
+            unknown.append(address)
+        else:
+            audiences[pair] = None
+    if unknown:
+        raise _unknown(unknown, directory)
+    recipients: set[str] = set()
+    for pair in audiences:
+        members = _members(pair, sender, directory)
+        if not members and pair != BROADCAST:
+            raise NoRecipients(f"nobody but you is @{pair.value}")
+        recipients.update(members)
+    return _audience(recipients, audiences)
+
+
+def resolve_reply(author: str, audiences: Sequence[Pair], quiet: bool, sender: str, directory: Directory) -> Audience:
+    """The audience of an answer: the parent's author and its audience as they are today, without the sender.
+
+    Who has left is left out. Answering one's own post to the team goes to the team again. NoRecipients when nobody is
+    left.
+    """
+    if quiet and author == sender:
+        return to_team(sender, directory)
+    pairs: dict[Pair, None] = {}
+    if author != sender:
+        pairs[_by_name(author)] = None
+    pairs.update((pair, None) for pair in audiences if pair != Pair("agent", sender))
+    kept: dict[Pair, None] = {}
+    recipients: set[str] = set()
+    for pair in pairs:
+        members = [member for member in _members(pair, sender, directory) if directory.is_agent(member)]
+        if members or pair == BROADCAST:
+            kept[pair] = None
+            recipients.update(members)
+    recipients.discard(sender)
+    if not kept:
+        raise NoRecipients("nobody is left in that conversation", remedy="thrum team --all; name somebody with --to")
+    return _audience(recipients, kept)
+
+
+def to_team(sender: str, directory: Directory) -> Audience:
+    """Information for everybody: in every inbox, waking nobody (cli.md 3.3)."""
+    recipients = {member for member in directory.everyone() if member != sender}
+    return Audience(tuple(sorted(recipients)), (), quiet=True)
+
+
+def _audience(recipients: Iterable[str], audiences: Iterable[Pair]) -> Audience:
+    sorted_recipients = tuple(sorted(recipients))
+    if len(sorted_recipients) > limits.recipients_max:
+        raise InvalidParams(
+            f"{len(sorted_recipients)} recipients, the limit is {limits.recipients_max}", remedy="address fewer agents"
+        )
+    return Audience(sorted_recipients, tuple(audiences))
+
+
+def _classify(address: str, directory: Directory) -> Pair | None:
+    word = address.removeprefix("@")
+    if word == EVERYONE:
+        return BROADCAST
+    if not word or len(word) > limits.id_chars_max:
+        return None
+    if directory.is_agent(word):
+        return _by_name(word)
+    canonical = ids.parse_agent_id(word).canonical
+    if canonical != word and directory.is_agent(canonical):
+        return Pair("agent", canonical)
+    if directory.group(word) is not None:
+        return Pair("group", word)
+    if directory.with_role(word):
+        return Pair("role", word)
+    return None
+
+
+def _by_name(actor: str) -> Pair:
+    return Pair("user", actor.removeprefix("user:")) if actor.startswith("user:") else Pair("agent", actor)
+
+
+def _members(pair: Pair, sender: str, directory: Directory) -> Sequence[str]:
+    """Ids that an audience stands for today. A role or group never reaches the sender, unless the group names it."""
+    match pair.type:
+        case "agent":
+            return (pair.value,)
+        case "user":
+            return (f"user:{pair.value}",)
+        case "role":
+            return [member for member in directory.with_role(pair.value) if member != sender]
+        case "group":
+            return _group_members(pair.value, sender, directory)
+        case "broadcast":
+            return [member for member in directory.everyone() if member != sender]
+        case _:
+            return ()
+
+
+def _group_members(name: str, sender: str, directory: Directory) -> Sequence[str]:
+    members: set[str] = set()
+    for member in directory.group(name) or ():
+        if member.type == "agent":
+            if directory.is_agent(member.value):
+                members.add(member.value)
+        elif member.value == "*":
+            members.update(other for other in directory.everyone() if other != sender)
+        else:
+            members.update(other for other in directory.with_role(member.value) if other != sender)
+    return sorted(members)
+
+
+def _unknown(unknown: Sequence[str], directory: Directory) -> UnknownRecipient:
+    shown = ["@" + word.removeprefix("@") for word in unknown]
+    suggestions = suggest(unknown[0].removeprefix("@"), directory.words()) if len(unknown) == 1 else []
+    if any("," in word for word in unknown):
+        remedy = "one --to for each recipient: --to @a --to @b"
+    elif suggestions:
+        remedy = f"did you mean {' or '.join('@' + word for word in suggestions)}? Names: thrum team --all"
+    else:
+        remedy = "names: thrum team --all"
+    return UnknownRecipient(
+        f"unknown recipient{'s' if len(shown) > 1 else ''}: {', '.join(shown)}",
+        remedy=remedy,
+        recipients=list(unknown),
+        suggestions=suggestions or None,
+    )
+
+
+def suggest(word: str, known: Iterable[str]) -> list[str]:
+    """Up to three close spellings, the closest first."""
+    return difflib.get_close_matches(word, sorted(known), n=limits.suggestions_max, cutoff=0.5)

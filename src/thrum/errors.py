@@ -1,0 +1,576 @@
+"""One tree of errors: each kind has an exit status, an RPC code and the command that mends it.
+
+Kinds and words are those of the specification (cli.md §6, rpc.md §2). An error raised anywhere travels unchanged:
+over RPC as `{code, message, data: {kind, remedy, details}}`, to a person as two lines, to a program as one JSON object.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+KINDS: dict[str, type[ThrumError]] = {}
+"""Every known kind and its class; filled as the classes below are made."""
+
+
+class ThrumError(Exception):
+    """A refusal that names its mend.
+
+    `message` is one sentence for people; `remedy` the command or act that mends it; `details` is JSON-able and only
+    holds what programs test. Whoever raises one has changed nothing.
+    """
+
+    kind: ClassVar[str] = "refused"
+    code: ClassVar[int] = -32000
+    status: ClassVar[int] = 1
+    default_remedy: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in cls.__dict__:
+            KINDS[cls.kind] = cls
+
+    def __init__(self, message: str, *, remedy: str | None = None, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = self.default_remedy if remedy is None else remedy
+        self.details: dict[str, Any] = {key: value for key, value in details.items() if value is not None}
+
+
+KINDS[ThrumError.kind] = ThrumError
+
+
+class ForeignKind(ThrumError):
+    """An error of a kind that this program does not know: a newer daemon's. Its kind is kept."""
+
+    def __init__(self, kind: str, code: int, message: str, *, remedy: str = "", **details: Any) -> None:
+        super().__init__(message, remedy=remedy, **details)
+        self.kind = kind  # pyright: ignore[reportAttributeAccessIssue]
+        self.code = code  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def from_wire(kind: str, code: int, message: str, remedy: str, details: dict[str, Any]) -> ThrumError:
+    """The error that the other side raised, as an exception of its own class here."""
+    cls = KINDS.get(kind)
+    if cls is None:
+        return ForeignKind(kind, code, message, remedy=remedy, **details)
+    return cls(message, remedy=remedy, **details)
+
+
+# -- the words of a call (status 2)
+
+
+class UsageError(ThrumError):
+    kind = "usage"
+    code = -32602
+    status = 2
+    default_remedy = "thrum help"
+
+
+class AmbiguousBody(ThrumError):
+    kind = "ambiguous_body"
+    code = -32602
+    status = 2
+    default_remedy = "give one of TEXT, --stdin, --body-file"
+
+
+class BadDuration(ThrumError):
+    kind = "bad_duration"
+    code = -32602
+    status = 2
+    default_remedy = "write 30s, 5m, 1h30m, 2d or seconds"
+
+
+class BadTime(ThrumError):
+    kind = "bad_time"
+    code = -32602
+    status = 2
+    default_remedy = "write 30s, 5m, 1h30m, 2d (that long ago), 2026-02-03 or RFC 3339"
+
+
+class BadScope(ThrumError):
+    kind = "bad_scope"
+    code = -32602
+    status = 2
+    default_remedy = "write type:value, e.g. --scope module:auth"
+
+
+class BadRef(ThrumError):
+    kind = "bad_ref"
+    code = -32602
+    status = 2
+    default_remedy = "write type:value, e.g. --ref pr:42"
+
+
+class BadJson(ThrumError):
+    kind = "bad_json"
+    code = -32602
+    status = 2
+    default_remedy = "quote it for the shell: '{\"passed\":45}'"
+
+
+class BadCursor(ThrumError):
+    kind = "bad_cursor"
+    code = -32602
+    status = 2
+    default_remedy = "one printed by: thrum watch --json"
+
+
+class BadEncoding(ThrumError):
+    kind = "bad_encoding"
+    code = -32602
+    status = 2
+    default_remedy = "convert it to UTF-8, or send its path"
+
+
+class StaleCursor(ThrumError):
+    kind = "stale_cursor"
+    code = -32006
+    default_remedy = "thrum watch --since 0, skipping the event_ids you know"
+
+
+# -- the place
+
+
+class NotARepository(ThrumError):
+    kind = "not_a_repository"
+    code = -32000
+    default_remedy = "cd into a repository, or run: git init"
+
+
+class NotInitialized(ThrumError):
+    kind = "not_initialized"
+    code = -32000
+    default_remedy = "thrum init"
+
+
+class NotAWorktree(ThrumError):
+    kind = "not_a_worktree"
+    code = -32602
+    default_remedy = "thrum worktree create NAME"
+
+
+class BadRedirect(ThrumError):
+    kind = "bad_redirect"
+    code = -32000
+    default_remedy = "thrum setup --main-repo PATH"
+
+
+class UnsafeRepository(ThrumError):
+    kind = "unsafe_repository"
+    code = -32000
+    default_remedy = "git config --global --add safe.directory PATH"
+
+
+class ConfigInvalid(ThrumError):
+    kind = "config_invalid"
+    code = -32000
+    default_remedy = "mend the file; thrum config show"
+
+
+class BadConfigKey(ThrumError):
+    kind = "bad_config_key"
+    code = -32602
+    default_remedy = "thrum config show"
+
+
+class BadConfigValue(ThrumError):
+    kind = "bad_config_value"
+    code = -32602
+    default_remedy = "thrum config show"
+
+
+# -- the daemon
+
+
+class DaemonUnavailable(ThrumError):
+    kind = "daemon_unavailable"
+    code = -32000
+    default_remedy = "thrum daemon start"
+
+
+class DaemonStartFailed(ThrumError):
+    kind = "daemon_start_failed"
+    code = -32000
+    default_remedy = "thrum daemon logs -n 20"
+
+
+class DaemonLocked(ThrumError):
+    kind = "daemon_locked"
+    code = -32000
+    default_remedy = "thrum daemon restart"
+
+
+class StoreFailed(ThrumError):
+    kind = "store_failed"
+    code = -32010
+    default_remedy = "free space, then repeat the command; nothing was recorded"
+
+
+class Busy(ThrumError):
+    kind = "busy"
+    code = -32008
+    default_remedy = "repeat the command"
+
+
+class ShuttingDown(ThrumError):
+    kind = "shutting_down"
+    code = -32008
+    default_remedy = "repeat the command"
+
+
+class TimedOut(ThrumError):
+    kind = "timed_out"
+    code = -32009
+    default_remedy = "look in: thrum sent, then repeat"
+
+
+class InternalError(ThrumError):
+    kind = "internal"
+    code = -32603
+    default_remedy = "thrum daemon logs; report it with that id"
+
+
+class ParseError(ThrumError):
+    kind = "parse_error"
+    code = -32700
+    default_remedy = "send one JSON object per line"
+
+
+class InvalidRequest(ThrumError):
+    kind = "invalid_request"
+    code = -32600
+    default_remedy = 'send {"jsonrpc":"2.0","id":1,"method":"health"}'
+
+
+class LineTooLong(ThrumError):
+    kind = "line_too_long"
+    code = -32600
+    default_remedy = "send less in one request"
+
+
+class UnknownMethod(ThrumError):
+    kind = "unknown_method"
+    code = -32601
+    default_remedy = "thrum daemon restart"
+
+
+class InvalidParams(ThrumError):
+    kind = "invalid_params"
+    code = -32602
+    default_remedy = "correct the parameters"
+
+
+class AnswerTooLarge(ThrumError):
+    kind = "answer_too_large"
+    code = -32602
+    default_remedy = "ask for a smaller page"
+
+
+class WrongTransport(ThrumError):
+    kind = "wrong_transport"
+    code = -32001
+    default_remedy = "call it over the transport that the method names"
+
+
+class NotAvailable(ThrumError):
+    kind = "not_available"
+    code = -32007
+
+
+class NewerFormat(ThrumError):
+    kind = "newer_format"
+    code = -32007
+    default_remedy = "upgrade thrum"
+
+
+class ClientKeyReused(ThrumError):
+    kind = "client_key_reused"
+    code = -32005
+    default_remedy = "use a fresh client_key for a new call"
+
+
+# -- who am I
+
+
+class NoIdentity(ThrumError):
+    kind = "no_identity"
+    code = -32003
+    default_remedy = "thrum quickstart NAME --role ROLE --module MODULE"
+
+
+class SeveralIdentities(ThrumError):
+    kind = "several_identities"
+    code = -32002
+    default_remedy = "export THRUM_NAME=NAME"
+
+
+class IdentityNotFound(ThrumError):
+    kind = "identity_not_found"
+    code = -32003
+    default_remedy = "correct or unset THRUM_NAME"
+
+
+class IdentityEnvConflict(ThrumError):
+    kind = "identity_env_conflict"
+    code = -32003
+    default_remedy = "unset THRUM_NAME or THRUM_AGENT_ID"
+
+
+class IdentityInvalid(ThrumError):
+    kind = "identity_invalid"
+    code = -32003
+    default_remedy = "mend or delete the file, then run: thrum quickstart"
+
+
+class RoleMissing(ThrumError):
+    kind = "role_missing"
+    code = -32602
+    default_remedy = "thrum quickstart --name N --role ROLE --module MODULE"
+
+
+class ModuleMissing(ThrumError):
+    kind = "module_missing"
+    code = -32602
+    default_remedy = "thrum quickstart --name N --role ROLE --module MODULE"
+
+
+class RepoConflict(ThrumError):
+    kind = "repo_conflict"
+    code = -32000
+    default_remedy = "unset THRUM_HOME, or give --repo PATH"
+
+
+class AgentNotRegistered(ThrumError):
+    kind = "agent_not_registered"
+    code = -32003
+    default_remedy = "thrum quickstart NAME --role ROLE --module MODULE"
+
+
+class CrossWorktree(ThrumError):
+    kind = "cross_worktree"
+    code = -32003
+    default_remedy = "cd to the correct worktree or run 'thrum prime' to re-claim"
+
+
+class IdentityMismatch(ThrumError):
+    kind = "identity_mismatch"
+    code = -32003
+    default_remedy = "drop the claim (unset THRUM_AGENT_ID), or run it from that agent's worktree"
+
+
+class AnonymousCaller(ThrumError):
+    kind = "anonymous_caller"
+    code = -32002
+    default_remedy = "cd into a registered agent worktree and retry"
+
+
+class CallerUnproved(ThrumError):
+    kind = "caller_unproved"
+    code = -32002
+    default_remedy = "retry from a process of the same user; thrum daemon logs"
+
+
+class ForeignUser(ThrumError):
+    kind = "foreign_user"
+    code = -32002
+    default_remedy = "run thrum as the user who owns the daemon"
+
+
+class PrimeOwnership(ThrumError):
+    kind = "prime_ownership"
+    code = -32003
+    default_remedy = "run prime from the top-level runtime instead"
+
+
+class QuickstartSelfRename(ThrumError):
+    kind = "quickstart_self_rename"
+    code = -32003
+    default_remedy = "use --force to rename the existing identity to .deleted and register fresh"
+
+
+class QuickstartNameCollision(ThrumError):
+    kind = "quickstart_name_collision"
+    code = -32003
+    default_remedy = "choose another --name or pass --force to displace the existing identity"
+
+
+class DaemonWriterLiveness(ThrumError):
+    kind = "daemon_writer_liveness"
+    code = -32003
+    default_remedy = "run 'thrum quickstart' in its worktree"
+
+
+class InvalidUrl(ThrumError):
+    kind = "invalid_url"
+    code = -32602
+
+
+# -- names
+
+
+class InvalidName(ThrumError):
+    kind = "invalid_name"
+    code = -32602
+    default_remedy = "use a-z, 0-9 and _"
+
+
+class ReservedName(ThrumError):
+    kind = "reserved_name"
+    code = -32602
+    default_remedy = "choose another name"
+
+
+class NameEqualsRole(ThrumError):
+    kind = "name_equals_role"
+    code = -32602
+    default_remedy = "choose another name"
+
+
+class NameTaken(ThrumError):
+    kind = "name_taken"
+    code = -32005
+    default_remedy = "choose another name"
+
+
+class ConflictError(ThrumError):
+    kind = "conflict"
+    code = -32005
+    default_remedy = "choose another name or module; --re-register if that is you; --force to take over"
+
+
+# -- messages
+
+
+class UnknownRecipient(ThrumError):
+    kind = "unknown_recipient"
+    code = -32004
+    default_remedy = "thrum team --all"
+
+
+class NoRecipients(ThrumError):
+    kind = "no_recipients"
+    code = -32005
+    default_remedy = "thrum team --all; leave --to out to tell the team"
+
+
+class EmptyBody(ThrumError):
+    kind = "empty_body"
+    code = -32602
+    default_remedy = "give TEXT, --stdin or --body-file"
+
+
+class BodyTooLarge(ThrumError):
+    kind = "body_too_large"
+    code = -32602
+    default_remedy = "commit the file and send its path, or split it"
+
+
+class MessageNotFound(ThrumError):
+    kind = "message_not_found"
+    code = -32004
+    default_remedy = "thrum inbox, thrum sent; ids are printed in full"
+
+
+class MessageDeleted(ThrumError):
+    kind = "message_deleted"
+    code = -32005
+    default_remedy = "thrum message get ID still shows it; send a new one"
+
+
+class NotAuthor(ThrumError):
+    kind = "not_author"
+    code = -32003
+    default_remedy = "reply instead"
+
+
+class NoReplyAddress(ThrumError):
+    kind = "no_reply_address"
+    code = -32005
+    default_remedy = "send to an agent"
+
+
+class ConfirmationRequired(ThrumError):
+    kind = "confirmation_required"
+    code = -32005
+    default_remedy = "repeat with --force"
+
+
+class Cancelled(ThrumError):
+    kind = "cancelled"
+    code = -32000
+
+
+# -- files
+
+
+class FileNotFound(ThrumError):
+    kind = "file_not_found"
+    code = -32000
+    default_remedy = "check the path; it is taken from the working directory"
+
+
+class FileUnreadable(ThrumError):
+    kind = "file_unreadable"
+    code = -32000
+    default_remedy = "check the path and its permissions"
+
+
+class FileTooLarge(ThrumError):
+    kind = "file_too_large"
+    code = -32000
+    default_remedy = "shorten the file, or send its path"
+
+
+# -- agents, sessions, groups
+
+
+class AgentNotFound(ThrumError):
+    kind = "agent_not_found"
+    code = -32004
+    default_remedy = "thrum agent list"
+
+
+class AgentAlive(ThrumError):
+    kind = "agent_alive"
+    code = -32005
+    default_remedy = "end it first, or --force"
+
+
+class SessionNotFound(ThrumError):
+    kind = "session_not_found"
+    code = -32004
+    default_remedy = "thrum session list"
+
+
+class NoSession(ThrumError):
+    kind = "no_session"
+    code = -32004
+    default_remedy = "thrum session start"
+
+
+class SessionEnded(ThrumError):
+    kind = "session_ended"
+    code = -32005
+    default_remedy = "thrum session start"
+
+
+class NotOwner(ThrumError):
+    kind = "not_owner"
+    code = -32003
+    default_remedy = "name your own"
+
+
+class GroupNotFound(ThrumError):
+    kind = "group_not_found"
+    code = -32004
+    default_remedy = "thrum group list"
+
+
+class GroupExists(ThrumError):
+    kind = "group_exists"
+    code = -32005
+    default_remedy = "choose another name"
+
+
+class ProtectedGroup(ThrumError):
+    kind = "protected_group"
+    code = -32005

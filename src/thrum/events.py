@@ -1,0 +1,432 @@
+"""The facts: what thrum remembers, one JSON object a line. Their codec, and facts of a newer version kept sealed.
+
+Source: events.md §2 to §5. A class is a past participle (`MessageCreated`), its tag the word on disk
+(`message.create`). Field order is byte order: the envelope first, then the type's own fields. Encoding one fact twice
+gives the same bytes; a line that came from elsewhere is never encoded again: its bytes travel on.
+
+An optional field that is empty is absent on disk; in the program it is `""`, `()`, `0` or `False`. Words of an
+enumeration (`kind`, `status`, `format` …) are plain text here: an unknown one never makes a fact unusable.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from thrum import clock, ids, limits
+
+FACTS_VERSION: Final = 1
+"""Rises when the picture of the same facts would change: then the database is painted anew."""
+
+KNOWN_V: Final = 1
+"""The greatest `v` of a fact that this program understands."""
+
+EVENTS_FILE: Final = "events.jsonl"
+LOCAL_FILE: Final = "local.jsonl"
+MESSAGES_DIR: Final = "messages"
+
+
+class Pair(msgspec.Struct, frozen=True, gc=False):
+    """A scope, a ref or an audience."""
+
+    type: str
+    value: str
+
+
+class Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a message says. `structured` is JSON text: object or array, compact, keys sorted."""
+
+    format: str
+    content: str
+    structured: str = ""
+
+
+class Commit(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    sha: str
+    message: str
+    files: tuple[str, ...] = ()
+
+
+class FileChange(msgspec.Struct, frozen=True, gc=False):
+    path: str
+    last_modified: str
+    additions: int
+    deletions: int
+    status: str
+
+
+class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What one session works on: three registers (git, task, intent), each set by its `*_updated_at`.
+
+    A time that is present with its value absent means: cleared.
+    """
+
+    session_id: str
+    branch: str = ""
+    worktree_path: str = ""
+    unmerged_commits: tuple[Commit, ...] = ()
+    uncommitted_files: tuple[str, ...] = ()
+    changed_files: tuple[str, ...] = ()
+    file_changes: tuple[FileChange, ...] = ()
+    git_updated_at: str = ""
+    current_task: str = ""
+    task_updated_at: str = ""
+    intent: str = ""
+    intent_updated_at: str = ""
+
+
+class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type"):
+    """The envelope of every fact. Only the committer stamps; foreign facts keep what they came with."""
+
+    timestamp: str
+    event_id: str
+    v: int
+    origin_daemon: str = ""
+    client_key: str = ""
+    client_digest: str = ""
+
+
+# -- messages/{author}.jsonl
+
+
+class MessageCreated(Fact, frozen=True, gc=False, kw_only=True, tag="message.create"):
+    message_id: str
+    thread_id: str = ""
+    agent_id: str
+    session_id: str = ""
+    body: Body
+    scopes: tuple[Pair, ...] = ()
+    refs: tuple[Pair, ...] = ()
+    audiences: tuple[Pair, ...] = ()
+    recipients: tuple[str, ...] = ()
+    quiet: bool = False
+    authored_by: str = ""
+    disclosed: bool = False
+
+
+class MessageEdited(Fact, frozen=True, gc=False, kw_only=True, tag="message.edit"):
+    message_id: str
+    agent_id: str = ""
+    body: Body
+
+
+class MessageDeleted(Fact, frozen=True, gc=False, kw_only=True, tag="message.delete"):
+    message_id: str
+    agent_id: str = ""
+    reason: str = ""
+
+
+class AgentUpdated(Fact, frozen=True, gc=False, kw_only=True, tag="agent.update"):
+    agent_id: str
+    work_contexts: tuple[Work, ...]
+
+
+class AgentContextSaved(Fact, frozen=True, gc=False, kw_only=True, tag="agent.context"):
+    agent_id: str
+    content: str
+
+
+# -- events.jsonl
+
+
+class AgentRegistered(Fact, frozen=True, gc=False, kw_only=True, tag="agent.register"):
+    agent_id: str
+    kind: str
+    name: str = ""
+    role: str
+    module: str
+    worktree: str = ""
+    display: str = ""
+    hostname: str = ""
+
+
+class SessionStarted(Fact, frozen=True, gc=False, kw_only=True, tag="agent.session.start"):
+    session_id: str
+    agent_id: str
+    scopes: tuple[Pair, ...] = ()
+    refs: tuple[Pair, ...] = ()
+
+
+class SessionEnded(Fact, frozen=True, gc=False, kw_only=True, tag="agent.session.end"):
+    session_id: str
+    agent_id: str = ""
+    reason: str = ""
+
+
+class AgentCleaned(Fact, frozen=True, gc=False, kw_only=True, tag="agent.cleanup"):
+    agent_id: str
+    reason: str = ""
+    method: str = ""
+    by: str = ""
+    messages: bool = False
+
+
+class GroupCreated(Fact, frozen=True, gc=False, kw_only=True, tag="group.create"):
+    group_id: str
+    name: str
+    description: str = ""
+    created_by: str
+
+
+class GroupMemberAdded(Fact, frozen=True, gc=False, kw_only=True, tag="group.member.add"):
+    group_id: str
+    member_type: str
+    member_value: str
+    added_by: str
+
+
+class GroupMemberRemoved(Fact, frozen=True, gc=False, kw_only=True, tag="group.member.remove"):
+    group_id: str
+    member_type: str
+    member_value: str
+    removed_by: str
+
+
+class GroupFields(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a group update changes; None leaves a field as it is, an empty text clears it."""
+
+    description: str | None = None
+    name: str | None = None
+
+
+class GroupUpdated(Fact, frozen=True, gc=False, kw_only=True, tag="group.update"):
+    group_id: str
+    updated_by: str
+    fields: GroupFields
+
+
+class GroupDeleted(Fact, frozen=True, gc=False, kw_only=True, tag="group.delete"):
+    group_id: str
+    deleted_by: str
+
+
+class PurgeExecuted(Fact, frozen=True, gc=False, kw_only=True, tag="purge.executed"):
+    cutoff: str
+    by: str = ""
+
+
+class JournalFormat(Fact, frozen=True, gc=False, kw_only=True, tag="journal.format"):
+    format: int
+
+
+# -- local.jsonl
+
+
+class MessageReceipt(Fact, frozen=True, gc=False, kw_only=True, tag="message.receipt"):
+    message_id: str
+    agent_id: str
+    session_id: str = ""
+    receipt_type: str
+
+
+class AgentPlaced(Fact, frozen=True, gc=False, kw_only=True, tag="agent.place"):
+    agent_id: str
+    worktree_path: str
+    agent_pid: int = 0
+    agent_pid_started: str = ""
+    runtime: str = ""
+    tmux_session: str = ""
+
+
+class AgentExited(Fact, frozen=True, gc=False, kw_only=True, tag="agent.exit"):
+    agent_id: str
+    agent_pid: int
+    agent_pid_started: str = ""
+
+
+class AgentSeen(Fact, frozen=True, gc=False, kw_only=True, tag="agent.seen"):
+    agent_id: str
+    session_id: str = ""
+
+
+class AgentStatusSet(Fact, frozen=True, gc=False, kw_only=True, tag="agent.status"):
+    agent_id: str
+    status: str
+    by: str
+
+
+class SessionItemsChanged(Fact, frozen=True, gc=False, kw_only=True, tag="session.items"):
+    session_id: str
+    add_scopes: tuple[Pair, ...] = ()
+    remove_scopes: tuple[Pair, ...] = ()
+    add_refs: tuple[Pair, ...] = ()
+    remove_refs: tuple[Pair, ...] = ()
+
+
+class Sealed(msgspec.Struct, frozen=True, gc=False):
+    """A fact that this program does not understand: unknown type, or a newer `v`. Stored, numbered and synced on."""
+
+    type: str
+    timestamp: str
+    event_id: str
+    v: int
+    origin_daemon: str
+    raw: bytes
+
+
+AnyFact: TypeAlias = (
+    MessageCreated
+    | MessageEdited
+    | MessageDeleted
+    | AgentUpdated
+    | AgentContextSaved
+    | AgentRegistered
+    | SessionStarted
+    | SessionEnded
+    | AgentCleaned
+    | GroupCreated
+    | GroupMemberAdded
+    | GroupMemberRemoved
+    | GroupUpdated
+    | GroupDeleted
+    | PurgeExecuted
+    | JournalFormat
+    | MessageReceipt
+    | AgentPlaced
+    | AgentExited
+    | AgentSeen
+    | AgentStatusSet
+    | SessionItemsChanged
+)
+
+LOCAL_FACTS: Final = (MessageReceipt, AgentPlaced, AgentExited, AgentSeen, AgentStatusSet, SessionItemsChanged)
+MESSAGE_FACTS: Final = (MessageCreated, MessageEdited, MessageDeleted, AgentUpdated, AgentContextSaved)
+LOCAL_TYPES: Final = frozenset(
+    {
+        "message.receipt",
+        "agent.place",
+        "agent.exit",
+        "agent.seen",
+        "agent.status",
+        "session.items",
+        "wake.attempt",
+        "subscription.add",
+        "subscription.remove",
+        "queue.submit",
+        "queue.state",
+        "monitor.set",
+        "monitor.state",
+        "monitor.remove",
+        "bridge.map",
+    }
+)
+"""Every type that belongs into the local journal, those of later waves too."""
+
+
+class BadLine(ValueError):
+    """A line that cannot be used. `reason` is the word that goes to the quarantine file (events.md §11)."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    type: str
+    timestamp: str
+    event_id: str
+    v: int = 1
+    origin_daemon: str = ""
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AnyFact)
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+
+_TAGS: Final = frozenset(str(cls.__struct_config__.tag) for cls in AnyFact.__args__)
+_ACTOR_FIELDS: Final[dict[type, str]] = {
+    AgentCleaned: "by",
+    AgentStatusSet: "by",
+    PurgeExecuted: "by",
+    GroupCreated: "created_by",
+    GroupMemberAdded: "added_by",
+    GroupMemberRemoved: "removed_by",
+    GroupUpdated: "updated_by",
+    GroupDeleted: "deleted_by",
+}
+
+
+def encode(fact: AnyFact) -> bytes:
+    """The one line of a fact, without its newline. Raises BadLine if it could not be read back (a lone surrogate)."""
+    try:
+        return _encoder.encode(fact)
+    except UnicodeEncodeError as error:
+        raise BadLine("not_utf8", str(error)) from error
+
+
+def decode(line: bytes) -> AnyFact | Sealed:
+    """The fact of one line (no newline). Sealed for what a newer program wrote; BadLine for what nobody can use."""
+    if len(line) > limits.line_bytes_max:
+        raise BadLine("too_long", f"{len(line)} bytes")
+    try:
+        fact = _decoder.decode(line)
+    except msgspec.MsgspecError as error:
+        return _decode_odd(line, error)
+    except UnicodeDecodeError as error:
+        raise BadLine("not_utf8", str(error)) from error
+    if fact.v > KNOWN_V:
+        return _sealed(line)
+    if not fact.event_id:
+        raise BadLine("missing_field", "event_id is empty")
+    try:
+        clock.normalise(fact.timestamp)
+    except ValueError as error:
+        raise BadLine("bad_field", f"timestamp: {error}") from error
+    return fact
+
+
+def _decode_odd(line: bytes, error: msgspec.MsgspecError) -> Sealed:
+    """Why the typed decode failed: a newer program's fact is sealed, everything else is a bad line."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as bad:
+        raise BadLine("not_utf8", str(bad)) from bad
+    try:
+        raw = msgspec.json.decode(line)
+    except msgspec.MsgspecError as bad:
+        raise BadLine("not_json", str(bad)) from bad
+    if not isinstance(raw, dict):
+        raise BadLine("not_object")
+    sealed = _sealed(line)
+    if sealed.type in _TAGS and sealed.v <= KNOWN_V:
+        raise BadLine("bad_field", str(error)) from error
+    return sealed
+
+
+def _sealed(line: bytes) -> Sealed:
+    try:
+        envelope = _envelope_decoder.decode(line)
+        clock.normalise(envelope.timestamp)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise BadLine("missing_field", str(error)) from error
+    if not envelope.event_id or not envelope.type:
+        raise BadLine("missing_field", "type or event_id is empty")
+    return Sealed(
+        envelope.type, envelope.timestamp, envelope.event_id, envelope.v, envelope.origin_daemon, raw=bytes(line)
+    )
+
+
+def type_of(fact: AnyFact | Sealed) -> str:
+    """The dotted name on disk."""
+    return fact.type if isinstance(fact, Sealed) else str(fact.__struct_config__.tag)
+
+
+def actor_of(fact: AnyFact | Sealed) -> str:
+    """Who did it (events.md §2): decides the file and the scope of a client key."""
+    if isinstance(fact, Sealed):
+        return "system"
+    field = _ACTOR_FIELDS.get(type(fact), "agent_id")
+    return getattr(fact, field, "") or "system"
+
+
+def order_of(fact: AnyFact | Sealed) -> tuple[str, str]:
+    """The order of facts: every "last wins", tie and sorted file goes by it, and by nothing else."""
+    return (clock.normalise(fact.timestamp), fact.event_id)
+
+
+def file_of(fact: AnyFact) -> str:
+    """The journal a fact belongs into: `events.jsonl`, `messages/{stem}.jsonl` or `local.jsonl`."""
+    if isinstance(fact, MESSAGE_FACTS):
+        return f"{MESSAGES_DIR}/{ids.file_stem(actor_of(fact))}.jsonl"
+    return LOCAL_FILE if isinstance(fact, LOCAL_FACTS) else EVENTS_FILE

@@ -1,0 +1,289 @@
+"""What the kernel says about one connected process, gathered anew for every request (identity.md §11).
+
+Of a connection only the chain of ancestors is kept: it can but lose members. That its members live, where the caller
+stands and what the records hold is looked at each time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from thrum.identity.caller import Evidence, Step
+from thrum.identity.process import OwnerState, Process, ProcessTable, same_process
+from thrum.identity.runtime import KNOWN_RUNTIMES, Link, RuntimeNames, binding_pid, links_of, runtime_of_process
+from thrum.ids import file_stem
+from thrum.paths import Places, standing_root
+
+_KEPT_SECONDS = 1.0
+"""How long the root of a directory and the programs of the chain are believed before they are looked up again."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentPlace:
+    """Where an agent of this daemon lives and which process it is."""
+
+    agent_id: str
+    root: str
+    """Absolute, free of links."""
+    agent_pid: int = 0
+    agent_pid_started: str = ""
+    recorded_at: float = 0.0
+    """Seconds since 1970."""
+
+
+class Registry:
+    """The agents with a record bound to a root, as of one moment. Make a new one when they change."""
+
+    __slots__ = ("agents", "by_id", "by_pid", "by_root", "files")
+
+    def __init__(self, agents: Iterable[AgentPlace] = ()) -> None:
+        self.agents = tuple(agents)
+        self.by_id = {agent.agent_id: agent for agent in self.agents}
+        self.by_pid: dict[int, list[AgentPlace]] = {}
+        self.by_root: dict[str, list[AgentPlace]] = {}
+        self.files: dict[str, str] = {}
+        for agent in self.agents:
+            if agent.agent_pid > 1:
+                self.by_pid.setdefault(agent.agent_pid, []).append(agent)
+            self.by_root.setdefault(agent.root, []).append(agent)
+            self.files[agent.agent_id] = f"{agent.root}/.thrum/identities/{file_stem(agent.agent_id)}.json"
+        for owners in self.by_pid.values():
+            owners.sort(key=lambda agent: agent.recorded_at, reverse=True)
+
+
+class Failed(Exception):
+    """A step of the evidence gave no answer."""
+
+    def __init__(self, step: Step, cause: str) -> None:
+        super().__init__(f"{step}: {cause}")
+        self.step: Step = step
+        self.cause = cause
+
+
+class PeerEvidence:
+    """The process at the other end of one connection. Made when it connects, asked for each request."""
+
+    __slots__ = (
+        "_chain",
+        "_common_dir",
+        "_failure",
+        "_links",
+        "_main_root",
+        "_names",
+        "_own_uid",
+        "_place",
+        "_started",
+        "_table",
+        "pid",
+        "uid",
+    )
+
+    def __init__(
+        self,
+        table: ProcessTable,
+        places: Places,
+        *,
+        pid: int,
+        uid: int,
+        own_uid: int | None = None,
+        names: RuntimeNames = KNOWN_RUNTIMES,
+    ) -> None:
+        """`pid` and `uid` are the kernel's credentials of the peer; `pid` 0: it gave none. Never raises.
+
+        The chain is read here, so make it as soon as the peer has connected: what is later found under the pid must be
+        the same process, or the evidence fails.
+        """
+        self.pid = pid
+        self.uid = uid
+        self._table = table
+        self._common_dir = None if places.common_dir is None else str(places.common_dir)
+        self._main_root = str(places.main_root)
+        self._names = names
+        self._own_uid = os.getuid() if own_uid is None else own_uid
+        self._chain: tuple[Process, ...] = ()
+        self._started = ""
+        self._failure: tuple[Step, str] | None = None
+        try:
+            self._first_look()
+        except Failed as failed:
+            self._failure = (failed.step, failed.cause)
+        self._links: tuple[tuple[Link, ...], float] = ((), -_KEPT_SECONDS)
+        self._place: tuple[str, str | None, float] = ("", None, -_KEPT_SECONDS)
+
+    def gather(self, registry: Registry | None, claim: str | None = None, *, now: float) -> Evidence:
+        """The evidence for one request.
+
+        `registry` None: the records can't be read. `claim` only spares work: when the caller's processes prove it,
+        nobody asks where it stands. `now` is a monotonic time in seconds.
+        """
+        if self.uid != self._own_uid:
+            return Evidence(self.pid, uid_ok=False, daemon_uid=self._own_uid)
+        owner: AgentPlace | None = None
+        try:
+            if registry is not None:
+                owner = self.proven_owner(registry, claim)
+            if owner is not None and claim in (None, "", owner.agent_id):
+                self._still_there()
+                return Evidence(self.pid, owner=owner.agent_id, owner_root=owner.root)
+            evidence = self._stand(registry, owner, now)
+            # After the look at its directory: that one was of the process that connected.
+            self._still_there()
+            return evidence
+        except Failed as failed:
+            return Evidence(self.pid, failed=failed.step, failed_cause=failed.cause)
+
+    def proven_owner(self, registry: Registry, claim: str | None = None) -> AgentPlace | None:
+        """The agent whose live owner is nearest among the caller's processes; of several with one process the claimed
+        one, else the one recorded last. Raises Failed."""
+        by_pid = registry.by_pid
+        for process in self.chain():
+            if process.pid in by_pid:
+                owners = [agent for agent in by_pid[process.pid] if self._owns(agent, process)]
+                if owners:
+                    return next((agent for agent in owners if agent.agent_id == claim), owners[0])
+        return None
+
+    def chain(self) -> tuple[Process, ...]:
+        """The processes from the peer upwards, as they were when it connected. Raises Failed."""
+        if self._failure is not None:
+            raise Failed(*self._failure)
+        return self._chain
+
+    def links(self, now: float) -> tuple[Link, ...]:
+        """The chain with the runtime of each process. Raises Failed."""
+        links, until = self._links
+        if now >= until:
+            # A process may become another program, therefore not for ever.
+            links = links_of(self._table, self.chain(), self._names)
+            self._links = (links, now + _KEPT_SECONDS)
+        return links
+
+    def binding(self, identity: str, registry: Registry, now: float) -> Process | None:
+        """The process to record for `identity`, or None (identity.md §5). Raises Failed."""
+        chain = self.chain()
+        owned: dict[int, str] = {}
+        for process in chain:
+            for agent in registry.by_pid.get(process.pid, ()):
+                # Of several that have this process `identity` counts: it may keep it.
+                if self._owns(agent, process) and owned.get(process.pid) != identity:
+                    owned[process.pid] = agent.agent_id
+        pid = binding_pid(self.links(now), owned, identity)
+        return next((process for process in chain if process.pid == pid), None)
+
+    def standing_root(self, now: float) -> str | None:
+        """The root of this repository that the peer stands in, or None. Raises Failed."""
+        try:
+            return self._root_of(self._table.cwd(self.pid), now)
+        except OSError as error:
+            raise Failed("cwd", _words(error)) from error
+
+    def state_of(self, agent: AgentPlace) -> OwnerState:
+        """The owner state of an agent, seen from this peer. Raises Failed."""
+        if agent.agent_pid <= 1:
+            return "none"
+        seen = self._read(agent.agent_pid)
+        if not same_process(
+            agent.agent_pid_started, agent.recorded_at, seen, lambda: self._is_runtime(agent.agent_pid)
+        ):
+            return "dead"
+        mine = any(each.pid == agent.agent_pid and seen and each.started == seen.started for each in self.chain())
+        return "chain" if mine else "elsewhere"
+
+    def _first_look(self) -> None:
+        if self.pid <= 0:
+            raise Failed("peer", "the kernel names no process")
+        process = self._read(self.pid)
+        if process is None:
+            raise Failed("process", "no such process")
+        try:
+            chain = self._table.chain(self.pid)
+        except OSError as error:
+            raise Failed("chain", _words(error)) from error
+        if chain and chain[0].started != process.started:
+            raise Failed("process", "no such process")
+        self._started, self._chain = process.started, chain
+
+    def _still_there(self) -> None:
+        seen = self._read(self.pid)
+        if seen is None or seen.started != self._started or seen.state in ("Z", "X", "x"):
+            raise Failed("process", "no such process")
+
+    def _stand(self, registry: Registry | None, owner: AgentPlace | None, now: float) -> Evidence:
+        """Where the caller stands and who lives there, with what its processes prove. Raises Failed."""
+        if registry is None:
+            self.chain()
+            return Evidence(self.pid, failed="registry", failed_cause="the records can't be read")
+        owner_id, owner_root = (None, None) if owner is None else (owner.agent_id, owner.root)
+        try:
+            cwd = self._table.cwd(self.pid)
+        except OSError as error:
+            # A proved owner needs no directory; whether one is needed is for the decision to say.
+            cause = _words(error)
+            return Evidence(self.pid, owner=owner_id, owner_root=owner_root, failed="cwd", failed_cause=cause)
+        root = self._root_of(cwd, now)
+        here: dict[str, OwnerState] = {}
+        pids: dict[str, int] = {}
+        for agent in registry.by_root.get(root, ()) if root is not None else ():
+            # The record alone is not enough, nor is the file: one copied into another root proves nothing.
+            if _is_file(registry.files[agent.agent_id]):
+                here[agent.agent_id] = self.state_of(agent)
+                pids[agent.agent_id] = agent.agent_pid
+        return Evidence(
+            self.pid,
+            owner=owner_id,
+            owner_root=owner_root,
+            # The programs of a whole chain take a while to read, and matter only to one who is not that owner.
+            runtime="elsewhere" in here.values() and any(link.runtime is not None for link in self.links(now)),
+            root=root,
+            cwd=cwd,
+            here=here,
+            pids=pids,
+            unbound_file=not here and root is not None and _has_identity_file(root),
+        )
+
+    def _root_of(self, cwd: str, now: float) -> str | None:
+        known, root, until = self._place
+        if known != cwd or now >= until:
+            root = standing_root(cwd, self._common_dir, self._main_root)
+            self._place = (cwd, root, now + _KEPT_SECONDS)
+        return root
+
+    def _owns(self, agent: AgentPlace, process: Process) -> bool:
+        """Whether an agent's owner is this process of the chain, alive; not a later one under its pid."""
+        seen = self._read(process.pid)
+        return (
+            seen is not None
+            and seen.started == process.started
+            and same_process(agent.agent_pid_started, agent.recorded_at, seen, lambda: self._is_runtime(process.pid))
+        )
+
+    def _is_runtime(self, pid: int) -> bool:
+        return runtime_of_process(self._table.program(pid), self._names) is not None
+
+    def _read(self, pid: int) -> Process | None:
+        try:
+            return self._table.read(pid)
+        except OSError as error:
+            raise Failed("process", _words(error)) from error
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _has_identity_file(root: str) -> bool:
+    try:
+        names = os.listdir(f"{root}/.thrum/identities")
+    except OSError:
+        return False
+    return any(name.endswith(".json") and not name.startswith(".") for name in names)

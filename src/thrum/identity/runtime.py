@@ -1,0 +1,150 @@
+"""Which processes are agent runtimes, and which of a caller's chain to record (identity.md §5). Pure."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from thrum.identity.process import Process, ProcessTable, Program
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "claude": ("claude",),
+    "codex": ("codex",),
+    "gemini": ("gemini",),
+    "opencode": ("opencode", ".opencode"),
+    "auggie": ("auggie",),
+    "amp": ("amp",),
+    "aider": ("aider",),
+    "kiro-cli": ("kiro-cli",),
+    "cursor": ("cursor-agent",),
+}
+_PACKAGES: dict[str, str] = {
+    "@anthropic-ai/claude-code": "claude",
+    "@openai/codex": "codex",
+    "@google/gemini-cli": "gemini",
+    "opencode-ai": "opencode",
+    "@augmentcode/auggie": "auggie",
+    "@sourcegraph/amp": "amp",
+}
+_SHELLS = frozenset(
+    ("sh", "bash", "dash", "zsh", "ksh", "mksh", "fish", "ash", "busybox", "tcsh", "csh", "pwsh", "nu", "elvish")
+)
+_INTERPRETER = re.compile(r"node|nodejs|bun|deno|python[\d.]*|pypy[\d.]*|ruby[\d.]*")
+_TAKES_NEXT = frozenset({"-r", "--require", "--import", "--loader", "-W", "-X", "-C"})
+_ENDS_SEARCH = frozenset({"-e", "--eval", "-c", "-p", "-"})
+_SUFFIX = re.compile(r"\.(?:js|mjs|cjs|ts|py|rb)$")
+_COMM_CHARS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeNames:
+    """Process names and package directories, each with the runtime it stands for. Made by `runtime_names`."""
+
+    by_name: Mapping[str, str]
+    by_package: Mapping[str, str] = field(default_factory=dict[str, str])
+    cursor: bool = True
+    """Whether a bare `agent` under a cursor path counts."""
+
+
+def runtime_names(processes: Mapping[str, Iterable[str]] | None = None) -> RuntimeNames:
+    """The known runtimes, changed by `runtime.processes` of the configuration.
+
+    `{"mytool": ["mytool"]}` adds names to a runtime, `{"aider": []}` takes the runtime away.
+    """
+    names = dict(_NAMES)
+    for runtime, added in (processes or {}).items():
+        names[runtime] = (*names.get(runtime, ()), *added) if (added := tuple(added)) else ()
+    by_name: dict[str, str] = {}
+    for runtime, spellings in names.items():
+        for name in spellings:
+            by_name[name] = runtime
+            # The kernel cuts a command's name.
+            by_name.setdefault(name[:_COMM_CHARS], runtime)
+    by_package = {package: runtime for package, runtime in _PACKAGES.items() if names[runtime]}
+    return RuntimeNames(by_name, by_package, cursor=bool(names["cursor"]))
+
+
+KNOWN_RUNTIMES = runtime_names()
+
+
+def runtime_named(text: str) -> str:
+    """A runtime as people may write it, in its one spelling."""
+    return "kiro-cli" if text == "kiro" else text
+
+
+def runtime_of_process(program: Program, names: RuntimeNames = KNOWN_RUNTIMES) -> str | None:
+    """The runtime that a process is, or None. Shells and their scripts never are: what they start may be."""
+    exe = os.path.basename(program.exe.removesuffix(" (deleted)"))
+    argv0 = os.path.basename(program.argv[0]) if program.argv else ""
+    if (exe or argv0).removeprefix("-") in _SHELLS:
+        return None
+    spellings = (exe, program.comm, argv0)
+    for name in spellings:
+        if name in names.by_name:
+            return names.by_name[name]
+    if names.cursor and "agent" in spellings and "cursor" in program.exe + "\n" + "".join(program.argv[:1]):
+        return "cursor"
+    if any(_INTERPRETER.fullmatch(name) for name in spellings):
+        return _runtime_of_script(_script(program.argv), names)
+    return None
+
+
+def _script(argv: Sequence[str]) -> str:
+    """What an interpreter was told to run: a path, or a module's name; empty for inline code."""
+    runner = os.path.basename(argv[0]) if argv else ""
+    words = iter(argv[1:])
+    for word in words:
+        if word in _ENDS_SEARCH:
+            return ""
+        if word in ("-m", "--"):
+            return next(words, "")
+        if word in _TAKES_NEXT:
+            next(words, None)
+        elif not word.startswith("-") and not (word == "run" and runner in ("bun", "deno")):
+            return word
+    return ""
+
+
+def _runtime_of_script(script: str, names: RuntimeNames) -> str | None:
+    if not script:
+        return None
+    named = names.by_name.get(_SUFFIX.sub("", os.path.basename(script)))
+    if named is not None:
+        return named
+    path = f"/{script}/"
+    return next((runtime for package, runtime in names.by_package.items() if f"/{package}/" in path), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One process of a chain, as the decisions need it."""
+
+    pid: int
+    started: str = ""
+    started_at: float = 0.0
+    state: str = "S"
+    runtime: str | None = None
+
+
+def links_of(table: ProcessTable, chain: Iterable[Process], names: RuntimeNames = KNOWN_RUNTIMES) -> tuple[Link, ...]:
+    """A chain with the runtime of each process; reads every process's program."""
+    return tuple(
+        Link(p.pid, p.started, p.started_at, p.state, runtime_of_process(table.program(p.pid), names)) for p in chain
+    )
+
+
+def binding_pid(chain: Sequence[Link], owned: Mapping[int, str], identity: str) -> int:
+    """The pid to record for `identity`, or 0: the nearest runtime, or the outermost of the same name above it.
+
+    `owned` maps live pids to the identity that has them. Side processes of a session come and go, the session stays:
+    hence the climb. A nearest runtime that owns another identity binds nothing.
+    """
+    runtimes = [link for link in chain if link.runtime is not None]
+    bound = 0
+    for link in runtimes:
+        if link.runtime != runtimes[0].runtime or owned.get(link.pid, identity) != identity:
+            break
+        bound = link.pid
+    return bound

@@ -1,0 +1,99 @@
+"""Every bound of the program, with the relations between them asserted. Units come last in a name.
+
+Source: events.md §3, rpc.md §1, cli.md §1.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+# -- facts: they bind what this daemon writes; foreign lines are bound by `line_bytes_max` alone (events.md §3)
+line_bytes_max: Final = 8 * MIB
+body_bytes_max: Final = 1 * MIB
+structured_bytes_max: Final = 256 * KIB
+id_chars_max: Final = 128
+name_chars_max: Final = 64
+role_chars_max: Final = 64
+module_chars_max: Final = 128
+display_chars_max: Final = 128
+hostname_chars_max: Final = 128
+intent_chars_max: Final = 1_000
+task_chars_max: Final = 1_000
+reason_chars_max: Final = 500
+description_chars_max: Final = 500
+pair_type_chars_max: Final = 64
+pair_value_chars_max: Final = 512
+pairs_max: Final = 64
+recipients_max: Final = 10_000
+work_paths_max: Final = 500
+work_commits_max: Final = 50
+context_bytes_max: Final = 256 * KIB
+client_key_chars_max: Final = 64
+future_stamp_ms_max: Final = 24 * 3600 * 1000
+
+# -- the committer (events.md §11)
+batch_facts_max: Final = 1_000
+batch_bytes_max: Final = 8 * MIB
+committer_waiting_max: Final = 4_096
+committer_wait_seconds: Final = 5.0
+
+# -- RPC (rpc.md §1)
+request_line_bytes_max: Final = 8 * MIB
+answer_line_bytes_max: Final = 16 * MIB
+connections_max: Final = 2_048
+requests_per_connection_max: Final = 32
+requests_in_flight_max: Final = 256
+long_polls_max: Final = 1_024
+line_seconds_max: Final = 30.0
+request_seconds_max: Final = 10.0
+long_poll_seconds_max: Final = 3_600.0
+answer_stall_seconds_max: Final = 30.0
+drain_seconds: Final = 5.0
+listen_backlog: Final = 4_096
+frame_bytes_max: Final = 64 * KIB
+
+# -- pages and waits
+page_size_default: Final = 10
+page_size_max: Final = 1_000
+cursor_limit_default: Final = 50
+cursor_limit_max: Final = 200
+answer_bodies_bytes_max: Final = 8 * MIB
+wait_default_ms: Final = 30_000
+wait_max_ms: Final = 3_600_000
+wait_limit_default: Final = 10
+wait_limit_max: Final = 100
+since_limit_default: Final = 200
+since_limit_max: Final = 1_000
+since_wait_max_ms: Final = 60_000
+since_scan_max: Final = 4_000
+"""How many facts one `events.since` looks at before it answers with `more`, so that no call holds the daemon."""
+
+# -- the bus (rpc.md §8)
+tick_seconds: Final = 5.0
+preview_chars_max: Final = 120
+hint_bytes_max: Final = 2 * KIB
+hint_addresses_max: Final = 16
+bus_high_water_mark: Final = 1_000
+subscription_bytes_max: Final = 256
+
+# -- the daemon
+start_seconds_max: Final = 10.0
+seen_interval_ms: Final = 60_000
+state_check_seconds: Final = 5.0
+socket_path_bytes_max: Final = 107
+socket_path_bytes_max_macos: Final = 103
+log_bytes_max: Final = 10 * MIB
+log_files_max: Final = 4
+watch_reconnect_seconds: Final = 60.0
+suggestions_max: Final = 3
+
+assert body_bytes_max + structured_bytes_max < line_bytes_max, "a message fits a line"
+assert line_bytes_max <= request_line_bytes_max < answer_line_bytes_max, "what can be stored can be asked for"
+assert answer_bodies_bytes_max < answer_line_bytes_max
+assert requests_in_flight_max < committer_waiting_max, "requests in flight alone never fill the committer"
+assert committer_wait_seconds < request_seconds_max, "busy is said before timed_out"
+assert drain_seconds < start_seconds_max, "a restart waits longer than a stop"
+assert tick_seconds < watch_reconnect_seconds

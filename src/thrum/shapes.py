@@ -1,0 +1,192 @@
+"""The shapes that methods answer with, and that programs read (rpc.md §4, cli.md §4).
+
+An optional field that is empty is absent, never null. Times are 24-character text.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from thrum.events import Body, Commit, FileChange, Pair
+
+
+class Recipient(msgspec.Struct, omit_defaults=True, gc=False):
+    agent_id: str
+    stored_at: str
+    delivered_at: str = ""
+    seen_at: str = ""
+    read_at: str = ""
+    replied_at: str = ""
+
+
+class Message(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    message_id: str
+    seq: int
+    thread_id: str = ""
+    reply_to: str = ""
+    agent_id: str
+    body: Body
+    created_at: str
+    updated_at: str = ""
+    deleted: bool
+    is_read: bool
+    quiet: bool = False
+    scopes: tuple[Pair, ...] = ()
+    refs: tuple[Pair, ...] = ()
+    audiences: tuple[Pair, ...] = ()
+    recipients: tuple[Recipient, ...] = ()
+    read_count: int = 0
+    origin_daemon: str = ""
+
+
+class OutMessage(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """A message as its author sees it: who was addressed, and who has read it."""
+
+    message_id: str
+    seq: int
+    thread_id: str = ""
+    reply_to: str = ""
+    agent_id: str
+    body: Body
+    created_at: str
+    updated_at: str = ""
+    deleted: bool
+    quiet: bool = False
+    scopes: tuple[Pair, ...] = ()
+    refs: tuple[Pair, ...] = ()
+    audiences: tuple[Pair, ...]
+    recipients: tuple[Recipient, ...]
+    read_count: int
+    origin_daemon: str = ""
+
+
+class Author(msgspec.Struct, gc=False):
+    agent_id: str
+    session_id: str
+
+
+class Metadata(msgspec.Struct, omit_defaults=True, gc=False):
+    deleted_at: str = ""
+    delete_reason: str = ""
+
+
+class Detail(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """One message in full. `version` = edits that count so far."""
+
+    message_id: str
+    seq: int
+    version: int
+    quiet: bool = False
+    thread_id: str = ""
+    reply_to: str = ""
+    author: Author
+    body: Body
+    scopes: tuple[Pair, ...]
+    refs: tuple[Pair, ...]
+    metadata: Metadata
+    created_at: str
+    updated_at: str = ""
+    deleted: bool
+    audiences: tuple[Pair, ...] = ()
+    recipients: tuple[Recipient, ...] = ()
+    origin_daemon: str = ""
+
+
+class AgentInfo(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    agent_id: str
+    kind: str
+    role: str
+    module: str
+    display: str
+    registered_at: str
+    last_seen_at: str = ""
+    agent_pid: int = 0
+
+
+class WorkContext(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    session_id: str
+    agent_id: str
+    branch: str = ""
+    worktree_path: str = ""
+    unmerged_commits: tuple[Commit, ...] = ()
+    uncommitted_files: tuple[str, ...] = ()
+    changed_files: tuple[str, ...] = ()
+    file_changes: tuple[FileChange, ...] = ()
+    git_updated_at: str = ""
+    current_task: str = ""
+    task_updated_at: str = ""
+    intent: str = ""
+    intent_updated_at: str = ""
+
+
+class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    agent_id: str
+    role: str
+    module: str
+    display: str = ""
+    hostname: str = ""
+    origin_daemon: str = ""
+    agent_pid: int = 0
+    pid_live: bool | None = None
+    """None, and so absent, without a recorded pid."""
+    runtime: str = ""
+    worktree: str = ""
+    session_id: str = ""
+    session_start: str = ""
+    last_seen: str = ""
+    intent: str = ""
+    current_task: str = ""
+    branch: str = ""
+    unmerged_commits: int
+    file_changes: tuple[FileChange, ...] = ()
+    inbox_total: int
+    inbox_unread: int
+    status: Literal["active", "offline"]
+    agent_status: str = ""
+    tmux_session: str = ""
+    tmux_state: str = ""
+    reserved: bool = False
+    is_local: bool = False
+
+
+class GroupTotal(msgspec.Struct, gc=False):
+    name: str
+    total: int
+
+
+class SharedMessages(msgspec.Struct, omit_defaults=True, gc=False):
+    broadcast_total: int
+    groups: tuple[GroupTotal, ...] = ()
+
+
+class DaemonIdentity(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """Also the `identity` block of `daemon status` (identity.md §13)."""
+
+    daemon_id: str
+    repo_name: str
+    hostname: str
+    repo_path: str
+    git_origin_url: str = ""
+    init_at: str
+
+
+class Hint(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """What the bus says of one fact on one audience (rpc.md §8); `topics` and `fact` only in `events.since`."""
+
+    epoch: str
+    seq: int
+    prev: int = 0
+    event_id: str = ""
+    type: str
+    message_id: str = ""
+    thread_id: str = ""
+    from_: str = msgspec.field(default="", name="from")
+    to: tuple[str, ...] = ()
+    state: str = ""
+    quiet: bool = False
+    preview: str = ""
+    at: str
+    topics: tuple[str, ...] = ()
+    fact: msgspec.Raw | None = None

@@ -1,0 +1,124 @@
+"""Who a message reaches (events.md §8, cli.md 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from thrum import addressing
+from thrum.addressing import BROADCAST, Member
+from thrum.errors import NoRecipients, UnknownRecipient
+from thrum.events import Pair
+
+
+class Town:
+    """A directory in memory: furiosa, nux and max; two implementers; a group of nux and all reviewers."""
+
+    agents = {"furiosa": "implementer", "nux": "implementer", "max": "reviewer", "implementer_35HV62T9B9": "tester"}
+    users = ("user:leon",)
+
+    def is_agent(self, agent_id: str) -> bool:
+        return agent_id in self.agents or agent_id in self.users
+
+    def with_role(self, role: str) -> Sequence[str]:
+        return [agent for agent, its_role in self.agents.items() if its_role == role]
+
+    def group(self, name: str) -> Sequence[Member] | None:
+        return {"crew": [Member("agent", "nux"), Member("role", "reviewer")], "all_of_us": [Member("role", "*")]}.get(
+            name
+        )
+
+    def everyone(self) -> Sequence[str]:
+        return [*self.agents, *self.users]
+
+    def words(self) -> Iterable[str]:
+        return [*self.agents, "implementer", "reviewer", "crew", "everyone"]
+
+
+TOWN = Town()
+
+
+def resolve(*addresses: str, sender: str = "furiosa") -> addressing.Audience:
+    return addressing.resolve(addresses, sender, TOWN)
+
+
+@pytest.mark.parametrize(
+    ("address", "recipients", "pair"),
+    [
+        ("@nux", ("nux",), Pair("agent", "nux")),
+        ("nux", ("nux",), Pair("agent", "nux")),
+        ("@furiosa", ("furiosa",), Pair("agent", "furiosa")),
+        ("@implementer_35hv62t9b9", ("implementer_35HV62T9B9",), Pair("agent", "implementer_35HV62T9B9")),
+        ("agent:implementer:35HV62T9B9", ("implementer_35HV62T9B9",), Pair("agent", "implementer_35HV62T9B9")),
+        ("@implementer", ("nux",), Pair("role", "implementer")),
+        ("@crew", ("max", "nux"), Pair("group", "crew")),
+        ("user:leon", ("user:leon",), Pair("user", "leon")),
+        ("@everyone", ("implementer_35HV62T9B9", "max", "nux", "user:leon"), BROADCAST),
+    ],
+)
+def test_each_form_of_address_reaches_whom_it_says(address: str, recipients: tuple[str, ...], pair: Pair) -> None:
+    audience = resolve(address)
+    assert (audience.recipients, audience.audiences) == (recipients, (pair,))
+    assert not audience.quiet
+
+
+def test_whoever_is_addressed_twice_counts_once_and_audiences_keep_the_senders_order() -> None:
+    audience = resolve("@implementer", "@nux", "@nux", "@crew")
+    assert audience.recipients == ("max", "nux")
+    assert audience.audiences == (Pair("role", "implementer"), Pair("agent", "nux"), Pair("group", "crew"))
+    assert audience.refs == (Pair("mention", "implementer"), Pair("mention", "nux"), Pair("group", "crew"))
+    assert audience.scopes == (Pair("group", "crew"),)
+
+
+def test_every_unknown_address_is_named_and_a_close_spelling_is_offered() -> None:
+    with pytest.raises(UnknownRecipient) as one:
+        resolve("@nuks")
+    assert one.value.message == "unknown recipient: @nuks"
+    assert one.value.details["suggestions"] == ["nux"]
+    assert one.value.remedy == "did you mean @nux? Names: thrum team --all"
+    with pytest.raises(UnknownRecipient) as several:
+        resolve("@nux", "@a", "b")
+    assert several.value.message == "unknown recipients: @a, @b"
+    with pytest.raises(UnknownRecipient) as comma:
+        resolve("@nux,@max")
+    assert "one --to for each" in comma.value.remedy
+
+
+@pytest.mark.parametrize("address", ["", "@", "@@nux", "x" * 200, "implementer2", "@../nux", "agent:x"])
+def test_odd_addresses_are_unknown_not_a_crash(address: str) -> None:
+    with pytest.raises(UnknownRecipient):
+        resolve(address)
+
+
+def test_a_role_that_only_the_sender_has_reaches_nobody_and_says_so() -> None:
+    with pytest.raises(NoRecipients, match="nobody but you is @reviewer"):
+        resolve("@reviewer", sender="max")
+
+
+def test_a_broadcast_may_be_empty_and_a_team_post_is_quiet() -> None:
+    class Alone(Town):
+        def everyone(self) -> Sequence[str]:
+            return ["furiosa"]
+
+    assert addressing.resolve(["everyone"], "furiosa", Alone()).recipients == ()
+    post = addressing.to_team("furiosa", TOWN)
+    assert post.quiet and post.audiences == () and "furiosa" not in post.recipients and "nux" in post.recipients
+
+
+def test_a_reply_goes_to_the_author_and_the_audience_without_the_sender() -> None:
+    audience = addressing.resolve_reply("furiosa", [Pair("agent", "nux"), Pair("role", "reviewer")], False, "nux", TOWN)
+    assert audience.recipients == ("furiosa", "max")
+    assert audience.audiences == (Pair("agent", "furiosa"), Pair("role", "reviewer"))
+
+
+def test_a_reply_to_a_team_post_goes_to_its_author_and_ones_own_again_to_the_team() -> None:
+    assert addressing.resolve_reply("furiosa", [], True, "nux", TOWN).recipients == ("furiosa",)
+    assert addressing.resolve_reply("furiosa", [], True, "furiosa", TOWN).quiet
+
+
+def test_a_reply_leaves_out_who_has_left() -> None:
+    audience = addressing.resolve_reply("gone", [Pair("agent", "nux"), Pair("agent", "left")], False, "max", TOWN)
+    assert audience.recipients == ("nux",)
+    with pytest.raises(NoRecipients):
+        addressing.resolve_reply("gone", [Pair("agent", "left")], False, "max", TOWN)

@@ -1,0 +1,61 @@
+"""Which processes are runtimes, and which pid is recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thrum.identity.process import Program
+from thrum.identity.runtime import Link, binding_pid, runtime_named, runtime_names, runtime_of_process
+
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
+
+
+def about(case: dict[str, Any]) -> str:
+    return str(case["about"])
+
+
+@pytest.mark.spec("ID-24", "ID-25")
+@pytest.mark.parametrize("case", VECTORS["runtime_of_process"], ids=about)
+def test_a_process_is_known_by_its_program(case: dict[str, Any]) -> None:
+    program = Program(case["comm"], case["exe"], tuple(case["argv"]))
+    assert runtime_of_process(program, runtime_names(case.get("processes"))) == case["expect"]
+
+
+@pytest.mark.spec("ID-24")
+@pytest.mark.parametrize("case", VECTORS["binding_pid"], ids=about)
+def test_the_session_is_recorded_and_not_its_side_processes(case: dict[str, Any]) -> None:
+    chain = [Link(each["pid"], runtime=each["runtime"]) for each in case["chain"]]
+    owned = {int(pid): identity for pid, identity in case["owned"].items()}
+    assert binding_pid(chain, owned, case["identity"]) == case["expect"]
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        # A script's own name is the command's name, whatever shell runs it.
+        (Program("claude", "/usr/bin/bash", ("/bin/bash", "/home/u/bin/claude")), None),
+        (Program("claude", "", ("-bash",)), None),
+        (Program("claude", "/usr/bin/python3.11", ("/usr/bin/python3", "/home/u/bin/claude")), "claude"),
+        (Program("bun", "/usr/bin/bun", ("bun", "run", "/x/gemini.ts")), "gemini"),
+        (Program("python3", "/usr/bin/python3", ("python3", "-c", "pass", "claude")), None),
+        (Program("python3", "/usr/bin/python3", ("python3", "-W", "error", "x.py", "claude")), None),
+        (Program("node", "/usr/bin/node", ("node", "--", "/x/claude")), "claude"),
+        (Program(), None),
+    ],
+)
+def test_interpreters_are_what_they_run_and_shells_never(program: Program, expected: str | None) -> None:
+    assert runtime_of_process(program) == expected
+
+
+def test_a_long_name_is_known_by_the_part_that_the_kernel_keeps() -> None:
+    names = runtime_names({"mytool": ["my-very-long-tool-name"]})
+    assert runtime_of_process(Program("my-very-long-to"), names) == "mytool"
+
+
+def test_kiro_is_short_for_kiro_cli() -> None:
+    assert runtime_named("kiro") == "kiro-cli"
+    assert runtime_named("codex") == "codex"

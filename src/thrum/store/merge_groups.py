@@ -1,0 +1,109 @@
+"""Groups and their members (events.md §9): names and descriptions are last-wins over the create's, members add-wins."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from thrum.events import (
+    AnyFact,
+    GroupCreated,
+    GroupDeleted,
+    GroupMemberAdded,
+    GroupMemberRemoved,
+    GroupUpdated,
+)
+from thrum.store.horizons import AGENT, Horizons, Order
+
+
+class Groups:
+    """The thing `g:`; see `projection.Thing` for the contract. No horizon makes a group void, only memberships."""
+
+    prefix = "g:"
+    create_type = "group.create"
+
+    def __init__(self, db: sqlite3.Connection, horizons: Horizons) -> None:
+        self._db = db
+        self._horizons = horizons
+
+    def winner(self, group_id: str) -> tuple[str, str] | None:
+        return self._db.execute(
+            "SELECT created_at, create_event FROM groups WHERE group_id = ?", (group_id,)
+        ).fetchone()
+
+    def is_void(self, create: AnyFact, order: Order) -> bool:
+        return False
+
+    def is_doomed(self, group_id: str) -> bool:
+        return False
+
+    def insert(self, create: AnyFact, order: Order, seq: int) -> None:
+        assert isinstance(create, GroupCreated)
+        self._db.execute(
+            "INSERT INTO groups (group_id, name, description, created_at, create_event, created_by)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (create.group_id, create.name, create.description, *order, create.created_by),
+        )
+
+    def erase(self, group_id: str) -> None:
+        self._db.execute("DELETE FROM groups WHERE group_id = ?", (group_id,))
+        self._db.execute("DELETE FROM group_members WHERE group_id = ?", (group_id,))
+
+    def merge(self, group_id: str, fact: AnyFact, order: Order, file: str) -> bool:
+        if isinstance(fact, GroupMemberAdded):
+            if fact.member_type == "agent" and self._horizons.covers(AGENT, fact.member_value, order):
+                return False
+            self._member(group_id, fact, fact.added_by, order, "added_at", "add_event", "added_by")
+        elif isinstance(fact, GroupMemberRemoved):
+            self._member(group_id, fact, fact.removed_by, order, "removed_at", "remove_event", "removed_by")
+        elif isinstance(fact, GroupUpdated):
+            if fact.fields.name is not None:
+                self._text(group_id, "name", fact.fields.name, order)
+            if fact.fields.description is not None:
+                self._text(group_id, "description", fact.fields.description, order)
+        else:
+            assert isinstance(fact, GroupDeleted)
+            self._db.execute(
+                "UPDATE groups SET deleted_at = ?2, delete_event = ?3 WHERE group_id = ?1"
+                " AND (delete_event = '' OR (deleted_at, delete_event) > (?2, ?3))",
+                (group_id, *order),
+            )
+        return True
+
+    def _member(
+        self,
+        group_id: str,
+        fact: GroupMemberAdded | GroupMemberRemoved,
+        by: str,
+        order: Order,
+        at_column: str,
+        event_column: str,
+        by_column: str,
+    ) -> None:
+        self._db.execute(
+            f"INSERT INTO group_members (group_id, member_type, member_value, {at_column}, {event_column}, {by_column})"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            f" SET {at_column} = excluded.{at_column}, {event_column} = excluded.{event_column},"
+            f" {by_column} = excluded.{by_column}"
+            f" WHERE ({at_column}, {event_column}) < (excluded.{at_column}, excluded.{event_column})",
+            (group_id, fact.member_type, fact.member_value, *order, by),
+        )
+
+    def _text(self, group_id: str, column: str, value: str, order: Order) -> None:
+        self._db.execute(
+            f"UPDATE groups SET {column} = ?2, {column}_at = ?3, {column}_event = ?4 WHERE group_id = ?1"
+            f" AND ({column}_at, {column}_event) < (?3, ?4)",
+            (group_id, value, *order),
+        )
+
+    def forget_agent(self, agent_id: str, horizon: Order) -> None:
+        """An agent was cleaned up: it is no member by what was added before."""
+        self._db.execute(
+            "UPDATE group_members SET added_at = '', add_event = '', added_by = ''"
+            " WHERE member_type = 'agent' AND member_value = ? AND (added_at, add_event) <= (?, ?)",
+            (agent_id, *horizon),
+        )
+        self._db.execute(
+            "DELETE FROM group_members"
+            " WHERE member_type = 'agent' AND member_value = ? AND add_event = '' AND remove_event = ''",
+            (agent_id,),
+        )

@@ -1,0 +1,265 @@
+"""Messages: how a create, its edits, deletes and receipts become rows, and what one message gives to its neighbours.
+
+Every function is commutative, associative and idempotent over the facts it is given; `projection` decides which create
+counts and what is void. Source: events.md §7 to §9.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+from thrum import clock, ids
+from thrum.events import MESSAGES_DIR, AnyFact, MessageCreated, MessageDeleted, MessageEdited, MessageReceipt, Pair
+from thrum.store.horizons import Horizons, Order
+
+MESSAGE_TABLES: Final = (
+    "messages",
+    "message_scopes",
+    "message_refs",
+    "message_audiences",
+    "message_recipients",
+    "message_edits",
+)
+INSERT_MESSAGE: Final = """
+INSERT INTO messages (seq, message_id, agent_id, session_id, thread_id, thread_own, reply_to, created_at, body_format,
+  body_content, body_structured, quiet, authored_by, disclosed, origin_daemon, create_event)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+INSERT_SCOPE: Final = "INSERT OR IGNORE INTO message_scopes VALUES (?, ?, ?, ?)"
+INSERT_REF: Final = "INSERT OR IGNORE INTO message_refs VALUES (?, ?, ?, ?)"
+INSERT_AUDIENCE: Final = "INSERT OR IGNORE INTO message_audiences VALUES (?, ?, ?, ?)"
+INSERT_RECIPIENT: Final = """
+INSERT OR IGNORE INTO message_recipients (message_id, agent_id, stored_at, delivered_at, seen_at, read_at, hidden)
+VALUES (?, ?, ?, ?, ?, ?, ?)"""
+
+DELETED: Final = 1
+BELOW_HORIZON: Final = 2
+"""Why a recipient's row is `hidden`: bits, so that either may come first."""
+
+_RECEIPT: Final = {
+    "read": "delivered_at = min(ifnull(delivered_at, ?3), ?3), seen_at = min(ifnull(seen_at, ?3), ?3), "
+    "read_at = min(ifnull(read_at, ?3), ?3)",
+    "seen": "delivered_at = min(ifnull(delivered_at, ?3), ?3), seen_at = min(ifnull(seen_at, ?3), ?3)",
+    "delivered": "delivered_at = min(ifnull(delivered_at, ?3), ?3)",
+}
+_UPDATE_RECIPIENT: Final = {
+    word: f"UPDATE message_recipients SET {columns} WHERE message_id = ?1 AND agent_id = ?2"
+    for word, columns in _RECEIPT.items()
+}
+
+Row = tuple[Any, ...]
+
+
+def receipt_rank(receipt_type: str) -> int:
+    """0 delivered, 1 seen, 2 read; a word of a newer program proves at least the delivery."""
+    return 2 if receipt_type == "read" else 1 if receipt_type == "seen" else 0
+
+
+def reply_to_of(fact: MessageCreated) -> str:
+    """The message it replies to, or `""`."""
+    for ref in fact.refs:
+        if ref.type == "reply_to":
+            return ref.value
+    return ""
+
+
+def recipients_of(fact: MessageCreated) -> Iterable[str]:
+    """To whom it went, each once. Older facts without recipients: the values of their mentions, unexpanded."""
+    if len(fact.recipients) == 1:
+        return fact.recipients
+    if fact.recipients:
+        return dict.fromkeys(fact.recipients)
+    return dict.fromkeys(ref.value for ref in fact.refs if ref.type == "mention")
+
+
+def message_ms(message_id: str, created_at: str) -> int:
+    """A message's time: that inside its ULID, else that of its create."""
+    ms = ids.ulid_ms(message_id)
+    return clock.parse_ms(created_at) if ms is None else ms
+
+
+def message_row(fact: MessageCreated, created_at: str, seq: int, reply_to: str) -> Row:
+    """The values of INSERT_MESSAGE."""
+    body = fact.body
+    return (
+        seq,
+        fact.message_id,
+        fact.agent_id,
+        fact.session_id,
+        fact.thread_id,
+        1 if fact.thread_id else 0,
+        reply_to,
+        created_at,
+        body.format,
+        body.content,
+        body.structured,
+        1 if fact.quiet else 0,
+        fact.authored_by,
+        1 if fact.disclosed else 0,
+        fact.origin_daemon,
+        fact.event_id,
+    )
+
+
+def pair_rows(message_id: str, pairs: tuple[Pair, ...]) -> list[Row]:
+    """The values of INSERT_SCOPE, INSERT_REF and INSERT_AUDIENCE."""
+    return [(message_id, pair.type, pair.value, position) for position, pair in enumerate(pairs)]
+
+
+def recipient_row(message_id: str, agent_id: str, author: str, stored_at: str, hidden: int) -> Row:
+    """The values of INSERT_RECIPIENT. What one writes to oneself is delivered, seen and read at once."""
+    at_once = stored_at if agent_id == author else None
+    return (message_id, agent_id, stored_at, at_once, at_once, at_once, hidden)
+
+
+class Messages:
+    """The thing `m:`; see `projection.Thing` for the contract."""
+
+    prefix = "m:"
+    create_type = "message.create"
+
+    def __init__(self, db: sqlite3.Connection, horizons: Horizons) -> None:
+        self._db = db
+        self._horizons = horizons
+
+    def winner(self, message_id: str) -> tuple[str, str] | None:
+        """Order of the create that stands."""
+        return self._db.execute(
+            "SELECT created_at, create_event FROM messages WHERE message_id = ?", (message_id,)
+        ).fetchone()
+
+    def is_void(self, create: AnyFact, order: Order) -> bool:
+        assert isinstance(create, MessageCreated)
+        author, purge = self._horizons.of_message(create.agent_id)
+        if author is not None and order <= author:
+            return True
+        return purge is not None and message_ms(create.message_id, order[0]) < clock.parse_ms(purge)
+
+    def insert(self, create: AnyFact, order: Order, seq: int) -> None:
+        """All rows of a create, and what it and its neighbours give each other."""
+        assert isinstance(create, MessageCreated)
+        db = self._db
+        message_id, author, created_at = create.message_id, create.agent_id, order[0]
+        reply_to = reply_to_of(create) if create.refs else ""
+        db.execute(INSERT_MESSAGE, message_row(create, created_at, seq, reply_to))
+        if create.scopes:
+            db.executemany(INSERT_SCOPE, pair_rows(message_id, create.scopes))
+        if create.refs:
+            db.executemany(INSERT_REF, pair_rows(message_id, create.refs))
+        if create.audiences:
+            db.executemany(INSERT_AUDIENCE, pair_rows(message_id, create.audiences))
+        recipients = list(recipients_of(create))
+        below = self._horizons.of_agents(recipients)
+        rows = [
+            recipient_row(
+                message_id, to, author, created_at, BELOW_HORIZON if below and order <= below.get(to, ("", "")) else 0
+            )
+            for to in recipients
+        ]
+        if len(rows) == 1:
+            db.execute(INSERT_RECIPIENT, rows[0])
+        elif rows:
+            db.executemany(INSERT_RECIPIENT, rows)
+        if db.execute("SELECT 1 FROM messages WHERE reply_to = ? AND reply_to <> '' LIMIT 1", (message_id,)).fetchone():
+            self.refresh_parent(message_id)
+        if reply_to:
+            self._tell_parent(reply_to, author, created_at, create.thread_id)
+
+    def _tell_parent(self, parent: str, author: str, replied_at: str, thread_id: str) -> None:
+        self._db.execute(
+            "UPDATE message_recipients SET replied_at = min(ifnull(replied_at, ?3), ?3)"
+            " WHERE message_id = ?1 AND agent_id = ?2",
+            (parent, author, replied_at),
+        )
+        if thread_id:
+            self._db.execute(
+                "UPDATE messages SET thread_id = ?2"
+                " WHERE message_id = ?1 AND thread_own = 0 AND (thread_id = '' OR thread_id > ?2)",
+                (parent, thread_id),
+            )
+
+    def refresh_parent(self, message_id: str) -> None:
+        """What the replies that are here give to a message, from nothing: `replied_at` and a root's thread."""
+        self._db.execute(
+            "UPDATE message_recipients SET replied_at = (SELECT min(created_at) FROM messages AS reply"
+            " WHERE reply.reply_to = ?1 AND reply.reply_to <> '' AND reply.agent_id = message_recipients.agent_id)"
+            " WHERE message_id = ?1",
+            (message_id,),
+        )
+        self._db.execute(
+            "UPDATE messages SET thread_id = (SELECT ifnull(min(reply.thread_id), '') FROM messages AS reply"
+            " WHERE reply.reply_to = ?1 AND reply.reply_to <> '' AND reply.thread_own = 1)"
+            " WHERE message_id = ?1 AND thread_own = 0",
+            (message_id,),
+        )
+
+    def erase(self, message_id: str) -> None:
+        row = self._db.execute("SELECT reply_to FROM messages WHERE message_id = ?", (message_id,)).fetchone()
+        for table in MESSAGE_TABLES:
+            self._db.execute(f"DELETE FROM {table} WHERE message_id = ?", (message_id,))
+        if row is not None and row[0]:
+            self.refresh_parent(row[0])
+
+    def merge(self, message_id: str, fact: AnyFact, order: Order, file: str) -> bool:
+        if isinstance(fact, MessageReceipt):
+            return self._merge_receipt(fact, order)
+        if isinstance(fact, MessageEdited):
+            return self._merge_edit(fact, order, file)
+        assert isinstance(fact, MessageDeleted)
+        return self._merge_delete(fact, order, file)
+
+    def is_doomed(self, message_id: str) -> bool:
+        """Whether what was merged made it void: never for messages."""
+        return False
+
+    def _merge_receipt(self, fact: MessageReceipt, order: Order) -> bool:
+        sql = _UPDATE_RECIPIENT.get(fact.receipt_type, _UPDATE_RECIPIENT["delivered"])
+        return self._db.execute(sql, (fact.message_id, fact.agent_id, order[0])).rowcount > 0
+
+    def _merge_edit(self, fact: MessageEdited, order: Order, file: str) -> bool:
+        row = self._db.execute(
+            "SELECT agent_id, created_at, create_event, updated_at, edit_event FROM messages WHERE message_id = ?",
+            (fact.message_id,),
+        ).fetchone()
+        if not _is_by(fact.agent_id, row[0], file):
+            return False
+        body = fact.body
+        self._db.execute(
+            "INSERT OR IGNORE INTO message_edits VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (fact.event_id, fact.message_id, order[0], row[0], body.format, body.content, body.structured),
+        )
+        self._db.execute(
+            "UPDATE messages SET edit_count = (SELECT count(*) FROM message_edits WHERE message_id = ?1)"
+            " WHERE message_id = ?1",
+            (fact.message_id,),
+        )
+        if order > ((row[3], row[4]) if row[4] else (row[1], row[2])):
+            self._db.execute(
+                "UPDATE messages SET updated_at = ?, edit_event = ?, body_format = ?, body_content = ?,"
+                " body_structured = ? WHERE message_id = ?",
+                (*order, body.format, body.content, body.structured, fact.message_id),
+            )
+        return True
+
+    def _merge_delete(self, fact: MessageDeleted, order: Order, file: str) -> bool:
+        row = self._db.execute(
+            "SELECT agent_id, deleted_at, delete_event FROM messages WHERE message_id = ?", (fact.message_id,)
+        ).fetchone()
+        if not _is_by(fact.agent_id, row[0], file):
+            return False
+        if not row[2] or order < (row[1], row[2]):
+            self._db.execute(
+                "UPDATE messages SET deleted = 1, deleted_at = ?, delete_event = ?, delete_reason = ?"
+                " WHERE message_id = ?",
+                (*order, fact.reason, fact.message_id),
+            )
+            self._db.execute(
+                "UPDATE message_recipients SET hidden = hidden | ? WHERE message_id = ?", (DELETED, fact.message_id)
+            )
+        return True
+
+
+def _is_by(claimed: str, author: str, file: str) -> bool:
+    """Whether an edit or delete is the author's. Older facts name nobody: the owner of the shard is meant."""
+    return claimed == author if claimed else file == f"{MESSAGES_DIR}/{ids.file_stem(author)}.jsonl"

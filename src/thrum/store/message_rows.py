@@ -1,0 +1,210 @@
+"""Messages read by their ids: rows, pairs and recipients of one or of a page.
+
+A message is read in parts, each with one statement for the whole page; the parts are joined here. Source: rpc.md §4.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from thrum import shapes
+from thrum.events import Body, Pair
+from thrum.store.rows import MessageHead, MessageRow
+
+_MESSAGE: Final = (
+    "message_id, seq, agent_id, session_id, thread_id, reply_to, created_at, updated_at, body_format, body_content,"
+    " body_structured, edit_count, quiet, deleted, deleted_at, delete_reason, authored_by, disclosed, origin_daemon,"
+    " create_event, edit_event, delete_event"
+)
+_RECIPIENT: Final = (
+    "r.message_id, r.agent_id, r.stored_at, r.delivered_at, r.seen_at, r.read_at, r.replied_at, a.origin_daemon"
+    " FROM message_recipients AS r LEFT JOIN agents AS a ON a.agent_id = r.agent_id AND a.live = 1"
+)
+_PAIR_TABLES: Final = ("message_scopes", "message_refs", "message_audiences")
+_IDS_AT_ONCE: Final = 500
+
+Pairs = tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[Pair, ...]]
+
+
+class MessageRows:
+    """The part of `View` that reads messages whose ids are known."""
+
+    def __init__(self, db: sqlite3.Connection, own: frozenset[str]) -> None:
+        self._db = db
+        self._own = own
+
+    # -- one message
+
+    def message(self, message_id: str) -> MessageRow | None:
+        """A message as it stands, a deleted one too."""
+        row = self._db.execute(f"SELECT {_MESSAGE} FROM messages WHERE message_id = ?", (message_id,)).fetchone()
+        return None if row is None else _message_row(row)
+
+    def recipients(self, message_id: str) -> list[shapes.Recipient]:
+        """To whom it went and how far it came with each, by id."""
+        return self._recipients_of([message_id]).get(message_id, [])
+
+    def is_recipient(self, message_id: str, agent_id: str) -> shapes.Recipient | None:
+        """How far the message came with one agent; None if it was not addressed to it."""
+        row = self._db.execute(
+            f"SELECT {_RECIPIENT} WHERE r.message_id = ? AND r.agent_id = ?", (message_id, agent_id)
+        ).fetchone()
+        return None if row is None else self._recipient(row)
+
+    def pairs(self, message_id: str) -> Pairs:
+        """Scopes, refs and audiences, each in the sender's order."""
+        return self._pairs_of([message_id]).get(message_id, ((), (), ()))
+
+    def detail(self, message_id: str) -> shapes.Detail | None:
+        """One message in full, a deleted one too."""
+        row = self.message(message_id)
+        if row is None:
+            return None
+        scopes, refs, audiences = self.pairs(message_id)
+        return shapes.Detail(
+            message_id=message_id,
+            seq=row.seq,
+            version=row.edit_count,
+            quiet=row.quiet,
+            thread_id=row.thread_id,
+            reply_to=row.reply_to,
+            author=shapes.Author(row.agent_id, row.session_id),
+            body=Body(row.body_format, row.body_content, row.body_structured),
+            scopes=scopes,
+            refs=refs,
+            metadata=shapes.Metadata(row.deleted_at, row.delete_reason),
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            deleted=row.deleted,
+            audiences=audiences,
+            recipients=tuple(self.recipients(message_id)),
+            origin_daemon=self._foreign(row.origin_daemon),
+        )
+
+    def message_head(self, message_id: str) -> MessageHead | None:
+        """What the topics and hints of a fact about a message need to know of it."""
+        row = self.message(message_id)
+        if row is None:
+            return None
+        recipients = self._db.execute(
+            "SELECT agent_id FROM message_recipients WHERE message_id = ? ORDER BY agent_id", (message_id,)
+        )
+        return MessageHead(
+            message_id=message_id,
+            agent_id=row.agent_id,
+            thread_id=row.thread_id,
+            recipients=tuple(to[0] for to in recipients),
+            audiences=self.pairs(message_id)[2],
+            quiet=row.quiet,
+            content=row.body_content,
+            deleted=row.deleted,
+        )
+
+    def thread_of(self, message_id: str) -> str:
+        """The effective thread of a message: its own, or for a root that of its replies; `""` without one."""
+        row = self._db.execute("SELECT thread_id FROM messages WHERE message_id = ?", (message_id,)).fetchone()
+        return row[0] if row else ""
+
+    def thread_root(self, thread_id: str) -> str:
+        """The message that a thread hangs on; its earliest message when the root is not here; `""` without any."""
+        row = self._db.execute(
+            "SELECT message_id FROM messages WHERE thread_id = ? AND thread_id <> ''"
+            " ORDER BY thread_own, created_at, message_id LIMIT 1",
+            (thread_id,),
+        ).fetchone()
+        return row[0] if row else ""
+
+    # -- loading
+
+    def _load(self, ids: Sequence[str], reader: str) -> list[shapes.Message]:
+        pairs = self._pairs_of(ids)
+        read = self._read_by(ids, reader)
+        messages: list[shapes.Message] = []
+        for row in self._rows(ids):
+            scopes, refs, audiences = pairs.get(row.message_id, ((), (), ()))
+            messages.append(
+                shapes.Message(
+                    message_id=row.message_id,
+                    seq=row.seq,
+                    thread_id=row.thread_id,
+                    reply_to=row.reply_to,
+                    agent_id=row.agent_id,
+                    body=Body(row.body_format, row.body_content, row.body_structured),
+                    created_at=row.created_at,
+                    updated_at=row.updated_at,
+                    deleted=row.deleted,
+                    is_read=row.message_id in read or (reader != "" and row.agent_id == reader),
+                    quiet=row.quiet,
+                    scopes=scopes,
+                    refs=refs,
+                    audiences=audiences,
+                    origin_daemon=self._foreign(row.origin_daemon),
+                )
+            )
+        return messages
+
+    def _rows(self, ids: Sequence[str]) -> list[MessageRow]:
+        rows: dict[str, MessageRow] = {}
+        for some in chunks(ids):
+            for row in self._db.execute(f"SELECT {_MESSAGE} FROM messages WHERE {among(some)}", some):
+                rows[row[0]] = _message_row(row)
+        return [rows[id] for id in ids if id in rows]
+
+    def _read_by(self, ids: Sequence[str], reader: str) -> set[str]:
+        read: set[str] = set()
+        for some in chunks(ids) if reader else ():
+            rows = self._db.execute(
+                "SELECT message_id FROM message_recipients"
+                f" WHERE {among(some)} AND agent_id = ? AND read_at IS NOT NULL",
+                (*some, reader),
+            )
+            read.update(row[0] for row in rows)
+        return read
+
+    def _pairs_of(self, ids: Sequence[str]) -> dict[str, Pairs]:
+        found: dict[str, tuple[list[Pair], list[Pair], list[Pair]]] = {}
+        for some in chunks(ids):
+            for index, table in enumerate(_PAIR_TABLES):
+                for message_id, type_, value in self._db.execute(
+                    f"SELECT message_id, type, value FROM {table} WHERE {among(some)} ORDER BY message_id, position",
+                    some,
+                ):
+                    found.setdefault(message_id, ([], [], []))[index].append(Pair(type_, value))
+        return {id: (tuple(scopes), tuple(refs), tuple(audiences)) for id, (scopes, refs, audiences) in found.items()}
+
+    def _recipients_of(self, ids: Sequence[str]) -> dict[str, list[shapes.Recipient]]:
+        found: dict[str, list[shapes.Recipient]] = {}
+        for some in chunks(ids):
+            for row in self._db.execute(
+                f"SELECT {_RECIPIENT} WHERE r.{among(some)} ORDER BY r.message_id, r.agent_id", some
+            ):
+                found.setdefault(row[0], []).append(self._recipient(row))
+        return found
+
+    def _recipient(self, row: Sequence[Any]) -> shapes.Recipient:
+        """A recipient registered at this daemon has a message as soon as it is stored (events.md §8)."""
+        _, agent_id, stored_at, delivered_at, seen_at, read_at, replied_at, origin = row
+        here = origin is not None and origin in self._own
+        delivered = stored_at if here else delivered_at
+        return shapes.Recipient(agent_id, stored_at, delivered or "", seen_at or "", read_at or "", replied_at or "")
+
+    def _foreign(self, origin_daemon: str) -> str:
+        """The daemon that a message came from, when it is another one."""
+        return "" if origin_daemon in self._own else origin_daemon
+
+
+def among(ids: Sequence[str]) -> str:
+    return f"message_id IN ({', '.join('?' * len(ids))})"
+
+
+def chunks(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE))
+
+
+def _message_row(row: Sequence[Any]) -> MessageRow:
+    values = list(row)
+    for index in (12, 13, 17):
+        values[index] = bool(values[index])
+    return MessageRow(*values)

@@ -1,0 +1,349 @@
+"""Painting a picture from nothing: all journals into a fresh file, streaming (events.md §10, "No migrations").
+
+Row for row the same picture as applying every fact by itself, only faster: the journals are merged in the order of
+facts, the two kinds that come in masses (creates, receipts) are written in bulk, indexes are made afterwards, and what
+is left (edits, sessions, anything odd) goes through the `Projection` at the end. Memory is bounded by a batch, not by
+the history.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from thrum import clock, events
+from thrum.events import EVENTS_FILE, AgentCleaned, MessageCreated, MessageReceipt, PurgeExecuted, Sealed
+from thrum.store import merge_messages as merge
+from thrum.store.database import connect, create_indexes, create_tables
+from thrum.store.horizons import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
+from thrum.store.projection import Entry, Projection, ReadLine, bare, client_key_row, event_row
+
+_BATCH: Final = 500
+_SORT_FACTS_MAX: Final = 50_000
+"""Up to this many facts of `events.jsonl` are sorted in memory: sync brings them in out of order, others hardly."""
+
+_INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_RECEIPTS: Final = "CREATE TEMP TABLE receipts (message_id TEXT, agent_id TEXT, rank INTEGER, at TEXT, seq INTEGER)"
+_MERGE_RECEIPTS: Final = """
+UPDATE message_recipients SET
+  delivered_at = min(ifnull(delivered_at, delivered), delivered),
+  seen_at = CASE WHEN seen IS NULL THEN seen_at ELSE min(ifnull(seen_at, seen), seen) END,
+  read_at = CASE WHEN read IS NULL THEN read_at ELSE min(ifnull(read_at, read), read) END
+FROM (
+  SELECT message_id AS id, agent_id AS agent, min(at) AS delivered,
+    min(CASE WHEN rank >= 1 THEN at END) AS seen, min(CASE WHEN rank = 2 THEN at END) AS read
+  FROM receipts GROUP BY message_id, agent_id
+) WHERE message_id = id AND agent_id = agent"""
+_MARK_WAITING_RECEIPTS: Final = """
+UPDATE events SET state = 'pending' WHERE seq IN (SELECT seq FROM receipts WHERE NOT EXISTS (
+  SELECT 1 FROM message_recipients AS r WHERE r.message_id = receipts.message_id AND r.agent_id = receipts.agent_id))"""
+_MERGE_REPLIES: Final = """
+UPDATE message_recipients SET replied_at = at
+FROM (SELECT reply_to AS id, agent_id AS agent, min(created_at) AS at FROM messages WHERE reply_to <> ''
+      GROUP BY reply_to, agent_id)
+WHERE message_id = id AND agent_id = agent"""
+_MERGE_THREADS: Final = """
+UPDATE messages SET thread_id = thread
+FROM (SELECT reply_to AS id, min(thread_id) AS thread FROM messages WHERE reply_to <> '' AND thread_own = 1
+      GROUP BY reply_to)
+WHERE message_id = id AND thread_own = 0"""
+_NUMBER_AGAIN: Final = """
+CREATE TEMP TABLE numbers (old INTEGER PRIMARY KEY, new INTEGER);
+INSERT INTO numbers SELECT seq, row_number() OVER (ORDER BY timestamp, event_id) FROM events;
+UPDATE messages SET seq = -(SELECT new FROM numbers WHERE old = seq);
+UPDATE messages SET seq = -seq;
+UPDATE events SET seq = -(SELECT new FROM numbers WHERE old = seq);
+UPDATE events SET seq = -seq;
+UPDATE hanging SET seq = -(SELECT new FROM numbers WHERE old = seq);
+UPDATE hanging SET seq = -seq;
+DROP TABLE numbers;
+"""
+
+
+class Source(NamedTuple):
+    """A journal file: `entries()` starts anew from its first line each time (painting may read a file twice)."""
+
+    file: str
+    entries: Callable[[], Iterator[Entry]]
+
+
+_Item = tuple[str, str, int, int, Entry]
+"""Time, event id, number of the source, offset, entry: compared as it stands, and never so far as the entry."""
+
+
+class Lost(NamedTuple):
+    """A line that lost against a smaller one of the same event id: for quarantine (`id_conflict`)."""
+
+    file: str
+    offset: int
+    length: int
+    raw: bytes
+
+
+class Painted(NamedTuple):
+    epoch: str
+    head_seq: int
+    lost: tuple[Lost, ...]
+
+
+class _Superseded(Exception):
+    """A line came up that is smaller than the one of its id that was painted already: that one must be left out."""
+
+    def __init__(self, lost: Lost) -> None:
+        super().__init__(lost.file, lost.offset)
+        self.lost = lost
+
+
+def paint(
+    target: Path,
+    sources: Sequence[Source],
+    own: frozenset[str],
+    read_line: ReadLine,
+    *,
+    epoch: str,
+    created_at: str,
+    program: str,
+) -> Painted:
+    """Paint all facts of the sources into `target`, which is replaced. The caller flushes and renames it.
+
+    Writes neither the daemon's identity nor journal offsets: the caller does, before it renames. `read_line` must know
+    every line that the sources give. Raises OSError and sqlite3.Error; then `target` is rubbish.
+    """
+    lost: dict[tuple[str, int], Lost] = {}
+    while True:
+        target.unlink(missing_ok=True)
+        db = connect(target)
+        try:
+            for pragma in (
+                "page_size = 8192",
+                "page_size = 8192",
+                "journal_mode = OFF",
+                "synchronous = OFF",
+                "locking_mode = EXCLUSIVE",
+                "cache_size = -64000",
+            ):
+                db.execute(f"PRAGMA {pragma}")
+            create_tables(db, epoch=epoch, created_at=created_at, program=program)
+            painter = _Painter(db, own, read_line, lost)
+            painter.paint(sources)
+            head = db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
+            return Painted(epoch, head, tuple(lost.values()))
+        except _Superseded as superseded:
+            lost[superseded.lost.file, superseded.lost.offset] = superseded.lost
+        finally:
+            db.close()
+
+
+class _Painter:
+    """One pass over all journals, in batches."""
+
+    def __init__(
+        self, db: sqlite3.Connection, own: frozenset[str], read_line: ReadLine, lost: dict[tuple[str, int], Lost]
+    ) -> None:
+        self._db = db
+        self._own = own
+        self._read_line = read_line
+        self._lost = lost
+        self._seq = 0
+        self._sorted = True
+        self._last_order: Order = ("", "")
+        self._greatest_event = ""
+        self._greatest_message = ""
+        self._agents: dict[str, Order] = {}
+        self._authors: dict[str, Order] = {}
+        self._purge_ms: int | None = None
+
+    def paint(self, sources: Sequence[Source]) -> None:
+        db = self._db
+        db.execute("BEGIN")
+        db.execute(_RECEIPTS)
+        db.execute("CREATE TEMP TABLE later (seq INTEGER PRIMARY KEY)")
+        self._find_horizons(sources)
+        entries = self._merged(sources)
+        while batch := list(itertools.islice(entries, _BATCH)):
+            self._write(self._new_ones(batch))
+        db.execute("COMMIT")
+        create_indexes(db)
+        db.execute("BEGIN")
+        db.execute(_MERGE_RECEIPTS)
+        db.execute(_MARK_WAITING_RECEIPTS)
+        db.execute(_MERGE_REPLIES)
+        db.execute(_MERGE_THREADS)
+        self._apply_later()
+        db.execute("DROP TABLE receipts")
+        db.execute("DROP TABLE later")
+        if not self._sorted:
+            for statement in _NUMBER_AGAIN.strip().split(";\n"):
+                db.execute(statement)
+        db.execute("COMMIT")
+
+    # -- reading
+
+    def _find_horizons(self, sources: Sequence[Source]) -> None:
+        """Cleanups and purges first, so that what they void is not painted at all. One in a wrong file comes later."""
+        horizons = Horizons(self._db)
+        for source in sources:
+            for entry in source.entries() if source.file == EVENTS_FILE else ():
+                fact = entry.fact
+                if (entry.file, entry.offset) in self._lost or not isinstance(fact, AgentCleaned | PurgeExecuted):
+                    continue
+                order = events.order_of(fact)
+                if isinstance(fact, AgentCleaned):
+                    horizons.rise(AGENT, fact.agent_id, order)
+                    if fact.messages:
+                        horizons.rise(AUTHOR, fact.agent_id, order)
+                elif cutoff := purge_cutoff(fact, order[0]):
+                    horizons.rise(PURGE, "", (cutoff, fact.event_id))
+        for kind, id, at, event_id in self._db.execute("SELECT kind, id, at, event_id FROM horizons"):
+            if kind == PURGE:
+                self._purge_ms = clock.parse_ms(at)
+            else:
+                (self._agents if kind == AGENT else self._authors)[id] = (at, event_id)
+
+    def _merged(self, sources: Sequence[Source]) -> Iterator[_Item]:
+        streams = [self._stream(number, source) for number, source in enumerate(sources)]
+        return streams[0] if len(streams) == 1 else heapq.merge(*streams)
+
+    def _stream(self, number: int, source: Source) -> Iterator[_Item]:
+        normalise, lost = clock.normalise, self._lost
+        items = (
+            (normalise(entry.fact.timestamp), entry.fact.event_id, number, entry.offset, entry)
+            for entry in source.entries()
+            if not lost or (entry.file, entry.offset) not in lost
+        )
+        if source.file != EVENTS_FILE:
+            return items
+        return itertools.chain(sorted(itertools.islice(items, _SORT_FACTS_MAX)), items)
+
+    def _new_ones(self, batch: Iterable[_Item]) -> Iterator[tuple[str, Entry]]:
+        """Leave out what is there already. In sorted journals an id greater than all before is new without a look."""
+        here: dict[str, Entry] = {}
+        last = self._last_order
+        for at, event_id, _, _, entry in batch:
+            if event_id > self._greatest_event:
+                self._greatest_event = event_id
+            elif (twin := here.get(event_id)) is not None:
+                self._compare((twin.file, twin.offset, twin.length, bare(twin.raw)), entry)
+                continue
+            elif row := self._db.execute(
+                "SELECT file, offset, length FROM events WHERE event_id = ?", (event_id,)
+            ).fetchone():
+                self._compare((*row, bare(self._read_line(*row))), entry)
+                continue
+            here[event_id] = entry
+            if (at, event_id) < last:
+                self._sorted = False
+            last = (at, event_id)
+            yield at, entry
+        self._last_order = last
+
+    def _compare(self, first: tuple[str, int, int, bytes], entry: Entry) -> None:
+        """A second line of one id: the same again, or the smaller one is the fact."""
+        file, offset, length, painted = first
+        new = bare(entry.raw)
+        if new == painted:
+            return
+        if new < painted:
+            raise _Superseded(Lost(file, offset, length, painted))
+        self._lost[entry.file, entry.offset] = Lost(entry.file, entry.offset, entry.length, new)
+
+    # -- writing
+
+    def _write(self, entries: Iterable[tuple[str, Entry]]) -> None:
+        rows: list[tuple[str | int, ...]] = []
+        creates: list[tuple[str, int, MessageCreated]] = []
+        receipts: list[tuple[str, str, int, str, int]] = []
+        later: list[tuple[int]] = []
+        keys: list[tuple[str, str, str, str, str]] = []
+        here: set[str] = set()
+        seq = self._seq
+        for at, entry in entries:
+            fact = entry.fact
+            seq += 1
+            state = "applied"
+            if isinstance(fact, MessageCreated):
+                if self._is_void(fact, at):
+                    state = "void"
+                elif self._is_new_message(fact.message_id, here):
+                    creates.append((at, seq, fact))
+                    here.add(fact.message_id)
+                else:
+                    later.append((seq,))
+            elif isinstance(fact, MessageReceipt):
+                rank = merge.receipt_rank(fact.receipt_type)
+                receipts.append((fact.message_id, fact.agent_id, rank, at, seq))
+            elif isinstance(fact, Sealed):
+                state = "sealed"
+            else:
+                later.append((seq,))
+            rows.append((seq, *event_row(entry, at), state))
+            if not isinstance(fact, Sealed) and fact.client_key and fact.origin_daemon in self._own:
+                keys.append(client_key_row(fact, (at, fact.event_id)))
+        self._seq = seq
+        db = self._db
+        db.executemany(_INSERT_EVENT, rows)
+        db.executemany("INSERT INTO later VALUES (?)", later)
+        db.executemany("INSERT OR IGNORE INTO client_keys VALUES (?, ?, ?, ?, ?)", keys)
+        if receipts:
+            db.executemany("INSERT INTO receipts VALUES (?, ?, ?, ?, ?)", receipts)
+            db.executemany("INSERT INTO hanging VALUES (?, ?)", [("m:" + row[0], row[4]) for row in receipts])
+        if creates:
+            self._write_messages(creates)
+
+    def _is_new_message(self, message_id: str, batch: set[str]) -> bool:
+        if message_id > self._greatest_message:
+            self._greatest_message = message_id
+            return True
+        if message_id in batch:
+            return False
+        row = self._db.execute("SELECT 1 FROM messages WHERE message_id = ?", (message_id,)).fetchone()
+        return row is None
+
+    def _is_void(self, fact: MessageCreated, at: str) -> bool:
+        author = self._authors.get(fact.agent_id) if self._authors else None
+        if author is not None and (at, fact.event_id) <= author:
+            return True
+        return self._purge_ms is not None and merge.message_ms(fact.message_id, at) < self._purge_ms
+
+    def _write_messages(self, creates: Sequence[tuple[str, int, MessageCreated]]) -> None:
+        messages: list[merge.Row] = []
+        scopes: list[merge.Row] = []
+        refs: list[merge.Row] = []
+        audiences: list[merge.Row] = []
+        recipients: list[merge.Row] = []
+        cleaned = self._agents
+        for at, seq, fact in creates:
+            message_id, author = fact.message_id, fact.agent_id
+            messages.append(merge.message_row(fact, at, seq, merge.reply_to_of(fact) if fact.refs else ""))
+            if fact.scopes:
+                scopes += merge.pair_rows(message_id, fact.scopes)
+            if fact.refs:
+                refs += merge.pair_rows(message_id, fact.refs)
+            if fact.audiences:
+                audiences += merge.pair_rows(message_id, fact.audiences)
+            for to in merge.recipients_of(fact):
+                below = cleaned and (at, fact.event_id) <= cleaned.get(to, ("", ""))
+                recipients.append(merge.recipient_row(message_id, to, author, at, merge.BELOW_HORIZON if below else 0))
+        db = self._db
+        db.executemany(merge.INSERT_MESSAGE, messages)
+        db.executemany(merge.INSERT_SCOPE, scopes)
+        db.executemany(merge.INSERT_REF, refs)
+        db.executemany(merge.INSERT_AUDIENCE, audiences)
+        db.executemany(merge.INSERT_RECIPIENT, recipients)
+
+    def _apply_later(self) -> None:
+        """What was put off: facts in small numbers, creates of one id, horizons in a wrong file."""
+        projection = Projection(self._db, self._own, self._read_line)
+        seq = 0
+        while rows := self._db.execute(
+            "SELECT seq, file, offset, length FROM later JOIN events USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?",
+            (seq, _BATCH),
+        ).fetchall():
+            for seq, file, offset, length in rows:
+                raw = bare(self._read_line(file, offset, length))
+                fact = events.decode(raw)
+                projection.project(seq, Entry(fact, raw, file, offset, length), events.order_of(fact))

@@ -1,0 +1,441 @@
+"""Opening the store: recover the journals, bring the picture up to them or paint it anew (events.md §10, §11 "Start").
+
+The journals are right by definition once their tails are mended. A picture is gone on with if every journal is still
+the file, and holds at its offset the line, that the picture remembers; otherwise a new one is painted beside it and
+renamed into place. So a deleted, damaged or outdated database costs time and a new epoch, never a fact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import trio
+
+from thrum import clock, events, files, ids, limits
+from thrum.api import DaemonIdentity
+from thrum.errors import StoreFailed
+from thrum.events import Sealed
+from thrum.paths import Places
+from thrum.store import database
+from thrum.store import paint as painting
+from thrum.store.committer import Committer
+from thrum.store.committer import Statistics as CommitterStatistics
+from thrum.store.journal import JournalFiles, bare, recover_tail, refusal
+from thrum.store.projection import Entry, Projection
+from thrum.store.quarantine import Quarantine
+from thrum.store.views import View
+from thrum.store.writer import Committed, Stamper, Writer
+
+log: Final = logging.getLogger("thrum.store")
+
+_BEHIND_BYTES_MAX: Final = 64 * limits.MIB
+"""With more than this to apply, painting anew is quicker than going on."""
+
+_PROBE_BYTES_MAX: Final = 8 * limits.MIB
+"""A database up to this size is checked page by page at start; damage in a larger one shows when it is read."""
+
+
+class Recovery(NamedTuple):
+    """What opening the store had to do."""
+
+    painted: str
+    """Why the picture was painted anew; `""` when the old one was gone on with."""
+    applied: int
+    """Facts that lay behind the picture."""
+    set_aside: int
+    """Lines in quarantine, old ones included."""
+
+
+class Statistics(NamedTuple):
+    """`committer` counts since the start; the rest is how the store stands."""
+
+    committer: CommitterStatistics
+    journals: int
+    journal_bytes: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open store. `view` sees committed facts only and belongs to the event loop's thread.
+
+    `committer.serve_commits` is the caller's to run.
+    """
+
+    committer: Committer
+    view: View
+    epoch: str
+    identity: DaemonIdentity
+    journals: JournalFiles
+    quarantine: Quarantine
+    recovery: Recovery
+
+    def statistics(self) -> Statistics:
+        """How much there is; looks at the file system."""
+        names = self.journals.names()
+        size = sum(self.journals.end(file) for file in names)
+        return Statistics(self.committer.statistics(), len(names), size, len(self.quarantine))
+
+
+@asynccontextmanager
+async def open_store(
+    places: Places,
+    identity: DaemonIdentity,
+    own: frozenset[str],
+    *,
+    wall: clock.Clock,
+    program: str,
+    boot_id: str,
+    on_commit: Callable[[Sequence[Committed]], None] | None = None,
+) -> AsyncGenerator[Store]:
+    """The store of one repository, recovered. The caller holds the daemon's lock.
+
+    `own` are the daemon's id and its previous ones; `boot_id` is a text that changes when the machine boots (`""`: not
+    known, then every stop that was not clean counts as one). Raises StoreFailed. `serve_commits` must have ended before
+    the block does.
+    """
+    opening = partial(open_blocking, places, identity, own, wall=wall, program=program, boot_id=boot_id)
+    opened = await trio.to_thread.run_sync(opening)
+    committer = Committer(opened.writer, on_commit)
+    try:
+        yield Store(
+            committer,
+            opened.view,
+            opened.view.epoch,
+            identity,
+            opened.journals,
+            opened.quarantine,
+            opened.recovery,
+        )
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(opened.close, committer.cause)
+
+
+class Opened(NamedTuple):
+    """The parts of an open store, without an event loop."""
+
+    writer: Writer
+    view: View
+    reader: sqlite3.Connection
+    journals: JournalFiles
+    quarantine: Quarantine
+    recovery: Recovery
+    path: Path
+
+    def close(self, cause: str = "") -> None:
+        """Close it, cleanly unless `cause` says that it has to be recovered: `database_damaged` drops the picture."""
+        self.writer.rollback()
+        self.reader.close()
+        self.journals.close()
+        try:
+            if not cause:
+                _set_durably(self.writer.db, {"clean_stop": "1"})
+        except sqlite3.Error as error:
+            log.warning("the stop could not be noted: %s", error)
+        finally:
+            self.writer.db.close()
+            if cause == "database_damaged":
+                _remove_database(self.path)
+
+
+def open_blocking(
+    places: Places, identity: DaemonIdentity, own: frozenset[str], *, wall: clock.Clock, program: str, boot_id: str
+) -> Opened:
+    """What `open_store` does, in the calling thread."""
+    journals = JournalFiles(places.branch_dir, places.local_journal)
+    quarantine = Quarantine(places.quarantine, wall)
+    try:
+        journals.prepare()
+        files.ensure_private_dir(places.database.parent)
+        return _Opening(journals, quarantine, places.database, identity, own, wall, program).run(boot_id)
+    except OSError as error:
+        raise refusal(error) from error
+    except sqlite3.DatabaseError as error:
+        raise StoreFailed(f"could not write {places.database}: {error}") from error
+
+
+class _Repaint(Exception):
+    """The picture can't be gone on with; the text says why."""
+
+
+@dataclass(slots=True)
+class _Opening:
+    journals: JournalFiles
+    quarantine: Quarantine
+    path: Path
+    identity: DaemonIdentity
+    own: frozenset[str]
+    wall: clock.Clock
+    program: str
+
+    @property
+    def fresh(self) -> Path:
+        """Where a new picture is painted."""
+        return self.path.with_name(self.path.name + ".new")
+
+    def run(self, boot_id: str) -> Opened:
+        _remove_database(self.fresh)
+        names = self.journals.names()
+        for file in names:
+            recover_tail(self.journals, file, self.set_aside_durably)
+        painted, applied = "", 0
+        try:
+            db, applied = self.go_on(names, boot_id)
+        except _Repaint as why:
+            painted = str(why)
+            log.info("painting the picture anew: %s", painted)
+            db = self.paint(names)
+        try:
+            database.set_identity(db, self.identity, clock.format_ms(self.wall.now_ms()))
+            _set_durably(db, {"clean_stop": "", "boot_id": boot_id})
+            self.quarantine.flush()
+            recovery = Recovery(painted, applied, len(self.quarantine))
+            stamper = Stamper(self.wall, self.identity.daemon_id, _last_base(db, self.own, self.wall.now_ms()))
+            projection = Projection(db, self.own, self.journals.read_line)
+            writer = Writer(db, projection, View(db, self.own), self.journals, stamper)
+            reader = database.open_reader(self.path)
+        except BaseException:
+            db.close()
+            raise
+        return Opened(writer, View(reader, self.own), reader, self.journals, self.quarantine, recovery, self.path)
+
+    # -- going on with the picture that is there
+
+    def go_on(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
+        """The picture brought up to the journals, and how many facts that took. Raises _Repaint."""
+        if not self.path.exists():
+            raise _Repaint("there is none")
+        try:
+            db = database.open_writer(self.path)
+        except sqlite3.DatabaseError as error:
+            raise _Repaint(str(error)) from error
+        try:
+            offsets = self.check(db, names)
+            applied = self.catch_up(db, names, offsets)
+            same_run = database.get_meta(db, "boot_id") == boot_id != ""
+            if not same_run and not database.get_meta(db, "clean_stop"):
+                # SQLite may have lost commits whose numbers went out: cursors of that numbering must be refused.
+                database.set_meta(db, "epoch", ids.Ulids().at(self.wall.now_ms()))
+        except sqlite3.DatabaseError as error:
+            db.close()
+            raise _Repaint(str(error)) from error
+        except BaseException:
+            db.close()
+            raise
+        return db, applied
+
+    def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.Offset]:
+        """Where the picture stands in the journals, if it fits them. Raises _Repaint."""
+        if not database.is_current(db, self.identity.daemon_id):
+            raise _Repaint("it is damaged, another version's or another daemon's")
+        if self.path.stat().st_size <= _PROBE_BYTES_MAX and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise _Repaint("it is damaged")
+        offsets = database.offsets(db)
+        for offset in offsets.values():
+            if flaw := self.flaw_of(offset):
+                raise _Repaint(f"{offset.file} {flaw}")
+        ends = {file: offset.applied_offset for file, offset in offsets.items()}
+        behind = sum(self.journals.end(file) - ends.get(file, 0) for file in names)
+        if behind > _BEHIND_BYTES_MAX:
+            raise _Repaint(f"{behind} bytes of the journals are not in it")
+        return offsets
+
+    def flaw_of(self, offset: database.Offset) -> str:
+        """What makes a journal another one than the picture remembers; `""` if nothing does."""
+        standing = self.journals.look(offset.file)
+        if standing is None:
+            return "is gone"
+        if standing.inode != offset.inode:
+            return "was replaced"
+        if standing.size < offset.applied_offset:
+            return "is shorter than it was"
+        if offset.applied_offset:
+            raw = self.journals.last_line(offset.file, offset.applied_offset).raw
+            if not raw.endswith(b"\n") or _mark_of(raw) != offset.last_event_id:
+                return "holds other lines than it did"
+        return ""
+
+    def catch_up(self, db: sqlite3.Connection, names: list[str], offsets: dict[str, database.Offset]) -> int:
+        """Apply what lies behind the picture, in one transaction with the offsets."""
+        applied = 0
+        db.execute("BEGIN IMMEDIATE")
+        projection = Projection(db, self.own, self.journals.read_line)
+        for file in names:
+            known = offsets.get(file)
+            start, lines = (0, 0) if known is None else (known.applied_offset, known.applied_lines)
+            if start == self.journals.end(file):
+                continue
+            self.journals.sync(file)
+            scan = _Scan(self, file, start)
+            for entry in scan:
+                result = projection.apply(entry)
+                if result.state == "conflict":
+                    if result.wins:
+                        raise _Repaint(f"{file} holds a smaller line for the fact {entry.fact.event_id}")
+                    self.set_aside(file, entry.offset, entry.raw, "id_conflict")
+                applied += result.state != "known"
+            database.set_offset(db, self.offset_at_end(file, lines + scan.lines))
+        self.quarantine.flush()
+        db.execute("COMMIT")
+        return applied
+
+    # -- painting a new one
+
+    def paint(self, names: list[str]) -> sqlite3.Connection:
+        """A new picture of all journals, in place of the old one. A kill at any point leaves a right one, or none."""
+        fresh = self.fresh
+        now = self.wall.now_ms()
+        scans = [_Scan(self, file, 0) for file in names]
+        for file in names:
+            self.journals.sync(file)
+        painted = painting.paint(
+            fresh,
+            [painting.Source(scan.file, scan.__iter__) for scan in scans],
+            self.own,
+            self.journals.read_line,
+            epoch=ids.Ulids().at(now),
+            created_at=clock.format_ms(now),
+            program=self.program,
+        )
+        for lost in painted.lost:
+            self.set_aside(lost.file, lost.offset, lost.raw, "id_conflict")
+        self.quarantine.flush()
+        with closing(database.open_writer(fresh)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            for scan in scans:
+                database.set_offset(db, self.offset_at_end(scan.file, scan.lines))
+            database.set_identity(db, self.identity, clock.format_ms(now))
+            db.execute("COMMIT")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _sync_file(fresh)
+        # A leftover log of the old database must never meet the new one.
+        _remove_database(self.path)
+        os.rename(fresh, self.path)
+        files.sync_directory(self.path.parent)
+        return database.open_writer(self.path)
+
+    def offset_at_end(self, file: str, lines: int) -> database.Offset:
+        standing = self.journals.look(file)
+        if standing is None:
+            raise StoreFailed(f"{self.journals.path(file)} was taken away while it was read", cause="journal_changed")
+        mark = _mark_of(self.journals.last_line(file, standing.size).raw) if standing.size else ""
+        return database.Offset(file, standing.inode, standing.size, lines, mark)
+
+    # -- lines that can't be used
+
+    def set_aside(self, file: str, offset: int, raw: bytes, reason: str) -> None:
+        if self.quarantine.add(file, offset, raw, reason):
+            log.warning("%s, byte %d: %s; kept in %s", file, offset, reason, self.quarantine.path.name)
+
+    def set_aside_durably(self, file: str, offset: int, raw: bytes, reason: str) -> None:
+        self.set_aside(file, offset, raw, reason)
+        self.quarantine.flush()
+
+
+class _Scan:
+    """The usable lines of a journal from a place on, as often as one iterates; the others go to quarantine."""
+
+    def __init__(self, opening: _Opening, file: str, start: int) -> None:
+        self.file = file
+        self.lines = 0
+        self._opening = opening
+        self._start = start
+        self._end = opening.journals.end(file)
+
+    def __iter__(self) -> Iterator[Entry]:
+        file, local = self.file, self.file == events.LOCAL_FILE
+        decode = events.decode
+        lines = 0
+        for raw, offset, length in self._opening.journals.iter_lines(file, self._start, self._end):
+            lines += 1
+            try:
+                fact = decode(raw)
+                if not local and _is_local(fact):
+                    raise events.BadLine("local_type_on_branch")
+            except events.BadLine as bad:
+                self._opening.set_aside(file, offset, raw, bad.reason)
+                continue
+            yield Entry(fact, raw, file, offset, length)
+        self.lines = lines
+
+
+def _is_local(fact: events.AnyFact | Sealed) -> bool:
+    """Whether a fact may not come from the branch. Receipts travel (events.md §5)."""
+    if isinstance(fact, Sealed):
+        return fact.type in events.LOCAL_TYPES
+    return isinstance(fact, events.LOCAL_FACTS) and not isinstance(fact, events.MessageReceipt)
+
+
+def _mark_of(raw: bytes) -> str:
+    """What `journal_offsets` remembers of a line: its event id, or a digest if it is no fact."""
+    line = bare(raw)
+    try:
+        return events.decode(line).event_id
+    except events.BadLine:
+        return f"sha256:{hashlib.sha256(line).hexdigest()[:16]}"
+
+
+_CREATES: Final = ("message.create", "agent.session.start", "group.create")
+
+
+def _last_base(db: sqlite3.Connection, own: frozenset[str], now_ms: int) -> int:
+    """Where the stamps of this run begin at least: past the greatest own create that is not a day ahead of the clock.
+
+    A millisecond past it, for the ids of two runs don't rise within one. Own creates are numbered in rising order, but
+    for those that came back by sync; so the last few are looked at.
+    """
+    ahead_ms = now_ms + limits.future_stamp_ms_max
+    marks = ", ".join("?" for _ in own)
+    rows = db.execute(
+        "SELECT timestamp FROM events WHERE type IN (?, ?, ?)"
+        f" AND origin_daemon IN ({marks}) ORDER BY seq DESC LIMIT 100",
+        (*_CREATES, *own),
+    )
+    base = max((ms + 1 for (text,) in rows if (ms := clock.parse_ms(text)) <= ahead_ms), default=0)
+    for (text,) in db.execute("SELECT at FROM horizons"):
+        base = max(base, min(clock.parse_ms(text) + 1, ahead_ms))
+    return base
+
+
+# -- the database as a file
+
+
+def _set_durably(db: sqlite3.Connection, values: dict[str, str]) -> None:
+    """Set meta values so that they survive a loss of power, with all that was committed before."""
+    db.execute("PRAGMA synchronous = FULL")
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        for key, value in values.items():
+            database.set_meta(db, key, value)
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        db.execute("PRAGMA synchronous = NORMAL")
+
+
+def _remove_database(path: Path) -> None:
+    """Take away a database and its logs; the database first, since without its log it would be out of date."""
+    found = [name for suffix in ("", "-wal", "-shm", "-journal") if (name := Path(f"{path}{suffix}")).exists()]
+    for name in found:
+        name.unlink()
+    if found:
+        files.sync_directory(path.parent)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,280 @@
+"""Typed queries on the picture: agents, sessions, work, groups, keys, the sequence; `inbox` has those on messages.
+
+A `View` reads through one connection: a reader's sees what is committed, the writer's sees the open transaction, too. A
+method answers from one or a few statements; who needs them to agree holds a transaction. Times are text, what is absent
+is `""`, `0` or False. Source: events.md §10, rpc.md §5.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from thrum import shapes
+from thrum.events import Commit, FileChange
+from thrum.store.database import get_meta
+from thrum.store.inbox import MessageViews
+from thrum.store.rows import (
+    AgentRow,
+    ClientKeyRow,
+    EventRow,
+    GroupRow,
+    InboxPage,
+    InboxQuery,
+    Member,
+    MessageHead,
+    MessageRow,
+    PlaceRow,
+    SessionRow,
+)
+from thrum.store.schema import JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
+
+__all__ = [
+    "AgentRow",
+    "ClientKeyRow",
+    "EventRow",
+    "GroupRow",
+    "InboxPage",
+    "InboxQuery",
+    "Member",
+    "MessageHead",
+    "MessageRow",
+    "PlaceRow",
+    "SessionRow",
+    "View",
+]
+
+_AGENT: Final = """
+SELECT a.agent_id, kind, name, role, module, display, hostname, worktree, registered_at, origin_daemon, live, reg_at,
+  reg_event, worktree_path, agent_pid, agent_pid_started, runtime, tmux_session, place_at, place_event, status,
+  status_by, status_at, status_event, a.seen_at, exited_at,
+  max(reg_at, a.seen_at,
+    ifnull((SELECT max(started_at) FROM sessions AS s WHERE s.agent_id = a.agent_id), ''),
+    ifnull((SELECT max(ended_at) FROM sessions AS s WHERE s.agent_id = a.agent_id), ''),
+    ifnull((SELECT max(created_at) FROM messages AS m WHERE m.agent_id = a.agent_id), ''))
+FROM agents AS a"""
+_SESSION: Final = (
+    "SELECT session_id, agent_id, started_at, start_event, ended_at, end_reason, end_event, seen_at FROM sessions"
+)
+_WORK: Final = """
+SELECT w.session_id, w.agent_id, branch, worktree_path, unmerged_commits, uncommitted_files, changed_files,
+  file_changes, git_updated_at, current_task, task_updated_at, intent, intent_updated_at
+FROM work_contexts AS w"""
+_EVENT: Final = (
+    "SELECT seq, event_id, type, timestamp, origin_daemon, actor, message_id, file, offset, length, state FROM events"
+)
+_commits = msgspec.json.Decoder(tuple[Commit, ...])
+_changes = msgspec.json.Decoder(tuple[FileChange, ...])
+_paths = msgspec.json.Decoder(tuple[str, ...])
+
+
+class View(MessageViews):
+    """All queries. `own`: this daemon's id and its previous ones; `epoch`: of this picture."""
+
+    def __init__(self, db: sqlite3.Connection, own: frozenset[str]) -> None:
+        super().__init__(db, own)
+        self.epoch = get_meta(db, "epoch")
+
+    # -- the sequence
+
+    def head_seq(self) -> int:
+        """The greatest number given so far; 0 in an empty picture."""
+        return self._db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
+
+    def newer_format(self) -> bool:
+        """Whether a later program changed the rules of these journals: then nothing may be written (events.md §13)."""
+        return int(get_meta(self._db, JOURNAL_FORMAT) or 0) > JOURNAL_FORMAT_KNOWN
+
+    def event_known(self, event_id: str) -> bool:
+        return self._db.execute("SELECT 1 FROM events WHERE event_id = ?", (event_id,)).fetchone() is not None
+
+    def event(self, event_id: str) -> EventRow | None:
+        row = self._db.execute(f"{_EVENT} WHERE event_id = ?", (event_id,)).fetchone()
+        return None if row is None else EventRow(*row)
+
+    def events_after(self, seq: int, limit: int) -> list[EventRow]:
+        """Facts above a number, ascending, void and pending ones too."""
+        rows = self._db.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+        return [EventRow(*row) for row in rows.fetchall()]
+
+    def client_key(self, actor: str, key: str) -> ClientKeyRow | None:
+        """The main fact of an earlier call with that key (events.md §12)."""
+        row = self._db.execute(
+            "SELECT event_id, digest FROM client_keys WHERE actor = ? AND client_key = ? ORDER BY at, event_id LIMIT 1",
+            (actor, key),
+        ).fetchone()
+        return None if row is None else ClientKeyRow(*row)
+
+    def horizon(self, kind: str, id: str) -> tuple[str, str] | None:
+        """`(time, event id)` of the horizon `agent` or `author` of an id, or of `purge` with id `""`."""
+        return self._db.execute("SELECT at, event_id FROM horizons WHERE kind = ? AND id = ?", (kind, id)).fetchone()
+
+    # -- agents
+
+    def agent(self, agent_id: str) -> AgentRow | None:
+        """What is known of an id, also when it is not (or no longer) registered."""
+        row = self._db.execute(f"{_AGENT} WHERE a.agent_id = ?", (agent_id,)).fetchone()
+        return None if row is None else self._agent(row)
+
+    def agents(self, *, role: str = "", module: str = "", kind: str = "", live: bool = True) -> list[AgentRow]:
+        """Registered ones, newest registration first; with `live=False` also what was never registered."""
+        terms, values = ["1" if not live else "a.live = 1"], list[str]()
+        for column, value in (("role", role), ("module", module), ("kind", kind)):
+            if value:
+                terms.append(f"a.{column} = ?")
+                values.append(value)
+        rows = self._db.execute(
+            f"{_AGENT} WHERE {' AND '.join(terms)} ORDER BY registered_at DESC, a.agent_id DESC", values
+        )
+        return [self._agent(row) for row in rows.fetchall()]
+
+    def _agent(self, row: Sequence[Any]) -> AgentRow:
+        values = list(row)
+        values[10] = bool(row[10])
+        values.append(row[9] in self._own)
+        return AgentRow(*values)
+
+    def agent_ids(self) -> set[str]:
+        """Every registered id."""
+        return {row[0] for row in self._db.execute("SELECT agent_id FROM agents WHERE live = 1")}
+
+    def roles(self) -> dict[str, list[str]]:
+        """Role -> registered ids, sorted."""
+        found: dict[str, list[str]] = {}
+        for role, agent_id in self._db.execute(
+            "SELECT role, agent_id FROM agents WHERE live = 1 ORDER BY role, agent_id"
+        ):
+            found.setdefault(role, []).append(agent_id)
+        return found
+
+    def id_differing_in_case(self, agent_id: str) -> str | None:
+        """A registered id that a file system may take for this one, if there is one."""
+        row = self._db.execute(
+            "SELECT agent_id FROM agents WHERE live = 1 AND agent_id <> ?1 AND lower(agent_id) = lower(?1) LIMIT 1",
+            (agent_id,),
+        ).fetchone()
+        return row[0] if row else None
+
+    def places(self) -> list[PlaceRow]:
+        """Where the registered agents of this machine are."""
+        rows = self._db.execute(
+            "SELECT agent_id, worktree_path, agent_pid, agent_pid_started FROM agents"
+            " WHERE live = 1 AND worktree_path <> '' ORDER BY agent_id"
+        )
+        return [PlaceRow(*row) for row in rows.fetchall()]
+
+    # -- sessions and work
+
+    def session(self, session_id: str) -> SessionRow | None:
+        row = self._db.execute(f"{_SESSION} WHERE session_id = ?", (session_id,)).fetchone()
+        return None if row is None else SessionRow(*row)
+
+    def open_session(self, agent_id: str) -> SessionRow | None:
+        """The agent's newest session that has not ended."""
+        row = self._db.execute(
+            f"{_SESSION} WHERE agent_id = ? AND ended_at = '' ORDER BY started_at DESC, start_event DESC LIMIT 1",
+            (agent_id,),
+        ).fetchone()
+        return None if row is None else SessionRow(*row)
+
+    def open_sessions(self) -> dict[str, SessionRow]:
+        """By agent, the newest one of each."""
+        rows = self._db.execute(f"{_SESSION} WHERE ended_at = '' ORDER BY started_at, start_event")
+        return {row[1]: SessionRow(*row) for row in rows.fetchall()}
+
+    def sessions(self, agent_id: str = "", active_only: bool = False) -> list[SessionRow]:
+        """Newest first."""
+        terms = ["agent_id = ?1" if agent_id else "?1 = ''"]
+        if active_only:
+            terms.append("ended_at = ''")
+        rows = self._db.execute(
+            f"{_SESSION} WHERE {' AND '.join(terms)} ORDER BY started_at DESC, start_event DESC", (agent_id,)
+        )
+        return [SessionRow(*row) for row in rows.fetchall()]
+
+    def work(self, session_id: str) -> shapes.WorkContext | None:
+        """What a session works on, ended or not."""
+        row = self._db.execute(f"{_WORK} WHERE w.session_id = ?", (session_id,)).fetchone()
+        return None if row is None else _work(row)
+
+    def contexts(self, agent_id: str = "", branch: str = "", file: str = "") -> list[shapes.WorkContext]:
+        """What is worked on in the open sessions. `file`: a path, the end of one from a `/` on, or a directory with
+        its trailing `/`.
+        """
+        terms, values = ["s.ended_at = ''"], list[str]()
+        if agent_id:
+            terms.append("w.agent_id = ?")
+            values.append(agent_id)
+        if branch:
+            terms.append("w.branch = ?")
+            values.append(branch)
+        if file:
+            match = (
+                "substr(f.path, 1, length(?)) = ?"
+                if file.endswith("/")
+                else "(f.path = ? OR substr(f.path, -length(?) - 1) = '/' || ?)"
+            )
+            terms.append(f"EXISTS (SELECT 1 FROM work_files AS f WHERE f.session_id = w.session_id AND {match})")
+            values += [file] * match.count("?")
+        rows = self._db.execute(
+            f"{_WORK} JOIN sessions AS s USING (session_id) WHERE {' AND '.join(terms)}"
+            " ORDER BY w.agent_id, started_at, session_id",
+            values,
+        )
+        return [_work(row) for row in rows.fetchall()]
+
+    # -- groups
+
+    def groups(self) -> dict[str, list[Member]]:
+        """Name -> members of every group that was not deleted; groups of one name are one."""
+        return {group.name: list(group.members) for group in self._groups("")}
+
+    def group(self, name: str) -> GroupRow | None:
+        """One group; of several with that name the earliest, with the members of all."""
+        return next(iter(self._groups(name)), None)
+
+    def group_name(self, group_id: str) -> str:
+        """The name of a group, deleted ones too; `""` if it is not known."""
+        row = self._db.execute("SELECT name FROM groups WHERE group_id = ?", (group_id,)).fetchone()
+        return row[0] if row else ""
+
+    def _groups(self, name: str) -> list[GroupRow]:
+        heads: dict[str, tuple[str, str, str, str, str]] = {}
+        members: dict[str, dict[tuple[str, str], Member]] = {}
+        for row in self._db.execute(
+            "SELECT group_id, name, description, created_at, created_by FROM groups"
+            " WHERE deleted_at = '' AND (?1 = '' OR name = ?1) ORDER BY created_at, create_event",
+            (name,),
+        ).fetchall():
+            heads.setdefault(row[1], row)
+            united = members.setdefault(row[1], {})
+            for member in self._db.execute(
+                "SELECT member_type, member_value, added_at, added_by FROM group_members"
+                " WHERE group_id = ? AND add_event <> '' AND added_at >= removed_at",
+                (row[0],),
+            ):
+                united.setdefault((member[0], member[1]), Member(*member))
+        return [
+            GroupRow(*heads[name], tuple(members[name][key] for key in sorted(members[name]))) for name in sorted(heads)
+        ]
+
+
+def _work(row: Sequence[Any]) -> shapes.WorkContext:
+    return shapes.WorkContext(
+        session_id=row[0],
+        agent_id=row[1],
+        branch=row[2],
+        worktree_path=row[3],
+        unmerged_commits=_commits.decode(row[4]) if row[4] else (),
+        uncommitted_files=_paths.decode(row[5]) if row[5] else (),
+        changed_files=_paths.decode(row[6]) if row[6] else (),
+        file_changes=_changes.decode(row[7]) if row[7] else (),
+        git_updated_at=row[8],
+        current_task=row[9],
+        task_updated_at=row[10],
+        intent=row[11],
+        intent_updated_at=row[12],
+    )

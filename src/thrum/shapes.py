@@ -189,4 +189,4 @@ class Hint(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     preview: str = ""
     at: str
     topics: tuple[str, ...] = ()
-    fact: msgspec.Raw | None = None
+    fact: msgspec.Raw = msgspec.Raw(b"")

@@ -1,0 +1,5 @@
+"""python -m thrum."""
+
+from thrum.launcher import main
+
+main()

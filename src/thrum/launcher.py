@@ -1,0 +1,316 @@
+"""The console script: hands the command line to the warm daemon and copies out what it says (rpc.md §6).
+
+Agents run `thrum` at every turn, so this imports nothing but os, sys and _socket, and ends without tearing the
+interpreter down. Whatever is not plain sailing (no daemon, an odd place, bytes that are no text) goes to `cli.app` in
+this process, which does the same command and finds the words for what is wrong.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+VERSION = "0.1.0"
+BUILD = "dev"
+
+_ENVIRONMENT = ("NO_COLOR", "TERM", "COLUMNS", "TMUX", "TMUX_PANE")
+_SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
+_CHUNK = 65536
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line of this process. Does not return."""
+    argv = sys.argv[1:]
+    try:
+        if argv == ["--version"] or argv == ["-v"]:
+            _write(1, version_text().encode() + b"\n")
+            os._exit(0)
+        address = find_socket(argv)
+        key = run_in_daemon(address, argv) if address else ""
+        from thrum.cli import app
+    except KeyboardInterrupt:
+        os._exit(_INTERRUPTED)
+    app.main(argv, client_key=key)
+
+
+def version_text() -> str:
+    """What `thrum version` says."""
+    return f"thrum {VERSION} (build {BUILD}, Python {sys.version.split()[0]})"
+
+
+# -- where the daemon is
+
+
+def find_socket(argv: list[str]) -> str:
+    """The address of the daemon that is asked, by the walk of identity.md §3; empty when that takes a closer look.
+
+    `paths.find_places` is the rule; this finds the same place or none.
+    """
+    environ = os.environ
+    address = environ.get("THRUM_SOCKET", "")
+    if not address:
+        try:
+            state = _find_state(_start(argv, environ.get("THRUM_HOME", "")))
+        except (OSError, ValueError):
+            return ""
+        if not state:
+            return ""
+        address = state + "/var/thrum.sock"
+    try:
+        if len(os.fsencode(address)) > _SOCKET_PATH_BYTES_MAX:
+            # A path that no socket can have: it is a link to the real one.
+            address = os.path.join(os.path.dirname(address), os.readlink(address))
+    except (OSError, ValueError):
+        return ""
+    return address
+
+
+def _start(argv: list[str], home: str) -> str:
+    """Where the walk begins: `--repo`, `THRUM_HOME`, the working directory."""
+    repo = ""
+    for index, word in enumerate(argv):
+        if word == "--":
+            break
+        if word == "--repo" or word.startswith("--repo="):
+            if repo or (word == "--repo" and index + 1 == len(argv)):
+                raise ValueError("which repository is not plain")
+            repo = word[7:] or argv[index + 1]
+    return os.path.realpath(repo or home) if repo or home else os.getcwd()
+
+
+def _find_state(directory: str) -> str:
+    """The state directory for whoever stands in `directory`, a real path; empty: none. Raises ValueError, OSError."""
+    while True:
+        state = _state_at(directory)
+        if state:
+            return state
+        parent = os.path.dirname(directory)
+        if parent == directory:
+            return ""
+        directory = parent
+
+
+def _state_at(directory: str, follow: bool = True) -> str:
+    own = directory.rstrip("/") + "/.thrum"
+    if os.path.lexists(own + "/redirect"):
+        return _redirected(own)
+    common = _common_dir(directory.rstrip("/") + "/.git") if follow else ""
+    if os.path.isfile(own + "/config.json") or (not common and os.path.isdir(own + "/identities")):
+        return os.path.realpath(own)
+    if not common:
+        return ""
+    main_worktree, name = os.path.split(common)
+    if name != ".git":
+        raise ValueError("a bare repository has no main worktree")
+    return "" if main_worktree == directory else _state_at(main_worktree, False)
+
+
+def _redirected(own: str) -> str:
+    target = _read(own + "/redirect")
+    if not target.startswith("/") or not os.path.isdir(target):
+        raise ValueError("a bad redirect")
+    target = os.path.realpath(target)
+    if target == os.path.realpath(own) or os.path.lexists(target + "/redirect"):
+        raise ValueError("a bad redirect")
+    return target
+
+
+def _common_dir(dot_git: str) -> str:
+    """Git's common directory if `.git` belongs to a linked worktree, else empty."""
+    if not os.path.isfile(dot_git):
+        return ""
+    text = _read(dot_git)
+    if not text.startswith("gitdir:"):
+        return ""
+    git_dir = os.path.realpath(os.path.join(os.path.dirname(dot_git), text[7:].strip()))
+    if not os.path.isfile(git_dir + "/commondir"):
+        return ""
+    return os.path.realpath(os.path.join(git_dir, _read(git_dir + "/commondir")))
+
+
+def _read(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.fsdecode(os.read(descriptor, _CHUNK)).strip()
+    finally:
+        os.close(descriptor)
+
+
+# -- the request
+
+
+_ESCAPES = {code: f"\\u{code:04x}" for code in range(32)}
+_ESCAPES[34] = '\\"'
+_ESCAPES[92] = "\\\\"
+
+
+def _json(text: str) -> str:
+    return '"' + text.translate(_ESCAPES) + '"'
+
+
+def request_line(argv: list[str], key: str) -> bytes:
+    """The call `cli.run` of this process. UnicodeEncodeError: a word is no UTF-8, which JSON can't carry."""
+    environ = os.environ
+    claims = [name for name in environ if name.startswith("THRUM_") or name in _ENVIRONMENT]
+    tty = sum(1 << fd for fd in (0, 1, 2) if os.isatty(fd))
+    columns = environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        width = int(columns)
+    else:
+        width = os.get_terminal_size(1).columns if tty & 2 else 0
+    words = ",".join([_json(word) for word in argv])
+    variables = ",".join([f"{_json(name)}:{_json(environ[name])}" for name in claims])
+    return (
+        f'{{"jsonrpc":"2.0","id":1,"method":"cli.run","params":{{"argv":[{words}],"cwd":{_json(os.getcwd())},'
+        f'"env":{{{variables}}},"width":{width},"tty":{tty},"frames":"raw","program":"{VERSION}",'
+        f'"client_key":"{key}"}}}}\n'
+    ).encode()
+
+
+# -- the conversation
+
+
+def run_in_daemon(address: str, argv: list[str]) -> str:
+    """Let the daemon run the command, and end with its exit status. Returns when this process is to run it.
+
+    Then the answer is the key under which the daemon may already have carried it out, or empty if it never got it.
+    """
+    import _socket
+
+    key = os.urandom(16).hex()
+    stdin: list[bytes] = []
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        line = request_line(argv, key)
+        connection.connect(address)
+        _send(connection, line)
+    except (OSError, ValueError):  # nobody there, a sandbox, no working directory, no UTF-8
+        # A part of a line is no request: nothing was carried out.
+        connection.close()
+        return ""
+    status = _converse(connection, stdin)
+    if status >= 0:
+        os._exit(status)
+    connection.close()
+    if stdin:
+        _give_back(stdin)
+    return key
+
+
+_RUN_HERE = -1
+
+
+def _converse(connection: "_socket.socket", stdin: list[bytes]) -> int:
+    """Do what the frames say; the exit status, or -1 when this process is to run the command."""
+    written = False
+    buffer = b""
+    while True:
+        while len(buffer) < 5 or len(buffer) < 5 + int.from_bytes(buffer[1:5], "big"):
+            if buffer[:1] == b"{":
+                # An error, not a frame.
+                return _lost(written)
+            try:
+                data = connection.recv(2 * _CHUNK)
+            except OSError:
+                data = b""
+            if not data:
+                return _lost(written)
+            buffer += data
+        kind = buffer[:1]
+        end = 5 + int.from_bytes(buffer[1:5], "big")
+        payload, buffer = buffer[5:end], buffer[end:]
+        if kind == b"o" or kind == b"e":
+            written = True
+            _write(1 if kind == b"o" else 2, payload)
+        elif kind == b"x" and payload:
+            return payload[0]
+        elif kind == b"f":
+            _answer(connection, b"a\0\0\0\0")
+        elif kind == b"i":
+            piece = _read_stdin()
+            stdin.append(piece)
+            _answer(connection, b"s" + len(piece).to_bytes(4, "big") + piece)
+        else:
+            return _lost(written)
+
+
+def _lost(written: bool) -> int:
+    """The daemon does not finish the run. Before its first output nobody has seen anything: it can run here."""
+    if not written:
+        return _RUN_HERE
+    _write(
+        2, b"Error: the daemon went away while the command ran\n  fix: thrum daemon logs -n 20, then look and repeat\n"
+    )
+    return 1
+
+
+def _send(connection: "_socket.socket", data: bytes) -> None:
+    while data:
+        data = data[connection.send(data) :]
+
+
+def _answer(connection: "_socket.socket", data: bytes) -> None:
+    try:
+        _send(connection, data)
+    except OSError:
+        pass  # its end shows when it is read
+
+
+# -- the streams of this process
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Write all of it at once. Ends the process when stdout can't be written; stderr is not worth that."""
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            _wait(fd, write=True)
+        except OSError as error:
+            if fd == 2:
+                return
+            if isinstance(error, BrokenPipeError):
+                _end_by_sigpipe()
+            _write(2, f"Error: cannot write the output: {error.strerror}\n".encode())
+            os._exit(1)
+
+
+def _end_by_sigpipe() -> None:
+    """End as any program whose reader went away: silently, and seen as such by the shell."""
+    import signal
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+
+
+def _read_stdin() -> bytes:
+    """The next bytes, empty at the end; a stdin that is closed or can't be read has none."""
+    while True:
+        try:
+            return os.read(0, _CHUNK)
+        except BlockingIOError:
+            _wait(0, write=False)
+        except OSError:
+            return b""
+
+
+def _wait(fd: int, write: bool) -> None:
+    """Another program made our descriptor non-blocking (Node does so with its children's pipes)."""
+    import select
+
+    select.select([] if write else [fd], [fd] if write else [], [])
+
+
+def _give_back(stdin: list[bytes]) -> None:
+    """Make stdin again what it was, for the run in this process."""
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        while stdin[-1]:
+            stdin.append(_read_stdin())
+        file.write(b"".join(stdin))
+        file.seek(0)
+        os.dup2(file.fileno(), 0)

@@ -1,0 +1,60 @@
+"""Calls from within the daemon: the same dispatcher, checks, bounds, encodings and errors as over the socket.
+
+Commands that run in the daemon for a launcher call this way, with their launcher's connection as evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from thrum import api
+from thrum.errors import AnswerTooLarge
+from thrum.rpc.client import encode_params, result_decoder
+from thrum.rpc.dispatch import Deliveries, Dispatcher, PeerConnection
+from thrum.rpc.jsonrpc import check_answer_size
+
+
+class DirectClient:
+    """`call` as a client's. What waits for an answer's delivery runs at `delivered`, or is lost with the client."""
+
+    def __init__(self, dispatcher: Dispatcher, connection: PeerConnection) -> None:
+        self._dispatcher = dispatcher
+        self._connection = connection
+        self._waiting: list[Deliveries] = []
+
+    async def call(self, method: str, params: api.Params | Mapping[str, Any] | None = None) -> Any:
+        """The result struct of `method`. Raises the ThrumErrors of the call."""
+        answer = await self._dispatcher.dispatch(self._connection, method, encode_params(params))
+        try:
+            check_answer_size(answer.result)
+        except AnswerTooLarge:
+            await answer.deliveries.settle(False)
+            raise
+        if answer.deliveries:
+            self._waiting.append(answer.deliveries)
+        return result_decoder(method).decode(answer.result)
+
+    async def delivered(self) -> None:
+        """The answers so far have reached the user: do what waited for that, and return when it is done."""
+        await self._settle(True)
+
+    async def aclose(self) -> None:
+        """Answers that were not delivered by now are lost."""
+        await self._settle(False)
+
+    async def _settle(self, delivered: bool) -> None:
+        waiting, self._waiting = self._waiting, []
+        for deliveries in waiting:
+            await deliveries.settle(delivered)
+
+
+@asynccontextmanager
+async def open_direct(dispatcher: Dispatcher, connection: PeerConnection) -> AsyncGenerator[DirectClient]:
+    """A client inside the daemon, in the name of whoever is at the other end of `connection`."""
+    client = DirectClient(dispatcher, connection)
+    try:
+        yield client
+    finally:
+        await client.aclose()

@@ -1,0 +1,177 @@
+"""A command that runs in the daemon for a launcher, or for a JSON-RPC client (rpc.md §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from thrum import api
+from thrum.errors import NotAvailable, ThrumError
+from thrum.rpc import framing
+from thrum.rpc.dispatch import RUN, Call, Handler, PeerConnection, internal_error
+from thrum.rpc.jsonrpc import RequestId, encode_error
+from thrum.rpc.wire import Gone, Wire
+
+_STDIN_FRAMES = 16
+
+
+class RunIO(Protocol):
+    """The three streams of a command, wherever its launcher is."""
+
+    async def write_stdout(self, data: bytes) -> None: ...
+
+    async def write_stderr(self, data: bytes) -> None: ...
+
+    async def read_stdin(self) -> bytes:
+        """The next bytes, `b""` at the end. Nothing is read before it is asked for."""
+        ...
+
+    async def flush(self) -> None:
+        """Until everything written so far is out of the launcher's hands. Only then may messages be marked."""
+        ...
+
+
+RunCommand = Callable[[RunIO, api.CliRunParams, PeerConnection], Awaitable["int | None"]]
+"""Runs one command line and gives its exit status; None, before anything was written or read: it must run in the
+launcher's own process. It is cancelled when the launcher goes away."""
+
+
+class FramedRun:
+    """The streams of a raw run. When the launcher goes away, `cancel` is called and whoever uses them is cancelled."""
+
+    def __init__(self, wire: Wire, cancel: Callable[[], None]) -> None:
+        self._wire = wire
+        self._cancel = cancel
+        self._to_stdin, self._stdin = trio.open_memory_channel[bytes](_STDIN_FRAMES)
+        self._stdin_ended = False
+        self._flushed = trio.Event()
+        self.begun = False
+        """Whether the launcher was sent a frame."""
+
+    async def write_stdout(self, data: bytes) -> None:
+        for frame in framing.output_frames(framing.STDOUT, data):
+            await self.send(frame)
+
+    async def write_stderr(self, data: bytes) -> None:
+        for frame in framing.output_frames(framing.STDERR, data):
+            await self.send(frame)
+
+    async def read_stdin(self) -> bytes:
+        if self._stdin_ended:
+            return b""
+        try:
+            data = self._stdin.receive_nowait()
+        except trio.WouldBlock:
+            await self.send(framing.frame(framing.WANT_STDIN))
+            data = await self._stdin.receive()
+        self._stdin_ended = not data
+        return data
+
+    async def flush(self) -> None:
+        if self.begun:
+            self._flushed = trio.Event()
+            await self.send(framing.frame(framing.FLUSH))
+            await self._flushed.wait()
+
+    async def send(self, data: bytes) -> None:
+        self.begun = True
+        try:
+            await self._wire.send(data)
+        except Gone:
+            self._cancel()
+            await trio.lowlevel.checkpoint()
+
+    async def serve_input(self, received: bytes) -> None:
+        """Take what the launcher sends, until it goes away or breaks the rules. `received` came before this."""
+        splitter = framing.FrameSplitter()
+        data = received
+        while True:
+            try:
+                frames = splitter.feed(data)
+            except ValueError:
+                break
+            for frame in frames:
+                if frame.kind == framing.FLUSHED:
+                    self._flushed.set()
+                else:
+                    await self._to_stdin.send(frame.payload)
+            data = await self._wire.receive()
+            if not data:
+                break
+        self._cancel()
+
+
+class CollectedRun:
+    """The streams of a run whose whole output is one JSON answer. It is flushed when it is written."""
+
+    def __init__(self, stdin: str) -> None:
+        self._stdin = stdin.encode()
+        self._stdout: list[bytes] = []
+        self._stderr: list[bytes] = []
+
+    async def write_stdout(self, data: bytes) -> None:
+        self._stdout.append(data)
+
+    async def write_stderr(self, data: bytes) -> None:
+        self._stderr.append(data)
+
+    async def read_stdin(self) -> bytes:
+        data, self._stdin = self._stdin, b""
+        return data
+
+    async def flush(self) -> None:
+        pass
+
+    def result(self, status: int) -> api.CliRunResult:
+        stdout = b"".join(self._stdout).decode(errors="replace")
+        stderr = b"".join(self._stderr).decode(errors="replace")
+        return api.CliRunResult(status, stdout, stderr)
+
+
+def collected_run_handler(run_command: RunCommand) -> Handler:
+    """The handler of `cli.run` with `frames = json`."""
+
+    async def run(call: Call, params: api.CliRunParams) -> api.CliRunResult:
+        streams = CollectedRun(params.stdin)
+        status = await run_command(streams, params, call.connection)
+        if status is None:
+            words = " ".join(params.argv[:2])
+            raise NotAvailable(f"needs a process of its own: thrum {words}", remedy="run it in a shell")
+        return streams.result(status)
+
+    return run
+
+
+async def serve_framed(
+    wire: Wire,
+    received: bytes,
+    run_command: RunCommand,
+    request_id: RequestId,
+    params: api.CliRunParams,
+    connection: PeerConnection,
+) -> None:
+    """Run one command over frames, to its last frame or until the launcher goes away."""
+    async with trio.open_nursery() as nursery:
+        streams = FramedRun(wire, nursery.cancel_scope.cancel)
+        nursery.start_soon(streams.serve_input, received)
+        try:
+            status = await run_command(streams, params, connection)
+            if status is None:
+                await streams.send(framing.frame(framing.RUN_YOURSELF))
+            else:
+                await streams.send(framing.frame(framing.EXIT, bytes([status & 0xFF])))
+        except Exception as error:
+            await _fail(streams, request_id, error)
+        nursery.cancel_scope.cancel()
+
+
+async def _fail(streams: FramedRun, request_id: RequestId, error: Exception) -> None:
+    """A command that failed as none should: before its first frame the launcher can still run it itself."""
+    refusal = error if isinstance(error, ThrumError) else internal_error(RUN, error)
+    if not streams.begun:
+        await streams.send(encode_error(request_id, refusal))
+        return
+    await streams.write_stderr(f"Error: {refusal.message}\n  fix: {refusal.remedy}\n".encode())
+    await streams.send(framing.frame(framing.EXIT, b"\x01"))

@@ -1,0 +1,147 @@
+"""The thin front: where it finds the daemon, what it asks, what it imports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from thrum import api, launcher, paths
+from thrum.errors import ThrumError
+from thrum.rpc.jsonrpc import decode_request
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "thrum"
+
+
+def _git(*words: str | Path, cwd: Path) -> None:
+    subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True)
+
+
+def _state(root: Path) -> Path:
+    (root / ".thrum" / "identities").mkdir(parents=True)
+    (root / ".thrum" / "config.json").write_text("{}")
+    return root / ".thrum"
+
+
+def _redirect(root: Path, target: str | Path) -> None:
+    (root / ".thrum").mkdir(exist_ok=True)
+    (root / ".thrum" / "redirect").write_text(f" {target}\n")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Repositories, worktrees and directories of every sort that the walk can meet."""
+    main = tmp_path / "main"
+    main.mkdir()
+    _git("init", cwd=main)
+    _git("commit", "--allow-empty", "-m", "x", cwd=main)
+    for name in ("plain", "own", "identities", "redirected"):
+        _git("worktree", "add", tmp_path / name, cwd=main)
+    _state(main)
+    _state(tmp_path / "own")
+    (tmp_path / "identities" / ".thrum" / "identities").mkdir(parents=True)
+    _redirect(tmp_path / "redirected", main / ".thrum")
+    (main / "deep" / "er").mkdir(parents=True)
+    (main / "vendored").mkdir()
+    _git("init", cwd=main / "vendored")
+    (main / "home" / ".thrum" / "worktrees").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(main / "deep")
+    bad = {"empty": "", "relative": "x/.thrum", "missing": tmp_path / "no", "file": main / ".git" / "HEAD"}
+    for name, target in bad.items():
+        (main / name).mkdir()
+        _redirect(main / name, target)
+    (main / "self").mkdir()
+    _redirect(main / "self", main / "self" / ".thrum")
+    (main / "chain").mkdir()
+    _redirect(main / "chain", tmp_path / "redirected" / ".thrum")
+    _git("clone", "--bare", main, tmp_path / "bare.git", cwd=tmp_path)
+    _git("worktree", "add", tmp_path / "of_bare", cwd=tmp_path / "bare.git")
+    (tmp_path / "identities_only" / ".thrum" / "identities").mkdir(parents=True)
+    (tmp_path / "chained_main").mkdir()
+    _git("init", cwd=tmp_path / "chained_main")
+    _git("commit", "--allow-empty", "-m", "x", cwd=tmp_path / "chained_main")
+    _redirect(tmp_path / "chained_main", main / ".thrum")
+    _git("worktree", "add", tmp_path / "of_chained", cwd=tmp_path / "chained_main")
+    return tmp_path
+
+
+def test_the_walk_finds_the_place_that_the_rule_finds_or_none(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [world / name for name in sorted(os.listdir(world))]
+    places += [world / "main" / name for name in sorted(os.listdir(world / "main")) if name != ".git"]
+    places += [world / "main" / "deep" / "er", world / "main" / ".thrum" / "identities"]
+    found = 0
+    for place in places:
+        if not place.is_dir():
+            continue
+        try:
+            expected = str(paths.find_places(place).socket_link)
+        except ThrumError:
+            expected = ""
+        monkeypatch.chdir(place)
+        assert launcher.find_socket([]) == expected, place
+        monkeypatch.chdir("/")
+        assert launcher.find_socket(["inbox", "--repo", str(place)]) == expected, place
+        monkeypatch.setenv("THRUM_HOME", str(place))
+        assert launcher.find_socket(["inbox"]) == expected, place
+        monkeypatch.delenv("THRUM_HOME")
+        found += bool(expected)
+    assert found >= 10
+
+
+def test_what_says_where_to_look_has_its_order(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main, own = f"{world}/main/.thrum/var/thrum.sock", f"{world}/own/.thrum/var/thrum.sock"
+    monkeypatch.chdir(world / "main")
+    assert launcher.find_socket(["send", "--", "--repo", "x"]) == main
+    monkeypatch.setenv("THRUM_HOME", str(world / "own"))
+    assert launcher.find_socket(["send"]) == own
+    assert launcher.find_socket(["send", f"--repo={world}/main"]) == main
+    assert launcher.find_socket(["send", "--repo", "../main"]) == main
+    assert launcher.find_socket(["send", "--repo", "a", "--repo", "b"]) == ""
+    assert launcher.find_socket(["send", "--repo"]) == ""
+    monkeypatch.setenv("THRUM_SOCKET", "/elsewhere/x.sock")
+    assert launcher.find_socket(["send"]) == "/elsewhere/x.sock"
+
+
+def test_a_path_too_long_for_a_socket_is_a_link_to_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("x" * 60) / ("y" * 60)
+    state = _state(deep)
+    monkeypatch.chdir(deep)
+    assert launcher.find_socket([]) == ""
+    (state / "var").mkdir()
+    (state / "var" / "thrum.sock").symlink_to("/short/thrum.sock")
+    assert launcher.find_socket([]) == "/short/thrum.sock"
+
+
+def test_the_request_is_what_the_daemon_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / 'a "b" \\ü'
+    place.mkdir()
+    monkeypatch.chdir(place)
+    argv = ["send", "".join(map(chr, range(1, 128))) + "ü\u2028\U0001f600", "", "\\u0041"]
+    for name, value in (("THRUM_NAME", "bob\n"), ("TMUX_PANE", "%1"), ("COLUMNS", "77"), ("SECRET", "x")):
+        monkeypatch.setenv(name, value)
+    line = launcher.request_line(argv, "0123")
+    assert line.endswith(b"}\n") and line.count(b"\n") == 1
+    params = msgspec.json.decode(decode_request(line[:-1]).params, type=api.CliRunParams)
+    assert list(params.argv) == argv
+    assert (params.cwd, params.width, params.frames, params.client_key) == (str(place), 77, "raw", "0123")
+    assert params.program == launcher.VERSION
+    assert params.env["THRUM_NAME"] == "bob\n" and params.env["TMUX_PANE"] == "%1"
+    assert not {"SECRET", "HOME", "PATH"} & params.env.keys()
+
+
+def test_bytes_that_are_no_text_stay_in_this_process() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        launcher.request_line(["send", os.fsdecode(b"\xff")], "k")
+
+
+def test_it_says_its_version_without_asking_anybody(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "THRUM_SOCKET": str(tmp_path / "none")}
+    for flag in ("--version", "-v"):
+        said = subprocess.run([sys.executable, SCRIPT, flag], env=environ, capture_output=True, check=True)
+        assert said.stdout.decode() == launcher.version_text() + "\n"
+        assert said.stdout.decode().startswith(f"thrum {launcher.VERSION} (build ")

@@ -1,0 +1,346 @@
+"""quickstart, agent register|list, whoami, team. Source: cli.md §3.2, §3.8, §3.9."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from thrum import api, ids, paths
+from thrum.cli import render
+from thrum.cli.body import read_text_file
+from thrum.cli.render import Eye
+from thrum.cli.run import Answer, Run, error_document, error_text
+from thrum.cli.text import line
+from thrum.cli.who import to_register, variables
+from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
+from thrum.errors import (
+    AgentNotRegistered,
+    ConflictError,
+    NoIdentity,
+    RepoConflict,
+    ThrumError,
+)
+from thrum.files import atomic_write, ensure_private_dir
+from thrum.identity.guards import Refusal, refusal_error
+from thrum.identity.selection import wanted_name
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is to be registered: names checked for their spelling alone."""
+
+    name: str
+    role: str
+    module: str
+    display: str
+
+    @property
+    def mention(self) -> str:
+        return f"@{self.name or self.role}"
+
+
+def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
+    """Name, role, module and display of a registering command. Raises the name rules, RoleMissing, RepoConflict …"""
+    _check_home(run)
+    given, warning = wanted_name(run.session.env.get("THRUM_NAME"), flag, positional)
+    if warning:
+        run.warnings.append(warning)
+    places = run.places()
+    known = to_register(places, run.session, run.flags, given)
+    env = variables(run.session)
+    name = given or (known.agent_id if known else "")
+    found = Wanted(
+        name=name,
+        role=run.flags.role or env.role or (known.role if known else ""),
+        module=run.flags.module or env.module or (known.module if known else ""),
+        display=display or env.display or (known.display if known else ""),
+    )
+    ids.check_role(found.role)
+    ids.check_module(found.module)
+    if found.name and ids.parse_agent_id(found.name).kind != "unnamed":
+        ids.check_agent_name(found.name, found.role)
+    ids.check_display(found.display)
+    return found
+
+
+def _check_home(run: Run) -> None:
+    """Who registers must not be sent to another worktree by a variable left over (identity.md §3)."""
+    home = run.session.env.get("THRUM_HOME", "")
+    if not home or run.flags.repo:
+        return
+    here, there = paths.find_git(Path(run.session.cwd)), paths.find_git(Path(run.session.cwd, home))
+    if here is not None and there is not None and here.root != there.root:
+        raise RepoConflict(f"THRUM_HOME is {there.root}, you stand in {here.root}")
+
+
+async def register_agent(
+    run: Run, who: Wanted, *, force: bool, re_register: bool, bind_pid: bool = True, runtime: str = ""
+) -> api.RegisterResult:
+    """One registration. A conflict is an answer."""
+    params = api.RegisterParams(
+        name=who.name,
+        role=who.role,
+        module=who.module,
+        display=who.display,
+        force=force,
+        re_register=re_register,
+        bind_pid=bind_pid,
+        runtime=runtime,
+        hostname=run.session.env.get("THRUM_HOSTNAME", ""),
+    )
+    result: api.RegisterResult = await run.call("agent.register", params)
+    return result
+
+
+def conflict_error(who: Wanted, conflict: api.RegisterConflict) -> ThrumError:
+    """A conflict as an error, with the ways out."""
+    other = f"@{conflict.existing_agent_id}"
+    message = {
+        "same_role_module": f"{other} is already {who.role} of {who.module}",
+        "name_held": f"{other} already holds that name",
+        "other_worktree": f"{other} is registered in another worktree",
+        "other_daemon": f"{other} is registered on another machine",
+    }[conflict.reason]
+    remedy = (
+        f"look: thrum agent list --role {who.role} --module {who.module}; choose another name or module; "
+        "--re-register if that is you; --force to take over"
+    )
+    return ConflictError(message, remedy=remedy, **msgspec.to_builtins(conflict))
+
+
+def refused(document: dict[str, Any], error: ThrumError) -> Answer:
+    """A conflict's answer: the result's own keys, and `error` beside them."""
+    return Answer(document | error_document(error), aside=error_text(error), status=error.status)
+
+
+async def register(
+    *,
+    name: Annotated[str, option("N", "the agent's name; without it one is made of role and module")] = "",
+    display: Annotated[str, option("D", "how people see it")] = "",
+    force: Annotated[bool, switch("take over a name, or a role and module, from another agent")] = False,
+    re_register: Annotated[bool, switch("it is me again")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    who = wanted(run, "", name, display)
+    result = await register_agent(run, who, force=force, re_register=re_register)
+    document: dict[str, Any] = _document(result)
+    if result.conflict is not None:
+        return refused(document, conflict_error(who, result.conflict))
+    word = "re-registered" if result.status == "updated" else "registered"
+    return Answer(document, said=f"✓ Agent {word}: {result.agent_id}", warnings=result.warnings)
+
+
+def _document(result: msgspec.Struct) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(result)
+    document.pop("warnings", None)
+    return document
+
+
+async def quickstart(
+    positional: Annotated[str, word("NAME", "the agent's name")] = "",
+    /,
+    *,
+    name: Annotated[str, option("N", "the agent's name")] = "",
+    display: Annotated[str, option("D", "how people see it")] = "",
+    intent: Annotated[str, option("T", "what it works on")] = "",
+    runtime: Annotated[str, option("R", "the program that runs it, e.g. claude")] = "",
+    preamble_file: Annotated[str, option("P", "its standing instructions")] = "",
+    no_init: Annotated[bool, switch("write no runtime files")] = False,
+    no_agent_pid: Annotated[bool, switch("don't record which process it is")] = False,
+    dry_run: Annotated[bool, switch("say what would happen")] = False,
+    force: Annotated[bool, switch("take over a name, or a role and module, from another agent")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    del no_init
+    preamble = await read_text_file(run, preamble_file) if preamble_file else ""
+    who = wanted(run, positional, name, display)
+    if dry_run:
+        said = f"Would register {who.mention} ({who.role}, {who.module})"
+        document = {"register": {"agent_id": who.name, "status": "registered"}}
+        return Answer(document | ({"runtime": runtime} if runtime else {}), said=said)
+    return await start_agent(
+        run, who, intent=intent, runtime=runtime, preamble=preamble, pid=not no_agent_pid, force=force
+    )
+
+
+async def start_agent(
+    run: Run,
+    who: Wanted,
+    *,
+    intent: str = "",
+    runtime: str = "",
+    preamble: str = "",
+    pid: bool = True,
+    force: bool = False,
+) -> Answer:
+    """Register, start or resume a session, set the intent (identity.md §8.3). Each step may be repeated."""
+    result = await register_agent(run, who, force=force, re_register=False, bind_pid=pid, runtime=runtime)
+    if result.conflict is not None and not force:
+        result = await register_agent(run, who, force=False, re_register=True, bind_pid=pid, runtime=runtime)
+    if result.conflict is not None:
+        return refused({"register": _document(result)}, _still_refused(who, result.conflict))
+    document: dict[str, Any] = {"register": _document(result)}
+    said = [f"✓ Registered as {_mention(who, result)} ({who.role}, {who.module})"]
+    begin = api.SessionStartParams(agent_id=result.agent_id, resume=True)
+    session: api.SessionStartResult = await run.call("session.start", begin)
+    document["session"] = session
+    said.append(f"✓ Session {'resumed' if session.resumed else 'started'}: {session.session_id}")
+    if intent:
+        params = api.SetIntentParams(session_id=session.session_id, intent=intent)
+        document["intent"] = await run.call("session.setIntent", params)
+        said.append(f"✓ Intent set: {line(intent)}")
+    if runtime:
+        document["runtime"] = runtime
+    if preamble:
+        save_preamble(run, result.agent_id, preamble)
+    return Answer(document, said="\n".join(said), warnings=result.warnings)
+
+
+def _mention(who: Wanted, result: api.RegisterResult) -> str:
+    return f"@{result.agent_id}" if who.name == result.agent_id else ids.mention(result.agent_id, who.name or None)
+
+
+def _still_refused(who: Wanted, conflict: api.RegisterConflict) -> ThrumError:
+    if conflict.reason != "name_held":
+        return conflict_error(who, conflict)
+    guard, reason = "quickstart_name_collision", "name_held_by_live_foreign_pid"
+    holder = conflict.existing_agent_id
+    return refusal_error(Refusal(guard, reason, expected=holder, expected_pid=conflict.conflict_pid))
+
+
+def save_preamble(run: Run, agent_id: str, text: str) -> None:
+    """Keep an agent's standing instructions in its worktree (cli.md §3.12)."""
+    directory = run.places().context_dir
+    ensure_private_dir(directory)
+    atomic_write(directory / f"{ids.file_stem(agent_id)}_preamble.md", text.encode() + b"\n")
+
+
+# -- looks
+
+
+async def list_agents(
+    *,
+    context: Annotated[bool, switch("a table of open sessions and their work")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    work: api.ListContextResult = await run.call("agent.listContext", api.ListContextParams())
+    eye = Eye(run.now_ms, run.session.terminal.width)
+    params = api.AgentListParams(role=run.flags.role, module=run.flags.module)
+    result: api.AgentListResult = await run.call("agent.list", params)
+    names = {each.agent_id for each in result.agents}
+    contexts = tuple(each for each in work.contexts if each.agent_id in names)
+    if context:
+        text = render.contexts_table(contexts, eye) if contexts else ""
+        return Answer({"contexts": contexts}, said="" if contexts else "No open sessions.", data=text)
+    document = {"agents": result, "contexts": {"contexts": contexts}}
+    if run.flags.json:
+        return Answer(document)
+    # Who is active, and on which branch, the team knows.
+    team: api.TeamListResult = await run.call("team.list", api.TeamListParams(include_offline=True))
+    head = f"Registered agents ({len(result.agents)}):"
+    return Answer(document, said=head, data=render.agents(result.agents, team.members, eye))
+
+
+async def whoami(
+    *,
+    field: Annotated[str, option("KEY", "only this value, bare")] = "",
+    run: Annotated[Run, RUN],
+) -> Answer:
+    me = _from_files(run)
+    me = await _with_session(run, me)
+    if not field:
+        return Answer(me, data=render.whoami(me, Eye(run.now_ms), str(run.places().root)))
+    names = [each.encode_name for each in msgspec.structs.fields(api.WhoamiResult)]
+    if field not in names:
+        close = near(field, names)
+        advice = did_you_mean(close) or f"one of {', '.join(names)}"
+        raise run.command.error(f"no field {field}", advice, suggestions=close or None)
+    value: Any = msgspec.to_builtins(me).get(field, "")
+    if run.flags.json:
+        return Answer({field: value})
+    await run.write(line(str(value).lower() if isinstance(value, bool) else str(value)))
+    return Answer(None)
+
+
+def _from_files(run: Run) -> api.WhoamiResult:
+    """Who would act, as far as files and variables tell."""
+    chosen, places = run.identity(), run.places()
+    identity = chosen.identity
+    return api.WhoamiResult(
+        agent_id=chosen.agent_id,
+        role=chosen.role,
+        module=chosen.module,
+        display=chosen.display,
+        source=chosen.source,
+        selected_by=chosen.selected_by,
+        session_id=identity.session_id if identity else "",
+        branch=identity.branch if identity else "",
+        worktree=str(places.root),
+        intent=identity.intent if identity else "",
+        repo_id=identity.repo_id if identity else "",
+        identity_file=str(chosen.file.relative_to(places.root)) if chosen.file else "",
+        updated_at=identity.updated_at if identity else "",
+        status=identity.agent_status if identity else "",
+        pid=identity.agent_pid if identity else 0,
+        tmux_session=identity.tmux_session if identity else "",
+    )
+
+
+async def _with_session(run: Run, me: api.WhoamiResult) -> api.WhoamiResult:
+    """What a running daemon adds. One that knows nobody of that name adds nothing."""
+    if await run.client_if_running() is None:
+        return me
+    try:
+        known: api.WhoamiResult = await run.call("agent.whoami", api.Empty())
+    except (NoIdentity, AgentNotRegistered) as error:
+        run.debug(error.message)
+        return me
+    return msgspec.structs.replace(
+        me,
+        session_id=known.session_id,
+        session_start=known.session_start,
+        branch=known.branch or me.branch,
+        intent=known.intent,
+        host=known.host,
+        tmux_alive=known.tmux_alive,
+        is_local=known.is_local,
+    )
+
+
+async def team(
+    *,
+    all: Annotated[bool, switch("offline agents too")] = False,
+    files: Annotated[bool, switch("the files each one changed")] = False,
+    system: Annotated[bool, switch("thrum's own senders too")] = False,
+    daemon: Annotated[str, option("ID", "only agents of this daemon")] = "",
+    host: Annotated[str, option("H", "only agents of this machine")] = "",
+    run: Annotated[Run, RUN],
+) -> Answer:
+    result: api.TeamListResult = await run.call(
+        "team.list", api.TeamListParams(include_offline=all, include_system=system)
+    )
+    members = tuple(
+        each
+        for each in result.members
+        if (not daemon or each.origin_daemon == daemon)
+        and (not host or each.hostname == host)
+        and (not run.flags.role or each.role == run.flags.role)
+        and (not run.flags.module or each.module == run.flags.module)
+    )
+    eye = Eye(run.now_ms, run.session.terminal.width)
+    said = "" if members or run.flags.json else await _nobody(run, all, system)
+    return Answer(
+        msgspec.structs.replace(result, members=members),
+        said=said,
+        data="\n\n".join(render.member(each, eye, files=files) for each in members),
+    )
+
+
+async def _nobody(run: Run, all: bool, system: bool) -> str:
+    if all:
+        return "No agents."
+    params = api.TeamListParams(include_offline=True, include_system=system)
+    everybody: api.TeamListResult = await run.call("team.list", params)
+    offline = sum(each.status == "offline" for each in everybody.members)
+    return "No active agents." + (f" ({offline} offline: thrum team --all)" if offline else "")

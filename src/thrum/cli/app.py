@@ -1,0 +1,215 @@
+"""The command line: the table of all commands, and how one is carried out.
+
+`run` is the same in the daemon, for a launcher, and in the user's own process, which `main` begins and ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, cast
+
+import trio
+
+from thrum.cli import agents, daemon, demo, helping, init, messages, misc, waiting
+from thrum.cli.body import decoded
+from thrum.cli.run import Answer, Run, unexpected
+from thrum.cli.terminal import NeedsOwnProcess, OwnTerminal, Session
+from thrum.cli.words import Command, Globals, Handler, find, split, wants_json
+from thrum.errors import BadEncoding, ThrumError, UsageError
+
+START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Who is there", "The daemon", "About"
+HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", CARE: "", ABOUT: ""}
+"""Headings of the root help, in order."""
+
+GROUPS = {
+    "agent": "agents of this repository",
+    "message": "one message",
+    "daemon": "the process that serves a repository",
+}
+
+
+def _command(name: str, handler: Handler, group: str, summary: str, notes: str = "") -> Command:
+    return Command(tuple(name.split()), handler, summary, group, notes)
+
+
+_ALL = (
+    _command("init", init.init, START, "set the repository up", "Run again, it adds what is missing."),
+    _command(
+        "quickstart",
+        agents.quickstart,
+        START,
+        "register an agent, start its session, set its intent",
+        "Also needs --role and --module, from the flags, THRUM_ROLE and THRUM_MODULE, or the identity file.",
+    ),
+    _command("demo", demo.demo, START, "show the main job in a throw-away repository"),
+    _command(
+        "send",
+        messages.send,
+        TALK,
+        "send a message",
+        "Without --to it is information for the team: in everyone's inbox, and it wakes nobody.",
+    ),
+    _command("reply", messages.reply, TALK, "answer a message, to all who got it and its author"),
+    _command(
+        "wait",
+        waiting.wait,
+        TALK,
+        "block until a message comes",
+        "Status 0: received, 1: timeout, 2: an error. What is printed counts as seen and stays unread.",
+    ),
+    _command("inbox", messages.inbox, TALK, "messages for me; printed ones are marked read"),
+    _command("sent", messages.sent, TALK, "what I wrote, and who has read it"),
+    _command("watch", waiting.watch, TALK, "every event as it happens, until interrupted"),
+    _command("message get", messages.get, TALK, "one message in full"),
+    _command("message edit", messages.edit, TALK, "replace the body of a message of mine"),
+    _command("message delete", messages.delete, TALK, "hide a message of mine everywhere"),
+    _command("message read", messages.read, TALK, "mark messages as read"),
+    _command("whoami", agents.whoami, PEOPLE, "who would act, and why"),
+    _command("team", agents.team, PEOPLE, "what each active agent does"),
+    _command("agent list", agents.list_agents, PEOPLE, "all registered agents; --role and --module filter"),
+    _command(
+        "agent register",
+        agents.register,
+        PEOPLE,
+        "register an agent without starting a session",
+        "Also needs --role and --module.",
+    ),
+    _command("daemon start", daemon.start, CARE, "start it; commands also do when they need it"),
+    _command("daemon stop", daemon.stop, CARE, "stop it"),
+    _command("daemon restart", daemon.restart, CARE, "stop and start it"),
+    _command("daemon status", daemon.status, CARE, "whether it runs, and who it is"),
+    _command("daemon logs", daemon.logs, CARE, "its log"),
+    _command("version", misc.version, ABOUT, "the version"),
+    _command("help", misc.help, ABOUT, "help of a command"),
+    _command("completion", misc.completion, ABOUT, "a completion script: bash, zsh or fish"),
+)
+COMMANDS: dict[tuple[str, ...], Command] = {command.path: command for command in _ALL}
+ALIASES = {("agent", "whoami"): ("whoami",)}
+COMMANDS.update({alias: COMMANDS[path] for alias, path in ALIASES.items()})
+
+ERROR_STATUS: dict[tuple[str, ...], int] = {("wait",): 2}
+"""Where every error has one status (cli.md §1.4)."""
+
+
+async def run(argv: Sequence[str], session: Session) -> int:
+    """Carry out one command line and give its exit status. Raises NeedsOwnProcess before any output."""
+    nothing = Run(session, Globals(json=wants_json(argv)), COMMANDS[("help",)])
+    try:
+        _check_encoding(argv)
+        line = split(argv)
+        if line.flags.version:
+            return await _carry_out(Run(session, line.flags, COMMANDS[("version",)]), ())
+        command, path, rest = find(line.tokens, COMMANDS, GROUPS)
+        if command is None or line.flags.help:
+            return await Run(session, line.flags, COMMANDS[("help",)]).finish(help_answer(path, session.terminal.width))
+    except (UsageError, BadEncoding) as error:
+        return await nothing.fail(error, error.status)
+    return await _carry_out(Run(session, line.flags, command), rest)
+
+
+def _check_encoding(argv: Sequence[str]) -> None:
+    """Raise BadEncoding for what the shell handed over beyond UTF-8: it arrives as halves of characters."""
+    for number, word in enumerate(argv, start=1):
+        if not word.isascii():
+            decoded(word.encode("utf-8", "surrogateescape"), f"argument {number}")
+
+
+async def _carry_out(run: Run, tokens: Sequence[str]) -> int:
+    """From the words to the exit status. The daemon is let go at the end, whatever happened."""
+    try:
+        try:
+            bound = run.command.bind(tokens)
+            answer = await run.command.handler(*bound.args, **bound.kwargs, run=run)
+            return await run.finish(answer) if isinstance(answer, Answer) else answer
+        except (NeedsOwnProcess, BrokenPipeError):
+            raise
+        except Exception as error:
+            refusal = _refusal(error, run.command.name)
+            return await run.fail(refusal, ERROR_STATUS.get(run.command.path, refusal.status))
+    finally:
+        await run.disconnect()
+
+
+def _refusal(error: Exception, command: str) -> ThrumError:
+    """What an error says to the user; of a group, its first one."""
+    while isinstance(error, ExceptionGroup):
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
+    if isinstance(error, (NeedsOwnProcess, BrokenPipeError)):
+        raise error
+    return error if isinstance(error, ThrumError) else unexpected(error, command)
+
+
+@functools.lru_cache(maxsize=256)
+def help_answer(path: tuple[str, ...], width: int) -> Answer:
+    """Help of a command, of a group, or of everything. Raises UsageError for what is neither."""
+    command, _, rest = find(path, COMMANDS, GROUPS)
+    if rest:
+        raise UsageError(f'unknown command "{" ".join(path)}"', remedy="thrum help")
+    if command is not None:
+        aliases = [" ".join(alias) for alias, real in ALIASES.items() if real == command.path]
+        text = helping.command_help(command, aliases, width)
+    elif path:
+        text = helping.group_help(path[0], GROUPS[path[0]], COMMANDS.values(), width)
+    else:
+        text = helping.root_help(COMMANDS.values(), HELP_GROUPS, width)
+    return Answer({"command": " ".join(command.path if command else path), "help": text + "\n"}, data=text)
+
+
+# -- the user's own process
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
+    """Carry out a command line here, and end the process.
+
+    `client_key`: the key under which a daemon was asked to run this very command before, else empty.
+    """
+    from thrum.cli.local import connector, own_links
+
+    env = dict(os.environ)
+    session = Session(
+        terminal=OwnTerminal(env),
+        env=env,
+        cwd=_cwd(),
+        local=True,
+        connect=connector(env),
+        key=client_key or secrets.token_hex(16),
+        handed_over=bool(client_key),
+        links=own_links,
+    )
+    _end(_status(argv, session))
+
+
+def _status(argv: Sequence[str], session: Session) -> int:
+    try:
+        return trio.run(run, argv, session)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        return INTERRUPTED
+    except BrokenPipeError:
+        # End as any program whose reader has had enough: silently, and seen as such by the shell.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+        return 1
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.environ.get("PWD", "/")
+
+
+def _end(status: int) -> NoReturn:
+    """Everything was written with system calls; nothing is left in Python's buffers that could fail at the end."""
+    sys.stdout = sys.stderr = None  # pyright: ignore[reportAttributeAccessIssue]
+    os._exit(status)

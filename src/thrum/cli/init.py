@@ -1,0 +1,98 @@
+"""init: set a repository up. Source: cli.md §3.1."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import trio
+
+from thrum.cli.agents import start_agent, wanted
+from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.values import true
+from thrum.cli.words import RUN, option, switch
+from thrum.config import load_config
+
+if TYPE_CHECKING:
+    from thrum.setup import InitFile, InitResult
+
+_DONE = {"create": "created", "merge": "changed", "overwrite": "rewritten", "skip": "skipped"}
+_NEXT = "thrum quickstart NAME --role ROLE --module MODULE"
+
+
+async def init(
+    *,
+    force: Annotated[bool, switch("outside a git repository too, for throw-away use")] = False,
+    dry_run: Annotated[bool, switch("print the list, touch nothing")] = False,
+    sync: Annotated[bool, switch("exchange messages through the git remote")] = False,
+    gitignore: Annotated[bool, switch("put the ignore rule into .gitignore, not .git/info/exclude")] = False,
+    runtime: Annotated[str, option("R", "the agents' runtime, e.g. claude")] = "",
+    name: Annotated[str, option("N", "with --role and --module: register an agent too")] = "",
+    worktrees_root: Annotated[str, option("PATH", "where new worktrees go")] = "",
+    stealth: Annotated[bool, switch("no tracked file changes; so it is anyway")] = False,
+    no_daemon: Annotated[bool, switch("without effect")] = False,
+    non_interactive: Annotated[bool, switch("without effect: nothing is ever asked")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    del no_daemon, non_interactive
+    run.own_process()
+    from thrum.setup import InitOptions, initialise
+
+    if stealth and gitignore:
+        raise run.command.error("--stealth and --gitignore exclude each other")
+    if name and not (run.flags.role and run.flags.module):
+        raise run.command.error("--name needs --role and --module")
+    env = run.session.env
+    options = InitOptions(
+        hostname=env.get("THRUM_HOSTNAME") or os.uname().nodename,
+        environ=env,
+        force=force,
+        dry_run=dry_run,
+        sync=sync,
+        gitignore=gitignore,
+        runtime=runtime,
+        worktrees_root=worktrees_root,
+    )
+    start = run.start()
+    result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
+    said = text(result, local_only=_local_only(run, dry_run, sync, env))
+    if not name or dry_run:
+        hint = Hint(
+            "init.next-quickstart", f"register: {_NEXT}", options=({"label": "register an agent", "cmd": _NEXT},)
+        )
+        return Answer(result, said=said, hint=None if dry_run else hint)
+    answer = await start_agent(run, wanted(run, "", name, ""), runtime=runtime)
+    document: dict[str, Any] = msgspec.to_builtins(result) | msgspec.to_builtins(answer.document)
+    for extra in ("session", "intent"):
+        document.pop(extra, None)
+    both = "\n".join(part for part in (said, answer.said) if part)
+    return Answer(document, said=both, aside=answer.aside, status=answer.status, warnings=answer.warnings)
+
+
+def _local_only(run: Run, dry_run: bool, sync: bool, env: Any) -> bool:
+    if env.get("THRUM_LOCAL"):
+        return true(env["THRUM_LOCAL"])
+    return not sync if dry_run else load_config(run.places().config_file).daemon.local_only
+
+
+def text(result: InitResult, *, local_only: bool) -> str:
+    """5.1: what was touched, and how each thing is undone; things that were there already are left out."""
+    if result.dry_run:
+        head = f"Would initialize thrum in {result.repo_path}"
+    elif result.already_initialized:
+        head = "Thrum is already initialized"
+    else:
+        head = f"✓ Thrum initialized in {result.repo_path}"
+    touched = [each for each in result.files if each.action != "noop"]
+    width = max((len(each.path) for each in touched), default=0)
+    lines = [_file(each, width, result.dry_run) for each in touched]
+    if local_only:
+        lines.append("  Sync: local only (turn on: thrum sync enable)")
+    return "\n".join([head, *lines])
+
+
+def _file(each: InitFile, width: int, dry_run: bool) -> str:
+    action = each.action if dry_run else _DONE[each.action]
+    undo = f"  undo: {each.undo}" if each.undo else ""
+    return f"  {action}  {each.path:<{width}}{undo}".rstrip()

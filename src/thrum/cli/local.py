@@ -1,0 +1,82 @@
+"""The way to the daemon from the user's own process: over its socket, started first if it may be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from thrum.errors import DaemonUnavailable
+from thrum.identity.runtime import Link
+from thrum.paths import Places
+from thrum.rpc.client import Client, open_client
+
+
+def connector(env: Mapping[str, str]) -> Callable[[Places, bool], AbstractAsyncContextManager[Client]]:
+    """`Session.connect` of a process with these variables."""
+
+    @asynccontextmanager
+    async def connect(places: Places, autostart: bool) -> AsyncGenerator[Client]:
+        path = Path(env.get("THRUM_SOCKET") or places.socket_link)
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(open_client(path))
+            except DaemonUnavailable as error:
+                reason = error.details.get("reason")
+                if reason == "forbidden":
+                    raise DaemonUnavailable(
+                        "a sandbox forbids Unix sockets",
+                        remedy=f"run thrum outside it, or allow it the socket {path}",
+                        socket=str(path),
+                    ) from error
+                if reason not in ("missing", "refused"):
+                    raise
+                if not autostart or "THRUM_SOCKET" in env:
+                    raise DaemonUnavailable(f"no daemon is running for {places.main_root}", reason=reason) from error
+                await start(places)
+                client = await stack.enter_async_context(open_client(path))
+            yield client
+
+    return connect
+
+
+async def start(places: Places, *, local: bool = False, force: bool = False) -> int:
+    """Start the daemon unless it runs, and wait until it answers; its pid."""
+    from thrum.spawn import start_in_background
+
+    return await trio.to_thread.run_sync(lambda: start_in_background(places, local=local, force=force))
+
+
+def stopped_on_purpose(places: Places) -> bool:
+    """Whether the last daemon was told to stop: then nobody who only waited for it starts it again."""
+    from thrum.spawn import stopped_mark
+
+    return stopped_mark(places).exists()
+
+
+def seconds_since_start(now_ms: int) -> float:
+    """How long this process has been running; 0 where that can't be told."""
+
+    from thrum.identity.process import open_process_table
+
+    try:
+        own = open_process_table().read(os.getpid())
+    except OSError:
+        own = None
+    return max(0.0, now_ms / 1000 - own.started_at) if own is not None and own.started_at else 0.0
+
+
+def own_links() -> Sequence[Link]:
+    """This process's ancestors, nearest first."""
+
+    from thrum.identity.process import open_process_table
+    from thrum.identity.runtime import links_of
+
+    table = open_process_table()
+    try:
+        return links_of(table, table.chain(os.getppid()))
+    except OSError:
+        return ()

@@ -1,0 +1,334 @@
+"""Results as people read them. Pure: structs and the present moment in, text out. Source: cli.md §5.
+
+Text of others is made harmless where all output goes through (`Run.write`); here `line` keeps it on its one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+from thrum import api, events, shapes
+from thrum.cli.text import clean, columns, indent, line, plural, preview, shorten
+from thrum.cli.values import absolute, age, since, span
+from thrum.ids import mention
+
+THRUMS_REFS = ("mention", "reply_to")
+"""Refs that thrum sets itself; shown in other ways."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eye:
+    """Who reads the text, and when."""
+
+    now_ms: int
+    width: int = 0
+    hosts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Host names of agents of other daemons, by agent id."""
+
+    def ago(self, time: str) -> str:
+        return age(time, self.now_ms)
+
+
+def at(agent_id: str) -> str:
+    """`@furiosa`; `@implementer` for an unnamed one."""
+    return line(mention(agent_id, None))
+
+
+def address(audience: events.Pair) -> str:
+    """An audience as one would write it after `--to`."""
+    match audience.type:
+        case "agent":
+            return at(audience.value)
+        case "user":
+            return (
+                f"@user:{line(audience.value)}"
+                if not audience.value.startswith("user:")
+                else f"@{line(audience.value)}"
+            )
+        case _:
+            return f"@{line(audience.value)}"
+
+
+def audience(quiet: bool, audiences: Sequence[events.Pair]) -> str:
+    """`@nux, @reviewer`; `team` for a post to everybody that wakes nobody."""
+    if quiet or not audiences:
+        return "team"
+    return ", ".join(address(each) for each in audiences)
+
+
+def pairs(some: Sequence[events.Pair]) -> str:
+    return " ".join(f"{line(pair.type)}:{line(pair.value)}" for pair in some)
+
+
+def extras(body: events.Body, scopes: Sequence[events.Pair], refs: Sequence[events.Pair]) -> list[str]:
+    """`structured: …`, `scopes: …  refs: …`, where there are any."""
+    lines = [f"structured: {line(body.structured)}"] if body.structured else []
+    shown = [ref for ref in refs if ref.type not in THRUMS_REFS]
+    parts = [f"scopes: {pairs(scopes)}"] if scopes else []
+    parts += [f"refs: {pairs(shown)}"] if shown else []
+    return [*lines, "  ".join(parts)] if parts else lines
+
+
+# -- messages
+
+
+def message(each: shapes.Message, eye: Eye) -> str:
+    """A message of an inbox: head, body, extras (5.4)."""
+    host = eye.hosts.get(each.agent_id) if each.origin_daemon else None
+    author = at(each.agent_id) + (f" [{line(host)}]" if host else "")
+    head = f"{'○' if each.is_read else '●'} {each.message_id}  {author} → {audience(each.quiet, each.audiences)}"
+    head += f"  {eye.ago(each.created_at)}"
+    if each.reply_to:
+        head += f"  ↳ {line(each.reply_to)}"
+    if each.updated_at:
+        head += "  (edited)"
+    if each.deleted:
+        head += "  (deleted)"
+    return "\n".join(
+        [head, indent(each.body.content), *("  " + text for text in extras(each.body, each.scopes, each.refs))]
+    )
+
+
+def messages(some: Sequence[shapes.Message], eye: Eye) -> str:
+    return "\n".join(message(each, eye) for each in some)
+
+
+def showing(result: api.MessageListResult, *, counted: bool) -> str:
+    """`Showing 1-3 of 12 messages (2 unread)`."""
+    total = result.total or 0
+    if not result.messages:
+        return f"No messages on page {result.page} ({plural(total, 'message')})."
+    first = (result.page - 1) * result.page_size + 1
+    text = f"Showing {first}-{first + len(result.messages) - 1} of {plural(total, 'message')}"
+    return text + (f" ({result.unread} unread)" if counted else "")
+
+
+def sent(result: api.SendResult) -> str:
+    """The `To:` line after sending (5.3)."""
+    if result.quiet:
+        return f"  To: team ({plural(result.resolved_to, 'agent')}, nobody woken)"
+    wide = any(each.type in ("role", "group", "broadcast") for each in result.audiences)
+    count = f" ({plural(result.resolved_to, 'recipient')})" if wide else ""
+    return f"  To: {audience(False, result.audiences)}{count}"
+
+
+def _state(each: shapes.Recipient) -> str:
+    if each.read_at:
+        return "read"
+    return "seen" if each.seen_at else "delivered"
+
+
+def out_message(each: shapes.OutMessage, eye: Eye) -> str:
+    """What I wrote, and who has read it."""
+    head = f"{each.message_id}  {eye.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
+    head += f"  {each.read_count}/{len(each.recipients)} read" + ("  (edited)" if each.updated_at else "")
+    first = preview(next((text for text in each.body.content.splitlines() if text.strip()), ""))
+    lines = [head, "  " + shorten(first, eye.width - 2 if eye.width else 0)]
+    if each.recipients:
+        lines.append("  Recipients: " + ", ".join(f"{at(one.agent_id)}({_state(one)})" for one in each.recipients))
+    return "\n".join(lines)
+
+
+def detail(each: shapes.Detail, eye: Eye) -> str:
+    """One message in full: labelled lines, a blank one, the body."""
+    refs = [ref for ref in each.refs if ref.type not in THRUMS_REFS]
+    edited = f"{absolute(each.updated_at)} (version {each.version})" if each.updated_at and each.version else ""
+    status = ""
+    if each.deleted:
+        reason = line(each.metadata.delete_reason)
+        status = f"DELETED {absolute(each.metadata.deleted_at)}".rstrip() + (f": {reason}" if reason else "")
+    lines = labelled(
+        ("Message", each.message_id),
+        ("From", at(each.author.agent_id)),
+        ("Time", f"{absolute(each.created_at)} ({eye.ago(each.created_at)})"),
+        ("To", audience(each.quiet, each.audiences)),
+        ("Reply to", line(each.reply_to)),
+        ("Scopes", pairs(each.scopes)),
+        ("Refs", pairs(refs)),
+        ("Edited", edited),
+        ("Status", status),
+    )
+    structured = [f"\nstructured: {line(each.body.structured)}"] if each.body.structured else []
+    return "\n".join([lines, "", each.body.content, *structured])
+
+
+def next_step(some: Sequence[shapes.Message]) -> str:
+    """What to do with what `wait` brought (5.5); also the JSON's `action`."""
+    mark = f"thrum message read {some[-1].message_id}" if len(some) == 1 else "thrum inbox"
+    target = some[-1].message_id if len(some) == 1 else "MSG_ID"
+    return f'thrum reply {target} "TEXT"  (mark as read: {mark})'
+
+
+def labelled(*fields: tuple[str, str], width: int = 0) -> str:
+    """`Label:  value` lines, values in one column; empty ones are left out."""
+    shown = [(label + ":", value) for label, value in fields if value]
+    pad = width or max((len(label) for label, _ in shown), default=0) + 1
+    return "\n".join(f"{label:<{pad}}{value}" for label, value in shown)
+
+
+# -- agents
+
+
+def _ahead(count: int) -> str:
+    return f" ({plural(count, 'commit')} ahead)" if count else ""
+
+
+def short_session(session_id: str) -> str:
+    """`ses_01HXF2A9...`: only in `Session:` lines."""
+    prefix, _, ulid = session_id.partition("_")
+    return f"{prefix}_{ulid[:8]}..."
+
+
+def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
+    """The block of one agent (5.6, 3.8)."""
+    head = f"{at(each.agent_id)} [{each.status}] {line(each.module)}" + (
+        f" — {line(each.branch)}" if each.branch else ""
+    )
+    if each.status == "active":
+        session = f"{short_session(each.session_id)} (active {since(each.session_start, eye.now_ms)})"
+    else:
+        session = "none" + (f" (last seen {eye.ago(each.last_seen)})" if each.last_seen else "")
+    near = each.is_local and each.worktree
+    state = "" if each.pid_live is None else " [live]" if each.pid_live else " [stale]"
+    tmux = f"{line(each.tmux_session)} [{each.tmux_state}]" if each.tmux_session else ""
+    fields = labelled(
+        ("PID", f"{each.agent_pid}{state}" if each.agent_pid else ""),
+        ("Tmux", tmux),
+        ("Host", "" if each.is_local else line(each.hostname)),
+        ("Worktree", line(PurePath(each.worktree).name) if near else ""),
+        ("Session", session),
+        ("Intent", line(each.intent)),
+        ("Task", line(each.current_task)),
+        ("Status", each.agent_status if each.agent_status in ("blocked", "stuck") else ""),
+        ("Inbox", f"{each.inbox_unread} unread / {each.inbox_total} total"),
+        ("Branch", line(each.branch) + _ahead(each.unmerged_commits) if near and each.branch else ""),
+        width=10,
+    )
+    lines = [head, fields]
+    if files and each.file_changes:
+        lines.append("Files:")
+        lines += [
+            f"  {line(change.path)}  {eye.ago(change.last_modified)}  +{change.additions} -{change.deletions}"
+            for change in each.file_changes
+        ]
+    return "\n".join(lines)
+
+
+def agents(some: Sequence[shapes.AgentInfo], members: Sequence[shapes.TeamMember], eye: Eye) -> str:
+    """The lines of `agent list`: `●` has an open session."""
+    by_id = {each.agent_id: each for each in members}
+    lines: list[str] = []
+    for each in some:
+        member = by_id.get(each.agent_id)
+        active = member is not None and member.status == "active"
+        parts = [f"{'●' if active else '○'} {at(each.agent_id)}", line(each.role), line(each.module)]
+        parts += [line(member.branch) if member else "", eye.ago(each.last_seen_at or each.registered_at)]
+        parts += [line(member.intent) if member else ""]
+        lines.append(shorten("  ".join(part for part in parts if part), eye.width))
+    return "\n".join(lines)
+
+
+def contexts_table(some: Sequence[shapes.WorkContext], eye: Eye) -> str:
+    """`agent list --context`: the open sessions."""
+    rows = [
+        [
+            at(each.agent_id),
+            each.session_id,
+            line(each.branch),
+            str(len(each.unmerged_commits)),
+            str(len(each.file_changes or each.uncommitted_files)),
+            line(each.intent),
+            eye.ago(max(each.git_updated_at, each.intent_updated_at, each.task_updated_at) or ""),
+        ]
+        for each in some
+    ]
+    return table(["AGENT", "SESSION", "BRANCH", "COMMITS", "FILES", "INTENT", "UPDATED"], rows, eye.width, flexible=5)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, flexible: int) -> str:
+    """Columns two blanks apart; when it is too wide the `flexible` one is shortened."""
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(columns(row[column]) for row in cells) for column in range(len(head))]
+    spare = sum(widths) + 2 * (len(head) - 1) - width
+    if width and spare > 0:
+        widths[flexible] = max(len(head[flexible]), widths[flexible] - spare)
+        for row in cells:
+            row[flexible] = shorten(row[flexible], widths[flexible])
+    return "\n".join(
+        "  ".join(cell + " " * (pad - columns(cell)) for cell, pad in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def whoami(me: api.WhoamiResult, eye: Eye, root: str) -> str:
+    """Who would act (5.7); empty fields are left out, but a missing session is said."""
+    session = "none (the next change starts one)"
+    if me.session_id:
+        session = me.session_id + (f" (active {since(me.session_start, eye.now_ms)})" if me.session_start else "")
+    file = me.identity_file.removeprefix(root + "/") if root else me.identity_file
+    return labelled(
+        ("Agent ID", me.agent_id),
+        ("Role", f"@{line(me.role)}" if me.role else ""),
+        ("Module", line(me.module)),
+        ("Display", line(me.display)),
+        ("Source", me.source),
+        ("Session", session),
+        ("Branch", line(me.branch)),
+        ("Intent", line(me.intent)),
+        ("Worktree", line(me.worktree)),
+        ("Identity", line(file)),
+        width=11,
+    )
+
+
+# -- the daemon
+
+
+def daemon_status(health: api.HealthResult, socket: str) -> str:
+    """5.10."""
+    web = f"http://localhost:{health.websocket_port}" if health.websocket_port else ""
+    text = labelled(
+        ("Daemon", f"running (pid {health.pid}, up {span(health.uptime_ms)})"),
+        ("Version", health.version),
+        ("Socket", socket),
+        ("Sync", health.sync_state),
+        ("Web", web),
+        ("Problems", "; ".join(line(problem) for problem in health.problems)),
+        width=10,
+    )
+    if health.identity is None:
+        return text
+    own = health.identity
+    fields = labelled(
+        ("daemon_id", own.daemon_id),
+        ("repo_name", line(own.repo_name)),
+        ("hostname", line(own.hostname)),
+        ("repo_path", line(own.repo_path)),
+        ("git_origin", line(own.git_origin_url)),
+        ("init_at", absolute(own.init_at)),
+        width=12,
+    )
+    return f"{text}\n\nIdentity:\n{indent(fields)}"
+
+
+# -- live events
+
+
+def hint_line(hint: shapes.Hint, width: int) -> str:
+    """A line of `watch`: time, event, who → whom, what, id; the preview gives way to the width."""
+    who = at(hint.from_) if hint.from_ else ""
+    if hint.type.startswith("message."):
+        to = ", ".join(_to(address) for address in hint.to) or ("team" if hint.quiet else "")
+        who += f" → {to}" if to else ""
+    head = "  ".join(part for part in (f"{hint.at[11:19]}Z", line(hint.type), who) if part)
+    said, tail = preview(hint.preview), hint.message_id
+    if width and said:
+        # Two blanks on each side; of a narrow terminal's lines at least a few letters are shown.
+        said = shorten(said, max(8, width - len(head) - len(tail) - (4 if tail else 2)))
+    return clean("  ".join(part for part in (head, said, tail) if part))
+
+
+def _to(text: str) -> str:
+    return line(text) if text.startswith(("@", "+")) else f"@{line(text)}"

@@ -1,0 +1,323 @@
+"""One command on its way: what it may ask, what it answers, and how that is printed. Source: cli.md §1.2 to §1.5."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from thrum import api, paths
+from thrum.cli import values
+from thrum.cli.terminal import NeedsOwnProcess, Session
+from thrum.cli.text import clean, line
+from thrum.cli.who import Chosen, choose
+from thrum.cli.words import Command, Globals
+from thrum.errors import Busy, DaemonUnavailable, InternalError, NotInitialized, ShuttingDown, ThrumError
+from thrum.paths import Places
+from thrum.rpc.client import Client
+
+RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0)
+"""Pauses before a busy daemon is asked again, unless it says how long."""
+
+SHOWN_DETAILS = (
+    "expected_agent",
+    "detected_agent",
+    "expected_pid",
+    "caller_pid",
+    "caller_cwd",
+    "existing_agent_id",
+    "registered_at",
+    "last_seen_at",
+    "conflict_pid",
+    "log",
+)
+"""Details that people see, between an error's message and its fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A suggestion that goes with a result. Codes are never renamed (cli.md §1.3)."""
+
+    code: str
+    message: str
+    severity: str = "info"
+    options: tuple[dict[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command has to say: one document for programs, the same as text for people."""
+
+    document: Any
+    said: str = ""
+    """Success lines and headers; not with `--quiet`."""
+    data: str = ""
+    aside: str = ""
+    """A line on stderr that is neither warning nor hint."""
+    status: int = 0
+    hint: Hint | None = None
+    warnings: tuple[str, ...] = ()
+    then: Callable[[], Awaitable[Any]] | None = None
+    """To be done once the output has reached the user, such as marking it read."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One command line being carried out."""
+
+    session: Session
+    flags: Globals
+    command: Command
+    warnings: list[str] = field(default_factory=list[str])
+    printed: bool = False
+    """Whether something went out: from then on it can't be done anew elsewhere."""
+    _connection: AsyncExitStack | None = None
+    _client: Client | None = None
+    _places: Places | None = None
+    _chosen: Chosen | None = None
+    _changes: int = 0
+    _debugged: list[str] = field(default_factory=list[str])
+
+    # -- what a command may ask
+
+    @property
+    def now_ms(self) -> int:
+        return self.session.clock.now_ms()
+
+    @property
+    def quiet(self) -> bool:
+        return self.flags.quiet
+
+    def own_process(self) -> None:
+        """From here on only in the user's own process: for its terminal, its life or its files."""
+        if not self.session.local:
+            raise NeedsOwnProcess
+
+    def start(self) -> Path:
+        """Where the search for the repository begins: `--repo`, `THRUM_HOME`, the working directory."""
+        return Path(self.session.cwd, self.flags.repo or self.session.env.get("THRUM_HOME", "") or ".")
+
+    def places(self) -> Places:
+        """The repository's places. Raises NotInitialized, NotARepository, BadRedirect."""
+        if self._places is None:
+            try:
+                self._places = paths.find_places(self.start())
+            except NotInitialized as error:
+                home = self.session.env.get("THRUM_HOME", "")
+                if home and not self.flags.repo:
+                    message = f"thrum is not initialized in {home} (THRUM_HOME)"
+                    raise NotInitialized(message, remedy="correct or unset THRUM_HOME, or there: thrum init") from error
+                raise
+        return self._places
+
+    def identity(self) -> Chosen:
+        """Who would act: the claim of every call from here on. Raises the errors of identity.md §6."""
+        if self._chosen is None:
+            self._chosen = choose(self.places(), self.session, self.flags)
+            self.warnings += self._chosen.warnings
+            chosen = self._chosen
+            self.debug(f"identity {chosen.agent_id} by {chosen.selected_by}")
+        return self._chosen
+
+    @property
+    def autostart(self) -> bool:
+        """Whether a daemon that is not there may be started."""
+        return not values.true(self.session.env.get("THRUM_NO_AUTOSTART"))
+
+    async def connect(self, autostart: bool) -> Client:
+        """The daemon; the connection stays until `disconnect`. Not inside a cancel scope that ends before it."""
+        if self._client is None:
+            async with AsyncExitStack() as stack:
+                self._client = await stack.enter_async_context(self.session.connect(self.places(), autostart))
+                self._connection = stack.pop_all()
+        return self._client
+
+    async def client_if_running(self) -> Client | None:
+        """The daemon if it runs; this never starts one."""
+        try:
+            return await self.connect(False)
+        except DaemonUnavailable:
+            return None
+
+    async def disconnect(self) -> None:
+        """Let go of the daemon; the next call looks for it anew."""
+        connection, self._connection, self._client = self._connection, None, None
+        if connection is not None:
+            await connection.aclose()
+
+    async def delivered(self) -> None:
+        """The output reached the user: the daemon may do what waited for that."""
+        if self._client is not None:
+            await self._client.delivered()
+
+    async def call(self, method: str, params: api.Params) -> Any:
+        """Call the daemon in this identity's name; a busy one, or one that just went away, is asked again.
+
+        A changing call keeps its client key over all of that, so nothing is done twice.
+        """
+        if isinstance(params, api.Mutating) and self.session.key:
+            self._changes += 1
+            params.client_key = f"{self.session.key}.{self._changes}"
+        for wait_seconds in RETRY_SECONDS:
+            try:
+                return await self.call_once(method, params)
+            except (Busy, ShuttingDown, DaemonUnavailable) as error:
+                if isinstance(error, DaemonUnavailable) and error.details.get("reason") != "closed":
+                    raise
+                if not isinstance(error, Busy):
+                    await self.disconnect()
+                self.elsewhere(error)
+                self.debug(f"{method}: {error.message}, again")
+                await trio.sleep(error.details.get("retry_after_ms", wait_seconds * 1000) / 1000)
+        return await self.call_once(method, params)
+
+    async def call_once(self, method: str, params: api.Params) -> Any:
+        """One try. Whoever catches ShuttingDown or DaemonUnavailable has to `disconnect`."""
+        client = await self.connect(self.autostart)
+        if self._chosen is not None and not params.caller_agent_id:
+            params.caller_agent_id = self._chosen.agent_id
+        began = time.perf_counter()
+        try:
+            return await client.call(method, params)
+        finally:
+            self.debug(f"{method} {(time.perf_counter() - began) * 1000:.1f} ms")
+
+    def elsewhere(self, error: ThrumError) -> None:
+        """A daemon that goes away takes its commands with it; what printed nothing goes on in the user's process."""
+        if not isinstance(error, Busy) and not self.session.local and not self.printed:
+            raise NeedsOwnProcess
+
+    # -- what is printed
+
+    def debug(self, text: str) -> None:
+        if self.flags.verbose:
+            self._debugged.append(text)
+
+    async def write(self, text: str) -> None:
+        """Text for people on stdout, harmless, with its newline."""
+        self.printed = True
+        await self.session.terminal.write_out(_encoded(clean(text) + "\n"))
+
+    async def complain(self, text: str) -> None:
+        """A line on stderr."""
+        self.printed = True
+        await self.session.terminal.write_err(_encoded(clean(text) + "\n"))
+
+    async def write_json(self, document: Any) -> None:
+        """One JSON document, and its newline."""
+        self.printed = True
+        await self.session.terminal.write_out(json_line(document))
+
+    async def finish(self, answer: Answer) -> int:
+        """Print an answer, and do what waits for that."""
+        warnings = tuple(dict.fromkeys((*self.warnings, *answer.warnings)))
+        hint = None if self.quiet or values.true(self.session.env.get("THRUM_NO_HINTS")) else answer.hint
+        if self.flags.json:
+            await self.write_json(_with(answer.document, hint, warnings))
+        else:
+            said = "" if self.quiet else answer.said
+            text = "\n".join(part for part in (said, answer.data) if part)
+            if text:
+                await self.write(text)
+            if answer.aside:
+                await self.complain(answer.aside)
+        await self._asides(warnings, hint)
+        if answer.then is not None:
+            await self.session.terminal.flush()
+            try:
+                await answer.then()
+            except ThrumError as error:
+                await self.complain(f"warning: shown, but not marked: {line(error.message)}")
+        return answer.status
+
+    async def fail(self, error: ThrumError, status: int) -> int:
+        """Print a refusal: two lines for people, one document for programs."""
+        if self.flags.json:
+            await self.write_json(error_document(error))
+        else:
+            await self.complain(error_text(error))
+        await self._asides((), None)
+        if self.flags.verbose:
+            await self.complain("".join(traceback.format_exception(error)).rstrip("\n"))
+        return status
+
+    async def _asides(self, warnings: tuple[str, ...], hint: Hint | None) -> None:
+        lines = [f"debug: {text}" for text in self._debugged]
+        if not self.flags.json:
+            lines += [f"warning: {text}" for text in warnings]
+            if hint is not None:
+                lines.append(f"hint: {hint.message}")
+        self._debugged.clear()
+        if lines:
+            await self.complain("\n".join(lines))
+
+
+def json_line(document: Any) -> bytes:
+    """One document on one line. Halves of characters, which JSON can't hold, are shown as in the text."""
+    try:
+        return msgspec.json.encode(document) + b"\n"
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_whole(msgspec.to_builtins(document))) + b"\n"
+
+
+def _whole(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_whole(key): _whole(each) for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        case list() | tuple():
+            return [_whole(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return value
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _with(document: Any, hint: Hint | None, warnings: tuple[str, ...]) -> Any:
+    """The document and what rides along with it."""
+    if hint is None and not warnings:
+        return document
+    whole: dict[str, Any] = msgspec.to_builtins(document)
+    if warnings:
+        whole["warnings"] = list(warnings)
+    if hint is not None:
+        shown = {"code": hint.code, "severity": hint.severity, "message": hint.message, "options": list(hint.options)}
+        whole["hints"] = [shown]
+    return whole
+
+
+def error_document(error: ThrumError) -> dict[str, Any]:
+    """`{"error": {kind, message, remedy, details?}}`, and beside it what the error carries as a result."""
+    body: dict[str, Any] = {"kind": error.kind, "message": error.message, "remedy": error.remedy}
+    if error.details:
+        body["details"] = error.details
+    return {"error": body}
+
+
+def error_text(error: ThrumError) -> str:
+    """`Error: …`, indented details, `  fix: …`."""
+    lines = [f"Error: {error.message}"]
+    # A guard's message has them in it already.
+    for name in () if "\n" in error.message else SHOWN_DETAILS:
+        if error.details.get(name):
+            lines.append(f"  {name.replace('_', ' ')}: {error.details[name]}")
+    if error.remedy:
+        lines.append(f"  fix: {error.remedy}")
+    return "\n".join(lines)
+
+
+def unexpected(error: Exception, command: str) -> InternalError:
+    """An error that nobody foresaw, as one that can be printed."""
+    refusal = InternalError(f"unexpected error in {command}: {type(error).__name__}: {error}")
+    refusal.__cause__ = error
+    return refusal

@@ -1,0 +1,142 @@
+"""What a command runs on: a terminal, an environment, a place, and a way to the daemon.
+
+A command does not know whether it runs in the daemon for a launcher, or in the user's own process: both hand it a
+`Session`. What only works in the user's own process asks for it by raising `NeedsOwnProcess`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from thrum.clock import Clock, SystemClock
+from thrum.identity.runtime import Link
+from thrum.paths import Places
+from thrum.rpc.client import Client
+
+TTY_IN, TTY_OUT, TTY_ERR = 1, 2, 4
+"""Bits of `Terminal.tty` (rpc.md §6)."""
+
+PIECE_BYTES = 4096
+"""What a pipe that is ready takes without blocking (POSIX: PIPE_BUF)."""
+
+
+class NeedsOwnProcess(Exception):
+    """The command must run in the user's own process. Raised before any output; the daemon answers with frame `l`."""
+
+
+class Terminal(Protocol):
+    """Where output goes and stdin comes from. Raises BrokenPipeError when the reader of stdout has gone."""
+
+    @property
+    def width(self) -> int:
+        """Columns for tables and previews; 0: unlimited."""
+        ...
+
+    @property
+    def tty(self) -> int: ...
+
+    async def write_out(self, data: bytes) -> None: ...
+
+    async def write_err(self, data: bytes) -> None: ...
+
+    async def flush(self) -> None:
+        """Return once everything written so far was really handed over."""
+        ...
+
+    async def read_stdin(self) -> bytes:
+        """All of stdin, to its end."""
+        ...
+
+
+Connect = Callable[[Places, bool], AbstractAsyncContextManager[Client]]
+"""`connect(places, autostart)`: the daemon of those places, for as long as the block runs; started first if it is not
+there and `autostart` says so. Raises DaemonUnavailable, DaemonStartFailed …; in the daemon NeedsOwnProcess when the
+places are another repository's."""
+
+
+def _no_links() -> Sequence[Link]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of the command line."""
+
+    terminal: Terminal
+    env: Mapping[str, str]
+    """Claims: the caller's THRUM_* variables, NO_COLOR, TERM, COLUMNS."""
+    cwd: str
+    local: bool
+    """Whether this is the user's own process."""
+    connect: Connect
+    key: str = ""
+    """The launcher's `client_key`: with it a repeated run does nothing twice."""
+    handed_over: bool = False
+    """Whether a daemon had this very run before, and then this process was asked to do it."""
+    links: Callable[[], Sequence[Link]] = _no_links
+    """The caller's ancestors, nearest first; looked at only when the choice of an identity needs them."""
+    clock: Clock = field(default_factory=SystemClock)
+
+
+class OwnTerminal:
+    """The real one: descriptors 0, 1 and 2 of this process."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.tty = sum(bit for bit, fd in ((TTY_IN, 0), (TTY_OUT, 1), (TTY_ERR, 2)) if _is_tty(fd))
+        self.width = width_of(env, self.tty)
+
+    async def write_out(self, data: bytes) -> None:
+        await _write(1, data)
+
+    async def write_err(self, data: bytes) -> None:
+        await _write(2, data)
+
+    async def flush(self) -> None:
+        """Nothing is held back: what `write_out` took was written."""
+
+    async def read_stdin(self) -> bytes:
+        return await trio.to_thread.run_sync(_read_all, abandon_on_cancel=True)
+
+
+def width_of(env: Mapping[str, str], tty: int) -> int:
+    """`COLUMNS`, else the terminal, else 0 for unlimited (cli.md §1.8)."""
+    columns = env.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    return shutil.get_terminal_size((0, 0)).columns if tty & TTY_OUT else 0
+
+
+def _is_tty(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+def _read_all() -> bytes:
+    pieces: list[bytes] = []
+    while piece := os.read(0, 65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _write(fd: int, data: bytes) -> None:
+    """Write all of `data`; waits for a slow reader without holding up the rest of the program."""
+    view = memoryview(data)
+    while view:
+        try:
+            await trio.lowlevel.wait_writable(fd)
+            piece = view[:PIECE_BYTES]
+        except (PermissionError, ValueError):
+            piece = view  # a plain file: always ready, and nothing that can be waited for
+        try:
+            view = view[os.write(fd, piece) :]
+        except BlockingIOError:
+            continue

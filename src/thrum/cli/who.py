@@ -1,0 +1,84 @@
+"""Who would act: the identity file that counts here, and what flags and variables change of it (identity.md §6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from thrum.cli.terminal import Session
+from thrum.cli.words import Globals
+from thrum.errors import NoIdentity
+from thrum.identity.files import Identity, Listed, list_identities
+from thrum.identity.selection import Given, SelectedBy, Source, resolve_values, select
+from thrum.paths import Places
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An identity, as a claim: the daemon proves it (identity.md §11)."""
+
+    agent_id: str
+    selected_by: SelectedBy
+    role: str
+    module: str
+    display: str
+    source: Source
+    file: Path | None = None
+    identity: Identity | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def choose(places: Places, session: Session, flags: Globals) -> Chosen:
+    """The identity of this command. Raises NoIdentity, SeveralIdentities and the others of identity.md §6."""
+    env = session.env
+    listed = list_identities(places.identities_dir)
+    name, agent_id = env.get("THRUM_NAME"), env.get("THRUM_AGENT_ID")
+    several = len(listed) > 1 and not name and not agent_id
+    selection = select(
+        [each.candidate for each in listed],
+        session.links() if several else (),
+        str(places.root),
+        thrum_name=name,
+        thrum_agent_id=agent_id,
+    )
+    found = _file_of(selection.agent_id, listed)
+    identity = found.identity if found else None
+    file = Given(identity.role, identity.module, identity.display) if identity else Given()
+    chosen = resolve_values(Given(flags.role, flags.module), variables(session), file, explicit=selection.explicit)
+    return Chosen(
+        agent_id=selection.agent_id,
+        selected_by=selection.selected_by,
+        role=chosen.role,
+        module=chosen.module,
+        display=chosen.display,
+        source=chosen.source,
+        file=found.path if found else None,
+        identity=identity,
+        warnings=selection.warnings,
+    )
+
+
+def to_register(places: Places, session: Session, flags: Globals, wanted: str) -> Chosen | None:
+    """The identity whose values a registering command takes over: that of the name wanted, else the one chosen here.
+
+    None when there is none, so that nothing of another agent's goes into a new one. Raises SeveralIdentities.
+    """
+    env = {key: value for key, value in session.env.items() if key not in ("THRUM_NAME", "THRUM_AGENT_ID")}
+    if wanted:
+        if _file_of(wanted, list_identities(places.identities_dir)) is None:
+            return None
+        env["THRUM_NAME"] = wanted
+    try:
+        return choose(places, replace(session, env=env), flags)
+    except NoIdentity:
+        return None
+
+
+def variables(session: Session) -> Given:
+    """What THRUM_ROLE, THRUM_MODULE and THRUM_DISPLAY say."""
+    get = session.env.get
+    return Given(get("THRUM_ROLE", ""), get("THRUM_MODULE", ""), get("THRUM_DISPLAY", ""))
+
+
+def _file_of(agent_id: str, listed: list[Listed]) -> Listed | None:
+    return next((each for each in listed if each.identity is not None and each.identity.name == agent_id), None)

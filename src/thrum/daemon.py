@@ -1,0 +1,365 @@
+"""The daemon of one repository: its whole task tree on one page (house.md "Start", "Stop").
+
+Start: lock -> identity, branch -> store (journals recovered, picture opened or painted) -> sockets -> accept.
+Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
+Whatever is killed instead loses no answered request.
+
+    run (lock, log)
+    └─ serve_once ── again if the store had to be opened anew
+       ├─ store: serve_commits            the one writer
+       └─ services
+          ├─ serve_rpc                    acceptor, a task per connection, a task per request
+          ├─ publisher.serve_bus          subscriptions, heads
+          └─ watch_*                      signals, state directory, store, warm-up
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import trio
+
+from thrum import api, files, limits, paths, setup, spawn
+from thrum.bus.publisher import Publisher
+from thrum.bus.socket import XpubSocket, open_xpub_socket
+from thrum.clock import SystemClock
+from thrum.config import Config, load_config
+from thrum.errors import DaemonStartFailed, ThrumError
+from thrum.feed import Feed
+from thrum.identity.daemon_id import DaemonIdentity
+from thrum.identity.process import open_process_table
+from thrum.launcher import VERSION
+from thrum.log import open_log
+from thrum.ops.house import Here, House
+from thrum.ops.waiting import Desks
+from thrum.paths import Places, SocketPaths
+from thrum.rpc.dispatch import Dispatcher, PeerConnection
+from thrum.rpc.run import RunIO, collected_run_handler
+from thrum.rpc.server import bind_listener, raise_open_file_limit, serve_rpc
+from thrum.store.replay import Store, open_store
+from thrum.sync import branch
+from thrum.wiring import Presence, Registrar, Wiring
+from thrum.work.context import branch_of
+
+log = logging.getLogger("thrum.daemon")
+
+Report = Callable[[spawn.Report], None]
+SWITCH_SECONDS = 0.0005
+"""How long one thread may keep the interpreter while another waits for it: a flush that is done is answered soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What one daemon is started with."""
+
+    places: Places
+    hostname: str
+    environ: Mapping[str, str]
+    local: bool = False
+
+
+async def run_daemon(start: Start, report: Report) -> None:
+    """Serve until stopped by a signal, `daemon.stop`, or the loss of the state directory. The caller holds the lock.
+
+    Raises what keeps it from starting. A store that turned out to be changed under its feet is opened anew: its
+    clients see a closed connection, come back, and find everything that was answered.
+    """
+    while await serve_once(start, report):
+        log.warning("opening the store anew")
+
+
+async def serve_once(start: Start, report: Report) -> bool:
+    """One life of the task tree; True if another is wanted."""
+    places = start.places
+    clock = SystemClock()
+    config = load_config(places.config_file)
+    # First of all: it refuses a repository of another user before anything is written.
+    await trio.to_thread.run_sync(partial(branch.ensure_branch, places, start.environ, remote=config.sync.remote))
+    identity = setup.bootstrap_identity(places, start.hostname, start.environ, clock)
+    own = frozenset({*identity.own_ids, ""})
+    mirrored = _mirrored(identity)
+    async with contextlib.AsyncExitStack() as stack:
+        opening = open_store(places, mirrored, own, wall=clock, program=VERSION, boot_id=_boot_id())
+        async with trio.open_nursery() as patience:
+            patience.start_soon(_tell_progress, report)
+            store = await stack.enter_async_context(opening)
+            patience.cancel_scope.cancel()
+        sockets, listener = _bind(places)
+        stack.callback(listener.close)
+        bus = stack.enter_context(open_xpub_socket(sockets.bus))
+        publisher = Publisher(bus, epoch=store.epoch, head_seq=store.view.head_seq(), wall_clock=clock)
+        async with trio.open_nursery() as writing:
+            writing.start_soon(store.committer.serve_commits)
+            async with trio.open_nursery() as services:
+                wiring = _wire(start, config, identity, store, publisher, bus, services)
+                again = await _serve(wiring, sockets, listener, services, report)
+                services.cancel_scope.cancel()
+            store.committer.drain()
+        return again
+
+
+async def _serve(
+    wiring: Wiring, sockets: SocketPaths, listener: socket.socket, services: trio.Nursery, report: Report
+) -> bool:
+    """From the first accepted connection to the last answer; True if the store must be opened anew."""
+    places, publisher = wiring.house.here.places, wiring.publisher
+    dispatcher: Dispatcher
+
+    async def run_command(streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int | None:
+        from thrum.inside import run_inside  # warmed up below: the first command pays, not the start
+
+        return await run_inside(streams, params, connection, dispatcher, places)
+
+    handlers = wiring.handlers(lambda: dispatcher.drain)
+    dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)
+    drain = dispatcher.drain
+    spawn.stopped_mark(places).unlink(missing_ok=True)
+    services.start_soon(publisher.serve_bus)
+    services.start_soon(_watch_signals, drain.begin)
+    services.start_soon(_watch_place, places, sockets, drain.begin)
+    services.start_soon(_watch_store, wiring, drain.begin)
+    services.start_soon(_warm_up)
+    log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": wiring.house.view.epoch, "version": VERSION}})
+    report(spawn.Report("ready", os.getpid()))
+    async with trio.open_nursery() as serving:
+        serving.start_soon(
+            partial(
+                serve_rpc,
+                [listener],
+                dispatcher,
+                run_command=run_command,
+                program=VERSION,
+                on_connect=wiring.on_connect,
+            )
+        )
+        await drain.wait_begun()
+        if not wiring.committer.cause:
+            _note_stop(places)
+        publisher.publish_state("stopping")
+        wiring.desks.close()
+    with contextlib.suppress(OSError):
+        sockets.rpc.unlink()
+    log.info("stopped", extra={"fields": {"pid": os.getpid()}})
+    return bool(wiring.committer.cause)
+
+
+def _wire(
+    start: Start,
+    config: Config,
+    identity: DaemonIdentity,
+    store: Store,
+    publisher: Publisher,
+    bus: XpubSocket,
+    services: trio.Nursery,
+) -> Wiring:
+    registrar = Registrar(store.view)
+    here = Here(
+        places=start.places,
+        daemon_id=identity.daemon_id,
+        repo_id=identity.repo_id,
+        hostname=identity.hostname,
+        own=frozenset({*identity.own_ids, ""}),
+    )
+    house = House(
+        here=here,
+        clock=SystemClock(),
+        journal=store.committer,
+        view=store.view,
+        processes=open_process_table(),
+        registry=registrar.current,
+        body_bytes_max=config.daemon.body_bytes_max,
+        branch_of=branch_of,
+    )
+    wiring = Wiring(
+        house=house,
+        committer=store.committer,
+        registrar=registrar,
+        feed=Feed(store.view, store.journals.read_line, publisher),
+        publisher=publisher,
+        desks=Desks(),
+        presence=Presence(house, services),
+        identity=identity,
+        bus_endpoint=bus.endpoint,
+        started_at=trio.current_time(),
+    )
+    store.committer.on_commit = wiring.on_commit
+    return wiring
+
+
+def _mirrored(identity: DaemonIdentity) -> api.DaemonIdentity:
+    return api.DaemonIdentity(
+        daemon_id=identity.daemon_id,
+        repo_name=identity.repo_name,
+        hostname=identity.hostname,
+        repo_path=identity.repo_path,
+        git_origin_url=identity.git_origin_url,
+        init_at=identity.init_at,
+    )
+
+
+# -- services
+
+
+async def _watch_signals(stop: Callable[[], None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            log.info("signal %s", signal.Signals(number).name)
+            stop()
+
+
+async def _watch_place(places: Places, sockets: SocketPaths, stop: Callable[[], None]) -> None:
+    """A daemon whose socket or state directory is gone serves nobody: it stops (rpc.md §1)."""
+    mine = sockets.rpc.stat().st_ino
+    while True:
+        await trio.sleep(limits.state_check_seconds)
+        try:
+            if sockets.rpc.stat().st_ino == mine and places.config_file.exists() and places.lock_file.exists():
+                continue
+        except OSError:
+            pass
+        log.warning("the socket or the state directory is gone: stopping")
+        stop()
+        return
+
+
+async def _watch_store(wiring: Wiring, stop: Callable[[], None]) -> None:
+    cause = await wiring.committer.wait_broken()
+    log.error("the store has to be opened anew: %s", cause)
+    stop()
+
+
+async def _warm_up() -> None:
+    """Import the command line now, in another thread, so that the first command does not pay for it."""
+    from importlib import import_module
+
+    await trio.to_thread.run_sync(import_module, "thrum.inside", abandon_on_cancel=True)
+
+
+def _note_stop(places: Places) -> None:
+    with contextlib.suppress(OSError):
+        spawn.stopped_mark(places).touch(mode=0o600)
+
+
+def _bind(places: Places) -> tuple[SocketPaths, socket.socket]:
+    """The RPC socket, beside the state or, where the file system takes none, in a short private directory."""
+    for short in (False, True):
+        sockets = paths.socket_paths(places, Path("/tmp"), short=short)
+        paths.prepare_socket_dir(places, sockets)
+        try:
+            return sockets, bind_listener(sockets.rpc)
+        except OSError as error:
+            if sockets.private_dir is not None or error.errno in (errno.EACCES, errno.EROFS):
+                raise
+            log.warning("%s takes no sockets (%s): using a short path", sockets.rpc.parent, error.strerror)
+    raise AssertionError("unreachable")
+
+
+async def _tell_progress(report: Report) -> None:
+    """Keep whoever started us patient while a large store is opened or painted anew."""
+    while True:
+        await trio.sleep(2)
+        report(spawn.Report("painting"))
+
+
+def _boot_id() -> str:
+    """A text that changes when the machine boots; `""` where the kernel tells none."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+# -- the process
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m thrum.daemon MAIN_ROOT [--local] [--force]`: what `spawn` starts; exit status 0 after a clean stop."""
+    report = _reporter()
+    try:
+        os.umask(0o077)
+        places = paths.find_places(Path(arguments[0]))
+        files.ensure_private_dir(places.thrum_sync_dir)
+        descriptor = _lock(places)
+        if descriptor is None:
+            report(spawn.Report("held"))
+            return 1
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        start = Start(places, _hostname(), dict(os.environ), local="--local" in arguments)
+        _run(start, report)
+    except Exception as error:
+        report(spawn.report_failure(_refusal(error)))
+        return 1
+    return 0
+
+
+def _lock(places: Places) -> int | None:
+    """The daemon's lock, or None if another has it. Who only looks whether one runs holds it for a moment."""
+    for _ in range(20):
+        descriptor = files.try_lock(places.lock_file)
+        if descriptor is not None:
+            return descriptor
+        time.sleep(0.005)
+    return None
+
+
+def _refusal(error: BaseException) -> ThrumError:
+    """The one refusal inside whatever came out of the task tree."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    if isinstance(error, ThrumError):
+        return error
+    if isinstance(error, OSError):
+        return spawn.unwritable(error)
+    return DaemonStartFailed(f"the daemon did not start: {type(error).__name__}: {error}")
+
+
+def _run(start: Start, report: Report) -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    raise_open_file_limit()
+    config = load_config(start.places.config_file)
+    with open_log(start.places.log_file, config.daemon.log_level):
+        try:
+            trio.run(run_daemon, start, report)
+        except BaseException:
+            log.exception("the daemon fails")
+            raise
+
+
+def _hostname() -> str:
+    return os.environ.get("THRUM_HOSTNAME") or os.uname().nodename
+
+
+def _reporter() -> Report:
+    """Tells whoever started us how far we are; silent when nobody asked. The pipe is closed with the last word."""
+    text = os.environ.pop(spawn.REPORT_VARIABLE, "")
+    if not text.isdecimal():
+        return lambda report: None
+    descriptor: list[int] = [int(text)]
+    os.set_inheritable(descriptor[0], False)
+
+    def tell(report: spawn.Report) -> None:
+        if not descriptor:
+            return
+        with contextlib.suppress(OSError):
+            os.write(descriptor[0], msgspec.json.encode(report) + b"\n")
+        if report.state != "painting":
+            os.close(descriptor.pop())
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""Where store and bus meet: what is said of a committed fact, live and later. Composition.
+
+Live hints go to the bus publisher, replayed ones to `events.since`; both are made here from the same rows, so replay
+and live agree. Source: rpc.md §5 `events.since`, §8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import trio
+
+from thrum import events, limits
+from thrum.api import EventsSince, EventsSinceParams, Hint
+from thrum.bus.publisher import Publisher
+from thrum.bus.topics import About, hint_of, topics_of
+from thrum.errors import InvalidParams, StaleCursor, StoreFailed
+from thrum.events import (
+    AnyFact,
+    GroupDeleted,
+    GroupMemberAdded,
+    GroupMemberRemoved,
+    GroupUpdated,
+    MessageDeleted,
+    MessageEdited,
+    MessageReceipt,
+    Sealed,
+)
+from thrum.store.rows import EventRow
+from thrum.store.views import View
+from thrum.store.writer import Committed
+
+_MESSAGE_FACTS = (MessageEdited, MessageDeleted, MessageReceipt)
+_GROUP_FACTS = (GroupMemberAdded, GroupMemberRemoved, GroupUpdated, GroupDeleted)
+
+ReadLine = Callable[[str, int, int], bytes]
+"""`(file, offset, length) -> line without newline`."""
+
+
+def about(view: View, fact: AnyFact | Sealed) -> About | None:
+    """The row that an edit, delete, receipt or group change is about; None if the fact says all itself."""
+    if isinstance(fact, _MESSAGE_FACTS):
+        head = view.message_head(fact.message_id)
+        if head is None:
+            return None
+        return About(head.agent_id, head.thread_id, head.recipients, head.audiences, head.quiet)
+    if isinstance(fact, _GROUP_FACTS):
+        return About(group=view.group_name(fact.group_id))
+    return None
+
+
+class Pulse:
+    """The heartbeat of the journal: whoever waits for the next fact sleeps here."""
+
+    def __init__(self) -> None:
+        self._next = trio.Event()
+
+    def beat(self) -> None:
+        """Facts were committed."""
+        self._next.set()
+        self._next = trio.Event()
+
+    async def wait(self) -> None:
+        """Until facts are committed after this call."""
+        await self._next.wait()
+
+
+class Feed:
+    """Announces facts, and reads announced ones again."""
+
+    def __init__(self, view: View, read_line: ReadLine, publisher: Publisher) -> None:
+        self._view = view
+        self._read_line = read_line
+        self._publisher = publisher
+        self.pulse = Pulse()
+
+    def announce(self, committed: Sequence[Committed]) -> None:
+        """Say on the bus what was committed, in the order of `seq`; void facts are never announced."""
+        for entry in committed:
+            if entry.state != "void":
+                subject = about(self._view, entry.fact) if self._publisher.listened else None
+                self._publisher.publish(entry.seq, entry.fact, subject, pending=entry.state == "pending")
+        self.pulse.beat()
+
+    async def since(self, params: EventsSinceParams) -> EventsSince:
+        """The facts after a number, as hints; with `wait_ms` sleeps until one comes (rpc.md §5)."""
+        self._check(params)
+        answer = self._look(params)
+        if not answer.events and not answer.more and params.wait_ms:
+            with trio.move_on_after(params.wait_ms / 1000):
+                while not answer.events:
+                    await self.pulse.wait()
+                    answer = self._look(msgspec.structs.replace(params, after_seq=answer.next_seq))
+        return answer
+
+    def _check(self, params: EventsSinceParams) -> None:
+        epoch = self._view.epoch
+        if params.epoch and params.epoch != epoch:
+            raise StaleCursor("the database was painted anew since that cursor", epoch=epoch)
+        if params.after_seq > self._view.head_seq():
+            raise StaleCursor("that number is still to come: it is of another database", epoch=epoch)
+        if params.after_seq < 0:
+            raise InvalidParams("after_seq must be 0 or more", remedy="begin with 0", field="after_seq")
+        if not 1 <= params.limit <= limits.since_limit_max:
+            raise InvalidParams(f"limit must be 1 to {limits.since_limit_max}", remedy="ask for fewer", field="limit")
+        if not 0 <= params.wait_ms <= limits.since_wait_max_ms:
+            raise InvalidParams(
+                f"wait_ms must be 0 to {limits.since_wait_max_ms}", remedy="wait again", field="wait_ms"
+            )
+
+    def _look(self, params: EventsSinceParams) -> EventsSince:
+        """One bounded look: at most `limit` hints, at most `since_scan_max` facts, at most 8 MiB of facts."""
+        head_seq = self._view.head_seq()
+        hints: list[Hint] = []
+        after = params.after_seq
+        scanned = size = 0
+        while after < head_seq and len(hints) < params.limit and scanned < limits.since_scan_max:
+            rows = self._view.events_after(after, min(limits.since_limit_max, limits.since_scan_max - scanned))
+            if not rows:
+                after = head_seq
+                break
+            for row in rows:
+                scanned += 1
+                hint = self._hint(row, params)
+                if hint is not None:
+                    size += row.length
+                    if hints and params.full and size > limits.answer_bodies_bytes_max:
+                        return self._answer(hints, after, head_seq)
+                    hints.append(hint)
+                after = row.seq
+                if len(hints) == params.limit:
+                    break
+        return self._answer(hints, after, head_seq)
+
+    def _answer(self, hints: Sequence[Hint], after: int, head_seq: int) -> EventsSince:
+        return EventsSince(
+            epoch=self._view.epoch, events=tuple(hints), next_seq=after, head_seq=head_seq, more=after < head_seq
+        )
+
+    def _hint(self, row: EventRow, params: EventsSinceParams) -> Hint | None:
+        """The hint of a row if it passes the filters; None too for what is void or no longer readable."""
+        if row.state == "void" or (params.types and row.type not in params.types):
+            return None
+        if not params.local and row.file == events.LOCAL_FILE:
+            return None
+        try:
+            raw = self._read_line(row.file, row.offset, row.length)
+            fact = events.decode(raw)
+        except (OSError, events.BadLine) as error:
+            raise StoreFailed(f"could not read {row.file}: {error}", remedy="thrum daemon restart") from error
+        subject = about(self._view, fact)
+        topics = topics_of(fact, subject, pending=row.state == "pending")
+        if params.topics and not any(topic.startswith(params.topics) for topic in topics):
+            return None
+        hint = hint_of(self._view.epoch, row.seq, fact, subject)
+        hint.topics = topics
+        if params.full:
+            hint.fact = msgspec.Raw(raw)
+        return hint

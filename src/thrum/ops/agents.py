@@ -1,0 +1,345 @@
+"""Registration, and who am I. Source: identity.md §8 and §10, rpc.md §5 "Agents"."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from thrum import files, ids
+from thrum.api import Empty, RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
+from thrum.errors import CallerUnproved, IdentityMismatch, NameTaken, NotAWorktree
+from thrum.events import AgentCleaned, AgentPlaced, AgentRegistered, AnyFact
+from thrum.identity.evidence import AgentPlace, Failed, Registry
+from thrum.identity.files import (
+    Identity,
+    Pid,
+    identity_path,
+    read_identity,
+    retire_identity,
+    update_identity,
+    write_pid,
+)
+from thrum.identity.process import OwnerState, Process
+from thrum.identity.registration import Existing, Verdict, judge
+from thrum.identity.runtime import runtime_of_process
+from thrum.ops.house import Call, Here, House, agent_of
+from thrum.ops.identity_file import identities_of
+from thrum.ops.liveness import owner_alive, seconds
+from thrum.ops.sessions import end_open_sessions
+from thrum.store.door import Decision, Stamp
+from thrum.store.views import AgentRow, View
+
+
+async def whoami(house: House, call: Call, _params: Empty) -> WhoamiResult:
+    """The caller's record, place and session. `source` and `selected_by` are the command line's to refine."""
+    agent_id = agent_of(call)
+    row = house.view.agent(agent_id)
+    session = house.view.open_session(agent_id)
+    context = house.view.work(session.session_id) if session else None
+    root = row.worktree_path if row else ""
+    return WhoamiResult(
+        agent_id=agent_id,
+        role=row.role if row else "",
+        module=row.module if row else "",
+        display=row.display if row else "",
+        source="identity_file",
+        session_id=session.session_id if session else "",
+        session_start=session.started_at if session else "",
+        branch=house.branch_of(root) if root else "",
+        worktree=root,
+        intent=context.intent if context else "",
+        repo_id=house.here.repo_id,
+        status=row.status if row else "",
+        host=row.hostname if row else "",
+        pid=row.agent_pid if row else 0,
+        tmux_session=row.tmux_session if row else "",
+        is_local=bool(row and row.is_own),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What one call wants registered, checked for spelling, with what the kernel says of the caller."""
+
+    agent_id: str
+    name: str
+    role: str
+    module: str
+    display: str
+    root: str
+    runtime: str
+    """What runs, as the kernel tells; empty without a runtime."""
+    preferred_runtime: str
+    hostname: str
+    process: Process | None
+    state_of: Callable[[AgentPlace], OwnerState]
+    re_register: bool
+    force: bool
+
+
+async def register(house: House, call: Call, params: RegisterParams) -> RegisterResult:
+    """Bind an agent to the root that the caller stands in: fact, place and identity file.
+
+    Decision and record are one step of the committer: of two registrations at once the second is judged against the
+    first. Conflicts are an answer, not an error. Raises the name rules, NotAWorktree, IdentityMismatch.
+    """
+    wanted = _wanted(house, call, params)
+    outcome = await house.journal.commit(lambda view, stamp: _decide(house, wanted, view, stamp), key=call.key)
+    if outcome.result.status != "conflict":
+        call.connection.registered.add(wanted.agent_id)
+        for path in outcome.retired:
+            await trio.to_thread.run_sync(retire_identity, path)
+        await trio.to_thread.run_sync(_write_files, house, wanted)
+    return outcome.result
+
+
+class _Outcome(NamedTuple):
+    """The answer, and identity files to be set aside once it is on disk."""
+
+    result: RegisterResult
+    retired: Sequence[Path] = ()
+
+
+def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
+    evidence = call.connection.evidence
+    ids.check_module(params.module)
+    ids.check_display(params.display)
+    unnamed_id = ids.agent_id_of(house.here.repo_id, params.role, params.module)
+    named = bool(params.name) and ids.parse_agent_id(params.name).canonical != unnamed_id
+    agent_id = params.name if named else unnamed_id
+    try:
+        root = evidence.standing_root(trio.current_time())
+        process = evidence.binding(agent_id, house.registry(), trio.current_time()) if params.bind_pid else None
+    except Failed as failed:
+        raise _unproved(failed) from failed
+    if root is None:
+        raise NotAWorktree(
+            f"you stand in no worktree of {house.here.places.main_root}", remedy="cd into the repository, then repeat"
+        )
+    if params.worktree and os.path.realpath(params.worktree) != root:
+        raise IdentityMismatch(
+            f"worktree {params.worktree} is not where you stand ({root})", remedy="cd there, or leave worktree out"
+        )
+    return _Wanted(
+        agent_id=agent_id,
+        name=params.name if named else "",
+        role=params.role,
+        module=params.module,
+        display=params.display,
+        root=root,
+        runtime=_runtime(house, process),
+        preferred_runtime=params.runtime,
+        hostname=params.hostname or house.here.hostname,
+        process=process,
+        state_of=evidence.state_of,
+        re_register=params.re_register,
+        force=params.force,
+    )
+
+
+def _unproved(failed: Failed) -> CallerUnproved:
+    return CallerUnproved(f"cannot tell who is calling: step {failed.step} failed ({failed.cause})", step=failed.step)
+
+
+def _runtime(house: House, process: Process | None) -> str:
+    return (runtime_of_process(house.processes.program(process.pid)) or "") if process else ""
+
+
+def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision[_Outcome]:
+    _check_names(view, wanted)
+    record = view.agent(wanted.agent_id)
+    record = record if record is not None and record.live else None
+    rival = _rival(view, wanted)
+    display = wanted.display or (record.display if record else "") or ids.default_display(wanted.role, wanted.module)
+    existing = _existing(house.here, wanted, record, display) if record else None
+    verdict = judge(wanted.root, existing, rival is not None, re_register=wanted.re_register, force=wanted.force)
+    if verdict.status == "conflict":
+        return _conflict(house, verdict, rival if verdict.reason == "same_role_module" else record)
+    facts = _facts(wanted, view, stamp, record, verdict, display)
+    warnings: list[str] = []
+    retired: list[Path] = []
+    if record is not None and verdict.retires_file:
+        retired += _file_of(record)
+    if rival is not None and verdict.displaces_rival:
+        facts = [*_displace(view, stamp, rival, wanted.agent_id), *facts]
+        retired += _file_of(rival)
+        warnings.append(f"@{rival.agent_id} was displaced: its identity is retired, its messages stay")
+    elif rival is not None and verdict.warns_of_rival:
+        warnings.append(f"@{rival.agent_id} is {wanted.role} of {wanted.module} too")
+
+    def answer(after: View, _seqs: Sequence[int]) -> _Outcome:
+        session = after.open_session(wanted.agent_id)
+        return _Outcome(
+            RegisterResult(
+                agent_id=wanted.agent_id,
+                status=verdict.status,
+                session_id=session.session_id if session else "",
+                warnings=tuple(warnings),
+            ),
+            retired,
+        )
+
+    main = next((i for i, fact in enumerate(facts) if isinstance(fact, AgentRegistered)), 0)
+    return Decision(facts, answer, main=main)
+
+
+def _file_of(row: AgentRow) -> list[Path]:
+    return [identity_path(identities_of(row.worktree_path), row.agent_id)] if row.worktree_path else []
+
+
+def _check_names(view: View, wanted: _Wanted) -> None:
+    """The name rules of identity.md §2; a re-registration skips its own record."""
+    others = [row for row in view.agents() if row.agent_id != wanted.agent_id]
+    groups = view.groups().keys()
+    ids.check_role(wanted.role, {row.agent_id for row in others if row.name}, groups)
+    if wanted.name:
+        ids.check_agent_name(wanted.name, wanted.role, {row.role: row.agent_id for row in others}, groups)
+    twin = view.id_differing_in_case(wanted.agent_id)
+    if twin is not None:
+        raise NameTaken(f'"{wanted.agent_id}" differs from @{twin} only by case')
+
+
+def _rival(view: View, wanted: _Wanted) -> AgentRow | None:
+    rows = view.agents(role=wanted.role, module=wanted.module, kind="agent")
+    return next((row for row in rows if row.agent_id != wanted.agent_id and row.is_own), None)
+
+
+def _existing(here: Here, wanted: _Wanted, record: AgentRow, display: str) -> Existing:
+    root = record.worktree_path
+    place = AgentPlace(record.agent_id, root, record.agent_pid, record.agent_pid_started, seconds(record.place_at))
+    path = identity_path(identities_of(root), record.agent_id) if root else None
+    try:
+        state = wanted.state_of(place)
+    except Failed as failed:
+        raise _unproved(failed) from failed
+    return Existing(
+        root=root,
+        root_has_file=path is not None and path.is_file(),
+        local=record.origin_daemon in here.own or bool(root),
+        state=state,
+        same_fields=(record.role, record.module, record.display) == (wanted.role, wanted.module, display),
+    )
+
+
+def _facts(
+    wanted: _Wanted, view: View, stamp: Stamp, record: AgentRow | None, verdict: Verdict, display: str
+) -> list[AnyFact]:
+    facts: list[AnyFact] = []
+    if verdict.ends_session:
+        facts += end_open_sessions(view, stamp, wanted.agent_id, "superseded")
+    if verdict.writes_fact:
+        horizon = view.horizon("agent", wanted.agent_id)
+        facts.append(
+            stamp.make(
+                AgentRegistered,
+                at=stamp.later_than(max(record.reg_at if record else "", horizon[0] if horizon else "")),
+                agent_id=wanted.agent_id,
+                kind="agent",
+                name=wanted.name,
+                role=wanted.role,
+                module=wanted.module,
+                worktree=os.path.basename(wanted.root),
+                display=display,
+                hostname=wanted.hostname,
+            )
+        )
+    pid, started = (wanted.process.pid, wanted.process.started) if wanted.process else (0, "")
+    place = (wanted.root, pid, started, wanted.runtime)
+    if record is None or place != (record.worktree_path, record.agent_pid, record.agent_pid_started, record.runtime):
+        facts.append(
+            stamp.make(
+                AgentPlaced,
+                at=stamp.later_than(record.place_at if record else ""),
+                agent_id=wanted.agent_id,
+                worktree_path=wanted.root,
+                agent_pid=pid,
+                agent_pid_started=started,
+                runtime=wanted.runtime,
+                tmux_session=record.tmux_session if record else "",
+            )
+        )
+    return facts
+
+
+def _displace(view: View, stamp: Stamp, rival: AgentRow, by: str) -> list[AnyFact]:
+    """Taking over from another agent: its record goes, what it said stays."""
+    ended = end_open_sessions(view, stamp, rival.agent_id, "superseded")
+    cleaned = stamp.make(
+        AgentCleaned, at=stamp.later_than(rival.last_seen_at), agent_id=rival.agent_id, method="forced", by=by
+    )
+    return [*ended, cleaned]
+
+
+def _conflict(house: House, verdict: Verdict, holder: AgentRow | None) -> Decision[_Outcome]:
+    assert verdict.reason and holder is not None
+    conflict = RegisterConflict(
+        existing_agent_id=holder.agent_id,
+        registered_at=holder.registered_at,
+        last_seen_at=holder.last_seen_at,
+        conflict_pid=holder.agent_pid if owner_alive(holder, house.processes) else 0,
+        reason=verdict.reason,
+    )
+    result = RegisterResult(agent_id="", status="conflict", conflict=conflict)
+    return Decision([], lambda _view, _seqs: _Outcome(result))
+
+
+def _write_files(house: House, wanted: _Wanted) -> None:
+    """The identity file in the agent's root, written again in every row that is no conflict; blocking."""
+    root = Path(wanted.root)
+    _link_state(house.here, root)
+    directory = identities_of(wanted.root)
+    now_ms = house.clock.now_ms()
+    row = house.view.agent(wanted.agent_id)
+    session = house.view.open_session(wanted.agent_id)
+    display = row.display if row else wanted.display
+
+    def change(before: Identity | None) -> Identity:
+        base = before or Identity(wanted.agent_id, wanted.role, wanted.module)
+        return replace(
+            base,
+            name=wanted.agent_id,
+            role=wanted.role,
+            module=wanted.module,
+            display=display,
+            repo_id=house.here.repo_id,
+            worktree=root.name,
+            branch=house.branch_of(wanted.root),
+            session_id=session.session_id if session else "",
+            preferred_runtime=wanted.preferred_runtime or base.preferred_runtime,
+            runtime=wanted.runtime or wanted.preferred_runtime or base.runtime,
+        )
+
+    update_identity(directory, wanted.agent_id, change, now_ms=now_ms)
+    path = identity_path(directory, wanted.agent_id)
+    owner = read_identity(path).owner
+    if wanted.process is not None and owner != Pid(wanted.process.pid, wanted.process.started):
+        registry = house.registry()
+        write_pid(
+            path,
+            owner,
+            wanted.process,
+            runtime_of=lambda process: runtime_of_process(house.processes.program(process.pid)),
+            owner_of=lambda process: _owner_of(registry, process, wanted.agent_id),
+            now_ms=now_ms,
+        )
+
+
+def _owner_of(registry: Registry, process: Process, wanted: str) -> str | None:
+    owners = [
+        place.agent_id for place in registry.by_pid.get(process.pid, ()) if place.agent_pid_started == process.started
+    ]
+    return wanted if wanted in owners else owners[0] if owners else None
+
+
+def _link_state(here: Here, root: Path) -> None:
+    """In a linked worktree: its own `.thrum`, redirected to the state (identity.md §3 "Local always")."""
+    own = root / ".thrum"
+    if own == here.places.state_dir or (own / "redirect").exists():
+        return
+    own.mkdir(mode=0o700, exist_ok=True)
+    files.atomic_write(own / "redirect", f"{here.places.state_dir}\n".encode())

@@ -1,0 +1,92 @@
+"""What every operation is given: the picture, the journal's door, who calls, and where we are.
+
+Built once by the daemon, never changed. An operation is `async def op(house, call, params) -> result`: it looks at
+`house.view` (what is committed) or hands `house.journal.commit` a decision. It writes nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from thrum.clock import Clock
+from thrum.errors import NoIdentity
+from thrum.identity.caller import Caller
+from thrum.identity.evidence import PeerEvidence, Registry
+from thrum.identity.process import ProcessTable
+from thrum.paths import Places
+from thrum.store.door import ClientKey, Journal
+from thrum.store.views import View
+
+
+class Connection(Protocol):
+    """What an operation sees of the connection that it is called over."""
+
+    registered: set[str]
+    """Ids that `agent.register` gave out here (identity.md §11, `bootstrap`)."""
+    evidence: PeerEvidence
+    """What the kernel says about the process at the other end."""
+
+
+class Call(Protocol):
+    """One request, as the dispatcher made it."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls, proved (identity.md §11)."""
+        ...
+
+    @property
+    def connection(self) -> Connection:
+        """The other end, as long as it lasts."""
+        ...
+
+    @property
+    def key(self) -> ClientKey | None:
+        """The call's name for itself, if it gave one (events.md §12)."""
+        ...
+
+    def when_delivered(
+        self, ok: Callable[[], Awaitable[None] | None], lost: Callable[[], Awaitable[None] | None] | None = None
+    ) -> None:
+        """Run `ok` once the answer was handed over, `lost` if it could not be."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """This daemon's own place and ids."""
+
+    places: Places
+    daemon_id: str
+    repo_id: str
+    hostname: str
+    own: frozenset[str]
+    """Its id, the ids it had before, and `""`: facts of these count as its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The shared parts. `view` reads what is committed."""
+
+    here: Here
+    clock: Clock
+    journal: Journal
+    view: View
+    processes: ProcessTable
+    registry: Callable[[], Registry]
+    """The agents of this daemon and where they live, as of now."""
+    body_bytes_max: int
+    branch_of: Callable[[str], str]
+    """The branch that a worktree is on, by its path; empty when there is none."""
+
+
+def agent_of(call: Call) -> str:
+    """The caller's agent id; NoIdentity if nobody is proved (for methods that an anonymous caller may reach)."""
+    if not call.caller.agent_id:
+        raise NoIdentity("no agent identity: who calls is not known")
+    return call.caller.agent_id
+
+
+Operation = Callable[[House, Any, Any], Awaitable[Any]]

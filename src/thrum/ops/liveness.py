@@ -1,0 +1,41 @@
+"""Is the process that a record names still that process? Asked of the kernel, never of heartbeats (identity.md §5)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from thrum import clock
+from thrum.identity.process import ProcessTable, same_process
+from thrum.identity.runtime import runtime_of_process
+
+
+class Recorded(Protocol):
+    """A record that may name a process."""
+
+    @property
+    def agent_pid(self) -> int: ...
+    @property
+    def agent_pid_started(self) -> str: ...
+    @property
+    def place_at(self) -> str: ...
+
+
+def owner_alive(record: Recorded, processes: ProcessTable) -> bool:
+    """Whether the recorded process lives. A process that cannot be read counts as dead: nothing proves it."""
+    if record.agent_pid <= 1:
+        return False
+    try:
+        seen = processes.read(record.agent_pid)
+    except OSError:
+        return False
+    return same_process(
+        record.agent_pid_started,
+        seconds(record.place_at),
+        seen,
+        lambda: runtime_of_process(processes.program(record.agent_pid)) is not None,
+    )
+
+
+def seconds(text: str) -> float:
+    """Seconds since 1970 of a time in the picture; 0 for none."""
+    return clock.parse_ms(text) / 1000 if text else 0.0

@@ -1,0 +1,264 @@
+"""Send, edit, delete, mark: decisions that become facts. Source: rpc.md §5 "Messages", events.md §8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from thrum import addressing, clock, limits
+from thrum.addressing import Audience
+from thrum.api import (
+    DeleteParams,
+    DeleteResult,
+    EditParams,
+    EditResult,
+    MarkReadParams,
+    MarkReadResult,
+    Recipient,
+    SendParams,
+    SendResult,
+)
+from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotAuthor
+from thrum.events import AnyFact, Body, MessageCreated, MessageEdited, MessageReceipt, Pair
+from thrum.events import MessageDeleted as MessageDeletedFact
+from thrum.ops.directory import ViewDirectory
+from thrum.ops.drafts import check_body, check_refs, check_scopes, check_text
+from thrum.ops.house import Call, House, agent_of
+from thrum.ops.sessions import ensure_session
+from thrum.store.door import Decision, Stamp
+from thrum.store.views import MessageRow, View
+
+
+async def send(house: House, call: Call, params: SendParams) -> SendResult:
+    """Store a message for its recipients. All or nothing: one unknown address and nothing is stored."""
+    author = agent_of(call)
+    body = check_body(params.content, params.format, params.structured, house.body_bytes_max)
+    scopes, refs = check_scopes(params.scopes, params.tags), check_refs(params.refs)
+    to = (params.to,) if isinstance(params.to, str) else params.to
+    addresses = (*to, *params.mentions)
+
+    def decide(view: View, stamp: Stamp) -> Decision[SendResult]:
+        directory = ViewDirectory(view)
+        parent = _parent(view, params.reply_to) if params.reply_to else None
+        if addresses:
+            audience = addressing.resolve(addresses, author, directory)
+        elif parent is not None:
+            _, _, asked = view.pairs(parent.message_id)
+            audience = addressing.resolve_reply(parent.agent_id, asked, parent.quiet, author, directory)
+        else:
+            audience = addressing.to_team(author, directory)
+        session_id, facts = ensure_session(view, stamp, author)
+        facts += _read_parent(view, stamp, parent, author, session_id)
+        own_refs = audience.refs + ((Pair("reply_to", parent.message_id),) if parent else ())
+        created = stamp.make(
+            MessageCreated,
+            message_id=stamp.new_id("msg_"),
+            thread_id=_thread_id(parent) if parent else "",
+            agent_id=author,
+            session_id=session_id,
+            body=body,
+            scopes=_merged(audience.scopes, scopes),
+            refs=_merged(own_refs, refs),
+            audiences=audience.audiences,
+            recipients=audience.recipients,
+            quiet=audience.quiet,
+        )
+        warnings = _warnings(view, house, audience)
+        return Decision(
+            [*facts, created],
+            lambda after, seqs: _sent(created, seqs[-1], after.recipients(created.message_id), warnings),
+            main=len(facts),
+        )
+
+    return await house.journal.commit(decide, key=call.key, replay=_replay_send)
+
+
+def _parent(view: View, message_id: str) -> MessageRow:
+    parent = view.message(message_id)
+    if parent is None:
+        raise MessageNotFound(f"message not found: {message_id}")
+    if parent.deleted:
+        raise MessageDeleted(f"{message_id} was deleted on {parent.deleted_at}")
+    if parent.agent_id.startswith(addressing.READS_NOTHING):
+        raise NoReplyAddress(f"@{parent.agent_id} does not read messages")
+    return parent
+
+
+def _thread_id(parent: MessageRow) -> str:
+    """All replies under one root agree without asking, on any machine (events.md §8)."""
+    return parent.thread_id or "thr_" + parent.message_id.removeprefix("msg_")
+
+
+def _read_parent(
+    view: View, stamp: Stamp, parent: MessageRow | None, author: str, session_id: str
+) -> list[MessageReceipt]:
+    """Who answers has read; only if the parent was addressed to the caller and is unread."""
+    if parent is None or not view.markable(author, [parent.message_id], "read"):
+        return []
+    return [_receipt(stamp, parent.message_id, author, session_id, "read")]
+
+
+def _receipt(stamp: Stamp, message_id: str, agent_id: str, session_id: str, state: str) -> MessageReceipt:
+    return stamp.make(
+        MessageReceipt, message_id=message_id, agent_id=agent_id, session_id=session_id, receipt_type=state
+    )
+
+
+def _merged(own: Sequence[Pair], given: Sequence[Pair]) -> tuple[Pair, ...]:
+    return tuple(dict.fromkeys((*own, *given)))
+
+
+def _warnings(view: View, house: House, audience: Audience) -> tuple[str, ...]:
+    """What the sender would want to know although the message is stored."""
+    if not audience.recipients:
+        return ("nobody else is registered here yet: thrum team --all",)
+    wide = [pair for pair in audience.audiences if pair.type in ("role", "group")]
+    if not wide:
+        return ()
+    rows = [view.agent(agent_id) for agent_id in audience.recipients]
+    if any(row is not None and row.origin_daemon in house.here.own for row in rows):
+        return ()
+    return (f"@{wide[0].value} has members on other machines only: they read it after the next sync",)
+
+
+def _sent(
+    fact: MessageCreated,
+    seq: int,
+    recipients: Sequence[Recipient],
+    warnings: tuple[str, ...] = (),
+    replayed: bool = False,
+) -> SendResult:
+    return SendResult(
+        message_id=fact.message_id,
+        thread_id=fact.thread_id,
+        created_at=clock.normalise(fact.timestamp),
+        reply_to=next((ref.value for ref in fact.refs if ref.type == "reply_to"), ""),
+        seq=seq,
+        resolved_to=len(fact.recipients),
+        quiet=fact.quiet,
+        audiences=fact.audiences,
+        recipients=tuple(recipients),
+        warnings=warnings,
+        replayed=replayed,
+    )
+
+
+def _replay_send(view: View, fact: AnyFact, seq: int) -> SendResult:
+    assert isinstance(fact, MessageCreated)
+    return _sent(fact, seq, view.recipients(fact.message_id), replayed=True)
+
+
+async def edit(house: House, call: Call, params: EditParams) -> EditResult:
+    """Replace the body. Wakes nobody and keeps read marks; the author's alone."""
+    author = agent_of(call)
+    if params.content is None and params.structured is None:
+        raise InvalidParams("message.edit needs content or structured", remedy="give the new body", field="content")
+
+    def decide(view: View, stamp: Stamp) -> Decision[EditResult]:
+        row = _own_message(view, params.message_id, author, "edit")
+        content = row.body_content if params.content is None else params.content
+        body = check_body(content, params.format or row.body_format, params.structured, house.body_bytes_max)
+        if params.structured is None and row.body_structured:
+            body = Body(body.format, body.content, row.body_structured)
+        session_id, facts = ensure_session(view, stamp, author)
+        del session_id
+        fact = stamp.make(
+            MessageEdited,
+            at=stamp.later_than(row.updated_at or row.created_at),
+            message_id=row.message_id,
+            agent_id=author,
+            body=body,
+        )
+        return Decision([*facts, fact], lambda after, _seqs: _edited(after, fact), main=len(facts))
+
+    return await house.journal.commit(decide, key=call.key, replay=lambda view, fact, _seq: _edited(view, fact, True))
+
+
+def _edited(view: View, fact: AnyFact, replayed: bool = False) -> EditResult:
+    assert isinstance(fact, MessageEdited)
+    row = view.message(fact.message_id)
+    return EditResult(
+        message_id=fact.message_id,
+        updated_at=clock.normalise(fact.timestamp),
+        version=row.edit_count if row else 0,
+        replayed=replayed,
+    )
+
+
+async def delete(house: House, call: Call, params: DeleteParams) -> DeleteResult:
+    """Hide a message everywhere, for good; the author's alone. `message.get` still shows it, marked."""
+    author = agent_of(call)
+    reason = check_text(params.reason, "reason", limits.reason_chars_max)
+
+    def decide(view: View, stamp: Stamp) -> Decision[DeleteResult]:
+        row = _own_message(view, params.message_id, author, "delete")
+        _, facts = ensure_session(view, stamp, author)
+        fact = stamp.make(
+            MessageDeletedFact,
+            at=stamp.later_than(row.updated_at or row.created_at),
+            message_id=row.message_id,
+            agent_id=author,
+            reason=reason,
+        )
+        result = DeleteResult(message_id=row.message_id, deleted_at=fact.timestamp)
+        return Decision([*facts, fact], lambda _view, _seqs: result, main=len(facts))
+
+    return await house.journal.commit(decide, key=call.key, replay=_replay_delete)
+
+
+def _replay_delete(_view: View, fact: AnyFact, _seq: int) -> DeleteResult:
+    assert isinstance(fact, MessageDeletedFact)
+    return DeleteResult(message_id=fact.message_id, deleted_at=clock.normalise(fact.timestamp), replayed=True)
+
+
+def _own_message(view: View, message_id: str, author: str, verb: str) -> MessageRow:
+    row = view.message(message_id)
+    if row is None:
+        raise MessageNotFound(f"message not found: {message_id}")
+    if row.agent_id != author:
+        raise NotAuthor(f"only the author may {verb} {message_id}: it is by @{row.agent_id}, you are @{author}")
+    if row.deleted:
+        raise MessageDeleted(f"{message_id} was deleted on {row.deleted_at}")
+    return row
+
+
+async def mark_read(house: House, call: Call, params: MarkReadParams) -> MarkReadResult:
+    """Mark what is addressed to the caller: the messages named, or all of them. Nothing is marked if one is unknown."""
+    reader = agent_of(call)
+    if bool(params.message_ids) == params.all:
+        raise InvalidParams(
+            "give message_ids, or all", remedy="thrum message read MSG_ID… | --all", field="message_ids"
+        )
+    before = _moment(params.marked_before)
+
+    def decide(view: View, stamp: Stamp) -> Decision[MarkReadResult]:
+        wanted = None if params.all else list(dict.fromkeys(params.message_ids))
+        unknown = next((message_id for message_id in wanted or () if view.message(message_id) is None), None)
+        if unknown is not None:
+            raise MessageNotFound(f"message not found: {unknown}")
+        marked = view.markable(reader, wanted, params.state, before)
+        skipped = _skipped(view, reader, wanted or (), before)
+        facts: list[AnyFact] = []
+        if marked:
+            session_id, facts = ensure_session(view, stamp, reader)
+            facts += [_receipt(stamp, message_id, reader, session_id, params.state) for message_id in marked]
+
+        def answer(after: View, _seqs: Sequence[int]) -> MarkReadResult:
+            _, unread = after.inbox_count(reader)
+            return MarkReadResult(marked_count=len(marked), skipped_count=skipped, remaining=unread)
+
+        return Decision(facts, answer, main=max(0, len(facts) - 1))
+
+    return await house.journal.commit(decide, key=call.key)
+
+
+def _skipped(view: View, reader: str, wanted: Sequence[str], before: str) -> int:
+    """How many of the ids named are not the caller's, or newer than `before`."""
+    rows = [view.is_recipient(message_id, reader) for message_id in wanted]
+    return sum(row is None or bool(before and row.stored_at >= before) for row in rows)
+
+
+def _moment(text: str) -> str:
+    try:
+        return clock.normalise(text) if text else ""
+    except ValueError as error:
+        raise BadTime(f'bad time "{text}"', remedy="write RFC 3339") from error

@@ -1,0 +1,125 @@
+"""Looks at messages: pages, one message, what I sent. They write nothing. Source: rpc.md §5 "list"."""
+
+from __future__ import annotations
+
+from thrum import clock, limits
+from thrum.api import (
+    MessageGetParams,
+    MessageGetResult,
+    MessageListParams,
+    MessageListResult,
+    OutboxParams,
+    OutboxResult,
+)
+from thrum.errors import BadTime, IdentityMismatch, InvalidParams, MessageNotFound, StaleCursor
+from thrum.ops.house import Call, House, agent_of
+from thrum.store.views import InboxQuery
+
+
+async def get(house: House, _call: Call, params: MessageGetParams) -> MessageGetResult:
+    """One message in full, deleted ones too."""
+    detail = house.view.detail(params.message_id)
+    if detail is None:
+        raise MessageNotFound(f"message not found: {params.message_id}")
+    return MessageGetResult(message=detail)
+
+
+async def list_messages(house: House, call: Call, params: MessageListParams) -> MessageListResult:
+    """A page of messages, or with `after_seq` the next ones by sequence number."""
+    reader = call.caller.agent_id or ""
+    for named in (params.for_agent, params.unread_for_agent):
+        _check_owner(reader, named)
+    check_page(params.page, params.page_size)
+    cursor = params.after_seq is not None
+    if cursor and params.epoch and params.epoch != house.view.epoch:
+        raise StaleCursor("the database was painted anew since that cursor", epoch=house.view.epoch)
+    if not 1 <= params.limit <= limits.cursor_limit_max:
+        raise InvalidParams(f"limit must be 1 to {limits.cursor_limit_max}", remedy="ask for fewer", field="limit")
+    created_after = _moment(params.created_after, "created_after")
+    query = InboxQuery(
+        reader=reader,
+        for_agent=params.for_agent or params.recipient.removeprefix("@"),
+        unread=params.unread,
+        unread_for_agent=params.unread_for_agent,
+        mentions=params.mentions,
+        mention_role=params.mention_role,
+        author_id=params.author_id,
+        exclude_self=params.exclude_self,
+        scope=params.scope,
+        ref=params.ref,
+        thread_id=params.thread_id,
+        created_after=created_after,
+        include_deleted=params.include_deleted,
+        sort_by=params.sort_by,
+        sort_order=params.sort_order,
+        chronological=params.chronological,
+        page=params.page,
+        page_size=params.page_size,
+        after_seq=params.after_seq,
+        limit=params.limit,
+    )
+    page = house.view.inbox(query)
+    messages = tuple(page.messages)
+    if cursor:
+        return MessageListResult(
+            messages=messages,
+            unread=page.unread,
+            hidden_by_filter=page.hidden_by_filter,
+            next_seq=page.next_seq,
+            epoch=house.view.epoch,
+            more=page.more,
+        )
+    return MessageListResult(
+        messages=messages,
+        unread=page.unread,
+        hidden_by_filter=page.hidden_by_filter,
+        total=page.total,
+        page=params.page,
+        page_size=params.page_size,
+        total_pages=pages(page.total, params.page_size),
+    )
+
+
+async def outbox(house: House, call: Call, params: OutboxParams) -> OutboxResult:
+    """What an author wrote, and who has read it; without `author_id` the caller's."""
+    author = params.author_id or agent_of(call)
+    check_page(params.page, params.page_size)
+    messages, total = house.view.outbox(
+        author, params.to.removeprefix("@"), params.unread, params.page, params.page_size
+    )
+    return OutboxResult(
+        messages=tuple(messages),
+        total=total,
+        page=params.page,
+        page_size=params.page_size,
+        total_pages=pages(total, params.page_size),
+    )
+
+
+def _check_owner(reader: str, named: str) -> None:
+    """An inbox is its owner's; an unproved reader only filters (rpc.md §3)."""
+    if reader and named and named != reader:
+        raise IdentityMismatch(
+            f"that inbox belongs to @{named}, you are @{reader}",
+            remedy="leave for_agent out to look at everything",
+            expected_agent=named,
+            detected_agent=reader,
+        )
+
+
+def check_page(page: int, page_size: int) -> None:
+    if page < 1 or not 1 <= page_size <= limits.page_size_max:
+        raise InvalidParams(
+            f"page begins with 1, page_size is 1 to {limits.page_size_max}", remedy="ask for another page", field="page"
+        )
+
+
+def pages(total: int, page_size: int) -> int:
+    return -(-total // page_size)
+
+
+def _moment(text: str, field: str) -> str:
+    try:
+        return clock.normalise(text) if text else ""
+    except ValueError as error:
+        raise BadTime(f'bad time "{text}" for {field}', remedy="write RFC 3339", field=field) from error

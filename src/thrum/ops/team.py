@@ -1,0 +1,109 @@
+"""Looks at who is there: team, agent list, work contexts. They write nothing. Source: rpc.md §5, cli.md 3.8."""
+
+from __future__ import annotations
+
+import os.path
+
+from thrum.api import (
+    AgentInfo,
+    AgentListParams,
+    AgentListResult,
+    ListContextParams,
+    ListContextResult,
+    SharedMessages,
+    TeamListParams,
+    TeamListResult,
+    TeamMember,
+    WorkContext,
+)
+from thrum.ops.house import Call, House
+from thrum.ops.liveness import owner_alive
+from thrum.shapes import GroupTotal
+from thrum.store.views import AgentRow, SessionRow
+
+
+async def list_agents(house: House, _call: Call, params: AgentListParams) -> AgentListResult:
+    """All registered agents, the newest registration first."""
+    rows = house.view.agents(role=params.role, module=params.module, kind=params.kind)
+    return AgentListResult(agents=tuple(info(row) for row in rows))
+
+
+def info(row: AgentRow) -> AgentInfo:
+    return AgentInfo(
+        agent_id=row.agent_id,
+        kind=row.kind,
+        role=row.role,
+        module=row.module,
+        display=row.display,
+        registered_at=row.registered_at,
+        last_seen_at=row.last_seen_at,
+        agent_pid=row.agent_pid,
+    )
+
+
+async def list_contexts(house: House, _call: Call, params: ListContextParams) -> ListContextResult:
+    """What the open sessions work on."""
+    contexts = house.view.contexts(agent_id=params.agent_id, branch=params.branch, file=params.file)
+    return ListContextResult(contexts=tuple(contexts))
+
+
+async def list_team(house: House, _call: Call, params: TeamListParams) -> TeamListResult:
+    """Every agent with its session, work and inbox: active ones by last seen, then offline ones if asked for.
+
+    Liveness is asked of the process table now. A dead process stays `active` until its session ends.
+    """
+    del params.include_system  # thrum has no senders of its own with a record yet
+    view = house.view
+    sessions = view.open_sessions()
+    contexts = {context.session_id: context for context in view.contexts()}
+    counts = view.inbox_counts()
+    members: list[TeamMember] = []
+    for row in view.agents(kind="agent"):
+        session = sessions.get(row.agent_id)
+        if session is None and not params.include_offline:
+            continue
+        context = contexts.get(session.session_id) if session else None
+        members.append(_member(house, row, session, context, counts.get(row.agent_id, (0, 0))))
+    members.sort(key=lambda member: member.last_seen, reverse=True)
+    members.sort(key=lambda member: member.status != "active")
+    return TeamListResult(members=tuple(members), shared_messages=_shared(house))
+
+
+def _member(
+    house: House, row: AgentRow, session: SessionRow | None, context: WorkContext | None, counts: tuple[int, int]
+) -> TeamMember:
+    local = row.origin_daemon in house.here.own
+    root = row.worktree_path if local and os.path.isdir(row.worktree_path) else ""
+    branch = house.branch_of(root) if root else context.branch if context else ""
+    return TeamMember(
+        agent_id=row.agent_id,
+        role=row.role,
+        module=row.module,
+        display=row.display,
+        hostname=row.hostname,
+        origin_daemon="" if local else row.origin_daemon,
+        agent_pid=row.agent_pid,
+        pid_live=owner_alive(row, house.processes) if row.agent_pid else None,
+        runtime=row.runtime,
+        worktree=os.path.basename(root) if root else "" if local else row.worktree,
+        session_id=session.session_id if session else "",
+        session_start=session.started_at if session else "",
+        last_seen=row.last_seen_at,
+        intent=context.intent if context else "",
+        current_task=context.current_task if context else "",
+        branch=branch,
+        unmerged_commits=len(context.unmerged_commits) if context else 0,
+        file_changes=context.file_changes if context else (),
+        inbox_total=counts[0],
+        inbox_unread=counts[1],
+        status="active" if session else "offline",
+        agent_status=row.status,
+        tmux_session=row.tmux_session,
+        is_local=local,
+    )
+
+
+def _shared(house: House) -> SharedMessages | None:
+    broadcasts = house.view.broadcast_total()
+    groups = tuple(GroupTotal(name, total) for name, total in house.view.group_totals())
+    return SharedMessages(broadcasts, groups) if broadcasts or groups else None

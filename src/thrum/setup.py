@@ -1,0 +1,334 @@
+"""Setting a repository up: what `thrum init` does (cli.md 3.1, identity.md §3). Composition, run without a daemon.
+
+First everything is looked at and refused, then it is made, the marks that make a root of a directory last. So a refused
+or failed `init` leaves no half-made state behind, and the next one adds what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+
+from thrum import config, ids
+from thrum.api import RegisterResult
+from thrum.clock import Clock, SystemClock
+from thrum.errors import NotARepository, StoreFailed, UsageError
+from thrum.files import atomic_write, ensure_private_dir, sync_directory
+from thrum.identity.daemon_id import DaemonIdentity, bootstrap
+from thrum.identity.guards import Refusal, refusal_error
+from thrum.paths import Places, find_git, find_places, main_worktree, places_of
+from thrum.sync import branch
+
+IGNORE_RULE = ".thrum/"
+_SAME_RULES = {".thrum/", ".thrum", "/.thrum/", "/.thrum"}
+_PROJECT_STATE = b"""\
+# Project state
+
+What every agent should know when it starts: goals, decisions, where things stand. Shown by `thrum prime`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class InitOptions:
+    """The words of `thrum init`."""
+
+    hostname: str
+    """Recorded as this daemon's: `THRUM_HOSTNAME`, else the system's."""
+    environ: Mapping[str, str]
+    """For git processes."""
+    force: bool = False
+    """Outside a git repository too."""
+    dry_run: bool = False
+    sync: bool = False
+    """Turn synchronising on: `daemon.local_only` becomes false."""
+    gitignore: bool = False
+    """The ignore rule goes to `.gitignore`, which is tracked, instead of `.git/info/exclude`."""
+    runtime: str = ""
+    worktrees_root: str = ""
+
+
+class InitFile(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One thing that `init` touches. `path` is relative to the repository where it lies in it."""
+
+    path: str
+    action: Literal["create", "overwrite", "merge", "noop", "skip"]
+    undo: str = ""
+    runtime: str = ""
+    template: str = ""
+    skipped: bool = False
+    skip_reason: str = ""
+
+
+class InitResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`Init` of cli.md §4. In a dry run an id that is not yet made is empty."""
+
+    repo_path: str
+    thrum_dir: str
+    repo_id: str
+    daemon_id: str
+    already_initialized: bool
+    dry_run: bool
+    runtime: str = ""
+    detected: bool
+    files: list[InitFile]
+    redirect: str = ""
+    register: RegisterResult | None = None
+    """Filled by the command line when it ends with a quickstart."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What there is, before anything is touched."""
+
+    places: Places
+    linked: bool
+    """The root's state lies elsewhere: it gets a redirect."""
+    ignore_file: Path | None
+
+
+def initialise(start: Path, options: InitOptions, clock: Clock | None = None) -> InitResult:
+    """Set up the repository that `start` lies in; what is there already stays as it is.
+
+    Messages, daemon id and foreign settings are never touched. Raises NotARepository, UnsafeRepository, NotAvailable,
+    BadRedirect, ConfigInvalid, StoreFailed (nowhere to write), UsageError (a bad `worktrees_root`).
+    """
+    site = _survey(start, options)
+    places = site.places
+    _check_worktrees_root(options.worktrees_root, places)
+    settings = config.load_config(places.config_file)
+    files, already = _plan(site, options)
+    identity = None if options.dry_run else _carry_out(site, options, clock or SystemClock())
+    known: Any = settings.raw.get("identity")
+    known = cast("dict[str, Any]", known) if isinstance(known, dict) else {}
+    return InitResult(
+        repo_path=str(places.root),
+        thrum_dir=str(places.state_dir),
+        repo_id=identity.repo_id if identity else str(known.get("repo_id", "")),
+        daemon_id=identity.daemon_id if identity else str(known.get("daemon_id", "")),
+        already_initialized=already,
+        dry_run=options.dry_run,
+        runtime=options.runtime or settings.runtime.primary,
+        detected=False,
+        files=files,
+        redirect=str(places.state_dir) if site.linked else "",
+    )
+
+
+def bootstrap_identity(places: Places, hostname: str, environ: Mapping[str, str], clock: Clock) -> DaemonIdentity:
+    """This repository's daemon identity, made if there is none (identity.md §13)."""
+    ulids = ids.Ulids()
+    now_ms = clock.now_ms()
+    origin = "" if places.common_dir is None else branch.origin_url(places.common_dir, environ)
+    made = bootstrap(places, new_ulid=lambda: ulids.at(now_ms), now_ms=now_ms, hostname=hostname, origin_url=origin)
+    return made.identity
+
+
+# -- looking
+
+
+def _survey(start: Path, options: InitOptions) -> _Site:
+    """Root, state directory and git of `start`, or the reason why there can be none."""
+    if not start.is_dir():
+        raise NotARepository(f"no such directory: {start}", remedy="correct the path")
+    git = find_git(start)
+    if git is None:
+        if not options.force:
+            raise refusal_error(Refusal("non_git_bootstrap", "not_a_git_repo"), caller_cwd=str(start))
+        root = Path(os.path.realpath(start))
+        return _Site(places_of(root, root / ".thrum"), linked=False, ignore_file=None)
+    if git.bare:
+        raise NotARepository(
+            f"not a git worktree: {git.root} is a bare repository",
+            remedy="git worktree add PATH, then cd there and run: thrum init",
+        )
+    root = git.root
+    main = main_worktree(git) if git.linked else git.root
+    if git.linked and main is not None and root == git.common_dir / "thrum-sync" / branch.BRANCH:
+        root = main
+    state_dir = _state_dir(root, main, git.common_dir)
+    places = places_of(root, state_dir)
+    branch.verify_owner(root, git.common_dir, options.environ)
+    for directory in (root, places.main_root, places.thrum_sync_dir.parent):
+        _check_writable(directory)
+    ignore_file = root / ".gitignore" if options.gitignore else git.common_dir / "info" / "exclude"
+    return _Site(places, linked=state_dir != root / ".thrum", ignore_file=ignore_file)
+
+
+def _state_dir(root: Path, main: Path | None, common_dir: Path) -> Path:
+    """Where the state of `root` lies or shall lie. `main` is None in a worktree of a bare repository."""
+    own = root / ".thrum"
+    if os.path.lexists(own / "redirect"):
+        return find_places(root).state_dir
+    if root == main or (own / "config.json").is_file():
+        return own
+    if main is not None:
+        return find_places(main).state_dir if os.path.lexists(main / ".thrum" / "redirect") else main / ".thrum"
+    # A bare repository: the worktree that was initialised first keeps the state.
+    try:
+        kept: Any = msgspec.json.decode((common_dir / "thrum-sync" / "daemon.json").read_bytes())
+        first = Path(str(kept["state_dir"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return own
+    return first if (first / "config.json").is_file() else own
+
+
+def _check_writable(directory: Path) -> None:
+    if directory.exists() and not os.access(directory, os.W_OK | os.X_OK):
+        read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+        reason = "read-only file system" if read_only else "permission denied"
+        raise StoreFailed(
+            f"could not write {directory}: {reason}", remedy=f"make {directory} writable, then: thrum init"
+        )
+
+
+def _check_worktrees_root(text: str, places: Places) -> None:
+    if not text:
+        return
+    if not os.path.isabs(text):
+        raise UsageError(f"--worktrees-root must be an absolute path: {text}", remedy="give an absolute path")
+    if Path(os.path.realpath(text)).is_relative_to(places.main_root):
+        raise UsageError(
+            f"--worktrees-root must lie outside the repository: {text}", remedy=f"e.g. {places.main_root}-worktrees"
+        )
+
+
+# -- planning
+
+
+def _plan(site: _Site, options: InitOptions) -> tuple[list[InitFile], bool]:
+    """What will be touched, in the order in which it is shown, and whether the repository was initialised before."""
+    places, ignore_file = site.places, site.ignore_file
+    found = branch.branch_state(places, options.environ)
+    state, sync_dir, folder = (
+        _shown(places, path) for path in (places.state_dir, places.thrum_sync_dir, places.branch_dir)
+    )
+    already = places.config_file.is_file()
+    whole = already and _state_file(places).is_file() and places.var_dir.is_dir()
+    files = [
+        InitFile(
+            path=f"{state}/",
+            action="noop" if whole else "merge" if already else "create",
+            undo=f"thrum daemon stop; rm -r {state}",
+        )
+    ]
+    if places.common_dir is not None:
+        there = not found.worktree_made and (places.branch_dir / "messages").is_dir()
+        undo = f"git worktree remove -f -f {folder}; rm -r {sync_dir}"
+        files.append(InitFile(path=f"{folder}/", action="noop" if there else "create", undo=undo))
+        there = found.branch == "there"
+        undo = f"git branch -D {branch.BRANCH}"
+        files.append(InitFile(path=f"branch {branch.BRANCH}", action="noop" if there else "create", undo=undo))
+    if ignore_file is not None:
+        action = "noop" if _is_ignored(ignore_file) else "merge" if ignore_file.exists() else "create"
+        undo = f"remove the line {IGNORE_RULE}"
+        files.append(InitFile(path=_shown(places, ignore_file), action=action, undo=undo))
+    if site.linked:
+        there = os.path.lexists(places.root / ".thrum" / "redirect") and places.identities_dir.is_dir()
+        files.append(InitFile(path=".thrum/redirect", action="noop" if there else "create", undo="rm -r .thrum"))
+        already = already and there
+    return files, already
+
+
+def _shown(places: Places, path: Path) -> str:
+    return str(path.relative_to(places.root)) if path.is_relative_to(places.root) else str(path)
+
+
+def _state_file(places: Places) -> Path:
+    return places.state_dir / "context" / "project_state.md"
+
+
+# -- doing
+
+
+def _carry_out(site: _Site, options: InitOptions, clock: Clock) -> DaemonIdentity:
+    """Make what is missing; each step writes nothing if there is nothing to do."""
+    places = site.places
+    with _undone_on_failure(site):
+        branch.ensure_branch(places, options.environ)
+        if site.ignore_file is not None and not _is_ignored(site.ignore_file):
+            _add_ignore_rule(site.ignore_file)
+        _make_state_dir(places)
+        identity = bootstrap_identity(places, options.hostname, options.environ, clock)
+        _store_settings(places, options)
+        if site.linked:
+            # Last of all: without its target it would be a bad redirect.
+            _make_redirect(places)
+    return identity
+
+
+def _make_state_dir(places: Places) -> None:
+    ensure_private_dir(places.state_dir)
+    ensure_private_dir(places.var_dir)
+    ensure_private_dir(places.state_dir / "context")
+    if not _state_file(places).exists():
+        atomic_write(_state_file(places), _PROJECT_STATE)
+    ensure_private_dir(places.state_dir / "identities")
+
+
+def _make_redirect(places: Places) -> None:
+    ensure_private_dir(places.root / ".thrum")
+    ensure_private_dir(places.context_dir)
+    ensure_private_dir(places.identities_dir)
+    if not os.path.lexists(places.root / ".thrum" / "redirect"):
+        atomic_write(places.root / ".thrum" / "redirect", os.fsencode(f"{places.state_dir}\n"))
+
+
+def _is_ignored(path: Path) -> bool:
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return False
+    return any(os.fsdecode(line).strip() in _SAME_RULES for line in lines)
+
+
+def _add_ignore_rule(path: Path) -> None:
+    """Append the rule, keeping the file's mode, its line ends, and what it links to."""
+    path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        path.parent.mkdir()
+        sync_directory(path.parent.parent)
+    old, mode = b"", 0o644
+    with contextlib.suppress(FileNotFoundError):
+        old, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+    end = b"\r\n" if b"\r\n" in old else b"\n"
+    gap = end if old and not old.endswith(b"\n") else b""
+    atomic_write(path, old + gap + IGNORE_RULE.encode() + end, mode=mode)
+
+
+def _store_settings(places: Places, options: InitOptions) -> None:
+    def change(values: dict[str, Any]) -> None:
+        if options.sync:
+            config.set_value(values, "daemon.local_only", False)
+        elif "local_only" not in (values.get("daemon") or {}):
+            config.set_value(values, "daemon.local_only", True)
+        if options.runtime:
+            config.set_value(values, "runtime.primary", options.runtime)
+        if options.worktrees_root:
+            config.set_value(values, "worktrees.base_path", os.path.realpath(options.worktrees_root))
+
+    config.update_config(places.config_file, places.config_lock, change)
+
+
+@contextlib.contextmanager
+def _undone_on_failure(site: _Site) -> Generator[None]:
+    """Take away state directories that this call began and could not finish; turn OSError into StoreFailed."""
+    begun = [path for path in (site.places.state_dir, site.places.root / ".thrum") if not path.exists()]
+    try:
+        yield
+    except BaseException as error:
+        for path in begun:
+            # With a config.json it is whole, maybe another init's.
+            if not (path / "config.json").exists():
+                shutil.rmtree(path, ignore_errors=True)
+        if isinstance(error, OSError):
+            name = error.filename or site.places.state_dir
+            raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
+        raise

@@ -1,0 +1,253 @@
+"""Start and stop the daemon of a repository from another process. Composition: used by the command line alone.
+
+A daemon is started detached: a session of its own, no descriptor of its starter kept (an open pipe would hang a hook),
+no variable of git's or of an agent's identity inherited. It tells over one pipe how far it is, then closes it.
+Source: rpc.md §1, cli.md 1.9, stack.md "Processes".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from thrum import limits
+from thrum.errors import DaemonLocked, DaemonStartFailed, DaemonUnavailable, StoreFailed, ThrumError, from_wire
+from thrum.paths import Places
+
+REPORT_VARIABLE = "THRUM_REPORT_FD"
+_NOT_INHERITED = ("GIT_", "THRUM_NAME", "THRUM_ROLE", "THRUM_MODULE", "THRUM_DISPLAY", "THRUM_AGENT_ID", "THRUM_HOME")
+_STOPPED = "stopped"
+
+
+class Report(msgspec.Struct, omit_defaults=True):
+    """What a starting daemon says: `painting` while it works on the database, then one of the others."""
+
+    state: str
+    pid: int = 0
+    kind: str = ""
+    code: int = 0
+    message: str = ""
+    remedy: str = ""
+    details: dict[str, Any] = {}
+
+
+def stopped_mark(places: Places) -> Path:
+    """A file that says: stopped on purpose. `wait` does not start such a daemon again."""
+    return places.var_dir / _STOPPED
+
+
+def lock_holder(places: Places) -> int | None:
+    """Pid of the live daemon, 0 while it has not written it, or None. A lock is never stale: it dies with its process.
+
+    The look itself is a shared lock, so that looks do not take each other for a daemon.
+    """
+    try:
+        descriptor = os.open(places.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 20, 0).strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def answers(places: Places) -> bool:
+    """Whether somebody listens on the daemon's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(socket_address(places))
+        except OSError:
+            return False
+    return True
+
+
+def socket_address(places: Places) -> str:
+    """Where to connect: the socket itself, or what the link in its place leads to."""
+    link = places.socket_link
+    return os.readlink(link) if link.is_symlink() else str(link)
+
+
+def start_in_background(places: Places, *, local: bool = False, force: bool = False) -> int:
+    """Start the daemon and wait until it answers; its pid. One that runs already is fine.
+
+    Raises DaemonStartFailed (with its last word), DaemonLocked (one runs but does not answer), or the error that the
+    daemon itself met (NotARepository, ConfigInvalid, StoreFailed …).
+    """
+    deadline = time.monotonic() + limits.start_seconds_max
+    while True:
+        holder = lock_holder(places)
+        if holder is not None:
+            if _wait_until_it_answers(places, deadline):
+                return lock_holder(places) or holder
+            if lock_holder(places) is None and time.monotonic() < deadline:
+                continue  # it ended in between
+            raise DaemonLocked(f"another daemon holds {places.main_root} (pid {holder}) but does not answer")
+        try:
+            pid = _spawn(places, local=local, force=force)
+        except OSError as error:
+            raise unwritable(error) from error
+        if pid is not None:
+            return pid
+        # Another start won the lock in between: wait for that one.
+        if time.monotonic() > deadline:
+            raise DaemonStartFailed(f"the daemon did not start within {limits.start_seconds_max:g} s")
+
+
+def _wait_until_it_answers(places: Places, deadline: float) -> bool:
+    pause = 0.005
+    while True:
+        if answers(places):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        if lock_holder(places) is None:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+
+
+def _spawn(places: Places, *, local: bool, force: bool) -> int | None:
+    """The new daemon's pid once it answers, or None if another one got the lock first."""
+    places.var_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    reader, writer = os.pipe()
+    try:
+        os.set_inheritable(writer, True)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+        environment[REPORT_VARIABLE] = str(writer)
+        arguments = [sys.executable, "-m", "thrum.daemon", str(places.main_root)]
+        arguments += ["--local"] * local + ["--force"] * force
+        log = os.open(places.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=environment,
+                start_new_session=True,
+                pass_fds=(writer,),
+            )
+        finally:
+            os.close(log)
+        os.close(writer)
+        writer = -1
+        return _read_reports(reader, process, places)
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+
+
+def _read_reports(reader: int, process: subprocess.Popen[bytes], places: Places) -> int | None:
+    buffer = b""
+    while True:
+        ready, _, _ = select.select([reader], [], [], limits.start_seconds_max)
+        chunk = os.read(reader, 65536) if ready else b""
+        if not ready:
+            raise DaemonStartFailed(
+                f"the daemon did not start within {limits.start_seconds_max:g} s", log=str(places.log_file)
+            )
+        buffer += chunk
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            report = msgspec.json.decode(line, type=Report)
+            match report.state:
+                case "ready":
+                    # It lives on: nobody is to wait for it, and it is init's child once we are gone.
+                    process.returncode = 0
+                    return report.pid
+                case "held":
+                    process.wait()
+                    return None
+                case "failed":
+                    process.wait()
+                    raise from_wire(report.kind, report.code, report.message, report.remedy, report.details)
+                case _:
+                    continue
+        if not chunk:
+            process.wait()
+            raise DaemonStartFailed(f"the daemon did not start: {_last_log_line(places)}", log=str(places.log_file))
+
+
+def _last_log_line(places: Places) -> str:
+    try:
+        lines = places.log_file.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1][:500] if lines else "it left no word in its log"
+
+
+def unwritable(error: OSError) -> StoreFailed:
+    """What the operating system refused, with its mend."""
+    path = error.filename or "its files"
+    remedy = None if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"make {path} writable for you, then repeat"
+    return StoreFailed(f"could not write {path}: {error.strerror}", remedy=remedy)
+
+
+def report_failure(error: ThrumError) -> Report:
+    """How a starting daemon tells what stopped it."""
+    return Report("failed", 0, error.kind, error.code, error.message, error.remedy, error.details)
+
+
+def wait_until_gone(places: Places, seconds: float) -> bool:
+    """Whether the daemon's lock came free in time: then everything it had is on disk and closed."""
+    deadline = time.monotonic() + seconds
+    pause = 0.005
+    while lock_holder(places) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return True
+
+
+def stop_running(places: Places, *, insist: bool = False) -> int | None:
+    """Stop the daemon as house.md says; its pid, or None if none ran.
+
+    `insist`: one that does not answer is sent SIGTERM, then SIGKILL (it loses no answered request). Else DaemonLocked.
+    """
+    pid = lock_holder(places)
+    if pid is None:
+        return None
+    asked = _ask_to_stop(places)
+    if asked and wait_until_gone(places, limits.drain_seconds + limits.start_seconds_max):
+        return pid
+    if not insist or pid <= 1:
+        raise DaemonLocked(f"another daemon holds {places.main_root} (pid {pid}) but does not answer")
+    for number, seconds in ((signal.SIGTERM, limits.drain_seconds + 1), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if wait_until_gone(places, seconds):
+            return pid
+    raise DaemonUnavailable(f"the daemon (pid {pid}) cannot be stopped", remedy=f"kill -9 {pid}")
+
+
+def _ask_to_stop(places: Places) -> bool:
+    request = b'{"jsonrpc":"2.0","id":1,"method":"daemon.stop"}\n'
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(limits.drain_seconds)
+        try:
+            connection.connect(socket_address(places))
+            connection.sendall(request)
+            answer = connection.recv(65536)
+        except OSError:
+            return False
+    return b'"result"' in answer

@@ -1,0 +1,116 @@
+"""The linked worktree of the branch `a-sync`, by git's own files (events.md §1).
+
+It is real and locked, and nothing is checked out in it: its index holds the tip's tree, each entry skip-worktree and
+assume-unchanged, and its `.gitignore` is `*`. So git neither reads nor writes the journals that lie there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from thrum.files import atomic_write, sync_directory
+
+BRANCH: Final = "a-sync"
+REF: Final = f"refs/heads/{BRANCH}"
+LOCK_REASON: Final = "thrum keeps the messages of this repository here"
+
+
+class TreeEntry(NamedTuple):
+    path: bytes
+    mode: int
+    object_id: str
+
+
+def ensure_worktree(common_dir: Path, folder: Path) -> tuple[Path, bool]:
+    """Make or mend what ties the folder and git's record of it together: that record, and whether it is new."""
+    admin_dir = find_admin_dir(common_dir, folder)
+    made = admin_dir is None
+    if admin_dir is None:
+        admin_dir = _make_admin_dir(common_dir)
+    # First the lock: from here on no `git worktree prune` takes it away.
+    write_if_other(admin_dir / "locked", f"{LOCK_REASON}\n".encode(), 0o644)
+    write_if_other(admin_dir / "commondir", b"../..\n", 0o644)
+    write_if_other(admin_dir / "HEAD", f"ref: {REF}\n".encode(), 0o644)
+    if linked_worktree(admin_dir) != folder:
+        atomic_write(admin_dir / "gitdir", os.fsencode(f"{folder / '.git'}\n"), mode=0o644)
+    target = read_text(folder / ".git").removeprefix("gitdir:").strip()
+    if not target or os.path.realpath(folder / target) != str(admin_dir):
+        atomic_write(folder / ".git", os.fsencode(f"gitdir: {admin_dir}\n"), mode=0o600)
+    return admin_dir, made
+
+
+def admin_dirs(common_dir: Path) -> list[Path]:
+    """Git's records of all linked worktrees."""
+    try:
+        return sorted(path for path in (common_dir / "worktrees").iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def find_admin_dir(common_dir: Path, folder: Path) -> Path | None:
+    """Git's record of our worktree: the one that names the folder; in a moved repository the one that we locked."""
+    records = admin_dirs(common_dir)
+    named = [path for path in records if linked_worktree(path) == folder]
+    return next(iter(named + [path for path in records if read_text(path / "locked") == LOCK_REASON]), None)
+
+
+def _make_admin_dir(common_dir: Path) -> Path:
+    """A directory in git's `worktrees/`, by git's rule for names: `a-sync`, `a-sync1`, …"""
+    parent = common_dir / "worktrees"
+    parent.mkdir(exist_ok=True)
+    for number in itertools.count():
+        path = parent / (f"{BRANCH}{number}" if number else BRANCH)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            # Without a file of git's it is what a killed call began here.
+            if all(name.startswith(".") for name in os.listdir(path)):
+                return path
+            continue
+        sync_directory(parent)
+        return path
+    raise AssertionError("numbers don't end")
+
+
+def linked_worktree(admin_dir: Path) -> Path | None:
+    """The directory that a record in `worktrees/` says it belongs to."""
+    text = read_text(admin_dir / "gitdir")
+    return Path(os.path.realpath(os.path.dirname(admin_dir / text))) if text else None
+
+
+def index_bytes(entries: Iterable[TreeEntry], *, object_id_chars: int = 40) -> bytes:
+    """A git index (version 3) of these files, each marked skip-worktree and assume-unchanged, without stat data."""
+    ordered = sorted(entries)
+    parts = [struct.pack(">4sII", b"DIRC", 3 if ordered else 2, len(ordered))]
+    for path, mode, object_id in ordered:
+        flags = 0x8000 | 0x4000 | min(len(path), 0xFFF)  # assume-valid, extended, length of the name
+        entry = struct.pack(">10I", 0, 0, 0, 0, 0, 0, mode, 0, 0, 0) + bytes.fromhex(object_id)
+        entry += struct.pack(">HH", flags, 0x4000) + path  # skip-worktree
+        parts.append(entry + b"\0" * (8 - len(entry) % 8))
+    body = b"".join(parts)
+    digest = hashlib.sha256(body) if object_id_chars == 64 else hashlib.sha1(body, usedforsecurity=False)
+    return body + digest.digest()
+
+
+def read_text(path: Path) -> str:
+    """A small file's text without blanks around it; `""` if it isn't there."""
+    try:
+        return os.fsdecode(path.read_bytes()).strip()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
+
+
+def write_if_other(path: Path, data: bytes, mode: int) -> None:
+    """Replace a file by `data` unless it holds that already."""
+    try:
+        if path.read_bytes() == data:
+            return
+    except FileNotFoundError:
+        pass
+    atomic_write(path, data, mode=mode)

@@ -1,0 +1,196 @@
+"""A whole daemon but for its sockets, in the test's own process: store, operations, waits and feed, on real files.
+
+Who calls is said by the test (`as_agent`): the kernel's evidence has its own tests, and the end-to-end ones use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from thrum import api
+from thrum.bus.memory import MemoryBus
+from thrum.bus.publisher import Publisher
+from thrum.feed import Feed
+from thrum.identity.caller import Caller, Evidence
+from thrum.identity.daemon_id import DaemonIdentity
+from thrum.identity.evidence import AgentPlace, Registry
+from thrum.identity.process import OwnerState, Process, ProcessMap
+from thrum.ops.house import Here, House
+from thrum.ops.waiting import Desks
+from thrum.paths import Places
+from thrum.rpc.direct import DirectClient
+from thrum.rpc.dispatch import Dispatcher, PeerConnection
+from thrum.rpc.peercred import Peer
+from thrum.store.replay import Store, open_store
+from thrum.wiring import Presence, Registrar, Wiring
+
+DAEMON = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
+
+
+class HandClock:
+    """A wall clock that the test moves."""
+
+    def __init__(self, ms: int = 1_770_112_800_000) -> None:
+        self.ms = ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+class SaidEvidence:
+    """What the kernel would say of a caller that stands in `root`."""
+
+    def __init__(self, root: str | None, process: Process | None = None, state: OwnerState | None = None) -> None:
+        self.root = root
+        self.process = process
+        self.state = state
+
+    def standing_root(self, now: float) -> str | None:
+        return self.root
+
+    def binding(self, identity: str, registry: Registry, now: float) -> Process | None:
+        return self.process
+
+    def state_of(self, agent: AgentPlace) -> OwnerState:
+        if self.state is not None:
+            return self.state
+        if agent.agent_pid == 0:
+            return "none"
+        return "chain" if self.process is not None and self.process.pid == agent.agent_pid else "elsewhere"
+
+    def gather(self, registry: Registry, claim: str | None, *, now: float) -> Evidence:
+        here = {place.agent_id: self.state_of(place) for place in registry.by_root.get(self.root or "", ())}
+        return Evidence(1, root=self.root, here=here)
+
+
+@dataclass
+class Agent:
+    """A client in one agent's name (`""`: nobody's)."""
+
+    client: DirectClient
+    connection: PeerConnection
+
+    async def __call__(self, method: str, **params: Any) -> Any:
+        """Call, and take the answer as delivered."""
+        result = await self.client.call(method, params)
+        await self.client.delivered()
+        return result
+
+    async def undelivered(self, method: str, **params: Any) -> Any:
+        """Call, and leave open whether the answer arrives."""
+        return await self.client.call(method, params)
+
+
+@dataclass
+class Daemon:
+    """The parts of it that tests look at."""
+
+    house: House
+    store: Store
+    bus: MemoryBus
+    wiring: Wiring
+    dispatcher: Dispatcher
+    clock: HandClock
+    processes: ProcessMap = field(default_factory=ProcessMap)
+
+    def as_agent(self, agent_id: str, root: str = "", process: Process | None = None) -> Agent:
+        connection = PeerConnection(Peer(0, 0, 1))
+        root = root or str(self.house.here.places.root)
+        connection.evidence = SaidEvidence(root, process)
+        setattr(connection.evidence, "agent_id", agent_id)  # noqa: B010
+        return Agent(DirectClient(self.dispatcher, connection), connection)
+
+    async def registered(self, name: str, role: str = "implementer", module: str = "", root: str = "") -> Agent:
+        """A registered agent with a session, in a root of its own."""
+        home = Path(root) if root else self.house.here.places.root.parent / f"w-{name}"
+        (home / ".thrum" / "identities").mkdir(parents=True, exist_ok=True)
+        nobody = self.as_agent("", str(home))
+        result = await nobody("agent.register", name=name, role=role, module=module or name)
+        assert result.status == "registered", result
+        return self.as_agent(name, str(home))
+
+
+@asynccontextmanager
+async def open_daemon(base: Path, clock: HandClock | None = None) -> AsyncGenerator[Daemon]:
+    """A daemon over `base/repo`; opened again on the same base it goes on where it was."""
+    clock = clock or HandClock()
+    root = base / "repo"
+    state = root / ".thrum"
+    for path in (state / "var", state / "identities"):
+        path.mkdir(parents=True, exist_ok=True)
+    (state / "config.json").touch()
+    common = root / ".git"
+    (common / "thrum-sync" / "a-sync" / "messages").mkdir(parents=True, exist_ok=True)
+    places = Places(root=root, state_dir=state, main_root=root, common_dir=common)
+    identity = DaemonIdentity(
+        daemon_id=DAEMON,
+        init_at="2026-02-03T10:00:00.000Z",
+        repo_id="r_TEST00000001",
+        repo_name="repo",
+        repo_path=str(root),
+        hostname="testhost",
+    )
+    mirrored = api.DaemonIdentity(
+        daemon_id=DAEMON, repo_name="repo", hostname="testhost", repo_path=str(root), init_at=identity.init_at
+    )
+    own = frozenset({DAEMON, ""})
+    opening = open_store(places, mirrored, own, wall=clock, program="test", boot_id="boot")
+    async with opening as store, trio.open_nursery() as writing:
+        writing.start_soon(store.committer.serve_commits)
+        async with trio.open_nursery() as services:
+            yield _daemon(places, identity, store, clock, services, own)
+            services.cancel_scope.cancel()
+        store.committer.drain()
+
+
+def _daemon(
+    places: Places,
+    identity: DaemonIdentity,
+    store: Store,
+    clock: HandClock,
+    services: trio.Nursery,
+    own: frozenset[str],
+) -> Daemon:
+    bus = MemoryBus()
+    publisher = Publisher(bus, epoch=store.epoch, head_seq=store.view.head_seq(), wall_clock=clock)
+    registrar = Registrar(store.view)
+    processes = ProcessMap()
+    house = House(
+        here=Here(places, DAEMON, identity.repo_id, identity.hostname, own),
+        clock=clock,
+        journal=store.committer,
+        view=store.view,
+        processes=processes,
+        registry=registrar.current,
+        body_bytes_max=1_048_576,
+        branch_of=lambda root: "",
+    )
+    wiring = Wiring(
+        house=house,
+        committer=store.committer,
+        registrar=registrar,
+        feed=Feed(store.view, store.journals.read_line, publisher),
+        publisher=publisher,
+        desks=Desks(),
+        presence=Presence(house, services),
+        identity=identity,
+        bus_endpoint="ipc:///nowhere",
+        started_at=trio.current_time(),
+    )
+    store.committer.on_commit = wiring.on_commit
+    dispatcher: Dispatcher
+
+    def identify(connection: PeerConnection, claim: str, method: api.Method) -> Caller:
+        agent_id: str = connection.evidence.agent_id
+        if not agent_id:
+            return Caller(None, "nobody", connection.evidence.root)
+        return Caller(agent_id, "agent", connection.evidence.root, 1, proven=True)
+
+    dispatcher = Dispatcher(wiring.handlers(lambda: dispatcher.drain), identify)
+    return Daemon(house, store, bus, wiring, dispatcher, clock, processes)

@@ -1,0 +1,206 @@
+"""argv, usage errors, help and completion: everything that needs no daemon."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thrum.cli import completion, helping
+from thrum.cli.app import COMMANDS, GROUPS, HELP_GROUPS, help_answer
+from thrum.cli.words import GLOBAL_FLAGS, find, near, split, wants_json
+from thrum.errors import UsageError
+
+W1 = """init|quickstart|agent register|agent list|agent whoami|whoami|send|reply|inbox|sent|message get|message edit
+message delete|message read|wait|watch|team|daemon start|daemon stop|daemon restart|daemon status|daemon logs|demo
+version|help|completion"""
+
+
+def parse(*argv: str) -> dict[str, Any]:
+    line = split(argv)
+    command, _, rest = find(line.tokens, COMMANDS, GROUPS)
+    assert command is not None
+    return dict(command.bind(rest).arguments)
+
+
+def refusal(*argv: str) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        parse(*argv)
+    return caught.value
+
+
+def test_every_command_of_the_first_wave_is_there() -> None:
+    expected = {
+        tuple(name.split()) for name in W1.replace("init quickstart", "init|quickstart").replace("\n", "|").split("|")
+    }
+    assert set(COMMANDS) == expected
+
+
+def test_flags_may_stand_before_and_after_and_be_joined_by_an_equals_sign() -> None:
+    same = {"text": "hi", "to": ("@a", "@b"), "scope": ("module:auth",)}
+    assert parse("send", "hi", "--to", "@a", "--to=@b", "--scope", "module:auth") == same
+    assert parse("send", "--to", "@a", "--to=@b", "--scope=module:auth", "hi") == same
+
+
+@pytest.mark.parametrize(
+    "text", ["- a list\n- in markdown", "-", "--- rule", "-30 degrees", "-1", "", "@x", "--", "[1]"]
+)
+def test_a_text_that_begins_with_a_dash_is_a_text(text: str) -> None:
+    argv = ("send", "--", text) if text == "--" else ("send", text)
+    assert parse(*argv) == {"text": text}
+
+
+def test_a_value_may_begin_with_a_dash() -> None:
+    assert parse("wait", "--after", "-30s") == {"after": "-30s"}
+    assert parse("quickstart", "--intent", "-x") == {"intent": "-x"}
+
+
+def test_after_two_dashes_nothing_is_a_flag() -> None:
+    line = split(["send", "--json", "--", "--json"])
+    assert line.flags.json
+    assert parse("send", "--", "--to") == {"text": "--to"}
+    assert not wants_json(["send", "--", "--json"])
+
+
+def test_commas_never_split_and_an_empty_string_is_a_value() -> None:
+    assert parse("send", "hi", "--to", "a,b")["to"] == ("a,b",)
+    assert parse("quickstart", "--intent", "") == {"intent": ""}
+    assert parse("send", "hi", "--to", '["a"]')["to"] == ('["a"]',)
+
+
+def test_global_flags_stand_anywhere() -> None:
+    for argv in (["--json", "--repo", "/x", "inbox"], ["inbox", "--repo=/x", "--json"]):
+        line = split(argv)
+        assert (line.flags.json, line.flags.repo, line.tokens) == (True, "/x", ("inbox",))
+    flags = split(["agent", "--role", "tester", "list", "--module=auth", "--quiet", "--verbose", "-h"]).flags
+    assert (flags.role, flags.module, flags.quiet, flags.verbose, flags.help) == ("tester", "auth", True, True, True)
+
+
+def test_a_global_flag_without_its_value_is_named() -> None:
+    with pytest.raises(UsageError, match="--role needs a value"):
+        split(["send", "hi", "--role"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message", "advice"),
+    [
+        (["frobnicate"], 'unknown command "frobnicate"', "thrum help"),
+        (["inbx"], 'unknown command "inbx"', "did you mean inbox"),
+        (["message", "gett"], 'unknown command "message gett"', "did you mean message get"),
+        (["send", "hi", "--tp", "x"], "send: unknown flag --tp", "did you mean --to?"),
+        (["send", "a", "b"], "send: unexpected argument: b", "recipients go to --to"),
+        (["reply"], "reply: MSG_ID is missing", "usage: thrum reply MSG_ID [TEXT]"),
+        (["send", "hi", "--to"], "send: --to needs a value", "usage: thrum send"),
+        (["inbox", "--page", "x"], 'inbox: --page must be a whole number, not "x"', "usage: thrum inbox"),
+        (["inbox", "--page", "1", "--page", "2"], "inbox: --page is given twice", "usage: thrum inbox"),
+        (["send", "hi", "--format", "xml"], "must be one of markdown, plain, json", "usage"),
+        (["completion", "tcsh"], 'SHELL must be one of bash, zsh, fish, not "tcsh"', "usage"),
+        (["--frob"], "unknown flag --frob", "thrum help"),
+        (["inbox", "--no-unread"], "unknown flag --no-unread", "did you mean --unread"),
+    ],
+)
+def test_words_that_cannot_be_parsed_are_refused_with_the_way_to_write_them(
+    argv: list[str], message: str, advice: str
+) -> None:
+    error = refusal(*argv)
+    assert error.status == 2
+    assert message in error.message
+    assert advice in error.remedy
+
+
+def test_close_spellings_are_details_too() -> None:
+    assert refusal("inbx").details["suggestions"][0] == "inbox"
+    assert near("@nuks", ["nux", "max"]) == ["nux"]
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0"), max_size=8), max_size=6))
+def test_any_argv_is_parsed_or_refused_as_usage(argv: list[str]) -> None:
+    for command in ("send", "inbox", "message read"):
+        try:
+            parse(*command.split(), *argv)
+        except (UsageError, AssertionError):
+            pass
+
+
+@given(st.text(st.characters(exclude_characters="\0")))
+def test_every_text_can_be_sent(text: str) -> None:
+    assert parse("send", "--", text) == {"text": text}
+
+
+def test_a_command_parsed_twice_remembers_nothing() -> None:
+    assert parse("send", "a", "--to", "x") == {"text": "a", "to": ("x",)}
+    assert parse("send", "b") == {"text": "b"}
+
+
+# -- help
+
+
+def test_the_root_help_has_a_line_for_every_command_and_all_global_flags() -> None:
+    text = help_answer((), 0).data
+    lines = text.split("\n")
+    for path, command in COMMANDS.items():
+        if command.path == path:
+            assert any(line.startswith(f"  {command.name} ") for line in lines), command.name
+    assert all(flag in text for flag in GLOBAL_FLAGS)
+    assert [line.rstrip(":") for line in lines if line.rstrip(":") in HELP_GROUPS] == list(HELP_GROUPS)
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS.values()), key=lambda each: each.name))
+def test_every_command_explains_each_of_its_words_and_flags(command: Any) -> None:
+    text = helping.command_help(command, (), 0)
+    assert text.startswith(f"Usage: thrum {command.name}")
+    parameters = [name for name in inspect.signature(command.handler).parameters if name != "run"]
+    assert len(command.flags) == len(parameters)
+    for flag in command.flags:
+        assert flag.metavar or flag.names, command.name
+        assert flag.help or not flag.names, f"{command.name} {flag.names}"
+        assert all(name in text for name in flag.names)
+
+
+def test_help_fits_its_width() -> None:
+    for path in COMMANDS:
+        text = help_answer(path, 72).data
+        assert max(len(line) for line in text.split("\n")) <= 72, path
+
+
+def test_a_group_alone_explains_its_commands() -> None:
+    text = help_answer(("daemon",), 0).data
+    assert "daemon restart" in text and "daemon logs" in text
+    assert "unknown command" in refusal("daemon", "sing").message
+
+
+def test_an_alias_has_the_help_of_its_command() -> None:
+    answer = help_answer(("agent", "whoami"), 0)
+    assert answer.document["command"] == "whoami"
+    assert "Also: thrum agent whoami" in answer.data
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_know_every_command_and_flag(shell: completion.Shell) -> None:
+    text = completion.script(shell, COMMANDS, GROUPS)
+    for path, command in COMMANDS.items():
+        assert path[-1] in text
+        for flag in command.flags:
+            assert all(name.lstrip("-") in text for name in flag.names)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_completes_commands_subcommands_and_flags() -> None:
+    script = completion.script("bash", COMMANDS, GROUPS)
+
+    def complete(*words: str) -> list[str]:
+        ask = (
+            f'COMP_WORDS=(thrum {" ".join(words)}); COMP_CWORD={len(words)}; _thrum; printf "%s\\n" "${{COMPREPLY[@]}}"'
+        )
+        done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert complete("se") == ["send", "sent"]
+    assert complete("daemon", "st") == ["start", "status", "stop"]
+    assert complete("send", "hi", "--bro") == ["--broadcast"]
+    assert "--lines" in complete("daemon", "logs", "--")

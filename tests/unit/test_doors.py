@@ -1,0 +1,81 @@
+"""The rules of the house that import-linter cannot see: sizes, and what else has one home."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SOURCE = REPOSITORY / "src" / "thrum"
+MODULES = sorted(SOURCE.rglob("*.py"))
+LINES_MAX = 500
+# A flat list of classes or shapes, read by looking a name up, not from top to bottom.
+CATALOGUES = {"errors.py", "api.py"}
+
+HOMES: dict[str, tuple[str, ...]] = {
+    "import zmq": ("bus/socket.py",),
+    "import dulwich": ("sync/branch.py",),
+    "import psutil": ("identity/process.py",),
+    "import sqlite3": ("store/",),
+    "os.environ": ("cli/", "launcher.py", "daemon.py", "spawn.py"),
+    "os.getenv": (),
+    "time.time": ("clock.py",),
+    "time.time_ns": ("clock.py",),
+    "datetime.now": ("clock.py",),
+    "import asyncio": (),
+}
+
+
+def _mentions(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """What a module uses of the things that have a home, each with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield f"import {alias.name.partition('.')[0]}", node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield f"import {node.module.partition('.')[0]}", node.lineno
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}", node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_fits_a_sitting_and_uses_only_what_may_live_there(path: Path) -> None:
+    name = path.relative_to(SOURCE).as_posix()
+    text = path.read_text(encoding="utf-8")
+    if name not in CATALOGUES:
+        assert text.count("\n") <= LINES_MAX, f"{name} is over {LINES_MAX} lines: give it rooms"
+    strays = [
+        f"{name}:{line}: {what}"
+        for what, line in _mentions(ast.parse(text))
+        if what in HOMES and not name.startswith(HOMES[what] or ("-",))
+    ]
+    assert strays == []
+
+
+def test_the_launcher_loads_nothing_that_costs() -> None:
+    tree = ast.parse((SOURCE / "launcher.py").read_text(encoding="utf-8"))
+    loaded = {what for node in tree.body for what, _ in _mentions(node) if what.startswith("import ")}
+    inside = {
+        what
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        for what, _ in _mentions(node)
+        if what.startswith("import ")
+    }
+    assert loaded - inside <= {"import __future__", "import os", "import sys", "import _socket", "import _json"}
+
+
+def test_the_script_is_one_that_pip_only_changes_the_first_line_of() -> None:
+    script = REPOSITORY / "scripts" / "thrum"
+    assert script.read_bytes().startswith(b"#!python\n")
+    assert os.access(script, os.X_OK), "pip installs it with the mode that it has here"
+
+
+def test_importing_thrum_costs_nothing() -> None:
+    assert (SOURCE / "__init__.py").read_bytes() == b""

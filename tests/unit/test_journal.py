@@ -1,0 +1,302 @@
+"""The journals as files: all or nothing, never into a file that someone touched, torn tails mended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.support.store_disk import mounted, remount
+from tests.support.store_journals import FakeClock, append, journals_at, line_of, message
+from thrum import events
+from thrum.errors import StoreFailed
+from thrum.store.journal import JournalChanged, JournalFiles, recover_tail
+from thrum.store.quarantine import Quarantine
+
+SHARD = "messages/furiosa.jsonl"
+
+
+@pytest.fixture
+def journals(tmp_path: Path) -> Iterator[JournalFiles]:
+    journals = journals_at(tmp_path)
+    yield journals
+    journals.close()
+
+
+def texts(journals: JournalFiles, file: str) -> list[str]:
+    facts = [events.decode(line.raw) for line in journals.iter_lines(file)]
+    return [fact.body.content for fact in facts if isinstance(fact, events.MessageCreated)]
+
+
+# -- appending
+
+
+def test_an_append_to_many_files_is_read_back_line_by_line(journals: JournalFiles) -> None:
+    files = [f"messages/a{number}.jsonl" for number in range(20)]
+    for round_ in range(3):
+        buffers = {file: line_of(message(f"{file} {round_}")) for file in files}
+        buffers[events.LOCAL_FILE] = buffers[events.EVENTS_FILE] = b"{}\n"
+        journals.settle(journals.append(buffers))
+    for file in files:
+        assert texts(journals, file) == [f"{file} {number}" for number in range(3)]
+        assert journals.end(file) == journals.path(file).stat().st_size
+    assert journals.names() == [events.LOCAL_FILE, events.EVENTS_FILE, *sorted(files)]
+
+
+def test_files_and_directories_are_private(journals: JournalFiles) -> None:
+    append(journals, SHARD, [message()])
+    assert journals.path(SHARD).stat().st_mode & 0o777 == 0o600
+    assert journals.branch_dir.stat().st_mode & 0o777 == 0o700
+    assert (journals.branch_dir / "messages").stat().st_mode & 0o777 == 0o700
+
+
+def test_an_unsettled_append_can_be_taken_back(journals: JournalFiles) -> None:
+    append(journals, SHARD, [message("kept")])
+    kept = journals.path(SHARD).read_bytes()
+    journals.append({SHARD: line_of(message("dropped")), events.EVENTS_FILE: b"{}\n"})
+    journals.undo()
+    assert journals.path(SHARD).read_bytes() == kept
+    assert journals.path(events.EVENTS_FILE).read_bytes() == b""
+    append(journals, SHARD, [message("next")])
+    append(journals, events.EVENTS_FILE, [message("there")])
+    assert texts(journals, SHARD) == ["kept", "next"]
+    assert texts(journals, events.EVENTS_FILE) == ["there"]
+
+
+@pytest.mark.parametrize("touch", ["replaced", "extended", "cut", "gone", "a link"])
+def test_nothing_is_written_into_a_file_that_someone_touched(
+    journals: JournalFiles, tmp_path: Path, touch: str
+) -> None:
+    append(journals, SHARD, [message("first")])
+    path = journals.path(SHARD)
+    other = tmp_path / "other.jsonl"
+    shutil.copyfile(path, other)
+    if touch == "replaced":
+        other.replace(path)
+    elif touch == "extended":
+        path.write_bytes(path.read_bytes() + b"rubbish\n")
+    elif touch == "cut":
+        os.truncate(path, 5)
+    else:
+        path.unlink()
+        if touch == "a link":
+            path.symlink_to(other)
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(JournalChanged) as caught:
+        journals.append({events.LOCAL_FILE: b"{}\n", SHARD: line_of(message("second"))})
+    assert caught.value.kind == "store_failed"
+    assert caught.value.details == {"cause": "journal_changed"}
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert journals.path(events.LOCAL_FILE).read_bytes() == b"", "what the same batch wrote elsewhere is taken back"
+
+
+def test_a_file_that_appeared_by_itself_is_left_alone(journals: JournalFiles) -> None:
+    journals.path(SHARD).write_bytes(b"whose is this\n")
+    with pytest.raises(JournalChanged):
+        journals.append({SHARD: line_of(message())})
+    assert journals.path(SHARD).read_bytes() == b"whose is this\n"
+
+
+# -- failing
+
+
+_LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from tests.support.store_journals import journals_at, line_of, message
+from thrum.errors import StoreFailed
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journals = journals_at(Path(sys.argv[1]))
+files = [f"messages/a{number}.jsonl" for number in range(6)]
+journals.settle(journals.append({file: line_of(message("kept", author=file)) for file in files}))
+sizes = {file: journals.path(file).stat().st_size for file in files}
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+buffers = {file: line_of(message("short")) for file in files} | {files[3]: line_of(message("x" * 5000))}
+try:
+    journals.append(buffers | {"local.jsonl": b"{}\\n"})
+except StoreFailed as error:
+    print(error.message, "|", error.remedy)
+assert {file: journals.path(file).stat().st_size for file in files} == sizes
+assert journals.path("local.jsonl").stat().st_size == 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journals.settle(journals.append(buffers))
+print(sum(1 for file in files for _ in journals.iter_lines(file)))
+journals.close()
+"""
+
+
+def test_a_write_that_fails_half_way_leaves_no_part_of_any_file(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    refusal, lines = done.stdout.splitlines()
+    assert refusal == (
+        f"could not write {tmp_path}/a-sync/messages/a3.jsonl: file too large"
+        " | free space, then repeat the command; nothing was recorded"
+    )
+    assert lines == "12"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "small", "1m") as directory:
+        yield directory
+
+
+def test_on_a_full_disk_nothing_stays_and_writing_goes_on_when_there_is_room(small_disk: Path) -> None:
+    journals = journals_at(small_disk)
+    append(journals, SHARD, [message("kept")])
+    kept = journals.path(SHARD).read_bytes()
+    filler = small_disk / "filler"
+    filler.write_bytes(b"\0" * 900_000)
+    for _ in range(3):
+        with pytest.raises(StoreFailed, match="no space left on device"):
+            journals.append({events.EVENTS_FILE: b"{}\n", SHARD: line_of(message("x" * 500_000))})
+        assert journals.path(SHARD).read_bytes() == kept
+    filler.unlink()
+    append(journals, SHARD, [message("x" * 500_000)])
+    assert len(texts(journals, SHARD)) == 2
+
+
+def test_a_read_only_file_system_is_named_with_its_mend(small_disk: Path) -> None:
+    journals = journals_at(small_disk)
+    append(journals, SHARD, [message("kept")])
+    remount(small_disk, "ro")
+    with pytest.raises(StoreFailed, match="read-only file system") as caught:
+        journals.append({SHARD: line_of(message("lost"))})
+    assert "permissions" in caught.value.remedy
+    remount(small_disk, "rw")
+    append(journals, SHARD, [message("next")])
+    assert texts(journals, SHARD) == ["kept", "next"]
+
+
+def test_what_could_not_be_cut_back_is_cut_before_the_next_append(small_disk: Path) -> None:
+    journals = journals_at(small_disk)
+    append(journals, SHARD, [message("kept")])
+    journals.append({SHARD: line_of(message("unwanted"))})
+    remount(small_disk, "ro")
+    journals.undo()
+    with pytest.raises(StoreFailed):
+        journals.append({events.EVENTS_FILE: b"{}\n"})
+    assert texts(journals, SHARD) == ["kept", "unwanted"]
+    remount(small_disk, "rw")
+    append(journals, events.EVENTS_FILE, [message("next")])
+    assert texts(journals, SHARD) == ["kept"]
+
+
+# -- reading
+
+
+def test_blank_lines_carriage_returns_and_a_bom_are_accepted_silently(journals: JournalFiles) -> None:
+    facts = [message(str(number)) for number in range(3)]
+    lines = [line_of(fact) for fact in facts]
+    path = journals.path(SHARD)
+    path.write_bytes(
+        b"\xef\xbb\xbf" + lines[0].replace(b"\n", b"\r\n") + b"\n  \n\r\n" + lines[1] + lines[2] + b"{half"
+    )
+    read = list(journals.iter_lines(SHARD))
+    assert [events.decode(line.raw) for line in read] == facts
+    assert [journals.read_line(SHARD, line.offset, line.length) for line in read] == [line.raw for line in read]
+    assert [line.raw for line in journals.iter_lines(SHARD, read[1].offset, read[2].offset)] == [read[1].raw]
+
+
+def test_names_are_regular_files_only(journals: JournalFiles, tmp_path: Path) -> None:
+    append(journals, SHARD, [message()])
+    folder = journals.branch_dir / "messages"
+    (folder / "link.jsonl").symlink_to(journals.path(SHARD))
+    (folder / "folder.jsonl").mkdir()
+    (folder / ".hidden.jsonl").touch()
+    (folder / "notes.txt").touch()
+    with contextlib.suppress(OSError):  # some file systems take text only
+        (folder / os.fsdecode(b"\xff.jsonl")).touch()
+    assert journals.names() == [SHARD]
+
+
+# -- torn tails
+
+
+def recover(journals: JournalFiles, quarantine: Quarantine) -> None:
+    def set_aside(file: str, offset: int, raw: bytes, reason: str) -> None:
+        quarantine.add(file, offset, raw, reason)
+        quarantine.flush()
+
+    recover_tail(journals, SHARD, set_aside)
+
+
+def test_a_file_cut_at_any_byte_of_its_last_line_loses_only_what_was_not_whole(tmp_path: Path) -> None:
+    journals = journals_at(tmp_path)
+    whole, last = line_of(message("whole")), line_of(message("last ü 😀"))
+    path = journals.path(SHARD)
+    for cut in range(len(last) + 1):
+        quarantine = Quarantine(tmp_path / f"quarantine-{cut}.jsonl", FakeClock())
+        path.write_bytes(whole + last[:cut])
+        recover(journals, quarantine)
+        entries = list(quarantine.entries())
+        if cut >= len(last) - 1:
+            assert path.read_bytes() == whole + last
+            assert entries == []
+        else:
+            assert path.read_bytes() == whole
+            assert [entry.reason for entry in entries] == (["torn_tail"] if cut else [])
+        append(journals, SHARD, [message("after")])
+        assert texts(journals, SHARD)[0] == "whole"
+        assert texts(journals, SHARD)[-1] == "after"
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 5000, b"\xff\xfe", b"{", b"null", b"[1]", b'{"type":"x"}', b"x" * 100_000])
+def test_a_tail_of_rubbish_is_kept_in_quarantine_and_cut(journals: JournalFiles, tmp_path: Path, tail: bytes) -> None:
+    path = journals.path(SHARD)
+    for before in (b"", line_of(message("whole"))):
+        path.write_bytes(before + tail)
+        quarantine = Quarantine(tmp_path / f"quarantine-{len(before)}.jsonl", FakeClock())
+        recover(journals, quarantine)
+        assert path.read_bytes() == before
+        (entry,) = quarantine.entries()
+        assert (entry.file, entry.offset, entry.length) == (SHARD, len(before), len(tail))
+        assert entry.text.encode() == tail or entry.base64
+
+
+# -- quarantine
+
+
+def test_the_quarantine_keeps_each_line_of_a_file_once_also_over_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    quarantine = Quarantine(path, FakeClock())
+    assert quarantine.add(SHARD, 0, b"rubbish", "not_json")
+    assert not quarantine.add(SHARD, 99, b"rubbish", "not_json")
+    quarantine.flush()
+    path.write_bytes(path.read_bytes() + b'{"torn')
+    again = Quarantine(path, FakeClock())
+    assert not again.add(SHARD, 0, b"rubbish", "not_json")
+    assert again.add("events.jsonl", 0, b"rubbish", "not_json")
+    assert again.add(SHARD, 7, b"\xff", "not_utf8")
+    again.flush()
+    assert [(e.file, e.reason, e.text, e.base64) for e in again.entries()] == [
+        (SHARD, "not_json", "rubbish", ""),
+        ("events.jsonl", "not_json", "rubbish", ""),
+        (SHARD, "not_utf8", "", "/w=="),
+    ]
+    assert len(Quarantine(path, FakeClock())) == 3
+    first = msgspec.json.decode(path.read_bytes().splitlines()[0])
+    assert list(first) == ["at", "file", "offset", "length", "reason", "sha256", "text"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_open_file_limit_does_not_matter_for_a_batch_of_many_files(journals: JournalFiles) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 128), hard))
+    try:
+        journals.settle(journals.append({f"messages/a{number}.jsonl": b"{}\n" for number in range(300)}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(journals.names()) == 300

@@ -1,0 +1,179 @@
+"""message.wait: nothing is told twice, nothing slips between two waits (rpc.md §7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.house import Agent, open_daemon
+from thrum import errors
+
+
+async def arrived(agent: Agent, results: list[Any], **params: Any) -> None:
+    results.append(await agent("message.wait", **{"timeout_ms": 60_000} | params))
+
+
+def contents(result: Any) -> list[str]:
+    return [message.body.content for message in result.messages]
+
+
+async def test_a_message_that_is_there_ends_a_wait_at_once_and_is_not_told_again(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        for word in ("one", "two"):
+            await furiosa("message.send", content=word, to=["nux"])
+        first = await nux("message.wait", timeout_ms=0)
+        assert first.status == "received" and contents(first) == ["one", "two"] and first.remaining == 0
+        again = await nux("message.wait", timeout_ms=0)
+        assert again.status == "timeout" and again.messages == ()
+        assert (await nux("message.list", for_agent="nux")).unread == 2, "seen is not read"
+
+
+async def test_a_sleeping_wait_is_woken_by_the_commit(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        results: list[Any] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(arrived, nux, results)
+            await trio.testing.wait_all_tasks_blocked()
+            await furiosa("message.send", content="wake", to=["@implementer"])
+        assert contents(results[0]) == ["wake"]
+
+
+async def test_team_posts_edits_and_own_messages_wake_nobody(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        sent = await furiosa("message.send", content="old", to=["nux"])
+        await nux("message.wait", timeout_ms=0)
+        results: list[Any] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(arrived, nux, results)
+            await furiosa("message.send", content="for the team")
+            await furiosa("message.edit", message_id=sent.message_id, content="new")
+            await nux("message.send", content="to myself", to=["nux"])
+            await trio.testing.wait_all_tasks_blocked()
+            assert results == []
+            await furiosa("message.send", content="now", to=["nux"])
+        assert contents(results[0]) == ["now"]
+
+
+async def test_of_several_waits_each_message_ends_one_the_longest_waiting(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        results: list[Any] = []
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(arrived, nux, results)
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(results) == 0, number
+            for word in ("one", "two", "three"):
+                await furiosa("message.send", content=word, to=["nux"])
+                await trio.testing.wait_all_tasks_blocked()
+        assert [contents(result) for result in results] == [["one"], ["two"], ["three"]]
+
+
+async def test_an_answer_that_is_lost_goes_to_the_next_wait(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        other = daemon.as_agent("nux")
+        await furiosa("message.send", content="precious", to=["nux"])
+        held = await nux.undelivered("message.wait", timeout_ms=0)
+        assert contents(held) == ["precious"]
+        assert (await other("message.wait", timeout_ms=0)).status == "timeout", "handed out, its fate still open"
+        results: list[Any] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(arrived, other, results)
+            await trio.testing.wait_all_tasks_blocked()
+            await nux.client.aclose()
+        assert contents(results[0]) == ["precious"]
+
+
+async def test_a_cancelled_wait_keeps_nothing_from_the_next(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(arrived, nux, [])
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await furiosa("message.send", content="later", to=["nux"])
+        assert contents(await nux("message.wait", timeout_ms=0)) == ["later"]
+
+
+async def test_filters_narrow_and_what_does_not_fit_stays_for_the_next_wait(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux, max_ = [await daemon.registered(name) for name in ("furiosa", "nux", "max")]
+        await furiosa("message.send", content="f", to=["nux"])
+        await max_("message.send", content="m", to=["nux"], scopes=[{"type": "module", "value": "auth"}])
+        narrowed = await nux("message.wait", timeout_ms=0, author_id="max")
+        assert contents(narrowed) == ["m"]
+        assert contents(await nux("message.wait", timeout_ms=0, since="now")) == []
+        assert contents(await nux("message.wait", timeout_ms=0)) == ["f"]
+        by_scope = await nux("message.wait", timeout_ms=0, since=0, scope={"type": "module", "value": "auth"})
+        assert contents(by_scope) == ["m"], "a number replaces the rule of unseen"
+
+
+async def test_mark_read_and_mark_none(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        await furiosa("message.send", content="x", to=["nux"])
+        assert contents(await nux("message.wait", timeout_ms=0, mark="none")) == ["x"]
+        assert contents(await nux("message.wait", timeout_ms=0, mark="read")) == ["x"]
+        assert (await nux("message.list", for_agent="nux")).unread == 0
+
+
+async def test_a_limit_leaves_the_rest_counted(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        for number in range(5):
+            await furiosa("message.send", content=str(number), to=["nux"])
+        first = await nux("message.wait", timeout_ms=0, limit=2)
+        assert contents(first) == ["0", "1"] and first.remaining == 3
+        assert contents(await nux("message.wait", timeout_ms=0, limit=100)) == ["2", "3", "4"]
+
+
+async def test_waits_end_with_shutting_down_when_the_daemon_stops(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        nux = await daemon.registered("nux")
+        async with trio.open_nursery() as nursery:
+
+            async def refused() -> None:
+                with pytest.raises(errors.ShuttingDown):
+                    await nux("message.wait", timeout_ms=60_000)
+
+            nursery.start_soon(refused)
+            await trio.testing.wait_all_tasks_blocked()
+            daemon.wiring.desks.close()
+
+
+async def test_a_thousand_agents_wait_and_each_gets_its_own_message_once(tmp_path: Path) -> None:
+    count = 1_000
+    async with open_daemon(tmp_path) as daemon:
+        home = str(tmp_path / "home")
+        (tmp_path / "home" / ".thrum" / "identities").mkdir(parents=True)
+        furiosa = await daemon.registered("furiosa")
+        names = [f"agent_{number}" for number in range(count)]
+        at_once = trio.CapacityLimiter(40)
+
+        async def register(name: str) -> None:
+            async with at_once:
+                await daemon.registered(name, "worker", name, home)
+
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(register, name)
+        results: dict[str, list[str]] = {}
+
+        async def wait(name: str) -> None:
+            results[name] = contents(await daemon.as_agent(name)("message.wait", timeout_ms=600_000))
+
+        with trio.fail_after(300):
+            async with trio.open_nursery() as nursery:
+                for name in names:
+                    nursery.start_soon(wait, name)
+                async with trio.open_nursery() as senders:
+                    for name in names:
+                        senders.start_soon(lambda to=name: furiosa("message.send", content=to, to=[to]))
+        assert results == {name: [name] for name in names}

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import trio
 
+from thrum.cli.local import own_links
 from thrum.cli.run import Answer, Run
 from thrum.cli.words import RUN, switch
 from thrum.errors import ThrumError
@@ -150,8 +151,10 @@ async def _talk(walk: _Walk) -> None:
     await walk.say("# Set up thrum, and register an agent in each worktree")
     await walk.do(app, "thrum", "init")
     intent = ("--intent", "Token refresh")
-    await walk.do(app, "thrum", "quickstart", "furiosa", "--role", "implementer", "--module", "auth", *intent)
-    await walk.do(review, "thrum", "quickstart", "nux", "--role", "reviewer", "--module", "auth")
+    # Below one agent runtime both would be that one process, and the second be refused as somebody else.
+    apart = ["--no-agent-pid"] if any(link.runtime for link in own_links()) else []
+    await walk.do(app, "thrum", "quickstart", "furiosa", "--role", "implementer", "--module", "auth", *intent, *apart)
+    await walk.do(review, "thrum", "quickstart", "nux", "--role", "reviewer", "--module", "auth", *apart)
     await walk.say("# nux waits; furiosa writes to it, and nux is woken")
     wait = ("thrum", "wait", "--timeout", "20s")
     await walk.show(review, wait, tail=" &\n")

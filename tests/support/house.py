@@ -5,6 +5,7 @@ Who calls is said by the test (`as_agent`): the kernel's evidence has its own te
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from thrum.bus.publisher import Publisher
 from thrum.feed import Feed
 from thrum.identity.caller import Caller, Evidence
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.identity.evidence import AgentPlace, Registry
+from thrum.identity.evidence import AgentPlace, Registry, Roots
 from thrum.identity.process import OwnerState, Process, ProcessMap
 from thrum.ops.house import Here, House
 from thrum.ops.waiting import Desks
@@ -29,6 +30,7 @@ from thrum.rpc.dispatch import Dispatcher, PeerConnection
 from thrum.rpc.peercred import Peer
 from thrum.store.replay import Store, open_store
 from thrum.wiring import Presence, Registrar, Wiring
+from thrum.work.live import LiveWork
 
 DAEMON = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
 
@@ -170,6 +172,7 @@ def _daemon(
         registry=registrar.current,
         body_bytes_max=1_048_576,
         branch_of=lambda root: "",
+        work=LiveWork(places, os.environ),
     )
     wiring = Wiring(
         house=house,
@@ -181,6 +184,7 @@ def _daemon(
         presence=Presence(house, services),
         identity=identity,
         bus_endpoint="ipc:///nowhere",
+        roots=Roots(places),
         started_at=trio.current_time(),
     )
     store.committer.on_commit = wiring.on_commit

@@ -1,0 +1,480 @@
+"""Who calls, with real processes: scripts named as runtimes, a raw client under them, real worktrees (identity.md §8, §11)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.repo import PROJECT, THRUM, Repo, Running, open_repo
+from thrum import api
+
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+RUNTIME = "import subprocess, sys\nsys.exit(subprocess.call(sys.argv[1:]))\n"
+
+Answer = dict[str, Any]
+
+
+class Desk:
+    """A process that stands somewhere, under runtimes of these names, outermost first."""
+
+    def __init__(self, repo: Repo, at: Path, *runtimes: str) -> None:
+        argv: list[str] = []
+        for name in runtimes:
+            script = repo.top / "bin" / name
+            script.parent.mkdir(exist_ok=True)
+            script.write_text(RUNTIME)
+            argv += [sys.executable, str(script)]
+        argv += [sys.executable, "-m", "tests.support.identity_desk", str(repo.socket)]
+        self._running = Running(argv, at, {**repo.env, "PYTHONPATH": str(PROJECT)})
+        self.pid = self._running.pid
+
+    def order(self, **order: Any) -> Any:
+        self._running.say(json.dumps(order))
+        return json.loads(self._running.line())
+
+    def ask(self, method: str, **params: Any) -> Answer:
+        return self.order(rpc=method, params=params)
+
+    def register(self, name: str, role: str = "builder", module: str = "core", **options: Any) -> Answer:
+        return self.ask("agent.register", name=name, role=role, module=module, **options)
+
+    def thrum(self, *words: str, **env: str) -> Answer:
+        return self.order(run=[str(THRUM), *words], env=env)
+
+    def send(self, **params: Any) -> str:
+        """What came of a message: its author, or the kind of the refusal."""
+        answer = self.ask("message.send", content="hello", **params)
+        if "error" in answer:
+            return kind(answer)
+        return self.ask("message.get", message_id=answer["result"]["message_id"])["result"]["message"]["author"][
+            "agent_id"
+        ]
+
+    def close(self) -> None:
+        self._running.end()
+        self._running.close()
+
+
+Desks = Callable[..., Desk]
+
+
+@pytest.fixture(scope="module")
+def repo() -> Iterator[Repo]:
+    with open_repo() as opened:
+        opened.thrum("daemon", "start")
+        yield opened
+
+
+@pytest.fixture
+def desk(repo: Repo) -> Iterator[Desks]:
+    opened: list[Desk] = []
+
+    def make(at: Path, *runtimes: str) -> Desk:
+        opened.append(Desk(repo, at, *runtimes))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def result(answer: Answer) -> Any:
+    assert "result" in answer, answer
+    return answer["result"]
+
+
+def kind(answer: Answer) -> str:
+    assert "error" in answer, answer
+    assert answer["error"]["data"]["remedy"], answer
+    return answer["error"]["data"]["kind"]
+
+
+def reason(answer: Answer) -> str:
+    return answer["error"]["data"]["details"]["reason"]
+
+
+def identity_file(root: Path, name: str) -> Path:
+    return root / ".thrum/identities" / f"{name}.json"
+
+
+def in_file(root: Path, name: str) -> dict[str, Any]:
+    return json.loads(identity_file(root, name).read_text())
+
+
+# -- who calls
+
+
+def test_a_runtime_s_children_are_its_agent_wherever_they_stand(repo: Repo, desk: Desks) -> None:
+    home, away = repo.worktree("c4"), repo.worktree("c4_away")
+    claude = desk(home, "claude")
+    result(claude.register("c_four", module="c4"))
+    assert in_file(home, "c_four")["agent_pid"] == claude.pid
+    assert claude.send() == "c_four"
+    for place in (away, repo.top, Path("/")):
+        claude.order(cd=str(place))
+        assert claude.send() == "c_four"
+        assert claude.send(caller_agent_id="c_four") == "c_four"
+
+
+def test_a_claim_for_another_root_is_refused_to_a_proven_agent_even_there(repo: Repo, desk: Desks) -> None:
+    home, other = repo.worktree("c6"), repo.worktree("c6_other")
+    claude = desk(home, "claude")
+    result(claude.register("c_six", module="c6"))
+    result(desk(other).register("c_six_other", module="c6o"))
+    claude.order(cd=str(other))
+    for method, params in (("message.send", {"content": "x"}), ("agent.list", {}), ("health", {})):
+        answer = claude.ask(method, caller_agent_id="c_six_other", **params)
+        assert (kind(answer), reason(answer)) == ("identity_mismatch", "identity_mismatch")
+    done = claude.thrum("send", "x", "--json")
+    assert json.loads(done["out"])["error"]["kind"] in ("identity_mismatch", "cross_worktree")
+
+
+def test_in_a_shared_worktree_a_claim_for_a_neighbour_holds_unless_that_one_lives(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("c5")
+    claude, shell = desk(root, "claude"), desk(root)
+    result(claude.register("c_five", module="c5"))
+    result(shell.register("c_five_b", module="c5b"))
+    assert claude.send(caller_agent_id="c_five_b") == "c_five_b"
+    assert shell.send(caller_agent_id="c_five_b") == "c_five_b"
+    assert shell.send() == "several_identities"
+    codex = desk(root, "codex")
+    result(codex.register("c_five_b", module="c5b"))
+    assert claude.send(caller_agent_id="c_five_b") == "identity_mismatch"
+    assert codex.send() == "c_five_b"
+
+
+def test_a_stranger_at_a_live_agent_s_place(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("c13")
+    claude, shell, codex = desk(root, "claude"), desk(root), desk(root, "codex")
+    result(claude.register("c_thirteen", module="c13"))
+    assert shell.send() == "cross_worktree"
+    assert shell.send(caller_agent_id="c_thirteen") == "c_thirteen"
+    assert codex.send(caller_agent_id="c_thirteen") == "cross_worktree"
+    assert kind(codex.ask("agent.list", caller_agent_id="c_thirteen")) == "cross_worktree"
+    assert result(shell.ask("agent.list"))["agents"]
+    assert kind(shell.ask("session.start", agent_id="c_thirteen")) == "anonymous_caller"
+
+
+def test_of_nested_runtimes_the_inner_registered_one_speaks_else_the_outer(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("nested")
+    inner = desk(root, "claude", "codex")
+    result(inner.register("nest_inner", module="n1"))
+    outer_pid = inner.pid
+    assert in_file(root, "nest_inner")["agent_pid"] != outer_pid
+    assert inner.send() == "nest_inner"
+    same = desk(repo.worktree("nested_b"), "gemini", "gemini")
+    result(same.register("nest_same", module="n2"))
+    assert in_file(repo.worktree("nested_b"), "nest_same")["agent_pid"] == same.pid
+    assert same.send() == "nest_same"
+
+
+def test_who_holds_the_connection_of_another_is_that_other(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("forked")
+    claude = desk(root, "claude")
+    result(claude.register("forked_one", module="f1"))
+    assert result(claude.order(forked="agent.whoami"))["agent_id"] == "forked_one"
+
+
+def test_a_connection_outlives_its_process_as_nobody(repo: Repo) -> None:
+    root = repo.worktree("orphan")
+    repo.agent("orphan_one", module="o1", at=root)
+    program = (
+        "import os, socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); answers = s.makefile('rb')\n"
+        """s.sendall(b'{"jsonrpc":"2.0","id":1,"method":"agent.whoami"}\\n'); first = answers.readline()\n"""
+        "reader, writer = os.pipe()\n"
+        "if os.fork(): os._exit(0)\n"
+        "parent = os.getppid()\n"
+        "os.close(writer); os.read(reader, 1)\n"
+        """s.sendall(b'{"jsonrpc":"2.0","id":2,"method":"message.send","params":{"content":"x"}}\\n')\n"""
+        "os.write(1, first + answers.readline())\n"
+    )
+    lines = repo.spawn_python("-c", program, str(repo.socket), at=root).end().out.splitlines()
+    assert result(json.loads(lines[0]))["agent_id"] == "orphan_one"
+    answer = json.loads(lines[1])
+    assert (kind(answer), reason(answer)) == ("caller_unproved", "introspection_failed")
+
+
+def test_a_caller_that_drifts_after_connecting_is_judged_where_it_stands(repo: Repo, desk: Desks) -> None:
+    here, there = repo.worktree("drift"), repo.worktree("drift_b")
+    shell = desk(here)
+    result(shell.register("drift_a", module="d1"))
+    assert shell.send() == "drift_a"
+    shell.order(cd=str(there))
+    assert shell.send() == "anonymous_caller"
+    assert shell.send(caller_agent_id="drift_a") == "anonymous_caller"
+    result(shell.register("drift_b", module="d2"))
+    assert shell.send() == "drift_b"
+    shell.order(cd=str(repo.top))
+    assert shell.send() == "anonymous_caller"
+
+
+def test_frames_of_a_run_claim_and_prove_nothing(repo: Repo, desk: Desks) -> None:
+    here, there = repo.worktree("framed"), repo.worktree("framed_b")
+    shell = desk(here)
+    result(shell.register("framed_a", module="fr1"))
+    result(desk(there).register("framed_b", module="fr2"))
+    before = repo.facts("message.create")
+    forgeries: list[dict[str, Any]] = [
+        {"cwd": str(there)},
+        {"cwd": str(here), "env": {"THRUM_NAME": "framed_b"}},
+        {"cwd": str(here), "env": {"THRUM_AGENT_ID": "framed_b"}},
+        {"cwd": str(here), "env": {"THRUM_HOME": str(there)}},
+        {"cwd": str(here), "argv": ["--repo", str(there), "send", "forged"]},
+    ]
+    for forgery in forgeries:
+        run = result(shell.ask("cli.run", **{"argv": ["send", "forged"], **forgery}))
+        assert run["exit_status"] == 1, forgery
+    assert repo.facts("message.create") == before
+    for cwd in ("", "relative", "\0"):
+        assert kind(shell.ask("cli.run", argv=["whoami"], cwd=cwd)) == "invalid_params"
+
+
+def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk: Desks) -> None:
+    nobody = desk(repo.top)
+    needed: dict[str, dict[str, Any]] = {
+        "message.send": {"content": "x"},
+        "message.edit": {"message_id": "x"},
+        "message.delete": {"message_id": "x"},
+        "message.wait": {"timeout_ms": 0},
+    }
+    before = repo.facts()
+    for name, method in api.METHODS.items():
+        if method.access in (api.Access.ANONYMOUS, api.Access.BOOTSTRAP, api.Access.OPERATOR, api.Access.INTERNAL):
+            continue
+        answer = nobody.ask(name, **needed.get(name, {}))
+        assert kind(answer) in ("anonymous_caller", "unknown_method", "invalid_params"), (name, answer)
+    assert repo.facts() == before
+    assert result(nobody.ask("health"))["status"] == "ok"
+    assert kind(nobody.register("nobody_at_all")) == "not_a_worktree"
+    assert kind(nobody.ask("session.start")) == "anonymous_caller"
+
+
+@as_root
+def test_a_socket_of_another_user_is_told_nothing(repo: Repo) -> None:
+    root = repo.worktree("foreign")
+    repo.agent("foreign_one", module="fo", at=root)
+    place = repo.top / "open_to_all"
+    place.mkdir()
+    os.chmod(repo.top, 0o755)
+    os.chmod(place, 0o777)
+    program = (
+        "import os, socket, sys\n"
+        f"os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "listener = socket.socket(socket.AF_UNIX); listener.bind(sys.argv[1])\n"
+        "os.chmod(sys.argv[1], 0o777); listener.listen(); print('up', flush=True)\n"
+        "while True:\n"
+        "    connection, _ = listener.accept()\n"
+        "    print(connection.recv(65536), flush=True)\n"
+        "    connection.close()\n"
+    )
+    stranger = repo.spawn_python("-c", program, str(place / "sock"))
+    assert stranger.line() == "up"
+    done = repo.run("send", "a secret", "--json", at=root, env={"THRUM_SOCKET": str(place / "sock")})
+    assert (done.status, done.kind) == (1, "foreign_user")
+    assert "secret" not in "".join(done.err)
+    stranger.kill()
+    assert "secret" not in stranger.end().out
+
+
+# -- registering
+
+
+def test_a_registration_says_again_what_is_recorded_and_writes_only_what_is_new(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("again")
+    claude = desk(root, "claude")
+    assert result(claude.register("again_one", module="a1"))["status"] == "registered"
+    path = identity_file(root, "again_one")
+    before, text = repo.facts(), path.read_bytes()
+    assert result(claude.register("again_one", module="a1"))["status"] == "registered"
+    assert (repo.facts(), path.read_bytes()) == (before, text)
+    assert result(claude.register("again_one", module="a1", bind_pid=False))["status"] == "registered"
+    assert (repo.facts(), path.read_bytes()) == (before, text), "it still is that process"
+    assert result(claude.register("again_one", module="a1", re_register=True))["status"] == "updated"
+    assert result(claude.register("again_one", module="a1", display="Again"))["status"] == "updated"
+    assert len(repo.facts()) == len(before) + 2
+    path.unlink()
+    assert result(claude.register("again_one", module="a1"))["status"] == "registered"
+    assert in_file(root, "again_one")["agent_pid"] == claude.pid
+
+
+def test_files_are_private_and_keep_what_others_wrote(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("kept")
+    shell = desk(root)
+    result(shell.register("kept_one", module="k1"))
+    path = identity_file(root, "kept_one")
+    modes = [each.stat().st_mode & 0o777 for each in (path, path.parent, path.parent.parent)]
+    assert modes == [0o600, 0o700, 0o700]
+    text = in_file(root, "kept_one")
+    text |= {"version": 6, "of_another_program": {"x": [1]}}
+    text["agent"]["Colour"] = "red"
+    path.write_text(json.dumps(text))
+    result(shell.ask("session.setIntent", intent="to keep"))
+    now = in_file(root, "kept_one")
+    assert (now["version"], now["of_another_program"], now["agent"]["Colour"]) == (6, {"x": [1]}, "red")
+    assert now["intent"] == "to keep"
+
+
+def test_a_name_that_lives_elsewhere_is_held_until_it_is_forced(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("held")
+    claude, shell = desk(root, "claude"), desk(root)
+    result(claude.register("held_one", module="h1"))
+    result(claude.ask("session.start"))
+    for options in ({}, {"re_register": True}):
+        conflict = result(shell.register("held_one", module="h1", **options))
+        assert (conflict["agent_id"], conflict["conflict"]["reason"]) == ("", "name_held")
+        assert conflict["conflict"]["conflict_pid"] == claude.pid
+    assert result(shell.register("held_one", module="h1", force=True))["status"] == "updated"
+    names = sorted(each.name for each in (root / ".thrum/identities").glob("held_one*"))
+    assert names == ["held_one.json", "held_one.json.deleted"]
+    assert "agent_pid" not in in_file(root, "held_one")
+    [ended] = [fact for fact in repo.facts("agent.session.end") if fact["agent_id"] == "held_one"]
+    assert ended["reason"] == "superseded"
+
+
+def test_a_name_bound_to_another_root_moves_when_that_root_is_gone(repo: Repo, desk: Desks) -> None:
+    old, new = repo.worktree("moves"), repo.worktree("moves_to")
+    result(desk(old).register("moves_one", module="mv"))
+    shell = desk(new)
+    for options in ({}, {"re_register": True}):
+        assert result(shell.register("moves_one", module="mv", **options))["conflict"]["reason"] == "other_worktree"
+    shutil.rmtree(old)
+    assert result(shell.register("moves_one", module="mv"))["status"] == "updated"
+    assert shell.send() == "moves_one"
+
+
+def test_of_registrations_of_one_name_at_once_one_wins(repo: Repo, desk: Desks) -> None:
+    desks = [desk(repo.worktree(f"race{number}")) for number in range(6)]
+    for each in desks:
+        each.ask("health")
+    params = {"name": "race_one", "role": "builder", "module": "race"}
+    order = json.dumps({"rpc": "agent.register", "params": params})
+    for each in desks:
+        each._running.say(order)  # pyright: ignore[reportPrivateUsage]
+    answers = [result(json.loads(each._running.line())) for each in desks]  # pyright: ignore[reportPrivateUsage]
+    assert sorted(answer["status"] for answer in answers) == ["conflict"] * 5 + ["registered"]
+    assert len([fact for fact in repo.facts("agent.register") if fact["agent_id"] == "race_one"]) == 1
+    assert len(list(repo.top.glob("race*/.thrum/identities/race_one.json"))) == 1
+
+
+def test_the_process_of_a_file_without_record_does_not_keep_its_next_name_from_it(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("ghost")
+    claude = desk(root, "claude")
+    result(claude.register("ghost_one", module="g1"))
+    ghost = in_file(root, "ghost_one")
+    ghost["agent"]["name"] = "ghost_old"
+    identity_file(root, "ghost_old").write_text(json.dumps(ghost))
+    identity_file(root, "ghost_one").unlink()
+    assert result(claude.register("ghost_one", module="g1"))["status"] == "registered"
+    assert claude.send() == "ghost_one"
+
+
+@pytest.mark.parametrize(
+    ("params", "wanted"),
+    [
+        ({"name": "../x"}, "invalid_name"),
+        ({"name": "a\0b"}, "invalid_name"),
+        ({"name": "x\n"}, "invalid_name"),
+        ({"name": "\u0430lice"}, "invalid_name"),
+        ({"name": "n" * 65}, "invalid_name"),
+        ({"name": "user:leon"}, "invalid_name"),
+        ({"name": "laptop:nux"}, "invalid_name"),
+        ({"name": "daemon"}, "reserved_name"),
+        ({"name": "builder"}, "name_equals_role"),
+        ({"role": ""}, "role_missing"),
+        ({"module": ""}, "module_missing"),
+        ({"display": "\x1b[31m"}, "invalid_name"),
+        ({"hostname": "h" * 129}, "body_too_large"),
+        ({"hostname": "h\x1b"}, "invalid_params"),
+        ({"runtime": "r\n"}, "invalid_params"),
+        ({"worktree": "\0"}, "identity_mismatch"),
+        ({"worktree": "/"}, "identity_mismatch"),
+        ({"name": None}, "invalid_params"),
+        ({"colour": "red"}, "invalid_params"),
+    ],
+)
+def test_a_bad_registration_is_refused_and_writes_nothing(
+    repo: Repo, desk: Desks, params: dict[str, Any], wanted: str
+) -> None:
+    root = repo.worktree("bad")
+    before = repo.facts()
+    answer = desk(root).ask("agent.register", **{"name": "bad_one", "role": "builder", "module": "bad", **params})
+    assert kind(answer) == wanted
+    assert repo.facts() == before
+    assert not (root / ".thrum").exists()
+
+
+def test_what_keeps_the_identity_file_from_being_written_is_found_first(repo: Repo, desk: Desks) -> None:
+    broken, blocked = repo.worktree("broken"), repo.worktree("blocked")
+    identity_file(broken, "broken_one").parent.mkdir(parents=True)
+    identity_file(broken, "broken_one").write_text("{")
+    (blocked / ".thrum").write_text("")
+    odd = Path(os.fsdecode(os.fsencode(repo.top) + b"/odd\xff"))
+    repo.git("worktree", "add", "-q", str(odd), "-b", "odd")
+    before = repo.facts()
+    assert kind(desk(broken).register("broken_one", module="b1")) == "identity_invalid"
+    assert kind(desk(blocked).register("blocked_one", module="b2")) == "store_failed"
+    assert kind(desk(odd).register("odd_one", module="b3")) == "not_a_worktree"
+    assert repo.facts() == before
+
+
+def test_a_worktree_with_a_state_of_its_own_is_not_redirected(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("own_state")
+    (root / ".thrum").mkdir()
+    (root / ".thrum/config.json").write_text("{}")
+    result(desk(root).register("own_state_one", module="os"))
+    assert not (root / ".thrum/redirect").exists()
+
+
+def test_a_bootstrap_call_is_for_oneself_or_for_whom_this_connection_registered(repo: Repo, desk: Desks) -> None:
+    home, visited = repo.worktree("boot"), repo.worktree("boot_b")
+    claude = desk(home, "claude")
+    result(claude.register("boot_one", module="bo1"))
+    claude.order(cd=str(visited))
+    result(claude.register("boot_two", module="bo2"))
+    assert "agent_pid" not in in_file(visited, "boot_two"), "its process is another agent"
+    assert result(claude.ask("session.start", agent_id="boot_two"))["agent_id"] == "boot_two"
+    claude.order(hang_up=True)
+    assert kind(claude.ask("session.start", agent_id="boot_two")) == "identity_mismatch"
+    assert kind(claude.ask("session.setIntent", intent="x", caller_agent_id="boot_two")) == "identity_mismatch"
+
+
+def test_a_retried_intent_gets_the_first_answer(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("retried")
+    shell = desk(root)
+    result(shell.register("retried_one", module="re"))
+    first = result(shell.ask("session.setIntent", intent="first", client_key="k1"))
+    result(shell.ask("session.setIntent", intent="second", client_key="k2"))
+    again = result(shell.ask("session.setIntent", intent="first", client_key="k1"))
+    assert again == {**first, "replayed": True}
+    assert in_file(root, "retried_one")["intent"] == "second"
+
+
+# -- the launcher's place
+
+
+def test_a_directory_s_name_may_lie_and_its_worktree_counts(repo: Repo) -> None:
+    root = repo.worktree("places")
+    repo.agent("places_one", module="pl", at=root)
+    link = repo.top / "link_to_places"
+    link.symlink_to(root)
+    shell = f'cd "{link}" && "{THRUM}" whoami --field agent_id'
+    assert subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout == "places_one\n"
+    lying = repo.run("whoami", "--field", "agent_id", at=root, env={"PWD": str(repo.main)})
+    assert lying.out == "places_one\n"
+    gone = root / "gone"
+    gone.mkdir()
+    shell = f'cd "{gone}" && rmdir "{gone}" && PWD="{root}" "{THRUM}" send forged --json'
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["remedy"]

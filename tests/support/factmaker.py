@@ -1,0 +1,311 @@
+"""Facts for tests: a maker of stamped facts, journals held in memory, random histories over every type, and both
+ways from facts to a picture: live (one by one) and painted.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from thrum import clock, events, ids
+from thrum.events import AnyFact, Body, Pair, Sealed
+from thrum.store import database
+from thrum.store.paint import Painted, Source, paint
+from thrum.store.projection import Applied, Entry, Projection
+
+START_MS = clock.parse_ms("2026-02-03T10:00:00.000Z")
+HERE = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
+THERE = "d_01KGH87Y00CCCCCCCCCCCCCCCC"
+OWN = frozenset({HERE})
+EPOCH = "01KGHF3N80EEEEEEEEEEEEEEEE"
+
+Dump = dict[str, list[tuple[Any, ...]]]
+
+
+class Maker:
+    """Makes facts with rising stamps; every id is deterministic."""
+
+    def __init__(self, ms: int = START_MS) -> None:
+        self.ms = ms
+        randomness = random.Random(7)
+        self._ulids = ids.Ulids(randomness.randbytes)
+
+    def id(self, prefix: str) -> str:
+        return prefix + self._ulids.at(self.ms)
+
+    def __call__(self, cls: type[Any], *, ms: int | None = None, step: int = 1, **fields: Any) -> Any:
+        """A fact; `ms` sets the time, else it is `step` milliseconds after the last."""
+        self.ms = self.ms + step if ms is None else ms
+        fields.setdefault("origin_daemon", HERE)
+        return cls(timestamp=clock.format_ms(self.ms), event_id=self.id("evt_"), v=1, **fields)
+
+    def message(self, author: str = "furiosa", *to: str, text: str = "hi", reply: str = "", **fields: Any) -> Any:
+        """A create whose id carries its own time."""
+        self.ms += 1
+        refs = tuple(Pair("mention", agent) for agent in to) + ((Pair("reply_to", reply),) if reply else ())
+        fields.setdefault("message_id", self.id("msg_"))
+        fields.setdefault("refs", refs)
+        fields.setdefault("audiences", tuple(Pair("agent", agent) for agent in to))
+        fields.setdefault("recipients", tuple(sorted(to)))
+        return self(events.MessageCreated, step=0, agent_id=author, body=Body("markdown", text), **fields)
+
+
+class Journals:
+    """Journal files in memory: where each fact lies, and its bytes."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, list[Entry]] = defaultdict(list)
+        self._ends: dict[str, int] = defaultdict(int)
+
+    def add(self, fact: AnyFact | Sealed) -> Entry:
+        """Append a fact to its file."""
+        raw = fact.raw if isinstance(fact, Sealed) else events.encode(fact)
+        file = events.EVENTS_FILE if isinstance(fact, Sealed) else events.file_of(fact)
+        entry = Entry(fact, raw, file, self._ends[file], len(raw) + 1)
+        self._ends[file] += entry.length
+        self.lines[file].append(entry)
+        return entry
+
+    def read_line(self, file: str, offset: int, length: int) -> bytes:
+        for entry in self.lines[file]:
+            if entry.offset == offset:
+                assert entry.length == length
+                return entry.raw
+        raise AssertionError(f"no line at {file}:{offset}")
+
+    def sources(self) -> list[Source]:
+        def reader(file: str) -> Callable[[], Iterator[Entry]]:
+            return lambda: iter(list(self.lines[file]))
+
+        return [Source(file, reader(file)) for file in sorted(self.lines)]
+
+
+def empty_picture(path: Path | str = ":memory:") -> sqlite3.Connection:
+    """A picture without facts."""
+    db = database.connect(path)
+    database.create_tables(db, epoch=EPOCH, created_at=clock.format_ms(START_MS), program="test")
+    database.create_indexes(db)
+    return db
+
+
+class Live:
+    """A picture to which facts are applied one by one."""
+
+    def __init__(self, own: frozenset[str] = OWN) -> None:
+        self.db = empty_picture()
+        self.journals = Journals()
+        self.projection = Projection(self.db, own, self.journals.read_line)
+
+    def apply(self, *facts: AnyFact | Sealed) -> list[Applied]:
+        return [self.projection.apply(self.journals.add(fact)) for fact in facts]
+
+    def dump(self) -> Dump:
+        return database.dump(self.db)
+
+
+def live_dump(facts: Iterable[AnyFact | Sealed]) -> Dump:
+    """The picture of facts applied in this order."""
+    live = Live()
+    live.apply(*facts)
+    try:
+        return live.dump()
+    finally:
+        live.db.close()
+
+
+def paint_journals(journals: Journals, target: Path) -> Painted:
+    return paint(
+        target,
+        journals.sources(),
+        OWN,
+        journals.read_line,
+        epoch=EPOCH,
+        created_at=clock.format_ms(START_MS),
+        program="test",
+    )
+
+
+def painted_dump(facts: Sequence[AnyFact | Sealed]) -> Dump:
+    """The picture that is painted from journals in which the facts lie in this order."""
+    journals = Journals()
+    for fact in facts:
+        journals.add(fact)
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "messages.db"
+        paint_journals(journals, target)
+        db = database.connect(target)
+        try:
+            return database.dump(db)
+        finally:
+            db.close()
+
+
+# -- random histories: few names, so that everything collides
+
+_AGENTS = ("ann", "bob", "user:leon")
+_TICKS = 9
+_MESSAGES = (*(f"msg_{ids.Ulids(bytes).at(START_MS + tick * 4)}" for tick in range(3)), "odd")
+_SESSIONS = ("ses_1", "ses_2")
+_GROUPS = ("grp_1", "grp_2")
+_THREADS = ("", "thr_a", "thr_b")
+
+_agents = st.sampled_from(_AGENTS)
+_messages = st.sampled_from(_MESSAGES)
+_sessions = st.sampled_from(_SESSIONS)
+_groups = st.sampled_from(_GROUPS)
+_texts = st.sampled_from(("", "one", "two", "three"))
+_times = st.integers(0, _TICKS).map(lambda tick: clock.format_ms(START_MS + tick))
+_pairs = st.lists(
+    st.builds(Pair, st.sampled_from(("module", "group")), st.sampled_from(("x", "y"))), max_size=2, unique_by=repr
+).map(tuple)
+_paths = st.lists(st.sampled_from(("a.py", "src/b.py")), max_size=2, unique=True).map(tuple)
+_refs = st.tuples(
+    st.lists(st.builds(Pair, st.just("mention"), _agents), max_size=2).map(tuple),
+    st.one_of(st.just(()), st.tuples(st.builds(Pair, st.just("reply_to"), _messages))),
+).map(lambda both: both[0] + both[1])
+_recipients = st.lists(_agents, min_size=1, max_size=3, unique=True).map(lambda found: tuple(sorted(found)))
+_bodies = st.builds(Body, st.just("markdown"), _texts)
+_works = st.builds(
+    events.Work,
+    session_id=_sessions,
+    branch=_texts,
+    uncommitted_files=_paths,
+    changed_files=_paths,
+    git_updated_at=st.one_of(st.just(""), _times),
+    current_task=_texts,
+    task_updated_at=st.one_of(st.just(""), _times),
+    intent=_texts,
+    intent_updated_at=st.one_of(st.just(""), _times, st.just("yesterday")),
+)
+_optional_text = st.one_of(st.none(), _texts)
+
+_FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
+    events.MessageCreated: {
+        "message_id": _messages,
+        "thread_id": st.sampled_from(_THREADS),
+        "agent_id": _agents,
+        "body": _bodies,
+        "scopes": _pairs,
+        "refs": _refs,
+        "audiences": _pairs,
+        "recipients": _recipients,
+        "quiet": st.booleans(),
+    },
+    events.MessageEdited: {
+        "message_id": _messages,
+        "agent_id": st.one_of(_agents, _agents, st.just("")),
+        "body": _bodies,
+    },
+    events.MessageDeleted: {"message_id": _messages, "agent_id": _agents, "reason": _texts},
+    events.MessageReceipt: {
+        "message_id": _messages,
+        "agent_id": _agents,
+        "receipt_type": st.sampled_from(("delivered", "seen", "read", "smelled")),
+    },
+    events.AgentUpdated: {"agent_id": _agents, "work_contexts": st.lists(_works, min_size=1, max_size=2).map(tuple)},
+    events.AgentContextSaved: {"agent_id": _agents, "content": _texts},
+    events.AgentRegistered: {
+        "agent_id": _agents,
+        "kind": st.just("agent"),
+        "role": st.sampled_from(("tester", "coder")),
+        "module": _texts,
+    },
+    events.SessionStarted: {"session_id": _sessions, "agent_id": _agents, "scopes": _pairs, "refs": _pairs},
+    events.SessionEnded: {"session_id": _sessions, "reason": _texts},
+    events.AgentCleaned: {"agent_id": _agents, "messages": st.booleans()},
+    events.GroupCreated: {"group_id": _groups, "name": _texts, "description": _texts, "created_by": _agents},
+    events.GroupMemberAdded: {
+        "group_id": _groups,
+        "member_type": st.sampled_from(("agent", "role")),
+        "member_value": _agents,
+        "added_by": _agents,
+    },
+    events.GroupMemberRemoved: {
+        "group_id": _groups,
+        "member_type": st.sampled_from(("agent", "role")),
+        "member_value": _agents,
+        "removed_by": _agents,
+    },
+    events.GroupUpdated: {
+        "group_id": _groups,
+        "updated_by": _agents,
+        "fields": st.builds(events.GroupFields, _optional_text, _optional_text),
+    },
+    events.GroupDeleted: {"group_id": _groups, "deleted_by": _agents},
+    events.PurgeExecuted: {"cutoff": st.one_of(_times, st.just("never"))},
+    events.JournalFormat: {"format": st.integers(1, 3)},
+    events.AgentPlaced: {"agent_id": _agents, "worktree_path": st.sampled_from(("/a", "/b"))},
+    events.AgentExited: {"agent_id": _agents, "agent_pid": st.integers(1, 3)},
+    events.AgentSeen: {"agent_id": _agents, "session_id": st.one_of(st.just(""), _sessions)},
+    events.AgentStatusSet: {"agent_id": _agents, "status": _texts, "by": _agents},
+    events.SessionItemsChanged: {
+        "session_id": _sessions,
+        "add_scopes": _pairs,
+        "remove_scopes": _pairs,
+        "add_refs": _pairs,
+    },
+}
+_HORIZONS = (events.AgentCleaned, events.PurgeExecuted)
+_THEMES: tuple[tuple[type[Any], ...], ...] = (
+    (events.MessageCreated,),
+    (events.MessageCreated, events.MessageCreated, events.AgentCleaned),
+    (events.MessageCreated, events.MessageCreated, events.MessageCreated, *_HORIZONS),
+    (events.MessageCreated, events.MessageEdited, events.MessageDeleted, events.MessageReceipt),
+    (events.MessageCreated, events.MessageEdited, events.MessageDeleted, events.MessageReceipt, *_HORIZONS),
+    (events.SessionStarted, events.SessionEnded, events.SessionItemsChanged, events.AgentUpdated, events.AgentSeen),
+    (events.SessionStarted, events.SessionEnded, events.AgentUpdated, events.AgentSeen, *_HORIZONS),
+    (events.SessionStarted, events.SessionEnded, events.PurgeExecuted),
+    (events.SessionStarted, events.AgentUpdated, events.AgentSeen, events.AgentCleaned),
+    (events.GroupCreated, events.GroupMemberAdded, events.AgentCleaned),
+    (
+        events.GroupCreated,
+        events.GroupUpdated,
+        events.GroupMemberAdded,
+        events.GroupMemberRemoved,
+        events.GroupDeleted,
+        events.AgentCleaned,
+    ),
+    (
+        events.AgentRegistered,
+        events.AgentPlaced,
+        events.AgentStatusSet,
+        events.AgentExited,
+        events.AgentSeen,
+        events.AgentContextSaved,
+        events.AgentCleaned,
+    ),
+    tuple(sorted(_FIELDS, key=repr)),
+)
+"""Which types a history is made of: few, so that their facts meet; the last theme is all of them."""
+
+Drawn = tuple[type[Any], int, dict[str, Any]]
+
+
+def _unstamped(cls: type[Any]) -> st.SearchStrategy[Drawn]:
+    """A type, a tick and the fields of one fact."""
+    optional = {"client_key": st.sampled_from(("k1", "k2")), "origin_daemon": st.sampled_from((HERE, THERE))}
+    return st.tuples(st.just(cls), st.integers(0, _TICKS), st.fixed_dictionaries(_FIELDS[cls], optional=optional))
+
+
+def _stamp(drawn: Sequence[Drawn]) -> list[AnyFact]:
+    """Facts of a drawn history. Event ids do not follow the ticks: ties are broken by them alone."""
+    facts: list[AnyFact] = []
+    for index, (cls, tick, fields) in enumerate(drawn):
+        event_id = f"evt_{(index * 7919) % 9973:04d}"
+        facts.append(cls(timestamp=clock.format_ms(START_MS + tick), event_id=event_id, v=1, **fields))
+    return facts
+
+
+def histories(max_size: int = 30) -> st.SearchStrategy[list[AnyFact]]:
+    """Random sets of facts over every type, with colliding ids and times, in the order in which they were drawn."""
+    of_themes = [
+        st.lists(st.one_of([_unstamped(cls) for cls in theme]), min_size=6, max_size=max_size) for theme in _THEMES
+    ]
+    return st.one_of(of_themes).map(_stamp)

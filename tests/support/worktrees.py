@@ -1,0 +1,49 @@
+"""A real git repository with worktrees beside it, below a directory of the test."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from thrum.paths import Places
+
+
+class Worktrees:
+    """`main` at `base/repo` with one commit on the branch main, and a worktree on a branch of its name for each name."""
+
+    def __init__(self, base: Path, *names: str) -> None:
+        self.base = base.resolve()
+        self.main = self.base / "repo"
+        self.main.mkdir(parents=True)
+        self.git("init", "-q", "-b", "main")
+        self.commit(self.main, {"README.md": "a project\n", "src/auth/token.py": "one\ntwo\nthree\n"}, "first")
+        for name in names:
+            self.add(name)
+
+    def __getitem__(self, name: str) -> Path:
+        return self.base / f"w-{name}"
+
+    @property
+    def places(self) -> Places:
+        state = self.main / ".thrum"
+        return Places(root=self.main, state_dir=state, main_root=self.main, common_dir=self.main / ".git")
+
+    def git(self, *words: str, at: Path | None = None) -> str:
+        done = subprocess.run(["git", *words], cwd=at or self.main, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def add(self, name: str) -> Path:
+        self.git("worktree", "add", "-q", str(self[name]), "-b", name)
+        return self[name]
+
+    def write(self, at: Path, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            (at / name).parent.mkdir(parents=True, exist_ok=True)
+            (at / name).write_text(text)
+
+    def commit(self, at: Path, files: dict[str, str], message: str) -> str:
+        """The id of a commit of these files alone."""
+        self.write(at, files)
+        self.git("add", "--", *files, at=at)
+        self.git("commit", "-q", "-m", message, at=at)
+        return self.git("rev-parse", "HEAD", at=at)

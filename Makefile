@@ -1,4 +1,5 @@
-# make demo: the main job, shown. make test: the tests. Both make their virtual environment first.
+# make demo: the main job, shown. make test: the tests. make spec: what the specification states, with the tests that
+# show it. Each makes its virtual environment first.
 #
 # Variables: PYTHON (3.11 or newer), VENV (where the environment lies), ARGS (handed on, e.g. make test ARGS=--long).
 
@@ -9,13 +10,16 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test check bench venv clean
+.PHONY: demo test spec check bench venv clean
 
 demo: venv
 	@$(BIN)/thrum demo $(ARGS)
 
 test: venv
 	$(BIN)/python -m pytest $(ARGS)
+
+spec: venv
+	@$(BIN)/python -m tests.spec $(ARGS)
 
 check: venv
 	$(BIN)/ruff check

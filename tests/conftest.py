@@ -1,14 +1,17 @@
-"""What every test stands on: nothing of the developer's own environment, and the option `--long`."""
+"""What every test stands on: nothing of the developer's own environment or ancestors, and the option `--long`."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests.support.detached import DETACHED, call_detached, runtimes_above
 
 _GIT_CONFIG = """\
 [user]
@@ -44,6 +47,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the deep tests: minutes, not seconds")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Below an agent's runtime, run the tests in a process that does not descend from it (tests/support/detached.py)."""
+    if config.option.collectonly or os.environ.get(DETACHED) or not runtimes_above():
+        return None
+    capture = config.pluginmanager.getplugin("capturemanager")
+    capture.suspend_global_capture(in_=True)
+    return call_detached([sys.executable, *sys.orig_argv[1:]])
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Isolate this process and all that it starts, before any fixture or import reads the environment."""
     hypothesis.settings.load_profile("deep" if config.getoption("--long") else "default")
@@ -51,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_home] = home
     (home / ".gitconfig").write_text(_GIT_CONFIG)
     for name in list(os.environ):
-        if name.startswith(("THRUM_", "GIT_", "XDG_")) or name in {"COLUMNS", "NO_COLOR", "FORCE_COLOR"}:
+        if name.startswith(("THRUM_", "GIT_", "XDG_")) or name in {"COLUMNS", "NO_COLOR", "FORCE_COLOR", DETACHED}:
             del os.environ[name]
     os.environ |= {"HOME": str(home), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
 

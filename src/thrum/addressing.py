@@ -198,6 +198,8 @@ def _unknown(unknown: Sequence[str], directory: Directory) -> UnknownRecipient:
         remedy = "one --to for each recipient: --to @a --to @b"
     elif suggestions:
         remedy = f"did you mean {' or '.join('@' + word for word in suggestions)}? Names: thrum team --all"
+    elif any(word.removeprefix("@") in ("all", "broadcast", "team") for word in unknown):
+        remedy = "everybody: --to @everyone; the team without waking anybody: leave --to out"
     else:
         remedy = "names: thrum team --all"
     return UnknownRecipient(

@@ -12,15 +12,20 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from thrum import limits
-from thrum.events import Pair
+from thrum.events import FileChange, Pair
 from thrum.shapes import (
     AgentInfo,
     DaemonIdentity,
     Detail,
+    GroupMember,
+    GroupSummary,
     Hint,
     Message,
+    Orphan,
     OutMessage,
     Recipient,
+    Session,
+    SettingValue,
     SharedMessages,
     TeamMember,
     WorkContext,
@@ -214,8 +219,11 @@ class ListContextParams(Params, kw_only=True):
     file: str = ""
 
 
-class ListContextResult(msgspec.Struct):
+class ListContextResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`warnings`: of which agents git could not be asked."""
+
     contexts: tuple[WorkContext, ...]
+    warnings: tuple[str, ...] = ()
 
 
 # sessions
@@ -241,10 +249,11 @@ class SetIntentParams(Mutating, kw_only=True):
     intent: str
 
 
-class SetIntentResult(msgspec.Struct, kw_only=True):
+class SetIntentResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     session_id: str
     intent: str
     intent_updated_at: str
+    replayed: bool = False
 
 
 # messages
@@ -403,13 +412,256 @@ class WaitResult(msgspec.Struct, kw_only=True):
 
 
 class TeamListParams(Params, kw_only=True):
+    """Without `include_files` no work tree is looked at, and `file_changes` of local agents are left out."""
+
     include_offline: bool = False
     include_system: bool = False
+    include_files: bool = True
 
 
 class TeamListResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     members: tuple[TeamMember, ...]
     shared_messages: SharedMessages | None = None
+    warnings: tuple[str, ...] = ()
+
+
+# -- wave W2 (identity in full)
+
+
+class LookupParams(Params, kw_only=True):
+    name: str
+
+
+class LookupResult(msgspec.Struct):
+    """A miss is an answer: `member` is null."""
+
+    member: TeamMember | None
+
+
+class SetStatusParams(Mutating, kw_only=True):
+    agent: str = ""
+    status: Literal["working", "idle", "blocked", "stuck"]
+
+
+class SetStatusResult(msgspec.Struct, kw_only=True):
+    agent_id: str
+    agent_status: str
+    agent_status_updated_at: str
+
+
+class AgentDeleteParams(Mutating, kw_only=True):
+    name: str
+    force: bool = False
+    with_messages: bool = False
+
+
+class AgentDeleteResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    agent_id: str
+    deleted: bool
+    message: str = ""
+
+
+class CleanupParams(Mutating, kw_only=True):
+    dry_run: bool = False
+    force: bool = False
+    threshold: int = 30
+
+
+class CleanupResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    orphans: tuple[Orphan, ...]
+    deleted: tuple[str, ...]
+    dry_run: bool
+    message: str = ""
+
+
+class SetTaskParams(Mutating, kw_only=True):
+    session_id: str = ""
+    current_task: str
+
+
+class SetTaskResult(msgspec.Struct, kw_only=True):
+    session_id: str
+    current_task: str
+    task_updated_at: str
+
+
+class HeartbeatParams(Mutating, kw_only=True):
+    session_id: str = ""
+    add_scopes: tuple[Pair, ...] = ()
+    remove_scopes: tuple[Pair, ...] = ()
+    add_refs: tuple[Pair, ...] = ()
+    remove_refs: tuple[Pair, ...] = ()
+
+
+class HeartbeatResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    session_id: str
+    last_seen_at: str
+    branch: str = ""
+    unmerged_commits: int | None = None
+    file_changes: tuple[FileChange, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class SessionEndParams(Mutating, kw_only=True):
+    session_id: str = ""
+    reason: Literal["normal", "crash", "superseded"] = "normal"
+
+
+class SessionEndResult(msgspec.Struct, kw_only=True):
+    session_id: str
+    ended_at: str
+    duration_ms: int
+
+
+class SessionListParams(Params, kw_only=True):
+    agent_id: str = ""
+    active_only: bool = False
+
+
+class SessionListResult(msgspec.Struct):
+    sessions: tuple[Session, ...]
+
+
+class GroupNameParams(Params, kw_only=True):
+    name: str
+
+
+class GroupCreateParams(Mutating, kw_only=True):
+    name: str
+    description: str = ""
+
+
+class GroupCreateResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    group_id: str
+    name: str
+    description: str = ""
+    created_at: str
+    created_by: str
+    replayed: bool = False
+
+
+class GroupDeleteParams(Mutating, kw_only=True):
+    name: str
+
+
+class GroupDeleteResult(msgspec.Struct, kw_only=True):
+    name: str
+    deleted_at: str
+
+
+class GroupMemberParams(Mutating, kw_only=True):
+    group: str
+    member_type: Literal["agent", "role"]
+    member_value: str
+
+
+class GroupMemberResult(msgspec.Struct, kw_only=True):
+    group: str
+    member_type: str
+    member_value: str
+    changed: bool
+
+
+class GroupListResult(msgspec.Struct):
+    groups: tuple[GroupSummary, ...]
+
+
+class GroupInfoResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    group_id: str
+    name: str
+    description: str = ""
+    created_at: str
+    created_by: str
+    members: tuple[GroupMember, ...]
+
+
+class GroupMembersParams(Params, kw_only=True):
+    name: str
+    expand: bool = False
+
+
+class GroupMembersResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    members: tuple[GroupMember, ...]
+    expanded: tuple[str, ...] | None = None
+
+
+class ContextShowParams(Params, kw_only=True):
+    agent_name: str
+    include_preamble: bool = True
+    repo_path: str = ""
+
+
+class ContextShowResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    agent_name: str
+    content: str
+    has_context: bool
+    size: int = 0
+    updated_at: str = ""
+    preamble: str = ""
+    has_preamble: bool
+    preamble_size: int = 0
+
+
+class ContextSaveParams(Mutating, kw_only=True):
+    agent_name: str
+    content: str
+    repo_path: str = ""
+
+
+class ContextSaveResult(msgspec.Struct, kw_only=True):
+    agent_name: str
+    path: str
+    size: int
+    message: str
+
+
+class ContextClearParams(Mutating, kw_only=True):
+    agent_name: str
+    repo_path: str = ""
+
+
+class ContextClearResult(msgspec.Struct, kw_only=True):
+    agent_name: str
+    cleared: bool
+    message: str
+
+
+class PreambleShowParams(Params, kw_only=True):
+    agent_name: str
+    repo_path: str = ""
+
+
+class PreambleShowResult(msgspec.Struct, kw_only=True):
+    agent_name: str
+    content: str
+    has_preamble: bool
+
+
+class ConfigKeyParams(Params, kw_only=True):
+    key: str
+
+
+class ConfigSetParams(Params, kw_only=True):
+    key: str
+    value: Any
+
+
+class ConfigValueResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    key: str
+    value: Any
+    source: str
+    restart_needed: bool = False
+
+
+class ConfigShowResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`V` of cli.md: `{value, source}`."""
+
+    config_file: str
+    runtime: dict[str, Any]
+    daemon: dict[str, Any]
+    identity: dict[str, str] = {}
+    overrides: tuple[dict[str, str], ...] = ()
+    values: dict[str, SettingValue]
 
 
 # -- the table
@@ -469,4 +721,32 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="message.markRead", params=MarkReadParams, result=MarkReadResult, access=Access.OWNER),
     Method(name="message.wait", params=WaitParams, result=WaitResult, access=Access.OWNER, long_poll=True),
     Method(name="team.list", params=TeamListParams, result=TeamListResult, access=Access.ANONYMOUS),
+    Method(name="agent.lookup", params=LookupParams, result=LookupResult, access=Access.ANONYMOUS),
+    Method(name="agent.set-status", params=SetStatusParams, result=SetStatusResult),
+    Method(name="agent.delete", params=AgentDeleteParams, result=AgentDeleteResult, transports="U"),
+    Method(name="agent.cleanup", params=CleanupParams, result=CleanupResult, transports="U"),
+    Method(name="session.setTask", params=SetTaskParams, result=SetTaskResult, access=Access.OWNER),
+    Method(name="session.heartbeat", params=HeartbeatParams, result=HeartbeatResult, access=Access.OWNER),
+    Method(name="session.end", params=SessionEndParams, result=SessionEndResult, access=Access.OWNER),
+    Method(name="session.list", params=SessionListParams, result=SessionListResult, access=Access.ANONYMOUS),
+    Method(name="group.create", params=GroupCreateParams, result=GroupCreateResult),
+    Method(name="group.delete", params=GroupDeleteParams, result=GroupDeleteResult),
+    Method(name="group.member.add", params=GroupMemberParams, result=GroupMemberResult),
+    Method(name="group.member.remove", params=GroupMemberParams, result=GroupMemberResult),
+    Method(name="group.list", params=Empty, result=GroupListResult, access=Access.ANONYMOUS),
+    Method(name="group.info", params=GroupNameParams, result=GroupInfoResult, access=Access.ANONYMOUS),
+    Method(name="group.members", params=GroupMembersParams, result=GroupMembersResult, access=Access.ANONYMOUS),
+    Method(name="context.show", params=ContextShowParams, result=ContextShowResult, access=Access.ANONYMOUS),
+    Method(name="context.save", params=ContextSaveParams, result=ContextSaveResult, access=Access.OWNER),
+    Method(name="context.clear", params=ContextClearParams, result=ContextClearResult, access=Access.OWNER),
+    Method(name="context.preamble.show", params=PreambleShowParams, result=PreambleShowResult, access=Access.ANONYMOUS),
+    Method(name="context.preamble.save", params=ContextSaveParams, result=ContextSaveResult, access=Access.OWNER),
+    Method(name="config.show", params=Empty, result=ConfigShowResult, access=Access.ANONYMOUS, transports="U"),
+    Method(
+        name="config.get", params=ConfigKeyParams, result=ConfigValueResult, access=Access.ANONYMOUS, transports="U"
+    ),
+    Method(name="config.set", params=ConfigSetParams, result=ConfigValueResult, access=Access.OPERATOR, transports="U"),
+    Method(
+        name="config.unset", params=ConfigKeyParams, result=ConfigValueResult, access=Access.OPERATOR, transports="U"
+    ),
 )

@@ -80,15 +80,23 @@ class WorktreesConfig(msgspec.Struct, frozen=True, kw_only=True):
     thrum_enabled: bool = True
 
 
+class RetentionConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How many backups are kept; -1: all, 0: none."""
+
+    daily: int = 5
+    weekly: int = 4
+    monthly: int = -1
+
+
 class BackupConfig(msgspec.Struct, frozen=True, kw_only=True):
     dir: str = ""
-    retention: dict[str, Any] = {}
+    retention: RetentionConfig = RetentionConfig()
 
 
 class RestartConfig(msgspec.Struct, frozen=True, kw_only=True):
-    max_lines: int | None = None
+    max_lines: int = 200
     auto_threshold: int = 0
-    graceful_timeout: str | float | None = None
+    graceful_timeout: str | float = "30s"
     silence_watchdog_seconds: float = 30
 
 
@@ -122,12 +130,18 @@ def load_config(path: Path) -> Config:
         _check_duration("daemon.stale_session_end", config.daemon.stale_session_end)
         _check_duration("sync.interval", config.sync.interval)
         _check_duration("sync.debounce", config.sync.debounce)
+        _check_duration("restart.graceful_timeout", config.restart.graceful_timeout)
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$.")
         keys = re.findall(r"[^.\[\]`]+", where)
         name = f"{'.'.join(keys)}: " if keys else ""
         raise ConfigInvalid(f"{_name(path)} is not valid: {name}{reason} at line {_line_of(text, keys)}") from error
     return msgspec.structs.replace(config, raw=raw)
+
+
+def read_raw(path: Path) -> dict[str, Any]:
+    """The file as it is, values unchecked; without a file nothing. Raises ConfigInvalid if it is no JSON object."""
+    return _read(path)[1]
 
 
 def update_config(path: Path, lock: Path, change: Callable[[dict[str, Any]], None]) -> bool:
@@ -186,7 +200,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raise ConfigInvalid(f"{_name(path)} cannot be read: {error.strerror}") from error
     try:
         text = data.decode("utf-8")
-        raw: Any = json.loads(text, parse_constant=_refuse_constant)
+        raw: Any = json.loads(text, parse_constant=refuse_constant)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigInvalid(f"{_name(path)} is not valid: not UTF-8 at line {line}") from error
@@ -203,7 +217,8 @@ def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def _refuse_constant(name: str) -> float:
+def refuse_constant(name: str) -> float:
+    """For `parse_constant`: Python's `NaN` and `Infinity` are no JSON."""
     raise ValueError(f"{name} is no JSON")
 
 

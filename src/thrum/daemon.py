@@ -40,19 +40,21 @@ from thrum.config import Config, load_config
 from thrum.errors import DaemonStartFailed, ThrumError
 from thrum.feed import Feed
 from thrum.identity.daemon_id import DaemonIdentity
+from thrum.identity.evidence import Roots
 from thrum.identity.process import open_process_table
 from thrum.launcher import VERSION
 from thrum.log import open_log
 from thrum.ops.house import Here, House
 from thrum.ops.waiting import Desks
 from thrum.paths import Places, SocketPaths
-from thrum.rpc.dispatch import Dispatcher, PeerConnection
+from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
 from thrum.rpc.run import RunIO, collected_run_handler
 from thrum.rpc.server import bind_listener, raise_open_file_limit, serve_rpc
 from thrum.store.replay import Store, open_store
 from thrum.sync import branch
 from thrum.wiring import Presence, Registrar, Wiring
-from thrum.work.context import branch_of
+from thrum.work.context import branch_exists, branch_of
+from thrum.work.live import LiveWork
 
 log = logging.getLogger("thrum.daemon")
 
@@ -69,6 +71,45 @@ class Start:
     hostname: str
     environ: Mapping[str, str]
     local: bool = False
+    lock: int | None = None
+    """The descriptor that holds the daemon's lock; None where nothing else can run (tests)."""
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the lock is still the one that others look at: a file that was removed locks nobody out."""
+        if self.lock is None:
+            return True
+        try:
+            return os.path.samestat(os.fstat(self.lock), os.stat(self.places.lock_file))
+        except OSError:
+            return False
+
+
+@dataclass(slots=True)
+class Ending:
+    """How one life of the task tree ends. The first word begins the drain; the last one decides what follows."""
+
+    drain: Drain
+    again: bool = False
+    """Whether another life follows."""
+    lost: bool = False
+    """Whether the place is gone, or another daemon's by now: then nothing is written there any more."""
+
+    def stop(self) -> None:
+        """For good."""
+        self.again = False
+        self.drain.begin()
+
+    def leave(self) -> None:
+        """For good, and touch nothing."""
+        self.lost = True
+        self.stop()
+
+    def reopen(self) -> None:
+        """To live again; not if the end is near already."""
+        if not self.drain.begun:
+            self.again = True
+            self.drain.begin()
 
 
 async def run_daemon(start: Start, report: Report) -> None:
@@ -78,6 +119,9 @@ async def run_daemon(start: Start, report: Report) -> None:
     clients see a closed connection, come back, and find everything that was answered.
     """
     while await serve_once(start, report):
+        if not start.is_locked:
+            log.warning("the lock is gone: another daemon may be running, this one ends")
+            return
         log.warning("opening the store anew")
 
 
@@ -105,17 +149,22 @@ async def serve_once(start: Start, report: Report) -> bool:
             writing.start_soon(store.committer.serve_commits)
             async with trio.open_nursery() as services:
                 wiring = _wire(start, config, identity, store, publisher, bus, services)
-                again = await _serve(wiring, sockets, listener, services, report)
+                again = await _serve(start, wiring, sockets, listener, services, report)
                 services.cancel_scope.cancel()
             store.committer.drain()
         return again
 
 
 async def _serve(
-    wiring: Wiring, sockets: SocketPaths, listener: socket.socket, services: trio.Nursery, report: Report
+    start: Start,
+    wiring: Wiring,
+    sockets: SocketPaths,
+    listener: socket.socket,
+    services: trio.Nursery,
+    report: Report,
 ) -> bool:
     """From the first accepted connection to the last answer; True if the store must be opened anew."""
-    places, publisher = wiring.house.here.places, wiring.publisher
+    places, publisher = start.places, wiring.publisher
     dispatcher: Dispatcher
 
     async def run_command(streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int | None:
@@ -125,12 +174,13 @@ async def _serve(
 
     handlers = wiring.handlers(lambda: dispatcher.drain)
     dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)
-    drain = dispatcher.drain
+    ending = Ending(dispatcher.drain)
+    mine = _Bound(sockets)
     spawn.stopped_mark(places).unlink(missing_ok=True)
     services.start_soon(publisher.serve_bus)
-    services.start_soon(_watch_signals, drain.begin)
-    services.start_soon(_watch_place, places, sockets, drain.begin)
-    services.start_soon(_watch_store, wiring, drain.begin)
+    services.start_soon(_watch_signals, ending.stop)
+    services.start_soon(_watch_place, start, mine, ending.leave)
+    services.start_soon(_watch_store, wiring, ending.reopen)
     services.start_soon(_warm_up)
     log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": wiring.house.view.epoch, "version": VERSION}})
     report(spawn.Report("ready", os.getpid()))
@@ -145,15 +195,14 @@ async def _serve(
                 on_connect=wiring.on_connect,
             )
         )
-        await drain.wait_begun()
-        if not wiring.committer.cause:
-            _note_stop(places)
+        await dispatcher.drain.wait_begun()
+        _note_stop(places, ending)
         publisher.publish_state("stopping")
         wiring.desks.close()
-    with contextlib.suppress(OSError):
-        sockets.rpc.unlink()
+    _note_stop(places, ending)
+    mine.remove_rpc()
     log.info("stopped", extra={"fields": {"pid": os.getpid()}})
-    return bool(wiring.committer.cause)
+    return ending.again
 
 
 def _wire(
@@ -182,6 +231,8 @@ def _wire(
         registry=registrar.current,
         body_bytes_max=config.daemon.body_bytes_max,
         branch_of=branch_of,
+        branch_exists=partial(branch_exists, start.places.common_dir),
+        work=LiveWork(start.places, start.environ),
     )
     wiring = Wiring(
         house=house,
@@ -193,6 +244,7 @@ def _wire(
         presence=Presence(house, services),
         identity=identity,
         bus_endpoint=bus.endpoint,
+        roots=Roots(start.places),
         started_at=trio.current_time(),
     )
     store.committer.on_commit = wiring.on_commit
@@ -220,25 +272,46 @@ async def _watch_signals(stop: Callable[[], None]) -> None:
             stop()
 
 
-async def _watch_place(places: Places, sockets: SocketPaths, stop: Callable[[], None]) -> None:
-    """A daemon whose socket or state directory is gone serves nobody: it stops (rpc.md §1)."""
-    mine = sockets.rpc.stat().st_ino
+class _Bound:
+    """The sockets as this daemon bound them. Another one that took the place over has bound others there."""
+
+    def __init__(self, sockets: SocketPaths) -> None:
+        self._rpc = sockets.rpc
+        self._inodes = {path: _inode(path) for path in (sockets.rpc, sockets.bus)}
+
+    @property
+    def are_there(self) -> bool:
+        return all(inode is not None and _inode(path) == inode for path, inode in self._inodes.items())
+
+    def remove_rpc(self) -> None:
+        """Take the RPC socket away, if it is still this daemon's."""
+        if self._inodes[self._rpc] is not None and _inode(self._rpc) == self._inodes[self._rpc]:
+            with contextlib.suppress(OSError):
+                self._rpc.unlink()
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+async def _watch_place(start: Start, mine: _Bound, leave: Callable[[], None]) -> None:
+    """A daemon whose sockets, lock or state directory are gone, or another's, serves nobody: it stops (rpc.md §1)."""
     while True:
+        if not (mine.are_there and start.is_locked and start.places.config_file.exists()):
+            break
         await trio.sleep(limits.state_check_seconds)
-        try:
-            if sockets.rpc.stat().st_ino == mine and places.config_file.exists() and places.lock_file.exists():
-                continue
-        except OSError:
-            pass
-        log.warning("the socket or the state directory is gone: stopping")
-        stop()
-        return
+    log.warning("the socket, the lock or the state directory is gone: stopping")
+    leave()
 
 
-async def _watch_store(wiring: Wiring, stop: Callable[[], None]) -> None:
+async def _watch_store(wiring: Wiring, reopen: Callable[[], None]) -> None:
     cause = await wiring.committer.wait_broken()
     log.error("the store has to be opened anew: %s", cause)
-    stop()
+    reopen()
 
 
 async def _warm_up() -> None:
@@ -248,9 +321,11 @@ async def _warm_up() -> None:
     await trio.to_thread.run_sync(import_module, "thrum.inside", abandon_on_cancel=True)
 
 
-def _note_stop(places: Places) -> None:
-    with contextlib.suppress(OSError):
-        spawn.stopped_mark(places).touch(mode=0o600)
+def _note_stop(places: Places, ending: Ending) -> None:
+    """Leave word that this stop is meant: then nobody who only waits starts a daemon again."""
+    if not ending.again and not ending.lost:
+        with contextlib.suppress(OSError):
+            spawn.stopped_mark(places).touch(mode=0o600)
 
 
 def _bind(places: Places) -> tuple[SocketPaths, socket.socket]:
@@ -297,7 +372,7 @@ def main(arguments: Sequence[str]) -> int:
             return 1
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        start = Start(places, _hostname(), dict(os.environ), local="--local" in arguments)
+        start = Start(places, _hostname(), dict(os.environ), local="--local" in arguments, lock=descriptor)
         _run(start, report)
     except Exception as error:
         report(spawn.report_failure(_refusal(error)))

@@ -34,6 +34,9 @@ from thrum.store.writer import Committed
 _MESSAGE_FACTS = (MessageEdited, MessageDeleted, MessageReceipt)
 _GROUP_FACTS = (GroupMemberAdded, GroupMemberRemoved, GroupUpdated, GroupDeleted)
 
+_SLICE_SECONDS = 0.005
+"""How long one look may go on before others on the loop get a turn."""
+
 ReadLine = Callable[[str, int, int], bytes]
 """`(file, offset, length) -> line without newline`."""
 
@@ -54,16 +57,13 @@ class Pulse:
     """The heartbeat of the journal: whoever waits for the next fact sleeps here."""
 
     def __init__(self) -> None:
-        self._next = trio.Event()
+        self.next = trio.Event()
+        """Set when the next facts are committed. Whoever looks first and then waits takes it before the look."""
 
     def beat(self) -> None:
         """Facts were committed."""
-        self._next.set()
-        self._next = trio.Event()
-
-    async def wait(self) -> None:
-        """Until facts are committed after this call."""
-        await self._next.wait()
+        self.next.set()
+        self.next = trio.Event()
 
 
 class Feed:
@@ -86,12 +86,14 @@ class Feed:
     async def since(self, params: EventsSinceParams) -> EventsSince:
         """The facts after a number, as hints; with `wait_ms` sleeps until one comes (rpc.md §5)."""
         self._check(params)
-        answer = self._look(params)
+        committed = self.pulse.next
+        answer = await self._look(params)
         if not answer.events and not answer.more and params.wait_ms:
             with trio.move_on_after(params.wait_ms / 1000):
-                while not answer.events:
-                    await self.pulse.wait()
-                    answer = self._look(msgspec.structs.replace(params, after_seq=answer.next_seq))
+                while not answer.events and not answer.more:
+                    await committed.wait()
+                    committed = self.pulse.next
+                    answer = await self._look(msgspec.structs.replace(params, after_seq=answer.next_seq))
         return answer
 
     def _check(self, params: EventsSinceParams) -> None:
@@ -109,12 +111,16 @@ class Feed:
                 f"wait_ms must be 0 to {limits.since_wait_max_ms}", remedy="wait again", field="wait_ms"
             )
 
-    def _look(self, params: EventsSinceParams) -> EventsSince:
-        """One bounded look: at most `limit` hints, at most `since_scan_max` facts, at most 8 MiB of facts."""
+    async def _look(self, params: EventsSinceParams) -> EventsSince:
+        """One bounded look: at most `limit` hints, at most `since_scan_max` facts, at most 8 MiB of facts.
+
+        Others on the loop get their turn meanwhile; what is committed then has higher numbers.
+        """
         head_seq = self._view.head_seq()
         hints: list[Hint] = []
         after = params.after_seq
         scanned = size = 0
+        pause_at = trio.current_time() + _SLICE_SECONDS
         while after < head_seq and len(hints) < params.limit and scanned < limits.since_scan_max:
             rows = self._view.events_after(after, min(limits.since_limit_max, limits.since_scan_max - scanned))
             if not rows:
@@ -122,6 +128,9 @@ class Feed:
                 break
             for row in rows:
                 scanned += 1
+                if trio.current_time() >= pause_at:
+                    await trio.lowlevel.checkpoint()
+                    pause_at = trio.current_time() + _SLICE_SECONDS
                 hint = self._hint(row, params)
                 if hint is not None:
                     size += row.length
@@ -144,11 +153,7 @@ class Feed:
             return None
         if not params.local and row.file == events.LOCAL_FILE:
             return None
-        try:
-            raw = self._read_line(row.file, row.offset, row.length)
-            fact = events.decode(raw)
-        except (OSError, events.BadLine) as error:
-            raise StoreFailed(f"could not read {row.file}: {error}", remedy="thrum daemon restart") from error
+        raw, fact = self._read(row)
         subject = about(self._view, fact)
         topics = topics_of(fact, subject, pending=row.state == "pending")
         if params.topics and not any(topic.startswith(params.topics) for topic in topics):
@@ -158,3 +163,28 @@ class Feed:
         if params.full:
             hint.fact = msgspec.Raw(raw)
         return hint
+
+    def _read(self, row: EventRow) -> tuple[bytes, AnyFact | Sealed]:
+        """The line and the fact of a row. StoreFailed; with the cause `database_damaged` when somebody has changed the
+        journal under the picture, which has to be painted anew then.
+        """
+        try:
+            raw = self._read_line(row.file, row.offset, row.length)
+            fact = events.decode(raw)
+        except FileNotFoundError as error:
+            raise _foreign(row) from error
+        except OSError as error:
+            raise StoreFailed(f"could not read {row.file}: {error}", remedy="thrum daemon restart") from error
+        except events.BadLine as error:
+            raise _foreign(row) from error
+        if fact.event_id != row.event_id:
+            raise _foreign(row)
+        return raw, fact
+
+
+def _foreign(row: EventRow) -> StoreFailed:
+    return StoreFailed(
+        f"{row.file} was changed by another program; the database is painted anew from it",
+        remedy="repeat the command",
+        cause="database_damaged",
+    )

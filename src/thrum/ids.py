@@ -347,6 +347,19 @@ def check_role(role: str, other_names: Collection[str] = (), groups: Collection[
             raise NameEqualsRole(message, remedy="choose another role", cause=cause)
 
 
+def check_group_name(name: str, agents: Collection[str] = (), roles: Collection[str] = ()) -> None:
+    """Refuse a name that no group may have: an agent, a role, a reserved word. Raises as `check_agent_name`."""
+    what = "group name"
+    _check_spelling(what, name, name_chars_max, _NAME, "only a-z, 0-9 and _", InvalidName)
+    if name in RESERVED:
+        raise ReservedName(f'{what} "{name}" is reserved', cause="reserved")
+    for taken, cause in ((agents, "agent_name"), (roles, "other_role")):
+        if name in taken:
+            word = "agent name" if cause == "agent_name" else "role"
+            message = f'{what} "{name}" conflicts with existing {word}'
+            raise NameEqualsRole(message, remedy=f"choose another name, e.g. {name[:58]}_group", cause=cause)
+
+
 def check_module(module: str) -> None:
     """Refuse what is no module. Raises ModuleMissing when empty, InvalidName else."""
     _check_spelling("module", module, module_chars_max, _WORD, "only a-z, 0-9, _ and -", ModuleMissing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ import trio
 from thrum import api
 from thrum.cli import app
 from thrum.cli.terminal import NeedsOwnProcess, Session
+from thrum.errors import InvalidParams
 from thrum.identity.evidence import Failed
 from thrum.identity.runtime import Link
 from thrum.paths import Places
@@ -47,6 +49,8 @@ async def run_inside(
     streams: RunIO, params: api.CliRunParams, connection: PeerConnection, dispatcher: Dispatcher, places: Places
 ) -> int | None:
     """Exit status of the command, or None when it must run in the launcher's own process."""
+    if not os.path.isabs(params.cwd) or "\0" in params.cwd:
+        raise InvalidParams("cwd must be an absolute path", field="cwd")
     async with open_direct(dispatcher, connection) as client:
 
         @asynccontextmanager

@@ -24,6 +24,7 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line of this process. Does not return."""
     argv = sys.argv[1:]
+    _fill_streams()
     try:
         if argv == ["--version"] or argv == ["-v"]:
             _write(1, version_text().encode() + b"\n")
@@ -77,7 +78,9 @@ def _start(argv: list[str], home: str) -> str:
         if word == "--repo" or word.startswith("--repo="):
             if repo or (word == "--repo" and index + 1 == len(argv)):
                 raise ValueError("which repository is not plain")
-            repo = word[7:] or argv[index + 1]
+            repo = word[7:] if word != "--repo" else argv[index + 1]
+            if not repo:
+                raise ValueError("no repository is named")
     return os.path.realpath(repo or home) if repo or home else os.getcwd()
 
 
@@ -186,6 +189,7 @@ def run_in_daemon(address: str, argv: list[str]) -> str:
     try:
         line = request_line(argv, key)
         connection.connect(address)
+        _check_owner(connection)
         _send(connection, line)
     except (OSError, ValueError):  # nobody there, a sandbox, no working directory, no UTF-8
         # A part of a line is no request: nothing was carried out.
@@ -198,6 +202,16 @@ def run_in_daemon(address: str, argv: list[str]) -> str:
     if stdin:
         _give_back(stdin)
     return key
+
+
+def _check_owner(connection: "_socket.socket") -> None:
+    """Raise PermissionError if somebody else listens there, as in a directory that is open to all."""
+    import _socket
+
+    level, option = (0, 1) if sys.platform == "darwin" else (_socket.SOL_SOCKET, _socket.SO_PEERCRED)
+    # `ucred` and, on macOS, `xucred` both have the user in their second word.
+    if int.from_bytes(connection.getsockopt(level, option, 76)[4:8], sys.byteorder) != os.getuid():
+        raise PermissionError
 
 
 _RUN_HERE = -1
@@ -260,6 +274,18 @@ def _answer(connection: "_socket.socket", data: bytes) -> None:
 
 
 # -- the streams of this process
+
+
+def _fill_streams() -> None:
+    """Fill the place of a stream that was closed before us: else the next file opened is taken for it, our socket say.
+
+    Like the closed one, it can't be read or written.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if fd else os.O_WRONLY)
 
 
 def _write(fd: int, data: bytes) -> None:

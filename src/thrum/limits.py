@@ -12,6 +12,7 @@ MIB: Final = 1024 * 1024
 
 # -- facts: they bind what this daemon writes; foreign lines are bound by `line_bytes_max` alone (events.md §3)
 line_bytes_max: Final = 8 * MIB
+integer_max: Final = 2**53 - 1
 body_bytes_max: Final = 1 * MIB
 structured_bytes_max: Final = 256 * KIB
 id_chars_max: Final = 128
@@ -30,6 +31,16 @@ pairs_max: Final = 64
 recipients_max: Final = 10_000
 work_paths_max: Final = 500
 work_commits_max: Final = 50
+work_commits_read_max: Final = 1_000
+"""How many unmerged commits are looked at: beyond it neither counted nor searched."""
+work_subject_chars_max: Final = 200
+work_counted_bytes_max: Final = 1 * MIB
+"""The lines of a new file are counted up to this size."""
+work_seconds_max: Final = 3.0
+"""How long git may take for one worktree."""
+work_fact_paths_max: Final = 20
+work_fact_interval_ms: Final = 15 * 60_000
+"""How often a session's git state is written down at most (events.md §4)."""
 context_bytes_max: Final = 256 * KIB
 client_key_chars_max: Final = 64
 future_stamp_ms_max: Final = 24 * 3600 * 1000

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from thrum.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInitialized
-from thrum.files import ensure_private_dir, sync_directory
+from thrum.files import atomic_write, ensure_private_dir, sync_directory
 from thrum.limits import socket_path_bytes_max, socket_path_bytes_max_macos
 
 _SOCKET_PATH_BYTES_MAX = socket_path_bytes_max_macos if sys.platform == "darwin" else socket_path_bytes_max
@@ -198,7 +198,10 @@ def find_places(start: Path) -> Places:
     Raises BadRedirect (never passed over: that would raise a second daemon), NotInitialized, or NotARepository when
     there is no git repository either.
     """
-    directory = os.path.realpath(start)
+    try:
+        directory = os.path.realpath(start)
+    except ValueError:
+        directory = ""  # a NUL in it: no file system has such a name
     if not os.path.isdir(directory):
         raise NotARepository(f"no such directory: {start}", remedy="correct the path")
     seen_git: GitPlace | None = None
@@ -263,6 +266,20 @@ def _redirect_target(own: str) -> str:
     return real
 
 
+def link_state(root: Path, state_dir: Path) -> None:
+    """Give a linked worktree a `.thrum` of its own, redirected to the state (identity.md §3 "Local always").
+
+    What is there stays: a redirect, or a state of its own. Raises OSError.
+    """
+    own = root / ".thrum"
+    if own == state_dir or (own / "config.json").exists():
+        return
+    for directory in (own, own / "context", own / "identities"):
+        ensure_private_dir(directory)
+    if not os.path.lexists(own / "redirect"):
+        atomic_write(own / "redirect", os.fsencode(f"{state_dir}\n"))
+
+
 def standing_root(directory: str, common_dir: str | None, main_root: str) -> str | None:
     """The root of this repository that a process in `directory` (a real path) stands in; None: in none of them.
 
@@ -276,6 +293,15 @@ def standing_root(directory: str, common_dir: str | None, main_root: str) -> str
         if git is not None and str(git.common_dir) == common_dir:
             return candidate
     return None
+
+
+def path_matches(path: str, wanted: str) -> bool:
+    """Whether a path of the repository is the one wanted: the same, its end from a `/` on, or below a directory that is
+    named with its trailing `/`.
+    """
+    if wanted.endswith("/"):
+        return path.startswith(wanted)
+    return path == wanted or path.endswith(f"/{wanted}")
 
 
 # -- sockets

@@ -20,11 +20,11 @@ import msgspec
 from thrum import config, ids
 from thrum.api import RegisterResult
 from thrum.clock import Clock, SystemClock
-from thrum.errors import NotARepository, StoreFailed, UsageError
+from thrum.errors import BadRedirect, NotARepository, NotAWorktree, NotInitialized, StoreFailed, UsageError
 from thrum.files import atomic_write, ensure_private_dir, sync_directory
 from thrum.identity.daemon_id import DaemonIdentity, bootstrap
 from thrum.identity.guards import Refusal, refusal_error
-from thrum.paths import Places, find_git, find_places, main_worktree, places_of
+from thrum.paths import GitPlace, Places, find_git, find_places, link_state, main_worktree, places_of
 from thrum.sync import branch
 
 IGNORE_RULE = ".thrum/"
@@ -131,6 +131,72 @@ def bootstrap_identity(places: Places, hostname: str, environ: Mapping[str, str]
     return made.identity
 
 
+class SetupResult(msgspec.Struct, kw_only=True):
+    """`Setup` of cli.md §4. `redirect` is where it leads."""
+
+    worktree_path: str
+    redirect: str
+    identities_dir: str
+
+
+def set_up_worktree(start: Path, main_repo: Path | None, environ: Mapping[str, str]) -> SetupResult:
+    """Redirect a worktree that git already has to its repository's state: that of `main_repo`, else as git tells.
+
+    A redirect that is there is replaced, a broken one above all; data of its own is never hidden by one. Raises
+    NotARepository, NotAWorktree, NotInitialized, BadRedirect, UnsafeRepository, StoreFailed.
+    """
+    git = find_git(start) if start.is_dir() else None
+    if git is None or git.bare:
+        raise NotARepository(f"not a git worktree: {start}")
+    root = git.root
+    state_dir = _state_of_main(git, main_repo)
+    if state_dir.parent == root:
+        raise NotAWorktree(f"{root} is the main worktree: it needs no redirect", remedy="run it in a linked worktree")
+    main = find_git(state_dir.parent)
+    if main is None or main.common_dir != git.common_dir:
+        message = f"{root} is not a git worktree of {state_dir.parent}"
+        raise NotAWorktree(
+            message, remedy=f"git -C {state_dir.parent} worktree add PATH; a clone has its own: thrum init"
+        )
+    branch.verify_owner(root, git.common_dir, environ)
+    _check_writable(root)
+    own = root / ".thrum"
+    if own.is_symlink():
+        raise BadRedirect(f"{own} is a link: a redirect in it would land elsewhere", remedy=f"rm {own}; thrum setup")
+    if (own / "config.json").is_file():
+        message = f"{own} holds data of its own, which a redirect would hide"
+        raise BadRedirect(message, remedy=f"move {own} away, then: thrum setup")
+    _write_redirect(root, state_dir)
+    return SetupResult(
+        worktree_path=str(root), redirect=str(state_dir), identities_dir=str(places_of(root, state_dir).identities_dir)
+    )
+
+
+def _state_of_main(git: GitPlace, main_repo: Path | None) -> Path:
+    """The state directory that a worktree shares. Raises NotInitialized, BadRedirect, NotARepository."""
+    if main_repo is not None:
+        return find_places(main_repo).state_dir
+    main = main_worktree(git) if git.linked else git.root
+    if main is not None:
+        return git.root / ".thrum" if main == git.root else find_places(main).state_dir
+    kept = _kept_state(git.common_dir)
+    if kept is None:
+        raise NotInitialized(f"thrum is not initialized in any worktree of {git.common_dir}")
+    return kept
+
+
+def _write_redirect(root: Path, state_dir: Path) -> None:
+    own = root / ".thrum"
+    wanted = os.fsencode(f"{state_dir}\n")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if (own / "redirect").is_symlink() or (own / "redirect").read_bytes() != wanted:
+                (own / "redirect").unlink()
+        link_state(root, state_dir)
+    except OSError as error:
+        raise StoreFailed(f"could not write {own}: {(error.strerror or str(error)).lower()}") from error
+
+
 # -- looking
 
 
@@ -171,13 +237,17 @@ def _state_dir(root: Path, main: Path | None, common_dir: Path) -> Path:
         return own
     if main is not None:
         return find_places(main).state_dir if os.path.lexists(main / ".thrum" / "redirect") else main / ".thrum"
-    # A bare repository: the worktree that was initialised first keeps the state.
+    return _kept_state(common_dir) or own
+
+
+def _kept_state(common_dir: Path) -> Path | None:
+    """A bare repository's: the worktree that was initialised first keeps the state."""
     try:
         kept: Any = msgspec.json.decode((common_dir / "thrum-sync" / "daemon.json").read_bytes())
         first = Path(str(kept["state_dir"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return own
-    return first if (first / "config.json").is_file() else own
+        return None
+    return first if (first / "config.json").is_file() else None
 
 
 def _check_writable(directory: Path) -> None:
@@ -260,7 +330,7 @@ def _carry_out(site: _Site, options: InitOptions, clock: Clock) -> DaemonIdentit
         _store_settings(places, options)
         if site.linked:
             # Last of all: without its target it would be a bad redirect.
-            _make_redirect(places)
+            link_state(places.root, places.state_dir)
     return identity
 
 
@@ -271,14 +341,6 @@ def _make_state_dir(places: Places) -> None:
     if not _state_file(places).exists():
         atomic_write(_state_file(places), _PROJECT_STATE)
     ensure_private_dir(places.state_dir / "identities")
-
-
-def _make_redirect(places: Places) -> None:
-    ensure_private_dir(places.root / ".thrum")
-    ensure_private_dir(places.context_dir)
-    ensure_private_dir(places.identities_dir)
-    if not os.path.lexists(places.root / ".thrum" / "redirect"):
-        atomic_write(places.root / ".thrum" / "redirect", os.fsencode(f"{places.state_dir}\n"))
 
 
 def _is_ignored(path: Path) -> bool:

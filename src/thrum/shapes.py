@@ -121,6 +121,23 @@ class WorkContext(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     intent_updated_at: str = ""
 
 
+class GitState(msgspec.Struct, frozen=True, kw_only=True):
+    """What git says of one worktree right now; work contexts, team members and `agent.update` are filled from it.
+
+    `ahead` counts the unmerged commits, of which `unmerged_commits` has the newest. `changed_files` are those of the
+    unmerged commits, `file_changes` what is uncommitted, `uncommitted_files` also where renamed files were. `problem`:
+    why git gave no or half an answer.
+    """
+
+    branch: str = ""
+    ahead: int = 0
+    unmerged_commits: tuple[Commit, ...] = ()
+    uncommitted_files: tuple[str, ...] = ()
+    changed_files: tuple[str, ...] = ()
+    file_changes: tuple[FileChange, ...] = ()
+    problem: str = ""
+
+
 class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     agent_id: str
     role: str
@@ -190,3 +207,52 @@ class Hint(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     at: str
     topics: tuple[str, ...] = ()
     fact: msgspec.Raw = msgspec.Raw(b"")
+
+
+class Session(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    session_id: str
+    agent_id: str
+    started_at: str
+    ended_at: str = ""
+    end_reason: str = ""
+    last_seen_at: str
+    intent: str = ""
+    status: Literal["active", "ended"]
+
+
+class Orphan(msgspec.Struct, kw_only=True, gc=False):
+    """An agent whose identity file, worktree or branch is gone, or that was not seen for long (identity.md §8.5)."""
+
+    agent_id: str
+    role: str
+    module: str
+    worktree: str
+    branch: str
+    last_seen_at: str
+    identity_missing: bool
+    worktree_missing: bool
+    branch_missing: bool
+    days_since_last_seen: int
+    message_count: int
+
+
+class GroupSummary(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    group_id: str
+    name: str
+    description: str = ""
+    member_count: int
+    created_at: str
+
+
+class GroupMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    member_type: str
+    member_value: str
+    added_at: str
+    added_by: str = ""
+
+
+class SettingValue(msgspec.Struct, gc=False):
+    """A setting as text, and where it comes from: `config.json`, `environment` or `default`."""
+
+    value: str
+    source: str

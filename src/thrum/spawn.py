@@ -25,10 +25,13 @@ import msgspec
 from thrum import limits
 from thrum.errors import DaemonLocked, DaemonStartFailed, DaemonUnavailable, StoreFailed, ThrumError, from_wire
 from thrum.paths import Places
+from thrum.rpc.client import BlockingClient, socket_address
 
 REPORT_VARIABLE = "THRUM_REPORT_FD"
 _NOT_INHERITED = ("GIT_", "THRUM_NAME", "THRUM_ROLE", "THRUM_MODULE", "THRUM_DISPLAY", "THRUM_AGENT_ID", "THRUM_HOME")
 _STOPPED = "stopped"
+_PID_SECONDS = 0.5
+"""How long a daemon that has its lock may take to write its pid into it."""
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -72,16 +75,10 @@ def answers(places: Places) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
-            probe.connect(socket_address(places))
+            probe.connect(socket_address(places.socket_link))
         except OSError:
             return False
     return True
-
-
-def socket_address(places: Places) -> str:
-    """Where to connect: the socket itself, or what the link in its place leads to."""
-    link = places.socket_link
-    return os.readlink(link) if link.is_symlink() else str(link)
 
 
 def start_in_background(places: Places, *, local: bool = False, force: bool = False) -> int:
@@ -207,11 +204,14 @@ def report_failure(error: ThrumError) -> Report:
     return Report("failed", 0, error.kind, error.code, error.message, error.remedy, error.details)
 
 
-def wait_until_gone(places: Places, seconds: float) -> bool:
-    """Whether the daemon's lock came free in time: then everything it had is on disk and closed."""
+def wait_until_gone(places: Places, pid: int, seconds: float) -> bool:
+    """Whether the daemon `pid` let go of its lock in time: then everything it had is on disk and closed.
+
+    Another one may hold it by then: a client that found none has started it.
+    """
     deadline = time.monotonic() + seconds
     pause = 0.005
-    while lock_holder(places) is not None:
+    while lock_holder(places) == pid:
         if time.monotonic() > deadline:
             return False
         time.sleep(pause)
@@ -219,35 +219,56 @@ def wait_until_gone(places: Places, seconds: float) -> bool:
     return True
 
 
+def _named_holder(places: Places) -> int | None:
+    """As `lock_holder`, with a little patience for a pid that is about to be written."""
+    deadline = time.monotonic() + _PID_SECONDS
+    while (pid := lock_holder(places)) == 0 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return pid
+
+
+def _is_daemon(pid: int) -> bool:
+    """Whether the process of that pid is a daemon of thrum's: the file may name one of long ago, for the moment in
+    which a new one has the lock and has not written its own, or of another container.
+    """
+    from thrum.identity.process import open_process_table
+
+    return "thrum.daemon" in open_process_table().program(pid).argv
+
+
 def stop_running(places: Places, *, insist: bool = False) -> int | None:
-    """Stop the daemon as house.md says; its pid, or None if none ran.
+    """Stop the daemon as house.md says; its pid, or None if none ran. One that is starting is stopped when it has
+    started, one that is stopping is waited for.
 
     `insist`: one that does not answer is sent SIGTERM, then SIGKILL (it loses no answered request). Else DaemonLocked.
     """
-    pid = lock_holder(places)
+    deadline = time.monotonic() + limits.start_seconds_max
+    stopped: int | None = None
+    while (pid := _named_holder(places)) is not None:
+        if _wait_until_it_answers(places, deadline) and _ask_to_stop(places):
+            if wait_until_gone(places, pid, limits.drain_seconds + limits.start_seconds_max):
+                return pid
+            break
+        if time.monotonic() > deadline:
+            break
+        stopped = pid
+        time.sleep(0.01)
     if pid is None:
-        return None
-    asked = _ask_to_stop(places)
-    if asked and wait_until_gone(places, limits.drain_seconds + limits.start_seconds_max):
-        return pid
-    if not insist or pid <= 1:
+        return stopped
+    if not insist or pid <= 1 or not _is_daemon(pid):
         raise DaemonLocked(f"another daemon holds {places.main_root} (pid {pid}) but does not answer")
     for number, seconds in ((signal.SIGTERM, limits.drain_seconds + 1), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        if wait_until_gone(places, seconds):
+        if wait_until_gone(places, pid, seconds):
             return pid
     raise DaemonUnavailable(f"the daemon (pid {pid}) cannot be stopped", remedy=f"kill -9 {pid}")
 
 
 def _ask_to_stop(places: Places) -> bool:
-    request = b'{"jsonrpc":"2.0","id":1,"method":"daemon.stop"}\n'
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(limits.drain_seconds)
-        try:
-            connection.connect(socket_address(places))
-            connection.sendall(request)
-            answer = connection.recv(65536)
-        except OSError:
-            return False
-    return b'"result"' in answer
+    try:
+        with contextlib.closing(BlockingClient(places.socket_link, connect_seconds=1.0)) as client:
+            client.call("daemon.stop", timeout_seconds=limits.drain_seconds)
+    except ThrumError:
+        return False
+    return True

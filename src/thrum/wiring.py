@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import trio
@@ -19,14 +19,15 @@ from thrum.api import Method
 from thrum.bus.publisher import Publisher
 from thrum.bus.topics import TOPICS
 from thrum.errors import StoreFailed, ThrumError
-from thrum.events import AgentCleaned, AgentPlaced, AgentRegistered, AgentSeen
+from thrum.events import AgentCleaned, AgentExited, AgentPlaced, AgentRegistered, AgentSeen, SessionStarted
 from thrum.feed import Feed
-from thrum.identity.caller import CLASS_OF, Caller, Refused, decide
+from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry
-from thrum.identity.guards import refusal_error, refusal_fields
+from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry, Roots, Runtimes
+from thrum.identity.guard_modes import fire
 from thrum.launcher import VERSION
-from thrum.ops import agents, messages, reading, sessions, team, waiting
+from thrum.ops import agents, groups, lifecycle, messages, notes, reading, sessions, settings, team, waiting, work
+from thrum.ops.adoption import adopt
 from thrum.ops.house import House, Operation
 from thrum.ops.liveness import seconds
 from thrum.rpc.dispatch import Call, Drain, Handler, PeerConnection
@@ -41,9 +42,17 @@ OPERATIONS: Mapping[str, Operation] = {
     "agent.register": agents.register,
     "agent.whoami": agents.whoami,
     "agent.list": team.list_agents,
-    "agent.listContext": team.list_contexts,
+    "agent.listContext": work.list_contexts,
+    "agent.lookup": team.lookup,
+    "agent.set-status": lifecycle.set_status,
+    "agent.delete": lifecycle.delete,
+    "agent.cleanup": lifecycle.cleanup,
     "session.start": sessions.start,
     "session.setIntent": sessions.set_intent,
+    "session.setTask": work.set_task,
+    "session.heartbeat": work.heartbeat,
+    "session.end": work.end,
+    "session.list": work.list_sessions,
     "message.send": messages.send,
     "message.get": reading.get,
     "message.list": reading.list_messages,
@@ -52,10 +61,28 @@ OPERATIONS: Mapping[str, Operation] = {
     "message.delete": messages.delete,
     "message.markRead": messages.mark_read,
     "team.list": team.list_team,
+    "group.create": groups.create,
+    "group.delete": groups.delete,
+    "group.member.add": groups.add_member,
+    "group.member.remove": groups.remove_member,
+    "group.list": groups.list_groups,
+    "group.info": groups.info,
+    "group.members": groups.members,
+    "context.show": notes.show,
+    "context.save": notes.save,
+    "context.clear": notes.clear,
+    "context.preamble.show": notes.show_preamble,
+    "context.preamble.save": notes.save_preamble,
+    "config.show": settings.show,
+    "config.get": settings.get,
+    "config.set": settings.change,
+    "config.unset": settings.unset,
 }
 """Every method that is an operation on the picture; the daemon's own ones are added in `handlers`."""
 
 _PLACE_FACTS = (AgentRegistered, AgentPlaced, AgentCleaned)
+_LIFE_FACTS = (*_PLACE_FACTS, AgentExited, SessionStarted)
+"""After these another process may have to be watched, or another session may end by itself."""
 
 
 class Registrar:
@@ -64,10 +91,20 @@ class Registrar:
     def __init__(self, view: View) -> None:
         self._view = view
         self._registry: Registry | None = None
+        self._changed = trio.Event()
 
     def forget(self) -> None:
         """Agents changed."""
         self._registry = None
+
+    def announce(self) -> None:
+        """Whom to watch changed, or which sessions are open."""
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    async def wait_changed(self) -> None:
+        """Until the next `announce`."""
+        await self._changed.wait()
 
     def current(self) -> Registry:
         """As of the last commit."""
@@ -126,37 +163,69 @@ class Wiring:
     presence: Presence
     identity: DaemonIdentity
     bus_endpoint: str
+    roots: Roots
     started_at: float
     """trio's clock, seconds."""
     problems: Sequence[str] = ()
     """What was found wrong at the start and is no hindrance: for `health`."""
+    runtimes: Runtimes = field(default_factory=Runtimes)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
         """Facts are on disk: tell everybody who waits for them."""
         facts = [entry.fact for entry in committed]
         if any(isinstance(fact, _PLACE_FACTS) for fact in facts):
             self.registrar.forget()
-        self.feed.announce(committed)
+        if any(isinstance(fact, _LIFE_FACTS) for fact in facts):
+            self.registrar.announce()
+        # First whoever would sleep on: a hint that is not given is found by its number.
         self.desks.announce([fact for fact in facts if not isinstance(fact, events.Sealed)])
+        self.feed.announce(committed)
 
     # -- callers
 
     def on_connect(self, connection: PeerConnection) -> None:
         """Look at the peer before its first request: later its pid must still be the same process."""
         connection.evidence = PeerEvidence(
-            self.house.processes, self.house.here.places, pid=connection.peer.pid, uid=connection.peer.uid
+            self.house.processes,
+            self.house.here.places,
+            pid=connection.peer.pid,
+            uid=connection.peer.uid,
+            names=self.house.runtime_names(),
+            roots=self.roots,
+            runtimes=self.runtimes,
         )
 
     def identify(self, connection: PeerConnection, claim: str, method: Method) -> Caller:
         """Who calls, decided anew for every request from the kernel's evidence (identity.md §11)."""
         evidence = connection.evidence.gather(self.registrar.current(), claim or None, now=trio.current_time())
         outcome = decide(evidence, CLASS_OF.get(method.access, "agent"), claim or None)
-        if not isinstance(outcome, Refused):
-            return outcome
-        pid, cwd = evidence.pid, evidence.cwd
-        fields = refusal_fields(outcome.refusal, caller_pid=pid, caller_cwd=cwd, method=method.name)
-        log.warning("identity_guard_fire", extra={"fields": {**fields, "outcome": "denied"}})
-        raise refusal_error(outcome.refusal, caller_pid=pid, caller_cwd=cwd, method=method.name)
+        if isinstance(outcome, Refused):
+            return self._refuse(outcome, evidence, connection.evidence, method)
+        if evidence.failed is not None and outcome.rule in ("C3", "C7"):
+            fields = {"step": evidence.failed, "caller_pid": evidence.pid, "method": method.name}
+            log.warning("introspection_failed: %s", evidence.failed_cause, extra={"fields": fields})
+        return outcome
+
+    def _refuse(self, refused: Refused, evidence: Evidence, peer: PeerEvidence, method: Method) -> Caller:
+        """Raise the refusal, unless the guard's mode lets it pass: then the caller all the same, and a warning."""
+        refusal, otherwise = refused.refusal, refused.otherwise
+        record: Callable[[str, dict[str, Any]], None] | None = None
+        if otherwise is not None and otherwise.agent_id in peer.told:
+            record = _unsaid
+        warning = fire(
+            refusal,
+            self.house.modes(),
+            caller_pid=evidence.pid,
+            caller_cwd=evidence.cwd,
+            method=method.name,
+            record=record,
+        )
+        # Only a refusal that a mode may let pass returns from there.
+        assert otherwise is not None and otherwise.agent_id is not None
+        if not warning:
+            return otherwise
+        peer.told.add(otherwise.agent_id)
+        return replace(otherwise, warnings=(warning,))
 
     # -- methods
 
@@ -180,7 +249,13 @@ class Wiring:
 
         async def handle(call: Call, params: Any) -> Any:
             try:
+                if _is_act(call.method):
+                    await adopt(self.house, call, call.method.name)
                 result = await handler(call, params)
+            except StoreFailed as error:
+                if error.details.get("cause") == "database_damaged":
+                    self.committer.condemn()
+                raise
             except Exception as error:
                 if not is_damage(error):
                     raise
@@ -189,8 +264,9 @@ class Wiring:
                     "the database is damaged; it is painted anew from the journals", remedy="repeat the command"
                 ) from error
             agent_id = call.caller.agent_id
-            if agent_id is not None and call.caller.kind == "agent":
-                self.presence.note(agent_id, wrote=call.method.mutating)
+            wrote = call.method.mutating
+            if agent_id is not None and call.caller.kind == "agent" and (wrote or not call.caller.visiting):
+                self.presence.note(agent_id, wrote=wrote)
             return result
 
         return handle
@@ -246,3 +322,13 @@ class Wiring:
 
         call.when_delivered(begin, begin)
         return api.StopResult(stopping=True)
+
+
+def _is_act(method: Method) -> bool:
+    """Whether a call writes in an agent's name or changes its state. Registration records the process by itself."""
+    access = CLASS_OF.get(method.access, "agent")
+    return access == "agent" or (access == "bootstrap" and method.name != "agent.register")
+
+
+def _unsaid(_outcome: str, _fields: dict[str, Any]) -> None:
+    """The record of a guard whose warning this peer was given already."""

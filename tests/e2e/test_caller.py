@@ -71,6 +71,7 @@ def test_a_repository_inside_the_worktree_is_still_its_agent_s(repo: Repo) -> No
     assert fact["agent_id"] == "bob"
 
 
+@pytest.mark.spec("ID-30")
 def test_thrum_name_of_another_worktree_s_agent_is_refused(repo: Repo) -> None:
     before = messages(repo)
     for words in (["send", "as bob", "--to", "@alice"], ["inbox"], ["sent"]):
@@ -79,6 +80,7 @@ def test_thrum_name_of_another_worktree_s_agent_is_refused(repo: Repo) -> None:
     assert messages(repo) == before
 
 
+@pytest.mark.spec("ID-59")
 def test_a_copied_identity_file_proves_nothing(repo: Repo) -> None:
     thief = repo.main / ".thrum/identities/bob.json"
     shutil.copy(repo.worktree("bob") / ".thrum/identities/bob.json", thief)
@@ -92,6 +94,7 @@ def test_a_copied_identity_file_proves_nothing(repo: Repo) -> None:
         thief.unlink()
 
 
+@pytest.mark.spec("ID-31", "ID-58")
 def test_a_forged_agent_id_is_refused(repo: Repo) -> None:
     before = messages(repo)
     for words in (["send", "as bob", "--to", "@alice"], ["inbox"], ["message", "read", "--all"]):
@@ -105,6 +108,7 @@ def test_a_forged_agent_id_is_refused(repo: Repo) -> None:
     assert done.json["agent_id"] == "alice"
 
 
+@pytest.mark.spec("ID-58")
 @pytest.mark.parametrize(
     ("method", "params"),
     [
@@ -159,6 +163,7 @@ def test_of_several_agents_of_a_worktree_one_says_which_it_is(repo: Repo) -> Non
         assert next(fact for fact in repo.facts("message.create") if fact["message_id"] == sent)["agent_id"] == name
 
 
+@pytest.mark.spec("ID-62")
 def test_a_process_outside_every_worktree_reads_and_leaves_no_mark(repo: Repo) -> None:
     sent = repo.json("send", "look at me", "--to", "@bob")["message_id"]
     before = repo.facts()
@@ -170,6 +175,7 @@ def test_a_process_outside_every_worktree_reads_and_leaves_no_mark(repo: Repo) -
     assert repo.facts() == before
 
 
+@pytest.mark.spec("ID-62")
 def test_a_process_outside_every_worktree_sends_nothing(repo: Repo) -> None:
     before = repo.facts()
     assert kind(ask(repo, repo.top, "message.send", content="x", to=["@bob"])) == "anonymous_caller"
@@ -204,6 +210,7 @@ def author(repo: Repo, done: Done) -> str:
     )
 
 
+@pytest.mark.spec("ID-60")
 def test_an_agent_that_went_elsewhere_is_still_itself_and_nobody_else(repo: Repo) -> None:
     eve = Runtime(repo, repo.worktree("eve"))
     done = eve.thrum("quickstart", "eve", "--role", "worker", "--module", "m5")
@@ -230,6 +237,7 @@ def test_a_second_runtime_in_an_agent_s_worktree_does_not_act_for_it(repo: Repo)
     assert author(repo, stranger.thrum("send", "its owner is gone", "--to", "@bob", "--json")) == "finn"
 
 
+@pytest.mark.spec("ID-65")
 @as_root
 def test_another_user_is_shut_out(repo: Repo) -> None:
     os.chmod(repo.top, 0o755)
@@ -241,6 +249,7 @@ def test_another_user_is_shut_out(repo: Repo) -> None:
     assert repo.facts() == before
 
 
+@pytest.mark.spec("ID-65")
 @as_root
 def test_another_user_who_reaches_the_socket_is_turned_away(repo: Repo) -> None:
     open_to_all = [(repo.top, 0o755), (repo.main / ".thrum", 0o755), (repo.var, 0o755), (repo.socket, 0o666)]

@@ -280,7 +280,7 @@ def test_the_log_is_shown_and_followed(repo: Repo) -> None:
     last = repo.json("daemon", "logs", "-n", "1")["lines"]
     assert len(last) == 1 and {"time", "level", "message"} <= last[0].keys()
     assert len(repo.json("daemon", "logs", "--lines", "0")["lines"]) > 1
-    assert repo.thrum("daemon", "logs", "--since", "0s") == "The log is empty.\n"
+    assert repo.thrum("daemon", "logs", "--since", "0s") == "Nothing in the log since 0s.\n"
     following = repo.start("daemon", "logs", "-f", "-n", "1", "--json")
     following.line()
     repo.thrum("daemon", "restart")

@@ -215,6 +215,7 @@ def test_a_deleted_message_is_named_in_the_mend(repo: Repo) -> None:
         assert repo.run(*words).err.endswith(f"\n  fix: thrum message get {sent} still shows it; send a new one\n")
 
 
+@pytest.mark.spec("ID-08")
 def test_a_missing_role_or_module_is_asked_for_with_what_was_given(repo: Repo) -> None:
     at = repo.worktree("empty")
     done = repo.run("quickstart", "max", at=at)
@@ -288,6 +289,7 @@ def test_a_conflict_of_quickstart_names_only_flags_that_quickstart_has(repo: Rep
 # -- 1.10: variables
 
 
+@pytest.mark.spec("ID-15", "ID-30")
 def test_variables_that_lead_nowhere_are_named(repo: Repo, nux: Path) -> None:
     err = repo.run("inbox", env={"THRUM_NAME": "nux"}).err
     assert err == (
@@ -301,6 +303,7 @@ def test_variables_that_lead_nowhere_are_named(repo: Repo, nux: Path) -> None:
     assert done.json["error"]["details"]["socket"] == f"{repo.top}/none.sock"
 
 
+@pytest.mark.spec("ID-34", "ID-36")
 @pytest.mark.parametrize(
     ("env", "words", "field", "value"),
     [

@@ -1,4 +1,4 @@
-"""Who calls, with real processes: scripts named as runtimes, a raw client under them, real worktrees (identity.md §8, §11)."""
+"""Who calls, with real processes: scripts named as runtimes, raw clients under them, real worktrees."""
 
 from __future__ import annotations
 
@@ -6,63 +6,20 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.repo import PROJECT, THRUM, Repo, Running, open_repo
+from tests.support.desks import Answer, Desk, kind, result
+from tests.support.repo import THRUM, Repo, open_repo
 from thrum import api
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
-RUNTIME = "import subprocess, sys\nsys.exit(subprocess.call(sys.argv[1:]))\n"
-
-Answer = dict[str, Any]
-
-
-class Desk:
-    """A process that stands somewhere, under runtimes of these names, outermost first."""
-
-    def __init__(self, repo: Repo, at: Path, *runtimes: str) -> None:
-        argv: list[str] = []
-        for name in runtimes:
-            script = repo.top / "bin" / name
-            script.parent.mkdir(exist_ok=True)
-            script.write_text(RUNTIME)
-            argv += [sys.executable, str(script)]
-        argv += [sys.executable, "-m", "tests.support.identity_desk", str(repo.socket)]
-        self._running = Running(argv, at, {**repo.env, "PYTHONPATH": str(PROJECT)})
-        self.pid = self._running.pid
-
-    def order(self, **order: Any) -> Any:
-        self._running.say(json.dumps(order))
-        return json.loads(self._running.line())
-
-    def ask(self, method: str, **params: Any) -> Answer:
-        return self.order(rpc=method, params=params)
-
-    def register(self, name: str, role: str = "builder", module: str = "core", **options: Any) -> Answer:
-        return self.ask("agent.register", name=name, role=role, module=module, **options)
-
-    def thrum(self, *words: str, **env: str) -> Answer:
-        return self.order(run=[str(THRUM), *words], env=env)
-
-    def send(self, **params: Any) -> str:
-        """What came of a message: its author, or the kind of the refusal."""
-        answer = self.ask("message.send", content="hello", **params)
-        if "error" in answer:
-            return kind(answer)
-        return self.ask("message.get", message_id=answer["result"]["message_id"])["result"]["message"]["author"][
-            "agent_id"
-        ]
-
-    def close(self) -> None:
-        self._running.end()
-        self._running.close()
+PLAIN_AND_AGAIN: list[dict[str, Any]] = [{}, {"re_register": True}]
 
 
 Desks = Callable[..., Desk]
@@ -88,17 +45,6 @@ def desk(repo: Repo) -> Iterator[Desks]:
         each.close()
 
 
-def result(answer: Answer) -> Any:
-    assert "result" in answer, answer
-    return answer["result"]
-
-
-def kind(answer: Answer) -> str:
-    assert "error" in answer, answer
-    assert answer["error"]["data"]["remedy"], answer
-    return answer["error"]["data"]["kind"]
-
-
 def reason(answer: Answer) -> str:
     return answer["error"]["data"]["details"]["reason"]
 
@@ -114,6 +60,7 @@ def in_file(root: Path, name: str) -> dict[str, Any]:
 # -- who calls
 
 
+@pytest.mark.spec("ID-60")
 def test_a_runtime_s_children_are_its_agent_wherever_they_stand(repo: Repo, desk: Desks) -> None:
     home, away = repo.worktree("c4"), repo.worktree("c4_away")
     claude = desk(home, "claude")
@@ -126,6 +73,7 @@ def test_a_runtime_s_children_are_its_agent_wherever_they_stand(repo: Repo, desk
         assert claude.send(caller_agent_id="c_four") == "c_four"
 
 
+@pytest.mark.spec("ID-58", "ID-60")
 def test_a_claim_for_another_root_is_refused_to_a_proven_agent_even_there(repo: Repo, desk: Desks) -> None:
     home, other = repo.worktree("c6"), repo.worktree("c6_other")
     claude = desk(home, "claude")
@@ -139,6 +87,7 @@ def test_a_claim_for_another_root_is_refused_to_a_proven_agent_even_there(repo: 
     assert json.loads(done["out"])["error"]["kind"] in ("identity_mismatch", "cross_worktree")
 
 
+@pytest.mark.spec("ID-61")
 def test_in_a_shared_worktree_a_claim_for_a_neighbour_holds_unless_that_one_lives(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("c5")
     claude, shell = desk(root, "claude"), desk(root)
@@ -153,6 +102,7 @@ def test_in_a_shared_worktree_a_claim_for_a_neighbour_holds_unless_that_one_live
     assert codex.send() == "c_five_b"
 
 
+@pytest.mark.spec("ID-61")
 def test_a_stranger_at_a_live_agent_s_place(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("c13")
     claude, shell, codex = desk(root, "claude"), desk(root), desk(root, "codex")
@@ -165,6 +115,7 @@ def test_a_stranger_at_a_live_agent_s_place(repo: Repo, desk: Desks) -> None:
     assert kind(shell.ask("session.start", agent_id="c_thirteen")) == "anonymous_caller"
 
 
+@pytest.mark.spec("ID-33")
 def test_of_nested_runtimes_the_inner_registered_one_speaks_else_the_outer(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("nested")
     inner = desk(root, "claude", "codex")
@@ -219,6 +170,7 @@ def test_a_caller_that_drifts_after_connecting_is_judged_where_it_stands(repo: R
     assert shell.send() == "anonymous_caller"
 
 
+@pytest.mark.spec("ID-58")
 def test_frames_of_a_run_claim_and_prove_nothing(repo: Repo, desk: Desks) -> None:
     here, there = repo.worktree("framed"), repo.worktree("framed_b")
     shell = desk(here)
@@ -240,6 +192,7 @@ def test_frames_of_a_run_claim_and_prove_nothing(repo: Repo, desk: Desks) -> Non
         assert kind(shell.ask("cli.run", argv=["whoami"], cwd=cwd)) == "invalid_params"
 
 
+@pytest.mark.spec("ID-62")
 def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk: Desks) -> None:
     nobody = desk(repo.top)
     needed: dict[str, dict[str, Any]] = {
@@ -260,6 +213,7 @@ def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk:
     assert kind(nobody.ask("session.start")) == "anonymous_caller"
 
 
+@pytest.mark.spec("ID-65")
 @as_root
 def test_a_socket_of_another_user_is_told_nothing(repo: Repo) -> None:
     root = repo.worktree("foreign")
@@ -290,6 +244,7 @@ def test_a_socket_of_another_user_is_told_nothing(repo: Repo) -> None:
 # -- registering
 
 
+@pytest.mark.spec("ID-44")
 def test_a_registration_says_again_what_is_recorded_and_writes_only_what_is_new(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("again")
     claude = desk(root, "claude")
@@ -308,6 +263,7 @@ def test_a_registration_says_again_what_is_recorded_and_writes_only_what_is_new(
     assert in_file(root, "again_one")["agent_pid"] == claude.pid
 
 
+@pytest.mark.spec("ID-17", "ID-19")
 def test_files_are_private_and_keep_what_others_wrote(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("kept")
     shell = desk(root)
@@ -325,12 +281,13 @@ def test_files_are_private_and_keep_what_others_wrote(repo: Repo, desk: Desks) -
     assert now["intent"] == "to keep"
 
 
+@pytest.mark.spec("ID-46")
 def test_a_name_that_lives_elsewhere_is_held_until_it_is_forced(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("held")
     claude, shell = desk(root, "claude"), desk(root)
     result(claude.register("held_one", module="h1"))
     result(claude.ask("session.start"))
-    for options in ({}, {"re_register": True}):
+    for options in PLAIN_AND_AGAIN:
         conflict = result(shell.register("held_one", module="h1", **options))
         assert (conflict["agent_id"], conflict["conflict"]["reason"]) == ("", "name_held")
         assert conflict["conflict"]["conflict_pid"] == claude.pid
@@ -342,26 +299,28 @@ def test_a_name_that_lives_elsewhere_is_held_until_it_is_forced(repo: Repo, desk
     assert ended["reason"] == "superseded"
 
 
+@pytest.mark.spec("ID-47")
 def test_a_name_bound_to_another_root_moves_when_that_root_is_gone(repo: Repo, desk: Desks) -> None:
     old, new = repo.worktree("moves"), repo.worktree("moves_to")
     result(desk(old).register("moves_one", module="mv"))
     shell = desk(new)
-    for options in ({}, {"re_register": True}):
+    for options in PLAIN_AND_AGAIN:
         assert result(shell.register("moves_one", module="mv", **options))["conflict"]["reason"] == "other_worktree"
     shutil.rmtree(old)
     assert result(shell.register("moves_one", module="mv"))["status"] == "updated"
     assert shell.send() == "moves_one"
 
 
+@pytest.mark.spec("ID-49")
 def test_of_registrations_of_one_name_at_once_one_wins(repo: Repo, desk: Desks) -> None:
     desks = [desk(repo.worktree(f"race{number}")) for number in range(6)]
     for each in desks:
         each.ask("health")
     params = {"name": "race_one", "role": "builder", "module": "race"}
-    order = json.dumps({"rpc": "agent.register", "params": params})
+    order = {"rpc": "agent.register", "params": params}
     for each in desks:
-        each._running.say(order)  # pyright: ignore[reportPrivateUsage]
-    answers = [result(json.loads(each._running.line())) for each in desks]  # pyright: ignore[reportPrivateUsage]
+        each.begin(order)
+    answers = [result(each.outcome()) for each in desks]
     assert sorted(answer["status"] for answer in answers) == ["conflict"] * 5 + ["registered"]
     assert len([fact for fact in repo.facts("agent.register") if fact["agent_id"] == "race_one"]) == 1
     assert len(list(repo.top.glob("race*/.thrum/identities/race_one.json"))) == 1
@@ -379,6 +338,7 @@ def test_the_process_of_a_file_without_record_does_not_keep_its_next_name_from_i
     assert claude.send() == "ghost_one"
 
 
+@pytest.mark.spec("ID-05")
 @pytest.mark.parametrize(
     ("params", "wanted"),
     [
@@ -436,6 +396,7 @@ def test_a_worktree_with_a_state_of_its_own_is_not_redirected(repo: Repo, desk: 
     assert not (root / ".thrum/redirect").exists()
 
 
+@pytest.mark.spec("ID-39", "ID-55")
 def test_a_bootstrap_call_is_for_oneself_or_for_whom_this_connection_registered(repo: Repo, desk: Desks) -> None:
     home, visited = repo.worktree("boot"), repo.worktree("boot_b")
     claude = desk(home, "claude")
@@ -478,3 +439,54 @@ def test_a_directory_s_name_may_lie_and_its_worktree_counts(repo: Repo) -> None:
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True)
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["remedy"]
+
+
+@pytest.mark.parametrize("command", [["whoami"], ["init", "--dry-run"]])
+def test_a_closed_stdout_is_an_error_and_not_another_file(repo: Repo, command: list[str]) -> None:
+    root = repo.worktree("closed")
+    done = subprocess.run(
+        ["sh", "-c", f'"{THRUM}" {" ".join(command)} --repo "{repo.main}" >&-'],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Error: " in done.stderr
+
+
+def test_a_closed_stdin_is_an_empty_one(repo: Repo) -> None:
+    root = repo.worktree("closed_in")
+    repo.agent("closed_in_one", module="ci", at=root)
+    done = subprocess.run(["sh", "-c", f'"{THRUM}" send --stdin --json <&-'], cwd=root, capture_output=True, text=True)
+    assert json.loads(done.stdout)["error"]["kind"] == "empty_body"
+
+
+def test_runs_over_one_connection_are_bound_like_other_requests(repo: Repo) -> None:
+    root = repo.worktree("runs")
+    repo.agent("runs_one", module="ru", at=root)
+    wait = {"argv": ["wait", "--timeout", "1"], "cwd": str(root)}
+    lines = [json.dumps({"jsonrpc": "2.0", "id": "run", "method": "cli.run", "params": wait})] * 33
+    lines.append(json.dumps({"jsonrpc": "2.0", "id": "after", "method": "bus.info"}))
+    program = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(sys.stdin.buffer.read())\n"
+        "answers = s.makefile('rb')\n"
+        "for _ in range(34): sys.stdout.buffer.write(answers.readline())\n"
+    )
+    talker = repo.spawn_python("-c", program, str(repo.socket), at=root)
+    ids = [json.loads(line)["id"] for line in talker.end(stdin="\n".join(lines) + "\n").out.splitlines()]
+    assert sorted(ids) == ["after"] + ["run"] * 33
+    assert ids[0] == "run", "what comes after them is read when one of them has ended"
+
+
+def test_a_shell_that_registers_again_takes_the_dead_process_out_of_record_and_file(repo: Repo, desk: Desks) -> None:
+    root = repo.worktree("dead")
+    claude = desk(root, "claude")
+    result(claude.register("dead_one", module="de"))
+    assert in_file(root, "dead_one")["agent_pid"] == claude.pid
+    claude.close()
+    shell = desk(root)
+    assert result(shell.register("dead_one", module="de"))["status"] == "registered"
+    assert "agent_pid" not in in_file(root, "dead_one")
+    placed = [fact for fact in repo.facts("agent.place") if fact["agent_id"] == "dead_one"]
+    assert "agent_pid" not in placed[-1]

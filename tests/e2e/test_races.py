@@ -50,6 +50,7 @@ def test_starts_stops_and_sends_at_once_lose_and_double_nothing(repo: Repo) -> N
     assert len(repo.daemons()) <= 1
 
 
+@pytest.mark.long
 def test_a_stop_does_not_wait_for_the_daemon_that_a_client_started_meanwhile(repo: Repo) -> None:
     ended = threading.Event()
 
@@ -98,6 +99,7 @@ def test_a_daemon_without_lock_does_not_open_a_changed_store_again(repo: Repo) -
     assert len(repo.daemons()) == 1
 
 
+@pytest.mark.long
 def test_a_daemon_whose_bus_was_removed_makes_room_for_one_that_has_one(repo: Repo) -> None:
     old = repo.daemon
     (repo.var / "bus.sock").unlink()

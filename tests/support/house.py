@@ -172,6 +172,7 @@ def _daemon(
         registry=registrar.current,
         body_bytes_max=1_048_576,
         branch_of=lambda root: "",
+        branch_exists=lambda branch: True,
         work=LiveWork(places, os.environ),
     )
     wiring = Wiring(

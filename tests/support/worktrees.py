@@ -9,7 +9,7 @@ from thrum.paths import Places
 
 
 class Worktrees:
-    """`main` at `base/repo` with one commit on the branch main, and a worktree on a branch of its name for each name."""
+    """`main` at `base/repo` with one commit on the branch main; a worktree on a branch of its name for each name."""
 
     def __init__(self, base: Path, *names: str) -> None:
         self.base = base.resolve()
@@ -47,3 +47,14 @@ class Worktrees:
         self.git("add", "--", *files, at=at)
         self.git("commit", "-q", "-m", message, at=at)
         return self.git("rev-parse", "HEAD", at=at)
+
+    def index(self, at: Path) -> Path:
+        return Path(self.git("rev-parse", "--path-format=absolute", "--git-path", "index", at=at))
+
+    def standing_of_index(self, at: Path) -> tuple[bytes, int, list[str]]:
+        """Its bytes, when it was written, and what lies beside it."""
+        index = self.index(at)
+        return index.read_bytes(), index.stat().st_mtime_ns, sorted(path.name for path in index.parent.iterdir())
+
+    def break_index(self, at: Path) -> None:
+        self.index(at).write_bytes(b"no index")

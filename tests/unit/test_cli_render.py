@@ -360,3 +360,15 @@ def test_agents_are_listed_a_line_each() -> None:
 def test_a_table_shortens_only_its_flexible_column() -> None:
     shown = render.table(["A", "B"], [["x", "a long text here"], ["世界", "y"]], 12, flexible=1)
     assert shown.split("\n") == ["A     B", "x     a lon…", "世界  y"]
+
+
+def test_what_thrum_itself_adds_to_scopes_and_refs_is_not_shown() -> None:
+    everyone = Pair("broadcast", "everyone")
+    each = message("msg_01", "hi", 2, scopes=(everyone,), refs=(everyone, Pair("mention", "nux"), Pair("pr", "42")))
+    assert render.message(each, EYE).split("\n")[1:] == ["  hi", "  refs: pr:42"]
+
+
+def test_a_name_that_only_looks_like_an_unnamed_id_is_shown_as_the_name() -> None:
+    assert render.at("team_backend123") == "@team_backend123"
+    assert render.at("coordinator_1B9K33T6RK") == "@coordinator"
+    assert render.at("furiosa") == "@furiosa"

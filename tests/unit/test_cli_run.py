@@ -189,7 +189,7 @@ async def test_looking_at_everything_needs_no_identity_and_marks_nothing(reposit
     assert status == 0
     assert daemon.asked("message.list")[0]["recipient"] == "max"
     assert daemon.asked("message.markRead") == []
-    assert out.endswith("Showing 1-1 of 1 message\n")
+    assert out.endswith("Showing 1-1 of 1 message (1 unread)\n"), "unread by whose inbox it is"
 
 
 async def test_output_that_nobody_took_marks_nothing(repository: Path) -> None:
@@ -243,6 +243,37 @@ async def test_getting_a_message_marks_it_unless_one_peeks(repository: Path) -> 
     assert daemon.story[-3:] == ["out", "flush", "message.markRead"]
 
 
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (api.MarkReadResult(marked_count=2), "✓ Marked 2 messages as read\n"),
+        (api.MarkReadResult(marked_count=0), "No unread messages.\n"),
+        (
+            api.MarkReadResult(marked_count=1, remaining=1),
+            "✓ Marked 1 message as read\n1 message came later: still unread.\n",
+        ),
+    ],
+)
+async def test_reading_all_leaves_what_came_later(repository: Path, result: api.MarkReadResult, said: str) -> None:
+    daemon = FakeDaemon(always(result))
+    assert (await go(daemon, repository, "message", "read", "--all"))[1] == said
+    (asked,) = daemon.asked("message.markRead")
+    assert asked == {"caller_agent_id": "nux", "all": True, "marked_before": clock.format_ms(NOW)}, (
+        "no client key: in a repeated try the moment is another one"
+    )
+
+
+async def test_reading_what_is_not_mine_says_so(repository: Path) -> None:
+    daemon = FakeDaemon(always(api.MarkReadResult(marked_count=0, skipped_count=1, remaining=3)))
+    assert (await go(daemon, repository, "message", "read", MSG))[1] == "1 message not addressed to you.\n"
+
+
+async def test_a_wait_for_a_name_that_nobody_has_is_an_error(repository: Path) -> None:
+    daemon = FakeDaemon(of(agent_list=known(0, "furiosa")))
+    status, _, err = await go(daemon, repository, "wait", "--from", "furoisa")
+    assert (status, err) == (2, "Error: agent not found: furoisa\n  fix: did you mean @furiosa?; thrum agent list\n")
+
+
 # -- wait
 
 
@@ -252,10 +283,10 @@ def waited(*some: shapes.Message, remaining: int = 0) -> api.WaitResult:
 
 
 async def test_wait_hands_its_output_over_before_anything_counts_as_seen(repository: Path) -> None:
-    daemon = FakeDaemon(always(waited(message())))
+    daemon = FakeDaemon(of(message_wait=waited(message()), agent_list=known(0, "furiosa")))
     status, out, _ = await go(daemon, repository, "wait", "--timeout", "5m", "--from", "@furiosa", "--scope", "a:b")
     assert status == 0
-    assert daemon.story == ["message.wait", "out", "flush", "delivered"]
+    assert daemon.story == ["agent.list", "message.wait", "out", "flush", "delivered"]
     (asked,) = daemon.asked("message.wait")
     assert (asked["author_id"], asked["scope"]) == ("furiosa", {"type": "a", "value": "b"})
     assert 295_000 < asked["timeout_ms"] <= 300_000
@@ -450,10 +481,10 @@ async def test_an_unforeseen_error_shows_its_traceback_only_when_asked(repositor
     assert "Traceback" in err and "debug: identity nux by only_file" in err
 
 
-def known(last_seen_minutes: int) -> api.AgentListResult:
+def known(last_seen_minutes: int, agent_id: str = "max") -> api.AgentListResult:
     seen = clock.format_ms(NOW - last_seen_minutes * 60_000)
     info = shapes.AgentInfo(
-        agent_id="max", kind="agent", role="r", module="m", display="", registered_at=seen, last_seen_at=seen
+        agent_id=agent_id, kind="agent", role="r", module="m", display="", registered_at=seen, last_seen_at=seen
     )
     return api.AgentListResult((info,))
 

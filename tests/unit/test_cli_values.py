@@ -134,3 +134,11 @@ def test_shortening_counts_wide_letters_twice_and_marks_the_cut() -> None:
     assert text.shorten("abcdef", 4) == "abc…"
     assert text.shorten("世界世界", 5) == "世界…"
     assert text.shorten("abcdef", 0) == "abcdef"
+
+
+def test_a_bad_after_says_what_after_takes() -> None:
+    for written in ("yesterday", "-soon"):
+        with pytest.raises(BadTime) as caught:
+            values.parse_after(written, NOW)
+        assert caught.value.message == f'bad time "{written}" for --after'
+        assert caught.value.remedy == "write now, -30s, +60s, 2026-02-03 or RFC 3339"

@@ -41,11 +41,13 @@ def backup_of(places: Places) -> Path:
     return places.config_file.with_name("config.json.pre-identity-bak")
 
 
+@pytest.mark.spec("ID-75")
 @pytest.mark.parametrize("case", VECTORS["legacy_daemon_id"], ids=lambda case: str(case["hostname"]))
 def test_the_old_id_is_made_of_the_host_name(case: dict[str, Any]) -> None:
     assert legacy_daemon_id(case["hostname"]) == case["expect"]
 
 
+@pytest.mark.spec("ID-75")
 @pytest.mark.parametrize("case", VECTORS["daemon_id_class"], ids=lambda case: str(case["daemon_id"]))
 def test_an_id_is_classed_by_its_shape(case: dict[str, Any]) -> None:
     assert daemon_id_class(case["daemon_id"]) == case["expect"]
@@ -159,6 +161,7 @@ def test_without_origin_the_repository_id_is_made_once_and_stays(places: Places)
     assert (later.repo_id, later.git_origin_url) == (first.repo_id, ORIGIN)
 
 
+@pytest.mark.spec("ID-04")
 def test_a_removed_origin_leaves_the_repository_id(places: Places) -> None:
     first = start(places).identity
     assert start(places, origin="").identity.repo_id == first.repo_id == repo_id_of_url(ORIGIN, "/")

@@ -179,6 +179,7 @@ def test_a_root_that_appears_later_is_found_after_a_moment(root: Path) -> None:
     assert connection.gather(registry, now=11.5).root == str(nested)
 
 
+@pytest.mark.spec("ID-26")
 def test_a_dead_ancestor_proves_nothing_even_if_its_pid_is_used_again(root: Path) -> None:
     put(root, "furiosa")
     parent = Process(800, 1, "b/800", 800.0)

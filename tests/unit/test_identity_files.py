@@ -272,12 +272,14 @@ def test_pid_and_start_are_written_together_and_nothing_else_changes(directory: 
     assert "agent_pid" not in left and "agent_pid_started" not in left
 
 
+@pytest.mark.spec("ID-39", "ID-40")
 def test_another_owner_meanwhile_wins(directory: Path) -> None:
     path = put(directory, "furiosa", FULL)
     assert record(path, Pid(), CLAUDE) == Pid(12345, "boot/9")
     assert json.loads(text_of(path)) == FULL
 
 
+@pytest.mark.spec("ID-39")
 def test_what_must_not_be_recorded_is_refused(directory: Path) -> None:
     path = make(directory)
     other = make(directory, "nux")
@@ -312,6 +314,7 @@ def test_of_twenty_that_adopt_at_once_one_wins(directory: Path) -> None:
     assert set(results) == {read_identity(path).owner}
 
 
+@pytest.mark.spec("ID-41")
 def test_no_other_change_touches_the_recorded_pid(directory: Path) -> None:
     path = put(directory, "furiosa", FULL)
 

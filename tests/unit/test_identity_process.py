@@ -165,6 +165,7 @@ def test_nested_runtimes_are_recognised_in_the_chain(tmp_path: Path) -> None:
         assert links[2].pid == process.pid
 
 
+@pytest.mark.spec("ID-24")
 @LINUX
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node")
 def test_a_node_script_is_recognised(tmp_path: Path) -> None:

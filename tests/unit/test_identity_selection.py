@@ -49,6 +49,7 @@ def test_the_first_row_that_applies_chooses_the_identity(case: dict[str, Any]) -
     assert outcome == case["expect"]
 
 
+@pytest.mark.spec("ID-22")
 def test_a_broken_file_alone_is_an_error_and_among_others_a_warning() -> None:
     broken, sound = Candidate("furiosa", broken="no JSON"), Candidate("nux")
     with pytest.raises(IdentityInvalid, match=r"identities/furiosa\.json is not a valid identity: no JSON"):
@@ -58,6 +59,7 @@ def test_a_broken_file_alone_is_an_error_and_among_others_a_warning() -> None:
     assert "furiosa" in selection.warnings[0]
 
 
+@pytest.mark.spec("ID-30")
 def test_a_missing_named_identity_tells_where_that_agent_lives() -> None:
     with pytest.raises(IdentityNotFound) as caught:
         select([Candidate("nux")], [], "/w", thrum_name="ghost", known_roots={"ghost": "/src/app-auth"})

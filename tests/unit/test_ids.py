@@ -37,12 +37,14 @@ def test_every_spelling_of_a_remote_gives_one_repository_id(case: dict[str, Any]
             assert ids.repo_id_of_url(url, root) == case["expect"]
 
 
+@pytest.mark.spec("ID-01")
 @pytest.mark.parametrize("case", VECTORS["agent_id"], ids=about)
 def test_an_unnamed_agent_has_the_id_of_its_repository_role_and_module(case: dict[str, Any]) -> None:
     agent_id = case["name"] or ids.agent_id_of(case["repo_id"], case["role"], case["module"])
     assert agent_id == case["expect"]
 
 
+@pytest.mark.spec("ID-01")
 @pytest.mark.parametrize("case", VECTORS["parse_agent_id"], ids=about)
 def test_an_actor_id_is_parsed_by_its_syntax(case: dict[str, Any]) -> None:
     parsed = ids.parse_agent_id(case["input"])
@@ -55,6 +57,7 @@ def test_an_actor_id_is_parsed_by_its_syntax(case: dict[str, Any]) -> None:
     assert ids.mention(case["input"], None) == case["display"]
 
 
+@pytest.mark.spec("ID-01", "ID-07")
 @pytest.mark.parametrize("case", VECTORS["mention"], ids=about)
 def test_a_mention_shows_the_records_name_before_the_syntax(case: dict[str, Any]) -> None:
     assert ids.mention(case["agent_id"], case["record_name"]) == case["expect"]
@@ -86,16 +89,19 @@ def test_the_first_broken_rule_of_a_name_is_reported(case: dict[str, Any]) -> No
     assert_refused_as(case, error)
 
 
+@pytest.mark.spec("ID-05")
 @pytest.mark.parametrize("case", VECTORS["role"], ids=about)
 def test_a_role_obeys_its_rules(case: dict[str, Any]) -> None:
     assert_refused_as(case, refusal(ids.check_role, case["role"], case["other_names"], case["groups"]))
 
 
+@pytest.mark.spec("ID-05")
 @pytest.mark.parametrize("case", VECTORS["module"], ids=about)
 def test_a_module_obeys_its_rules(case: dict[str, Any]) -> None:
     assert_refused_as(case, refusal(ids.check_module, case["module"]))
 
 
+@pytest.mark.spec("ID-05")
 def test_the_words_that_people_search_for_stay_in_the_messages() -> None:
     def message(*args: Any) -> str:
         return str(refusal(ids.check_agent_name, *args))
@@ -118,6 +124,7 @@ def test_a_display_text_is_short_and_without_control_characters() -> None:
             ids.check_display(bad)
 
 
+@pytest.mark.spec("ID-05")
 @pytest.mark.parametrize("case", VECTORS["suggest_name"], ids=about)
 def test_a_bad_name_suggests_a_good_one(case: dict[str, Any]) -> None:
     assert ids.suggest_name(case["input"]) == case["expect"]
@@ -182,6 +189,7 @@ def test_ulids_of_many_threads_are_distinct_and_rise_in_each() -> None:
     assert all(ids.is_ulid(ulid) for ulid in made[0])
 
 
+@pytest.mark.spec("ID-03")
 def test_a_ulid_tells_its_millisecond_and_python_ulid_agrees() -> None:
     from ulid import ULID
 

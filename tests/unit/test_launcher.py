@@ -103,6 +103,8 @@ def test_what_says_where_to_look_has_its_order(world: Path, monkeypatch: pytest.
     assert launcher.find_socket(["send", "--repo", "../main"]) == main
     assert launcher.find_socket(["send", "--repo", "a", "--repo", "b"]) == ""
     assert launcher.find_socket(["send", "--repo"]) == ""
+    assert launcher.find_socket(["send", "--repo="]) == ""
+    assert launcher.find_socket(["send", "--repo", ""]) == ""
     monkeypatch.setenv("THRUM_SOCKET", "/elsewhere/x.sock")
     assert launcher.find_socket(["send"]) == "/elsewhere/x.sock"
 

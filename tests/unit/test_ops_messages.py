@@ -25,6 +25,7 @@ async def test_a_message_reaches_whom_it_names_and_is_on_disk_when_it_is_answere
         assert (page.total, page.unread) == (1, 1)
 
 
+@pytest.mark.spec("ID-54")
 async def test_the_first_message_starts_a_session_in_the_same_batch(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         furiosa = await daemon.registered("furiosa")

@@ -207,6 +207,7 @@ def test_a_moved_or_broken_git_file_is_no_linked_worktree(repo: Path, base: Path
     assert find_git(base / "broken") is None
 
 
+@pytest.mark.spec("ID-11", "ID-12")
 def test_one_stands_in_the_nearest_root_of_this_repository(repo: Path, linked: Path, base: Path) -> None:
     initialise(repo)
     common = str(repo / ".git")

@@ -67,6 +67,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.spec("ID-43", "ID-44", "ID-45", "ID-46", "ID-47", "ID-48")
 @pytest.mark.parametrize(("about", "record", "rival", "plain", "again", "force"), TABLE, ids=[row[0] for row in TABLE])
 def test_every_row_of_the_registration_table(
     about: str, record: Existing | None, rival: bool, plain: Verdict, again: Verdict, force: Verdict

@@ -165,6 +165,7 @@ def test_an_exclude_file_that_is_missing_is_made(root: Path) -> None:
     assert (root / ".git" / "info" / "exclude").read_text() == ".thrum/\n"
 
 
+@pytest.mark.spec("ID-02")
 def test_the_origin_gives_the_repository_its_id(root: Path, top: Path) -> None:
     git(root, "remote", "add", "origin", "https://me:secret@example.org/me/app.git")
     git(top, "init", "-q", "other")
@@ -173,6 +174,7 @@ def test_the_origin_gives_the_repository_its_id(root: Path, top: Path) -> None:
     assert b"secret" not in b"".join(snapshot(root / ".thrum").values())
 
 
+@pytest.mark.spec("ID-69")
 def test_outside_git_init_is_refused_by_its_guard(top: Path) -> None:
     with pytest.raises(NotARepository, match="non_git_bootstrap") as caught:
         init(top)
@@ -180,6 +182,7 @@ def test_outside_git_init_is_refused_by_its_guard(top: Path) -> None:
     assert list(top.iterdir()) == []
 
 
+@pytest.mark.spec("ID-70")
 def test_outside_git_force_makes_a_throw_away_place(top: Path) -> None:
     result = init(top, force=True)
     assert actions(result) == {".thrum/": "create"}
@@ -188,6 +191,7 @@ def test_outside_git_force_makes_a_throw_away_place(top: Path) -> None:
     assert init(top, force=True).already_initialized
 
 
+@pytest.mark.spec("ID-14")
 def test_a_linked_worktree_gets_a_redirect_and_its_main_the_state(root: Path) -> None:
     git(root, "worktree", "add", "-q", str(root.parent / "feature"))
     feature = root.parent / "feature"
@@ -242,6 +246,7 @@ def test_inside_the_branchs_own_worktree_the_repository_is_meant(root: Path) -> 
     assert result.already_initialized
 
 
+@pytest.mark.spec("ID-13")
 def test_a_bad_redirect_is_not_papered_over(root: Path) -> None:
     (root / ".thrum").mkdir()
     (root / ".thrum" / "redirect").write_text("/nowhere\n")
@@ -250,6 +255,7 @@ def test_a_bad_redirect_is_not_papered_over(root: Path) -> None:
     assert not (root / ".git" / "thrum-sync").exists()
 
 
+@pytest.mark.spec("ID-78")
 def test_a_broken_config_is_refused_and_stays(root: Path) -> None:
     (root / ".thrum").mkdir()
     (root / ".thrum" / "config.json").write_text("{")
@@ -374,6 +380,7 @@ def _init_id(root: Path) -> str:
     return init(root).daemon_id
 
 
+@pytest.mark.spec("ID-76")
 def test_several_at_once_agree_on_one_id(root: Path) -> None:
     with get_context("spawn").Pool(4) as pool:
         assert len(set(pool.map(_init_id, [root] * 8))) == 1

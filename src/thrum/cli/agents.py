@@ -13,13 +13,15 @@ from thrum.cli.body import read_text_file
 from thrum.cli.render import Eye
 from thrum.cli.run import Answer, Run, error_document, error_text
 from thrum.cli.text import line
-from thrum.cli.who import to_register, variables
+from thrum.cli.who import Chosen, to_register, variables
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.errors import (
     AgentNotRegistered,
     ConflictError,
+    ModuleMissing,
     NoIdentity,
     RepoConflict,
+    RoleMissing,
     ThrumError,
 )
 from thrum.files import atomic_write, ensure_private_dir
@@ -50,18 +52,29 @@ def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
     known = to_register(places, run.session, run.flags, given)
     env = variables(run.session)
     name = given or (known.agent_id if known else "")
-    found = Wanted(
-        name=name,
-        role=run.flags.role or env.role or (known.role if known else ""),
-        module=run.flags.module or env.module or (known.module if known else ""),
-        display=display or env.display or (known.display if known else ""),
-    )
-    ids.check_role(found.role)
-    ids.check_module(found.module)
+    role = run.flags.role or env.role or (known.role if known else "")
+    module = run.flags.module or env.module or (known.module if known else "")
+    display = display or env.display or _display(known, role, module)
+    found = Wanted(name=name, role=role, module=module, display=display)
+    try:
+        ids.check_role(found.role)
+        ids.check_module(found.module)
+    except (RoleMissing, ModuleMissing) as error:
+        words = f"{found.name or 'NAME'} --role {found.role or 'ROLE'} --module {found.module or 'MODULE'}"
+        raise type(error)(error.message, remedy=f"thrum quickstart {line(words)}", **error.details) from None
     if found.name and ids.parse_agent_id(found.name).kind != "unnamed":
         ids.check_agent_name(found.name, found.role)
     ids.check_display(found.display)
     return found
+
+
+def _display(known: Chosen | None, role: str, module: str) -> str:
+    """The display of an identity; one that nobody chose goes with its role and module."""
+    if known is None or known.identity is None:
+        return known.display if known else ""
+    was = known.identity
+    automatic = was.display == ids.default_display(was.role, was.module)
+    return ids.default_display(role, module) if automatic and role and module else known.display
 
 
 def _check_home(run: Run) -> None:
@@ -87,14 +100,15 @@ async def register_agent(
         re_register=re_register,
         bind_pid=bind_pid,
         runtime=runtime,
+        worktree=str(run.places().root) if run.flags.repo else "",
         hostname=run.session.env.get("THRUM_HOSTNAME", ""),
     )
     result: api.RegisterResult = await run.call("agent.register", params)
     return result
 
 
-def conflict_error(who: Wanted, conflict: api.RegisterConflict) -> ThrumError:
-    """A conflict as an error, with the ways out."""
+def conflict_error(who: Wanted, conflict: api.RegisterConflict, again: str = "") -> ThrumError:
+    """A conflict as an error, with the ways out; `again`: the flag that says "it is me", where there is one."""
     other = f"@{conflict.existing_agent_id}"
     message = {
         "same_role_module": f"{other} is already {who.role} of {who.module}",
@@ -104,7 +118,7 @@ def conflict_error(who: Wanted, conflict: api.RegisterConflict) -> ThrumError:
     }[conflict.reason]
     remedy = (
         f"look: thrum agent list --role {who.role} --module {who.module}; choose another name or module; "
-        "--re-register if that is you; --force to take over"
+        f"{again}--force to take over"
     )
     return ConflictError(message, remedy=remedy, **msgspec.to_builtins(conflict))
 
@@ -126,7 +140,7 @@ async def register(
     result = await register_agent(run, who, force=force, re_register=re_register)
     document: dict[str, Any] = _document(result)
     if result.conflict is not None:
-        return refused(document, conflict_error(who, result.conflict))
+        return refused(document, conflict_error(who, result.conflict, "--re-register if that is you; "))
     word = "re-registered" if result.status == "updated" else "registered"
     return Answer(document, said=f"✓ Agent {word}: {result.agent_id}", warnings=result.warnings)
 
@@ -224,22 +238,29 @@ async def list_agents(
     context: Annotated[bool, switch("a table of open sessions and their work")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    work: api.ListContextResult = await run.call("agent.listContext", api.ListContextParams())
     eye = Eye(run.now_ms, run.session.terminal.width)
     params = api.AgentListParams(role=run.flags.role, module=run.flags.module)
     result: api.AgentListResult = await run.call("agent.list", params)
-    names = {each.agent_id for each in result.agents}
-    contexts = tuple(each for each in work.contexts if each.agent_id in names)
-    if context:
-        text = render.contexts_table(contexts, eye) if contexts else ""
-        return Answer({"contexts": contexts}, said="" if contexts else "No open sessions.", data=text)
-    document = {"agents": result, "contexts": {"contexts": contexts}}
-    if run.flags.json:
-        return Answer(document)
+    if context or run.flags.json:
+        return await _with_contexts(run, result, eye, alone=context)
     # Who is active, and on which branch, the team knows.
-    team: api.TeamListResult = await run.call("team.list", api.TeamListParams(include_offline=True))
+    team: api.TeamListResult = await run.call(
+        "team.list", api.TeamListParams(include_offline=True, include_files=False)
+    )
     head = f"Registered agents ({len(result.agents)}):"
-    return Answer(document, said=head, data=render.agents(result.agents, team.members, eye))
+    return Answer(None, said=head, data=render.agents(result.agents, team.members, eye))
+
+
+async def _with_contexts(run: Run, listed: api.AgentListResult, eye: Eye, *, alone: bool) -> Answer:
+    """What the agents' open sessions work on, `alone` or beside the agents."""
+    work: api.ListContextResult = await run.call("agent.listContext", api.ListContextParams())
+    names = {each.agent_id for each in listed.agents}
+    contexts = tuple(each for each in work.contexts if each.agent_id in names)
+    if not alone:
+        return Answer({"agents": listed, "contexts": {"contexts": contexts}}, warnings=work.warnings)
+    text = render.contexts_table(contexts, eye) if contexts else ""
+    said = "" if contexts else "No open sessions."
+    return Answer({"contexts": contexts}, said=said, data=text, warnings=work.warnings)
 
 
 async def whoami(
@@ -256,9 +277,9 @@ async def whoami(
         close = near(field, names)
         advice = did_you_mean(close) or f"one of {', '.join(names)}"
         raise run.command.error(f"no field {field}", advice, suggestions=close or None)
-    value: Any = msgspec.to_builtins(me).get(field, "")
     if run.flags.json:
-        return Answer({field: value})
+        return Answer({field: getattr(me, field)})
+    value: Any = msgspec.to_builtins(me).get(field, "")
     await run.write(line(str(value).lower() if isinstance(value, bool) else str(value)))
     return Answer(None)
 
@@ -317,9 +338,10 @@ async def team(
     host: Annotated[str, option("H", "only agents of this machine")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    result: api.TeamListResult = await run.call(
-        "team.list", api.TeamListParams(include_offline=all, include_system=system)
-    )
+    # Looking at every file of every worktree takes longer than all the rest.
+    wanted_files = files or run.flags.json
+    params = api.TeamListParams(include_offline=all, include_system=system, include_files=wanted_files)
+    result: api.TeamListResult = await run.call("team.list", params)
     members = tuple(
         each
         for each in result.members
@@ -331,16 +353,17 @@ async def team(
     eye = Eye(run.now_ms, run.session.terminal.width)
     said = "" if members or run.flags.json else await _nobody(run, all, system)
     return Answer(
-        msgspec.structs.replace(result, members=members),
+        msgspec.structs.replace(result, members=members, warnings=()),
         said=said,
         data="\n\n".join(render.member(each, eye, files=files) for each in members),
+        warnings=result.warnings,
     )
 
 
 async def _nobody(run: Run, all: bool, system: bool) -> str:
     if all:
         return "No agents."
-    params = api.TeamListParams(include_offline=True, include_system=system)
+    params = api.TeamListParams(include_offline=True, include_system=system, include_files=False)
     everybody: api.TeamListResult = await run.call("team.list", params)
     offline = sum(each.status == "offline" for each in everybody.members)
     return "No active agents." + (f" ({offline} offline: thrum team --all)" if offline else "")

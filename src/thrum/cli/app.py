@@ -15,7 +15,22 @@ from typing import NoReturn, cast
 
 import trio
 
-from thrum.cli import agents, daemon, demo, helping, init, messages, misc, waiting
+from thrum.cli import (
+    agents,
+    daemon,
+    demo,
+    groups,
+    helping,
+    init,
+    messages,
+    misc,
+    notes,
+    sessions,
+    settings,
+    setup,
+    waiting,
+    whohas,
+)
 from thrum.cli.body import decoded
 from thrum.cli.run import Answer, Run, unexpected
 from thrum.cli.terminal import NeedsOwnProcess, OwnTerminal, Session
@@ -28,13 +43,17 @@ HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", CARE: "", ABOUT: ""}
 
 GROUPS = {
     "agent": "agents of this repository",
+    "session": "work periods of agents",
     "message": "one message",
     "daemon": "the process that serves a repository",
+    "group": "named audiences",
+    "context": "what an agent writes down between sessions",
+    "config": "settings of this repository",
 }
 
 
-def _command(name: str, handler: Handler, group: str, summary: str, notes: str = "") -> Command:
-    return Command(tuple(name.split()), handler, summary, group, notes)
+def _command(name: str, handler: Handler, group: str, summary: str, notes: str = "", takes: str = "") -> Command:
+    return Command(tuple(name.split()), handler, summary, group, notes, takes)
 
 
 _ALL = (
@@ -44,8 +63,11 @@ _ALL = (
         agents.quickstart,
         START,
         "register an agent, start its session, set its intent",
-        "Also needs --role and --module, from the flags, THRUM_ROLE and THRUM_MODULE, or the identity file.",
+        "--role: what it is, e.g. implementer; --module: what it works on, e.g. auth. Both may come from THRUM_ROLE"
+        " and THRUM_MODULE, or from the identity file.",
+        "--role R --module M",
     ),
+    _command("setup", setup.setup, START, "set up a worktree that git made without thrum"),
     _command("demo", demo.demo, START, "show the main job in a throw-away repository"),
     _command(
         "send",
@@ -71,25 +93,60 @@ _ALL = (
     _command("message read", messages.read, TALK, "mark messages as read"),
     _command("whoami", agents.whoami, PEOPLE, "who would act, and why"),
     _command("team", agents.team, PEOPLE, "what each active agent does"),
-    _command("agent list", agents.list_agents, PEOPLE, "all registered agents; --role and --module filter"),
+    _command("agent list", agents.list_agents, PEOPLE, "all registered agents", takes="[--role R] [--module M]"),
     _command(
         "agent register",
         agents.register,
         PEOPLE,
         "register an agent without starting a session",
-        "Also needs --role and --module.",
+        "--role: what it is, e.g. implementer; --module: what it works on, e.g. auth. Both may come from THRUM_ROLE"
+        " and THRUM_MODULE, or from the identity file.",
+        "--role R --module M",
     ),
+    _command("who-has", whohas.who_has, PEOPLE, "who is editing a file, as git says now"),
+    _command("ping", whohas.ping, PEOPLE, "whether an agent is there, and what it works on"),
+    _command("session start", sessions.start, PEOPLE, "start a session; an open one of mine is ended"),
+    _command("session end", sessions.end, PEOPLE, "end my session"),
+    _command("session list", sessions.list_sessions, PEOPLE, "sessions, newest first"),
+    _command(
+        "session heartbeat",
+        sessions.heartbeat,
+        PEOPLE,
+        "say that I am there, and what git says of my worktree",
+        "Scopes and refs stay on the session until they are removed.",
+    ),
+    _command("session set-intent", sessions.set_intent, PEOPLE, "say what I work on"),
+    _command("session set-task", sessions.set_task, PEOPLE, "say which task I am at"),
+    _command("group create", groups.create, PEOPLE, "make a named audience"),
+    _command("group delete", groups.delete, PEOPLE, "delete a group; messages to it stay"),
+    _command("group add", groups.add, PEOPLE, "add agents or roles to a group", takes="[--role R]"),
+    _command("group remove", groups.remove, PEOPLE, "take agents or roles out of a group", takes="[--role R]"),
+    _command("group list", groups.list_groups, PEOPLE, "all groups"),
+    _command("group show", groups.show, PEOPLE, "one group with its members"),
+    _command("group members", groups.members, PEOPLE, "who is in a group"),
+    _command("context save", notes.save, PEOPLE, "save session notes, from stdin or a file"),
+    _command("context show", notes.show, PEOPLE, "project state, preamble and notes"),
+    _command("context clear", notes.clear, PEOPLE, "remove session notes"),
+    _command("context preamble", notes.preamble, PEOPLE, "show, reset or replace the standing instructions"),
     _command("daemon start", daemon.start, CARE, "start it; commands also do when they need it"),
     _command("daemon stop", daemon.stop, CARE, "stop it"),
     _command("daemon restart", daemon.restart, CARE, "stop and start it"),
     _command("daemon status", daemon.status, CARE, "whether it runs, and who it is"),
     _command("daemon logs", daemon.logs, CARE, "its log"),
+    _command("config show", settings.show, CARE, "all settings, and where each comes from"),
+    _command("config get", settings.get, CARE, "one setting"),
+    _command("config set", settings.set_, CARE, "change a setting"),
+    _command("config unset", settings.unset, CARE, "let the default count again"),
     _command("version", misc.version, ABOUT, "the version"),
     _command("help", misc.help, ABOUT, "help of a command"),
     _command("completion", misc.completion, ABOUT, "a completion script: bash, zsh or fish"),
 )
 COMMANDS: dict[tuple[str, ...], Command] = {command.path: command for command in _ALL}
-ALIASES = {("agent", "whoami"): ("whoami",)}
+ALIASES = {
+    ("agent", "whoami"): ("whoami",),
+    ("context", "load"): ("context", "show"),
+    **{("agent", word): ("session", word) for word in ("start", "end", "heartbeat", "set-intent", "set-task")},
+}
 COMMANDS.update({alias: COMMANDS[path] for alias, path in ALIASES.items()})
 
 ERROR_STATUS: dict[tuple[str, ...], int] = {("wait",): 2}

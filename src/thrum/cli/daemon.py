@@ -48,13 +48,13 @@ def _not_git(run: Run) -> Exception:
 
 
 def _action(places: Places, status: str, pid: int | None) -> dict[str, Any]:
-    from thrum.spawn import socket_address
+    from thrum.rpc.client import socket_address
 
     document: dict[str, Any] = {"status": status, "repo_path": str(places.main_root)}
     if pid:
         document |= {"pid": pid}
     if status in ("started", "already_running", "restarted"):
-        document |= {"socket": socket_address(places)}
+        document |= {"socket": socket_address(places.socket_link)}
     return document
 
 
@@ -147,7 +147,8 @@ async def logs(
     found = await trio.to_thread.run_sync(_last, path, lines, after)
     if not follow:
         text = "\n".join(log_text(each) for each in found)
-        return Answer({"path": str(path), "lines": found}, said="" if found else "The log is empty.", data=text)
+        nothing = f"Nothing in the log since {since}." if since else "The log is empty."
+        return Answer({"path": str(path), "lines": found}, said="" if found else nothing, data=text)
     for each in found:
         await _print(run, each)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -52,7 +52,7 @@ def command_help(command: Command, aliases: Iterable[str], width: int) -> str:
     if shown:
         pad = max(len(name) for name, _ in shown) + 2
         parts += ["", "Arguments and flags:", *(_entry(name, help, pad, width) for name, help in shown)]
-    parts += ["", "Global flags:", global_flags(width)]
+    parts += ["", _filled(f"Global flags: {', '.join(GLOBAL_FLAGS)} (thrum help)", width, 14)]
     return "\n".join(parts)
 
 

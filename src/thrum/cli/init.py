@@ -13,10 +13,12 @@ from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.values import true
 from thrum.cli.words import RUN, option, switch
 from thrum.config import load_config
+from thrum.identity.files import list_identities
 
 if TYPE_CHECKING:
     from thrum.setup import InitFile, InitResult
 
+_DO = {"create": "create", "merge": "change", "overwrite": "rewrite", "skip": "skip"}
 _DONE = {"create": "created", "merge": "changed", "overwrite": "rewritten", "skip": "skipped"}
 _NEXT = "thrum quickstart NAME --role ROLE --module MODULE"
 
@@ -61,7 +63,8 @@ async def init(
         hint = Hint(
             "init.next-quickstart", f"register: {_NEXT}", options=({"label": "register an agent", "cmd": _NEXT},)
         )
-        return Answer(result, said=said, hint=None if dry_run else hint)
+        registered = not dry_run and any(list_identities(run.places().identities_dir))
+        return Answer(result, said=said, hint=None if dry_run or registered else hint)
     answer = await start_agent(run, wanted(run, "", name, ""), runtime=runtime)
     document: dict[str, Any] = msgspec.to_builtins(result) | msgspec.to_builtins(answer.document)
     for extra in ("session", "intent"):
@@ -78,21 +81,21 @@ def _local_only(run: Run, dry_run: bool, sync: bool, env: Any) -> bool:
 
 def text(result: InitResult, *, local_only: bool) -> str:
     """5.1: what was touched, and how each thing is undone; things that were there already are left out."""
-    if result.dry_run:
-        head = f"Would initialize thrum in {result.repo_path}"
-    elif result.already_initialized:
+    if result.already_initialized:
         head = "Thrum is already initialized"
+    elif result.dry_run:
+        head = f"Would initialize thrum in {result.repo_path}"
     else:
         head = f"✓ Thrum initialized in {result.repo_path}"
     touched = [each for each in result.files if each.action != "noop"]
     width = max((len(each.path) for each in touched), default=0)
     lines = [_file(each, width, result.dry_run) for each in touched]
     if local_only:
-        lines.append("  Sync: local only (turn on: thrum sync enable)")
+        lines.append("  Sync: local only")
     return "\n".join([head, *lines])
 
 
 def _file(each: InitFile, width: int, dry_run: bool) -> str:
-    action = each.action if dry_run else _DONE[each.action]
+    action = (_DO if dry_run else _DONE)[each.action]
     undo = f"  undo: {each.undo}" if each.undo else ""
     return f"  {action}  {each.path:<{width}}{undo}".rstrip()

@@ -34,8 +34,13 @@ def connector(env: Mapping[str, str]) -> Callable[[Places, bool], AbstractAsyncC
                     ) from error
                 if reason not in ("missing", "refused"):
                     raise
-                if not autostart or "THRUM_SOCKET" in env:
-                    raise DaemonUnavailable(f"no daemon is running for {places.main_root}", reason=reason) from error
+                if env.get("THRUM_SOCKET"):
+                    remedy = "correct or unset THRUM_SOCKET"
+                    message = f"no daemon answers at {path} (THRUM_SOCKET)"
+                    raise DaemonUnavailable(message, remedy=remedy, reason=reason, socket=str(path)) from error
+                if not autostart:
+                    message = f"no daemon is running for {places.main_root}"
+                    raise DaemonUnavailable(message, reason=reason, socket=str(path)) from error
                 await start(places)
                 client = await stack.enter_async_context(open_client(path))
             yield client

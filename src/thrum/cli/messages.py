@@ -12,9 +12,8 @@ from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.text import line, plural
 from thrum.cli.values import MINUTE_MS, agent_of, parse_pair
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
-from thrum.clock import parse_ms
-from thrum.errors import AgentNotFound, ConfirmationRequired, NoIdentity
-from thrum.ids import mention
+from thrum.clock import format_ms, parse_ms
+from thrum.errors import AgentNotFound, ConfirmationRequired, MessageNotFound, NoIdentity
 
 Format = Literal["markdown", "plain", "json"]
 STALE_MS = 30 * MINUTE_MS
@@ -24,9 +23,9 @@ LOOKED_AT_MAX = 20
 
 Stdin = Annotated[bool, switch("the body is what stdin says, as is TEXT -")]
 BodyFile = Annotated[str, option("P", "the body is in this file", "--body-file", "--file")]
-FormatFlag = Annotated[Format, option("F", "markdown, plain or json")]
+FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; markdown unless given")]
 Page = Annotated[int, option("N", "which page, from 1")]
-PageSize = Annotated[int, option("N", "messages on a page, 1 to 1000", "--page-size", "--limit")]
+PageSize = Annotated[int, option("N", "messages on a page, 1 to 1000; 10 unless given", "--page-size", "--limit")]
 
 
 async def send(
@@ -40,7 +39,7 @@ async def send(
     mention: Annotated[tuple[str, ...], option("X", "another word for --to")] = (),
     scope: Annotated[tuple[str, ...], option("T:V", "what it is about, e.g. module:auth")] = (),
     ref: Annotated[tuple[str, ...], option("T:V", "what it points to, e.g. pr:42")] = (),
-    structured: Annotated[str, option("JSON", "an object for programs")] = "",
+    structured: Annotated[str, option("JSON", "an object for programs, e.g. '{\"passed\":45}'")] = "",
     format: FormatFlag = "markdown",
     stdin: Stdin = False,
     body_file: BodyFile = "",
@@ -117,7 +116,7 @@ async def _stale_recipient(run: Run, result: api.SendResult) -> Hint | None:
     eye = Eye(run.now_ms)
     return Hint(
         "send.recipient-stale",
-        f"{mention(agent_id, None)} was last seen {eye.ago(time)}{others}: thrum team --all",
+        f"{render.at(agent_id)} was last seen {eye.ago(time)}{others}: thrum team --all",
         severity="warn",
         options=({"label": "who is there", "cmd": "thrum team --all"},),
     )
@@ -160,12 +159,12 @@ async def inbox(
         page_size=page_size,
     )
     result: api.MessageListResult = await run.call("message.list", params)
-    if from_ and not result.total:
-        await _check_author(run, params.author_id)
+    if not result.total:
+        await _check_named(run, params)
     eye = Eye(run.now_ms, run.session.terminal.width, await _hosts(run, result.messages))
     if result.messages:
         data, said = render.messages(result.messages, eye), ""
-        foot = "" if run.quiet else render.showing(result, counted=not all)
+        foot = "" if run.quiet else render.showing(result, counted=not all or bool(to))
         data = "\n".join(part for part in (data, foot) if part)
     else:
         data, said = "", await _nothing(run, params, me, result)
@@ -202,25 +201,38 @@ async def _nothing(run: Run, params: api.MessageListParams, me: str, result: api
         where = "in the inbox" if me else "in all"
         return f"No messages match {line(' '.join(words))} ({whole.total or 0} {where})."
     unread = "unread " if params.unread else ""
-    return f"No {unread}messages for {mention(me, None)}." if me else f"No {unread}messages."
+    return f"No {unread}messages for {render.at(me)}." if me else f"No {unread}messages."
 
 
-async def _check_author(run: Run, author_id: str) -> None:
-    """Raise AgentNotFound for an author that nobody knows."""
+async def _check_named(run: Run, params: api.MessageListParams) -> None:
+    """Raise AgentNotFound or MessageNotFound when what the filters name is not there."""
+    for agent_id in (params.author_id, params.recipient):
+        if agent_id:
+            await check_agent(run, agent_id)
+    if params.thread_id:
+        whole = api.MessageListParams(thread_id=params.thread_id, include_deleted=True, page_size=1)
+        found: api.MessageListResult = await run.call("message.list", whole)
+        if not found.total:
+            raise MessageNotFound(f"message not found: {params.thread_id}")
+
+
+async def check_agent(run: Run, agent_id: str) -> None:
+    """Raise AgentNotFound for somebody that nobody knows. Users and thrum's own senders need no registration."""
     known: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
     names = [each.agent_id for each in known.agents]
-    if author_id in names or ":" in author_id or author_id == "system":
+    if agent_id in names or ":" in agent_id or agent_id == "system":
         return
-    close = near(author_id, names)
+    close = near(agent_id, names)
     remedy = "; ".join(part for part in (did_you_mean(["@" + name for name in close]), "thrum agent list") if part)
-    raise AgentNotFound(f"agent not found: {author_id}", remedy=remedy, suggestions=close or None)
+    raise AgentNotFound(f"agent not found: {agent_id}", remedy=remedy, suggestions=close or None)
 
 
 async def _hosts(run: Run, some: tuple[shapes.Message, ...]) -> dict[str, str]:
     """The host of each author that lives on another daemon."""
     if run.flags.json or not any(each.origin_daemon for each in some):
         return {}
-    team: api.TeamListResult = await run.call("team.list", api.TeamListParams(include_offline=True))
+    params = api.TeamListParams(include_offline=True, include_files=False)
+    team: api.TeamListResult = await run.call("team.list", params)
     return {each.agent_id: each.hostname for each in team.members if each.hostname}
 
 
@@ -247,17 +259,22 @@ async def sent(
     )
     result: api.OutboxResult = await run.call("message.outbox", params)
     eye = Eye(run.now_ms, run.session.terminal.width)
-    said = ""
+    if not result.total:
+        return Answer(result, said="Nothing matches." if to or unread else f"No messages sent by {render.at(me)}.")
+    showing = render.showing(result, counted=False)
     if not result.messages:
-        said = "Nothing matches." if to or unread or result.total else f"No messages sent by {mention(me, None)}."
-    return Answer(result, said=said, data="\n".join(render.out_message(each, eye) for each in result.messages))
+        return Answer(result, said=showing)
+    blocks = [render.out_message(each, eye) for each in result.messages]
+    if len(blocks) < result.total and not run.quiet:
+        blocks.append(showing)
+    return Answer(result, data="\n".join(blocks))
 
 
 # -- one message
 
 
 async def get(
-    message_id: Annotated[str, word("MSG_ID")],
+    message_id: Annotated[str, word("MSG_ID", "its id, in full")],
     /,
     *,
     peek: Annotated[bool, switch("leave it unread")] = False,
@@ -283,7 +300,7 @@ def _is_mine(run: Run, one: shapes.Recipient) -> bool:
 
 
 async def edit(
-    message_id: Annotated[str, word("MSG_ID")],
+    message_id: Annotated[str, word("MSG_ID", "its id, in full")],
     text: Annotated[str | None, word("TEXT", "the new body; - reads it from stdin")] = None,
     /,
     *,
@@ -298,7 +315,7 @@ async def edit(
 
 
 async def delete(
-    message_id: Annotated[str, word("MSG_ID")],
+    message_id: Annotated[str, word("MSG_ID", "its id, in full")],
     /,
     *,
     force: Annotated[bool, switch("yes, hide it everywhere")] = False,
@@ -313,7 +330,7 @@ async def delete(
 
 
 async def read(
-    message_ids: Annotated[tuple[str, ...], word("MSG_ID")] = (),
+    message_ids: Annotated[tuple[str, ...], word("MSG_ID", "their ids, in full")] = (),
     /,
     *,
     all: Annotated[bool, switch("every message in my inbox")] = False,
@@ -321,11 +338,20 @@ async def read(
 ) -> Answer:
     if bool(message_ids) == all:
         raise run.command.error("give MSG_ID… or --all" if not all else "MSG_ID and --all exclude each other")
+    # Nobody has looked at what arrives from now on.
+    before = format_ms(run.now_ms) if all else ""
     run.identity()
     result: api.MarkReadResult = await run.call(
-        "message.markRead", api.MarkReadParams(message_ids=message_ids, all=all)
+        "message.markRead", api.MarkReadParams(message_ids=message_ids, all=all, marked_before=before)
     )
-    said = (
-        f"✓ Marked {plural(result.marked_count, 'message')} as read" if result.marked_count else "No unread messages."
-    )
-    return Answer(result, said=said)
+    return Answer(result, said=_marked(result, all))
+
+
+def _marked(result: api.MarkReadResult, all: bool) -> str:
+    """What was marked, and what was not."""
+    said = [f"✓ Marked {plural(result.marked_count, 'message')} as read"] if result.marked_count else []
+    if all and result.remaining:
+        said.append(f"{plural(result.remaining, 'message')} came later: still unread.")
+    elif result.skipped_count:
+        said.append(f"{plural(result.skipped_count, 'message')} not addressed to you.")
+    return "\n".join(said) or "No unread messages."

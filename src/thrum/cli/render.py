@@ -12,10 +12,10 @@ from pathlib import PurePath
 from thrum import api, events, shapes
 from thrum.cli.text import clean, columns, indent, line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
-from thrum.ids import mention
+from thrum.ids import mention, parse_agent_id
 
-THRUMS_REFS = ("mention", "reply_to")
-"""Refs that thrum sets itself; shown in other ways."""
+THRUMS_OWN = ("mention", "reply_to", "group", "broadcast")
+"""Types of refs and scopes that thrum sets itself; they are shown as whom a message is to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Eye:
 
 
 def at(agent_id: str) -> str:
-    """`@furiosa`; `@implementer` for an unnamed one."""
-    return line(mention(agent_id, None))
+    """`@furiosa`; `@implementer` for an unnamed one, whose id is written in its one spelling; all else is a name."""
+    return line(mention(agent_id, None if parse_agent_id(agent_id).canonical == agent_id else agent_id))
 
 
 def address(audience: events.Pair) -> str:
@@ -62,12 +62,16 @@ def pairs(some: Sequence[events.Pair]) -> str:
     return " ".join(f"{line(pair.type)}:{line(pair.value)}" for pair in some)
 
 
+def _given(some: Sequence[events.Pair]) -> list[events.Pair]:
+    """What the sender gave."""
+    return [pair for pair in some if pair.type not in THRUMS_OWN]
+
+
 def extras(body: events.Body, scopes: Sequence[events.Pair], refs: Sequence[events.Pair]) -> list[str]:
     """`structured: …`, `scopes: …  refs: …`, where there are any."""
     lines = [f"structured: {line(body.structured)}"] if body.structured else []
-    shown = [ref for ref in refs if ref.type not in THRUMS_REFS]
-    parts = [f"scopes: {pairs(scopes)}"] if scopes else []
-    parts += [f"refs: {pairs(shown)}"] if shown else []
+    given = (("scopes", pairs(_given(scopes))), ("refs", pairs(_given(refs))))
+    parts = [f"{name}: {shown}" for name, shown in given if shown]
     return [*lines, "  ".join(parts)] if parts else lines
 
 
@@ -95,14 +99,14 @@ def messages(some: Sequence[shapes.Message], eye: Eye) -> str:
     return "\n".join(message(each, eye) for each in some)
 
 
-def showing(result: api.MessageListResult, *, counted: bool) -> str:
+def showing(result: api.MessageListResult | api.OutboxResult, *, counted: bool) -> str:
     """`Showing 1-3 of 12 messages (2 unread)`."""
     total = result.total or 0
     if not result.messages:
         return f"No messages on page {result.page} ({plural(total, 'message')})."
     first = (result.page - 1) * result.page_size + 1
     text = f"Showing {first}-{first + len(result.messages) - 1} of {plural(total, 'message')}"
-    return text + (f" ({result.unread} unread)" if counted else "")
+    return text + (f" ({result.unread} unread)" if counted and isinstance(result, api.MessageListResult) else "")
 
 
 def sent(result: api.SendResult) -> str:
@@ -133,7 +137,6 @@ def out_message(each: shapes.OutMessage, eye: Eye) -> str:
 
 def detail(each: shapes.Detail, eye: Eye) -> str:
     """One message in full: labelled lines, a blank one, the body."""
-    refs = [ref for ref in each.refs if ref.type not in THRUMS_REFS]
     edited = f"{absolute(each.updated_at)} (version {each.version})" if each.updated_at and each.version else ""
     status = ""
     if each.deleted:
@@ -145,8 +148,8 @@ def detail(each: shapes.Detail, eye: Eye) -> str:
         ("Time", f"{absolute(each.created_at)} ({eye.ago(each.created_at)})"),
         ("To", audience(each.quiet, each.audiences)),
         ("Reply to", line(each.reply_to)),
-        ("Scopes", pairs(each.scopes)),
-        ("Refs", pairs(refs)),
+        ("Scopes", pairs(_given(each.scopes))),
+        ("Refs", pairs(_given(each.refs))),
         ("Edited", edited),
         ("Status", status),
     )

@@ -19,7 +19,15 @@ from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.cli.text import clean, line
 from thrum.cli.who import Chosen, choose
 from thrum.cli.words import Command, Globals
-from thrum.errors import Busy, DaemonUnavailable, InternalError, NotInitialized, ShuttingDown, ThrumError
+from thrum.errors import (
+    Busy,
+    DaemonUnavailable,
+    InternalError,
+    NotARepository,
+    NotInitialized,
+    ShuttingDown,
+    ThrumError,
+)
 from thrum.paths import Places
 from thrum.rpc.client import Client
 
@@ -109,12 +117,12 @@ class Run:
         if self._places is None:
             try:
                 self._places = paths.find_places(self.start())
-            except NotInitialized as error:
-                home = self.session.env.get("THRUM_HOME", "")
-                if home and not self.flags.repo:
-                    message = f"thrum is not initialized in {home} (THRUM_HOME)"
-                    raise NotInitialized(message, remedy="correct or unset THRUM_HOME, or there: thrum init") from error
-                raise
+            except (NotInitialized, NotARepository) as error:
+                if self.flags.repo or not self.session.env.get("THRUM_HOME"):
+                    raise
+                there = ", or there: thrum init" if isinstance(error, NotInitialized) else ""
+                remedy = f"correct or unset THRUM_HOME{there}"
+                raise type(error)(f"{error.message} (THRUM_HOME)", remedy=remedy, **error.details) from error
         return self._places
 
     def identity(self) -> Chosen:
@@ -137,6 +145,7 @@ class Run:
             async with AsyncExitStack() as stack:
                 self._client = await stack.enter_async_context(self.session.connect(self.places(), autostart))
                 self._connection = stack.pop_all()
+            self.debug(f"socket {self.session.env.get('THRUM_SOCKET') or self.places().socket_link}")
         return self._client
 
     async def client_if_running(self) -> Client | None:
@@ -162,7 +171,9 @@ class Run:
 
         A changing call keeps its client key over all of that, so nothing is done twice.
         """
-        if isinstance(params, api.Mutating) and self.session.key:
+        # Marking twice is marking once, and another process that tries again would name another moment.
+        momentary = isinstance(params, api.MarkReadParams) and params.marked_before
+        if isinstance(params, api.Mutating) and not momentary and self.session.key:
             self._changes += 1
             params.client_key = f"{self.session.key}.{self._changes}"
         for wait_seconds in RETRY_SECONDS:
@@ -234,7 +245,7 @@ class Run:
             try:
                 await answer.then()
             except ThrumError as error:
-                await self.complain(f"warning: shown, but not marked: {line(error.message)}")
+                await self.complain(f"warning: shown, but not marked: {line(error.message.partition(chr(10))[0])}")
         return answer.status
 
     async def fail(self, error: ThrumError, status: int) -> int:

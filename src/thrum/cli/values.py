@@ -49,13 +49,14 @@ def parse_after(text: str, now_ms: int) -> str:
     """What `message.wait` takes as `since`, of `--after`: `now`, or a time; `-30s` and `+60s` count from now."""
     if text == "now":
         return "now"
-    if text[:1] in ("-", "+"):
-        try:
+    try:
+        if text[:1] in ("-", "+"):
             span = parse_duration(text[1:], "--after")
-        except BadDuration:
-            raise BadTime(f'bad time "{text}" for --after', remedy="write now, -30s, +60s or RFC 3339") from None
-        return clock.format_ms(max(0, now_ms + (span if text[0] == "+" else -span)))
-    return clock.format_ms(parse_time(text, "--after", now_ms))
+            return clock.format_ms(max(0, now_ms + (span if text[0] == "+" else -span)))
+        return clock.format_ms(parse_time(text, "--after", now_ms))
+    except (BadDuration, BadTime):
+        remedy = "write now, -30s, +60s, 2026-02-03 or RFC 3339"
+        raise BadTime(f'bad time "{text}" for --after', remedy=remedy) from None
 
 
 def parse_pair(text: str, flag: str) -> Pair:

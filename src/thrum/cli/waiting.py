@@ -10,6 +10,7 @@ import trio
 from thrum import api, limits, shapes
 from thrum.cli import render
 from thrum.cli.local import seconds_since_start, stopped_on_purpose
+from thrum.cli.messages import check_agent
 from thrum.cli.render import Eye
 from thrum.cli.run import Answer, Run
 from thrum.cli.terminal import TTY_OUT
@@ -21,6 +22,8 @@ from thrum.errors import DaemonUnavailable, IdentityMismatch, ShuttingDown, Time
 TIMEOUT_LINE = "NO_MESSAGES_TIMEOUT — re-run thrum wait to continue listening"
 
 _PAUSE_SECONDS = (0.05, 0.1, 0.2, 0.5)
+_LOOK_SECONDS = 2.0
+"""How often `watch` looks whether it had to reconnect while nothing happened."""
 _ANSWER_SECONDS = 10.0
 """How much longer than asked a daemon may take before it counts as not answering."""
 
@@ -50,6 +53,8 @@ async def wait(
         raise IdentityMismatch(
             f"--agent-name {agent_name}, but you are @{me}", remedy="leave --agent-name out, or export THRUM_NAME"
         )
+    if params.author_id and not run.session.handed_over:
+        await check_agent(run, params.author_id)  # else one would wait in vain for a misspelt name
     result = await _wait(run, params, patience, now_ms)
     if result.status == "timeout":
         return Answer({"status": "timeout", "messages": []}, aside=TIMEOUT_LINE, status=1)
@@ -171,16 +176,28 @@ async def _follow(run: Run, *, to_me: bool, since: str) -> None:
     async with subscriber.open_stream_async(
         audience, cursor=since or None, types=types, full=run.flags.json, repo=run.places().root
     ) as stream:
-        started = {"type": "watch.start", "cursor": str(stream.cursor), "timestamp": format_ms(run.now_ms)}
-        if run.flags.json:
-            await run.write_json(started)
-        elif not run.quiet:
-            await run.complain(f"watching from {stream.cursor}")
-        async for hint in stream:
+        await _control(run, "watch.start", f"watching from {stream.cursor}", str(stream.cursor))
+        reconnects = 0
+        while True:
+            hint = await stream.next(_LOOK_SECONDS)
+            if stream.reconnects != reconnects:
+                reconnects = stream.reconnects
+                cursor = str(stream.cursor) if hint is None else f"{hint.epoch}.{hint.seq - 1}"
+                await _control(run, "watch.reconnect", "the daemon is back, nothing was lost", cursor)
+            if hint is None:
+                continue
             if run.flags.json:
                 await terminal.write_out(_watch_line(hint))
             else:
                 await run.write(render.hint_line(hint, width))
+
+
+async def _control(run: Run, kind: str, said: str, cursor: str) -> None:
+    """A line about the stream itself: for programs on stdout, for people on stderr. `cursor` resumes from here."""
+    if run.flags.json:
+        await run.write_json({"type": kind, "cursor": cursor, "timestamp": format_ms(run.now_ms)})
+    elif not run.quiet:
+        await run.complain(said)
 
 
 def _watch_line(hint: shapes.Hint) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from thrum.cli.terminal import Session
 from thrum.cli.words import Globals
-from thrum.errors import NoIdentity
+from thrum.errors import IdentityNotFound, NoIdentity
 from thrum.identity.files import Identity, Listed, list_identities
 from thrum.identity.selection import Given, SelectedBy, Source, resolve_values, select
 from thrum.paths import Places
@@ -34,13 +36,18 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
     listed = list_identities(places.identities_dir)
     name, agent_id = env.get("THRUM_NAME"), env.get("THRUM_AGENT_ID")
     several = len(listed) > 1 and not name and not agent_id
-    selection = select(
+    look = partial(
+        select,
         [each.candidate for each in listed],
         session.links() if several else (),
         str(places.root),
         thrum_name=name,
         thrum_agent_id=agent_id,
     )
+    try:
+        selection = look()
+    except IdentityNotFound:
+        selection = look(known_roots=_homes(places))
     found = _file_of(selection.agent_id, listed)
     identity = found.identity if found else None
     file = Given(identity.role, identity.module, identity.display) if identity else Given()
@@ -72,6 +79,19 @@ def to_register(places: Places, session: Session, flags: Globals, wanted: str) -
         return choose(places, replace(session, env=env), flags)
     except NoIdentity:
         return None
+
+
+def _homes(places: Places) -> dict[str, str]:
+    """Where the agents of this repository's worktrees have their identity files."""
+    common = places.common_dir
+    entries = sorted((common / "worktrees").glob("*/gitdir")) if common else []
+    roots = [places.main_root]
+    for entry in entries:
+        with suppress(OSError, UnicodeError):
+            roots.append(Path(entry.read_text().strip()).parent)
+    return {
+        file.stem: str(root) for root in reversed(roots) for file in (root / ".thrum" / "identities").glob("*.json")
+    }
 
 
 def variables(session: Session) -> Given:

@@ -71,6 +71,8 @@ _SWITCHES: Final[Mapping[str, str]] = {
     "-v": "version",
 }
 _VALUES: Final = ("role", "module", "repo")
+_MAY_BE_EMPTY: Final = frozenset({"display", "intent", "reason", "runtime"})
+"""Parameters whose empty value says something. Of the others it is a variable that the shell did not have."""
 GLOBAL_FLAGS: Final[Mapping[str, str]] = {
     "--json": "one JSON document on stdout",
     "--quiet": "no success lines, no hints, no headers",
@@ -111,6 +113,8 @@ def split(argv: Sequence[str]) -> Line:
                     raise UsageError(f"{name} needs a value", remedy=f"{name} VALUE; thrum help")
                 value = argv[position]
                 position += 1
+            if name == "--repo" and not value:
+                raise UsageError("--repo needs a value", remedy="--repo PATH; thrum help")
             found[name[2:]] = value
         elif token.startswith("-") and FLAG.fullmatch(token) is None:
             tokens.append(SHIELD + token)
@@ -150,6 +154,8 @@ class Flag:
     repeatable: bool
     required: bool
     choices: tuple[str, ...] = ()
+    parameter: str = ""
+    """Its name in the handler."""
 
     @property
     def shown(self) -> str:
@@ -171,6 +177,8 @@ class Command:
     group: str
     notes: str = ""
     """Further lines of its help."""
+    takes: str = ""
+    """Global flags that belong to what it does, for the usage line."""
 
     @property
     def name(self) -> str:
@@ -187,14 +195,16 @@ class Command:
     @property
     def usage(self) -> str:
         """`thrum send TEXT [--to X]…`"""
-        return " ".join(("thrum", *self.path, *(flag.shown for flag in self.flags)))
+        shown = [flag.shown for flag in self.flags]
+        words = sum(not flag.names for flag in self.flags)
+        return " ".join(part for part in ("thrum", *self.path, *shown[:words], self.takes, *shown[words:]) if part)
 
     def bind(self, tokens: Sequence[str]) -> inspect.BoundArguments:
         """The values for the handler, all but `run`. Raises UsageError."""
         quick = self.grammar.bind(tokens)
-        if quick is not None:
-            return quick
-        return self.bind_fully(tokens)
+        bound = self.bind_fully(tokens) if quick is None else quick
+        self._check_empty(bound)
+        return bound
 
     def bind_fully(self, tokens: Sequence[str]) -> inspect.BoundArguments:
         """What `bind` gives, by Cyclopts alone. Raises UsageError."""
@@ -210,6 +220,15 @@ class Command:
                 bound.arguments[name] = tuple(each.removeprefix(SHIELD) for each in words)
         return bound
 
+    def _check_empty(self, bound: inspect.BoundArguments) -> None:
+        """Refuse a flag's empty value: `--thread "$ID"` without an ID would be the whole inbox."""
+        for name, value in bound.arguments.items():
+            if value != "" and not (isinstance(value, tuple) and "" in value):
+                continue
+            flag = next(each for each in self.flags if each.parameter == name)
+            if flag.names and name not in _MAY_BE_EMPTY:
+                raise self.error(f"{flag.names[0]} needs a value")
+
     def error(self, message: str, advice: str = "", **details: Any) -> UsageError:
         """A usage error of this command: what is wrong, and how it is written."""
         remedy = "; ".join(part for part in (advice, f"usage: {self.usage}", f"thrum help {self.name}") if part)
@@ -219,15 +238,10 @@ class Command:
         names = [name for flag in self.flags for name in flag.names]
         match error:
             case UnknownOptionError():
-                unknown = error.token.keyword or error.token.value
-                close = near(unknown.partition("=")[0], [*names, *_SWITCHES, *(f"--{name}" for name in _VALUES)])
-                advice = did_you_mean(close) or "after -- nothing is a flag"
-                return self.error(f"unknown flag {unknown}", advice, suggestions=close or None)
+                return self._unknown_flag(error.token.keyword or error.token.value, names)
             case UnusedCliTokensError():
                 words = [token.removeprefix(SHIELD) for token in error.unused_tokens or ()]
-                advice = ""
-                if any(not flag.names and flag.metavar == "TEXT" for flag in self.flags):
-                    advice = 'quote the text: "…"; recipients go to --to'
+                advice = 'quote the text: "…"; recipients go to --to' if self._takes_text else ""
                 return self.error(f"unexpected argument: {' '.join(words)}", advice)
             case MissingArgumentError() if error.keyword:
                 return self.error(f"{error.keyword} needs a value")
@@ -243,6 +257,19 @@ class Command:
                 return self.error(f'{error.token.keyword or flag.metavar} must be {expected}, not "{value}"')
             case _:
                 return self.error(" ".join(str(error).replace(SHIELD, "").split()))
+
+    @property
+    def _takes_text(self) -> bool:
+        return any(not flag.names and flag.metavar == "TEXT" for flag in self.flags)
+
+    def _unknown_flag(self, unknown: str, names: list[str]) -> UsageError:
+        name = unknown.partition("=")[0]
+        if name in _SWITCHES:
+            return self.error(f"{name} takes no value")
+        # One dash and more than a letter is rather a text than a misspelt flag.
+        close = near(name, [*names, *_SWITCHES, *(f"--{each}" for each in _VALUES)]) if name[1] == "-" else []
+        text = "a text that begins with a dash goes last, after --" if self._takes_text else ""
+        return self.error(f"unknown flag {unknown}", did_you_mean(close) or text, suggestions=close or None)
 
 
 @functools.cache
@@ -279,6 +306,7 @@ def _described(argument: cyclopts.Argument) -> Flag:
         repeatable=getattr(hint, "__origin__", None) is tuple,
         required=argument.required,
         choices=tuple(str(choice) for choice in choices if isinstance(choice, str)),
+        parameter=argument.field_info.name,
     )
 
 

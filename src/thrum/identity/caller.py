@@ -64,6 +64,8 @@ class Caller:
     """By its processes; otherwise by where it stands and what it says."""
     rule: str = ""
     warnings: tuple[str, ...] = ()
+    visiting: bool = False
+    """A person's shell where that agent lives, while the agent runs elsewhere: its looks are no sign of life."""
 
 
 SYSTEM: Final = Caller("system", "system", proven=True)
@@ -127,7 +129,8 @@ def _by_place(evidence: Evidence, access: AccessClass, claim: str | None) -> Cal
             return Refused(Refusal("unauthenticated_rpc", "identity_mismatch", "worktree", claim, detected), "C9")
         if evidence.runtime and here[claim] == "elsewhere":
             return _live_elsewhere(evidence, claim, "C10")
-        return Caller(claim, "agent", evidence.root, evidence.pid, rule="C11")
+        visiting = here[claim] == "elsewhere"
+        return Caller(claim, "agent", evidence.root, evidence.pid, rule="C11", visiting=visiting)
     if len(here) > 1:
         if access != "agent":
             return _nobody(evidence, "C12")

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.process import OwnerState, Process, ProcessTable, same_process
-from thrum.identity.runtime import KNOWN_RUNTIMES, Link, RuntimeNames, binding_pid, links_of, runtime_of_process
+from thrum.identity.runtime import KNOWN_RUNTIMES, Link, RuntimeNames, binding_pid, runtime_of_process
 from thrum.ids import file_stem
 from thrum.paths import Places, standing_root
 
+_ROOTS_MAX = 4_096
+_PROGRAMS_MAX = 4_096
 _KEPT_SECONDS = 1.0
 """How long the root of a directory and the programs of the chain are believed before they are looked up again."""
 
@@ -63,21 +65,71 @@ class Failed(Exception):
         self.cause = cause
 
 
+class Roots:
+    """The root of this repository that a directory lies in. One that was found is believed for a second."""
+
+    def __init__(self, places: Places) -> None:
+        self._common_dir = None if places.common_dir is None else str(places.common_dir)
+        self._main_root = str(places.main_root)
+        self._found: dict[str, tuple[str, float]] = {}
+
+    def of(self, directory: str, now: float) -> str | None:
+        """`directory` is free of links; `now` a monotonic time in seconds. None: it lies in none."""
+        known = self._found.get(directory)
+        if known is not None and now < known[1]:
+            return known[0]
+        root = standing_root(directory, self._common_dir, self._main_root)
+        if root is not None:
+            if len(self._found) >= _ROOTS_MAX:
+                self._found.clear()
+            self._found[directory] = (root, now + _KEPT_SECONDS)
+        return root
+
+
+class Runtimes:
+    """Which runtime each process is, shared among the peers of one daemon; believed for a second."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str, str], tuple[str | None, float]] = {}
+
+    def links(
+        self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float
+    ) -> tuple[Link, ...]:
+        """A chain with the runtime of each process; `now` a monotonic time in seconds."""
+        known = self._known
+        if len(known) > _PROGRAMS_MAX:
+            known.clear()
+        links: list[Link] = []
+        for each in chain:
+            key = (each.pid, each.started, each.comm)
+            runtime, until = known.get(key, (None, now))
+            if now >= until:
+                # A process may become another program, therefore not for ever.
+                runtime = runtime_of_process(table.program(each.pid), names)
+                known[key] = (runtime, now + _KEPT_SECONDS)
+            links.append(Link(each.pid, each.started, each.started_at, each.state, runtime))
+        return tuple(links)
+
+    def forget(self) -> None:
+        """Other programs are runtimes now."""
+        self._known.clear()
+
+
 class PeerEvidence:
     """The process at the other end of one connection. Made when it connects, asked for each request."""
 
     __slots__ = (
         "_chain",
-        "_common_dir",
         "_failure",
         "_links",
-        "_main_root",
         "_names",
         "_own_uid",
-        "_place",
+        "_roots",
+        "_runtimes",
         "_started",
         "_table",
         "pid",
+        "told",
         "uid",
     )
 
@@ -90,8 +142,11 @@ class PeerEvidence:
         uid: int,
         own_uid: int | None = None,
         names: RuntimeNames = KNOWN_RUNTIMES,
+        roots: Roots | None = None,
+        runtimes: Runtimes | None = None,
     ) -> None:
-        """`pid` and `uid` are the kernel's credentials of the peer; `pid` 0: it gave none. Never raises.
+        """`pid` and `uid` are the kernel's credentials of the peer; `pid` 0: it gave none. `roots` and `runtimes` may
+        be shared among the peers of one daemon. Never raises.
 
         The chain is read here, so make it as soon as the peer has connected: what is later found under the pid must be
         the same process, or the evidence fails.
@@ -99,19 +154,20 @@ class PeerEvidence:
         self.pid = pid
         self.uid = uid
         self._table = table
-        self._common_dir = None if places.common_dir is None else str(places.common_dir)
-        self._main_root = str(places.main_root)
         self._names = names
         self._own_uid = os.getuid() if own_uid is None else own_uid
         self._chain: tuple[Process, ...] = ()
         self._started = ""
         self._failure: tuple[Step, str] | None = None
+        self.told: set[str] = set()
+        """Guards' warnings that this peer was given already: each is one record, however many calls it makes."""
         try:
             self._first_look()
         except Failed as failed:
             self._failure = (failed.step, failed.cause)
         self._links: tuple[tuple[Link, ...], float] = ((), -_KEPT_SECONDS)
-        self._place: tuple[str, str | None, float] = ("", None, -_KEPT_SECONDS)
+        self._roots = Roots(places) if roots is None else roots
+        self._runtimes = Runtimes() if runtimes is None else runtimes
 
     def gather(self, registry: Registry | None, claim: str | None = None, *, now: float) -> Evidence:
         """The evidence for one request.
@@ -156,8 +212,7 @@ class PeerEvidence:
         """The chain with the runtime of each process. Raises Failed."""
         links, until = self._links
         if now >= until:
-            # A process may become another program, therefore not for ever.
-            links = links_of(self._table, self.chain(), self._names)
+            links = self._runtimes.links(self._table, self.chain(), self._names, now)
             self._links = (links, now + _KEPT_SECONDS)
         return links
 
@@ -245,11 +300,7 @@ class PeerEvidence:
         )
 
     def _root_of(self, cwd: str, now: float) -> str | None:
-        known, root, until = self._place
-        if known != cwd or now >= until:
-            root = standing_root(cwd, self._common_dir, self._main_root)
-            self._place = (cwd, root, now + _KEPT_SECONDS)
-        return root
+        return self._roots.of(cwd, now)
 
     def _owns(self, agent: AgentPlace, process: Process) -> bool:
         """Whether an agent's owner is this process of the chain, alive; not a later one under its pid."""

@@ -351,6 +351,21 @@ def retire_identity(path: Path) -> Path | None:
         return _retire(path) if os.path.lexists(path) else None
 
 
+def remove_identity(directory: Path, agent_id: str) -> bool:
+    """Take an agent's file away for good, also one of an older name. False if there was none. Raises OSError."""
+    if not directory.is_dir():
+        return False
+    with locked(lock_path(directory)):
+        path: Path | None = identity_path(directory, agent_id)
+        if path is not None and not os.path.lexists(path):
+            path = _old_form(directory, agent_id)
+        if path is None:
+            return False
+        path.unlink()
+        sync_directory(directory)
+        return True
+
+
 def _retire(path: Path) -> Path:
     target = path.with_name(f"{path.name}.deleted")
     number = 2

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import os.path
-from collections.abc import Callable, Sequence
+import logging
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
-from thrum import files, ids
+from thrum import ids, limits
 from thrum.api import Empty, RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
-from thrum.errors import CallerUnproved, IdentityMismatch, NameTaken, NotAWorktree
+from thrum.errors import IdentityMismatch, InvalidParams, NameTaken, NotAWorktree, StoreFailed, ThrumError
 from thrum.events import AgentCleaned, AgentPlaced, AgentRegistered, AnyFact
-from thrum.identity.evidence import AgentPlace, Failed, Registry
+from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import (
     Identity,
-    Pid,
     identity_path,
     read_identity,
     retire_identity,
     update_identity,
-    write_pid,
 )
-from thrum.identity.process import OwnerState, Process
+from thrum.identity.guards import Refusal, refusal_error
+from thrum.identity.process import Process
 from thrum.identity.registration import Existing, Verdict, judge
 from thrum.identity.runtime import runtime_of_process
-from thrum.ops.house import Call, Here, House, agent_of
+from thrum.ops.adoption import record_pid
+from thrum.ops.drafts import check_text
+from thrum.ops.house import Call, House, agent_of
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive, seconds
 from thrum.ops.sessions import end_open_sessions
+from thrum.paths import link_state
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import AgentRow, View
+
+log = logging.getLogger("thrum.ops")
 
 
 async def whoami(house: House, call: Call, _params: Empty) -> WhoamiResult:
@@ -77,7 +82,8 @@ class _Wanted:
     preferred_runtime: str
     hostname: str
     process: Process | None
-    state_of: Callable[[AgentPlace], OwnerState]
+    """The one to record: its binding pid, if it has one and it is wanted."""
+    evidence: PeerEvidence
     re_register: bool
     force: bool
 
@@ -86,16 +92,49 @@ async def register(house: House, call: Call, params: RegisterParams) -> Register
     """Bind an agent to the root that the caller stands in: fact, place and identity file.
 
     Decision and record are one step of the committer: of two registrations at once the second is judged against the
-    first. Conflicts are an answer, not an error. Raises the name rules, NotAWorktree, IdentityMismatch.
+    first. Conflicts are an answer, not an error. Raises the name rules, NotAWorktree, IdentityMismatch,
+    IdentityInvalid.
     """
     wanted = _wanted(house, call, params)
-    outcome = await house.journal.commit(lambda view, stamp: _decide(house, wanted, view, stamp), key=call.key)
-    if outcome.result.status != "conflict":
-        call.connection.registered.add(wanted.agent_id)
-        for path in outcome.retired:
+    _check_files(wanted)
+    recorded = False
+
+    def decide(view: View, stamp: Stamp) -> Decision[_Outcome]:
+        nonlocal recorded
+        decision = _decide(house, wanted, view, stamp)
+        if decision.facts:
+            # From here on nobody else gets the name, though its file is not there yet.
+            recorded = True
+            house.registering.add(wanted.agent_id)
+        return decision
+
+    try:
+        outcome = await house.journal.commit(decide, key=call.key)
+        if outcome.result.status != "conflict":
+            call.connection.registered.add(wanted.agent_id)
+            await _follow_in_files(house, wanted, outcome.retired)
+        return outcome.result
+    finally:
+        if recorded:
+            house.registering.discard(wanted.agent_id)
+
+
+async def _follow_in_files(house: House, wanted: _Wanted, retired: Sequence[Path]) -> None:
+    """Bring the identity files to what was recorded. Raises StoreFailed: registering again then mends it."""
+    try:
+        for path in retired:
             await trio.to_thread.run_sync(retire_identity, path)
-        await trio.to_thread.run_sync(_write_files, house, wanted)
-    return outcome.result
+        row = house.view.agent(wanted.agent_id)
+        if row is not None and row.worktree_path == wanted.root:  # else it was displaced again meanwhile
+            session = house.view.open_session(wanted.agent_id)
+            session_id = session.session_id if session else ""
+            await trio.to_thread.run_sync(_write_files, house, wanted, row, session_id, house.registry())
+    except OSError as error:
+        raise StoreFailed(
+            f"@{wanted.agent_id} is registered, but its identity file could not be written:"
+            f" {error.filename or wanted.root}: {error.strerror}",
+            remedy="mend that, then repeat the command",
+        ) from error
 
 
 class _Outcome(NamedTuple):
@@ -109,6 +148,8 @@ def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
     evidence = call.connection.evidence
     ids.check_module(params.module)
     ids.check_display(params.display)
+    for field, chars_max in (("hostname", limits.hostname_chars_max), ("runtime", limits.name_chars_max)):
+        _check_word(field, getattr(params, field), chars_max)
     unnamed_id = ids.agent_id_of(house.here.repo_id, params.role, params.module)
     named = bool(params.name) and ids.parse_agent_id(params.name).canonical != unnamed_id
     agent_id = params.name if named else unnamed_id
@@ -116,12 +157,16 @@ def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
         root = evidence.standing_root(trio.current_time())
         process = evidence.binding(agent_id, house.registry(), trio.current_time()) if params.bind_pid else None
     except Failed as failed:
-        raise _unproved(failed) from failed
+        raise _unproved(evidence, failed) from failed
     if root is None:
         raise NotAWorktree(
             f"you stand in no worktree of {house.here.places.main_root}", remedy="cd into the repository, then repeat"
         )
-    if params.worktree and os.path.realpath(params.worktree) != root:
+    if not _is_text(root):
+        raise NotAWorktree(
+            f"the path of this worktree is not UTF-8: {os.fsencode(root)!r}", remedy="git worktree move it elsewhere"
+        )
+    if params.worktree and not _is_path(params.worktree, root):
         raise IdentityMismatch(
             f"worktree {params.worktree} is not where you stand ({root})", remedy="cd there, or leave worktree out"
         )
@@ -136,14 +181,47 @@ def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
         preferred_runtime=params.runtime,
         hostname=params.hostname or house.here.hostname,
         process=process,
-        state_of=evidence.state_of,
+        evidence=evidence,
         re_register=params.re_register,
         force=params.force,
     )
 
 
-def _unproved(failed: Failed) -> CallerUnproved:
-    return CallerUnproved(f"cannot tell who is calling: step {failed.step} failed ({failed.cause})", step=failed.step)
+def _check_word(field: str, text: str, chars_max: int) -> None:
+    check_text(text, field, chars_max)
+    if not text.isprintable():
+        raise InvalidParams(f"{field} has control characters", remedy="leave them out", field=field)
+
+
+def _is_text(path: str) -> bool:
+    """Whether JSON can hold it: file names are bytes, facts are UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_path(text: str, root: str) -> bool:
+    try:
+        return os.path.realpath(text) == root
+    except ValueError:
+        return False
+
+
+def _check_files(wanted: _Wanted) -> None:
+    """Refuse, while nothing is recorded, what would keep the identity file from being written."""
+    own = Path(wanted.root, ".thrum")
+    if os.path.lexists(own) and not own.is_dir():
+        raise StoreFailed(f"could not write {own}: not a directory", remedy=f"remove {own}, then repeat the command")
+    path = identity_path(identities_of(wanted.root), wanted.agent_id)
+    if os.path.lexists(path):
+        read_identity(path)
+
+
+def _unproved(evidence: PeerEvidence, failed: Failed) -> ThrumError:
+    refusal = Refusal("unauthenticated_rpc", "introspection_failed", step=failed.step, cause=failed.cause)
+    return refusal_error(refusal, caller_pid=evidence.pid, method="agent.register")
 
 
 def _runtime(house: House, process: Process | None) -> str:
@@ -156,11 +234,11 @@ def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision
     record = record if record is not None and record.live else None
     rival = _rival(view, wanted)
     display = wanted.display or (record.display if record else "") or ids.default_display(wanted.role, wanted.module)
-    existing = _existing(house.here, wanted, record, display) if record else None
+    existing = _existing(house, wanted, record, display) if record else None
     verdict = judge(wanted.root, existing, rival is not None, re_register=wanted.re_register, force=wanted.force)
     if verdict.status == "conflict":
         return _conflict(house, verdict, rival if verdict.reason == "same_role_module" else record)
-    facts = _facts(wanted, view, stamp, record, verdict, display)
+    facts = _facts(wanted, view, stamp, record, existing, verdict, display)
     warnings: list[str] = []
     retired: list[Path] = []
     if record is not None and verdict.retires_file:
@@ -209,25 +287,31 @@ def _rival(view: View, wanted: _Wanted) -> AgentRow | None:
     return next((row for row in rows if row.agent_id != wanted.agent_id and row.is_own), None)
 
 
-def _existing(here: Here, wanted: _Wanted, record: AgentRow, display: str) -> Existing:
+def _existing(house: House, wanted: _Wanted, record: AgentRow, display: str) -> Existing:
     root = record.worktree_path
     place = AgentPlace(record.agent_id, root, record.agent_pid, record.agent_pid_started, seconds(record.place_at))
     path = identity_path(identities_of(root), record.agent_id) if root else None
     try:
-        state = wanted.state_of(place)
+        state = wanted.evidence.state_of(place)
     except Failed as failed:
-        raise _unproved(failed) from failed
+        raise _unproved(wanted.evidence, failed) from failed
     return Existing(
         root=root,
-        root_has_file=path is not None and path.is_file(),
-        local=record.origin_daemon in here.own or bool(root),
+        root_has_file=path is not None and (path.is_file() or record.agent_id in house.registering),
+        local=record.origin_daemon in house.here.own or bool(root),
         state=state,
         same_fields=(record.role, record.module, record.display) == (wanted.role, wanted.module, display),
     )
 
 
 def _facts(
-    wanted: _Wanted, view: View, stamp: Stamp, record: AgentRow | None, verdict: Verdict, display: str
+    wanted: _Wanted,
+    view: View,
+    stamp: Stamp,
+    record: AgentRow | None,
+    existing: Existing | None,
+    verdict: Verdict,
+    display: str,
 ) -> list[AnyFact]:
     facts: list[AnyFact] = []
     if verdict.ends_session:
@@ -248,22 +332,39 @@ def _facts(
                 hostname=wanted.hostname,
             )
         )
-    pid, started = (wanted.process.pid, wanted.process.started) if wanted.process else (0, "")
-    place = (wanted.root, pid, started, wanted.runtime)
-    if record is None or place != (record.worktree_path, record.agent_pid, record.agent_pid_started, record.runtime):
+    place = _place(wanted, record, existing)
+    if record is None or place != _Place(
+        record.worktree_path, record.agent_pid, record.agent_pid_started, record.runtime
+    ):
         facts.append(
             stamp.make(
                 AgentPlaced,
                 at=stamp.later_than(record.place_at if record else ""),
                 agent_id=wanted.agent_id,
-                worktree_path=wanted.root,
-                agent_pid=pid,
-                agent_pid_started=started,
-                runtime=wanted.runtime,
                 tmux_session=record.tmux_session if record else "",
+                **place._asdict(),
             )
         )
     return facts
+
+
+class _Place(NamedTuple):
+    """Where an agent lives and what runs it, as `agent.place` has it."""
+
+    worktree_path: str
+    agent_pid: int = 0
+    agent_pid_started: str = ""
+    runtime: str = ""
+
+
+def _place(wanted: _Wanted, record: AgentRow | None, existing: Existing | None) -> _Place:
+    """The caller's binding pid. Without one the recorded process counts as long as it is among the caller's."""
+    process = wanted.process
+    if process is not None:
+        return _Place(wanted.root, process.pid, process.started, wanted.runtime)
+    if record is not None and existing is not None and (existing.state, existing.root) == ("chain", wanted.root):
+        return _Place(wanted.root, record.agent_pid, record.agent_pid_started, record.runtime)
+    return _Place(wanted.root)
 
 
 def _displace(view: View, stamp: Stamp, rival: AgentRow, by: str) -> list[AnyFact]:
@@ -288,15 +389,15 @@ def _conflict(house: House, verdict: Verdict, holder: AgentRow | None) -> Decisi
     return Decision([], lambda _view, _seqs: _Outcome(result))
 
 
-def _write_files(house: House, wanted: _Wanted) -> None:
-    """The identity file in the agent's root, written again in every row that is no conflict; blocking."""
+def _write_files(house: House, wanted: _Wanted, row: AgentRow, session_id: str, registry: Registry) -> None:
+    """The identity file in the agent's root, written again in every row that is no conflict; blocking.
+
+    `row`, `session_id` and `registry` are what was just recorded: the picture is read on the loop alone.
+    """
     root = Path(wanted.root)
-    _link_state(house.here, root)
+    link_state(root, house.here.places.state_dir)
     directory = identities_of(wanted.root)
     now_ms = house.clock.now_ms()
-    row = house.view.agent(wanted.agent_id)
-    session = house.view.open_session(wanted.agent_id)
-    display = row.display if row else wanted.display
 
     def change(before: Identity | None) -> Identity:
         base = before or Identity(wanted.agent_id, wanted.role, wanted.module)
@@ -305,41 +406,14 @@ def _write_files(house: House, wanted: _Wanted) -> None:
             name=wanted.agent_id,
             role=wanted.role,
             module=wanted.module,
-            display=display,
+            display=row.display,
             repo_id=house.here.repo_id,
             worktree=root.name,
             branch=house.branch_of(wanted.root),
-            session_id=session.session_id if session else "",
+            session_id=session_id,
             preferred_runtime=wanted.preferred_runtime or base.preferred_runtime,
             runtime=wanted.runtime or wanted.preferred_runtime or base.runtime,
         )
 
     update_identity(directory, wanted.agent_id, change, now_ms=now_ms)
-    path = identity_path(directory, wanted.agent_id)
-    owner = read_identity(path).owner
-    if wanted.process is not None and owner != Pid(wanted.process.pid, wanted.process.started):
-        registry = house.registry()
-        write_pid(
-            path,
-            owner,
-            wanted.process,
-            runtime_of=lambda process: runtime_of_process(house.processes.program(process.pid)),
-            owner_of=lambda process: _owner_of(registry, process, wanted.agent_id),
-            now_ms=now_ms,
-        )
-
-
-def _owner_of(registry: Registry, process: Process, wanted: str) -> str | None:
-    owners = [
-        place.agent_id for place in registry.by_pid.get(process.pid, ()) if place.agent_pid_started == process.started
-    ]
-    return wanted if wanted in owners else owners[0] if owners else None
-
-
-def _link_state(here: Here, root: Path) -> None:
-    """In a linked worktree: its own `.thrum`, redirected to the state (identity.md §3 "Local always")."""
-    own = root / ".thrum"
-    if own == here.places.state_dir or (own / "redirect").exists():
-        return
-    own.mkdir(mode=0o700, exist_ok=True)
-    files.atomic_write(own / "redirect", f"{here.places.state_dir}\n".encode())
+    record_pid(house, identity_path(directory, wanted.agent_id), row, registry, now_ms)

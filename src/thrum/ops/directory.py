@@ -18,8 +18,7 @@ class ViewDirectory:
         self._groups: dict[str, Sequence[Member]] | None = None
 
     def is_agent(self, agent_id: str) -> bool:
-        row = self._view.agent(agent_id)
-        return row is not None and row.live
+        return self._view.is_live(agent_id)
 
     def with_role(self, role: str) -> Sequence[str]:
         return [row.agent_id for row in self._view.agents(role=role, kind="agent")]

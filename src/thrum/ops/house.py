@@ -6,16 +6,19 @@ Built once by the daemon, never changed. An operation is `async def op(house, ca
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from thrum.clock import Clock
 from thrum.errors import NoIdentity
 from thrum.identity.caller import Caller
 from thrum.identity.evidence import PeerEvidence, Registry
+from thrum.identity.guards import DEFAULT_MODES, Mode
 from thrum.identity.process import ProcessTable
+from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames
 from thrum.paths import Places
+from thrum.shapes import GitState
 from thrum.store.door import ClientKey, Journal
 from thrum.store.views import View
 
@@ -66,6 +69,14 @@ class Here:
     """Its id, the ids it had before, and `""`: facts of these count as its own."""
 
 
+class ReadWork(Protocol):
+    """Asks git for the state of worktrees, now and side by side. What one cannot tell is its `problem`."""
+
+    async def __call__(self, roots: Collection[str], *, file: str = "", files: bool = True) -> Mapping[str, GitState]:
+        """`file` narrows all paths to what `paths.path_matches` it; without `files`: branch and commits alone."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """The shared parts. `view` reads what is committed."""
@@ -80,6 +91,15 @@ class House:
     body_bytes_max: int
     branch_of: Callable[[str], str]
     """The branch that a worktree is on, by its path; empty when there is none."""
+    branch_exists: Callable[[str], bool]
+    """Whether the repository has a branch of that name."""
+    work: ReadWork
+    modes: Callable[[], Mapping[str, Mode]] = lambda: DEFAULT_MODES
+    """What each guard does when it fires, as the files say now (identity.md §12)."""
+    runtime_names: Callable[[], RuntimeNames] = lambda: KNOWN_RUNTIMES
+    """Which programs are agent runtimes, likewise."""
+    registering: set[str] = field(default_factory=set[str])
+    """Agents that were just recorded and whose identity files are still to be written: they count as written."""
 
 
 def agent_of(call: Call) -> str:

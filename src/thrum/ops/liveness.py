@@ -6,7 +6,7 @@ from typing import Protocol
 
 from thrum import clock
 from thrum.identity.process import ProcessTable, same_process
-from thrum.identity.runtime import runtime_of_process
+from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames, runtime_of_process
 
 
 class Recorded(Protocol):
@@ -20,7 +20,7 @@ class Recorded(Protocol):
     def place_at(self) -> str: ...
 
 
-def owner_alive(record: Recorded, processes: ProcessTable) -> bool:
+def owner_alive(record: Recorded, processes: ProcessTable, names: RuntimeNames = KNOWN_RUNTIMES) -> bool:
     """Whether the recorded process lives. A process that cannot be read counts as dead: nothing proves it."""
     if record.agent_pid <= 1:
         return False
@@ -32,7 +32,7 @@ def owner_alive(record: Recorded, processes: ProcessTable) -> bool:
         record.agent_pid_started,
         seconds(record.place_at),
         seen,
-        lambda: runtime_of_process(processes.program(record.agent_pid)) is not None,
+        lambda: runtime_of_process(processes.program(record.agent_pid), names) is not None,
     )
 
 

@@ -31,14 +31,17 @@ async def list_messages(house: House, call: Call, params: MessageListParams) -> 
         _check_owner(reader, named)
     check_page(params.page, params.page_size)
     cursor = params.after_seq is not None
+    check_seq(params.after_seq or 0, "after_seq")
     if cursor and params.epoch and params.epoch != house.view.epoch:
         raise StaleCursor("the database was painted anew since that cursor", epoch=house.view.epoch)
     if not 1 <= params.limit <= limits.cursor_limit_max:
         raise InvalidParams(f"limit must be 1 to {limits.cursor_limit_max}", remedy="ask for fewer", field="limit")
     created_after = _moment(params.created_after, "created_after")
+    recipient = params.recipient.removeprefix("@")
     query = InboxQuery(
-        reader=reader,
-        for_agent=params.for_agent or params.recipient.removeprefix("@"),
+        # Whoever looks at another's inbox wants to know what that one has read.
+        reader=recipient or reader,
+        for_agent=params.for_agent or recipient,
         unread=params.unread,
         unread_for_agent=params.unread_for_agent,
         mentions=params.mentions,
@@ -108,10 +111,16 @@ def _check_owner(reader: str, named: str) -> None:
 
 
 def check_page(page: int, page_size: int) -> None:
-    if page < 1 or not 1 <= page_size <= limits.page_size_max:
+    if not 1 <= page <= limits.integer_max or not 1 <= page_size <= limits.page_size_max:
         raise InvalidParams(
             f"page begins with 1, page_size is 1 to {limits.page_size_max}", remedy="ask for another page", field="page"
         )
+
+
+def check_seq(seq: int, field: str) -> None:
+    """A number of the local sequence, also one that is still to come."""
+    if not 0 <= seq <= limits.integer_max:
+        raise InvalidParams(f"{field} must be 0 to {limits.integer_max}", remedy="begin with 0", field=field)
 
 
 def pages(total: int, page_size: int) -> int:

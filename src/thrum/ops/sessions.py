@@ -22,9 +22,9 @@ def ensure_session(view: View, stamp: Stamp, agent_id: str) -> tuple[str, list[A
     """The agent's open session, and the fact that starts one if it has none: to stand before the call's own fact."""
     if agent_id.startswith("user:"):
         return "", []
-    session = view.open_session(agent_id)
-    if session is not None:
-        return session.session_id, []
+    session_id = view.open_session_id(agent_id)
+    if session_id:
+        return session_id, []
     session_id = stamp.new_id("ses_")
     return session_id, [stamp.make(SessionStarted, session_id=session_id, agent_id=agent_id)]
 
@@ -63,7 +63,8 @@ async def start(house: House, call: Call, params: SessionStartParams) -> Session
         )
 
     result = await house.journal.commit(decide, key=call.key, replay=_replay_start)
-    await note_in_file(house, agent_id, session_id=result.session_id)
+    if not result.replayed:
+        await note_in_file(house, agent_id, session_id=result.session_id)
     return result
 
 
@@ -90,7 +91,7 @@ async def set_intent(house: House, call: Call, params: SetIntentParams) -> SetIn
     intent = check_text(params.intent, "intent", limits.intent_chars_max)
 
     def decide(view: View, stamp: Stamp) -> Decision[SetIntentResult]:
-        session_id, prelude = _own_session(view, stamp, agent_id, params.session_id)
+        session_id, prelude = own_session(view, stamp, agent_id, params.session_id)
         known = view.work(session_id)
         moment = stamp.later_than(known.intent_updated_at if known else "")
         work = Work(session_id=session_id, intent=intent, intent_updated_at=moment)
@@ -103,12 +104,21 @@ async def set_intent(house: House, call: Call, params: SetIntentParams) -> SetIn
             main=len(prelude),
         )
 
-    result = await house.journal.commit(decide, key=call.key)
-    await note_in_file(house, agent_id, session_id=result.session_id, intent=intent)
+    result = await house.journal.commit(decide, key=call.key, replay=_replay_intent)
+    if not result.replayed:
+        await note_in_file(house, agent_id, session_id=result.session_id, intent=intent)
     return result
 
 
-def _own_session(view: View, stamp: Stamp, agent_id: str, session_id: str) -> tuple[str, Sequence[AnyFact]]:
+def _replay_intent(_view: View, fact: AnyFact, _seq: int) -> SetIntentResult:
+    assert isinstance(fact, AgentUpdated)
+    (work,) = fact.work_contexts
+    return SetIntentResult(
+        session_id=work.session_id, intent=work.intent or "", intent_updated_at=fact.timestamp, replayed=True
+    )
+
+
+def own_session(view: View, stamp: Stamp, agent_id: str, session_id: str) -> tuple[str, Sequence[AnyFact]]:
     """The session meant: the one named, which must be the caller's and open, or the caller's open one, or a new one."""
     if not session_id:
         return ensure_session(view, stamp, agent_id)

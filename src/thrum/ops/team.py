@@ -1,15 +1,16 @@
-"""Looks at who is there: team, agent list, work contexts. They write nothing. Source: rpc.md §5, cli.md 3.8."""
+"""Looks at who is there: team, agent list, one agent. They write nothing. Source: rpc.md §5, cli.md 3.8."""
 
 from __future__ import annotations
 
 import os.path
 
+from thrum import ids
 from thrum.api import (
     AgentInfo,
     AgentListParams,
     AgentListResult,
-    ListContextParams,
-    ListContextResult,
+    LookupParams,
+    LookupResult,
     SharedMessages,
     TeamListParams,
     TeamListResult,
@@ -17,8 +18,9 @@ from thrum.api import (
     WorkContext,
 )
 from thrum.ops.house import Call, House
+from thrum.ops.live import read_live
 from thrum.ops.liveness import owner_alive
-from thrum.shapes import GroupTotal
+from thrum.shapes import GitState, GroupTotal
 from thrum.store.views import AgentRow, SessionRow
 
 
@@ -41,12 +43,6 @@ def info(row: AgentRow) -> AgentInfo:
     )
 
 
-async def list_contexts(house: House, _call: Call, params: ListContextParams) -> ListContextResult:
-    """What the open sessions work on."""
-    contexts = house.view.contexts(agent_id=params.agent_id, branch=params.branch, file=params.file)
-    return ListContextResult(contexts=tuple(contexts))
-
-
 async def list_team(house: House, _call: Call, params: TeamListParams) -> TeamListResult:
     """Every agent with its session, work and inbox: active ones by last seen, then offline ones if asked for.
 
@@ -57,24 +53,46 @@ async def list_team(house: House, _call: Call, params: TeamListParams) -> TeamLi
     sessions = view.open_sessions()
     contexts = {context.session_id: context for context in view.contexts()}
     counts = view.inbox_counts()
+    rows = [row for row in view.agents(kind="agent") if params.include_offline or row.agent_id in sessions]
+    live, warnings = await read_live(house, rows, files=params.include_files)
     members: list[TeamMember] = []
-    for row in view.agents(kind="agent"):
+    for row in rows:
         session = sessions.get(row.agent_id)
-        if session is None and not params.include_offline:
-            continue
         context = contexts.get(session.session_id) if session else None
-        members.append(_member(house, row, session, context, counts.get(row.agent_id, (0, 0))))
+        count = counts.get(row.agent_id, (0, 0))
+        members.append(_member(house, row, session, context, live.get(row.agent_id), count))
     members.sort(key=lambda member: member.last_seen, reverse=True)
     members.sort(key=lambda member: member.status != "active")
-    return TeamListResult(members=tuple(members), shared_messages=_shared(house))
+    return TeamListResult(members=tuple(members), shared_messages=_shared(house), warnings=warnings)
+
+
+async def lookup(house: House, _call: Call, params: LookupParams) -> LookupResult:
+    """One registered agent by its name or id, with or without `@`; a miss is an answer."""
+    name = params.name.removeprefix("@")
+    view = house.view
+    rows = (view.agent(agent_id) for agent_id in dict.fromkeys((name, ids.parse_agent_id(name).canonical)))
+    row = next((row for row in rows if row is not None and row.live), None)
+    if row is None:
+        return LookupResult(None)
+    session = view.open_session(row.agent_id)
+    context = view.work(session.session_id) if session else None
+    live, _ = await read_live(house, [row])
+    count = view.inbox_count(row.agent_id)
+    return LookupResult(_member(house, row, session, context, live.get(row.agent_id), count))
 
 
 def _member(
-    house: House, row: AgentRow, session: SessionRow | None, context: WorkContext | None, counts: tuple[int, int]
+    house: House,
+    row: AgentRow,
+    session: SessionRow | None,
+    context: WorkContext | None,
+    live: GitState | None,
+    counts: tuple[int, int],
 ) -> TeamMember:
+    """`live`: what git says of a local agent's worktree; of an agent elsewhere its last word counts."""
     local = row.origin_daemon in house.here.own
     root = row.worktree_path if local and os.path.isdir(row.worktree_path) else ""
-    branch = house.branch_of(root) if root else context.branch if context else ""
+    told = context or WorkContext(session_id="", agent_id="")
     return TeamMember(
         agent_id=row.agent_id,
         role=row.role,
@@ -91,9 +109,9 @@ def _member(
         last_seen=row.last_seen_at,
         intent=context.intent if context else "",
         current_task=context.current_task if context else "",
-        branch=branch,
-        unmerged_commits=len(context.unmerged_commits) if context else 0,
-        file_changes=context.file_changes if context else (),
+        branch=live.branch if live else told.branch,
+        unmerged_commits=live.ahead if live else len(told.unmerged_commits),
+        file_changes=live.file_changes if live else told.file_changes,
         inbox_total=counts[0],
         inbox_unread=counts[1],
         status="active" if session else "offline",

@@ -17,6 +17,7 @@ from thrum.api import Message, WaitParams, WaitResult
 from thrum.errors import BadTime, Busy, InvalidParams, ShuttingDown
 from thrum.events import AnyFact, MessageCreated, MessageReceipt
 from thrum.ops.house import Call, House, agent_of
+from thrum.ops.reading import check_seq
 from thrum.ops.sessions import ensure_session
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View
@@ -31,6 +32,7 @@ class _Waiter:
     """Whether a message handed to this waiter is held back from the others (`since = unseen`)."""
     woken: trio.Event = field(default_factory=trio.Event)
     found: Found | None = None
+    failure: Exception | None = None
     stopped: bool = False
 
 
@@ -47,6 +49,11 @@ class Desks:
         self._desks: dict[str, _Desk] = {}
         self._count = 0
         self._closed = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits and nothing is held back."""
+        return not self._desks
 
     def announce(self, facts: Iterable[AnyFact]) -> None:
         """Facts were committed: wake whom they reach."""
@@ -74,6 +81,8 @@ class Desks:
             self._serve(agent_id)
             with trio.move_on_after(timeout_seconds):
                 await waiter.woken.wait()
+            if waiter.failure is not None:
+                raise waiter.failure
             if waiter.stopped:
                 raise _stopping()
             return waiter.found
@@ -98,16 +107,25 @@ class Desks:
         if desk is None:
             return
         for waiter in desk.waiters:
-            if waiter.found is not None or waiter.stopped:
-                continue
-            found = waiter.look(desk.handed_out if waiter.takes_turns else set())
-            if found[0]:
-                waiter.found = found
-                if waiter.takes_turns:
-                    desk.handed_out.update(message.message_id for message in found[0])
-                waiter.woken.set()
+            if not waiter.woken.is_set():
+                self._offer(desk, waiter)
         if not desk.waiters and not desk.handed_out:
             self._desks.pop(agent_id, None)
+
+    @staticmethod
+    def _offer(desk: _Desk, waiter: _Waiter) -> None:
+        """Let one waiter look. A look that fails is its waiter's alone: the others are served."""
+        try:
+            found = waiter.look(desk.handed_out if waiter.takes_turns else set())
+        except Exception as error:
+            waiter.failure = error
+            waiter.woken.set()
+            return
+        if found[0]:
+            waiter.found = found
+            if waiter.takes_turns:
+                desk.handed_out.update(message.message_id for message in found[0])
+            waiter.woken.set()
 
 
 def _reached(fact: AnyFact) -> Sequence[str]:
@@ -166,6 +184,7 @@ def _since(view: View, since: int | str) -> tuple[int | None, str]:
     if since == "now":
         return view.head_seq(), ""
     if isinstance(since, int):
+        check_seq(since, "since")
         return since, ""
     try:
         return None, clock.normalise(since)

@@ -24,8 +24,10 @@ import trio
 
 from thrum import api, limits
 from thrum.errors import DaemonUnavailable, InvalidParams, TimedOut
+from thrum.identity.guards import Refusal, refusal_error
 from thrum.rpc import framing
 from thrum.rpc.jsonrpc import Reply, decode_reply, encode_request, error_of
+from thrum.rpc.peercred import peer_of
 from thrum.rpc.wire import Gone, Wire
 
 _encode = msgspec.json.Encoder().encode
@@ -219,13 +221,18 @@ async def _connect(path: Path | str, seconds: float) -> socket.socket:
 
 
 def _try_connect(path: Path | str) -> socket.socket | OSError:
+    """Raises ForeignUser when somebody else listens there: it would read along, and say what it likes."""
     attempt = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     attempt.setblocking(False)
     try:
         attempt.connect(socket_address(path))
     except OSError as error:
         attempt.close()
-        return error
+        # Too long a path can hold no socket: its link to a shorter one is not there yet.
+        return error if error.errno else FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if (uid := peer_of(attempt).uid) != os.getuid():
+        attempt.close()
+        raise refusal_error(Refusal("unauthenticated_rpc", "foreign_uid", owner_uid=uid), caller_pid=os.getpid())
     return attempt
 
 

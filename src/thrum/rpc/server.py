@@ -20,7 +20,8 @@ import msgspec
 import trio
 
 from thrum import api, limits
-from thrum.errors import Busy, ForeignUser, InvalidParams, InvalidRequest, LineTooLong, ThrumError
+from thrum.errors import Busy, InvalidParams, InvalidRequest, LineTooLong, ThrumError
+from thrum.identity.guards import Refusal, refusal_error, refusal_fields
 from thrum.rpc import framing
 from thrum.rpc.dispatch import RETRY_AFTER_MS, RUN, Deliveries, Dispatcher, PeerConnection, invalid_params
 from thrum.rpc.jsonrpc import BadRequest, Request, RequestId, decode_request, encode_answer, encode_error
@@ -165,7 +166,10 @@ class _Server:
 
     def _refusal(self, peer: Peer) -> ThrumError | None:
         if peer.uid != self._uid:
-            return ForeignUser(f"the daemon belongs to uid {self._uid}, the caller is uid {peer.uid}")
+            refusal = Refusal("unauthenticated_rpc", "foreign_uid", owner_uid=self._uid)
+            fields = refusal_fields(refusal, caller_pid=peer.pid) | {"caller_uid": peer.uid, "outcome": "denied"}
+            log.warning("identity_guard_fire", extra={"fields": fields})
+            return refusal_error(refusal, caller_pid=peer.pid)
         if len(self._connections) >= self.bounds.connections and not self._close_idlest():
             return Busy("too many connections", retry_after_ms=RETRY_AFTER_MS, limit=self.bounds.connections)
         return None
@@ -232,6 +236,7 @@ class _Connection:
         self._server = server
         self._wire = wire
         self._slots = trio.Semaphore(server.bounds.requests_per_connection)
+        self._runs = trio.Semaphore(server.bounds.requests_per_connection)
         self._scope = trio.CancelScope()
         self._lines = framing.LineSplitter(server.bounds.line_bytes)
 
@@ -312,31 +317,35 @@ class _Connection:
             await self._say(encode_error(bad.id, bad.error))
             return None
         method = server.dispatcher.method(request.method)
-        is_poll = method is not None and method.long_poll
-        if not is_poll:
-            await _acquire(self._slots)
-            await _acquire(server.slots)
+        held = self._slots_of(method)
+        for slots in held:
+            await _acquire(slots)
         self._begin()
         # What wants no answer is not ended by whoever sent it.
         nursery = requests if request.id is not msgspec.UNSET else server.background
-        nursery.start_soon(self._carry_out, request, is_poll)
+        nursery.start_soon(self._carry_out, request, held)
         if method is not None and method.mutating:
             # trio runs the tasks of one round in any order. This one's first step is in an earlier round than the next.
             await trio.lowlevel.checkpoint()
         return None
 
+    def _slots_of(self, method: api.Method | None) -> Sequence[trio.Semaphore]:
+        """What a request occupies. A run may wait for an hour, so it is bound only within its connection."""
+        if method is not None and method.name == RUN:
+            return (self._runs,)
+        return () if method is not None and method.long_poll else (self._slots, self._server.slots)
+
     # -- answering
 
-    async def _carry_out(self, request: Request, is_poll: bool) -> None:
+    async def _carry_out(self, request: Request, held: Sequence[trio.Semaphore]) -> None:
         try:
             await self._answer(request)
         except Gone as gone:
             log.debug("a client is gone: %s", gone)
             self.abort()
         finally:
-            if not is_poll:
-                self._slots.release()
-                self._server.slots.release()
+            for slots in held:
+                slots.release()
             self._end()
 
     async def _answer(self, request: Request) -> None:

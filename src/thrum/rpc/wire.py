@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from types import TracebackType
@@ -43,18 +44,18 @@ class Wire:
     async def send(self, data: bytes) -> None:
         """Hand all of `data` to the kernel. Raises Gone. Without a checkpoint when the kernel takes it at once.
 
-        A sender that is cancelled half-way has torn the stream: then close it.
+        A sender that is cancelled half-way has torn the stream: then both ends see its end, and nothing more is sent.
         """
         if self._lock.locked():
             async with self._lock:
-                await self._send_slowly(memoryview(data))
+                await self._send_slowly(memoryview(data), begun=False)
             return
         sent = self._send_some(data)
         if sent < len(data):
             # No checkpoint has passed since the lock was seen free.
             self._lock.acquire_nowait()
             try:
-                await self._send_slowly(memoryview(data)[sent:])
+                await self._send_slowly(memoryview(data)[sent:], begun=sent > 0)
             finally:
                 self._lock.release()
 
@@ -64,16 +65,26 @@ class Wire:
             async with self._lock:
                 pass
 
-    async def _send_slowly(self, rest: memoryview) -> None:
+    async def _send_slowly(self, rest: memoryview, *, begun: bool) -> None:
         while rest:
             with trio.move_on_after(self._stall_seconds) as stall:
                 try:
                     await trio.lowlevel.wait_writable(self._socket)
                 except (OSError, trio.ClosedResourceError) as error:
                     raise Gone(str(error)) from error
+                except trio.Cancelled:
+                    if begun:
+                        self._end()
+                    raise
             if stall.cancelled_caught:
                 raise Gone(f"nothing was read for {self._stall_seconds:g} s")
-            rest = rest[self._send_some(rest) :]
+            sent = self._send_some(rest)
+            begun = begun or sent > 0
+            rest = rest[sent:]
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:

@@ -18,12 +18,25 @@ PURGE: Final = "purge"
 
 
 class Horizons:
-    """The table `horizons`. Read from SQLite each time it is asked, so that a rollback needs no second thought."""
+    """The table `horizons`. Read from SQLite each time it is asked, so that a rollback needs no second thought.
+
+    Most repositories have none: that is remembered, as long as it holds. Nobody else may write the table meanwhile.
+    """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self._none: bool | None = None
+
+    @property
+    def none(self) -> bool:
+        """Whether nothing was ever cleaned up or purged."""
+        if self._none is None:
+            self._none = self._db.execute("SELECT 1 FROM horizons LIMIT 1").fetchone() is None
+        return self._none
 
     def get(self, kind: str, id: str) -> Order | None:
+        if self.none:
+            return None
         return self._db.execute("SELECT at, event_id FROM horizons WHERE kind = ? AND id = ?", (kind, id)).fetchone()
 
     def covers(self, kind: str, id: str, order: Order) -> bool:
@@ -34,6 +47,8 @@ class Horizons:
     def of_message(self, author: str) -> tuple[Order | None, str | None]:
         """The horizon of an author and the cutoff of the purge."""
         found: tuple[Order | None, str | None] = (None, None)
+        if self.none:
+            return found
         for kind, at, event_id in self._db.execute(
             "SELECT kind, at, event_id FROM horizons"
             " WHERE (kind = 'author' AND id = ?) OR (kind = 'purge' AND id = '')",
@@ -47,13 +62,14 @@ class Horizons:
         if len(agent_ids) == 1:
             horizon = self.get(AGENT, agent_ids[0])
             return {} if horizon is None else {agent_ids[0]: horizon}
-        if not agent_ids:
+        if not agent_ids or self.none:
             return {}
         rows = self._db.execute("SELECT id, at, event_id FROM horizons WHERE kind = 'agent'").fetchall()
         return {row[0]: (row[1], row[2]) for row in rows}
 
     def rise(self, kind: str, id: str, order: Order) -> bool:
         """Keep the greatest. False when it was as high already: then nothing new became void."""
+        self._none = False
         return (
             self._db.execute(
                 "INSERT INTO horizons VALUES (?, ?, ?, ?) ON CONFLICT (kind, id) DO UPDATE"

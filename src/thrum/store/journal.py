@@ -13,6 +13,7 @@ import fcntl
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,8 @@ from thrum import events, files
 from thrum.errors import StoreFailed
 
 _FLUSH_THREADS: Final = 8
+_POOL_PAYS_SECONDS: Final = 0.003
+"""On a quick disk flushing some files one after the other is cheaper than waking threads for them."""
 _READ_BYTES: Final = 1 << 16
 _BOM: Final = b"\xef\xbb\xbf"
 _SUFFIX: Final = ".jsonl"
@@ -46,7 +49,7 @@ class Line(NamedTuple):
 class JournalChanged(StoreFailed):
     """Someone else replaced, cut or extended a journal; recovery has to look at it before anything is written."""
 
-    default_remedy = "thrum daemon restart"
+    default_remedy = "repeat the command: the daemon reads its journals again"
 
 
 class JournalFiles:
@@ -62,6 +65,8 @@ class JournalFiles:
         self._known: dict[str, Standing] = {}
         # Files that may hold bytes of an append that did not count, beyond this size.
         self._uncut: dict[str, Standing] = {}
+        self._flush_seconds = 0.0
+        """What one flush takes on this disk, lately."""
         self._pool: ThreadPoolExecutor | None = None
 
     def prepare(self) -> None:
@@ -152,7 +157,7 @@ class JournalFiles:
     def _append_group(
         self, group: list[str], buffers: Mapping[str, bytes | bytearray], after: dict[str, Standing]
     ) -> None:
-        if len(group) <= 2:
+        if len(group) <= 2 or len(group) * self._flush_seconds < _POOL_PAYS_SECONDS:
             for file in group:
                 after[file] = self._append_one(file, buffers[file])
         else:
@@ -191,10 +196,12 @@ class JournalFiles:
             if known is not None and (status.st_ino, status.st_size) != known:
                 raise _changed(path)
             self._uncut[file] = Standing(status.st_ino, status.st_size)
+            begun = time.perf_counter()
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
             sync_data(descriptor)
+            self._flush_seconds += (time.perf_counter() - begun - self._flush_seconds) / 8
             size = os.fstat(descriptor).st_size
             if size != status.st_size + len(data):
                 # Someone wrote at the same time: their bytes are not ours to cut.

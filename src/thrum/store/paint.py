@@ -120,7 +120,6 @@ def paint(
         try:
             for pragma in (
                 "page_size = 8192",
-                "page_size = 8192",
                 "journal_mode = OFF",
                 "synchronous = OFF",
                 "locking_mode = EXCLUSIVE",

@@ -148,6 +148,19 @@ class GroupRow(msgspec.Struct, frozen=True, gc=False):
     members: tuple[Member, ...]
 
 
+class GroupMark(msgspec.Struct, frozen=True, gc=False):
+    """What one live group of a name knows of one member: `added_at` and `removed_at` are empty if that never was."""
+
+    group_id: str
+    added_at: str
+    removed_at: str
+
+    @property
+    def member(self) -> bool:
+        """Adding wins over removing at the same time (events.md §9)."""
+        return self.added_at != "" and self.added_at >= self.removed_at
+
+
 class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.list` asks for (rpc.md §5): filters joined by AND, and either a page or a cursor.
 

@@ -21,6 +21,7 @@ from thrum.store.rows import (
     AgentRow,
     ClientKeyRow,
     EventRow,
+    GroupMark,
     GroupRow,
     InboxPage,
     InboxQuery,
@@ -36,6 +37,7 @@ __all__ = [
     "AgentRow",
     "ClientKeyRow",
     "EventRow",
+    "GroupMark",
     "GroupRow",
     "InboxPage",
     "InboxQuery",
@@ -119,6 +121,11 @@ class View(MessageViews):
         row = self._db.execute(f"{_AGENT} WHERE a.agent_id = ?", (agent_id,)).fetchone()
         return None if row is None else self._agent(row)
 
+    def is_live(self, agent_id: str) -> bool:
+        """Whether an agent, user or proxy of exactly this id is registered."""
+        row = self._db.execute("SELECT live FROM agents WHERE agent_id = ?", (agent_id,)).fetchone()
+        return row is not None and row[0] == 1
+
     def agents(self, *, role: str = "", module: str = "", kind: str = "", live: bool = True) -> list[AgentRow]:
         """Registered ones, newest registration first; with `live=False` also what was never registered."""
         terms, values = ["1" if not live else "a.live = 1"], list[str]()
@@ -180,6 +187,15 @@ class View(MessageViews):
         ).fetchone()
         return None if row is None else SessionRow(*row)
 
+    def open_session_id(self, agent_id: str) -> str:
+        """Of its newest session that has not ended; `""` without one."""
+        row = self._db.execute(
+            "SELECT session_id FROM sessions WHERE agent_id = ? AND ended_at = ''"
+            " ORDER BY started_at DESC, start_event DESC LIMIT 1",
+            (agent_id,),
+        ).fetchone()
+        return row[0] if row else ""
+
     def open_sessions(self) -> dict[str, SessionRow]:
         """By agent, the newest one of each."""
         rows = self._db.execute(f"{_SESSION} WHERE ended_at = '' ORDER BY started_at, start_event")
@@ -226,6 +242,10 @@ class View(MessageViews):
         )
         return [_work(row) for row in rows.fetchall()]
 
+    def intents(self) -> dict[str, str]:
+        """Session -> what it is or was about, of all that said so."""
+        return dict(self._db.execute("SELECT session_id, intent FROM work_contexts WHERE intent <> ''").fetchall())
+
     # -- groups
 
     def groups(self) -> dict[str, list[Member]]:
@@ -235,6 +255,16 @@ class View(MessageViews):
     def group(self, name: str) -> GroupRow | None:
         """One group; of several with that name the earliest, with the members of all."""
         return next(iter(self._groups(name)), None)
+
+    def group_marks(self, name: str, member_type: str = "", member_value: str = "") -> list[GroupMark]:
+        """Every live group of that name, the earliest first, with what it knows of one member."""
+        rows = self._db.execute(
+            "SELECT g.group_id, coalesce(m.added_at, ''), coalesce(m.removed_at, '') FROM groups AS g"
+            " LEFT JOIN group_members AS m ON m.group_id = g.group_id AND m.member_type = ? AND m.member_value = ?"
+            " WHERE g.deleted_at = '' AND g.name = ? ORDER BY g.created_at, g.create_event",
+            (member_type, member_value, name),
+        )
+        return [GroupMark(*row) for row in rows.fetchall()]
 
     def group_name(self, group_id: str) -> str:
         """The name of a group, deleted ones too; `""` if it is not known."""

@@ -250,8 +250,14 @@ class Writer:
             fact = events.decode(self._journals.read_line(row.file, row.offset, row.length))
         except OSError as error:
             raise refusal(error, "read") from error
-        if isinstance(fact, Sealed) or fact.event_id != event_id:
-            raise InternalError(f"the journal does not hold the fact {event_id} where the picture has it")
+        except events.BadLine:
+            fact = None
+        if fact is None or isinstance(fact, Sealed) or fact.event_id != event_id:
+            raise StoreFailed(
+                f"{row.file} was edited: it does not hold {event_id} where the database has it",
+                remedy="repeat the command: the database is painted anew",
+                cause="database_damaged",
+            )
         return fact, row.seq
 
     def _apply(self, decision: Decision[Any], key: ClientKey | None) -> list[int]:

@@ -1,12 +1,11 @@
-"""What git says of a worktree, read from its files: no git process, no lock, no write."""
+"""The branches of a repository, read from its files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from thrum.paths import find_git
-
-_BRANCHES = "refs/heads/"
+from thrum.work.refs import HEADS, Refs
 
 
 def branch_of(root: str) -> str:
@@ -14,9 +13,9 @@ def branch_of(root: str) -> str:
     git = find_git(Path(root))
     if git is None or git.bare:
         return ""
-    try:
-        head = (git.git_dir / "HEAD").read_text(errors="replace").strip()
-    except OSError:
-        return ""
-    ref = head.removeprefix("ref:").strip()
-    return ref.removeprefix(_BRANCHES) if head.startswith("ref:") and ref.startswith(_BRANCHES) else ""
+    return Refs(git.common_dir).head(git.git_dir).branch
+
+
+def branch_exists(common_dir: Path | None, branch: str) -> bool:
+    """Whether a repository has that branch. Outside of git every branch is as good as any other."""
+    return common_dir is None or bool(Refs(common_dir).object_id(HEADS + branch))

@@ -1,0 +1,35 @@
+"""A question before something is gone for good. Only a person at a terminal is asked (cli.md §1.3, §6)."""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from thrum.cli.run import Run
+from thrum.cli.terminal import TTY_ERR, TTY_IN
+from thrum.cli.text import clean
+from thrum.errors import Cancelled, ConfirmationRequired
+
+
+async def confirm(run: Run, question: str, *, flag: str = "--force", what: str = "deletion") -> None:
+    """Ask `QUESTION [y/N]` on stderr; return after a yes. Raises Cancelled after anything else.
+
+    Without a terminal, and under `--json`, nothing is asked: raises ConfirmationRequired. Raises NeedsOwnProcess.
+    """
+    at_terminal = run.session.terminal.tty & TTY_IN and run.session.terminal.tty & TTY_ERR
+    if run.flags.json or not at_terminal:
+        raise ConfirmationRequired(f"use {flag} to confirm {what}", remedy=f"repeat with {flag}")
+    run.own_process()
+    await run.session.terminal.write_err(f"{clean(question)} [y/N] ".encode())
+    answer = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Cancelled("cancelled, nothing changed")
+
+
+def _read_line() -> str:
+    """What was typed up to Enter or the end of input."""
+    typed = b""
+    while not typed.endswith(b"\n") and (piece := os.read(0, 4096)):
+        typed += piece
+    return typed.decode("utf-8", "replace")

@@ -1,0 +1,187 @@
+"""config show|get|set|unset: settings, and where each comes from. Source: cli.md §3.19.
+
+Everything works on the file itself. A daemon that runs makes the changes, so that it knows of them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import trio
+
+from thrum import api, config, settings
+from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.text import line, shorten
+from thrum.cli.values import true
+from thrum.cli.words import RUN, word
+from thrum.errors import ThrumError
+from thrum.shapes import SettingValue
+
+Key = Annotated[str, word("KEY", "e.g. daemon.log_level")]
+
+SHOWN_VARIABLES = (
+    "THRUM_NAME",
+    "THRUM_ROLE",
+    "THRUM_MODULE",
+    "THRUM_DISPLAY",
+    "THRUM_HOME",
+    "THRUM_AGENT_ID",
+    "THRUM_HOSTNAME",
+    "THRUM_SOCKET",
+    "THRUM_LOCAL",
+    "THRUM_WS_PORT",
+    "THRUM_NO_HINTS",
+    "THRUM_NO_AUTOSTART",
+)
+"""Variables that change what thrum does (cli.md §1.10). A key is no business of a table."""
+
+RESTART = Hint(
+    "config.restart-daemon",
+    "the running daemon takes it up when it is restarted: thrum daemon restart",
+    options=({"label": "restart the daemon", "cmd": "thrum daemon restart"},),
+)
+
+
+def overrides(run: Run) -> dict[str, Any]:
+    """What this command's environment says instead of a setting, by key."""
+    env = run.session.env
+    found: dict[str, Any] = {}
+    if env.get("THRUM_LOCAL"):
+        found["daemon.local_only"] = true(env["THRUM_LOCAL"])
+    if port := env.get("THRUM_WS_PORT", ""):
+        found["daemon.ws_port"] = int(port) if port.isdecimal() else port
+    return found
+
+
+async def _raw(run: Run) -> dict[str, Any]:
+    return await trio.to_thread.run_sync(config.read_raw, run.places().config_file)
+
+
+# -- looks
+
+
+async def show(*, run: Annotated[Run, RUN]) -> Answer:
+    places, env = run.places(), run.session.env
+    raw = await _raw(run)
+    values = {
+        key: SettingValue(settings.setting_text(found.value), found.source)
+        for key, found in settings.all_settings(raw, overrides(run)).items()
+    }
+    primary = values["runtime.primary"]
+    result = api.ConfigShowResult(
+        config_file=str(places.config_file),
+        runtime={"primary": primary.value, "source": primary.source},
+        daemon={
+            "local_only": values["daemon.local_only"],
+            "ws_port": values["daemon.ws_port"],
+            **await _daemon(run),
+        },
+        identity=_identity(run),
+        overrides=tuple({"env_var": name, "value": env[name]} for name in SHOWN_VARIABLES if env.get(name)),
+        values=values,
+    )
+    return Answer(result, data=_text(result, run.session.terminal.width), warnings=tuple(settings.flaws(raw)))
+
+
+async def _daemon(run: Run) -> dict[str, Any]:
+    """Whether it runs. One that does not answer as it should is reported by `daemon status`, not here."""
+    try:
+        if await run.client_if_running() is None:
+            return {"status": "stopped"}
+        health: api.HealthResult = await run.call("health", api.Empty())
+    except ThrumError as error:
+        run.debug(error.message)
+        return {"status": "stopped"}
+    return {"status": "running", "pid": health.pid, "socket": str(run.places().socket_link)}
+
+
+def _identity(run: Run) -> dict[str, str]:
+    """Who would act here; settings are anybody's to look at."""
+    try:
+        chosen = run.identity()
+    except ThrumError as error:
+        run.debug(error.message)
+        return {}
+    root = run.places().root
+    file = str(chosen.file.relative_to(root)) if chosen.file else ""
+    found = {"agent": chosen.agent_id, "role": chosen.role, "module": chosen.module, "file": file}
+    return {key: value for key, value in found.items() if value}
+
+
+def _text(result: api.ConfigShowResult, width: int) -> str:
+    daemon, identity = result.daemon, result.identity
+    running = f"running (pid {daemon['pid']})" if daemon["status"] == "running" else "not running"
+    lines = [f"Config:    {result.config_file}", f"Daemon:    {running}"]
+    if identity:
+        lines.append(f"Identity:  @{line(identity['agent'])}")
+    lines += [f"Override:  {each['env_var']}={line(each['value'])}" for each in result.overrides]
+    keys = max(len("KEY"), *map(len, result.values))
+    shown = {key: line(each.value) or "-" for key, each in result.values.items()}
+    cells = max(len("VALUE"), *map(len, shown.values()))
+    if width:
+        cells = max(len("VALUE"), min(cells, width - keys - len("config.json") - 4))
+    lines += ["", f"{'KEY':<{keys}}  {'VALUE':<{cells}}  SOURCE"]
+    lines += [
+        f"{key:<{keys}}  {shorten(shown[key], cells):<{cells}}  {each.source}" for key, each in result.values.items()
+    ]
+    return "\n".join(lines)
+
+
+async def get(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
+    found = settings.setting_value(await _raw(run), key, overrides(run))
+    result = api.ConfigValueResult(key=key, value=found.value, source=found.source)
+    if run.flags.json:
+        return Answer(result)
+    # Bare, also when it is empty: a script reads it.
+    await run.write(line(settings.setting_text(found.value)))
+    return Answer(None)
+
+
+# -- changes
+
+
+async def set_(
+    key: Key,
+    value: Annotated[str, word("VALUE", "JSON, else text")],
+    /,
+    *,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    meant = settings.parse_value(key, value)
+    settings.check_value(key, meant)
+    places = run.places()
+    result = await _change(
+        run,
+        ("config.set", api.ConfigSetParams(key=key, value=meant)),
+        partial(settings.change, places.config_file, places.config_lock, key, meant),
+    )
+    return _changed(run, result, f"✓ {key} = {line(settings.setting_text(result.value))}")
+
+
+async def unset(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
+    settings.find(key)
+    places = run.places()
+    result = await _change(
+        run,
+        ("config.unset", api.ConfigKeyParams(key=key)),
+        partial(settings.unset, places.config_file, places.config_lock, key),
+    )
+    return _changed(run, result, f"✓ {key} unset")
+
+
+async def _change(run: Run, call: tuple[str, api.Params], write: partial[settings.Value]) -> api.ConfigValueResult:
+    """Let the daemon do it, or do it here when none runs."""
+    if await run.client_if_running() is not None:
+        result: api.ConfigValueResult = await run.call(*call)
+        return result
+    after = await trio.to_thread.run_sync(write)
+    return api.ConfigValueResult(key=write.args[2], value=after.value, source=after.source)
+
+
+def _changed(run: Run, result: api.ConfigValueResult, said: str) -> Answer:
+    forced = overrides(run)
+    warnings = ()
+    if result.key in forced:
+        warnings = (f"the environment overrides {result.key} here: {settings.setting_text(forced[result.key])}",)
+    return Answer(result, said=said, hint=RESTART if result.restart_needed else None, warnings=warnings)

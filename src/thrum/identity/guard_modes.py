@@ -1,0 +1,149 @@
+"""What of the settings counts anew for every decision: the guards' modes, and which programs are runtimes.
+
+Two files of the state directory are looked at each time and parsed only when they changed: `var/guard-daemon.json`, for
+incidents, and `config.json` (identity.md §5, §12). What is malformed counts as missing, with a warning in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+from thrum.identity.guards import (
+    DEFAULT_MODES,
+    Mode,
+    Refusal,
+    guard_modes,
+    refusal_error,
+    refusal_fields,
+    remedy_of,
+)
+from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames, runtime_names
+
+log = logging.getLogger("thrum.guards")
+
+FIRE: Final = "identity_guard_fire"
+"""The message of every record that a guard leaves in the log."""
+
+_Seen = tuple[int, int, int] | None
+
+
+class _Watched:
+    """A JSON object in a file, read again when the file is another one."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self.problem = ""
+        self.value: dict[str, Any] | None = None
+        self._path = str(path)
+        self._seen: _Seen = None
+
+    def changed(self) -> bool:
+        """Look at the file; whether `value` is another one now."""
+        try:
+            found = os.stat(self._path)
+            seen = (found.st_mtime_ns, found.st_size, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+        except (OSError, ValueError):
+            seen = None
+        if seen == self._seen:
+            return False
+        self.value, self.problem = (None, "") if seen is None else self._read()
+        # As it was before it was read: what is written meanwhile is found the next time.
+        self._seen = seen
+        return True
+
+    def _read(self) -> tuple[dict[str, Any] | None, str]:
+        try:
+            value: Any = json.loads(Path(self._path).read_bytes())
+        except OSError as error:
+            return None, f"{self.name}: cannot be read: {(error.strerror or str(error)).lower()}"
+        except (ValueError, RecursionError):
+            return None, f"{self.name}: no JSON"
+        if not isinstance(value, dict):
+            return None, f"{self.name}: not an object"
+        return cast("dict[str, Any]", value), ""
+
+
+class LiveSettings:
+    """The settings that need no restart. Cheap to ask: two `stat` while nothing changes."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._daemon = _Watched(state_dir / "var" / "guard-daemon.json")
+        self._config = _Watched(state_dir / "config.json")
+        self._modes: Mapping[str, Mode] = DEFAULT_MODES
+        self._names = KNOWN_RUNTIMES
+        self.warnings: tuple[str, ...] = ()
+        """What is wrong in the two files."""
+
+    def modes(self) -> Mapping[str, Mode]:
+        """The mode of every guard, now."""
+        self._look()
+        return self._modes
+
+    def runtime_names(self) -> RuntimeNames:
+        """Which programs are runtimes, now."""
+        self._look()
+        return self._names
+
+    def _look(self) -> None:
+        daemon_changed, config_changed = self._daemon.changed(), self._config.changed()
+        if not (daemon_changed or config_changed):
+            return
+        config = self._config.value or {}
+        modes, warnings = guard_modes(self._daemon.value, config.get("identity_guard"))
+        problems = (each.problem for each in (self._config, self._daemon) if each.problem)
+        self._modes, self.warnings = modes, (*problems, *warnings)
+        if config_changed:
+            self._names = _names_of(config.get("runtime"))
+        for text in self.warnings:
+            log.warning("identity guards: %s", text)
+
+
+def _names_of(runtime: Any) -> RuntimeNames:
+    """The known runtimes as `runtime.processes` changes them; entries that are none are passed over."""
+    processes: Any = cast("dict[str, Any]", runtime).get("processes") if isinstance(runtime, dict) else None
+    if not isinstance(processes, dict):
+        return KNOWN_RUNTIMES
+    entries = cast("dict[str, Any]", processes).items()
+    lists = {name: cast("list[Any]", words) for name, words in entries if isinstance(words, list)}
+    return runtime_names({name: [word for word in words if isinstance(word, str)] for name, words in lists.items()})
+
+
+def fire(
+    refusal: Refusal,
+    modes: Mapping[str, Mode],
+    *,
+    caller_pid: int = 0,
+    caller_cwd: str = "",
+    method: str = "",
+    record: Callable[[str, dict[str, Any]], None] | None = None,
+) -> str:
+    """What a guard that fired does: `strict` raises its error, `warn` gives the line to print, `off` gives nothing.
+
+    Each leaves one record in the log but `off` (identity.md §12). Reasons that no mode switches off always raise.
+    `record(outcome, fields)`: where the record goes, if not to this process's log.
+    """
+    mode = modes[refusal.guard] if refusal.by_mode else "strict"
+    if mode == "off":
+        return ""
+    fields = refusal_fields(refusal, caller_pid=caller_pid, caller_cwd=caller_cwd, mode=mode, method=method)
+    (record or record_fire)("denied" if mode == "strict" else "allowed", fields)
+    if mode == "strict":
+        raise refusal_error(refusal, caller_pid=caller_pid, caller_cwd=caller_cwd, mode=mode, method=method)
+    return fire_line(refusal)
+
+
+def fire_line(refusal: Refusal) -> str:
+    """A fired guard on one line, for a warning."""
+    who = f" (you are {refusal.detected}, not {refusal.expected})" if refusal.expected and refusal.detected else ""
+    return f'identity guard "{refusal.guard}" fired: {refusal.reason}{who}: {remedy_of(refusal)}'
+
+
+def record_fire(outcome: str, fields: Mapping[str, Any], *, level: int = logging.WARNING) -> None:
+    """One guard, one line in this process's log."""
+    log.log(level, FIRE, extra={"fields": {**fields, "outcome": outcome}})

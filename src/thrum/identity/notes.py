@@ -1,0 +1,229 @@
+"""What agents write down between sessions: notes, preamble, project state, in `.thrum/context/` (cli.md 3.12).
+
+Plain files of one worktree, read and written without the daemon, never synced by themselves. `project_state.md` belongs
+to all agents: a worktree without one reads that of the state directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from thrum import clock, ids, limits
+from thrum.errors import BodyTooLarge, EmptyBody, FileTooLarge, FileUnreadable, StoreFailed
+from thrum.files import atomic_write, ensure_private_dir, sync_directory
+from thrum.paths import Places
+
+PROJECT_STATE: Final = "project_state"
+_PREAMBLE: Final = "_preamble"
+_READ_BYTES_MAX: Final = limits.MIB
+"""What people write by hand may be longer than what thrum saves; beyond this it is no text to start a session with."""
+_ROLE: Final = re.compile(r"[a-z0-9_-]+")
+_PLACEHOLDER: Final = re.compile(r"\{\{\s*\.?(\w+)\s*\}\}")
+"""`{{.AgentName}}` (cli.md 3.24); a word that is not known stays as it is."""
+
+DEFAULT_PREAMBLE: Final = """\
+# @{name}, {role} of {module}
+
+- Read what waits: `thrum inbox --unread`. Answer with `thrum reply MSG_ID "TEXT"`.
+- Say what you work on: `thrum session set-intent "TEXT"`.
+- Look before you edit: `thrum who-has FILE`.
+- Before the session ends, keep what the next one must know: `thrum context save`.
+"""
+
+
+class Note(NamedTuple):
+    """One of these files, as it was read."""
+
+    path: Path
+    text: str
+    size: int
+    """Bytes of the file."""
+    updated_at: str
+
+
+def context_dir(root: Path) -> Path:
+    """Where the files of a root lie."""
+    return root / ".thrum" / "context"
+
+
+def notes_path(root: Path, agent_id: str) -> Path:
+    """`.thrum/context/AGENT.md`. Raises InvalidName for what no agent can be called.
+
+    A name whose file would be another's (`project_state`, `max_preamble`) has `AGENT.notes.md` instead.
+    """
+    stem = _stem(agent_id)
+    taken = stem == PROJECT_STATE or stem.endswith(_PREAMBLE)
+    return context_dir(root) / (f"{stem}.notes.md" if taken else f"{stem}.md")
+
+
+def preamble_path(root: Path, agent_id: str) -> Path:
+    """`.thrum/context/AGENT_preamble.md`. Raises InvalidName."""
+    return context_dir(root) / f"{_stem(agent_id)}{_PREAMBLE}.md"
+
+
+def _stem(agent_id: str) -> str:
+    parsed = ids.parse_agent_id(agent_id)
+    if not (parsed.is_local_agent or parsed.kind == "user"):
+        ids.check_agent_name(agent_id)
+    return ids.file_stem(agent_id)
+
+
+# -- reading
+
+
+def read_notes(root: Path, agent_id: str) -> Note | None:
+    """An agent's saved notes, None without. Raises InvalidName, FileUnreadable, FileTooLarge."""
+    return _read(notes_path(root, agent_id))
+
+
+def read_preamble(root: Path, agent_id: str) -> Note | None:
+    """An agent's standing instructions, None without. Raises as `read_notes`."""
+    return _read(preamble_path(root, agent_id))
+
+
+def read_project_state(places: Places) -> Note | None:
+    """What every agent should know: the worktree's own file, else that of the state directory. Raises as above."""
+    for directory in dict.fromkeys((places.context_dir, places.state_dir / "context")):
+        # People edit it, and may well have linked it to a file of their project.
+        found = _read(directory / f"{PROJECT_STATE}.md", links=True)
+        if found is not None:
+            return found
+    return None
+
+
+def _read(path: Path, *, links: bool = False) -> Note | None:
+    # Without O_NONBLOCK a FIFO in its place would hold us for ever.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = "is a link" if path.is_symlink() else (error.strerror or str(error)).lower()
+        raise FileUnreadable(f"cannot read {path}: {reason}") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileUnreadable(f"cannot read {path}: not a file")
+        if status.st_size > _READ_BYTES_MAX:
+            message = f"{path} is {status.st_size} bytes, the limit is {_READ_BYTES_MAX}"
+            raise FileTooLarge(message, remedy="shorten the file", bytes=status.st_size, limit=_READ_BYTES_MAX)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(_READ_BYTES_MAX)
+    except OSError as error:
+        raise FileUnreadable(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    finally:
+        os.close(descriptor)
+    return Note(path, data.decode("utf-8", "replace"), len(data), clock.format_ms(status.st_mtime_ns // 1_000_000))
+
+
+def root_of(places: Places, agent_id: str) -> Path | None:
+    """Where an agent of this repository has its files, without the daemon: its identity file, or its notes, tell.
+
+    Of several the one we stand in, then the main one. None if nobody of that name is known here. Raises InvalidName.
+    """
+    stem = _stem(agent_id)
+    for root in roots(places):
+        marks = (root / ".thrum" / "identities" / f"{stem}.json", notes_path(root, agent_id))
+        if any(mark.is_file() for mark in marks):
+            return root
+    return None
+
+
+def roots(places: Places) -> list[Path]:
+    """The roots that agents of this repository can live in: this one, the main one, git's linked worktrees."""
+    found = [places.root, places.main_root]
+    entries = sorted((places.common_dir / "worktrees").glob("*/gitdir")) if places.common_dir else []
+    for entry in entries:
+        with suppress(OSError, UnicodeError):
+            found.append(Path(entry.read_text().strip()).parent)
+    return list(dict.fromkeys(found))
+
+
+# -- writing
+
+
+def save_notes(root: Path, agent_id: str, text: str) -> Note:
+    """Replace an agent's notes, whole or not at all. Raises InvalidName, EmptyBody, BodyTooLarge, StoreFailed."""
+    return _write(notes_path(root, agent_id), text, "the notes", "thrum context clear removes them")
+
+
+def save_preamble(root: Path, agent_id: str, text: str) -> Note:
+    """Replace an agent's preamble. Raises as `save_notes`."""
+    return _write(preamble_path(root, agent_id), text, "the preamble", "thrum context preamble --init resets it")
+
+
+def clear_notes(root: Path, agent_id: str) -> bool:
+    """Remove an agent's notes; False if there were none. The preamble stays. Raises InvalidName, StoreFailed."""
+    return _remove(root, notes_path(root, agent_id))
+
+
+def remove_preamble(root: Path, agent_id: str) -> bool:
+    """Remove an agent's preamble: only when the agent goes. Raises as `clear_notes`."""
+    return _remove(root, preamble_path(root, agent_id))
+
+
+def _remove(root: Path, path: Path) -> bool:
+    try:
+        _check_directories(root)
+        path.unlink()
+        sync_directory(path.parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StoreFailed(f"could not remove {path}: {(error.strerror or str(error)).lower()}") from error
+    return True
+
+
+def first_preamble(places: Places, agent_id: str, role: str, module: str) -> str:
+    """What a preamble begins as: the role's template in `.thrum/role_templates/`, if there is one, else thrum's own.
+
+    Raises FileUnreadable, FileTooLarge.
+    """
+    template = _read(places.state_dir / "role_templates" / f"{role}.md", links=True) if _ROLE.fullmatch(role) else None
+    if template is None:
+        return DEFAULT_PREAMBLE.format(name=agent_id, role=role or "agent", module=module or "this repository")
+    known = {
+        "AgentName": agent_id,
+        "Role": role,
+        "Module": module,
+        "WorktreePath": str(places.root),
+        "RepoRoot": str(places.main_root),
+    }
+    return _PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), template.text)
+
+
+def _write(path: Path, text: str, what: str, instead: str) -> Note:
+    if not text.strip():
+        raise EmptyBody(f"{what} would be empty", remedy=f"give some text; {instead}")
+    data = text.encode("utf-8", "replace")
+    if len(data) > limits.context_bytes_max:
+        raise BodyTooLarge(
+            f"{what} too large: {len(data)} bytes, the limit is {limits.context_bytes_max}",
+            remedy="shorten the text",
+            field="content",
+            bytes=len(data),
+            limit=limits.context_bytes_max,
+        )
+    try:
+        _check_directories(path.parents[2])
+        ensure_private_dir(path.parent)
+        atomic_write(path, data)
+        written_ms = path.stat().st_mtime_ns // 1_000_000
+    except OSError as error:
+        raise StoreFailed(f"could not write {path}: {(error.strerror or str(error)).lower()}") from error
+    return Note(path, text, len(data), clock.format_ms(written_ms))
+
+
+def _check_directories(root: Path) -> None:
+    """Raise StoreFailed when `.thrum` or `context` is a link: what is written there would land elsewhere."""
+    for directory in (root / ".thrum", context_dir(root)):
+        if directory.is_symlink():
+            raise StoreFailed(
+                f"could not write {directory}: it is a link", remedy=f"replace {directory} by a directory"
+            )

@@ -1,0 +1,24 @@
+"""The live git state of agents: of local ones their worktree is looked at now, of others nothing is known but facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from thrum.ops.house import House
+from thrum.shapes import GitState
+from thrum.store.views import AgentRow
+
+
+async def read_live(
+    house: House, rows: Iterable[AgentRow], *, file: str = "", files: bool = True
+) -> tuple[dict[str, GitState], tuple[str, ...]]:
+    """Agent id -> state, of those that live here; and a line for each whose git gave no answer."""
+    roots = {row.agent_id: row.worktree_path for row in rows if row.is_own and row.worktree_path}
+    states = await house.work(set(roots.values()), file=file, files=files)
+    found = {agent_id: states[root] for agent_id, root in roots.items()}
+    warnings = tuple(
+        f"what @{agent_id} changed is not known: {state.problem} ({roots[agent_id]})"
+        for agent_id, state in found.items()
+        if state.problem
+    )
+    return found, warnings

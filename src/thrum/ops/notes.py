@@ -1,0 +1,121 @@
+"""`context.*`: notes and preambles of local agents, over RPC. Files, no facts. Source: rpc.md §5, cli.md 3.12.
+
+Reading is free. Writing is for agents of the same worktree: notes are what the next session there believes.
+"""
+
+from __future__ import annotations
+
+import os.path
+from pathlib import Path
+
+import trio
+
+from thrum import ids
+from thrum.api import (
+    ContextClearParams,
+    ContextClearResult,
+    ContextSaveParams,
+    ContextSaveResult,
+    ContextShowParams,
+    ContextShowResult,
+    PreambleShowParams,
+    PreambleShowResult,
+)
+from thrum.errors import AgentNotFound, IdentityMismatch, NotAWorktree
+from thrum.identity import notes
+from thrum.ops.house import Call, House, agent_of
+
+
+async def show(house: House, _call: Call, params: ContextShowParams) -> ContextShowResult:
+    """An agent's notes and preamble. Raises AgentNotFound, FileUnreadable, FileTooLarge."""
+    agent_id, root = _to_read(house, params.agent_name, params.repo_path)
+    saved = await trio.to_thread.run_sync(notes.read_notes, root, agent_id)
+    preamble = None
+    if params.include_preamble:
+        preamble = await trio.to_thread.run_sync(notes.read_preamble, root, agent_id)
+    return ContextShowResult(
+        agent_name=agent_id,
+        content=saved.text if saved else "",
+        has_context=saved is not None,
+        size=saved.size if saved else 0,
+        updated_at=saved.updated_at if saved else "",
+        preamble=preamble.text if preamble else "",
+        has_preamble=preamble is not None,
+        preamble_size=preamble.size if preamble else 0,
+    )
+
+
+async def show_preamble(house: House, _call: Call, params: PreambleShowParams) -> PreambleShowResult:
+    """An agent's preamble. Raises as `show`."""
+    agent_id, root = _to_read(house, params.agent_name, params.repo_path)
+    found = await trio.to_thread.run_sync(notes.read_preamble, root, agent_id)
+    content = found.text if found else ""
+    return PreambleShowResult(agent_name=agent_id, content=content, has_preamble=found is not None)
+
+
+async def save(house: House, call: Call, params: ContextSaveParams) -> ContextSaveResult:
+    """Replace an agent's notes. Raises AgentNotFound, IdentityMismatch, EmptyBody, BodyTooLarge, StoreFailed."""
+    agent_id, root = _to_write(house, call, params.agent_name, params.repo_path)
+    note = await trio.to_thread.run_sync(notes.save_notes, root, agent_id, params.content)
+    return _saved("Context", agent_id, root, note)
+
+
+async def save_preamble(house: House, call: Call, params: ContextSaveParams) -> ContextSaveResult:
+    """Replace an agent's preamble. Raises as `save`."""
+    agent_id, root = _to_write(house, call, params.agent_name, params.repo_path)
+    note = await trio.to_thread.run_sync(notes.save_preamble, root, agent_id, params.content)
+    return _saved("Preamble", agent_id, root, note)
+
+
+async def clear(house: House, call: Call, params: ContextClearParams) -> ContextClearResult:
+    """Remove an agent's notes; fine if there are none. Raises AgentNotFound, IdentityMismatch, StoreFailed."""
+    agent_id, root = _to_write(house, call, params.agent_name, params.repo_path)
+    cleared = await trio.to_thread.run_sync(notes.clear_notes, root, agent_id)
+    return ContextClearResult(agent_name=agent_id, cleared=cleared, message=f"Context cleared for {agent_id}")
+
+
+def _saved(what: str, agent_id: str, root: Path, note: notes.Note) -> ContextSaveResult:
+    return ContextSaveResult(
+        agent_name=agent_id,
+        path=str(note.path.relative_to(root)),
+        size=note.size,
+        message=f"{what} saved for {agent_id} ({note.size} byte{'' if note.size == 1 else 's'})",
+    )
+
+
+def _to_read(house: House, name: str, repo_path: str) -> tuple[str, Path]:
+    """The agent meant, and where its files are: its own root, else one that the caller names."""
+    agent_id, home = _agent(house, name)
+    if not repo_path:
+        return agent_id, Path(home or house.here.places.root)
+    wanted = os.path.realpath(repo_path)
+    known = {str(root) for root in notes.roots(house.here.places)}
+    if wanted != home and wanted not in known:
+        raise NotAWorktree(f"{repo_path} is not a worktree of this repository", remedy="leave repo_path out")
+    return agent_id, Path(wanted)
+
+
+def _to_write(house: House, call: Call, name: str, repo_path: str) -> tuple[str, Path]:
+    """The same for a caller that is about to write: its own root, in which the agent must live."""
+    caller = agent_of(call)
+    agent_id, home = _agent(house, name)
+    mine = house.view.agent(caller)
+    root = call.caller.root or (mine.worktree_path if mine else "")
+    if not home or home != root or (repo_path and os.path.realpath(repo_path) != root):
+        where = f"it lives in {home}" if home else "it does not live on this machine"
+        raise IdentityMismatch(
+            f"the notes of @{agent_id} are written in its own worktree: {where}; you are @{caller}",
+            remedy=f"cd {home}" if home else "write your own: leave --agent out",
+            expected_agent=agent_id,
+            detected_agent=caller,
+        )
+    return agent_id, Path(root)
+
+
+def _agent(house: House, name: str) -> tuple[str, str]:
+    """A registered agent's id, and its root if it lives here."""
+    for spelling in (name, ids.parse_agent_id(name).canonical):
+        row = house.view.agent(spelling)
+        if row is not None and row.live:
+            return spelling, row.worktree_path if row.is_own else ""
+    raise AgentNotFound(f"agent not found: {name}")

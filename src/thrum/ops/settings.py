@@ -1,0 +1,79 @@
+"""`config.*`: settings of the repository, over RPC. Source: rpc.md §5, cli.md 3.19.
+
+The command line does the same on the file itself when no daemon runs, and shows its own environment.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+import trio
+
+from thrum import config, settings
+from thrum.api import ConfigKeyParams, ConfigSetParams, ConfigShowResult, ConfigValueResult, Empty
+from thrum.log import LOGGER
+from thrum.ops.house import Call, House
+from thrum.shapes import SettingValue
+
+
+async def show(house: House, _call: Call, _params: Empty) -> ConfigShowResult:
+    """Every known setting with its source. Raises ConfigInvalid."""
+    places = house.here.places
+    raw = await trio.to_thread.run_sync(config.read_raw, places.config_file)
+    values = {
+        key: SettingValue(settings.setting_text(found.value), found.source)
+        for key, found in settings.all_settings(raw, {}).items()
+    }
+    primary = values["runtime.primary"]
+    return ConfigShowResult(
+        config_file=str(places.config_file),
+        runtime={"primary": primary.value, "source": primary.source},
+        daemon={
+            "local_only": values["daemon.local_only"],
+            "ws_port": values["daemon.ws_port"],
+            "status": "running",
+            "pid": os.getpid(),
+            "socket": str(places.socket_link),
+        },
+        values=values,
+    )
+
+
+async def get(house: House, _call: Call, params: ConfigKeyParams) -> ConfigValueResult:
+    """One setting. Raises BadConfigKey, ConfigInvalid."""
+    raw = await trio.to_thread.run_sync(config.read_raw, house.here.places.config_file)
+    found = settings.setting_value(raw, params.key)
+    return ConfigValueResult(key=params.key, value=found.value, source=found.source)
+
+
+async def change(house: House, _call: Call, params: ConfigSetParams) -> ConfigValueResult:
+    """Set one setting. Raises BadConfigKey, BadConfigValue, ConfigInvalid, StoreFailed."""
+    places = house.here.places
+    write = partial(settings.change, places.config_file, places.config_lock, params.key, params.value)
+    return await _changed(house, params.key, write)
+
+
+async def unset(house: House, _call: Call, params: ConfigKeyParams) -> ConfigValueResult:
+    """Let the default count again. Raises BadConfigKey, ConfigInvalid, StoreFailed."""
+    places = house.here.places
+    write = partial(settings.unset, places.config_file, places.config_lock, params.key)
+    return await _changed(house, params.key, write)
+
+
+async def _changed(house: House, key: str, write: partial[settings.Value]) -> ConfigValueResult:
+    setting = settings.find(key)
+    raw = await trio.to_thread.run_sync(config.read_raw, house.here.places.config_file)
+    before: Any = settings.setting_value(raw, key).value
+    after = await trio.to_thread.run_sync(write)
+    if key == "daemon.log_level":
+        LOGGER.setLevel(str(after.value).upper())
+    if before != after.value:
+        LOGGER.info("setting changed", extra={"fields": {"key": key, "value": after.value}})
+    return ConfigValueResult(
+        key=key,
+        value=after.value,
+        source=after.source,
+        restart_needed=setting.restart and before != after.value,
+    )

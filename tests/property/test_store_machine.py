@@ -1,0 +1,313 @@
+"""Random histories over restarts, crashes and deleted databases: the live picture is the one painted anew, row for row.
+
+What was acknowledged is in the journals exactly once; what was rolled back is nowhere. The facts are of every type, own
+ones through the writer, foreign ones as lines that arrive in any order while the store is closed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.support.store_journals import START_MS, FakeClock
+from tests.support.store_opened import open_here, picture_of, places_at, resent, sending
+from thrum import clock, events, ids
+from thrum.api import ClientKey
+from thrum.events import AnyFact, Body, GroupFields, Pair, Work
+from thrum.store import database
+from thrum.store.door import Decision, Stamp
+from thrum.store.replay import Opened
+from thrum.store.views import View
+from thrum.store.writer import Call
+
+AGENTS = ("furiosa", "nux", "user:max")
+_ulids = ids.Ulids(lambda count: b"\x11" * count)
+MESSAGES = tuple("msg_" + _ulids.at(START_MS + 1000 * number) for number in range(5))
+SESSIONS = tuple("ses_" + _ulids.at(START_MS + 10_000 + number) for number in range(3))
+GROUPS = tuple("grp_" + _ulids.at(START_MS + 20_000 + number) for number in range(2))
+# Nothing here is about the disk, and there a sync costs nothing.
+_IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+FOREIGN = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
+
+Spec = tuple[int, int, int, int]
+
+
+def _time(number: int) -> str:
+    return clock.format_ms(START_MS + 700 * number)
+
+
+def fields_of(spec: Spec) -> tuple[type[Any], dict[str, Any]]:
+    """A kind of fact and its own fields, from small numbers."""
+    kind, a, b, c = spec
+    message, session, group = MESSAGES[a % 5], SESSIONS[a % 3], GROUPS[a % 2]
+    agent, other = AGENTS[b % 3], AGENTS[c % 3]
+    parent = MESSAGES[c % 5]
+    pair = Pair("module", f"m{c % 3}")
+    reply = {"refs": (Pair("reply_to", parent),), "thread_id": "thr_" + parent[4:]} if c % 2 else {}
+    member = {"member_type": "agent", "member_value": other}
+    work = Work(
+        session_id=session,
+        branch=f"branch{c}",
+        changed_files=(f"src/{c}.py",),
+        git_updated_at=_time(c),
+        intent=f"intent {c}",
+        intent_updated_at=_time(b),
+    )
+    kinds: list[tuple[type[Any], dict[str, Any]]] = [
+        (
+            events.MessageCreated,
+            {"message_id": message, "agent_id": agent, "body": Body("plain", f"text {c}"), "scopes": (pair,)}
+            | {"recipients": tuple(sorted({other, AGENTS[a % 3]})), "audiences": (Pair("agent", other),)}
+            | reply,
+        ),
+        (events.MessageEdited, {"message_id": message, "agent_id": agent, "body": Body("plain", f"edit {c}")}),
+        (events.MessageDeleted, {"message_id": message, "agent_id": agent, "reason": f"why {c}"}),
+        (
+            events.MessageReceipt,
+            {"message_id": message, "agent_id": other, "receipt_type": ("delivered", "seen", "read")[b % 3]},
+        ),
+        (events.AgentRegistered, {"agent_id": agent, "kind": "agent", "role": f"role{c}", "module": "all"}),
+        (events.SessionStarted, {"session_id": session, "agent_id": agent, "scopes": (pair,)}),
+        (events.SessionEnded, {"session_id": session, "agent_id": agent, "reason": "normal"}),
+        (events.AgentUpdated, {"agent_id": agent, "work_contexts": (work,)}),
+        (events.AgentContextSaved, {"agent_id": agent, "content": f"notes {c}"}),
+        (events.GroupCreated, {"group_id": group, "name": f"group{c % 2}", "created_by": agent}),
+        (events.GroupMemberAdded, {"group_id": group, "added_by": agent} | member),
+        (events.GroupMemberRemoved, {"group_id": group, "removed_by": agent} | member),
+        (events.GroupUpdated, {"group_id": group, "updated_by": agent, "fields": GroupFields(name=f"new{c}")}),
+        (events.AgentPlaced, {"agent_id": agent, "worktree_path": f"/work/{c}", "agent_pid": c + 1}),
+        (events.AgentExited, {"agent_id": agent, "agent_pid": c + 1}),
+        (events.AgentSeen, {"agent_id": agent, "session_id": session}),
+        (events.AgentStatusSet, {"agent_id": agent, "status": f"status{c}", "by": other}),
+        (events.SessionItemsChanged, {"session_id": session, "add_scopes": (pair,), "remove_refs": (pair,)}),
+        (events.GroupDeleted, {"group_id": group, "deleted_by": agent}),
+        (events.AgentCleaned, {"agent_id": agent, "by": other, "messages": c % 2 == 0}),
+        (events.PurgeExecuted, {"cutoff": _time(c)}),
+    ]
+    return kinds[kind % len(kinds)]
+
+
+# Creates come more often than what ends things, so that there is something to see.
+KIND = st.sampled_from(
+    [0, 0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+)
+SMALL = st.integers(0, 9)
+SPECS = st.lists(st.tuples(KIND, SMALL, SMALL, SMALL), min_size=1, max_size=4)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """`acknowledged` are the ids of facts that a caller was told of; `foreign` the lines that arrived by themselves."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="thrum-machine-", dir=_IN_MEMORY))
+        self.boots = 1
+        self.wall = FakeClock()
+        self.acknowledged: list[str] = []
+        self.unanswered: set[str] = set()
+        self.dropped: set[str] = set()
+        self.foreign: list[AnyFact] = []
+        self.keys: dict[str, tuple[str, int]] = {}
+        self.store: Opened = self.open()
+
+    def open(self) -> Opened:
+        return open_here(self.directory, wall=self.wall, boot_id=f"boot-{self.boots}")
+
+    def decide(self, specs: list[Spec]) -> tuple[Call, list[str]]:
+        made: list[str] = []
+
+        def decide(view: View, stamp: Stamp) -> Decision[None]:
+            facts: list[AnyFact] = []
+            for spec in specs:
+                cls, fields = fields_of(spec)
+                facts.append(stamp.make(cls, **fields))
+            made.extend(fact.event_id for fact in facts)
+            return Decision(facts, lambda view, seqs: None)
+
+        return Call(decide), made
+
+    # -- what callers do
+
+    @rule(calls=st.lists(SPECS, min_size=1, max_size=3), step_ms=st.integers(-500, 1500))
+    def commit(self, calls: list[list[Spec]], step_ms: int) -> None:
+        self.wall.ms += step_ms
+        self.store.writer.begin()
+        made: list[str] = []
+        for specs in calls:
+            call, ids_ = self.decide(specs)
+            self.store.writer.carry_out(call)
+            assert call.error is None
+            made += ids_
+        committed = self.store.writer.flush()
+        assert [fact.event_id for _, fact, _ in committed] == made
+        self.acknowledged += made
+
+    @rule(specs=SPECS)
+    def roll_back(self, specs: list[Spec]) -> None:
+        call, made = self.decide(specs)
+        self.store.writer.begin()
+        self.store.writer.carry_out(call)
+        self.store.writer.rollback()
+        self.dropped.update(made)
+
+    @rule(good=SPECS, bad=SPECS)
+    def break_one_call_of_a_batch(self, good: list[Spec], bad: list[Spec]) -> None:
+        kept, made = self.decide(good)
+        broken, lost = self.decide([*bad, bad[0]])
+        original = broken.decide
+
+        def twice(view: View, stamp: Stamp) -> Decision[None]:
+            facts = original(view, stamp).facts
+            return Decision([*facts, facts[0]], lambda view, seqs: None)
+
+        broken.decide = twice
+        self.store.writer.begin()
+        self.store.writer.carry_out(broken)
+        self.store.writer.carry_out(kept)
+        self.store.writer.flush()
+        assert broken.error is not None
+        assert kept.error is None
+        self.acknowledged += made
+        self.dropped.update(lost)
+
+    @rule(number=st.integers(0, 3))
+    def repeat_a_keyed_call(self, number: int) -> None:
+        name = f"key{number}"
+        call = Call(sending(name, author="keyed"), ClientKey("keyed", name, "0" * 16), resent)
+        self.store.writer.begin()
+        self.store.writer.carry_out(call)
+        assert call.error is None
+        committed = self.store.writer.flush()
+        self.acknowledged += [fact.event_id for _, fact, _ in committed]
+        if committed and any(isinstance(fact, events.PurgeExecuted) for fact in self.journals()):
+            self.keys.pop(name, None)  # a purge forgets keys
+        assert call.answer.message_id == self.keys.setdefault(name, call.answer.message_id)
+
+    # -- what happens to the store
+
+    def leave(self) -> None:
+        """As a kill does."""
+        self.store.reader.close()
+        self.store.journals.close()
+        self.store.writer.db.close()
+
+    @rule(reboot=st.booleans())
+    def restart(self, reboot: bool) -> None:
+        epoch = self.store.view.epoch
+        self.store.close()
+        self.boots += reboot
+        self.store = self.open()
+        assert self.store.recovery == ("", 0, self.store.recovery.set_aside)
+        assert self.store.view.epoch == epoch
+
+    @rule(reboot=st.booleans())
+    def crash(self, reboot: bool) -> None:
+        epoch = self.store.view.epoch
+        self.leave()
+        self.boots += reboot
+        self.store = self.open()
+        assert self.store.recovery.painted == ""
+        assert (self.store.view.epoch != epoch) is reboot
+
+    @rule(specs=SPECS)
+    def crash_between_append_and_commit(self, specs: list[Spec]) -> None:
+        call, made = self.decide(specs)
+        self.store.writer.begin()
+        self.store.writer.carry_out(call)
+        self.store.journals.append(self.store.writer._buffers)  # pyright: ignore[reportPrivateUsage]
+        self.leave()
+        self.unanswered.update(made)
+        self.store = self.open()
+        assert self.store.recovery.painted == ""
+        assert self.store.recovery.applied == len(made)
+
+    @rule()
+    def paint_anew(self) -> None:
+        self.store.close()
+        live = picture_of(self.directory)
+        places_at(self.directory).database.unlink()
+        self.store = self.open()
+        assert self.store.recovery.painted
+        painted = picture_of(self.directory)
+        for table, rows in live.items():
+            assert painted[table] == rows, table
+
+    @rule(specs=SPECS, at=st.lists(st.integers(0, 40), min_size=4, max_size=4), delete=st.booleans())
+    def foreign_lines_arrive(self, specs: list[Spec], at: list[int], delete: bool) -> None:
+        self.store.close()
+        for spec, number in zip(specs, at, strict=False):
+            cls, fields = fields_of(spec)
+            event_id = "evt_" + ids.Ulids().at(START_MS + 700 * number)
+            fact = cls(timestamp=_time(number), event_id=event_id, v=1, origin_daemon=FOREIGN, **fields)
+            self.foreign.append(fact)
+            self.append_by_hand(fact)
+        if delete:
+            places_at(self.directory).database.unlink()
+        self.store = self.open()
+
+    @precondition(lambda self: bool(self.foreign))
+    @rule(number=st.integers(0, 100))
+    def a_foreign_line_arrives_again(self, number: int) -> None:
+        self.store.close()
+        self.append_by_hand(self.foreign[number % len(self.foreign)])
+        self.store = self.open()
+        assert self.store.recovery.painted == ""
+
+    @rule(tail=st.sampled_from([b"{", b'{"type":"message.create","time', b"\xff", b"\0\0"]))
+    def a_line_is_torn(self, tail: bytes) -> None:
+        self.leave()
+        with self.path_of(events.EVENTS_FILE).open("ab") as file:
+            file.write(tail)
+        self.store = self.open()
+        assert self.store.recovery.painted == ""
+
+    # -- what must hold
+
+    @invariant()
+    def every_acknowledged_fact_is_there_once_and_no_dropped_one(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        counts = Counter(fact.event_id for fact in self.journals())
+        arrived = Counter(fact.event_id for fact in self.foreign)
+        for event_id in self.acknowledged:
+            assert counts[event_id] == 1
+        assert not self.dropped & counts.keys()
+        rows = self.store.reader.execute("SELECT seq, event_id FROM events ORDER BY seq").fetchall()
+        assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+        assert {row[1] for row in rows} == {*self.acknowledged, *self.unanswered, *arrived}
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            try:
+                self.paint_anew()
+                assert database.identity(self.store.reader) is not None
+            finally:
+                self.leave()
+                shutil.rmtree(self.directory)
+
+    # -- files
+
+    def path_of(self, file: str) -> Path:
+        return self.store.journals.path(file)
+
+    def append_by_hand(self, fact: AnyFact) -> None:
+        with self.path_of(events.file_of(fact)).open("ab") as file:
+            file.write(events.encode(fact) + b"\n")
+
+    def journals(self) -> list[AnyFact | events.Sealed]:
+        journals = self.store.journals
+        return [events.decode(line.raw) for file in journals.names() for line in journals.iter_lines(file)]
+
+
+TestStoreMachine = StoreMachine.TestCase
+_deep = settings().max_examples > 1_000
+TestStoreMachine.settings = settings(
+    settings(), max_examples=800 if _deep else 40, stateful_step_count=50 if _deep else 20
+)

@@ -1,0 +1,46 @@
+"""Prints each statement with its tests, which are collected and not run; `--json` for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.spec import Collector, pending, statements
+
+PROJECT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    collector = Collector()
+    options = ["--collect-only", "-p", "no:cacheprovider", "--rootdir", str(PROJECT)]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        status = pytest.main([*options, str(PROJECT / "tests")], plugins=[collector])
+    if status:
+        print(said.getvalue(), file=sys.stderr)
+        return int(status)
+    if "--json" in sys.argv[1:]:
+        print(json.dumps(collector.tests))
+        return 0
+    whole, part = pending()
+    without = 0
+    for statement, words in statements().items():
+        tests = collector.tests.get(statement, [])
+        without += not tests
+        print(f"{statement} {words}")
+        for name in tests:
+            print(f"    {name}")
+        if statement in whole or statement in part:
+            print(f"    pending: {whole.get(statement) or part[statement]}")
+        elif not tests:
+            print("    NO TEST")
+    print(f"{len(statements())} statements, {without} without a test")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Every statement of the identity specification is shown by a test, or named as pending."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.spec import pending, statements
+from tests.support.repo import PROJECT
+
+
+@pytest.fixture(scope="module")
+def shown() -> dict[str, list[str]]:
+    """The tests of each statement, as `make spec` finds them."""
+    done = subprocess.run([sys.executable, "-m", "tests.spec", "--json"], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_list_is_whole() -> None:
+    assert list(statements()) == [f"ID-{number:02}" for number in range(1, 81)]
+
+
+def test_each_statement_has_a_test_or_is_named_as_pending(shown: dict[str, list[str]]) -> None:
+    whole, _ = pending()
+    assert [statement for statement in statements() if statement not in shown and statement not in whole] == []
+
+
+def test_nothing_is_pending_that_a_test_shows(shown: dict[str, list[str]]) -> None:
+    whole, part = pending()
+    assert [statement for statement in whole if statement in shown] == []
+    assert [statement for statement in part if statement not in shown] == []
+
+
+def test_tests_name_only_statements_that_there_are(shown: dict[str, list[str]]) -> None:
+    assert [statement for statement in shown if statement.startswith("ID-") and statement not in statements()] == []
+
+
+def test_the_list_says_of_each_statement_what_shows_it() -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.spec"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    for statement in statements():
+        assert f"\n{statement} " in f"\n{done.stdout}"
+    assert "tests/unit/test_ids.py::test_every_spelling_of_a_remote_gives_one_repository_id\n" in done.stdout

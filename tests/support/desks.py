@@ -1,0 +1,78 @@
+"""Callers of the daemon that stand somewhere, under processes that count as agent runtimes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.repo import PROJECT, THRUM, Repo, Running
+
+RUNTIME = "import subprocess, sys\nsys.exit(subprocess.call(sys.argv[1:]))\n"
+"""A script that runs a command as its child: called `claude`, it counts as that runtime."""
+
+Answer = dict[str, Any]
+
+
+def runtime_argv(directory: Path, *names: str) -> list[str]:
+    """How to start a command under runtimes of these names, outermost first; their scripts lie in `directory`."""
+    directory.mkdir(exist_ok=True)
+    argv: list[str] = []
+    for name in names:
+        (directory / name).write_text(RUNTIME)
+        argv += [sys.executable, str(directory / name)]
+    return argv
+
+
+class Desk:
+    """A process that stands somewhere, under runtimes of these names, outermost first."""
+
+    def __init__(self, repo: Repo, at: Path, *runtimes: str) -> None:
+        argv = runtime_argv(repo.top / "bin", *runtimes)
+        argv += [sys.executable, "-m", "tests.support.identity_desk", str(repo.socket)]
+        self._running = Running(argv, at, {**repo.env, "PYTHONPATH": str(PROJECT)})
+        self.pid = self._running.pid
+
+    def order(self, **order: Any) -> Any:
+        self.begin(order)
+        return self.outcome()
+
+    def begin(self, order: dict[str, Any]) -> None:
+        self._running.say(json.dumps(order))
+
+    def outcome(self) -> Any:
+        return json.loads(self._running.line())
+
+    def ask(self, method: str, **params: Any) -> Answer:
+        return self.order(rpc=method, params=params)
+
+    def register(self, name: str, role: str = "builder", module: str = "core", **options: Any) -> Answer:
+        return self.ask("agent.register", name=name, role=role, module=module, **options)
+
+    def thrum(self, *words: str, **env: str) -> Answer:
+        return self.order(run=[str(THRUM), *words], env=env)
+
+    def send(self, **params: Any) -> str:
+        """What came of a message: its author, or the kind of the refusal."""
+        answer = self.ask("message.send", content="hello", **params)
+        if "error" in answer:
+            return kind(answer)
+        return self.ask("message.get", message_id=answer["result"]["message_id"])["result"]["message"]["author"][
+            "agent_id"
+        ]
+
+    def close(self) -> None:
+        self._running.end()
+        self._running.close()
+
+
+def result(answer: Answer) -> Any:
+    assert "result" in answer, answer
+    return answer["result"]
+
+
+def kind(answer: Answer) -> str:
+    assert "error" in answer, answer
+    assert answer["error"]["data"]["remedy"], answer
+    return answer["error"]["data"]["kind"]

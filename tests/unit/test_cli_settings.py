@@ -1,0 +1,123 @@
+"""`thrum config …`: on the file itself, or through a daemon that runs (cli.md 3.19)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli_desk import Desk, open_desk
+from tests.support.house import open_daemon
+from thrum import settings
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Desk:
+    """A root without daemon and without identity."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".thrum").mkdir()
+    (tmp_path / ".thrum" / "config.json").write_text('{"daemon": {"local_only": true}}')
+    return Desk(tmp_path, None)
+
+
+async def test_settings_are_changed_without_a_daemon(alone: Desk) -> None:
+    file = alone.root / ".thrum" / "config.json"
+    assert await alone.says("config", "set", "daemon.ws_port", "9999") == "✓ daemon.ws_port = 9999\n"
+    assert alone.err == b"", "no daemon, no restart"
+    assert await alone.says("config", "get", "daemon.ws_port") == "9999\n"
+    assert await alone.says("config", "set", "permission_supervisors", '["a"]') == '✓ permission_supervisors = ["a"]\n'
+    assert json.loads(file.read_text())["permission_supervisors"] == ["a"]
+    assert await alone.says("config", "unset", "daemon.ws_port") == "✓ daemon.ws_port unset\n"
+    assert await alone.json("config", "get", "daemon.ws_port") == {
+        "key": "daemon.ws_port",
+        "value": "auto",
+        "source": "default",
+    }
+    assert await alone.says("config", "get", "runtime.primary") == "\n", "a bare value, also an empty one"
+
+
+async def test_a_bad_key_or_value_is_refused_and_changes_nothing(alone: Desk) -> None:
+    file = alone.root / ".thrum" / "config.json"
+    before = file.read_bytes()
+    error = await alone.refused("config", "set", "daemon.log_levle", "info")
+    assert (error["kind"], error["details"]["suggestions"][0]) == ("bad_config_key", "daemon.log_level")
+    error = await alone.refused("config", "set", "daemon.log_level", "loud")
+    assert (error["kind"], error["message"]) == (
+        "bad_config_value",
+        "daemon.log_level must be debug, info, warn or error",
+    )
+    assert (await alone.refused("config", "set", "identity.daemon_id", "x"))["kind"] == "bad_config_key"
+    assert (await alone.refused("config", "unset", "nothing"))["kind"] == "bad_config_key"
+    assert (await alone.refused("config", "get", "nothing"))["kind"] == "bad_config_key"
+    assert file.read_bytes() == before
+
+
+async def test_show_names_each_source(alone: Desk) -> None:
+    alone.env = {"THRUM_LOCAL": "0", "THRUM_WS_PORT": "7777", "THRUM_TS_AUTHKEY": "secret"}
+    shown = await alone.json("config", "show")
+    assert set(shown["values"]) == set(settings.SETTINGS)
+    assert shown["daemon"] == {
+        "local_only": {"value": "false", "source": "environment"},
+        "ws_port": {"value": "7777", "source": "environment"},
+        "status": "stopped",
+    }
+    assert shown["runtime"] == {"primary": "", "source": "default"}
+    assert {each["env_var"]: each["value"] for each in shown["overrides"]} == {
+        "THRUM_LOCAL": "0",
+        "THRUM_WS_PORT": "7777",
+    }
+    assert "secret" not in json.dumps(shown)
+    assert "identity" not in shown
+    text = await alone.says("config", "show")
+    assert "Daemon:    not running\n" in text
+    assert "Override:  THRUM_WS_PORT=7777\n" in text
+    rows = [row.split() for row in text.splitlines()]
+    assert ["daemon.local_only", "false", "environment"] in rows
+    assert ["daemon.log_level", "info", "default"] in rows
+    alone.env = {}
+    rows = [row.split() for row in (await alone.says("config", "show")).splitlines()]
+    assert ["daemon.local_only", "true", "config.json"] in rows
+
+
+async def test_the_environment_is_said_to_override_what_is_set(alone: Desk) -> None:
+    alone.env = {"THRUM_LOCAL": "1"}
+    await alone.says("config", "set", "daemon.local_only", "false")
+    assert alone.err.decode() == "warning: the environment overrides daemon.local_only here: true\n"
+    assert await alone.says("config", "get", "daemon.local_only") == "true\n"
+
+
+async def test_flaws_of_the_file_are_warnings_and_can_be_mended(alone: Desk) -> None:
+    file = alone.root / ".thrum" / "config.json"
+    file.write_text('{"daemon": {"log_level": "loud", "nap": 1}}')
+    await alone.says("config", "show")
+    assert alone.err.decode() == (
+        "warning: daemon.log_level must be debug, info, warn or error\n"
+        "warning: unknown setting daemon.nap in config.json: it is ignored\n"
+    )
+    await alone.says("config", "set", "daemon.log_level", "warn")
+    assert json.loads(file.read_text()) == {"daemon": {"log_level": "warn", "nap": 1}}
+    file.write_text("{")
+    assert (await alone.refused("config", "show"))["kind"] == "config_invalid"
+
+
+async def test_a_running_daemon_makes_the_change_and_what_needs_a_restart_says_so(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        daemon.house.here.places.config_file.write_text("{}")
+        desk = await open_desk(daemon, "furiosa")
+        await desk.says("config", "set", "daemon.ws_port", "9999")
+        assert desk.err.decode().startswith("hint: the running daemon takes it up when it is restarted")
+        await desk.says("config", "set", "daemon.ws_port", "9999")
+        assert desk.err == b""
+        changed = await desk.json("config", "unset", "daemon.ws_port")
+        assert changed["restart_needed"] and changed["hints"][0]["code"] == "config.restart-daemon"
+        await desk.says("config", "set", "project_name", "shop")
+        assert desk.err == b""
+        shown = await desk.json("config", "show")
+        assert shown["daemon"]["status"] == "running"
+        assert shown["identity"] == {
+            "agent": "furiosa",
+            "role": "implementer",
+            "module": "furiosa",
+            "file": ".thrum/identities/furiosa.json",
+        }

@@ -1,0 +1,204 @@
+"""Settings by their dotted key: rules, sources, changes (cli.md 3.19, rpc.md §5)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.house import open_daemon
+from thrum import config, errors, settings
+from thrum.identity.guards import DEFAULT_MODES
+
+
+def test_every_default_follows_its_own_rule() -> None:
+    for key in settings.SETTINGS:
+        found = settings.setting_value({}, key)
+        assert found.source == "default"
+        empty = key in ("runtime.primary", "worktrees.base_path")
+        if empty:
+            assert found.value == ""
+        else:
+            settings.check_value(key, found.value)
+
+
+def test_the_guards_are_those_that_there_are() -> None:
+    assert dict(settings.GUARD_MODES) == dict(DEFAULT_MODES)
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        ("daemon.local_only", ["true", "false"], ["1", "yes", "null", '"true"']),
+        ("daemon.ws_port", ["auto", "9999", '"auto"'], ["0", "65536", "soon", "80.5", "true"]),
+        ("daemon.log_level", ["debug", '"warn"'], ["loud", "1", ""]),
+        ("daemon.max_message_body_bytes", ["1", "1048576"], ["0", "1048577", "1e3", "true", "big"]),
+        ("daemon.stale_session_end", ["24h", "90", "1h30m"], ["0", "0s", "-1", "later", "1e999", "true"]),
+        ("sync.debounce", ["300ms", "0"], ["-1", "x", "NaN"]),
+        ("sync.remote", ["origin", "2026"], ["", " origin", '"a\\nb"']),
+        ("runtime.processes", ['{"mytool": ["mytool"]}', '{"aider": []}', "{}"], ["[]", '{"a": "b"}', '{"a": [1]}']),
+        ("worktrees.base_path", ["/tmp/x", "~/w"], ["here", "", "~x"]),
+        ("backup.retention.daily", ["-1", "0", "7"], ["-2", "many"]),
+        ("restart.silence_watchdog_seconds", ["0", "1.5"], ["-1", "Infinity", '"30"']),
+        ("identity_guard.cross_worktree", ["off", "warn", "strict"], ["false", "lax"]),
+        ("permission_supervisors", ['["a", "b"]', "[]"], ["a", '[""]', "[1]"]),
+        ("project_name", ["shop", "2026", ""], ['"a\\u0007"']),
+    ],
+)
+def test_values_are_json_else_text_and_follow_the_rule(key: str, good: list[str], bad: list[str]) -> None:
+    for text in good:
+        settings.check_value(key, settings.parse_value(key, text))
+    for text in bad:
+        with pytest.raises(errors.BadConfigValue, match=f"^{key} must be "):
+            settings.check_value(key, settings.parse_value(key, text))
+
+
+def test_what_is_text_stays_text() -> None:
+    assert settings.parse_value("project_name", "2026") == "2026"
+    assert settings.parse_value("project_name", '"2026"') == "2026"
+    assert settings.parse_value("daemon.ws_port", "2026") == 2026
+
+
+@pytest.mark.parametrize(
+    ("key", "suggested"),
+    [
+        ("daemon.loglevel", "daemon.log_level"),
+        ("daemon", "daemon.local_only"),
+        ("backup.retention", "backup.retention.daily"),
+        ("identity_guard.cross_worktre", "identity_guard.cross_worktree"),
+        ("zzz", None),
+        ("", None),
+        ("daemon.local_only.x", "daemon.local_only"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_what_is_close(key: str, suggested: str | None) -> None:
+    with pytest.raises(errors.BadConfigKey) as refused:
+        settings.find(key)
+    assert suggested in refused.value.details.get("suggestions", [None])
+
+
+def test_the_identity_is_read_only() -> None:
+    raw = {"identity": {"daemon_id": "d_1"}}
+    assert settings.setting_value(raw, "identity.daemon_id") == ("d_1", "config.json")
+    for key in ("identity", "identity.daemon_id"):
+        with pytest.raises(errors.BadConfigKey, match="read-only"):
+            settings.check_value(key, "d_2")
+    with pytest.raises(errors.BadConfigKey):
+        settings.setting_value(raw, "identity.nothing")
+
+
+def test_the_environment_comes_first_then_the_file_then_the_default() -> None:
+    raw = {"daemon": {"ws_port": 80}}
+    assert settings.setting_value(raw, "daemon.ws_port", {"daemon.ws_port": 90}) == (90, "environment")
+    assert settings.setting_value(raw, "daemon.ws_port") == (80, "config.json")
+    assert settings.setting_value({}, "daemon.ws_port") == ("auto", "default")
+    assert settings.setting_value({"daemon": 3}, "daemon.ws_port") == ("auto", "default")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / ".thrum").mkdir()
+    return tmp_path / ".thrum" / "config.json"
+
+
+@pytest.mark.spec("ID-78")
+def test_a_change_touches_nothing_else_and_unsetting_leaves_no_empty_object(file: Path) -> None:
+    lock = file.parent / "var" / "config.lock"
+    raw = {"later": {"x": [1]}, "daemon": {"local_only": True}}
+    file.write_text(json.dumps(raw))
+    settings.change(file, lock, "backup.retention.daily", 9)
+    settings.change(file, lock, "daemon.ws_port", 9999)
+    changed = json.loads(file.read_text())
+    assert changed == {
+        "later": {"x": [1]},
+        "daemon": {"local_only": True, "ws_port": 9999},
+        "backup": {"retention": {"daily": 9}},
+    }
+    assert settings.unset(file, lock, "backup.retention.daily") == (5, "default")
+    settings.unset(file, lock, "daemon.ws_port")
+    settings.unset(file, lock, "sync.interval")
+    assert json.loads(file.read_text()) == raw
+
+
+def test_a_file_that_keeps_the_daemon_from_starting_can_be_mended_by_set(file: Path) -> None:
+    lock = file.parent / "var" / "config.lock"
+    file.write_text('{"daemon": {"log_level": "loud"}, "wing": {"x": 1}, "identity": {"repo_id": "r"}}')
+    with pytest.raises(errors.ConfigInvalid):
+        config.load_config(file)
+    assert settings.flaws(config.read_raw(file)) == [
+        "daemon.log_level must be debug, info, warn or error",
+        "unknown setting wing.x in config.json: it is ignored",
+    ]
+    settings.change(file, lock, "daemon.log_level", "info")
+    assert config.load_config(file).daemon.log_level == "info"
+
+
+# -- over RPC
+
+
+async def test_the_daemon_shows_gets_sets_and_unsets(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        file = daemon.house.here.places.config_file
+        file.write_text("{}")
+        nobody = daemon.as_agent("")
+        shown = await nobody("config.show")
+        assert shown.config_file == str(file)
+        assert shown.daemon["status"] == "running"
+        assert set(shown.values) == set(settings.SETTINGS)
+        assert (shown.values["permission_supervisors"].value, shown.values["daemon.local_only"].value) == (
+            '["coordinator"]',
+            "true",
+        )
+        changed = await nobody("config.set", key="daemon.ws_port", value=9999)
+        assert (changed.value, changed.source, changed.restart_needed) == (9999, "config.json", True)
+        assert not (await nobody("config.set", key="daemon.ws_port", value=9999)).restart_needed, "it was that already"
+        assert not (await nobody("config.set", key="project_name", value="shop")).restart_needed
+        assert (await nobody("config.get", key="project_name")).value == "shop"
+        unset = await nobody("config.unset", key="project_name")
+        assert (unset.value, unset.source) == ("", "default")
+        assert json.loads(file.read_text()) == {"daemon": {"ws_port": 9999}}
+        before = file.read_bytes()
+        refused: list[tuple[str, dict[str, Any], type[errors.ThrumError]]] = [
+            ("config.set", {"key": "daemon.foo", "value": 1}, errors.BadConfigKey),
+            ("config.set", {"key": "identity.daemon_id", "value": "d_"}, errors.BadConfigKey),
+            ("config.set", {"key": "daemon.ws_port", "value": "soon"}, errors.BadConfigValue),
+            ("config.unset", {"key": "daemon"}, errors.BadConfigKey),
+            ("config.get", {"key": "x"}, errors.BadConfigKey),
+        ]
+        for method, params, error in refused:
+            with pytest.raises(error):
+                await nobody(method, **params)
+        assert file.read_bytes() == before
+
+
+async def test_the_log_level_counts_at_once(tmp_path: Path) -> None:
+    logger = logging.getLogger("thrum")
+    before = logger.level
+    try:
+        async with open_daemon(tmp_path) as daemon:
+            daemon.house.here.places.config_file.write_text("{}")
+            changed = await daemon.as_agent("")("config.set", key="daemon.log_level", value="debug")
+            assert not changed.restart_needed
+            assert logger.level == logging.DEBUG
+            await daemon.as_agent("")("config.unset", key="daemon.log_level")
+            assert logger.level == logging.INFO
+    finally:
+        logger.setLevel(before)
+
+
+@pytest.mark.spec("ID-78")
+async def test_a_broken_file_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        file = daemon.house.here.places.config_file
+        file.write_text('{"daemon": ')
+        for method, params in (
+            ("config.show", {}),
+            ("config.get", {"key": "project_name"}),
+            ("config.set", {"key": "project_name", "value": "x"}),
+        ):
+            with pytest.raises(errors.ConfigInvalid, match="line 1"):
+                await daemon.as_agent("")(method, **params)
+        assert file.read_text() == '{"daemon": '

@@ -18,6 +18,7 @@ from thrum.api import ClientKey
 from thrum.errors import Busy, ShuttingDown, StoreFailed
 from thrum.events import AnyFact
 from thrum.store.door import Decide
+from thrum.store.flusher import Flusher
 from thrum.store.views import View
 from thrum.store.writer import Call, Committed, Writer
 
@@ -63,7 +64,6 @@ class Committer:
         self._queue: deque[_Waiting] = deque()
         self._wake = trio.Event()
         self._closing = False
-        self._limiter = trio.CapacityLimiter(1)
         self._degraded: str | None = None
         self._broken = trio.Event()
         self._cause = ""
@@ -133,16 +133,17 @@ class Committer:
         """
         task_status.started()
         try:
-            while True:
-                if self._queue:
-                    with trio.CancelScope(shield=True):
-                        await self._run_batch()
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                elif self._closing:
-                    return
-                else:
-                    self._wake = trio.Event()
-                    await self._wake.wait()
+            with Flusher() as flusher:
+                while True:
+                    if self._queue:
+                        with trio.CancelScope(shield=True):
+                            await self._run_batch(flusher)
+                        await trio.lowlevel.checkpoint_if_cancelled()
+                    elif self._closing:
+                        return
+                    else:
+                        self._wake = trio.Event()
+                        await self._wake.wait()
         finally:
             self._closing = True
             while self._queue:
@@ -155,14 +156,14 @@ class Committer:
 
     # -- one batch
 
-    async def _run_batch(self) -> None:
+    async def _run_batch(self, flusher: Flusher) -> None:
         batch: list[_Waiting] = []
         self._batches += 1
         try:
             self._writer.begin()
             await self._decide(batch)
             if self._writer.has_facts:
-                committed = await trio.to_thread.run_sync(self._writer.flush, limiter=self._limiter)
+                committed = await flusher.run(self._writer.flush)
                 self._degraded = None
             else:
                 self._writer.rollback()

@@ -16,6 +16,8 @@ from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, INDEXES,
 
 _BUSY_MS: Final = 5_000
 _CACHED_STATEMENTS: Final = 512
+_CHECKPOINT_PAGES: Final = 4_000
+"""Pages of the write-ahead log before they move into the database and are synced: seldom, for a commit waits for it."""
 
 
 class Offset(NamedTuple):
@@ -43,6 +45,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         db.execute("PRAGMA cache_size = -16000")
         db.execute("PRAGMA temp_store = MEMORY")
     except BaseException:

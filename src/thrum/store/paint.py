@@ -119,7 +119,7 @@ def paint(
         db = connect(target)
         try:
             for pragma in (
-                "page_size = 8192",
+                "page_size = 4096",
                 "journal_mode = OFF",
                 "synchronous = OFF",
                 "locking_mode = EXCLUSIVE",

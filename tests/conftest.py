@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """Below an agent's runtime, run the tests in a process that does not descend from it (tests/support/detached.py)."""
+    """Below an agent's runtime, run the tests where they do not descend from it (tests/support/detached.py)."""
     if config.option.collectonly or os.environ.get(DETACHED) or not runtimes_above():
         return None
     capture = config.pluginmanager.getplugin("capturemanager")

@@ -150,6 +150,10 @@ class CliRunResult(msgspec.Struct):
 
 
 class RegisterParams(Mutating, kw_only=True):
+    """`command`: what the registration is part of; `quickstart` and `prime` have guards and duties of their own
+    (identity.md §8.3, §8.4, §12), which the daemon alone can judge.
+    """
+
     name: str = ""
     role: str
     module: str
@@ -161,6 +165,7 @@ class RegisterParams(Mutating, kw_only=True):
     worktree: str = ""
     hostname: str = ""
     runtime: str = ""
+    command: Literal["register", "quickstart", "prime"] = "register"
 
 
 class RegisterConflict(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -443,10 +448,11 @@ class SetStatusParams(Mutating, kw_only=True):
     status: Literal["working", "idle", "blocked", "stuck"]
 
 
-class SetStatusResult(msgspec.Struct, kw_only=True):
+class SetStatusResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     agent_id: str
     agent_status: str
     agent_status_updated_at: str
+    warnings: tuple[str, ...] = ()
 
 
 class AgentDeleteParams(Mutating, kw_only=True):

@@ -10,6 +10,7 @@ Whatever is killed instead loses no answered request.
        └─ services
           ├─ serve_rpc                    acceptor, a task per connection, a task per request
           ├─ publisher.serve_bus          subscriptions, heads
+          ├─ Owners, StaleSessions        who is alive (watchers.py)
           └─ watch_*                      signals, state directory, store, warm-up
 """
 
@@ -23,7 +24,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from thrum.errors import DaemonStartFailed, ThrumError
 from thrum.feed import Feed
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import Roots
+from thrum.identity.guard_modes import LiveSettings
 from thrum.identity.process import open_process_table
 from thrum.launcher import VERSION
 from thrum.log import open_log
@@ -50,8 +52,10 @@ from thrum.paths import Places, SocketPaths
 from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
 from thrum.rpc.run import RunIO, collected_run_handler
 from thrum.rpc.server import bind_listener, raise_open_file_limit, serve_rpc
+from thrum.store.database import is_damage
 from thrum.store.replay import Store, open_store
 from thrum.sync import branch
+from thrum.watchers import Owners, StaleSessions
 from thrum.wiring import Presence, Registrar, Wiring
 from thrum.work.context import branch_exists, branch_of
 from thrum.work.live import LiveWork
@@ -149,6 +153,7 @@ async def serve_once(start: Start, report: Report) -> bool:
             writing.start_soon(store.committer.serve_commits)
             async with trio.open_nursery() as services:
                 wiring = _wire(start, config, identity, store, publisher, bus, services)
+                _watch_lives(wiring, config, services)
                 again = await _serve(start, wiring, sockets, listener, services, report)
                 services.cancel_scope.cancel()
             store.committer.drain()
@@ -170,7 +175,7 @@ async def _serve(
     async def run_command(streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int | None:
         from thrum.inside import run_inside  # warmed up below: the first command pays, not the start
 
-        return await run_inside(streams, params, connection, dispatcher, places)
+        return await run_inside(streams, params, connection, dispatcher, places, wiring.house.registry)
 
     handlers = wiring.handlers(lambda: dispatcher.drain)
     dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)
@@ -215,6 +220,7 @@ def _wire(
     services: trio.Nursery,
 ) -> Wiring:
     registrar = Registrar(store.view)
+    settings = LiveSettings(start.places.state_dir)
     here = Here(
         places=start.places,
         daemon_id=identity.daemon_id,
@@ -233,6 +239,8 @@ def _wire(
         branch_of=branch_of,
         branch_exists=partial(branch_exists, start.places.common_dir),
         work=LiveWork(start.places, start.environ),
+        modes=settings.modes,
+        runtime_names=settings.runtime_names,
     )
     wiring = Wiring(
         house=house,
@@ -249,6 +257,27 @@ def _wire(
     )
     store.committer.on_commit = wiring.on_commit
     return wiring
+
+
+def _watch_lives(wiring: Wiring, config: Config, services: trio.Nursery) -> None:
+    """Learn of agents' deaths, and end sessions that nobody will end."""
+    house, changed = wiring.house, wiring.registrar.changed
+    stale = StaleSessions(house, changed, config.daemon.stale_session_end_seconds)
+    for watch in (Owners(house, changed).watch, stale.watch):
+        services.start_soon(_watch_while_sound, wiring, watch)
+
+
+async def _watch_while_sound(wiring: Wiring, watch: Callable[[], Awaitable[None]]) -> None:
+    """A watcher that comes upon a damaged database has it painted anew, as a call would."""
+    try:
+        await watch()
+    except Exception as error:
+        first: BaseException = error
+        while isinstance(first, BaseExceptionGroup):
+            first = cast("BaseExceptionGroup[BaseException]", first).exceptions[0]
+        if not (isinstance(first, Exception) and is_damage(first)):
+            raise
+        wiring.committer.condemn()
 
 
 def _mirrored(identity: DaemonIdentity) -> api.DaemonIdentity:

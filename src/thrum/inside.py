@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -12,7 +13,10 @@ from thrum import api
 from thrum.cli import app
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.errors import InvalidParams
-from thrum.identity.evidence import Failed
+from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
+from thrum.identity.files import Identity
+from thrum.identity.guard_modes import record_fire
+from thrum.identity.process import OwnerState
 from thrum.identity.runtime import Link
 from thrum.paths import Places
 from thrum.rpc.client import Client
@@ -46,7 +50,12 @@ class LauncherTerminal:
 
 
 async def run_inside(
-    streams: RunIO, params: api.CliRunParams, connection: PeerConnection, dispatcher: Dispatcher, places: Places
+    streams: RunIO,
+    params: api.CliRunParams,
+    connection: PeerConnection,
+    dispatcher: Dispatcher,
+    places: Places,
+    registry: Callable[[], Registry],
 ) -> int | None:
     """Exit status of the command, or None when it must run in the launcher's own process."""
     if not os.path.isabs(params.cwd) or "\0" in params.cwd:
@@ -68,6 +77,8 @@ async def run_inside(
             connect=connect,
             key=params.client_key,
             links=lambda: _links(connection),
+            # Of another repository's agents this daemon knows nothing.
+            witness=lambda at: _Launcher(connection, registry()) if at.state_dir == places.state_dir else None,
         )
         try:
             return await app.run(list(params.argv), session)
@@ -81,3 +92,48 @@ def _links(connection: PeerConnection) -> Sequence[Link]:
         return connection.evidence.links(trio.current_time())
     except Failed:
         return ()
+
+
+class _Launcher:
+    """The `Witness` of a command that runs here: the kernel's word on the launcher."""
+
+    def __init__(self, connection: PeerConnection, registry: Registry) -> None:
+        self._evidence: PeerEvidence = connection.evidence
+        self._registry = registry
+
+    @property
+    def pid(self) -> int:
+        try:
+            chain = self._evidence.chain()
+        except Failed:
+            return self._evidence.pid
+        return chain[1].pid if len(chain) > 1 else self._evidence.pid
+
+    def owner(self) -> tuple[str, str] | None:
+        try:
+            found = self._evidence.proven_owner(self._registry)
+        except Failed as failed:
+            raise OSError(str(failed)) from failed
+        return None if found is None else (found.agent_id, found.root)
+
+    def has_runtime(self) -> bool:
+        try:
+            return self._evidence.has_runtime(trio.current_time())
+        except Failed as failed:
+            raise OSError(str(failed)) from failed
+
+    def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
+        place = self._registry.by_id.get(agent_id)
+        if identity is not None:
+            owner, seconds = identity.owner, identity.updated_seconds
+            place = AgentPlace(agent_id, place.root if place else "", owner.pid, owner.started, seconds)
+        try:
+            return "none" if place is None else self._evidence.state_of(place)
+        except Failed as failed:
+            raise OSError(str(failed)) from failed
+
+    def record(self, outcome: str, fields: Mapping[str, Any]) -> None:
+        if outcome == "allowed":
+            # The daemon's own judgement of the same would be a second record.
+            self._evidence.told.add(str(fields.get("expected_agent", "")))
+        record_fire(outcome, fields)

@@ -94,6 +94,8 @@ subscription_bytes_max: Final = 256
 start_seconds_max: Final = 10.0
 seen_interval_ms: Final = 60_000
 state_check_seconds: Final = 5.0
+sweep_seconds: Final = 2.0
+"""How often the processes of agents are looked at, where their end is not announced."""
 socket_path_bytes_max: Final = 107
 socket_path_bytes_max_macos: Final = 103
 log_bytes_max: Final = 10 * MIB

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import logging
 import logging.handlers
+import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -36,6 +37,21 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line, enc_hook=str).decode("utf-8", "replace")
+
+
+def append_line(path: Path, level: str, message: str, fields: dict[str, Any]) -> None:
+    """One line from another process than the daemon. A log that is not there, or can't be written, stays as it is."""
+    line = {"time": clock.format_ms(clock.SystemClock().now_ms()), "level": level, "message": message, **fields}
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, msgspec.json.encode(line, enc_hook=str) + b"\n")
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def _gzip(source: str, target: str) -> None:

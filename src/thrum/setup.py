@@ -24,16 +24,12 @@ from thrum.errors import BadRedirect, NotARepository, NotAWorktree, NotInitializ
 from thrum.files import atomic_write, ensure_private_dir, sync_directory
 from thrum.identity.daemon_id import DaemonIdentity, bootstrap
 from thrum.identity.guards import Refusal, refusal_error
+from thrum.identity.notes import FIRST_PROJECT_STATE
 from thrum.paths import GitPlace, Places, find_git, find_places, link_state, main_worktree, places_of
 from thrum.sync import branch
 
 IGNORE_RULE = ".thrum/"
 _SAME_RULES = {".thrum/", ".thrum", "/.thrum/", "/.thrum"}
-_PROJECT_STATE = b"""\
-# Project state
-
-What every agent should know when it starts: goals, decisions, where things stand. Shown by `thrum prime`.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +335,7 @@ def _make_state_dir(places: Places) -> None:
     ensure_private_dir(places.var_dir)
     ensure_private_dir(places.state_dir / "context")
     if not _state_file(places).exists():
-        atomic_write(_state_file(places), _PROJECT_STATE)
+        atomic_write(_state_file(places), FIRST_PROJECT_STATE.encode())
     ensure_private_dir(places.state_dir / "identities")
 
 

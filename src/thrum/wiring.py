@@ -24,7 +24,7 @@ from thrum.feed import Feed
 from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry, Roots, Runtimes
-from thrum.identity.guard_modes import fire
+from thrum.identity.guard_modes import fire, record_fire
 from thrum.launcher import VERSION
 from thrum.ops import agents, groups, lifecycle, messages, notes, reading, sessions, settings, team, waiting, work
 from thrum.ops.adoption import adopt
@@ -102,9 +102,9 @@ class Registrar:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
-    async def wait_changed(self) -> None:
-        """Until the next `announce`."""
-        await self._changed.wait()
+    def changed(self) -> trio.Event:
+        """Set by the next `announce`."""
+        return self._changed
 
     def current(self) -> Registry:
         """As of the last commit."""
@@ -211,7 +211,7 @@ class Wiring:
         refusal, otherwise = refused.refusal, refused.otherwise
         record: Callable[[str, dict[str, Any]], None] | None = None
         if otherwise is not None and otherwise.agent_id in peer.told:
-            record = _unsaid
+            record = _record_denied
         warning = fire(
             refusal,
             self.house.modes(),
@@ -330,5 +330,7 @@ def _is_act(method: Method) -> bool:
     return access == "agent" or (access == "bootstrap" and method.name != "agent.register")
 
 
-def _unsaid(_outcome: str, _fields: dict[str, Any]) -> None:
+def _record_denied(outcome: str, fields: dict[str, Any]) -> None:
     """The record of a guard whose warning this peer was given already."""
+    if outcome == "denied":
+        record_fire(outcome, fields)

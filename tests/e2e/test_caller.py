@@ -220,9 +220,9 @@ def test_an_agent_that_went_elsewhere_is_still_itself_and_nobody_else(repo: Repo
     assert author(repo, eve.thrum(*sending)) == "eve"
     assert author(repo, eve.thrum(*sending, at=repo.main, THRUM_HOME=str(eve.at))) == "eve"
     assert author(repo, eve.thrum(*sending, at=repo.top, THRUM_HOME=str(eve.at))) == "eve"
-    error = refused(eve.thrum(*sending, at=repo.main), "identity_mismatch")
+    error = refused(eve.thrum(*sending, at=repo.main), "cross_worktree")
     assert (error["details"]["expected_agent"], error["details"]["detected_agent"]) == ("alice", "eve")
-    refused(eve.thrum(*sending, at=repo.worktree("bob"), THRUM_NAME="bob"), "identity_mismatch")
+    refused(eve.thrum(*sending, at=repo.worktree("bob"), THRUM_NAME="bob"), "cross_worktree")
 
 
 def test_a_second_runtime_in_an_agent_s_worktree_does_not_act_for_it(repo: Repo) -> None:

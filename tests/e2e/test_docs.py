@@ -40,8 +40,12 @@ AGENTS = (
     "shop-tests: thrum quickstart nux --role tester --module auth --quiet",
     "shop: thrum quickstart leon --role developer --module all --quiet",
 )
+AGENTS_AT_WORK = AGENTS[:-1]
+"""The developer's own seat is empty."""
 PREPARED = {
     "README.md": WORKTREES,
+    "docs/identity.md": (*WORKTREES, "shop: thrum init --quiet"),
+    "docs/troubleshooting.md": AGENTS_AT_WORK,
     "docs/files.md": (
         *AGENTS,
         'shop-auth: thrum send "Token refresh is in. Can you test it?" --to @nux',
@@ -49,6 +53,9 @@ PREPARED = {
     ),
 }
 """What a page takes for granted. Every page begins in a repository `shop` of its own."""
+
+NOT_SEEN = ("invalid_url",)
+"""Kinds of refusal that never leave the program."""
 
 PYTHON = [block for page in pages() for block in blocks(page) if block.language == "python"]
 BEFORE = "stored = None\n"
@@ -92,6 +99,18 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_every_link_leads_somewhere(page: Path) -> None:
     assert [target for target in links_of(page) if not (page.parent / target).exists()] == []
+
+
+def test_every_refusal_about_place_identity_names_and_daemon_is_explained() -> None:
+    """The sections of errors.py that the page has, too."""
+    source = (PROJECT / "src/thrum/errors.py").read_text(encoding="utf-8")
+    sections = re.split(r"^# -- (.+)$", source, flags=re.MULTILINE)
+    named = dict(zip(sections[1::2], sections[2::2], strict=True))
+    page = (PROJECT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    for section in ("the place", "the daemon", "who am I", "names"):
+        kinds = re.findall(r'^    kind = "(\w+)"', named[section], flags=re.MULTILINE)
+        missing = [kind for kind in kinds if f"`{kind}`" not in page and kind not in NOT_SEEN]
+        assert kinds and missing == [], section
 
 
 def test_the_first_screen_of_the_readme_names_make_demo_and_make_test_first() -> None:

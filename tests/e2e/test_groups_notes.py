@@ -89,11 +89,12 @@ def test_notes_are_written_in_their_own_worktree_only(repo: Repo) -> None:
     assert repo.thrum("context", "save", stdin="what nux knows\n", at=wt) == "Context saved for nux (15 bytes)\n"
     file = wt / ".thrum" / "context" / "nux.md"
     assert file.read_text() == "what nux knows\n" and file.stat().st_mode & 0o777 == 0o600
+    (wt / ".thrum" / "context" / "nux_preamble.md").write_text("nux's own\n")
     for words in (("save",), ("clear",), ("preamble", "--init")):
         done = repo.run("context", *words, "--agent", "nux", "--json", stdin="forged")
         assert (done.status, done.kind) == (1, "identity_mismatch"), words
     assert file.read_text() == "what nux knows\n"
-    assert not (wt / ".thrum" / "context" / "nux_preamble.md").exists()
+    assert (wt / ".thrum" / "context" / "nux_preamble.md").read_text() == "nux's own\n"
     assert "what nux knows" in repo.thrum("context", "show", "--agent", "nux"), "reading is free"
     (wt / "notes.md").write_text("from a file")
     assert repo.thrum("context", "save", "--file", "notes.md", at=wt) == "Context saved for nux (12 bytes)\n"
@@ -103,7 +104,7 @@ def test_notes_are_read_and_settings_changed_without_a_daemon(repo: Repo) -> Non
     repo.thrum("context", "save", stdin="for later\n")
     repo.thrum("daemon", "stop")
     assert "for later" in repo.thrum("context", "show")
-    assert repo.thrum("context", "preamble") == "No preamble saved for furiosa\n"
+    assert repo.thrum("context", "preamble").startswith("# @furiosa, worker of m0\n")
     assert repo.thrum("config", "set", "project_name", "shop") == "✓ project_name = shop\n"
     assert repo.thrum("config", "get", "project_name") == "shop\n"
     assert repo.json("config", "show")["daemon"]["status"] == "stopped"

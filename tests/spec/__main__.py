@@ -1,10 +1,9 @@
-"""Prints each statement with its tests, which are collected and not run; `--json` for programs."""
+"""Prints each statement with its tests, which are collected and not run."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import sys
 from pathlib import Path
 
@@ -23,9 +22,6 @@ def main() -> int:
     if status:
         print(said.getvalue(), file=sys.stderr)
         return int(status)
-    if "--json" in sys.argv[1:]:
-        print(json.dumps(collector.tests))
-        return 0
     whole, part = pending()
     without = 0
     for statement, words in statements().items():
@@ -38,6 +34,11 @@ def main() -> int:
             print(f"    pending: {whole.get(statement) or part[statement]}")
         elif not tests:
             print("    NO TEST")
+    unknown = collector.tests.keys() - statements().keys()
+    if unknown:
+        print(f"unknown: {', '.join(sorted(unknown))}")
+        for statement in sorted(unknown):
+            print("\n".join(f"    {name}" for name in collector.tests[statement]))
     print(f"{len(statements())} statements, {without} without a test")
     return 0
 

@@ -20,8 +20,10 @@ def runtime_argv(directory: Path, *names: str) -> list[str]:
     directory.mkdir(exist_ok=True)
     argv: list[str] = []
     for name in names:
-        (directory / name).write_text(RUNTIME)
-        argv += [sys.executable, str(directory / name)]
+        script = directory / name
+        if not script.exists():  # one that is just starting must not find it empty
+            script.write_text(RUNTIME)
+        argv += [sys.executable, str(script)]
     return argv
 
 

@@ -120,6 +120,7 @@ def links_of(page: Path) -> list[str]:
 _SAME = (
     (re.compile(r"\b(msg|thr|ses|evt|grp|d|r)_[0-9A-HJKMNP-TV-Z]{26}\b"), r"\1_ID"),
     (re.compile(r"\bses_[0-9A-HJKMNP-TV-Z]{8}\.\.\."), "ses_ID..."),
+    (re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\.\d+\b"), "CURSOR"),
     (re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\b"), "ULID"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\dZ"), "CLOCK"),

@@ -22,6 +22,7 @@ from thrum.identity.caller import Caller, Evidence
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, Registry, Roots
 from thrum.identity.process import OwnerState, Process, ProcessMap
+from thrum.identity.runtime import Link
 from thrum.ops.house import Here, House
 from thrum.ops.waiting import Desks
 from thrum.paths import Places
@@ -58,6 +59,9 @@ class SaidEvidence:
 
     def binding(self, identity: str, registry: Registry, now: float) -> Process | None:
         return self.process
+
+    def links(self, now: float) -> tuple[Link, ...]:
+        return (Link(self.process.pid, self.process.started, runtime="claude"),) if self.process else ()
 
     def state_of(self, agent: AgentPlace) -> OwnerState:
         if self.state is not None:

@@ -320,10 +320,12 @@ async def test_wait_goes_on_when_its_daemon_restarts(repository: Path) -> None:
         ShuttingDown("the daemon is stopping"),
         DaemonUnavailable("gone", reason="closed"),
         waited(message()),
+        api.MarkReadResult(marked_count=0),
     ]
     daemon = FakeDaemon(lambda method, params: answers.pop(0))
     status, _, _ = await go(daemon, repository, "wait", "--after", "now", local=True)
     assert (status, daemon.connections) == (0, 3)
+    assert daemon.asked("message.markRead")[0]["message_ids"], "on disk before the process ends"
     assert [asked["since"] for asked in daemon.asked("message.wait")] == ["now"] + ["2026-02-03T12:00:00.000Z"] * 2
 
 
@@ -625,7 +627,7 @@ async def test_a_name_that_a_live_process_holds_is_refused(repository: Path) -> 
     daemon = registering(conflict("name_held"), conflict("name_held"))
     status, out, err = await go(daemon, repository, *QUICK, "--json")
     document = json.loads(out)
-    assert (status, err, document["error"]["kind"]) == (1, "", "quickstart_name_collision")
+    assert (status, err, document["error"]["kind"]) == (1, "", "conflict")
     assert document["register"]["status"] == "conflict"
     assert [name for name, _ in daemon.calls] == ["agent.register"] * 2
 

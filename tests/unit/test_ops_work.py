@@ -15,6 +15,7 @@ from tests.support.house import Agent, Daemon, open_daemon
 from tests.support.worktrees import Worktrees
 from thrum import clock, errors, limits
 from thrum.events import Pair
+from thrum.identity.process import Process
 
 
 @dataclass
@@ -169,6 +170,23 @@ async def test_nobody_ends_or_changes_another_agents_session(tmp_path: Path, met
             await max_(method, session_id=session.session_id, **more)
         assert desk.daemon.store.view.head_seq() == before
         await nux(method, session_id=session.session_id, **more)
+
+
+@pytest.mark.spec("ID-55")
+async def test_a_new_session_ends_the_older_one_and_says_whether_its_process_was_gone(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        process = Process(4711, 1, "boot/1", 0.0, comm="claude")
+        desk.daemon.processes.processes[process.pid] = process
+        root = str(desk.trees.add("nux"))
+        nobody = desk.daemon.as_agent("", root, process)
+        await nobody("agent.register", name="nux", role="tester", module="auth")
+        nux = desk.daemon.as_agent("nux", root, process)
+        for _ in range(2):
+            await nux("session.start", agent_id="nux")
+        del desk.daemon.processes.processes[process.pid]
+        await nux("session.start", agent_id="nux")
+        sessions = (await nux("session.list")).sessions
+        assert [each.end_reason for each in sessions] == ["", "crash_recovered", "superseded"]
 
 
 async def test_sessions_are_listed_newest_first(tmp_path: Path) -> None:

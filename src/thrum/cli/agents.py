@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import trio
 
-from thrum import api, ids, paths
+from thrum import api, ids, limits, paths
 from thrum.cli import render
 from thrum.cli.body import read_text_file
 from thrum.cli.render import Eye
@@ -18,14 +20,15 @@ from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.errors import (
     AgentNotRegistered,
     ConflictError,
+    EmptyBody,
+    FileTooLarge,
     ModuleMissing,
     NoIdentity,
     RepoConflict,
     RoleMissing,
     ThrumError,
 )
-from thrum.files import atomic_write, ensure_private_dir
-from thrum.identity.guards import Refusal, refusal_error
+from thrum.identity import notes
 from thrum.identity.selection import wanted_name
 
 
@@ -88,7 +91,14 @@ def _check_home(run: Run) -> None:
 
 
 async def register_agent(
-    run: Run, who: Wanted, *, force: bool, re_register: bool, bind_pid: bool = True, runtime: str = ""
+    run: Run,
+    who: Wanted,
+    *,
+    force: bool,
+    re_register: bool,
+    bind_pid: bool = True,
+    runtime: str = "",
+    quickstart: bool = False,
 ) -> api.RegisterResult:
     """One registration. A conflict is an answer."""
     params = api.RegisterParams(
@@ -102,6 +112,7 @@ async def register_agent(
         runtime=runtime,
         worktree=str(run.places().root) if run.flags.repo else "",
         hostname=run.session.env.get("THRUM_HOSTNAME", ""),
+        command="quickstart" if quickstart else "register",
     )
     result: api.RegisterResult = await run.call("agent.register", params)
     return result
@@ -167,7 +178,7 @@ async def quickstart(
     run: Annotated[Run, RUN],
 ) -> Answer:
     del no_init
-    preamble = await read_text_file(run, preamble_file) if preamble_file else ""
+    preamble = await _preamble(run, preamble_file) if preamble_file else ""
     who = wanted(run, positional, name, display)
     if dry_run:
         said = f"Would register {who.mention} ({who.role}, {who.module})"
@@ -189,11 +200,12 @@ async def start_agent(
     force: bool = False,
 ) -> Answer:
     """Register, start or resume a session, set the intent (identity.md §8.3). Each step may be repeated."""
-    result = await register_agent(run, who, force=force, re_register=False, bind_pid=pid, runtime=runtime)
+    register = partial(register_agent, run, who, force=force, bind_pid=pid, runtime=runtime, quickstart=True)
+    result = await register(re_register=False)
     if result.conflict is not None and not force:
-        result = await register_agent(run, who, force=False, re_register=True, bind_pid=pid, runtime=runtime)
+        result = await register(re_register=True)
     if result.conflict is not None:
-        return refused({"register": _document(result)}, _still_refused(who, result.conflict))
+        return refused({"register": _document(result)}, conflict_error(who, result.conflict))
     document: dict[str, Any] = {"register": _document(result)}
     said = [f"✓ Registered as {_mention(who, result)} ({who.role}, {who.module})"]
     begin = api.SessionStartParams(agent_id=result.agent_id, resume=True)
@@ -206,8 +218,7 @@ async def start_agent(
         said.append(f"✓ Intent set: {line(intent)}")
     if runtime:
         document["runtime"] = runtime
-    if preamble:
-        save_preamble(run, result.agent_id, preamble)
+    await trio.to_thread.run_sync(_keep_preamble, run, who, result.agent_id, preamble)
     return Answer(document, said="\n".join(said), warnings=result.warnings)
 
 
@@ -215,19 +226,29 @@ def _mention(who: Wanted, result: api.RegisterResult) -> str:
     return f"@{result.agent_id}" if who.name == result.agent_id else ids.mention(result.agent_id, who.name or None)
 
 
-def _still_refused(who: Wanted, conflict: api.RegisterConflict) -> ThrumError:
-    if conflict.reason != "name_held":
-        return conflict_error(who, conflict)
-    guard, reason = "quickstart_name_collision", "name_held_by_live_foreign_pid"
-    holder = conflict.existing_agent_id
-    return refusal_error(Refusal(guard, reason, expected=holder, expected_pid=conflict.conflict_pid))
+async def _preamble(run: Run, path: str) -> str:
+    """Standing instructions from a file, as they are kept. Raises FileNotFound, FileTooLarge, EmptyBody …"""
+    text = await read_text_file(run, path)
+    if not text.strip():
+        raise EmptyBody("the preamble would be empty", remedy="give some text, or leave --preamble-file out")
+    size, limit = len(text.encode()) + 1, limits.context_bytes_max
+    if size > limit:
+        message = f"{path} is {size} bytes, the limit is {limit}"
+        raise FileTooLarge(message, remedy="shorten the file", bytes=size, limit=limit)
+    return f"{text}\n"
 
 
-def save_preamble(run: Run, agent_id: str, text: str) -> None:
-    """Keep an agent's standing instructions in its worktree (cli.md §3.12)."""
-    directory = run.places().context_dir
-    ensure_private_dir(directory)
-    atomic_write(directory / f"{ids.file_stem(agent_id)}_preamble.md", text.encode() + b"\n")
+def _keep_preamble(run: Run, who: Wanted, agent_id: str, text: str) -> None:
+    """The agent's standing instructions: those given, else its own, else what they begin as (cli.md §3.12)."""
+    places = run.places()
+    if text:
+        notes.save_preamble(places.root, agent_id, text)
+        return
+    try:
+        if notes.read_preamble(places.root, agent_id) is None:
+            notes.save_preamble(places.root, agent_id, notes.first_preamble(places, agent_id, who.role, who.module))
+    except ThrumError as error:
+        run.warnings.append(f"no preamble was made: {error.message}")
 
 
 # -- looks
@@ -268,8 +289,8 @@ async def whoami(
     field: Annotated[str, option("KEY", "only this value, bare")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    me = _from_files(run)
-    me = await _with_session(run, me)
+    me = me_from_files(run)
+    me = await me_with_session(run, me)
     if not field:
         return Answer(me, data=render.whoami(me, Eye(run.now_ms), str(run.places().root)))
     names = [each.encode_name for each in msgspec.structs.fields(api.WhoamiResult)]
@@ -284,7 +305,7 @@ async def whoami(
     return Answer(None)
 
 
-def _from_files(run: Run) -> api.WhoamiResult:
+def me_from_files(run: Run) -> api.WhoamiResult:
     """Who would act, as far as files and variables tell."""
     chosen, places = run.identity(), run.places()
     identity = chosen.identity
@@ -308,7 +329,7 @@ def _from_files(run: Run) -> api.WhoamiResult:
     )
 
 
-async def _with_session(run: Run, me: api.WhoamiResult) -> api.WhoamiResult:
+async def me_with_session(run: Run, me: api.WhoamiResult) -> api.WhoamiResult:
     """What a running daemon adds. One that knows nobody of that name adds nothing."""
     if await run.client_if_running() is None:
         return me
@@ -316,6 +337,8 @@ async def _with_session(run: Run, me: api.WhoamiResult) -> api.WhoamiResult:
         known: api.WhoamiResult = await run.call("agent.whoami", api.Empty())
     except (NoIdentity, AgentNotRegistered) as error:
         run.debug(error.message)
+        return me
+    if known.agent_id != me.agent_id:
         return me
     return msgspec.structs.replace(
         me,

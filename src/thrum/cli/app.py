@@ -22,9 +22,12 @@ from thrum.cli import (
     groups,
     helping,
     init,
+    lifecycle,
     messages,
     misc,
     notes,
+    overview,
+    prime,
     sessions,
     settings,
     setup,
@@ -91,6 +94,8 @@ _ALL = (
     _command("message edit", messages.edit, TALK, "replace the body of a message of mine"),
     _command("message delete", messages.delete, TALK, "hide a message of mine everywhere"),
     _command("message read", messages.read, TALK, "mark messages as read"),
+    _command("prime", prime.prime, PEOPLE, "the briefing at the start of a session; marks nothing read"),
+    _command("overview", overview.overview, PEOPLE, "me, team, inbox, sync and daemon at a glance"),
     _command("whoami", agents.whoami, PEOPLE, "who would act, and why"),
     _command("team", agents.team, PEOPLE, "what each active agent does"),
     _command("agent list", agents.list_agents, PEOPLE, "all registered agents", takes="[--role R] [--module M]"),
@@ -102,6 +107,16 @@ _ALL = (
         "--role: what it is, e.g. implementer; --module: what it works on, e.g. auth. Both may come from THRUM_ROLE"
         " and THRUM_MODULE, or from the identity file.",
         "--role R --module M",
+    ),
+    _command("agent set-status", lifecycle.set_status, PEOPLE, "say how it goes: working, idle, blocked or stuck"),
+    _command("agent delete", lifecycle.delete, PEOPLE, "delete an agent and its data; what it said stays"),
+    _command(
+        "agent cleanup",
+        lifecycle.cleanup,
+        PEOPLE,
+        "find and delete agents that nobody is any more",
+        "Found are agents whose process is gone and whose identity file, worktree or branch is gone, or that were not"
+        " seen for more than --threshold days. Without a terminal nothing is deleted unless --force says so.",
     ),
     _command("who-has", whohas.who_has, PEOPLE, "who is editing a file, as git says now"),
     _command("ping", whohas.ping, PEOPLE, "whether an agent is there, and what it works on"),
@@ -144,6 +159,7 @@ _ALL = (
 COMMANDS: dict[tuple[str, ...], Command] = {command.path: command for command in _ALL}
 ALIASES = {
     ("agent", "whoami"): ("whoami",),
+    ("status",): ("overview",),
     ("context", "load"): ("context", "show"),
     **{("agent", word): ("session", word) for word in ("start", "end", "heartbeat", "set-intent", "set-task")},
 }
@@ -181,6 +197,7 @@ async def _carry_out(run: Run, tokens: Sequence[str]) -> int:
     try:
         try:
             bound = run.command.bind(tokens)
+            run.begin(bound.arguments)
             answer = await run.command.handler(*bound.args, **bound.kwargs, run=run)
             return await run.finish(answer) if isinstance(answer, Answer) else answer
         except (NeedsOwnProcess, BrokenPipeError):
@@ -227,7 +244,7 @@ def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
 
     `client_key`: the key under which a daemon was asked to run this very command before, else empty.
     """
-    from thrum.cli.local import connector, own_links
+    from thrum.cli.local import connector, own_links, own_witness
 
     env = dict(os.environ)
     session = Session(
@@ -239,6 +256,7 @@ def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
         key=client_key or secrets.token_hex(16),
         handed_over=bool(client_key),
         links=own_links,
+        witness=own_witness,
     )
     _end(_status(argv, session))
 

@@ -6,11 +6,15 @@ import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
+from thrum.cli.terminal import Witness
 from thrum.errors import DaemonUnavailable
-from thrum.identity.runtime import Link
+from thrum.identity.files import Identity
+from thrum.identity.process import OwnerState
+from thrum.identity.runtime import Link, RuntimeNames
 from thrum.paths import Places
 from thrum.rpc.client import Client, open_client
 
@@ -85,3 +89,72 @@ def own_links() -> Sequence[Link]:
         return links_of(table, table.chain(os.getppid()))
     except OSError:
         return ()
+
+
+class _OwnWitness:
+    """The `Witness` of a command in its own process: its ancestors, and the identity files of all worktrees."""
+
+    def __init__(self, places: Places) -> None:
+        from thrum.identity.process import open_process_table
+
+        self.pid = os.getppid()
+        self._places = places
+        self._table = open_process_table()
+        self._chain = self._table.chain(self.pid)
+
+    def owner(self) -> tuple[str, str] | None:
+        from thrum.cli.who import roots_of
+        from thrum.identity.files import list_identities
+
+        found: dict[tuple[int, str], tuple[float, str, str]] = {}
+        for root in roots_of(self._places):
+            for each in list_identities(root / ".thrum" / "identities"):
+                identity = each.identity
+                if identity is not None and identity.agent_pid:
+                    key, entry = identity.owner, (identity.updated_seconds, identity.name, str(root))
+                    found[key] = max(found.get(key, entry), entry)
+        for process in self._chain:
+            known = found.get((process.pid, process.started))
+            if known is not None:
+                return known[1:]
+        return None
+
+    def has_runtime(self) -> bool:
+        from thrum.identity.runtime import links_of
+
+        return any(link.runtime is not None for link in links_of(self._table, self._chain, self._names()))
+
+    def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
+        from thrum.identity.process import same_process
+        from thrum.identity.runtime import runtime_of_process
+
+        if identity is None or identity.agent_pid <= 1:
+            return "none"
+        pid = identity.agent_pid
+        seen = self._table.read(pid)
+
+        def is_runtime() -> bool:
+            return runtime_of_process(self._table.program(pid), self._names()) is not None
+
+        if not same_process(identity.agent_pid_started, identity.updated_seconds, seen, is_runtime):
+            return "dead"
+        return "chain" if any(each.pid == pid for each in self._chain) else "elsewhere"
+
+    def record(self, outcome: str, fields: Mapping[str, Any]) -> None:
+        from thrum.identity.guard_modes import FIRE
+        from thrum.log import append_line
+
+        append_line(self._places.log_file, "warning", FIRE, {**fields, "outcome": outcome})
+
+    def _names(self) -> RuntimeNames:
+        from thrum.identity.guard_modes import LiveSettings
+
+        return LiveSettings(self._places.state_dir).runtime_names()
+
+
+def own_witness(places: Places) -> Witness | None:
+    """What the kernel says of this process; None where it says nothing."""
+    try:
+        return _OwnWitness(places)
+    except OSError:
+        return None

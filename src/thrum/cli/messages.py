@@ -145,7 +145,7 @@ async def inbox(
     check_page(run, page, page_size)
     if to and not all:
         raise run.command.error("--to goes with --all")
-    me = "" if all else run.identity().agent_id
+    me = "" if all else run.reader_id()
     params = api.MessageListParams(
         for_agent="" if thread else me,
         recipient=agent_of(to) if to else "",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from thrum import api, paths
-from thrum.cli import values
+from thrum.cli import guarding, values
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.cli.text import clean, line
 from thrum.cli.who import Chosen, choose
@@ -90,6 +90,8 @@ class Run:
     _client: Client | None = None
     _places: Places | None = None
     _chosen: Chosen | None = None
+    _use: guarding.Use = "act"
+    _judged: guarding.Judged | None = None
     _changes: int = 0
     _debugged: list[str] = field(default_factory=list[str])
 
@@ -125,14 +127,38 @@ class Run:
                 raise type(error)(f"{error.message} (THRUM_HOME)", remedy=remedy, **error.details) from error
         return self._places
 
+    def begin(self, arguments: Mapping[str, Any]) -> None:
+        """Before the command: what it does in an agent's name. Looks are judged here, whether they need one or not."""
+        self._use = guarding.use_of(self.command.name, arguments)
+        if self._use == "look":
+            with suppress(ThrumError, OSError):
+                self._judge(choose(self.places(), self.session, self.flags))
+
     def identity(self) -> Chosen:
-        """Who would act: the claim of every call from here on. Raises the errors of identity.md §6."""
+        """Who would act: the claim of every call from here on. Raises the errors of identity.md §6, and CrossWorktree
+        when that one is not the caller's to act as (§12)."""
         if self._chosen is None:
-            self._chosen = choose(self.places(), self.session, self.flags)
-            self.warnings += self._chosen.warnings
-            chosen = self._chosen
+            chosen = choose(self.places(), self.session, self.flags)
+            if self._judged is None:
+                self._judge(chosen)
+            self._chosen = chosen
+            self.warnings += chosen.warnings
             self.debug(f"identity {chosen.agent_id} by {chosen.selected_by}")
         return self._chosen
+
+    def reader_id(self) -> str:
+        """Whose messages a look shows: the identity's, or, where that is another's, those of the agent one is."""
+        chosen = self.identity()
+        return (self._judged.reader if self._judged else "") or chosen.agent_id
+
+    def _judge(self, chosen: Chosen) -> None:
+        self._judged = guarding.judge(self.session, self.places(), chosen, self._use, self.command.name)
+        if self._judged.warning:
+            self.warnings.append(self._judged.warning)
+
+    @property
+    def _leaves_no_mark(self) -> bool:
+        return self._use == "look" and self._judged is not None and self._judged.fired
 
     @property
     def autostart(self) -> bool:
@@ -192,7 +218,8 @@ class Run:
     async def call_once(self, method: str, params: api.Params) -> Any:
         """One try. Whoever catches ShuttingDown or DaemonUnavailable has to `disconnect`."""
         client = await self.connect(self.autostart)
-        if self._chosen is not None and not params.caller_agent_id:
+        claimed = self._judged is None or self._judged.claimed
+        if self._chosen is not None and claimed and not params.caller_agent_id:
             params.caller_agent_id = self._chosen.agent_id
         began = time.perf_counter()
         try:
@@ -240,7 +267,7 @@ class Run:
             if answer.aside:
                 await self.complain(answer.aside)
         await self._asides(warnings, hint)
-        if answer.then is not None:
+        if answer.then is not None and not self._leaves_no_mark:
             await self.session.terminal.flush()
             try:
                 await answer.then()

@@ -11,11 +11,13 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from thrum.clock import Clock, SystemClock
+from thrum.identity.files import Identity
+from thrum.identity.process import OwnerState
 from thrum.identity.runtime import Link
 from thrum.paths import Places
 from thrum.rpc.client import Client
@@ -61,8 +63,37 @@ there and `autostart` says so. Raises DaemonUnavailable, DaemonStartFailed …; 
 places are another repository's."""
 
 
+class Witness(Protocol):
+    """What the kernel says of the caller, for the guard `cross_worktree`. Each raises OSError when it says nothing."""
+
+    @property
+    def pid(self) -> int:
+        """The process that ran `thrum`."""
+        ...
+
+    def owner(self) -> tuple[str, str] | None:
+        """The agent that the caller's processes prove, and its root."""
+        ...
+
+    def has_runtime(self) -> bool:
+        """Whether a runtime is among them."""
+        ...
+
+    def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
+        """The owner state of an identity, by its file if there is one."""
+        ...
+
+    def record(self, outcome: str, fields: Mapping[str, Any]) -> None:
+        """Leave `identity_guard_fire` in the daemon's log."""
+        ...
+
+
 def _no_links() -> Sequence[Link]:
     return ()
+
+
+def _no_witness(_places: Places) -> Witness | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +113,8 @@ class Session:
     """Whether a daemon had this very run before, and then this process was asked to do it."""
     links: Callable[[], Sequence[Link]] = _no_links
     """The caller's ancestors, nearest first; looked at only when the choice of an identity needs them."""
+    witness: Callable[[Places], Witness | None] = _no_witness
+    """What is known of the caller, in the repository of those places; None: nothing."""
     clock: Clock = field(default_factory=SystemClock)
 
 

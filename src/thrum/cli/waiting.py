@@ -65,7 +65,16 @@ async def wait(
     data = render.messages(result.messages, Eye(run.now_ms, run.session.terminal.width))
     more = f"{result.remaining} more: thrum wait\n" if result.remaining else ""
     foot = "" if run.quiet else f"\n{more}Next: {action}"
-    return Answer(document, said="MESSAGES_RECEIVED", data=data + foot, then=run.delivered)
+
+    async def mark() -> None:
+        await run.delivered()
+        if run.session.local:
+            # Over a socket the daemon marks by itself, a moment later: be sure before this process ends.
+            ids = tuple(message.message_id for message in result.messages)
+            state = "read" if mark_read else "seen"
+            await run.call("message.markRead", api.MarkReadParams(message_ids=ids, state=state))
+
+    return Answer(document, said="MESSAGES_RECEIVED", data=data + foot, then=mark)
 
 
 class _Patience:

@@ -43,6 +43,7 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
         str(places.root),
         thrum_name=name,
         thrum_agent_id=agent_id,
+        proven_elsewhere=None if listed or name or agent_id else _proven(places, session),
     )
     try:
         selection = look()
@@ -65,6 +66,15 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
     )
 
 
+def _proven(places: Places, session: Session) -> str | None:
+    """The agent of another worktree that the caller's processes prove."""
+    witness = session.witness(places)
+    with suppress(OSError):
+        owner = witness.owner() if witness is not None else None
+        return owner[0] if owner is not None else None
+    return None
+
+
 def to_register(places: Places, session: Session, flags: Globals, wanted: str) -> Chosen | None:
     """The identity whose values a registering command takes over: that of the name wanted, else the one chosen here.
 
@@ -83,15 +93,22 @@ def to_register(places: Places, session: Session, flags: Globals, wanted: str) -
 
 def _homes(places: Places) -> dict[str, str]:
     """Where the agents of this repository's worktrees have their identity files."""
+    return {
+        file.stem: str(root)
+        for root in reversed(roots_of(places))
+        for file in (root / ".thrum" / "identities").glob("*.json")
+    }
+
+
+def roots_of(places: Places) -> list[Path]:
+    """Every worktree of this repository, the main one first."""
     common = places.common_dir
     entries = sorted((common / "worktrees").glob("*/gitdir")) if common else []
     roots = [places.main_root]
     for entry in entries:
         with suppress(OSError, UnicodeError):
             roots.append(Path(entry.read_text().strip()).parent)
-    return {
-        file.stem: str(root) for root in reversed(roots) for file in (root / ".thrum" / "identities").glob("*.json")
-    }
+    return roots
 
 
 def variables(session: Session) -> Given:

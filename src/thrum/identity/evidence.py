@@ -92,27 +92,29 @@ class Runtimes:
     def __init__(self) -> None:
         self._known: dict[tuple[int, str, str], tuple[str | None, float]] = {}
 
-    def links(
-        self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float
-    ) -> tuple[Link, ...]:
+    def links(self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float) -> tuple[Link, ...]:
         """A chain with the runtime of each process; `now` a monotonic time in seconds."""
-        known = self._known
-        if len(known) > _PROGRAMS_MAX:
-            known.clear()
-        links: list[Link] = []
-        for each in chain:
-            key = (each.pid, each.started, each.comm)
-            runtime, until = known.get(key, (None, now))
-            if now >= until:
-                # A process may become another program, therefore not for ever.
-                runtime = runtime_of_process(table.program(each.pid), names)
-                known[key] = (runtime, now + _KEPT_SECONDS)
-            links.append(Link(each.pid, each.started, each.started_at, each.state, runtime))
-        return tuple(links)
+        return tuple(
+            Link(each.pid, each.started, each.started_at, each.state, self._runtime(table, each, names, now))
+            for each in chain
+        )
 
-    def forget(self) -> None:
-        """Other programs are runtimes now."""
-        self._known.clear()
+    def any(self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float) -> bool:
+        """Whether a runtime is among them."""
+        return any(self._runtime(table, each, names, now) is not None for each in chain)
+
+    def _runtime(self, table: ProcessTable, process: Process, names: RuntimeNames, now: float) -> str | None:
+        known = self._known
+        key = (process.pid, process.started, process.comm)
+        found = known.get(key)
+        if found is not None and now < found[1]:
+            return found[0]
+        if len(known) >= _PROGRAMS_MAX:
+            known.clear()
+        # A process may become another program, therefore not for ever.
+        runtime = runtime_of_process(table.program(process.pid), names)
+        known[key] = (runtime, now + _KEPT_SECONDS)
+        return runtime
 
 
 class PeerEvidence:
@@ -216,6 +218,10 @@ class PeerEvidence:
             self._links = (links, now + _KEPT_SECONDS)
         return links
 
+    def has_runtime(self, now: float) -> bool:
+        """Whether a runtime is among the peer's processes. Raises Failed."""
+        return self._runtimes.any(self._table, self.chain(), self._names, now)
+
     def binding(self, identity: str, registry: Registry, now: float) -> Process | None:
         """The process to record for `identity`, or None (identity.md §5). Raises Failed."""
         chain = self.chain()
@@ -291,7 +297,7 @@ class PeerEvidence:
             owner=owner_id,
             owner_root=owner_root,
             # The programs of a whole chain take a while to read, and matter only to one who is not that owner.
-            runtime="elsewhere" in here.values() and any(link.runtime is not None for link in self.links(now)),
+            runtime="elsewhere" in here.values() and self.has_runtime(now),
             root=root,
             cwd=cwd,
             here=here,

@@ -356,12 +356,11 @@ def remove_identity(directory: Path, agent_id: str) -> bool:
     if not directory.is_dir():
         return False
     with locked(lock_path(directory)):
-        path: Path | None = identity_path(directory, agent_id)
-        if path is not None and not os.path.lexists(path):
-            path = _old_form(directory, agent_id)
-        if path is None:
+        path = identity_path(directory, agent_id)
+        found = path if os.path.lexists(path) else _old_form(directory, agent_id)
+        if found is None:
             return False
-        path.unlink()
+        found.unlink()
         sync_directory(directory)
         return True
 

@@ -26,6 +26,13 @@ _ROLE: Final = re.compile(r"[a-z0-9_-]+")
 _PLACEHOLDER: Final = re.compile(r"\{\{\s*\.?(\w+)\s*\}\}")
 """`{{.AgentName}}` (cli.md 3.24); a word that is not known stays as it is."""
 
+FIRST_PROJECT_STATE: Final = """\
+# Project state
+
+What every agent should know when it starts: goals, decisions, where things stand. Shown by `thrum prime`.
+"""
+"""What `init` writes: a heading to write under, and nothing to know."""
+
 DEFAULT_PREAMBLE: Final = """\
 # @{name}, {role} of {module}
 

@@ -23,6 +23,7 @@ from thrum.identity.runtime import runtime_of_process
 from thrum.ops.house import Call, House
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive
+from thrum.ops.sessions import end_open_sessions
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import AgentRow, View
 
@@ -51,7 +52,7 @@ async def adopt(house: House, call: Call, method: str) -> None:
         if state not in ("none", "dead"):
             return
         now = trio.current_time()
-        if not any(link.runtime is not None for link in evidence.links(now)):
+        if not evidence.has_runtime(now):
             return
         process = evidence.binding(place.agent_id, registry, now)
     except Failed as failed:
@@ -74,7 +75,7 @@ async def adopt(house: House, call: Call, method: str) -> None:
         fire(judged, modes, caller_pid=evidence.pid, method=method)
         return
     if process is not None and await _record(house, place, process, evidence.pid, method) and state == "dead":
-        _report_reclaim(place, evidence.pid, reclaim, method)
+        report_reclaim(place, evidence.pid, reclaim, method)
 
 
 async def _record(house: House, place: AgentPlace, process: Process, caller_pid: int, method: str) -> bool:
@@ -93,6 +94,7 @@ async def _record(house: House, place: AgentPlace, process: Process, caller_pid:
             return Decision([], lambda _view, _seqs: False)
         if _other_owner(view, process, row.agent_id):
             return Decision([], lambda _view, _seqs: False)
+        ended = end_open_sessions(view, stamp, row.agent_id, "crash_recovered") if row.agent_pid else []
         fact = stamp.make(
             AgentPlaced,
             # Its last process may have been seen to end after it was placed.
@@ -104,7 +106,7 @@ async def _record(house: House, place: AgentPlace, process: Process, caller_pid:
             runtime=runtime,
             tmux_session=row.tmux_session,
         )
-        return Decision([fact], lambda _view, _seqs: True)
+        return Decision([*ended, fact], lambda _view, _seqs: True, main=len(ended))
 
     recorded = await house.journal.commit(decide)
     if recorded:
@@ -115,9 +117,7 @@ async def _record(house: House, place: AgentPlace, process: Process, caller_pid:
 def _other_owner(view: View, process: Process, wanted: str) -> bool:
     """Whether another agent is that process: one that owns an identity is never recorded in a second."""
     pair = (process.pid, process.started)
-    return any(
-        (each.agent_pid, each.agent_pid_started) == pair and each.agent_id != wanted for each in view.places()
-    )
+    return any((each.agent_pid, each.agent_pid_started) == pair and each.agent_id != wanted for each in view.places())
 
 
 async def follow_in_file(house: House, agent_id: str) -> None:
@@ -169,7 +169,8 @@ def _owner_of(registry: Registry, process: Process, wanted: str) -> str | None:
     return wanted if wanted in owners else owners[0] if owners else None
 
 
-def _report_reclaim(place: AgentPlace, caller_pid: int, mode: Mode, method: str) -> None:
+def report_reclaim(place: AgentPlace, caller_pid: int, mode: Mode, method: str) -> None:
+    """Log that a dead process's identity was taken over; in mode `strict` quietly."""
     refusal = Refusal("dead_pid_auto_reclaim", "dead_owner_reclaimed", "", place.agent_id, "", place.agent_pid)
     fields = refusal_fields(refusal, caller_pid=caller_pid, mode=mode, method=method)
     level = logging.INFO if mode == "strict" else logging.WARNING

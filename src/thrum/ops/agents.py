@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import trio
 
 from thrum import ids, limits
 from thrum.api import Empty, RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
 from thrum.errors import IdentityMismatch, InvalidParams, NameTaken, NotAWorktree, StoreFailed, ThrumError
-from thrum.events import AgentCleaned, AgentPlaced, AgentRegistered, AnyFact
+from thrum.events import AgentCleaned, AgentPlaced, AgentRegistered, AgentStatusSet, AnyFact
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import (
     Identity,
@@ -28,6 +29,7 @@ from thrum.identity.process import Process
 from thrum.identity.registration import Existing, Verdict, judge
 from thrum.identity.runtime import runtime_of_process
 from thrum.ops.adoption import record_pid
+from thrum.ops.arrival import Arrival, check_prime, check_quickstart, give_up, retire_stale
 from thrum.ops.drafts import check_text
 from thrum.ops.house import Call, House, agent_of
 from thrum.ops.identity_file import identities_of
@@ -86,6 +88,9 @@ class _Wanted:
     evidence: PeerEvidence
     re_register: bool
     force: bool
+    command: str
+    """What the registration is part of: `register`, `quickstart` or `prime`."""
+    arrival: Arrival
 
 
 async def register(house: House, call: Call, params: RegisterParams) -> RegisterResult:
@@ -113,7 +118,10 @@ async def register(house: House, call: Call, params: RegisterParams) -> Register
         if outcome.result.status != "conflict":
             call.connection.registered.add(wanted.agent_id)
             await _follow_in_files(house, wanted, outcome.retired)
-        return outcome.result
+        if outcome.result.status == "conflict" or wanted.command != "quickstart":
+            return outcome.result
+        lines = await retire_stale(house, wanted.evidence, wanted.agent_id, wanted.root)
+        return msgspec.structs.replace(outcome.result, warnings=(*outcome.result.warnings, *lines))
     finally:
         if recorded:
             house.registering.discard(wanted.agent_id)
@@ -155,7 +163,6 @@ def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
     agent_id = params.name if named else unnamed_id
     try:
         root = evidence.standing_root(trio.current_time())
-        process = evidence.binding(agent_id, house.registry(), trio.current_time()) if params.bind_pid else None
     except Failed as failed:
         raise _unproved(evidence, failed) from failed
     if root is None:
@@ -170,6 +177,11 @@ def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
         raise IdentityMismatch(
             f"worktree {params.worktree} is not where you stand ({root})", remedy="cd there, or leave worktree out"
         )
+    try:
+        arrival = _arrival(house, evidence, params, agent_id, root)
+        process = evidence.binding(agent_id, arrival.registry, trio.current_time()) if params.bind_pid else None
+    except Failed as failed:
+        raise _unproved(evidence, failed) from failed
     return _Wanted(
         agent_id=agent_id,
         name=params.name if named else "",
@@ -184,7 +196,19 @@ def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
         evidence=evidence,
         re_register=params.re_register,
         force=params.force,
+        command=params.command,
+        arrival=arrival,
     )
+
+
+def _arrival(house: House, evidence: PeerEvidence, params: RegisterParams, agent_id: str, root: str) -> Arrival:
+    match params.command:
+        case "quickstart":
+            return check_quickstart(house, evidence, agent_id, root, force=params.force)
+        case "prime":
+            return check_prime(house, evidence, agent_id)
+        case _:
+            return Arrival(house.registry())
 
 
 def _check_word(field: str, text: str, chars_max: int) -> None:
@@ -225,7 +249,7 @@ def _unproved(evidence: PeerEvidence, failed: Failed) -> ThrumError:
 
 
 def _runtime(house: House, process: Process | None) -> str:
-    return (runtime_of_process(house.processes.program(process.pid)) or "") if process else ""
+    return (runtime_of_process(house.processes.program(process.pid), house.runtime_names()) or "") if process else ""
 
 
 def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision[_Outcome]:
@@ -239,8 +263,15 @@ def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision
     if verdict.status == "conflict":
         return _conflict(house, verdict, rival if verdict.reason == "same_role_module" else record)
     facts = _facts(wanted, view, stamp, record, existing, verdict, display)
-    warnings: list[str] = []
-    retired: list[Path] = []
+    left = wanted.arrival.left
+    warnings = list(wanted.arrival.warnings)
+    retired = list(wanted.arrival.retired)
+    if left is not None:
+        displaced = rival.agent_id if rival is not None and verdict.displaces_rival else ""
+        facts = [*give_up(view, stamp, left, displaced), *facts]
+        retired.append(identity_path(identities_of(left.root), left.agent_id))
+        if left.agent_id != displaced:
+            warnings.append(f"@{left.agent_id} gave way to @{wanted.agent_id}: its identity is retired")
     if record is not None and verdict.retires_file:
         retired += _file_of(record)
     if rival is not None and verdict.displaces_rival:
@@ -314,8 +345,12 @@ def _facts(
     display: str,
 ) -> list[AnyFact]:
     facts: list[AnyFact] = []
+    quickstart = wanted.command == "quickstart"
     if verdict.ends_session:
         facts += end_open_sessions(view, stamp, wanted.agent_id, "superseded")
+    elif quickstart and existing is not None and existing.state == "dead":
+        # Only a session of the process that still lives is resumed.
+        facts += end_open_sessions(view, stamp, wanted.agent_id, "crash_recovered")
     if verdict.writes_fact:
         horizon = view.horizon("agent", wanted.agent_id)
         facts.append(
@@ -339,12 +374,15 @@ def _facts(
         facts.append(
             stamp.make(
                 AgentPlaced,
-                at=stamp.later_than(record.place_at if record else ""),
+                at=stamp.later_than(max(record.place_at, record.exited_at) if record else ""),
                 agent_id=wanted.agent_id,
                 tmux_session=record.tmux_session if record else "",
                 **place._asdict(),
             )
         )
+    if quickstart and (record is None or not record.status):
+        idle = stamp.make(AgentStatusSet, agent_id=wanted.agent_id, status="idle", by=wanted.agent_id)
+        facts.append(idle)
     return facts
 
 
@@ -382,7 +420,7 @@ def _conflict(house: House, verdict: Verdict, holder: AgentRow | None) -> Decisi
         existing_agent_id=holder.agent_id,
         registered_at=holder.registered_at,
         last_seen_at=holder.last_seen_at,
-        conflict_pid=holder.agent_pid if owner_alive(holder, house.processes) else 0,
+        conflict_pid=holder.agent_pid if owner_alive(holder, house.processes, house.runtime_names()) else 0,
         reason=verdict.reason,
     )
     result = RegisterResult(agent_id="", status="conflict", conflict=conflict)
@@ -399,6 +437,8 @@ def _write_files(house: House, wanted: _Wanted, row: AgentRow, session_id: str, 
     directory = identities_of(wanted.root)
     now_ms = house.clock.now_ms()
 
+    detected, primed = wanted.runtime, wanted.command == "prime"
+
     def change(before: Identity | None) -> Identity:
         base = before or Identity(wanted.agent_id, wanted.role, wanted.module)
         return replace(
@@ -411,8 +451,10 @@ def _write_files(house: House, wanted: _Wanted, row: AgentRow, session_id: str, 
             worktree=root.name,
             branch=house.branch_of(wanted.root),
             session_id=session_id,
-            preferred_runtime=wanted.preferred_runtime or base.preferred_runtime,
-            runtime=wanted.runtime or wanted.preferred_runtime or base.runtime,
+            preferred_runtime=(detected if primed else wanted.preferred_runtime) or base.preferred_runtime,
+            runtime=detected or wanted.preferred_runtime or base.runtime,
+            agent_status=row.status or base.agent_status,
+            agent_status_updated_at=row.status_at or base.agent_status_updated_at,
         )
 
     update_identity(directory, wanted.agent_id, change, now_ms=now_ms)

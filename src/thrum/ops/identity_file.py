@@ -12,7 +12,11 @@ import trio
 
 from thrum.errors import ThrumError
 from thrum.identity.files import Identity, identity_path, update_identity
+from thrum.identity.guard_modes import fire, record_fire
+from thrum.identity.guards import Refusal, refusal_fields
 from thrum.ops.house import House
+from thrum.ops.liveness import owner_alive
+from thrum.store.views import AgentRow
 
 log = logging.getLogger("thrum.ops")
 
@@ -22,10 +26,37 @@ def identities_of(root: str) -> Path:
     return Path(root) / ".thrum" / "identities"
 
 
-async def note_in_file(house: House, agent_id: str, **changes: Any) -> None:
+def check_writable(house: House, agent_id: str, by: str, *, method: str = "") -> str:
+    """The guard `daemon_writer_liveness`, before the fact is written: the daemon writes nothing into the identity file
+    of an agent whose process is dead, unless the agent itself (`by`) calls (identity.md §12).
+
+    Raises DaemonWriterLiveness in strict; gives the warning to print in warn, else nothing. An agent without process
+    passes, one of another machine is skipped.
+    """
+    row = house.view.agent(agent_id)
+    return "" if row is None else _judge(house, row, by, method)
+
+
+def _judge(house: House, row: AgentRow, by: str, method: str) -> str:
+    if by == row.agent_id or not row.agent_pid or owner_alive(row, house.processes, house.runtime_names()):
+        return ""
+    refusal = Refusal("daemon_writer_liveness", "subject_pid_dead", "", row.agent_id, by, row.agent_pid)
+    modes = house.modes()
+    if not (row.is_own and row.worktree_path):
+        mode = modes[refusal.guard]
+        if mode != "off":
+            record_fire("skipped", refusal_fields(refusal, mode=mode, method=method))
+        return ""
+    return fire(refusal, modes, method=method)
+
+
+async def note_in_file(
+    house: House, agent_id: str, *, by: str | None = None, housekeeping: bool = False, **changes: Any
+) -> None:
     """Write fields into a local agent's identity file, if it has one (identity.md §4 "written by").
 
-    What cannot be written is logged: the fact behind it is on disk already.
+    `by`: who calls, if not the agent itself: then the agent's process must be alive. `housekeeping`: the change only
+    takes away or fills. What cannot be written is logged: the fact behind it is on disk already.
     """
     row = house.view.agent(agent_id)
     if row is None or not row.is_own or not row.worktree_path:
@@ -38,6 +69,8 @@ async def note_in_file(house: House, agent_id: str, **changes: Any) -> None:
         return replace(before, **changes) if before is not None else None
 
     try:
+        if by is not None and not housekeeping:
+            _judge(house, row, by, "")
         write = partial(update_identity, directory, agent_id, change, now_ms=house.clock.now_ms())
         await trio.to_thread.run_sync(write)
     except (OSError, ThrumError) as error:

@@ -24,10 +24,8 @@ from thrum.events import AgentCleaned, AgentStatusSet, AnyFact
 from thrum.files import atomic_write, ensure_private_dir
 from thrum.identity import notes
 from thrum.identity.files import Identity, identity_path, read_identity, remove_identity
-from thrum.identity.guard_modes import fire
-from thrum.identity.guards import Refusal
 from thrum.ops.house import Call, House, agent_of
-from thrum.ops.identity_file import identities_of, note_in_file
+from thrum.ops.identity_file import check_writable, identities_of, note_in_file
 from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import ensure_session
 from thrum.shapes import Orphan
@@ -50,6 +48,9 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
     """
     caller = agent_of(call)
     agent_id = _id_meant(house.view, params.name)
+    if not ids.parse_agent_id(agent_id).is_local_agent:
+        # Its id is about to be a file name.
+        raise AgentNotFound(f"agent not found: {params.name}")
     row = house.view.agent(agent_id)
     root = row.worktree_path if row is not None else ""
     if (row is None or not row.live) and (left := await _left_behind(house, agent_id)):
@@ -73,7 +74,7 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
     await _remove_files(house, agent_id, root)
     if archive is None:
         return result
-    kept = os.path.relpath(archive, house.here.places.state_dir.parent)
+    kept = archive.relative_to(house.here.places.state_dir.parent)
     return AgentDeleteResult(agent_id=agent_id, deleted=True, message=f"its messages are kept in {kept}")
 
 
@@ -98,13 +99,13 @@ def _check_deletable(house: House, call: Call, row: AgentRow, force: bool) -> No
             remedy="delete it there, or --force",
             agent_id=row.agent_id,
         )
-    if owner_alive(row, house.processes):
+    if owner_alive(row, house.processes, house.runtime_names()):
         raise AgentAlive(f"@{row.agent_id} is running (pid {row.agent_pid})", agent_id=row.agent_id, pid=row.agent_pid)
 
 
 def _cleaned(stamp: Stamp, row: AgentRow, method: str, by: str, *, messages: bool = False) -> AgentCleaned:
     # Later than all that it is to make void, also what a foreign clock stamped.
-    last = max(row.last_seen_at, row.place_at, row.status_at)
+    last = max(row.last_seen_at, row.place_at, row.status_at, row.exited_at)
     return stamp.make(
         AgentCleaned,
         at=stamp.later_than(last),
@@ -185,9 +186,9 @@ async def cleanup(house: House, call: Call, params: CleanupParams) -> CleanupRes
     def decide(view: View, stamp: Stamp) -> Decision[list[AgentRow]]:
         gone: list[AgentRow] = []
         for orphan in orphans:
-            row = view.agent(orphan.agent_id)
+            row = as_seen[orphan.agent_id]
             # Who registered again or was seen since it was looked at is none.
-            if row == as_seen[orphan.agent_id] and _may_be_orphan(house, row, caller):
+            if view.agent(orphan.agent_id) == row and _may_be_orphan(house, row, caller):
                 gone.append(row)
         facts = [_cleaned(stamp, row, "automated", caller) for row in gone]
         return Decision(facts, lambda _view, _seqs: gone)
@@ -199,7 +200,7 @@ async def cleanup(house: House, call: Call, params: CleanupParams) -> CleanupRes
 
 
 def _may_be_orphan(house: House, row: AgentRow, caller: str) -> bool:
-    return row.is_own and row.agent_id != caller and not owner_alive(row, house.processes)
+    return row.is_own and row.agent_id != caller and not owner_alive(row, house.processes, house.runtime_names())
 
 
 def _branch_told(view: View, row: AgentRow) -> str:
@@ -279,29 +280,28 @@ async def set_status(house: House, call: Call, params: SetStatusParams) -> SetSt
     """How an agent is doing, by itself or by another. Raises AgentNotFound; DaemonWriterLiveness for a dead one."""
     caller = agent_of(call)
     agent_id = _id_meant(house.view, params.agent) if params.agent else caller
+    line = check_writable(house, agent_id, caller, method="agent.set-status")
 
     def decide(view: View, stamp: Stamp) -> Decision[SetStatusResult]:
         row = view.agent(agent_id)
         if row is None or not row.live:
             raise AgentNotFound(f"agent not found: {params.agent or agent_id}")
-        if agent_id != caller:
-            _check_writable(house, call, row)
         _, prelude = ensure_session(view, stamp, caller)
         moment = stamp.later_than(row.status_at)
         fact = stamp.make(AgentStatusSet, at=moment, agent_id=agent_id, status=params.status, by=caller)
-        result = SetStatusResult(agent_id=agent_id, agent_status=params.status, agent_status_updated_at=moment)
+        result = SetStatusResult(
+            agent_id=agent_id,
+            agent_status=params.status,
+            agent_status_updated_at=moment,
+            warnings=(line,) if line else (),
+        )
         return Decision([*prelude, fact], lambda _view, _seqs: result, main=len(prelude))
 
     result = await house.journal.commit(decide, key=call.key)
-    changes = {"agent_status": result.agent_status, "agent_status_updated_at": result.agent_status_updated_at}
-    await note_in_file(house, agent_id, **changes)
+    await note_in_file(
+        house,
+        agent_id,
+        agent_status=result.agent_status,
+        agent_status_updated_at=result.agent_status_updated_at,
+    )
     return result
-
-
-def _check_writable(house: House, call: Call, row: AgentRow) -> None:
-    """The guard `daemon_writer_liveness`: of whom a dead process speaks nothing is written. Files without pid pass."""
-    if row.is_own and row.agent_pid and not owner_alive(row, house.processes):
-        refusal = Refusal(
-            "daemon_writer_liveness", "subject_pid_dead", expected=row.agent_id, expected_pid=row.agent_pid
-        )
-        fire(refusal, house.modes(), caller_pid=call.connection.evidence.pid, method="agent.set-status")

@@ -47,7 +47,7 @@ async def start(house: House, call: Call, params: SessionStartParams) -> Session
         if record is None or not record.live:
             raise AgentNotFound(f"agent not found: {agent_id}")
         open_session = view.open_session(agent_id)
-        alive = owner_alive(record, house.processes)
+        alive = owner_alive(record, house.processes, house.runtime_names())
         if open_session is not None and params.resume and (alive or not record.agent_pid):
             return _resumed(open_session)
         reason = "superseded" if alive or not record.agent_pid else "crash_recovered"

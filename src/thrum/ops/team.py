@@ -101,7 +101,7 @@ def _member(
         hostname=row.hostname,
         origin_daemon="" if local else row.origin_daemon,
         agent_pid=row.agent_pid,
-        pid_live=owner_alive(row, house.processes) if row.agent_pid else None,
+        pid_live=owner_alive(row, house.processes, house.runtime_names()) if row.agent_pid else None,
         runtime=row.runtime,
         worktree=os.path.basename(root) if root else "" if local else row.worktree,
         session_id=session.session_id if session else "",

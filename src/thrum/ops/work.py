@@ -88,7 +88,7 @@ async def heartbeat(house: House, call: Call, params: HeartbeatParams) -> Heartb
         return Decision([*prelude, *facts], lambda _view, _seqs: result, main=len(prelude) if facts else 0)
 
     result = await house.journal.commit(decide, key=call.key)
-    changes = {"branch": git.branch} if git is not None and not git.problem else {}
+    changes: dict[str, Any] = {"branch": git.branch} if git is not None and not git.problem else {}
     await note_in_file(house, agent_id, session_id=result.session_id, **changes)
     return result
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar, TypeVarTuple, Unpack
+from typing import Final, TypeVar, TypeVarTuple
 
 import msgspec
 import trio
@@ -84,7 +84,7 @@ class LiveWork:
         # What hangs (a file system, too) holds its thread, not the answer.
         patience = trio.current_time() + self._seconds_max + _GRACE_SECONDS
         with trio.move_on_at(patience):
-            standings = await self._in_thread(self._stand, found, deadline)
+            standings = await self._in_thread(self._stand, tuple(found), deadline)
             async with trio.open_nursery() as nursery:
                 for root, standing in standings.items():
                     if isinstance(standing, GitState):
@@ -100,7 +100,7 @@ class LiveWork:
     ) -> None:
         found[standing.root] = await self._in_thread(self._read, standing, file, files, deadline)
 
-    async def _in_thread(self, function: Callable[[Unpack[Args]], T], *args: Unpack[Args]) -> T:
+    async def _in_thread(self, function: Callable[[*Args], T], *args: *Args) -> T:
         return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True, limiter=self._limiter)
 
     # -- in threads

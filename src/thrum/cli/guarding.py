@@ -1,0 +1,144 @@
+"""The guard `cross_worktree`: before a command uses an identity, is it the caller's to use? Source: identity.md §12.
+
+An act is refused with nothing written; a look runs, with a warning, and leaves no mark. What the daemon refuses it
+refuses in any mode (identity.md §11): this only spares the detour, and says it in better words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, Literal, NamedTuple
+
+from thrum.cli.terminal import Session, Witness
+from thrum.cli.who import Chosen
+from thrum.errors import ThrumError
+from thrum.identity.guard_modes import LiveSettings, fire, fire_line
+from thrum.identity.guards import Refusal, cross_worktree, refusal_fields
+from thrum.paths import Places
+
+Use = Literal["act", "look", "never", "prime"]
+
+_LOOKS: Final = frozenset(
+    {
+        "whoami",
+        "team",
+        "agent list",
+        "ping",
+        "who-has",
+        "overview",
+        "status",
+        "sent",
+        "group list",
+        "group show",
+        "group members",
+        "session list",
+        "config show",
+        "config get",
+        "context show",
+        "daemon start",
+        "daemon stop",
+        "daemon restart",
+        "daemon status",
+        "daemon logs",
+    }
+)
+_NEVER: Final = frozenset(
+    {
+        "version",
+        "help",
+        "completion",
+        "init",
+        "setup",
+        "demo",
+        "quickstart",
+        "agent register",
+        "config set",
+        "config unset",
+    }
+)
+_LOOKS_WITH: Final[Mapping[str, tuple[str, ...]]] = {"inbox": ("peek", "unread", "all"), "message get": ("peek",)}
+"""Commands that are looks with one of these flags: without, they mark as read."""
+
+
+def use_of(command: str, arguments: Mapping[str, Any]) -> Use:
+    """What a command does in an agent's name. One that is not listed acts."""
+    if command in _NEVER:
+        return "never"
+    if command in _LOOKS or any(arguments.get(flag) for flag in _LOOKS_WITH.get(command, ())):
+        return "look"
+    return "prime" if command == "prime" else "act"
+
+
+class Judged(NamedTuple):
+    """What came of it: a line to print, and whom the daemon will see instead of the chosen one."""
+
+    warning: str = ""
+    fired: bool = False
+    claimed: bool = True
+    """Whether calls may still name the chosen identity."""
+    reader: str = ""
+    """The agent that the caller's processes prove, when that is another one."""
+
+
+NOTHING: Final = Judged()
+
+
+def judge(session: Session, places: Places, chosen: Chosen, use: Use, command: str) -> Judged:
+    """Whether the caller may use the identity chosen. Raises CrossWorktree for an act that the mode forbids.
+
+    Where the kernel gives no answer nothing is said here: the daemon fails closed.
+    """
+    witness = None if use == "never" else session.witness(places)
+    if witness is None:
+        return NOTHING
+    refusal = _refusal(witness, places, chosen, use)
+    if refusal is None:
+        return NOTHING
+    modes = LiveSettings(places.state_dir).modes()
+    mode = modes["cross_worktree"]
+    if mode == "off":
+        return NOTHING
+    other = refusal.variant == "owner" and bool(refusal.detected)
+    if use != "look":
+        warning = fire(
+            refusal,
+            modes,
+            caller_pid=witness.pid,
+            caller_cwd=session.cwd,
+            method=command,
+            record=witness.record,
+        )
+        return Judged(warning, fired=True)
+    fields = refusal_fields(refusal, caller_pid=witness.pid, caller_cwd=session.cwd, mode=mode, method=command)
+    witness.record("allowed", fields)
+    # In warn a claim for an agent that lives elsewhere is let pass; one for another's, never.
+    claimed = not other and (mode == "warn" or refusal.variant == "shell")
+    return Judged(fire_line(refusal), fired=True, claimed=claimed, reader=refusal.detected)
+
+
+def _refusal(witness: Witness, places: Places, chosen: Chosen, use: Use) -> Refusal | None:
+    explicit = chosen.selected_by in ("thrum_name", "agent_id")
+    with suppress(OSError, ThrumError):
+        owner = witness.owner()
+        if use == "prime" and owner is None:
+            return None
+        agent_id, identity = chosen.agent_id, chosen.identity
+        owner_id, owner_root = owner or (None, "")
+        if owner_id == agent_id:
+            return None
+        state = witness.state_of(agent_id, identity)
+        dead = state == "dead" and LiveSettings(places.state_dir).modes()["dead_pid_auto_reclaim"] == "off"
+        judged = cross_worktree(
+            agent_id,
+            explicit=explicit,
+            owner=owner_id,
+            state=state,
+            # Only these rows ask for it, and to read every program of a chain takes a while.
+            runtime=owner_id is None and (state == "elsewhere" or dead) and witness.has_runtime(),
+            same_root=identity is not None and owner_root == str(places.root),
+            reclaim="off" if dead else "warn",
+            expected_pid=identity.agent_pid if identity is not None else 0,
+        )
+        return judged if isinstance(judged, Refusal) else None
+    return None

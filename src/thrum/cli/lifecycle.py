@@ -1,0 +1,125 @@
+"""agent delete|cleanup|set-status. Source: cli.md §2 "W2", §3.11; identity.md §8.5."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from thrum import api, shapes
+from thrum.cli.confirm import confirm
+from thrum.cli.render import at
+from thrum.cli.run import Answer, Run
+from thrum.cli.terminal import TTY_ERR, TTY_IN
+from thrum.cli.text import line, plural
+from thrum.cli.values import agent_of
+from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
+from thrum.errors import AgentNotFound, Cancelled
+
+
+async def delete(
+    name: Annotated[str, word("NAME", "the agent")],
+    /,
+    *,
+    force: Annotated[bool, switch("don't ask; also one that is running")] = False,
+    with_messages: Annotated[bool, switch("what it wrote goes too; a copy stays in .thrum/archive/")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    run.identity()
+    agent_id = agent_of(name)
+    if not force:
+        await confirm(run, f"Delete agent '{agent_id}'?")
+    params = api.AgentDeleteParams(name=agent_id, force=force, with_messages=with_messages)
+    try:
+        result: api.AgentDeleteResult = await run.call("agent.delete", params)
+    except AgentNotFound as error:
+        listed: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+        close = near(agent_id, [each.agent_id for each in listed.agents])
+        advice = "; ".join(part for part in (did_you_mean(close), "thrum agent list") if part)
+        raise AgentNotFound(error.message, remedy=advice, suggestions=close or None) from None
+    return Answer(result, said=f"✓ Agent deleted: {result.agent_id}", aside="" if run.quiet else result.message)
+
+
+async def cleanup(
+    *,
+    dry_run: Annotated[bool, switch("only list them")] = False,
+    force: Annotated[bool, switch("delete them all, without asking")] = False,
+    threshold: Annotated[int, option("DAYS", "unseen for more days than this is an orphan")] = 30,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    if dry_run and force:
+        raise run.command.error("--dry-run and --force exclude each other")
+    if threshold < 0:
+        raise run.command.error("--threshold must be 0 or more")
+    run.identity()
+    asks = not (dry_run or force or run.flags.json) and _at_terminal(run)
+    if asks:
+        run.own_process()
+    params = api.CleanupParams(dry_run=dry_run, force=force, threshold=threshold)
+    result: api.CleanupResult = await run.call("agent.cleanup", params)
+    if not result.orphans:
+        return Answer(result, said="No orphaned agents.")
+    listing = [f"Orphaned agents ({len(result.orphans)}):", *(_orphan(each) for each in result.orphans)]
+    if asks:
+        await run.write("\n".join(listing))
+        gone = await _ask_each(run, result.orphans)
+        return Answer(msgspec.structs.replace(result, deleted=tuple(gone)), said=_deleted(gone))
+    silent = dry_run or force or run.flags.json
+    aside = "" if silent else "Nothing was deleted; delete them all: thrum agent cleanup --force"
+    return Answer(result, said=_deleted(result.deleted) if force else "", data="\n".join(listing), aside=aside)
+
+
+def _at_terminal(run: Run) -> bool:
+    return bool(run.session.terminal.tty & TTY_IN and run.session.terminal.tty & TTY_ERR)
+
+
+async def _ask_each(run: Run, orphans: tuple[shapes.Orphan, ...]) -> list[str]:
+    """Ask for each; those that were deleted."""
+    gone: list[str] = []
+    for each in orphans:
+        try:
+            await confirm(run, f"Delete agent '{each.agent_id}'?")
+        except Cancelled:
+            continue
+        await run.call("agent.delete", api.AgentDeleteParams(name=each.agent_id))
+        gone.append(each.agent_id)
+    return gone
+
+
+def _deleted(names: list[str] | tuple[str, ...]) -> str:
+    return "\n".join(f"✓ Deleted {name}" for name in names)
+
+
+def _orphan(each: shapes.Orphan) -> str:
+    """`  @nux  implementer  sync  identity file gone, last seen 40 days ago, 3 messages`."""
+    reasons = [
+        text
+        for missing, text in (
+            (each.identity_missing, "identity file gone"),
+            (each.worktree_missing, "worktree gone"),
+            (each.branch_missing, f"branch {line(each.branch)} gone"),
+        )
+        if missing
+    ]
+    seen = f"last seen {plural(each.days_since_last_seen, 'day')} ago" if each.days_since_last_seen else "seen today"
+    parts = [at(each.agent_id), line(each.role), line(each.module)]
+    parts.append(", ".join([*reasons, seen, plural(each.message_count, "message")]))
+    return "  " + "  ".join(parts)
+
+
+async def set_status(
+    status: Annotated[
+        Literal["working", "idle", "blocked", "stuck"], word("STATUS", "working, idle, blocked or stuck")
+    ],
+    /,
+    *,
+    agent: Annotated[str, option("NAME", "another agent's")] = "",
+    run: Annotated[Run, RUN],
+) -> Answer:
+    run.identity()
+    name = agent_of(agent) if agent else ""
+    params = api.SetStatusParams(agent=name, status=status)
+    result: api.SetStatusResult = await run.call("agent.set-status", params)
+    whose = f" for {result.agent_id}" if agent else ""
+    document = msgspec.structs.replace(result, warnings=())
+    return Answer(document, said=f"✓ Status{whose} set to {status}", warnings=result.warnings)

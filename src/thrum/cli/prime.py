@@ -1,0 +1,300 @@
+"""prime: the briefing at the start of a session. Source: cli.md §3.10, identity.md §4, §7, §12.
+
+An agent pays for every word of it. It marks nothing read, works without a daemon, and is safe in a global hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import trio
+
+from thrum import api, shapes
+from thrum.cli.overview import Look, branch_text, session_text, take_look, teammate, who_i_am, you
+from thrum.cli.render import Eye, at
+from thrum.cli.run import Answer, Run
+from thrum.cli.text import line, preview, shorten
+from thrum.cli.words import RUN
+from thrum.config import load_config
+from thrum.errors import (
+    AgentNotRegistered,
+    CrossWorktree,
+    DaemonLocked,
+    DaemonStartFailed,
+    DaemonUnavailable,
+    NoIdentity,
+    NotARepository,
+    NotInitialized,
+    PrimeOwnership,
+    SeveralIdentities,
+    ThrumError,
+)
+from thrum.identity import notes
+from thrum.identity.files import Identity, read_identity
+from thrum.identity.notes import Note
+
+R = TypeVar("R")
+
+RECENT_MAX = 5
+_FILES_MAX = 10
+_PREVIEW_COLUMNS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class _Briefing:
+    """Everything there is to say; what is not known is None or empty."""
+
+    me: api.WhoamiResult | None
+    nobody: str
+    """Why there is no `me`."""
+    identity: Identity | None
+    look: Look | None
+    """None: no daemon."""
+    inbox: api.MessageListResult | None
+    single: bool
+    """Single-agent mode: nothing about messages."""
+    preamble: Note | None
+    state: Note | None
+    saved: Note | None
+
+
+async def prime(*, run: Annotated[Run, RUN]) -> Answer:
+    try:
+        places = run.places()
+    except (NotInitialized, NotARepository):
+        if run.flags.repo or run.session.env.get("THRUM_HOME"):
+            raise
+        return Answer({"initialized": False}, aside="Thrum is not initialized here (thrum init)")
+    running = await _connected(run)
+    if running:
+        await _claim(run)
+    me, nobody = await who_i_am(run)
+    file = run.identity().file if me is not None else None
+    agent_id = me.agent_id if me is not None else ""
+    single = _single_agent_mode(run)
+    look = await take_look(run, agent_id) if running else None
+    unread = look is not None and look.member is not None and look.member.inbox_unread > 0
+    identity, preamble, state, saved = await trio.to_thread.run_sync(_files, run, agent_id, file)
+    briefing = _Briefing(
+        me=me,
+        nobody=nobody,
+        identity=identity,
+        look=look,
+        inbox=await _unread(run, agent_id) if unread and not single else None,
+        single=single,
+        preamble=preamble,
+        state=state,
+        saved=saved,
+    )
+    text = markdown(briefing, Eye(run.now_ms))
+    return Answer(_document(briefing, str(places.root)), data=text, warnings=look.warnings if look else ())
+
+
+async def _connected(run: Run) -> bool:
+    """Whether there is a daemon, started if it may be."""
+    try:
+        await run.connect(run.autostart)
+    except (DaemonUnavailable, DaemonStartFailed, DaemonLocked) as error:
+        run.debug(error.message)
+        return False
+    return True
+
+
+async def _claim(run: Run) -> None:
+    """Bring record and identity file up to this session: its process, runtime, branch. Raises PrimeOwnership,
+    CrossWorktree; what else stands against it is no hindrance to reading on.
+    """
+    try:
+        chosen = run.identity()
+    except (NoIdentity, SeveralIdentities):
+        return  # said below
+    identity = chosen.identity
+    if identity is None:
+        return
+    params = api.RegisterParams(
+        name=identity.name,
+        role=identity.role,
+        module=identity.module,
+        display=identity.display,
+        worktree=str(run.places().root),
+        hostname=run.session.env.get("THRUM_HOSTNAME", ""),
+        command="prime",
+    )
+    try:
+        result: api.RegisterResult = await run.call("agent.register", params)
+    except AgentNotRegistered:
+        return  # said below
+    except ThrumError as error:
+        if isinstance(error, (PrimeOwnership, CrossWorktree)):
+            raise
+        run.warnings.append(f"not claimed: {line(error.message.partition(chr(10))[0])}")
+        return
+    run.warnings += result.warnings
+    # A person at a live agent's desk may look: that its process has the name is no news.
+    if result.conflict is not None and result.conflict.reason != "name_held":
+        run.warnings.append(f"not claimed: {at(identity.name)} is registered elsewhere")
+
+
+async def _unread(run: Run, agent_id: str) -> api.MessageListResult | None:
+    params = api.MessageListParams(for_agent=agent_id, unread=True, page_size=RECENT_MAX)
+    try:
+        result: api.MessageListResult = await run.call("message.list", params)
+    except ThrumError as error:
+        run.debug(error.message)
+        return None
+    return result
+
+
+def _single_agent_mode(run: Run) -> bool:
+    try:
+        return load_config(run.places().config_file).daemon.single_agent_mode
+    except ThrumError as error:
+        run.warnings.append(error.message)
+        return False
+
+
+def _files(run: Run, agent_id: str, file: Path | None) -> tuple[Identity | None, Note | None, Note | None, Note | None]:
+    """Identity, preamble, project state and notes, as far as they are there."""
+    places = run.places()
+    state = _read(run, lambda: notes.read_project_state(places))
+    if not agent_id:
+        return None, None, state, None
+    return (
+        _read(run, lambda: read_identity(file)) if file is not None else None,
+        _read(run, lambda: notes.read_preamble(places.root, agent_id)),
+        state,
+        _read(run, lambda: notes.read_notes(places.root, agent_id)),
+    )
+
+
+def _read(run: Run, read: Callable[[], R]) -> R | None:
+    """What `read` gives, or None and a warning."""
+    try:
+        return read()
+    except ThrumError as error:
+        run.warnings.append(error.message)
+        return None
+
+
+# -- as text
+
+
+def markdown(it: _Briefing, eye: Eye) -> str:
+    """The briefing, in the order of cli.md §3.10; what there is nothing to say of is left out."""
+    blocks = [_identity(it, eye), _team(it, eye), _inbox(it, eye), _git(it), _daemon(it)]
+    blocks += [it.preamble.text.strip("\n")] if it.preamble else []
+    blocks += [it.state.text.strip("\n")] if it.state and it.state.text != notes.FIRST_PROJECT_STATE else []
+    blocks += [f"## My notes (saved {eye.ago(it.saved.updated_at)})\n" + it.saved.text.strip("\n")] if it.saved else []
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _identity(it: _Briefing, eye: Eye) -> str:
+    if it.me is None or (it.look is not None and it.look.member is None):
+        return "# thrum\n" + you(it.me, None, eye, it.nobody)
+    me, member = it.me, it.look.member if it.look else None
+    lines = [f"# {at(me.agent_id)} ({line(me.role)}, {line(me.module)})", f"- Session: {session_text(me, eye)}"]
+    lines += [f"- Intent: {line(me.intent)}"] if me.intent else []
+    lines += [f"- Task: {line(member.current_task)}"] if member and member.current_task else []
+    lines += [f"- Status: {member.agent_status}"] if member and member.agent_status in ("blocked", "stuck") else []
+    return "\n".join(lines)
+
+
+def _others(it: _Briefing) -> list[shapes.WorkContext]:
+    mine = it.me.agent_id if it.me else ""
+    return [each for each in it.look.contexts if each.agent_id != mine] if it.look else []
+
+
+def _team(it: _Briefing, eye: Eye) -> str:
+    if it.look is None or it.single:
+        return ""
+    others = _others(it)
+    rows = ["- " + "  ".join(teammate(each, it.look.agents, eye)) for each in others]
+    return "\n".join([f"## Team: {f'{len(others)} other' if others else 'nobody else'} active", *rows])
+
+
+def _inbox(it: _Briefing, eye: Eye) -> str:
+    member = it.look.member if it.look else None
+    if member is None or it.single:
+        return ""
+    lines = [f"## Inbox: {member.inbox_unread} unread / {member.inbox_total} total"]
+    for each in it.inbox.messages if it.inbox else ():
+        first = next((text for text in each.body.content.splitlines() if text.strip()), "")
+        said = shorten(preview(first), _PREVIEW_COLUMNS)
+        lines.append(f"- {each.message_id} {at(each.agent_id)} {eye.ago(each.created_at)}: {said}")
+    return "\n".join([*lines, "Read them: `thrum inbox`"] if member.inbox_unread else lines)
+
+
+def _git(it: _Briefing) -> str:
+    member = it.look.member if it.look else None
+    if member is None:
+        return f"## Git: {line(it.me.branch)}" if it.me and it.me.branch else ""
+    paths = [change.path for change in member.file_changes]
+    rest = len(paths) - _FILES_MAX
+    lines = [f"## Git: {branch_text(member) or 'no branch'}", *(f"- {line(path)}" for path in paths[:_FILES_MAX])]
+    return "\n".join([*lines, f"- and {rest} more"] if rest > 0 else lines)
+
+
+def _daemon(it: _Briefing) -> str:
+    if it.look is None:
+        return "## Daemon: not running (thrum daemon start)"
+    health = it.look.health
+    problems = "".join(f"; {line(problem)}" for problem in health.problems)
+    return f"## Daemon: running, sync {health.sync_state}{problems}"
+
+
+# -- as JSON
+
+
+def _document(it: _Briefing, root: str) -> dict[str, Any]:
+    document: dict[str, Any] = {"initialized": True}
+    me, look = it.me, it.look
+    if me is not None:
+        document["identity"] = me
+        session = {"session_id": me.session_id, "started_at": me.session_start, "intent": me.intent}
+        if me.session_id:
+            document["session"] = {key: value for key, value in session.items() if value}
+    if look is not None:
+        active = {each.agent_id for each in look.contexts}
+        listed = [each for each in look.agents if each.agent_id in active]
+        document["agents"] = {"total": len(look.agents), "active": len(listed), "list": listed}
+    if look is not None and look.member is not None and not it.single:
+        messages: dict[str, Any] = {"unread": look.member.inbox_unread, "total": look.member.inbox_total}
+        document["messages"] = messages | ({"recent": it.inbox.messages} if it.inbox else {})
+    if me is not None:
+        document["work_context"] = _work(me, look)
+    document["sync_state"] = _sync(look)
+    document["repo_path"] = root
+    texts: Sequence[tuple[str, str]] = (
+        ("runtime", it.identity.runtime if it.identity else ""),
+        ("preamble", it.preamble.text if it.preamble else ""),
+        ("project_state", it.state.text if it.state else ""),
+        ("saved_session_context", it.saved.text if it.saved else ""),
+    )
+    document |= {key: text for key, text in texts if text}
+    return document | ({"single_agent_mode": True} if it.single else {})
+
+
+def _work(me: api.WhoamiResult, look: Look | None) -> dict[str, Any]:
+    member = look.member if look else None
+    branch = member.branch if member else me.branch
+    work: dict[str, Any] = {"branch": branch} if branch else {}
+    if member is None:
+        why = "no daemon is running" if look is None else "not registered here"
+        return work | {"unmerged_commits": 0, "error": why}
+    changed = [change.path for change in member.file_changes]
+    return work | ({"uncommitted_files": changed} if changed else {}) | {"unmerged_commits": member.unmerged_commits}
+
+
+def _sync(look: Look | None) -> dict[str, Any]:
+    if look is None:
+        return {"daemon_status": "stopped"}
+    health = look.health
+    return {
+        "daemon_status": "running",
+        "uptime_ms": health.uptime_ms,
+        "sync_state": health.sync_state,
+        "version": health.version,
+    }

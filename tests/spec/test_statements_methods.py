@@ -1,0 +1,81 @@
+"""Which methods are open to whom (identity.md §11): all of them, so that a new one is closed until it says else."""
+
+from __future__ import annotations
+
+import pytest
+
+from thrum.api import METHODS, Empty, Method
+from thrum.identity.caller import CLASS_OF
+
+READ = {
+    "health",
+    "sync.status",
+    "peer.list",
+    "peer.status",
+    "telegram.status",
+    "agent.list",
+    "agent.whoami",
+    "agent.listContext",
+    "team.list",
+    "session.list",
+    "context.show",
+    "context.preamble.show",
+    "message.get",
+    "message.list",
+    "message.outbox",
+    "group.list",
+    "group.info",
+    "group.members",
+    "monitor.list",
+    "monitor.show",
+    "monitor.logs",
+    "tmux.status",
+    "tmux.capture",
+    "tmux.check-pane",
+    "tmux.queue-status",
+    "tmux.queue-wait",
+    "user.identify",
+    "agent.lookup",
+    "bus.info",
+    "events.since",
+    "thread.list",
+    "worktree.list",
+    "wake.status",
+    "config.show",
+    "config.get",
+    "cli.run",
+}
+BOOTSTRAP = {"agent.register", "session.start", "session.setIntent"}
+OPERATOR = {
+    "daemon.stop",
+    "sync.force",
+    "sync.configure",
+    "verify.run",
+    "tmux.create",
+    "tmux.launch",
+    "purge.execute",
+    "config.set",
+    "config.unset",
+}
+
+
+def class_of(method: Method) -> str:
+    return CLASS_OF.get(method.access, "agent")
+
+
+@pytest.mark.spec("ID-63")
+def test_a_method_that_declares_nothing_is_for_agents() -> None:
+    assert class_of(Method(name="new.method", params=Empty, result=Empty)) == "agent"
+
+
+@pytest.mark.spec("ID-62", "ID-63")
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_every_method_is_open_to_whom_the_table_says(method: Method) -> None:
+    if method.name in READ:
+        assert class_of(method) == "read"
+    elif method.name in BOOTSTRAP:
+        assert class_of(method) == "bootstrap"
+    elif method.name in OPERATOR or method.name.startswith("backup."):
+        assert class_of(method) == "operator"
+    else:
+        assert class_of(method) == "agent"

@@ -1,0 +1,151 @@
+"""`thrum prime`: what a new session is told, from the daemon and from files (cli.md 3.10)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli_desk import Desk, open_desk
+from tests.support.house import Daemon, open_daemon
+from tests.support.worktrees import Worktrees
+from thrum.identity import notes
+from thrum.identity.files import read_identity
+
+
+async def opened(daemon: Daemon, trees: Worktrees) -> Desk:
+    """Furiosa at her desk, with an unread message of nux, notes, and something changed."""
+    (trees.main / ".git/info/exclude").write_text(".thrum/\n")
+    desk = await open_desk(daemon, "furiosa")
+    nux = await daemon.registered("nux", root=str(trees["nux"]))
+    await nux("message.send", content="\n  first line\nsecond", to=["@furiosa"])
+    await desk.says("session", "start")
+    await desk.says("session", "set-intent", "Token refresh")
+    notes.save_notes(desk.root, "furiosa", "remember\n")
+    notes.save_preamble(desk.root, "furiosa", "be kind\n")
+    (desk.root / ".thrum/context/project_state.md").write_text("# Goal\nship\n")
+    trees.write(trees.main, {"new.py": "x\n"})
+    return desk
+
+
+async def test_the_briefing_has_everything_in_order_and_marks_nothing_read(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path, "nux")
+    async with open_daemon(tmp_path) as daemon:
+        desk = await opened(daemon, trees)
+        text = await desk.says("prime")
+        parts = [
+            "# @furiosa (implementer, furiosa)\n- Session: ses_",
+            "- Intent: Token refresh",
+            "## Team: 1 other active\n- @nux  nux",
+            "## Inbox: 1 unread / 1 total\n- msg_",
+            ": first line\n",
+            "## Git: main (1 file changed)\n- new.py\n",
+            "## Daemon: running, sync local-only\n",
+            "be kind\n",
+            "# Goal\nship\n",
+            "## My notes (saved ",
+            "remember\n",
+        ]
+        places = [text.find(part) for part in parts]
+        assert -1 not in places, text
+        assert places == sorted(places), text
+        (head,) = (await daemon.as_agent("furiosa")("message.list", for_agent="furiosa")).messages
+        assert not head.is_read and not head.recipients[0].seen_at if head.recipients else not head.is_read
+
+
+async def test_the_document_has_the_shape_that_is_promised(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path, "nux")
+    async with open_daemon(tmp_path) as daemon:
+        desk = await opened(daemon, trees)
+        document = await desk.json("prime")
+        assert document["initialized"] is True
+        assert document["identity"]["agent_id"] == "furiosa"
+        assert document["session"].keys() == {"session_id", "started_at", "intent"}
+        assert (document["agents"]["total"], document["agents"]["active"]) == (2, 2)
+        assert (document["messages"]["unread"], len(document["messages"]["recent"])) == (1, 1)
+        assert document["work_context"] == {"branch": "main", "uncommitted_files": ["new.py"], "unmerged_commits": 0}
+        assert document["sync_state"]["daemon_status"] == "running"
+        assert document["repo_path"] == str(desk.root)
+        assert (document["preamble"], document["saved_session_context"]) == ("be kind\n", "remember\n")
+        assert document["project_state"] == "# Goal\nship\n"
+
+
+async def test_without_a_daemon_files_tell_what_they_can(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path, "nux")
+    async with open_daemon(tmp_path) as daemon:
+        desk = await opened(daemon, trees)
+        desk.agent = None
+        text = await desk.says("prime")
+        assert text.startswith("# @furiosa (implementer, furiosa)\n- Session: ses_")
+        assert "## Daemon: not running (thrum daemon start)\n" in text
+        assert "be kind\n" in text and "remember\n" in text and "Inbox" not in text
+        document = await desk.json("prime")
+        assert document["sync_state"] == {"daemon_status": "stopped"}
+        assert document["work_context"]["error"] == "no daemon is running"
+
+
+@pytest.mark.parametrize("git", [False, True])
+async def test_without_thrum_it_is_silent_enough_for_a_global_hook(tmp_path: Path, git: bool) -> None:
+    if git:
+        Worktrees(tmp_path)
+    desk = Desk(tmp_path / "repo" if git else tmp_path, None)
+    assert await desk.says("prime") == ""
+    assert desk.err == b"Thrum is not initialized here (thrum init)\n"
+    assert await desk.says("prime", "--json") == '{"initialized":false}\n'
+    desk.env["THRUM_HOME"] = str(tmp_path)
+    assert (await desk.refused("prime"))["kind"] in ("not_initialized", "not_a_repository")
+
+
+async def test_nobody_is_told_how_to_become_somebody(tmp_path: Path) -> None:
+    Worktrees(tmp_path)
+    async with open_daemon(tmp_path) as daemon:
+        desk = Desk(daemon.house.here.places.root, daemon.as_agent(""))
+        text = await desk.says("prime")
+        assert text.startswith("# thrum\nYou:      not registered (thrum quickstart NAME")
+        assert "identity" not in await desk.json("prime")
+
+
+async def test_single_agent_mode_leaves_messages_out(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path, "nux")
+    async with open_daemon(tmp_path) as daemon:
+        desk = await opened(daemon, trees)
+        config = daemon.house.here.places.config_file
+        config.write_text(json.dumps({"daemon": {"single_agent_mode": True}}))
+        text = await desk.says("prime")
+        assert "Inbox" not in text and "Team" not in text
+        document = await desk.json("prime")
+        assert document["single_agent_mode"] is True and "messages" not in document
+
+
+async def test_a_project_state_that_nobody_wrote_is_not_paid_for(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path, "nux")
+    async with open_daemon(tmp_path) as daemon:
+        desk = await opened(daemon, trees)
+        (desk.root / ".thrum/context/project_state.md").write_text(notes.FIRST_PROJECT_STATE)
+        assert "Project state" not in await desk.says("prime")
+
+
+async def test_a_file_that_cannot_be_read_is_a_warning(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path, "nux")
+    async with open_daemon(tmp_path) as daemon:
+        desk = await opened(daemon, trees)
+        path = notes.notes_path(desk.root, "furiosa")
+        path.unlink()
+        path.symlink_to("/etc/passwd")
+        assert "root:" not in await desk.says("prime")
+        assert b"warning: cannot read" in desk.err
+
+
+async def test_prime_refreshes_the_identity_file(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path, "nux")
+    async with open_daemon(tmp_path) as daemon:
+        desk = await opened(daemon, trees)
+        file = desk.root / ".thrum/identities/furiosa.json"
+        object.__setattr__(daemon.house, "branch_of", {str(desk.root): "feature/x"}.__getitem__)
+        before = read_identity(file)
+        await desk.says("prime")
+        after = read_identity(file)
+        assert (before.branch, after.branch) == ("", "feature/x")
+        await desk.says("prime")
+        assert read_identity(file) == after, "nothing new, nothing written"

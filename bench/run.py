@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 
 from bench.measure import Bench, Progress, Row, Scenario, table
 from bench.place import clean_environment
-from bench.scenarios import bus, history, idle, send, startup
+from bench.scenarios import bus, history, identity, idle, send, startup
 from thrum import clock
 
 HISTORY = Path(__file__).with_name("history.jsonl")
@@ -30,6 +30,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "startup": startup.measure,
     "send": send.measure,
     "bus": bus.measure,
+    "identity": identity.measure,
     "start": history.measure_start,
     "large": history.measure_large,
     "idle": idle.measure,

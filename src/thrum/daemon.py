@@ -136,7 +136,10 @@ async def serve_once(start: Start, report: Report) -> bool:
     config = load_config(places.config_file)
     # First of all: it refuses a repository of another user before anything is written.
     await trio.to_thread.run_sync(partial(branch.ensure_branch, places, start.environ, remote=config.sync.remote))
-    identity = setup.bootstrap_identity(places, start.hostname, start.environ, clock)
+    bootstrapped = setup.bootstrap_identity(places, start.hostname, start.environ, clock)
+    identity = bootstrapped.identity
+    for note in bootstrapped.notes:
+        log.warning("%s", note)
     own = frozenset({*identity.own_ids, ""})
     mirrored = _mirrored(identity)
     async with contextlib.AsyncExitStack() as stack:

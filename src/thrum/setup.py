@@ -22,7 +22,7 @@ from thrum.api import RegisterResult
 from thrum.clock import Clock, SystemClock
 from thrum.errors import BadRedirect, NotARepository, NotAWorktree, NotInitialized, StoreFailed, UsageError
 from thrum.files import atomic_write, ensure_private_dir, sync_directory
-from thrum.identity.daemon_id import DaemonIdentity, bootstrap
+from thrum.identity.daemon_id import Bootstrapped, DaemonIdentity, bootstrap
 from thrum.identity.guards import Refusal, refusal_error
 from thrum.identity.notes import FIRST_PROJECT_STATE
 from thrum.paths import GitPlace, Places, find_git, find_places, link_state, main_worktree, places_of
@@ -118,13 +118,12 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     )
 
 
-def bootstrap_identity(places: Places, hostname: str, environ: Mapping[str, str], clock: Clock) -> DaemonIdentity:
-    """This repository's daemon identity, made if there is none (identity.md §13)."""
+def bootstrap_identity(places: Places, hostname: str, environ: Mapping[str, str], clock: Clock) -> Bootstrapped:
+    """This repository's daemon identity, made if there is none, and lines for the log (identity.md §13)."""
     ulids = ids.Ulids()
     now_ms = clock.now_ms()
     origin = "" if places.common_dir is None else branch.origin_url(places.common_dir, environ)
-    made = bootstrap(places, new_ulid=lambda: ulids.at(now_ms), now_ms=now_ms, hostname=hostname, origin_url=origin)
-    return made.identity
+    return bootstrap(places, new_ulid=lambda: ulids.at(now_ms), now_ms=now_ms, hostname=hostname, origin_url=origin)
 
 
 class SetupResult(msgspec.Struct, kw_only=True):
@@ -322,7 +321,7 @@ def _carry_out(site: _Site, options: InitOptions, clock: Clock) -> DaemonIdentit
         if site.ignore_file is not None and not _is_ignored(site.ignore_file):
             _add_ignore_rule(site.ignore_file)
         _make_state_dir(places)
-        identity = bootstrap_identity(places, options.hostname, options.environ, clock)
+        identity = bootstrap_identity(places, options.hostname, options.environ, clock).identity
         _store_settings(places, options)
         if site.linked:
             # Last of all: without its target it would be a bad redirect.

@@ -199,6 +199,8 @@ class Wiring:
         """Who calls, decided anew for every request from the kernel's evidence (identity.md §11)."""
         evidence = connection.evidence.gather(self.registrar.current(), claim or None, now=trio.current_time())
         outcome = decide(evidence, CLASS_OF.get(method.access, "agent"), claim or None)
+        if _claims_a_live_one(outcome, evidence, claim, method):
+            outcome = decide(evidence, "agent", claim)
         if isinstance(outcome, Refused):
             return self._refuse(outcome, evidence, connection.evidence, method)
         if evidence.failed is not None and outcome.rule in ("C3", "C7"):
@@ -328,6 +330,17 @@ def _is_act(method: Method) -> bool:
     """Whether a call writes in an agent's name or changes its state. Registration records the process by itself."""
     access = CLASS_OF.get(method.access, "agent")
     return access == "agent" or (access == "bootstrap" and method.name != "agent.register")
+
+
+def _claims_a_live_one(outcome: Caller | Refused, evidence: Evidence, claim: str, method: Method) -> bool:
+    """Whether a session's call names an agent that lives here and runs elsewhere.
+
+    Registration leaves claims out of account, and with it the class `bootstrap`; but who may act as that agent, a
+    person's shell with THRUM_NAME set, may also start its session and say what it works on (identity.md §12).
+    """
+    nobody = isinstance(outcome, Caller) and outcome.agent_id is None
+    of_session = CLASS_OF.get(method.access) == "bootstrap" and _is_act(method)
+    return nobody and of_session and bool(claim) and evidence.here.get(claim) == "elsewhere"
 
 
 def _record_denied(outcome: str, fields: dict[str, Any]) -> None:

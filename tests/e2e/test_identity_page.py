@@ -203,7 +203,6 @@ def test_the_errors_that_the_page_names_are_the_real_ones(repo: Repo) -> None:
     assert missing.status == 1 and "ghost.json does not exist" in missing.err
 
 
-@pytest.mark.xfail(strict=True, reason="setup.bootstrap_identity drops the lines for the log (2026-11-21)")
 def test_a_rotated_daemon_id_is_logged_as_on_the_page(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
     config = repo.main / ".thrum/config.json"

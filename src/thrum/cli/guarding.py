@@ -59,6 +59,8 @@ _NEVER: Final = frozenset(
 )
 _LOOKS_WITH: Final[Mapping[str, tuple[str, ...]]] = {"inbox": ("peek", "unread", "all"), "message get": ("peek",)}
 """Commands that are looks with one of these flags: without, they mark as read."""
+_LOOKS_WITHOUT: Final[Mapping[str, tuple[str, ...]]] = {"context preamble": ("init", "file")}
+"""Commands that are looks without these flags: with one, they write."""
 
 
 def use_of(command: str, arguments: Mapping[str, Any]) -> Use:
@@ -66,6 +68,8 @@ def use_of(command: str, arguments: Mapping[str, Any]) -> Use:
     if command in _NEVER:
         return "never"
     if command in _LOOKS or any(arguments.get(flag) for flag in _LOOKS_WITH.get(command, ())):
+        return "look"
+    if command in _LOOKS_WITHOUT and not any(arguments.get(flag) for flag in _LOOKS_WITHOUT[command]):
         return "look"
     return "prime" if command == "prime" else "act"
 

@@ -29,8 +29,9 @@ TEXT = (
 
 
 def clean_environment() -> dict[str, str]:
-    """The user's, without what would lead git or thrum elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("THRUM_", "GIT_"))}
+    """The user's, without what would lead git or thrum elsewhere, or make Python compile anew at each start."""
+    left_out = ("THRUM_", "GIT_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return kept | {"THRUM_LOCAL": "1", "COLUMNS": "100", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 

@@ -173,12 +173,15 @@ async def _serve(
 ) -> bool:
     """From the first accepted connection to the last answer; True if the store must be opened anew."""
     places, publisher = start.places, wiring.publisher
+    known_places = paths.KnownPlaces(trio.current_time)
     dispatcher: Dispatcher
 
     async def run_command(streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int | None:
         from thrum.inside import run_inside  # warmed up below: the first command pays, not the start
 
-        return await run_inside(streams, params, connection, dispatcher, places, wiring.house.registry)
+        return await run_inside(
+            streams, params, connection, dispatcher, places, wiring.house.registry, known_places.find
+        )
 
     handlers = wiring.handlers(lambda: dispatcher.drain)
     dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -56,6 +57,7 @@ async def run_inside(
     dispatcher: Dispatcher,
     places: Places,
     registry: Callable[[], Registry],
+    find_places: Callable[[Path], Places],
 ) -> int | None:
     """Exit status of the command, or None when it must run in the launcher's own process."""
     if not os.path.isabs(params.cwd) or "\0" in params.cwd:
@@ -77,6 +79,7 @@ async def run_inside(
             connect=connect,
             key=params.client_key,
             links=lambda: _links(connection),
+            find_places=find_places,
             # Of another repository's agents this daemon knows nothing.
             witness=lambda at: _Launcher(connection, registry()) if at.state_dir == places.state_dir else None,
         )

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,8 @@ from thrum.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInit
 from thrum.files import atomic_write, ensure_private_dir, sync_directory
 from thrum.limits import socket_path_bytes_max, socket_path_bytes_max_macos
 
+_KNOWN_MAX = 4_096
+_BELIEVED_SECONDS = 1.0
 _SOCKET_PATH_BYTES_MAX = socket_path_bytes_max_macos if sys.platform == "darwin" else socket_path_bytes_max
 
 
@@ -218,6 +221,29 @@ def find_places(start: Path) -> Places:
         message = f"not a git worktree: {bare.root} is a bare repository"
         raise NotARepository(message, remedy="git worktree add PATH, then cd there and run: thrum init")
     raise NotARepository(f"not a git repository: {start}")
+
+
+class KnownPlaces:
+    """The places of the directories that commands come from, believed for a second: agents come from few, and often.
+
+    `now` is a monotonic clock in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._found: dict[Path, tuple[Places, float]] = {}
+
+    def find(self, start: Path) -> Places:
+        """As `find_places`; what it raises is not remembered."""
+        now = self._now()
+        known = self._found.get(start)
+        if known is not None and now < known[1]:
+            return known[0]
+        if len(self._found) >= _KNOWN_MAX:
+            self._found.clear()
+        places = find_places(start)
+        self._found[start] = (places, now + _BELIEVED_SECONDS)
+        return places
 
 
 def places_of(root: Path, state_dir: Path) -> Places:

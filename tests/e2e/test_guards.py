@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, kind
+from tests.support.desks import Desk, Desks, kind
 from tests.support.repo import Repo, open_repo
-
-Desks = Callable[..., Desk]
 
 ACTS = (
     ["send", "x"],
@@ -50,21 +48,6 @@ def repo() -> Iterator[Repo]:
     with open_repo() as opened:
         opened.thrum("daemon", "start")
         yield opened
-
-
-@pytest.fixture
-def desk(repo: Repo) -> Iterator[Desks]:
-    opened: list[Desk] = []
-
-    def make(at: Path, *runtimes: str) -> Desk:
-        opened.append(Desk(repo, at, *runtimes))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.close()
-    for name in ("var/guard-daemon.json",):
-        (repo.main / ".thrum" / name).unlink(missing_ok=True)
 
 
 def session(desk: Desks, at: Path, name: str, runtime: str = "claude") -> Desk:

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.desks import Answer, Desk, kind, result
+from tests.support.desks import Answer, Desks, kind, result
 from tests.support.repo import THRUM, Repo, open_repo
 from thrum import api
 
@@ -22,27 +22,11 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PLAIN_AND_AGAIN: list[dict[str, Any]] = [{}, {"re_register": True}]
 
 
-Desks = Callable[..., Desk]
-
-
 @pytest.fixture(scope="module")
 def repo() -> Iterator[Repo]:
     with open_repo() as opened:
         opened.thrum("daemon", "start")
         yield opened
-
-
-@pytest.fixture
-def desk(repo: Repo) -> Iterator[Desks]:
-    opened: list[Desk] = []
-
-    def make(at: Path, *runtimes: str) -> Desk:
-        opened.append(Desk(repo, at, *runtimes))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.close()
 
 
 def reason(answer: Answer) -> str:

@@ -7,17 +7,15 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, kind, result, runtime_argv
+from tests.support.desks import Desk, Desks, kind, result, runtime_argv
 from tests.support.repo import THRUM, Done, Repo, open_repo
 from thrum.api import METHODS, Access
-
-Desks = Callable[..., Desk]
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +30,6 @@ def repo() -> Iterator[Repo]:
 def fresh() -> Iterator[Repo]:
     with open_repo() as opened:
         yield opened
-
-
-@pytest.fixture
-def desk(repo: Repo) -> Iterator[Desks]:
-    opened: list[Desk] = []
-
-    def make(at: Path, *runtimes: str) -> Desk:
-        opened.append(Desk(repo, at, *runtimes))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.close()
 
 
 def identity_file(root: Path, name: str) -> Path:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, runtime_argv
+from tests.support.desks import Desk, Desks, runtime_argv
 from tests.support.repo import THRUM, Repo, open_repo
 from tests.support.typed import at_a_terminal
-
-Desks = Callable[..., Desk]
 
 
 @pytest.fixture(scope="module")
@@ -21,20 +19,6 @@ def repo() -> Iterator[Repo]:
     with open_repo() as opened:
         opened.thrum("daemon", "start")
         yield opened
-
-
-@pytest.fixture
-def desk(repo: Repo) -> Iterator[Desks]:
-    opened: list[Desk] = []
-
-    def make(at: Path, *runtimes: str) -> Desk:
-        opened.append(Desk(repo, at, *runtimes))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.close()
-    (repo.var / "guard-daemon.json").unlink(missing_ok=True)
 
 
 def identities(root: Path) -> set[str]:

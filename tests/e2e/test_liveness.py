@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, result
+from tests.support.desks import Desk, Desks, result
 from tests.support.repo import Repo, open_repo, wait_until
 from thrum.bus.subscriber import open_stream
 from thrum.identity.process import open_process_table
-
-Desks = Callable[..., Desk]
 
 
 @pytest.fixture
@@ -26,20 +23,6 @@ def repo() -> Iterator[Repo]:
     with open_repo() as opened:
         opened.thrum("daemon", "start")
         yield opened
-
-
-@pytest.fixture
-def desk(repo: Repo) -> Iterator[Desks]:
-    opened: list[Desk] = []
-
-    def make(at: Path, *runtimes: str) -> Desk:
-        opened.append(Desk(repo, at, *runtimes))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        with contextlib.suppress(BrokenPipeError):
-            each.close()
 
 
 def path_of(root: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,7 @@ def kind(answer: Answer) -> str:
     assert "error" in answer, answer
     assert answer["error"]["data"]["remedy"], answer
     return answer["error"]["data"]["kind"]
+
+
+Desks = Callable[..., Desk]
+"""`desk(at, *runtimes)`: the fixture of tests/e2e/conftest.py."""

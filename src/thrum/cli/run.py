@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import trio
 
-from thrum import api, paths
+from thrum import api
 from thrum.cli import guarding, values
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.cli.text import clean, line
@@ -89,6 +89,8 @@ class Run:
     _connection: AsyncExitStack | None = None
     _client: Client | None = None
     _places: Places | None = None
+    _seen: Chosen | None = None
+    """The identity found when the command began, before anybody asked for it."""
     _chosen: Chosen | None = None
     _use: guarding.Use = "act"
     _judged: guarding.Judged | None = None
@@ -118,7 +120,7 @@ class Run:
         """The repository's places. Raises NotInitialized, NotARepository, BadRedirect."""
         if self._places is None:
             try:
-                self._places = paths.find_places(self.start())
+                self._places = self.session.find_places(self.start())
             except (NotInitialized, NotARepository) as error:
                 if self.flags.repo or not self.session.env.get("THRUM_HOME"):
                     raise
@@ -132,13 +134,14 @@ class Run:
         self._use = guarding.use_of(self.command.name, arguments)
         if self._use == "look":
             with suppress(ThrumError, OSError):
-                self._judge(choose(self.places(), self.session, self.flags))
+                self._seen = choose(self.places(), self.session, self.flags)
+                self._judge(self._seen)
 
     def identity(self) -> Chosen:
         """Who would act: the claim of every call from here on. Raises the errors of identity.md §6, and CrossWorktree
         when that one is not the caller's to act as (§12)."""
         if self._chosen is None:
-            chosen = choose(self.places(), self.session, self.flags)
+            chosen = self._seen or choose(self.places(), self.session, self.flags)
             if self._judged is None:
                 self._judge(chosen)
             self._chosen = chosen

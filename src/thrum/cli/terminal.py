@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import trio
@@ -19,7 +20,7 @@ from thrum.clock import Clock, SystemClock
 from thrum.identity.files import Identity
 from thrum.identity.process import OwnerState
 from thrum.identity.runtime import Link
-from thrum.paths import Places
+from thrum.paths import Places, find_places
 from thrum.rpc.client import Client
 
 TTY_IN, TTY_OUT, TTY_ERR = 1, 2, 4
@@ -115,6 +116,8 @@ class Session:
     """The caller's ancestors, nearest first; looked at only when the choice of an identity needs them."""
     witness: Callable[[Places], Witness | None] = _no_witness
     """What is known of the caller, in the repository of those places; None: nothing."""
+    find_places: Callable[[Path], Places] = find_places
+    """The places of a directory; the daemon remembers them from one command to the next."""
     clock: Clock = field(default_factory=SystemClock)
 
 

@@ -97,6 +97,7 @@ def _homes(places: Places) -> dict[str, str]:
         file.stem: str(root)
         for root in reversed(roots_of(places))
         for file in (root / ".thrum" / "identities").glob("*.json")
+        if file.is_file() and not file.is_symlink()
     }
 
 

@@ -241,6 +241,13 @@ class PeerEvidence:
         except OSError as error:
             raise Failed("cwd", _words(error)) from error
 
+    def cwd(self) -> str:
+        """Where the peer stands; empty if the kernel does not say."""
+        try:
+            return self._table.cwd(self.pid)
+        except OSError:
+            return ""
+
     def state_of(self, agent: AgentPlace) -> OwnerState:
         """The owner state of an agent, seen from this peer. Raises Failed."""
         if agent.agent_pid <= 1:

@@ -137,7 +137,7 @@ def root_of(places: Places, agent_id: str) -> Path | None:
     stem = _stem(agent_id)
     for root in roots(places):
         marks = (root / ".thrum" / "identities" / f"{stem}.json", notes_path(root, agent_id))
-        if any(mark.is_file() for mark in marks):
+        if any(mark.is_file() and not mark.is_symlink() for mark in marks):
             return root
     return None
 

@@ -14,7 +14,15 @@ import trio
 
 from thrum import ids, limits
 from thrum.api import Empty, RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
-from thrum.errors import IdentityMismatch, InvalidParams, NameTaken, NotAWorktree, StoreFailed, ThrumError
+from thrum.errors import (
+    IdentityInvalid,
+    IdentityMismatch,
+    InvalidParams,
+    NameTaken,
+    NotAWorktree,
+    StoreFailed,
+    ThrumError,
+)
 from thrum.events import AgentCleaned, AgentPlaced, AgentRegistered, AgentStatusSet, AnyFact
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import (
@@ -239,7 +247,9 @@ def _check_files(wanted: _Wanted) -> None:
     if os.path.lexists(own) and not own.is_dir():
         raise StoreFailed(f"could not write {own}: not a directory", remedy=f"remove {own}, then repeat the command")
     path = identity_path(identities_of(wanted.root), wanted.agent_id)
-    if os.path.lexists(path):
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise IdentityInvalid(f".thrum/identities/{path.name} is not a valid identity: it is no regular file")
+    if path.exists():
         read_identity(path)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from thrum.errors import AgentNotRegistered, IdentityInvalid
+from thrum.errors import AgentNotRegistered, IdentityInvalid, IdentityNotFound
 from thrum.events import AgentPlaced, AnyFact
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import Identity, Listed, identity_path, list_identities, read_identity, retire_identity
@@ -82,8 +82,8 @@ def check_quickstart(house: House, evidence: PeerEvidence, agent_id: str, root: 
                 expected_pid=held.agent_pid,
             )
         )
-    modes = house.modes()
-    lines = [fire(each, modes, caller_pid=evidence.pid, caller_cwd=root, method=_METHOD) for each in refusals]
+    modes, cwd = house.modes(), evidence.cwd()
+    lines = [fire(each, modes, caller_pid=evidence.pid, caller_cwd=cwd, method=_METHOD) for each in refusals]
     return Arrival(registry, warnings=tuple(line for line in lines if line))
 
 
@@ -108,7 +108,7 @@ def _held_elsewhere(evidence: PeerEvidence, registry: Registry, agent_id: str, r
     path = identity_path(identities_of(root), agent_id)
     try:
         places += [_in_file(read_identity(path), root)] if path.is_file() else []
-    except IdentityInvalid:
+    except (IdentityInvalid, IdentityNotFound):
         pass  # registering says so
     return next((each for each in places if each.root == root and evidence.state_of(each) == "elsewhere"), None)
 
@@ -153,7 +153,7 @@ def check_prime(house: House, evidence: PeerEvidence, agent_id: str) -> Arrival:
         refusal = Refusal(
             "prime_ownership", "caller_not_topmost_runtime", expected=agent_id, expected_pid=place.agent_pid
         )
-        line = fire(refusal, modes, caller_pid=links[0].pid, method=_METHOD)
+        line = fire(refusal, modes, caller_pid=links[0].pid, caller_cwd=evidence.cwd(), method=_METHOD)
         return Arrival(registry, warnings=(line,) if line else ())
     if state == "dead" and process is not None:
         mode = modes["dead_pid_auto_reclaim"]
@@ -161,7 +161,7 @@ def check_prime(house: House, evidence: PeerEvidence, agent_id: str) -> Arrival:
             refusal = Refusal(
                 "cross_worktree", "pid_mismatch", "owner", expected=agent_id, expected_pid=place.agent_pid
             )
-            fire(refusal, modes, caller_pid=links[0].pid, method=_METHOD)
+            fire(refusal, modes, caller_pid=links[0].pid, caller_cwd=evidence.cwd(), method=_METHOD)
         else:
             report_reclaim(place, links[0].pid, mode, _METHOD)
     return Arrival(registry)

@@ -1,0 +1,28 @@
+"""What the end-to-end tests share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.desks import Desk, Desks
+from tests.support.repo import Repo
+
+
+@pytest.fixture
+def desk(repo: Repo) -> Iterator[Desks]:
+    """Opens desks in the test's repository, below fake runtimes; closed at the end, and the guards as they were."""
+    opened: list[Desk] = []
+
+    def make(at: Path, *runtimes: str) -> Desk:
+        opened.append(Desk(repo, at, *runtimes))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        with contextlib.suppress(BrokenPipeError):
+            each.close()
+    (repo.var / "guard-daemon.json").unlink(missing_ok=True)

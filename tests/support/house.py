@@ -54,6 +54,9 @@ class SaidEvidence:
         self.process = process
         self.state = state
 
+    def cwd(self) -> str:
+        return self.root or ""
+
     def standing_root(self, now: float) -> str | None:
         return self.root
 

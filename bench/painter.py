@@ -34,7 +34,7 @@ def main() -> None:
 
 def paint(places: Places) -> float:
     """Seconds until the store is open."""
-    identity = setup.bootstrap_identity(places, "bench", {}, clock.SystemClock())
+    identity = setup.bootstrap_identity(places, "bench", {}, clock.SystemClock()).identity
     mirrored = DaemonIdentity(
         daemon_id=identity.daemon_id,
         repo_name=identity.repo_name,

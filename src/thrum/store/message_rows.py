@@ -107,15 +107,6 @@ class MessageRows:
         row = self._db.execute("SELECT thread_id FROM messages WHERE message_id = ?", (message_id,)).fetchone()
         return row[0] if row else ""
 
-    def thread_root(self, thread_id: str) -> str:
-        """The message that a thread hangs on; its earliest message when the root is not here; `""` without any."""
-        row = self._db.execute(
-            "SELECT message_id FROM messages WHERE thread_id = ? AND thread_id <> ''"
-            " ORDER BY thread_own, created_at, message_id LIMIT 1",
-            (thread_id,),
-        ).fetchone()
-        return row[0] if row else ""
-
     # -- loading
 
     def _load(self, ids: Sequence[str], reader: str) -> list[shapes.Message]:

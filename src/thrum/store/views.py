@@ -90,9 +90,6 @@ class View(MessageViews):
         """Whether a later program changed the rules of these journals: then nothing may be written (events.md §13)."""
         return int(get_meta(self._db, JOURNAL_FORMAT) or 0) > JOURNAL_FORMAT_KNOWN
 
-    def event_known(self, event_id: str) -> bool:
-        return self._db.execute("SELECT 1 FROM events WHERE event_id = ?", (event_id,)).fetchone() is not None
-
     def event(self, event_id: str) -> EventRow | None:
         row = self._db.execute(f"{_EVENT} WHERE event_id = ?", (event_id,)).fetchone()
         return None if row is None else EventRow(*row)

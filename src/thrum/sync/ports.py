@@ -1,0 +1,143 @@
+"""What a sync round asks of git and of the store. Both are handed in: this room imports neither store nor network.
+
+`repository.py` is git's side, `thrum.syncing` the store's; the simulator in `tests/sim` has its own of both. Everything
+here blocks and is called in one worker thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
+
+from thrum.sync.merge import Voids
+from thrum.sync.worktree import TreeEntry
+
+RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed"]
+"""`offline`: nobody answered (no network, no host, a path that is not mounted). `refused`: it answered, and does not
+take what we push (a hook, a protected branch, no right to write). `credentials`: it wants a password or key that git has
+not. `missing`: there is no such repository. `failed`: anything else."""
+
+
+class RemoteFailed(Exception):
+    """The remote did not do what it was asked. `reason` is one line without credentials, `remedy` a git command."""
+
+    def __init__(self, trouble: RemoteTrouble, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.trouble: Final = trouble
+        self.reason: Final = reason
+        self.remedy: Final = remedy
+
+
+class RemoteInfo(NamedTuple):
+    """The remote that is synced with. `url` is git's effective one without credentials."""
+
+    name: str
+    url: str
+    path: str
+    """The directory of a remote on this machine (a path or `file://`), else empty."""
+
+
+class Repository(Protocol):
+    """The branch `a-sync` in git's object store, and the remote's branch of that name. Ids are hexadecimal.
+
+    Raises StoreFailed when this machine's disk or repository fails, RemoteFailed when the remote does.
+    """
+
+    def remote(self) -> RemoteInfo | None:
+        """The configured remote, None without one."""
+        ...
+
+    def tip(self) -> str:
+        """The commit that our branch is at; `""` if somebody took it away."""
+        ...
+
+    def remote_tip(self) -> str:
+        """Where the remote's branch was when we last looked (fetch or push); `""`: it had none, or never looked."""
+        ...
+
+    def files(self, commit: str) -> dict[str, TreeEntry]:
+        """Every file of a commit's tree, by its path (surrogateescape); `""` has none."""
+        ...
+
+    def blob(self, object_id: str) -> bytes: ...
+
+    def blob_size(self, object_id: str) -> int:
+        """Bytes of a blob, without reading it."""
+        ...
+
+    def add_blob(self, data: bytes) -> str:
+        """Put a blob into the object store, unless it is there; durable before `move`."""
+        ...
+
+    def add_commit(self, files: Iterable[TreeEntry], parent: str, message: str, seconds: int) -> str:
+        """Trees and a commit on `parent` (`""`: none), durable before `move`. `seconds`: since 1970."""
+        ...
+
+    def move(self, old: str, new: str) -> bool:
+        """Move our branch from `old` to `new`, and the index of its worktree with it. False: it is not at `old`."""
+        ...
+
+    def descends(self, commit: str, ancestor: str) -> bool:
+        """Whether `ancestor` is the commit or in its history."""
+        ...
+
+    def fetch(self) -> str:
+        """Fetch the remote's branch: its commit, `""` if it has none. Raises RemoteFailed."""
+        ...
+
+    def push(self, commit: str) -> bool:
+        """Push a commit as the remote's branch, never by force. False: somebody else was quicker. Raises RemoteFailed."""
+        ...
+
+
+class Mark(NamedTuple):
+    """How far a journal counts: nothing behind `end` (bytes) is read, and another `inode` is another file."""
+
+    inode: int
+    end: int
+
+
+class Arrived(NamedTuple):
+    """A line of the branch that is not here: the journal that it was found in, and its bytes without newline."""
+
+    file: str
+    raw: bytes
+
+
+class TakenIn(NamedTuple):
+    """What became of arrived lines: facts that were new, and lines that were set aside in quarantine."""
+
+    new: int
+    set_aside: int
+
+
+class Journals(Protocol):
+    """The journals of the branch as the store keeps them. Raises StoreFailed, Busy, ShuttingDown."""
+
+    def marks(self) -> dict[str, Mark]:
+        """Every journal of the branch (`events.jsonl`, `messages/*.jsonl`) that is here, and how far it counts."""
+        ...
+
+    def read(self, file: str, mark: Mark) -> bytes:
+        """What counts of a journal; a file that is not there any more is empty."""
+        ...
+
+    def voids(self) -> Voids:
+        """What cleanups and purges made void, as of now."""
+        ...
+
+    def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
+        """Hand foreign lines to the committer; they are on disk, in the picture and on the bus when it returns."""
+        ...
+
+    def copy_receipts(self) -> int:
+        """Copy due receipts of other daemons' messages to the journals that travel (events.md §5); how many."""
+        ...
+
+    def recall(self) -> Mapping[str, str]:
+        """What `remember` kept; empty after the picture was painted anew."""
+        ...
+
+    def remember(self, values: Mapping[str, str]) -> None:
+        """Keep values beside the picture. Losing them costs time, nothing else."""
+        ...

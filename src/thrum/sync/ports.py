@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
-from thrum.sync.merge import Voids
 from thrum.sync.worktree import TreeEntry
+from thrum.voids import Voids
 
 RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed"]
 """`offline`: nobody answered (no network, no host, a path that is not mounted). `refused`: it answered, and does not

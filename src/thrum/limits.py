@@ -51,6 +51,12 @@ batch_bytes_max: Final = 8 * MIB
 committer_waiting_max: Final = 4_096
 committer_wait_seconds: Final = 5.0
 
+# -- sync (events.md §11)
+shard_bytes_max: Final = 512 * MIB
+"""A journal of the remote that is larger is set aside and reported; the others go on."""
+push_attempts_max: Final = 8
+"""How often a round that lost the race to push fetches, merges and pushes again."""
+
 # -- RPC (rpc.md §1)
 request_line_bytes_max: Final = 8 * MIB
 answer_line_bytes_max: Final = 16 * MIB
@@ -106,6 +112,7 @@ suggestions_max: Final = 3
 assert body_bytes_max + structured_bytes_max < line_bytes_max, "a message fits a line"
 assert line_bytes_max <= request_line_bytes_max < answer_line_bytes_max, "what can be stored can be asked for"
 assert answer_bodies_bytes_max < answer_line_bytes_max
+assert line_bytes_max < shard_bytes_max
 assert requests_in_flight_max < committer_waiting_max, "requests in flight alone never fill the committer"
 assert committer_wait_seconds < request_seconds_max, "busy is said before timed_out"
 assert drain_seconds < start_seconds_max, "a restart waits longer than a stop"

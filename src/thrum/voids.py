@@ -56,7 +56,7 @@ class Voids:
     """What cleanups and purges made void (events.md §7, "Horizons").
 
     `agents` and `authors`: the horizon of each id that was cleaned up, or cleaned up with its messages. `purge`: the
-    greatest cutoff, `""` without one. `session_purged(session_id)`: whether a session is known whose end lies before it.
+    greatest cutoff, `""` without one. `session_purged(session_id)`: whether a session is known that ended before it.
     """
 
     agents: Mapping[str, Order] = field(default_factory=dict[str, Order])
@@ -124,7 +124,7 @@ def _is_void(fact: AnyFact, order: Order, voids: Voids, cutoff_ms: int) -> bool:
 
 
 def superseded_ids(facts: Iterable[tuple[Order, AnyFact | Sealed]]) -> set[str]:
-    """The event ids of `agent.update`s each register of which a later one sets anew, of all that stay of one journal."""
+    """The event ids of `agent.update`s whose registers are all set anew by later ones that stay."""
     winners: dict[tuple[str, str, str], tuple[str, Order]] = {}
     updates: list[tuple[Order, AgentUpdated]] = []
     for order, fact in facts:

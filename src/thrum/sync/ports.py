@@ -14,8 +14,8 @@ from thrum.voids import Voids
 
 RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed"]
 """`offline`: nobody answered (no network, no host, a path that is not mounted). `refused`: it answered, and does not
-take what we push (a hook, a protected branch, no right to write). `credentials`: it wants a password or key that git has
-not. `missing`: there is no such repository. `failed`: anything else."""
+take what we push (a hook, a protected branch, no right to write). `credentials`: it wants a password or key that git
+has not. `missing`: there is no such repository. `failed`: anything else."""
 
 
 class RemoteFailed(Exception):
@@ -86,7 +86,7 @@ class Repository(Protocol):
         ...
 
     def push(self, commit: str) -> bool:
-        """Push a commit as the remote's branch, never by force. False: somebody else was quicker. Raises RemoteFailed."""
+        """Push a commit as the remote's branch, never by force; False: somebody was quicker. Raises RemoteFailed."""
         ...
 
 
@@ -97,8 +97,14 @@ class Mark(NamedTuple):
     end: int
 
 
+class JournalMoved(Exception):
+    """A journal was written anew while a round looked at it: look again."""
+
+
 class Arrived(NamedTuple):
-    """A line of the branch that is not here: the journal that it was found in, and its bytes without newline."""
+    """A line of the branch that is not here: its journal (of what cannot be read, where it was found), and
+    its bytes without newline.
+    """
 
     file: str
     raw: bytes
@@ -118,8 +124,12 @@ class Journals(Protocol):
         """Every journal of the branch (`events.jsonl`, `messages/*.jsonl`) that is here, and how far it counts."""
         ...
 
+    def head_seq(self) -> int:
+        """The number of the last fact that `marks`, called after it, is sure to cover."""
+        ...
+
     def read(self, file: str, mark: Mark) -> bytes:
-        """What counts of a journal; a file that is not there any more is empty."""
+        """What counts of a journal. Raises JournalMoved when another file took its place meanwhile (compaction)."""
         ...
 
     def voids(self) -> Voids:

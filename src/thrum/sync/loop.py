@@ -1,0 +1,261 @@
+"""When rounds run, and what is said of them: on change, on a timer, on demand; never two at once (issue "The loop").
+
+The loop knows no git and no store: a round is handed in as something to run in a thread. Source: cli.md 3.13, 3.19,
+rpc.md "Sync".
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final, Literal
+
+import trio
+
+from thrum.errors import StoreFailed, ThrumError
+from thrum.sync.ports import RemoteFailed
+from thrum.sync.round import Outcome
+
+log: Final = logging.getLogger("thrum.sync")
+
+State = Literal["local-only", "stopped", "idle", "syncing", "synced", "offline", "error"]
+
+PEEK_SECONDS: Final = 0.5
+"""How often the ref of a remote on this machine is looked at."""
+BACKOFF_SECONDS_MIN: Final = 1.0
+BACKOFF_SECONDS_MAX: Final = 300.0
+STOP_SECONDS: Final = 2.0
+"""How long a round may go on when the daemon stops. What it leaves undone, the next one does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What the settings ask for, as of now."""
+
+    local_only: bool
+    reason: str = ""
+    """Why nothing is fetched and pushed, when that is not simply the setting."""
+    may_push: bool = True
+    """False: the remote may be read by others, and nobody has confirmed that this is meant."""
+    interval_seconds: float = 15.0
+    debounce_seconds: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one round is to do."""
+
+    fetch: bool
+    push: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How the last round went, for `sync.force` and `sync.status`."""
+
+    result: Literal["synced", "error", "nothing_to_do"]
+    received: int = 0
+    sent: int = 0
+
+
+@dataclass(slots=True)
+class Status:
+    """What is true of the sync. `trouble`: `offline`, `refused` … or `""`."""
+
+    state: State = "idle"
+    last_sync_at_ms: int = 0
+    last_error: str = ""
+    remedy: str = ""
+    trouble: str = ""
+    skipped: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Loop:
+    """The one task that runs rounds.
+
+    `mode()` is asked before each round. `run_round(request, outcome, is_stopping)` runs one, in a thread that may be
+    abandoned. `peek()` gives a text that changes with the remote's ref, None where that can't be told cheaply; `tidy()`
+    cares for the disk between rounds; both block. `on_status` hears of every change.
+    """
+
+    mode: Callable[[], Mode]
+    run_round: Callable[[Request, Outcome, Callable[[], bool]], None]
+    peek: Callable[[], str | None]
+    tidy: Callable[[], None]
+    now_ms: Callable[[], int]
+    on_status: Callable[[Status], None]
+    status: Status = field(default_factory=Status)
+    _wake: trio.Event = field(default_factory=trio.Event)
+    _changed_at: float | None = None
+    """When the first change came that no round has begun with."""
+    _look: bool = False
+    """Whether the next round must ask the remote, whatever the timer says."""
+    _waiting: list[tuple[trio.Event, list[Report]]] = field(default_factory=list[tuple[trio.Event, list[Report]]])
+    _failures: int = 0
+    _seen: str | None = None
+    """What `peek` gave when the remote was last asked."""
+
+    def note_change(self) -> None:
+        """Something that travels was committed here."""
+        if self._changed_at is None:
+            self._changed_at = trio.current_time()
+            self._wake.set()
+
+    def poke(self) -> None:
+        """Ask the remote now."""
+        self._look = True
+        self._wake.set()
+
+    async def force(self, timeout_seconds: float) -> Report | None:
+        """A round that begins now; waits for its end, at most so long: None if it goes on, or for a timeout of 0."""
+        done, report = trio.Event(), list[Report]()
+        self._waiting.append((done, report))
+        self.poke()
+        with trio.move_on_after(timeout_seconds):
+            await done.wait()
+        return report[0] if report else None
+
+    async def serve_sync(self) -> None:
+        """Run rounds until cancelled. Whatever a round raises is reported, never fatal."""
+        last_look = -1e9
+        backoff_until = 0.0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._peek_on)
+            try:
+                while True:
+                    mode = self.mode()
+                    await self._wait_for_work(mode, last_look, backoff_until)
+                    mode = self.mode()
+                    forced, waiting, self._waiting = self._look, self._waiting, []
+                    due = trio.current_time() >= last_look + mode.interval_seconds
+                    fetch = not mode.local_only and (forced or due or self._failures > 0)
+                    self._look, self._changed_at = False, None
+                    report = await self._run(Request(fetch, not mode.local_only and mode.may_push), mode)
+                    if fetch or mode.local_only:
+                        last_look = trio.current_time()
+                    backoff_until = trio.current_time() + self._backoff()
+                    for done, answer in waiting:
+                        answer.append(report)
+                        done.set()
+                    if not self._look and self._changed_at is None:
+                        await trio.to_thread.run_sync(self.tidy, abandon_on_cancel=True)
+            finally:
+                self._set(state="stopped")
+
+    async def _wait_for_work(self, mode: Mode, last_look: float, backoff_until: float) -> None:
+        """Until a round is due: forced, a change that has settled, or the timer; after a failure not too soon."""
+        while not self._look:
+            self._wake = trio.Event()
+            due = inf if mode.local_only else last_look + mode.interval_seconds
+            if self._changed_at is not None:
+                # Nobody waits for a commit that stays here: one for all that comes meanwhile.
+                settle = mode.interval_seconds if mode.local_only else mode.debounce_seconds
+                due = min(due, self._changed_at + settle)
+            if self._failures:
+                due = backoff_until
+            if trio.current_time() >= due:
+                return
+            with trio.move_on_at(due):
+                await self._wake.wait()
+            fresh = self.mode()
+            if fresh != mode:
+                self._look = self._look or not fresh.local_only
+                return
+
+    async def _run(self, request: Request, mode: Mode) -> Report:
+        self._set(state="syncing")
+        outcome = Outcome()
+        if request.fetch:
+            self._seen = await trio.to_thread.run_sync(self._peeked)
+        try:
+            await self._run_in_thread(request, outcome)
+        except RemoteFailed as failed:
+            self._failures += 1
+            self._set(
+                state="offline" if failed.trouble == "offline" else "error",
+                last_error=failed.reason,
+                remedy=failed.remedy,
+                trouble=failed.trouble,
+            )
+            return Report("error", outcome.received)
+        except ThrumError as error:
+            self._failures += 1
+            self._set(state="error", last_error=error.message, remedy=error.remedy, trouble="failed")
+            return Report("error", outcome.received)
+        except Exception as error:
+            log.exception("a sync round failed")
+            self._failures += 1
+            self._set(state="error", last_error=f"{type(error).__name__}: {error}", remedy="", trouble="failed")
+            return Report("error", outcome.received)
+        self._failures = 0
+        self._set(
+            state="local-only" if mode.local_only else "synced" if mode.may_push else "error",
+            last_error="" if mode.may_push or mode.local_only else "the remote may be read by others: not pushed yet",
+            remedy="" if mode.may_push or mode.local_only else "thrum sync enable",
+            trouble="" if mode.may_push or mode.local_only else "unconfirmed",
+            last_sync_at_ms=self.status.last_sync_at_ms if mode.local_only else self.now_ms(),
+            skipped=frozenset(outcome.skipped),
+        )
+        if outcome.pushed_seq is not None:
+            self._seen = await trio.to_thread.run_sync(self._peeked)
+        quiet = not outcome.received and not outcome.sent
+        return Report("nothing_to_do" if quiet else "synced", outcome.received, outcome.sent)
+
+    async def _run_in_thread(self, request: Request, outcome: Outcome) -> None:
+        """The round, in a thread. When the daemon stops it is asked to end after its step, and left if it does not."""
+        patience = trio.CancelScope(shield=True)
+        stopping: list[bool] = []
+        failure: Exception | None = None
+
+        async def bound() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                stopping.append(True)
+                patience.deadline = trio.current_time() + STOP_SECONDS
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bound)
+            with patience:
+                try:
+                    await trio.to_thread.run_sync(
+                        self.run_round, request, outcome, lambda: bool(stopping), abandon_on_cancel=True
+                    )
+                except Exception as error:
+                    failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    def _backoff(self) -> float:
+        if not self._failures:
+            return 0.0
+        seconds = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2 ** (self._failures - 1))
+        return seconds * random.uniform(0.5, 1.0)
+
+    # -- a remote on this machine
+
+    async def _peek_on(self) -> None:
+        while True:
+            await trio.sleep(PEEK_SECONDS)
+            if self.status.state == "syncing" or self.mode().local_only or self._failures:
+                continue
+            text = await trio.to_thread.run_sync(self._peeked)
+            if text is not None and text != self._seen:
+                self._seen = text
+                self.poke()
+
+    def _peeked(self) -> str | None:
+        try:
+            return self.peek()
+        except (OSError, StoreFailed):
+            return None
+
+    def _set(self, **values: object) -> None:
+        for name, value in values.items():
+            setattr(self.status, name, value)
+        self.on_status(self.status)

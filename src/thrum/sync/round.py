@@ -1,0 +1,332 @@
+"""One sync round, step by step: take in what the remote has, commit what is here, push (house.md "A sync round").
+
+A generator, so that whoever runs it decides what happens between two steps: the daemon nothing, a test a kill, the
+simulator the steps of other daemons. It may be dropped after any step: the journals are the truth, what was taken in is
+on disk, and the next round finds the rest by comparing. Everything blocks; errors are those of `ports`.
+
+History is linear. A round builds its commit on the remote's; a commit that lost the race is made anew on the new head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from thrum import events, limits
+from thrum.errors import StoreFailed
+from thrum.sync import merge
+from thrum.sync.merge import JOURNAL_FILE
+from thrum.sync.ports import Arrived, JournalMoved, Journals, Mark, RemoteFailed, Repository
+from thrum.sync.worktree import BRANCH, TreeEntry
+
+_REGULAR: Final = 0o100644
+_MEMORY: Final = "round"
+_MOVED_MAX: Final = 5
+
+Steps = Generator[str, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a round is to do."""
+
+    fetch: bool
+    """Ask the remote first. Without it a push decides whether anybody else was there."""
+    push: bool
+    who: str
+    """`alice@host`, for the subject of the commit."""
+    now_seconds: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a round did so far; complete when its generator has ended."""
+
+    received: int = 0
+    """Facts that were new here."""
+    sent: int = 0
+    """Lines that the remote had not."""
+    set_aside: int = 0
+    """Foreign lines that nobody can use."""
+    skipped: set[str] = field(default_factory=set[str])
+    """Journals of the remote that could not be read, or are too large."""
+    tip: str = ""
+    pushed_seq: int | None = None
+    """All facts up to this number are at the remote; None if that is not known."""
+    committed_seq: int | None = None
+    """All facts up to this number are in a commit."""
+
+
+class _Known(msgspec.Struct, frozen=True, array_like=True):
+    """How one journal was last composed: of what, and to which blob."""
+
+    inode: int
+    end: int
+    blob: str
+    carries: bool = False
+    """Holds lines of the remote that are not in the journal here."""
+
+
+class _Memory(msgspec.Struct):
+    """What spares a round work. Losing it costs time, nothing else."""
+
+    tip: str = ""
+    """Our branch as we left it: all of it is in the journals."""
+    onto: str = ""
+    """The remote's commit that `tip` stands on."""
+    merged: str = ""
+    """The remote's commit that was taken in last."""
+    voids: str = ""
+    journals: dict[str, _Known] = {}
+    taken: dict[str, str] = {}
+    """The blob of each journal that was taken in last."""
+    strays: list[str] = []
+    """Journals that hold lines of other ones."""
+    unsent: int = 0
+
+
+def sync_round(repo: Repository, journals: Journals, errand: Errand, outcome: Outcome) -> Steps:
+    """Run one round; `outcome` is filled on the way. Yields a name after each step (see the module).
+
+    Raises RemoteFailed, StoreFailed, and what the committer refuses with. After RemoteFailed what is here is committed.
+    """
+    round_ = _Round(repo, journals, errand, outcome, _recall(journals))
+    head = repo.remote_tip() if errand.fetch or errand.push else ""
+    trouble: RemoteFailed | None = None
+    if errand.fetch:
+        try:
+            head = repo.fetch()
+        except RemoteFailed as failed:
+            trouble = failed
+        yield "fetched"
+    for _ in range(limits.push_attempts_max):
+        yield from round_.settle(head)
+        if trouble is not None:
+            raise trouble
+        if not errand.push:
+            return
+        if outcome.tip == head:
+            round_.note_pushed(0)
+            return
+        pushed = repo.push(outcome.tip)
+        yield "pushed"
+        if pushed:
+            round_.note_pushed(round_.memory.unsent)
+            return
+        head = repo.fetch()
+        yield "fetched"
+    raise RemoteFailed("failed", "others push all the time; tried again later", "thrum sync force")
+
+
+def _recall(journals: Journals) -> _Memory:
+    text = journals.recall().get(_MEMORY, "")
+    try:
+        return msgspec.json.decode(text, type=_Memory) if text else _Memory()
+    except msgspec.MsgspecError:
+        return _Memory()
+
+
+@dataclass(slots=True)
+class _Round:
+    repo: Repository
+    journals: Journals
+    errand: Errand
+    outcome: Outcome
+    memory: _Memory
+
+    def settle(self, head: str) -> Steps:
+        """Bring our branch to what is here and at the remote. Begins anew when somebody moves things meanwhile."""
+        for _ in range(_MOVED_MAX):
+            try:
+                tip = self.repo.tip()
+                for commit in dict.fromkeys((head, tip)):
+                    yield from self.take_in(commit)
+                self.journals.copy_receipts()
+                yield "copied receipts"
+                if (yield from self.commit(tip, head)):
+                    return
+            except JournalMoved:
+                continue
+        raise StoreFailed(f"branch {BRANCH} is moved by another program all the time", remedy="thrum sync force")
+
+    # -- what is there
+
+    def take_in(self, commit: str) -> Steps:
+        """Hand the committer every line of a commit's journals that is not here."""
+        memory = self.memory
+        if not commit or commit in (memory.tip, memory.merged):
+            return
+        files = self.repo.files(commit)
+        if files and not any(JOURNAL_FILE.fullmatch(file) for file in files):
+            raise RemoteFailed(
+                "failed", f"the remote has a branch {BRANCH} that is not thrum's", f"git push REMOTE :{BRANCH}"
+            )
+        for file in sorted(files):  # events.jsonl comes first: what it voids need not be taken in
+            entry = files[file]
+            if JOURNAL_FILE.fullmatch(file) and entry.mode & 0o170000 == 0o100000:
+                yield from self._take_in_journal(file, entry.object_id)
+        memory.merged = commit
+
+    def _take_in_journal(self, file: str, blob: str) -> Steps:
+        known = self.memory.journals.get(file)
+        if blob == self.memory.taken.get(file) or (known is not None and blob == known.blob):
+            return
+        try:
+            if self.repo.blob_size(blob) > limits.shard_bytes_max:
+                raise StoreFailed(f"{file} is larger than {limits.shard_bytes_max} bytes")
+            there = self.repo.blob(blob)
+        except StoreFailed:
+            self.outcome.skipped.add(file)
+            return
+        marks = self.journals.marks()
+        lines = merge.missing(self._read(file, marks), there)
+        arrived = merge.wanted(file, lines, self.journals.voids()) if lines else []
+        here: dict[str, set[bytes]] = {}
+        for home in {home for home, _ in arrived if home != file}:
+            here[home] = set(merge.split_lines(self._read(home, marks)))
+        fresh = [Arrived(home, raw) for home, raw in arrived if raw not in here.get(home, ())]
+        for chunk in _chunks(fresh):
+            taken = self.journals.take_in(chunk)
+            self.outcome.received += taken.new
+            self.outcome.set_aside += taken.set_aside
+            yield "took in"
+        self.memory.taken[file] = blob
+
+    def _read(self, file: str, marks: dict[str, Mark]) -> bytes:
+        return self.journals.read(file, marks[file]) if file in marks else b""
+
+    # -- what is here
+
+    def commit(self, tip: str, head: str) -> Generator[str, None, bool]:
+        """Commit what is here onto the remote's head, or onto ours; False if our branch moved meanwhile."""
+        base = self._base(tip, head)
+        if not base:
+            raise StoreFailed(f"branch {BRANCH} is gone", remedy="thrum daemon restart")
+        seq = self.journals.head_seq()
+        files = self.repo.files(base)
+        added = self._compose(files)
+        yield "composed"
+        commit = base
+        if added is not None:
+            message = merge.subject(added, self.errand.who)
+            commit = self.repo.add_commit(files.values(), base, message, self.errand.now_seconds)
+            yield "built"
+        if commit != tip:
+            if not self.repo.move(tip, commit):
+                return False
+            yield "moved"
+        lines = len(added or ())
+        self.memory.unsent = lines + (self.memory.unsent if base == tip else 0)
+        self.memory.tip = self.outcome.tip = commit
+        self.memory.onto = head
+        self.outcome.committed_seq = seq
+        self._remember()
+        yield "remembered"
+        return True
+
+    def _base(self, tip: str, head: str) -> str:
+        """The commit to build on: ours if it stands on the remote's, else the remote's."""
+        if not head or not tip:
+            return tip or head
+        if head == tip or (tip, head) == (self.memory.tip, self.memory.onto) or self.repo.descends(tip, head):
+            return tip
+        return head
+
+    def _compose(self, files: dict[str, TreeEntry]) -> list[bytes] | None:
+        """Put every journal into `files` as it goes onto the branch: the lines that are new, None if all is there."""
+        memory, marks, voids = self.memory, self.journals.marks(), self.journals.voids()
+        if voids.mark() != memory.voids:
+            memory.journals, memory.voids = {}, voids.mark()
+        for path in [path for path in files if path == events.MESSAGES_DIR or path.startswith("events.jsonl/")]:
+            del files[path]  # a journal must lie there
+        strays: dict[str, list[bytes]] = {}
+        composed: dict[str, tuple[_Known, bytes]] = {}
+        for file, mark in marks.items():
+            known, entry = memory.journals.get(file), files.get(file)
+            if file in memory.strays or known is None or (known.inode, known.end) != mark or not _is(entry, known.blob):
+                composed[file] = self._compose_one(file, mark, entry, voids, strays)
+        memory.strays = sorted(file for file in memory.strays if file in marks)
+        for home, lines in strays.items():
+            mark = marks.get(home, Mark(0, 0))
+            composed[home] = self._compose_one(home, mark, files.get(home), voids, {}, lines)
+        return self._put(files, composed)
+
+    def _compose_one(
+        self,
+        file: str,
+        mark: Mark,
+        entry: TreeEntry | None,
+        voids: merge.Voids,
+        strays: dict[str, list[bytes]],
+        extra: Sequence[bytes] = (),
+    ) -> tuple[_Known, bytes]:
+        """A journal's blob and its bytes. Lines of other journals go to `strays`."""
+        data = self.journals.read(file, mark) if mark.end else b""
+        known = self.memory.journals.get(file)
+        carried: list[bytes] = []
+        if entry is not None and (known is None or known.carries or entry.object_id != known.blob):
+            carried = self._oversize(entry)
+        result = merge.canonical(file, data, voids, (*carried, *extra))
+        for home, lines in result.strays.items():
+            strays.setdefault(home, []).extend(lines)
+            if file not in self.memory.strays:
+                self.memory.strays.append(file)
+        return _Known(*mark, blob=self.repo.add_blob(result.data), carries=bool(carried)), result.data
+
+    def _oversize(self, entry: TreeEntry) -> list[bytes]:
+        if not limits.line_bytes_max < self.repo.blob_size(entry.object_id) <= limits.shard_bytes_max:
+            return []
+        return merge.oversize(self.repo.blob(entry.object_id))
+
+    def _put(self, files: dict[str, TreeEntry], composed: dict[str, tuple[_Known, bytes]]) -> list[bytes] | None:
+        added: list[bytes] = []
+        changed = False
+        for file, (known, data) in composed.items():
+            self.memory.journals[file] = known
+            before = files.get(file)
+            if file in self.outcome.skipped or (not data and before is None) or _is(before, known.blob):
+                continue
+            there = b"" if before is None else self.repo.blob(before.object_id)
+            added += merge.missing(there, data)
+            files[file] = TreeEntry(file.encode("utf-8", "surrogateescape"), _REGULAR, known.blob)
+            changed = True
+        return added if changed else None
+
+    # -- what is remembered
+
+    def note_pushed(self, sent: int) -> None:
+        """The remote has all that was committed."""
+        self.outcome.sent += sent
+        self.outcome.pushed_seq = self.outcome.committed_seq
+        self.memory.unsent = 0
+        self.memory.merged = self.memory.onto = self.outcome.tip
+        self._remember()
+
+    def _remember(self) -> None:
+        values = {_MEMORY: msgspec.json.encode(self.memory).decode()}
+        if self.outcome.committed_seq is not None:
+            values["committed_seq"] = str(self.outcome.committed_seq)
+        if self.outcome.pushed_seq is not None:
+            values["pushed_seq"] = str(self.outcome.pushed_seq)
+        self.journals.remember(values)
+
+
+def _is(entry: TreeEntry | None, blob: str) -> bool:
+    return entry is not None and entry.object_id == blob and entry.mode == _REGULAR
+
+
+def _chunks(arrived: Iterable[Arrived]) -> Iterator[list[Arrived]]:
+    """In portions that fit one batch of the committer."""
+    chunk: list[Arrived] = []
+    size = 0
+    for line in arrived:
+        if chunk and (len(chunk) >= limits.batch_facts_max or size + len(line.raw) > limits.batch_bytes_max):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(line)
+        size += len(line.raw)
+    if chunk:
+        yield chunk

@@ -316,7 +316,6 @@ class MessageListParams(Params, kw_only=True):
     ref: Pair | None = None
     thread_id: str = ""
     created_after: str = ""
-    query: str = ""
     include_deleted: bool = False
     sort_by: Literal["created_at", "updated_at"] = "created_at"
     sort_order: Literal["desc", "asc"] = "desc"
@@ -671,6 +670,108 @@ class ConfigShowResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     values: dict[str, SettingValue]
 
 
+# -- care
+
+
+class VerifyParams(Params, kw_only=True):
+    repair: bool = False
+
+
+class VerifyDifference(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Where two things don't agree. `ids`: some of those meant; `reason`: a word of events.md §11, or what differs."""
+
+    table: str = ""
+    file: str = ""
+    line: int = 0
+    missing: int = 0
+    extra: int = 0
+    changed: int = 0
+    ids: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class VerifyCheck(msgspec.Struct, omit_defaults=True, kw_only=True):
+    name: Literal["journal", "database", "branch", "identities"]
+    ok: bool
+    detail: str
+    differences: tuple[VerifyDifference, ...] = ()
+
+
+class QuarantinedLine(msgspec.Struct, kw_only=True):
+    at: str
+    file: str
+    offset: int
+    reason: str
+    length: int
+
+
+class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`sealed`: how many facts of each type that this program does not know."""
+
+    ok: bool
+    repaired: bool
+    checks: tuple[VerifyCheck, ...]
+    quarantine: tuple[QuarantinedLine, ...]
+    facts: int
+    uncommitted: int
+    sealed: dict[str, int] = {}
+
+
+class BackupParams(Params, kw_only=True):
+    """`dir`: absolute; without it the setting, then `.thrum/backup`."""
+
+    dir: str = ""
+
+
+class BackupCounts(msgspec.Struct, kw_only=True):
+    events: int
+    message_files: int
+    local_tables: int
+    config_files: int
+
+
+class BackupArchives(msgspec.Struct, omit_defaults=True, kw_only=True):
+    count: int
+    bytes: int
+    oldest: str = ""
+    newest: str = ""
+
+
+class BackupResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    version: int
+    timestamp: str
+    thrum_version: str
+    repo_name: str
+    counts: BackupCounts
+    location: str
+    archives: BackupArchives | None = None
+
+
+class RestoreParams(Params, kw_only=True):
+    """`archive`: an absolute path, or the name of one of the archives; without it the newest backup."""
+
+    archive: str = ""
+    dir: str = ""
+    confirm: bool = False
+
+
+class RestoreResult(msgspec.Struct, kw_only=True):
+    source: str
+    safety_backup: str
+    daemon_restarted: bool
+
+
+class Retention(msgspec.Struct, kw_only=True):
+    daily: int
+    weekly: int
+    monthly: int
+
+
+class BackupConfigResult(msgspec.Struct, kw_only=True):
+    dir: str
+    retention: Retention
+
+
 # -- the table
 
 
@@ -755,5 +856,13 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="config.set", params=ConfigSetParams, result=ConfigValueResult, access=Access.OPERATOR, transports="U"),
     Method(
         name="config.unset", params=ConfigKeyParams, result=ConfigValueResult, access=Access.OPERATOR, transports="U"
+    ),
+    Method(
+        name="verify.run",
+        params=VerifyParams,
+        result=VerifyResult,
+        access=Access.OPERATOR,
+        transports="U",
+        long_poll=True,
     ),
 )

@@ -36,6 +36,7 @@ import trio
 from thrum import api, files, limits, paths, setup, spawn
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
+from thrum.care.serving import Care
 from thrum.clock import SystemClock
 from thrum.config import Config, load_config
 from thrum.errors import DaemonStartFailed, ThrumError
@@ -256,6 +257,7 @@ def _wire(
         publisher=publisher,
         desks=Desks(),
         presence=Presence(house, services),
+        care=Care(house, store.committer, store.journals, start.environ),
         identity=identity,
         bus_endpoint=bus.endpoint,
         roots=Roots(start.places),

@@ -574,3 +574,18 @@ class GroupExists(ThrumError):
 class ProtectedGroup(ThrumError):
     kind = "protected_group"
     code = -32005
+
+
+# -- care
+
+
+class BackupNotFound(ThrumError):
+    kind = "backup_not_found"
+    code = -32004
+    default_remedy = "thrum backup, thrum backup status"
+
+
+class BackupInvalid(ThrumError):
+    kind = "backup_invalid"
+    code = -32007
+    default_remedy = "thrum backup, thrum backup status"

@@ -18,6 +18,7 @@ from thrum import api, clock, events, limits
 from thrum.api import Method
 from thrum.bus.publisher import Publisher
 from thrum.bus.topics import TOPICS
+from thrum.care.serving import Care
 from thrum.errors import StoreFailed, ThrumError
 from thrum.events import AgentCleaned, AgentExited, AgentPlaced, AgentRegistered, AgentSeen, SessionStarted
 from thrum.feed import Feed
@@ -161,6 +162,7 @@ class Wiring:
     publisher: Publisher
     desks: waiting.Desks
     presence: Presence
+    care: Care
     identity: DaemonIdentity
     bus_endpoint: str
     roots: Roots
@@ -241,7 +243,7 @@ class Wiring:
             "daemon.stop": functools.partial(self._stop, drain),
         }
         table = {name: self._operation(operation) for name, operation in OPERATIONS.items()}
-        return {name: self._noting(handler) for name, handler in (own | table).items()}
+        return {name: self._noting(handler) for name, handler in (own | table | self.care.handlers()).items()}
 
     def _operation(self, operation: Operation) -> Handler:
         return functools.partial(operation, self.house)

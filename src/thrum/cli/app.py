@@ -17,6 +17,7 @@ import trio
 
 from thrum.cli import (
     agents,
+    care,
     daemon,
     demo,
     groups,
@@ -152,6 +153,13 @@ _ALL = (
     _command("config get", settings.get, CARE, "one setting"),
     _command("config set", settings.set_, CARE, "change a setting"),
     _command("config unset", settings.unset, CARE, "let the default count again"),
+    _command(
+        "verify",
+        care.verify,
+        CARE,
+        "hold journals, database, branch and identity files against each other",
+        "Status 1 when something does not agree. Changes nothing without --repair.",
+    ),
     _command("version", misc.version, ABOUT, "the version"),
     _command("help", misc.help, ABOUT, "help of a command"),
     _command("completion", misc.completion, ABOUT, "a completion script: bash, zsh or fish"),

@@ -55,6 +55,7 @@ _NEVER: Final = frozenset(
         "agent register",
         "config set",
         "config unset",
+        "verify",
     }
 )
 _LOOKS_WITH: Final[Mapping[str, tuple[str, ...]]] = {"inbox": ("peek", "unread", "all"), "message get": ("peek",)}

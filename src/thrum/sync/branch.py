@@ -10,10 +10,10 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
 from thrum.files import atomic_write, ensure_private_dir, locked, sync_directory
@@ -85,6 +85,63 @@ class _Reader(Protocol):
         ...
 
     def blob(self, object_id: str) -> bytes: ...
+
+    def commits(self, tip: str, since_seconds: int) -> Iterator[BranchCommit]:
+        """The history of a commit, newest first, back to a time (seconds since 1970)."""
+        ...
+
+
+class BranchCommit(NamedTuple):
+    """One round. `seconds`: since 1970."""
+
+    commit: str
+    seconds: int
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The branch at one moment, as git has it. Raises StoreFailed when git's objects can't be read."""
+
+    tip: str
+    """`""`: there is none, or no git."""
+    entries: Sequence[TreeEntry]
+    """Its journals; whatever else it holds is left out."""
+    _reader: _Reader
+
+    def blob(self, entry: TreeEntry) -> bytes:
+        return self._reader.blob(entry.object_id)
+
+    def commits(self, since_seconds: int = 0) -> Iterator[BranchCommit]:
+        """Its rounds, newest first, back to a time (seconds since 1970)."""
+        return self._reader.commits(self.tip, since_seconds) if self.tip else iter(())
+
+
+@contextlib.contextmanager
+def read_branch(places: Places, environ: Mapping[str, str]) -> Generator[Branch | None]:
+    """The branch from git's objects alone; None outside git. Raises UnsafeRepository, NotAvailable, StoreFailed."""
+    if places.common_dir is None:
+        yield None
+        return
+    verify_owner(places.main_root, places.common_dir, environ)
+    with _open_reader(places.common_dir, environ) as reader:
+        tip = reader.ref(REF)
+        found = [each for each in reader.entries(tip) if JOURNAL_FILE.fullmatch(each.path)] if tip else []
+        yield Branch(tip, found, reader)
+
+
+def reset_branch(places: Places, environ: Mapping[str, str], commit: str) -> str:
+    """Put the branch back to a commit that git still has, else to the first one of all; where it is then.
+
+    Never to a commit that holds more than the journals: what a later round takes for known would be lost to them.
+    Raises StoreFailed, NotAvailable.
+    """
+    if places.common_dir is None:
+        return ""
+    git = _GitCommand(places.common_dir, environ)
+    target = commit if commit and git.has_commit(commit) else git.add_first_commit()
+    git.set_ref(REF, target)
+    return target
 
 
 def ensure_branch(places: Places, environ: Mapping[str, str], *, remote: str = "origin") -> Ensured:
@@ -277,6 +334,14 @@ class _Dulwich:
 
         return self._repo.object_store[ObjectID(object_id.encode())].as_raw_string()
 
+    def commits(self, tip: str, since_seconds: int) -> Iterator[BranchCommit]:
+        from dulwich.objects import ObjectID
+
+        for entry in self._repo.get_walker(include=[ObjectID(tip.encode())], since=since_seconds or None):
+            found = entry.commit
+            subject = found.message.split(b"\n", 1)[0].decode(errors="replace")
+            yield BranchCommit(found.id.decode(), found.commit_time, subject)
+
 
 class _GitCommand:
     """By processes. What is written, once in a repository's life, is written so: on a full disk dulwich leaves its lock
@@ -329,6 +394,23 @@ class _GitCommand:
 
     def blob(self, object_id: str) -> bytes:
         return self._git("cat-file", "blob", object_id)
+
+    def commits(self, tip: str, since_seconds: int) -> Iterator[BranchCommit]:
+        since = [f"--since=@{since_seconds}"] if since_seconds else []
+        lines = self._git("log", "-z", "--format=%H %ct %s", *since, tip).decode(errors="replace")
+        for text in lines.split("\0"):
+            if text:
+                commit, seconds, subject = text.split(" ", 2)
+                yield BranchCommit(commit, int(seconds), subject)
+
+    def has_commit(self, commit: str) -> bool:
+        try:
+            return self._git("cat-file", "-t", commit).strip() == b"commit"
+        except StoreFailed:
+            return False
+
+    def set_ref(self, name: str, commit: str) -> None:
+        self._git("update-ref", name, commit)
 
 
 def origin_url(common_dir: Path, environ: Mapping[str, str]) -> str:

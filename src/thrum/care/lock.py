@@ -1,0 +1,76 @@
+"""Being the one process that may touch the journals while no daemon runs, and knowing whose they are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Generator, Mapping
+from typing import Any, NamedTuple, cast
+
+from thrum import config, files
+from thrum.clock import SystemClock
+from thrum.errors import DaemonLocked
+from thrum.launcher import VERSION
+from thrum.paths import Places
+from thrum.setup import bootstrap_identity
+from thrum.shapes import DaemonIdentity
+from thrum.store.replay import open_blocking
+from thrum.sync import branch
+
+_PATIENCE_SECONDS = 2.0
+
+
+class Owner(NamedTuple):
+    """Whose journals these are. `own`: the daemon's id, its previous ones and `""`; an id of `""`: nobody's yet."""
+
+    daemon_id: str
+    own: frozenset[str]
+
+
+def owner_of(places: Places) -> Owner:
+    """As `config.json` says; nothing is written. Raises ConfigInvalid."""
+    block: Any = config.read_raw(places.config_file).get("identity")
+    block = cast("dict[str, Any]", block) if isinstance(block, dict) else {}
+    daemon_id = block.get("daemon_id")
+    previous: Any = block.get("previous_ids")
+    found = [daemon_id, *(cast("list[Any]", previous) if isinstance(previous, list) else [])]
+    return Owner(
+        daemon_id if isinstance(daemon_id, str) else "", frozenset({"", *(id for id in found if isinstance(id, str))})
+    )
+
+
+@contextlib.contextmanager
+def held(places: Places) -> Generator[None]:
+    """Hold the daemon's lock. Raises DaemonLocked when a daemon has it: one that starts, stops or does not answer."""
+    files.ensure_private_dir(places.thrum_sync_dir)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (descriptor := files.try_lock(places.lock_file)) is None:
+        if time.monotonic() > deadline:
+            message = f"a daemon of {places.main_root} starts, stops or does not answer"
+            raise DaemonLocked(message, remedy="repeat the command; thrum daemon restart")
+        time.sleep(0.01)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def open_store_once(places: Places, hostname: str, environ: Mapping[str, str]) -> None:
+    """What a start of the daemon does to branch, journals and picture: mend, catch up, paint. The caller `held` it."""
+    settings = config.load_config(places.config_file)
+    branch.ensure_branch(places, environ, remote=settings.sync.remote)
+    clock = SystemClock()
+    identity = bootstrap_identity(places, hostname, environ, clock).identity
+    mirrored = DaemonIdentity(
+        daemon_id=identity.daemon_id,
+        repo_name=identity.repo_name,
+        hostname=identity.hostname,
+        repo_path=identity.repo_path,
+        git_origin_url=identity.git_origin_url,
+        init_at=identity.init_at,
+    )
+    own = frozenset({*identity.own_ids, ""})
+    open_blocking(places, mirrored, own, wall=clock, program=VERSION, boot_id="").close()

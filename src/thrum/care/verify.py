@@ -1,0 +1,388 @@
+"""Do journals, picture, branch and identity files agree? (cli.md 3.16). Only a repair changes anything.
+
+Each check is a line: what was looked at, and where it disagrees. Quarantined lines and sealed types are listed, and are
+no fault.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from thrum import api, limits
+from thrum.care.lock import Owner, held, open_store_once, owner_of
+from thrum.clock import SystemClock
+from thrum.errors import ThrumError
+from thrum.files import ensure_private_dir
+from thrum.identity.files import Listed, list_identities
+from thrum.identity.notes import roots
+from thrum.paths import Places
+from thrum.store import audit, database
+from thrum.store.audit import Flaw
+from thrum.store.journal import JournalFiles, recover_tail
+from thrum.store.quarantine import Quarantine
+from thrum.store.views import View
+from thrum.sync import branch, merge
+from thrum.voids import Voids
+
+_SHOWN_MAX: Final = 20
+_PREFIX: Final = "verify-"
+_JOURNAL_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "torn": ("torn end", "torn ends"),
+    "bad_line": ("line is no fact", "lines are no facts"),
+    "two_contents": ("id has two contents", "ids have two contents"),
+    "wrong_file": ("fact in the wrong file", "facts in the wrong file"),
+    "waits": ("fact has waited for an hour", "facts have waited for an hour"),
+    "future": ("stamp over a day ahead", "stamps over a day ahead"),
+}
+_MENDABLE: Final = ("torn", "bad_line", "two_contents")
+"""What opening the store anew sets aside or cuts off; the rest stays, for whole lines are never rewritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What is verified. `ends`: how far each journal counts for a running daemon, and `beyond`: bytes that lie behind
+    that and are not the daemon's. None: no daemon runs, every whole line counts.
+    """
+
+    places: Places
+    environ: Mapping[str, str]
+    owner: Owner
+    ends: Mapping[str, int] | None = None
+    beyond: Mapping[str, int] | None = None
+
+
+def verify_here(places: Places, environ: Mapping[str, str], hostname: str, *, repair: bool) -> api.VerifyResult:
+    """Verify without a daemon, under its lock, and set right what can be. Raises DaemonLocked, StoreFailed …"""
+    with held(places):
+        point = Point(places, environ, owner_of(places))
+        found = verify(point)
+        if not (repair and is_mendable(found)):
+            return found
+        _mend(places, environ, hostname, found)
+        after = verify(replace(point, owner=owner_of(places)))
+        after.repaired = True
+        return after
+
+
+def is_mendable(found: api.VerifyResult) -> bool:
+    """Whether a repair would change anything: a picture that differs, a torn end, a line to be set aside."""
+    for check in found.checks:
+        if not check.ok and check.name == "database":
+            return True
+        if check.name == "journal" and any(each.reason.partition(":")[0] in _MENDABLE for each in check.differences):
+            return True
+    return False
+
+
+def as_mended(found: api.VerifyResult) -> api.VerifyResult:
+    """What will be true once the daemon has opened its store anew: it cuts, sets aside and paints as it does so."""
+    checks: list[api.VerifyCheck] = []
+    for check in found.checks:
+        left = tuple(each for each in check.differences if each.reason.partition(":")[0] not in _MENDABLE)
+        ok = check.ok or check.name == "database" or (check.name == "journal" and not left)
+        differences = () if check.name == "database" else left
+        detail = check.detail if check.ok or not ok else f"mended: {check.detail}"
+        checks.append(api.VerifyCheck(name=check.name, ok=ok, detail=detail, differences=differences))
+    found.checks = tuple(checks)
+    found.ok = all(check.ok for check in checks)
+    found.repaired = True
+    return found
+
+
+def _mend(places: Places, environ: Mapping[str, str], hostname: str, found: api.VerifyResult) -> None:
+    """Cut torn ends off into quarantine, drop the picture, and let a start of the store paint a new one."""
+    journals = _journals(places)
+    quarantine = Quarantine(places.quarantine, SystemClock())
+
+    def set_aside(file: str, offset: int, raw: bytes, reason: str) -> None:
+        quarantine.add(file, offset, raw, reason)
+        quarantine.flush()
+
+    for file in journals.names():
+        recover_tail(journals, file, set_aside)
+    audit.remove_picture(places.database)
+    open_store_once(places, hostname, environ)
+
+
+def _journals(places: Places) -> JournalFiles:
+    return JournalFiles(places.branch_dir, places.local_journal)
+
+
+def verify(point: Point) -> api.VerifyResult:
+    """Look at everything. Raises ConfigInvalid, StoreFailed, and OSError when the disk can't be read or is full."""
+    places, journals, now_ms = point.places, _journals(point.places), SystemClock().now_ms()
+    with _workplace(places) as directory, ExitStack() as stack:
+        # First of all: a round that is under way commits only what was in the journals before.
+        tip = _tip(point, stack)
+        copied, rebuilt = directory / "copy.db", directory / "rebuilt.db"
+        copy = audit.copy_picture(places.database, copied, point.owner.daemon_id)
+        whole = audit.whole_ends(journals)
+        fits = not copy.flaw and audit.fits(journals, copy)
+        ends = {file: at.applied_offset for file, at in copy.offsets.items()} if fits else dict(point.ends or whole)
+        every_end = whole if point.ends is None else ends
+        lost = audit.paint(rebuilt, journals, ends, point.owner.own, now_ms)
+        everything = rebuilt
+        if every_end != ends:  # lines that the picture does not know yet
+            everything = directory / "everything.db"
+            lost = audit.paint(everything, journals, every_end, point.owner.own, now_ms)
+        kept = list(Quarantine(places.quarantine, SystemClock()).entries())
+        quarantined = {(each.file, each.sha256) for each in kept}
+        scan = audit.scan(journals, every_end, everything, lost, quarantined, now_ms)
+        torn = _torn(journals, whole) if point.beyond is None else list(point.beyond.items())
+        behind = 0 if every_end == ends else _behind(journals, every_end, ends)
+        database_check = _database(copy, rebuilt, journals, scan.facts, behind)
+        branch_check, uncommitted = _branch(tip, journals, every_end, everything)
+        with closing(database.open_reader(everything)) as db:
+            view = View(db, point.owner.own)
+            identities = _identities(places, view)
+        checks = (_journal(journals, scan, torn), database_check, branch_check, identities)
+    return api.VerifyResult(
+        ok=all(check.ok for check in checks),
+        repaired=False,
+        checks=checks,
+        quarantine=tuple(
+            api.QuarantinedLine(at=each.at, file=each.file, offset=each.offset, reason=each.reason, length=each.length)
+            for each in kept
+        ),
+        facts=scan.facts,
+        uncommitted=uncommitted,
+        sealed=dict(scan.sealed),
+    )
+
+
+@contextmanager
+def _workplace(places: Places) -> Generator[Path]:
+    """A private directory beside the database; what killed runs left there goes."""
+    ensure_private_dir(places.var_dir)
+    for left in places.var_dir.glob(f"{_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=places.var_dir))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+# -- journal
+
+
+def _torn(journals: JournalFiles, whole: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Journals whose last line has no newline, and how many bytes that is."""
+    return [(file, journals.end(file) - end) for file, end in whole.items() if journals.end(file) > end]
+
+
+def _behind(journals: JournalFiles, whole: Mapping[str, int], ends: Mapping[str, int]) -> int:
+    """Whole lines that the picture does not know yet."""
+    return sum(
+        sum(1 for _ in journals.iter_lines(file, ends.get(file, 0), end))
+        for file, end in whole.items()
+        if ends.get(file, 0) < end
+    )
+
+
+def _journal(journals: JournalFiles, scan: audit.Scan, torn: Sequence[tuple[str, int]]) -> api.VerifyCheck:
+    differences = [api.VerifyDifference(file=file, reason=f"torn: {size} bytes") for file, size in torn]
+    counts: Counter[str] = Counter({"torn": len(torn)} if torn else {})
+    counts.update(flaw.kind for flaw in scan.flaws)
+    differences += [_flaw(journals, flaw) for flaw in scan.flaws[:_SHOWN_MAX]]
+    parts = [f"{count} {_JOURNAL_WORDS[kind][count != 1]}" for kind, count in counts.items()]
+    if not parts:
+        parts = [_count(scan.facts, "fact", "facts"), "each readable and in its file"]
+    if scan.second_creates:
+        shown = ", ".join(scan.second_creates[: audit.IDS_SHOWN])
+        parts.append(f"created twice: {shown}")
+    return api.VerifyCheck(name="journal", ok=not counts, detail=", ".join(parts), differences=tuple(differences))
+
+
+def _flaw(journals: JournalFiles, flaw: Flaw) -> api.VerifyDifference:
+    with journals.path(flaw.file).open("rb") as file:
+        line = file.read(flaw.offset).count(b"\n") + 1
+    ids = (flaw.event_id,) if flaw.event_id else ()
+    return api.VerifyDifference(file=flaw.file, line=line, ids=ids, reason=f"{flaw.kind}: {flaw.detail}")
+
+
+# -- database
+
+
+def _database(copy: audit.Copy, rebuilt: Path, journals: JournalFiles, facts: int, behind: int) -> api.VerifyCheck:
+    if copy.flaw in ("missing", "another"):
+        # A picture may be deleted at any moment, and another version's is painted anew: neither says anything wrong.
+        why = "none yet" if copy.flaw == "missing" else "of another version or daemon"
+        return api.VerifyCheck(name="database", ok=True, detail=f"{why}: the daemon paints it when it starts")
+    if copy.flaw:
+        difference = api.VerifyDifference(reason=copy.flaw)
+        return api.VerifyCheck(name="database", ok=False, detail=copy.flaw, differences=(difference,))
+    found = audit.compare(copy.path, rebuilt, journals)
+    if found:
+        differences = tuple(
+            api.VerifyDifference(
+                table=each.table, missing=each.missing, extra=each.extra, changed=each.changed, ids=each.ids
+            )
+            for each in found
+        )
+        detail = "; ".join(f"{each.table}: {_amounts(each)}" for each in found)
+        return api.VerifyCheck(name="database", ok=False, detail=detail, differences=differences)
+    late = f"; {_count(behind, 'line', 'lines')} not in it yet, the daemon takes them up when it starts" * bool(behind)
+    return api.VerifyCheck(
+        name="database", ok=True, detail=f"{_count(facts, 'fact', 'facts')}, rows equal a rebuild{late}"
+    )
+
+
+def _amounts(each: audit.Difference) -> str:
+    named = (("missing", each.missing), ("extra", each.extra), ("changed", each.changed))
+    return ", ".join(f"{count} {word}" for word, count in named if count)
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+# -- branch
+
+
+def _tip(point: Point, stack: ExitStack) -> branch.Branch | ThrumError | None:
+    """The branch as it is now, or why it can't be read; None outside git."""
+    try:
+        return stack.enter_context(branch.read_branch(point.places, point.environ))
+    except ThrumError as error:
+        return error
+
+
+def _branch(
+    tip: branch.Branch | ThrumError | None, journals: JournalFiles, ends: Mapping[str, int], painted: Path
+) -> tuple[api.VerifyCheck, int]:
+    """What is committed is in the journals; and how many facts are not committed yet."""
+    try:
+        if isinstance(tip, ThrumError):
+            raise tip
+        if tip is None or not tip.tip:
+            what = "no git repository" if tip is None else f"no branch {branch.BRANCH} yet"
+            travelling = [file for file in ends if merge.JOURNAL_FILE.fullmatch(file)]
+            uncommitted = sum(1 for file in travelling for _ in audit.entries(journals, file, ends[file]))
+            return api.VerifyCheck(name="branch", ok=True, detail=what), uncommitted
+        with closing(database.open_reader(painted)) as db:
+            return _compare_branch(tip, journals, ends, audit.voids_of(db))
+    except ThrumError as error:
+        difference = api.VerifyDifference(reason=error.message)
+        return api.VerifyCheck(name="branch", ok=False, detail=error.message, differences=(difference,)), 0
+
+
+def _compare_branch(
+    tip: branch.Branch, journals: JournalFiles, ends: Mapping[str, int], voids: Voids
+) -> tuple[api.VerifyCheck, int]:
+    differences: list[api.VerifyDifference] = []
+    here = _Here(journals, ends)
+    committed = uncommitted = 0
+    known: dict[str, bytes] = {}
+    for entry in tip.entries:
+        file, data = entry.path.decode("utf-8", "surrogateescape"), tip.blob(entry)
+        known[file] = data
+        committed += data.count(b"\n")
+        lacking = [
+            (home, raw)
+            for home, raw in merge.wanted(file, merge.missing(here.data(file), data), voids)
+            if raw not in here.lines(home) and len(raw) <= limits.line_bytes_max
+        ]
+        changed = sum(1 for _, raw in lacking if here.has(file, audit.event_id_of(raw)))
+        if lacking:
+            ids = tuple(audit.event_id_of(raw) for _, raw in lacking[: audit.IDS_SHOWN])
+            differences.append(
+                api.VerifyDifference(file=file, missing=len(lacking) - changed, changed=changed, ids=ids)
+            )
+    for file in ends:
+        if merge.JOURNAL_FILE.fullmatch(file):
+            canonical = merge.canonical(file, here.data(file), voids).data
+            uncommitted += len(merge.missing(known.get(file, b""), canonical))
+    parts = [f"{each.file}: {_lacks(each)}" for each in differences]
+    if not parts:
+        parts = [f"{_count(committed, 'fact', 'facts')} committed, all in the journals"]
+    if uncommitted:
+        parts.append(f"{uncommitted} not committed yet")
+    check = api.VerifyCheck(name="branch", ok=not differences, detail="; ".join(parts), differences=tuple(differences))
+    return check, uncommitted
+
+
+def _lacks(each: api.VerifyDifference) -> str:
+    parts = [f"{each.missing} committed, not in the journal"] * bool(each.missing)
+    parts += [f"{each.changed} with other bytes than committed"] * bool(each.changed)
+    return ", ".join(parts)
+
+
+class _Here:
+    """The journals of this machine, one at a time in memory."""
+
+    def __init__(self, journals: JournalFiles, ends: Mapping[str, int]) -> None:
+        self._journals = journals
+        self._ends = ends
+        self._file = ""
+        self._data = b""
+        self._lines: set[bytes] | None = None
+        self._ids: set[str] | None = None
+
+    def data(self, file: str) -> bytes:
+        """What counts of it."""
+        if file != self._file:
+            self._file, self._lines, self._ids, self._data = file, None, None, b""
+            if self._ends.get(file):
+                with self._journals.path(file).open("rb") as journal:
+                    self._data = journal.read(self._ends[file])
+        return self._data
+
+    def lines(self, file: str) -> set[bytes]:
+        data = self.data(file)
+        if self._lines is None:
+            self._lines = set(merge.split_lines(data))
+        return self._lines
+
+    def has(self, file: str, event_id: str) -> bool:
+        """Whether a fact of that id is in it."""
+        lines = self.lines(file)
+        if self._ids is None:
+            self._ids = {audit.event_id_of(raw) for raw in lines}
+        return event_id in self._ids
+
+
+# -- identities
+
+
+def _identities(places: Places, view: View) -> api.VerifyCheck:
+    found: list[api.VerifyDifference] = []
+    count = 0
+    for root in roots(places):
+        for listed in list_identities(root / ".thrum" / "identities"):
+            count += 1
+            if flaw := _identity_flaw(listed, root, view):
+                name = listed.identity.name if listed.identity else ""
+                file = _shown(listed.path, places)
+                found.append(api.VerifyDifference(file=file, ids=(name,) if name else (), reason=flaw))
+    if found:
+        detail = "; ".join(f"{each.file}: {each.reason}" for each in found)
+    else:
+        detail = f"{_count(count, 'file agrees', 'files agree')} with the records"
+    return api.VerifyCheck(name="identities", ok=not found, detail=detail, differences=tuple(found))
+
+
+def _identity_flaw(listed: Listed, root: Path, view: View) -> str:
+    identity = listed.identity
+    if identity is None:
+        return f"broken: {listed.broken}"
+    record = view.agent(identity.name)
+    if record is None or not record.live:
+        return f"{identity.name} is not registered"
+    for name, said, known in (("role", identity.role, record.role), ("module", identity.module, record.module)):
+        if said != known:
+            return f"{name} is {said}, registered as {known}"
+    if record.is_own and record.worktree_path and record.worktree_path != str(root):
+        return f"{identity.name} is registered in {record.worktree_path}"
+    return ""
+
+
+def _shown(path: Path, places: Places) -> str:
+    return str(path.relative_to(places.main_root)) if path.is_relative_to(places.main_root) else str(path)

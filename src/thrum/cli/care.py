@@ -1,0 +1,96 @@
+"""verify: do journals, database, branch and identity files agree? Source: cli.md §3.16."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Annotated
+
+import trio
+
+from thrum import api
+from thrum.cli.run import Answer, Run
+from thrum.cli.text import clean, line, plural
+from thrum.cli.words import RUN, switch
+from thrum.errors import ThrumError
+
+_BACK_SECONDS = 600.0
+"""How long a daemon may take to paint its database anew before it is no longer waited for."""
+_LOOK_SECONDS = 0.05
+
+
+async def verify(
+    *,
+    repair: Annotated[bool, switch("paint the database anew, set a torn end aside")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    run.own_process()
+    places = run.places()
+    if await run.client_if_running() is None:
+        from thrum.care.verify import verify_here
+
+        work = partial(verify_here, places, run.session.env, hostname(run), repair=repair)
+        result = await trio.to_thread.run_sync(work)
+    else:
+        result = await _by_daemon(run, repair)
+    return Answer(result, data=_text(result), status=0 if result.ok else 1)
+
+
+async def _by_daemon(run: Run, repair: bool) -> api.VerifyResult:
+    """Ask the daemon. After a repair it is asked again, once it has opened its store anew."""
+    before: api.HealthResult = await run.call("health", api.Empty())
+    result: api.VerifyResult = await run.call("verify.run", api.VerifyParams(repair=repair))
+    if not result.repaired:
+        return result
+    await wait_for_another(run, before.epoch)
+    result = await run.call("verify.run", api.VerifyParams())
+    result.repaired = True
+    return result
+
+
+async def wait_for_another(run: Run, epoch: str) -> None:
+    """Wait until the daemon serves another picture than that. Raises what it answers in the end."""
+    deadline = trio.current_time() + _BACK_SECONDS
+    while True:
+        await run.disconnect()
+        try:
+            health: api.HealthResult = await run.call("health", api.Empty())
+        except ThrumError:
+            if trio.current_time() > deadline:
+                raise
+        else:
+            if health.epoch != epoch:
+                return
+        await trio.sleep(_LOOK_SECONDS)
+
+
+def hostname(run: Run) -> str:
+    """What this machine's daemon records as its host."""
+    return run.session.env.get("THRUM_HOSTNAME") or os.uname().nodename
+
+
+def _text(result: api.VerifyResult) -> str:
+    lines: list[str] = []
+    for check in result.checks:
+        lines.append(f"{check.name:<10} {'ok' if check.ok else 'DIFFERS':<8} {line(check.detail)}")
+        lines += [f"  {_place(each)}" for each in check.differences if each.file and not check.ok]
+    if result.quarantine:
+        lines.append(f"{plural(len(result.quarantine), 'line')} in quarantine:")
+        lines += [
+            f"  {line(each.file)} byte {each.offset}: {line(each.reason)} ({plural(each.length, 'byte')})"
+            for each in result.quarantine
+        ]
+    if result.sealed:
+        named = ", ".join(f"{line(name)} ({count})" for name, count in sorted(result.sealed.items()))
+        lines.append(f"Types of a newer thrum, kept as they are: {named}")
+    if result.repaired:
+        lines.append("Repaired.")
+    lines.append("Verified." if result.ok else "Not in agreement.")
+    return clean("\n".join(lines))
+
+
+def _place(each: api.VerifyDifference) -> str:
+    place = f"{line(each.file)} line {each.line}" if each.line else line(each.file)
+    said = [line(each.reason)] if each.reason else []
+    named = [line(name) for name in each.ids]
+    return ": ".join([place, "  ".join([*said, *named])])

@@ -1,0 +1,343 @@
+"""Holding journals and picture against each other, without touching either (cli.md 3.16, events.md §11).
+
+The picture on disk is copied as of one moment, a second one is painted from the journals up to where the copy says it
+stands, and the two are compared row by row. So a running daemon may go on writing meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from thrum import clock, events, ids, limits
+from thrum.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, Sealed
+from thrum.store import database
+from thrum.store import paint as painting
+from thrum.store.horizons import AGENT, PURGE
+from thrum.store.journal import JournalFiles, bare
+from thrum.store.projection import Entry
+from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES
+from thrum.voids import Voids
+
+IDS_SHOWN: Final = 10
+"""How many ids of one difference are told."""
+
+_WAITING_MS_MAX: Final = 3_600_000
+_UNCOMPARED: Final = BOOKKEEPING_TABLES | {"daemon_identity"}
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {"messages": ("message_id",), "events": ("event_id",)}
+"""Of the tables whose primary key is the local number."""
+_EVENT_COLUMNS: Final = ("event_id", "type", "timestamp", "origin_daemon", "actor", "message_id")
+"""What of a numbered fact follows from the fact alone."""
+
+FlawKind = Literal["bad_line", "two_contents", "wrong_file", "waits", "future"]
+
+
+class Flaw(NamedTuple):
+    """One thing that is wrong with a journal. `detail` is a word of events.md §11, a file, an id or a time."""
+
+    kind: FlawKind
+    file: str
+    offset: int
+    detail: str
+    event_id: str = ""
+
+
+class Scan(NamedTuple):
+    """What reading the journals found. `second_creates`: ids of things that were created twice."""
+
+    facts: int
+    flaws: tuple[Flaw, ...]
+    sealed: Mapping[str, int]
+    second_creates: tuple[str, ...]
+
+
+class Difference(NamedTuple):
+    """Rows of one table: `missing` are those that a rebuild has. `ids`: some of them."""
+
+    table: str
+    missing: int
+    extra: int
+    changed: int
+    ids: tuple[str, ...]
+
+
+class Copy(NamedTuple):
+    """A copy of the picture, and where it stands in the journals. `flaw`: why it can't be read, else `""`."""
+
+    path: Path
+    offsets: Mapping[str, database.Offset]
+    flaw: str = ""
+
+
+def whole_ends(journals: JournalFiles) -> dict[str, int]:
+    """The journals that are there, and where the last whole line of each ends."""
+    ends: dict[str, int] = {}
+    for file in journals.names():
+        standing = journals.look(file)
+        if standing is None:
+            continue
+        tail = journals.last_line(file, standing.size)
+        ends[file] = tail.offset if tail.raw and not tail.raw.endswith(b"\n") else standing.size
+    return ends
+
+
+def standing(journals: JournalFiles) -> tuple[dict[str, int], dict[str, int]]:
+    """How far each journal counts for who writes it, and what lies beyond in bytes. While nothing is being flushed."""
+    ends: dict[str, int] = {}
+    beyond: dict[str, int] = {}
+    for file in journals.names():
+        ends[file] = journals.end(file)
+        with suppress(FileNotFoundError):
+            if stray := journals.path(file).stat().st_size - ends[file]:
+                beyond[file] = stray
+    return ends, beyond
+
+
+def copy_picture(source: Path, target: Path, daemon_id: str) -> Copy:
+    """Copy the picture as it is at one moment. One that is missing, broken or of another kind has a `flaw`."""
+    remove_picture(target)
+    if not source.exists():
+        return Copy(target, {}, "missing")
+    try:
+        with closing(database.open_reader(source)) as db, closing(database.connect(target)) as copy:
+            db.backup(copy)
+        with closing(database.connect(target)) as copy:
+            if not database.is_current(copy, daemon_id):
+                return Copy(target, {}, "another")
+            [*found] = copy.execute(f"PRAGMA integrity_check({IDS_SHOWN})")
+            if found != [("ok",)]:
+                return Copy(target, {}, f"damaged: {found[0][0]}")
+            return Copy(target, database.offsets(copy))
+    except sqlite3.DatabaseError as error:
+        return Copy(target, {}, f"damaged: {error}")
+
+
+def remove_picture(path: Path) -> None:
+    """Take a copy away, and what SQLite laid beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def fits(journals: JournalFiles, copy: Copy) -> bool:
+    """Whether every journal still is the file that the picture was made from, up to where it stands."""
+    for offset in copy.offsets.values():
+        standing = journals.look(offset.file)
+        if standing is None or standing.inode != offset.inode or standing.size < offset.applied_offset:
+            return False
+    return True
+
+
+def entries(journals: JournalFiles, file: str, end: int) -> Iterator[Entry]:
+    """The usable facts of a journal up to `end`, as painting takes them."""
+    for raw, offset, length in journals.iter_lines(file, 0, end):
+        with suppress(events.BadLine):
+            yield Entry(decode(file, raw), raw, file, offset, length)
+
+
+def decode(file: str, raw: bytes) -> AnyFact | Sealed:
+    """The fact of a line of that journal. Raises BadLine, also for a local type on the branch."""
+    fact = events.decode(raw)
+    if file != events.LOCAL_FILE and not isinstance(fact, MessageReceipt):
+        type_ = fact.type if isinstance(fact, Sealed) else events.type_of(fact)
+        if type_ in events.LOCAL_TYPES and type_ != "message.receipt":
+            raise events.BadLine("local_type_on_branch")
+    return fact
+
+
+def paint(
+    target: Path, journals: JournalFiles, ends: Mapping[str, int], own: frozenset[str], now_ms: int
+) -> tuple[painting.Lost, ...]:
+    """Paint the facts up to `ends` into `target`; gives the lines that lost against a smaller one of the same id."""
+    remove_picture(target)
+    sources = [painting.Source(file, _reader(journals, file, end)) for file, end in ends.items()]
+    epoch, at = ids.Ulids().at(now_ms), clock.format_ms(now_ms)
+    painted = painting.paint(target, sources, own, journals.read_line, epoch=epoch, created_at=at, program="verify")
+    return painted.lost
+
+
+def _reader(journals: JournalFiles, file: str, end: int) -> Callable[[], Iterator[Entry]]:
+    return lambda: entries(journals, file, end)
+
+
+# -- journals
+
+
+def scan(
+    journals: JournalFiles,
+    ends: Mapping[str, int],
+    painted: Path,
+    lost: Collection[painting.Lost],
+    quarantined: Collection[tuple[str, str]],
+    now_ms: int,
+) -> Scan:
+    """What is wrong with the journals. `quarantined`: `(file, sha256)` of lines that were set aside: no fault any more.
+
+    `painted` and `lost` are what `paint` made of the same lines.
+    """
+    flaws: list[Flaw] = []
+    sealed: Counter[str] = Counter()
+    for file, end in ends.items():
+        for raw, offset, _ in journals.iter_lines(file, 0, end):
+            try:
+                fact = decode(file, raw)
+            except events.BadLine as bad:
+                if (file, _digest(raw)) not in quarantined:
+                    flaws.append(Flaw("bad_line", file, offset, bad.reason))
+                continue
+            if isinstance(fact, Sealed):
+                sealed[fact.type] += 1
+            elif home := _other_home(fact, file):
+                flaws.append(Flaw("wrong_file", file, offset, home, fact.event_id))
+            if clock.parse_ms(fact.timestamp) > now_ms + limits.future_stamp_ms_max:
+                flaws.append(Flaw("future", file, offset, fact.timestamp, fact.event_id))
+    for line in lost:
+        if (line.file, _digest(line.raw)) not in quarantined:
+            event_id = events.decode(line.raw).event_id
+            flaws.append(Flaw("two_contents", line.file, line.offset, event_id, event_id))
+    with closing(database.connect(painted)) as db:
+        facts = db.execute("SELECT count(*) FROM events").fetchone()[0]
+        flaws += _waiting(db, clock.format_ms(now_ms - _WAITING_MS_MAX))
+        second = tuple(
+            row[0][2:]
+            for row in db.execute(
+                "SELECT DISTINCT thing FROM hanging JOIN events USING (seq) WHERE state <> 'void' AND"
+                " type IN ('message.create', 'agent.session.start', 'group.create') AND state = 'pending'"
+            )
+        )
+    return Scan(facts, tuple(flaws), dict(sealed), second)
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _other_home(fact: AnyFact, file: str) -> str:
+    """The journal that a fact belongs into, if it is another one."""
+    home = events.file_of(fact)
+    if file == home:
+        return ""
+    if isinstance(fact, MessageReceipt):
+        # It travels in its recipient's journal (events.md §5).
+        return "" if file == f"{events.MESSAGES_DIR}/{ids.file_stem(fact.agent_id)}.jsonl" else home
+    if isinstance(fact, MessageEdited | MessageDeleted) and not fact.agent_id:
+        # An older program's: the owner of the journal is meant.
+        return "" if file.startswith(f"{events.MESSAGES_DIR}/") else home
+    return home
+
+
+def _waiting(db: sqlite3.Connection, before: str) -> list[Flaw]:
+    """Facts stamped before that time whose thing is not there."""
+    rows = db.execute(
+        "SELECT file, offset, thing, event_id FROM hanging JOIN events USING (seq)"
+        " WHERE state = 'pending' AND timestamp < ? AND CASE substr(thing, 1, 2)"
+        " WHEN 'm:' THEN NOT EXISTS (SELECT 1 FROM messages WHERE message_id = substr(thing, 3))"
+        " WHEN 's:' THEN NOT EXISTS (SELECT 1 FROM sessions WHERE session_id = substr(thing, 3))"
+        " WHEN 'g:' THEN NOT EXISTS (SELECT 1 FROM groups WHERE group_id = substr(thing, 3))"
+        " ELSE 0 END ORDER BY file, offset",
+        (before,),
+    )
+    return [Flaw("waits", file, offset, thing[2:], event_id) for file, offset, thing, event_id in rows]
+
+
+def event_id_of(raw: bytes) -> str:
+    """The event id of a line; `""` if it has none."""
+    try:
+        return events.decode(raw).event_id
+    except events.BadLine:
+        return ""
+
+
+def voids_of(db: sqlite3.Connection) -> Voids:
+    """What cleanups and purges made void in a picture, asked as long as it is open."""
+    agents: dict[str, tuple[str, str]] = {}
+    authors: dict[str, tuple[str, str]] = {}
+    purge = ""
+    for kind, id, at, event_id in db.execute("SELECT kind, id, at, event_id FROM horizons"):
+        if kind == PURGE:
+            purge = at
+        else:
+            (agents if kind == AGENT else authors)[id] = (at, event_id)
+
+    def session_purged(session_id: str) -> bool:
+        row = db.execute(
+            "SELECT 1 FROM hanging JOIN events USING (seq) WHERE thing = ? AND state = 'void' LIMIT 1",
+            (f"s:{session_id}",),
+        ).fetchone()
+        return row is not None
+
+    return Voids(agents, authors, purge, session_purged)
+
+
+# -- the picture
+
+
+def compare(copy: Path, painted: Path, journals: JournalFiles) -> list[Difference]:
+    """Every table of a copied picture against a rebuild, row by row, without bookkeeping but the numbered facts."""
+    with closing(database.connect(copy)) as db:
+        db.execute("ATTACH ? AS rebuilt", (str(painted),))
+        found = [_compare_table(db, table) for table in _tables(db)]
+        found.append(_compare_events(db, journals))
+        return [each for each in found if each.missing or each.extra or each.changed]
+
+
+def _tables(db: sqlite3.Connection) -> list[str]:
+    tables = db.execute(
+        "SELECT name FROM rebuilt.sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
+    )
+    names = [row[0] for row in tables]
+    return [name for name in names if name not in _UNCOMPARED and not name.startswith(("sqlite_", "messages_fts"))]
+
+
+def _compare_table(db: sqlite3.Connection, table: str) -> Difference:
+    info = db.execute(f"PRAGMA rebuilt.table_info({table})").fetchall()
+    columns = tuple(row[1] for row in info if (table, row[1]) not in BOOKKEEPING_COLUMNS)
+    key = _KEYS.get(table) or tuple(row[1] for row in sorted(info, key=lambda row: row[5]) if row[5])
+    return _differ(db, table, key, columns)
+
+
+def _differ(db: sqlite3.Connection, table: str, key: tuple[str, ...], columns: tuple[str, ...]) -> Difference:
+    same_key = " AND ".join(f"here.{name} = there.{name}" for name in key)
+    lacking = f"FROM {{}}.{table} AS here WHERE NOT EXISTS (SELECT 1 FROM {{}}.{table} AS there WHERE {same_key})"
+    others = " OR ".join(f"here.{name} IS NOT there.{name}" for name in columns if name not in key) or "0"
+    sources = (
+        lacking.format("rebuilt", "main"),
+        lacking.format("main", "rebuilt"),
+        f"FROM main.{table} AS here JOIN rebuilt.{table} AS there ON {same_key} WHERE {others}",
+    )
+    counts = [db.execute(f"SELECT count(*) {source}").fetchone()[0] for source in sources]
+    shown: list[str] = []
+    for source, count in zip(sources, counts, strict=True):
+        if count and len(shown) < IDS_SHOWN:
+            rows = db.execute(f"SELECT here.{key[0]} {source} LIMIT {IDS_SHOWN - len(shown)}")
+            shown += [str(row[0]) for row in rows]
+    missing, extra, changed = counts
+    return Difference(table, missing, extra, changed, tuple(dict.fromkeys(shown)))
+
+
+def _compare_events(db: sqlite3.Connection, journals: JournalFiles) -> Difference:
+    """The numbered facts, and that each lies where the picture says."""
+    found = _differ(db, "events", ("event_id",), _EVENT_COLUMNS)
+    misplaced = [
+        event_id
+        for event_id, file, offset, length in db.execute(
+            "SELECT here.event_id, here.file, here.offset, here.length FROM main.events AS here"
+            " JOIN rebuilt.events AS there ON here.event_id = there.event_id"
+            " WHERE (here.file, here.offset, here.length) <> (there.file, there.offset, there.length)"
+        )
+        if _event_at(journals, file, offset, length) != event_id
+    ]
+    shown = tuple(dict.fromkeys((*found.ids, *misplaced)))[:IDS_SHOWN]
+    return found._replace(changed=found.changed + len(misplaced), ids=shown)
+
+
+def _event_at(journals: JournalFiles, file: str, offset: int, length: int) -> str:
+    """The event id of a line; `""` if there is no such line. A fact may stand twice, in either place."""
+    try:
+        return event_id_of(bare(journals.read_line(file, offset, length)))
+    except OSError:
+        return ""

@@ -23,6 +23,7 @@ from thrum import events
 from thrum.rpc.client import BlockingClient
 from thrum.store import database
 from thrum.store.projection import Entry, Projection
+from thrum.store.words import Words
 
 AGENTS = 10
 
@@ -224,7 +225,8 @@ def picture_alone(directory: Path, lines: Sequence[list[bytes]], writers: int, s
     with tempfile.TemporaryDirectory(dir=directory) as home, closing(database.open_writer(Path(home, "db"))) as db:
         database.create_tables(db, epoch="", created_at="", program="bench")
         database.create_indexes(db)
-        projection = Projection(db, frozenset({""}), lambda _file, _offset, _length: b"")
+        database.create_search(db)
+        projection, words = Projection(db, frozenset({""}), lambda _file, _offset, _length: b""), Words(db)
         samples: list[float] = []
         number = 0
         end = time.perf_counter() + seconds
@@ -240,6 +242,7 @@ def picture_alone(directory: Path, lines: Sequence[list[bytes]], writers: int, s
             db.execute("BEGIN IMMEDIATE")
             for entry in entries:
                 projection.apply(entry)
+            words.wrote(writers, 450 * writers, swept=False)
             db.execute("COMMIT")
             samples.append((time.perf_counter() - begin) * 1000)
         return samples

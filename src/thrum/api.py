@@ -316,6 +316,7 @@ class MessageListParams(Params, kw_only=True):
     ref: Pair | None = None
     thread_id: str = ""
     created_after: str = ""
+    query: str = ""
     include_deleted: bool = False
     sort_by: Literal["created_at", "updated_at"] = "created_at"
     sort_order: Literal["desc", "asc"] = "desc"

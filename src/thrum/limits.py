@@ -77,6 +77,11 @@ page_size_default: Final = 10
 page_size_max: Final = 1_000
 cursor_limit_default: Final = 50
 cursor_limit_max: Final = 200
+search_words_max: Final = 64
+"""In one search; the index takes no deeper expression than 256."""
+unindexed_max: Final = 256
+unindexed_bytes_max: Final = 1 * MIB
+"""So much of messages may wait for the index of words; a search looks through it."""
 answer_bodies_bytes_max: Final = 8 * MIB
 wait_default_ms: Final = 30_000
 wait_max_ms: Final = 3_600_000

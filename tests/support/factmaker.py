@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from thrum import clock, events, ids
 from thrum.events import AnyFact, Body, Pair, Sealed
-from thrum.store import database
+from thrum.store import database, words
 from thrum.store.paint import Painted, Source, paint
 from thrum.store.projection import Applied, Entry, Projection
 
@@ -92,6 +92,7 @@ def empty_picture(path: Path | str = ":memory:") -> sqlite3.Connection:
     db = database.connect(path)
     database.create_tables(db, epoch=EPOCH, created_at=clock.format_ms(START_MS), program="test")
     database.create_indexes(db)
+    database.create_search(db)
     return db
 
 
@@ -107,7 +108,13 @@ class Live:
         return [self.projection.apply(self.journals.add(fact)) for fact in facts]
 
     def dump(self) -> Dump:
-        return database.dump(self.db)
+        return sound_dump(self.db)
+
+
+def sound_dump(db: sqlite3.Connection) -> Dump:
+    """The picture, whose index of words must fit it."""
+    words.check(db)
+    return database.dump(db)
 
 
 def live_dump(facts: Iterable[AnyFact | Sealed]) -> Dump:
@@ -142,7 +149,7 @@ def painted_dump(facts: Sequence[AnyFact | Sealed]) -> Dump:
         paint_journals(journals, target)
         db = database.connect(target)
         try:
-            return database.dump(db)
+            return sound_dump(db)
         finally:
             db.close()
 

@@ -15,7 +15,7 @@ from thrum import clock
 from thrum.api import ClientKey, DaemonIdentity
 from thrum.events import AnyFact, Body, MessageCreated, MessageEdited
 from thrum.paths import Places
-from thrum.store import database
+from thrum.store import database, words
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.replay import Opened, Store, open_blocking, open_store
 from thrum.store.views import View
@@ -60,6 +60,7 @@ def open_here(directory: Path, *, wall: clock.Clock | None = None, boot_id: str 
 def picture_of(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of the database on disk, without bookkeeping."""
     with closing(sqlite3.connect(places_at(directory).database)) as db:
+        words.check(db)
         return database.dump(db)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from thrum import api, limits, shapes
+from thrum import api, limits, search, shapes
 from thrum.cli import render
 from thrum.cli.body import parse_structured, read_body
 from thrum.cli.render import Eye
@@ -135,6 +135,9 @@ async def inbox(
     scope: Annotated[str, option("T:V", "only with this scope")] = "",
     mentions: Annotated[bool, switch("only to my name or role")] = False,
     thread: Annotated[str, option("ID", "the whole conversation, by thread or message id; oldest first")] = "",
+    search_: Annotated[
+        str, option("TEXT", "only with all these words; of the last one the beginning is enough", "--search")
+    ] = "",
     chronological: Annotated[
         bool, switch("oldest first, replies under their parent", "--chronological", "--oldest")
     ] = False,
@@ -145,6 +148,8 @@ async def inbox(
     check_page(run, page, page_size)
     if to and not all:
         raise run.command.error("--to goes with --all")
+    if search_ and not search.words(search_):
+        raise run.command.error(f'--search needs a word to look for, not "{search_}"')
     me = "" if all else run.reader_id()
     params = api.MessageListParams(
         for_agent="" if thread else me,
@@ -154,6 +159,7 @@ async def inbox(
         author_id=agent_of(from_) if from_ else "",
         scope=parse_pair(scope, "--scope") if scope else None,
         thread_id=thread,
+        query=search_,
         chronological=chronological or bool(thread),
         page=page,
         page_size=page_size,
@@ -194,6 +200,7 @@ async def _nothing(run: Run, params: api.MessageListParams, me: str, result: api
     words += [f"--scope {params.scope.type}:{params.scope.value}"] if params.scope else []
     words += ["--mentions"] if params.mentions else []
     words += [f"--thread {params.thread_id}"] if params.thread_id else []
+    words += [f'--search "{params.query}"'] if params.query else []
     words += [f"--to {params.recipient}"] if params.recipient else []
     if words:
         everything = api.MessageListParams(for_agent=me, unread=params.unread, page_size=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thrum import clock, limits
+from thrum import clock, limits, search
 from thrum.api import (
     MessageGetParams,
     MessageGetResult,
@@ -37,6 +37,7 @@ async def list_messages(house: House, call: Call, params: MessageListParams) -> 
     if not 1 <= params.limit <= limits.cursor_limit_max:
         raise InvalidParams(f"limit must be 1 to {limits.cursor_limit_max}", remedy="ask for fewer", field="limit")
     created_after = _moment(params.created_after, "created_after")
+    expression = _expression(params.query) if params.query else ""
     recipient = params.recipient.removeprefix("@")
     query = InboxQuery(
         # Whoever looks at another's inbox wants to know what that one has read.
@@ -52,6 +53,7 @@ async def list_messages(house: House, call: Call, params: MessageListParams) -> 
         ref=params.ref,
         thread_id=params.thread_id,
         created_after=created_after,
+        search=expression,
         include_deleted=params.include_deleted,
         sort_by=params.sort_by,
         sort_order=params.sort_order,
@@ -108,6 +110,18 @@ def _check_owner(reader: str, named: str) -> None:
             expected_agent=named,
             detected_agent=reader,
         )
+
+
+def _expression(query: str) -> str:
+    """What a text asks of the index of words. Raises InvalidParams when it has none, or more than anybody types."""
+    found = search.words(query)
+    if not found:
+        raise InvalidParams(
+            "query has no word to look for", remedy="give a word, or the beginning of one", field="query"
+        )
+    if len(found) > limits.search_words_max:
+        raise InvalidParams(f"query has more than {limits.search_words_max} words", remedy="give fewer", field="query")
+    return search.expression(query)
 
 
 def check_page(page: int, page_size: int) -> None:

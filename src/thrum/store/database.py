@@ -12,7 +12,15 @@ from typing import Any, Final, NamedTuple
 
 from thrum.events import FACTS_VERSION
 from thrum.shapes import DaemonIdentity
-from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, INDEXES, SCHEMA_VERSION, TABLES
+from thrum.store.schema import (
+    BOOKKEEPING_COLUMNS,
+    BOOKKEEPING_TABLES,
+    INDEXES,
+    SCHEMA_VERSION,
+    SEARCH,
+    SEARCH_TABLE,
+    TABLES,
+)
 
 _BUSY_MS: Final = 5_000
 _CACHED_STATEMENTS: Final = 512
@@ -75,7 +83,7 @@ def is_damage(error: BaseException) -> bool:
 
 
 def create_tables(db: sqlite3.Connection, *, epoch: str, created_at: str, program: str) -> None:
-    """An empty picture, without its indexes: `create_indexes` follows a bulk load."""
+    """An empty picture, without its indexes: `create_indexes` and `create_search` follow a bulk load."""
     db.executescript(TABLES)
     meta = {
         "schema_version": str(SCHEMA_VERSION),
@@ -90,6 +98,12 @@ def create_tables(db: sqlite3.Connection, *, epoch: str, created_at: str, progra
 def create_indexes(db: sqlite3.Connection) -> None:
     """The indexes of every query; part of no transaction of the caller's."""
     db.executescript(INDEXES)
+
+
+def create_search(db: sqlite3.Connection) -> None:
+    """The index of words, over the messages that are there; from then on `words` lets it follow."""
+    for statement in SEARCH:
+        db.execute(statement)
 
 
 def get_meta(db: sqlite3.Connection, key: str) -> str:
@@ -151,11 +165,14 @@ def set_identity(db: sqlite3.Connection, identity: DaemonIdentity, updated_at: s
 
 
 def dump(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table, sorted, without bookkeeping (events.md §10, ◦): the same for the same set of facts."""
+    """Every row of every table, sorted, without bookkeeping (events.md §10, ◦): the same for the same set of facts.
+
+    Without the index of words too: `words.check` holds it against `messages`.
+    """
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
     picture: dict[str, list[tuple[Any, ...]]] = {}
     for table in tables:
-        if table in BOOKKEEPING_TABLES or table.startswith("sqlite_"):
+        if table in BOOKKEEPING_TABLES or table.startswith(("sqlite_", SEARCH_TABLE)):
             continue
         names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
         kept = ", ".join(name for name in names if (table, name) not in BOOKKEEPING_COLUMNS)

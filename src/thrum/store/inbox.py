@@ -11,6 +11,7 @@ from typing import Any
 
 from thrum import limits, shapes
 from thrum.events import Body, Pair
+from thrum.store import words
 from thrum.store.message_rows import MessageRows, Pairs, among, chunks
 from thrum.store.rows import InboxPage, InboxQuery, MessageRow
 
@@ -57,6 +58,15 @@ class MessageViews(MessageRows):
 
     def inbox(self, q: InboxQuery) -> InboxPage:
         """`message.list`: a page, or with `after_seq` what follows a cursor."""
+        if not q.search or self._db.in_transaction:
+            return self._inbox(q)
+        self._db.execute("BEGIN")  # what is in the index and what is not must be of one commit
+        try:
+            return self._inbox(q)
+        finally:
+            self._db.execute("COMMIT")
+
+    def _inbox(self, q: InboxQuery) -> InboxPage:
         filter = self._inbox_filter(q)
         owner = q.for_agent or q.unread_for_agent or (q.reader if q.unread else "")
         nobody = q.unread and not owner
@@ -88,6 +98,8 @@ class MessageViews(MessageRows):
             filter.pair("message_refs", q.ref)
         if q.created_after:
             filter.add("m.created_at > ?", q.created_after)
+        if q.search:
+            filter.add(words.MATCHES, *words.matching(self._db, q.search))
         if q.thread_id:
             thread = self.thread_of(q.thread_id)
             if thread or self.message(q.thread_id) is None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from thrum import clock, ids
 from thrum.events import MESSAGES_DIR, AnyFact, MessageCreated, MessageDeleted, MessageEdited, MessageReceipt, Pair
 from thrum.store.horizons import Horizons, Order
+from thrum.voids import message_ms
 
 MESSAGE_TABLES: Final = (
     "messages",
@@ -71,12 +72,6 @@ def recipients_of(fact: MessageCreated) -> Iterable[str]:
     if fact.recipients:
         return dict.fromkeys(fact.recipients)
     return dict.fromkeys(ref.value for ref in fact.refs if ref.type == "mention")
-
-
-def message_ms(message_id: str, created_at: str) -> int:
-    """A message's time: that inside its ULID, else that of its create."""
-    ms = ids.ulid_ms(message_id)
-    return clock.parse_ms(created_at) if ms is None else ms
 
 
 def message_row(fact: MessageCreated, created_at: str, seq: int, reply_to: str) -> Row:

@@ -18,9 +18,10 @@ from typing import Final, NamedTuple
 from thrum import clock, events
 from thrum.events import EVENTS_FILE, AgentCleaned, MessageCreated, MessageReceipt, PurgeExecuted, Sealed
 from thrum.store import merge_messages as merge
-from thrum.store.database import connect, create_indexes, create_tables
+from thrum.store.database import connect, create_indexes, create_search, create_tables
 from thrum.store.horizons import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
 from thrum.store.projection import Entry, Projection, ReadLine, bare, client_key_row, event_row
+from thrum.voids import message_ms
 
 _BATCH: Final = 500
 _SORT_FACTS_MAX: Final = 50_000
@@ -178,6 +179,7 @@ class _Painter:
         if not self._sorted:
             for statement in _NUMBER_AGAIN.strip().split(";\n"):
                 db.execute(statement)
+        create_search(db)
         db.execute("COMMIT")
 
     # -- reading
@@ -306,7 +308,7 @@ class _Painter:
         author = self._authors.get(fact.agent_id) if self._authors else None
         if author is not None and (at, fact.event_id) <= author:
             return True
-        return self._purge_ms is not None and merge.message_ms(fact.message_id, at) < self._purge_ms
+        return self._purge_ms is not None and message_ms(fact.message_id, at) < self._purge_ms
 
     def _write_messages(self, creates: Sequence[tuple[str, int, MessageCreated]]) -> None:
         messages: list[merge.Row] = []

@@ -25,7 +25,7 @@ from thrum.api import DaemonIdentity
 from thrum.errors import StoreFailed
 from thrum.events import Sealed
 from thrum.paths import Places
-from thrum.store import database
+from thrum.store import database, words
 from thrum.store import paint as painting
 from thrum.store.committer import Committer
 from thrum.store.committer import Statistics as CommitterStatistics
@@ -285,6 +285,7 @@ class _Opening:
                     self.set_aside(file, entry.offset, entry.raw, "id_conflict")
                 applied += result.state != "known"
             database.set_offset(db, self.offset_at_end(file, lines + scan.lines))
+        words.follow(db)
         self.quarantine.flush()
         db.execute("COMMIT")
         return applied

@@ -179,6 +179,8 @@ class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ref: Pair | None = None
     thread_id: str = ""
     created_after: str = ""
+    search: str = ""
+    """An expression of `thrum.search`."""
     include_deleted: bool = False
     sort_by: str = "created_at"
     sort_order: str = "desc"

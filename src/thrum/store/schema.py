@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
@@ -146,6 +146,28 @@ CREATE INDEX group_members_value ON group_members (member_type, member_value);
 """SQLite takes a partial index only when the query repeats its condition literally, and reads no row beside it only
 when the columns of that condition are in the index, too."""
 
-BOOKKEEPING_TABLES: Final = frozenset({"events", "hanging", "journal_offsets", "schema_meta", "sync_state"})
+TOKENS: Final = "columnsize = 0, tokenize = \"unicode61 remove_diacritics 2 tokenchars '_'\""
+SEARCH: Final = (
+    "CREATE VIEW messages_searched AS SELECT seq, body_content FROM messages WHERE deleted = 0",
+    "CREATE VIRTUAL TABLE messages_fts"
+    f" USING fts5(body_content, content = 'messages_searched', content_rowid = 'seq', {TOKENS})",
+    "INSERT INTO messages_fts (messages_fts) VALUES ('rebuild')",
+    "CREATE TABLE unindexed (seq INTEGER PRIMARY KEY, indexed TEXT)",
+    "CREATE TRIGGER unindexed_insert AFTER INSERT ON messages"
+    " BEGIN INSERT OR IGNORE INTO unindexed VALUES (new.seq, NULL); END",
+    "CREATE TRIGGER unindexed_delete AFTER DELETE ON messages WHEN old.deleted = 0"
+    " BEGIN INSERT OR IGNORE INTO unindexed VALUES (old.seq, old.body_content); END",
+    "CREATE TRIGGER unindexed_update AFTER UPDATE OF body_content, deleted ON messages WHEN old.deleted = 0"
+    " BEGIN INSERT OR IGNORE INTO unindexed VALUES (old.seq, old.body_content); END",
+)
+"""The words of all messages that are not deleted (a delete is final); and the numbers of messages that the index does
+not know as they are, with the text that it holds of them (NULL: none). Made last, when these numbers stand. See
+`words`."""
+SEARCH_TABLE: Final = "messages_fts"
+"""It and the tables behind it, `messages_fts_*`, are no rows of the picture: they follow from `messages`."""
+
+BOOKKEEPING_TABLES: Final = frozenset(
+    {"events", "hanging", "journal_offsets", "schema_meta", "sync_state", "unindexed"}
+)
 BOOKKEEPING_COLUMNS: Final = frozenset({("messages", "seq"), ("daemon_identity", "updated_at")})
 """What is left out when two pictures are compared."""

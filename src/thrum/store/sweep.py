@@ -7,7 +7,8 @@ from typing import Final
 
 from thrum import clock, ids
 from thrum.store.horizons import Order
-from thrum.store.merge_messages import BELOW_HORIZON, DELETED, message_ms
+from thrum.store.merge_messages import BELOW_HORIZON, DELETED
+from thrum.voids import message_ms
 
 _MESSAGE_PREFIX: Final = "msg_"
 _MESSAGE_ID_CHARS: Final = len(_MESSAGE_PREFIX) + 26

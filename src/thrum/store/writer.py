@@ -25,10 +25,12 @@ from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.journal import JournalFiles, Standing, refusal
 from thrum.store.projection import Entry, Projection
 from thrum.store.views import View
+from thrum.store.words import Words
 
 log: Final = logging.getLogger("thrum.store")
 
 _BUSY_MS: Final = 100
+_SWEEPS: Final = (events.AgentCleaned, events.PurgeExecuted)
 
 
 class Stamper:
@@ -99,6 +101,7 @@ class Writer:
         self.stamper = stamper
         self._projection = projection
         self._view = view
+        self._words = Words(db)
         self._journals = journals
         self._offsets = database.offsets(db)
         self._newer_format = False
@@ -159,6 +162,8 @@ class Writer:
         try:
             after = self._journals.append(self._buffers)
             try:
+                swept = any(isinstance(entry.fact, _SWEEPS) for entry in self._committed)
+                self._words.wrote(len(self._committed), self._bytes, swept=swept)
                 moved = self._moved(after)
                 for offset in moved.values():
                     database.set_offset(self.db, offset)
@@ -202,7 +207,7 @@ class Writer:
                 self.db.execute("ROLLBACK")
 
     def _mind_horizon(self, fact: AnyFact | Sealed) -> None:
-        if isinstance(fact, events.AgentCleaned | events.PurgeExecuted):
+        if isinstance(fact, _SWEEPS):
             self.stamper.move_past(fact.timestamp)
         if isinstance(fact, events.PurgeExecuted):
             with contextlib.suppress(ValueError):  # the cutoff may be any text, the fact is on disk all the same

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,9 @@ _GIT_CONFIG = """\
 [gc]
 	auto = 0
 """
+
+_NOT_INHERITED = ("THRUM_", "GIT_", "XDG_", "MAKE", "MFLAGS", "ARGS")
+"""Beginnings of names: variables that would lead thrum or git elsewhere, or another `make` in this one's way."""
 
 _home = pytest.StashKey[Path]()
 
@@ -64,8 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_home] = home
     (home / ".gitconfig").write_text(_GIT_CONFIG)
     for name in list(os.environ):
-        if name.startswith(("THRUM_", "GIT_", "XDG_")) or name in {"COLUMNS", "NO_COLOR", "FORCE_COLOR", DETACHED}:
+        if name.startswith(_NOT_INHERITED) or name in {"COLUMNS", "NO_COLOR", "FORCE_COLOR", DETACHED}:
             del os.environ[name]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what runs in the background so
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ |= {"HOME": str(home), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
 
 

@@ -227,7 +227,7 @@ def _wire(
     services: trio.Nursery,
 ) -> Wiring:
     registrar = Registrar(store.view)
-    settings = LiveSettings(start.places.state_dir)
+    settings = LiveSettings(start.places.state_dir, paths.runtimes_file(start.environ))
     here = Here(
         places=start.places,
         daemon_id=identity.daemon_id,

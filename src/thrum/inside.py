@@ -78,7 +78,7 @@ async def run_inside(
             local=False,
             connect=connect,
             key=params.client_key,
-            links=lambda: _links(connection),
+            links=lambda _: _links(connection),
             find_places=find_places,
             # Of another repository's agents this daemon knows nothing.
             witness=lambda at: _Launcher(connection, registry()) if at.state_dir == places.state_dir else None,

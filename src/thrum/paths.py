@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -290,6 +290,12 @@ def _redirect_target(own: str) -> str:
         message = f"redirect chain detected: {pointing}, which has a redirect of its own"
         raise BadRedirect(f"{message}; only single-hop redirects are supported")
     return real
+
+
+def runtimes_file(environ: Mapping[str, str]) -> Path | None:
+    """Where a user with these variables keeps runtimes of their own (cli.md 3.20); None without a home."""
+    home = environ.get("HOME", "")
+    return Path(home, ".thrum", "runtimes.json") if os.path.isabs(home) else None
 
 
 def link_state(root: Path, state_dir: Path) -> None:

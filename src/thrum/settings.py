@@ -143,7 +143,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "sync.interval": Setting(_PERIOD_RULE, restart=True),
     "sync.debounce": Setting(_DURATION_RULE, restart=True),
     "runtime.primary": Setting(_WORD_RULE),
-    "runtime.processes": Setting(_PROCESSES, restart=True),
+    "runtime.processes": Setting(_PROCESSES),
     "worktrees.base_path": Setting(_PATH),
     "worktrees.thrum_enabled": Setting(_BOOL),
     "backup.dir": Setting(_LINE),

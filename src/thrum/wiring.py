@@ -192,7 +192,7 @@ class Wiring:
             self.house.here.places,
             pid=connection.peer.pid,
             uid=connection.peer.uid,
-            names=self.house.runtime_names(),
+            names=self.house.runtime_names,
             roots=self.roots,
             runtimes=self.runtimes,
         )

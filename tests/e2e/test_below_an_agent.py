@@ -14,20 +14,39 @@ from tests.support.detached import runtimes_above
 from tests.support.repo import PROJECT, SECONDS, wait_until
 
 SELECTION = (
+    "tests/e2e/test_docs.py::test_make_demo_shows_the_main_job",
+    "tests/unit/test_launcher_runs.py::test_a_stopped_launcher_cancels_its_run",
     "tests/e2e/test_caller.py::test_two_agents_speak_as_themselves_without_any_variable",
     "tests/e2e/test_caller.py::test_an_agent_that_went_elsewhere_is_still_itself_and_nobody_else",
     "tests/unit/test_identity_selection.py",
 )
-"""Tests that would find the agent among their ancestors, or its variables in their environment."""
+"""Tests that would find the agent among their ancestors, its variables in their environment, its `make` above their
+own, or its way to start programs in the background."""
 
-AGENT = {"THRUM_NAME": "max", "THRUM_ROLE": "tester", "THRUM_HOME": "/nowhere", "THRUM_AGENT_ID": "max"}
+AGENT = {
+    "THRUM_NAME": "max",
+    "THRUM_ROLE": "tester",
+    "THRUM_MODULE": "???",
+    "THRUM_DISPLAY": "Nobody",
+    "THRUM_HOME": "/nowhere",
+    "THRUM_AGENT_ID": "somebody_else",
+    "THRUM_HOSTNAME": "elsewhere",
+    "THRUM_SOCKET": "/nowhere/thrum.sock",
+    "THRUM_NO_HINTS": "maybe",
+    "THRUM_NO_AUTOSTART": "1",
+    "THRUM_LOCAL": "1",
+    "MAKEFLAGS": " -- ARGS=--long",
+    "ARGS": "--long",
+}
 CONFTEST = ("-p", "no:cacheprovider", "-c", str(PROJECT / "pyproject.toml"), "--confcutdir", str(PROJECT))
 NEAR = "tests/spec/test_every_statement.py"
 """A file beside those that a test makes: with it comes the project's own conftest."""
 
 
 def below(directory: Path, *words: str) -> list[str]:
-    return [*runtime_argv(directory / "bin", "claude", "codex"), sys.executable, "-m", "pytest", *CONFTEST, *words]
+    pytest = [sys.executable, "-m", "pytest", *CONFTEST, *words]
+    background = ["sh", "-c", 'trap "" INT; "$@"', "sh"]
+    return [*runtime_argv(directory / "bin", "claude", "codex"), *background, *pytest]
 
 
 def run_below(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:

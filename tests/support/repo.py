@@ -104,7 +104,9 @@ class Running:
             line = self._lines.get(timeout=seconds)
         except queue.Empty:
             raise AssertionError(f"no line within {seconds:g} s; stderr: {self.err}") from None
-        assert line is not None, f"the process ended; stderr: {self.err}"
+        if line is None:
+            self._lines.put(None)  # for `end`, which waits for it
+            raise AssertionError(f"the process ended; stderr: {self.err}")
         return line
 
     def lines(self, until: Callable[[str], bool]) -> list[str]:

@@ -118,6 +118,57 @@ def test_runtime_processes_add_and_remove_names_without_a_restart(state: Path) -
     assert (runtime("mytool"), runtime("aider")) == (None, "aider")
 
 
+def test_runtimes_of_the_users_own_count_without_a_restart(state: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = state / "runtimes.json"
+    settings = LiveSettings(state, path)
+
+    def runtime(*argv: str) -> str | None:
+        return runtime_of_process(Program(exe=f"/usr/bin/{argv[0]}", argv=argv), settings.runtime_names())
+
+    assert runtime("mytool") is None
+    own = {"mine": {"command": "/opt/bin/mytool --fast"}, "scripted": {"command": "python3 /opt/agent.py --loud"}}
+    write(path, {"default_runtime": "mine", "custom_runtimes": own})
+    assert runtime("mytool", "-x") == "mine"
+    assert (runtime("python3", "/opt/agent.py"), runtime("python3", "/opt/other.py")) == ("scripted", None)
+    write(state / "config.json", {"runtime": {"processes": {"mine": [], "mytool2": ["mytool2"]}}})
+    assert (runtime("mytool"), runtime("mytool2")) == (None, "mytool2"), "the repository's word counts more"
+    (state / "config.json").unlink()
+    assert runtime("mytool") == "mine"
+    with caplog.at_level(logging.WARNING, "thrum"):
+        write(path, "{")
+        assert (runtime("mytool"), runtime("claude")) == (None, "claude")
+        settings.modes()
+    assert [record.getMessage() for record in caplog.records] == ["runtimes: runtimes.json: no JSON"]
+    path.unlink()
+    assert runtime("claude") == "claude"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "[]",
+        {"custom_runtimes": []},
+        {"custom_runtimes": {"mine": "mytool", "other": {"command": 3}, "third": {}, "fourth": None}},
+        {"custom_runtimes": {"mine": {"command": ""}, "blank": {"command": "  "}, "torn": {"command": "mytool 'x"}}},
+        {
+            "custom_runtimes": {
+                "": {"command": "mytool"},
+                "a\nb": {"command": "mytool"},
+                "x" * 65: {"command": "mytool"},
+            }
+        },
+        {"custom_runtimes": {"shell": {"command": "bash mytool"}, "all": {"command": "python3 -c 'pass'"}}},
+    ],
+    ids=str,
+)
+def test_a_malformed_runtime_makes_nothing_one_and_spares_the_known_ones(state: Path, broken: Any) -> None:
+    write(state / "runtimes.json", broken)
+    names = LiveSettings(state, state / "runtimes.json").runtime_names()
+    for exe in ("mytool", "bash", "python3"):
+        assert runtime_of_process(Program(exe=f"/usr/bin/{exe}", argv=(exe, "script")), names) is None
+    assert runtime_of_process(Program(exe="/usr/bin/claude"), names) == "claude"
+
+
 @pytest.mark.spec("ID-69", "ID-73")
 @pytest.mark.parametrize(("mode", "outcome"), [("strict", "denied"), ("warn", "allowed"), ("off", None)])
 def test_a_guard_refuses_warns_or_is_silent(mode: Any, outcome: str | None, caplog: pytest.LogCaptureFixture) -> None:

@@ -56,6 +56,13 @@ def test_a_long_name_is_known_by_the_part_that_the_kernel_keeps() -> None:
     assert runtime_of_process(Program("my-very-long-to"), names) == "mytool"
 
 
+def test_a_runtime_of_the_users_own_takes_no_known_name() -> None:
+    names = runtime_names(commands={"loud": "claude --verbose", "claude": "/opt/claude-wrapper", "mine": "mine"})
+    assert runtime_of_process(Program(exe="/usr/bin/claude"), names) == "claude"
+    assert runtime_of_process(Program(exe="/opt/claude-wrapper"), names) == "claude"
+    assert runtime_of_process(Program(exe="/usr/bin/mine"), names) == "mine"
+
+
 def test_kiro_is_short_for_kiro_cli() -> None:
     assert runtime_named("kiro") == "kiro-cli"
     assert runtime_named("codex") == "codex"

@@ -263,8 +263,8 @@ def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
         connect=connector(env),
         key=client_key or secrets.token_hex(16),
         handed_over=bool(client_key),
-        links=own_links,
-        witness=own_witness,
+        links=functools.partial(own_links, env),
+        witness=functools.partial(own_witness, env),
     )
     _end(_status(argv, session))
 

@@ -19,6 +19,7 @@ from thrum.cli.local import own_links
 from thrum.cli.run import Answer, Run
 from thrum.cli.words import RUN, switch
 from thrum.errors import ThrumError
+from thrum.paths import find_places
 
 STEP_SECONDS_MAX = 30.0
 _GIT = ("-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
@@ -152,7 +153,7 @@ async def _talk(walk: _Walk) -> None:
     await walk.do(app, "thrum", "init")
     intent = ("--intent", "Token refresh")
     # Below one agent runtime both would be that one process, and the second be refused as somebody else.
-    apart = ["--no-agent-pid"] if any(link.runtime for link in own_links()) else []
+    apart = ["--no-agent-pid"] if any(link.runtime for link in own_links(_environment(), find_places(app))) else []
     await walk.do(app, "thrum", "quickstart", "furiosa", "--role", "implementer", "--module", "auth", *intent, *apart)
     await walk.do(review, "thrum", "quickstart", "nux", "--role", "reviewer", "--module", "auth", *apart)
     await walk.say("# nux waits; furiosa writes to it, and nux is woken")

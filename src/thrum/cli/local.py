@@ -78,7 +78,15 @@ def seconds_since_start(now_ms: int) -> float:
     return max(0.0, now_ms / 1000 - own.started_at) if own is not None and own.started_at else 0.0
 
 
-def own_links() -> Sequence[Link]:
+def runtime_names(env: Mapping[str, str], places: Places) -> RuntimeNames:
+    """Which programs are runtimes, for a user with these variables at those places."""
+    from thrum.identity.guard_modes import LiveSettings
+    from thrum.paths import runtimes_file
+
+    return LiveSettings(places.state_dir, runtimes_file(env)).runtime_names()
+
+
+def own_links(env: Mapping[str, str], places: Places) -> Sequence[Link]:
     """This process's ancestors, nearest first."""
 
     from thrum.identity.process import open_process_table
@@ -86,7 +94,7 @@ def own_links() -> Sequence[Link]:
 
     table = open_process_table()
     try:
-        return links_of(table, table.chain(os.getppid()))
+        return links_of(table, table.chain(os.getppid()), runtime_names(env, places))
     except OSError:
         return ()
 
@@ -94,9 +102,10 @@ def own_links() -> Sequence[Link]:
 class _OwnWitness:
     """The `Witness` of a command in its own process: its ancestors, and the identity files of all worktrees."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, env: Mapping[str, str], places: Places) -> None:
         from thrum.identity.process import open_process_table
 
+        self._env = env
         self.pid = os.getppid()
         self._places = places
         self._table = open_process_table()
@@ -122,7 +131,8 @@ class _OwnWitness:
     def has_runtime(self) -> bool:
         from thrum.identity.runtime import links_of
 
-        return any(link.runtime is not None for link in links_of(self._table, self._chain, self._names()))
+        names = runtime_names(self._env, self._places)
+        return any(link.runtime is not None for link in links_of(self._table, self._chain, names))
 
     def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
         from thrum.identity.process import same_process
@@ -134,7 +144,8 @@ class _OwnWitness:
         seen = self._table.read(pid)
 
         def is_runtime() -> bool:
-            return runtime_of_process(self._table.program(pid), self._names()) is not None
+            names = runtime_names(self._env, self._places)
+            return runtime_of_process(self._table.program(pid), names) is not None
 
         if not same_process(identity.agent_pid_started, identity.updated_seconds, seen, is_runtime):
             return "dead"
@@ -146,15 +157,10 @@ class _OwnWitness:
 
         append_line(self._places.log_file, "warning", FIRE, {**fields, "outcome": outcome})
 
-    def _names(self) -> RuntimeNames:
-        from thrum.identity.guard_modes import LiveSettings
 
-        return LiveSettings(self._places.state_dir).runtime_names()
-
-
-def own_witness(places: Places) -> Witness | None:
+def own_witness(env: Mapping[str, str], places: Places) -> Witness | None:
     """What the kernel says of this process; None where it says nothing."""
     try:
-        return _OwnWitness(places)
+        return _OwnWitness(env, places)
     except OSError:
         return None

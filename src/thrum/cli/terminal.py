@@ -89,7 +89,7 @@ class Witness(Protocol):
         ...
 
 
-def _no_links() -> Sequence[Link]:
+def _no_links(_places: Places) -> Sequence[Link]:
     return ()
 
 
@@ -112,8 +112,9 @@ class Session:
     """The launcher's `client_key`: with it a repeated run does nothing twice."""
     handed_over: bool = False
     """Whether a daemon had this very run before, and then this process was asked to do it."""
-    links: Callable[[], Sequence[Link]] = _no_links
-    """The caller's ancestors, nearest first; looked at only when the choice of an identity needs them."""
+    links: Callable[[Places], Sequence[Link]] = _no_links
+    """The caller's ancestors, nearest first, with what counts as a runtime in the repository of those places; looked at
+    only when the choice of an identity needs them."""
     witness: Callable[[Places], Witness | None] = _no_witness
     """What is known of the caller, in the repository of those places; None: nothing."""
     find_places: Callable[[Path], Places] = find_places

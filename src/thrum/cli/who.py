@@ -39,7 +39,7 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
     look = partial(
         select,
         [each.candidate for each in listed],
-        session.links() if several else (),
+        session.links(places) if several else (),
         str(places.root),
         thrum_name=name,
         thrum_agent_id=agent_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from thrum.identity.caller import Evidence, Step
@@ -143,12 +143,12 @@ class PeerEvidence:
         pid: int,
         uid: int,
         own_uid: int | None = None,
-        names: RuntimeNames = KNOWN_RUNTIMES,
+        names: Callable[[], RuntimeNames] = lambda: KNOWN_RUNTIMES,
         roots: Roots | None = None,
         runtimes: Runtimes | None = None,
     ) -> None:
-        """`pid` and `uid` are the kernel's credentials of the peer; `pid` 0: it gave none. `roots` and `runtimes` may
-        be shared among the peers of one daemon. Never raises.
+        """`pid` and `uid` are the kernel's credentials of the peer; `pid` 0: it gave none. `names` is asked whenever it
+        matters. `roots` and `runtimes` may be shared among the peers of one daemon. Never raises.
 
         The chain is read here, so make it as soon as the peer has connected: what is later found under the pid must be
         the same process, or the evidence fails.
@@ -214,13 +214,13 @@ class PeerEvidence:
         """The chain with the runtime of each process. Raises Failed."""
         links, until = self._links
         if now >= until:
-            links = self._runtimes.links(self._table, self.chain(), self._names, now)
+            links = self._runtimes.links(self._table, self.chain(), self._names(), now)
             self._links = (links, now + _KEPT_SECONDS)
         return links
 
     def has_runtime(self, now: float) -> bool:
         """Whether a runtime is among the peer's processes. Raises Failed."""
-        return self._runtimes.any(self._table, self.chain(), self._names, now)
+        return self._runtimes.any(self._table, self.chain(), self._names(), now)
 
     def binding(self, identity: str, registry: Registry, now: float) -> Process | None:
         """The process to record for `identity`, or None (identity.md §5). Raises Failed."""
@@ -325,7 +325,7 @@ class PeerEvidence:
         )
 
     def _is_runtime(self, pid: int) -> bool:
-        return runtime_of_process(self._table.program(pid), self._names) is not None
+        return runtime_of_process(self._table.program(pid), self._names()) is not None
 
     def _read(self, pid: int) -> Process | None:
         try:

@@ -1,7 +1,8 @@
 """What of the settings counts anew for every decision: the guards' modes, and which programs are runtimes.
 
-Two files of the state directory are looked at each time and parsed only when they changed: `var/guard-daemon.json`, for
-incidents, and `config.json` (identity.md §5, §12). What is malformed counts as missing, with a warning in the log.
+Three files are looked at each time and parsed only when they changed: `var/guard-daemon.json` of the state directory,
+for incidents, its `config.json`, and the user's own `~/.thrum/runtimes.json` (identity.md §5, §12). What is malformed
+counts as missing, with a warning in the log.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
+from thrum import limits
 from thrum.identity.guards import (
     DEFAULT_MODES,
     Mode,
@@ -70,15 +72,17 @@ class _Watched:
 
 
 class LiveSettings:
-    """The settings that need no restart. Cheap to ask: two `stat` while nothing changes."""
+    """The settings that need no restart. Cheap to ask: a `stat` for each file while nothing changes."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, runtimes_file: Path | None = None) -> None:
+        """`runtimes_file`: the user's own runtimes (`paths.runtimes_file`), wanted where processes are looked at."""
         self._daemon = _Watched(state_dir / "var" / "guard-daemon.json")
         self._config = _Watched(state_dir / "config.json")
+        self._runtimes = None if runtimes_file is None else _Watched(runtimes_file)
         self._modes: Mapping[str, Mode] = DEFAULT_MODES
         self._names = KNOWN_RUNTIMES
         self.warnings: tuple[str, ...] = ()
-        """What is wrong in the two files."""
+        """What is wrong in the guards' two files."""
 
     def modes(self) -> Mapping[str, Mode]:
         """The mode of every guard, now."""
@@ -91,27 +95,48 @@ class LiveSettings:
         return self._names
 
     def _look(self) -> None:
+        own_changed = self._runtimes is not None and self._runtimes.changed()
         daemon_changed, config_changed = self._daemon.changed(), self._config.changed()
-        if not (daemon_changed or config_changed):
-            return
+        if own_changed or config_changed:
+            self._name_runtimes()
+        if daemon_changed or config_changed:
+            self._set_modes()
+        if own_changed and self._runtimes is not None and self._runtimes.problem:
+            log.warning("runtimes: %s", self._runtimes.problem)
+
+    def _name_runtimes(self) -> None:
+        own = self._runtimes.value if self._runtimes is not None else None
+        self._names = _names_of((self._config.value or {}).get("runtime"), (own or {}).get("custom_runtimes"))
+
+    def _set_modes(self) -> None:
         config = self._config.value or {}
         modes, warnings = guard_modes(self._daemon.value, config.get("identity_guard"))
         problems = (each.problem for each in (self._config, self._daemon) if each.problem)
         self._modes, self.warnings = modes, (*problems, *warnings)
-        if config_changed:
-            self._names = _names_of(config.get("runtime"))
         for text in self.warnings:
             log.warning("identity guards: %s", text)
 
 
-def _names_of(runtime: Any) -> RuntimeNames:
-    """The known runtimes as `runtime.processes` changes them; entries that are none are passed over."""
-    processes: Any = cast("dict[str, Any]", runtime).get("processes") if isinstance(runtime, dict) else None
-    if not isinstance(processes, dict):
-        return KNOWN_RUNTIMES
-    entries = cast("dict[str, Any]", processes).items()
+def _names_of(runtime: Any, own: Any) -> RuntimeNames:
+    """The known runtimes as `runtime.processes` and the user's own ones change them; what is malformed is passed over.
+
+    `own`: `custom_runtimes` (cli.md 3.20), objects by name, each with its `command`.
+    """
+    entries = _object(_object(runtime).get("processes")).items()
     lists = {name: cast("list[Any]", words) for name, words in entries if isinstance(words, list)}
-    return runtime_names({name: [word for word in words if isinstance(word, str)] for name, words in lists.items()})
+    processes = {name: [word for word in words if isinstance(word, str)] for name, words in lists.items()}
+    commands = {name: _object(each).get("command") for name, each in _object(own).items() if _is_name(name)}
+    started = {name: command for name, command in commands.items() if isinstance(command, str)}
+    return runtime_names(processes, started) if processes or started else KNOWN_RUNTIMES
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _is_name(text: str) -> bool:
+    """Whether it can be recorded as what runs an agent."""
+    return 0 < len(text) <= limits.name_chars_max and text.isprintable()
 
 
 def fire(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os.path
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -48,10 +49,13 @@ class RuntimeNames:
     """Whether a bare `agent` under a cursor path counts."""
 
 
-def runtime_names(processes: Mapping[str, Iterable[str]] | None = None) -> RuntimeNames:
-    """The known runtimes, changed by `runtime.processes` of the configuration.
+def runtime_names(
+    processes: Mapping[str, Iterable[str]] | None = None, commands: Mapping[str, str] | None = None
+) -> RuntimeNames:
+    """The known runtimes, changed by `runtime.processes` of the configuration and by the user's own runtimes.
 
-    `{"mytool": ["mytool"]}` adds names to a runtime, `{"aider": []}` takes the runtime away.
+    `processes`: `{"mytool": ["mytool"]}` adds names to a runtime, `{"aider": []}` takes the runtime away. `commands`:
+    how each of the user's own is started; what goes by a name that is known already keeps its runtime.
     """
     names = dict(_NAMES)
     for runtime, added in (processes or {}).items():
@@ -62,8 +66,28 @@ def runtime_names(processes: Mapping[str, Iterable[str]] | None = None) -> Runti
             by_name[name] = runtime
             # The kernel cuts a command's name.
             by_name.setdefault(name[:_COMM_CHARS], runtime)
+    for runtime, command in (commands or {}).items():
+        program = _program_of(command)
+        if program and names.get(runtime) != ():
+            by_name.setdefault(program, runtime)
+            by_name.setdefault(program[:_COMM_CHARS], runtime)
     by_package = {package: runtime for package, runtime in _PACKAGES.items() if names[runtime]}
     return RuntimeNames(by_name, by_package, cursor=bool(names["cursor"]))
+
+
+def _program_of(command: str) -> str:
+    """The process name that a command line gives rise to; empty for none, and for a shell, which is no runtime.
+
+    An interpreter's is that of its script: not everything that it runs is this runtime.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    program = os.path.basename(words[0]) if words else ""
+    if _INTERPRETER.fullmatch(program):
+        program = _SUFFIX.sub("", os.path.basename(_script(words)))
+    return "" if program in _SHELLS else program
 
 
 KNOWN_RUNTIMES = runtime_names()

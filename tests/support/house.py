@@ -17,6 +17,7 @@ import trio
 from thrum import api
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Publisher
+from thrum.care.serving import Care
 from thrum.feed import Feed
 from thrum.identity.caller import Caller, Evidence
 from thrum.identity.daemon_id import DaemonIdentity
@@ -194,6 +195,7 @@ def _daemon(
         bus_endpoint="ipc:///nowhere",
         roots=Roots(places),
         started_at=trio.current_time(),
+        care=Care(house, store.committer, store.journals, os.environ),
     )
     store.committer.on_commit = wiring.on_commit
     dispatcher: Dispatcher

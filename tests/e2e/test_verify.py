@@ -115,6 +115,17 @@ def test_numbered_facts_that_are_gone_from_the_database_are_missed(repo: Repo) -
     }
 
 
+def test_an_index_of_words_that_lost_a_message_is_found_and_made_anew(repo: Repo) -> None:
+    repo.thrum("inbox", "--search", "one", at=repo.worktree("bob"))
+    repo.thrum("daemon", "stop")
+    change(repo, "DELETE FROM messages_fts_data WHERE id > 10")
+    change(repo, "DELETE FROM unindexed")
+    assert failed(verify(repo, status=1)) == ["database"]
+    assert verify(repo, "--repair", status=0)["repaired"]
+    found = repo.json("inbox", "--search", "one", "--peek", at=repo.worktree("bob"))
+    assert [each["body"]["content"] for each in found["messages"]] == ["one"]
+
+
 def test_a_database_with_flipped_bytes_is_found_and_painted_anew(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
     path = repo.var / "messages.db"

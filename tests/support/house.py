@@ -191,6 +191,7 @@ def _daemon(
         publisher=publisher,
         desks=Desks(),
         presence=Presence(house, services),
+        care=Care(house, store.committer, store.journals, os.environ),
         identity=identity,
         bus_endpoint="ipc:///nowhere",
         roots=Roots(places),

@@ -16,12 +16,12 @@ from typing import Final, Literal, NamedTuple
 
 from thrum import clock, events, ids, limits
 from thrum.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, Sealed
-from thrum.store import database
+from thrum.store import database, words
 from thrum.store import paint as painting
 from thrum.store.horizons import AGENT, PURGE
 from thrum.store.journal import JournalFiles, bare
 from thrum.store.projection import Entry
-from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES
+from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.voids import Voids
 
 IDS_SHOWN: Final = 10
@@ -282,15 +282,14 @@ def compare(copy: Path, painted: Path, journals: JournalFiles) -> list[Differenc
         db.execute("ATTACH ? AS rebuilt", (str(painted),))
         found = [_compare_table(db, table) for table in _tables(db)]
         found.append(_compare_events(db, journals))
+        found.append(_check_words(db))
         return [each for each in found if each.missing or each.extra or each.changed]
 
 
 def _tables(db: sqlite3.Connection) -> list[str]:
-    tables = db.execute(
-        "SELECT name FROM rebuilt.sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
-    )
+    tables = db.execute("SELECT name FROM rebuilt.sqlite_master WHERE type = 'table' ORDER BY name")
     names = [row[0] for row in tables]
-    return [name for name in names if name not in _UNCOMPARED and not name.startswith(("sqlite_", "messages_fts"))]
+    return [name for name in names if name not in _UNCOMPARED and not name.startswith(("sqlite_", SEARCH_TABLE))]
 
 
 def _compare_table(db: sqlite3.Connection, table: str) -> Difference:
@@ -333,6 +332,15 @@ def _compare_events(db: sqlite3.Connection, journals: JournalFiles) -> Differenc
     ]
     shown = tuple(dict.fromkeys((*found.ids, *misplaced)))[:IDS_SHOWN]
     return found._replace(changed=found.changed + len(misplaced), ids=shown)
+
+
+def _check_words(db: sqlite3.Connection) -> Difference:
+    """The index of words against the messages. SQLite says that they differ, not where."""
+    try:
+        words.check(db)
+    except sqlite3.DatabaseError:
+        return Difference(SEARCH_TABLE, 0, 0, 1, ())
+    return Difference(SEARCH_TABLE, 0, 0, 0, ())
 
 
 def _event_at(journals: JournalFiles, file: str, offset: int, length: int) -> str:

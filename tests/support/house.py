@@ -196,7 +196,6 @@ def _daemon(
         bus_endpoint="ipc:///nowhere",
         roots=Roots(places),
         started_at=trio.current_time(),
-        care=Care(house, store.committer, store.journals, os.environ),
     )
     store.committer.on_commit = wiring.on_commit
     dispatcher: Dispatcher

@@ -481,6 +481,29 @@ class CleanupResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     message: str = ""
 
 
+class PurgeParams(Mutating, kw_only=True):
+    """`before`: RFC 3339. A preview, unless `dry_run` is false and `confirm` true."""
+
+    before: str
+    dry_run: bool = True
+    confirm: bool = False
+
+
+class PurgeResult(msgspec.Struct, kw_only=True):
+    """The same in a preview. `events_deleted`: facts of all kinds; `sync_message_files`: files of messages that lose
+    some; `sync_events_filtered`: lines of `events.jsonl` that go.
+    """
+
+    before: str
+    dry_run: bool
+    messages_deleted: int
+    sessions_deleted: int
+    events_deleted: int
+    command_queue_deleted: int
+    sync_message_files: int
+    sync_events_filtered: int
+
+
 class SetTaskParams(Mutating, kw_only=True):
     session_id: str = ""
     current_task: str
@@ -850,6 +873,7 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="context.clear", params=ContextClearParams, result=ContextClearResult, access=Access.OWNER),
     Method(name="context.preamble.show", params=PreambleShowParams, result=PreambleShowResult, access=Access.ANONYMOUS),
     Method(name="context.preamble.save", params=ContextSaveParams, result=ContextSaveResult, access=Access.OWNER),
+    Method(name="purge.execute", params=PurgeParams, result=PurgeResult, access=Access.OPERATOR, transports="U"),
     Method(name="config.show", params=Empty, result=ConfigShowResult, access=Access.ANONYMOUS, transports="U"),
     Method(
         name="config.get", params=ConfigKeyParams, result=ConfigValueResult, access=Access.ANONYMOUS, transports="U"

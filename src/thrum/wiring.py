@@ -27,7 +27,20 @@ from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry, Roots, Runtimes
 from thrum.identity.guard_modes import fire, record_fire
 from thrum.launcher import VERSION
-from thrum.ops import agents, groups, lifecycle, messages, notes, reading, sessions, settings, team, waiting, work
+from thrum.ops import (
+    agents,
+    groups,
+    lifecycle,
+    messages,
+    notes,
+    purge,
+    reading,
+    sessions,
+    settings,
+    team,
+    waiting,
+    work,
+)
 from thrum.ops.adoption import adopt
 from thrum.ops.house import House, Operation
 from thrum.ops.liveness import seconds
@@ -74,6 +87,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "context.clear": notes.clear,
     "context.preamble.show": notes.show_preamble,
     "context.preamble.save": notes.save_preamble,
+    "purge.execute": purge.execute,
     "config.show": settings.show,
     "config.get": settings.get,
     "config.set": settings.change,

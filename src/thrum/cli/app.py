@@ -29,6 +29,7 @@ from thrum.cli import (
     notes,
     overview,
     prime,
+    purge,
     sessions,
     settings,
     setup,
@@ -149,6 +150,14 @@ _ALL = (
     _command("daemon restart", daemon.restart, CARE, "stop and start it"),
     _command("daemon status", daemon.status, CARE, "whether it runs, and who it is"),
     _command("daemon logs", daemon.logs, CARE, "its log"),
+    _command(
+        "purge",
+        purge.purge,
+        CARE,
+        "remove old messages and ended sessions, here and in other clones",
+        "One of --before and --all; without --confirm only a preview. Agents, groups and open sessions stay. Git"
+        " history keeps what was pushed.",
+    ),
     _command("config show", settings.show, CARE, "all settings, and where each comes from"),
     _command("config get", settings.get, CARE, "one setting"),
     _command("config set", settings.set_, CARE, "change a setting"),

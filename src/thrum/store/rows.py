@@ -161,6 +161,16 @@ class GroupMark(msgspec.Struct, frozen=True, gc=False):
         return self.added_at != "" and self.added_at >= self.removed_at
 
 
+class PurgeCounts(NamedTuple):
+    """What lies before a cutoff. `facts`: lines of all journals; `events_lines` of `events.jsonl` alone."""
+
+    messages: int
+    sessions: int
+    facts: int
+    message_files: int
+    events_lines: int
+
+
 class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.list` asks for (rpc.md §5): filters joined by AND, and either a page or a cursor.
 

@@ -15,6 +15,7 @@ import msgspec
 
 from thrum import shapes
 from thrum.events import Commit, FileChange
+from thrum.store import purging
 from thrum.store.database import get_meta
 from thrum.store.inbox import MessageViews
 from thrum.store.rows import (
@@ -29,6 +30,7 @@ from thrum.store.rows import (
     MessageHead,
     MessageRow,
     PlaceRow,
+    PurgeCounts,
     SessionRow,
 )
 from thrum.store.schema import JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
@@ -45,6 +47,7 @@ __all__ = [
     "MessageHead",
     "MessageRow",
     "PlaceRow",
+    "PurgeCounts",
     "SessionRow",
     "View",
 ]
@@ -110,6 +113,10 @@ class View(MessageViews):
     def horizon(self, kind: str, id: str) -> tuple[str, str] | None:
         """`(time, event id)` of the horizon `agent` or `author` of an id, or of `purge` with id `""`."""
         return self._db.execute("SELECT at, event_id FROM horizons WHERE kind = ? AND id = ?", (kind, id)).fetchone()
+
+    def would_purge(self, cutoff: str) -> PurgeCounts:
+        """What a purge up to a time would take away now."""
+        return purging.count(self._db, cutoff)
 
     # -- agents
 

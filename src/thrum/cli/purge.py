@@ -1,0 +1,42 @@
+"""purge. Source: cli.md §2 "W3", §3.14."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from thrum import api
+from thrum.cli.run import Answer, Run
+from thrum.cli.text import plural
+from thrum.cli.values import absolute, parse_time
+from thrum.cli.words import RUN, option, switch
+from thrum.clock import format_ms
+
+
+async def purge(
+    *,
+    before: Annotated[str, option("T", "what is older than this: 30d, 2026-02-03, RFC 3339")] = "",
+    all: Annotated[bool, switch("everything up to now")] = False,
+    confirm: Annotated[bool, switch("do it; without it only a preview")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    if bool(before) == all:
+        raise run.command.error("one of --before and --all")
+    cutoff = format_ms(run.now_ms if all else parse_time(before, "--before", run.now_ms))
+    params = api.PurgeParams(before=cutoff, dry_run=not confirm, confirm=confirm)
+    result: api.PurgeResult = await run.call("purge.execute", params)
+    if confirm:
+        aside = "git history keeps what was pushed; other clones follow when they sync"
+        return Answer(result, said=_counts("Purged", result, " deleted"), aside="" if run.quiet else aside)
+    return Answer(result, data=_counts("Purge preview", result, "") + "\nRun with --confirm to execute.")
+
+
+def _counts(what: str, result: api.PurgeResult, done: str) -> str:
+    counted = (
+        plural(result.messages_deleted, "message"),
+        plural(result.sessions_deleted, "session"),
+        plural(result.events_deleted, "event"),
+    )
+    lines = [f"{what} (before {absolute(result.before)}):", *(f"  {each}{done}" for each in counted)]
+    if result.command_queue_deleted:
+        lines.append(f"  {plural(result.command_queue_deleted, 'queued command')}{done}")
+    return "\n".join(lines)

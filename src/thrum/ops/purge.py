@@ -1,0 +1,46 @@
+"""`purge.execute`: what is old goes, here and with the next sync in every clone. Source: cli.md 3.14, rpc.md §5."""
+
+from __future__ import annotations
+
+from thrum import clock
+from thrum.api import PurgeParams, PurgeResult
+from thrum.errors import BadTime, ConfirmationRequired
+from thrum.events import PurgeExecuted
+from thrum.ops.house import Call, House
+from thrum.store.door import Decision, Stamp
+from thrum.store.views import View
+
+
+async def execute(house: House, call: Call, params: PurgeParams) -> PurgeResult:
+    """Count what lies before a time, and unless it is a `dry_run`, take it away. What is still to come is never purged.
+
+    Agents, groups and open sessions stay. Raises BadTime; ConfirmationRequired without `confirm`.
+    """
+    try:
+        before = clock.normalise(params.before)
+    except ValueError as error:
+        raise BadTime(f'bad time "{params.before}" for before', remedy="write RFC 3339", field="before") from error
+    if not params.dry_run and not params.confirm:
+        raise ConfirmationRequired("use --confirm to purge", remedy="look at the preview, then repeat with --confirm")
+
+    def decide(view: View, stamp: Stamp) -> Decision[PurgeResult]:
+        cutoff = min(before, stamp.text)
+        counts = view.would_purge(cutoff)
+        result = PurgeResult(
+            before=cutoff,
+            dry_run=params.dry_run,
+            messages_deleted=counts.messages,
+            sessions_deleted=counts.sessions,
+            events_deleted=counts.facts,
+            command_queue_deleted=0,
+            sync_message_files=counts.message_files,
+            sync_events_filtered=counts.events_lines,
+        )
+        earlier = view.horizon("purge", "")
+        if params.dry_run or (earlier is not None and cutoff <= earlier[0]):
+            return Decision((), lambda _view, _seqs: result)
+        # Later than the purge before, which another clock may have stamped.
+        fact = stamp.make(PurgeExecuted, cutoff=cutoff, by=call.caller.agent_id or "")
+        return Decision((fact,), lambda _view, _seqs: result)
+
+    return await house.journal.commit(decide, key=call.key)

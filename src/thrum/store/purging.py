@@ -1,0 +1,45 @@
+"""What a purge would take away, counted before it does (rpc.md §5 `purge.execute`)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Final
+
+from thrum import clock
+from thrum.events import EVENTS_FILE, MESSAGES_DIR
+from thrum.store import sweep
+from thrum.store.rows import PurgeCounts
+from thrum.voids import message_ms
+
+_OF_SESSIONS: Final = """
+SELECT DISTINCT seq, file FROM hanging JOIN events USING (seq)
+WHERE thing IN (SELECT 's:' || value FROM json_each(?1))
+  AND type IN ('agent.session.start', 'session.items', 'agent.update') AND state <> 'void'
+UNION SELECT seq, file FROM sessions JOIN events ON event_id = start_event
+WHERE session_id IN (SELECT value FROM json_each(?1))"""
+
+
+def count(db: sqlite3.Connection, cutoff: str) -> PurgeCounts:
+    """Looks at every fact about an old message; a cutoff at or below that of an earlier purge finds little.
+
+    Facts are counted by the line, as compaction drops them: those of messages that are not here, too.
+    """
+    messages = sweep.messages_before(db, cutoff)
+    sessions = sweep.sessions_ended_before(db, cutoff)
+    files: dict[str, int] = {}
+    cutoff_ms = clock.parse_ms(cutoff)
+    for message_id, at, file in db.execute(
+        "SELECT message_id, timestamp, file FROM events WHERE message_id <> '' AND state NOT IN ('void', 'sealed')"
+    ):
+        if message_ms(message_id, at) < cutoff_ms:
+            files[file] = files.get(file, 0) + 1
+    for _, file in db.execute(_OF_SESSIONS, (json.dumps(sessions),)):
+        files[file] = files.get(file, 0) + 1
+    return PurgeCounts(
+        messages=len(messages),
+        sessions=len(sessions),
+        facts=sum(files.values()),
+        message_files=sum(file.startswith(f"{MESSAGES_DIR}/") for file in files),
+        events_lines=files.get(EVENTS_FILE, 0),
+    )

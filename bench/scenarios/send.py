@@ -19,7 +19,7 @@ import msgspec
 from bench import load
 from bench.measure import Bench, Goal, Row, cpu_seconds, median, percentile
 from bench.place import TEXT, Repository, open_repository
-from thrum import events
+from thrum import clock, events
 from thrum.rpc.client import BlockingClient
 from thrum.store import database
 from thrum.store.projection import Entry, Projection
@@ -226,7 +226,9 @@ def picture_alone(directory: Path, lines: Sequence[list[bytes]], writers: int, s
         database.create_tables(db, epoch="", created_at="", program="bench")
         database.create_indexes(db)
         database.create_search(db)
-        projection, words = Projection(db, frozenset({""}), lambda _file, _offset, _length: b""), Words(db)
+        now_ms = clock.SystemClock().now_ms
+        projection = Projection(db, frozenset({""}), lambda _file, _offset, _length: b"", now_ms)
+        words = Words(db)
         samples: list[float] = []
         number = 0
         end = time.perf_counter() + seconds

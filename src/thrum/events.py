@@ -365,6 +365,8 @@ def decode(line: bytes) -> AnyFact | Sealed:
         return _decode_odd(line, error)
     except UnicodeDecodeError as error:
         raise BadLine("not_utf8", str(error)) from error
+    except RecursionError as error:
+        raise BadLine("not_json", "nested too deep") from error
     if fact.v > KNOWN_V:
         return _sealed(line)
     if not fact.event_id:
@@ -384,7 +386,7 @@ def _decode_odd(line: bytes, error: msgspec.MsgspecError) -> Sealed:
         raise BadLine("not_utf8", str(bad)) from bad
     try:
         raw = msgspec.json.decode(line)
-    except msgspec.MsgspecError as bad:
+    except (msgspec.MsgspecError, RecursionError) as bad:
         raise BadLine("not_json", str(bad)) from bad
     if not isinstance(raw, dict):
         raise BadLine("not_object")
@@ -398,7 +400,7 @@ def _sealed(line: bytes) -> Sealed:
     try:
         envelope = _envelope_decoder.decode(line)
         clock.normalise(envelope.timestamp)
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise BadLine("missing_field", str(error)) from error
     if not envelope.event_id or not envelope.type:
         raise BadLine("missing_field", "type or event_id is empty")
@@ -410,6 +412,13 @@ def _sealed(line: bytes) -> Sealed:
 def type_of(fact: AnyFact | Sealed) -> str:
     """The dotted name on disk."""
     return fact.type if isinstance(fact, Sealed) else str(fact.__struct_config__.tag)
+
+
+def never_travels(fact: AnyFact | Sealed) -> bool:
+    """Whether a fact may not come from the branch. Receipts may (events.md §5)."""
+    if isinstance(fact, Sealed):
+        return fact.type in LOCAL_TYPES
+    return isinstance(fact, LOCAL_FACTS) and not isinstance(fact, MessageReceipt)
 
 
 def actor_of(fact: AnyFact | Sealed) -> str:

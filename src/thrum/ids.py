@@ -189,6 +189,11 @@ def without_credentials(url: str) -> str:
     return f"{match[1]}://{kept}{host}{path}"
 
 
+def short_daemon_id(daemon_id: str) -> str:
+    """The end of a daemon's id, for people: `d_…XYZABC`."""
+    return "d_…" + daemon_id[-6:] if len(daemon_id) > 8 else daemon_id
+
+
 def repo_id_of_url(url: str, root: str | os.PathLike[str]) -> str:
     """`r_` + 12 characters, the same for every spelling of one remote. Raises InvalidUrl."""
     return "r_" + crockford_sha256(normalise_url(url, os.fspath(root)), 12)

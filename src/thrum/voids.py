@@ -98,6 +98,11 @@ def void_ids(facts: Sequence[tuple[Order, AnyFact]], voids: Voids) -> set[str]:
     return void
 
 
+def is_void(fact: AnyFact, order: Order, voids: Voids) -> bool:
+    """Whether a fact is void for what its own line says; one that is not may still be, by others of its journal."""
+    return bool(voids) and _is_void(fact, order, voids, clock.parse_ms(voids.purge) if voids.purge else 0)
+
+
 def message_ms(message_id: str, at: str) -> int:
     """A message's time in milliseconds since 1970: that inside its ULID, else `at`, the time of what speaks of it."""
     ms = ids.ulid_ms(message_id)

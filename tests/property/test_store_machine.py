@@ -1,7 +1,8 @@
 """Random histories over restarts, crashes and deleted databases: the live picture is the one painted anew, row for row.
 
 What was acknowledged is in the journals exactly once; what was rolled back is nowhere. The facts are of every type, own
-ones through the writer, foreign ones as lines that arrive in any order while the store is closed.
+ones through the writer, foreign ones as lines that arrive in any order: taken in by the writer, or lying there when the
+store is opened.
 """
 
 from __future__ import annotations
@@ -9,23 +10,26 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.support.store_journals import START_MS, FakeClock
 from tests.support.store_opened import open_here, picture_of, places_at, resent, sending
-from thrum import clock, events, ids
+from thrum import clock, events, ids, limits
 from thrum.api import ClientKey
 from thrum.events import AnyFact, Body, GroupFields, Pair, Work
 from thrum.store import database
 from thrum.store.door import Decision, Stamp
 from thrum.store.replay import Opened
 from thrum.store.views import View
-from thrum.store.writer import Call
+from thrum.store.writer import Call, Errand, Writer
+from thrum.voids import branch_file_of
 
 AGENTS = ("furiosa", "nux", "user:max")
 _ulids = ids.Ulids(lambda count: b"\x11" * count)
@@ -102,6 +106,17 @@ SMALL = st.integers(0, 9)
 SPECS = st.lists(st.tuples(KIND, SMALL, SMALL, SMALL), min_size=1, max_size=4)
 
 
+ARRIVALS = st.lists(st.one_of(st.integers(0, 40), st.integers(1, 4).map(lambda half: -half)), min_size=4, max_size=4)
+
+
+def stamped(spec: Spec, number: int) -> AnyFact:
+    """A fact of elsewhere; below zero: so many days and a half ahead of the beginning."""
+    ms = START_MS + (700 * number if number >= 0 else int((0.5 - number) * limits.future_stamp_ms_max))
+    cls, fields = fields_of(spec)
+    event_id = "evt_" + ids.Ulids().at(ms)
+    return cls(timestamp=clock.format_ms(ms), event_id=event_id, v=1, origin_daemon=FOREIGN, **fields)
+
+
 class StoreMachine(RuleBasedStateMachine):
     """`acknowledged` are the ids of facts that a caller was told of; `foreign` the lines that arrived by themselves."""
 
@@ -114,6 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.unanswered: set[str] = set()
         self.dropped: set[str] = set()
         self.foreign: list[AnyFact] = []
+        self.taken: dict[str, AnyFact] = {}
         self.keys: dict[str, tuple[str, int]] = {}
         self.store: Opened = self.open()
 
@@ -190,6 +206,73 @@ class StoreMachine(RuleBasedStateMachine):
             self.keys.pop(name, None)  # a purge forgets keys
         assert call.answer.message_id == self.keys.setdefault(name, call.answer.message_id)
 
+    # -- what comes on the branch
+
+    def taking_in(self, facts: list[AnyFact]) -> Errand:
+        lines = [(branch_file_of(fact) or events.EVENTS_FILE, events.encode(fact)) for fact in facts]
+        self.taken |= {fact.event_id: fact for fact in facts if not events.never_travels(fact)}
+        return Errand(partial(Writer.take_in, arrived=lines))
+
+    @rule(specs=SPECS, at=ARRIVALS, again=st.booleans(), own=SPECS)
+    def foreign_facts_are_taken_in(self, specs: list[Spec], at: list[int], again: bool, own: list[Spec]) -> None:
+        facts = [stamped(spec, number) for spec, number in zip(specs, at, strict=False)]
+        call, made = self.decide(own)
+        calls = [self.taking_in(facts), call, *([self.taking_in(facts)] if again else [])]
+        self.store.writer.begin()
+        for each in calls:
+            self.store.writer.carry_out(each)
+            assert each.error is None
+        self.store.writer.flush()
+        self.acknowledged += made
+        if again:
+            assert (calls[-1].answer.new, calls[-1].answer.set_aside) == (0, 0)
+
+    @rule(specs=SPECS, at=ARRIVALS)
+    def taking_in_is_rolled_back(self, specs: list[Spec], at: list[int]) -> None:
+        facts = [stamped(spec, number) for spec, number in zip(specs, at, strict=False)]
+        self.store.writer.begin()
+        self.store.writer.carry_out(self.taking_in(facts))
+        self.store.writer.rollback()
+        for fact in facts:
+            self.taken.pop(fact.event_id, None)
+        self.dropped.update(fact.event_id for fact in facts)
+
+    @rule(specs=SPECS, at=ARRIVALS)
+    def crash_between_append_and_commit_of_what_arrived(self, specs: list[Spec], at: list[int]) -> None:
+        facts = [stamped(spec, number) for spec, number in zip(specs, at, strict=False)]
+        self.store.writer.begin()
+        self.store.writer.carry_out(self.taking_in(facts))
+        self.store.journals.append(self.store.writer._buffers)  # pyright: ignore[reportPrivateUsage]
+        self.leave()
+        self.store = self.open()
+        assert self.store.recovery.painted == ""
+
+    @precondition(lambda self: bool(self.taken))
+    @rule(number=st.integers(0, 100), text=SMALL)
+    def another_line_of_a_foreign_fact_arrives(self, number: int, text: int) -> None:
+        fact = list(self.taken.values())[number % len(self.taken)]
+        changed = msgspec.structs.replace(fact, origin_daemon=FOREIGN[:-1] + str(text))
+        call = self.taking_in([changed])
+        self.store.writer.begin()
+        self.store.writer.carry_out(call)
+        assert call.error is None
+        self.store.writer.flush()
+        if not call.answer.new:
+            self.taken[fact.event_id] = fact
+        if self.store.writer.superseded:
+            self.store.close("database_damaged")
+            self.store = self.open()
+            assert self.store.recovery.painted
+
+    @rule()
+    def a_day_passes(self) -> None:
+        self.wall.ms += limits.future_stamp_ms_max
+        call = Errand(Writer.apply_due)
+        self.store.writer.begin()
+        self.store.writer.carry_out(call)
+        assert call.error is None
+        self.store.writer.flush()
+
     # -- what happens to the store
 
     def leave(self) -> None:
@@ -239,13 +322,11 @@ class StoreMachine(RuleBasedStateMachine):
         for table, rows in live.items():
             assert painted[table] == rows, table
 
-    @rule(specs=SPECS, at=st.lists(st.integers(0, 40), min_size=4, max_size=4), delete=st.booleans())
+    @rule(specs=SPECS, at=ARRIVALS, delete=st.booleans())
     def foreign_lines_arrive(self, specs: list[Spec], at: list[int], delete: bool) -> None:
         self.store.close()
         for spec, number in zip(specs, at, strict=False):
-            cls, fields = fields_of(spec)
-            event_id = "evt_" + ids.Ulids().at(START_MS + 700 * number)
-            fact = cls(timestamp=_time(number), event_id=event_id, v=1, origin_daemon=FOREIGN, **fields)
+            fact = stamped(spec, number)
             self.foreign.append(fact)
             self.append_by_hand(fact)
         if delete:
@@ -281,16 +362,26 @@ class StoreMachine(RuleBasedStateMachine):
         assert not self.dropped & counts.keys()
         rows = self.store.reader.execute("SELECT seq, event_id FROM events ORDER BY seq").fetchall()
         assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
-        assert {row[1] for row in rows} == {*self.acknowledged, *self.unanswered, *arrived}
+        needed, there = {*self.acknowledged, *self.unanswered, *arrived}, {row[1] for row in rows}
+        assert needed <= there <= needed | self.taken.keys()
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
             try:
                 self.paint_anew()
+                self.paint_with_what_was_not_stored()
                 assert database.identity(self.store.reader) is not None
             finally:
                 self.leave()
                 shutil.rmtree(self.directory)
+
+    def paint_with_what_was_not_stored(self) -> None:
+        """What was void when it arrived may as well be in the journals."""
+        there = {row[0] for row in self.store.reader.execute("SELECT event_id FROM events")}
+        for event_id, fact in self.taken.items():
+            if event_id not in there:
+                self.append_by_hand(fact)
+        self.paint_anew()
 
     # -- files
 

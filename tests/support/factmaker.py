@@ -102,7 +102,8 @@ class Live:
     def __init__(self, own: frozenset[str] = OWN) -> None:
         self.db = empty_picture()
         self.journals = Journals()
-        self.projection = Projection(self.db, own, self.journals.read_line)
+        self.now_ms = START_MS
+        self.projection = Projection(self.db, own, self.journals.read_line, lambda: self.now_ms)
 
     def apply(self, *facts: AnyFact | Sealed) -> list[Applied]:
         return [self.projection.apply(self.journals.add(fact)) for fact in facts]
@@ -134,7 +135,7 @@ def paint_journals(journals: Journals, target: Path) -> Painted:
         OWN,
         journals.read_line,
         epoch=EPOCH,
-        created_at=clock.format_ms(START_MS),
+        now_ms=START_MS,
         program="test",
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.factmaker import HERE, OWN, THERE, Journals, Live, Maker, live_dump, paint_journals
+from tests.support.factmaker import HERE, OWN, START_MS, THERE, Journals, Live, Maker, live_dump, paint_journals
 from thrum import clock, events
 from thrum.events import Body, Pair
 from thrum.store import database
@@ -317,7 +317,7 @@ def test_a_painted_picture_can_be_gone_on_with(tmp_path: Any, make: Maker) -> No
         journals.add(fact)
     paint_journals(journals, tmp_path / "p.db")
     db = database.open_writer(tmp_path / "p.db")
-    applied = Projection(db, OWN, journals.read_line).apply(journals.add(edit))
+    applied = Projection(db, OWN, journals.read_line, lambda: START_MS).apply(journals.add(edit))
     dumped = database.dump(db)
     db.close()
     assert applied.seq == 5

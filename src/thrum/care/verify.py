@@ -127,6 +127,8 @@ def verify(point: Point) -> api.VerifyResult:
         fits = not copy.flaw and audit.fits(journals, copy)
         ends = {file: at.applied_offset for file, at in copy.offsets.items()} if fits else dict(point.ends or whole)
         every_end = whole if point.ends is None else ends
+        if fits:
+            audit.apply_due(copied, journals, point.owner.own, now_ms)
         lost = audit.paint(rebuilt, journals, ends, point.owner.own, now_ms)
         everything = rebuilt
         if every_end != ends:  # lines that the picture does not know yet

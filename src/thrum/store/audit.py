@@ -20,7 +20,7 @@ from thrum.store import database, words
 from thrum.store import paint as painting
 from thrum.store.horizons import AGENT, PURGE
 from thrum.store.journal import JournalFiles, bare
-from thrum.store.projection import Entry
+from thrum.store.projection import Entry, Projection
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.voids import Voids
 
@@ -155,9 +155,17 @@ def paint(
     """Paint the facts up to `ends` into `target`; gives the lines that lost against a smaller one of the same id."""
     remove_picture(target)
     sources = [painting.Source(file, _reader(journals, file, end)) for file, end in ends.items()]
-    epoch, at = ids.Ulids().at(now_ms), clock.format_ms(now_ms)
-    painted = painting.paint(target, sources, own, journals.read_line, epoch=epoch, created_at=at, program="verify")
+    epoch = ids.Ulids().at(now_ms)
+    painted = painting.paint(target, sources, own, journals.read_line, epoch=epoch, now_ms=now_ms, program="verify")
     return painted.lost
+
+
+def apply_due(copy: Path, journals: JournalFiles, own: frozenset[str], now_ms: int) -> None:
+    """Apply to a copied picture that fits the journals what waited for a day that has come, as painting does."""
+    with closing(database.connect(copy)) as db:
+        db.execute("BEGIN")
+        Projection(db, own, journals.read_line, lambda: now_ms).apply_due()
+        db.execute("COMMIT")
 
 
 def _reader(journals: JournalFiles, file: str, end: int) -> Callable[[], Iterator[Entry]]:

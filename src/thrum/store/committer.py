@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
 
 import trio
 
@@ -17,10 +18,11 @@ from thrum import limits
 from thrum.api import ClientKey
 from thrum.errors import Busy, ShuttingDown, StoreFailed
 from thrum.events import AnyFact
+from thrum.store.arrival import Found, TakenIn, portions
 from thrum.store.door import Decide
 from thrum.store.flusher import Flusher
 from thrum.store.views import View
-from thrum.store.writer import Call, Committed, Writer
+from thrum.store.writer import Call, Committed, Errand, Writer
 
 log: Final = logging.getLogger("thrum.store")
 
@@ -33,20 +35,25 @@ _RETRY_AFTER_MS: Final = 200
 
 
 class Statistics(NamedTuple):
-    """`waiting`: calls not begun. The rest counts from the start."""
+    """`waiting`: calls not begun. The rest counts from the start. `claimed`: facts that came on the branch, say that
+    they are of this daemon, and were not here.
+    """
 
     waiting: int
     calls: int
     batches: int
     facts: int
     failed_batches: int
+    claimed: int = 0
 
 
-class _Waiting(Call):
-    __slots__ = ("begun", "done", "withdrawn")
+class _Waiting:
+    """A call in the queue, or in the batch at hand."""
 
-    def __init__(self, decide: Decide[Any], key: ClientKey | None, replay: Callable[[View, AnyFact, int], Any] | None):
-        super().__init__(decide, key, replay)
+    __slots__ = ("begun", "call", "done", "withdrawn")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
         self.done = trio.Event()
         self.begun = False
         self.withdrawn = False
@@ -55,11 +62,13 @@ class _Waiting(Call):
 class Committer:
     """Implements `door.Journal` over a `Writer`. `serve_commits` must run for calls to be answered.
 
-    `on_commit` gets the facts of each batch in the order of `seq`, on the loop, once they are on disk.
+    `on_commit` gets the facts of each batch in the order of `seq`, on the loop, once they are on disk; `on_due` those
+    that were committed long ago, and whose day has come.
     """
 
     def __init__(self, writer: Writer, on_commit: Callable[[Sequence[Committed]], None] | None = None) -> None:
         self.on_commit = on_commit
+        self.on_due: Callable[[Sequence[Committed]], None] | None = None
         self._writer = writer
         self._queue: deque[_Waiting] = deque()
         self._wake = trio.Event()
@@ -67,7 +76,7 @@ class Committer:
         self._degraded: str | None = None
         self._broken = trio.Event()
         self._cause = ""
-        self._calls = self._batches = self._facts = self._failed = 0
+        self._calls = self._batches = self._facts = self._failed = self._claimed = 0
 
     @property
     def degraded(self) -> str | None:
@@ -94,8 +103,8 @@ class Committer:
 
     def statistics(self) -> Statistics:
         """What it has done so far."""
-        waiting = sum(not call.withdrawn for call in self._queue)
-        return Statistics(waiting, self._calls, self._batches, self._facts, self._failed)
+        waiting = sum(not each.withdrawn for each in self._queue)
+        return Statistics(waiting, self._calls, self._batches, self._facts, self._failed, self._claimed)
 
     async def commit(
         self,
@@ -105,26 +114,68 @@ class Committer:
         replay: Callable[[View, AnyFact, int], R] | None = None,
     ) -> R:
         """See `door.Journal.commit`."""
+        call = Call(decide, key, replay)
+        await self._carry(call)
+        return call.answer
+
+    async def take_in(self, arrived: Iterable[Found]) -> TakenIn:
+        """Take in lines found on the branch: `(journal, line without newline)`, at most a batch full of them.
+
+        When it returns, what is usable is on disk, in the picture and announced, byte for byte as it came, and the rest
+        in quarantine (events.md §11). Repeating it is harmless. Raises StoreFailed, Busy, ShuttingDown: some may be
+        taken in then. ValueError becomes an InternalError: a line was found in no journal of the branch.
+        """
+        calls = [Errand(partial(Writer.take_in, arrived=some)) for some in portions(arrived)]
+        await self._carry(*calls)
+        answers: list[TakenIn] = [call.answer for call in calls]
+        ours = sum(answer.ours for answer in answers)
+        if ours:
+            log.warning("%d facts of the branch say that they are of this daemon, which did not have them", ours)
+            self._claimed += ours
+        return TakenIn(sum(answer.new for answer in answers), sum(answer.set_aside for answer in answers), ours)
+
+    async def remember(self, values: Mapping[str, str], copies: Sequence[Found] = ()) -> None:
+        """Keep values of the sync beside the picture, and append copies of lines whose facts have their numbers: both
+        or neither. Raises StoreFailed, Busy, ShuttingDown.
+        """
+        await self._carry(Errand(partial(Writer.keep, values=values, copies=copies)))
+
+    async def apply_due(self) -> int:
+        """Apply what waited for its day and is due; how many. Raises StoreFailed, Busy, ShuttingDown."""
+        call = Errand(Writer.apply_due)
+        try:
+            await self._carry(call)
+        except StoreFailed as error:
+            self._mind_cause(error)
+            raise
+        due = [Committed(*entry) for entry in call.answer]
+        if due and self.on_due is not None:
+            self.on_due(due)
+        return len(due)
+
+    async def _carry(self, *calls: Call) -> None:
+        """Have calls carried out, one after the other. Raises the error of the first that failed."""
         if self._closing:
             raise _stopping()
         if len(self._queue) >= limits.committer_waiting_max:
             raise _busy()
-        call = _Waiting(decide, key, replay)
-        self._queue.append(call)
+        waiting = [_Waiting(call) for call in calls]
+        self._queue.extend(waiting)
         self._wake.set()
         try:
-            with trio.move_on_after(limits.committer_wait_seconds) as scope:
-                await call.done.wait()
-            if scope.cancelled_caught:
-                if not call.begun:
-                    raise _busy()
-                await call.done.wait()
+            for each in waiting:
+                with trio.move_on_after(limits.committer_wait_seconds) as scope:
+                    await each.done.wait()
+                if scope.cancelled_caught:
+                    if not each.begun:
+                        raise _busy()
+                    await each.done.wait()
+                if each.call.error is not None:
+                    raise each.call.error
         finally:
             # Whoever gave up before the call was begun has changed nothing.
-            call.withdrawn = not call.begun
-        if call.error is not None:
-            raise call.error
-        return call.answer
+            for each in waiting:
+                each.withdrawn = not each.begun
 
     async def serve_commits(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write what is asked for, until `drain` has let the last call through.
@@ -162,7 +213,7 @@ class Committer:
         try:
             self._writer.begin()
             await self._decide(batch)
-            if self._writer.has_facts:
+            if self._writer.has_work:
                 committed = await flusher.run(self._writer.flush)
                 self._degraded = None
             else:
@@ -179,8 +230,10 @@ class Committer:
             self._fail(batch, StoreFailed(f"could not write: {error!r}"))
             return
         self._facts += len(committed)
-        for call in batch:
-            self._finish(call, call.error)
+        if self._writer.superseded:
+            self.condemn()
+        for each in batch:
+            self._finish(each, each.call.error)
         if committed and self.on_commit is not None:
             try:
                 self.on_commit(committed)
@@ -191,12 +244,12 @@ class Committer:
     async def _decide(self, batch: list[_Waiting]) -> None:
         pause_at = trio.current_time() + _SLICE_SECONDS
         while self._queue and not self._writer.is_full:
-            call = self._queue.popleft()
-            if call.withdrawn:
+            waiting = self._queue.popleft()
+            if waiting.withdrawn:
                 continue
-            call.begun = True
-            batch.append(call)
-            self._writer.carry_out(call)
+            waiting.begun = True
+            batch.append(waiting)
+            self._writer.carry_out(waiting.call)
             if trio.current_time() >= pause_at:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 pause_at = trio.current_time() + _SLICE_SECONDS
@@ -209,16 +262,19 @@ class Committer:
         if self._degraded != error.message:
             log.error("nothing can be written: %s", error.message)
         self._degraded = error.message
+        self._mind_cause(error)
+        for each in batch:
+            self._finish(each, StoreFailed(error.message, remedy=error.remedy, **error.details))
+
+    def _mind_cause(self, error: StoreFailed) -> None:
         if "cause" in error.details:
             self.condemn(str(error.details["cause"]))
-        for call in batch:
-            self._finish(call, StoreFailed(error.message, remedy=error.remedy, **error.details))
 
-    def _finish(self, call: _Waiting, error: Exception | None) -> None:
+    def _finish(self, waiting: _Waiting, error: Exception | None) -> None:
         self._calls += 1
-        call.begun = True
-        call.error = error
-        call.done.set()
+        waiting.begun = True
+        waiting.call.error = error
+        waiting.done.set()
 
 
 def _busy() -> Busy:

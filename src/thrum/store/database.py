@@ -7,6 +7,7 @@ never its integrity, and replay brings them back. One connection writes, others 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,7 @@ from thrum.store.schema import (
     SCHEMA_VERSION,
     SEARCH,
     SEARCH_TABLE,
+    SUPERSEDED,
     TABLES,
 )
 
@@ -117,13 +119,18 @@ def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def is_current(db: sqlite3.Connection, daemon_id: str) -> bool:
-    """Whether this program may go on with the picture: its versions fit, it is that daemon's, and not damaged."""
+    """Whether this program may go on with the picture: its versions fit, it is that daemon's, it shows the lines that
+    count, and it is not damaged.
+    """
     try:
         versions = (get_meta(db, "schema_version"), get_meta(db, "facts_version"))
+        superseded = get_meta(db, SUPERSEDED)
         row = db.execute("SELECT daemon_id FROM daemon_identity").fetchone()
     except sqlite3.DatabaseError:
         return False
-    return versions == (str(SCHEMA_VERSION), str(FACTS_VERSION)) and row is not None and row[0] == daemon_id
+    if superseded or versions != (str(SCHEMA_VERSION), str(FACTS_VERSION)):
+        return False
+    return row is not None and row[0] == daemon_id
 
 
 def offsets(db: sqlite3.Connection) -> dict[str, Offset]:
@@ -133,6 +140,11 @@ def offsets(db: sqlite3.Connection) -> dict[str, Offset]:
 
 def set_offset(db: sqlite3.Connection, offset: Offset) -> None:
     db.execute("INSERT OR REPLACE INTO journal_offsets VALUES (?, ?, ?, ?, ?)", offset)
+
+
+def set_sync_state(db: sqlite3.Connection, values: Mapping[str, str]) -> None:
+    """Keep values of the sync; others stay."""
+    db.executemany("INSERT OR REPLACE INTO sync_state VALUES (?, ?)", values.items())
 
 
 def identity(db: sqlite3.Connection) -> DaemonIdentity | None:

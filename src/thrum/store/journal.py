@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 import sys
@@ -28,6 +29,7 @@ _POOL_PAYS_SECONDS: Final = 0.003
 _READ_BYTES: Final = 1 << 16
 _BOM: Final = b"\xef\xbb\xbf"
 _SUFFIX: Final = ".jsonl"
+_NAME_BYTES_MAX: Final = 255
 _OPEN_APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -120,6 +122,10 @@ class JournalFiles:
         """Where the next append to a journal begins: its remembered size in bytes."""
         known = self._known.get(file)
         return 0 if known is None else known.size
+
+    def standings(self) -> dict[str, Standing]:
+        """Every journal as it counts: what was appended and settled, no more. For any thread."""
+        return dict(self._known)
 
     # -- writing
 
@@ -300,6 +306,35 @@ class JournalFiles:
                     yield Line(raw, offset, length)
                 offset += length
 
+    def read_start(self, file: str, standing: Standing) -> bytes:
+        """The first bytes of a journal, up to a size that it had; a missing file has none. For any thread.
+
+        Raises OSError, and JournalChanged when it is another file or shorter.
+        """
+        path = self.path(file)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return b""
+        with os.fdopen(descriptor, "rb", buffering=0) as handle:
+            if os.fstat(descriptor).st_ino != standing.inode:
+                raise _changed(path)
+            data = bytearray()
+            while len(data) < standing.size and (read := handle.read(standing.size - len(data))):
+                data += read
+        if len(data) < standing.size:
+            raise _changed(path)
+        return bytes(data)
+
+    def holds(self, file: str, raw: bytes) -> bool:
+        """Whether a journal holds this line. Reads it all; raises OSError."""
+        try:
+            handle = self.path(file).open("rb", buffering=_READ_BYTES)
+        except FileNotFoundError:
+            return False
+        with handle:
+            return any(raw in line and bare(line) == raw for line in handle)
+
     def read_line(self, file: str, offset: int, length: int) -> bytes:
         """The line at a place that the picture names, without newline. Raises OSError."""
         descriptor = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -361,6 +396,30 @@ def recover_tail(journals: JournalFiles, file: str, set_aside: Callable[[str, in
 def bare(raw: bytes) -> bytes:
     """A line without its newline, and without what is accepted silently: a carriage return, a BOM."""
     return raw.removesuffix(b"\n").removesuffix(b"\r").removeprefix(_BOM)
+
+
+def mark_of(raw: bytes) -> str:
+    """What the picture remembers of the line where it stands: its event id, or a digest if it is no fact."""
+    line = bare(raw)
+    try:
+        return events.decode(line).event_id
+    except events.BadLine:
+        return f"sha256:{hashlib.sha256(line).hexdigest()[:16]}"
+
+
+def is_branch_file(file: str) -> bool:
+    """Whether a relative name is one of a journal of the branch: a file that `names` would list."""
+    if file == events.EVENTS_FILE:
+        return True
+    directory, _, name = file.partition("/")
+    return (
+        directory == events.MESSAGES_DIR
+        and name.endswith(_SUFFIX)
+        and not name.startswith(".")
+        and not {"/", "\0"} & {*name}
+        and _is_text(name)
+        and len(name.encode()) <= _NAME_BYTES_MAX
+    )
 
 
 def _flush_groups(buffers: Mapping[str, bytes | bytearray]) -> list[list[str]]:

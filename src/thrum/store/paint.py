@@ -16,11 +16,20 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from thrum import clock, events
-from thrum.events import EVENTS_FILE, AgentCleaned, MessageCreated, MessageReceipt, PurgeExecuted, Sealed
+from thrum.events import EVENTS_FILE, AgentCleaned, AnyFact, MessageCreated, MessageReceipt, PurgeExecuted, Sealed
 from thrum.store import merge_messages as merge
 from thrum.store.database import connect, create_indexes, create_search, create_tables
 from thrum.store.horizons import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
-from thrum.store.projection import Entry, Projection, ReadLine, bare, client_key_row, event_row
+from thrum.store.projection import (
+    Entry,
+    Projection,
+    ReadLine,
+    bare,
+    client_key_row,
+    event_row,
+    horizon_of_the_clock,
+    is_foreign,
+)
 from thrum.voids import message_ms
 
 _BATCH: Final = 500
@@ -106,13 +115,14 @@ def paint(
     read_line: ReadLine,
     *,
     epoch: str,
-    created_at: str,
+    now_ms: int,
     program: str,
 ) -> Painted:
     """Paint all facts of the sources into `target`, which is replaced. The caller flushes and renames it.
 
-    Writes neither the daemon's identity nor journal offsets: the caller does, before it renames. `read_line` must know
-    every line that the sources give. Raises OSError and sqlite3.Error; then `target` is rubbish.
+    `now_ms` is the clock: facts of elsewhere more than a day ahead of it wait for their day. Writes neither the
+    daemon's identity nor journal offsets: the caller does, before it renames. `read_line` must know every line that the
+    sources give. Raises OSError and sqlite3.Error; then `target` is rubbish.
     """
     lost: dict[tuple[str, int], Lost] = {}
     while True:
@@ -127,8 +137,8 @@ def paint(
                 "cache_size = -64000",
             ):
                 db.execute(f"PRAGMA {pragma}")
-            create_tables(db, epoch=epoch, created_at=created_at, program=program)
-            painter = _Painter(db, own, read_line, lost)
+            create_tables(db, epoch=epoch, created_at=clock.format_ms(now_ms), program=program)
+            painter = _Painter(db, own, read_line, lost, now_ms)
             painter.paint(sources)
             head = db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
             return Painted(epoch, head, tuple(lost.values()))
@@ -142,8 +152,15 @@ class _Painter:
     """One pass over all journals, in batches."""
 
     def __init__(
-        self, db: sqlite3.Connection, own: frozenset[str], read_line: ReadLine, lost: dict[tuple[str, int], Lost]
+        self,
+        db: sqlite3.Connection,
+        own: frozenset[str],
+        read_line: ReadLine,
+        lost: dict[tuple[str, int], Lost],
+        now_ms: int,
     ) -> None:
+        self._now_ms = now_ms
+        self._ahead = horizon_of_the_clock(now_ms)
         self._db = db
         self._own = own
         self._read_line = read_line
@@ -193,6 +210,8 @@ class _Painter:
                 if (entry.file, entry.offset) in self._lost or not isinstance(fact, AgentCleaned | PurgeExecuted):
                     continue
                 order = events.order_of(fact)
+                if self._is_held(fact, order[0]):
+                    continue
                 if isinstance(fact, AgentCleaned):
                     horizons.rise(AGENT, fact.agent_id, order)
                     if fact.messages:
@@ -266,7 +285,9 @@ class _Painter:
             fact = entry.fact
             seq += 1
             state = "applied"
-            if isinstance(fact, MessageCreated):
+            if at > self._ahead and not isinstance(fact, Sealed) and self._is_held(fact, at):
+                later.append((seq,))
+            elif isinstance(fact, MessageCreated):
                 if self._is_void(fact, at):
                     state = "void"
                 elif self._is_new_message(fact.message_id, here):
@@ -294,6 +315,10 @@ class _Painter:
             db.executemany("INSERT INTO hanging VALUES (?, ?)", [("m:" + row[0], row[4]) for row in receipts])
         if creates:
             self._write_messages(creates)
+
+    def _is_held(self, fact: AnyFact, at: str) -> bool:
+        """Whether a fact waits for its day; the projection puts it by, with what is applied later."""
+        return at > self._ahead and is_foreign(fact, self._own)
 
     def _is_new_message(self, message_id: str, batch: set[str]) -> bool:
         if message_id > self._greatest_message:
@@ -338,7 +363,7 @@ class _Painter:
 
     def _apply_later(self) -> None:
         """What was put off: facts in small numbers, creates of one id, horizons in a wrong file."""
-        projection = Projection(self._db, self._own, self._read_line)
+        projection = Projection(self._db, self._own, self._read_line, lambda: self._now_ms)
         seq = 0
         while rows := self._db.execute(
             "SELECT seq, file, offset, length FROM later JOIN events USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?",

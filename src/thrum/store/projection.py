@@ -8,6 +8,7 @@ The picture is a function of the *set* of facts. What a single fact does:
 - Everything else that a thing was told is remembered in `hanging`, so that a thing whose create changes (a smaller one
   came, or the one that stood became void) is erased and made again from its facts, read from the journals.
 - A cleanup or purge raises a horizon and makes void what lies below.
+- A fact of another daemon stamped more than a day ahead of the clock waits for its day: nobody can void the future.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Final, Literal, NamedTuple, Protocol
 
-from thrum import events
+from thrum import clock, events, limits
 from thrum.events import (
     AgentCleaned,
     AgentContextSaved,
@@ -50,7 +51,7 @@ from thrum.store.merge_agents import Agents
 from thrum.store.merge_groups import Groups
 from thrum.store.merge_messages import Messages
 from thrum.store.merge_sessions import Sessions
-from thrum.store.schema import JOURNAL_FORMAT
+from thrum.store.schema import HELD, JOURNAL_FORMAT
 
 ReadLine = Callable[[str, int, int], bytes]
 """`read_line(file, offset, length)`: the line on disk, without its newline. Never asked for lines of the batch that is
@@ -76,8 +77,9 @@ class Entry(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What became of a fact. `pending`: it has no effect now, because its thing is not there, or because it does not
-    count for the create that stands. `known`: the same line was there; `seq` is its old number, nothing happened.
+    """What became of a fact. `pending`: it has no effect now, because its thing is not there, because it does not
+    count for the create that stands, or because its day has not come. `known`: the same line was there; `seq` is its
+    old number, nothing happened.
 
     `conflict`: another line of the same id was there. `wins`: the new one is the smaller, so it is the fact and the
     picture must be painted anew; otherwise the new one goes to quarantine.
@@ -143,15 +145,36 @@ class Lines:
         return self._read_line(file, offset, length) if raw is None else raw
 
 
+def horizon_of_the_clock(now_ms: int) -> str:
+    """The greatest time of a foreign fact that counts at once: what is later waits for its day."""
+    return clock.format_ms(now_ms + limits.future_stamp_ms_max)
+
+
+def is_foreign(fact: AnyFact, own: frozenset[str]) -> bool:
+    """Whether a fact is of another daemon, or of a program that did not say whose it is."""
+    return not fact.origin_daemon or fact.origin_daemon not in own
+
+
+class Due(NamedTuple):
+    """A held fact whose day has come, with its old number, and what became of it now."""
+
+    seq: int
+    fact: AnyFact
+    state: State
+
+
 class Projection:
     """The picture's one hand. Every method runs inside a transaction that the caller holds and may roll back.
 
-    `own`: this daemon's id and its previous ones.
+    `own`: this daemon's id and its previous ones. `now_ms` is the wall clock.
     """
 
-    def __init__(self, db: sqlite3.Connection, own: frozenset[str], read_line: ReadLine) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, own: frozenset[str], read_line: ReadLine, now_ms: Callable[[], int]
+    ) -> None:
         self._db = db
         self._own = own
+        self._now_ms = now_ms
         self._lines = Lines(read_line)
         self._horizons = Horizons(db)
         self._agents = Agents(db, self._horizons)
@@ -178,13 +201,37 @@ class Projection:
     def project(self, seq: int, entry: Entry, order: Order) -> State:
         """Merge a fact whose row in `events` stands already, as applied."""
         fact = entry.fact
-        state = "sealed" if isinstance(fact, Sealed) else self._merge(fact, order, seq, entry.file)
+        if isinstance(fact, Sealed):
+            state = "sealed"
+        elif is_foreign(fact, self._own) and order[0] > horizon_of_the_clock(self._now_ms()):
+            self._remember(HELD + order[0], seq)
+            state = "pending"
+        else:
+            state = self._merge(fact, order, seq, entry.file)
         if state != "applied":
             self._db.execute("UPDATE events SET state = ? WHERE seq = ?", (state, seq))
         if not isinstance(fact, Sealed) and fact.client_key and fact.origin_daemon in self._own:
             # Kept as long as the fact is, void or not: with its line it goes (compaction).
             self._db.execute("INSERT OR IGNORE INTO client_keys VALUES (?, ?, ?, ?, ?)", client_key_row(fact, order))
         return state
+
+    def apply_due(self) -> list[Due]:
+        """Merge what was held and whose day has come."""
+        due: list[Due] = []
+        rows = self._db.execute(
+            "SELECT thing, seq, file, offset, length FROM hanging JOIN events USING (seq)"
+            " WHERE thing > ? AND thing <= ? ORDER BY timestamp, event_id",
+            (HELD, HELD + horizon_of_the_clock(self._now_ms())),
+        ).fetchall()
+        for thing, seq, file, offset, length in rows:
+            raw = bare(self._lines.read(file, offset, length))
+            fact = events.decode(raw)
+            assert not isinstance(fact, Sealed)
+            self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (thing, seq))
+            self._db.execute("UPDATE events SET state = 'applied' WHERE seq = ?", (seq,))
+            state = self.project(seq, Entry(fact, raw, file, offset, length), events.order_of(fact))
+            due.append(Due(seq, fact, state))
+        return due
 
     # -- one fact
 

@@ -18,7 +18,9 @@ from thrum import clock, files
 
 
 class Quarantined(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """One set-aside line. `offset` and `length` (bytes, without newline) tell where it lay when it was found."""
+    """One set-aside line. `offset` and `length` (bytes, without newline) tell where it lay when it was found; the
+    offset is -1 for a line of the branch that did not come into the journal here.
+    """
 
     at: str
     file: str
@@ -70,6 +72,10 @@ class Quarantine:
         self._append(_encoder.encode(line) + b"\n")
         known.add((file, digest))
         return True
+
+    def holds(self, file: str, raw: bytes) -> bool:
+        """Whether these bytes of that journal are kept already."""
+        return (file, hashlib.sha256(raw).hexdigest()) in self._load()
 
     def flush(self) -> None:
         """Make every kept line durable. Raises OSError."""

@@ -7,12 +7,11 @@ renamed into place. So a deleted, damaged or outdated database costs time and a 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,13 @@ import trio
 from thrum import clock, events, files, ids, limits
 from thrum.api import DaemonIdentity
 from thrum.errors import StoreFailed
-from thrum.events import Sealed
 from thrum.paths import Places
 from thrum.store import database, words
 from thrum.store import paint as painting
 from thrum.store.committer import Committer
 from thrum.store.committer import Statistics as CommitterStatistics
-from thrum.store.journal import JournalFiles, bare, recover_tail, refusal
+from thrum.store.failures import database_refusal
+from thrum.store.journal import JournalFiles, mark_of, recover_tail, refusal
 from thrum.store.projection import Entry, Projection
 from thrum.store.quarantine import Quarantine
 from thrum.store.views import View
@@ -78,6 +77,23 @@ class Store:
     journals: JournalFiles
     quarantine: Quarantine
     recovery: Recovery
+    path: Path
+    """The database."""
+    own: frozenset[str]
+
+    @contextmanager
+    def reading(self) -> Generator[View]:
+        """A view of one moment over a connection of its own, for any one thread. Raises StoreFailed, also for what the
+        database refuses to the caller within.
+        """
+        if not self.path.exists():
+            raise StoreFailed(f"{self.path} was taken away", cause="database_damaged")
+        try:
+            with closing(database.open_reader(self.path)) as db:
+                db.execute("BEGIN")
+                yield View(db, self.own)
+        except sqlite3.Error as error:
+            raise database_refusal(error, "read") from error
 
     def statistics(self) -> Statistics:
         """How much there is; looks at the file system."""
@@ -115,6 +131,8 @@ async def open_store(
             opened.journals,
             opened.quarantine,
             opened.recovery,
+            opened.path,
+            own,
         )
     finally:
         with trio.CancelScope(shield=True):
@@ -201,8 +219,8 @@ class _Opening:
             self.quarantine.flush()
             recovery = Recovery(painted, applied, len(self.quarantine))
             stamper = Stamper(self.wall, self.identity.daemon_id, _last_base(db, self.own, self.wall.now_ms()))
-            projection = Projection(db, self.own, self.journals.read_line)
-            writer = Writer(db, projection, View(db, self.own), self.journals, stamper)
+            projection = Projection(db, self.own, self.journals.read_line, self.wall.now_ms)
+            writer = Writer(db, projection, View(db, self.own), self.journals, stamper, self.quarantine)
             reader = database.open_reader(self.path)
         except BaseException:
             db.close()
@@ -226,7 +244,7 @@ class _Opening:
             if not same_run and not database.get_meta(db, "clean_stop"):
                 # SQLite may have lost commits whose numbers went out: cursors of that numbering must be refused.
                 database.set_meta(db, "epoch", ids.Ulids().at(self.wall.now_ms()))
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, events.BadLine) as error:
             db.close()
             raise _Repaint(str(error)) from error
         except BaseException:
@@ -261,15 +279,16 @@ class _Opening:
             return "is shorter than it was"
         if offset.applied_offset:
             raw = self.journals.last_line(offset.file, offset.applied_offset).raw
-            if not raw.endswith(b"\n") or _mark_of(raw) != offset.last_event_id:
+            if not raw.endswith(b"\n") or mark_of(raw) != offset.last_event_id:
                 return "holds other lines than it did"
         return ""
 
     def catch_up(self, db: sqlite3.Connection, names: list[str], offsets: dict[str, database.Offset]) -> int:
-        """Apply what lies behind the picture, in one transaction with the offsets."""
+        """Apply what lies behind the picture, in one transaction with the offsets, and what waited for its day."""
         applied = 0
         db.execute("BEGIN IMMEDIATE")
-        projection = Projection(db, self.own, self.journals.read_line)
+        projection = Projection(db, self.own, self.journals.read_line, self.wall.now_ms)
+        projection.apply_due()
         for file in names:
             known = offsets.get(file)
             start, lines = (0, 0) if known is None else (known.applied_offset, known.applied_lines)
@@ -305,7 +324,7 @@ class _Opening:
             self.own,
             self.journals.read_line,
             epoch=ids.Ulids().at(now),
-            created_at=clock.format_ms(now),
+            now_ms=now,
             program=self.program,
         )
         for lost in painted.lost:
@@ -329,7 +348,7 @@ class _Opening:
         standing = self.journals.look(file)
         if standing is None:
             raise StoreFailed(f"{self.journals.path(file)} was taken away while it was read", cause="journal_changed")
-        mark = _mark_of(self.journals.last_line(file, standing.size).raw) if standing.size else ""
+        mark = mark_of(self.journals.last_line(file, standing.size).raw) if standing.size else ""
         return database.Offset(file, standing.inode, standing.size, lines, mark)
 
     # -- lines that can't be used
@@ -361,29 +380,13 @@ class _Scan:
             lines += 1
             try:
                 fact = decode(raw)
-                if not local and _is_local(fact):
+                if not local and events.never_travels(fact):
                     raise events.BadLine("local_type_on_branch")
             except events.BadLine as bad:
                 self._opening.set_aside(file, offset, raw, bad.reason)
                 continue
             yield Entry(fact, raw, file, offset, length)
         self.lines = lines
-
-
-def _is_local(fact: events.AnyFact | Sealed) -> bool:
-    """Whether a fact may not come from the branch. Receipts travel (events.md §5)."""
-    if isinstance(fact, Sealed):
-        return fact.type in events.LOCAL_TYPES
-    return isinstance(fact, events.LOCAL_FACTS) and not isinstance(fact, events.MessageReceipt)
-
-
-def _mark_of(raw: bytes) -> str:
-    """What `journal_offsets` remembers of a line: its event id, or a digest if it is no fact."""
-    line = bare(raw)
-    try:
-        return events.decode(line).event_id
-    except events.BadLine:
-        return f"sha256:{hashlib.sha256(line).hexdigest()[:16]}"
 
 
 _CREATES: Final = ("message.create", "agent.session.start", "group.create")

@@ -111,6 +111,7 @@ CREATE TABLE journal_offsets (
   file TEXT PRIMARY KEY, inode INTEGER NOT NULL, applied_offset INTEGER NOT NULL, applied_lines INTEGER NOT NULL,
   last_event_id TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE sync_state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE daemon_identity (
   daemon_id TEXT PRIMARY KEY, repo_name TEXT NOT NULL, hostname TEXT NOT NULL, repo_path TEXT NOT NULL,
   git_origin_url TEXT NOT NULL, init_at TEXT NOT NULL, updated_at TEXT NOT NULL
@@ -119,7 +120,14 @@ CREATE TABLE schema_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROW
 """
 """`hanging` holds, under the thing it is about (`m:`, `s:`, `g:`, `a:` + id), the number of every fact that a thing is
 made again from: what waits for it, what was merged into it, and creates that lost. The spec's `pending` is the part of
-it whose `events.state` is pending; the bytes are read at (file, offset)."""
+it whose `events.state` is pending; the bytes are read at (file, offset). Under `f:` + their own time stand facts of
+elsewhere that wait for their day."""
+
+HELD: Final = "f:"
+"""The prefix in `hanging` of what waits for its day."""
+
+SUPERSEDED: Final = "superseded"
+"""The key of `schema_meta` with the id of a fact of which the journals hold a smaller line than the picture shows."""
 
 INDEXES: Final = """
 CREATE INDEX agents_role ON agents (role);

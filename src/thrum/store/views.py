@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
-from thrum import shapes
-from thrum.events import Commit, FileChange
+from thrum import ids, shapes
+from thrum.events import LOCAL_FILE, Commit, FileChange
 from thrum.store import purging
 from thrum.store.database import get_meta
+from thrum.store.horizons import AGENT, AUTHOR, PURGE
 from thrum.store.inbox import MessageViews
 from thrum.store.rows import (
     AgentRow,
@@ -33,7 +34,8 @@ from thrum.store.rows import (
     PurgeCounts,
     SessionRow,
 )
-from thrum.store.schema import JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
+from thrum.store.schema import HELD, JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
+from thrum.voids import Voids
 
 __all__ = [
     "AgentRow",
@@ -68,6 +70,10 @@ _WORK: Final = """
 SELECT w.session_id, w.agent_id, branch, worktree_path, unmerged_commits, uncommitted_files, changed_files,
   file_changes, git_updated_at, current_task, task_updated_at, intent, intent_updated_at
 FROM work_contexts AS w"""
+_PURGED: Final = (
+    "SELECT thing FROM hanging JOIN events USING (seq) WHERE type = 'agent.session.end'"
+    " AND timestamp < (SELECT at FROM horizons WHERE kind = 'purge' AND id = '')"
+)
 _EVENT: Final = (
     "SELECT seq, event_id, type, timestamp, origin_daemon, actor, message_id, file, offset, length, state FROM events"
 )
@@ -117,6 +123,87 @@ class View(MessageViews):
     def would_purge(self, cutoff: str) -> PurgeCounts:
         """What a purge up to a time would take away now."""
         return purging.count(self._db, cutoff)
+
+    def is_own(self, origin_daemon: str) -> bool:
+        """Whether facts of that origin are this daemon's, by its present id or an earlier one."""
+        return origin_daemon != "" and origin_daemon in self._own
+
+    # -- what is synced
+
+    def voids(self) -> Voids:
+        """What cleanups and purges made void. Sessions are looked up when they are asked for."""
+        rows = self._db.execute("SELECT kind, id, at, event_id FROM horizons").fetchall()
+        return Voids(
+            agents={row[1]: (row[2], row[3]) for row in rows if row[0] == AGENT},
+            authors={row[1]: (row[2], row[3]) for row in rows if row[0] == AUTHOR},
+            purge=next((row[2] for row in rows if row[0] == PURGE), ""),
+            session_purged=self.is_session_purged,
+        )
+
+    def is_session_purged(self, session_id: str) -> bool:
+        """Whether an end of the session is known that lies before the cutoff of the purge, here or never here."""
+        return self._db.execute(f"{_PURGED} AND thing = 's:' || ? LIMIT 1", (session_id,)).fetchone() is not None
+
+    def purged_sessions(self) -> frozenset[str]:
+        """Every session that `is_session_purged`."""
+        if self.horizon(PURGE, "") is None:
+            return frozenset()
+        rows = self._db.execute(f"{_PURGED} AND thing > 's:' AND thing < 's;'")
+        return frozenset(row[0][2:] for row in rows)
+
+    def sync_state(self) -> dict[str, str]:
+        """What `Committer.remember` kept. Empty after the picture was painted anew."""
+        return dict(self._db.execute("SELECT key, value FROM sync_state").fetchall())
+
+    def unpushed(self, seq: int) -> int:
+        """How many facts of this daemon above a number belong on the branch; void ones don't."""
+        marks = ", ".join("?" * len(self._own))
+        return self._db.execute(
+            "SELECT count(*) FROM events WHERE seq > ? AND file <> ? AND state <> 'void'"
+            f" AND origin_daemon IN ({marks})",
+            (seq, LOCAL_FILE, *self._own),
+        ).fetchone()[0]
+
+    def receipts_to_copy(self, seq: int) -> list[tuple[str, str]]:
+        """`(message, recipient)` of local receipts above a number that another daemon's sender has to hear of."""
+        marks = ", ".join("?" * len(self._own))
+        return self._db.execute(
+            "SELECT DISTINCT e.message_id, e.actor FROM events AS e JOIN messages AS m ON m.message_id = e.message_id"
+            " JOIN agents AS a ON a.agent_id = e.actor WHERE e.seq > ? AND e.type = 'message.receipt' AND e.file = ?"
+            f" AND e.state = 'applied' AND m.origin_daemon NOT IN ({marks}) AND a.origin_daemon IN ({marks})",
+            (seq, LOCAL_FILE, *self._own, *self._own),
+        ).fetchall()
+
+    def local_receipts(self, message_id: str, agent_id: str) -> list[EventRow]:
+        """The receipts of one recipient of a message in the local journal, first ones first."""
+        rows = self._db.execute(
+            f"{_EVENT} JOIN hanging USING (seq) WHERE thing = 'm:' || ? AND type = 'message.receipt' AND actor = ?"
+            " AND file = ? ORDER BY timestamp, event_id",
+            (message_id, agent_id, LOCAL_FILE),
+        )
+        return [EventRow(*row) for row in rows.fetchall()]
+
+    def next_due(self) -> str:
+        """The time of the first fact that waits for its day: it is due a day before. `""` if none waits."""
+        row = self._db.execute(
+            "SELECT thing FROM hanging WHERE thing > ?1 AND thing < ?1 || ':' ORDER BY thing LIMIT 1", (HELD,)
+        ).fetchone()
+        return row[0].removeprefix(HELD) if row else ""
+
+    def held(self) -> int:
+        """How many facts wait for their day."""
+        return self._db.execute(
+            "SELECT count(*) FROM hanging WHERE thing > ?1 AND thing < ?1 || ':'", (HELD,)
+        ).fetchone()[0]
+
+    def host_of(self, daemon_id: str) -> str:
+        """The machine of another daemon: as its latest registration says, else a short form of its id."""
+        row = self._db.execute(
+            "SELECT hostname FROM agents WHERE origin_daemon = ? AND hostname <> ''"
+            " ORDER BY reg_at DESC, reg_event DESC LIMIT 1",
+            (daemon_id,),
+        ).fetchone()
+        return row[0] if row else ids.short_daemon_id(daemon_id)
 
     # -- agents
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import sqlite3
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,13 +21,20 @@ from thrum.api import ClientKey
 from thrum.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerFormat, StoreFailed, ThrumError
 from thrum.events import AnyFact, Sealed
 from thrum.store import database
+from thrum.store.arrival import Found, Judged, TakenIn, judge
 from thrum.store.door import Decide, Decision, Stamp
-from thrum.store.journal import JournalFiles, Standing, refusal
-from thrum.store.projection import Entry, Projection
+from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
+from thrum.store.journal import JournalFiles, Standing, mark_of, refusal
+from thrum.store.projection import Due, Entry, Projection
+from thrum.store.quarantine import Quarantine
+from thrum.store.schema import SUPERSEDED
 from thrum.store.views import View
 from thrum.store.words import Words
+from thrum.voids import is_void
 
 log: Final = logging.getLogger("thrum.store")
+
+R = TypeVar("R")
 
 _BUSY_MS: Final = 100
 _SWEEPS: Final = (events.AgentCleaned, events.PurgeExecuted)
@@ -88,6 +95,37 @@ class Call:
         self.error: Exception | None = None
 
 
+class Errand(Call):
+    """A call that decides no facts of its own: `work` is a method of the writer that says so, with its arguments."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[Writer], Any]) -> None:
+        super().__init__(_nothing)
+        self.work = work
+
+
+def _nothing(_view: View, _stamp: Stamp) -> Decision[None]:
+    return Decision((), lambda _view, _seqs: None)
+
+
+class _Line(NamedTuple):
+    """A line of the batch: its journal, its length with the newline, and what is remembered of it if it is the last."""
+
+    file: str
+    length: int
+    mark: str
+
+
+class _Aside(NamedTuple):
+    """A line of the batch that goes to quarantine. `offset` is -1 for what lies on the branch only."""
+
+    file: str
+    offset: int
+    raw: bytes
+    reason: str
+
+
 class Writer:
     """The write side of one store: a connection, the projection over it, and the journals.
 
@@ -95,14 +133,25 @@ class Writer:
     """
 
     def __init__(
-        self, db: sqlite3.Connection, projection: Projection, view: View, journals: JournalFiles, stamper: Stamper
+        self,
+        db: sqlite3.Connection,
+        projection: Projection,
+        view: View,
+        journals: JournalFiles,
+        stamper: Stamper,
+        quarantine: Quarantine,
     ) -> None:
         self.db = db
         self.stamper = stamper
+        self.superseded = False
+        """Whether the journals hold a smaller line for some fact than the picture shows: it has to be painted anew."""
         self._projection = projection
         self._view = view
         self._words = Words(db)
         self._journals = journals
+        self._quarantine = quarantine
+        self._smaller: dict[str, bytes] = {}
+        """The lines that supersede others, by event id, since the store was opened."""
         self._offsets = database.offsets(db)
         self._newer_format = False
         self._forget()
@@ -112,7 +161,11 @@ class Writer:
     def _forget(self) -> None:
         self._buffers: dict[str, bytearray] = {}
         self._committed: list[Committed] = []
-        self._lines: list[tuple[str, int]] = []
+        self._lines: list[_Line] = []
+        self._aside: list[_Aside] = []
+        self._winners: list[tuple[str, bytes]] = []
+        self._due: list[Due] = []
+        self._touched = False
         self._keyed: dict[str, tuple[AnyFact, int]] = {}
         self._bytes = 0
 
@@ -125,7 +178,7 @@ class Writer:
             self._newer_format = self._view.newer_format()
         except sqlite3.Error as error:
             self.rollback()
-            raise _database_refusal(error) from error
+            raise database_refusal(error) from error
 
     def carry_out(self, call: Call) -> None:
         """Decide one call and apply its facts; `call` gets its answer, or the error that it alone must see.
@@ -138,21 +191,21 @@ class Writer:
         except ThrumError as error:
             call.error = error
         except sqlite3.DatabaseError as error:
-            if _is_failure_of_the_disk(error):
-                raise _database_refusal(error) from error
-            call.error = _internal(error)
+            if is_failure_of_the_disk(error):
+                raise database_refusal(error) from error
+            call.error = internal(error)
         except Exception as error:
-            call.error = _internal(error)
+            call.error = internal(error)
 
     @property
     def is_full(self) -> bool:
         """Whether the batch has reached its limits."""
-        return len(self._committed) >= limits.batch_facts_max or self._bytes >= limits.batch_bytes_max
+        return len(self._lines) >= limits.batch_facts_max or self._bytes >= limits.batch_bytes_max
 
     @property
-    def has_facts(self) -> bool:
+    def has_work(self) -> bool:
         """Whether the batch would write anything."""
-        return bool(self._committed)
+        return bool(self._lines or self._aside) or self._touched
 
     def flush(self) -> list[Committed]:
         """Append, flush, commit: then the batch is on disk. Returns its facts in the order of `seq`.
@@ -160,13 +213,16 @@ class Writer:
         Raises StoreFailed (JournalChanged if a journal is not as remembered); then nothing of the batch remains.
         """
         try:
+            self._keep_aside()
             after = self._journals.append(self._buffers)
             try:
-                swept = any(isinstance(entry.fact, _SWEEPS) for entry in self._committed)
+                swept = any(isinstance(entry.fact, _SWEEPS) for entry in (*self._committed, *self._due))
                 self._words.wrote(len(self._committed), self._bytes, swept=swept)
                 moved = self._moved(after)
                 for offset in moved.values():
                     database.set_offset(self.db, offset)
+                for event_id, _ in self._winners:
+                    database.set_meta(self.db, SUPERSEDED, event_id)
                 self.db.execute("COMMIT")
             except BaseException:
                 self._roll_database_back()
@@ -175,15 +231,19 @@ class Writer:
         except BaseException as error:
             self.rollback()
             if isinstance(error, sqlite3.Error):
-                raise _database_refusal(error) from error
+                raise database_refusal(error) from error
             raise
         self._journals.settle(after)
         self._offsets.update(moved)
         self._projection.flushed()
+        self._smaller.update(self._winners)
+        self.superseded = bool(self._smaller)
         committed = self._committed
+        for entry in (*committed, *self._due):
+            # One that waits for its day voids nothing yet.
+            if entry.state != "pending":
+                self._mind_horizon(entry.fact)
         self._forget()
-        for entry in committed:
-            self._mind_horizon(entry.fact)
         return committed
 
     def rollback(self) -> None:
@@ -194,11 +254,23 @@ class Writer:
     def _moved(self, after: dict[str, Standing]) -> dict[str, database.Offset]:
         """Where the picture stands in each touched file once this batch counts."""
         moved: dict[str, database.Offset] = {}
-        for (file, _), (_, fact, _) in zip(self._lines, self._committed, strict=True):
+        for file, _, mark in self._lines:
             known = moved.get(file) or self._offsets.get(file)
             lines = 1 if known is None else known.applied_lines + 1
-            moved[file] = database.Offset(file, *after[file], lines, fact.event_id)
+            moved[file] = database.Offset(file, *after[file], lines, mark)
         return moved
+
+    def _keep_aside(self) -> None:
+        """Put into quarantine what the batch sets aside, before anything of it counts. Raises StoreFailed."""
+        if not self._aside:
+            return
+        try:
+            for file, offset, raw, reason in self._aside:
+                if self._quarantine.add(file, offset, raw, reason):
+                    log.warning("%s of the branch: %s; kept in %s", file, reason, self._quarantine.path.name)
+            self._quarantine.flush()
+        except OSError as error:
+            raise refusal(error) from error
 
     def _roll_database_back(self) -> None:
         # SQLite itself rolls back on some failures; then there is nothing left to do.
@@ -216,6 +288,9 @@ class Writer:
     # -- one call
 
     def _carry_out(self, call: Call) -> None:
+        if isinstance(call, Errand):
+            call.answer = self._undoable(partial(call.work, self))
+            return
         if self._newer_format:
             raise NewerFormat("the journal was written by a newer thrum")
         if call.key is not None and self._replayed(call, call.key):
@@ -224,15 +299,22 @@ class Writer:
         if not decision.facts:
             call.answer = decision.answer(self._view, ())
             return
-        mark = len(self._committed)
+        call.answer = self._undoable(partial(self._write, decision, call.key))
+
+    def _undoable(self, work: Callable[[], R]) -> R:
+        """Do the work of one call; if it fails, the batch is as it was before."""
+        before = len(self._committed), len(self._lines), len(self._aside), len(self._winners), len(self._due)
         self.db.execute("SAVEPOINT one_call")
         try:
-            seqs = self._apply(decision, call.key)
-            call.answer = decision.answer(self._view, seqs)
+            answer = work()
         except BaseException:
-            self._take_back(mark)
+            self._take_back(*before)
             raise
         self.db.execute("RELEASE one_call")
+        return answer
+
+    def _write(self, decision: Decision[R], key: ClientKey | None) -> R:
+        return decision.answer(self._view, self._apply(decision, key))
 
     def _replayed(self, call: Call, key: ClientKey) -> bool:
         """Answer a call that was carried out before from its main fact; False if it was not (events.md §12)."""
@@ -276,68 +358,117 @@ class Writer:
             if length > limits.line_bytes_max:
                 raise BodyTooLarge(f"the fact takes {length} bytes; at most {limits.line_bytes_max} fit a line")
             file = events.file_of(fact)
-            buffer = self._buffers.setdefault(file, bytearray())
-            applied = self._projection.apply(Entry(fact, raw, file, self._journals.end(file) + len(buffer), length))
+            applied = self._projection.apply(Entry(fact, raw, file, self._end(file), length))
             if applied.state in ("known", "conflict"):
                 raise InternalError(f"the id {fact.event_id} was given twice")
-            buffer += raw
-            buffer += b"\n"
-            self._bytes += length
-            self._lines.append((file, length))
+            self._append(file, raw, fact.event_id)
             self._committed.append(Committed(applied.seq, fact, applied.state))
             if mine is not None:
                 self._keyed[fact.event_id] = (fact, applied.seq)
             seqs.append(applied.seq)
         return seqs
 
-    def _take_back(self, facts: int) -> None:
-        """Undo one call: the batch is again as it was when it had that many facts."""
+    def _end(self, file: str) -> int:
+        """Where the next line of a journal will lie."""
+        buffer = self._buffers.get(file)
+        return self._journals.end(file) + (0 if buffer is None else len(buffer))
+
+    def _append(self, file: str, raw: bytes, mark: str) -> None:
+        buffer = self._buffers.setdefault(file, bytearray())
+        buffer += raw
+        buffer += b"\n"
+        self._bytes += len(raw) + 1
+        self._lines.append(_Line(file, len(raw) + 1, mark))
+
+    def _take_back(self, facts: int, lines: int, aside: int, winners: int, due: int) -> None:
+        """Undo one call: the batch is again as it was when it had that many of each."""
         # Fails when SQLite has rolled the whole batch back by itself: that error is on its way already.
         with contextlib.suppress(sqlite3.Error):
             self.db.execute("ROLLBACK TO one_call")
             self.db.execute("RELEASE one_call")
         for committed in self._committed[facts:]:
             self._keyed.pop(committed.fact.event_id, None)
-        for file, length in self._lines[facts:]:
+        for file, length, _ in self._lines[lines:]:
             del self._buffers[file][-length:]
             self._bytes -= length
-        del self._committed[facts:], self._lines[facts:]
+        del self._committed[facts:], self._lines[lines:], self._aside[aside:], self._winners[winners:], self._due[due:]
         self._buffers = {file: buffer for file, buffer in self._buffers.items() if buffer}
 
+    # -- errands
 
-# -- errors
+    def take_in(self, arrived: Sequence[Found]) -> TakenIn:
+        """Work of an errand: number, apply and append what came on the branch and is not here, byte for byte.
 
+        It goes on under a newer format, and may be repeated. Raises ValueError for what is found in no journal.
+        """
+        voids = self._view.voids()
+        facts, ours, aside = len(self._committed), 0, 0
+        winners = len(self._winners)
+        for file, raw in arrived:
+            judged = judge(file, raw)
+            if judged.fact is None:
+                aside += self._refuse(file, raw, judged)
+            elif isinstance(judged.fact, Sealed) or not is_void(judged.fact, events.order_of(judged.fact), voids):
+                aside += self._receive(judged.fact, judged.file, file, raw)
+        for entry in self._committed[facts:]:
+            ours += self._view.is_own(entry.fact.origin_daemon)
+        return TakenIn(len(self._committed) - facts + len(self._winners) - winners, aside, ours)
 
-_DISK_CODES: Final = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_READONLY,
-    }
-)
+    def keep(self, values: Mapping[str, str], copies: Sequence[Found] = ()) -> None:
+        """Work of an errand: keep values of the sync, and with them append lines whose facts have their numbers."""
+        last = dict(copies)
+        for file, raw in copies:
+            self._append(file, raw, mark_of(raw) if raw is last[file] else "")
+        database.set_sync_state(self.db, values)
+        self._touched = True
 
+    def apply_due(self) -> list[Due]:
+        """Work of an errand: apply what waited for its day."""
+        try:
+            due = self._projection.apply_due()
+        except events.BadLine as error:
+            raise StoreFailed("a journal was edited: the database is painted anew", cause="database_damaged") from error
+        self._due += due
+        self._touched = self._touched or bool(due)
+        return due
 
-def _is_failure_of_the_disk(error: sqlite3.Error) -> bool:
-    """Whether the database failed, not the statement: then no call of the batch can be kept."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _DISK_CODES
+    def _refuse(self, file: str, raw: bytes, judged: Judged) -> bool:
+        """A line that can't be used: to quarantine, and into the journal too if it is to stay. True if it is new."""
+        new = self._set_aside(file, raw, judged.reason)
+        if judged.file and (new or not self._has_line(file, raw)):
+            self._append(judged.file, raw, mark_of(raw))
+        return new
 
+    def _receive(self, fact: AnyFact | Sealed, home: str, file: str, raw: bytes) -> bool:
+        """A usable fact; True if another line is the fact, and this one went to quarantine."""
+        applied = self._projection.apply(Entry(fact, raw, home, self._end(home), len(raw) + 1))
+        if applied.state == "known":
+            return False
+        if applied.state == "conflict":
+            # What is painted anew when the batch counts: until then the smallest line is known here only.
+            known = next((line for id, line in reversed(self._winners) if id == fact.event_id), None)
+            known = known or self._smaller.get(fact.event_id)
+            if known == raw:
+                return False
+            if not applied.wins or (known is not None and known < raw):
+                return self._set_aside(file, raw, "id_conflict")
+            self._winners.append((fact.event_id, raw))
+        else:
+            self._committed.append(Committed(applied.seq, fact, applied.state))
+        self._append(home, raw, fact.event_id)
+        return False
 
-def _database_refusal(error: sqlite3.Error) -> StoreFailed:
-    cause = "database_damaged" if database.is_damage(error) else None
-    return StoreFailed(f"could not write the database: {error}", cause=cause)
+    def _set_aside(self, file: str, raw: bytes, reason: str) -> bool:
+        if self._quarantine.holds(file, raw) or any((file, raw) == (each.file, each.raw) for each in self._aside):
+            return False
+        self._aside.append(_Aside(file, -1, raw, reason))
+        return True
 
-
-def _internal(error: Exception) -> InternalError:
-    """What a caller sees of a bug: a number by which the log can be searched."""
-    reference = secrets.token_hex(4)
-    log.error("internal error %s", reference, exc_info=error)
-    return InternalError(f"internal error {reference}", id=reference)
+    def _has_line(self, file: str, raw: bytes) -> bool:
+        """Whether a journal holds a line, on disk or by this batch."""
+        if b"\n" + raw + b"\n" in b"\n" + self._buffers.get(file, b""):
+            return True
+        try:
+            return self._journals.holds(file, raw)
+        except OSError as error:
+            raise refusal(error, "read") from error

@@ -1,0 +1,358 @@
+"""Facts of other daemons: taken in through the same committer, byte for byte, in any order, as often as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.support.store_arrivals import THERE, foreign, found, letter
+from tests.support.store_journals import DAEMON, START_MS, FakeClock
+from tests.support.store_opened import editing, open_here, opened, picture_of, places_at, sending
+from thrum import clock, events, limits
+from thrum.errors import InternalError, StoreFailed
+from thrum.events import Body, MessageEdited
+from thrum.store.arrival import Found
+from thrum.store.replay import Store
+from thrum.store.writer import Committed, Errand, Writer
+
+
+def line(type_: str, rest: str) -> bytes:
+    """A line of a type, with an envelope and more."""
+    return f'{{"type":"{type_}","timestamp":"2026-02-03T10:00:00.000Z","event_id":"evt_9","v":1{rest}}}'.encode()
+
+
+BAD_FIELD = line("message.delete", "")
+SHARD = "messages/slit.jsonl"
+
+
+def journal(directory: Path, file: str = SHARD) -> bytes:
+    path = places_at(directory).branch_dir / file
+    return path.read_bytes() if path.exists() else b""
+
+
+def quarantined(directory: Path) -> list[tuple[str, str]]:
+    path = places_at(directory).quarantine
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [(entry["file"], entry["reason"]) for entry in map(msgspec.json.decode, lines)]
+
+
+def painted(directory: Path, wall: FakeClock | None = None) -> dict[str, list[tuple[Any, ...]]]:
+    """The picture made anew from the journals of a closed store."""
+    places_at(directory).database.unlink()
+    open_here(directory, wall=wall).close()
+    return picture_of(directory)
+
+
+async def test_what_arrives_is_numbered_kept_as_it_came_and_announced(tmp_path: Path) -> None:
+    heard: list[Committed] = []
+    fact = letter("one")
+    raw = b'{"x_of_a_newer_one":[1],' + events.encode(fact)[1:]
+    async with opened(tmp_path, on_commit=heard.extend) as store:
+        taken = await store.committer.take_in([(SHARD, raw)])
+        assert (taken.new, taken.set_aside, taken.ours) == (1, 0, 0)
+        assert journal(tmp_path) == raw + b"\n"
+        row = store.view.message(fact.message_id)
+        assert row is not None and (row.body_content, row.origin_daemon, row.seq) == ("one", THERE, 1)
+        assert [(entry.seq, entry.fact, entry.state) for entry in heard] == [(1, fact, "applied")]
+        await store.committer.take_in([(SHARD, raw), (SHARD, raw)])
+        assert len(heard) == 1
+        assert journal(tmp_path) == raw + b"\n"
+    live = picture_of(tmp_path)
+    assert painted(tmp_path) == live
+
+
+async def test_own_and_foreign_facts_share_the_numbers_and_a_fact_goes_where_it_belongs(tmp_path: Path) -> None:
+    fact = letter("there", author="slit")
+    async with opened(tmp_path) as store:
+        own = await store.committer.commit(sending("here"))
+        await store.committer.take_in([("messages/nux.jsonl", events.encode(fact))])
+        assert (own.seq, store.view.head_seq()) == (1, 2)
+        await store.committer.commit(sending("again"))
+    assert journal(tmp_path, SHARD) == events.encode(fact) + b"\n"
+    assert not journal(tmp_path, "messages/nux.jsonl")
+    store = open_here(tmp_path)
+    assert store.recovery == ("", 0, 0)
+    store.close()
+
+
+async def test_an_edit_of_elsewhere_waits_for_its_message(tmp_path: Path) -> None:
+    create = letter("one")
+    edit = foreign(
+        MessageEdited, ms=START_MS + 5, message_id=create.message_id, agent_id="slit", body=Body("plain", "two")
+    )
+    async with opened(tmp_path) as store:
+        await store.committer.take_in(found(edit))
+        await store.committer.take_in(found(create))
+        row = store.view.message(create.message_id)
+        assert row is not None and row.body_content == "two"
+    live = picture_of(tmp_path)
+    assert painted(tmp_path) == live
+
+
+async def test_an_older_edit_that_names_nobody_stays_in_the_journal_of_its_author(tmp_path: Path) -> None:
+    create = letter("one")
+    edit = foreign(MessageEdited, ms=START_MS + 5, message_id=create.message_id, body=Body("plain", "two"))
+    async with opened(tmp_path) as store:
+        await store.committer.take_in([(SHARD, events.encode(edit)), *found(create)])
+        assert texts(store) == ["two"]
+    assert len(journal(tmp_path).splitlines()) == 2
+
+
+async def test_many_lines_are_a_few_batches_and_own_calls_come_between(tmp_path: Path) -> None:
+    facts = [letter(str(number), ms=START_MS + number) for number in range(500)]
+    async with opened(tmp_path) as store:
+        taken = await store.committer.take_in(found(*facts))
+        assert taken.new == 500
+        assert store.committer.statistics().batches <= 2
+        assert store.view.head_seq() == 500
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "stays"),
+    [
+        (b"\xff\xfe{}", "not_utf8", False),
+        (b"rubbish", "not_json", False),
+        (b"[" * 100_000, "not_json", False),
+        (b'{"type":"x",\n"v":1}', "not_json", False),
+        (b"[1]", "not_object", False),
+        (b'{"type":"x","event_id":"evt_1"}', "missing_field", False),
+        (line("x", ',"a":"' + "x" * limits.line_bytes_max + '"'), "too_long", False),
+        (line("agent.seen", ',"agent_id":"nux"'), "local_type_on_branch", False),
+        (line("monitor.set", ""), "local_type_on_branch", False),
+        (BAD_FIELD, "bad_field", True),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_what_cannot_be_used_is_set_aside_once(tmp_path: Path, bad: bytes, reason: str, stays: bool) -> None:
+    good = letter()
+    async with opened(tmp_path) as store:
+        taken = await store.committer.take_in([(SHARD, bad), *found(good), (SHARD, bad)])
+        assert (taken.new, taken.set_aside) == (1, 1)
+        assert quarantined(tmp_path) == [(SHARD, reason)]
+        taken = await store.committer.take_in([(SHARD, bad)])
+        assert (taken.new, taken.set_aside) == (0, 0)
+        await store.committer.commit(sending("own"))
+    lines = journal(tmp_path).splitlines()
+    assert lines == ([bad, events.encode(good)] if stays else [events.encode(good)])
+    store = open_here(tmp_path)
+    assert store.recovery == ("", 0, 1)
+    store.close()
+    async with opened(tmp_path) as again:
+        taken = await again.committer.take_in([(SHARD, bad)])
+        assert (taken.new, taken.set_aside) == (0, 0)
+    assert journal(tmp_path).splitlines() == lines
+    live = picture_of(tmp_path)
+    assert painted(tmp_path) == live
+    assert quarantined(tmp_path) == [(SHARD, reason)]
+
+
+async def test_a_bad_line_alone_at_the_end_is_remembered_as_where_the_picture_stands(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.committer.take_in([(SHARD, BAD_FIELD)])
+    store = open_here(tmp_path)
+    assert store.recovery == ("", 0, 1)
+    store.close()
+
+
+async def test_facts_of_a_newer_program_stay_where_they_were_found(tmp_path: Path) -> None:
+    raw = line("poll.open", ',"x":1.5')
+    async with opened(tmp_path) as store:
+        taken = await store.committer.take_in([(SHARD, raw)])
+        assert taken.new == 1
+        event = store.view.event("evt_9")
+        assert event is not None and (event.state, event.file) == ("sealed", SHARD)
+    assert journal(tmp_path) == raw + b"\n"
+
+
+@pytest.mark.parametrize("file", ["local.jsonl", "messages/../x.jsonl", "messages/.x.jsonl", "a/b.jsonl", "messages/x"])
+async def test_a_line_that_lies_in_no_journal_of_the_branch_is_a_bug_of_the_caller(tmp_path: Path, file: str) -> None:
+    async with opened(tmp_path) as store:
+        with pytest.raises(InternalError):
+            await store.committer.take_in([(file, events.encode(letter()))])
+        assert store.view.head_seq() == 0
+    assert not journal(tmp_path)
+
+
+async def test_reading_goes_on_under_a_newer_format(tmp_path: Path) -> None:
+    newer = foreign(events.JournalFormat, format=99)
+    async with opened(tmp_path) as store:
+        await store.committer.take_in(found(newer))
+        assert store.view.newer_format()
+        taken = await store.committer.take_in(found(letter()))
+        assert taken.new == 1
+
+
+# -- one id, two lines
+
+
+def two_lines(event_id: str = "evt_01KGHF3N80AAAAAAAAAAAAAAAA") -> tuple[bytes, bytes]:
+    """The smaller and the larger one of one event id."""
+    fact = msgspec.structs.replace(letter("aaa"), event_id=event_id)
+    other = msgspec.structs.replace(fact, body=Body("markdown", "bbb"))
+    return events.encode(fact), events.encode(other)
+
+
+async def test_a_larger_line_of_a_known_id_goes_to_quarantine(tmp_path: Path) -> None:
+    smaller, larger = two_lines()
+    async with opened(tmp_path) as store:
+        await store.committer.take_in([(SHARD, smaller)])
+        taken = await store.committer.take_in([(SHARD, larger)])
+        assert (taken.new, taken.set_aside) == (0, 1)
+        assert store.committer.cause == ""
+    assert journal(tmp_path) == smaller + b"\n"
+    assert quarantined(tmp_path) == [(SHARD, "id_conflict")]
+
+
+def texts(store: Store) -> list[str]:
+    return [row[0] for row in store.view._db.execute("SELECT body_content FROM messages")]  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_smaller_line_of_a_known_id_becomes_the_fact_and_nothing_is_lost(tmp_path: Path) -> None:
+    smaller, larger = two_lines()
+    async with opened(tmp_path) as store:
+        await store.committer.take_in([(SHARD, larger)])
+        taken = await store.committer.take_in([(SHARD, smaller)])
+        assert (taken.new, taken.set_aside) == (1, 0)
+        assert store.committer.cause == "database_damaged"
+        # Until the picture is painted anew it may come again, and so may the other one.
+        again = await store.committer.take_in([(SHARD, smaller), (SHARD, larger)])
+        assert (again.new, again.set_aside) == (0, 0)
+    assert journal(tmp_path) == larger + b"\n" + smaller + b"\n"
+    for _ in range(2):
+        async with opened(tmp_path) as store:
+            assert texts(store) == ["aaa"]
+            again = await store.committer.take_in([(SHARD, smaller), (SHARD, larger)])
+            assert (again.new, again.set_aside) == (0, 0)
+            assert store.committer.cause == ""
+    assert journal(tmp_path) == larger + b"\n" + smaller + b"\n"
+    assert quarantined(tmp_path) == [(SHARD, "id_conflict")]
+
+
+def test_a_smaller_line_counts_also_when_the_daemon_dies_before_it_is_painted(tmp_path: Path) -> None:
+    smaller, larger = two_lines()
+    store = open_here(tmp_path)
+    for raw in (larger, smaller):
+        store.writer.begin()
+        store.writer.carry_out(Errand(partial(Writer.take_in, arrived=[(SHARD, raw)])))
+        store.writer.flush()
+    store.reader.close()
+    store.journals.close()
+    store.writer.db.close()
+    store = open_here(tmp_path)
+    assert store.recovery.painted
+    assert store.reader.execute("SELECT body_content FROM messages").fetchall() == [("aaa",)]
+    store.close()
+    store = open_here(tmp_path)
+    assert store.recovery.painted == ""
+    store.close()
+
+
+# -- what is void, what is ours, what lies ahead
+
+
+async def test_a_cleanup_that_arrives_moves_own_stamps_past_it_and_what_is_void_is_not_stored(tmp_path: Path) -> None:
+    registered = foreign(events.AgentRegistered, agent_id="slit", kind="agent", role="r", module="m")
+    cleaned = foreign(events.AgentCleaned, ms=START_MS + 60_000, agent_id="slit", messages=True)
+    early = letter("void", ms=START_MS + 5)
+    async with opened(tmp_path) as store:
+        await store.committer.take_in(found(cleaned))
+        taken = await store.committer.take_in(found(registered, early))
+        assert (taken.new, taken.set_aside) == (0, 0)
+        assert store.view.head_seq() == 1
+        own = await store.committer.commit(sending("mine", author="slit"))
+        row = store.view.message(own.message_id)
+        assert row is not None and row.created_at > cleaned.timestamp
+    live = picture_of(tmp_path)
+    assert painted(tmp_path) == live
+
+
+async def test_facts_that_say_they_are_ours_and_were_not_here_are_counted(tmp_path: Path) -> None:
+    fact = letter(origin=DAEMON)
+    async with opened(tmp_path) as store:
+        assert (await store.committer.take_in(found(fact))).ours == 1
+        assert (await store.committer.take_in(found(fact, letter(origin="")))).ours == 0
+        assert store.committer.statistics().claimed == 1
+
+
+DAY_MS = limits.future_stamp_ms_max
+
+
+async def test_a_foreign_fact_of_the_future_waits_for_its_day(tmp_path: Path) -> None:
+    wall = FakeClock()
+    early = letter("now")
+    purge = foreign(events.PurgeExecuted, ms=START_MS + 3 * DAY_MS, cutoff="2027-01-01T00:00:00.000Z")
+    late = letter("late", ms=START_MS + 2 * DAY_MS)
+    edge = letter("edge", ms=START_MS + DAY_MS)
+    heard: list[Committed] = []
+    async with opened(tmp_path, wall=wall, on_commit=heard.extend) as store:
+        store.committer.on_due = heard.extend
+        taken = await store.committer.take_in(found(early, purge, late, edge))
+        assert taken.new == 4
+        assert [entry.state for entry in heard] == ["applied", "pending", "pending", "applied"]
+        assert texts(store) == ["now", "edge"]
+        assert (store.view.held(), store.view.next_due()) == (2, late.timestamp)
+        own = await store.committer.commit(sending("own"))
+        row = store.view.message(own.message_id)
+        assert row is not None and row.created_at == clock.format_ms(START_MS)
+        assert await store.committer.apply_due() == 0
+    live = picture_of(tmp_path)
+    assert painted(tmp_path, wall) == live
+    wall.ms += DAY_MS
+    heard.clear()
+    async with opened(tmp_path, wall=wall, on_commit=heard.extend) as store:
+        assert sorted(texts(store)) == ["edge", "late", "now", "own"]
+        assert store.view.held() == 1
+        wall.ms += DAY_MS
+        store.committer.on_due = heard.extend
+        assert await store.committer.apply_due() == 1
+        assert [(entry.fact, entry.state) for entry in heard] == [(purge, "applied")]
+        assert texts(store) == []
+        assert (store.view.held(), store.view.next_due()) == (0, "")
+        own = await store.committer.commit(sending("after"))
+        assert texts(store) == ["after"]
+    live = picture_of(tmp_path)
+    assert painted(tmp_path, wall) == live
+
+
+async def test_own_facts_are_never_held(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.committer.take_in(found(letter("mine", ms=START_MS + 9 * DAY_MS, origin=DAEMON)))
+        assert texts(store) == ["mine"]
+
+
+async def test_own_edits_take_effect_on_foreign_text_and_restarts_keep_it(tmp_path: Path) -> None:
+    ahead = letter("theirs", ms=START_MS + 60_000, author="nux")
+    async with opened(tmp_path) as store:
+        await store.committer.take_in(found(ahead))
+        await store.committer.commit(editing(ahead.message_id, "mine", "nux"))
+        assert texts(store) == ["mine"]
+    live = picture_of(tmp_path)
+    assert painted(tmp_path) == live
+
+
+# -- failures
+
+
+async def test_when_nothing_can_be_written_nothing_of_what_arrived_remains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived: Sequence[Found] = [*found(letter("one"), letter("two")), (SHARD, BAD_FIELD)]
+    async with opened(tmp_path) as store:
+        await store.committer.commit(sending("own"))
+        shard = places_at(tmp_path).branch_dir / SHARD
+        shard.mkdir()
+        with pytest.raises(StoreFailed):
+            await store.committer.take_in(arrived)
+        assert store.view.head_seq() == 1
+        shard.rmdir()
+        taken = await store.committer.take_in(arrived)
+        # The line was in quarantine already: that is done first.
+        assert (taken.new, taken.set_aside) == (2, 0)
+    assert len(journal(tmp_path).splitlines()) == 3
+    live = picture_of(tmp_path)
+    assert painted(tmp_path) == live

@@ -1,0 +1,90 @@
+"""The store as sync asks it: `sync.ports.Journals` over an open store. Composition.
+
+Every method blocks and is called in one worker thread of the running trio loop: it reads there, from the files and over
+a connection of its own, and hops to the loop for what the committer has to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import trio
+
+from thrum import events
+from thrum.errors import StoreFailed
+from thrum.store.journal import Standing, refusal
+from thrum.store.receipts import RECEIPTS_SEQ, Receipts
+from thrum.store.replay import Store
+from thrum.store.views import View
+from thrum.sync.ports import Arrived, Mark, TakenIn
+from thrum.voids import Voids
+
+
+class Exchange:
+    """Implements `sync.ports.Journals`. Raises StoreFailed, Busy, ShuttingDown."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._receipts = Receipts(store.journals)
+
+    def marks(self) -> dict[str, Mark]:
+        """See `sync.ports.Journals`. What is appended and not yet committed does not count."""
+        standings = self._store.journals.standings()
+        return {file: Mark(*standing) for file, standing in standings.items() if file != events.LOCAL_FILE}
+
+    def read(self, file: str, mark: Mark) -> bytes:
+        """See `sync.ports.Journals`. StoreFailed when it is another file by now, or a shorter one."""
+        with self._minding_damage():
+            try:
+                return self._store.journals.read_start(file, Standing(*mark))
+            except OSError as error:
+                raise refusal(error, "read") from error
+
+    def voids(self) -> Voids:
+        """See `sync.ports.Journals`. It is of one moment, and does not look at the store again."""
+        with self._reading() as view:
+            return replace(view.voids(), session_purged=view.purged_sessions().__contains__)
+
+    def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
+        """See `sync.ports.Journals`."""
+        taken = trio.from_thread.run(self._store.committer.take_in, arrived)
+        return TakenIn(taken.new, taken.set_aside)
+
+    def copy_receipts(self) -> int:
+        """See `sync.ports.Journals`."""
+        with self._reading() as view:
+            found = self._receipts.find(view)
+        try:
+            if found.lines or found.keep:
+                trio.from_thread.run(self._store.committer.remember, {RECEIPTS_SEQ: str(found.seq)}, found.lines)
+        except BaseException:
+            self._receipts.failed()
+            raise
+        self._receipts.done(found)
+        return len(found.lines)
+
+    def recall(self) -> Mapping[str, str]:
+        """See `sync.ports.Journals`."""
+        with self._reading() as view:
+            return {key: value for key, value in view.sync_state().items() if key != RECEIPTS_SEQ}
+
+    def remember(self, values: Mapping[str, str]) -> None:
+        """See `sync.ports.Journals`."""
+        trio.from_thread.run(self._store.committer.remember, values)
+
+    @contextmanager
+    def _reading(self) -> Generator[View]:
+        with self._minding_damage(), self._store.reading() as view:
+            yield view
+
+    @contextmanager
+    def _minding_damage(self) -> Generator[None]:
+        """What is found changed or damaged here has the store opened anew, as what the committer finds."""
+        try:
+            yield
+        except StoreFailed as error:
+            if "cause" in error.details:
+                trio.from_thread.run_sync(self._store.committer.condemn, str(error.details["cause"]))
+            raise

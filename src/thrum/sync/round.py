@@ -68,6 +68,8 @@ class _Known(msgspec.Struct, frozen=True, array_like=True):
     blob: str
     carries: bool = False
     """Holds lines of the remote that are not in the journal here."""
+    there: str = ""
+    """What the branch has in its place, if all lines of the blob are in that."""
 
 
 class _Memory(msgspec.Struct):
@@ -160,15 +162,20 @@ class _Round:
         if not commit or commit in (memory.tip, memory.merged):
             return
         files = self.repo.files(commit)
-        if files and not any(JOURNAL_FILE.fullmatch(file) for file in files):
+        if files and not any(JOURNAL_FILE.fullmatch(file) for file in files) and not self._is_of_ours(commit):
             raise RemoteFailed(
                 "failed", f"the remote has a branch {BRANCH} that is not thrum's", f"git push REMOTE :{BRANCH}"
             )
         for file in sorted(files):  # events.jsonl comes first: what it voids need not be taken in
             entry = files[file]
-            if JOURNAL_FILE.fullmatch(file) and entry.mode & 0o170000 == 0o100000:
+            if JOURNAL_FILE.fullmatch(file) and _is_file(entry):
                 yield from self._take_in_journal(file, entry.object_id)
         memory.merged = commit
+
+    def _is_of_ours(self, commit: str) -> bool:
+        """Whether a commit stands on what is here, or on what was taken in: then somebody spoiled thrum's branch."""
+        known = {self.repo.tip(), self.memory.merged, self.memory.tip}
+        return any(self.repo.descends(commit, ancestor) for ancestor in known if ancestor)
 
     def _take_in_journal(self, file: str, blob: str) -> Steps:
         known = self.memory.journals.get(file)
@@ -240,13 +247,12 @@ class _Round:
         memory, marks, voids = self.memory, self.journals.marks(), self.journals.voids()
         if voids.mark() != memory.voids:
             memory.journals, memory.voids = {}, voids.mark()
-        for path in [path for path in files if path == events.MESSAGES_DIR or path.startswith("events.jsonl/")]:
-            del files[path]  # a journal must lie there
+        files.pop(events.MESSAGES_DIR, None)  # journals must lie there
         strays: dict[str, list[bytes]] = {}
         composed: dict[str, tuple[_Known, bytes]] = {}
         for file, mark in marks.items():
             known, entry = memory.journals.get(file), files.get(file)
-            if file in memory.strays or known is None or (known.inode, known.end) != mark or not _is(entry, known.blob):
+            if file in memory.strays or known is None or (known.inode, known.end) != mark or not _serves(entry, known):
                 composed[file] = self._compose_one(file, mark, entry, voids, strays)
         memory.strays = sorted(file for file in memory.strays if file in marks)
         for home, lines in strays.items():
@@ -282,18 +288,30 @@ class _Round:
         return merge.oversize(self.repo.blob(entry.object_id))
 
     def _put(self, files: dict[str, TreeEntry], composed: dict[str, tuple[_Known, bytes]]) -> list[bytes] | None:
+        """Put what was composed into `files`: the lines that are new there; None, and nothing is put, without any.
+
+        What only leaves lines out is not worth a commit. Clones whose clocks or programs differ may not agree for a
+        while on what is void; so none of them ever answers a commit with one that takes things away.
+        """
         added: list[bytes] = []
-        changed = False
+        better: dict[str, TreeEntry] = {}
         for file, (known, data) in composed.items():
             self.memory.journals[file] = known
             before = files.get(file)
-            if file in self.outcome.skipped or (not data and before is None) or _is(before, known.blob):
+            if file in self.outcome.skipped or (not data and before is None) or _serves(before, known):
                 continue
-            there = b"" if before is None else self.repo.blob(before.object_id)
+            there = self.repo.blob(before.object_id) if before is not None and _is_file(before) else b""
             added += merge.missing(there, data)
-            files[file] = TreeEntry(file.encode("utf-8", "surrogateescape"), _REGULAR, known.blob)
-            changed = True
-        return added if changed else None
+            better[file] = TreeEntry(file.encode("utf-8", "surrogateescape"), _REGULAR, known.blob)
+        if added:
+            for path in [path for path in files if any(path.startswith(f"{file}/") for file in better)]:
+                del files[path]  # a directory, where a journal must lie
+            files.update(better)
+            return added
+        for file in better:
+            there = _text(files.get(file))
+            self.memory.journals[file] = msgspec.structs.replace(self.memory.journals[file], there=there)
+        return None
 
     # -- what is remembered
 
@@ -314,8 +332,17 @@ class _Round:
         self.journals.remember(values)
 
 
-def _is(entry: TreeEntry | None, blob: str) -> bool:
-    return entry is not None and entry.object_id == blob and entry.mode == _REGULAR
+def _serves(entry: TreeEntry | None, known: _Known) -> bool:
+    """Whether what the branch has of a journal needs no change: it is as composed, or lacks nothing of that."""
+    return entry is not None and ((entry.object_id == known.blob and _is_file(entry)) or _text(entry) == known.there)
+
+
+def _text(entry: TreeEntry | None) -> str:
+    return "" if entry is None else f"{entry.mode:o} {entry.object_id}"
+
+
+def _is_file(entry: TreeEntry) -> bool:
+    return entry.mode & 0o170000 == 0o100000
 
 
 def _chunks(arrived: Iterable[Arrived]) -> Iterator[list[Arrived]]:

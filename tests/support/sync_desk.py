@@ -1,0 +1,106 @@
+"""What a round needs, in memory: journals that are byte strings, and rounds run to their end or step by step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.sim.faults import Chance
+from tests.sim.git import MemoryRepository, Network, Remote
+from thrum import events
+from thrum.sync.ports import Arrived, JournalMoved, Mark, TakenIn
+from thrum.sync.round import Errand, Outcome, Steps, sync_round
+from thrum.voids import Voids
+
+
+class MemoryJournals:
+    """`sync.ports.Journals` over a dictionary: everything counts as soon as it is appended."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.inode = 1
+        self.void = Voids()
+        self.memory: dict[str, str] = {}
+        self.asked: list[str] = []
+        """The journals that were read, in order."""
+        self.arrived: list[Arrived] = []
+        self.moves = 0
+        """How often reading finds another file in a journal's place."""
+
+    def add(self, *facts: Any) -> None:
+        for fact in facts:
+            self.append(events.file_of(fact), events.encode(fact))
+
+    def append(self, file: str, raw: bytes) -> None:
+        self.files[file] = self.files.get(file, b"") + raw + b"\n"
+
+    # -- ports.Journals
+
+    def marks(self) -> dict[str, Mark]:
+        return {file: Mark(self.inode, len(data)) for file, data in self.files.items()}
+
+    def head_seq(self) -> int:
+        return sum(data.count(b"\n") for data in self.files.values())
+
+    def read(self, file: str, mark: Mark) -> bytes:
+        self.asked.append(file)
+        if self.moves:
+            self.moves -= 1
+            raise JournalMoved
+        return self.files[file][: mark.end]
+
+    def voids(self) -> Voids:
+        return self.void
+
+    def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
+        self.arrived += arrived
+        new = 0
+        for file, raw in arrived:
+            try:
+                events.decode(raw)
+            except events.BadLine as bad:
+                if bad.reason != "bad_field":
+                    continue
+            self.append(file, raw)
+            new += 1
+        return TakenIn(new, len(arrived) - new)
+
+    def copy_receipts(self) -> int:
+        return 0
+
+    def recall(self) -> Mapping[str, str]:
+        return dict(self.memory)
+
+    def remember(self, values: Mapping[str, str]) -> None:
+        self.memory |= values
+
+
+class SyncDesk:
+    """One clone: its journals, its branch, and a remote that others may share."""
+
+    def __init__(self, remote: Remote, name: str = "here") -> None:
+        self.name = name
+        self.chance = Chance(random.Random(1), {})
+        self.network = Network(remote, self.chance)
+        self.repo = MemoryRepository(self.network, lambda: None)
+        self.repo.ensure()
+        self.journals = MemoryJournals()
+        self.outcome = Outcome()
+
+    def begin(self, *, fetch: bool = True, push: bool = True) -> Steps:
+        self.outcome = Outcome()
+        return sync_round(self.repo, self.journals, Errand(fetch, push, f"user@{self.name}", 1), self.outcome)
+
+    def sync(self, *, fetch: bool = True, push: bool = True) -> Outcome:
+        """A whole round. Raises what it raises."""
+        for _ in self.begin(fetch=fetch, push=push):
+            pass
+        return self.outcome
+
+    def blob(self, file: str) -> bytes:
+        """A journal as the clone's branch has it."""
+        return self.repo.blob(self.repo.files(self.repo.ref)[file].object_id)
+
+    def subject(self) -> str:
+        return self.repo.objects[self.repo.ref].message  # type: ignore[union-attr]

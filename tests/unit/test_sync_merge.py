@@ -1,0 +1,182 @@
+"""How lines become a journal of the branch: the same bytes for the same facts, whoever composes them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.support.factmaker import Maker
+from thrum import clock, events, limits
+from thrum.events import Work
+from thrum.sync.merge import canonical, missing, oversize, split_lines, subject, wanted
+from thrum.voids import Voids
+
+NOTHING = Voids()
+
+
+@pytest.fixture
+def make() -> Maker:
+    return Maker()
+
+
+def data_of(*facts: object) -> bytes:
+    return b"".join((fact if isinstance(fact, bytes) else events.encode(fact)) + b"\n" for fact in facts)  # type: ignore[arg-type]
+
+
+def file_of(fact: object) -> str:
+    return events.file_of(fact)  # type: ignore[arg-type]
+
+
+def test_equal_sets_of_lines_give_equal_bytes_in_the_order_of_facts(make) -> None:
+    lines = [events.encode(make.message(text=str(number))) for number in range(9)]
+    want = b"".join(line + b"\n" for line in lines)
+    for seed in range(5):
+        shuffled = lines + lines[:3]
+        random.Random(seed).shuffle(shuffled)
+        assert canonical("messages/furiosa.jsonl", data_of(*shuffled), NOTHING).data == want
+
+
+def test_the_order_goes_by_the_normalised_time_and_the_bytes_stay(make) -> None:
+    early, late = make.message(), make.message()
+    odd = events.encode(early).replace(early.timestamp.encode(), early.timestamp.encode().replace(b"Z", b"+00:00"))
+    assert canonical("messages/furiosa.jsonl", data_of(late, odd), NOTHING).data == data_of(odd, late)
+
+
+def test_what_is_accepted_silently_is_not_written_on(make) -> None:
+    line = events.encode(make.message())
+    data = b"\xef\xbb\xbf" + line + b"\r\n\n  \n" + line + b"\n"
+    assert canonical("messages/furiosa.jsonl", data, NOTHING).data == line + b"\n"
+
+
+def test_a_line_without_its_newline_is_no_line_here_and_one_there(make) -> None:
+    line = events.encode(make.message())
+    assert canonical("messages/furiosa.jsonl", line, NOTHING).data == b""
+    assert missing(b"", line) == [line]
+
+
+def test_of_two_lines_of_one_id_the_smaller_one_stays(make) -> None:
+    line = events.encode(make.message())
+    smaller = line.replace(b'{"type"', b'{"aa":1,"type"')
+    for lines in ((line, smaller), (smaller, line)):
+        assert canonical("messages/furiosa.jsonl", data_of(*lines), NOTHING).data == smaller + b"\n"
+
+
+@pytest.mark.parametrize("bad", [b"garbage", b"[]", b"\xff", b'{"type":"x"}', b"{", b"1"])
+def test_what_nobody_can_use_is_left_out(make, bad) -> None:
+    line = events.encode(make.message())
+    assert canonical("messages/furiosa.jsonl", data_of(bad, line), NOTHING).data == line + b"\n"
+
+
+def test_what_a_newer_program_may_know_better_stays(make, monkeypatch) -> None:
+    line = events.encode(make.message())
+    kept = [
+        line.replace(b'"v":1', b'"v":2'),
+        line.replace(b"message.create", b"message.sing"),
+        line.replace(b'"markdown"', b"7"),
+        line.replace(b"hi", b"h" * 5_000),
+    ]
+    monkeypatch.setattr(limits, "line_bytes_max", 2_000)
+    for raw in kept:
+        assert canonical("messages/furiosa.jsonl", data_of(raw), NOTHING).data == raw + b"\n"
+    assert oversize(data_of(*kept)) == [kept[3]]
+    assert oversize(data_of(line)) == []
+
+
+def test_a_fact_in_the_wrong_file_is_named_with_its_own(make) -> None:
+    stray, placed = make.message("nux"), make(events.AgentPlaced, agent_id="nux", worktree_path="/x")
+    receipt = make(events.MessageReceipt, message_id="msg_1", agent_id="user:leon", receipt_type="read")
+    found = canonical("events.jsonl", data_of(stray, placed, receipt), NOTHING)
+    assert found.data == b""
+    assert found.strays == {
+        "messages/nux.jsonl": (events.encode(stray),),
+        "messages/user.leon.jsonl": (events.encode(receipt),),
+    }
+
+
+def test_lines_found_elsewhere_join_their_journal(make) -> None:
+    here, elsewhere = make.message(), make.message()
+    found = canonical("messages/furiosa.jsonl", data_of(here), NOTHING, [events.encode(elsewhere)])
+    assert found.data == data_of(here, elsewhere)
+
+
+# -- what is void, and what was replaced
+
+
+def test_a_cleanup_takes_what_lies_below_it_and_leaves_what_came_after(make) -> None:
+    before = make(events.AgentRegistered, agent_id="nux", kind="agent", role="r", module="m")
+    other = make(events.AgentRegistered, agent_id="furiosa", kind="agent", role="r", module="m")
+    cleaned = make(events.AgentCleaned, agent_id="nux")
+    after = make(events.AgentRegistered, agent_id="nux", kind="agent", role="r", module="m")
+    voids = Voids(agents={"nux": events.order_of(cleaned)})
+    data = data_of(before, other, cleaned, after)
+    assert canonical("events.jsonl", data, voids).data == data_of(other, cleaned, after)
+
+
+def test_a_purge_takes_messages_with_what_was_done_to_them(make) -> None:
+    old = make.message()
+    edited = make(events.MessageEdited, message_id=old.message_id, agent_id="furiosa", body=events.Body("plain", "x"))
+    receipt = make(events.MessageReceipt, message_id=old.message_id, agent_id="furiosa", receipt_type="read")
+    young = make.message()
+    voids = Voids(purge=clock.format_ms(make.ms))
+    assert canonical("messages/furiosa.jsonl", data_of(old, edited, receipt, young), voids).data == data_of(young)
+
+
+def test_an_update_goes_when_all_it_says_was_said_anew(make) -> None:
+    def update(**fields: str) -> events.AgentUpdated:
+        return make(events.AgentUpdated, agent_id="furiosa", work_contexts=(Work(session_id="ses_1", **fields),))
+
+    def now() -> str:
+        return clock.format_ms(make.ms)
+
+    first = update(intent="a", intent_updated_at=now())
+    both = update(intent="b", intent_updated_at=now(), current_task="t", task_updated_at=now())
+    last = update(intent="c", intent_updated_at=now())
+    data = data_of(first, both, last)
+    assert canonical("messages/furiosa.jsonl", data, NOTHING).data == data_of(both, last)
+
+
+# -- what arrives
+
+
+def test_missing_lines_are_those_of_there_in_their_order(make) -> None:
+    one, two, three = (events.encode(make.message()) for _ in range(3))
+    assert missing(data_of(two), data_of(three, two, one)) == [three, one]
+
+
+def test_what_arrives_goes_where_it_belongs_and_what_is_void_stays_out(make) -> None:
+    stray = make.message("nux")
+    placed = make(events.AgentPlaced, agent_id="nux", worktree_path="/x")
+    gone = make(events.AgentRegistered, agent_id="nux", kind="agent", role="r", module="m")
+    sealed = events.encode(stray).replace(b'"v":1', b'"v":9')
+    lines = [events.encode(stray), b"garbage", events.encode(placed), events.encode(gone), sealed]
+    voids = Voids(agents={"nux": events.order_of(gone)})
+    assert wanted("events.jsonl", lines, voids) == [
+        ("messages/nux.jsonl", events.encode(stray)),
+        ("events.jsonl", b"garbage"),
+        ("events.jsonl", sealed),
+    ]
+    assert wanted("events.jsonl", lines, NOTHING)[2:4] == [
+        ("events.jsonl", events.encode(placed)),
+        ("events.jsonl", events.encode(gone)),
+    ]
+
+
+def test_blank_lines_and_carriage_returns_make_no_lines() -> None:
+    assert split_lines(b"\xef\xbb\xbfa\r\n\n \t\nb\nc") == [b"a", b"b"]
+
+
+def test_the_subject_counts_what_is_new_by_kind(make) -> None:
+    lines = [
+        events.encode(fact)
+        for fact in (
+            make(events.AgentRegistered, agent_id="nux", kind="agent", role="r", module="m"),
+            make.message(),
+            make.message(),
+            make(events.GroupDeleted, group_id="grp_1", deleted_by="nux"),
+        )
+    ]
+    assert subject([*lines, b"garbage"], "alice@host") == (
+        "sync: 2 messages, 1 registration, 2 other facts from alice@host"
+    )
+    assert subject([], "alice@host") == "sync: tidied from alice@host"

@@ -552,6 +552,28 @@ class SessionListResult(msgspec.Struct):
     sessions: tuple[Session, ...]
 
 
+class UserIdentifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    username: str
+    email: str = ""
+    display: str
+
+
+class UserRegisterParams(Mutating, kw_only=True):
+    """`username`, or a `token` that an earlier answer gave."""
+
+    username: str = ""
+    display: str = ""
+    token: str = ""
+
+
+class UserRegisterResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    user_id: str
+    username: str
+    display_name: str = ""
+    token: str
+    status: Literal["registered", "existing"]
+
+
 class GroupNameParams(Params, kw_only=True):
     name: str
 
@@ -861,6 +883,14 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="session.heartbeat", params=HeartbeatParams, result=HeartbeatResult, access=Access.OWNER),
     Method(name="session.end", params=SessionEndParams, result=SessionEndResult, access=Access.OWNER),
     Method(name="session.list", params=SessionListParams, result=SessionListResult, access=Access.ANONYMOUS),
+    Method(name="user.identify", params=Empty, result=UserIdentifyResult, access=Access.ANONYMOUS),
+    Method(
+        name="user.register",
+        params=UserRegisterParams,
+        result=UserRegisterResult,
+        access=Access.BOOTSTRAP,
+        transports="W",
+    ),
     Method(name="group.create", params=GroupCreateParams, result=GroupCreateResult),
     Method(name="group.delete", params=GroupDeleteParams, result=GroupDeleteResult),
     Method(name="group.member.add", params=GroupMemberParams, result=GroupMemberResult),

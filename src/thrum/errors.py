@@ -271,6 +271,11 @@ class WrongTransport(ThrumError):
     default_remedy = "call it over the transport that the method names"
 
 
+class BadToken(ThrumError):
+    kind = "bad_token"
+    code = -32003
+
+
 class NotAvailable(ThrumError):
     kind = "not_available"
     code = -32007

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from thrum.errors import InvalidName, InvalidUrl, ModuleMissing, NameEqualsRole, ReservedName, RoleMissing, ThrumError
-from thrum.limits import display_chars_max, module_chars_max, name_chars_max, role_chars_max
+from thrum.limits import display_chars_max, module_chars_max, name_chars_max, role_chars_max, user_name_chars_max
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Crockford's base 32."""
@@ -417,6 +417,14 @@ def suggest_name(text: str) -> str | None:
 def default_display(role: str, module: str) -> str:
     """`Implementer (auth)`: what people see when nobody gave a display text."""
     return role[:1].upper() + role[1:] + (f" ({module})" if module else "")
+
+
+def check_user_name(name: str) -> None:
+    """Refuse a name that no user may have. Raises InvalidName or ReservedName, as `check_agent_name`."""
+    what = "user name"
+    _check_spelling(what, name, user_name_chars_max, _WORD, "only a-z, 0-9, _ and -", InvalidName)
+    if name in RESERVED:
+        raise ReservedName(f'{what} "{name}" is reserved', cause="reserved")
 
 
 def user_id(git_user_name: str) -> str:

@@ -43,6 +43,7 @@ work_fact_interval_ms: Final = 15 * 60_000
 """How often a session's git state is written down at most (events.md §4)."""
 context_bytes_max: Final = 256 * KIB
 client_key_chars_max: Final = 64
+user_name_chars_max: Final = 32
 future_stamp_ms_max: Final = 24 * 3600 * 1000
 
 # -- the committer (events.md §11)
@@ -102,6 +103,8 @@ bus_high_water_mark: Final = 1_000
 subscription_bytes_max: Final = 256
 
 # -- the daemon
+user_tokens_max: Final = 4_096
+"""How many tokens of users a daemon remembers."""
 start_seconds_max: Final = 10.0
 seen_interval_ms: Final = 60_000
 state_check_seconds: Final = 5.0

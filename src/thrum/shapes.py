@@ -138,6 +138,13 @@ class GitState(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class GitUser(msgspec.Struct, frozen=True):
+    """Whom git would name as the author; `email` is empty where it is not configured."""
+
+    name: str
+    email: str = ""
+
+
 class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     agent_id: str
     role: str

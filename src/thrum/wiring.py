@@ -22,7 +22,7 @@ from thrum.care.serving import Care
 from thrum.errors import StoreFailed, ThrumError
 from thrum.events import AgentCleaned, AgentExited, AgentPlaced, AgentRegistered, AgentSeen, SessionStarted
 from thrum.feed import Feed
-from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide
+from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide, decide_user
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry, Roots, Runtimes
 from thrum.identity.guard_modes import fire, record_fire
@@ -38,6 +38,7 @@ from thrum.ops import (
     sessions,
     settings,
     team,
+    users,
     waiting,
     work,
 )
@@ -75,6 +76,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "message.delete": messages.delete,
     "message.markRead": messages.mark_read,
     "team.list": team.list_team,
+    "user.identify": users.identify,
     "group.create": groups.create,
     "group.delete": groups.delete,
     "group.member.add": groups.add_member,
@@ -185,6 +187,7 @@ class Wiring:
     problems: Sequence[str] = ()
     """What was found wrong at the start and is no hindrance: for `health`."""
     runtimes: Runtimes = field(default_factory=Runtimes)
+    tokens: users.Tokens = field(default_factory=users.Tokens)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
         """Facts are on disk: tell everybody who waits for them."""
@@ -212,37 +215,52 @@ class Wiring:
         )
 
     def identify(self, connection: PeerConnection, claim: str, method: Method) -> Caller:
-        """Who calls, decided anew for every request from the kernel's evidence (identity.md §11)."""
+        """Who calls, decided anew for every request (identity.md §11): from the kernel's evidence, or over a WebSocket,
+        of which it says nothing, from who registered there."""
+        if connection.transport == "W":
+            return self._identify_user(connection, claim, method)
         evidence = connection.evidence.gather(self.registrar.current(), claim or None, now=trio.current_time())
         outcome = decide(evidence, CLASS_OF.get(method.access, "agent"), claim or None)
         if _claims_a_live_one(outcome, evidence, claim, method):
             outcome = decide(evidence, "agent", claim)
         if isinstance(outcome, Refused):
-            return self._refuse(outcome, evidence, connection.evidence, method)
+            return self._refuse(outcome, method, connection.evidence.told, evidence.pid, evidence.cwd)
         if evidence.failed is not None and outcome.rule in ("C3", "C7"):
             fields = {"step": evidence.failed, "caller_pid": evidence.pid, "method": method.name}
             log.warning("introspection_failed: %s", evidence.failed_cause, extra={"fields": fields})
         return outcome
 
-    def _refuse(self, refused: Refused, evidence: Evidence, peer: PeerEvidence, method: Method) -> Caller:
-        """Raise the refusal, unless the guard's mode lets it pass: then the caller all the same, and a warning."""
+    def _identify_user(self, connection: PeerConnection, claim: str, method: Method) -> Caller:
+        user_id = connection.user_id
+        if user_id is not None and not self.house.view.is_live(user_id):
+            user_id = None
+        outcome = decide_user(user_id, method.name, CLASS_OF.get(method.access, "agent"), claim or None)
+        return self._refuse(outcome, method, set()) if isinstance(outcome, Refused) else outcome
+
+    def _refuse(self, refused: Refused, method: Method, told: set[str], pid: int = 0, cwd: str = "") -> Caller:
+        """Raise the refusal, unless the guard's mode lets it pass: then the caller all the same, and a warning.
+
+        `told`: as whom this peer was warned already. `pid` and `cwd` are the caller's.
+        """
         refusal, otherwise = refused.refusal, refused.otherwise
         record: Callable[[str, dict[str, Any]], None] | None = None
-        if otherwise is not None and otherwise.agent_id in peer.told:
+        if otherwise is not None and otherwise.agent_id in told:
             record = _record_denied
         warning = fire(
             refusal,
             self.house.modes(),
-            caller_pid=evidence.pid,
-            caller_cwd=evidence.cwd,
+            caller_pid=pid,
+            caller_cwd=cwd,
             method=method.name,
             record=record,
+            passable=otherwise is not None,
         )
         # Only a refusal that a mode may let pass returns from there.
-        assert otherwise is not None and otherwise.agent_id is not None
+        assert otherwise is not None
         if not warning:
             return otherwise
-        peer.told.add(otherwise.agent_id)
+        if otherwise.agent_id is not None:
+            told.add(otherwise.agent_id)
         return replace(otherwise, warnings=(warning,))
 
     # -- methods
@@ -254,6 +272,7 @@ class Wiring:
             "bus.info": self._bus_info,
             "events.since": self._events_since,
             "message.wait": self._wait,
+            "user.register": functools.partial(users.register, self.house, self.tokens),
             "daemon.stop": functools.partial(self._stop, drain),
         }
         table = {name: self._operation(operation) for name, operation in OPERATIONS.items()}
@@ -345,7 +364,7 @@ class Wiring:
 def _is_act(method: Method) -> bool:
     """Whether a call writes in an agent's name or changes its state. Registration records the process by itself."""
     access = CLASS_OF.get(method.access, "agent")
-    return access == "agent" or (access == "bootstrap" and method.name != "agent.register")
+    return access == "agent" or (access == "bootstrap" and method.name not in ("agent.register", "user.register"))
 
 
 def _claims_a_live_one(outcome: Caller | Refused, evidence: Evidence, claim: str, method: Method) -> bool:

@@ -526,6 +526,19 @@ def test_reads_from_outside_leave_no_mark(repo: Repo, desk: Desks) -> None:
     assert repo.facts() == before
 
 
+@pytest.mark.spec("ID-80")
+def test_a_process_on_the_unix_socket_cannot_become_a_user(repo: Repo, desk: Desks) -> None:
+    before = repo.facts()
+    for caller in (desk(repo.top), desk(repo.main, "claude")):
+        assert kind(caller.ask("user.register", username="leon")) == "wrong_transport"
+        assert result(caller.ask("user.identify"))["username"] == "test"
+        assert kind(caller.ask("message.send", content="x", caller_agent_id="user:leon")) in (
+            "identity_mismatch",
+            "anonymous_caller",
+        )
+    assert repo.facts() == before
+
+
 @pytest.mark.spec("ID-67", "ID-68")
 def test_a_look_as_a_living_agent_runs_with_one_warning_and_leaves_no_mark(repo: Repo, desk: Desks) -> None:
     place = repo.worktree("looked_at")

@@ -10,33 +10,14 @@ import pytest
 DATA = Path(__file__).parents[1] / "data"
 STATEMENTS = DATA / "identity_statements.txt"
 """identity.md §17, one statement a line; headings begin with #."""
-PENDING = DATA / "identity_pending.txt"
-"""What no test shows yet: `ID DATE REASON`, or `ID DATE part: REASON` when tests show the rest of it."""
 
 _STATEMENT = re.compile(r"(ID-\d\d) (.+)")
-_PENDING = re.compile(r"(ID-\d\d) \d{4}-\d\d-\d\d (part: )?(.+)")
-
-
-def _lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def statements() -> dict[str, str]:
     """Every statement: id and words."""
-    found = [_STATEMENT.fullmatch(line) for line in _lines(STATEMENTS)]
+    found = [_STATEMENT.fullmatch(line) for line in STATEMENTS.read_text(encoding="utf-8").splitlines()]
     return {match[1]: match[2] for match in found if match}
-
-
-def pending() -> tuple[dict[str, str], dict[str, str]]:
-    """Why statements have no test; and why others have none for a part of them."""
-    whole: dict[str, str] = {}
-    part: dict[str, str] = {}
-    for line in _lines(PENDING):
-        match = _PENDING.fullmatch(line)
-        assert match, f"{PENDING.name}: no entry: {line}"
-        (part if match[2] else whole)[match[1]] = match[3]
-    return whole, part
 
 
 class Collector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thrum.api import METHODS, Empty, Method
+from thrum.api import METHODS, Access, Empty, Method
 from thrum.identity.caller import CLASS_OF
 
 READ = {
@@ -45,7 +45,7 @@ READ = {
     "config.get",
     "cli.run",
 }
-BOOTSTRAP = {"agent.register", "session.start", "session.setIntent"}
+BOOTSTRAP = {"agent.register", "session.start", "session.setIntent", "user.register"}
 OPERATOR = {
     "daemon.stop",
     "sync.force",
@@ -57,6 +57,13 @@ OPERATOR = {
     "config.set",
     "config.unset",
 }
+
+
+@pytest.mark.spec("ID-62", "ID-66")
+def test_what_needs_no_identity_but_changes_something_is_for_the_unix_socket_alone() -> None:
+    for method in METHODS.values():
+        if class_of(method) == "operator" or method.access is Access.INTERNAL:
+            assert method.transports == "U", method.name
 
 
 def class_of(method: Method) -> str:

@@ -22,6 +22,7 @@ from thrum.feed import Feed
 from thrum.identity.caller import Caller, Evidence
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, Registry, Roots
+from thrum.identity.guard_modes import LiveSettings
 from thrum.identity.process import OwnerState, Process, ProcessMap
 from thrum.identity.runtime import Link
 from thrum.ops.house import Here, House
@@ -116,6 +117,11 @@ class Daemon:
         setattr(connection.evidence, "agent_id", agent_id)  # noqa: B010
         return Agent(DirectClient(self.dispatcher, connection), connection)
 
+    def as_browser(self) -> Agent:
+        """A connection of which the kernel says nothing: who calls over it is decided as in a running daemon."""
+        connection = PeerConnection(Peer(-1, -1, 0), "W")
+        return Agent(DirectClient(self.dispatcher, connection), connection)
+
     async def registered(self, name: str, role: str = "implementer", module: str = "", root: str = "") -> Agent:
         """A registered agent with a session, in a root of its own."""
         home = Path(root) if root else self.house.here.places.root.parent / f"w-{name}"
@@ -134,7 +140,8 @@ async def open_daemon(base: Path, clock: HandClock | None = None) -> AsyncGenera
     state = root / ".thrum"
     for path in (state / "var", state / "identities"):
         path.mkdir(parents=True, exist_ok=True)
-    (state / "config.json").touch()
+    if not (state / "config.json").exists():
+        (state / "config.json").write_text("{}")
     common = root / ".git"
     (common / "thrum-sync" / "a-sync" / "messages").mkdir(parents=True, exist_ok=True)
     places = Places(root=root, state_dir=state, main_root=root, common_dir=common)
@@ -182,6 +189,7 @@ def _daemon(
         branch_of=lambda root: "",
         branch_exists=lambda branch: True,
         work=LiveWork(places, os.environ),
+        modes=LiveSettings(places.state_dir).modes,
     )
     wiring = Wiring(
         house=house,
@@ -201,6 +209,8 @@ def _daemon(
     dispatcher: Dispatcher
 
     def identify(connection: PeerConnection, claim: str, method: api.Method) -> Caller:
+        if connection.transport == "W":
+            return wiring.identify(connection, claim, method)
         agent_id: str = connection.evidence.agent_id
         if not agent_id:
             return Caller(None, "nobody", connection.evidence.root)

@@ -26,6 +26,12 @@ CLASS_OF: Final[Mapping[Access, AccessClass]] = {
 """The class of an access level; every other one is `agent`."""
 
 
+BEFORE_REGISTERING: Final = frozenset({"user.identify", "user.register", "health"})
+"""What a connection without the kernel's evidence may call before `user.register`."""
+
+_NO_EVIDENCE: Final = "W"
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What the kernel and the records say about one call."""
@@ -74,7 +80,8 @@ SYSTEM: Final = Caller("system", "system", proven=True)
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A call refused: row of the table, the guard's refusal, and who it is when the guard's mode lets it pass."""
+    """A call refused: row of the table, the guard's refusal, and who it is when the guard's mode lets it pass; without
+    `otherwise` no mode does."""
 
     refusal: Refusal
     rule: str
@@ -96,6 +103,24 @@ def decide(evidence: Evidence, access: AccessClass, claim: str | None = None) ->
     if evidence.failed is not None:
         return _unproved(evidence, access, "C7")
     return _by_place(evidence, access, claim)
+
+
+def decide_user(user_id: str | None, method: str, access: AccessClass, claim: str | None = None) -> Caller | Refused:
+    """The caller over a transport of which the kernel says nothing, a WebSocket (identity.md §11).
+
+    `user_id`: who registered on the connection (`user.register`), None for nobody. Agents can't be claimed there.
+    """
+    if claim and claim != user_id:
+        refusal = Refusal("unauthenticated_rpc", "identity_mismatch", "user", claim, user_id or "")
+        return Refused(refusal, _NO_EVIDENCE)
+    if user_id is not None:
+        return Caller(user_id, "user", proven=True, rule=_NO_EVIDENCE)
+    nobody = Caller(None, rule=_NO_EVIDENCE)
+    if method in BEFORE_REGISTERING:
+        return nobody
+    refusal = Refusal("unauthenticated_rpc", "no_caller_agent_id")
+    # A laxer mode lets reading pass, never more.
+    return Refused(refusal, _NO_EVIDENCE, nobody if access == "read" else None)
 
 
 def _spelled(claim: str, evidence: Evidence) -> str:

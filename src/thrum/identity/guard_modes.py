@@ -147,13 +147,15 @@ def fire(
     caller_cwd: str = "",
     method: str = "",
     record: Callable[[str, dict[str, Any]], None] | None = None,
+    passable: bool = True,
 ) -> str:
     """What a guard that fired does: `strict` raises its error, `warn` gives the line to print, `off` gives nothing.
 
-    Each leaves one record in the log but `off` (identity.md §12). Reasons that no mode switches off always raise.
+    Each leaves one record in the log but `off` (identity.md §12). Reasons that no mode switches off always raise, and
+    so does what is not `passable`.
     `record(outcome, fields)`: where the record goes, if not to this process's log.
     """
-    mode = modes[refusal.guard] if refusal.by_mode else "strict"
+    mode = modes[refusal.guard] if refusal.by_mode and passable else "strict"
     if mode == "off":
         return ""
     fields = refusal_fields(refusal, caller_pid=caller_pid, caller_cwd=caller_cwd, mode=mode, method=method)

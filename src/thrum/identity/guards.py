@@ -41,7 +41,7 @@ UNCONDITIONAL: Final = frozenset(
 )
 """Reasons that no mode switches off."""
 
-Variant = Literal["", "owner", "shell", "runtime", "worktree", "chain"]
+Variant = Literal["", "owner", "shell", "runtime", "worktree", "chain", "user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,9 @@ def remedy_of(refusal: Refusal) -> str:
         if refusal.variant == "runtime":
             return f"{alive}; choose another --name, or end that session"
         return "cd to the correct worktree or run 'thrum prime' to re-claim"
+    if reason == "identity_mismatch" and refusal.variant == "user":
+        who = f'act as "{detected}", who registered on this connection' if detected else "register a user"
+        return f"no agent can be claimed over this transport: drop the identity claim and {who}"
     if reason == "identity_mismatch":
         drop = f'or drop the identity claim to act as "{detected}".'
         if refusal.variant == "chain":

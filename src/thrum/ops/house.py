@@ -18,7 +18,7 @@ from thrum.identity.guards import DEFAULT_MODES, Mode
 from thrum.identity.process import ProcessTable
 from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames
 from thrum.paths import Places
-from thrum.shapes import GitState
+from thrum.shapes import GitState, GitUser
 from thrum.store.door import ClientKey, Journal
 from thrum.store.views import View
 
@@ -28,6 +28,8 @@ class Connection(Protocol):
 
     registered: set[str]
     """Ids that `agent.register` gave out here (identity.md §11, `bootstrap`)."""
+    user_id: str | None
+    """The user that registered over this WebSocket (identity.md §14)."""
     evidence: PeerEvidence
     """What the kernel says about the process at the other end."""
 
@@ -74,6 +76,10 @@ class ReadWork(Protocol):
 
     async def __call__(self, roots: Collection[str], *, file: str = "", files: bool = True) -> Mapping[str, GitState]:
         """`file` narrows all paths to what `paths.path_matches` it; without `files`: branch and commits alone."""
+        ...
+
+    async def user(self) -> GitUser:
+        """Whom git would name as the author here, as configured now. Raises ThrumError when git does not say."""
         ...
 
 

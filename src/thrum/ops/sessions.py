@@ -8,7 +8,15 @@ import trio
 
 from thrum import events, limits
 from thrum.api import SessionStartParams, SessionStartResult, SetIntentParams, SetIntentResult
-from thrum.errors import AgentNotFound, AnonymousCaller, IdentityMismatch, NotOwner, SessionEnded, SessionNotFound
+from thrum.errors import (
+    AgentNotFound,
+    AnonymousCaller,
+    IdentityMismatch,
+    NoSession,
+    NotOwner,
+    SessionEnded,
+    SessionNotFound,
+)
 from thrum.events import AgentUpdated, AnyFact, SessionStarted, Work
 from thrum.ops.drafts import check_refs, check_scopes, check_text
 from thrum.ops.house import Call, House
@@ -41,6 +49,8 @@ async def start(house: House, call: Call, params: SessionStartParams) -> Session
     """Start a session and end an older open one; with `resume`, keep the open one of the same live process."""
     agent_id = _agent_meant(house, call, params.agent_id or params.caller_agent_id)
     scopes, refs = check_scopes(params.scopes), check_refs(params.refs)
+    if agent_id.startswith("user:"):
+        raise _no_session_of(agent_id)
 
     def decide(view: View, stamp: Stamp) -> Decision[SessionStartResult]:
         record = view.agent(agent_id)
@@ -120,6 +130,8 @@ def _replay_intent(_view: View, fact: AnyFact, _seq: int) -> SetIntentResult:
 
 def own_session(view: View, stamp: Stamp, agent_id: str, session_id: str) -> tuple[str, Sequence[AnyFact]]:
     """The session meant: the one named, which must be the caller's and open, or the caller's open one, or a new one."""
+    if agent_id.startswith("user:"):
+        raise _no_session_of(agent_id)
     if not session_id:
         return ensure_session(view, stamp, agent_id)
     session = view.session(session_id)
@@ -130,6 +142,10 @@ def own_session(view: View, stamp: Stamp, agent_id: str, session_id: str) -> tup
     if session.ended_at:
         raise SessionEnded(f"session {session_id} has ended")
     return session_id, ()
+
+
+def _no_session_of(user_id: str) -> NoSession:
+    return NoSession(f"{user_id} is a user, and users have no sessions", remedy="register an agent: thrum quickstart")
 
 
 def _agent_meant(house: House, call: Call, named: str) -> str:

@@ -59,7 +59,7 @@ class PeerConnection:
     `transport`: U Unix socket, W WebSocket, P peer link, I the daemon's own tasks.
     """
 
-    __slots__ = ("alive", "evidence", "peer", "registered", "transport")
+    __slots__ = ("alive", "evidence", "peer", "registered", "transport", "user_id")
 
     def __init__(self, peer: Peer, transport: str = "U") -> None:
         self.peer = peer
@@ -68,6 +68,8 @@ class PeerConnection:
         """False once the connection ended: no answer will arrive any more."""
         self.registered: set[str] = set()
         """Ids that `agent.register` gave out here; the operation adds them (identity.md §11, `bootstrap`)."""
+        self.user_id: str | None = None
+        """Who registered here over a WebSocket; the operation `user.register` sets it (identity.md §14)."""
         self.evidence: Any = None
         """Whoever identifies callers may keep here what stays true of the peer."""
 

@@ -18,9 +18,10 @@ import msgspec
 import trio
 
 from thrum import clock, limits
+from thrum.errors import ThrumError
 from thrum.events import Commit, FileChange
 from thrum.paths import GitPlace, Places, find_git, path_matches
-from thrum.shapes import GitState
+from thrum.shapes import GitState, GitUser
 from thrum.work.git import GitFailed, git_environ, run_git
 from thrum.work.output import LOG, NUMSTAT, STATUS, Change, parse_log, parse_numstat, parse_status, pathspecs
 from thrum.work.refs import USUAL_DEFAULTS, DefaultBranch, Head, Refs
@@ -95,6 +96,13 @@ class LiveWork:
                         nursery.start_soon(self._ask, found, standing, file, files, deadline)
         return found
 
+    async def user(self) -> GitUser:
+        """Whom git would name as the author in the main worktree, as configured now. Raises ThrumError without one."""
+        deadline = time.monotonic() + self._seconds_max
+        with trio.move_on_at(trio.current_time() + self._seconds_max + _GRACE_SECONDS):
+            return await self._in_thread(self._read_user, deadline)
+        raise ThrumError(f"git config could not be read: {_TOO_LATE}", remedy="repeat it")
+
     async def _ask(
         self, found: dict[str, GitState], standing: Standing, file: str, files: bool, deadline: float
     ) -> None:
@@ -122,6 +130,21 @@ class LiveWork:
                 head = refs.head(git.git_dir)
                 standings[root] = Standing(root, head, default.bases_of(head))
         return standings
+
+    def _read_user(self, deadline: float) -> GitUser:
+        try:
+            out = run_git(str(self._places.main_root), ("config", "--list", "-z"), self._environ, deadline)
+        except GitFailed as failed:
+            raise ThrumError(f"git config could not be read: {failed}", remedy="git config --list") from failed
+        # As git has it: the last one counts.
+        found: dict[str, str] = {}
+        for entry in out.decode("utf-8", "replace").split("\0"):
+            key, _, value = entry.partition("\n")
+            found[key] = value
+        name = found.get("user.name", "").strip()
+        if not name:
+            raise ThrumError("git config user.name not set", remedy='git config user.name "YOUR NAME"')
+        return GitUser(name, found.get("user.email", "").strip())
 
     def _git_place(self, root: str) -> GitPlace | None:
         """Where git has a root's files. It is found again when `.git` is not the very same file any more."""

@@ -282,6 +282,13 @@ def file_stem(actor_id: str) -> str:
     return parse_agent_id(actor_id).stem
 
 
+JOURNAL_NAME_PATTERN = (
+    r"(?=[^/]{1,100}\.jsonl\Z)(?!\.)"
+    r"(?:(?:[0-9A-Za-z_.-]|%[0-9A-F]{2})+|%|(?=[^/]{100}\.)(?:[0-9A-Za-z_.-]|%[0-9A-F]{2})*%[0-9A-F]?-[0-9a-f]{16})\.jsonl"
+)
+"""Every name of a journal that `file_stem` can give, and nothing else: for files that come from elsewhere."""
+
+
 def _foreign_stem(text: str) -> str:
     """The stem of an id of no known kind, as it may come from elsewhere."""
     if not text:

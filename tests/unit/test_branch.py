@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
+from thrum.ids import file_stem
 from thrum.paths import Places
-from thrum.sync.branch import branch_state, ensure_branch, origin_url, verify_owner
+from thrum.sync.branch import JOURNAL_FILE, branch_state, ensure_branch, origin_url, verify_owner
 from thrum.sync.worktree import TreeEntry, index_bytes
 
 FIRST = "90843369767a3f41f94cd357d4493648e1154213"
@@ -197,6 +198,52 @@ def test_a_clone_begins_at_its_origins_branch_and_gets_its_journals(clone: Path)
     assert sorted(os.listdir(places.branch_dir / "messages")) == ["nux.jsonl"]
     assert git(places.branch_dir, "status", "--porcelain") == ""
     assert git(places.branch_dir, "ls-files", "-v").splitlines()[0].startswith("s")  # skip-worktree, assume-unchanged
+
+
+_ODD_IDS = (
+    "",
+    "%",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    ".hidden",
+    "-x",
+    "Ärger",
+    "x.y:z",
+    "user:leon",
+    "q" * 101,
+    "%" * 60,
+    "é" * 33,
+)
+
+
+@pytest.mark.parametrize("actor_id", ["nux", "coordinator_1B9K33T6RK", *_ODD_IDS])
+def test_the_journal_of_every_actor_is_taken_from_the_branch(actor_id: str) -> None:
+    assert JOURNAL_FILE.fullmatch(f"messages/{file_stem(actor_id)}.jsonl".encode())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "messages/.x.jsonl",
+        "messages/..jsonl",
+        "messages/../x.jsonl",
+        "messages/a/b.jsonl",
+        "messages/a\n.jsonl",
+        "messages/@a.jsonl",
+        "messages/%2e.jsonl",
+        "messages/%2.jsonl",
+        "messages/%%.jsonl",
+        "messages/.jsonl",
+        "messages/" + "q" * 101 + ".jsonl",
+        "messages/" + "%41" * 40 + ".jsonl",
+        "messages/x.json",
+        "events.jsonl.jsonl",
+    ],
+)
+def test_no_other_name_is_taken_for_a_journal(name: str) -> None:
+    assert not JOURNAL_FILE.fullmatch(name.encode())
 
 
 def test_a_journal_that_is_there_is_never_replaced_by_the_branchs(clone: Path) -> None:

@@ -18,7 +18,7 @@ CATALOGUES = {"errors.py", "api.py"}
 
 HOMES: dict[str, tuple[str, ...]] = {
     "import zmq": ("bus/socket.py",),
-    "import dulwich": ("sync/branch.py",),
+    "import dulwich": ("sync/reader.py",),
     "import psutil": ("identity/process.py",),
     "import sqlite3": ("store/",),
     "os.environ": ("cli/", "launcher.py", "daemon.py", "spawn.py"),

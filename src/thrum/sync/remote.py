@@ -1,0 +1,272 @@
+"""The remote: fetch and push by the git command, so that the user's whole configuration holds for thrum too.
+
+`insteadOf`, ssh commands, credential helpers, proxies, partial clones, SHA-256: git knows them. What it must not do is
+ask, run the user's hooks, touch other refs, or hang.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import unquote
+
+from thrum.clock import SystemClock
+from thrum.errors import StoreFailed
+from thrum.ids import without_credentials
+from thrum.sync.failures import clean, disk_full, remote_failed, secrets_in
+from thrum.sync.git import DURABLE, NO_HOOKS, Finished, Talk, git_environ, git_missing, run_git
+from thrum.sync.ports import RemoteFailed, RemoteInfo
+from thrum.sync.worktree import BRANCH, REF, read_text
+
+SILENT_SECONDS_MAX: Final = 60.0
+"""A git that reports nothing for so long hangs."""
+SECONDS_MAX: Final = 900.0
+
+_BELIEVED_SECONDS: Final = 60.0
+_LOCK_TRIES: Final = 3
+_LOCK_SECONDS: Final = 0.1
+_SSH: Final = (
+    "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"  # for plain `ssh`
+)
+_SETTINGS: Final = (
+    *NO_HOOKS,
+    *DURABLE,
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "http.lowSpeedLimit=1",
+    "-c",
+    f"http.lowSpeedTime={SILENT_SECONDS_MAX:.0f}",
+    # Small fetches become loose objects, which `maintenance` packs with ours.
+    "-c",
+    "fetch.unpackLimit=100",
+)
+_RACES: Final = (
+    "[rejected]",
+    "failed to update ref",
+    "failed to lock",
+    "cannot lock ref",
+    "incorrect old value",
+    "reference already exists",
+    "non-fast-forward",
+    "fetch first",
+    "stale info",
+)
+"""How a push is refused because somebody else was quicker."""
+_NOT_RACES: Final = ("permission denied", "no space left", "read-only", "file exists", "disk quota")
+
+Pushed = Literal["pushed", "raced", "refused"]
+
+
+class Remote:
+    """One configured remote of a repository. Blocks."""
+
+    def __init__(self, common_dir: Path, root: Path, environ: Mapping[str, str], name: str, talk: Talk) -> None:
+        """`root`: where git takes relative paths of remotes from."""
+        self.name: Final = name
+        self.tracking_ref: Final = f"refs/remotes/{name}/{BRANCH}"
+        self._common_dir = common_dir
+        self._root = root
+        self._environ = environ
+        self._talk = talk
+        self._known: tuple[RemoteInfo | None, RemoteInfo | None] = (None, None)
+        self._secrets: frozenset[str] = frozenset()
+        self._own_ssh = False
+        self._believed: tuple[object, float] | None = None
+
+    # -- what is configured
+
+    def info(self) -> RemoteInfo | None:
+        """Where is fetched from."""
+        self._look()
+        return self._known[0]
+
+    def push_info(self) -> RemoteInfo | None:
+        """Where is pushed to: another URL if `pushurl` or `pushInsteadOf` say so."""
+        self._look()
+        return self._known[1]
+
+    def _look(self) -> None:
+        """Ask git again when a configuration file changed, and from time to time, since those include others."""
+        stamp, now = self._configuration_stamp(), time.monotonic()
+        if self._believed is not None and self._believed[0] == stamp and now < self._believed[1]:
+            return
+        urls = ["", ""]
+        if self.name and not self.name.startswith("-"):
+            urls = [self._ask("remote", "get-url", self.name), self._ask("remote", "get-url", "--push", self.name)]
+        fetched, pushed = (self._info_of(url) if url else None for url in urls)
+        self._known = (fetched, pushed or fetched)
+        self._secrets = frozenset(secret for url in urls for secret in secrets_in(url))
+        chosen = self._environ.get("GIT_SSH_COMMAND") or self._environ.get("GIT_SSH")
+        self._own_ssh = bool(chosen or self._ask("config", "--get", "core.sshCommand"))
+        self._believed = (stamp, now + _BELIEVED_SECONDS)
+
+    def _configuration_stamp(self) -> object:
+        home = self._environ.get("HOME", "")
+        xdg = self._environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+        user = self._environ.get("GIT_CONFIG_GLOBAL")
+        files = [str(self._common_dir / "config"), *([user] if user else [f"{home}/.gitconfig", f"{xdg}/git/config"])]
+        return [_stamp(file) for file in files]
+
+    def _ask(self, *arguments: str) -> str:
+        """The first line that git answers, `""` if it has nothing to say."""
+        done = run_git([f"--git-dir={self._common_dir}", *arguments], self._environ, cwd=self._cwd())
+        if done is None:
+            raise git_missing()
+        return os.fsdecode(done.stdout.partition(b"\n")[0]).strip() if done.returncode == 0 else ""
+
+    def _info_of(self, url: str) -> RemoteInfo:
+        return RemoteInfo(self.name, clean(without_credentials(url)), local_path(url, self._root))
+
+    def _cwd(self) -> str:
+        return str(self._root if self._root.is_dir() else self._common_dir)
+
+    # -- the talk
+
+    def fetch(self, known: list[str]) -> bool:
+        """Bring the tracking ref to where the remote's branch is; False if there is no such branch.
+
+        `known`: commits that the remote may have; git offers no others. Raises RemoteFailed, StoreFailed.
+        """
+        arguments = ["fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
+        arguments += ["--no-auto-maintenance", "--no-prune", "--no-filter", "--no-show-forced-updates", "--refmap="]
+        arguments += [f"--negotiation-tip={commit}" for commit in known]
+        arguments += [self.name, f"+{REF}:{self.tracking_ref}"]
+        done = self._run(arguments, "fetch")
+        for attempt in range(_LOCK_TRIES):
+            if "cannot lock ref" not in done.err and "unable to update local ref" not in done.err:
+                break
+            remove_stale_lock(self._common_dir, self.tracking_ref)
+            time.sleep(_LOCK_SECONDS * attempt)
+            done = self._run(arguments, "fetch")
+        if done.status == 0:
+            return True
+        if "couldn't find remote ref" in done.err.lower():
+            return False
+        if disk_full(done.err) or "cannot lock ref" in done.err:
+            reason = remote_failed(done, self.name, "fetch", self._secrets).reason
+            raise StoreFailed(f"could not store what {self.name} has: {reason}", remedy="mend what git names")
+        raise self._failure(done, "fetch")
+
+    def push(self, commit: str) -> bool:
+        """Push a commit, never by force. False: somebody else was quicker. Raises RemoteFailed."""
+        settings = ["-c", f"remote.{self.name}.mirror=false"]
+        arguments = [*settings, "push", "--porcelain", "--progress", "--no-verify", "--no-follow-tags", "--no-signed"]
+        arguments += ["--recurse-submodules=no", self.name, f"{commit}:{REF}"]
+        done = self._run(arguments, "push")
+        outcome = pushed(done)
+        if outcome == "refused":
+            raise self._failure(done, "push")
+        return outcome == "pushed"
+
+    def _run(self, arguments: list[str], verb: str) -> Finished:
+        info = self.info() if verb == "fetch" else self.push_info()
+        if info is None:
+            raise RemoteFailed("missing", f"there is no remote {self.name}", f"git remote add {self.name} URL")
+        if info.path and not os.path.lexists(info.path) and not os.path.lexists(os.path.dirname(info.path)):
+            raise RemoteFailed("offline", f"{info.path} is not there", f"git ls-remote {self.name}")
+        return self._talk.run(
+            [f"--git-dir={self._common_dir}", *_SETTINGS, *arguments],
+            self._quiet_environ(),
+            cwd=self._cwd(),
+            silent_seconds_max=SILENT_SECONDS_MAX + 5,
+            seconds_max=SECONDS_MAX,
+        )
+
+    def _quiet_environ(self) -> dict[str, str]:
+        """Nobody sits here: no dialogues. A program that the user named for passwords may answer by itself."""
+        environ = git_environ(self._environ)
+        environ.pop("SSH_ASKPASS", None)
+        if "VSCODE_GIT_ASKPASS_MAIN" in environ:
+            environ.pop("GIT_ASKPASS", None)  # it asks in the window whose terminal started the daemon
+        if not self._own_ssh:
+            environ["GIT_SSH_COMMAND"] = _SSH
+        return environ | {"GCM_INTERACTIVE": "never", "SSH_ASKPASS_REQUIRE": "never"}
+
+    def _failure(self, done: Finished, verb: str) -> RemoteFailed:
+        info = self._known[0 if verb == "fetch" else 1]
+        if "branch is currently checked out" in done.out and info is not None:
+            bare = f"{info.path or info.url}.git"
+            return RemoteFailed(
+                "refused",
+                f"{info.url} is a repository that thrum works in; clones meet in a bare one",
+                f"git clone --bare {info.path or info.url} {bare} && git remote set-url {self.name} {bare}",
+            )
+        return remote_failed(done, self.name, verb, self._secrets)
+
+    # -- a look from beside
+
+    def peek(self) -> str | None:
+        """A text that changes when the branch of a remote on this machine moves; None for other remotes. Cheap."""
+        info = self.info()
+        return None if info is None or not info.path else ref_stamp(info.path)
+
+
+def pushed(done: Finished) -> Pushed:
+    """What `git push --porcelain` of one ref says."""
+    lines = [line for line in done.out.splitlines() if "\t" in line]
+    if done.status == 0 and lines:
+        return "pushed"
+    refused = [line for line in lines if line.startswith("!")]
+    words = "\n".join([*refused, done.err]).lower()
+    raced = bool(refused) and any(race in "\n".join(refused).lower() for race in _RACES)
+    return "raced" if raced and not any(sign in words for sign in _NOT_RACES) else "refused"
+
+
+def remove_stale_lock(common_dir: Path, ref: str) -> bool:
+    """Remove the lock of a ref of ours that a killed git left behind: no git holds one for a minute."""
+    lock = common_dir / f"{ref}.lock"
+    try:
+        if SystemClock().now_ms() / 1000 - lock.stat().st_mtime < SILENT_SECONDS_MAX:
+            return False
+        lock.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def local_path(url: str, root: Path) -> str:
+    """The directory on this machine that a remote's URL names, absolute; `""` for everything else. By git's rules."""
+    scheme, mark, rest = url.partition("://")
+    if mark:
+        return unquote(rest) if scheme.lower() == "file" and rest.startswith("/") else ""
+    colon, slash = url.find(":"), url.find("/")
+    if colon >= 0 and not 0 <= slash < colon:
+        return ""  # host:path, or a helper's address
+    return os.path.normpath(os.path.join(root, url))
+
+
+def ref_stamp(path: str) -> str:
+    """What changes on disk when the branch of the repository at a path moves."""
+    try:
+        git_dir = _git_dir(path)
+        if git_dir is None:
+            return "none"
+        if common := read_text(git_dir / "commondir"):
+            git_dir = git_dir / common
+        tip = read_text(git_dir / REF)
+    except OSError as error:
+        return f"closed: {error.strerror}"
+    return " ".join([tip, *(_stamp(str(git_dir / name)) for name in ("packed-refs", "reftable/tables.list"))])
+
+
+def _git_dir(path: str) -> Path | None:
+    """The git directory of a repository at a path, in the order in which git looks."""
+    for end in ("/.git", "", ".git/.git", ".git"):
+        found = Path(path + end)
+        if (found / "objects").is_dir() and (found / "HEAD").exists():
+            return found
+        if target := read_text(found).removeprefix("gitdir:").strip():
+            return found.parent / target
+    return None
+
+
+def _stamp(file: str) -> str:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return "-"
+    return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"

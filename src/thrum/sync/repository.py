@@ -1,0 +1,209 @@
+"""Git's side of a sync round: the branch `a-sync` in the object store, its worktree's index, and the remote."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
+
+from thrum.errors import NotAvailable, StoreFailed
+from thrum.paths import Places
+from thrum.sync.branch import verify_owner
+from thrum.sync.git import DURABLE, NO_HOOKS, Talk, checked_git, run_git
+from thrum.sync.maintenance import Maintenance
+from thrum.sync.objects import GitWriter, LooseWriter, Writer, add_trees, commit_bytes
+from thrum.sync.ports import RemoteInfo
+from thrum.sync.reader import Reader, open_reader, read_ref
+from thrum.sync.remote import Remote, remove_stale_lock
+from thrum.sync.worktree import REF, TreeEntry, ensure_worktree, index_bytes, write_if_other
+
+_NEAR_COMMITS: Final = 16
+_LOCK_TRIES: Final = 10
+_LOCK_SECONDS: Final = 0.02
+
+
+@contextlib.contextmanager
+def open_repository(places: Places, environ: Mapping[str, str], *, remote: str = "origin") -> Generator[GitRepository]:
+    """Git's side of the rounds of one repository; it may stay open for a daemon's life.
+
+    Raises UnsafeRepository before anything of another user's configuration is honoured, and NotAvailable outside git.
+    """
+    common_dir = places.common_dir
+    if common_dir is None:
+        raise NotAvailable("this directory is not in a git repository", remedy="git init, then: thrum init")
+    verify_owner(places.main_root, common_dir, environ)
+    repository = GitRepository(places, common_dir, environ, remote)
+    try:
+        yield repository
+    finally:
+        repository.rest()
+
+
+class GitRepository:
+    """`ports.Repository` on a real one. Blocks; one thread at a time, save for `stop`."""
+
+    def __init__(self, places: Places, common_dir: Path, environ: Mapping[str, str], remote: str) -> None:
+        self._places = places
+        self._common_dir = common_dir
+        self._environ = environ
+        self._talk = Talk()
+        self._remote = Remote(common_dir, places.main_root, environ, remote, self._talk)
+        tracking = self._remote.tracking_ref
+        self._maintenance = Maintenance(common_dir, places.thrum_sync_dir, environ, tracking, self._talk)
+        self._open: AbstractContextManager[Reader] | None = None
+        self._reader: Reader | None = None
+        self._writer: Writer | None = None
+
+    # -- what is held open
+
+    @property
+    def _reading(self) -> Reader:
+        if self._reader is None:
+            self._open = open_reader(self._common_dir, self._environ)
+            self._reader = self._open.__enter__()
+        return self._reader
+
+    def rest(self) -> None:
+        """Let go of git's packs until they are needed again: a `git gc` may want to remove them."""
+        opened, self._open, self._reader = self._open, None, None
+        if opened is not None:
+            opened.__exit__(None, None, None)
+
+    @property
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            plain = self._reading.object_id_chars == 40
+            objects = self._common_dir / "objects"
+            self._writer = (
+                LooseWriter(objects, lambda object_id: self._reading.is_packed(object_id))
+                if plain
+                else GitWriter(self._common_dir, self._environ)
+            )
+        return self._writer
+
+    # -- refs
+
+    def remote(self) -> RemoteInfo | None:
+        return self._remote.info()
+
+    def push_remote(self) -> RemoteInfo | None:
+        """Where is pushed to, which `pushurl` may make another place: who can read that one matters."""
+        return self._remote.push_info()
+
+    def tip(self) -> str:
+        return read_ref(self._common_dir, self._environ, REF)
+
+    def remote_tip(self) -> str:
+        return read_ref(self._common_dir, self._environ, self._remote.tracking_ref)
+
+    def move(self, old: str, new: str) -> bool:
+        self._maintenance.note_written(self._writing.settle())
+        if not self._move_ref(REF, old, new):
+            return False
+        index = index_bytes(self._reading.entries(new), object_id_chars=len(new))
+        try:
+            admin_dir, _ = ensure_worktree(self._common_dir, self._places.branch_dir)
+            write_if_other(admin_dir / "index", index, 0o644)
+        except OSError as error:
+            name = error.filename or self._places.branch_dir
+            raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
+        return True
+
+    def _move_ref(self, ref: str, old: str, new: str) -> bool:
+        """False if the ref is not at `old`. Another git may hold it for a moment."""
+        flags = [f"--git-dir={self._common_dir}", *NO_HOOKS, *DURABLE]
+        expected = old or "0" * len(new)
+        reason = ""
+        for _ in range(_LOCK_TRIES):
+            done = run_git([*flags, "update-ref", "--no-deref", "-m", "thrum: sync", ref, new, expected], self._environ)
+            if done is not None and done.returncode == 0:
+                return True
+            if read_ref(self._common_dir, self._environ, ref) != old:
+                return False
+            reason = "" if done is None else done.stderr.decode(errors="replace").strip()
+            if "File exists" not in reason:
+                break
+            if not remove_stale_lock(self._common_dir, ref):
+                time.sleep(_LOCK_SECONDS)
+        raise StoreFailed(f"could not move {ref}: {reason}", remedy="mend what git names, then: thrum sync force")
+
+    # -- objects
+
+    def files(self, commit: str) -> dict[str, TreeEntry]:
+        if not commit:
+            return {}
+        return {entry.path.decode("utf-8", "surrogateescape"): entry for entry in self._reading.entries(commit)}
+
+    def blob(self, object_id: str) -> bytes:
+        return self._reading.blob(object_id)
+
+    def blob_size(self, object_id: str) -> int:
+        return self._reading.blob_size(object_id)
+
+    def add_blob(self, data: bytes) -> str:
+        return self._writing.add("blob", data)
+
+    def add_commit(self, files: Iterable[TreeEntry], parent: str, message: str, seconds: int) -> str:
+        tree = add_trees(self._writing, files)
+        return self._writing.add("commit", commit_bytes(tree, parent, message, seconds))
+
+    def descends(self, commit: str, ancestor: str) -> bool:
+        near = commit
+        for _ in range(_NEAR_COMMITS):
+            if near == ancestor:
+                return True
+            parents = self._reading.parents(near)
+            if len(parents) != 1:
+                break
+            near = parents[0]
+        words = ["--no-replace-objects", "merge-base", "--is-ancestor", ancestor, commit]
+        done = run_git([f"--git-dir={self._common_dir}", *words], self._environ)
+        if done is None or done.returncode not in (0, 1):
+            reason = "" if done is None else done.stderr.decode(errors="replace").strip()
+            raise StoreFailed(f"cannot compare {commit} with {ancestor}: {reason}", remedy="git fsck")
+        return done.returncode == 0
+
+    # -- the remote
+
+    def fetch(self) -> str:
+        self.rest()
+        before = self.remote_tip()
+        known = dict.fromkeys(commit for commit in (before, self.tip()) if commit)
+        if not self._remote.fetch(list(known)):
+            if before:
+                words = ["update-ref", "--no-deref", "-d", self._remote.tracking_ref]
+                checked_git([f"--git-dir={self._common_dir}", *NO_HOOKS, *words], self._environ)
+            return ""
+        now = self.remote_tip()
+        self._maintenance.note_fetched(before, now)
+        return now
+
+    def push(self, commit: str) -> bool:
+        if not self._remote.push(commit):
+            return False
+        before = self.remote_tip()
+        if before != commit:  # a clone of a single branch tracks no other by itself
+            self._move_ref(self._remote.tracking_ref, before, commit)
+        return True
+
+    def stop(self) -> None:
+        """From another thread: end the git that talks to the remote or packs, and every later one."""
+        self._talk.stop()
+
+    def peek(self) -> str | None:
+        """A text that changes when the branch of a remote on this machine moves; None for other remotes. Cheap."""
+        return self._remote.peek()
+
+    # -- the disk
+
+    def needs_maintenance(self) -> bool:
+        """Whether rounds have left so much that `maintain` is worth its time."""
+        return self._maintenance.is_due()
+
+    def maintain(self) -> None:
+        """Pack what rounds left in the object store. For an idle moment: seconds on a large branch."""
+        self.rest()
+        self._maintenance.run()

@@ -276,7 +276,10 @@ def loose_size(objects_dir: Path, object_id: str) -> int | None:
     """Bytes that a loose object holds, by its head; None if there is no such file. Raises StoreFailed."""
     try:
         with (objects_dir / object_id[:2] / object_id[2:]).open("rb") as file:
-            head = zlib.decompressobj().decompress(file.read(_HEAD_BYTES), _HEAD_BYTES)
+            inflater, head = zlib.decompressobj(), b""
+            # The codes of a dynamic block come first, and may fill more than one piece.
+            while b"\0" not in head and (piece := file.read(_HEAD_BYTES)):
+                head += inflater.decompress(piece)
         return int(head[: head.index(b"\0")].split(b" ")[1])
     except FileNotFoundError:
         return None

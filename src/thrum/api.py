@@ -87,6 +87,7 @@ class HealthResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     sync_state: str
     local_only: bool
     local_only_reason: str = ""
+    last_sync_at: str = ""
     websocket_port: int = 0
     identity: DaemonIdentity | None = None
 
@@ -689,6 +690,62 @@ class PreambleShowResult(msgspec.Struct, kw_only=True):
     has_preamble: bool
 
 
+class ContextSyncParams(Mutating, kw_only=True):
+    agent_name: str
+
+
+class ContextSyncResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    agent_name: str
+    synced: bool
+    pushed: bool
+    commit: str = ""
+    message: str
+
+
+class SyncStatusResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`pending`: facts of this daemon that are not at the remote; local only: that are in no commit yet.
+
+    `skipped`: journals of the remote that could not be taken in. `remote`: its name; `head`: the commit of our branch.
+    """
+
+    running: bool
+    last_sync_at: str = ""
+    last_error: str = ""
+    remedy: str = ""
+    sync_state: str
+    local_only: bool
+    local_only_reason: str = ""
+    pending: int
+    remote: str = ""
+    remote_url: str = ""
+    head: str = ""
+    skipped: tuple[str, ...] = ()
+
+
+class SyncForceParams(Params, kw_only=True):
+    wait_ms: int = 0
+
+
+class SyncForceResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    triggered: bool
+    last_sync_at: str = ""
+    sync_state: str
+    local_only: bool
+    local_only_reason: str = ""
+    result: Literal["synced", "error", "nothing_to_do"] | None = None
+    received: int | None = None
+    sent: int | None = None
+    late: bool = False
+    """No round has ended within `wait_ms`."""
+    last_error: str = ""
+    remedy: str = ""
+
+
+class SyncConfigureParams(Params, kw_only=True):
+    enabled: bool
+    confirm_public: bool = False
+
+
 class ConfigKeyParams(Params, kw_only=True):
     key: str
 
@@ -904,6 +961,26 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="context.preamble.show", params=PreambleShowParams, result=PreambleShowResult, access=Access.ANONYMOUS),
     Method(name="context.preamble.save", params=ContextSaveParams, result=ContextSaveResult, access=Access.OWNER),
     Method(name="purge.execute", params=PurgeParams, result=PurgeResult, access=Access.OPERATOR, transports="U"),
+    Method(
+        name="context.sync", params=ContextSyncParams, result=ContextSyncResult, access=Access.OWNER, long_poll=True
+    ),
+    Method(name="sync.status", params=Empty, result=SyncStatusResult, access=Access.ANONYMOUS),
+    Method(
+        name="sync.force",
+        params=SyncForceParams,
+        result=SyncForceResult,
+        access=Access.OPERATOR,
+        transports="U",
+        long_poll=True,
+    ),
+    Method(
+        name="sync.configure",
+        params=SyncConfigureParams,
+        result=SyncStatusResult,
+        access=Access.OPERATOR,
+        transports="U",
+        long_poll=True,
+    ),
     Method(name="config.show", params=Empty, result=ConfigShowResult, access=Access.ANONYMOUS, transports="U"),
     Method(
         name="config.get", params=ConfigKeyParams, result=ConfigValueResult, access=Access.ANONYMOUS, transports="U"

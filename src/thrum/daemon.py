@@ -10,6 +10,7 @@ Whatever is killed instead loses no answered request.
        └─ services
           ├─ serve_rpc                    acceptor, a task per connection, a task per request
           ├─ publisher.serve_bus          subscriptions, heads
+          ├─ syncing.serve                rounds with the other clones, one at a time
           ├─ Owners, StaleSessions        who is alive (watchers.py)
           └─ watch_*                      signals, state directory, store, warm-up
 """
@@ -40,6 +41,7 @@ from thrum.care.serving import Care
 from thrum.clock import SystemClock
 from thrum.config import Config, load_config
 from thrum.errors import DaemonStartFailed, ThrumError
+from thrum.exchange import Exchange
 from thrum.feed import Feed
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import Roots
@@ -56,6 +58,9 @@ from thrum.rpc.server import bind_listener, raise_open_file_limit, serve_rpc
 from thrum.store.database import is_damage
 from thrum.store.replay import Store, open_store
 from thrum.sync import branch
+from thrum.sync.loop import Status as SyncStatus
+from thrum.syncing import Settings as SyncSettings
+from thrum.syncing import Syncing
 from thrum.watchers import Owners, StaleSessions
 from thrum.wiring import Presence, Registrar, Wiring
 from thrum.work.context import branch_exists, branch_of
@@ -193,6 +198,7 @@ async def _serve(
     services.start_soon(_watch_signals, ending.stop)
     services.start_soon(_watch_place, start, mine, ending.leave)
     services.start_soon(_watch_store, wiring, ending.reopen)
+    services.start_soon(wiring.syncing.serve)
     services.start_soon(_warm_up)
     log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": wiring.house.view.epoch, "version": VERSION}})
     report(spawn.Report("ready", os.getpid()))
@@ -249,6 +255,12 @@ def _wire(
         modes=settings.modes,
         runtime_names=settings.runtime_names,
     )
+    syncing = Syncing(
+        house=house,
+        exchange=Exchange(store),
+        settings=SyncSettings(start.places, start.environ, start.local),
+        publish=partial(_publish_sync, publisher),
+    )
     wiring = Wiring(
         house=house,
         committer=store.committer,
@@ -260,11 +272,16 @@ def _wire(
         care=Care(house, store.committer, store.journals, start.environ),
         identity=identity,
         bus_endpoint=bus.endpoint,
+        syncing=syncing,
         roots=Roots(start.places),
         started_at=trio.current_time(),
     )
     store.committer.on_commit = wiring.on_commit
     return wiring
+
+
+def _publish_sync(publisher: Publisher, status: SyncStatus) -> None:
+    publisher.publish_state("sync.status", {"state": status.state, "last_error": status.last_error})
 
 
 def _watch_lives(wiring: Wiring, config: Config, services: trio.Nursery) -> None:

@@ -18,7 +18,7 @@ from thrum.store.journal import Standing, refusal
 from thrum.store.receipts import RECEIPTS_SEQ, Receipts
 from thrum.store.replay import Store
 from thrum.store.views import View
-from thrum.sync.ports import Arrived, Mark, TakenIn
+from thrum.sync.ports import Arrived, JournalMoved, Mark, TakenIn
 from thrum.voids import Voids
 
 
@@ -34,13 +34,23 @@ class Exchange:
         standings = self._store.journals.standings()
         return {file: Mark(*standing) for file, standing in standings.items() if file != events.LOCAL_FILE}
 
+    def head_seq(self) -> int:
+        """See `sync.ports.Journals`."""
+        with self._reading() as view:
+            return view.head_seq()
+
     def read(self, file: str, mark: Mark) -> bytes:
-        """See `sync.ports.Journals`. StoreFailed when it is another file by now, or a shorter one."""
+        """See `sync.ports.Journals`. StoreFailed when somebody else replaced or cut it."""
         with self._minding_damage():
             try:
                 return self._store.journals.read_start(file, Standing(*mark))
             except OSError as error:
                 raise refusal(error, "read") from error
+            except StoreFailed as error:
+                now = self._store.journals.standings().get(file)
+                if now is None or now.inode != mark.inode:
+                    raise JournalMoved(file) from error  # by the committer itself: compaction
+                raise
 
     def voids(self) -> Voids:
         """See `sync.ports.Journals`. It is of one moment, and does not look at the store again."""
@@ -69,6 +79,10 @@ class Exchange:
         """See `sync.ports.Journals`."""
         with self._reading() as view:
             return {key: value for key, value in view.sync_state().items() if key != RECEIPTS_SEQ}
+
+    def apply_due(self) -> None:
+        """Let facts count that waited for their day (events.md §13)."""
+        trio.from_thread.run(self._store.committer.apply_due)
 
     def remember(self, values: Mapping[str, str]) -> None:
         """See `sync.ports.Journals`."""

@@ -50,6 +50,7 @@ from thrum.store.committer import Committed, Committer
 from thrum.store.database import is_damage
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View
+from thrum.syncing import Syncing
 
 log = logging.getLogger("thrum.daemon")
 
@@ -184,6 +185,7 @@ class Wiring:
     roots: Roots
     started_at: float
     """trio's clock, seconds."""
+    syncing: Syncing
     problems: Sequence[str] = ()
     """What was found wrong at the start and is no hindrance: for `health`."""
     runtimes: Runtimes = field(default_factory=Runtimes)
@@ -199,6 +201,7 @@ class Wiring:
         # First whoever would sleep on: a hint that is not given is found by its number.
         self.desks.announce([fact for fact in facts if not isinstance(fact, events.Sealed)])
         self.feed.announce(committed)
+        self.syncing.on_commit(committed)
 
     # -- callers
 
@@ -274,6 +277,10 @@ class Wiring:
             "message.wait": self._wait,
             "user.register": functools.partial(users.register, self.house, self.tokens),
             "daemon.stop": functools.partial(self._stop, drain),
+            "sync.status": self.syncing.status,
+            "sync.force": self.syncing.force,
+            "sync.configure": self.syncing.configure,
+            "context.sync": self.syncing.sync_context,
         }
         table = {name: self._operation(operation) for name, operation in OPERATIONS.items()}
         return {name: self._noting(handler) for name, handler in (own | table | self.care.handlers()).items()}
@@ -312,6 +319,7 @@ class Wiring:
         view = self.house.view
         degraded = self.committer.degraded
         problems = (*([degraded] if degraded else ()), *self.publisher.problems(), *self.problems)
+        mode = self.syncing.settings.mode()
         return api.HealthResult(
             status="degraded" if problems else "ok",
             problems=problems,
@@ -322,8 +330,10 @@ class Wiring:
             pid=os.getpid(),
             epoch=view.epoch,
             seq=view.head_seq(),
-            sync_state="local-only",
-            local_only=True,
+            sync_state=self.syncing.state,
+            local_only=mode.local_only,
+            local_only_reason=mode.reason,
+            last_sync_at=self.syncing.last_sync_at,
             identity=api.DaemonIdentity(
                 daemon_id=self.identity.daemon_id,
                 repo_name=self.identity.repo_name,

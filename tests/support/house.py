@@ -18,6 +18,7 @@ from thrum import api
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Publisher
 from thrum.care.serving import Care
+from thrum.exchange import Exchange
 from thrum.feed import Feed
 from thrum.identity.caller import Caller, Evidence
 from thrum.identity.daemon_id import DaemonIdentity
@@ -32,6 +33,7 @@ from thrum.rpc.direct import DirectClient
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
 from thrum.rpc.peercred import Peer
 from thrum.store.replay import Store, open_store
+from thrum.syncing import Settings, Syncing
 from thrum.wiring import Presence, Registrar, Wiring
 from thrum.work.live import LiveWork
 
@@ -203,6 +205,7 @@ def _daemon(
         identity=identity,
         bus_endpoint="ipc:///nowhere",
         roots=Roots(places),
+        syncing=Syncing(house, Exchange(store), Settings(places, os.environ, local=True), lambda status: None),
         started_at=trio.current_time(),
     )
     store.committer.on_commit = wiring.on_commit

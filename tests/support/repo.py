@@ -159,11 +159,14 @@ class Running:
 class Repo:
     """A git repository in a short directory of its own: `main`, and worktrees beside it."""
 
-    def __init__(self, parent: Path | None = None) -> None:
+    def __init__(self, parent: Path | None = None, *, clone_of: Path | None = None) -> None:
         self.top = Path(tempfile.mkdtemp(prefix="thrum-e2e-", dir=parent)).resolve()
         self.main = self.top / "main"
         self.started: list[Running] = []
         self.env = dict(os.environ)
+        if clone_of is not None:
+            self.git("clone", "-q", str(clone_of), str(self.main), cwd=self.top)
+            return
         self.git("init", "-q", str(self.main), cwd=self.top)
         (self.main / "README").write_text("a project\n")
         self.git("add", "README")

@@ -33,6 +33,7 @@ from thrum.cli import (
     sessions,
     settings,
     setup,
+    sync,
     waiting,
     whohas,
 )
@@ -54,6 +55,7 @@ GROUPS = {
     "group": "named audiences",
     "context": "what an agent writes down between sessions",
     "config": "settings of this repository",
+    "sync": "messages to and from other clones, by git",
 }
 
 
@@ -144,7 +146,18 @@ _ALL = (
     _command("context save", notes.save, PEOPLE, "save session notes, from stdin or a file"),
     _command("context show", notes.show, PEOPLE, "project state, preamble and notes"),
     _command("context clear", notes.clear, PEOPLE, "remove session notes"),
+    _command("context sync", sync.context, PEOPLE, "put my notes on the branch, for other machines"),
     _command("context preamble", notes.preamble, PEOPLE, "show, reset or replace the standing instructions"),
+    _command("sync status", sync.status, CARE, "state of the exchange with other clones"),
+    _command("sync force", sync.force, CARE, "a round now"),
+    _command(
+        "sync enable",
+        sync.enable,
+        CARE,
+        "turn remote sync on",
+        "If anybody can read the remote, or it does not say, it asks first; off a terminal say --yes.",
+    ),
+    _command("sync disable", sync.disable, CARE, "turn it off: nothing is fetched or pushed"),
     _command("daemon start", daemon.start, CARE, "start it; commands also do when they need it"),
     _command("daemon stop", daemon.stop, CARE, "stop it"),
     _command("daemon restart", daemon.restart, CARE, "stop and start it"),

@@ -28,7 +28,7 @@ Agent = Annotated[str, option("N", "another agent's")]
 # -- whose
 
 
-def _claim(run: Run, agent: str) -> str:
+def claim(run: Run, agent: str) -> str:
     """The agent meant by a command that writes; whoever calls is claimed, if files tell. Raises NoIdentity …"""
     if not agent:
         return run.identity().agent_id
@@ -78,6 +78,8 @@ async def show(
         raise run.command.error("--project and --session exclude each other")
     places = run.places()
     name, root = await _home(run, agent)
+    if agent and notes.root_of(places, name) is None:
+        return await _show_elsewhere(run, name)
     saved = await trio.to_thread.run_sync(notes.read_notes, root, name)
     preamble = await trio.to_thread.run_sync(notes.read_preamble, root, name)
     state = None if session else await trio.to_thread.run_sync(notes.read_project_state, places)
@@ -94,6 +96,17 @@ async def show(
         nothing = "No project state saved"
     text = ("\n" if raw else "\n\n").join(parts)
     return Answer(document, said="" if raw else nothing, aside=nothing if raw else "", data=text)
+
+
+async def _show_elsewhere(run: Run, name: str) -> Answer:
+    """What an agent of another machine put on the branch with `context sync`."""
+    found: api.ContextShowResult = await run.call("context.show", api.ContextShowParams(agent_name=name))
+    document: dict[str, Any] = {"agent_name": name, "has_context": found.has_context, "has_preamble": False}
+    if not found.has_context:
+        return Answer(document, said=f"No context synced by {name}")
+    document |= {"content": found.content, "size": found.size, "updated_at": found.updated_at}
+    head = f"# Context for {name} ({plural(found.size, 'byte')}, synced {absolute(found.updated_at)})"
+    return Answer(document, data="\n\n".join((head, found.content.removesuffix("\n"))))
 
 
 def _part(what: str, note: Note, root: Path, raw: bool) -> str:
@@ -131,13 +144,13 @@ async def save(
     run: Annotated[Run, RUN],
 ) -> Answer:
     text = await read_text_file(run, file) if file else await _stdin(run)
-    params = api.ContextSaveParams(agent_name=_claim(run, agent), content=_whole(text, file))
+    params = api.ContextSaveParams(agent_name=claim(run, agent), content=_whole(text, file))
     result: api.ContextSaveResult = await run.call("context.save", params)
     return Answer(result, said=result.message)
 
 
 async def clear(*, agent: Agent = "", run: Annotated[Run, RUN]) -> Answer:
-    params = api.ContextClearParams(agent_name=_claim(run, agent))
+    params = api.ContextClearParams(agent_name=claim(run, agent))
     result: api.ContextClearResult = await run.call("context.clear", params)
     return Answer(result, said=result.message)
 
@@ -154,7 +167,7 @@ async def preamble(
     if not (init or file):
         return await _show_preamble(run, agent)
     text = await read_text_file(run, file) if file else ""
-    name = _claim(run, agent)
+    name = claim(run, agent)
     content = _whole(text, file) if file else await _first_preamble(run, name)
     params = api.ContextSaveParams(agent_name=name, content=content)
     result: api.ContextSaveResult = await run.call("context.preamble.save", params)

@@ -71,7 +71,7 @@ async def overview(*, run: Annotated[Run, RUN]) -> Answer:
     blocks = [
         you(me, member, eye, nobody),
         "\n".join(["Team:", *(_teammate(each, look.agents, eye) for each in others)]) if others else "",
-        _rest(look),
+        _rest(look, eye),
     ]
     return Answer(document, data="\n".join(block for block in blocks if block), warnings=look.warnings)
 
@@ -135,12 +135,17 @@ def _teammate(each: shapes.WorkContext, agents: Sequence[shapes.AgentInfo], eye:
     return shorten("  " + "  ".join(teammate(each, agents, eye)), eye.width)
 
 
-def _rest(look: Look) -> str:
+def sync_text(health: api.HealthResult, eye: Eye) -> str:
+    """`synced 2m ago`, or the bare state where that says all."""
+    return f"{health.sync_state} {eye.ago(health.last_sync_at)}" if health.last_sync_at else health.sync_state
+
+
+def _rest(look: Look, eye: Eye) -> str:
     health, member = look.health, look.member
     web = f", http://localhost:{health.websocket_port}" if health.websocket_port else ""
     return labelled(
         ("Inbox", f"{member.inbox_unread} unread / {member.inbox_total} total" if member else ""),
-        ("Sync", health.sync_state),
+        ("Sync", sync_text(health, eye)),
         ("Daemon", f"running (pid {health.pid}){web}"),
         ("Problems", "; ".join(line(problem) for problem in health.problems)),
         width=10,

@@ -22,13 +22,19 @@ from thrum.api import (
     PreambleShowResult,
 )
 from thrum.errors import AgentNotFound, IdentityMismatch, NotAWorktree
+from thrum.events import AgentContextSaved
 from thrum.identity import notes
 from thrum.ops.house import Call, House, agent_of
+from thrum.store.door import Decision, Stamp
+from thrum.store.views import View
 
 
 async def show(house: House, _call: Call, params: ContextShowParams) -> ContextShowResult:
     """An agent's notes and preamble. Raises AgentNotFound, FileUnreadable, FileTooLarge."""
     agent_id, root = _to_read(house, params.agent_name, params.repo_path)
+    row = house.view.agent(agent_id)
+    if row is not None and not row.is_own:
+        return _from_elsewhere(house, agent_id)
     saved = await trio.to_thread.run_sync(notes.read_notes, root, agent_id)
     preamble = None
     if params.include_preamble:
@@ -42,6 +48,19 @@ async def show(house: House, _call: Call, params: ContextShowParams) -> ContextS
         preamble=preamble.text if preamble else "",
         has_preamble=preamble is not None,
         preamble_size=preamble.size if preamble else 0,
+    )
+
+
+def _from_elsewhere(house: House, agent_id: str) -> ContextShowResult:
+    """What an agent of another machine put on the branch."""
+    content, saved_at = house.view.note(agent_id) or ("", "")
+    return ContextShowResult(
+        agent_name=agent_id,
+        content=content,
+        has_context=bool(saved_at),
+        size=len(content.encode()),
+        updated_at=saved_at,
+        has_preamble=False,
     )
 
 
@@ -72,6 +91,29 @@ async def clear(house: House, call: Call, params: ContextClearParams) -> Context
     agent_id, root = _to_write(house, call, params.agent_name, params.repo_path)
     cleared = await trio.to_thread.run_sync(notes.clear_notes, root, agent_id)
     return ContextClearResult(agent_name=agent_id, cleared=cleared, message=f"Context cleared for {agent_id}")
+
+
+async def publish(house: House, call: Call, agent_name: str) -> bool:
+    """Put an agent's notes on the branch, as a fact; False when none are saved. Nothing new, nothing written.
+
+    Raises as `save`.
+    """
+    agent_id, root = _to_write(house, call, agent_name, "")
+    saved = await trio.to_thread.run_sync(notes.read_notes, root, agent_id)
+    if saved is None:
+        return False
+    content = saved.text
+
+    def decide(view: View, stamp: Stamp) -> Decision[None]:
+        known = view.note(agent_id)
+        if known is not None and known[0] == content:
+            return Decision((), lambda _view, _seqs: None)
+        at = stamp.later_than(known[1] if known else "")
+        fact = stamp.make(AgentContextSaved, at=at, agent_id=agent_id, content=content)
+        return Decision([fact], lambda _view, _seqs: None)
+
+    await house.journal.commit(decide, key=call.key)
+    return True
 
 
 def _saved(what: str, agent_id: str, root: Path, note: notes.Note) -> ContextSaveResult:

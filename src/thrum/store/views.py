@@ -307,6 +307,12 @@ class View(MessageViews):
         row = self._db.execute(f"{_WORK} WHERE w.session_id = ?", (session_id,)).fetchone()
         return None if row is None else _work(row)
 
+    def note(self, agent_id: str) -> tuple[str, str] | None:
+        """The notes that an agent put on the branch last, and when (events.md §4 `agent.context`)."""
+        return self._db.execute(
+            "SELECT content, saved_at FROM agent_contexts WHERE agent_id = ?", (agent_id,)
+        ).fetchone()
+
     def contexts(self, agent_id: str = "", branch: str = "", file: str = "") -> list[shapes.WorkContext]:
         """What is worked on in the open sessions. `file`: a path, the end of one from a `/` on, or a directory with
         its trailing `/`.

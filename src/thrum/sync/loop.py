@@ -38,8 +38,6 @@ class Mode:
     local_only: bool
     reason: str = ""
     """Why nothing is fetched and pushed, when that is not simply the setting."""
-    may_push: bool = True
-    """False: the remote may be read by others, and nobody has confirmed that this is meant."""
     interval_seconds: float = 15.0
     debounce_seconds: float = 0.3
 
@@ -134,7 +132,7 @@ class Loop:
                     due = trio.current_time() >= last_look + mode.interval_seconds
                     fetch = not mode.local_only and (forced or due or self._failures > 0)
                     self._look, self._changed_at = False, None
-                    report = await self._run(Request(fetch, not mode.local_only and mode.may_push), mode)
+                    report = await self._run(Request(fetch, not mode.local_only), mode)
                     if fetch or mode.local_only:
                         last_look = trio.current_time()
                     backoff_until = trio.current_time() + self._backoff()
@@ -193,10 +191,10 @@ class Loop:
             return Report("error", outcome.received)
         self._failures = 0
         self._set(
-            state="local-only" if mode.local_only else "synced" if mode.may_push else "error",
-            last_error="" if mode.may_push or mode.local_only else "the remote may be read by others: not pushed yet",
-            remedy="" if mode.may_push or mode.local_only else "thrum sync enable",
-            trouble="" if mode.may_push or mode.local_only else "unconfirmed",
+            state="local-only" if mode.local_only else "error" if outcome.unconfirmed else "synced",
+            last_error="others may read the remote: nothing is pushed yet" if outcome.unconfirmed else "",
+            remedy="thrum sync enable" if outcome.unconfirmed else "",
+            trouble="unconfirmed" if outcome.unconfirmed else "",
             last_sync_at_ms=self.status.last_sync_at_ms if mode.local_only else self.now_ms(),
             skipped=frozenset(outcome.skipped),
         )

@@ -53,6 +53,8 @@ class Outcome:
     """Foreign lines that nobody can use."""
     skipped: set[str] = field(default_factory=set[str])
     """Journals of the remote that could not be read, or are too large."""
+    unconfirmed: bool = False
+    """Nothing was pushed, since others may read the remote and nobody has said that this is meant."""
     tip: str = ""
     pushed_seq: int | None = None
     """All facts up to this number are at the remote; None if that is not known."""

@@ -1,0 +1,94 @@
+"""sync status|force|enable|disable, context sync. Source: cli.md §2 "W3", §3.13."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from thrum import api, limits
+from thrum.cli.confirm import confirm
+from thrum.cli.notes import Agent, claim
+from thrum.cli.render import Eye, labelled
+from thrum.cli.run import Answer, Run
+from thrum.cli.text import line
+from thrum.cli.values import parse_duration
+from thrum.cli.words import RUN, option, switch
+from thrum.errors import ConfirmationRequired, SyncFailed
+
+
+async def status(*, run: Annotated[Run, RUN]) -> Answer:
+    found: api.SyncStatusResult = await run.call("sync.status", api.Empty())
+    return Answer(found, data=status_text(found, Eye(run.now_ms, run.session.terminal.width)))
+
+
+def status_text(found: api.SyncStatusResult, eye: Eye) -> str:
+    """`Sync: Mode: State: Last sync: Pending: Error:`, each where there is something to say."""
+    where = f"{line(found.remote)} ({line(found.remote_url)})" if found.remote else ""
+    mode = f"local only ({line(found.local_only_reason)})" if found.local_only else where
+    what = "not committed yet" if found.local_only else "not pushed yet"
+    return labelled(
+        ("Sync", "running" if found.running else "stopped"),
+        ("Mode", mode),
+        ("State", found.sync_state),
+        ("Last sync", eye.ago(found.last_sync_at) if found.last_sync_at else ""),
+        ("Pending", f"{found.pending} {what}" if found.pending else "0"),
+        ("Head", found.head),
+        ("Set aside", ", ".join(line(each) for each in found.skipped)),
+        ("Error", line(found.last_error)),
+        ("  fix", line(found.remedy)),
+        width=11,
+    )
+
+
+async def force(
+    *,
+    wait: Annotated[bool, switch("until the round is over")] = False,
+    timeout: Annotated[str, option("30s", "how long to wait at most")] = "30s",  # noqa: ASYNC109
+    run: Annotated[Run, RUN],
+) -> Answer:
+    left_ms = parse_duration(timeout, "--timeout") if wait else 0
+    while True:
+        wait_ms = min(left_ms, limits.sync_wait_max_ms)
+        found: api.SyncForceResult = await run.call("sync.force", api.SyncForceParams(wait_ms=wait_ms))
+        left_ms -= wait_ms
+        if not (found.late and left_ms > 0):
+            break
+    if found.result == "error":
+        raise SyncFailed(f"sync failed: {found.last_error}", remedy=found.remedy or None)
+    where = f" (local only: {line(found.local_only_reason)})" if found.local_only else ""
+    if not wait:
+        return Answer(found, said=f"✓ Sync triggered{where}")
+    if found.local_only:
+        return Answer(found, said=f"✓ Committed{where}")
+    return Answer(found, said=f"✓ Synced ({found.received or 0} in, {found.sent or 0} out)")
+
+
+async def enable(
+    *,
+    yes: Annotated[bool, switch("others may read what is pushed, and that is meant")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    params = api.SyncConfigureParams(enabled=True, confirm_public=yes)
+    try:
+        found: api.SyncStatusResult = await run.call("sync.configure", params)
+    except ConfirmationRequired as refusal:
+        try:
+            await confirm(run, f"{refusal.message}. Push all the same?")
+        except ConfirmationRequired:
+            raise refusal from None  # nobody there to be asked; it says what to do
+        params = api.SyncConfigureParams(enabled=True, confirm_public=True)
+        found = await run.call("sync.configure", params)
+    if found.local_only:
+        return Answer(found, said=f"✓ Sync enabled; for now local only: {line(found.local_only_reason)}")
+    return Answer(found, said=f"✓ Sync enabled ({line(found.remote)})")
+
+
+async def disable(*, run: Annotated[Run, RUN]) -> Answer:
+    found: api.SyncStatusResult = await run.call("sync.configure", api.SyncConfigureParams(enabled=False))
+    warnings = () if found.local_only else ("the environment keeps it on: THRUM_LOCAL=0",)
+    return Answer(found, said="✓ Sync disabled: local only", warnings=warnings)
+
+
+async def context(*, agent: Agent = "", run: Annotated[Run, RUN]) -> Answer:
+    params = api.ContextSyncParams(agent_name=claim(run, agent))
+    found: api.ContextSyncResult = await run.call("context.sync", params)
+    return Answer(found, said=found.message)

@@ -1,0 +1,328 @@
+"""Store, git and settings put together to sync one running daemon, and what its methods answer. Composition.
+
+Nothing here decides what is merged (`sync.round`) or when (`sync.loop`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from thrum import api, events, limits
+from thrum.clock import format_ms
+from thrum.config import Config, load_config, set_value, update_config
+from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, NotAvailable
+from thrum.events import LOCAL_FACTS, MessageReceipt, Sealed
+from thrum.exchange import Exchange
+from thrum.ops import notes
+from thrum.ops.house import Call, House
+from thrum.paths import Places
+from thrum.store.writer import Committed
+from thrum.sync import audience, branch
+from thrum.sync.loop import Loop, Mode, Request, Status
+from thrum.sync.ports import RemoteInfo
+from thrum.sync.repository import GitRepository
+from thrum.sync.round import Errand, Outcome, sync_round
+
+log: Final = logging.getLogger("thrum.sync")
+
+_FALSE: Final = ("0", "false")
+FAILPOINT: Final = "THRUM_FAILPOINT"
+"""`sync:STEP`: the daemon is killed after that step of a round. For the tests of what a kill leaves behind."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the settings and the environment ask of sync, read anew when the file changes."""
+
+    places: Places
+    environ: Mapping[str, str]
+    local: bool
+    """Started with `--local`."""
+    remote: RemoteInfo | None = None
+    """As it was when somebody looked last."""
+    looked: bool = False
+    _seen: tuple[int, int, int] | None = None
+    _config: Config = field(default_factory=Config)
+
+    def config(self) -> Config:
+        """The settings; those of before while the file is broken."""
+        try:
+            found = os.stat(self.places.config_file)
+            seen = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if seen != self._seen:
+                self._config, self._seen = load_config(self.places.config_file), seen
+        except (OSError, ConfigInvalid) as error:
+            log.debug("settings: %s", error)
+        return self._config
+
+    def mode(self) -> Mode:
+        """Whether to fetch and push, how often, and why not."""
+        config = self.config()
+        wish = self.environ.get("THRUM_LOCAL", "").strip().lower()
+        local_only = config.daemon.local_only if not wish else wish not in _FALSE
+        reason = "daemon.local_only is set" if not wish else "THRUM_LOCAL is set"
+        if self.local:
+            local_only, reason = True, "the daemon was started with --local"
+        if self.places.common_dir is None:
+            local_only, reason = True, "not a git repository"
+        elif not local_only and self.looked and self.remote is None:
+            local_only, reason = True, f"there is no remote {config.sync.remote}"
+        return Mode(
+            local_only=local_only,
+            reason=reason if local_only else "",
+            interval_seconds=config.sync.interval_seconds,
+            debounce_seconds=config.sync.debounce_seconds,
+        )
+
+
+@dataclass(slots=True)
+class Syncing:
+    """The sync of one running daemon: its task, and the methods `sync.*` and `context.sync`."""
+
+    house: House
+    exchange: Exchange
+    settings: Settings
+    publish: Callable[[Status], None]
+    loop: Loop = field(init=False)
+    _rounds: GitRepository = field(init=False)
+    """One for each of those who look at git at the same time: rounds, peeks, methods."""
+    _peeks: GitRepository = field(init=False)
+    _methods: GitRepository = field(init=False)
+    _one_method: trio.Lock = field(default_factory=trio.Lock)
+    _readers: dict[str, audience.Readers] = field(default_factory=dict[str, audience.Readers])
+    _head: str = ""
+
+    def __post_init__(self) -> None:
+        self._rounds, self._peeks, self._methods = (self._git() for _ in range(3))
+        self.loop = Loop(
+            mode=self.settings.mode,
+            run_round=self._round,
+            peek=self._peek,
+            tidy=self._tidy,
+            now_ms=self.house.clock.now_ms,
+            on_status=self.publish,
+        )
+        kept = self.house.view.sync_state()
+        self.loop.status.last_sync_at_ms = int(kept.get("last_sync_at_ms", "0"))
+
+    async def serve(self) -> None:
+        """Run rounds until cancelled."""
+        if self.settings.places.common_dir is None:
+            self.loop.status.state = "local-only"
+            await trio.sleep_forever()
+        try:
+            await self.loop.serve_sync()
+        finally:
+            for repo in (self._rounds, self._peeks, self._methods):
+                repo.stop()
+
+    def on_commit(self, committed: Sequence[Committed]) -> None:
+        """Facts are on disk: if any of them travels, a round is due."""
+        if any(self._travels(entry.fact) for entry in committed):
+            self.loop.note_change()
+
+    def _travels(self, fact: events.AnyFact | Sealed) -> bool:
+        own = self.house.here.own
+        if isinstance(fact, Sealed) or fact.origin_daemon not in own:
+            return False
+        if isinstance(fact, MessageReceipt):
+            row = self.house.view.message(fact.message_id)
+            return row is not None and row.origin_daemon not in own
+        return not isinstance(fact, LOCAL_FACTS)
+
+    def _git(self) -> GitRepository:
+        places, settings = self.settings.places, self.settings
+        return GitRepository(
+            places, places.common_dir or places.thrum_sync_dir, settings.environ, settings.config().sync.remote
+        )
+
+    # -- in a worker thread
+
+    def _round(self, request: Request, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
+        repo = self._rounds
+        self.exchange.apply_due()
+        if not repo.tip():
+            remote = self.settings.config().sync.remote
+            branch.ensure_branch(self.settings.places, self.settings.environ, remote=remote)
+        self.settings.remote, self.settings.looked = repo.remote(), True
+        online = not self.settings.mode().local_only
+        push = request.push and online
+        if push and not self._may_push(repo.push_remote()):
+            push, outcome.unconfirmed = False, True
+        errand = Errand(request.fetch and online, push, self._who(), self.house.clock.now_ms() // 1000)
+        steps = sync_round(repo, self.exchange, errand, outcome)
+        try:
+            for step in steps:
+                if self.settings.environ.get(FAILPOINT) == f"sync:{step}":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if is_stopping():
+                    return
+        finally:
+            steps.close()
+            repo.rest()
+            self._head = repo.tip()
+        if online:
+            self.exchange.remember({"last_sync_at_ms": str(self.house.clock.now_ms())})
+
+    def _may_push(self, remote: RemoteInfo | None) -> bool:
+        """Whether nobody else can read the remote, or somebody has said that this is meant."""
+        if remote is None:
+            return False
+        return self._can_read(remote) == "private" or audience.is_confirmed(self.settings.places, remote.url)
+
+    def _can_read(self, remote: RemoteInfo) -> audience.Readers:
+        known = self._readers.get(remote.url)
+        if known is None or known == "unknown":
+            known = self._readers[remote.url] = audience.who_can_read(remote, self.settings.environ)
+        return known
+
+    def _peek(self) -> str | None:
+        return self._peeks.peek()
+
+    def _tidy(self) -> None:
+        if self._rounds.needs_maintenance():
+            self._rounds.maintain()
+
+    def _who(self) -> str:
+        try:
+            name = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            name = str(os.getuid())
+        return f"{name}@{self.house.here.hostname}"
+
+    async def _look(self) -> RemoteInfo | None:
+        """See what git is set to now, and where is pushed to."""
+
+        def look() -> RemoteInfo | None:
+            self._head = self._methods.tip()
+            self.settings.remote, self.settings.looked = self._methods.remote(), True
+            return self._methods.push_remote()
+
+        async with self._one_method:
+            return await trio.to_thread.run_sync(look)
+
+    # -- methods
+
+    async def status(self, _call: Call, _params: api.Empty) -> api.SyncStatusResult:
+        """What is true of the sync now."""
+        if self.settings.places.common_dir is not None:
+            await self._look()
+        return self._status()
+
+    def _status(self) -> api.SyncStatusResult:
+        mode, status, remote = self.settings.mode(), self.loop.status, self.settings.remote
+        return api.SyncStatusResult(
+            running=status.state != "stopped",
+            last_sync_at=self.last_sync_at,
+            last_error="" if mode.local_only else status.last_error,
+            remedy="" if mode.local_only else status.remedy,
+            sync_state=self.state,
+            local_only=mode.local_only,
+            local_only_reason=mode.reason,
+            pending=self._pending(mode),
+            remote=remote.name if remote else "",
+            remote_url=remote.url if remote else "",
+            head=self._head,
+            skipped=tuple(sorted(status.skipped)),
+        )
+
+    @property
+    def last_sync_at(self) -> str:
+        """When a round with the remote last ended well; `""`: never."""
+        ms = self.loop.status.last_sync_at_ms
+        return format_ms(ms) if ms else ""
+
+    @property
+    def state(self) -> str:
+        """`sync_state` of rpc.md."""
+        state = self.loop.status.state
+        if self.settings.mode().local_only and state != "stopped":
+            return "local-only"
+        return "idle" if state == "local-only" else state
+
+    def _pending(self, mode: Mode) -> int:
+        view = self.house.view
+        kept = view.sync_state()
+        return view.unpushed(int(kept.get("committed_seq" if mode.local_only else "pushed_seq", "0")))
+
+    async def force(self, _call: Call, params: api.SyncForceParams) -> api.SyncForceResult:
+        """A round now. Local only: it commits, and says so."""
+        if not 0 <= params.wait_ms <= limits.sync_wait_max_ms:
+            raise InvalidParams(f"wait_ms must be 0 to {limits.sync_wait_max_ms}", remedy="wait again", field="wait_ms")
+        report = await self.loop.force(params.wait_ms / 1000) if self.settings.places.common_dir else None
+        now = self._status()
+        waited = params.wait_ms > 0
+        late = waited and report is None and self.settings.places.common_dir is not None
+        return api.SyncForceResult(
+            triggered=True,
+            last_sync_at=now.last_sync_at,
+            sync_state=now.sync_state,
+            local_only=now.local_only,
+            local_only_reason=now.local_only_reason,
+            result=(report.result if report else "error" if late else "nothing_to_do") if waited else None,
+            received=(report.received if report else 0) if waited else None,
+            sent=(report.sent if report else 0) if waited else None,
+            late=late,
+            last_error="no round has ended in that time" if late else now.last_error if waited else "",
+            remedy="thrum sync status" if late else now.remedy if waited else "",
+        )
+
+    async def configure(self, _call: Call, params: api.SyncConfigureParams) -> api.SyncStatusResult:
+        """Turn remote sync on or off, at once. Raises ConfirmationRequired when others may read the remote."""
+        places = self.settings.places
+        if places.common_dir is None:
+            raise NotAvailable("there is nothing to sync with outside a git repository", remedy="git init")
+        remote = await self._look()
+        if params.enabled and remote is not None:
+            await trio.to_thread.run_sync(self._confirm, remote, params.confirm_public)
+
+        def write() -> None:
+            update_config(
+                places.config_file,
+                places.config_lock,
+                lambda raw: set_value(raw, "daemon.local_only", not params.enabled),
+            )
+
+        await trio.to_thread.run_sync(write)
+        self.loop.poke()
+        return self._status()
+
+    def _confirm(self, remote: RemoteInfo, confirmed: bool) -> None:
+        places = self.settings.places
+        if audience.is_confirmed(places, remote.url):
+            return
+        readers = self._can_read(remote)
+        if readers != "private" and not confirmed:
+            who = "can be read by anybody" if readers == "public" else "does not say who can read it"
+            raise ConfirmationRequired(
+                f"the remote {remote.name} ({remote.url}) {who}: what agents write to each other would be there",
+                remedy="thrum sync enable --yes, if that is meant",
+                readers=readers,
+                url=remote.url,
+            )
+        if readers != "private":
+            audience.confirm(places, remote.url)
+
+    async def sync_context(self, call: Call, params: api.ContextSyncParams) -> api.ContextSyncResult:
+        """Put an agent's notes on the branch, and sync."""
+        name = params.agent_name
+        if not await notes.publish(self.house, call, name):
+            return api.ContextSyncResult(
+                agent_name=name, synced=False, pushed=False, message=f"No context saved for {name}"
+            )
+        report = await self.loop.force(limits.sync_wait_max_ms / 2000)
+        now = self._status()
+        pushed = not now.local_only and report is not None and report.result != "error" and not now.last_error
+        message = f"Context synced for {name}."
+        if not pushed:
+            why = "no remote" if now.local_only else f"not pushed yet: {now.last_error or 'the round goes on'}"
+            message = f"Context synced locally for {name} ({why})."
+        return api.ContextSyncResult(agent_name=name, synced=True, pushed=pushed, commit=self._head, message=message)

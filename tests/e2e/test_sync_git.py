@@ -1,0 +1,121 @@
+"""What a developer does with git neither harms thrum nor is harmed by it; promise 5: work tree, index, branches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.clones import Clones, open_clones
+from tests.support.repo import Repo
+
+
+@pytest.fixture(scope="module")
+def clones() -> Iterator[Clones]:
+    with open_clones(["furiosa"], ["nux"]) as made:
+        yield made
+
+
+def commit(repo: Repo, name: str, text: str) -> None:
+    (repo.main / name).write_text(text)
+    repo.git("add", name)
+    repo.git("commit", "-q", "-m", f"{name}: {text}")
+
+
+def fsck(repo: Repo) -> None:
+    repo.git("fsck", "--strict", "--no-dangling")
+
+
+def gc(repo: Repo) -> None:
+    repo.git("gc", "-q", "--prune=now")
+
+
+def prune(repo: Repo) -> None:
+    repo.git("worktree", "prune", "--expire=now")
+
+
+def stash(repo: Repo) -> None:
+    (repo.main / "README").write_text("changed\n")
+    (repo.main / "new.txt").write_text("new\n")
+    repo.git("stash", "push", "-q", "--include-untracked")
+    repo.git("stash", "pop", "-q")
+    repo.git("checkout", "-q", "README")
+    (repo.main / "new.txt").unlink()
+
+
+def clean(repo: Repo) -> None:
+    # It takes `.thrum` and with it the identity: what is in the git directory stays, and so does the daemon's id.
+    daemon_id = repo.json("daemon", "status")["identity"]["daemon_id"]
+    repo.git("clean", "-q", "-fdx")
+    assert not (repo.main / ".thrum").exists()
+    repo.thrum("init", "--sync")
+    assert repo.json("daemon", "status")["identity"]["daemon_id"] == daemon_id
+    name = "furiosa" if "furiosa" in {path.stem for path in (repo.journals / "messages").glob("*")} else "nux"
+    repo.agent(name, at=repo.main, module=f"m_{name}")
+
+
+def detach(repo: Repo) -> None:
+    repo.git("checkout", "-q", "--detach")
+
+
+def stop_in_a_rebase(repo: Repo) -> None:
+    repo.git("checkout", "-q", "-B", "side", "main")
+    commit(repo, "same.txt", "side")
+    repo.git("checkout", "-q", "-B", "trunk", "main")
+    commit(repo, "same.txt", "trunk")
+    with pytest.raises(Exception, match="rebase"):
+        repo.git("rebase", "-q", "side")
+
+
+def end_the_rebase(repo: Repo) -> None:
+    repo.git("rebase", "--abort")
+    repo.git("checkout", "-q", "main")
+
+
+def reset(repo: Repo) -> None:
+    repo.git("reset", "-q", "--hard", cwd=repo.journals)
+    repo.git("checkout", "-q", "-f", cwd=repo.journals)
+
+
+def repack(repo: Repo) -> None:
+    repo.git("repack", "-q", "-a", "-d")
+    repo.git("pack-refs", "--all")
+
+
+@pytest.mark.parametrize(
+    "disturb", [fsck, gc, prune, stash, clean, detach, stop_in_a_rebase, end_the_rebase, reset, repack]
+)
+def test_git_and_thrum_leave_each_other_alone(clones: Clones, disturb: Callable[[Repo], None]) -> None:
+    here, there = clones.repos
+    before = f"before {disturb.__name__}"
+    here.thrum("send", before, "--to", "@nux")
+    disturb(here)
+    branches = here.git("for-each-ref", "refs/heads", "--format=%(refname) %(objectname)")
+    mine = [line for line in branches.split("\n") if "a-sync" not in line]
+    status, index = here.git("status", "--porcelain"), (here.main / ".git/index").read_bytes()
+    after = f"after {disturb.__name__}"
+    here.thrum("send", after, "--to", "@nux")
+    clones.settle()
+    found = [each["body"]["content"] for each in there.json("inbox", "--peek", "--limit", "100")["messages"]]
+    assert (found.count(before), found.count(after)) == (1, 1)
+    now = here.git("for-each-ref", "refs/heads", "--format=%(refname) %(objectname)").split("\n")
+    assert [line for line in now if "a-sync" not in line] == mine
+    assert here.git("status", "--porcelain") == status
+    assert (here.main / ".git/index").read_bytes() == index
+    assert here.git("status", "--porcelain", cwd=here.journals) == ""
+    fsck(here)
+
+
+def test_a_plain_clone_of_the_repository_takes_the_conversation_along(clones: Clones, tmp_path: Path) -> None:
+    here = clones.repos[0]
+    here.thrum("send", "For whoever comes later", "--to", "@nux")
+    clones.settle()
+    late = Repo(clone_of=clones.remote)
+    try:
+        late.thrum("init")
+        everything = [each["body"]["content"] for each in late.json("inbox", "--all", "--limit", "100")["messages"]]
+        assert "For whoever comes later" in everything
+        assert late.git("branch", "--list").split() == ["*", "main", "a-sync"] or "a-sync" in late.git("branch")
+    finally:
+        late.close()

@@ -1,0 +1,79 @@
+"""Several clones of one project, each with a daemon of its own, and the bare repository that they push to."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.repo import Repo, wait_until
+
+
+class Clones:
+    """`remote` is bare; every clone in `repos` has it as `origin`."""
+
+    def __init__(self, count: int) -> None:
+        self.top = Path(tempfile.mkdtemp(prefix="thrum-remote-")).resolve()
+        self.remote = self.top / "remote.git"
+        first = Repo()
+        self.repos: list[Repo] = [first]
+        first.git("clone", "-q", "--bare", str(first.main), str(self.remote))
+        first.git("remote", "add", "origin", str(self.remote))
+        self.repos += [Repo(clone_of=self.remote) for _ in range(count - 1)]
+
+    def git(self, *words: str) -> str:
+        """In the remote."""
+        done = subprocess.run(["git", *words], cwd=self.remote, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    def tree(self) -> str:
+        """The files of the remote's branch, with the ids of their bytes."""
+        return self.git("ls-tree", "-r", "a-sync")
+
+    def trees(self) -> list[str]:
+        """The same of the remote and of every clone."""
+        return [self.tree(), *(repo.git("ls-tree", "-r", "a-sync") for repo in self.repos)]
+
+    def settle(self, repos: Sequence[Repo] = ()) -> None:
+        """Rounds until nobody has anything that another one has not."""
+        repos = repos or self.repos
+
+        def agreed() -> bool:
+            for repo in repos:
+                repo.thrum("sync", "force", "--wait")
+            return len({self.tree(), *(repo.git("ls-tree", "-r", "a-sync") for repo in repos)}) == 1
+
+        wait_until(agreed, "all clones agree")
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.top)
+            for repo in self.repos:
+                stack.callback(repo.close)
+
+
+@contextlib.contextmanager
+def open_clones(*names: Sequence[str]) -> Generator[Clones]:
+    """A clone for each of these lists of agents, with thrum set up and synced. A clone's first agent is in `main`."""
+    clones = Clones(len(names))
+    try:
+        for repo, agents in zip(clones.repos, names, strict=True):
+            repo.thrum("init", "--sync")
+            for index, name in enumerate(agents):
+                repo.agent(name, at=None if index else repo.main, module=f"m_{name}")
+        clones.settle()
+        yield clones
+    finally:
+        clones.close()
+
+
+def shared(repo: Repo) -> dict[str, list[tuple[Any, ...]]]:
+    """What of a picture must be the same in every clone: all that is not fed by facts of one machine."""
+    picture = repo.picture()
+    for table in ("daemon_identity", "session_items", "sync_state"):
+        picture.pop(table, None)
+    return picture

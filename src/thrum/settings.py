@@ -132,7 +132,7 @@ _NAMES: Final = Rule('a list of names, e.g. ["coordinator"]', _is_words)
 _MODE: Final = _one_of("strict", "warn", "off")
 
 SETTINGS: Final[Mapping[str, Setting]] = {
-    "daemon.local_only": Setting(_BOOL, restart=True),
+    "daemon.local_only": Setting(_BOOL),
     "daemon.ws_port": Setting(_PORT, restart=True),
     "daemon.peer_port": Setting(_PORT, restart=True),
     "daemon.single_agent_mode": Setting(_BOOL),
@@ -140,8 +140,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "daemon.max_message_body_bytes": Setting(_whole(1, limits.body_bytes_max), restart=True),
     "daemon.stale_session_end": Setting(_PERIOD_RULE, restart=True),
     "sync.remote": Setting(_WORD_RULE, restart=True),
-    "sync.interval": Setting(_PERIOD_RULE, restart=True),
-    "sync.debounce": Setting(_DURATION_RULE, restart=True),
+    "sync.interval": Setting(_PERIOD_RULE),
+    "sync.debounce": Setting(_DURATION_RULE),
     "runtime.primary": Setting(_WORD_RULE),
     "runtime.processes": Setting(_PROCESSES),
     "worktrees.base_path": Setting(_PATH),

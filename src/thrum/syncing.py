@@ -73,11 +73,13 @@ class Settings:
             local_only, reason = True, "the daemon was started with --local"
         if self.places.common_dir is None:
             local_only, reason = True, "not a git repository"
-        elif not local_only and self.looked and self.remote is None:
+        lacks_remote = not local_only and self.looked and self.remote is None
+        if lacks_remote:
             local_only, reason = True, f"there is no remote {config.sync.remote}"
         return Mode(
             local_only=local_only,
             reason=reason if local_only else "",
+            lacks_remote=lacks_remote,
             interval_seconds=config.sync.interval_seconds,
             debounce_seconds=config.sync.debounce_seconds,
         )
@@ -185,6 +187,7 @@ class Syncing:
         return known
 
     def _peek(self) -> str | None:
+        self.settings.remote = self._peeks.remote()
         return self._peeks.peek()
 
     def _tidy(self) -> None:

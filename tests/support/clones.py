@@ -18,7 +18,10 @@ class Clones:
 
     def __init__(self, count: int) -> None:
         self.top = Path(tempfile.mkdtemp(prefix="thrum-remote-")).resolve()
-        self.remote = self.top / "remote.git"
+        self.network = self.top / "network"
+        """What is there while the remote can be reached."""
+        self.network.mkdir()
+        self.remote = self.network / "remote.git"
         first = Repo()
         self.repos: list[Repo] = [first]
         first.git("clone", "-q", "--bare", str(first.main), str(self.remote))
@@ -74,6 +77,6 @@ def open_clones(*names: Sequence[str]) -> Generator[Clones]:
 def shared(repo: Repo) -> dict[str, list[tuple[Any, ...]]]:
     """What of a picture must be the same in every clone: all that is not fed by facts of one machine."""
     picture = repo.picture()
-    for table in ("daemon_identity", "session_items", "sync_state"):
+    for table in ("client_keys", "daemon_identity", "session_items", "sync_state"):
         picture.pop(table, None)
     return picture

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import trio
 
-from thrum.errors import StoreFailed, ThrumError
+from thrum.errors import ThrumError
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.round import Outcome
 
@@ -25,6 +25,8 @@ State = Literal["local-only", "stopped", "idle", "syncing", "synced", "offline",
 
 PEEK_SECONDS: Final = 0.5
 """How often the ref of a remote on this machine is looked at."""
+LOOK_SECONDS: Final = 5.0
+"""How often the settings are looked at while nothing else happens, and a remote that cannot be peeked at is tried."""
 BACKOFF_SECONDS_MIN: Final = 1.0
 BACKOFF_SECONDS_MAX: Final = 300.0
 STOP_SECONDS: Final = 2.0
@@ -37,7 +39,9 @@ class Mode:
 
     local_only: bool
     reason: str = ""
-    """Why nothing is fetched and pushed, when that is not simply the setting."""
+    """Why nothing is fetched and pushed."""
+    lacks_remote: bool = False
+    """It is local only because there is no remote, as far as is known."""
     interval_seconds: float = 15.0
     debounce_seconds: float = 0.3
 
@@ -119,8 +123,9 @@ class Loop:
 
     async def serve_sync(self) -> None:
         """Run rounds until cancelled. Whatever a round raises is reported, never fatal."""
-        last_look = -1e9
+        last_look = -inf
         backoff_until = 0.0
+        self._changed_at = trio.current_time()  # what an earlier life did not come to
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._peek_on)
             try:
@@ -140,7 +145,7 @@ class Loop:
                         answer.append(report)
                         done.set()
                     if not self._look and self._changed_at is None:
-                        await trio.to_thread.run_sync(self.tidy, abandon_on_cancel=True)
+                        await trio.to_thread.run_sync(self._tidied, abandon_on_cancel=True)
             finally:
                 self._set(state="stopped")
 
@@ -155,9 +160,10 @@ class Loop:
                 due = min(due, self._changed_at + settle)
             if self._failures:
                 due = backoff_until
-            if trio.current_time() >= due:
+            now = trio.current_time()
+            if now >= due:
                 return
-            with trio.move_on_at(due):
+            with trio.move_on_at(min(due, now + LOOK_SECONDS)):
                 await self._wake.wait()
             fresh = self.mode()
             if fresh != mode:
@@ -190,6 +196,7 @@ class Loop:
             self._set(state="error", last_error=f"{type(error).__name__}: {error}", remedy="", trouble="failed")
             return Report("error", outcome.received)
         self._failures = 0
+        mode = self.mode()  # the round has looked for the remote
         self._set(
             state="local-only" if mode.local_only else "error" if outcome.unconfirmed else "synced",
             last_error="others may read the remote: nothing is pushed yet" if outcome.unconfirmed else "",
@@ -198,8 +205,9 @@ class Loop:
             last_sync_at_ms=self.status.last_sync_at_ms if mode.local_only else self.now_ms(),
             skipped=frozenset(outcome.skipped),
         )
-        if outcome.pushed_seq is not None:
-            self._seen = await trio.to_thread.run_sync(self._peeked)
+        text = await trio.to_thread.run_sync(self._peeked) if outcome.sent else None
+        if text is not None and text.startswith(outcome.tip):
+            self._seen = text  # our own push; another's in between would show another tip
         quiet = not outcome.received and not outcome.sent
         return Report("nothing_to_do" if quiet else "synced", outcome.received, outcome.sent)
 
@@ -238,19 +246,30 @@ class Loop:
     # -- a remote on this machine
 
     async def _peek_on(self) -> None:
+        pause = PEEK_SECONDS
         while True:
-            await trio.sleep(PEEK_SECONDS)
-            if self.status.state == "syncing" or self.mode().local_only or self._failures:
+            await trio.sleep(pause)
+            mode = self.mode()
+            pause = LOOK_SECONDS if mode.local_only else PEEK_SECONDS
+            if self.status.state == "syncing" or self._failures or (mode.local_only and not mode.lacks_remote):
                 continue
             text = await trio.to_thread.run_sync(self._peeked)
-            if text is not None and text != self._seen:
+            if text is None:
+                pause = LOOK_SECONDS
+            elif text != self._seen and not self.mode().local_only:
                 self._seen = text
                 self.poke()
+
+    def _tidied(self) -> None:
+        try:
+            self.tidy()
+        except (OSError, ThrumError) as error:
+            log.warning("packing the branch: %s", error)
 
     def _peeked(self) -> str | None:
         try:
             return self.peek()
-        except (OSError, StoreFailed):
+        except (OSError, ThrumError):
             return None
 
     def _set(self, **values: object) -> None:

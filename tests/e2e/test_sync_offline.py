@@ -1,0 +1,89 @@
+"""Three clones that were apart for a while, with much to tell and one name in two of them: they come to agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.clones import open_clones, shared
+from tests.support.repo import Repo
+
+EVENTS = 1_000
+
+
+def send_many(repo: Repo, at: Path, count: int, text: str, *to: str) -> None:
+    done = repo.spawn_python("-m", "tests.support.many_sender", str(repo.socket), str(count), text, *to, at=at)
+    assert done.line() == "sent"
+    done.end()
+
+
+def test_three_clones_that_were_offline_converge() -> None:
+    with open_clones(["furiosa"], ["nux"], ["max"]) as clones:
+        away = clones.network.with_name("away")
+        clones.network.rename(away)
+        for number, repo in enumerate(clones.repos):
+            mine = ("furiosa", "nux", "max")[number]
+            # The same name in two clones: neither could know of the other.
+            twin = repo.agent("twin", module="twins") if number < 2 else repo.main
+            others = [f"@{name}" for name in ("furiosa", "nux", "max") if name != mine]
+            send_many(repo, repo.main, EVENTS - 100, f"{mine} says", *others)
+            send_many(repo, twin, 100, f"twin {number} says")
+            status = repo.json("sync", "status")
+            assert status["sync_state"] == "offline" and status["pending"] >= EVENTS
+            assert "git ls-remote origin" in status["remedy"]
+        away.rename(clones.network)
+        clones.settle()
+        assert len(set(clones.trees())) == 1
+        for repo in clones.repos:
+            found = repo.json("inbox", "--all", "--limit", "1")
+            assert found["total"] == 3 * EVENTS
+            verified = repo.run("verify")
+            assert verified.status == 0, verified
+            repo.thrum("daemon", "stop")
+        pictures = [shared(repo) for repo in clones.repos]
+        assert pictures[0].keys() == pictures[1].keys()
+        for table in pictures[0]:
+            if table not in ("agents", "message_recipients", "sessions"):
+                assert pictures[0][table] == pictures[1][table] == pictures[2][table], table
+        texts = [row for row in pictures[0]["messages"]]
+        assert len(texts) == 3 * EVENTS
+        for repo in clones.repos:
+            repo.thrum("daemon", "start")
+            repo.assert_picture_is_as_rebuilt()
+
+
+@pytest.mark.parametrize("trouble", ["no remote", "a hook", "a stranger's branch"])
+def test_status_names_the_trouble_and_its_mend_and_nothing_is_lost(trouble: str) -> None:
+    with open_clones(["furiosa"], ["nux"]) as clones:
+        here, there = clones.repos
+        if trouble == "no remote":
+            here.git("remote", "remove", "origin")
+        elif trouble == "a hook":
+            hook = clones.remote / "hooks/pre-receive"
+            hook.parent.mkdir(exist_ok=True)
+            hook.write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
+            hook.chmod(0o755)
+        else:
+            tree = clones.git("rev-parse", "main^{tree}").strip()
+            commit = clones.git(
+                "-c", "user.name=x", "-c", "user.email=x@x", "commit-tree", "-m", "a site", tree
+            ).strip()
+            clones.git("update-ref", "refs/heads/a-sync", commit)
+        here.thrum("send", "All the same", "--to", "@nux")
+        done = here.run("sync", "force", "--wait", "--json")
+        status = here.json("sync", "status")
+        if trouble == "no remote":
+            assert done.status == 0 and status["local_only_reason"] == "there is no remote origin"
+            here.git("remote", "add", "origin", str(clones.remote))
+        else:
+            assert done.kind == "sync_failed" and status["sync_state"] == "error"
+            assert status["pending"] >= 1 and status["remedy"], status
+            if trouble == "a hook":
+                assert "not today" in status["last_error"]
+                (clones.remote / "hooks/pre-receive").unlink()
+            else:
+                clones.git("update-ref", "-d", "refs/heads/a-sync")
+        here.json("sync", "status")
+        clones.settle()
+        assert "All the same" in [each["body"]["content"] for each in there.json("inbox", "--peek")["messages"]]

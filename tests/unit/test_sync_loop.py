@@ -1,0 +1,197 @@
+"""When rounds run: on change, on a timer, on demand, after failures; and what is said of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+import trio.testing
+
+from thrum.errors import StoreFailed
+from thrum.sync.loop import Loop, Mode, Request, State, Status
+from thrum.sync.ports import RemoteFailed
+from thrum.sync.round import Outcome
+
+SECONDS = 10.0
+
+
+@dataclass
+class Desk:
+    """A loop over rounds of the test's making."""
+
+    mode: Mode = field(default_factory=lambda: Mode(False, interval_seconds=1000.0, debounce_seconds=0.01))
+    raises: list[Exception] = field(default_factory=list[Exception])
+    """What the next rounds raise, in turn."""
+    received: int = 0
+    seen: str | None = None
+    """What a peek gives."""
+    gate: threading.Event | None = None
+    """A round goes on until it is set."""
+    requests: list[Request] = field(default_factory=list[Request])
+    states: list[State] = field(default_factory=list[State])
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self.loop = Loop(
+            mode=lambda: self.mode,
+            run_round=self.run,
+            peek=lambda: self.seen,
+            tidy=lambda: None,
+            now_ms=lambda: 1_700_000_000_000,
+            on_status=self.hear,
+        )
+
+    def run(self, request: Request, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
+        self.requests.append(request)
+        while self.gate is not None and not self.gate.wait(0.001):
+            if is_stopping():
+                self.stopped = True
+                return
+        outcome.received = self.received
+        if self.raises:
+            raise self.raises.pop(0)
+
+    def hear(self, status: Status) -> None:
+        if not self.states or self.states[-1] != status.state:
+            self.states.append(status.state)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with trio.fail_after(SECONDS):
+            while not condition():  # noqa: ASYNC110
+                await trio.sleep(0.002)
+
+    async def rounds(self, count: int) -> None:
+        """That many have ended."""
+        await self.until(lambda: len(self.requests) >= count and self.loop.status.state not in ("idle", "syncing"))
+
+
+async def test_it_asks_the_remote_when_it_begins_and_then_pushes_changes_without_asking(nursery: trio.Nursery) -> None:
+    desk = Desk()
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.rounds(1)
+    desk.loop.note_change()
+    await desk.rounds(2)
+    assert desk.requests == [Request(fetch=True, push=True), Request(fetch=False, push=True)]
+    assert desk.states == ["syncing", "synced", "syncing", "synced"]
+
+
+async def test_changes_that_come_together_are_one_round(nursery: trio.Nursery) -> None:
+    desk = Desk()
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.rounds(1)
+    for _ in range(20):
+        desk.loop.note_change()
+    await desk.rounds(2)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert len(desk.requests) == 2
+
+
+async def test_the_timer_asks_the_remote(nursery: trio.Nursery) -> None:
+    desk = Desk(Mode(False, interval_seconds=0.02, debounce_seconds=0.01))
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.until(lambda: len(desk.requests) >= 3)
+    assert all(request.fetch for request in desk.requests)
+
+
+async def test_local_only_neither_fetches_nor_pushes(nursery: trio.Nursery) -> None:
+    desk = Desk(Mode(True, "a setting", interval_seconds=0.02))
+    nursery.start_soon(desk.loop.serve_sync)
+    desk.loop.note_change()
+    await desk.rounds(1)
+    assert desk.requests[0] == Request(fetch=False, push=False)
+    assert desk.loop.status.state == "local-only" and not desk.loop.status.last_sync_at_ms
+
+
+async def test_force_waits_for_a_round_that_begins_after_it(nursery: trio.Nursery) -> None:
+    desk = Desk(gate=threading.Event())
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.until(lambda: len(desk.requests) == 1)
+    reports: list[object] = []
+
+    async def force() -> None:
+        reports.append(await desk.loop.force(SECONDS))
+
+    nursery.start_soon(force)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    desk.received = 3
+    assert desk.gate is not None
+    desk.gate.set()
+    await desk.until(lambda: bool(reports))
+    assert len(desk.requests) == 2, "never two at once, and the one under way does not count"
+    assert desk.loop.status.state == "synced"
+
+
+async def test_force_gives_up_in_time_and_the_round_goes_on(nursery: trio.Nursery) -> None:
+    desk = Desk(gate=threading.Event())
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.until(lambda: len(desk.requests) == 1)
+    assert await desk.loop.force(0.02) is None
+    assert desk.gate is not None
+    desk.gate.set()
+    await desk.rounds(2)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "trouble"),
+    [
+        (RemoteFailed("offline", "nobody answers", "git ls-remote origin"), "offline", "offline"),
+        (RemoteFailed("refused", "a hook", "git push"), "error", "refused"),
+        (StoreFailed("disk full"), "error", "failed"),
+        (ValueError("a bug"), "error", "failed"),
+    ],
+)
+async def test_a_failure_is_said_and_tried_again(
+    error: Exception, state: str, trouble: str, nursery: trio.Nursery
+) -> None:
+    desk = Desk(raises=[error])
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.rounds(1)
+    status = desk.loop.status
+    assert (status.state, status.trouble) == (state, trouble) and status.last_error
+    desk.loop.note_change()
+    await desk.until(lambda: len(desk.requests) == 2)
+    assert desk.requests[1].fetch, "after a failure it looks, though only something changed here"
+    await desk.until(lambda: status.state == "synced")
+    assert (status.last_error, status.remedy, status.trouble) == ("", "", "")
+
+
+async def test_failures_wait_longer_each_time_and_force_does_not_wait() -> None:
+    desk = Desk(raises=[RemoteFailed("offline", "nobody answers", "") for _ in range(20)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.loop.serve_sync)
+        for count in range(1, 6):
+            report = await desk.loop.force(SECONDS)
+            assert report is not None and report.result == "error", count
+        nursery.cancel_scope.cancel()
+    assert desk.states[-1] == "stopped"
+
+
+async def test_a_ref_that_moved_on_this_machine_is_fetched(nursery: trio.Nursery) -> None:
+    desk = Desk(seen="one")
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.rounds(1)
+    desk.seen = "two"
+    await desk.rounds(2)
+    assert desk.requests[1].fetch
+
+
+async def test_a_setting_that_changes_counts_at_once(nursery: trio.Nursery) -> None:
+    desk = Desk(Mode(True, interval_seconds=1000.0))
+    nursery.start_soon(desk.loop.serve_sync)
+    await trio.testing.wait_all_tasks_blocked()
+    desk.mode = Mode(False, interval_seconds=1000.0)
+    desk.loop.poke()
+    await desk.rounds(1)
+    assert desk.requests == [Request(fetch=True, push=True)]
+
+
+async def test_a_stop_ends_the_round_after_its_step() -> None:
+    desk = Desk(gate=threading.Event())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.loop.serve_sync)
+        await desk.until(lambda: len(desk.requests) == 1)
+        nursery.cancel_scope.cancel()
+    assert desk.stopped and desk.states[-1] == "stopped"

@@ -114,6 +114,9 @@ def _is_void(fact: AnyFact, order: Order, voids: Voids, cutoff_ms: int) -> bool:
     if isinstance(fact, MessageCreated | MessageEdited | MessageDeleted | MessageReceipt):
         if isinstance(fact, MessageCreated) and order <= voids.authors.get(fact.agent_id, ("", "")):
             return True
+        if not isinstance(fact, MessageCreated) and ids.ulid_ms(fact.message_id) is None:
+            # Its create says when such a message was, and that may lie in another journal, and later.
+            return False
         return bool(cutoff_ms) and message_ms(fact.message_id, order[0]) < cutoff_ms
     if isinstance(fact, _OF_AN_AGENT) and order <= voids.agents.get(fact.agent_id, ("", "")):
         return True

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from tests.support.store_arrivals import THERE, foreign, found, letter
+from tests.support.store_arrivals import foreign, found, letter
 from tests.support.store_journals import DAEMON, START_MS, FakeClock
 from tests.support.store_opened import open_here, opened, picture_of, places_at, sending
 from thrum import clock, events
@@ -271,16 +271,9 @@ async def test_a_receipt_in_both_journals_is_one_fact(tmp_path: Path, first: str
 # -- for status
 
 
-async def test_unpushed_counts_own_facts_of_the_branch_and_host_of_names_a_daemon(tmp_path: Path) -> None:
+async def test_unpushed_counts_own_facts_of_the_branch(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         (one,) = await _with_letters(store, "one")
         await store.committer.commit(sending("mine"))
         await store.committer.commit(marking(one, "nux", "read"))
         assert (store.view.unpushed(0), store.view.unpushed(1), store.view.unpushed(3)) == (2, 1, 0)
-        assert store.view.host_of(THERE) == "d_…" + THERE[-6:]
-        for ms, host in ((5, "laptop"), (9, "desk"), (7, "old")):
-            fact = foreign(
-                AgentRegistered, ms=START_MS + ms, agent_id=f"a{ms}", kind="agent", role="r", module="m", hostname=host
-            )
-            await store.committer.take_in(found(fact))
-        assert store.view.host_of(THERE) == "desk"

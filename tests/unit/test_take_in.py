@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.support.store_arrivals import THERE, foreign, found, letter
+from tests.support.store_disk import mounted
 from tests.support.store_journals import DAEMON, START_MS, FakeClock
 from tests.support.store_opened import editing, open_here, opened, picture_of, places_at, sending
 from thrum import clock, events, limits
@@ -295,7 +296,7 @@ async def test_a_foreign_fact_of_the_future_waits_for_its_day(tmp_path: Path) ->
         assert taken.new == 4
         assert [entry.state for entry in heard] == ["applied", "pending", "pending", "applied"]
         assert texts(store) == ["now", "edge"]
-        assert (store.view.held(), store.view.next_due()) == (2, late.timestamp)
+        assert store.view.held() == 2
         own = await store.committer.commit(sending("own"))
         row = store.view.message(own.message_id)
         assert row is not None and row.created_at == clock.format_ms(START_MS)
@@ -312,7 +313,7 @@ async def test_a_foreign_fact_of_the_future_waits_for_its_day(tmp_path: Path) ->
         assert await store.committer.apply_due() == 1
         assert [(entry.fact, entry.state) for entry in heard] == [(purge, "applied")]
         assert texts(store) == []
-        assert (store.view.held(), store.view.next_due()) == (0, "")
+        assert store.view.held() == 0
         own = await store.committer.commit(sending("after"))
         assert texts(store) == ["after"]
     live = picture_of(tmp_path)
@@ -356,3 +357,26 @@ async def test_when_nothing_can_be_written_nothing_of_what_arrived_remains(
     assert len(journal(tmp_path).splitlines()) == 3
     live = picture_of(tmp_path)
     assert painted(tmp_path) == live
+
+
+async def test_on_a_full_disk_what_arrived_is_taken_in_whole_the_next_time(tmp_path: Path) -> None:
+    bad = BAD_FIELD[:-1] + b',"a":"' + b"x" * 50_000 + b'"}'
+    arrived = [
+        *found(*(letter(f"{number} " + "x" * 50_000, ms=START_MS + number) for number in range(8))),
+        (SHARD, bad),
+    ]
+    with mounted(tmp_path / "small", "4m") as directory:
+        async with opened(directory) as store:
+            await store.committer.commit(sending("kept"))
+            filler = directory / "filler"
+            with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(b"\0" * 4096)
+            with pytest.raises(StoreFailed):
+                await store.committer.take_in(arrived)
+            filler.unlink()
+            await store.committer.take_in(arrived)
+            assert store.view.head_seq() == 9
+        assert sorted(journal(directory).splitlines()) == sorted(raw for _, raw in arrived)
+        live = picture_of(directory)
+        assert painted(directory) == live

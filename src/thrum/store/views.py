@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from thrum import ids, shapes
+from thrum import shapes
 from thrum.events import LOCAL_FILE, Commit, FileChange
 from thrum.store import purging
 from thrum.store.database import get_meta
@@ -183,27 +183,11 @@ class View(MessageViews):
         )
         return [EventRow(*row) for row in rows.fetchall()]
 
-    def next_due(self) -> str:
-        """The time of the first fact that waits for its day: it is due a day before. `""` if none waits."""
-        row = self._db.execute(
-            "SELECT thing FROM hanging WHERE thing > ?1 AND thing < ?1 || ':' ORDER BY thing LIMIT 1", (HELD,)
-        ).fetchone()
-        return row[0].removeprefix(HELD) if row else ""
-
     def held(self) -> int:
         """How many facts wait for their day."""
         return self._db.execute(
             "SELECT count(*) FROM hanging WHERE thing > ?1 AND thing < ?1 || ':'", (HELD,)
         ).fetchone()[0]
-
-    def host_of(self, daemon_id: str) -> str:
-        """The machine of another daemon: as its latest registration says, else a short form of its id."""
-        row = self._db.execute(
-            "SELECT hostname FROM agents WHERE origin_daemon = ? AND hostname <> ''"
-            " ORDER BY reg_at DESC, reg_event DESC LIMIT 1",
-            (daemon_id,),
-        ).fetchone()
-        return row[0] if row else ids.short_daemon_id(daemon_id)
 
     # -- agents
 

@@ -277,6 +277,7 @@ def _wire(
         started_at=trio.current_time(),
     )
     store.committer.on_commit = wiring.on_commit
+    store.committer.on_due = wiring.on_due
     return wiring
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -193,6 +193,12 @@ class Wiring:
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
         """Facts are on disk: tell everybody who waits for them."""
+        self.on_due(committed)
+        self.feed.announce(committed)
+        self.syncing.on_commit(committed)
+
+    def on_due(self, committed: Sequence[Committed]) -> None:
+        """Facts count from now on. Those that waited for their day were announced, by their numbers, long ago."""
         facts = [entry.fact for entry in committed]
         if any(isinstance(fact, _PLACE_FACTS) for fact in facts):
             self.registrar.forget()
@@ -200,8 +206,6 @@ class Wiring:
             self.registrar.announce()
         # First whoever would sleep on: a hint that is not given is found by its number.
         self.desks.announce([fact for fact in facts if not isinstance(fact, events.Sealed)])
-        self.feed.announce(committed)
-        self.syncing.on_commit(committed)
 
     # -- callers
 
@@ -315,10 +319,20 @@ class Wiring:
 
         return handle
 
+    def _problems_of_the_store(self) -> Iterator[str]:
+        if self.committer.degraded:
+            yield self.committer.degraded
+        if claimed := self.committer.statistics().claimed:
+            yield (
+                f"facts on the branch that say they are of this daemon, and were not here: {claimed}"
+                " (was the repository copied with the daemon's id?)"
+            )
+        if held := self.house.view.held():
+            yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
+
     async def _health(self, _call: Call, _params: api.Empty) -> api.HealthResult:
         view = self.house.view
-        degraded = self.committer.degraded
-        problems = (*([degraded] if degraded else ()), *self.publisher.problems(), *self.problems)
+        problems = (*self._problems_of_the_store(), *self.publisher.problems(), *self.problems)
         mode = self.syncing.settings.mode()
         return api.HealthResult(
             status="degraded" if problems else "ok",

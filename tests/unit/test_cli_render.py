@@ -77,8 +77,11 @@ def test_a_body_of_many_lines_is_whole_and_indented() -> None:
 
 
 def test_an_author_of_another_daemon_is_followed_by_its_host() -> None:
-    foreign = message(FIRST, "hi", 0, origin_daemon="d_x", audiences=(NUX,))
-    assert "@furiosa [laptop] → @nux" in render.message(foreign, Eye(NOW, hosts={"furiosa": "laptop"}))
+    foreign = message(FIRST, "hi", 0, origin_daemon="d_01KGH87Y00FFFFFFFFFFFUVWXY", audiences=(NUX,))
+    hosts = {"d_01KGH87Y00FFFFFFFFFFFUVWXY": "laptop"}
+    assert "@furiosa [laptop] → @nux" in render.message(foreign, Eye(NOW, hosts=hosts))
+    assert "@furiosa [d_…FUVWXY] → @nux" in render.message(foreign, EYE)
+    assert "@furiosa → @nux" in render.message(message(FIRST, "hi", 0, audiences=(NUX,)), EYE)
 
 
 def test_structured_data_stands_below_the_body() -> None:

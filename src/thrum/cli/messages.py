@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from thrum import api, limits, search, shapes
@@ -13,7 +14,7 @@ from thrum.cli.text import line, plural
 from thrum.cli.values import MINUTE_MS, agent_of, parse_pair
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.clock import format_ms, parse_ms
-from thrum.errors import AgentNotFound, ConfirmationRequired, MessageNotFound, NoIdentity
+from thrum.errors import AgentNotFound, ConfirmationRequired, MessageNotFound, NoIdentity, ThrumError
 
 Format = Literal["markdown", "plain", "json"]
 STALE_MS = 30 * MINUTE_MS
@@ -167,7 +168,7 @@ async def inbox(
     result: api.MessageListResult = await run.call("message.list", params)
     if not result.total:
         await _check_named(run, params)
-    eye = Eye(run.now_ms, run.session.terminal.width, await _hosts(run, result.messages))
+    eye = Eye(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
     if result.messages:
         data, said = render.messages(result.messages, eye), ""
         foot = "" if run.quiet else render.showing(result, counted=not all or bool(to))
@@ -234,13 +235,18 @@ async def check_agent(run: Run, agent_id: str) -> None:
     raise AgentNotFound(f"agent not found: {agent_id}", remedy=remedy, suggestions=close or None)
 
 
-async def _hosts(run: Run, some: tuple[shapes.Message, ...]) -> dict[str, str]:
-    """The host of each author that lives on another daemon."""
+async def hosts_of(run: Run, some: Sequence[shapes.Message]) -> dict[str, str]:
+    """The host of each other daemon that these messages are of, as far as it is known, for `Eye.hosts`."""
     if run.flags.json or not any(each.origin_daemon for each in some):
         return {}
     params = api.TeamListParams(include_offline=True, include_files=False)
-    team: api.TeamListResult = await run.call("team.list", params)
-    return {each.agent_id: each.hostname for each in team.members if each.hostname}
+    try:
+        team: api.TeamListResult = await run.call("team.list", params)
+    except ThrumError:
+        return {}  # what was asked for is there all the same
+    # Who was seen last comes first, and tells what the machine is called now.
+    named = [each for each in team.members if each.hostname and each.origin_daemon]
+    return {each.origin_daemon: each.hostname for each in reversed(named)}
 
 
 def check_page(run: Run, page: int, page_size: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from thrum import api, events, shapes
 from thrum.cli.text import clean, columns, indent, line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
-from thrum.ids import mention, parse_agent_id
+from thrum.ids import mention, parse_agent_id, short_daemon_id
 
 THRUMS_OWN = ("mention", "reply_to", "group", "broadcast")
 """Types of refs and scopes that thrum sets itself; they are shown as whom a message is to."""
@@ -25,7 +25,7 @@ class Eye:
     now_ms: int
     width: int = 0
     hosts: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Host names of agents of other daemons, by agent id."""
+    """Host names of other daemons, by their ids."""
 
     def ago(self, time: str) -> str:
         return age(time, self.now_ms)
@@ -80,7 +80,7 @@ def extras(body: events.Body, scopes: Sequence[events.Pair], refs: Sequence[even
 
 def message(each: shapes.Message, eye: Eye) -> str:
     """A message of an inbox: head, body, extras (5.4)."""
-    host = eye.hosts.get(each.agent_id) if each.origin_daemon else None
+    host = eye.hosts.get(each.origin_daemon) or short_daemon_id(each.origin_daemon)
     author = at(each.agent_id) + (f" [{line(host)}]" if host else "")
     head = f"{'○' if each.is_read else '●'} {each.message_id}  {author} → {audience(each.quiet, each.audiences)}"
     head += f"  {eye.ago(each.created_at)}"

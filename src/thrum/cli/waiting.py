@@ -10,7 +10,7 @@ import trio
 from thrum import api, limits, shapes
 from thrum.cli import render
 from thrum.cli.local import seconds_since_start, stopped_on_purpose
-from thrum.cli.messages import check_agent
+from thrum.cli.messages import check_agent, hosts_of
 from thrum.cli.render import Eye
 from thrum.cli.run import Answer, Run
 from thrum.cli.terminal import TTY_OUT
@@ -62,7 +62,8 @@ async def wait(
     document: dict[str, Any] = {"status": "received", "action": action, "messages": result.messages}
     if result.remaining:
         document["remaining"] = result.remaining
-    data = render.messages(result.messages, Eye(run.now_ms, run.session.terminal.width))
+    hosts = await hosts_of(run, result.messages)
+    data = render.messages(result.messages, Eye(run.now_ms, run.session.terminal.width, hosts))
     more = f"{result.remaining} more: thrum wait\n" if result.remaining else ""
     foot = "" if run.quiet else f"\n{more}Next: {action}"
 

@@ -109,6 +109,7 @@ class Syncing:
             run_round=self._round,
             peek=self._peek,
             tidy=self._tidy,
+            interrupt=self._rounds.stop,
             now_ms=self.house.clock.now_ms,
             on_status=self.publish,
         )

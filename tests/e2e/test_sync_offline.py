@@ -46,8 +46,7 @@ def test_three_clones_that_were_offline_converge() -> None:
         for table in pictures[0]:
             if table not in ("agents", "message_recipients", "sessions"):
                 assert pictures[0][table] == pictures[1][table] == pictures[2][table], table
-        texts = [row for row in pictures[0]["messages"]]
-        assert len(texts) == 3 * EVENTS
+        assert len(pictures[0]["messages"]) == 3 * EVENTS
         for repo in clones.repos:
             repo.thrum("daemon", "start")
             repo.assert_picture_is_as_rebuilt()

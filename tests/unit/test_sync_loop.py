@@ -33,6 +33,7 @@ class Desk:
     requests: list[Request] = field(default_factory=list[Request])
     states: list[State] = field(default_factory=list[State])
     stopped: bool = False
+    interrupted: bool = False
 
     def __post_init__(self) -> None:
         self.loop = Loop(
@@ -40,6 +41,7 @@ class Desk:
             run_round=self.run,
             peek=lambda: self.seen,
             tidy=lambda: None,
+            interrupt=self.interrupt,
             now_ms=lambda: 1_700_000_000_000,
             on_status=self.hear,
         )
@@ -53,6 +55,9 @@ class Desk:
         outcome.received = self.received
         if self.raises:
             raise self.raises.pop(0)
+
+    def interrupt(self) -> None:
+        self.interrupted = True
 
     def hear(self, status: Status) -> None:
         if not self.states or self.states[-1] != status.state:
@@ -194,4 +199,4 @@ async def test_a_stop_ends_the_round_after_its_step() -> None:
         nursery.start_soon(desk.loop.serve_sync)
         await desk.until(lambda: len(desk.requests) == 1)
         nursery.cancel_scope.cancel()
-    assert desk.stopped and desk.states[-1] == "stopped"
+    assert desk.stopped and desk.interrupted and desk.states[-1] == "stopped"

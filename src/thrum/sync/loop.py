@@ -81,13 +81,15 @@ class Loop:
 
     `mode()` is asked before each round. `run_round(request, outcome, is_stopping)` runs one, in a thread that may be
     abandoned. `peek()` gives a text that changes with the remote's ref, None where that can't be told cheaply; `tidy()`
-    cares for the disk between rounds; both block. `on_status` hears of every change.
+    cares for the disk between rounds; both block. `interrupt()` ends what a round waits for, from another thread.
+    `on_status` hears of every change.
     """
 
     mode: Callable[[], Mode]
     run_round: Callable[[Request, Outcome, Callable[[], bool]], None]
     peek: Callable[[], str | None]
     tidy: Callable[[], None]
+    interrupt: Callable[[], None]
     now_ms: Callable[[], int]
     on_status: Callable[[Status], None]
     status: Status = field(default_factory=Status)
@@ -215,6 +217,7 @@ class Loop:
         """The round, in a thread. When the daemon stops it is asked to end after its step, and left if it does not."""
         patience = trio.CancelScope(shield=True)
         stopping: list[bool] = []
+        ended = False
         failure: Exception | None = None
 
         async def bound() -> None:
@@ -222,6 +225,8 @@ class Loop:
                 await trio.sleep_forever()
             finally:
                 stopping.append(True)
+                if not ended:
+                    self.interrupt()
                 patience.deadline = trio.current_time() + STOP_SECONDS
 
         async with trio.open_nursery() as nursery:
@@ -233,6 +238,7 @@ class Loop:
                     )
                 except Exception as error:
                     failure = error
+            ended = True
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure

@@ -990,6 +990,24 @@ METHODS: Final[dict[str, Method]] = _table(
         name="config.unset", params=ConfigKeyParams, result=ConfigValueResult, access=Access.OPERATOR, transports="U"
     ),
     Method(
+        name="backup.create",
+        params=BackupParams,
+        result=BackupResult,
+        access=Access.OPERATOR,
+        transports="U",
+        long_poll=True,
+    ),
+    Method(name="backup.status", params=BackupParams, result=BackupResult, access=Access.OPERATOR, transports="U"),
+    Method(name="backup.config", params=Empty, result=BackupConfigResult, access=Access.OPERATOR, transports="U"),
+    Method(
+        name="backup.restore",
+        params=RestoreParams,
+        result=RestoreResult,
+        access=Access.OPERATOR,
+        transports="U",
+        long_poll=True,
+    ),
+    Method(
         name="verify.run",
         params=VerifyParams,
         result=VerifyResult,

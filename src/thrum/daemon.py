@@ -37,6 +37,7 @@ import trio
 from thrum import api, files, limits, paths, setup, spawn
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
+from thrum.care import restore
 from thrum.care.serving import Care
 from thrum.clock import SystemClock
 from thrum.config import Config, load_config
@@ -139,6 +140,7 @@ async def serve_once(start: Start, report: Report) -> bool:
     """One life of the task tree; True if another is wanted."""
     places = start.places
     clock = SystemClock()
+    await trio.to_thread.run_sync(restore.finish_at_start, places, start.environ)
     config = load_config(places.config_file)
     # First of all: it refuses a repository of another user before anything is written.
     await trio.to_thread.run_sync(partial(branch.ensure_branch, places, start.environ, remote=config.sync.remote))

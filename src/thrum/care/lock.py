@@ -12,6 +12,7 @@ from thrum import config, files
 from thrum.clock import SystemClock
 from thrum.errors import DaemonLocked
 from thrum.launcher import VERSION
+from thrum.log import open_log
 from thrum.paths import Places
 from thrum.setup import bootstrap_identity
 from thrum.shapes import DaemonIdentity
@@ -53,7 +54,9 @@ def held(places: Places) -> Generator[None]:
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        files.ensure_private_dir(places.var_dir)
+        with open_log(places.log_file):  # the store tells there what it finds, as under a daemon
+            yield
     finally:
         os.close(descriptor)
 

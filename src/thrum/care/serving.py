@@ -5,24 +5,31 @@ Each works in a thread, at a point at which nothing is being flushed; the daemon
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 import trio
 
 from thrum import api
-from thrum.care import verify
+from thrum.care import backup, restore, verify
+from thrum.care.backup import Source
 from thrum.care.lock import Owner
 from thrum.care.verify import Point
-from thrum.errors import NewerFormat
+from thrum.errors import Busy, ConfirmationRequired, InvalidParams, NewerFormat
 from thrum.ops.house import House
+from thrum.paths import Places
 from thrum.rpc.dispatch import Call, Handler
 from thrum.store import audit
 from thrum.store.committer import Committer
 from thrum.store.door import Decision, Stamp
 from thrum.store.journal import JournalFiles
 from thrum.store.views import View
+
+_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +44,20 @@ class Care:
     """One at a time: each reads all there is."""
 
     def handlers(self) -> dict[str, Handler]:
-        return {"verify.run": self._verify}
+        return {
+            "verify.run": self._verify,
+            "backup.create": self._back_up,
+            "backup.status": self._backup_status,
+            "backup.config": self._backup_config,
+            "backup.restore": self._restore,
+        }
 
     async def _verify(self, call: Call, params: api.VerifyParams) -> api.VerifyResult:
         """With `repair`: what will be true once the store was opened anew, which begins with the answer."""
         here = self.house.here
         async with self._one:
-            ends, beyond = await self._standing()
-            point = Point(here.places, self.environ, Owner(here.daemon_id, here.own), ends, beyond)
+            standing = await self._standing()
+            point = Point(here.places, self.environ, Owner(here.daemon_id, here.own), standing)
             work = partial(verify.verify, point)
             found = await trio.to_thread.run_sync(work, abandon_on_cancel=True)
         if not (params.repair and verify.is_mendable(found)):
@@ -52,10 +65,46 @@ class Care:
         call.when_delivered(self.committer.condemn, self.committer.condemn)
         return verify.as_mended(found)
 
-    async def _standing(self) -> tuple[dict[str, int], dict[str, int]]:
-        """How far each journal counts, at a moment at which the committer flushes nothing."""
+    async def _back_up(self, _call: Call, params: api.BackupParams) -> api.BackupResult:
+        async with self._one:
+            for _ in range(_TRIES):
+                source = Source(self._places, self.environ, await self._standing())
+                with suppress(backup.JournalMoved):
+                    work = partial(backup.create, source, _absolute(params.dir, "dir"))
+                    return await trio.to_thread.run_sync(work)
+        raise Busy("the journals are being written anew", retry_after_ms=1_000)
 
-        def look(_view: View, _stamp: Stamp) -> Decision[tuple[dict[str, int], dict[str, int]]]:
+    async def _backup_status(self, _call: Call, params: api.BackupParams) -> api.BackupResult:
+        work = partial(backup.status, self._places, _absolute(params.dir, "dir"))
+        return await trio.to_thread.run_sync(work)
+
+    async def _backup_config(self, _call: Call, _params: api.Empty) -> api.BackupConfigResult:
+        return await trio.to_thread.run_sync(backup.settings_of, self._places)
+
+    async def _restore(self, call: Call, params: api.RestoreParams) -> api.RestoreResult:
+        """Make all ready. With the answer the store is closed; when it is opened anew, it is the backup's."""
+        if not params.confirm:
+            raise ConfirmationRequired("use --yes to confirm the restore", remedy="repeat with --yes")
+        archive = params.archive
+        if "/" in archive:
+            _absolute(archive, "archive")
+        work = partial(restore.stage, self._places, self.environ, archive, _absolute(params.dir, "dir"))
+        async with self._one:
+            result = await trio.to_thread.run_sync(work)
+            # From here on it happens, whatever becomes of the caller.
+            reopen = partial(self.committer.condemn, "restored")
+            call.when_delivered(reopen, reopen)
+        result.daemon_restarted = True
+        return result
+
+    @property
+    def _places(self) -> Places:
+        return self.house.here.places
+
+    async def _standing(self) -> audit.Standing:
+        """How the journals stand, at a moment at which the committer flushes nothing."""
+
+        def look(_view: View, _stamp: Stamp) -> Decision[audit.Standing]:
             found = audit.standing(self.journals)
             return Decision((), lambda _view, _seqs: found)
 
@@ -63,3 +112,9 @@ class Care:
             return await self.house.journal.commit(look)
         except NewerFormat:
             return audit.standing(self.journals)  # nobody writes at all
+
+
+def _absolute(path: str, field: str) -> str:
+    if path and not os.path.isabs(path):
+        raise InvalidParams(f"{field} must be an absolute path", field=field)
+    return path

@@ -17,8 +17,9 @@ from typing import Final
 
 from thrum import api, limits
 from thrum.care.lock import Owner, held, open_store_once, owner_of
+from thrum.care.restore import finish
 from thrum.clock import SystemClock
-from thrum.errors import ThrumError
+from thrum.errors import Busy, StoreFailed, ThrumError
 from thrum.files import ensure_private_dir
 from thrum.identity.files import Listed, list_identities
 from thrum.identity.notes import roots
@@ -32,6 +33,7 @@ from thrum.sync import branch, merge
 from thrum.voids import Voids
 
 _SHOWN_MAX: Final = 20
+_TRIES: Final = 5
 _PREFIX: Final = "verify-"
 _JOURNAL_WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "torn": ("torn end", "torn ends"),
@@ -47,20 +49,18 @@ _MENDABLE: Final = ("torn", "bad_line", "two_contents")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is verified. `ends`: how far each journal counts for a running daemon, and `beyond`: bytes that lie behind
-    that and are not the daemon's. None: no daemon runs, every whole line counts.
-    """
+    """What is verified. `standing`: how a running daemon's journals stand; None: none runs, every whole line counts."""
 
     places: Places
     environ: Mapping[str, str]
     owner: Owner
-    ends: Mapping[str, int] | None = None
-    beyond: Mapping[str, int] | None = None
+    standing: audit.Standing | None = None
 
 
 def verify_here(places: Places, environ: Mapping[str, str], hostname: str, *, repair: bool) -> api.VerifyResult:
     """Verify without a daemon, under its lock, and set right what can be. Raises DaemonLocked, StoreFailed …"""
     with held(places):
+        finish(places, environ)
         point = Point(places, environ, owner_of(places))
         found = verify(point)
         if not (repair and is_mendable(found)):
@@ -116,7 +116,20 @@ def _journals(places: Places) -> JournalFiles:
 
 
 def verify(point: Point) -> api.VerifyResult:
-    """Look at everything. Raises ConfigInvalid, StoreFailed, and OSError when the disk can't be read or is full."""
+    """Look at everything. Raises ConfigInvalid, StoreFailed, Busy (journals are written anew all the time)."""
+    try:
+        for _ in range(_TRIES):
+            found, moved = _verify(point)
+            if not moved:
+                return found
+    except OSError as error:
+        name = error.filename or point.places.var_dir
+        raise StoreFailed(f"could not read {name}: {(error.strerror or str(error)).lower()}") from error
+    raise Busy("the journals are being written anew", retry_after_ms=1_000)
+
+
+def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
+    """One look, and whether a journal was written anew meanwhile, so that it may have been half the old one."""
     places, journals, now_ms = point.places, _journals(point.places), SystemClock().now_ms()
     with _workplace(places) as directory, ExitStack() as stack:
         # First of all: a round that is under way commits only what was in the journals before.
@@ -125,8 +138,8 @@ def verify(point: Point) -> api.VerifyResult:
         copy = audit.copy_picture(places.database, copied, point.owner.daemon_id)
         whole = audit.whole_ends(journals)
         fits = not copy.flaw and audit.fits(journals, copy)
-        ends = {file: at.applied_offset for file, at in copy.offsets.items()} if fits else dict(point.ends or whole)
-        every_end = whole if point.ends is None else ends
+        ends = _ends(point, copy, whole, fits)
+        every_end = whole if point.standing is None else ends
         if fits:
             audit.apply_due(copied, journals, point.owner.own, now_ms)
         lost = audit.paint(rebuilt, journals, ends, point.owner.own, now_ms)
@@ -137,7 +150,7 @@ def verify(point: Point) -> api.VerifyResult:
         kept = list(Quarantine(places.quarantine, SystemClock()).entries())
         quarantined = {(each.file, each.sha256) for each in kept}
         scan = audit.scan(journals, every_end, everything, lost, quarantined, now_ms)
-        torn = _torn(journals, whole) if point.beyond is None else list(point.beyond.items())
+        torn = _torn(journals, whole) if point.standing is None else list(point.standing.beyond.items())
         behind = 0 if every_end == ends else _behind(journals, every_end, ends)
         database_check = _database(copy, rebuilt, journals, scan.facts, behind)
         branch_check, uncommitted = _branch(tip, journals, every_end, everything)
@@ -145,7 +158,8 @@ def verify(point: Point) -> api.VerifyResult:
             view = View(db, point.owner.own)
             identities = _identities(places, view)
         checks = (_journal(journals, scan, torn), database_check, branch_check, identities)
-    return api.VerifyResult(
+        moved = fits and not audit.fits(journals, copy)
+    found = api.VerifyResult(
         ok=all(check.ok for check in checks),
         repaired=False,
         checks=checks,
@@ -157,6 +171,14 @@ def verify(point: Point) -> api.VerifyResult:
         uncommitted=uncommitted,
         sealed=dict(scan.sealed),
     )
+    return found, moved
+
+
+def _ends(point: Point, copy: audit.Copy, whole: Mapping[str, int], fits: bool) -> Mapping[str, int]:
+    """Up to where the journals are held against the picture: up to where it stands, if it is of these journals."""
+    if fits:
+        return {file: at.applied_offset for file, at in copy.offsets.items()}
+    return point.standing.ends if point.standing else whole
 
 
 @contextmanager

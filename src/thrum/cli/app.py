@@ -17,6 +17,7 @@ import trio
 
 from thrum.cli import (
     agents,
+    backup,
     care,
     daemon,
     demo,
@@ -56,6 +57,7 @@ GROUPS = {
     "context": "what an agent writes down between sessions",
     "config": "settings of this repository",
     "sync": "messages to and from other clones, by git",
+    "backup": "snapshots of messages, agents and settings",
 }
 
 
@@ -175,6 +177,22 @@ _ALL = (
     _command("config get", settings.get, CARE, "one setting"),
     _command("config set", settings.set_, CARE, "change a setting"),
     _command("config unset", settings.unset, CARE, "let the default count again"),
+    _command(
+        "backup",
+        backup.backup,
+        CARE,
+        "copy messages, agents, read marks and settings; the last backup becomes an archive",
+        "Needs no daemon. Kept are 5 daily, 4 weekly and all monthly archives, as backup.retention says.",
+    ),
+    _command("backup status", backup.status, CARE, "the last backup, and the archives"),
+    _command("backup config", backup.config, CARE, "where backups lie, and how many are kept"),
+    _command(
+        "backup restore",
+        backup.restore,
+        CARE,
+        "go back to a backup; what is there now goes to an archive first",
+        "A running daemon goes on with it. What was purged and pushed stays purged.",
+    ),
     _command(
         "verify",
         care.verify,

@@ -56,6 +56,10 @@ _NEVER: Final = frozenset(
         "config set",
         "config unset",
         "purge",
+        "backup",
+        "backup status",
+        "backup config",
+        "backup restore",
         "verify",
     }
 )

@@ -334,6 +334,8 @@ def find(
     if first.startswith("-") and FLAG.fullmatch(first):
         raise UsageError(f"unknown flag {first}", remedy="thrum COMMAND FLAGS; thrum help")
     if first in groups:
+        if (first,) in commands and (not rest or rest[0].startswith("-")):
+            return commands[(first,)], (first,), tuple(rest)  # a command that has others below it
         if not rest:
             return None, (first,), ()
         path = (first, rest[0])

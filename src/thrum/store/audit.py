@@ -74,6 +74,14 @@ class Copy(NamedTuple):
     flaw: str = ""
 
 
+class Standing(NamedTuple):
+    """How far each journal counts, which file it is, and the bytes beyond that nobody here has written."""
+
+    ends: Mapping[str, int]
+    inodes: Mapping[str, int]
+    beyond: Mapping[str, int]
+
+
 def whole_ends(journals: JournalFiles) -> dict[str, int]:
     """The journals that are there, and where the last whole line of each ends."""
     ends: dict[str, int] = {}
@@ -86,16 +94,18 @@ def whole_ends(journals: JournalFiles) -> dict[str, int]:
     return ends
 
 
-def standing(journals: JournalFiles) -> tuple[dict[str, int], dict[str, int]]:
-    """How far each journal counts for who writes it, and what lies beyond in bytes. While nothing is being flushed."""
+def standing(journals: JournalFiles) -> Standing:
+    """How the journals stand for who writes them. While nothing is being flushed."""
     ends: dict[str, int] = {}
+    inodes: dict[str, int] = {}
     beyond: dict[str, int] = {}
     for file in journals.names():
-        ends[file] = journals.end(file)
         with suppress(FileNotFoundError):
-            if stray := journals.path(file).stat().st_size - ends[file]:
+            status = journals.path(file).stat()
+            ends[file], inodes[file] = journals.end(file), status.st_ino
+            if stray := status.st_size - ends[file]:
                 beyond[file] = stray
-    return ends, beyond
+    return Standing(ends, inodes, beyond)
 
 
 def copy_picture(source: Path, target: Path, daemon_id: str) -> Copy:

@@ -60,6 +60,8 @@ class Branch:
     """`""`: there is none, or no git."""
     entries: Sequence[TreeEntry]
     """Its journals; whatever else it holds is left out."""
+    is_thrums: bool
+    """Whether there is nothing in it, or a journal."""
     _reader: Reader
 
     def blob(self, entry: TreeEntry) -> bytes:
@@ -71,16 +73,20 @@ class Branch:
 
 
 @contextlib.contextmanager
-def read_branch(places: Places, environ: Mapping[str, str]) -> Generator[Branch | None]:
-    """The branch from git's objects alone; None outside git. Raises UnsafeRepository, NotAvailable, StoreFailed."""
+def read_branch(places: Places, environ: Mapping[str, str], *, at: str = "") -> Generator[Branch | None]:
+    """The branch from git's objects alone, or as it was `at` a commit; None outside git.
+
+    Raises UnsafeRepository, NotAvailable, StoreFailed (also when git has no such commit).
+    """
     if places.common_dir is None:
         yield None
         return
     verify_owner(places.main_root, places.common_dir, environ)
     with open_reader(places.common_dir, environ) as reader:
-        tip = reader.ref(REF)
-        found = [each for each in reader.entries(tip) if JOURNAL_FILE.fullmatch(each.path)] if tip else []
-        yield Branch(tip, found, reader)
+        tip = at or reader.ref(REF)
+        entries = reader.entries(tip) if tip else []
+        journals = [each for each in entries if JOURNAL_FILE.fullmatch(each.path)]
+        yield Branch(tip, journals, bool(journals) or not entries, reader)
 
 
 def reset_branch(places: Places, environ: Mapping[str, str], commit: str) -> str:

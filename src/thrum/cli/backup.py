@@ -1,0 +1,131 @@
+"""backup, backup status|config|restore: snapshots of what is truth here. Source: cli.md §3.15."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import trio
+
+from thrum import api
+from thrum.cli import values
+from thrum.cli.care import hostname, wait_for_another
+from thrum.cli.confirm import confirm
+from thrum.cli.run import Answer, Run
+from thrum.cli.text import line, plural
+from thrum.cli.words import RUN, option, switch, word
+from thrum.errors import StoreFailed
+
+Dir = Annotated[str, option("D", "where backups lie; else the setting backup.dir, else .thrum/backup", "--dir")]
+
+
+async def backup(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
+    given = _absolute(run, dir)
+    if await run.client_if_running() is not None:
+        result: api.BackupResult = await run.call("backup.create", api.BackupParams(dir=given))
+    else:
+        from thrum.care.backup import create_here
+
+        result = await trio.to_thread.run_sync(create_here, run.places(), run.session.env, given)
+    return Answer(result, said=f"Backup complete: {line(result.location)}", data="\n".join(_counts(result)))
+
+
+async def status(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
+    given = _absolute(run, dir)
+    if await run.client_if_running() is not None:
+        result: api.BackupResult = await run.call("backup.status", api.BackupParams(dir=given))
+    else:
+        from thrum.care.backup import status as look
+
+        result = await trio.to_thread.run_sync(look, run.places(), given)
+    time = f"{values.absolute(result.timestamp)} ({values.age(result.timestamp, run.now_ms)})"
+    lines = [f"Last backup:    {line(time)}", f"Location:       {line(result.location)}", *_counts(result)]
+    archives = result.archives
+    if archives is not None:
+        times = f"{values.absolute(archives.oldest)} to {values.absolute(archives.newest)}"
+        lines.append(f"Archives:       {archives.count} ({plural(archives.bytes, 'byte')}), {times}")
+    else:
+        lines.append("Archives:       none")
+    return Answer(result, data="\n".join(lines))
+
+
+async def config(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
+    given = _absolute(run, dir)
+    if await run.client_if_running() is not None:
+        result: api.BackupConfigResult = await run.call("backup.config", api.Empty())
+    else:
+        from thrum.care.backup import settings_of
+
+        result = await trio.to_thread.run_sync(settings_of, run.places())
+    if given:
+        result.dir = given
+    keep = result.retention
+    kept = ((keep.daily, "daily"), (keep.weekly, "weekly"), (keep.monthly, "monthly"))
+    shown = ", ".join(f"{'all' if count < 0 else count} {name}" for count, name in kept)
+    return Answer(result, data=f"Dir:        {line(result.dir)}\nRetention:  {shown}")
+
+
+async def restore(
+    archive: Annotated[str, word("ARCHIVE", "a zip, or the name of an archive; else the last backup")] = "",
+    /,
+    *,
+    dir: Dir = "",
+    yes: Annotated[bool, switch("don't ask")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    run.own_process()
+    places, given = run.places(), _absolute(run, dir)
+    archive = _archive(run, archive)
+    from thrum.care.restore import restore_here, source_of
+
+    source = await trio.to_thread.run_sync(source_of, places, archive, given)
+    if not yes:
+        question = f"Replace messages, agents and settings of {places.main_root} by {source}?"
+        await confirm(run, question, flag="--yes", what="the restore")
+    if await run.client_if_running() is not None:
+        result = await _by_daemon(run, api.RestoreParams(archive=archive, dir=given, confirm=True))
+    else:
+        work = partial(restore_here, places, run.session.env, hostname(run), archive, given)
+        result = await trio.to_thread.run_sync(work)
+    lines = [f"✓ Restored from {line(result.source)}", f"  Safety backup: {line(result.safety_backup)}"]
+    if result.daemon_restarted:
+        lines.append("  The running daemon goes on with it.")
+    lines.append("  What was purged and pushed stays purged; the next sync brings back what the remote has.")
+    return Answer(result, said="\n".join(lines))
+
+
+async def _by_daemon(run: Run, params: api.RestoreParams) -> api.RestoreResult:
+    """Ask the daemon, and wait until it serves what was restored. Raises StoreFailed when it gave that up."""
+    before: api.HealthResult = await run.call("health", api.Empty())
+    result: api.RestoreResult = await run.call("backup.restore", params)
+    await wait_for_another(run, before.epoch)
+    if not await trio.to_thread.run_sync(os.path.exists, result.safety_backup):
+        raise StoreFailed(
+            f"the restore was given up: {result.safety_backup} could not be made; nothing was changed",
+            remedy="thrum daemon logs -n 20",
+        )
+    return result
+
+
+def _archive(run: Run, archive: str) -> str:
+    """A path if it looks like one or there is such a file, else the name of an archive."""
+    path = _absolute(run, archive)
+    return path if "/" in archive or (archive and Path(path).exists()) else archive
+
+
+def _absolute(run: Run, path: str) -> str:
+    """A path as the user means it; nothing stays nothing."""
+    return os.path.abspath(os.path.join(run.session.cwd, os.path.expanduser(path))) if path else ""
+
+
+def _counts(result: api.BackupResult) -> list[str]:
+    counts = result.counts
+    named = (
+        ("Events:", counts.events),
+        ("Message files:", counts.message_files),
+        ("Local journals:", counts.local_tables),
+        ("Config files:", counts.config_files),
+    )
+    return [f"{name:<15} {count}" for name, count in named]

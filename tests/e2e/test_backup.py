@@ -1,0 +1,526 @@
+"""Backups: everything comes back as it was, whatever is killed loses nothing, and nobody's zip writes outside."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.repo import Repo, open_repo
+from thrum import api
+
+
+@pytest.fixture
+def repo() -> Iterator[Repo]:
+    with open_repo("alice", "bob") as opened:
+        yield opened
+
+
+def send(repo: Repo, *contents: str) -> None:
+    for content in contents:
+        repo.thrum("send", content, "--to", "@bob")
+
+
+def inbox(repo: Repo) -> list[str]:
+    found = repo.json("inbox", "--peek", "--page-size", "1000", at=repo.worktree("bob"))
+    return [message["body"]["content"] for message in reversed(found["messages"])]
+
+
+def shelf(repo: Repo) -> Path:
+    return repo.main / ".thrum/backup/main"
+
+
+# -- what is kept
+
+
+def test_a_backup_holds_the_journals_the_settings_and_the_notes_of_every_worktree(repo: Repo) -> None:
+    send(repo, "one")
+    repo.thrum("context", "save", at=repo.worktree("bob"), stdin="remember\n")
+    result = repo.json("backup")
+    current = Path(result["location"])
+    assert current == shelf(repo) / "current"
+    assert (current / "events.jsonl").read_bytes() == (repo.journals / "events.jsonl").read_bytes()
+    assert (current / "messages/alice.jsonl").read_bytes() == (repo.journals / "messages/alice.jsonl").read_bytes()
+    kept = (current / "local/local.jsonl").read_bytes()
+    assert repo.local_journal.read_bytes().startswith(kept)
+    assert json.loads((current / "config/config.json").read_text())["identity"]["daemon_id"]
+    assert (current / "config/identities/alice.json").is_file()
+    assert (current / "config/worktrees/w1/context/bob.md").read_text() == "remember\n"
+    counts = result["counts"]
+    assert counts["events"] == len((repo.journals / "events.jsonl").read_text().splitlines())
+    assert (counts["message_files"], counts["local_tables"]) == (1, 1)
+    files = [path for path in current.rglob("*") if path.is_file()]
+    assert counts["config_files"] == sum("config/" in str(path.relative_to(current)) for path in files)
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+
+
+def test_the_last_backup_becomes_an_archive_and_status_tells_of_both(repo: Repo) -> None:
+    assert repo.run("backup", "status", "--json").kind == "backup_not_found"
+    send(repo, "one")
+    first = repo.json("backup")
+    assert "archives" not in repo.json("backup", "status")
+    send(repo, "two")
+    repo.thrum("daemon", "stop")
+    second = repo.json("backup")
+    assert not repo.daemon, "it starts none"
+    status = repo.json("backup", "status")
+    assert {key: status[key] for key in second} == second
+    assert status["archives"]["count"] == 1
+    [archive] = (shelf(repo) / "archives").iterdir()
+    with zipfile.ZipFile(archive) as packed:
+        assert json.loads(packed.read("manifest.json"))["timestamp"] == first["timestamp"]
+        assert b"one" in packed.read("messages/alice.jsonl")
+        assert b"two" not in packed.read("messages/alice.jsonl")
+    shown = repo.thrum("backup", "status")
+    assert shown.startswith("Last backup:    ")
+    assert "\nArchives:       1 (" in shown
+
+
+def test_archives_go_as_the_retention_says(repo: Repo) -> None:
+    for key in ("daily", "weekly", "monthly"):
+        repo.thrum("config", "set", f"backup.retention.{key}", "0")
+    for _ in range(3):
+        repo.thrum("backup")
+    assert list((shelf(repo) / "archives").iterdir()) == []
+    assert repo.json("backup", "config")["retention"] == {"daily": 0, "weekly": 0, "monthly": 0}
+    assert "Retention:  0 daily, 0 weekly, 0 monthly" in repo.thrum("backup", "config")
+
+
+def test_the_directory_comes_from_the_flag_else_the_setting(repo: Repo) -> None:
+    repo.thrum("config", "set", "backup.dir", str(repo.top / "set"))
+    assert repo.json("backup")["location"] == str(repo.top / "set/main/current")
+    assert repo.json("backup", "--dir", "../given")["location"] == str(repo.top / "given/main/current")
+    assert repo.json("backup", "config")["dir"] == str(repo.top / "set")
+
+
+def test_whole_lines_are_kept_and_torn_ones_left(repo: Repo) -> None:
+    send(repo, "one")
+    repo.thrum("daemon", "stop")
+    with (repo.journals / "messages/alice.jsonl").open("ab") as file:
+        file.write(b'{"type":"mess')
+    kept = (Path(repo.json("backup")["location"]) / "messages/alice.jsonl").read_bytes()
+    assert kept.endswith(b"\n")
+    assert b'{"type":"mess\n' not in kept
+
+
+def test_a_backup_that_was_damaged_is_never_archived_over_a_good_one_nor_restored(repo: Repo) -> None:
+    send(repo, "one")
+    current = Path(repo.json("backup")["location"])
+    shard = current / "messages/alice.jsonl"
+    shard.write_bytes(shard.read_bytes().replace(b"one", b"eno"))
+    before = inbox(repo)
+    refused = repo.run("backup", "restore", "--yes", "--json")
+    assert refused.kind == "backup_invalid"
+    assert inbox(repo) == before
+
+
+# -- back again
+
+READS: tuple[tuple[str, ...], ...] = (
+    ("inbox", "--peek", "--page-size", "100"),
+    ("inbox", "--all", "--page-size", "100"),
+    ("sent",),
+    ("team", "--all"),
+    ("agent", "list"),
+    ("agent", "list", "--context"),
+    ("session", "list"),
+    ("group", "list"),
+    ("group", "show", "crew"),
+    ("group", "members", "crew", "--expand"),
+    ("context", "show"),
+    ("whoami",),
+    ("config", "show"),
+    ("daemon", "status"),
+    ("overview",),
+    ("who-has", "README"),
+    ("ping", "alice"),
+)
+PASSING = {"uptime", "uptime_ms", "pid", "git_updated_at", "last_seen_at", "last_seen", "epoch"}
+
+
+def lasting(value: Any) -> Any:
+    """A document without what changes by itself."""
+    if isinstance(value, dict):
+        return {key: lasting(each) for key, each in value.items() if key not in PASSING}
+    return [lasting(each) for each in value] if isinstance(value, list) else value
+
+
+def answers(repo: Repo, message_ids: list[str]) -> dict[str, Any]:
+    """What every read command says to each agent."""
+    commands = [*READS, *(("message", "get", message_id, "--peek") for message_id in message_ids)]
+    return {
+        f"{at.name}: {' '.join(words)}": lasting(repo.json(*words, at=at))
+        for at in (repo.main, repo.worktree("bob"))
+        for words in commands
+    }
+
+
+def wipe(repo: Repo) -> None:
+    """Everything that thrum has, but the backups."""
+    repo.thrum("daemon", "stop")
+    shutil.rmtree(repo.main / ".thrum")
+    shutil.rmtree(repo.worktree("bob") / ".thrum")
+    repo.git("worktree", "remove", "-f", "-f", str(repo.journals))
+    shutil.rmtree(repo.journals.parent)
+    repo.git("branch", "-D", "a-sync")
+
+
+def test_after_backup_wipe_and_restore_every_read_command_says_the_same(repo: Repo) -> None:
+    bob = repo.worktree("bob")
+    repo.thrum("group", "create", "crew", "--description", "all of us")
+    repo.thrum("group", "add", "crew", "@alice", "@bob")
+    first = repo.json("send", "one", "--to", "@bob", "--scope", "module:auth")["message_id"]
+    second = repo.json("send", "two", "--to", "@crew")["message_id"]
+    third = repo.json("send", "to the team")["message_id"]
+    repo.thrum("message", "read", first, at=bob)
+    repo.thrum("reply", first, "answer", at=bob)
+    repo.thrum("message", "edit", second, "two, mended")
+    gone = repo.json("send", "a mistake", "--to", "@bob")["message_id"]
+    repo.thrum("message", "delete", gone, "--force")
+    repo.thrum("session", "set-intent", "Merging", at=bob)
+    repo.thrum("session", "set-task", "T-1", at=bob)
+    repo.thrum("context", "save", at=bob, stdin="notes\n")
+    repo.thrum("config", "set", "daemon.stale_session_end", "48h")
+    repo.thrum("agent", "set-status", "blocked", at=bob)
+    answers(repo, [first, second, third, gone])  # what is shown counts as seen: from now on nothing changes
+    before = answers(repo, [first, second, third, gone])
+    store = repo.top / "backups"
+    repo.thrum("backup", "--dir", str(store))
+    wipe(repo)
+    repo.thrum("init")
+    assert repo.run("inbox", "--json").status != 0, "all is gone"
+    repo.thrum("backup", "restore", "--yes", "--dir", str(store))
+    after = answers(repo, [first, second, third, gone])
+    for command, said in before.items():
+        assert json.dumps(after[command], indent=1) == json.dumps(said, indent=1), command
+    assert repo.json("verify")["ok"]
+    assert repo.git("status", "--porcelain") == ""
+    repo.assert_picture_is_as_rebuilt()
+
+
+def test_a_running_daemon_goes_on_with_what_was_restored(repo: Repo) -> None:
+    send(repo, "one")
+    repo.thrum("backup")
+    send(repo, "two")
+    pid = repo.daemon
+    waiting = repo.start("wait", "--timeout", "60s", at=repo.worktree("bob"))
+    waiting.line()
+    waiting.end()
+    waiting = repo.start("wait", "--timeout", "60s", "--json", at=repo.worktree("bob"))
+    result = repo.json("backup", "restore", "--yes")
+    assert result["daemon_restarted"]
+    assert Path(result["safety_backup"]).name.startswith("pre-restore-")
+    assert repo.daemon == pid
+    assert inbox(repo) == ["one"]
+    send(repo, "three")
+    told = waiting.end().json
+    assert {each["body"]["content"] for each in told["messages"]} <= {"one", "three"}
+    assert inbox(repo) == ["one", "three"]
+    assert repo.json("verify")["ok"]
+    safe = repo.json("backup", "restore", Path(result["safety_backup"]).name, "--yes")
+    assert inbox(repo) == ["one", "two"]
+    assert safe["source"] == result["safety_backup"]
+
+
+def test_agents_that_came_after_the_backup_and_their_journals_are_gone(repo: Repo) -> None:
+    repo.thrum("backup")
+    repo.agent("carol")
+    repo.thrum("send", "hi", "--to", "@alice", at=repo.worktree("carol"))
+    repo.thrum("backup", "restore", "--yes")
+    assert not (repo.journals / "messages/carol.jsonl").exists()
+    assert "carol" not in repo.thrum("team", "--all")
+
+
+def test_without_a_yes_nothing_is_restored(repo: Repo) -> None:
+    send(repo, "one")
+    repo.thrum("backup")
+    send(repo, "two")
+    assert repo.run("backup", "restore", "--json").kind == "confirmation_required"
+    assert inbox(repo) == ["one", "two"]
+    with repo.client() as client, pytest.raises(Exception, match="--yes"):
+        client.call("backup.restore", api.RestoreParams())
+
+
+def test_what_is_no_backup_is_named(repo: Repo) -> None:
+    assert repo.run("backup", "restore", "--yes", "--json").kind == "backup_not_found"
+    repo.thrum("backup")
+    assert repo.run("backup", "restore", "20200101T000000Z", "--yes", "--json").kind == "backup_not_found"
+    assert repo.run("backup", "restore", "./nothing.zip", "--yes", "--json").kind == "backup_not_found"
+    assert repo.run("backup", "restore", "README", "--yes", "--json").kind == "backup_invalid"
+
+
+def test_elsewhere_the_daemon_keeps_its_own_id_and_the_messages_stay_its_own(repo: Repo) -> None:
+    send(repo, "one")
+    archive = repo.top / "there.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        current = Path(repo.json("backup")["location"])
+        for path in current.rglob("*"):
+            packed.write(path, path.relative_to(current))
+    theirs = repo.json("daemon", "status")["identity"]["daemon_id"]
+    with open_repo("dora") as other:
+        mine = other.json("daemon", "status")["identity"]["daemon_id"]
+        other.thrum("backup", "restore", str(archive), "--yes")
+        assert other.json("daemon", "status")["identity"]["daemon_id"] == mine != theirs
+        [message] = other.json("inbox", "--all")["messages"]
+        assert message["body"]["content"] == "one"
+        assert "origin_daemon" not in message
+        assert json.loads((other.main / ".thrum/config.json").read_text())["identity"]["previous_ids"] == [theirs]
+
+
+# -- hostile archives
+
+
+def good_files(repo: Repo) -> dict[str, bytes]:
+    current = Path(repo.json("backup")["location"])
+    return {str(path.relative_to(current)): path.read_bytes() for path in current.rglob("*") if path.is_file()}
+
+
+def with_file(name: str, data: bytes = b"x") -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    """One file more, which the manifest knows."""
+
+    def change(files: dict[str, bytes]) -> dict[str, bytes]:
+        import hashlib
+
+        manifest = json.loads(files["manifest.json"])
+        manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        return {**files, name: data, "manifest.json": json.dumps(manifest).encode()}
+
+    return change
+
+
+def without(name: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return lambda files: {key: data for key, data in files.items() if key != name}
+
+
+def replaced(name: str, data: bytes) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return with_file(name, data)
+
+
+HOSTILE: dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]] = {
+    "a way out": with_file("../../evil.jsonl"),
+    "a way out below a known name": with_file("messages/../../../evil.jsonl"),
+    "a directory of its own": with_file("messages/sub/evil.jsonl"),
+    "an absolute path": with_file("/tmp/thrum-evil.jsonl"),
+    "a hidden journal": with_file("messages/.evil.jsonl"),
+    "a hook": with_file("config/../../.git/hooks/post-checkout"),
+    "a file of no backup": with_file("bin/evil"),
+    "a redirect": with_file("config/redirect"),
+    "a worktree of its own": with_file("config/worktrees/../identities/x.json", b"{}"),
+    "an identity that is no object": with_file("config/identities/x.json", b"[]"),
+    "settings that are none": replaced("config/config.json", b"{"),
+    "no manifest": without("manifest.json"),
+    "a journal less": without("events.jsonl"),
+    "other bytes": lambda files: {**files, "events.jsonl": files["events.jsonl"].swapcase()},
+    "a manifest of rubbish": lambda files: {**files, "manifest.json": b"[[["},
+    "a newer version": lambda files: {
+        **files,
+        "manifest.json": files["manifest.json"].replace(b'"version": 1', b'"version": 9'),
+    },
+}
+
+
+def state(repo: Repo) -> dict[str, bytes]:
+    """Every file that a restore could touch."""
+    found = list(repo.journals.rglob("*.jsonl"))
+    found += [path for path in (repo.main / ".thrum").glob("*/*.*") if path.parent.name in ("identities", "context")]
+    return {str(path): path.read_bytes() for path in [*found, repo.main / ".thrum/config.json"]}
+
+
+def assert_refused(repo: Repo, archive: Path) -> None:
+    before, above = state(repo), set(os.listdir(repo.top))
+    refused = repo.run("backup", "restore", str(archive), "--yes", "--json")
+    assert refused.kind == "backup_invalid", refused
+    assert state(repo) == before
+    assert set(os.listdir(repo.top)) == above
+    assert not Path("/tmp/thrum-evil.jsonl").exists()
+    assert not (repo.main / ".git/hooks/post-checkout").exists()
+    assert not list(repo.journals.parent.glob("restore*"))
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Repo]:
+    """For what is refused."""
+    with open_repo("alice", "bob") as opened:
+        opened.thrum("send", "one", "--to", "@bob")
+        yield opened
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_is_refused_and_changes_nothing(shared: Repo, kind: str) -> None:
+    archive = shared.top / "hostile.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in HOSTILE[kind](good_files(shared)).items():
+            packed.writestr(name, data)
+    assert_refused(shared, archive)
+
+
+def test_links_twins_and_bombs_in_an_archive_are_refused(shared: Repo) -> None:
+    files = good_files(shared)
+    archive = shared.top / "hostile.zip"
+
+    def write(extra: Callable[[zipfile.ZipFile], None], files: dict[str, bytes]) -> None:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, data in files.items():
+                packed.writestr(name, data)
+            extra(packed)
+
+    def link(packed: zipfile.ZipFile) -> None:
+        info = zipfile.ZipInfo("messages/link.jsonl")
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        packed.writestr(info, "/etc/passwd")
+
+    told = with_file("messages/link.jsonl", b"/etc/passwd")(files)
+    del told["messages/link.jsonl"]
+    write(link, told)
+    assert_refused(shared, archive)
+    write(lambda packed: None, files)
+    data = archive.read_bytes()
+    archive.write_bytes(data[: len(data) // 2])
+    assert_refused(shared, archive)
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        write(lambda packed: packed.writestr("events.jsonl", b"{}\n"), files)
+    assert_refused(shared, archive)
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(shared: Repo) -> None:
+    files = good_files(shared)
+    archive, zeros = shared.top / "hostile.zip", io.BytesIO(bytes(1 << 20))
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+        for name, data in files.items():
+            packed.writestr(name, data)
+        with packed.open("messages/bomb.jsonl", "w", force_zip64=True) as bomb:
+            for _ in range(1_100):
+                bomb.write(zeros.getvalue())
+    assert archive.stat().st_size < 4 << 20
+    assert_refused(shared, archive)
+
+
+def test_a_directory_with_a_link_in_it_is_no_backup(shared: Repo) -> None:
+    files = good_files(shared)
+    directory = shared.top / "hostile"
+    for name, data in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+    (directory / "messages/alice.jsonl").unlink()
+    (directory / "messages/alice.jsonl").symlink_to(shared.main / "README")
+    assert_refused(shared, directory)
+
+
+# -- kills
+
+
+def save(repo: Repo) -> Callable[[], None]:
+    """Remember all that thrum has while no daemon runs; gives what brings it back."""
+    copy = repo.top / "saved"
+    tip = repo.git("rev-parse", "a-sync").strip()
+    shutil.copytree(repo.main / ".thrum", copy / "state", symlinks=True)
+    shutil.copytree(repo.journals.parent, copy / "sync", symlinks=True)
+
+    def back() -> None:
+        shutil.rmtree(repo.main / ".thrum")
+        shutil.rmtree(repo.journals.parent)
+        shutil.copytree(copy / "state", repo.main / ".thrum", symlinks=True)
+        shutil.copytree(copy / "sync", repo.journals.parent, symlinks=True)
+        repo.git("update-ref", "refs/heads/a-sync", tip)
+
+    return back
+
+
+def killed_at(repo: Repo, number: int, *words: str) -> tuple[int, list[str]]:
+    """Run a command that is killed at that touch of the file system: its status, and all touches."""
+    log = repo.top / "touches"
+    done = repo.python("tests.support.killed_at", str(number), str(log), *words).end()
+    return done.status, log.read_text().splitlines()
+
+
+def chosen(count: int, long: bool) -> list[int]:
+    numbers = list(range(1, count + 1))
+    return numbers if long else sorted(random.Random(count).sample(numbers, min(8, count)))
+
+
+def test_a_restore_that_is_killed_at_any_step_is_carried_out_or_has_not_happened(
+    repo: Repo, request: pytest.FixtureRequest
+) -> None:
+    send(repo, "one")
+    repo.thrum("backup")
+    send(repo, "two")
+    repo.agent("carol")
+    repo.thrum("daemon", "stop")
+    back = save(repo)
+    status, touches = killed_at(repo, 0, "backup", "restore", "--yes")
+    assert status == 0
+    outcomes: set[str] = set()
+    for number in chosen(len(touches), request.config.getoption("--long")):
+        back()
+        status, _ = killed_at(repo, number, "backup", "restore", "--yes")
+        where = f"killed before {touches[number - 1]} ({number} of {len(touches)})"
+        found = inbox(repo)
+        outcomes.add(" ".join(found))
+        assert found in (["one"], ["one", "two"]), where
+        archives = list((shelf(repo) / "archives").glob("pre-restore-*.zip"))
+        if found == ["one"]:
+            [archive] = archives
+            with zipfile.ZipFile(archive) as packed:
+                assert b"two" in packed.read("messages/alice.jsonl"), where
+        verified = repo.run("verify", "--json").json
+        assert all(each["ok"] for each in verified["checks"] if each["name"] != "identities"), (where, verified)
+        assert not list(repo.journals.parent.glob("restore*")), where
+        repo.thrum("daemon", "stop")
+    assert outcomes == {"one", "one two"}
+
+
+def test_a_backup_that_is_killed_at_any_step_leaves_a_whole_one(repo: Repo, request: pytest.FixtureRequest) -> None:
+    send(repo, "one")
+    repo.thrum("backup")
+    send(repo, "two")
+    repo.thrum("daemon", "stop")
+    back = save(repo)
+    status, touches = killed_at(repo, 0, "backup")
+    assert status == 0
+    for number in chosen(len(touches), request.config.getoption("--long")):
+        back()
+        killed_at(repo, number, "backup")
+        where = f"killed before {touches[number - 1]}"
+        repo.thrum("backup", "status")
+        assert b"one" in (shelf(repo) / "current/messages/alice.jsonl").read_bytes(), where
+        repo.thrum("backup")
+        assert b"two" in (shelf(repo) / "current/messages/alice.jsonl").read_bytes(), where
+        assert len(list((shelf(repo) / "archives").glob("*.zip"))) == 1, where
+        assert sorted(path.name for path in shelf(repo).iterdir()) == [".lock", "archives", "current"], where
+
+
+def test_a_daemon_that_is_killed_after_it_agreed_to_restore_does_so_when_it_starts(repo: Repo) -> None:
+    send(repo, "one")
+    repo.thrum("backup")
+    send(repo, "two")
+    with repo.client() as client:
+        client.call("backup.restore", api.RestoreParams(confirm=True))
+        repo.kill_daemon()
+    assert inbox(repo) == ["one"]
+    assert len(list((shelf(repo) / "archives").glob("pre-restore-*.zip"))) == 1
+
+
+def test_what_was_sent_while_it_was_restored_is_in_the_safety_archive_or_stays(repo: Repo) -> None:
+    send(repo, "one")
+    repo.thrum("backup")
+    restoring = repo.start("backup", "restore", "--yes", "--json")
+    sent: list[str] = []
+    while restoring.process.poll() is None:
+        content = f"meanwhile {len(sent)}"
+        if repo.run("send", content, "--to", "@bob").status == 0:
+            sent.append(content)
+    archive = Path(restoring.end().json["safety_backup"])
+    with zipfile.ZipFile(archive) as packed:
+        kept = packed.read("messages/alice.jsonl").decode()
+    here = inbox(repo)
+    for content in sent:
+        assert f'"{content}"' in kept or content in here, content

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.branch import commit_journals
 from tests.support.repo import Repo, open_repo
 from thrum import api
 
@@ -229,6 +230,40 @@ def test_a_running_daemon_goes_on_with_what_was_restored(repo: Repo) -> None:
     safe = repo.json("backup", "restore", Path(result["safety_backup"]).name, "--yes")
     assert inbox(repo) == ["one", "two"]
     assert safe["source"] == result["safety_backup"]
+
+
+def tip(repo: Repo) -> str:
+    return repo.git("rev-parse", "a-sync").strip()
+
+
+def shard(repo: Repo) -> str:
+    return (repo.journals / "messages/alice.jsonl").read_text()
+
+
+def test_the_branch_goes_back_to_the_commit_that_it_was_at(repo: Repo) -> None:
+    send(repo, "one")
+    then = commit_journals(repo, {"messages/alice.jsonl": shard(repo)})
+    repo.thrum("backup")
+    send(repo, "two")
+    commit_journals(repo, {"messages/alice.jsonl": shard(repo)})
+    repo.thrum("backup", "restore", "--yes")
+    assert tip(repo) == then
+    assert repo.json("verify")["ok"]
+    assert repo.git("-C", str(repo.journals), "status", "--porcelain") == ""
+
+
+def test_a_branch_that_holds_more_than_the_backup_begins_anew(repo: Repo) -> None:
+    first = tip(repo)
+    send(repo, "one")
+    current = Path(repo.json("backup")["location"])
+    send(repo, "two")
+    later = commit_journals(repo, {"messages/alice.jsonl": shard(repo)})
+    manifest = json.loads((current / "manifest.json").read_text())
+    for head in (later, repo.git("rev-parse", "HEAD").strip(), "--all", "0" * 40):
+        (current / "manifest.json").write_text(json.dumps({**manifest, "head": head}))
+        repo.thrum("backup", "restore", "--yes")
+        assert tip(repo) == first, head
+        assert inbox(repo) == ["one"]
 
 
 def test_agents_that_came_after_the_backup_and_their_journals_are_gone(repo: Repo) -> None:

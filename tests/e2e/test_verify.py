@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.branch import commit_journals
 from tests.support.repo import Repo, open_repo
 from thrum import clock, ids
 
@@ -237,22 +237,6 @@ def test_identity_files_are_held_against_the_records(repo: Repo) -> None:
     assert reasons[".thrum/identities/alice.json"] == "role is boss, registered as worker"
     assert reasons[".thrum/identities/carol.json"].startswith("broken: ")
     assert reasons[".thrum/identities/bob.json"] == f"bob is registered in {repo.worktree('bob')}"
-
-
-def commit_journals(repo: Repo, lines: dict[str, str]) -> None:
-    """Put a commit with these journals on the branch, as another program would."""
-    environ = {**os.environ, "GIT_INDEX_FILE": str(repo.top / "index")}
-
-    def git(*words: str, stdin: str = "") -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=repo.main, input=stdin, env=environ, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    for name, text in lines.items():
-        git("update-index", "--add", "--cacheinfo", f"100644,{git('hash-object', '-w', '--stdin', stdin=text)},{name}")
-    commit = git("commit-tree", git("write-tree"), "-p", "a-sync", "-m", "sync: by hand")
-    git("update-ref", "refs/heads/a-sync", commit)
 
 
 def test_what_is_committed_on_the_branch_has_to_be_in_the_journals(repo: Repo) -> None:

@@ -56,6 +56,8 @@ _NEVER: Final = frozenset(
         "config set",
         "config unset",
         "purge",
+        "log",
+        "doctor",
         "backup",
         "backup status",
         "backup config",

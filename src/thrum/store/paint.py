@@ -34,7 +34,12 @@ from thrum.voids import message_ms
 
 _BATCH: Final = 500
 _SORT_FACTS_MAX: Final = 50_000
-"""Up to this many facts of `events.jsonl` are sorted in memory: sync brings them in out of order, others hardly."""
+"""Up to this many facts of `events.jsonl` are sorted in memory: sync brings them in out of order."""
+_WINDOW_FACTS_MAX: Final = 20_000
+_WINDOW_FACTS_MIN: Final = 32
+_WINDOW_BYTES: Final = 256 * 1024
+"""How far a fact of another journal may be out of order, as copied receipts are, without costing more: so many facts of
+all journals together, and so many bytes of each."""
 
 _INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _RECEIPTS: Final = "CREATE TEMP TABLE receipts (message_id TEXT, agent_id TEXT, rank INTEGER, at TEXT, seq INTEGER)"
@@ -225,10 +230,11 @@ class _Painter:
                 (self._agents if kind == AGENT else self._authors)[id] = (at, event_id)
 
     def _merged(self, sources: Sequence[Source]) -> Iterator[_Item]:
-        streams = [self._stream(number, source) for number, source in enumerate(sources)]
+        window = max(_WINDOW_FACTS_MIN, _WINDOW_FACTS_MAX // max(1, len(sources)))
+        streams = [self._stream(number, source, window) for number, source in enumerate(sources)]
         return streams[0] if len(streams) == 1 else heapq.merge(*streams)
 
-    def _stream(self, number: int, source: Source) -> Iterator[_Item]:
+    def _stream(self, number: int, source: Source, window: int) -> Iterator[_Item]:
         normalise, lost = clock.normalise, self._lost
         items = (
             (normalise(entry.fact.timestamp), entry.fact.event_id, number, entry.offset, entry)
@@ -236,7 +242,7 @@ class _Painter:
             if not lost or (entry.file, entry.offset) not in lost
         )
         if source.file != EVENTS_FILE:
-            return items
+            return _straightened(items, window)
         return itertools.chain(sorted(itertools.islice(items, _SORT_FACTS_MAX)), items)
 
     def _new_ones(self, batch: Iterable[_Item]) -> Iterator[tuple[str, Entry]]:
@@ -373,3 +379,26 @@ class _Painter:
                 raw = bare(self._read_line(file, offset, length))
                 fact = events.decode(raw)
                 projection.project(seq, Entry(fact, raw, file, offset, length), events.order_of(fact))
+
+
+def _straightened(items: Iterable[_Item], window: int) -> Iterator[_Item]:
+    """The items in order, if none stands further from its place than the window is wide; else nearly so."""
+    source = iter(items)
+    held: list[_Item] = []
+    while fresh := _some(source, window):
+        held = sorted(held + fresh)
+        ready = len(held) - len(fresh)
+        yield from held[:ready]
+        held = held[ready:]
+    yield from held
+
+
+def _some(items: Iterator[_Item], count: int) -> list[_Item]:
+    found: list[_Item] = []
+    size = 0
+    for item in items:
+        found.append(item)
+        size += item[4].length
+        if len(found) == count or size >= _WINDOW_BYTES:
+            break
+    return found

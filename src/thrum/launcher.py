@@ -29,12 +29,18 @@ def main() -> None:
         if argv == ["--version"] or argv == ["-v"]:
             _write(1, version_text().encode() + b"\n")
             os._exit(0)
-        address = find_socket(argv)
+        address = "" if _is_about_the_daemon(argv) else find_socket(argv)
         key = run_in_daemon(address, argv) if address else ""
         from thrum.cli import app
     except KeyboardInterrupt:
         os._exit(_INTERRUPTED)
     app.main(argv, client_key=key)
+
+
+def _is_about_the_daemon(argv: list[str]) -> bool:
+    """Whether it is for the command to look after a daemon that may hang: then nobody waits for that one's answer."""
+    words = [word for word in argv if not word.startswith("-")]
+    return words[:1] == ["daemon"] or words[:1] == ["doctor"]
 
 
 def version_text() -> str:

@@ -207,6 +207,13 @@ _ALL = (
         "hold journals, database, branch and identity files against each other",
         "Status 1 when something does not agree. Changes nothing without --repair.",
     ),
+    _command(
+        "doctor",
+        care.doctor,
+        CARE,
+        "look whether this machine and this repository are fit for thrum",
+        "Status 1 when something is not. Needs no daemon.",
+    ),
     _command("version", misc.version, ABOUT, "the version"),
     _command("help", misc.help, ABOUT, "help of a command"),
     _command("completion", misc.completion, ABOUT, "a completion script: bash, zsh or fish"),

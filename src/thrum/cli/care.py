@@ -1,8 +1,9 @@
-"""verify: do journals, database, branch and identity files agree? Source: cli.md §3.16."""
+"""verify: do journals, database, branch and identity files agree? doctor: is this machine fit? Source: cli.md §3.16."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from thrum.errors import ThrumError
 _BACK_SECONDS = 600.0
 """How long a daemon may take to paint its database anew before it is no longer waited for."""
 _LOOK_SECONDS = 0.05
+_ANSWER_SECONDS = 5.0
 
 
 async def verify(
@@ -94,3 +96,30 @@ def _place(each: api.VerifyDifference) -> str:
     said = [line(each.reason)] if each.reason else []
     named = [line(name) for name in each.ids]
     return ": ".join([place, "  ".join([*said, *named])])
+
+
+# -- doctor
+
+
+async def doctor(*, run: Annotated[Run, RUN]) -> Answer:
+    run.own_process()
+    from thrum.care.doctor import Patient, examine
+
+    patient = Patient(run.session.env, None)
+    try:
+        patient = Patient(run.session.env, run.places())
+        if await run.client_if_running() is not None:
+            with trio.move_on_after(_ANSWER_SECONDS):  # one that hangs is a finding
+                health: api.HealthResult = await run.call_once("health", api.Empty())
+                sync: api.SyncStatusResult = await run.call_once("sync.status", api.Empty())
+                patient = replace(patient, health=health, sync=sync)
+    except ThrumError as refusal:
+        run.debug(refusal.message)
+        patient = replace(patient, refusal=refusal)
+    found = await trio.to_thread.run_sync(examine, patient)
+    lines: list[str] = []
+    for check in found.checks:
+        lines.append(f"{check.status:<4}  {check.name:<13}  {line(check.detail)}")
+        if check.remedy and check.status != "ok":
+            lines.append(f"      fix: {line(check.remedy)}")
+    return Answer(found, data="\n".join(lines), status=0 if found.ok else 1)

@@ -11,6 +11,7 @@ Whatever is killed instead loses no answered request.
           ├─ serve_rpc                    acceptor, a task per connection, a task per request
           ├─ publisher.serve_bus          subscriptions, heads
           ├─ syncing.serve                rounds with the other clones, one at a time
+          ├─ care.serve                   journals are kept short
           ├─ Owners, StaleSessions        who is alive (watchers.py)
           └─ watch_*                      signals, state directory, store, warm-up
 """
@@ -201,6 +202,7 @@ async def _serve(
     services.start_soon(_watch_place, start, mine, ending.leave)
     services.start_soon(_watch_store, wiring, ending.reopen)
     services.start_soon(wiring.syncing.serve)
+    services.start_soon(wiring.care.serve)
     services.start_soon(_warm_up)
     log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": wiring.house.view.epoch, "version": VERSION}})
     report(spawn.Report("ready", os.getpid()))
@@ -267,7 +269,7 @@ def _wire(
         house=house,
         committer=store.committer,
         registrar=registrar,
-        feed=Feed(store.view, store.journals.read_line, publisher),
+        feed=Feed(store.view, store.journals, publisher),
         publisher=publisher,
         desks=Desks(),
         presence=Presence(house, services),

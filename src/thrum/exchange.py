@@ -15,7 +15,7 @@ import trio
 from thrum import events
 from thrum.errors import StoreFailed
 from thrum.store.journal import Standing, refusal
-from thrum.store.receipts import RECEIPTS_SEQ, Receipts
+from thrum.store.receipts import RECEIPTS_SEQ, Copies, Receipts
 from thrum.store.replay import Store
 from thrum.store.views import View
 from thrum.sync.ports import Arrived, JournalMoved, Mark, TakenIn
@@ -41,13 +41,15 @@ class Exchange:
 
     def read(self, file: str, mark: Mark) -> bytes:
         """See `sync.ports.Journals`. StoreFailed when somebody else replaced or cut it."""
+        journals = self._store.journals
         with self._minding_damage():
             try:
-                return self._store.journals.read_start(file, Standing(*mark))
+                return journals.read_start(file, Standing(*mark))
             except OSError as error:
                 raise refusal(error, "read") from error
             except StoreFailed as error:
-                now = self._store.journals.standings().get(file)
+                with journals.still:
+                    now = journals.standings().get(file)
                 if now is None or now.inode != mark.inode:
                     raise JournalMoved(file) from error  # by the committer itself: compaction
                 raise
@@ -64,8 +66,7 @@ class Exchange:
 
     def copy_receipts(self) -> int:
         """See `sync.ports.Journals`."""
-        with self._reading() as view:
-            found = self._receipts.find(view)
+        found = self._find_receipts()
         try:
             if found.lines or found.keep:
                 trio.from_thread.run(self._store.committer.remember, {RECEIPTS_SEQ: str(found.seq)}, found.lines)
@@ -74,6 +75,19 @@ class Exchange:
             raise
         self._receipts.done(found)
         return len(found.lines)
+
+    def _find_receipts(self) -> Copies:
+        """Raises JournalMoved too: the rows are of one moment, the lines may be of a later one."""
+        journals = self._store.journals
+        since = journals.exchanged
+        with self._minding_damage():
+            try:
+                with self._store.reading() as view:
+                    return self._receipts.find(view)
+            except StoreFailed as error:
+                if journals.is_exchanged(since):
+                    raise JournalMoved(events.LOCAL_FILE) from error
+                raise
 
     def recall(self) -> Mapping[str, str]:
         """See `sync.ports.Journals`."""

@@ -6,7 +6,7 @@ and live agree. Source: rpc.md §5 `events.since`, §8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import trio
@@ -27,6 +27,7 @@ from thrum.events import (
     MessageReceipt,
     Sealed,
 )
+from thrum.store.journal import JournalFiles
 from thrum.store.rows import EventRow
 from thrum.store.views import View
 from thrum.store.writer import Committed
@@ -36,9 +37,6 @@ _GROUP_FACTS = (GroupMemberAdded, GroupMemberRemoved, GroupUpdated, GroupDeleted
 
 _SLICE_SECONDS = 0.005
 """How long one look may go on before others on the loop get a turn."""
-
-ReadLine = Callable[[str, int, int], bytes]
-"""`(file, offset, length) -> line without newline`."""
 
 
 def about(view: View, fact: AnyFact | Sealed) -> About | None:
@@ -69,9 +67,9 @@ class Pulse:
 class Feed:
     """Announces facts, and reads announced ones again."""
 
-    def __init__(self, view: View, read_line: ReadLine, publisher: Publisher) -> None:
+    def __init__(self, view: View, journals: JournalFiles, publisher: Publisher) -> None:
         self._view = view
-        self._read_line = read_line
+        self._journals = journals
         self._publisher = publisher
         self.pulse = Pulse()
 
@@ -153,7 +151,10 @@ class Feed:
             return None
         if not params.local and row.file == events.LOCAL_FILE:
             return None
-        raw, fact = self._read(row)
+        found = self._read(row)
+        if found is None:
+            return None
+        raw, fact = found
         subject = about(self._view, fact)
         topics = topics_of(fact, subject, pending=row.state == "pending")
         if params.topics and not any(topic.startswith(params.topics) for topic in topics):
@@ -164,12 +165,24 @@ class Feed:
             hint.fact = msgspec.Raw(raw)
         return hint
 
-    def _read(self, row: EventRow) -> tuple[bytes, AnyFact | Sealed]:
-        """The line and the fact of a row. StoreFailed; with the cause `database_damaged` when somebody has changed the
-        journal under the picture, which has to be painted anew then.
+    def _read(self, row: EventRow) -> tuple[bytes, AnyFact | Sealed] | None:
+        """The line and the fact of a row; None if the line went since the row was read (compaction).
+
+        StoreFailed; with the cause `database_damaged` when somebody has changed the journal under the picture, which
+        has to be painted anew then.
         """
         try:
-            raw = self._read_line(row.file, row.offset, row.length)
+            return self._read_at(row)
+        except StoreFailed:
+            with self._journals.still:  # what is being exchanged is soon done
+                now = self._view.event_at(row.seq)
+            if now == row:
+                raise
+        return None if now is None else self._read_at(now)
+
+    def _read_at(self, row: EventRow) -> tuple[bytes, AnyFact | Sealed]:
+        try:
+            raw = self._journals.read_line(row.file, row.offset, row.length)
             fact = events.decode(raw)
         except FileNotFoundError as error:
             raise _foreign(row) from error

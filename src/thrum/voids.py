@@ -133,18 +133,22 @@ def _is_void(fact: AnyFact, order: Order, voids: Voids, cutoff_ms: int) -> bool:
 
 def superseded_ids(facts: Iterable[tuple[Order, AnyFact | Sealed]]) -> set[str]:
     """The event ids of `agent.update`s whose registers are all set anew by later ones that stay."""
-    winners: dict[tuple[str, str, str], tuple[str, Order]] = {}
-    updates: list[tuple[Order, AgentUpdated]] = []
-    for order, fact in facts:
-        if isinstance(fact, AgentUpdated):
-            updates.append((order, fact))
-            for register, at in _registers(fact):
-                winners[register] = max(winners.get(register, ("", ("", ""))), (at, order))
+    updates = sorted(
+        ((order, fact) for order, fact in facts if isinstance(fact, AgentUpdated)),
+        key=lambda entry: entry[0],
+        reverse=True,
+    )
+    # Only what is later by order *and* by the register's time replaces: of the two it is never the one that a cleanup
+    # between them makes void.
+    latest: dict[tuple[str, str, str], str] = {}
     gone: set[str] = set()
-    for order, fact in updates:
+    for _, fact in updates:
         registers = _registers(fact)
-        if registers and all(winners[register][1] != order for register, _ in registers):
+        if registers and all(at <= latest.get(register, "") for register, at in registers):
             gone.add(fact.event_id)
+            continue
+        for register, at in registers:
+            latest[register] = max(latest.get(register, ""), at)
     return gone
 
 

@@ -196,6 +196,7 @@ class Wiring:
         self.on_due(committed)
         self.feed.announce(committed)
         self.syncing.on_commit(committed)
+        self.care.compactor.note(committed)
 
     def on_due(self, committed: Sequence[Committed]) -> None:
         """Facts count from now on. Those that waited for their day were announced, by their numbers, long ago."""

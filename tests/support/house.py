@@ -197,7 +197,7 @@ def _daemon(
         house=house,
         committer=store.committer,
         registrar=registrar,
-        feed=Feed(store.view, store.journals.read_line, publisher),
+        feed=Feed(store.view, store.journals, publisher),
         publisher=publisher,
         desks=Desks(),
         presence=Presence(house, services),

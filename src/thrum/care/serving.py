@@ -17,6 +17,7 @@ import trio
 from thrum import api
 from thrum.care import backup, restore, verify
 from thrum.care.backup import Source
+from thrum.care.compacting import Compactor
 from thrum.care.lock import Owner
 from thrum.care.verify import Point
 from thrum.errors import Busy, ConfirmationRequired, InvalidParams, NewerFormat
@@ -42,6 +43,18 @@ class Care:
     environ: Mapping[str, str]
     _one: trio.Lock = field(default_factory=trio.Lock)
     """One at a time: each reads all there is."""
+    compactor: Compactor = field(init=False)
+
+    def __post_init__(self) -> None:
+        here, wall = self.house.here, self.house.clock
+        compactor = Compactor(self.committer, self.journals, here.places.database, here.own, wall, self._one)
+        object.__setattr__(self, "compactor", compactor)
+
+    async def serve(self) -> None:
+        """Keep the journals short, until cancelled. What an earlier run did not come to is done first."""
+        if self.house.view.horizon("purge", "") or self.house.view.voids().authors:
+            self.compactor.ask()
+        await self.compactor.serve()
 
     def handlers(self) -> dict[str, Handler]:
         return {

@@ -43,4 +43,4 @@ async def execute(house: House, call: Call, params: PurgeParams) -> PurgeResult:
         fact = stamp.make(PurgeExecuted, cutoff=cutoff, by=call.caller.agent_id or "")
         return Decision((fact,), lambda _view, _seqs: result)
 
-    return await house.journal.commit(decide, key=call.key)
+    return await house.journal.commit(decide, key=call.key, heavy=True)

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import trio
 
@@ -19,7 +19,9 @@ from thrum.api import ClientKey
 from thrum.errors import Busy, ShuttingDown, StoreFailed
 from thrum.events import AnyFact
 from thrum.store.arrival import Found, TakenIn, portions
-from thrum.store.door import Decide
+from thrum.store.compaction import Draft, discard
+from thrum.store.door import Decide, Decision, Stamp
+from thrum.store.failures import internal
 from thrum.store.flusher import Flusher
 from thrum.store.views import View
 from thrum.store.writer import Call, Committed, Errand, Writer
@@ -45,6 +47,20 @@ class Statistics(NamedTuple):
     facts: int
     failed_batches: int
     claimed: int = 0
+
+
+class Alone(Call):
+    """A call that is a transaction of its own: `work`, a method of the writer, is done in the flusher's thread."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[Writer], Any]) -> None:
+        super().__init__(_no_decision)
+        self.work = work
+
+
+def _no_decision(_view: View, _stamp: Stamp) -> Decision[None]:
+    raise AssertionError("it is no part of a batch")
 
 
 class _Waiting:
@@ -112,9 +128,11 @@ class Committer:
         *,
         key: ClientKey | None = None,
         replay: Callable[[View, AnyFact, int], R] | None = None,
+        heavy: bool = False,
     ) -> R:
         """See `door.Journal.commit`."""
         call = Call(decide, key, replay)
+        call.heavy = heavy
         await self._carry(call)
         return call.answer
 
@@ -125,7 +143,7 @@ class Committer:
         in quarantine (events.md §11). Repeating it is harmless. Raises StoreFailed, Busy, ShuttingDown: some may be
         taken in then. ValueError becomes an InternalError: a line was found in no journal of the branch.
         """
-        calls = [Errand(partial(Writer.take_in, arrived=some)) for some in portions(arrived)]
+        calls = [_errand_of(some) for some in portions(arrived)]
         await self._carry(*calls)
         answers: list[TakenIn] = [call.answer for call in calls]
         ours = sum(answer.ours for answer in answers)
@@ -139,6 +157,17 @@ class Committer:
         or neither. Raises StoreFailed, Busy, ShuttingDown.
         """
         await self._carry(Errand(partial(Writer.keep, values=values, copies=copies)))
+
+    async def compact(self, drafts: Sequence[Draft]) -> int:
+        """Put journals that were written anew in place, between two batches; how many bytes went. The drafts are gone
+        afterwards, whatever happens. Raises StoreFailed, Busy, ShuttingDown.
+        """
+        try:
+            call = Alone(partial(Writer.compact, drafts=drafts))
+            await self._carry(call)
+        finally:
+            discard(drafts)
+        return call.answer
 
     async def apply_due(self) -> int:
         """Apply what waited for its day and is due; how many. Raises StoreFailed, Busy, ShuttingDown."""
@@ -188,7 +217,10 @@ class Committer:
                 while True:
                     if self._queue:
                         with trio.CancelScope(shield=True):
-                            await self._run_batch(flusher)
+                            if isinstance(self._queue[0].call, Alone):
+                                await self._run_alone(flusher)
+                            else:
+                                await self._run_batch(flusher)
                         await trio.lowlevel.checkpoint_if_cancelled()
                     elif self._closing:
                         return
@@ -212,7 +244,7 @@ class Committer:
         self._batches += 1
         try:
             self._writer.begin()
-            await self._decide(batch)
+            await self._decide(batch, flusher)
             if self._writer.has_work:
                 committed = await flusher.run(self._writer.flush)
                 self._degraded = None
@@ -241,14 +273,36 @@ class Committer:
                 # The facts are on disk; a listener that missed them finds them in the store.
                 log.exception("a listener failed on facts %d to %d", committed[0].seq, committed[-1].seq)
 
-    async def _decide(self, batch: list[_Waiting]) -> None:
+    async def _run_alone(self, flusher: Flusher) -> None:
+        """Carry out one call that is a transaction of its own."""
+        waiting = self._queue.popleft()
+        if waiting.withdrawn:
+            return
+        call = waiting.call
+        assert isinstance(call, Alone)
+        waiting.begun = True
+        try:
+            call.answer = await flusher.run(partial(call.work, self._writer))
+        except StoreFailed as error:
+            log.error("%s", error.message)
+            self._mind_cause(error)
+            self._finish(waiting, error)
+        except Exception as error:
+            self._finish(waiting, internal(error))
+        else:
+            self._finish(waiting, None)
+
+    async def _decide(self, batch: list[_Waiting], flusher: Flusher) -> None:
         pause_at = trio.current_time() + _SLICE_SECONDS
-        while self._queue and not self._writer.is_full:
+        while self._queue and not self._writer.is_full and not isinstance(self._queue[0].call, Alone):
             waiting = self._queue.popleft()
             if waiting.withdrawn:
                 continue
             waiting.begun = True
             batch.append(waiting)
+            if waiting.call.heavy:
+                await flusher.run(partial(self._writer.carry_out, waiting.call))
+                continue
             self._writer.carry_out(waiting.call)
             if trio.current_time() >= pause_at:
                 await trio.lowlevel.cancel_shielded_checkpoint()
@@ -275,6 +329,13 @@ class Committer:
         waiting.begun = True
         waiting.call.error = error
         waiting.done.set()
+
+
+def _errand_of(arrived: Sequence[Found]) -> Errand:
+    """What sweeps away many rows is not done on the loop."""
+    errand = Errand(partial(Writer.take_in, arrived=arrived))
+    errand.heavy = any(b'"purge.executed"' in raw or b'"agent.cleanup"' in raw for _, raw in arrived)
+    return errand
 
 
 def _busy() -> Busy:

@@ -80,8 +80,12 @@ class Journal(Protocol):
         *,
         key: ClientKey | None = None,
         replay: Callable[[View, AnyFact, int], R] | None = None,
+        heavy: bool = False,
     ) -> R:
         """Decide, write, and answer when it is on disk.
+
+        `heavy`: to decide or to apply may take so long that the loop must not stand still; `decide` runs in another
+        thread then, and looks at nothing but its view and stamp.
 
         With `key`: a call that was already carried out writes nothing and gets `replay(view, its main fact, its seq)`,
         or is simply decided again without `replay`. Raises what `decide` raises; StoreFailed (nothing was recorded),

@@ -14,6 +14,7 @@ import hashlib
 import os
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,6 +65,10 @@ class JournalFiles:
     def __init__(self, branch_dir: Path, local_journal: Path) -> None:
         self.branch_dir = branch_dir
         self.local_journal = local_journal
+        self.still = threading.Lock()
+        """Held from the first rename to the commit while journals are exchanged for shorter ones (compaction)."""
+        self.exchanged = 0
+        """How often that happened: whoever read rows and then lines, and finds that they differ, looks at it."""
         self._known: dict[str, Standing] = {}
         # Files that may hold bytes of an append that did not count, beyond this size.
         self._uncut: dict[str, Standing] = {}
@@ -122,6 +127,11 @@ class JournalFiles:
         """Where the next append to a journal begins: its remembered size in bytes."""
         known = self._known.get(file)
         return 0 if known is None else known.size
+
+    def is_exchanged(self, since: int) -> bool:
+        """Whether journals were exchanged since `exchanged` was that. Waits until one that is under way is done."""
+        with self.still:
+            return self.exchanged != since
 
     def standings(self) -> dict[str, Standing]:
         """Every journal as it counts: what was appended and settled, no more. For any thread."""

@@ -27,6 +27,7 @@ from thrum.store import database, words
 from thrum.store import paint as painting
 from thrum.store.committer import Committer
 from thrum.store.committer import Statistics as CommitterStatistics
+from thrum.store.compaction import discard_leftovers
 from thrum.store.failures import database_refusal
 from thrum.store.journal import JournalFiles, mark_of, recover_tail, refusal
 from thrum.store.projection import Entry, Projection
@@ -174,6 +175,7 @@ def open_blocking(
     quarantine = Quarantine(places.quarantine, wall)
     try:
         journals.prepare()
+        discard_leftovers(journals)
         files.ensure_private_dir(places.database.parent)
         return _Opening(journals, quarantine, places.database, identity, own, wall, program).run(boot_id)
     except OSError as error:

@@ -103,6 +103,10 @@ class View(MessageViews):
         row = self._db.execute(f"{_EVENT} WHERE event_id = ?", (event_id,)).fetchone()
         return None if row is None else EventRow(*row)
 
+    def event_at(self, seq: int) -> EventRow | None:
+        row = self._db.execute(f"{_EVENT} WHERE seq = ?", (seq,)).fetchone()
+        return None if row is None else EventRow(*row)
+
     def events_after(self, seq: int, limit: int) -> list[EventRow]:
         """Facts above a number, ascending, void and pending ones too."""
         rows = self._db.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))

@@ -22,6 +22,7 @@ from thrum.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerForm
 from thrum.events import AnyFact, Sealed
 from thrum.store import database
 from thrum.store.arrival import Found, Judged, TakenIn, judge
+from thrum.store.compaction import Draft, swap
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
 from thrum.store.journal import JournalFiles, Standing, mark_of, refusal
@@ -83,14 +84,15 @@ Replay = Callable[[View, AnyFact, int], Any]
 
 
 class Call:
-    """One call's way through a batch: what it wants, then its answer or its error."""
+    """One call's way through a batch: what it wants, then its answer or its error. `heavy`: see `door.Journal`."""
 
-    __slots__ = ("answer", "decide", "error", "key", "replay")
+    __slots__ = ("answer", "decide", "error", "heavy", "key", "replay")
 
     def __init__(self, decide: Decide[Any], key: ClientKey | None = None, replay: Replay | None = None) -> None:
         self.decide = decide
         self.key = key
         self.replay = replay
+        self.heavy = False
         self.answer: Any = None
         self.error: Exception | None = None
 
@@ -245,6 +247,26 @@ class Writer:
                 self._mind_horizon(entry.fact)
         self._forget()
         return committed
+
+    def compact(self, drafts: Sequence[Draft]) -> int:
+        """Put journals that were written anew in place, by itself, between two batches; how many bytes went.
+
+        Nothing happens under a newer format, or when the picture has to be painted anew. Raises StoreFailed.
+        """
+        self.begin()
+        try:
+            if self._newer_format or database.get_meta(self.db, SUPERSEDED):
+                return 0
+            moved, size = swap(self.db, self._journals, drafts)
+        except OSError as error:
+            raise refusal(error) from error
+        except sqlite3.Error as error:
+            raise database_refusal(error) from error
+        finally:
+            self.rollback()
+        self._offsets.update(moved)
+        self._projection.flushed()
+        return size
 
     def rollback(self) -> None:
         """Drop the open batch, if there is one."""

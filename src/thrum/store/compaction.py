@@ -1,0 +1,388 @@
+"""Writing journals anew without the lines that may go (events.md §11 "Compaction").
+
+In two steps, for a journal may be large and nobody is to wait for it. A `Drafter` reads the journals as of one commit
+and writes what stays beside them, in any thread, while the writer goes on. `swap`, which is the writer's, adds what
+came since and puts the drafts in place, in one transaction with the picture: rows of lines that went go, the others get
+their new offsets and keep their numbers. A kill between the renames and the commit shows as another inode, and the
+picture is painted anew.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from thrum import events, files
+from thrum.events import AnyFact, Body, MessageCreated, MessageDeleted, MessageEdited, Sealed, SessionStarted
+from thrum.store import database
+from thrum.store.journal import JournalChanged, JournalFiles, Standing, bare, mark_of, sync_data
+from thrum.store.superseded import superseded_locally
+from thrum.store.views import View
+from thrum.voids import Order, is_void, superseded_ids, void_ids
+
+_PREFIX: Final = ".compact."
+"""How the names of drafts begin."""
+_COPY_BYTES: Final = 1 << 20
+
+
+class Draft(NamedTuple):
+    """What stays of a journal, written beside it.
+
+    `mark` is the journal as it was read: its inode, and how far. `gone`: number and id of each fact whose row goes.
+    `shifts`: what lay at or behind `start` lies `bytes` further ahead now, for the last such start. `last_mark`: what
+    the picture remembers of the last line that stays, `""` if none does.
+    """
+
+    file: str
+    path: Path
+    mark: Standing
+    lines_gone: int
+    bytes_gone: int
+    gone: tuple[tuple[int, str], ...]
+    shifts: tuple[tuple[int, int], ...]
+    last_mark: str
+
+
+class Weight(NamedTuple):
+    """Bytes of a journal, and how many of them are void, or of kinds that later lines replace: a guess that costs no
+    look at the file.
+    """
+
+    total: int
+    void: int
+    replaceable: int
+
+
+class _Line(NamedTuple):
+    offset: int
+    length: int
+    order: Order
+    digest: int
+    fact: AnyFact
+
+
+def discard(drafts: Iterable[Draft]) -> None:
+    """Take drafts away that are not in place."""
+    for draft in drafts:
+        with suppress(OSError):
+            draft.path.unlink(missing_ok=True)
+
+
+def discard_leftovers(journals: JournalFiles) -> None:
+    """Take away what a kill left of drafts. Raises OSError."""
+    for directory in (journals.local_journal.parent, journals.branch_dir, journals.branch_dir / events.MESSAGES_DIR):
+        for path in directory.glob(f"{_PREFIX}*"):
+            path.unlink()
+
+
+# -- what may go
+
+
+class Drafter:
+    """Journals and picture as of one commit. A context manager, for one thread at a time; it blocks.
+
+    `ahead`: the greatest time of a fact that counts today; a later one replaces nothing.
+    """
+
+    def __init__(self, database_path: Path, journals: JournalFiles, own: frozenset[str], ahead: str) -> None:
+        self._path = database_path
+        self._journals = journals
+        self._own = own
+        self._ahead = ahead
+
+    def __enter__(self) -> Drafter:
+        self._db = database.open_reader(self._path)
+        try:
+            self._db.execute("BEGIN")
+            view = View(self._db, self._own)
+            self._head_seq = view.head_seq()
+            self._voids = replace(view.voids(), session_purged=view.purged_sessions().__contains__)
+            self._offsets = database.offsets(self._db)
+        except BaseException:
+            self._db.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def weights(self) -> dict[str, Weight]:
+        """Of every journal. Ends of sessions are never void for a journal."""
+        rows = self._db.execute(
+            "SELECT file, sum(length),"
+            " sum(CASE WHEN state = 'void' AND type <> 'agent.session.end' THEN length ELSE 0 END),"
+            " sum(CASE WHEN state <> 'void' AND type IN ('agent.update', 'agent.seen', 'agent.place', 'agent.status',"
+            " 'agent.exit', 'session.items') THEN length ELSE 0 END) FROM events GROUP BY file"
+        )
+        return {row[0]: Weight(*row[1:]) for row in rows}
+
+    def draft(self, file: str, share_min: float = 0.0) -> Draft | None:
+        """What stays of a journal, durable; None if no line may go, or lines of less than that share of its bytes.
+
+        A journal that is not as the picture says gives None too: others find that. Raises OSError, sqlite3.Error.
+        """
+        offset = self._offsets.get(file)
+        if offset is None or _inode(self._journals.path(file)) != offset.inode:
+            return None
+        gone, rows = self._gone(file, offset.applied_offset)
+        size = sum(line.length for line in gone)
+        if not gone or size < share_min * offset.applied_offset:
+            return None
+        name = _PREFIX + secrets.token_hex(8)  # nobody else's, also if that one was given up
+        draft = Draft(
+            file,
+            self._journals.path(file).with_name(name),
+            Standing(offset.inode, offset.applied_offset),
+            len(gone),
+            size,
+            tuple(rows),
+            tuple(_shifts(gone)),
+            self._last_mark(offset, gone),
+        )
+        try:
+            _write(self._journals.path(file), draft, gone)
+        except JournalChanged:
+            discard([draft])
+            return None
+        except BaseException:
+            discard([draft])
+            raise
+        return draft
+
+    def _gone(self, file: str, end: int) -> tuple[list[_Line], list[tuple[int, str]]]:
+        """The lines that may go, in their order, and the numbered facts that go with them."""
+        lines: dict[str, list[_Line]] = {}
+        for line in self._usable(file, end):
+            lines.setdefault(line.fact.event_id, []).append(line)
+        # Of two lines of one id the smaller is the fact: such ids are left alone.
+        contested = {id for id, found in lines.items() if len({line.digest for line in found}) > 1}
+        facts = [(line.order, line.fact) for found in lines.values() for line in found]
+        void = void_ids(facts, self._voids) - contested
+        rest = [
+            (order, fact)
+            for order, fact in facts
+            if order[0] <= self._ahead and fact.event_id not in void and fact.event_id not in contested
+        ]
+        replaced = superseded_locally(rest) if file == events.LOCAL_FILE else superseded_ids(rest)
+        gone: list[_Line] = []
+        rows: list[tuple[int, str]] = []
+        for event_id in void | replaced:
+            may_go, seq = self._may_go(file, event_id, lines[event_id])
+            if may_go:
+                gone += lines[event_id]
+                rows += [(seq, event_id)] if seq else []
+        return sorted(gone), rows
+
+    def _usable(self, file: str, end: int) -> Iterable[_Line]:
+        """The lines that are facts for this program, without what takes room and decides nothing."""
+        local = file == events.LOCAL_FILE
+        for raw, offset, length in self._journals.iter_lines(file, 0, end):
+            try:
+                fact = events.decode(raw)
+            except events.BadLine:
+                continue
+            if isinstance(fact, Sealed) or (not local and events.never_travels(fact)):
+                continue
+            if isinstance(fact, MessageCreated | MessageEdited):
+                fact = msgspec.structs.replace(fact, body=Body("", ""))
+            if isinstance(fact, MessageCreated):
+                fact = msgspec.structs.replace(fact, scopes=(), refs=(), audiences=(), recipients=())
+            yield _Line(offset, length, events.order_of(fact), hash(bare(raw)), fact)
+
+    def _may_go(self, file: str, event_id: str, lines: Sequence[_Line]) -> tuple[bool, int]:
+        """Whether the picture agrees, and the number of the fact whose row lies at one of these lines (0: at none)."""
+        row = self._db.execute(
+            "SELECT seq, file, offset, length FROM events WHERE event_id = ?", (event_id,)
+        ).fetchone()
+        if row is None:
+            return True, 0
+        seq, home, offset, length = row
+        if home != file:
+            # A copy of a line that counts elsewhere. If they differ, this one lost and stays for people to see.
+            same = hash(bare(self._journals.read_line(home, offset, length))) == lines[0].digest
+            return same and not self._stands(lines[0]), 0
+        # The greatest number stays: the next one is made from it.
+        return seq < self._head_seq and not self._stands(lines[0]), seq
+
+    def _stands(self, line: _Line) -> bool:
+        """Whether the picture shows what the line made. It never does, but for lines in a wrong journal."""
+        fact = line.fact
+        if isinstance(fact, MessageCreated):
+            sql, values = "messages WHERE message_id = ? AND create_event = ?", (fact.message_id, fact.event_id)
+        elif isinstance(fact, SessionStarted):
+            sql, values = "sessions WHERE session_id = ? AND start_event = ?", (fact.session_id, fact.event_id)
+        elif isinstance(fact, MessageEdited | MessageDeleted) and not is_void(fact, line.order, self._voids):
+            sql, values = "messages WHERE message_id = ?", (fact.message_id,)
+        else:
+            return False
+        return self._db.execute(f"SELECT 1 FROM {sql}", values).fetchone() is not None
+
+    def _last_mark(self, offset: database.Offset, gone: Sequence[_Line]) -> str:
+        """What is remembered of the last line that stays."""
+        end = offset.applied_offset
+        for line in reversed(gone):
+            if line.offset + line.length != end:
+                break
+            end = line.offset
+        if end == offset.applied_offset or end == 0:
+            return offset.last_event_id if end else ""
+        return mark_of(self._journals.last_line(offset.file, end).raw)
+
+
+def _shifts(gone: Iterable[_Line]) -> list[tuple[int, int]]:
+    shifts: list[tuple[int, int]] = []
+    total = 0
+    for line in gone:
+        if shifts and shifts[-1][0] == line.offset:
+            shifts.pop()
+        total += line.length
+        shifts.append((line.offset + line.length, total))
+    return shifts
+
+
+def _inode(path: Path) -> int:
+    """0 for what is no file or not there."""
+    try:
+        return os.lstat(path).st_ino
+    except FileNotFoundError:
+        return 0
+
+
+# -- writing and putting in place
+
+
+def _write(journal: Path, draft: Draft, gone: Sequence[_Line]) -> None:
+    """Write the draft, durably. Raises OSError, JournalChanged."""
+    draft.path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    target = os.open(draft.path, flags, 0o600)
+    try:
+        position = 0
+        for line in gone:
+            _copy(journal, draft.mark.inode, target, position, line.offset)
+            position = line.offset + line.length
+        _copy(journal, draft.mark.inode, target, position, draft.mark.size)
+        os.fsync(target)
+    finally:
+        os.close(target)
+
+
+def _copy(journal: Path, inode: int, target: int, start: int, end: int) -> None:
+    """Append bytes of a journal to a draft. Raises OSError; JournalChanged if it is another file by now, or shorter."""
+    if start == end:
+        return
+    source = os.open(journal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if os.fstat(source).st_ino != inode:
+            raise _changed(journal)
+        while start < end:
+            data = memoryview(os.pread(source, min(_COPY_BYTES, end - start), start))
+            if not data:
+                raise _changed(journal)
+            start += len(data)
+            while data:
+                data = data[os.write(target, data) :]
+    finally:
+        os.close(source)
+
+
+def swap(
+    db: sqlite3.Connection, journals: JournalFiles, drafts: Sequence[Draft]
+) -> tuple[dict[str, database.Offset], int]:
+    """Put drafts in place, and commit the open transaction: the new offsets, and how many bytes went.
+
+    One whose journal was written anew meanwhile is left out. Raises OSError and sqlite3.Error: nothing has changed;
+    JournalChanged: the store has to be opened anew.
+    """
+    standings = journals.standings()
+    drafts = [draft for draft in drafts if _fits(draft, standings.get(draft.file))]
+    offsets = database.offsets(db)
+    moved: dict[str, database.Offset] = {}
+    for draft in drafts:
+        standing = _catch_up(journals.path(draft.file), draft, standings[draft.file])
+        before = offsets[draft.file]
+        grew = before.applied_offset > draft.mark.size
+        mark = before.last_event_id if grew else draft.last_mark
+        moved[draft.file] = database.Offset(draft.file, *standing, before.applied_lines - draft.lines_gone, mark)
+    _move_rows(db, drafts)
+    for offset in moved.values():
+        database.set_offset(db, offset)
+    with journals.still:
+        _rename(db, journals, drafts, standings)
+        journals.settle({file: Standing(offset.inode, offset.applied_offset) for file, offset in moved.items()})
+        journals.exchanged += 1
+    return moved, sum(draft.bytes_gone for draft in drafts)
+
+
+def _fits(draft: Draft, standing: Standing | None) -> bool:
+    return standing is not None and standing.inode == draft.mark.inode and standing.size >= draft.mark.size
+
+
+def _catch_up(journal: Path, draft: Draft, standing: Standing) -> Standing:
+    """Add what was appended since the draft was made; how the draft is now, durable."""
+    target = os.open(draft.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        _copy(journal, standing.inode, target, draft.mark.size, standing.size)
+        sync_data(target)
+        status = os.fstat(target)
+    finally:
+        os.close(target)
+    return Standing(status.st_ino, status.st_size)
+
+
+def _move_rows(db: sqlite3.Connection, drafts: Sequence[Draft]) -> None:
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS gone (seq INTEGER PRIMARY KEY, event_id TEXT)")
+    db.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS shifts (file TEXT, start INTEGER, bytes INTEGER, PRIMARY KEY (file, start))"
+        " WITHOUT ROWID"
+    )
+    db.executemany("INSERT INTO gone VALUES (?, ?)", [row for draft in drafts for row in draft.gone])
+    db.executemany(
+        "INSERT INTO shifts VALUES (?, ?, ?)", [(draft.file, *shift) for draft in drafts for shift in draft.shifts]
+    )
+    db.execute("DELETE FROM client_keys WHERE event_id IN (SELECT event_id FROM gone)")
+    db.execute("DELETE FROM hanging WHERE seq IN (SELECT seq FROM gone)")
+    db.execute("DELETE FROM events WHERE seq IN (SELECT seq FROM gone)")
+    db.execute(
+        "UPDATE events SET offset = offset - ifnull((SELECT bytes FROM shifts"
+        " WHERE shifts.file = events.file AND start <= offset ORDER BY start DESC LIMIT 1), 0)"
+        " WHERE file IN (SELECT file FROM shifts)"
+    )
+    db.execute("DELETE FROM gone")
+    db.execute("DELETE FROM shifts")
+
+
+def _rename(
+    db: sqlite3.Connection, journals: JournalFiles, drafts: Sequence[Draft], standings: dict[str, Standing]
+) -> None:
+    """From the first rename on there is no way back but to open the store anew."""
+    for draft in drafts:
+        path = journals.path(draft.file)
+        status = os.lstat(path)
+        if (status.st_ino, status.st_size) != standings[draft.file]:
+            raise _changed(path)
+    begun = False
+    try:
+        for draft in drafts:
+            os.rename(draft.path, journals.path(draft.file))
+            begun = True
+        for directory in {draft.path.parent for draft in drafts}:
+            files.sync_directory(directory)
+        db.execute("COMMIT")
+    except (OSError, sqlite3.Error) as error:
+        if not begun:
+            raise
+        message = f"could not finish writing the journals anew: {error}"
+        raise JournalChanged(message, cause="journal_changed") from error
+
+
+def _changed(path: Path) -> JournalChanged:
+    return JournalChanged(f"could not write {path}: another program replaced or changed it", cause="journal_changed")

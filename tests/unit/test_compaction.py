@@ -1,0 +1,522 @@
+"""Compaction: which lines go, that numbers and cursors stay, and that readers never notice (events.md §11)."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from tests.support.compacting import compact, drafts_of
+from tests.support.factmaker import Maker
+from tests.support.house import Daemon, open_daemon
+from tests.support.store_arrivals import foreign, found, letter
+from tests.support.store_journals import START_MS
+from tests.support.store_opened import OWN, editing, key_of, open_here, opened, picture_of, places_at, resent, sending
+from thrum import clock, events
+from thrum.care import compacting
+from thrum.errors import StoreFailed
+from thrum.events import AnyFact, Pair, Work
+from thrum.exchange import Exchange
+from thrum.store import compaction
+from thrum.store.door import Decision
+from thrum.store.replay import Opened
+from thrum.store.superseded import superseded_locally
+from thrum.store.writer import Call, Errand, Writer
+from thrum.sync.ports import JournalMoved
+from thrum.voids import superseded_ids
+
+SHARD = "messages/furiosa.jsonl"
+HOUR_MS = 3_600_000
+
+
+def write(store: Opened, *facts: AnyFact) -> None:
+    """Facts as they are, in one batch."""
+    call = Call(lambda _view, _stamp: Decision(facts, lambda _view, _seqs: None))
+    run(store, call)
+
+
+def run(store: Opened, call: Call) -> Any:
+    store.writer.begin()
+    store.writer.carry_out(call)
+    if call.error:
+        raise call.error
+    store.writer.flush()
+    return call.answer
+
+
+def ids_in(store: Opened, file: str) -> list[str]:
+    return [events.decode(line.raw).event_id for line in store.journals.iter_lines(file)]
+
+
+def message(make: Maker, ms: int, text: str, author: str = "furiosa") -> Any:
+    """Sent at that time."""
+    make.ms = ms
+    return make.message(author, "nux", text=text)
+
+
+def numbers(store: Opened) -> dict[str, int]:
+    return dict(store.reader.execute("SELECT event_id, seq FROM events").fetchall())
+
+
+def check_rows(store: Opened) -> None:
+    """Every row names the line that it is about, and each journal stands where the picture says."""
+    for event_id, file, offset, length in store.reader.execute("SELECT event_id, file, offset, length FROM events"):
+        raw = store.journals.read_line(file, offset, length)
+        assert events.decode(raw).event_id == event_id
+    for file, standing in store.journals.standings().items():
+        status = os.stat(store.journals.path(file))
+        assert (status.st_ino, status.st_size) == standing
+
+
+# -- which lines go
+
+
+def test_a_purge_takes_the_lines_away_and_spares_the_rest(tmp_path: Path) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    old = [make.message("furiosa", "nux", text=f"old {number}") for number in range(3)]
+    edit = make(events.MessageEdited, message_id=old[0].message_id, agent_id="furiosa", body=old[1].body)
+    read = make(events.MessageReceipt, message_id=old[0].message_id, agent_id="nux", receipt_type="read")
+    make.ms = START_MS
+    young = make.message("furiosa", "nux", text="young", reply=old[0].message_id)
+    store = open_here(tmp_path)
+    write(store, old[0], old[1], young, old[2], edit, read)
+    before = numbers(store)
+    purge = make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))
+    write(store, purge)
+    assert compact(store) > 0
+    assert ids_in(store, SHARD) == [young.event_id]
+    assert ids_in(store, events.LOCAL_FILE) == []
+    assert numbers(store) == {young.event_id: before[young.event_id], purge.event_id: 7}
+    check_rows(store)
+    assert b"old" not in store.journals.path(SHARD).read_bytes()
+    assert compact(store) == 0
+    later = run(store, Call(sending("later")))
+    assert later.seq == 8
+    check_rows(store)
+    store.close()
+    live = picture_of(tmp_path)
+    store = open_here(tmp_path)
+    assert store.recovery.painted == "" and store.recovery.applied == 0
+    store.close()
+    places_at(tmp_path).database.unlink()
+    open_here(tmp_path).close()
+    assert picture_of(tmp_path) == live
+
+
+def test_a_cleanup_with_messages_empties_the_shard(tmp_path: Path) -> None:
+    make = Maker()
+    store = open_here(tmp_path)
+    write(
+        store,
+        make(events.AgentRegistered, agent_id="furiosa", kind="agent", role="r", module="m"),
+        make.message("furiosa", "nux", text="secret"),
+        make.message("nux", "furiosa", text="mine"),
+        make(events.AgentCleaned, agent_id="furiosa", messages=True),
+    )
+    compact(store)
+    assert store.journals.path(SHARD).read_bytes() == b""
+    assert len(ids_in(store, events.EVENTS_FILE)) == 1
+    assert len(ids_in(store, "messages/nux.jsonl")) == 1
+    store.close()
+    store = open_here(tmp_path)
+    assert store.recovery.painted == ""
+    run(store, Call(sending("again")))
+    check_rows(store)
+    store.close()
+
+
+def test_the_greatest_number_stays_so_that_none_is_given_twice(tmp_path: Path) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    store = open_here(tmp_path)
+    late = make.message("slit", "nux", text="late")
+    purge = make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1), ms=START_MS)
+    write(store, purge, late)
+    assert store.view.head_seq() == 2
+    compact(store)
+    assert store.view.head_seq() == 2 and ids_in(store, "messages/slit.jsonl") == [late.event_id]
+    assert run(store, Call(sending("next"))).seq == 3
+    compact(store)
+    assert ids_in(store, "messages/slit.jsonl") == []
+    store.close()
+
+
+def test_what_was_purged_does_not_come_back(tmp_path: Path) -> None:
+    store = open_here(tmp_path)
+    old = letter("old", ms=START_MS - HOUR_MS)
+    purge = foreign(events.PurgeExecuted, ms=START_MS, cutoff=clock.format_ms(START_MS - 1))
+    after = letter("after", ms=START_MS + 1)
+    run(store, Errand(partial(Writer.take_in, arrived=found(old))))
+    run(store, Errand(partial(Writer.take_in, arrived=found(purge, after))))
+    compact(store)
+    for _ in range(2):
+        run(store, Errand(partial(Writer.take_in, arrived=found(old, purge, after))))
+        assert ids_in(store, "messages/slit.jsonl") == [after.event_id]
+        assert store.view.message(old.message_id) is None
+    store.close()
+
+
+def test_of_two_lines_of_one_id_none_goes_and_odd_lines_stay(tmp_path: Path) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    old = make.message("furiosa", "nux", text="old")
+    other = events.encode(old).replace(b'"old"', b'"pld"')
+    garbage = b"no json\n"
+    store = open_here(tmp_path)
+    write(store, old, make(events.PurgeExecuted, ms=START_MS, cutoff=clock.format_ms(START_MS - 1)))
+    store.close()
+    with store.journals.path(SHARD).open("ab") as file:
+        file.write(other + b"\n" + garbage)
+    store = open_here(tmp_path)
+    size = store.journals.end(SHARD)
+    compact(store)
+    assert store.journals.end(SHARD) == size, "the smaller is the fact: which it is may not be forgotten"
+    assert garbage in store.journals.path(SHARD).read_bytes()
+    store.close()
+
+
+def test_client_keys_go_with_their_lines(tmp_path: Path) -> None:
+    store = open_here(tmp_path)
+    make = Maker(START_MS + 1)
+    first = run(store, Call(sending("once"), key_of("k"), resent))
+    write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS + 1), ms=START_MS + 1))
+    compact(store)
+    again = run(store, Call(sending("once"), key_of("k"), resent))
+    assert not again.replayed and again.message_id != first.message_id
+    store.close()
+
+
+# -- what later lines replace
+
+
+def test_of_places_seen_and_items_the_last_one_stays() -> None:
+    make = Maker()
+    facts = [
+        make(events.AgentSeen, agent_id="ann"),
+        make(events.AgentSeen, agent_id="ann", session_id="ses_1"),
+        make(events.AgentSeen, agent_id="ann", session_id="ses_2"),
+        make(events.AgentSeen, agent_id="ann"),
+        make(events.AgentSeen, agent_id="bob"),
+        make(events.AgentPlaced, agent_id="ann", worktree_path="/a"),
+        make(events.AgentPlaced, agent_id="ann", worktree_path="/b"),
+        make(events.AgentStatusSet, agent_id="ann", status="idle", by="ann", client_key="k", client_digest="0" * 16),
+        make(events.AgentStatusSet, agent_id="ann", status="working", by="ann"),
+        make(events.AgentStatusSet, agent_id="ann", status="idle", by="ann"),
+        make(events.SessionItemsChanged, session_id="ses_1", add_scopes=(Pair("a", "x"), Pair("a", "y"))),
+        make(events.SessionItemsChanged, session_id="ses_1", add_scopes=(Pair("a", "x"),)),
+        make(events.SessionItemsChanged, session_id="ses_1", remove_scopes=(Pair("a", "x"),)),
+        make(events.SessionItemsChanged, session_id="ses_1", add_scopes=(Pair("a", "x"),)),
+    ]
+    gone = superseded_locally((events.order_of(fact), fact) for fact in facts)
+    assert [facts.index(fact) for fact in facts if fact.event_id in gone] == [0, 5, 8, 11]
+
+
+def test_of_receipts_those_go_that_an_earlier_one_implies() -> None:
+    make = Maker()
+    message = make.id("msg_")
+
+    def receipt(state: str, message_id: str = message) -> Any:
+        return make(events.MessageReceipt, message_id=message_id, agent_id="bob", receipt_type=state)
+
+    facts = [
+        receipt("seen"),
+        receipt("read"),
+        receipt("seen"),
+        receipt("read"),
+        receipt("read", "odd"),
+        receipt("read", "odd"),
+    ]
+    gone = superseded_locally((events.order_of(fact), fact) for fact in facts)
+    assert [facts.index(fact) for fact in facts if fact.event_id in gone] == [2, 3]
+
+
+def test_an_update_goes_only_if_a_later_one_says_something_at_least_as_young() -> None:
+    make = Maker()
+
+    def update(at: int, ms: int) -> Any:
+        work = Work(session_id="ses_1", intent="x", intent_updated_at=clock.format_ms(START_MS + at))
+        return make(events.AgentUpdated, agent_id="ann", work_contexts=(work,), ms=START_MS + ms)
+
+    stale, fresh, skewed, last = update(1, 1), update(2, 2), update(9, 3), update(5, 4)
+    facts = [stale, fresh, skewed, last]
+    gone = superseded_ids((events.order_of(fact), fact) for fact in facts)
+    assert gone == {stale.event_id, fresh.event_id}, "a cleanup between the last two would leave the last one alone"
+
+
+def test_what_waits_for_its_day_replaces_nothing(tmp_path: Path) -> None:
+    make = Maker()
+    store = open_here(tmp_path)
+    first = make(events.AgentPlaced, agent_id="ann", worktree_path="/a")
+    write(store, first, make(events.AgentPlaced, agent_id="ann", worktree_path="/b", ms=START_MS + HOUR_MS))
+    run(store, Call(sending("last")))
+    assert compact(store, ahead=clock.format_ms(START_MS + 1)) == 0
+    assert compact(store, ahead=clock.format_ms(START_MS + HOUR_MS)) > 0
+    assert first.event_id not in ids_in(store, events.LOCAL_FILE)
+    store.close()
+
+
+def test_a_journal_is_left_alone_where_too_little_goes(tmp_path: Path) -> None:
+    make = Maker()
+    store = open_here(tmp_path)
+    write(store, *[make(events.AgentSeen, agent_id=f"a{number % 30}") for number in range(33)])
+    run(store, Call(sending("last")))
+    with compaction.Drafter(store.path, store.journals, OWN, clock.format_ms(START_MS + HOUR_MS)) as drafter:
+        assert drafter.draft(events.LOCAL_FILE, share_min=0.25) is None
+        draft = drafter.draft(events.LOCAL_FILE, share_min=0.05)
+        assert draft is not None and draft.lines_gone == 3
+        compaction.discard([draft])
+    assert not list(tmp_path.rglob(".compact.*"))
+    store.close()
+
+
+# -- beside the writer
+
+
+def test_what_was_written_since_the_draft_is_in_it(tmp_path: Path) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    store = open_here(tmp_path)
+    write(store, make.message("furiosa", "nux", text="old"))
+    write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1), ms=START_MS))
+    drafts = drafts_of(store)
+    sent = run(store, Call(sending("since")))
+    run(store, Call(editing(sent.message_id, "since!")))
+    assert store.writer.compact(drafts) > 0
+    assert len(ids_in(store, SHARD)) == 2
+    check_rows(store)
+    stale = drafts_of(store)
+    assert stale == []
+    store.close()
+    store = open_here(tmp_path)
+    assert store.recovery.painted == ""
+    store.close()
+
+
+def test_a_draft_of_a_journal_that_was_exchanged_meanwhile_is_not_used(tmp_path: Path) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    store = open_here(tmp_path)
+    write(store, make.message("furiosa", "nux", text="old"))
+    write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1), ms=START_MS))
+    first, second = drafts_of(store), drafts_of(store)
+    assert store.writer.compact(first) > 0
+    run(store, Call(sending("since")))
+    assert store.writer.compact(second) == 0
+    compaction.discard(second)
+    assert len(ids_in(store, SHARD)) == 1
+    check_rows(store)
+    store.close()
+
+
+def test_a_journal_that_somebody_else_wrote_to_is_not_exchanged(tmp_path: Path) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    store = open_here(tmp_path)
+    write(store, make.message("furiosa", "nux", text="old"))
+    write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1), ms=START_MS))
+    drafts = drafts_of(store)
+    with store.journals.path(SHARD).open("ab") as file:
+        file.write(events.encode(make.message("furiosa", "nux", ms=START_MS, text="by hand")) + b"\n")
+    with pytest.raises(StoreFailed) as caught:
+        store.writer.compact(drafts)
+    assert caught.value.details["cause"] == "journal_changed"
+    compaction.discard(drafts)
+    store.close("journal_changed")
+    store = open_here(tmp_path)
+    assert (store.recovery.painted, store.recovery.applied) == ("", 1)
+    store.close()
+
+
+def test_nothing_is_exchanged_when_the_database_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    store = open_here(tmp_path)
+    write(store, make.message("furiosa", "nux", text="old"))
+    write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1), ms=START_MS))
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    before = store.journals.path(SHARD).read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(compaction, "_rename", fail)
+        with pytest.raises(StoreFailed):
+            compact(store)
+    assert store.journals.path(SHARD).read_bytes() == before
+    run(store, Call(sending("goes on")))
+    assert compact(store) > 0
+    check_rows(store)
+    store.close()
+
+
+def test_a_crash_between_the_renames_and_the_commit_is_a_repaint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    store = open_here(tmp_path)
+    write(store, make.message("furiosa", "nux", text="old"), message(make, START_MS, "young"))
+    write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1), ms=START_MS))
+    expected = store.view.inbox_count("nux")
+
+    def crash(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compaction.files, "sync_directory", crash)
+        with pytest.raises(StoreFailed) as caught:
+            compact(store)
+    assert caught.value.details["cause"] == "journal_changed"
+    store.close("journal_changed")
+    store = open_here(tmp_path)
+    assert "was replaced" in store.recovery.painted
+    assert store.view.inbox_count("nux") == expected == (1, 1)
+    store.close()
+
+
+async def test_calls_and_compactions_take_turns(tmp_path: Path) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    async with opened(tmp_path) as store:
+        facts = [make.message("furiosa", "nux", text=f"old {number}") for number in range(200)]
+        await store.committer.take_in(found(*facts))
+        await store.committer.take_in(found(foreign(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))))
+        answers: list[int] = []
+
+        async def send(number: int) -> None:
+            answers.append((await store.committer.commit(sending(str(number)))).seq)
+
+        ahead = clock.format_ms(START_MS + HOUR_MS)
+        with compaction.Drafter(store.path, store.journals, OWN, ahead) as drafter:
+            drafts = [draft for file in store.journals.names() if (draft := drafter.draft(file)) is not None]
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(send, number)
+                if number == 25:
+                    nursery.start_soon(store.committer.compact, drafts)
+        assert sorted(answers) == list(range(202, 252))
+        assert store.view.inbox_count("nux") == (50, 50)
+    store_ = open_here(tmp_path)
+    assert store_.recovery.painted == "" and len(ids_in(store_, SHARD)) == 50
+    check_rows(store_)
+    store_.close()
+
+
+# -- readers
+
+
+async def test_a_round_that_reads_while_a_journal_is_exchanged_begins_anew(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        old = letter("old", ms=START_MS - HOUR_MS)
+        await store.committer.take_in(found(old))
+        await store.committer.take_in(found(foreign(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))))
+        exchange = Exchange(store)
+        marks = exchange.marks()
+        with compaction.Drafter(store.path, store.journals, OWN, clock.format_ms(START_MS)) as drafter:
+            draft = drafter.draft("messages/slit.jsonl")
+        assert draft is not None
+        await store.committer.compact([draft])
+        with pytest.raises(JournalMoved):
+            await trio.to_thread.run_sync(exchange.read, "messages/slit.jsonl", marks["messages/slit.jsonl"])
+        again = exchange.marks()["messages/slit.jsonl"]
+        assert await trio.to_thread.run_sync(exchange.read, "messages/slit.jsonl", again) == b""
+        assert store.committer.cause == ""
+
+
+async def purged(daemon: Daemon) -> tuple[int, int]:
+    """Three messages, one read mark; the first two are purged. Head before and after the purge."""
+    furiosa = await daemon.registered("furiosa")
+    await furiosa("message.send", content="one", to=["furiosa"])
+    await furiosa("message.send", content="two")
+    daemon.clock.ms += HOUR_MS
+    await furiosa("message.send", content="three")
+    before = daemon.store.view.head_seq()
+    await furiosa("purge.execute", before=clock.format_ms(daemon.clock.ms - 1), dry_run=False, confirm=True)
+    return before, daemon.store.view.head_seq()
+
+
+async def test_events_since_copes_with_gaps_and_cursors_stay(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        before, head = await purged(daemon)
+        nobody = daemon.as_agent("")
+        epoch = daemon.store.view.epoch
+        assert await daemon.wiring.care.compactor.compact(whatever_is_void=True) > 0
+        for after in range(head + 1):
+            found_ = await nobody("events.since", after_seq=after, epoch=epoch)
+            assert all(hint.seq > after for hint in found_.events)
+            assert (found_.next_seq, found_.head_seq, found_.more) == (head, head, False)
+        texts = [hint.type for hint in (await nobody("events.since", after_seq=0, full=True)).events]
+        assert texts.count("message.create") == 1 and "purge.executed" in texts
+        assert daemon.store.committer.cause == ""
+        assert before < head
+
+
+async def test_a_look_that_began_before_the_exchange_finds_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        _, head = await purged(daemon)
+        view = daemon.store.view
+        # As they were before the purge, too: some of their lines go, others move.
+        rows = [msgspec.structs.replace(row, state="applied") for row in view.events_after(0, 100)]
+        await daemon.wiring.care.compactor.compact(whatever_is_void=True)
+        monkeypatch.setattr(
+            type(view), "events_after", lambda _self, seq, _limit: [row for row in rows if row.seq > seq]
+        )
+        stale = await daemon.as_agent("")("events.since", after_seq=0)
+        assert [hint.seq for hint in stale.events] == [row.seq for row in rows if view.event_at(row.seq)]
+        assert len(stale.events) == len(rows) - 2
+        assert daemon.store.committer.cause == ""
+        assert stale.next_seq == head
+
+
+async def test_after_a_purge_the_journals_are_compacted_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compacting, "SOON_SECONDS", 0.01)
+    async with open_daemon(tmp_path) as daemon, trio.open_nursery() as nursery:
+        nursery.start_soon(daemon.wiring.care.serve)
+        turned = daemon.wiring.care.compactor.turned
+        await purged(daemon)
+        with trio.fail_after(30):
+            await turned.wait()
+        shard = (daemon.house.here.places.branch_dir / SHARD).read_bytes()
+        assert b'"two"' not in shard and b'"three"' in shard
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_an_earlier_run_did_not_come_to_is_done_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compacting, "SOON_SECONDS", 0.01)
+    async with open_daemon(tmp_path) as daemon:
+        await purged(daemon)
+        shard = daemon.house.here.places.branch_dir / SHARD
+        assert b'"two"' in shard.read_bytes()
+    async with open_daemon(tmp_path) as daemon, trio.open_nursery() as nursery:
+        turned = daemon.wiring.care.compactor.turned
+        nursery.start_soon(daemon.wiring.care.serve)
+        with trio.fail_after(30):
+            await turned.wait()
+        assert b'"two"' not in shard.read_bytes()
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_idle_store_is_compacted_when_it_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compacting, "FACTS_MIN", 600)
+    monkeypatch.setattr(compacting, "QUIET_SECONDS", 0.05)
+    async with open_daemon(tmp_path) as daemon, trio.open_nursery() as nursery:
+        await daemon.registered("furiosa")
+        local = daemon.house.here.places.local_journal
+
+        def seen(_view: Any, stamp: Any) -> Decision[None]:
+            facts = [stamp.make(events.AgentSeen, agent_id="furiosa") for _ in range(100)]
+            return Decision(facts, lambda _view, _seqs: None)
+
+        for _ in range(7):
+            await daemon.house.journal.commit(seen)
+        assert local.stat().st_size > 64_000
+        turned = daemon.wiring.care.compactor.turned
+        nursery.start_soon(daemon.wiring.care.serve)
+        with trio.fail_after(30):
+            await turned.wait()
+        assert local.stat().st_size < 2_000
+        nursery.cancel_scope.cancel()

@@ -281,12 +281,6 @@ class NotAvailable(ThrumError):
     code = -32007
 
 
-class SyncFailed(ThrumError):
-    kind = "sync_failed"
-    code = -32007
-    default_remedy = "thrum sync status; nothing is lost, it is tried again"
-
-
 class NewerFormat(ThrumError):
     kind = "newer_format"
     code = -32007
@@ -588,6 +582,12 @@ class ProtectedGroup(ThrumError):
 
 
 # -- care
+
+
+class SyncFailed(ThrumError):
+    kind = "sync_failed"
+    code = -32007
+    default_remedy = "thrum sync status; nothing is lost, it is tried again"
 
 
 class BackupNotFound(ThrumError):

@@ -46,6 +46,13 @@ PREPARED = {
     "README.md": WORKTREES,
     "docs/identity.md": (*WORKTREES, "shop: thrum init --quiet"),
     "docs/troubleshooting.md": AGENTS_AT_WORK,
+    "docs/sync.md": (
+        "shop: git clone -q --bare . ../shop.git",
+        'shop: git remote add origin "$(cd .. && pwd)/shop.git"',
+        "shop: git -C .. clone -q shop.git shop-laptop",
+        "shop: thrum init --quiet",
+        "shop: thrum quickstart leon --role developer --module all --quiet",
+    ),
     "docs/files.md": (
         *AGENTS,
         'shop-auth: thrum send "Token refresh is in. Can you test it?" --to @nux',
@@ -107,7 +114,7 @@ def test_every_refusal_about_place_identity_names_and_daemon_is_explained() -> N
     sections = re.split(r"^# -- (.+)$", source, flags=re.MULTILINE)
     named = dict(zip(sections[1::2], sections[2::2], strict=True))
     page = (PROJECT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-    for section in ("the place", "the daemon", "who am I", "names"):
+    for section in ("the place", "the daemon", "who am I", "names", "care"):
         kinds = re.findall(r'^    kind = "(\w+)"', named[section], flags=re.MULTILINE)
         missing = [kind for kind in kinds if f"`{kind}`" not in page and kind not in NOT_SEEN]
         assert kinds and missing == [], section

@@ -129,7 +129,7 @@ _SAME = (
     (re.compile(r"(, up) [\w.]+"), r"\1 N"),
     (re.compile(r"\b(pid=|\"pid\":)\d+"), r"\1N"),
     (re.compile(r"\b[0-9a-f]{7}\b(?= )"), "COMMIT"),
-    (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{16}\b"), "HEX"),
+    (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{16}\b"), "HEX"),
     (re.compile(r"Python 3[\w.+]*"), "Python V"),
     (re.compile(r"thrum \d+\.\d+\.\d+ \(build \w+"), "thrum V (build B"),
 )

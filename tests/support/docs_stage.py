@@ -148,7 +148,8 @@ class Stage:
     def close(self) -> None:
         if self._background is not None:
             self._background.close()
-        subprocess.run(["thrum", "daemon", "stop"], cwd=self.shop, env=self.env, capture_output=True, check=False)
+        for root in (path.parent for path in self.home.glob("*/.thrum/config.json")):
+            subprocess.run(["thrum", "daemon", "stop"], cwd=root, env=self.env, capture_output=True, check=False)
         shutil.rmtree(self.home, ignore_errors=True)
 
 

@@ -196,6 +196,15 @@ async def test_the_highest_receipt_of_each_foreign_message_is_copied_once(tmp_pa
     store_.close()
 
 
+async def test_a_receipt_travels_whoever_registered_its_reader_last(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        (one,) = await _with_letters(store, "one")
+        there = foreign(AgentRegistered, ms=START_MS + 9_000, agent_id="nux", kind="agent", role="r", module="m")
+        await store.committer.take_in(found(there))
+        await store.committer.commit(marking(one, "nux", "read"))
+        assert await ask(Exchange(store).copy_receipts) == 1
+
+
 async def test_a_kill_between_append_and_commit_does_not_copy_twice(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         one, two = await _with_letters(store, "one", "two")

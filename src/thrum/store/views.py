@@ -169,13 +169,16 @@ class View(MessageViews):
         ).fetchone()[0]
 
     def receipts_to_copy(self, seq: int) -> list[tuple[str, str]]:
-        """`(message, recipient)` of local receipts above a number that another daemon's sender has to hear of."""
+        """`(message, recipient)` of local receipts above a number that another daemon's sender has to hear of.
+
+        Whoever registered the recipient last: it is here that it read.
+        """
         marks = ", ".join("?" * len(self._own))
         return self._db.execute(
             "SELECT DISTINCT e.message_id, e.actor FROM events AS e JOIN messages AS m ON m.message_id = e.message_id"
-            " JOIN agents AS a ON a.agent_id = e.actor WHERE e.seq > ? AND e.type = 'message.receipt' AND e.file = ?"
-            f" AND e.state = 'applied' AND m.origin_daemon NOT IN ({marks}) AND a.origin_daemon IN ({marks})",
-            (seq, LOCAL_FILE, *self._own, *self._own),
+            " WHERE e.seq > ? AND e.type = 'message.receipt' AND e.file = ?"
+            f" AND e.state = 'applied' AND m.origin_daemon NOT IN ({marks})",
+            (seq, LOCAL_FILE, *self._own),
         ).fetchall()
 
     def local_receipts(self, message_id: str, agent_id: str) -> list[EventRow]:

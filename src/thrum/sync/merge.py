@@ -16,9 +16,10 @@ import msgspec
 
 from thrum import clock, events, limits
 from thrum.events import AnyFact, BadLine, Sealed
+from thrum.ids import JOURNAL_NAME_PATTERN
 from thrum.voids import Order, Voids, branch_file_of, superseded_ids, void_ids
 
-JOURNAL_FILE: Final = re.compile(r"events\.jsonl|messages/[A-Za-z0-9_%][A-Za-z0-9_.%@+-]*\.jsonl")
+JOURNAL_FILE: Final = re.compile(rf"events\.jsonl|messages/{JOURNAL_NAME_PATTERN}")
 """The files of the branch that are journals. Whatever else a foreign tree holds travels on unread."""
 
 _BOM: Final = b"\xef\xbb\xbf"

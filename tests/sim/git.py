@@ -89,16 +89,22 @@ FIRST = put_commit(FIRST_OBJECTS, (), "", "thrum: first", 0)
 
 @dataclass
 class Remote:
-    """The bare repository. `late` are pushes that are still on their way: what it was at, and what it shall be."""
+    """The bare repository. `past` is everything that its branch was ever at, `seen` every commit that was on it. `late`
+    are pushes that are still on their way: what it was at, and what it shall be.
+    """
 
     objects: Objects = field(default_factory=dict)
     tip: str = ""
     past: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
     late: list[tuple[str, str]] = field(default_factory=list)
 
     def move(self, tip: str) -> None:
         self.tip = tip
         self.past.append(tip)
+        while tip and tip not in self.seen:
+            self.seen.add(tip)
+            tip = commit_of(self.objects, tip).parent
 
     def deliver(self, number: int, *, again: bool) -> None:
         """A late push comes in; with `again` it will come in once more."""

@@ -1,0 +1,320 @@
+"""What must hold, whatever happened: nothing lost, nothing twice, one picture, and quiet."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.sim.faults import Violation
+from tests.sim.git import commit_of
+from tests.support.factmaker import empty_picture
+from thrum import events
+from thrum.events import AnyFact, Sealed
+from thrum.store import database
+from thrum.store.projection import Entry, Projection
+from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
+from thrum.sync.merge import JOURNAL_FILE, split_lines
+from thrum.voids import superseded_ids, void_ids
+
+if TYPE_CHECKING:
+    from tests.sim.clone import Clone
+    from tests.sim.world import World
+
+LOCAL_TABLES: Final = frozenset({"client_keys", "daemon_identity"})
+"""What is one daemon's own."""
+LOCAL_COLUMNS: Final = frozenset(
+    {
+        *(("agents", name) for name in ("worktree_path", "agent_pid", "agent_pid_started", "runtime", "tmux_session")),
+        *(("agents", name) for name in ("place_at", "place_event", "status", "status_by", "status_at", "status_event")),
+        *(("agents", name) for name in ("seen_at", "seen_event", "exited_at", "exited_event")),
+        ("sessions", "seen_at"),
+        *(("message_recipients", name) for name in ("delivered_at", "seen_at", "read_at")),
+    }
+)
+"""What facts that never travel feed (events.md §14.2), and the times of receipts: only the highest one travels."""
+LOCAL_ROWS: Final = {"agents": "reg_event <> ''"}
+"""An agent that only local facts tell of is a row of this machine."""
+
+Picture = dict[str, list[tuple[Any, ...]]]
+
+
+decode = functools.lru_cache(4_096)(events.decode)
+
+
+def line_of(fact: AnyFact | Sealed) -> bytes:
+    return fact.raw if isinstance(fact, Sealed) else events.encode(fact)
+
+
+# -- at the end
+
+
+def all_agree(world: World) -> None:
+    """Every check of a world that is at rest."""
+    one_branch(world)
+    nothing_lost(world)
+    pictures = [shared_picture(clone.store.reader) for clone in world.clones]
+    for clone, picture in zip(world.clones[1:], pictures[1:], strict=True):
+        compare(pictures[0], picture, f"the pictures of clone 0 and clone {clone.number}")
+    receipts_travelled(world)
+    # What takes time is done in some of the seeds only.
+    if world.dice.random() < 0.4:
+        compare(reference_picture(world), pictures[0], "the picture of all facts and that of clone 0")
+    if world.dice.random() < 0.3:
+        live_is_rebuilt(world.dice.choice(world.clones))
+
+
+def compare(one: Picture, other: Picture, what: str) -> None:
+    for table in one:
+        if one[table] != other[table]:
+            first = [row for row in one[table] if row not in other[table]]
+            second = [row for row in other[table] if row not in one[table]]
+            raise Violation(f"{what} differ in {table}:\n  {first}\n  {second}")
+
+
+def one_branch(world: World) -> None:
+    """All are at one commit, and whoever remembers nothing finds nothing to do."""
+    tips = {clone.repo.ref for clone in world.clones} | {world.remote.tip}
+    if len(tips) != 1:
+        raise Violation(f"at rest, but not at one commit: {tips}")
+    for clone in world.dice.sample(world.clones, 1):
+        clone.forget_round()
+        clone.begin_round(fetch=True, push=True)
+        assert clone.steps is not None
+        for _ in clone.steps:
+            pass
+        if {clone.repo.ref, world.remote.tip} != tips or clone.outcome.received or clone.outcome.set_aside:
+            raise Violation(f"clone {clone.number} remembers nothing, and makes another branch: {clone.outcome}")
+
+
+def nothing_lost(world: World) -> None:
+    """Each acknowledged fact is in every journal and every picture, once; or void, or replaced."""
+    canonical_branch(world)
+    kept = {event_id: found for event_id, found in world.acknowledged.items() if event_id not in world.excused}
+    held = [Held(clone) for clone in world.clones]
+    gone = droppable(world.clones[0], [raw for raw, _ in kept.values()], held)
+    for clone, here in zip(world.clones, held, strict=True):
+        for event_id, (raw, daemon_id) in kept.items():
+            if is_local(raw) and daemon_id != clone.daemon_id:
+                continue
+            count = here.count[event_id]
+            if count == 0 and event_id not in gone:
+                raise Violation(f"clone {clone.number} lost {raw!r}")
+            # A clone made of a spoiled branch begins with what that holds.
+            if count > 1 and not here.conflicts[event_id] and not (clone.lives and world.profile.hostile):
+                raise Violation(f"clone {clone.number} holds {count} times {raw!r}")
+            if count and event_id not in here.known:
+                raise Violation(f"the picture of clone {clone.number} does not know {raw!r}")
+
+
+def canonical_branch(world: World) -> None:
+    """Of every fact its smallest line is on the branch; and where no hostile clone was, that is all, in order."""
+    clone = world.dice.choice(world.clones)
+    here: dict[str, bytes] = {}
+    for file in clone.branch_journals():
+        for raw in split_lines(b"\n".join([*clone.lines(file), b""])):
+            if event_id := event_id_of(raw):
+                here[event_id] = min(raw, here.get(event_id, raw))
+    there: set[bytes] = set()
+    for path, entry in clone.repo.files(clone.repo.ref).items():
+        lines = split_lines(clone.repo.blob(entry.object_id)) if JOURNAL_FILE.fullmatch(path) else []
+        there.update(lines)
+        orders = [events.order_of(decode(raw)) for raw in lines] if not world.profile.hostile else []
+        if any(one >= other for one, other in itertools.pairwise(orders)):
+            raise Violation(f"{path} is not in order on the branch")
+    missing = {event_id for event_id, raw in here.items() if raw not in there}
+    if missing and (missing := missing - droppable(clone, [], [Held(clone)])):
+        raise Violation(f"the branch has not the smallest lines of {missing}")
+
+
+class Held:
+    """What the journals of a clone hold."""
+
+    def __init__(self, clone: Clone) -> None:
+        self.count: Counter[str] = Counter()
+        self.lines: dict[str, set[bytes]] = defaultdict(set)
+        self.conflicts: dict[str, bool] = defaultdict(bool)
+        for file in (*clone.branch_journals(), events.LOCAL_FILE):
+            seen: set[str] = set()
+            for raw in split_lines(b"\n".join([*clone.lines(file), b""])):
+                try:
+                    event_id = decode(raw).event_id
+                except events.BadLine:
+                    continue
+                self.lines[event_id].add(raw)
+                # The copy of a receipt that travels lies in two journals.
+                if file != events.LOCAL_FILE or event_id not in self.count:
+                    self.count[event_id] += event_id in seen or event_id not in self.count
+                self.conflicts[event_id] = len(self.lines[event_id]) > 1
+                seen.add(event_id)
+        self.known = {row[0] for row in clone.store.reader.execute("SELECT event_id FROM events")}
+
+
+def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held]) -> set[str]:
+    """Ids of the facts that need not be there any more, by all facts that there are."""
+    lines: dict[str, bytes] = {}
+    for raw in (*kept, *(raw for here in held for found in here.lines.values() for raw in found)):
+        event_id = decode(raw).event_id
+        lines[event_id] = min(raw, lines.get(event_id, raw))
+    facts: list[tuple[tuple[str, str], AnyFact]] = []
+    for raw in lines.values():
+        fact = decode(raw)
+        if not isinstance(fact, Sealed):
+            facts.append((events.order_of(fact), fact))
+    voids = clone.store.view.voids()
+    void = void_ids(facts, voids)
+    standing = [(order, fact) for order, fact in facts if fact.event_id not in void]
+    return void | superseded_ids(standing)
+
+
+def is_local(raw: bytes) -> bool:
+    fact = decode(raw)
+    return not isinstance(fact, Sealed) and events.file_of(fact) == events.LOCAL_FILE
+
+
+# -- pictures
+
+
+def shared_picture(db: sqlite3.Connection) -> Picture:
+    """Every row of what all clones must have alike."""
+    if not _queries:
+        _queries.update(_shared_queries(db))
+    return {table: db.execute(query).fetchall() for table, query in _queries.items()}
+
+
+_queries: dict[str, str] = {}
+
+
+def _shared_queries(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """What is asked of each table; tables and columns of tomorrow are asked for too."""
+    tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    for table in tables:
+        if table in BOOKKEEPING_TABLES | LOCAL_TABLES or table.startswith(("sqlite_", SEARCH_TABLE)):
+            continue
+        names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+        left_out = BOOKKEEPING_COLUMNS | LOCAL_COLUMNS
+        kept = ", ".join(name for name in names if (table, name) not in left_out)
+        yield table, f"SELECT {kept} FROM {table} WHERE {LOCAL_ROWS.get(table, '1')} ORDER BY {kept}"
+
+
+def reference_picture(world: World) -> Picture:
+    """The picture of everything that was acknowledged or is in any journal, projected in one go."""
+    lines: dict[str, tuple[bytes, str]] = {}
+    found: list[tuple[bytes, str]] = [
+        (raw, events.file_of(fact))
+        for event_id, (raw, _) in world.acknowledged.items()
+        if event_id not in world.excused and not isinstance(fact := decode(raw), Sealed)
+    ]
+    for clone in world.clones:
+        for file in clone.branch_journals():
+            found += [(raw, file) for raw in split_lines(b"\n".join([*clone.lines(file), b""]))]
+    for raw, file in found:
+        try:
+            fact = decode(raw)
+        except events.BadLine:
+            continue
+        if file != events.LOCAL_FILE and not events.never_travels(fact):
+            lines[fact.event_id] = min((raw, file), lines.get(fact.event_id, (raw, file)))
+    db = database.connect(":memory:")
+    db.deserialize(_empty())
+    try:
+        places: dict[tuple[str, int], bytes] = {}
+        projection = Projection(db, frozenset(), lambda file, offset, length: places[file, offset], lambda: world.ms)
+        for offset, (raw, file) in enumerate(sorted(lines.values())):
+            places[file, offset] = raw
+            projection.apply(Entry(decode(raw), raw, file, offset, len(raw) + 1))
+        return shared_picture(db)
+    finally:
+        db.close()
+
+
+@functools.cache
+def _empty() -> bytes:
+    db = empty_picture()
+    try:
+        db.execute("VACUUM")
+        return db.serialize()
+    finally:
+        db.close()
+
+
+def live_is_rebuilt(clone: Clone) -> None:
+    """The picture as it grew, and one painted of the journals as they are now: row for row, everything."""
+    live = database.dump(clone.store.reader)
+    clone.check_words()
+    clone.stop()
+    clone.places.database.unlink()
+    clone.start()
+    compare(live, database.dump(clone.store.reader), f"the live picture and the rebuilt one of clone {clone.number}")
+
+
+def receipts_travelled(world: World) -> None:
+    """Who wrote a message knows whether it was read elsewhere."""
+    for clone in world.clones:
+        read = clone.store.reader.execute(
+            "SELECT r.message_id, r.agent_id, r.seen_at IS NOT NULL, r.read_at IS NOT NULL"
+            " FROM message_recipients AS r JOIN messages USING (message_id)"
+            " JOIN agents AS a ON a.agent_id = r.agent_id"
+            " WHERE messages.origin_daemon <> ?1 AND a.origin_daemon = ?1 AND r.agent_id <> messages.agent_id"
+            " AND r.seen_at IS NOT NULL",
+            (clone.daemon_id,),
+        ).fetchall()
+        for other in world.clones:
+            for message_id, agent_id, seen, was_read in read if other is not clone else ():
+                row = other.store.reader.execute(
+                    "SELECT seen_at IS NOT NULL, read_at IS NOT NULL FROM message_recipients"
+                    " WHERE message_id = ? AND agent_id = ?",
+                    (message_id, agent_id),
+                ).fetchone()
+                if row < (seen, was_read):
+                    raise Violation(
+                        f"clone {other.number} does not know that {agent_id} has seen {message_id} in {clone.number}"
+                    )
+
+
+# -- on the way
+
+
+def pushed_what_it_says(clone: Clone) -> None:
+    """All facts up to the number that a round calls pushed are in the commit that it pushed."""
+    outcome = clone.outcome
+    seq = outcome.pushed_seq
+    if seq is None or clone.world.dice.random() > 0.3:
+        return
+    if outcome.tip not in clone.world.remote.seen:
+        raise Violation(f"clone {clone.number} calls {outcome.tip} pushed, and the remote never had it")
+    rows = clone.store.reader.execute(
+        "SELECT event_id FROM events WHERE seq <= ? AND file <> ? AND origin_daemon = ?",
+        (seq, events.LOCAL_FILE, clone.daemon_id),
+    ).fetchall()
+    there: set[str] = set()
+    for path, entry in clone.repo.files(outcome.tip).items():
+        if JOURNAL_FILE.fullmatch(path):
+            there |= {event_id_of(raw) for raw in split_lines(clone.repo.blob(entry.object_id))}
+    missing = {row[0] for row in rows} - there
+    if missing and (missing := missing - droppable(clone, [], [Held(clone)])):
+        raise Violation(f"clone {clone.number} calls {missing} pushed, and the commit has not got it")
+
+
+def event_id_of(raw: bytes) -> str:
+    try:
+        return decode(raw).event_id
+    except events.BadLine:
+        return ""
+
+
+def lost_to_all(world: World) -> set[str]:
+    """Acknowledged facts that lie in no journal and on no branch."""
+    there: set[str] = set()
+    for clone in world.clones:
+        for file in (*clone.branch_journals(), events.LOCAL_FILE):
+            there |= {event_id_of(raw) for raw in clone.lines(file)}
+    branches = [(clone.repo.objects, clone.repo.ref) for clone in world.clones]
+    for objects, tip in ((world.remote.objects, world.remote.tip), *branches):
+        for entry in commit_of(objects, tip).files if tip else ():
+            data: Any = objects[entry.object_id]
+            there |= {event_id_of(raw) for raw in split_lines(data)}
+    return world.acknowledged.keys() - there

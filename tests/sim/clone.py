@@ -1,0 +1,307 @@
+"""One clone and its daemon: the real store and the real round, driven step by step, on a disk that may fail."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from tests.sim.disk import Database, Disk, DiskJournals
+from tests.sim.faults import Killed
+from tests.sim.git import MemoryRepository, Network
+from thrum import events, ids
+from thrum.api import DaemonIdentity
+from thrum.paths import Places
+from thrum.store import replay, words
+from thrum.store.arrival import portions
+from thrum.store.door import Decide
+from thrum.store.journal import JournalChanged, Standing
+from thrum.store.receipts import RECEIPTS_SEQ, Receipts
+from thrum.store.replay import Opened, open_blocking
+from thrum.store.writer import Call, Committed, Errand, Stamper, Writer
+from thrum.sync import branch
+from thrum.sync.ports import Arrived, JournalMoved, Mark, TakenIn
+from thrum.sync.round import Errand as RoundErrand
+from thrum.sync.round import Outcome, Steps, sync_round
+from thrum.voids import Voids
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+_templates: dict[str, bytes] = {}
+"""An empty picture for each daemon id: painting one takes longer than all else that a seed does."""
+
+
+class Wall:
+    """The world's clock, as this machine has it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.skew_ms = 0
+
+    def now_ms(self) -> int:
+        return self._world.ms + self.skew_ms
+
+
+class Door:
+    """`sync.ports.Journals` over an open store: what `thrum.exchange` does, without an event loop."""
+
+    def __init__(self, clone: Clone, opened: Opened) -> None:
+        self._clone = clone
+        self._opened = opened
+        self._receipts = Receipts(opened.journals)
+
+    def marks(self) -> dict[str, Mark]:
+        standings = self._opened.journals.standings()
+        return {file: Mark(*standing) for file, standing in standings.items() if file != events.LOCAL_FILE}
+
+    def head_seq(self) -> int:
+        return self._opened.view.head_seq()
+
+    def read(self, file: str, mark: Mark) -> bytes:
+        try:
+            return self._opened.journals.read_start(file, Standing(*mark))
+        except JournalChanged as error:
+            raise JournalMoved from error
+
+    def voids(self) -> Voids:
+        view = self._opened.view
+        return replace(view.voids(), session_purged=view.purged_sessions().__contains__)
+
+    def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
+        calls = [Errand(partial(Writer.take_in, arrived=some)) for some in portions(arrived)]
+        self._clone.run_batch(calls)
+        answers = [call.answer for call in calls]
+        return TakenIn(sum(answer.new for answer in answers), sum(answer.set_aside for answer in answers))
+
+    def copy_receipts(self) -> int:
+        found = self._receipts.find(self._opened.view)
+        try:
+            if found.lines or found.keep:
+                work = partial(Writer.keep, values={RECEIPTS_SEQ: str(found.seq)}, copies=list(found.lines))
+                self._clone.run_batch([Errand(work)])
+        except BaseException:
+            self._receipts.failed()
+            raise
+        self._receipts.done(found)
+        return len(found.lines)
+
+    def recall(self) -> Mapping[str, str]:
+        return {key: value for key, value in self._opened.view.sync_state().items() if key != RECEIPTS_SEQ}
+
+    def remember(self, values: Mapping[str, str]) -> None:
+        self._clone.run_batch([Errand(partial(Writer.keep, values=values))])
+
+
+class Clone:
+    """`opened` is None while its daemon is down. `acknowledged` gets every fact that a caller was told of."""
+
+    def __init__(self, world: World, number: int, directory: Path) -> None:
+        self.world = world
+        self.number = number
+        self.lives = 0
+        self.directory = directory
+        self.wall = Wall(world)
+        self.disk = Disk(world.chance)
+        self.network = Network(world.remote, world.chance)
+        self.repo = MemoryRepository(self.network, self.disk.die)
+        self.boots = 0
+        self.agents: list[str] = []
+        self.opened: Opened | None = None
+        self.door: Door | None = None
+        self.steps: Steps | None = None
+        self.outcome = Outcome()
+
+    @property
+    def daemon_id(self) -> str:
+        # From a small set, so that templates serve many seeds.
+        return f"d_01KGH87Y00BBBBBBBBBBBB{self.lives % 8:02d}{self.number:02d}"
+
+    @property
+    def own(self) -> frozenset[str]:
+        return frozenset({self.daemon_id})
+
+    @property
+    def places(self) -> Places:
+        root = self.directory
+        return Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+
+    @property
+    def identity(self) -> DaemonIdentity:
+        return DaemonIdentity(
+            daemon_id=self.daemon_id,
+            repo_name="repo",
+            hostname=f"host{self.number}",
+            repo_path="/repo",
+            init_at="2026-02-03T00:00:00.000Z",
+        )
+
+    @property
+    def store(self) -> Opened:
+        assert self.opened is not None
+        return self.opened
+
+    # -- the daemon's life
+
+    def start(self) -> None:
+        """Start the daemon; it recovers whatever it finds. What is damaged is painted anew, as the daemon does."""
+        self.disk.dead = False
+        self.repo.ensure()
+        self._fill_folder()
+        self._lay_template()
+        try:
+            with mock.patch.object(replay, "JournalFiles", partial(DiskJournals, self.disk)):
+                opened = open_blocking(
+                    self.places, self.identity, self.own, wall=self.wall, program="sim", boot_id=f"boot-{self.boots}"
+                )
+        except Killed:
+            self.disk.die()
+            raise
+        base = opened.writer.stamper.base_ms
+        opened.writer.stamper = Stamper(self.wall, self.daemon_id, base, ids.Ulids(self.world.dice.randbytes))
+        self.opened = opened
+        self.door = Door(self, opened)
+
+    def stop(self, cause: str = "") -> None:
+        """A clean stop, or one to be opened anew for what was found."""
+        self.steps = None
+        if self.opened is not None:
+            self.opened.close(cause)
+        self.opened = self.door = None
+
+    def leave(self) -> None:
+        """Let go of the files, whatever becomes of them."""
+        self.steps = None
+        if self.opened is not None:
+            self.opened.reader.close()
+            self.opened.journals.close()
+            self.opened.writer.db.close()
+        self.opened = self.door = None
+
+    def crash(self, *, power: bool) -> None:
+        """Kill the daemon, or the machine."""
+        self.steps = None
+        if self.opened is not None:
+            database = Database(self.places.database)
+            files = database.take()
+            self.leave()
+            database.put(files, self.world.chance if power else None)
+        if power:
+            self.repo.lose_power()
+            self.boots += 1
+
+    def wipe(self) -> None:
+        """`rm -rf` and `git clone`: a new daemon, that knows nothing but the remote."""
+        self.crash(power=False)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.lives += 1
+        self.repo = MemoryRepository(self.network, self.disk.die)
+        if not self.network.is_offline:
+            tip = self.world.remote.tip
+            self.world.copy(tip, self.repo.objects)
+            self.repo.tracking = tip
+
+    def _fill_folder(self) -> None:
+        """What `ensure_branch` does: journals of the branch that are not here are written out."""
+        folder = self.places.branch_dir
+        (folder / "messages").mkdir(parents=True, exist_ok=True)
+        for path, entry in self.repo.files(self.repo.ref).items():
+            if branch.JOURNAL_FILE.fullmatch(entry.path) and entry.mode & 0o170000 == 0o100000:
+                target = folder / path
+                if not target.exists():
+                    target.write_bytes(self.repo.blob(entry.object_id))
+        (folder / "events.jsonl").touch()
+
+    def _lay_template(self) -> None:
+        """An empty picture, unless there is one, or was one."""
+        path = self.places.database
+        if path.parent.exists():
+            return
+        path.parent.mkdir(parents=True)
+        if self.daemon_id not in _templates:
+            _templates[self.daemon_id] = self._template()
+        path.write_bytes(_templates[self.daemon_id])
+
+    def _template(self) -> bytes:
+        with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
+            root = Path(scratch)
+            places = Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+            open_blocking(
+                places, self.identity, self.own, wall=self.wall, program="sim", boot_id=f"boot-{self.boots}"
+            ).close()
+            return places.database.read_bytes()
+
+    # -- what it writes
+
+    def run_batch(self, calls: Sequence[Call]) -> list[Committed]:
+        """Carry out calls as one batch. Raises what the batch fails with, then what the first call failed with."""
+        writer = self.store.writer
+        try:
+            writer.begin()
+            for call in calls:
+                writer.carry_out(call)
+            committed = writer.flush() if writer.has_work else []
+            if not committed:
+                writer.rollback()
+        except Exception:
+            writer.rollback()
+            raise
+        for call in calls:
+            if call.error is not None:
+                raise call.error
+        return committed
+
+    def commit(self, *decides: Decide[Any]) -> list[Committed]:
+        """What agents do. The facts are acknowledged when this returns."""
+        committed = self.run_batch([Call(decide) for decide in decides])
+        if self.world.chance("kill after commit"):
+            self.disk.die()
+            raise Killed("before the answer")
+        return committed
+
+    def apply_due(self) -> None:
+        """What the daemon does when a day has come."""
+        self.run_batch([Errand(Writer.apply_due)])
+
+    @property
+    def must_reopen(self) -> bool:
+        """Whether the daemon would paint its picture anew now."""
+        return self.opened is not None and self.opened.writer.superseded
+
+    # -- rounds
+
+    def begin_round(self, *, fetch: bool, push: bool) -> None:
+        assert self.door is not None
+        self.outcome = Outcome()
+        errand = RoundErrand(fetch, push, f"user@host{self.number}", self.wall.now_ms() // 1000)
+        self.steps = sync_round(self.repo, self.door, errand, self.outcome)
+
+    def check_words(self) -> None:
+        """The index of words holds the words of all messages. Raises sqlite3.DatabaseError."""
+        db = self.store.writer.db
+        db.execute("BEGIN")
+        words.check(db)
+        db.execute("COMMIT")
+
+    def forget_round(self) -> None:
+        """What rounds remember is lost, as with a picture that was painted anew."""
+        self.store.writer.db.execute("DELETE FROM sync_state WHERE key <> ?", (RECEIPTS_SEQ,))
+
+    def lines(self, file: str) -> list[bytes]:
+        """Every whole line of a journal on disk."""
+        path = self.places.local_journal if file == events.LOCAL_FILE else self.places.branch_dir / file
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return []
+        return [line for line in data.split(b"\n")[:-1] if line.strip()]
+
+    def branch_journals(self) -> list[str]:
+        folder = self.places.branch_dir
+        messages = sorted(path.name for path in (folder / "messages").glob("*.jsonl"))
+        return ["events.jsonl", *(f"messages/{name}" for name in messages)]

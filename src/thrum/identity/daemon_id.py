@@ -13,7 +13,7 @@ from thrum.clock import format_ms
 from thrum.errors import ConfigInvalid, InvalidUrl, StoreFailed
 from thrum.files import atomic_write, ensure_private_dir, locked
 from thrum.ids import crockford_sha256, is_id, repo_id_of_url, without_credentials
-from thrum.paths import Places
+from thrum.paths import Places, find_git
 
 DaemonIdClass = Literal["missing", "legacy", "valid", "malformed"]
 
@@ -81,7 +81,16 @@ def bootstrap(
             raise ConfigInvalid(".thrum/config.json is not valid: identity is not an object")
         before = cast("dict[str, Any]", block or {})
         kept = _read_daemon_json(places.daemon_json)
+        copied = _is_copy(before, kept, places)
+        if copied:
+            before = {key: value for key, value in before.items() if key not in ("daemon_id", "previous_ids")}
+            kept = {}
         after, notes = _next_block(before, kept, places, new_ulid, now_ms, hostname, origin_url)
+        if copied:
+            # The ids of before are the original's: what it writes is not this daemon's own.
+            old = _text(cast("dict[str, Any]", block or {}), "daemon_id")
+            note = f"[identity] daemon_id rotated: {old} -> {after['daemon_id']} (reason: copied repository)"
+            before, notes = cast("dict[str, Any]", block or {}), [note, *notes]
         if after != before:
             if original is not None and after["daemon_id"] != before.get("daemon_id"):
                 _back_up(places.config_file, original)
@@ -90,6 +99,26 @@ def bootstrap(
         identity = _identity_of(after, places, origin_url)
         _write_daemon_json(places, identity, str(after.get("repo_id", "")))
         return Bootstrapped(identity, tuple(notes))
+
+
+def _is_copy(block: dict[str, Any], kept: dict[str, Any], places: Places) -> bool:
+    """Whether somebody copied a repository that is still there, daemon id and all. One that was moved keeps its id."""
+    daemon_id, state_dir = _text(kept, "daemon_id"), _text(kept, "state_dir")
+    if not daemon_id or not state_dir or state_dir == str(places.state_dir):
+        return False
+    if _text(block, "daemon_id") not in ("", daemon_id):
+        return False
+    there = Path(state_dir)
+    try:
+        if there.samefile(places.state_dir):
+            return False
+        _, config = _read_config(there / "config.json")
+    except (OSError, ConfigInvalid):
+        return False
+    theirs: Any = config.get("identity")
+    git = find_git(there.parent)
+    elsewhere = git is None or git.common_dir != places.common_dir
+    return elsewhere and isinstance(theirs, dict) and theirs.get("daemon_id") == daemon_id
 
 
 def _next_block(

@@ -1,0 +1,155 @@
+"""Remotes as users have them: passwords, ssh, `insteadOf`; and what others may read is not pushed unasked."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.clones import Clones, open_clones
+from tests.support.git_servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
+from tests.support.repo import Repo, wait_until
+from thrum.sync.audience import who_can_read
+from thrum.sync.ports import RemoteInfo
+
+
+@pytest.fixture(scope="module")
+def clones() -> Iterator[Clones]:
+    with open_clones(["furiosa"], ["nux"]) as made:
+        yield made
+
+
+@pytest.fixture
+def here(clones: Clones) -> Iterator[Repo]:
+    """The first clone; its remote is the plain path again afterwards."""
+    repo = clones.repos[0]
+    yield repo
+    repo.thrum("daemon", "stop")
+    repo.git("remote", "set-url", "origin", str(clones.remote))
+    for name in ("core.sshCommand", "credential.helper"):
+        repo.git("config", "--unset-all", name) if repo.git("config", "--list").count(f"{name.lower()}=") else None
+    (repo.main / ".git/thrum-sync/remotes.json").unlink(missing_ok=True)
+
+
+def goes_over(clones: Clones, text: str) -> None:
+    """A message of the first clone comes to the second, and its status is clean."""
+    here, there = clones.repos
+    here.thrum("send", text, "--to", "@nux")
+    here.thrum("sync", "force", "--wait")
+    there.thrum("sync", "force", "--wait")
+    assert text in [each["body"]["content"] for each in there.json("inbox", "--peek", "--limit", "100")["messages"]]
+    assert here.json("sync", "status")["sync_state"] == "synced"
+
+
+def test_a_password_from_a_credential_helper(clones: Clones, here: Repo) -> None:
+    with open_http(clones.network, password=True) as url:
+        here.git("remote", "set-url", "origin", f"{url}/remote.git")
+        helper = f"!f() {{ echo username={USER}; echo password={PASSWORD}; }}; f"
+        here.git("config", "credential.helper", helper)
+        here.thrum("daemon", "restart")
+        goes_over(clones, "By http, with a password")
+        assert here.run("sync", "enable").status == 0, "a server that wants a password is private"
+
+
+def test_no_password_is_said_and_no_secret_is_told(clones: Clones, here: Repo) -> None:
+    with open_http(clones.network, password=True) as url:
+        here.git("remote", "set-url", "origin", url.replace("://", f"://{USER}:wrong-{PASSWORD}@") + "/remote.git")
+        here.thrum("daemon", "restart")
+        done = here.run("sync", "force", "--wait", "--json")
+        status = here.json("sync", "status")
+        assert done.kind == "sync_failed" and status["sync_state"] == "error" and status["remedy"]
+        told = [done.out, here.thrum("sync", "status"), (here.var / "daemon.log").read_text(), str(status)]
+        assert all(PASSWORD not in text for text in told)
+
+
+def test_ssh_by_the_users_own_command(clones: Clones, here: Repo, tmp_path: Path) -> None:
+    here.git("config", "core.sshCommand", str(fake_ssh(tmp_path)))
+    here.git("remote", "set-url", "origin", f"nobody@host.invalid:{clones.remote}")
+    here.thrum("daemon", "restart")
+    done = here.run("sync", "enable", "--json")
+    assert done.kind == "confirmation_required" and "does not say" in done.json["error"]["message"]
+    here.thrum("send", "Not before it is meant", "--to", "@nux")
+    assert here.run("sync", "force", "--wait").status in (0, 1)
+    status = here.json("sync", "status")
+    assert status["remedy"] == "thrum sync enable" and status["pending"] >= 1
+    here.thrum("sync", "enable", "--yes")
+    goes_over(clones, "By ssh")
+    assert here.run("sync", "enable").status == 0, "said once for this remote"
+
+
+def test_instead_of_and_the_git_protocol(clones: Clones, here: Repo) -> None:
+    with open_git_daemon(clones.network) as url:
+        here.git("config", f"url.{url}/.insteadOf", "shop:")
+        here.git("remote", "set-url", "origin", "shop:remote.git")
+        here.thrum("daemon", "restart")
+        done = here.run("sync", "enable", "--json")
+        assert done.kind == "confirmation_required" and "can be read by anybody" in done.json["error"]["message"]
+        here.thrum("sync", "enable", "--yes")
+        goes_over(clones, "By git's own protocol")
+        here.git("config", "--unset", f"url.{url}/.insteadOf")
+
+
+def test_what_anybody_can_read_waits_for_a_word(clones: Clones, here: Repo) -> None:
+    with open_http(clones.network) as url:
+        here.git("remote", "set-url", "origin", f"{url}/remote.git")
+        here.thrum("daemon", "restart")
+        before = clones.git("rev-parse", "a-sync")
+        here.thrum("send", "For our ears only", "--to", "@nux")
+        here.run("sync", "force", "--wait")
+        assert clones.git("rev-parse", "a-sync") == before
+        assert here.json("sync", "status")["last_error"]
+        done = here.run("sync", "enable")
+        assert done.status == 1 and "fix: thrum sync enable --yes" in done.err
+
+
+@pytest.mark.parametrize("verb", ["fetch", "push"])
+def test_a_remote_that_hangs_is_no_hindrance(clones: Clones, here: Repo, tmp_path: Path, verb: str) -> None:
+    service = "upload-pack" if verb == "fetch" else "receive-pack"
+    script = f'case "$*" in *{service}*) sleep 600;; esac'
+    here.git("config", "core.sshCommand", str(fake_ssh(tmp_path, script)))
+    here.git("remote", "set-url", "origin", f"nobody@host.invalid:{clones.remote}")
+    here.thrum("daemon", "restart")
+    here.run("sync", "enable", "--yes")
+    sent = here.json("send", f"While it hangs in {verb}", "--to", "@nux")
+    assert sent["message_id"]
+    wait_until(lambda: here.json("sync", "status")["sync_state"] == "syncing", "a round is under way")
+    assert here.run("daemon", "stop").status == 0
+    assert here.daemon is None
+
+
+def test_nobody_at_the_address_is_offline(clones: Clones, here: Repo) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        here.git("remote", "set-url", "origin", f"http://127.0.0.1:{taken.getsockname()[1]}/remote.git")
+        here.thrum("daemon", "restart")
+        here.run("sync", "enable", "--yes")
+        here.run("sync", "force", "--wait")
+        assert here.json("sync", "status")["sync_state"] == "offline"
+
+
+# -- who can read it
+
+
+def readers(url: str) -> str:
+    return who_can_read(RemoteInfo("origin", url, ""), os.environ)
+
+
+def test_who_can_read_is_asked_as_a_stranger_would(clones: Clones) -> None:
+    assert who_can_read(RemoteInfo("origin", str(clones.remote), str(clones.remote)), os.environ) == "private"
+    with open_http(clones.network) as url:
+        assert readers(f"{url}/remote.git") == "public"
+        assert readers(f"{url}/none.git") == "private"
+    with open_http(clones.network, password=True) as url:
+        assert readers(f"{url}/remote.git") == "private"
+    with open_http(clones.network, status=403) as url:
+        assert readers(f"{url}/remote.git") == "private"
+    with open_http(clones.network, status=500) as url:
+        assert readers(f"{url}/remote.git") == "unknown"
+    with open_git_daemon(clones.network, writable=False) as url:
+        assert readers(f"{url}/remote.git") == "public"
+    for url in ("git@host.invalid:me/shop.git", "ssh://git@host.invalid:2222/me/shop", "ext::sh -c 'exit 1'"):
+        assert readers(url) == "unknown", url

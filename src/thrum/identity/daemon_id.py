@@ -118,7 +118,7 @@ def _is_copy(block: dict[str, Any], kept: dict[str, Any], places: Places) -> boo
     theirs: Any = config.get("identity")
     git = find_git(there.parent)
     elsewhere = git is None or git.common_dir != places.common_dir
-    return elsewhere and isinstance(theirs, dict) and theirs.get("daemon_id") == daemon_id
+    return elsewhere and isinstance(theirs, dict) and _text(cast("dict[str, Any]", theirs), "daemon_id") == daemon_id
 
 
 def _next_block(

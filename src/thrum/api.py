@@ -960,7 +960,14 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="context.clear", params=ContextClearParams, result=ContextClearResult, access=Access.OWNER),
     Method(name="context.preamble.show", params=PreambleShowParams, result=PreambleShowResult, access=Access.ANONYMOUS),
     Method(name="context.preamble.save", params=ContextSaveParams, result=ContextSaveResult, access=Access.OWNER),
-    Method(name="purge.execute", params=PurgeParams, result=PurgeResult, access=Access.OPERATOR, transports="U"),
+    Method(
+        name="purge.execute",
+        params=PurgeParams,
+        result=PurgeResult,
+        access=Access.OPERATOR,
+        transports="U",
+        long_poll=True,
+    ),
     Method(
         name="context.sync", params=ContextSyncParams, result=ContextSyncResult, access=Access.OWNER, long_poll=True
     ),

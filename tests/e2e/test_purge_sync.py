@@ -1,4 +1,4 @@
-"""A purge in one clone: the other one follows, and what was purged is in no file, on no branch, and does not come back."""
+"""A purge in one clone: the other follows, and what was purged is in no file, on no branch, and does not come back."""
 
 from __future__ import annotations
 

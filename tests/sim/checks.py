@@ -17,6 +17,7 @@ from thrum.events import AnyFact, Sealed
 from thrum.store import database
 from thrum.store.projection import Entry, Projection
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
+from thrum.store.superseded import superseded_locally
 from thrum.sync.merge import JOURNAL_FILE, split_lines
 from thrum.voids import superseded_ids, void_ids
 
@@ -63,7 +64,7 @@ def all_agree(world: World) -> None:
     # What takes time is done in some of the seeds only.
     if world.dice.random() < 0.4:
         compare(reference_picture(world), pictures[0], "the picture of all facts and that of clone 0")
-    if world.dice.random() < 0.3:
+    if world.dice.random() < (0.6 if world.compacted else 0.3):
         live_is_rebuilt(world.dice.choice(world.clones))
 
 
@@ -167,7 +168,8 @@ def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held]) -> set[
     voids = clone.store.view.voids()
     void = void_ids(facts, voids)
     standing = [(order, fact) for order, fact in facts if fact.event_id not in void]
-    return void | superseded_ids(standing)
+    local = [(order, fact) for order, fact in standing if events.file_of(fact) == events.LOCAL_FILE]
+    return void | superseded_ids(standing) | superseded_locally(local)
 
 
 def is_local(raw: bytes) -> bool:

@@ -14,13 +14,15 @@ from unittest import mock
 from tests.sim.disk import Database, Disk, DiskJournals
 from tests.sim.faults import Killed
 from tests.sim.git import MemoryRepository, Network
-from thrum import events, ids
+from thrum import events, files, ids
 from thrum.api import DaemonIdentity
 from thrum.paths import Places
 from thrum.store import replay, words
 from thrum.store.arrival import portions
+from thrum.store.compaction import Draft, Drafter, discard
 from thrum.store.door import Decide
 from thrum.store.journal import JournalChanged, Standing
+from thrum.store.projection import horizon_of_the_clock
 from thrum.store.receipts import RECEIPTS_SEQ, Receipts
 from thrum.store.replay import Opened, open_blocking
 from thrum.store.writer import Call, Committed, Errand, Stamper, Writer
@@ -67,7 +69,10 @@ class Door:
         try:
             return self._opened.journals.read_start(file, Standing(*mark))
         except JournalChanged as error:
-            raise JournalMoved from error
+            now = self._opened.journals.standings().get(file)
+            if now is None or now.inode != mark.inode:
+                raise JournalMoved from error
+            raise
 
     def voids(self) -> Voids:
         view = self._opened.view
@@ -116,6 +121,7 @@ class Clone:
         self.door: Door | None = None
         self.steps: Steps | None = None
         self.outcome = Outcome()
+        self.drafts: list[Draft] = []
 
     @property
     def daemon_id(self) -> str:
@@ -173,6 +179,7 @@ class Clone:
         if self.opened is not None:
             self.opened.close(cause)
         self.opened = self.door = None
+        self.drafts = []
 
     def leave(self) -> None:
         """Let go of the files, whatever becomes of them."""
@@ -182,15 +189,16 @@ class Clone:
             self.opened.journals.close()
             self.opened.writer.db.close()
         self.opened = self.door = None
+        self.drafts = []
 
     def crash(self, *, power: bool) -> None:
         """Kill the daemon, or the machine."""
         self.steps = None
         if self.opened is not None:
             database = Database(self.places.database)
-            files = database.take()
+            content = database.take()
             self.leave()
-            database.put(files, self.world.chance if power else None)
+            database.put(content, self.world.chance if power else None)
         if power:
             self.repo.lose_power()
             self.boots += 1
@@ -267,6 +275,30 @@ class Clone:
     def apply_due(self) -> None:
         """What the daemon does when a day has come."""
         self.run_batch([Errand(Writer.apply_due)])
+
+    def draft(self) -> None:
+        """Begin to compact: what stays of each journal is written beside it, while the daemon goes on."""
+        discard(self.drafts)
+        ahead = horizon_of_the_clock(self.wall.now_ms())
+        with Drafter(self.places.database, self.store.journals, self.own, ahead) as drafter:
+            found = [drafter.draft(file) for file in drafter.weights()]
+        self.drafts = [draft for draft in found if draft is not None]
+
+    def compact(self) -> int:
+        """End it: put the drafts in place. Says how many bytes went; a kill may come before and after each rename."""
+        drafts, self.drafts = self.drafts, []
+
+        def sync_directory(_directory: Path) -> None:
+            if self.world.chance("kill in compaction"):
+                self.disk.die()
+                raise Killed("between the renames and the commit")
+
+        try:
+            with mock.patch.object(files, "sync_directory", sync_directory), self.disk.compacting():
+                return self.store.writer.compact(drafts)
+        finally:
+            if not self.disk.dead:
+                discard(drafts)
 
     @property
     def must_reopen(self) -> bool:

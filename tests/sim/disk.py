@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.sim.faults import Chance, Killed
@@ -21,9 +22,19 @@ class Disk:
     def __init__(self, chance: Chance) -> None:
         self.chance = chance
         self.dead = False
+        self.is_compacting = False
 
     def die(self) -> None:
         self.dead = True
+
+    @contextmanager
+    def compacting(self) -> Iterator[None]:
+        """While journals are put in place of others."""
+        self.is_compacting = True
+        try:
+            yield
+        finally:
+            self.is_compacting = False
 
 
 class DiskJournals(JournalFiles):
@@ -32,6 +43,11 @@ class DiskJournals(JournalFiles):
     def __init__(self, disk: Disk, branch_dir: Path, local_journal: Path) -> None:
         super().__init__(branch_dir, local_journal)
         self._disk = disk
+
+    def path(self, file: str) -> Path:
+        if self._disk.is_compacting and self._disk.chance("kill in compaction"):
+            self._die(f"while {file} was put in place")
+        return super().path(file)
 
     def append(self, buffers: Mapping[str, bytes | bytearray]) -> dict[str, Standing]:
         # One after the other: threads would not come out the same twice.

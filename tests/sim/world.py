@@ -39,7 +39,13 @@ _NETWORK: Final = {
     "push answer lost": 0.1,
 }
 _DISK: Final = {"disk full": 0.03, "disk error": 0.02, "cut error": 0.3, "git full": 0.03}
-_KILLS: Final = {"kill in append": 0.02, "kill after append": 0.02, "kill after commit": 0.03, "git kill": 0.02}
+_KILLS: Final = {
+    "kill in append": 0.02,
+    "kill after append": 0.02,
+    "kill after commit": 0.03,
+    "kill in compaction": 0.1,
+    "git kill": 0.02,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,7 @@ class World:
         self.acknowledged: dict[str, tuple[bytes, str]] = {}
         self.excused: set[str] = set()
         self.at_rest = False
+        self.compacted = False
         self.ended = 0
         self.trace: list[str] | None = [] if trace else None
         self.clones: list[Clone] = []
@@ -148,8 +155,10 @@ class World:
             self._guard(clone, self._act, "acts")
         elif roll < 0.75:
             self._guard(clone, self._some_steps, "goes on with a round")
-        elif roll < 0.90:
+        elif roll < 0.86:
             self._guard(clone, self._whole_round, "runs a round")
+        elif roll < 0.90:
+            self._guard(clone, self._compact, "compacts")
         elif roll < 0.93:
             clone.network.is_offline = not clone.network.is_offline
             self.note(clone.number, "offline" if clone.network.is_offline else "online")
@@ -231,6 +240,16 @@ class World:
             raw = checks.line_of(entry.fact)
             self.acknowledged[entry.fact.event_id] = (raw, clone.daemon_id)
             self.note("  ", raw.decode()[:200])
+
+    def _compact(self, clone: Clone) -> None:
+        """Begins, or ends what was begun a while ago, or both."""
+        begun = bool(clone.drafts)
+        if not begun:
+            clone.draft()
+            self.note("  ", [(draft.file, draft.lines_gone) for draft in clone.drafts])
+        if clone.drafts and (begun or self.dice.random() < 0.5):
+            self.compacted = True
+            self.note("  ", clone.compact(), "bytes less")
 
     def _due(self, clone: Clone) -> None:
         clone.apply_due()
@@ -319,6 +338,9 @@ class World:
         for clone in self.clones:
             clone.wall.skew_ms = 0
             self._guard(clone, self._due, "looks what is due")
+        if self.dice.random() < 0.3:
+            for clone in self.clones:
+                self._guard(clone, self._compact, "compacts")
         self._until_quiet("with right clocks")
         self.note("-- checks")
         checks.all_agree(self)

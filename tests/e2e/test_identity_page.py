@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,19 +16,25 @@ from typing import Any
 
 import pytest
 
-from tests.support.repo import SECONDS, THRUM, Repo, open_repo
+from tests.support.desks import Desks, result
+from tests.support.repo import SECONDS, THRUM, Repo, open_repo, wait_until
 from thrum.cli.app import ALIASES, COMMANDS
 from thrum.identity.guards import DEFAULT_MODES
+from thrum.store import database
 
 PAGE = (Path(__file__).parents[1] / "data/identity_page.md").read_text(encoding="utf-8")
 
 PENDING = {
-    "thrum tmux create": "W5",
-    "thrum tmux launch": "W5",
-    "thrum worktree create": "W5",
+    "thrum tmux create": "W4",
+    "thrum tmux launch": "W4",
+    "thrum worktree create": "W4",
     "thrum mcp serve": "W5",
 }
-"""Commands of the page that are not built yet; once they are, their examples have to run."""
+"""Commands of the page's examples that are not built yet; once they are, their examples have to run."""
+PENDING_IN_PROSE = {"thrum peer add": "W6", "thrum peer remove": "W6"}
+"""The same, of what it only mentions."""
+NO_COMMANDS = {"thrum commands", "thrum tmux quickstart", "thrum worktree setup"}
+"""Words of the page: "thrum commands", and two families of commands that it sums up so."""
 PROSE = ("thrum team uses", "thrum daemon status Identity")
 """Sentences and headings that begin like a command."""
 
@@ -98,6 +106,15 @@ def test_only_what_is_not_built_is_pending() -> None:
     assert [name for name in PENDING if name.removeprefix("thrum ") in built] == []
     used = {name for example in examples() for name in example.pending}
     assert used == set(PENDING)
+
+
+def test_every_command_that_the_page_mentions_is_there_or_pending() -> None:
+    known = {f"thrum {' '.join(words)}" for words in (*COMMANDS, *ALIASES)}
+    known |= PENDING.keys() | PENDING_IN_PROSE.keys() | NO_COMMANDS
+    mentioned = re.findall(r"\bthrum (?:[a-z][a-z-]*)(?: [a-z][a-z-]*)?", PAGE)
+    assert len(mentioned) > 60
+    assert [words for words in mentioned if words not in known and words.rpartition(" ")[0] not in known] == []
+    assert [name for name in PENDING_IN_PROSE if name.removeprefix("thrum ") in {*map(" ".join, COMMANDS)}] == []
 
 
 def _starting(table: dict[str, Any], command: str) -> Any:
@@ -183,6 +200,53 @@ def test_registrations_and_conflicts_answer_as_shown(repo: Repo) -> None:
     assert (conflict["agent_id"], conflict["status"]) == (shown["agent_id"], shown["status"])
     assert shown["conflict"].keys() <= conflict["conflict"].keys()
     assert repo.json(*register, "--force", at=repo.worktree("other"))["status"] == "updated"
+
+
+def test_requests_of_the_page_are_taken_as_they_stand(repo: Repo, desk: Desks) -> None:
+    repo.thrum("daemon", "start")
+    here, there = desk(repo.main), desk(repo.worktree("other"))
+    again, force = _shown("Use the re_register flag when:"), _shown("Override the existing agent")
+    assert result(here.ask("agent.register", **again)) == {"agent_id": "furiosa", "status": "registered"}
+    assert result(here.ask("agent.register", **again)) == _shown("Response:")
+    assert result(there.ask("agent.register", **again))["status"] == "conflict"
+    assert result(there.ask("agent.register", **force))["status"] == "updated"
+
+
+def test_the_team_and_who_of_it_lives_look_as_shown(repo: Repo, desk: Desks) -> None:
+    shown = PAGE[PAGE.index("@implementer [active]") : PAGE.index("Liveness is checked")]
+    live, stale = (block.splitlines() for block in shown.strip().split("\n\n"))
+    alive, crashed = desk(repo.main, "claude"), desk(repo.worktree("other"), "codex")
+    for name, agent in (("one", alive), ("other", crashed)):
+        done = agent.thrum("quickstart", name, "--role", f"role_{name}", "--module", "auth", "--intent", "Fixing it")
+        assert done["status"] == 0, done
+    os.kill(crashed.pid, signal.SIGKILL)
+    wait_until(lambda: f"{crashed.pid} [stale]" in repo.thrum("team"), "the sight of a death")
+    blocks = {block.split()[0]: block.splitlines() for block in repo.thrum("team").strip().split("\n\n")}
+    assert blocks["@one"][1] == live[1].replace("12345", str(alive.pid))
+    assert blocks["@other"][1] == stale[1].replace("67890", str(crashed.pid))
+    for block, page in ((blocks["@one"], live), (blocks["@other"], stale)):
+        assert re.fullmatch(r"@\w+ \[active\] auth — \S+", block[0]), block
+        labels = [line.partition(":")[0] for line in block]
+        assert [label for label in labels[1:] if label in {line.partition(":")[0] for line in page}] == [
+            line.partition(":")[0] for line in page[1:]
+        ]
+
+
+def test_what_the_page_says_of_files_and_tables_is_so(repo: Repo) -> None:
+    for name in ("furiosa", "nux"):
+        repo.agent(name, at=repo.main, module=name)
+    tree = PAGE[PAGE.index("├── furiosa.json") : PAGE.index("Identity file format")]
+    shown = [line.split()[1] for line in tree.splitlines() if line.startswith(("├", "└"))]
+    there = {path.name for path in (repo.main / ".thrum/identities").iterdir() if path.suffix == ".json"}
+    assert {name for name in shown if not name.startswith("coordinator")} <= there
+    repo.thrum("send", "x", "--to", "@nux", env={"THRUM_NAME": "furiosa"})
+    assert (repo.main / ".git/thrum-sync/a-sync/messages/furiosa.jsonl").exists()
+    assert (repo.main / ".git/thrum-sync/a-sync/events.jsonl").exists()
+    columns = PAGE[PAGE.index("Columns: ") :].partition(".\n")[0].removeprefix("Columns: ")
+    named = [column.split()[0] for column in columns.split(", ")]
+    with contextlib.closing(database.connect(repo.var / "messages.db")) as db:
+        assert [row[1] for row in db.execute("PRAGMA table_info(daemon_identity)")] == named
+        assert "agent_pid" in {row[1] for row in db.execute("PRAGMA table_info(agents)")}
 
 
 def test_the_errors_that_the_page_names_are_the_real_ones(repo: Repo) -> None:

@@ -141,7 +141,7 @@ def _common_dir(dot_git: str) -> str:
 
 
 def _read(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # whatever it is, nobody waits for it
     try:
         return os.fsdecode(os.read(descriptor, _CHUNK)).strip()
     finally:

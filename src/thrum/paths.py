@@ -5,6 +5,7 @@ Everything is read from files, without a git process. Nothing here reads the env
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -186,10 +187,20 @@ def _git_at(directory: str) -> GitPlace | None:
 def _first_line(path: str) -> str | None:
     """The stripped text of a small file, or None if it can't be read."""
     try:
-        with Path(path).open("rb") as file:
-            return os.fsdecode(file.read(8192)).strip()
+        return _small_text(path)
     except OSError:
         return None
+
+
+def _small_text(path: str) -> str:
+    """The stripped text of a small file. Raises OSError, also for what is no plain file: a pipe would be waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", path)
+        return os.fsdecode(os.read(descriptor, 65536)).strip()
+    finally:
+        os.close(descriptor)
 
 
 # -- thrum
@@ -270,8 +281,7 @@ def _state_at(directory: str, git: GitPlace | None) -> str | None:
 def _redirect_target(own: str) -> str:
     """Where `.thrum/redirect` in the directory `own` leads. Raises BadRedirect, each case with its own words."""
     try:
-        with Path(own, "redirect").open("rb") as file:
-            target = os.fsdecode(file.read(65536)).strip()
+        target = _small_text(f"{own}/redirect")
     except OSError as error:
         raise BadRedirect(f"redirect file cannot be read: {own}/redirect ({error.strerror})") from error
     pointing = f"{own}/redirect points to {target}"

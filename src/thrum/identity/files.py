@@ -7,8 +7,10 @@ pid.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,8 +124,17 @@ def identity_path(directory: Path, agent_id: str) -> Path:
     return directory / f"{file_stem(agent_id)}.json"
 
 
+def check_directory(directory: Path) -> None:
+    """Refuse to write where `identities` or `.thrum` is a link: it would land elsewhere. Raises OSError."""
+    for each in (directory.parent, directory):
+        if each.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link", str(each))
+
+
 def list_identities(directory: Path) -> list[Listed]:
     """Every identity file of a root, by name, broken ones included; no links, hidden or retired files."""
+    if directory.is_symlink():
+        return []
     try:
         with os.scandir(directory) as entries:
             names = sorted(
@@ -139,7 +150,7 @@ def list_identities(directory: Path) -> list[Listed]:
     for name in names:
         path = directory / name
         try:
-            listed.append(Listed(path, _parse(path.read_bytes(), path.stem)))
+            listed.append(Listed(path, _parse(_read(path), path.stem)))
         except FileNotFoundError:
             continue
         except (_Broken, OSError) as error:
@@ -152,9 +163,28 @@ def read_identity(path: Path) -> Identity:
     if path.is_symlink() or not path.is_file():
         raise IdentityNotFound(f".thrum/identities/{path.name} does not exist")
     try:
-        return _parse(path.read_bytes(), path.stem)
+        return _parse(_read(path), path.stem)
     except (_Broken, OSError) as error:
         raise IdentityInvalid(f".thrum/identities/{path.name} is not a valid identity: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file that only its user can have written. Raises _Broken, OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _Broken("it is no plain file")
+        if status.st_mode & stat.S_IWOTH:
+            raise _Broken(f"others may write it: chmod 600 {path}")
+        if status.st_uid not in (os.geteuid(), 0) and status.st_uid != _owner_of_root(path):
+            raise _Broken(f"it belongs to another user (uid {status.st_uid})")
+        return file.read()
+
+
+def _owner_of_root(path: Path) -> int:
+    """Whose the worktree is: a repository of another user may be allowed (`safe.directory`), and then this user is."""
+    return path.parent.parent.parent.stat().st_uid
 
 
 def _parse(data: bytes, stem: str) -> Identity:
@@ -263,6 +293,7 @@ def update_identity(
     an unnamed agent under another name is retired by the first write. Returns what is there afterwards. Raises
     IdentityInvalid for a broken file, OSError.
     """
+    check_directory(directory)
     ensure_private_dir(directory)
     with locked(lock_path(directory)):
         path = identity_path(directory, agent_id)
@@ -321,6 +352,7 @@ def write_pid(
         raise ValueError(f"pid {process.pid} is no runtime")
     if not path.parent.is_dir():
         raise IdentityNotFound(f".thrum/identities/{path.name} does not exist")
+    check_directory(path.parent)
     with locked(lock_path(path.parent)):
         identity = read_identity(path)
         if identity.owner != expected:
@@ -347,6 +379,7 @@ def retire_identity(path: Path) -> Path | None:
     """Set a file aside as `NAME.json.deleted`, `.deleted.2`, …; nothing is overwritten. None if there was none."""
     if not path.parent.is_dir():
         return None
+    check_directory(path.parent)
     with locked(lock_path(path.parent)):
         return _retire(path) if os.path.lexists(path) else None
 
@@ -355,6 +388,7 @@ def remove_identity(directory: Path, agent_id: str) -> bool:
     """Take an agent's file away for good, also one of an older name. False if there was none. Raises OSError."""
     if not directory.is_dir():
         return False
+    check_directory(directory)
     with locked(lock_path(directory)):
         path = identity_path(directory, agent_id)
         found = path if os.path.lexists(path) else _old_form(directory, agent_id)

@@ -98,7 +98,8 @@ def _wanted(variable: str, text: str | None) -> ParsedAgent | None:
         return None
     parsed = parse_agent_id(text)
     if not parsed.is_local_agent:
-        message = f'{variable}: agent name "{text}" has invalid characters: only a-z, 0-9 and _'
+        shown = text if text.isprintable() else text.encode("unicode_escape").decode()
+        message = f'{variable}: agent name "{shown}" has invalid characters: only a-z, 0-9 and _'
         raise InvalidName(message, remedy=f"correct or unset {variable}", cause="characters", rule="P1")
     return parsed
 

@@ -246,6 +246,10 @@ def _check_files(wanted: _Wanted) -> None:
     own = Path(wanted.root, ".thrum")
     if os.path.lexists(own) and not own.is_dir():
         raise StoreFailed(f"could not write {own}: not a directory", remedy=f"remove {own}, then repeat the command")
+    for directory in (own, identities_of(wanted.root)):
+        if directory.is_symlink():
+            remedy = f"replace {directory} by a directory, then repeat the command"
+            raise StoreFailed(f"could not write {directory}: it is a link", remedy=remedy)
     path = identity_path(identities_of(wanted.root), wanted.agent_id)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise IdentityInvalid(f".thrum/identities/{path.name} is not a valid identity: it is no regular file")

@@ -169,10 +169,12 @@ def _times(work: Work) -> list[tuple[str, str]]:
     return [(name, text) for name, text in named if text]
 
 
-def branch_file_of(fact: AnyFact) -> str:
+def branch_file_of(fact: AnyFact, found: str = "") -> str:
     """The journal of the branch that a fact belongs into; `""` for what never travels. Receipts do, as their
-    recipient's (events.md §5).
+    recipient's (events.md §5). An older edit names nobody: the owner of the journal in which it was `found` is meant.
     """
+    if isinstance(fact, MessageEdited | MessageDeleted) and not fact.agent_id:
+        return found
     if isinstance(fact, MessageReceipt):
         return f"{events.MESSAGES_DIR}/{ids.file_stem(fact.agent_id)}.jsonl"
     file = events.file_of(fact)

@@ -180,3 +180,12 @@ def test_the_subject_counts_what_is_new_by_kind(make) -> None:
         "sync: 2 messages, 1 registration, 2 other facts from alice@host"
     )
     assert subject([], "alice@host") == "sync: tidied from alice@host"
+
+
+def test_an_older_edit_that_names_nobody_stays_in_the_journal_of_its_author(make: Maker) -> None:
+    message = make.message()
+    edit = events.encode(make(events.MessageEdited, message_id=message.message_id, body=message.body))
+    data = data_of(message, edit)
+    assert canonical("messages/furiosa.jsonl", data, NOTHING).data == data
+    assert canonical("messages/furiosa.jsonl", data, NOTHING).strays == {}
+    assert wanted("messages/furiosa.jsonl", [edit], NOTHING) == [("messages/furiosa.jsonl", edit)]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from thrum import events
-from thrum.events import AnyFact, MessageDeleted, MessageEdited, Sealed
+from thrum.events import AnyFact, Sealed
 from thrum.store.journal import bare, is_branch_file
 from thrum.voids import branch_file_of
 
@@ -51,10 +51,7 @@ def judge(file: str, raw: bytes) -> Judged:
         return Judged(None, file if bad.reason == "bad_field" else "", bad.reason)
     if events.never_travels(fact):
         return Judged(None, "", "local_type_on_branch")
-    if isinstance(fact, Sealed) or (isinstance(fact, MessageEdited | MessageDeleted) and not fact.agent_id):
-        # Of an older edit the owner of the journal is the author.
-        return Judged(fact, file)
-    return Judged(fact, branch_file_of(fact))
+    return Judged(fact, file if isinstance(fact, Sealed) else branch_file_of(fact, file))
 
 
 def bared(arrived: Iterable[Found]) -> Iterator[Found]:

@@ -57,7 +57,7 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
         if found is None:
             continue
         order, fact = found
-        home = file if fact is None or isinstance(fact, Sealed) else branch_file_of(fact)
+        home = file if fact is None or isinstance(fact, Sealed) else branch_file_of(fact, file)
         if home != file:
             if home:
                 strays.setdefault(home, []).append(raw)
@@ -146,7 +146,7 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids) -> list[tuple[str, b
         if fact is None or isinstance(fact, Sealed):
             arrived.append((file, raw))
         elif fact.event_id not in void:
-            arrived.append((branch_file_of(fact) or file, raw))
+            arrived.append((branch_file_of(fact, file) or file, raw))
     return arrived
 
 

@@ -18,11 +18,9 @@ from thrum import clock, events, ids, limits
 from thrum.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, Sealed
 from thrum.store import database, words
 from thrum.store import paint as painting
-from thrum.store.horizons import AGENT, PURGE
 from thrum.store.journal import JournalFiles, bare
 from thrum.store.projection import Entry, Projection
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
-from thrum.voids import Voids
 
 IDS_SHOWN: Final = 10
 """How many ids of one difference are told."""
@@ -268,27 +266,6 @@ def event_id_of(raw: bytes) -> str:
         return events.decode(raw).event_id
     except events.BadLine:
         return ""
-
-
-def voids_of(db: sqlite3.Connection) -> Voids:
-    """What cleanups and purges made void in a picture, asked as long as it is open."""
-    agents: dict[str, tuple[str, str]] = {}
-    authors: dict[str, tuple[str, str]] = {}
-    purge = ""
-    for kind, id, at, event_id in db.execute("SELECT kind, id, at, event_id FROM horizons"):
-        if kind == PURGE:
-            purge = at
-        else:
-            (agents if kind == AGENT else authors)[id] = (at, event_id)
-
-    def session_purged(session_id: str) -> bool:
-        row = db.execute(
-            "SELECT 1 FROM hanging JOIN events USING (seq) WHERE thing = ? AND state = 'void' LIMIT 1",
-            (f"s:{session_id}",),
-        ).fetchone()
-        return row is not None
-
-    return Voids(agents, authors, purge, session_purged)
 
 
 # -- the picture

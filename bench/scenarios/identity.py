@@ -146,7 +146,7 @@ async def _check_samples(
     for _ in range(rounds):
         began = time.perf_counter()
         # Without `roots` and `runtimes` of its daemon: as for one that calls seldom.
-        evidence = PeerEvidence(table, places, pid=pid, uid=os.getuid(), names=NO_NAMES)
+        evidence = PeerEvidence(table, places, pid=pid, uid=os.getuid(), names=lambda: NO_NAMES)
         caller = decide(evidence.gather(registry, now=trio.current_time()), "agent")
         if not isinstance(caller, Caller) or caller.agent_id != repository.agents[0]:
             raise SystemExit(f"bench: the caller is not recognised: {caller}")

@@ -86,17 +86,22 @@ def _run(argv: Sequence[str], cwd: Path) -> str:
 
 
 @contextlib.contextmanager
-def open_repository(directory: Path, agents: int = 2) -> Generator[Repository]:
+def open_repository(
+    directory: Path, agents: int = 2, *, prefix: str = "agent", clone_of: Path | None = None
+) -> Generator[Repository]:
     """A repository with a running daemon and that many agents, each registered from a worktree of its own."""
     home = Path(tempfile.mkdtemp(prefix="thrum-bench-", dir=directory)).resolve()
     main = home / "main"
     main.mkdir()
     repository = Repository(
-        main, tuple(f"agent{n}" for n in range(agents)), tuple(home / f"w{n}" for n in range(agents))
+        main, tuple(f"{prefix}{n}" for n in range(agents)), tuple(home / f"w{n}" for n in range(agents))
     )
     try:
-        _run([*_GIT, "init", "-q", "-b", "main"], main)
-        _run([*_GIT, "commit", "-q", "--allow-empty", "-m", "Start"], main)
+        if clone_of is None:
+            _run([*_GIT, "init", "-q", "-b", "main"], main)
+            _run([*_GIT, "commit", "-q", "--allow-empty", "-m", "Start"], main)
+        else:
+            _run([*_GIT, "clone", "-q", str(clone_of), "."], main)
         for worktree in repository.worktrees:
             _run([*_GIT, "worktree", "add", "-q", "--detach", str(worktree)], main)
         repository.run("init")

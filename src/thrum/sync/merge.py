@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from thrum import clock, events, limits
-from thrum.events import AnyFact, BadLine, Sealed
+from thrum.events import AgentUpdated, AnyFact, BadLine, MessageDeleted, MessageEdited, Sealed
 from thrum.ids import JOURNAL_NAME_PATTERN
 from thrum.voids import Order, Voids, branch_file_of, superseded_ids, void_ids
 
@@ -32,6 +32,16 @@ class Canonical:
     data: bytes
     strays: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict[str, tuple[bytes, ...]])
     """Lines that lie in this journal and belong into another, by that one's name."""
+    plain: bool = False
+    """Whether each line spells its id and its type as they are, so that bytes can be searched for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A journal as it goes onto the branch, and which of its lines are new."""
+
+    data: bytes
+    added: tuple[bytes, ...]
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -41,6 +51,12 @@ class _Envelope(msgspec.Struct, gc=False):
 
 
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
+
+_GROWTH_LINES_MAX: Final = 64
+_GROWTH_STEPS_MAX: Final = 512
+_UPDATE: Final = b"agent.update"
+_OF_SESSIONS: Final = (b"agent.session.start", b"session.items", _UPDATE)
+"""Types whose facts a purge may make void later, when a session's end arrives."""
 
 
 def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ()) -> Canonical:
@@ -52,12 +68,14 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
     chosen: dict[str, tuple[Order, bytes]] = {}
     facts: dict[str, tuple[Order, AnyFact]] = {}
     strays: dict[str, list[bytes]] = {}
+    plain = True
     for raw in (*split_lines(data), *extra):
         found = _read(raw)
         if found is None:
             continue
         order, fact = found
-        home = file if fact is None or isinstance(fact, Sealed) else branch_file_of(fact, file)
+        plain = plain and _is_plain(raw, order, fact)
+        home = _home(file, fact)
         if home != file:
             if home:
                 strays.setdefault(home, []).append(raw)
@@ -74,7 +92,102 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
     for event_id in _droppable(facts, voids):
         del chosen[event_id]
     lines = [raw for _, raw in sorted(chosen.values())]
-    return Canonical(b"\n".join([*lines, b""]), {home: tuple(found) for home, found in strays.items()})
+    return Canonical(b"\n".join([*lines, b""]), {home: tuple(found) for home, found in strays.items()}, plain)
+
+
+def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown | None:
+    """`canonical(file, data, voids).data`, made of `known`, which is that of the first `end` bytes under the same voids.
+
+    `known` must have been plain and without strays. So a line that was appended costs itself and a search for its id,
+    not a look at all others. None where only `canonical` can tell.
+    """
+    if not 0 < end <= len(data) or data[end - 1] != ord("\n") or data.startswith(_BOM, end):
+        return None
+    fresh: dict[str, tuple[Order, bytes]] = {}
+    facts: dict[str, tuple[Order, AnyFact]] = {}
+    lines = split_lines(data[end:])
+    if len(lines) > _GROWTH_LINES_MAX:
+        return None
+    for raw in lines:
+        found = _read(raw)
+        if found is None:
+            continue
+        order, fact = found
+        event_id = order[1]
+        if _home(file, fact) != file or not _is_plain(raw, order, fact):
+            return None
+        if event_id in fresh or data.find(event_id.encode(), 0, end) >= 0:
+            return None
+        fresh[event_id] = (order, raw)
+        if fact is not None and not isinstance(fact, Sealed):
+            facts[event_id] = (order, fact)
+    if _depends_on_others(known, facts.values(), voids):
+        return None
+    for event_id in void_ids([*facts.values()], voids):
+        del fresh[event_id], facts[event_id]
+    if any(isinstance(fact, AgentUpdated) for _, fact in facts.values()):
+        known = _without_superseded(known, fresh, facts)
+    return _insert(known, sorted(fresh.values()))
+
+
+def _depends_on_others(known: bytes, facts: Iterable[tuple[Order, AnyFact]], voids: Voids) -> bool:
+    """Whether what is void hangs on more than each new line itself."""
+    if voids.purge and any(word in known for word in _OF_SESSIONS):
+        return True
+    return any(isinstance(fact, MessageEdited | MessageDeleted) and fact.agent_id in voids.authors for _, fact in facts)
+
+
+def _without_superseded(
+    known: bytes, fresh: dict[str, tuple[Order, bytes]], facts: Mapping[str, tuple[Order, AnyFact]]
+) -> bytes:
+    """Take what updates replaced out of `fresh`, and out of the known lines, which are returned."""
+    spans: dict[str, tuple[int, int]] = {}
+    updates: list[tuple[Order, AnyFact]] = [*facts.values()]
+    at = known.find(_UPDATE)
+    while at >= 0:
+        start, stop = known.rfind(b"\n", 0, at) + 1, known.index(b"\n", at) + 1
+        found = _read(known[start : stop - 1])
+        if found is not None and isinstance(found[1], AgentUpdated):
+            updates.append((found[0], found[1]))
+            spans[found[0][1]] = (start, stop)
+        at = known.find(_UPDATE, stop)
+    gone = superseded_ids(updates)
+    for event_id in gone & fresh.keys():
+        del fresh[event_id]
+    begin, pieces = 0, list[bytes]()
+    for start, stop in sorted(spans[event_id] for event_id in gone & spans.keys()):
+        pieces.append(known[begin:start])
+        begin = stop
+    return b"".join([*pieces, known[begin:]]) if pieces else known
+
+
+def _insert(known: bytes, fresh: Sequence[tuple[Order, bytes]]) -> Grown | None:
+    """Put lines, in their order, among the known ones; None if that is far from the end."""
+    stop, pieces, steps = len(known), list[bytes](), 0
+    tail = stop
+    for order, raw in reversed(fresh):
+        while stop:
+            start = known.rfind(b"\n", 0, stop - 1) + 1
+            found = _read(known[start : stop - 1])
+            steps += 1
+            if found is None or steps > _GROWTH_STEPS_MAX:
+                return None
+            if found[0] < order:
+                break
+            stop = start
+        pieces += [known[stop:tail], b"\n", raw]
+        tail = stop
+    return Grown(b"".join([known[:tail], *reversed(pieces)]), tuple(raw for _, raw in fresh))
+
+
+def _home(file: str, fact: AnyFact | Sealed | None) -> str:
+    return file if fact is None or isinstance(fact, Sealed) else branch_file_of(fact, file)
+
+
+def _is_plain(raw: bytes, order: Order, fact: AnyFact | Sealed | None) -> bool:
+    if fact is not None and events.type_of(fact).encode() not in raw:
+        return False
+    return order[1].encode() in raw
 
 
 def _droppable(facts: Mapping[str, tuple[Order, AnyFact]], voids: Voids) -> set[str]:

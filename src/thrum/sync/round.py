@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -72,6 +72,20 @@ class _Known(msgspec.Struct, frozen=True, array_like=True):
     """Holds lines of the remote that are not in the journal here."""
     there: str = ""
     """What the branch has in its place, if all lines of the blob are in that."""
+    plain: bool = False
+    """`merge.grown` may go on from the blob."""
+    is_journal: bool = False
+    """The blob is what the journal holds up to `end`, byte for byte."""
+
+
+class _Composed(NamedTuple):
+    """A journal as it goes onto the branch."""
+
+    known: _Known
+    data: bytes
+    base: str = ""
+    """A blob that lacks `added` alone, if that is known."""
+    added: tuple[bytes, ...] = ()
 
 
 class _Memory(msgspec.Struct):
@@ -251,7 +265,7 @@ class _Round:
             memory.journals, memory.voids = {}, voids.mark()
         files.pop(events.MESSAGES_DIR, None)  # journals must lie there
         strays: dict[str, list[bytes]] = {}
-        composed: dict[str, tuple[_Known, bytes]] = {}
+        composed: dict[str, _Composed] = {}
         for file, mark in marks.items():
             known, entry = memory.journals.get(file), files.get(file)
             if file in memory.strays or known is None or (known.inode, known.end) != mark or not _serves(entry, known):
@@ -270,10 +284,12 @@ class _Round:
         voids: merge.Voids,
         strays: dict[str, list[bytes]],
         extra: Sequence[bytes] = (),
-    ) -> tuple[_Known, bytes]:
+    ) -> _Composed:
         """A journal's blob and its bytes. Lines of other journals go to `strays`."""
         data = self.journals.read(file, mark) if mark.end else b""
         known = self.memory.journals.get(file)
+        if not extra and (grown := self._grow(file, mark, entry, voids, data)):
+            return grown
         carried: list[bytes] = []
         if entry is not None and (known is None or known.carries or entry.object_id != known.blob):
             carried = self._oversize(entry)
@@ -282,14 +298,40 @@ class _Round:
             strays.setdefault(home, []).extend(lines)
             if file not in self.memory.strays:
                 self.memory.strays.append(file)
-        return _Known(*mark, blob=self.repo.add_blob(result.data), carries=bool(carried)), result.data
+        known = _Known(
+            *mark,
+            blob=self.repo.add_blob(result.data),
+            carries=bool(carried),
+            plain=result.plain and not extra and not carried and not result.strays,
+            is_journal=result.data == data,
+        )
+        return _Composed(known, result.data)
+
+    def _grow(
+        self, file: str, mark: Mark, entry: TreeEntry | None, voids: merge.Voids, data: bytes
+    ) -> _Composed | None:
+        """The same by what was appended since, if the branch has what was composed last; None if that won't do."""
+        known = self.memory.journals.get(file)
+        if known is None or not known.plain or file in self.memory.strays or known.inode != mark.inode:
+            return None
+        if entry is None or not _is_file(entry) or entry.object_id != known.blob:
+            return None
+        before = data[: known.end] if known.is_journal else self.repo.blob(known.blob)
+        grown = merge.grown(file, before, data, known.end, voids)
+        if grown is None:
+            return None
+        blob = self.repo.add_blob(grown.data)
+        is_journal = known.is_journal and grown.data == data
+        return _Composed(
+            _Known(*mark, blob=blob, plain=True, is_journal=is_journal), grown.data, known.blob, grown.added
+        )
 
     def _oversize(self, entry: TreeEntry) -> list[bytes]:
         if not limits.line_bytes_max < self.repo.blob_size(entry.object_id) <= limits.shard_bytes_max:
             return []
         return merge.oversize(self.repo.blob(entry.object_id))
 
-    def _put(self, files: dict[str, TreeEntry], composed: dict[str, tuple[_Known, bytes]]) -> list[bytes] | None:
+    def _put(self, files: dict[str, TreeEntry], composed: dict[str, _Composed]) -> list[bytes] | None:
         """Put what was composed into `files`: the lines that are new there; None, and nothing is put, without any.
 
         What only leaves lines out is not worth a commit. Clones whose clocks or programs differ may not agree for a
@@ -297,13 +339,16 @@ class _Round:
         """
         added: list[bytes] = []
         better: dict[str, TreeEntry] = {}
-        for file, (known, data) in composed.items():
+        for file, (known, data, base, fresh) in composed.items():
             self.memory.journals[file] = known
             before = files.get(file)
             if file in self.outcome.skipped or (not data and before is None) or _serves(before, known):
                 continue
-            there = self.repo.blob(before.object_id) if before is not None and _is_file(before) else b""
-            added += merge.missing(there, data)
+            if before is not None and _is_file(before) and before.object_id == base:
+                added += fresh
+            else:
+                there = self.repo.blob(before.object_id) if before is not None and _is_file(before) else b""
+                added += merge.missing(there, data)
             better[file] = TreeEntry(file.encode("utf-8", "surrogateescape"), _REGULAR, known.blob)
         if added:
             for path in [path for path in files if any(path.startswith(f"{file}/") for file in better)]:

@@ -93,6 +93,7 @@ def test_an_object_that_is_there_is_not_written_again(alice: GitRepository, top:
 @pytest.mark.parametrize("rubbish", [b"", b"\0" * 30, b"x\x9crubbish"], ids=["empty", "zeros", "rubbish"])
 def test_an_object_that_a_power_cut_left_broken_is_replaced(alice: GitRepository, top: Path, rubbish: bytes) -> None:
     object_id = alice.add_blob(LINES)
+    assert alice.blob(object_id) == LINES
     path = top / "alice" / ".git" / "objects" / object_id[:2] / object_id[2:]
     path.chmod(0o600)
     path.write_bytes(rubbish)

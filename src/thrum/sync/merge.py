@@ -96,7 +96,7 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
 
 
 def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown | None:
-    """`canonical(file, data, voids).data`, made of `known`, which is that of the first `end` bytes under the same voids.
+    """`canonical(file, data, voids).data`, made of `known`: that of the first `end` bytes, under the same voids.
 
     `known` must have been plain and without strays. So a line that was appended costs itself and a search for its id,
     not a look at all others. None where only `canonical` can tell.

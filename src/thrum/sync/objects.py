@@ -11,6 +11,7 @@ import os
 import secrets
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -25,7 +26,10 @@ Kind = Literal["blob", "tree", "commit"]
 _DIRECTORY: Final = 0o040000
 _ZLIB_LEVEL: Final = 1
 """A journal of 10,000 lines: 27 ms, not 63; what it costs on disk, `maintenance` gives back."""
-_WRITE_BYTES: Final = 1 << 20
+_WRITE_BYTES: Final = 1 << 18
+_FLUSH_THREADS: Final = 4
+_FLUSHING_MAX: Final = 64
+"""So many objects may wait for the disk: each holds a file open."""
 
 
 class Writer(Protocol):
@@ -41,13 +45,19 @@ class Writer(Protocol):
 
 
 class LooseWriter:
-    """Writes loose objects as git does. `is_packed` tells whether a pack has an object already."""
+    """Writes loose objects as git does. `is_packed` tells whether a pack has an object already.
+
+    An object is there when `settle` returns, not before: the flushes of those that belong together go side by side,
+    which a disk answers in the time of one or two.
+    """
 
     def __init__(self, objects_dir: Path, is_packed: Callable[[str], bool]) -> None:
         self._objects_dir = objects_dir
         self._is_packed = is_packed
         self._unsynced: set[Path] = set()
         self._written_bytes = 0
+        self._flushing: dict[Path, Future[None]] = {}
+        self._pool: ThreadPoolExecutor | None = None
 
     def add(self, kind: Kind, data: bytes) -> str:
         head = b"%s %d\0" % (kind.encode(), len(data))
@@ -56,11 +66,15 @@ class LooseWriter:
         object_id = digest.hexdigest()
         directory = self._objects_dir / object_id[:2]
         path = directory / object_id[2:]
+        if path in self._flushing:
+            return object_id
         try:
             if not self._is_sound(path, object_id, len(data)) and not self._is_packed(object_id):
                 self._write(directory, path, head, data)
         except OSError as error:
-            raise StoreFailed(f"could not write {path}: {(error.strerror or str(error)).lower()}") from error
+            raise _failed(path, error) from error
+        if len(self._flushing) >= _FLUSHING_MAX:
+            self._wait()
         return object_id
 
     def _is_sound(self, path: Path, object_id: str, size: int) -> bool:
@@ -90,29 +104,67 @@ class LooseWriter:
         temporary = directory / f"tmp_obj_{secrets.token_hex(6)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
         try:
-            try:
-                self._written_bytes += _deflate(descriptor, head, data)
-                os.fchmod(descriptor, mode & 0o444 | 0o400)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            temporary.replace(path)
+            self._written_bytes += _deflate(descriptor, head, data)
+            os.fchmod(descriptor, mode & 0o444 | 0o400)
         except BaseException:
+            os.close(descriptor)
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        self._flushing[path] = self._threads.submit(_finish, descriptor, temporary, path)
         self._unsynced.add(directory)
 
+    @property
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_FLUSH_THREADS, thread_name_prefix="thrum-objects")
+        return self._pool
+
+    def _wait(self) -> None:
+        """Until all are in their places, or none of them goes there any more. Raises StoreFailed."""
+        flushing, self._flushing = self._flushing, {}
+        failure: StoreFailed | None = None
+        for path, future in flushing.items():
+            error = future.exception()
+            if isinstance(error, OSError):
+                failure = failure or _failed(path, error)
+            elif error is not None:
+                raise error
+        if failure is not None:
+            raise failure
+
     def settle(self) -> int:
+        self._wait()
         try:
-            for directory in self._unsynced:
-                with contextlib.suppress(FileNotFoundError):  # emptied by a `git gc` since
-                    sync_directory(directory)
+            list(self._threads.map(_sync_directory, self._unsynced))
         except OSError as error:
-            raise StoreFailed(f"could not write {self._objects_dir}: {(error.strerror or '').lower()}") from error
+            raise _failed(self._objects_dir, error) from error
         self._unsynced.clear()
         written, self._written_bytes = self._written_bytes, 0
         return written
+
+
+def _failed(path: Path, error: OSError) -> StoreFailed:
+    return StoreFailed(f"could not write {path}: {(error.strerror or str(error)).lower()}")
+
+
+def _finish(descriptor: int, temporary: Path, path: Path) -> None:
+    """Make a written object durable, then give it its name. Raises OSError; then nothing is left of it."""
+    try:
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _sync_directory(directory: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # emptied by a `git gc` since
+        sync_directory(directory)
 
 
 def _deflate(descriptor: int, head: bytes, data: bytes) -> int:

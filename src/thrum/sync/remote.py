@@ -43,6 +43,9 @@ _SETTINGS: Final = (
     # Small fetches become loose objects, which `maintenance` packs with ours.
     "-c",
     "fetch.unpackLimit=100",
+    # One flush of the disk for all of them.
+    "-c",
+    "core.fsyncMethod=batch",
 )
 _RACES: Final = (
     "[rejected]",
@@ -198,6 +201,11 @@ class Remote:
         return remote_failed(done, self.name, verb, self._secrets)
 
     # -- a look from beside
+
+    def stands_at(self, commit: str) -> bool:
+        """Whether the branch of a remote on this machine is at a commit; False if that can't be told without git."""
+        info = self.info()
+        return info is not None and bool(info.path) and ref_stamp(info.path).split(" ")[0] == commit
 
     def peek(self) -> str | None:
         """A text that changes when the branch of a remote on this machine moves; None for other remotes. Cheap."""

@@ -17,9 +17,11 @@ from thrum.sync.maintenance import Maintenance
 from thrum.sync.objects import GitWriter, LooseWriter, Writer, add_trees, commit_bytes
 from thrum.sync.ports import RemoteInfo
 from thrum.sync.reader import Reader, open_reader, read_ref
+from thrum.sync.refs import move_plain_ref
 from thrum.sync.remote import Remote, remove_stale_lock
 from thrum.sync.worktree import REF, TreeEntry, ensure_worktree, index_bytes, write_if_other
 
+_WHY: Final = "thrum: sync"
 _NEAR_COMMITS: Final = 16
 _LOCK_TRIES: Final = 10
 _LOCK_SECONDS: Final = 0.02
@@ -56,11 +58,17 @@ class GitRepository:
         self._open: AbstractContextManager[Reader] | None = None
         self._reader: Reader | None = None
         self._writer: Writer | None = None
+        self._admin_dir: Path | None = None
 
     # -- what is held open
 
     @property
     def _reading(self) -> Reader:
+        self._settle()  # what was added can be read
+        return self._opened
+
+    @property
+    def _opened(self) -> Reader:
         if self._reader is None:
             self._open = open_reader(self._common_dir, self._environ)
             self._reader = self._open.__enter__()
@@ -75,14 +83,18 @@ class GitRepository:
     @property
     def _writing(self) -> Writer:
         if self._writer is None:
-            plain = self._reading.object_id_chars == 40
+            plain = self._opened.object_id_chars == 40
             objects = self._common_dir / "objects"
             self._writer = (
-                LooseWriter(objects, lambda object_id: self._reading.is_packed(object_id))
+                LooseWriter(objects, lambda object_id: self._opened.is_packed(object_id))
                 if plain
                 else GitWriter(self._common_dir, self._environ)
             )
         return self._writer
+
+    def _settle(self) -> None:
+        if self._writer is not None:
+            self._maintenance.note_written(self._writer.settle())
 
     # -- refs
 
@@ -100,13 +112,13 @@ class GitRepository:
         return read_ref(self._common_dir, self._environ, self._remote.tracking_ref)
 
     def move(self, old: str, new: str) -> bool:
-        self._maintenance.note_written(self._writing.settle())
+        self._settle()
         if not self._move_ref(REF, old, new):
             return False
         index = index_bytes(self._reading.entries(new), object_id_chars=len(new))
         try:
-            admin_dir, _ = ensure_worktree(self._common_dir, self._places.branch_dir)
-            write_if_other(admin_dir / "index", index, 0o644)
+            self._admin_dir, _ = ensure_worktree(self._common_dir, self._places.branch_dir, self._admin_dir)
+            write_if_other(self._admin_dir / "index", index, 0o644, durable=False)
         except OSError as error:
             name = error.filename or self._places.branch_dir
             raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
@@ -117,8 +129,13 @@ class GitRepository:
         flags = [f"--git-dir={self._common_dir}", *NO_HOOKS, *DURABLE]
         expected = old or "0" * len(new)
         reason = ""
+        try:
+            if old and move_plain_ref(self._common_dir, ref, old, new, _WHY):
+                return True
+        except OSError as error:
+            raise StoreFailed(f"could not move {ref}: {(error.strerror or str(error)).lower()}") from error
         for _ in range(_LOCK_TRIES):
-            done = run_git([*flags, "update-ref", "--no-deref", "-m", "thrum: sync", ref, new, expected], self._environ)
+            done = run_git([*flags, "update-ref", "--no-deref", "-m", _WHY, ref, new, expected], self._environ)
             if done is not None and done.returncode == 0:
                 return True
             if read_ref(self._common_dir, self._environ, ref) != old:
@@ -169,8 +186,10 @@ class GitRepository:
     # -- the remote
 
     def fetch(self) -> str:
-        self.rest()
         before = self.remote_tip()
+        if before and self._remote.stands_at(before):
+            return before
+        self.rest()
         known = dict.fromkeys(commit for commit in (before, self.tip()) if commit)
         if not self._remote.fetch(list(known)):
             if before:

@@ -27,9 +27,13 @@ class TreeEntry(NamedTuple):
     object_id: str
 
 
-def ensure_worktree(common_dir: Path, folder: Path) -> tuple[Path, bool]:
-    """Make or mend what ties the folder and git's record of it together: that record, and whether it is new."""
-    admin_dir = find_admin_dir(common_dir, folder)
+def ensure_worktree(common_dir: Path, folder: Path, likely: Path | None = None) -> tuple[Path, bool]:
+    """Make or mend what ties the folder and git's record of it together: that record, and whether it is new.
+
+    `likely`: the record that it was the last time, so that not all of them are read.
+    """
+    is_likely = likely is not None and linked_worktree(likely) == folder
+    admin_dir = likely if is_likely else find_admin_dir(common_dir, folder)
     made = admin_dir is None
     if admin_dir is None:
         admin_dir = _make_admin_dir(common_dir)
@@ -106,11 +110,11 @@ def read_text(path: Path) -> str:
         return ""
 
 
-def write_if_other(path: Path, data: bytes, mode: int) -> None:
+def write_if_other(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
     """Replace a file by `data` unless it holds that already."""
     try:
         if path.read_bytes() == data:
             return
     except FileNotFoundError:
         pass
-    atomic_write(path, data, mode=mode)
+    atomic_write(path, data, mode=mode, durable=durable)

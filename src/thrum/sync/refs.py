@@ -1,0 +1,51 @@
+"""Moving a ref by git's own files, as git does: its lock, its reflog, a rename. 1 ms instead of a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from thrum.clock import SystemClock
+
+
+def move_plain_ref(common_dir: Path, ref: str, old: str, new: str, why: str) -> bool:
+    """Move a ref from `old` to `new`; False if that is better left to git: nothing has changed then.
+
+    That is so where the ref is not a plain file that holds `old` (packed, symbolic, a reftable, moved meanwhile), has
+    no reflog yet, or is locked. Raises OSError.
+    """
+    path, log = common_dir / ref, common_dir / "logs" / ref
+    lock = path.with_name(f"{path.name}.lock")
+    if (common_dir / "reftable").is_dir() or path.is_symlink() or not log.is_file():
+        return False
+    try:
+        mode = path.stat().st_mode & 0o777
+        descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except (FileExistsError, FileNotFoundError):
+        return False
+    try:
+        try:
+            if path.read_bytes() != old.encode() + b"\n":
+                lock.unlink()
+                return False
+            os.fchmod(descriptor, mode)
+            os.write(descriptor, new.encode() + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _append(log, f"{old} {new} thrum <thrum@localhost> {SystemClock().now_ms() // 1000} +0000\t{why}\n".encode())
+        lock.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        raise
+    return True
+
+
+def _append(path: Path, line: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)

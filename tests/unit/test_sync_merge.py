@@ -9,7 +9,7 @@ import pytest
 from tests.support.factmaker import Maker
 from thrum import clock, events, limits
 from thrum.events import Work
-from thrum.sync.merge import canonical, missing, oversize, split_lines, subject, wanted
+from thrum.sync.merge import canonical, grown, missing, oversize, split_lines, subject, wanted
 from thrum.voids import Voids
 
 NOTHING = Voids()
@@ -134,6 +134,92 @@ def test_an_update_goes_when_all_it_says_was_said_anew(make) -> None:
     last = update(intent="c", intent_updated_at=now())
     data = data_of(first, both, last)
     assert canonical("messages/furiosa.jsonl", data, NOTHING).data == data_of(both, last)
+
+
+# -- what was appended since
+
+FILE = "messages/furiosa.jsonl"
+
+
+def grow(before: bytes, more: bytes, voids: Voids = NOTHING) -> bytes | None:
+    """By what was appended alone; None if that won't do. Never other than by a look at all."""
+    known = canonical(FILE, before, voids)
+    if not known.plain or known.strays:
+        return None
+    found = grown(FILE, known.data, before + more, len(before), voids)
+    if found is None:
+        return None
+    assert found.data == canonical(FILE, before + more, voids).data
+    assert list(found.added) == missing(known.data, found.data)
+    return found.data
+
+
+def test_what_was_appended_is_put_in_its_place_without_a_look_at_the_rest(make) -> None:
+    one, two, three, four = (make.message() for _ in range(4))
+    assert grow(data_of(one, two), data_of(three)) == data_of(one, two, three)
+    assert grow(data_of(one, three), data_of(four, two)) == data_of(one, two, three, four)
+    assert grow(data_of(two, three), data_of(b"garbage", one)) == data_of(one, two, three)
+    assert grow(data_of(one), b"") == data_of(one)
+    assert grow(data_of(one), data_of(two)[:-1]) == data_of(one)
+
+
+def test_what_hangs_on_other_lines_has_all_of_them_looked_at(make) -> None:
+    one, two, stray = make.message(), make.message(), make.message("nux")
+    line = events.encode(one)
+    odd = line.replace(b'"event_id":"evt', b'"event_id":"\\u0065vt')
+    assert grow(data_of(one), data_of(line.replace(b'"hi"', b'"ho"'))) is None
+    assert grow(data_of(odd), data_of(line)) is None
+    assert grow(data_of(two), data_of(odd)) is None
+    assert grow(data_of(one), data_of(stray)) is None
+    assert grow(data_of(one), b"\xef\xbb\xbf" + data_of(two)) is None
+    assert grow(data_of(one)[:-1], b"\n" + data_of(two)) is None
+    edited = make(events.MessageEdited, message_id=one.message_id, agent_id="furiosa", body=events.Body("plain", "x"))
+    horizon = events.order_of(make(events.AgentCleaned, agent_id="furiosa"))
+    assert grow(data_of(make.message()), data_of(edited), Voids(authors={"furiosa": horizon})) is None
+
+
+def test_an_appended_update_replaces_the_one_before(make) -> None:
+    def update(text: str) -> events.AgentUpdated:
+        work = Work(session_id="ses_1", intent=text, intent_updated_at=clock.format_ms(make.ms))
+        return make(events.AgentUpdated, agent_id="furiosa", work_contexts=(work,))
+
+    first, message, second, third = update("a"), make.message(), update("b"), update("c")
+    assert grow(data_of(first, message), data_of(second)) == data_of(message, second)
+    assert grow(data_of(first, second, message), data_of(third)) == data_of(message, third)
+    assert grow(data_of(third, message), data_of(first)) == data_of(message, third)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_is_appended_the_bytes_are_those_of_a_look_at_all(make, seed) -> None:
+    chance = random.Random(seed)
+    messages = [make.message() for _ in range(4)]
+    lines = [events.encode(message) for message in messages]
+    for _ in range(14):
+        message = chance.choice(messages)
+        stamp = clock.format_ms(make.ms + chance.choice([-50, 0]))
+        work = Work(session_id=f"ses_{chance.randrange(2)}", intent="x", intent_updated_at=stamp)
+        fact = chance.choice(
+            [
+                lambda m=message: make(events.MessageDeleted, message_id=m.message_id, agent_id="furiosa", reason="x"),
+                lambda w=work: make(events.AgentUpdated, agent_id="furiosa", work_contexts=(w,)),
+                lambda: make.message("nux") if chance.random() < 0.1 else make.message(),
+            ]
+        )()
+        raw = events.encode(fact)
+        if chance.random() < 0.1:
+            raw = raw.replace(b'"v":1', b'"v":2')
+        if chance.random() < 0.05:
+            raw = raw.replace(b'"event_id":"e', b'"event_id":"\\u0065')
+        if chance.random() < 0.1:
+            lines.append(raw.replace(b'"x"', b'"y"'))
+        lines.append(raw)
+    chance.shuffle(lines)
+    horizon = (clock.format_ms(make.ms - chance.randrange(30)), "evt_zzz")
+    voids = chance.choice(
+        [NOTHING, Voids(agents={"furiosa": horizon}), Voids(authors={"furiosa": horizon}), Voids(purge=horizon[0])]
+    )
+    for cut in range(1, len(lines)):
+        grow(data_of(*lines[:cut]), data_of(*lines[cut : cut + 3]), voids)
 
 
 # -- what arrives

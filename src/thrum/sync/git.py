@@ -128,7 +128,7 @@ class Talk:
 
         So let it report its progress. `stdin`: a file. Raises NotAvailable if git isn't installed.
         """
-        words = ["nice", "-n", "19"] if nice and shutil.which("nice") else []
+        words = ["nice", "-n", "10"] if nice and shutil.which("nice") else []
         try:
             with (stdin or Path(os.devnull)).open("rb") as given:
                 process = subprocess.Popen(

@@ -29,6 +29,8 @@ LOOK_SECONDS: Final = 5.0
 """How often the settings are looked at while nothing else happens, and a remote that cannot be peeked at is tried."""
 BACKOFF_SECONDS_MIN: Final = 1.0
 BACKOFF_SECONDS_MAX: Final = 300.0
+BESIDE_MAX: Final = 20
+"""How many rounds may leave something on the disk while it is cared for."""
 STOP_SECONDS: Final = 2.0
 """How long a round may go on when the daemon stops. What it leaves undone, the next one does."""
 
@@ -81,7 +83,7 @@ class Loop:
 
     `mode()` is asked before each round. `run_round(request, outcome, is_stopping)` runs one, in a thread that may be
     abandoned. `peek()` gives a text that changes with the remote's ref, None where that can't be told cheaply; `tidy()`
-    cares for the disk between rounds; both block. `interrupt()` ends what a round waits for, from another thread.
+    cares for the disk, beside rounds; both block. `interrupt()` ends what a round waits for, from another thread.
     `on_status` hears of every change.
     """
 
@@ -100,6 +102,10 @@ class Loop:
     """Whether the next round must ask the remote, whatever the timer says."""
     _waiting: list[tuple[trio.Event, list[Report]]] = field(default_factory=list[tuple[trio.Event, list[Report]]])
     _failures: int = 0
+    _tidying: trio.Event | None = None
+    """Set when the care for the disk that goes on has ended."""
+    _beside: int = 0
+    """Rounds since that began."""
     _seen: str | None = None
     """What `peek` gave when the remote was last asked."""
 
@@ -146,8 +152,7 @@ class Loop:
                     for done, answer in waiting:
                         answer.append(report)
                         done.set()
-                    if not self._look and self._changed_at is None:
-                        await trio.to_thread.run_sync(self._tidied, abandon_on_cancel=True)
+                    await self._tidy_beside(nursery)
             finally:
                 self._set(state="stopped")
 
@@ -265,6 +270,23 @@ class Loop:
             elif text != self._seen and not self.mode().local_only:
                 self._seen = text
                 self.poke()
+
+    async def _tidy_beside(self, nursery: trio.Nursery) -> None:
+        """Let the disk be cared for while rounds go on; only when that takes very long are they held up."""
+        if self._tidying is None:
+            self._tidying, self._beside = trio.Event(), 0
+            nursery.start_soon(self._tidy_once, self._tidying)
+            return
+        self._beside += 1
+        if self._beside >= BESIDE_MAX:
+            await self._tidying.wait()
+
+    async def _tidy_once(self, done: trio.Event) -> None:
+        try:
+            await trio.to_thread.run_sync(self._tidied, abandon_on_cancel=True)
+        finally:
+            self._tidying = None
+            done.set()
 
     def _tidied(self) -> None:
         try:

@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -21,10 +22,16 @@ from thrum.clock import SystemClock
 from thrum.errors import StoreFailed
 from thrum.files import atomic_write, sync_directory, try_lock
 from thrum.sync.git import DURABLE, NO_HOOKS, Talk, checked_git, git_environ, run_git
+from thrum.sync.reader import read_ref
 from thrum.sync.worktree import REF
 
 LOOSE_BYTES_MAX: Final = 8 << 20
 """So much may rounds leave, by their own count, before it is worth packing."""
+
+_NEW_PACK_BYTES: Final = 1 << 20
+"""What is new takes about so much: of each journal that was written to, one version whole."""
+_REFLOG_BYTES_MAX: Final = 1 << 18
+"""So much of a reflog is looked at from its end: what is older has been packed."""
 
 _SECONDS_MAX: Final = 600.0
 _GC_SECONDS: Final = 12 * 3600
@@ -32,6 +39,7 @@ _GC_SECONDS: Final = 12 * 3600
 _RUBBISH_SECONDS: Final = 3600
 _OUR_TEMPORARY: Final = re.compile(r"tmp_obj_[0-9a-f]{12}")
 _PACK: Final = re.compile(r"pack-(?:[0-9a-f]{40}|[0-9a-f]{64})")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _PARTS: Final = (".idx", ".rev", ".bitmap", ".mtimes", ".pack")
 """In the order in which they go: without its index a pack is not looked at."""
 _SETTINGS: Final = (
@@ -50,20 +58,22 @@ _SETTINGS: Final = (
 
 
 class Maintenance:
-    """Packs the branch's loose objects when rounds have left enough of them. Blocks; `stop` from any thread."""
+    """Packs the branch's loose objects when rounds have left enough of them. Blocks.
 
-    def __init__(
-        self, common_dir: Path, thrum_sync_dir: Path, environ: Mapping[str, str], tracking_ref: str, talk: Talk
-    ) -> None:
+    `run` may go on while rounds do: they count in another thread, and `stop` comes from a third one.
+    """
+
+    def __init__(self, common_dir: Path, thrum_sync_dir: Path, environ: Mapping[str, str], tracking_ref: str) -> None:
         self._common_dir = common_dir
         self._environ = environ
         self._refs = (REF, tracking_ref)
-        self._talk = talk
+        self._talk = Talk()
         self._packs_dir = common_dir / "objects" / "pack"
         self._work_dir = common_dir / "objects" / "thrum-packing"
         self._state_file = thrum_sync_dir / "packs.json"
         self._lock_file = thrum_sync_dir / "packs.lock"
         self._count_file = thrum_sync_dir / "loose-bytes"
+        self._counting = threading.Lock()
         self._fetched: list[tuple[str, str]] = []
         self._loose_bytes = self._read_count()
 
@@ -71,19 +81,23 @@ class Maintenance:
 
     def note_written(self, size: int) -> None:
         """A round wrote so many bytes of loose objects."""
-        self._count(self._loose_bytes + size)
+        self._count(size)
 
     def note_fetched(self, before: str, now: str) -> None:
         """The remote's branch was fetched; it is measured when somebody asks."""
         if now and now != before:
-            self._fetched.append((before, now))
+            with self._counting:
+                self._fetched.append((before, now))
 
     def is_due(self) -> bool:
-        fetched, self._fetched = self._fetched, []
-        size = sum(self._loose_size(before, now) for before, now in fetched)
-        if size:
-            self._count(self._loose_bytes + size)
+        with self._counting:
+            fetched, self._fetched = self._fetched, []
+        self._count(sum(self._loose_size(before, now) for before, now in fetched))
         return self._loose_bytes >= LOOSE_BYTES_MAX
+
+    def stop(self) -> None:
+        """End the git that packs, and every later one."""
+        self._talk.stop()
 
     def _loose_size(self, before: str, now: str) -> int:
         """Bytes of the loose objects that came with a fetch. 0 if this git can't tell: those wait for the next time."""
@@ -93,13 +107,14 @@ class Maintenance:
         text = b"" if done is None or done.returncode != 0 else done.stdout.strip()
         return int(text) if text.isdigit() else 0
 
-    def _count(self, size: int) -> None:
+    def _count(self, more: int) -> None:
         # Neither synced nor replaced: it says when to look, no more.
-        if size != self._loose_bytes:
-            self._loose_bytes = size
-            with contextlib.suppress(OSError):
-                self._count_file.touch(mode=0o600)
-                self._count_file.write_text(f"{size}\n")
+        if more:
+            with self._counting:
+                self._loose_bytes += more
+                with contextlib.suppress(OSError):
+                    self._count_file.touch(mode=0o600)
+                    self._count_file.write_text(f"{self._loose_bytes}\n")
 
     def _read_count(self) -> int:
         try:
@@ -120,8 +135,7 @@ class Maintenance:
                 return
             try:
                 if not self._collecting():
-                    self._count(0)
-                    self._fetched.clear()
+                    self._count(-self._loose_bytes)
                     self._pack()
                     self._sweep()
             finally:
@@ -139,37 +153,58 @@ class Maintenance:
 
     def _pack(self) -> None:
         packs = {path.stem for path in self._packs_dir.glob("*.idx")}
-        ours: list[str] = []
-        for name in self._ours():
-            if name in packs:
-                ours.append(name)
-            else:
+        known = self._ours()
+        ours = [name for name in known if name in packs]
+        for name in known:
+            if name not in packs:
                 self._remove(name)  # taken by a `git gc`, or not whole when we were killed
-        others = sorted(packs.difference(ours))
-        new = self._make(ours, others)
+        merged = self._small(ours)
+        kept = {name: known[name] for name in ours if name not in merged}
+        others = sorted(packs.difference(merged))
+        tip, new = read_ref(self._common_dir, self._environ, REF), self._make(merged, others, kept.values())
         if not new:
             return
-        self._remember([*ours, new])
+        self._remember(known | {new: tip})
         self._put(new)
         for object_id in index_ids(self._packs_dir / f"{new}.idx"):
             text = object_id.hex()
             (self._common_dir / "objects" / text[:2] / text[2:]).unlink(missing_ok=True)
-        kept = [old for old in ours if old != new and self._is_needed(old, new, others)]
-        for old in ours:
-            if old != new and old not in kept:
+        for old in merged:
+            if old != new and self._is_needed(old, new, others):
+                kept[old] = known[old]
+            elif old != new:
                 self._remove(old)
-        self._remember([*kept, new])
+        self._remember(kept | {new: tip})
+
+    def _small(self, ours: list[str]) -> list[str]:
+        """The packs that go into the new one: each that is left is larger than all the smaller ones twice.
+
+        So few packs remain, and what lies in a large one is written anew a few times in its life.
+        """
+        total = _NEW_PACK_BYTES
+        sizes = sorted(((self._packs_dir / f"{name}.pack").stat().st_size, name) for name in ours)
+        small: list[str] = []
+        for size, name in sizes:
+            if size >= 2 * total:
+                break
+            total += size
+            small.append(name)
+        return small
 
     def _remove(self, name: str) -> None:
         for part in _PARTS:
             (self._packs_dir / f"{name}{part}").unlink(missing_ok=True)
 
-    def _make(self, ours: list[str], others: list[str]) -> str:
-        """Write the new pack into the work directory: its name, `""` if there is nothing to pack."""
+    def _make(self, merged: list[str], others: list[str], packed: Iterable[str]) -> str:
+        """Write the new pack into the work directory: its name, `""` if there is nothing to pack.
+
+        `packed`: commits whose whole history is in packs that stay.
+        """
         shutil.rmtree(self._work_dir, ignore_errors=True)
         self._work_dir.mkdir(mode=0o700)
         revisions = self._work_dir / "revisions"
-        revisions.write_text("".join(f"{commit}\n" for commit in self._commits(ours)))
+        limits = [f"^{commit}" for commit in self._existing(packed)]
+        revisions.write_text("".join(f"{line}\n" for line in (*self._commits(merged), *limits)))
         words = ["pack-objects", "--revs", "--delta-base-offset", "--quiet", "--threads=1", "--window=1", "--depth=50"]
         words += [f"--keep-pack={name}.pack" for name in others]
         if self._is_partial():
@@ -188,31 +223,29 @@ class Maintenance:
         names = [f"pack-{line}" for line in done.out.split()]
         return names[0] if names and (self._work_dir / f"{names[0]}.idx").exists() else ""
 
-    def _commits(self, ours: list[str]) -> list[str]:
-        """Where to walk from: the branch, what it was at by its reflog, and every commit that our packs hold.
+    def _commits(self, merged: list[str]) -> list[str]:
+        """Where to walk from: the branch, what it was at by its reflog, and every commit that is packed anew.
 
         So that whatever somebody may still look for (a branch of the user's, a reflog) stays.
         """
         known: dict[str, None] = {}
         for ref in self._refs:
-            for line in self._lines(self._common_dir / "logs" / ref):
+            for line in _last_lines(self._common_dir / "logs" / ref):
                 known[line.split(" ", 2)[1] if line.count(" ") > 1 else ""] = None
         words = ["for-each-ref", "--format=%(objectname)", *self._refs]
         known |= dict.fromkeys(checked_git([f"--git-dir={self._common_dir}", *words], self._environ).decode().split())
-        for name in ours:
+        for name in merged:
             known |= dict.fromkeys(object_id.hex() for object_id in index_ids(self._packs_dir / f"{name}.idx"))
-        asked = "".join(f"{object_id}\n" for object_id in known if object_id.strip("0"))
+        return self._existing(known)
+
+    def _existing(self, object_ids: Iterable[str]) -> list[str]:
+        """Those that are commits, and there."""
+        asked = "".join(f"{object_id}\n" for object_id in object_ids if object_id.strip("0"))
         words = ["--no-replace-objects", "cat-file", "--batch-check=%(objectname) %(objecttype)"]
         # Nothing is fetched for this where objects may be missing.
         environ = {**self._environ, "GIT_NO_LAZY_FETCH": "1"}
         told = checked_git([f"--git-dir={self._common_dir}", *words], environ, stdin=asked.encode()).decode()
         return [line.partition(" ")[0] for line in told.splitlines() if line.endswith(" commit")]
-
-    def _lines(self, path: Path) -> list[str]:
-        try:
-            return path.read_text("utf-8", "replace").splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return []
 
     def _is_partial(self) -> bool:
         words = ["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]
@@ -247,19 +280,22 @@ class Maintenance:
 
     # -- which packs are ours
 
-    def _ours(self) -> list[str]:
+    def _ours(self) -> dict[str, str]:
+        """Our packs, each with the commit whose history was packed when it had been made; `""`: not known."""
         try:
             known: Any = json.loads(self._state_file.read_bytes())
         except (OSError, ValueError, RecursionError):
-            return []
+            return {}
         names: Any = cast("dict[str, Any]", known).get("packs") if isinstance(known, dict) else None
-        if not isinstance(names, list):
-            return []
-        texts = [name for name in cast("list[Any]", names) if isinstance(name, str)]
-        return [name for name in dict.fromkeys(texts) if _PACK.fullmatch(name)]
+        if isinstance(names, list):
+            names = dict.fromkeys((name for name in cast("list[Any]", names) if isinstance(name, str)), "")
+        if not isinstance(names, dict):
+            return {}
+        found = cast("dict[str, Any]", names)
+        return {name: _commit_id(tip) for name, tip in found.items() if _PACK.fullmatch(name)}
 
-    def _remember(self, names: list[str]) -> None:
-        atomic_write(self._state_file, json.dumps({"packs": list(dict.fromkeys(names))}).encode() + b"\n")
+    def _remember(self, packs: Mapping[str, str]) -> None:
+        atomic_write(self._state_file, json.dumps({"packs": packs}).encode() + b"\n")
 
     def _sweep(self) -> None:
         """Take away what a kill left of objects that were being written."""
@@ -271,6 +307,19 @@ class Maintenance:
                     with contextlib.suppress(FileNotFoundError):
                         if now - path.stat().st_mtime > _RUBBISH_SECONDS:
                             path.unlink()
+
+
+def _commit_id(text: object) -> str:
+    return text if isinstance(text, str) and _COMMIT.fullmatch(text) else ""
+
+
+def _last_lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _REFLOG_BYTES_MAX))
+            return file.read().decode("utf-8", "replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def index_ids(path: Path) -> Iterator[bytes]:

@@ -45,7 +45,7 @@ def open_repository(places: Places, environ: Mapping[str, str], *, remote: str =
 
 
 class GitRepository:
-    """`ports.Repository` on a real one. Blocks; one thread at a time, save for `stop`."""
+    """`ports.Repository` on a real one. Blocks; one thread at a time, save for `stop` and the care for the disk."""
 
     def __init__(self, places: Places, common_dir: Path, environ: Mapping[str, str], remote: str) -> None:
         self._places = places
@@ -54,7 +54,7 @@ class GitRepository:
         self._talk = Talk()
         self._remote = Remote(common_dir, places.main_root, environ, remote, self._talk)
         tracking = self._remote.tracking_ref
-        self._maintenance = Maintenance(common_dir, places.thrum_sync_dir, environ, tracking, self._talk)
+        self._maintenance = Maintenance(common_dir, places.thrum_sync_dir, environ, tracking)
         self._open: AbstractContextManager[Reader] | None = None
         self._reader: Reader | None = None
         self._writer: Writer | None = None
@@ -211,6 +211,7 @@ class GitRepository:
     def stop(self) -> None:
         """From another thread: end the git that talks to the remote or packs, and every later one."""
         self._talk.stop()
+        self._maintenance.stop()
 
     def peek(self) -> str | None:
         """A text that changes when the branch of a remote on this machine moves; None for other remotes. Cheap."""
@@ -223,6 +224,5 @@ class GitRepository:
         return self._maintenance.is_due()
 
     def maintain(self) -> None:
-        """Pack what rounds left in the object store. For an idle moment: seconds on a large branch."""
-        self.rest()
+        """Pack what rounds left in the object store. Seconds on a large branch; rounds may go on beside."""
         self._maintenance.run()

@@ -76,6 +76,8 @@ class GitRepository:
 
     def rest(self) -> None:
         """Let go of git's packs until they are needed again: a `git gc` may want to remove them."""
+        with contextlib.suppress(StoreFailed):
+            self._settle()  # what no ref leads to may be lost
         opened, self._open, self._reader = self._open, None, None
         if opened is not None:
             opened.__exit__(None, None, None)

@@ -117,7 +117,8 @@ def canonical_branch(world: World) -> None:
     here: dict[str, bytes] = {}
     for file in clone.branch_journals():
         for raw in split_lines(b"\n".join([*clone.lines(file), b""])):
-            if event_id := event_id_of(raw):
+            event_id = event_id_of(raw)
+            if event_id and not events.never_travels(decode(raw)):
                 here[event_id] = min(raw, here.get(event_id, raw))
     there: set[bytes] = set()
     for path, entry in clone.repo.files(clone.repo.ref).items():
@@ -128,7 +129,7 @@ def canonical_branch(world: World) -> None:
             raise Violation(f"{path} is not in order on the branch")
     missing = {event_id for event_id, raw in here.items() if raw not in there}
     if missing and (missing := missing - droppable(clone, [], [Held(clone)])):
-        raise Violation(f"the branch has not the smallest lines of {missing}")
+        raise Violation(f"the branch has not the smallest lines: {[here[event_id] for event_id in sorted(missing)]}")
 
 
 class Held:
@@ -257,12 +258,10 @@ def receipts_travelled(world: World) -> None:
     """Who wrote a message knows whether it was read elsewhere."""
     for clone in world.clones:
         read = clone.store.reader.execute(
-            "SELECT r.message_id, r.agent_id, r.seen_at IS NOT NULL, r.read_at IS NOT NULL"
-            " FROM message_recipients AS r JOIN messages USING (message_id)"
-            " JOIN agents AS a ON a.agent_id = r.agent_id"
-            " WHERE messages.origin_daemon <> ?1 AND a.origin_daemon = ?1 AND r.agent_id <> messages.agent_id"
-            " AND r.seen_at IS NOT NULL",
-            (clone.daemon_id,),
+            "SELECT r.message_id, r.agent_id, r.seen_at IS NOT NULL, r.read_at IS NOT NULL FROM message_recipients AS r"
+            " JOIN messages AS m USING (message_id) WHERE m.origin_daemon <> ? AND EXISTS (SELECT 1 FROM events AS e"
+            " WHERE e.message_id = m.message_id AND type = 'message.receipt' AND file = ? AND actor = r.agent_id)",
+            (clone.daemon_id, events.LOCAL_FILE),
         ).fetchall()
         for other in world.clones:
             for message_id, agent_id, seen, was_read in read if other is not clone else ():

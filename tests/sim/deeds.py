@@ -250,7 +250,7 @@ class Deeds:
 _DEEDS: list[tuple[Callable[[Deeds], Any], int]] = [
     (Deeds.send, 12),
     (Deeds.reply, 6),
-    (Deeds.edit, 5),
+    (Deeds.edit, 8),
     (Deeds.delete, 2),
     (Deeds.read, 10),
     (Deeds.register, 5),

@@ -12,6 +12,7 @@ from tests.sim.deeds import NAMES
 from tests.sim.git import FIRST, FIRST_OBJECTS, REGULAR, Files, Remote, blob_id, commit_of, put_commit
 from thrum import clock, events, ids
 from thrum.events import Body, Pair
+from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.worktree import TreeEntry
 from thrum.voids import branch_file_of
 
@@ -52,17 +53,16 @@ class Hostile:
     def line(self, files: Files) -> tuple[str, bytes, str]:
         dice = self.dice
         which = dice.choice(
-            ("forged", "forged", "forged", "wrong file", "sealed", "unusable", "bad", "conflict", "local")
+            ("forged", "forged", "wrong file", "sealed", "unusable", "bad", "conflict", "conflict", "local")
         )
         some = dice.choice(("events.jsonl", f"messages/{dice.choice(NAMES).replace(':', '.')}.jsonl"))
         if which == "unusable":
             return some, dice.choice((b"garbage", b"\xff\xfe", b"[]", b'{"type":"x"}', b"{", b"1", b"\0")), which
         if which == "conflict":
+            some = dice.choice(sorted(file for file in files if JOURNAL_FILE.fullmatch(file)) or [some])
             lines = [line for line in self._data(files, some).split(b"\n") if line.startswith(b'{"type"')]
             if lines:
-                line = dice.choice(lines)
-                old, new = dice.choice(((b'"v":1', b'"v":1,"zz":1'), (b'"timestamp"', b'"aa":1,"timestamp"')))
-                return some, line.replace(old, new, 1), which
+                return some, self._twisted(dice.choice(lines)), which
         fact = self.fact()
         raw = events.encode(fact)
         home = branch_file_of(fact)
@@ -80,6 +80,15 @@ class Hostile:
             placed = self._make(events.AgentPlaced, agent_id=dice.choice(NAMES), worktree_path="/x")
             return some, events.encode(placed), which
         return home, raw, events.type_of(fact)
+
+    def _twisted(self, line: bytes) -> bytes:
+        """Another line of the same id, that says something else if there is anything to say; smaller or larger."""
+        mark = self.dice.choice((b"!", b"~"))
+        for field in (b'"content":"', b'"role":"', b'"reason":"', b'"intent":"', b'"member_value":"', b'"cutoff":"'):
+            if field in line:
+                return line.replace(field, field + mark, 1)
+        old, new = self.dice.choice(((b'"v":1', b'"v":1,"zz":1'), (b'"timestamp"', b'"aa":1,"timestamp"')))
+        return line.replace(old, new, 1)
 
     def fact(self) -> Any:
         """A forged fact; sometimes about ids that others use."""
@@ -132,6 +141,7 @@ class Hostile:
                 },
             ),
             (events.AgentContextSaved, {"agent_id": dice.choice((who, "Odd:Id/../x")), "content": "forged"}),
+            (events.JournalFormat, {"format": dice.choice((1, 1, 1, 2))}),
         )
         cls, fields = dice.choice(kinds)
         return self._make(cls, **fields)

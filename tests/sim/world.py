@@ -19,7 +19,7 @@ from tests.sim.faults import Chance, Killed, Violation
 from tests.sim.git import Objects, Remote, copy_closure, history, put_commit
 from tests.sim.hostile import Hostile
 from thrum import clock, limits
-from thrum.errors import StoreFailed, ThrumError
+from thrum.errors import NewerFormat, StoreFailed, ThrumError
 from thrum.sync.ports import RemoteFailed
 
 START_MS: Final = clock.parse_ms("2026-02-03T10:00:00.000Z")
@@ -100,10 +100,11 @@ class World:
         self.ended = 0
         self.trace: list[str] | None = [] if trace else None
         self.clones: list[Clone] = []
+        shared = sorted(self.dice.sample(NAMES, 2)) if self.dice.random() < 0.3 else []
         for number in range(self.dice.choice(_CLONES)):
             clone = Clone(self, number, directory / str(number))
             clone.directory.mkdir(parents=True)
-            clone.agents = sorted(self.dice.sample(NAMES, self.dice.choice((1, 1, 2, 3))))
+            clone.agents = shared or sorted(self.dice.sample(NAMES, self.dice.choice((1, 1, 2, 3))))
             self._skew(clone)
             self.clones.append(clone)
 
@@ -189,6 +190,8 @@ class World:
             self.note(clone.number, "store failed:", failed)
             clone.steps = None
             self._mind_failure(clone, failed)
+        except NewerFormat as failed:
+            self.note(clone.number, "writes no more:", failed)
         except ThrumError as failed:
             raise Violation(f"clone {clone.number} {what}: {failed!r}") from failed
         if clone.must_reopen:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sim.git import FIRST, REGULAR, Remote, blob_id, commit_of, history, put_commit
+from tests.sim.git import FIRST, REGULAR, Remote, blob_id, commit_of, copy_closure, history, put_commit
 from tests.support.factmaker import Maker
 from tests.support.sync_desk import SyncDesk
 from thrum import events, limits
@@ -153,6 +153,19 @@ def test_a_branch_that_is_moved_meanwhile_is_looked_at_again(remote, make) -> No
             desk.repo.ref = FIRST  # git reset --hard, by hand
     assert desk.repo.ref == remote.tip
     assert desk.blob("messages/furiosa.jsonl").count(b"\n") == 2
+
+
+def test_what_somebody_put_on_our_branch_by_hand_is_taken_in(remote, make) -> None:
+    """By `git pull` there, say; and then the remote's branch was deleted."""
+    one, other = SyncDesk(remote), SyncDesk(remote)
+    one.journals.add(make.message())
+    one.sync()
+    copy_closure(remote.objects, other.repo.objects, remote.tip)
+    other.repo.ref = remote.tip
+    remote.move("")
+    other.journals.add(make.message("nux"))
+    assert other.sync().received == 1
+    assert len(commit_of(remote.objects, remote.tip).files) == 2
 
 
 def test_a_branch_that_somebody_deleted_begins_again_at_the_remotes(remote, make) -> None:

@@ -141,4 +141,17 @@ def test_both_clones_have_the_same_bytes_and_a_sound_store(clones: Clones) -> No
     clones.settle()
     assert len(set(clones.trees())) == 1
     for repo in clones.repos:
-        assert repo.run("verify", "--json").json["ok"] is True
+        verified = repo.json("verify")
+        assert verified["ok"] is True
+        assert "origin has the same" in next(each["detail"] for each in verified["checks"] if each["name"] == "branch")
+
+
+def test_verify_tells_what_the_remote_lacks(clones: Clones, here: Repo, there: Repo) -> None:
+    clones.settle()
+    here.thrum("sync", "disable")
+    here.thrum("send", "Not there yet", "--to", "@nux")
+    here.thrum("sync", "force", "--wait")
+    branch = next(line for line in here.thrum("verify").split("\n") if line.startswith("branch"))
+    assert "1 not at origin yet" in branch
+    here.thrum("sync", "enable")
+    clones.settle()

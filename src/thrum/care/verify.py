@@ -20,7 +20,8 @@ from thrum import api, limits
 from thrum.care.lock import Owner, held, open_store_once, owner_of
 from thrum.care.restore import finish
 from thrum.clock import SystemClock
-from thrum.errors import StoreFailed, ThrumError
+from thrum.config import load_config
+from thrum.errors import ConfigInvalid, StoreFailed, ThrumError
 from thrum.files import ensure_private_dir
 from thrum.identity.files import Listed, list_identities
 from thrum.identity.notes import roots
@@ -157,7 +158,7 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         torn = _torn(journals, whole) if point.standing is None else list(point.standing.beyond.items())
         behind = 0 if every_end == ends else _behind(journals, every_end, ends)
         database_check = _database(copy, rebuilt, journals, scan.facts, behind)
-        branch_check, uncommitted = _branch(tip, journals, every_end, everything)
+        branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(places))
         with closing(database.open_reader(everything)) as db:
             view = View(db, point.owner.own)
             identities = _identities(places, view)
@@ -285,7 +286,11 @@ def _tip(point: Point, stack: ExitStack) -> branch.Branch | ThrumError | None:
 
 
 def _branch(
-    tip: branch.Branch | ThrumError | None, journals: JournalFiles, ends: Mapping[str, int], painted: Path
+    tip: branch.Branch | ThrumError | None,
+    journals: JournalFiles,
+    ends: Mapping[str, int],
+    painted: Path,
+    remote: str,
 ) -> tuple[api.VerifyCheck, int]:
     """What is committed is in the journals; and how many facts are not committed yet."""
     try:
@@ -297,14 +302,14 @@ def _branch(
             uncommitted = sum(1 for file in travelling for _ in audit.entries(journals, file, ends[file]))
             return api.VerifyCheck(name="branch", ok=True, detail=what), uncommitted
         with closing(database.open_reader(painted)) as db:
-            return _compare_branch(tip, journals, ends, View(db, frozenset()).voids())
+            return _compare_branch(tip, journals, ends, View(db, frozenset()).voids(), remote)
     except ThrumError as error:
         difference = api.VerifyDifference(reason=error.message)
         return api.VerifyCheck(name="branch", ok=False, detail=error.message, differences=(difference,)), 0
 
 
 def _compare_branch(
-    tip: branch.Branch, journals: JournalFiles, ends: Mapping[str, int], voids: Voids
+    tip: branch.Branch, journals: JournalFiles, ends: Mapping[str, int], voids: Voids, remote: str
 ) -> tuple[api.VerifyCheck, int]:
     differences: list[api.VerifyDifference] = []
     here = _Here(journals, ends)
@@ -334,8 +339,35 @@ def _compare_branch(
         parts = [f"{_count(committed, 'fact', 'facts')} committed, all in the journals"]
     if uncommitted:
         parts.append(f"{uncommitted} not committed yet")
+    parts += _compare_remote(tip, known, here, voids, remote)
     check = api.VerifyCheck(name="branch", ok=not differences, detail="; ".join(parts), differences=tuple(differences))
     return check, uncommitted
+
+
+def _compare_remote(
+    tip: branch.Branch, known: Mapping[str, bytes], here: _Here, voids: Voids, remote: str
+) -> list[str]:
+    """What this clone and the remote, as it was last seen, have yet to tell each other: the next rounds do."""
+    theirs = tip.at_remote(remote)
+    if theirs is None:
+        return []
+    there = {entry.path.decode("utf-8", "surrogateescape"): tip.blob(entry) for entry in theirs}
+    unsent = sum(len(merge.missing(there.get(file, b""), data)) for file, data in known.items())
+    unread = sum(
+        raw not in here.lines(home)
+        for file, data in there.items()
+        for home, raw in merge.wanted(file, merge.missing(known.get(file, b""), data), voids)
+    )
+    parts = [f"{unsent} not at {remote} yet"] * bool(unsent) + [f"{unread} of {remote} not here yet"] * bool(unread)
+    return parts or [f"{remote} has the same"]
+
+
+def _remote(places: Places) -> str:
+    """The name of the remote; while the settings are broken, the usual one."""
+    try:
+        return load_config(places.config_file).sync.remote
+    except ConfigInvalid:
+        return "origin"
 
 
 def _lacks(each: api.VerifyDifference) -> str:

@@ -67,6 +67,11 @@ class Branch:
     def blob(self, entry: TreeEntry) -> bytes:
         return self._reader.blob(entry.object_id)
 
+    def at_remote(self, remote: str) -> list[TreeEntry] | None:
+        """The journals of the remote's branch as it was last seen; None if it was not."""
+        commit = self._reader.ref(f"refs/remotes/{remote}/{BRANCH}")
+        return [each for each in self._reader.entries(commit) if JOURNAL_FILE.fullmatch(each.path)] if commit else None
+
     def commits(self, since_seconds: int = 0) -> Iterator[BranchCommit]:
         """Its rounds, newest first, back to a time (seconds since 1970)."""
         return self._reader.commits(self.tip, since_seconds) if self.tip else iter(())

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tests.sim.faults import Chance, Killed, Violation
 from thrum.errors import StoreFailed
 from thrum.sync.ports import RemoteFailed, RemoteInfo
-from thrum.sync.worktree import TreeEntry
+from thrum.sync.worktree import FIRST, TreeEntry
 
 Files = dict[str, TreeEntry]
 REGULAR = 0o100644
@@ -83,8 +83,7 @@ def copy_closure(source: Objects, target: Objects, name: str) -> None:
         name = commit.parent
 
 
-FIRST_OBJECTS: Objects = {}
-FIRST = put_commit(FIRST_OBJECTS, (), "", "thrum: first", 0)
+FIRST_OBJECTS: Objects = {FIRST: Commit((), "", "thrum: first")}
 
 
 @dataclass
@@ -212,6 +211,7 @@ class MemoryRepository:
         return True
 
     def descends(self, commit: str, ancestor: str) -> bool:
+        self._commit(ancestor)
         return ancestor in history(self.objects, commit)
 
     def fetch(self) -> str:

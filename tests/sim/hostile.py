@@ -9,11 +9,11 @@ from random import Random
 from typing import Any
 
 from tests.sim.deeds import NAMES
-from tests.sim.git import FIRST, FIRST_OBJECTS, REGULAR, Files, Remote, blob_id, commit_of, put_commit
+from tests.sim.git import FIRST_OBJECTS, REGULAR, Files, Remote, blob_id, commit_of, put_commit
 from thrum import clock, events, ids
 from thrum.events import Body, Pair
 from thrum.sync.merge import JOURNAL_FILE
-from thrum.sync.worktree import TreeEntry
+from thrum.sync.worktree import FIRST, TreeEntry
 from thrum.voids import branch_file_of
 
 THEM = "d_01KGH87Y00FFFFFFFFFFFFFFFF"

@@ -16,11 +16,15 @@ from tests.sim import checks
 from tests.sim.clone import Clone
 from tests.sim.deeds import NAMES, Deeds
 from tests.sim.faults import Chance, Killed, Violation
-from tests.sim.git import Objects, Remote, copy_closure, history, put_commit
+from tests.sim.git import FIRST_OBJECTS, Objects, Remote, copy_closure, history, put_commit
 from tests.sim.hostile import Hostile
 from thrum import clock, limits
 from thrum.errors import NewerFormat, StoreFailed, ThrumError
+from thrum.sync import merge
+from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import RemoteFailed
+from thrum.sync.worktree import FIRST
+from thrum.voids import Voids
 
 START_MS: Final = clock.parse_ms("2026-02-03T10:00:00.000Z")
 _HOUR_MS: Final = 3_600_000
@@ -204,6 +208,11 @@ class World:
         if "not thrum's" not in failed.reason:
             raise Violation(f"the remote works, and yet: {failed!r}") from failed
         self.remote.move("")
+        for clone in self.clones:
+            # Nobody may push it again.
+            if not any(JOURNAL_FILE.fullmatch(path) for path in clone.repo.files(clone.repo.ref)):
+                clone.repo.ref = FIRST
+                clone.repo.objects |= FIRST_OBJECTS
         self.excused |= checks.lost_to_all(self)
 
     def _mind_failure(self, clone: Clone, failed: StoreFailed) -> None:
@@ -364,9 +373,22 @@ class World:
         return (self.remote.tip, *(clone.repo.ref for clone in self.clones))
 
 
+def _grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> merge.Grown | None:
+    """The short way to a journal of the branch, held against the long one."""
+    found = _short_way(file, known, data, end, voids)
+    if found is not None and found.data != (whole := merge.canonical(file, data, voids).data):
+        raise Violation(f"{file} grew to {found.data!r}, and composed it is {whole!r}")
+    return found
+
+
+_short_way: Final = merge.grown
+
+
 @contextmanager
-def _small_limits() -> Iterator[None]:
+def _rigged() -> Iterator[None]:
+    """Limits that are reached, and a look at what rounds do in short."""
     with (
+        mock.patch.object(merge, "grown", _grown),
         mock.patch.object(limits, "line_bytes_max", 6_000),
         mock.patch.object(limits, "batch_facts_max", 9),
     ):
@@ -378,7 +400,7 @@ def run_seed(seed: int, *, trace: bool = False) -> World:
     directory = Path(tempfile.mkdtemp(prefix="thrum-sim-", dir=_IN_MEMORY))
     world = World(seed, directory, trace=trace)
     try:
-        with _small_limits():
+        with _rigged():
             world.run()
         return world
     except BaseException as error:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sim.git import FIRST, REGULAR, Remote, blob_id, commit_of, copy_closure, history, put_commit
+from tests.sim.git import FIRST_OBJECTS, REGULAR, Remote, blob_id, commit_of, copy_closure, history, put_commit
 from tests.support.factmaker import Maker
 from tests.support.sync_desk import SyncDesk
 from thrum import events, limits
 from thrum.errors import StoreFailed
 from thrum.sync.ports import RemoteFailed
-from thrum.sync.worktree import TreeEntry
+from thrum.sync.worktree import FIRST, TreeEntry
 from thrum.voids import Voids
 
 
@@ -273,6 +273,18 @@ def test_a_branch_of_ours_that_somebody_filled_with_other_files_is_mended(remote
     tampered(remote, spoil)
     assert desk.sync().sent == 1
     assert desk.blob("README") == b"mine"
+
+
+def test_a_spoiled_branch_that_began_anew_is_mended_by_who_never_saw_it(remote, make) -> None:
+    data = b"mine"
+    remote.objects |= FIRST_OBJECTS | {blob_id(data): data}
+    remote.move(put_commit(remote.objects, [TreeEntry(b"README", REGULAR, blob_id(data))], FIRST, "spoiled", 2))
+    desk = SyncDesk(Remote())
+    desk.journals.add(make.message())
+    desk.sync()
+    desk.network.remote = remote
+    assert desk.sync().pushed_seq == 1
+    assert sorted(desk.repo.files(remote.tip)) == ["README", "messages/furiosa.jsonl"]
 
 
 def test_a_branch_of_the_project_that_only_has_our_name_is_left_alone(remote, make) -> None:

@@ -20,7 +20,7 @@ from thrum.errors import StoreFailed
 from thrum.sync import merge
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import Arrived, JournalMoved, Journals, Mark, RemoteFailed, Repository
-from thrum.sync.worktree import BRANCH, TreeEntry
+from thrum.sync.worktree import BRANCH, FIRST, TreeEntry
 
 _REGULAR: Final = 0o100644
 _MEMORY: Final = "round"
@@ -189,9 +189,17 @@ class _Round:
         memory.merged = commit
 
     def _is_of_ours(self, commit: str) -> bool:
-        """Whether a commit stands on what is here, or on what was taken in: then somebody spoiled thrum's branch."""
-        known = {self.repo.tip(), self.memory.merged, self.memory.tip}
-        return any(self.repo.descends(commit, ancestor) for ancestor in known if ancestor)
+        """Whether a commit began as thrum's branch does, or stands on what is here or was taken in: then somebody
+        spoiled it.
+        """
+        known = (FIRST, self.repo.tip(), self.memory.merged, self.memory.tip)
+        return any(self._descends(commit, ancestor) for ancestor in dict.fromkeys(known) if ancestor)
+
+    def _descends(self, commit: str, ancestor: str) -> bool:
+        try:
+            return self.repo.descends(commit, ancestor)
+        except StoreFailed:
+            return False  # git does not know that one any more
 
     def _take_in_journal(self, file: str, blob: str) -> Steps:
         known = self.memory.journals.get(file)

@@ -18,6 +18,8 @@ from thrum.files import atomic_write, sync_directory
 
 BRANCH: Final = "a-sync"
 REF: Final = f"refs/heads/{BRANCH}"
+FIRST: Final = "90843369767a3f41f94cd357d4493648e1154213"
+"""The commit that the branch begins with, alike in every clone whose objects have SHA-1 names."""
 LOCK_REASON: Final = "thrum keeps the messages of this repository here"
 
 

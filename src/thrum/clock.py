@@ -76,4 +76,7 @@ def normalise(text: str) -> str:
     """The 24-character form of any RFC 3339 text: what two times are compared by. ValueError if it is none."""
     if len(text) == TIME_CHARS and _NORMAL.fullmatch(text):
         return text
-    return format_ms(parse_ms(text))
+    try:
+        return format_ms(parse_ms(text))
+    except OverflowError as error:  # an offset may lead out of the years 1 to 9999
+        raise ValueError(f"not an RFC 3339 time: {text!r}") from error

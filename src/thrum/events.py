@@ -10,7 +10,8 @@ enumeration (`kind`, `status`, `format` …) are plain text here: an unknown one
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+import re
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -25,6 +26,12 @@ KNOWN_V: Final = 1
 EVENTS_FILE: Final = "events.jsonl"
 LOCAL_FILE: Final = "local.jsonl"
 MESSAGES_DIR: Final = "messages"
+
+_DEPTH_MAX: Final = 256
+"""How deep a line may be nested. A bound of our own: the decoder's hangs on the stack that it is called from."""
+
+Whole = Annotated[int, msgspec.Meta(ge=-limits.integer_max, le=limits.integer_max)]
+"""What JSON readers and SQLite can hold (events.md §3)."""
 
 
 class Pair(msgspec.Struct, frozen=True, gc=False):
@@ -51,8 +58,8 @@ class Commit(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class FileChange(msgspec.Struct, frozen=True, gc=False):
     path: str
     last_modified: str
-    additions: int
-    deletions: int
+    additions: Whole
+    deletions: Whole
     status: str
 
 
@@ -81,7 +88,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
 
     timestamp: str
     event_id: str
-    v: int
+    v: Whole
     origin_daemon: str = ""
     client_key: str = ""
     client_digest: str = ""
@@ -207,7 +214,7 @@ class PurgeExecuted(Fact, frozen=True, gc=False, kw_only=True, tag="purge.execut
 
 
 class JournalFormat(Fact, frozen=True, gc=False, kw_only=True, tag="journal.format"):
-    format: int
+    format: Whole
 
 
 # -- local.jsonl
@@ -223,7 +230,7 @@ class MessageReceipt(Fact, frozen=True, gc=False, kw_only=True, tag="message.rec
 class AgentPlaced(Fact, frozen=True, gc=False, kw_only=True, tag="agent.place"):
     agent_id: str
     worktree_path: str
-    agent_pid: int = 0
+    agent_pid: Whole = 0
     agent_pid_started: str = ""
     runtime: str = ""
     tmux_session: str = ""
@@ -231,7 +238,7 @@ class AgentPlaced(Fact, frozen=True, gc=False, kw_only=True, tag="agent.place"):
 
 class AgentExited(Fact, frozen=True, gc=False, kw_only=True, tag="agent.exit"):
     agent_id: str
-    agent_pid: int
+    agent_pid: Whole
     agent_pid_started: str = ""
 
 
@@ -326,9 +333,12 @@ class _Envelope(msgspec.Struct, gc=False):
     type: str
     timestamp: str
     event_id: str
-    v: int = 1
+    v: Whole = 1
     origin_daemon: str = ""
 
+
+_STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKETS: Final = re.compile(rb"[\[\]{}]")
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyFact)
@@ -359,6 +369,8 @@ def decode(line: bytes) -> AnyFact | Sealed:
     """The fact of one line (no newline). Sealed for what a newer program wrote; BadLine for what nobody can use."""
     if len(line) > limits.line_bytes_max:
         raise BadLine("too_long", f"{len(line)} bytes")
+    if len(line) > 2 * _DEPTH_MAX and line.count(b"[") + line.count(b"{") > _DEPTH_MAX:
+        _refuse_deep(line)
     try:
         fact = _decoder.decode(line)
     except msgspec.MsgspecError as error:
@@ -376,6 +388,14 @@ def decode(line: bytes) -> AnyFact | Sealed:
     except ValueError as error:
         raise BadLine("bad_field", f"timestamp: {error}") from error
     return fact
+
+
+def _refuse_deep(line: bytes) -> None:
+    depth = 0
+    for mark in _BRACKETS.findall(_STRINGS.sub(b"", line)):
+        depth += 1 if mark in b"[{" else -1
+        if depth > _DEPTH_MAX:
+            raise BadLine("not_json", "nested too deep")
 
 
 def _decode_odd(line: bytes, error: msgspec.MsgspecError) -> Sealed:

@@ -214,7 +214,7 @@ def test_what_waits_for_long_and_what_comes_from_the_future_is_named(repo: Repo)
     for ms in (now_ms - 2 * 3_600_000, now_ms):
         message_id = f"msg_{ids.Ulids().at(ms)}"
         append(shard, fact("message.edit", ms=ms, message_id=message_id, agent_id="alice", body=body))
-    append(shard, fact("agent.update", ms=now_ms + 2 * 86_400_000, agent_id="alice", work_contexts=[]))
+    append(shard, fact("message.create", ms=now_ms + 2 * 86_400_000, message_id="m", agent_id="alice", body=body))
     append(repo.journals / "events.jsonl", fact("weather.forecast", sky="blue"))
     repo.thrum("daemon", "start")
     found = verify(repo, status=1)

@@ -28,6 +28,7 @@ def line(type_: str, rest: str) -> bytes:
 
 
 BAD_FIELD = line("message.delete", "")
+FAR = b"9999-12-31T23:59:59-23:00"
 SHARD = "messages/slit.jsonl"
 
 
@@ -126,6 +127,10 @@ async def test_many_lines_are_a_few_batches_and_own_calls_come_between(tmp_path:
         (line("agent.seen", ',"agent_id":"nux"'), "local_type_on_branch", False),
         (line("monitor.set", ""), "local_type_on_branch", False),
         (BAD_FIELD, "bad_field", True),
+        (line("message.delete", ',"message_id":"m"').replace(b"2026-02-03T10:00:00.000Z", FAR), "bad_field", True),
+        (line("journal.format", f',"format":{2**63}'), "bad_field", True),
+        (line("weather", "").replace(b'"v":1', b'"v":%d' % 2**64), "missing_field", False),
+        (line("message.delete", ',"message_id":"msg_1","x":' + "[" * 300 + "]" * 300), "not_json", False),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,7 +158,7 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         torn = _torn(journals, whole) if point.standing is None else list(point.standing.beyond.items())
         behind = 0 if every_end == ends else _behind(journals, every_end, ends)
         database_check = _database(copy, rebuilt, journals, scan.facts, behind)
-        branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(places))
+        branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(places), quarantined)
         with closing(database.open_reader(everything)) as db:
             view = View(db, point.owner.own)
             identities = _identities(places, view)
@@ -291,6 +291,7 @@ def _branch(
     ends: Mapping[str, int],
     painted: Path,
     remote: str,
+    quarantined: Collection[tuple[str, str]],
 ) -> tuple[api.VerifyCheck, int]:
     """What is committed is in the journals; and how many facts are not committed yet."""
     try:
@@ -302,14 +303,19 @@ def _branch(
             uncommitted = sum(1 for file in travelling for _ in audit.entries(journals, file, ends[file]))
             return api.VerifyCheck(name="branch", ok=True, detail=what), uncommitted
         with closing(database.open_reader(painted)) as db:
-            return _compare_branch(tip, journals, ends, View(db, frozenset()).voids(), remote)
+            return _compare_branch(tip, journals, ends, View(db, frozenset()).voids(), remote, quarantined)
     except ThrumError as error:
         difference = api.VerifyDifference(reason=error.message)
         return api.VerifyCheck(name="branch", ok=False, detail=error.message, differences=(difference,)), 0
 
 
 def _compare_branch(
-    tip: branch.Branch, journals: JournalFiles, ends: Mapping[str, int], voids: Voids, remote: str
+    tip: branch.Branch,
+    journals: JournalFiles,
+    ends: Mapping[str, int],
+    voids: Voids,
+    remote: str,
+    quarantined: Collection[tuple[str, str]],
 ) -> tuple[api.VerifyCheck, int]:
     differences: list[api.VerifyDifference] = []
     here = _Here(journals, ends)
@@ -322,7 +328,9 @@ def _compare_branch(
         lacking = [
             (home, raw)
             for home, raw in merge.wanted(file, merge.missing(here.data(file), data), voids)
-            if raw not in here.lines(home) and len(raw) <= limits.line_bytes_max
+            if raw not in here.lines(home)
+            and len(raw) <= limits.line_bytes_max
+            and (home, audit.digest(raw)) not in quarantined
         ]
         changed = sum(1 for _, raw in lacking if here.has(file, audit.event_id_of(raw)))
         if lacking:

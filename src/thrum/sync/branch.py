@@ -90,7 +90,7 @@ def read_branch(places: Places, environ: Mapping[str, str], *, at: str = "") -> 
     with open_reader(places.common_dir, environ) as reader:
         tip = at or reader.ref(REF)
         entries = reader.entries(tip) if tip else []
-        journals = [each for each in entries if JOURNAL_FILE.fullmatch(each.path)]
+        journals = [each for each in entries if JOURNAL_FILE.fullmatch(each.path) and each.is_file]
         yield Branch(tip, journals, bool(journals) or not entries, reader)
 
 
@@ -223,7 +223,7 @@ def _fill_folder(reader: Reader, folder: Path, entries: Iterable[TreeEntry]) -> 
     """Write out the journals of the branch that the folder lacks; what lies there already is newer, and stays."""
     for entry in entries:
         path = folder / os.fsdecode(entry.path)
-        if not JOURNAL_FILE.fullmatch(entry.path) or entry.mode & 0o170000 != 0o100000 or os.path.lexists(path):
+        if not JOURNAL_FILE.fullmatch(entry.path) or not entry.is_file or os.path.lexists(path):
             continue
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
         try:

@@ -28,6 +28,11 @@ class TreeEntry(NamedTuple):
     mode: int
     object_id: str
 
+    @property
+    def is_file(self) -> bool:
+        """No link, no submodule."""
+        return self.mode & 0o170000 == 0o100000
+
 
 def ensure_worktree(common_dir: Path, folder: Path, likely: Path | None = None) -> tuple[Path, bool]:
     """Make or mend what ties the folder and git's record of it together: that record, and whether it is new.

@@ -64,9 +64,13 @@ class Stranger:
         put = dict(entries or {})
         for path, data in (appended or {}).items():
             there = self.git("ls-files", "-s", path)
-            before = subprocess.run(
-                ["git", "cat-file", "blob", there.split()[1]], cwd=self.directory, check=True, capture_output=True
-            ).stdout if there else b""
+            before = (
+                subprocess.run(
+                    ["git", "cat-file", "blob", there.split()[1]], cwd=self.directory, check=True, capture_output=True
+                ).stdout
+                if there
+                else b""
+            )
             put[path] = ("100644", self.blob(before + data))
         for path, (mode, object_id) in put.items():
             self.git("update-index", "--add", "--replace", "--cacheinfo", f"{mode},{object_id},{path}")

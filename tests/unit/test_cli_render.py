@@ -138,6 +138,9 @@ def test_what_i_sent_tells_who_has_read_it() -> None:
         "  Token refresh",
         "  Recipients: @a(read), @b(delivered), @c(seen)",
     ]
+    out.origin_daemon = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
+    eye = render.Eye(NOW, hosts={out.origin_daemon: "desk"})
+    assert render.out_message(out, eye).split("\n")[0].endswith("1/3 read  written on [desk]")
 
 
 def test_one_message_in_full_has_the_lines_that_apply() -> None:
@@ -166,6 +169,8 @@ def test_one_message_in_full_has_the_lines_that_apply() -> None:
         "",
         "Token refresh is in",
     ]
+    detail.origin_daemon = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
+    assert "From:    @furiosa [" in render.detail(detail, EYE)
 
 
 def member(**more: object) -> shapes.TeamMember:

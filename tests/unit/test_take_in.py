@@ -283,6 +283,8 @@ async def test_facts_that_say_they_are_ours_and_were_not_here_are_counted(tmp_pa
         assert (await store.committer.take_in(found(fact))).ours == 1
         assert (await store.committer.take_in(found(fact, letter(origin="")))).ours == 0
         assert store.committer.statistics().claimed == 1
+        smaller = events.encode(fact).replace(b'"hi"', b'"by"')
+        assert (await store.committer.take_in([(SHARD, smaller)])).ours == 1, "ours in other words"
 
 
 DAY_MS = limits.future_stamp_ms_max

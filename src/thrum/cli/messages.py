@@ -235,7 +235,7 @@ async def check_agent(run: Run, agent_id: str) -> None:
     raise AgentNotFound(f"agent not found: {agent_id}", remedy=remedy, suggestions=close or None)
 
 
-async def hosts_of(run: Run, some: Sequence[shapes.Message]) -> dict[str, str]:
+async def hosts_of(run: Run, some: Sequence[shapes.Message | shapes.OutMessage | shapes.Detail]) -> dict[str, str]:
     """The host of each other daemon that these messages are of, as far as it is known, for `Eye.hosts`."""
     if run.flags.json or not any(each.origin_daemon for each in some):
         return {}
@@ -271,7 +271,7 @@ async def sent(
         author_id=me, to=agent_of(to) if to else "", unread=unread, page=page, page_size=page_size
     )
     result: api.OutboxResult = await run.call("message.outbox", params)
-    eye = Eye(run.now_ms, run.session.terminal.width)
+    eye = Eye(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
     if not result.total:
         return Answer(result, said="Nothing matches." if to or unread else f"No messages sent by {render.at(me)}.")
     showing = render.showing(result, counted=False)
@@ -305,7 +305,8 @@ async def get(
 
     # Marking what is not mine would only be skipped; a deleted message is in nobody's inbox.
     mine = not peek and any(_is_mine(run, one) and not one.read_at for one in result.message.recipients)
-    return Answer(result, data=render.detail(result.message, Eye(run.now_ms)), then=mark if mine else None)
+    eye = Eye(run.now_ms, hosts=await hosts_of(run, [result.message]))
+    return Answer(result, data=render.detail(result.message, eye), then=mark if mine else None)
 
 
 def _is_mine(run: Run, one: shapes.Recipient) -> bool:

@@ -78,10 +78,15 @@ def extras(body: events.Body, scopes: Sequence[events.Pair], refs: Sequence[even
 # -- messages
 
 
+def machine(origin_daemon: str, eye: Eye) -> str:
+    """` [desk]`: where a message of another daemon says that it is from; `""` for our own."""
+    host = eye.hosts.get(origin_daemon) or short_daemon_id(origin_daemon)
+    return f" [{line(host)}]" if host else ""
+
+
 def message(each: shapes.Message, eye: Eye) -> str:
     """A message of an inbox: head, body, extras (5.4)."""
-    host = eye.hosts.get(each.origin_daemon) or short_daemon_id(each.origin_daemon)
-    author = at(each.agent_id) + (f" [{line(host)}]" if host else "")
+    author = at(each.agent_id) + machine(each.origin_daemon, eye)
     head = f"{'○' if each.is_read else '●'} {each.message_id}  {author} → {audience(each.quiet, each.audiences)}"
     head += f"  {eye.ago(each.created_at)}"
     if each.reply_to:
@@ -128,6 +133,8 @@ def out_message(each: shapes.OutMessage, eye: Eye) -> str:
     """What I wrote, and who has read it."""
     head = f"{each.message_id}  {eye.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
     head += f"  {each.read_count}/{len(each.recipients)} read" + ("  (edited)" if each.updated_at else "")
+    if each.origin_daemon:
+        head += f"  written on{machine(each.origin_daemon, eye)}"
     first = preview(next((text for text in each.body.content.splitlines() if text.strip()), ""))
     lines = [head, "  " + shorten(first, eye.width - 2 if eye.width else 0)]
     if each.recipients:
@@ -144,7 +151,7 @@ def detail(each: shapes.Detail, eye: Eye) -> str:
         status = f"DELETED {absolute(each.metadata.deleted_at)}".rstrip() + (f": {reason}" if reason else "")
     lines = labelled(
         ("Message", each.message_id),
-        ("From", at(each.author.agent_id)),
+        ("From", at(each.author.agent_id) + machine(each.origin_daemon, eye)),
         ("Time", f"{absolute(each.created_at)} ({eye.ago(each.created_at)})"),
         ("To", audience(each.quiet, each.audiences)),
         ("Reply to", line(each.reply_to)),

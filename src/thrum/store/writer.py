@@ -424,17 +424,17 @@ class Writer:
         It goes on under a newer format, and may be repeated. Raises ValueError for what is found in no journal.
         """
         voids = self._view.voids()
-        facts, ours, aside = len(self._committed), 0, 0
-        winners = len(self._winners)
+        facts, winners, aside = len(self._committed), len(self._winners), 0
         for file, raw in arrived:
             judged = judge(file, raw)
             if judged.fact is None:
                 aside += self._refuse(file, raw, judged)
             elif isinstance(judged.fact, Sealed) or not is_void(judged.fact, events.order_of(judged.fact), voids):
                 aside += self._receive(judged.fact, judged.file, file, raw)
-        for entry in self._committed[facts:]:
-            ours += self._view.is_own(entry.fact.origin_daemon)
-        return TakenIn(len(self._committed) - facts + len(self._winners) - winners, aside, ours)
+        new = [each.fact for each in self._committed[facts:]]
+        new += [events.decode(raw) for _, raw in self._winners[winners:]]  # facts that are here, in other words
+        ours = sum(self._view.is_own(fact.origin_daemon) for fact in new)
+        return TakenIn(len(new), aside, ours)
 
     def keep(self, values: Mapping[str, str], copies: Sequence[Found] = ()) -> None:
         """Work of an errand: keep values of the sync, and with them append lines whose facts have their numbers."""

@@ -107,6 +107,21 @@ def test_git_and_thrum_leave_each_other_alone(clones: Clones, disturb: Callable[
     fsck(here)
 
 
+def test_a_branch_that_git_lost_stops_no_message_and_is_made_anew(clones: Clones) -> None:
+    here, there = clones.repos
+    here.git("pack-refs", "--all")
+    (here.main / ".git/refs/heads/a-sync").write_text("1" * 40 + "\n")
+    here.thrum("daemon", "restart")
+    here.thrum("send", "without the branch", "--to", "@nux")
+    error = here.run("sync", "force", "--wait", "--json").json["error"]
+    assert error["kind"] == "sync_failed" and "git update-ref -d refs/heads/a-sync" in error["remedy"]
+    here.git("update-ref", "-d", "refs/heads/a-sync")
+    clones.settle()
+    found = [each["body"]["content"] for each in there.json("inbox", "--peek", "--limit", "100")["messages"]]
+    assert found.count("without the branch") == 1
+    assert here.run("verify").status == 0
+
+
 def test_a_plain_clone_of_the_repository_takes_the_conversation_along(clones: Clones, tmp_path: Path) -> None:
     here = clones.repos[0]
     here.thrum("send", "For whoever comes later", "--to", "@nux")

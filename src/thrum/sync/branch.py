@@ -168,7 +168,12 @@ def _ensure(common_dir: Path, folder: Path, environ: Mapping[str, str], remote: 
     _refuse_unusable(common_dir, folder)
     with open_reader(common_dir, environ) as reader:
         tip, found = _tip(reader, remote)
-        entries = reader.entries(tip) if tip else []
+        try:
+            entries = reader.entries(tip) if tip else []
+        except StoreFailed:
+            if found != "there":
+                raise
+            entries = []  # git lost it: the journals are here, a round will say so, and nobody's message waits for git
         _refuse_foreign(entries)
         if found != "there":
             git = _GitWriter(common_dir, environ)

@@ -25,6 +25,8 @@ FILES_MAX: Final = 100_000
 """Of one tree. A hostile one of ten levels, each ten times the next, would have 10,000,000,000."""
 DEPTH_MAX: Final = 64
 
+REMEDY: Final = f"git fsck; if {BRANCH} is lost: git update-ref -d refs/heads/{BRANCH} (it is made anew of the journals)"
+
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NO_NAMES: Final = frozenset({b"", b".", b"..", b".git"})
 _DIRECTORY: Final = 0o040000
@@ -200,7 +202,7 @@ class GitReader:
         try:
             return checked_git([f"--git-dir={self._common_dir}", "--no-replace-objects", *arguments], self._environ)
         except StoreFailed as error:
-            raise StoreFailed(f"cannot read branch {BRANCH}: {error.message}", remedy="git fsck") from error
+            raise StoreFailed(f"cannot read branch {BRANCH}: {error.message}", remedy=REMEDY) from error
 
     @property
     def object_id_chars(self) -> int:
@@ -260,7 +262,7 @@ def read_ref(common_dir: Path, environ: Mapping[str, str], name: str) -> str:
         if not text.startswith("ref: refs/") or ".." in text:
             break
         name = text.removeprefix("ref: ")
-    raise StoreFailed(f"{common_dir / name} holds no commit", remedy="git fsck")
+    raise StoreFailed(f"{common_dir / name} holds no commit", remedy=REMEDY)
 
 
 def _packed_ref(common_dir: Path, name: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
 from thrum.ids import file_stem
 from thrum.paths import Places
-from thrum.sync.branch import JOURNAL_FILE, branch_state, ensure_branch, origin_url, verify_owner
+from thrum.sync.branch import JOURNAL_FILE, branch_state, ensure_branch, origin_url, read_branch, verify_owner
 from thrum.sync.worktree import TreeEntry, index_bytes
 
 FIRST = "90843369767a3f41f94cd357d4493648e1154213"
@@ -420,13 +420,14 @@ def test_a_locked_ref_is_named(root: Path) -> None:
         ensure_branch(places_of(root), ENVIRON)
 
 
-def test_a_lost_commit_is_told(root: Path) -> None:
+def test_a_lost_commit_is_told_to_who_reads_it_and_stops_no_start(root: Path) -> None:
     places = places_of(root)
     ensure_branch(places, ENVIRON)
     (root / ".git" / "refs" / "heads" / "a-sync").write_text("1" * 40 + "\n")
-    with pytest.raises(StoreFailed, match="cannot read branch a-sync") as caught:
-        ensure_branch(places, ENVIRON)
-    assert caught.value.remedy == "git fsck"
+    assert ensure_branch(places, ENVIRON).branch == "there"
+    with pytest.raises(StoreFailed, match="cannot read branch a-sync") as caught, read_branch(places, ENVIRON):
+        pass
+    assert caught.value.remedy and "git update-ref -d refs/heads/a-sync" in caught.value.remedy
 
 
 def test_a_file_where_a_directory_must_be_is_named(root: Path) -> None:

@@ -25,7 +25,9 @@ FILES_MAX: Final = 100_000
 """Of one tree. A hostile one of ten levels, each ten times the next, would have 10,000,000,000."""
 DEPTH_MAX: Final = 64
 
-REMEDY: Final = f"git fsck; if {BRANCH} is lost: git update-ref -d refs/heads/{BRANCH} (it is made anew of the journals)"
+REMEDY: Final = (
+    f"git fsck; if {BRANCH} is lost: git update-ref -d refs/heads/{BRANCH} (it is made anew of the journals)"
+)
 
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NO_NAMES: Final = frozenset({b"", b".", b"..", b".git"})

@@ -46,10 +46,12 @@ def test_lines_that_nobody_can_use_are_set_aside_and_no_fault_of_the_store(clone
     shards = {"messages/slit.jsonl": bad + letter("slit", "between the garbage", "nux") + b'{"torn'}
     stranger.push(appended=shards | {"events.jsonl": line("agent.exit", agent_id="furiosa", agent_pid=1)})
     assert_they_go_on(clones, "past the garbage")
+    reasons: set[str] = set()
     for repo in clones.repos:
         assert bodies(repo).count("between the garbage") == 1
-        reasons = {each["reason"] for each in repo.run("verify", "--json").json["quarantine"]}
-        assert reasons >= {"not_json", "not_utf8", "not_object", "missing_field", "local_type_on_branch"}
+        # Who comes second may find the branch cleaned already.
+        reasons |= {each["reason"] for each in repo.run("verify", "--json").json["quarantine"]}
+    assert reasons >= {"not_json", "not_utf8", "not_object", "missing_field", "bad_field", "local_type_on_branch"}
 
 
 def test_what_is_no_file_in_a_journals_place_is_replaced_or_passed_over(clones: Clones, stranger: Stranger) -> None:

@@ -156,6 +156,7 @@ async def test_a_failure_is_said_and_tried_again(
     await desk.rounds(1)
     status = desk.loop.status
     assert (status.state, status.trouble) == (state, trouble) and status.last_error
+    assert "nothing was recorded" not in status.remedy
     desk.loop.note_change()
     await desk.until(lambda: len(desk.requests) == 2)
     assert desk.requests[1].fetch, "after a failure it looks, though only something changed here"

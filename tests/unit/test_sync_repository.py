@@ -323,6 +323,21 @@ def test_a_clone_of_one_branch_follows_ours_too(alice: GitRepository, top: Path)
     assert alice.fetch() == newer
 
 
+def test_a_shallow_clone_knows_no_more_than_git_does(alice: GitRepository, top: Path) -> None:
+    for count in (1, 2, 3):
+        tip = write(alice, {"events.jsonl": LINES * count})
+    sync(alice)
+    places = make_clone(top, "shallow", f"file://{top}/origin.git", "--depth=1", "--no-single-branch")
+    with open_repository(places, os.environ) as shallow:
+        newer = write(alice, {"events.jsonl": LINES * 4})
+        sync(alice)
+        assert shallow.fetch() == newer
+        own = write(shallow, {"messages/nux.jsonl": LINES})
+        assert not shallow.descends(own, newer)
+        assert not shallow.descends(newer, own)
+        assert shallow.descends(own, tip)
+
+
 def test_the_users_hooks_do_not_run(alice: GitRepository, top: Path) -> None:
     root = top / "alice"
     hooks = root / "hooks"

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import trio
 
-from thrum.errors import ThrumError
+from thrum.errors import StoreFailed, ThrumError
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.round import Outcome
 
@@ -195,7 +195,10 @@ class Loop:
             return Report("error", outcome.received)
         except ThrumError as error:
             self._failures += 1
-            self._set(state="error", last_error=error.message, remedy=error.remedy, trouble="failed")
+            # What agents wrote is recorded all the same.
+            plain = error.remedy == StoreFailed.default_remedy
+            remedy = "free space, then: thrum sync force" if plain else error.remedy
+            self._set(state="error", last_error=error.message, remedy=remedy, trouble="failed")
             return Report("error", outcome.received)
         except Exception as error:
             log.exception("a sync round failed")

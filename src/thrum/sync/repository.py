@@ -174,7 +174,10 @@ class GitRepository:
         for _ in range(_NEAR_COMMITS):
             if near == ancestor:
                 return True
-            parents = self._reading.parents(near)
+            try:
+                parents = self._reading.parents(near)
+            except StoreFailed:  # behind the border of a shallow clone, which git knows
+                break
             if len(parents) != 1:
                 break
             near = parents[0]

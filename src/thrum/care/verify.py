@@ -347,13 +347,18 @@ def _compare_branch(
         parts = [f"{_count(committed, 'fact', 'facts')} committed, all in the journals"]
     if uncommitted:
         parts.append(f"{uncommitted} not committed yet")
-    parts += _compare_remote(tip, known, here, voids, remote)
+    parts += _compare_remote(tip, known, here, voids, remote, quarantined)
     check = api.VerifyCheck(name="branch", ok=not differences, detail="; ".join(parts), differences=tuple(differences))
     return check, uncommitted
 
 
 def _compare_remote(
-    tip: branch.Branch, known: Mapping[str, bytes], here: _Here, voids: Voids, remote: str
+    tip: branch.Branch,
+    known: Mapping[str, bytes],
+    here: _Here,
+    voids: Voids,
+    remote: str,
+    quarantined: Collection[tuple[str, str]],
 ) -> list[str]:
     """What this clone and the remote, as it was last seen, have yet to tell each other: the next rounds do."""
     theirs = tip.at_remote(remote)
@@ -362,7 +367,7 @@ def _compare_remote(
     there = {entry.path.decode("utf-8", "surrogateescape"): tip.blob(entry) for entry in theirs}
     unsent = sum(len(merge.missing(there.get(file, b""), data)) for file, data in known.items())
     unread = sum(
-        raw not in here.lines(home)
+        raw not in here.lines(home) and (home, audit.digest(raw)) not in quarantined
         for file, data in there.items()
         for home, raw in merge.wanted(file, merge.missing(known.get(file, b""), data), voids)
     )

@@ -70,11 +70,16 @@ class Branch:
     def at_remote(self, remote: str) -> list[TreeEntry] | None:
         """The journals of the remote's branch as it was last seen; None if it was not."""
         commit = self._reader.ref(f"refs/remotes/{remote}/{BRANCH}")
-        return [each for each in self._reader.entries(commit) if JOURNAL_FILE.fullmatch(each.path)] if commit else None
+        return _journals(self._reader.entries(commit)) if commit else None
 
     def commits(self, since_seconds: int = 0) -> Iterator[BranchCommit]:
         """Its rounds, newest first, back to a time (seconds since 1970)."""
         return self._reader.commits(self.tip, since_seconds) if self.tip else iter(())
+
+
+def _journals(entries: Iterable[TreeEntry]) -> list[TreeEntry]:
+    """What in a journal's place is a link or a submodule is none."""
+    return [each for each in entries if JOURNAL_FILE.fullmatch(each.path) and each.is_file]
 
 
 @contextlib.contextmanager
@@ -90,7 +95,7 @@ def read_branch(places: Places, environ: Mapping[str, str], *, at: str = "") -> 
     with open_reader(places.common_dir, environ) as reader:
         tip = at or reader.ref(REF)
         entries = reader.entries(tip) if tip else []
-        journals = [each for each in entries if JOURNAL_FILE.fullmatch(each.path) and each.is_file]
+        journals = _journals(entries)
         yield Branch(tip, journals, bool(journals) or not entries, reader)
 
 

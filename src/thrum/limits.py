@@ -55,6 +55,8 @@ committer_wait_seconds: Final = 5.0
 # -- sync (events.md §11)
 shard_bytes_max: Final = 512 * MIB
 """A journal of the remote that is larger is set aside and reported; the others go on."""
+quarantined_bytes_max: Final = 64 * KIB
+"""So much is kept of a line of the branch that is over the limit."""
 sync_wait_max_ms: Final = 60_000
 push_attempts_max: Final = 8
 """How often a round that lost the race to push fetches, merges and pushes again."""

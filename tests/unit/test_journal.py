@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.store_disk import mounted, remount
 from tests.support.store_journals import FakeClock, append, journals_at, line_of, message
-from thrum import events
+from thrum import events, limits
 from thrum.errors import StoreFailed
 from thrum.store.journal import JournalChanged, JournalFiles, recover_tail
 from thrum.store.quarantine import Quarantine
@@ -290,6 +290,16 @@ def test_the_quarantine_keeps_each_line_of_a_file_once_also_over_a_restart(tmp_p
     first = msgspec.json.decode(path.read_bytes().splitlines()[0])
     assert list(first) == ["at", "file", "offset", "length", "reason", "sha256", "text"]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_of_a_huge_line_of_the_branch_the_quarantine_keeps_the_start(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "quarantine.jsonl", FakeClock())
+    huge = b"x" * (limits.line_bytes_max + 1)
+    assert quarantine.add(SHARD, -1, huge, "too_long")
+    assert not quarantine.add(SHARD, -1, huge, "too_long")
+    (kept,) = quarantine.entries()
+    assert (kept.length, len(kept.text)) == (len(huge), limits.quarantined_bytes_max)
+    assert quarantine.path.stat().st_size < limits.line_bytes_max / 8
 
 
 def test_the_open_file_limit_does_not_matter_for_a_batch_of_many_files(journals: JournalFiles) -> None:

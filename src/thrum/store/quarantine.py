@@ -14,12 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from thrum import clock, files
+from thrum import clock, files, limits
 
 
 class Quarantined(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One set-aside line. `offset` and `length` (bytes, without newline) tell where it lay when it was found; the
-    offset is -1 for a line of the branch that did not come into the journal here.
+    offset is -1 for a line of the branch that did not come into the journal here; of one over the limit only the start is kept.
     """
 
     at: str
@@ -55,10 +55,13 @@ class Quarantine:
         digest = hashlib.sha256(raw).hexdigest()
         if (file, digest) in known:
             return False
+        # Of a line that is no fact by its size alone, and that git keeps, the start will do.
+        huge = offset < 0 and len(raw) > limits.line_bytes_max
+        kept = raw[: limits.quarantined_bytes_max] if huge else raw
         try:
-            text, encoded = raw.decode(), ""
+            text, encoded = kept.decode(), ""
         except UnicodeDecodeError:
-            text, encoded = "", base64.b64encode(raw).decode()
+            text, encoded = "", base64.b64encode(kept).decode()
         line = Quarantined(
             at=clock.format_ms(self._wall.now_ms()),
             file=file,

@@ -15,6 +15,7 @@ from tests.support.factmaker import empty_picture
 from thrum import events
 from thrum.events import AnyFact, Sealed
 from thrum.store import database
+from thrum.store.journal import bare
 from thrum.store.projection import Entry, Projection
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.store.superseded import superseded_locally
@@ -109,6 +110,22 @@ def nothing_lost(world: World) -> None:
                 raise Violation(f"clone {clone.number} holds {count} times {raw!r}")
             if count and event_id not in here.known:
                 raise Violation(f"the picture of clone {clone.number} does not know {raw!r}")
+        each_row_names_its_line(clone)
+
+
+def each_row_names_its_line(clone: Clone) -> None:
+    """Where the picture says that a fact lies, it lies."""
+    files: dict[str, bytes] = {}
+    for event_id, file, offset, length in clone.store.reader.execute(
+        "SELECT event_id, file, offset, length FROM events ORDER BY seq"
+    ):
+        if file not in files:
+            files[file] = clone.store.journals.path(file).read_bytes()
+        line = files[file][offset : offset + length]
+        if not line.endswith(b"\n") or (offset and files[file][offset - 1 : offset] != b"\n"):
+            raise Violation(f"clone {clone.number} has {event_id} at {file}:{offset}, where no line is")
+        if event_id_of(bare(line)) != event_id:
+            raise Violation(f"clone {clone.number} has {event_id} at {file}:{offset}, where lies {line!r}")
 
 
 def canonical_branch(world: World) -> None:

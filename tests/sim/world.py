@@ -62,6 +62,8 @@ class Profile:
     """How often a user resets, deletes or squashes branches, or wipes a clone."""
     hostile: float
     skew: float
+    sweeping: bool
+    """Much is cleaned up, purged and said anew, and journals are compacted often."""
     steps: int
 
 
@@ -80,6 +82,7 @@ def draw_profile(dice: random.Random) -> Profile:
         users=0.05 if "users" in kinds else 0.0,
         hostile=0.06 if "hostile" in kinds else 0.0,
         skew=1.0 if "skew" in kinds else 0.0,
+        sweeping=dice.random() < 0.4,
         steps=dice.choice((12, 20, 30, 45)),
     )
 
@@ -156,7 +159,9 @@ class World:
 
     def _use(self, clone: Clone) -> None:
         roll = self.dice.random()
-        if roll < 0.40:
+        if self.profile.sweeping and self.dice.random() < (0.3 if clone.drafts else 0.1):
+            self._guard(clone, self._compact, "compacts")
+        elif roll < 0.40:
             self._guard(clone, self._act, "acts")
         elif roll < 0.75:
             self._guard(clone, self._some_steps, "goes on with a round")
@@ -350,7 +355,7 @@ class World:
         for clone in self.clones:
             clone.wall.skew_ms = 0
             self._guard(clone, self._due, "looks what is due")
-        if self.dice.random() < 0.3:
+        if self.dice.random() < (0.5 if self.profile.sweeping else 0.2):
             for clone in self.clones:
                 self._guard(clone, self._compact, "compacts")
         self._until_quiet("with right clocks")

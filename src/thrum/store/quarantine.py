@@ -19,7 +19,8 @@ from thrum import clock, files, limits
 
 class Quarantined(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One set-aside line. `offset` and `length` (bytes, without newline) tell where it lay when it was found; the
-    offset is -1 for a line of the branch that did not come into the journal here; of one over the limit only the start is kept.
+    offset is -1 for a line of the branch that did not come into the journal here; of one over the limit only the start
+    is kept.
     """
 
     at: str

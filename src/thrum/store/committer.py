@@ -34,6 +34,8 @@ _SLICE_SECONDS: Final = 0.005
 """How long a batch may decide before others on the loop get a turn."""
 
 _RETRY_AFTER_MS: Final = 200
+_HEAVY_BYTES: Final = 64 * limits.KIB
+"""A foreign line beyond it may take longer to apply than others on the loop should wait."""
 
 
 class Statistics(NamedTuple):
@@ -332,9 +334,11 @@ class Committer:
 
 
 def _errand_of(arrived: Sequence[Found]) -> Errand:
-    """What sweeps away many rows is not done on the loop."""
+    """What sweeps away many rows, or makes many (a stranger may name 600,000 recipients), is not done on the loop."""
     errand = Errand(partial(Writer.take_in, arrived=arrived))
-    errand.heavy = any(b'"purge.executed"' in raw or b'"agent.cleanup"' in raw for _, raw in arrived)
+    errand.heavy = any(
+        len(raw) > _HEAVY_BYTES or b'"purge.executed"' in raw or b'"agent.cleanup"' in raw for _, raw in arrived
+    )
     return errand
 
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from thrum.errors import StoreFailed
-from thrum.sync.loop import Loop, Mode, Request, State, Status
+from thrum.sync.loop import BESIDE_MAX, Loop, Mode, Request, State, Status
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.round import Outcome
 
@@ -34,13 +34,14 @@ class Desk:
     states: list[State] = field(default_factory=list[State])
     stopped: bool = False
     interrupted: bool = False
+    tidy: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.loop = Loop(
             mode=lambda: self.mode,
             run_round=self.run,
             peek=lambda: self.seen,
-            tidy=lambda: None,
+            tidy=lambda: self.tidy(),
             interrupt=self.interrupt,
             now_ms=lambda: 1_700_000_000_000,
             on_status=self.hear,
@@ -92,6 +93,35 @@ async def test_changes_that_come_together_are_one_round(nursery: trio.Nursery) -
     await desk.rounds(2)
     await trio.testing.wait_all_tasks_blocked(0.05)
     assert len(desk.requests) == 2
+
+
+async def test_a_change_right_after_a_round_waits_so_that_others_come_along(nursery: trio.Nursery) -> None:
+    desk = Desk(Mode(False, interval_seconds=1000.0, debounce_seconds=0.2))
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.rounds(1)
+    ended = trio.current_time()
+    desk.loop.note_change()
+    await desk.rounds(2)
+    assert trio.current_time() - ended > 0.15
+
+
+async def test_rounds_go_on_while_the_disk_is_cared_for_but_not_for_ever(nursery: trio.Nursery) -> None:
+    done, begun = threading.Event(), list[int]()
+
+    def tidy() -> None:
+        begun.append(len(desk.requests))
+        done.wait(SECONDS)
+
+    desk = Desk(tidy=tidy)
+    nursery.start_soon(desk.loop.serve_sync)
+    for _ in range(BESIDE_MAX):
+        report = await desk.loop.force(SECONDS)
+        assert report is not None
+    assert begun == [1]
+    assert await desk.loop.force(SECONDS) is not None
+    assert await desk.loop.force(0.05) is None
+    done.set()
+    await desk.rounds(BESIDE_MAX + 2)
 
 
 async def test_the_timer_asks_the_remote(nursery: trio.Nursery) -> None:

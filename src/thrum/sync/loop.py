@@ -23,6 +23,8 @@ log: Final = logging.getLogger("thrum.sync")
 
 State = Literal["local-only", "stopped", "idle", "syncing", "synced", "offline", "error"]
 
+SETTLE_SECONDS: Final = 0.03
+"""What one command writes comes within so long."""
 PEEK_SECONDS: Final = 0.5
 """How often the ref of a remote on this machine is looked at."""
 LOOK_SECONDS: Final = 5.0
@@ -102,6 +104,8 @@ class Loop:
     """Whether the next round must ask the remote, whatever the timer says."""
     _waiting: list[tuple[trio.Event, list[Report]]] = field(default_factory=list[tuple[trio.Event, list[Report]]])
     _failures: int = 0
+    _ended_at: float = -inf
+    """When the last round ended."""
     _tidying: trio.Event | None = None
     """Set when the care for the disk that goes on has ended."""
     _beside: int = 0
@@ -148,7 +152,8 @@ class Loop:
                     report = await self._run(Request(fetch, not mode.local_only), mode)
                     if fetch or mode.local_only:
                         last_look = trio.current_time()
-                    backoff_until = trio.current_time() + self._backoff()
+                    self._ended_at = trio.current_time()
+                    backoff_until = self._ended_at + self._backoff()
                     for done, answer in waiting:
                         answer.append(report)
                         done.set()
@@ -162,9 +167,7 @@ class Loop:
             self._wake = trio.Event()
             due = inf if mode.local_only else last_look + mode.interval_seconds
             if self._changed_at is not None:
-                # Nobody waits for a commit that stays here: one for all that comes meanwhile.
-                settle = mode.interval_seconds if mode.local_only else mode.debounce_seconds
-                due = min(due, self._changed_at + settle)
+                due = min(due, self._settled_at(mode, self._changed_at))
             if self._failures:
                 due = backoff_until
             now = trio.current_time()
@@ -176,6 +179,12 @@ class Loop:
             if fresh != mode:
                 self._look = self._look or not fresh.local_only
                 return
+
+    def _settled_at(self, mode: Mode, changed_at: float) -> float:
+        """When a change is to go: soon after quiet, else so long after the last round that it takes others along."""
+        if mode.local_only:
+            return changed_at + mode.interval_seconds  # nobody waits for a commit that stays here
+        return max(changed_at + min(SETTLE_SECONDS, mode.debounce_seconds), self._ended_at + mode.debounce_seconds)
 
     async def _run(self, request: Request, mode: Mode) -> Report:
         self._set(state="syncing")

@@ -170,23 +170,31 @@ class GitRepository:
         return self._writing.add("commit", commit_bytes(tree, parent, message, seconds))
 
     def descends(self, commit: str, ancestor: str) -> bool:
-        near = commit
-        for _ in range(_NEAR_COMMITS):
-            if near == ancestor:
-                return True
-            try:
-                parents = self._reading.parents(near)
-            except StoreFailed:  # behind the border of a shallow clone, which git knows
-                break
-            if len(parents) != 1:
-                break
-            near = parents[0]
+        if commit == ancestor or self._is_near(ancestor, commit):
+            return True
+        if self._is_near(commit, ancestor):
+            return False
         words = ["--no-replace-objects", "merge-base", "--is-ancestor", ancestor, commit]
         done = run_git([f"--git-dir={self._common_dir}", *words], self._environ)
         if done is None or done.returncode not in (0, 1):
             reason = "" if done is None else done.stderr.decode(errors="replace").strip()
             raise StoreFailed(f"cannot compare {commit} with {ancestor}: {reason}", remedy="git fsck")
         return done.returncode == 0
+
+    def _is_near(self, commit: str, descendant: str) -> bool:
+        """Whether a commit is found a few steps back, without a process."""
+        near = descendant
+        for _ in range(_NEAR_COMMITS):
+            if near == commit:
+                return True
+            try:
+                parents = self._reading.parents(near)
+            except StoreFailed:
+                return False  # the edge of a shallow clone
+            if len(parents) != 1:
+                return False
+            near = parents[0]
+        return False
 
     # -- the remote
 

@@ -296,11 +296,11 @@ class _Round:
         """A journal's blob and its bytes. Lines of other journals go to `strays`."""
         data = self.journals.read(file, mark) if mark.end else b""
         known = self.memory.journals.get(file)
-        if not extra and (grown := self._grow(file, mark, entry, voids, data)):
-            return grown
         carried: list[bytes] = []
         if entry is not None and (known is None or known.carries or entry.object_id != known.blob):
             carried = self._oversize(entry)
+        if not carried and not extra and (grown := self._grow(file, mark, voids, data)):
+            return grown
         result = merge.canonical(file, data, voids, (*carried, *extra))
         for home, lines in result.strays.items():
             strays.setdefault(home, []).extend(lines)
@@ -315,16 +315,15 @@ class _Round:
         )
         return _Composed(known, result.data)
 
-    def _grow(
-        self, file: str, mark: Mark, entry: TreeEntry | None, voids: merge.Voids, data: bytes
-    ) -> _Composed | None:
-        """The same by what was appended since, if the branch has what was composed last; None if that won't do."""
+    def _grow(self, file: str, mark: Mark, voids: merge.Voids, data: bytes) -> _Composed | None:
+        """The same by what was appended since it was composed last; None if that won't do."""
         known = self.memory.journals.get(file)
         if known is None or not known.plain or file in self.memory.strays or known.inode != mark.inode:
             return None
-        if entry is None or not _is_file(entry) or entry.object_id != known.blob:
-            return None
-        before = data[: known.end] if known.is_journal else self.repo.blob(known.blob)
+        try:
+            before = data[: known.end] if known.is_journal else self.repo.blob(known.blob)
+        except StoreFailed:
+            return None  # composed, and never needed
         grown = merge.grown(file, before, data, known.end, voids)
         if grown is None:
             return None

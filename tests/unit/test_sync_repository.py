@@ -70,6 +70,7 @@ def test_what_is_written_is_what_git_reads(alice: GitRepository, top: Path) -> N
 
 def test_our_objects_and_gits_have_the_same_ids_and_modes(alice: GitRepository, top: Path) -> None:
     by_us = alice.add_blob(b"the same\n")
+    assert alice.blob(by_us) == b"the same\n"
     assert by_us == git(top / "alice", "hash-object", "--stdin", stdin=b"the same\n")
     by_git = git(top / "alice", "hash-object", "-w", "--stdin", stdin=b"another\n")
     objects = top / "alice" / ".git" / "objects"

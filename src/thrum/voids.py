@@ -93,7 +93,8 @@ def void_ids(facts: Sequence[tuple[Order, AnyFact]], voids: Voids) -> set[str]:
         for order, fact in facts:
             if isinstance(fact, MessageEdited | MessageDeleted) and fact.message_id not in standing:
                 horizon = voids.authors.get(fact.agent_id)
-                if horizon and message_ms(fact.message_id, order[0]) <= clock.parse_ms(horizon[0]):
+                # Of the same millisecond the create alone says on which side of the horizon it lies.
+                if horizon and message_ms(fact.message_id, order[0]) < clock.parse_ms(horizon[0]):
                     void.add(fact.event_id)
     return void
 

@@ -223,6 +223,7 @@ class MemoryRepository:
         if chance("fetch stale") and remote.past:
             tip = remote.past[chance.below(len(remote.past))]
         copy_closure(remote.objects, self.objects, tip)
+        self.loose -= remote.objects.keys()
         self.tracking = tip
         if chance("fetch answer lost"):
             raise RemoteFailed("failed", "the connection broke", "")

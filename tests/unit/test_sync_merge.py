@@ -248,6 +248,34 @@ def test_what_arrives_goes_where_it_belongs_and_what_is_void_stays_out(make) -> 
     ]
 
 
+def test_what_was_done_to_a_message_that_stands_here_arrives_whatever_its_id_says(make) -> None:
+    """Of the same millisecond as a cleanup, and in an id that tells an earlier time than its create."""
+    for made_ms in (make.ms, make.ms - 9_000):
+        message_id = "msg_" + Maker(made_ms).id("")
+        cleaned = make(events.AgentCleaned, agent_id="furiosa", messages=True, step=0)
+        created = (
+            make.message(message_id=message_id)
+            if made_ms < make.ms
+            else make(
+                events.MessageCreated, step=0, message_id=message_id, agent_id="furiosa", body=events.Body("plain", "x")
+            )
+        )
+        deleted = make(events.MessageDeleted, message_id=message_id, agent_id="furiosa")
+        order = events.order_of(cleaned)
+        voids = Voids(agents={"furiosa": order}, authors={"furiosa": order})
+        file, raw = "messages/furiosa.jsonl", events.encode(deleted)
+        assert wanted(file, [raw], voids, data_of(created)) == [(file, raw)]
+        assert canonical(file, data_of(created, deleted), voids).data == data_of(created, deleted)
+
+
+def test_what_was_done_to_a_message_that_a_cleanup_took_stays_away(make) -> None:
+    created = make.message()
+    deleted = make(events.MessageDeleted, message_id=created.message_id, agent_id="furiosa")
+    cleaned = make(events.AgentCleaned, agent_id="furiosa", messages=True)
+    voids = Voids(authors={"furiosa": events.order_of(cleaned)})
+    assert wanted("messages/furiosa.jsonl", [events.encode(deleted)], voids, data_of(created)) == []
+
+
 def test_blank_lines_and_carriage_returns_make_no_lines() -> None:
     assert split_lines(b"\xef\xbb\xbfa\r\n\n \t\nb\nc") == [b"a", b"b"]
 

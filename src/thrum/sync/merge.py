@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from thrum import clock, events, limits
-from thrum.events import AgentUpdated, AnyFact, BadLine, MessageDeleted, MessageEdited, Sealed
+from thrum.events import AgentUpdated, AnyFact, BadLine, MessageCreated, MessageDeleted, MessageEdited, Sealed
 from thrum.ids import JOURNAL_NAME_PATTERN
-from thrum.voids import Order, Voids, branch_file_of, superseded_ids, void_ids
+from thrum.voids import Order, Voids, branch_file_of, is_void, superseded_ids, void_ids
 
 JOURNAL_FILE: Final = re.compile(rf"events\.jsonl|messages/{JOURNAL_NAME_PATTERN}")
 """The files of the branch that are journals. Whatever else a foreign tree holds travels on unread."""
@@ -242,10 +242,11 @@ def oversize(data: bytes) -> list[bytes]:
     return [line for line in split_lines(data) if len(line) > limits.line_bytes_max]
 
 
-def wanted(file: str, lines: Sequence[bytes], voids: Voids) -> list[tuple[str, bytes]]:
+def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -> list[tuple[str, bytes]]:
     """Of lines that are not in this journal here: each with the journal that it belongs into, void ones left out.
 
-    What cannot be read is wanted too: the store sets it aside.
+    `here` is what the journal holds: what was done to a message that stands there is not void. What cannot be read is
+    wanted too: the store sets it aside.
     """
     readable = [(raw, _read(raw)) for raw in lines]
     facts: list[tuple[Order, AnyFact]] = []
@@ -253,6 +254,11 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids) -> list[tuple[str, b
         if found and found[1] is not None and not isinstance(found[1], Sealed):
             facts.append((found[0], found[1]))
     void = void_ids(facts, voids)
+    for order, fact in facts:
+        if not isinstance(fact, MessageEdited | MessageDeleted) or is_void(fact, order, voids):
+            continue
+        if fact.event_id in void and _stands(fact.message_id, here, voids):
+            void.discard(fact.event_id)
     arrived: list[tuple[str, bytes]] = []
     for raw, found in readable:
         fact = found[1] if found else None
@@ -261,6 +267,18 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids) -> list[tuple[str, b
         elif fact.event_id not in void:
             arrived.append((branch_file_of(fact, file) or file, raw))
     return arrived
+
+
+def _stands(message_id: str, here: bytes, voids: Voids) -> bool:
+    """Whether a journal holds a create of this message that is not void."""
+    name = message_id.encode()
+    for raw in split_lines(here) if name in here else ():
+        found = _read(raw) if name in raw else None
+        if found is None or not isinstance(found[1], MessageCreated) or found[1].message_id != message_id:
+            continue
+        if not is_void(found[1], found[0], voids):
+            return True
+    return False
 
 
 # -- what a commit says of itself

@@ -213,8 +213,9 @@ class _Round:
             self.outcome.skipped.add(file)
             return
         marks = self.journals.marks()
-        lines = merge.missing(self._read(file, marks), there)
-        arrived = merge.wanted(file, lines, self.journals.voids()) if lines else []
+        held = self._read(file, marks)
+        lines = merge.missing(held, there)
+        arrived = merge.wanted(file, lines, self.journals.voids(), held) if lines else []
         here: dict[str, set[bytes]] = {}
         for home in {home for home, _ in arrived if home != file}:
             here[home] = set(merge.split_lines(self._read(home, marks)))

@@ -180,7 +180,9 @@ class _Round:
         files = self.repo.files(commit)
         if files and not any(JOURNAL_FILE.fullmatch(file) for file in files) and not self._is_of_ours(commit):
             raise RemoteFailed(
-                "failed", f"the remote has a branch {BRANCH} that is not thrum's", f"git push REMOTE :{BRANCH}"
+                "failed",
+                f"the remote has a branch {BRANCH} that is not thrum's",
+                f"rename that one: git push REMOTE REMOTE/{BRANCH}:refs/heads/OTHER :{BRANCH}",
             )
         for file in sorted(files):  # events.jsonl comes first: what it voids need not be taken in
             entry = files[file]

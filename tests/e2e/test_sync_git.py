@@ -50,6 +50,7 @@ def clean(repo: Repo) -> None:
     repo.git("clean", "-q", "-fdx")
     assert not (repo.main / ".thrum").exists()
     repo.thrum("init", "--sync")
+    repo.thrum("daemon", "start")
     assert repo.json("daemon", "status")["identity"]["daemon_id"] == daemon_id
     name = "furiosa" if "furiosa" in {path.stem for path in (repo.journals / "messages").glob("*")} else "nux"
     repo.agent(name, at=repo.main, module=f"m_{name}")

@@ -30,7 +30,11 @@ Picture = dict[str, list[tuple[Any, ...]]]
 
 def deliver(store: Opened, facts: Sequence[AnyFact], local: frozenset[str]) -> None:
     """Facts of the branch as a sync round brings them, those of this machine as a call writes them."""
-    arrived = [(branch_file_of(fact), events.encode(fact)) for fact in facts if fact.event_id not in local]
+    arrived = [
+        (branch_file_of(fact, events.file_of(fact)), events.encode(fact))
+        for fact in facts
+        if fact.event_id not in local
+    ]
     own = tuple(fact for fact in facts if fact.event_id in local)
     calls: list[Call] = [Errand(partial(Writer.take_in, arrived=arrived))]
     calls.append(Call(lambda _view, _stamp: Decision(own, lambda _view, _seqs: None)))
@@ -86,7 +90,8 @@ def check(facts: list[AnyFact], seed: int) -> None:
     local = frozenset(
         fact.event_id
         for fact in facts
-        if not branch_file_of(fact) or (isinstance(fact, MessageReceipt) and chance.random() < 0.5)
+        if not branch_file_of(fact, events.file_of(fact))
+        or (isinstance(fact, MessageReceipt) and chance.random() < 0.5)
     )
     with tempfile.TemporaryDirectory() as home:
         plain = lived(Path(home, "plain"), facts, local, chance, 0.0)

@@ -209,7 +209,9 @@ class StoreMachine(RuleBasedStateMachine):
     # -- what comes on the branch
 
     def taking_in(self, facts: list[AnyFact]) -> Errand:
-        lines = [(branch_file_of(fact) or events.EVENTS_FILE, events.encode(fact)) for fact in facts]
+        lines = [
+            (branch_file_of(fact, events.file_of(fact)) or events.EVENTS_FILE, events.encode(fact)) for fact in facts
+        ]
         self.taken |= {fact.event_id: fact for fact in facts if not events.never_travels(fact)}
         return Errand(partial(Writer.take_in, arrived=lines))
 

@@ -34,4 +34,4 @@ def letter(text: str = "hi", *, ms: int = START_MS, author: str = "slit", to: st
 
 def found(*facts: AnyFact) -> list[Found]:
     """As they lie on the branch."""
-    return [(branch_file_of(fact), events.encode(fact)) for fact in facts]
+    return [(branch_file_of(fact, events.file_of(fact)), events.encode(fact)) for fact in facts]

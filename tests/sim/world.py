@@ -316,6 +316,7 @@ class World:
             clone.repo.ref = self.dice.choice(history(clone.repo.objects, clone.repo.ref) or [""])
         elif which == "pull":
             self.copy(remote.tip, clone.repo.objects)
+            clone.repo.loose -= remote.objects.keys()  # as after any fetch
             clone.repo.ref = clone.repo.tracking = remote.tip
         elif which == "delete ref":
             clone.repo.ref = ""

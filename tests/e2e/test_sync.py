@@ -63,7 +63,8 @@ def test_a_reply_an_edit_and_a_delete_come_over_once(clones: Clones, here: Repo,
     clones.settle()
     assert "Can you test it today?" not in bodies(there)
     assert there.json("message", "get", sent, "--peek")["message"]["deleted"] is True
-    assert len({thread for repo in clones.repos for thread in [reply["thread_id"]] if thread}) == 1
+    threads = [repo.json("message", "get", reply["message_id"])["message"]["thread_id"] for repo in clones.repos]
+    assert threads == [reply["thread_id"]] * 2
 
 
 def test_the_sender_sees_that_the_other_has_read(clones: Clones, here: Repo, there: Repo) -> None:

@@ -132,6 +132,6 @@ def test_a_plain_clone_of_the_repository_takes_the_conversation_along(clones: Cl
         late.thrum("init")
         everything = [each["body"]["content"] for each in late.json("inbox", "--all", "--limit", "100")["messages"]]
         assert "For whoever comes later" in everything
-        assert late.git("branch", "--list").split() == ["*", "main", "a-sync"] or "a-sync" in late.git("branch")
+        assert "a-sync" in late.git("branch", "--list").split()
     finally:
         late.close()

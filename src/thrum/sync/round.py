@@ -186,7 +186,7 @@ class _Round:
             )
         for file in sorted(files):  # events.jsonl comes first: what it voids need not be taken in
             entry = files[file]
-            if JOURNAL_FILE.fullmatch(file) and _is_file(entry):
+            if JOURNAL_FILE.fullmatch(file) and entry.is_file:
                 yield from self._take_in_journal(file, entry.object_id)
         memory.merged = commit
 
@@ -354,10 +354,10 @@ class _Round:
             before = files.get(file)
             if file in self.outcome.skipped or (not data and before is None) or _serves(before, known):
                 continue
-            if before is not None and _is_file(before) and before.object_id == base:
+            if before is not None and before.is_file and before.object_id == base:
                 added += fresh
             else:
-                there = self.repo.blob(before.object_id) if before is not None and _is_file(before) else b""
+                there = self.repo.blob(before.object_id) if before is not None and before.is_file else b""
                 added += merge.missing(there, data)
             better[file] = TreeEntry(file.encode("utf-8", "surrogateescape"), _REGULAR, known.blob)
         if added:
@@ -391,15 +391,11 @@ class _Round:
 
 def _serves(entry: TreeEntry | None, known: _Known) -> bool:
     """Whether what the branch has of a journal needs no change: it is as composed, or lacks nothing of that."""
-    return entry is not None and ((entry.object_id == known.blob and _is_file(entry)) or _text(entry) == known.there)
+    return entry is not None and ((entry.object_id == known.blob and entry.is_file) or _text(entry) == known.there)
 
 
 def _text(entry: TreeEntry | None) -> str:
     return "" if entry is None else f"{entry.mode:o} {entry.object_id}"
-
-
-def _is_file(entry: TreeEntry) -> bool:
-    return entry.mode & 0o170000 == 0o100000
 
 
 def _chunks(arrived: Iterable[Arrived]) -> Iterator[list[Arrived]]:

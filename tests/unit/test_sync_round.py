@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -10,8 +10,8 @@ from tests.sim.git import FIRST_OBJECTS, REGULAR, Remote, blob_id, commit_of, co
 from tests.support.factmaker import Maker
 from tests.support.sync_desk import SyncDesk
 from thrum import events, limits
-from thrum.errors import StoreFailed
-from thrum.sync.ports import RemoteFailed
+from thrum.errors import InternalError, StoreFailed
+from thrum.sync.ports import Arrived, RemoteFailed, TakenIn
 from thrum.sync.worktree import FIRST, TreeEntry
 from thrum.voids import Voids
 
@@ -371,6 +371,51 @@ def test_a_journal_of_the_remote_that_is_too_large_stops_nobody_else(remote, mak
     assert outcome.skipped == {"messages/furiosa.jsonl"}
     assert (outcome.received, outcome.sent) == (1, 1)
     assert other.blob("messages/furiosa.jsonl") == one.blob("messages/furiosa.jsonl")
+
+
+def test_what_could_not_be_taken_in_stays_on_the_branch_in_every_later_round(remote, make, monkeypatch) -> None:
+    one, other = SyncDesk(remote), SyncDesk(remote)
+    other.journals.add(make.message("furiosa"))
+    other.sync()
+    one.sync()
+    one.journals.add(make.message(text="x" * 5_000))
+    one.sync()
+    large = one.blob("messages/furiosa.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "shard_bytes_max", 4_000)
+        for _ in range(3):
+            other.journals.add(make.message("furiosa"), make.message("nux"))
+            outcome = other.sync()
+            assert outcome.skipped == {"messages/furiosa.jsonl"}
+            assert other.blob("messages/furiosa.jsonl") == large
+    assert other.sync().received == 1
+    assert other.outcome.skipped == set()
+    assert other.blob("messages/furiosa.jsonl").count(b"\n") == 5
+    one.sync()
+    assert one.repo.ref == other.repo.ref == remote.tip
+
+
+def test_a_journal_that_the_store_stumbles_over_stops_nobody_else(remote, make) -> None:
+    one, other = SyncDesk(remote), SyncDesk(remote)
+    bad = make.message("furiosa", text="bad")
+    one.journals.add(make.message("furiosa"), bad, make.message("nux"))
+    one.sync()
+    take_in = other.journals.take_in
+
+    def stumble(arrived: Sequence[Arrived]) -> TakenIn:
+        if any(line.raw == events.encode(bad) for line in arrived):
+            raise InternalError("internal error 1")
+        return take_in(arrived)
+
+    other.journals.take_in = stumble
+    for _ in range(2):
+        other.journals.add(make.message("ace"))
+        assert other.sync().skipped == {"messages/furiosa.jsonl"}
+        assert other.blob("messages/furiosa.jsonl") == one.blob("messages/furiosa.jsonl")
+    assert other.journals.files["messages/nux.jsonl"] == one.journals.files["messages/nux.jsonl"]
+    other.journals.take_in = take_in
+    assert other.sync().received == 2
+    assert other.outcome.skipped == set()
 
 
 def test_many_lines_arrive_in_portions_that_fit_a_batch(remote, make, monkeypatch) -> None:

@@ -137,7 +137,10 @@ class Journals(Protocol):
         ...
 
     def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
-        """Hand foreign lines to the committer; they are on disk, in the picture and on the bus when it returns."""
+        """Hand foreign lines to the committer; they are on disk, in the picture and on the bus when it returns.
+
+        Raises InternalError when the program stumbles over one of them; some may be taken in then.
+        """
         ...
 
     def copy_receipts(self) -> int:

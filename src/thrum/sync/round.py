@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from thrum import events, limits
-from thrum.errors import StoreFailed
+from thrum.errors import InternalError, StoreFailed
 from thrum.sync import merge
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import Arrived, JournalMoved, Journals, Mark, RemoteFailed, Repository
@@ -52,7 +52,7 @@ class Outcome:
     set_aside: int = 0
     """Foreign lines that nobody can use."""
     skipped: set[str] = field(default_factory=set[str])
-    """Journals of the remote that could not be read, or are too large."""
+    """Journals of the branch that could not be taken in: unreadable, too large, or the store stumbles over them."""
     unconfirmed: bool = False
     """Nothing was pushed, since others may read the remote and nobody has said that this is meant."""
     tip: str = ""
@@ -101,6 +101,8 @@ class _Memory(msgspec.Struct):
     journals: dict[str, _Known] = {}
     taken: dict[str, str] = {}
     """The blob of each journal that was taken in last."""
+    skipped: set[str] = set()
+    """Blobs that could not be taken in: they stay on the branch as they are, and are tried again in every round."""
     strays: list[str] = []
     """Journals that hold lines of other ones."""
     unsent: int = 0
@@ -175,7 +177,7 @@ class _Round:
     def take_in(self, commit: str) -> Steps:
         """Hand the committer every line of a commit's journals that is not here."""
         memory = self.memory
-        if not commit or commit in (memory.tip, memory.merged):
+        if not commit or (commit in (memory.tip, memory.merged) and not memory.skipped):
             return
         files = self.repo.files(commit)
         if files and not any(JOURNAL_FILE.fullmatch(file) for file in files) and not self._is_of_ours(commit):
@@ -212,8 +214,17 @@ class _Round:
                 raise StoreFailed(f"{file} is larger than {limits.shard_bytes_max} bytes")
             there = self.repo.blob(blob)
         except StoreFailed:
-            self.outcome.skipped.add(file)
+            self.memory.skipped.add(blob)
             return
+        try:
+            yield from self._take_in_lines(file, there)
+        except InternalError:
+            self.memory.skipped.add(blob)  # what is wrong with one journal must not stop the others
+            return
+        self.memory.skipped.discard(blob)
+        self.memory.taken[file] = blob
+
+    def _take_in_lines(self, file: str, there: bytes) -> Steps:
         marks = self.journals.marks()
         held = self._read(file, marks)
         lines = merge.missing(held, there)
@@ -227,7 +238,6 @@ class _Round:
             self.outcome.received += taken.new
             self.outcome.set_aside += taken.set_aside
             yield "took in"
-        self.memory.taken[file] = blob
 
     def _read(self, file: str, marks: dict[str, Mark]) -> bytes:
         return self.journals.read(file, marks[file]) if file in marks else b""
@@ -241,6 +251,8 @@ class _Round:
             raise StoreFailed(f"branch {BRANCH} is gone", remedy="thrum daemon restart")
         seq = self.journals.head_seq()
         files = self.repo.files(base)
+        kept = {file: entry.object_id for file, entry in files.items() if entry.object_id in self.memory.skipped}
+        self.memory.skipped, self.outcome.skipped = set(kept.values()), set(kept)
         added = self._compose(files)
         yield "composed"
         commit = base
@@ -278,11 +290,15 @@ class _Round:
         strays: dict[str, list[bytes]] = {}
         composed: dict[str, _Composed] = {}
         for file, mark in marks.items():
+            if file in self.outcome.skipped:
+                continue
             known, entry = memory.journals.get(file), files.get(file)
             if file in memory.strays or known is None or (known.inode, known.end) != mark or not _serves(entry, known):
                 composed[file] = self._compose_one(file, mark, entry, voids, strays)
         memory.strays = sorted(file for file in memory.strays if file in marks)
         for home, lines in strays.items():
+            if home in self.outcome.skipped:
+                continue
             mark = marks.get(home, Mark(0, 0))
             composed[home] = self._compose_one(home, mark, files.get(home), voids, {}, lines)
         return self._put(files, composed)
@@ -352,7 +368,7 @@ class _Round:
         for file, (known, data, base, fresh) in composed.items():
             self.memory.journals[file] = known
             before = files.get(file)
-            if file in self.outcome.skipped or (not data and before is None) or _serves(before, known):
+            if (not data and before is None) or _serves(before, known):
                 continue
             if before is not None and before.is_file and before.object_id == base:
                 added += fresh

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import factmaker as maker
+from thrum import events
 from thrum.events import AnyFact
 
 
@@ -28,6 +30,21 @@ def test_any_order_and_repetition_of_facts_gives_the_same_picture_live_and_paint
     facts: list[AnyFact], seed: int
 ) -> None:
     check_orders(facts, seed)
+
+
+@given(maker.histories(), st.integers(0, 2**32))
+@settings(max_examples=200)
+def test_of_lines_with_one_id_only_the_smallest_shows_in_what_is_painted(facts: list[AnyFact], seed: int) -> None:
+    chance = random.Random(seed)
+    ids = [fact.event_id for fact in facts]
+    twins = [msgspec.structs.replace(fact, event_id=chance.choice(ids)) for fact in chance.choices(facts, k=len(facts))]
+    found = [*facts, *chance.choices(facts + twins, k=2 * len(facts))]
+    chance.shuffle(found)
+    smallest: dict[str, AnyFact] = {}
+    for fact in found:
+        known = smallest.setdefault(fact.event_id, fact)
+        smallest[fact.event_id] = min(known, fact, key=events.encode)
+    assert maker.painted_dump(found) == maker.painted_dump([*smallest.values()])
 
 
 @pytest.mark.long

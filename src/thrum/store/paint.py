@@ -105,14 +105,6 @@ class Painted(NamedTuple):
     lost: tuple[Lost, ...]
 
 
-class _Superseded(Exception):
-    """A line came up that is smaller than the one of its id that was painted already: that one must be left out."""
-
-    def __init__(self, lost: Lost) -> None:
-        super().__init__(lost.file, lost.offset)
-        self.lost = lost
-
-
 def paint(
     target: Path,
     sources: Sequence[Source],
@@ -129,7 +121,7 @@ def paint(
     daemon's identity nor journal offsets: the caller does, before it renames. `read_line` must know every line that the
     sources give. Raises OSError and sqlite3.Error; then `target` is rubbish.
     """
-    lost: dict[tuple[str, int], Lost] = {}
+    chosen: dict[str, bytes] = {}
     while True:
         target.unlink(missing_ok=True)
         db = connect(target)
@@ -143,12 +135,10 @@ def paint(
             ):
                 db.execute(f"PRAGMA {pragma}")
             create_tables(db, epoch=epoch, created_at=clock.format_ms(now_ms), program=program)
-            painter = _Painter(db, own, read_line, lost, now_ms)
-            painter.paint(sources)
-            head = db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
-            return Painted(epoch, head, tuple(lost.values()))
-        except _Superseded as superseded:
-            lost[superseded.lost.file, superseded.lost.offset] = superseded.lost
+            painter = _Painter(db, own, read_line, chosen, now_ms)
+            if painter.paint(sources):
+                head = db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
+                return Painted(epoch, head, tuple(painter.lost.values()))
         finally:
             db.close()
 
@@ -161,15 +151,22 @@ class _Painter:
         db: sqlite3.Connection,
         own: frozenset[str],
         read_line: ReadLine,
-        lost: dict[tuple[str, int], Lost],
+        chosen: dict[str, bytes],
         now_ms: int,
     ) -> None:
+        """`chosen`: of each id that was found with different lines the smallest one, which is the fact."""
+        self.lost: dict[tuple[str, int], Lost] = {}
+        """The others, by their place."""
         self._now_ms = now_ms
         self._ahead = horizon_of_the_clock(now_ms)
         self._db = db
         self._own = own
         self._read_line = read_line
-        self._lost = lost
+        self._chosen = chosen
+        self._known = dict(chosen)
+        """What was chosen before this pass: every line has been compared."""
+        self._is_spoiled = False
+        """Whether a line that is not the fact was painted, or voided others, before that was known."""
         self._seq = 0
         self._sorted = True
         self._last_order: Order = ("", "")
@@ -179,7 +176,8 @@ class _Painter:
         self._authors: dict[str, Order] = {}
         self._purge_ms: int | None = None
 
-    def paint(self, sources: Sequence[Source]) -> None:
+    def paint(self, sources: Sequence[Source]) -> bool:
+        """Paint everything; False if it has to be done once more, now that all of `chosen` is known."""
         db = self._db
         db.execute("BEGIN")
         db.execute(_RECEIPTS)
@@ -189,6 +187,8 @@ class _Painter:
         while batch := list(itertools.islice(entries, _BATCH)):
             self._write(self._new_ones(batch))
         db.execute("COMMIT")
+        if self._is_spoiled:
+            return False
         create_indexes(db)
         db.execute("BEGIN")
         db.execute(_MERGE_RECEIPTS)
@@ -203,6 +203,7 @@ class _Painter:
                 db.execute(statement)
         create_search(db)
         db.execute("COMMIT")
+        return True
 
     # -- reading
 
@@ -212,7 +213,7 @@ class _Painter:
         for source in sources:
             for entry in source.entries() if source.file == EVENTS_FILE else ():
                 fact = entry.fact
-                if (entry.file, entry.offset) in self._lost or not isinstance(fact, AgentCleaned | PurgeExecuted):
+                if not isinstance(fact, AgentCleaned | PurgeExecuted) or not self._is_chosen(entry):
                     continue
                 order = events.order_of(fact)
                 if self._is_held(fact, order[0]):
@@ -235,11 +236,11 @@ class _Painter:
         return streams[0] if len(streams) == 1 else heapq.merge(*streams)
 
     def _stream(self, number: int, source: Source, window: int) -> Iterator[_Item]:
-        normalise, lost = clock.normalise, self._lost
+        normalise, known = clock.normalise, self._known
         items = (
             (normalise(entry.fact.timestamp), entry.fact.event_id, number, entry.offset, entry)
             for entry in source.entries()
-            if not lost or (entry.file, entry.offset) not in lost
+            if not known or self._is_chosen(entry)
         )
         if source.file != EVENTS_FILE:
             return _straightened(items, window)
@@ -253,12 +254,12 @@ class _Painter:
             if event_id > self._greatest_event:
                 self._greatest_event = event_id
             elif (twin := here.get(event_id)) is not None:
-                self._compare((twin.file, twin.offset, twin.length, bare(twin.raw)), entry)
+                self._compare(bare(twin.raw), entry)
                 continue
             elif row := self._db.execute(
                 "SELECT file, offset, length FROM events WHERE event_id = ?", (event_id,)
             ).fetchone():
-                self._compare((*row, bare(self._read_line(*row))), entry)
+                self._compare(bare(self._read_line(*row)), entry)
                 continue
             here[event_id] = entry
             if (at, event_id) < last:
@@ -267,15 +268,29 @@ class _Painter:
             yield at, entry
         self._last_order = last
 
-    def _compare(self, first: tuple[str, int, int, bytes], entry: Entry) -> None:
+    def _compare(self, painted: bytes, entry: Entry) -> None:
         """A second line of one id: the same again, or the smaller one is the fact."""
-        file, offset, length, painted = first
         new = bare(entry.raw)
         if new == painted:
             return
-        if new < painted:
-            raise _Superseded(Lost(file, offset, length, painted))
-        self._lost[entry.file, entry.offset] = Lost(entry.file, entry.offset, entry.length, new)
+        smallest = self._chosen.setdefault(entry.fact.event_id, painted)
+        if new < smallest:
+            self._chosen[entry.fact.event_id] = new
+            self._is_spoiled = True
+        elif new > smallest:
+            self._lose(entry, new)
+            self._is_spoiled = self._is_spoiled or isinstance(entry.fact, AgentCleaned | PurgeExecuted)
+
+    def _is_chosen(self, entry: Entry) -> bool:
+        """Whether no other line is known to be the fact; else this one is lost."""
+        chosen = self._known.get(entry.fact.event_id)
+        if chosen is None or chosen == (raw := bare(entry.raw)):
+            return True
+        self._lose(entry, raw)
+        return False
+
+    def _lose(self, entry: Entry, raw: bytes) -> None:
+        self.lost[entry.file, entry.offset] = Lost(entry.file, entry.offset, entry.length, raw)
 
     # -- writing
 

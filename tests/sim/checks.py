@@ -105,8 +105,9 @@ def nothing_lost(world: World) -> None:
             count = here.count[event_id]
             if count == 0 and event_id not in gone:
                 raise Violation(f"clone {clone.number} lost {raw!r}")
-            # A clone made of a spoiled branch begins with what that holds.
-            if count > 1 and not here.conflicts[event_id] and not (clone.lives and world.profile.hostile):
+            # A journal that began as a spoiled branch had it holds what that holds.
+            spoiled = world.profile.hostile and here.files[event_id] & clone.filled
+            if count > 1 and not here.conflicts[event_id] and not spoiled:
                 raise Violation(f"clone {clone.number} holds {count} times {raw!r}")
             if count and event_id not in here.known:
                 raise Violation(f"the picture of clone {clone.number} does not know {raw!r}")
@@ -156,6 +157,7 @@ class Held:
         self.count: Counter[str] = Counter()
         self.lines: dict[str, set[bytes]] = defaultdict(set)
         self.conflicts: dict[str, bool] = defaultdict(bool)
+        self.files: dict[str, set[str]] = defaultdict(set)
         for file in (*clone.branch_journals(), events.LOCAL_FILE):
             seen: set[str] = set()
             for raw in split_lines(b"\n".join([*clone.lines(file), b""])):
@@ -164,6 +166,7 @@ class Held:
                 except events.BadLine:
                     continue
                 self.lines[event_id].add(raw)
+                self.files[event_id].add(file)
                 # The copy of a receipt that travels lies in two journals.
                 if file != events.LOCAL_FILE or event_id not in self.count:
                     self.count[event_id] += event_id in seen or event_id not in self.count

@@ -110,6 +110,8 @@ class Clone:
         self.world = world
         self.number = number
         self.lives = 0
+        self.filled: set[str] = set()
+        """Journals that began as the branch had them."""
         self.directory = directory
         self.wall = Wall(world)
         self.disk = Disk(world.chance)
@@ -223,6 +225,7 @@ class Clone:
                 target = folder / path
                 if not target.exists():
                     target.write_bytes(self.repo.blob(entry.object_id))
+                    self.filled.add(path)
         (folder / "events.jsonl").touch()
 
     def _lay_template(self) -> None:

@@ -50,8 +50,6 @@ class DiskJournals(JournalFiles):
         return super().path(file)
 
     def append(self, buffers: Mapping[str, bytes | bytearray]) -> dict[str, Standing]:
-        # One after the other: threads would not come out the same twice.
-        self._flush_seconds = 0.0
         after = super().append(buffers)
         if self._disk.chance("kill after append"):
             self._die("between append and commit")
@@ -68,7 +66,6 @@ class DiskJournals(JournalFiles):
         if chance("disk error"):
             super()._append_one(file, data)
             raise OSError(errno.EIO, "Input/output error", str(self.path(file)))
-        self._flush_seconds = 0.0
         return super()._append_one(file, data)
 
     def _write_some(self, file: str, data: bytes | bytearray, *, zeros: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from tests.sim.git import FIRST_OBJECTS, Objects, Remote, copy_closure, history,
 from tests.sim.hostile import Hostile
 from thrum import clock, limits
 from thrum.errors import NewerFormat, StoreFailed, ThrumError
+from thrum.store import journal
 from thrum.sync import merge
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import RemoteFailed
@@ -397,6 +399,8 @@ def _rigged() -> Iterator[None]:
         mock.patch.object(merge, "grown", _grown),
         mock.patch.object(limits, "line_bytes_max", 6_000),
         mock.patch.object(limits, "batch_facts_max", 9),
+        # However slow the disk is: threads would not come out the same twice.
+        mock.patch.object(journal, "_POOL_PAYS_SECONDS", math.inf),
     ):
         yield
 

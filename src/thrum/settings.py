@@ -139,7 +139,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "daemon.log_level": Setting(_one_of("debug", "info", "warn", "error")),
     "daemon.max_message_body_bytes": Setting(_whole(1, limits.body_bytes_max), restart=True),
     "daemon.stale_session_end": Setting(_PERIOD_RULE, restart=True),
-    "sync.remote": Setting(_WORD_RULE, restart=True),
+    "sync.remote": Setting(_WORD_RULE),
     "sync.interval": Setting(_PERIOD_RULE),
     "sync.debounce": Setting(_DURATION_RULE),
     "runtime.primary": Setting(_WORD_RULE),

@@ -48,7 +48,8 @@ class Settings:
     """Started with `--local`."""
     remote: RemoteInfo | None = None
     """As it was when somebody looked last."""
-    looked: bool = False
+    _looked_for: str = ""
+    """The name that it was looked for under; `""`: nobody has looked."""
     _seen: tuple[int, int, int] | None = None
     _config: Config = field(default_factory=Config)
 
@@ -63,6 +64,10 @@ class Settings:
             log.debug("settings: %s", error)
         return self._config
 
+    def note_remote(self, name: str, found: RemoteInfo | None) -> None:
+        """Somebody has asked git for the remote of that name."""
+        self.remote, self._looked_for = found, name
+
     def mode(self) -> Mode:
         """Whether to fetch and push, how often, and why not."""
         config = self.config()
@@ -73,13 +78,14 @@ class Settings:
             local_only, reason = True, "the daemon was started with --local"
         if self.places.common_dir is None:
             local_only, reason = True, "not a git repository"
-        lacks_remote = not local_only and self.looked and self.remote is None
+        lacks_remote = not local_only and self.remote is None and self._looked_for == config.sync.remote
         if lacks_remote:
             local_only, reason = True, f"there is no remote {config.sync.remote}"
         return Mode(
             local_only=local_only,
             reason=reason if local_only else "",
             lacks_remote=lacks_remote,
+            remote=config.sync.remote,
             interval_seconds=config.sync.interval_seconds,
             debounce_seconds=config.sync.debounce_seconds,
         )
@@ -98,6 +104,7 @@ class Syncing:
     """One for each of those who look at git at the same time: rounds, peeks, methods."""
     _peeks: GitRepository = field(init=False)
     _methods: GitRepository = field(init=False)
+    _opened: list[GitRepository] = field(default_factory=list[GitRepository])
     _one_method: trio.Lock = field(default_factory=trio.Lock)
     _readers: dict[str, audience.Readers] = field(default_factory=dict[str, audience.Readers])
     _head: str = ""
@@ -109,7 +116,7 @@ class Syncing:
             run_round=self._round,
             peek=self._peek,
             tidy=self._tidy,
-            interrupt=self._rounds.stop,
+            interrupt=lambda: self._rounds.stop(),
             now_ms=self.house.clock.now_ms,
             on_status=self.publish,
         )
@@ -124,7 +131,7 @@ class Syncing:
         try:
             await self.loop.serve_sync()
         finally:
-            for repo in (self._rounds, self._peeks, self._methods):
+            for repo in self._opened:
                 repo.stop()
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
@@ -141,21 +148,25 @@ class Syncing:
             return row is not None and row.origin_daemon not in own
         return not isinstance(fact, LOCAL_FACTS)
 
-    def _git(self) -> GitRepository:
-        places, settings = self.settings.places, self.settings
-        return GitRepository(
-            places, places.common_dir or places.thrum_sync_dir, settings.environ, settings.config().sync.remote
-        )
+    def _git(self, known: GitRepository | None = None) -> GitRepository:
+        """Git's side, with the remote that the settings name now; `known` if that still is the one."""
+        places, remote = self.settings.places, self.settings.config().sync.remote
+        if known is not None:
+            if known.remote_name == remote:
+                return known
+            known.rest()
+        common_dir = places.common_dir or places.thrum_sync_dir
+        self._opened.append(GitRepository(places, common_dir, self.settings.environ, remote))
+        return self._opened[-1]
 
     # -- in a worker thread
 
     def _round(self, request: Request, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
-        repo = self._rounds
+        repo = self._rounds = self._git(self._rounds)
         self.exchange.apply_due()
         if not repo.tip():
-            remote = self.settings.config().sync.remote
-            branch.ensure_branch(self.settings.places, self.settings.environ, remote=remote)
-        self.settings.remote, self.settings.looked = repo.remote(), True
+            branch.ensure_branch(self.settings.places, self.settings.environ, remote=repo.remote_name)
+        self.settings.note_remote(repo.remote_name, repo.remote())
         online = not self.settings.mode().local_only
         push = request.push and online
         if push and not self._may_push(repo.push_remote()):
@@ -166,7 +177,7 @@ class Syncing:
             for step in steps:
                 if self.settings.environ.get(FAILPOINT) == f"sync:{step}":
                     os.kill(os.getpid(), signal.SIGKILL)
-                if is_stopping():
+                if is_stopping() or (online and self.settings.mode().local_only):
                     return
         finally:
             steps.close()
@@ -188,8 +199,9 @@ class Syncing:
         return known
 
     def _peek(self) -> str | None:
-        self.settings.remote = self._peeks.remote()
-        return self._peeks.peek()
+        repo = self._peeks = self._git(self._peeks)
+        self.settings.note_remote(repo.remote_name, repo.remote())
+        return repo.peek()
 
     def _tidy(self) -> None:
         if self._rounds.needs_maintenance():
@@ -206,9 +218,10 @@ class Syncing:
         """See what git is set to now, and where is pushed to."""
 
         def look() -> RemoteInfo | None:
-            self._head = self._methods.tip()
-            self.settings.remote, self.settings.looked = self._methods.remote(), True
-            return self._methods.push_remote()
+            repo = self._methods = self._git(self._methods)
+            self._head = repo.tip()
+            self.settings.note_remote(repo.remote_name, repo.remote())
+            return repo.push_remote()
 
         async with self._one_method:
             return await trio.to_thread.run_sync(look)
@@ -296,6 +309,8 @@ class Syncing:
             )
 
         await trio.to_thread.run_sync(write)
+        if not params.enabled and self.settings.mode().local_only:
+            self._rounds.cut()  # what is under way must not go on to push
         self.loop.poke()
         return self._status()
 

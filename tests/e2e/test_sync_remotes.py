@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.clones import Clones, open_clones
@@ -119,6 +120,46 @@ def test_a_remote_that_hangs_is_no_hindrance(clones: Clones, here: Repo, tmp_pat
     wait_until(lambda: here.json("sync", "status")["sync_state"] == "syncing", "a round is under way")
     assert here.run("daemon", "stop").status == 0
     assert here.daemon is None
+
+
+def test_after_disable_nothing_more_is_pushed(clones: Clones, here: Repo, tmp_path: Path) -> None:
+    here.thrum("sync", "force", "--wait")
+    before = clones.git("rev-parse", "a-sync")
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
+    os.mkfifo(gate)
+    here.git("config", "core.sshCommand", str(fake_ssh(tmp_path, f"echo $$ > {begun}; read _ < {gate}")))
+    here.git("remote", "set-url", "origin", f"nobody@host.invalid:{clones.remote}")
+    here.thrum("sync", "enable", "--yes")
+    here.thrum("send", "On second thought, not for the remote", "--to", "@nux")
+    wait_until(begun.exists, "git talks to the remote")
+    here.thrum("sync", "disable")
+    wait_until(lambda: not psutil.pid_exists(int(begun.read_text())), "git has ended")
+    status = here.json("sync", "status")
+    assert (status["sync_state"], status.get("last_error", "")) == ("local-only", "")
+    assert clones.git("rev-parse", "a-sync") == before
+    here.git("config", "--unset-all", "core.sshCommand")
+    here.git("remote", "set-url", "origin", str(clones.remote))
+    here.thrum("sync", "enable")
+    goes_over(clones, "Now it may")
+
+
+def test_another_remote_counts_without_a_restart(clones: Clones, here: Repo, tmp_path: Path) -> None:
+    here.thrum("sync", "force", "--wait")
+    other = tmp_path / "other.git"
+    here.git("init", "-q", "--bare", str(other))
+    here.git("remote", "add", "backup", str(other))
+    try:
+        assert here.run("config", "set", "sync.remote", "backup").err == ""
+        here.thrum("send", "To the other remote", "--to", "@nux")
+        here.thrum("sync", "force", "--wait")
+        assert here.json("sync", "status")["remote_url"] == str(other)
+        assert here.git("ls-remote", str(other), "refs/heads/a-sync").split()[0] == here.git("rev-parse", "a-sync").strip()
+        here.git("remote", "remove", "backup")
+        status = here.json("sync", "status")
+        assert (status["local_only"], status["local_only_reason"]) == (True, "there is no remote backup")
+    finally:
+        here.thrum("config", "set", "sync.remote", "origin")
+    goes_over(clones, "Back at the first")
 
 
 def test_nobody_at_the_address_is_offline(clones: Clones, here: Repo) -> None:

@@ -26,6 +26,7 @@ class Desk:
     raises: list[Exception] = field(default_factory=list[Exception])
     """What the next rounds raise, in turn."""
     received: int = 0
+    committed: int = 0
     seen: str | None = None
     """What a peek gives."""
     gate: threading.Event | None = None
@@ -53,7 +54,7 @@ class Desk:
             if is_stopping():
                 self.stopped = True
                 return
-        outcome.received = self.received
+        outcome.received, outcome.committed = self.received, self.committed
         if self.raises:
             raise self.raises.pop(0)
 
@@ -138,6 +139,16 @@ async def test_local_only_neither_fetches_nor_pushes(nursery: trio.Nursery) -> N
     await desk.rounds(1)
     assert desk.requests[0] == Request(fetch=False, push=False)
     assert desk.loop.status.state == "local-only" and not desk.loop.status.last_sync_at_ms
+
+
+@pytest.mark.parametrize(("committed", "result"), [(0, "nothing_to_do"), (1, "synced")])
+async def test_local_only_says_whether_there_was_anything_to_commit(
+    nursery: trio.Nursery, committed: int, result: str
+) -> None:
+    desk = Desk(Mode(True, interval_seconds=1000.0), committed=committed)
+    nursery.start_soon(desk.loop.serve_sync)
+    report = await desk.loop.force(SECONDS)
+    assert report is not None and report.result == result
 
 
 async def test_force_waits_for_a_round_that_begins_after_it(nursery: trio.Nursery) -> None:

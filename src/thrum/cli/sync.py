@@ -58,7 +58,7 @@ async def force(
     if not wait:
         return Answer(found, said=f"✓ Sync triggered{where}")
     if found.local_only:
-        return Answer(found, said=f"✓ Committed{where}")
+        return Answer(found, said=f"✓ {'Nothing to commit' if found.result == 'nothing_to_do' else 'Committed'}{where}")
     return Answer(found, said=f"✓ Synced ({found.received or 0} in, {found.sent or 0} out)")
 
 

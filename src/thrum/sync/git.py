@@ -99,12 +99,20 @@ class Finished(NamedTuple):
 
 
 class Talk:
-    """Runs git processes that may take long, one at a time; `stop` ends the one that runs, from any thread."""
+    """Runs git processes that may take long, one at a time; `stop` and `cut` end the one that runs, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
+        self._cut = False
+
+    def cut(self) -> None:
+        """End the process that runs, if any."""
+        with self._lock:
+            self._cut = True
+            if self._process is not None:
+                _signal_group(self._process, signal.SIGTERM)
 
     def stop(self) -> None:
         """End the process that runs, if any; later ones are ended at once."""
@@ -143,7 +151,7 @@ class Talk:
         except FileNotFoundError as error:
             raise git_missing() from error
         with self._lock:
-            self._process = process
+            self._process, self._cut = process, False
             if self._stopped:
                 _signal_group(process, signal.SIGTERM)
         try:
@@ -158,7 +166,7 @@ class Talk:
                 except subprocess.TimeoutExpired:
                     _signal_group(process, signal.SIGKILL)
                     process.wait()
-        ended: Literal["", "stalled", "stopped"] = "stopped" if self._stopped else "stalled" if late else ""
+        ended: Literal["", "stalled", "stopped"] = "stopped" if self._stopped or self._cut else "stalled" if late else ""
         return Finished(process.returncode, _text(out), _text(err), ended if process.returncode != 0 else "")
 
 

@@ -46,6 +46,8 @@ class Mode:
     """Why nothing is fetched and pushed."""
     lacks_remote: bool = False
     """It is local only because there is no remote, as far as is known."""
+    remote: str = "origin"
+    """The name of the remote that is meant."""
     interval_seconds: float = 15.0
     debounce_seconds: float = 0.3
 
@@ -227,7 +229,7 @@ class Loop:
         text = await trio.to_thread.run_sync(self._peeked) if outcome.sent else None
         if text is not None and text.startswith(outcome.tip):
             self._seen = text  # our own push; another's in between would show another tip
-        quiet = not outcome.received and not outcome.sent
+        quiet = not outcome.received and not outcome.sent and not outcome.committed
         return Report("nothing_to_do" if quiet else "synced", outcome.received, outcome.sent)
 
     async def _run_in_thread(self, request: Request, outcome: Outcome) -> None:

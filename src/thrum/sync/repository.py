@@ -45,7 +45,7 @@ def open_repository(places: Places, environ: Mapping[str, str], *, remote: str =
 
 
 class GitRepository:
-    """`ports.Repository` on a real one. Blocks; one thread at a time, save for `stop` and the care for the disk."""
+    """`ports.Repository` on a real one. Blocks; one thread at a time, save for `stop`, `cut` and the care for the disk."""
 
     def __init__(self, places: Places, common_dir: Path, environ: Mapping[str, str], remote: str) -> None:
         self._places = places
@@ -99,6 +99,11 @@ class GitRepository:
             self._maintenance.note_written(self._writer.settle())
 
     # -- refs
+
+    @property
+    def remote_name(self) -> str:
+        """The name by which git knows the remote, whether it is configured or not."""
+        return self._remote.name
 
     def remote(self) -> RemoteInfo | None:
         return self._remote.info()
@@ -225,6 +230,10 @@ class GitRepository:
         """From another thread: end the git that talks to the remote or packs, and every later one."""
         self._talk.stop()
         self._maintenance.stop()
+
+    def cut(self) -> None:
+        """From another thread: end the git that talks to the remote, if any does."""
+        self._talk.cut()
 
     def peek(self) -> str | None:
         """A text that changes when the branch of a remote on this machine moves; None for other remotes. Cheap."""

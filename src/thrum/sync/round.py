@@ -47,6 +47,8 @@ class Outcome:
 
     received: int = 0
     """Facts that were new here."""
+    committed: int = 0
+    """Lines that our branch had not."""
     sent: int = 0
     """Lines that the remote had not."""
     set_aside: int = 0
@@ -265,6 +267,7 @@ class _Round:
                 return False
             yield "moved"
         lines = len(added or ())
+        self.outcome.committed += lines
         self.memory.unsent = lines + (self.memory.unsent if base == tip else 0)
         self.memory.tip = self.outcome.tip = commit
         self.memory.onto = head

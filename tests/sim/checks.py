@@ -16,7 +16,7 @@ from thrum import events
 from thrum.events import AnyFact, Sealed
 from thrum.store import database
 from thrum.store.journal import bare
-from thrum.store.projection import Entry, Projection
+from thrum.store.projection import Entry, Projection, horizon_of_the_clock
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.store.superseded import superseded_locally
 from thrum.sync.merge import JOURNAL_FILE, split_lines
@@ -297,6 +297,27 @@ def receipts_travelled(world: World) -> None:
 
 
 # -- on the way
+
+
+def numbers_stand(clone: Clone) -> None:
+    """A number once given is that fact's as long as the epoch lasts: cursors rest on it."""
+    epoch = clone.store.view.epoch
+    if clone.epoch != epoch:
+        clone.epoch, clone.numbers = epoch, {}
+    for seq, event_id in clone.store.reader.execute("SELECT seq, event_id FROM events"):
+        before = clone.numbers.setdefault(seq, event_id)
+        if before != event_id:
+            raise Violation(f"clone {clone.number} gave the number {seq} to {before}, and then to {event_id}")
+
+
+def future_waits(clone: Clone) -> None:
+    """No fact of elsewhere counts that is stamped more than a day ahead of a clock that was always right."""
+    rows = clone.store.reader.execute(
+        "SELECT event_id FROM events WHERE state IN ('applied', 'void') AND timestamp > ? AND origin_daemon <> ?",
+        (horizon_of_the_clock(clone.wall.now_ms()), clone.daemon_id),
+    ).fetchall()
+    if rows and not clone.world.profile.skew:
+        raise Violation(f"clone {clone.number} let facts count before their day: {rows}")
 
 
 def pushed_what_it_says(clone: Clone) -> None:

@@ -118,6 +118,11 @@ class Clone:
         self.network = Network(world.remote, world.chance)
         self.repo = MemoryRepository(self.network, self.disk.die)
         self.boots = 0
+        self.flushed = 0
+        """How much of the database's log is sure to survive a loss of power: what the start noted durably."""
+        self.epoch = ""
+        self.numbers: dict[int, str] = {}
+        """The facts that got a number in this epoch."""
         self.agents: list[str] = []
         self.opened: Opened | None = None
         self.door: Door | None = None
@@ -173,6 +178,7 @@ class Clone:
         base = opened.writer.stamper.base_ms
         opened.writer.stamper = Stamper(self.wall, self.daemon_id, base, ids.Ulids(self.world.dice.randbytes))
         self.opened = opened
+        self.flushed = Database(self.places.database).log_size()
         self.door = Door(self, opened)
 
     def stop(self, cause: str = "") -> None:
@@ -200,7 +206,7 @@ class Clone:
             database = Database(self.places.database)
             content = database.take()
             self.leave()
-            database.put(content, self.world.chance if power else None)
+            database.put(content, self.world.chance if power else None, self.flushed)
         if power:
             self.repo.lose_power()
             self.boots += 1

@@ -100,14 +100,20 @@ class Database:
         """What is on disk while connections are open."""
         return _read(self.path), _read(self.log)
 
-    def put(self, files: tuple[bytes, bytes], chance: Chance | None) -> None:
-        """Put it back after the connections were closed, which tidied up as no kill does. With dice: power was lost."""
+    def log_size(self) -> int:
+        """Bytes of the log."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def put(self, files: tuple[bytes, bytes], chance: Chance | None, flushed: int) -> None:
+        """Put it back after the connections were closed, which tidied up as no kill does. With dice: power was lost,
+        and the first `flushed` bytes of the log were not.
+        """
         database, log = files
         if chance is not None:
             if chance.below(6) == 0:
                 database, log = b"", b""
             elif log:
-                log = log[: chance.below(len(log) + 1)]
+                log = log[: max(flushed, chance.below(len(log) + 1))]
         for path, data in ((self.path, database), (self.log, log)):
             if data:
                 path.write_bytes(data)

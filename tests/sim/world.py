@@ -205,6 +205,9 @@ class World:
             self.note(clone.number, "writes no more:", failed)
         except ThrumError as failed:
             raise Violation(f"clone {clone.number} {what}: {failed!r}") from failed
+        if clone.opened is not None:
+            checks.numbers_stand(clone)
+            checks.future_waits(clone)
         if clone.must_reopen:
             self.note(clone.number, "paints anew")
             clone.stop("superseded")

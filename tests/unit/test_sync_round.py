@@ -155,6 +155,16 @@ def test_a_branch_that_is_moved_meanwhile_is_looked_at_again(remote, make) -> No
     assert desk.blob("messages/furiosa.jsonl").count(b"\n") == 2
 
 
+def test_a_branch_that_is_deleted_and_collected_meanwhile_is_told_as_gone(remote, make) -> None:
+    desk = SyncDesk(remote)
+    desk.journals.add(make.message())
+    with pytest.raises(StoreFailed, match="is gone"):
+        for step in desk.begin():
+            if step == "copied receipts":
+                desk.repo.ref = ""
+                desk.repo.objects.pop(FIRST, None)
+
+
 def test_what_somebody_put_on_our_branch_by_hand_is_taken_in(remote, make) -> None:
     """By `git pull` there, say; and then the remote's branch was deleted."""
     one, other = SyncDesk(remote), SyncDesk(remote)
@@ -416,6 +426,16 @@ def test_a_journal_that_the_store_stumbles_over_stops_nobody_else(remote, make) 
     other.journals.take_in = take_in
     assert other.sync().received == 2
     assert other.outcome.skipped == set()
+
+
+def test_small_journals_arrive_together(remote, make) -> None:
+    one, other = SyncDesk(remote), SyncDesk(remote)
+    names = [f"agent_{number}" for number in range(50)]
+    one.journals.add(*(make.message(name) for name in names), make(events.AgentCleaned, agent_id="nux"))
+    one.sync()
+    assert [step for step in other.begin() if step == "took in"] == ["took in"] * 2
+    assert other.outcome.received == 51
+    assert other.repo.ref == one.repo.ref == remote.tip
 
 
 def test_many_lines_arrive_in_portions_that_fit_a_batch(remote, make, monkeypatch) -> None:

@@ -69,7 +69,8 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
         fact = _cleaned(stamp, row, "manual", caller, messages=params.with_messages)
         return Decision([fact], lambda _view, _seqs: AgentDeleteResult(agent_id=agent_id, deleted=True))
 
-    result = await house.journal.commit(decide, key=call.key, replay=_replay_delete)
+    # Messages may be very many.
+    result = await house.journal.commit(decide, key=call.key, replay=_replay_delete, heavy=params.with_messages)
     call.connection.registered.discard(agent_id)
     await _remove_files(house, agent_id, root)
     if archive is None:

@@ -166,8 +166,10 @@ class Talk:
                 except subprocess.TimeoutExpired:
                     _signal_group(process, signal.SIGKILL)
                     process.wait()
-        ended: Literal["", "stalled", "stopped"] = "stopped" if self._stopped or self._cut else "stalled" if late else ""
-        return Finished(process.returncode, _text(out), _text(err), ended if process.returncode != 0 else "")
+        ended: Literal["", "stalled", "stopped"] = ""
+        if process.returncode != 0:
+            ended = "stopped" if self._stopped or self._cut else "stalled" if late else ""
+        return Finished(process.returncode, _text(out), _text(err), ended)
 
 
 def _listen(process: subprocess.Popen[bytes], silent_seconds: float, seconds: float) -> tuple[bytes, bytes, bool]:

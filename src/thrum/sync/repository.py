@@ -45,7 +45,7 @@ def open_repository(places: Places, environ: Mapping[str, str], *, remote: str =
 
 
 class GitRepository:
-    """`ports.Repository` on a real one. Blocks; one thread at a time, save for `stop`, `cut` and the care for the disk."""
+    """`ports.Repository` on a real one. Blocks; one thread at a time, save `stop`, `cut` and the care for the disk."""
 
     def __init__(self, places: Places, common_dir: Path, environ: Mapping[str, str], remote: str) -> None:
         self._places = places

@@ -25,6 +25,8 @@ from thrum.sync.worktree import BRANCH, FIRST, TreeEntry
 _REGULAR: Final = 0o100644
 _MEMORY: Final = "round"
 _MOVED_MAX: Final = 5
+_FACT_BYTES: Final = limits.batch_bytes_max // limits.batch_facts_max
+"""What a line takes of a batch beside its bytes."""
 
 Steps = Generator[str, None, None]
 
@@ -88,6 +90,14 @@ class _Composed(NamedTuple):
     base: str = ""
     """A blob that lacks `added` alone, if that is known."""
     added: tuple[bytes, ...] = ()
+
+
+class _Intake(NamedTuple):
+    """The lines of one journal of the branch that are not here."""
+
+    file: str
+    blob: str
+    lines: list[Arrived]
 
 
 class _Memory(msgspec.Struct):
@@ -162,8 +172,8 @@ class _Round:
     def settle(self, head: str) -> Steps:
         """Bring our branch to what is here and at the remote. Begins anew when somebody moves things meanwhile."""
         for _ in range(_MOVED_MAX):
+            tip = self.repo.tip()
             try:
-                tip = self.repo.tip()
                 for commit in dict.fromkeys((head, tip)):
                     yield from self.take_in(commit)
                 self.journals.copy_receipts()
@@ -172,6 +182,10 @@ class _Round:
                     return
             except JournalMoved:
                 continue
+            except StoreFailed:
+                if self.repo.tip() == tip:
+                    raise
+                # Somebody moved the branch and removed what it was at.
         raise StoreFailed(f"branch {BRANCH} is moved by another program all the time", remedy="thrum sync force")
 
     # -- what is there
@@ -188,10 +202,17 @@ class _Round:
                 f"the remote has a branch {BRANCH} that is not thrum's",
                 f"rename that one: git push REMOTE REMOTE/{BRANCH}:refs/heads/OTHER :{BRANCH}",
             )
+        pending: list[_Intake] = []
+        size, voids = 0, self.journals.voids()
         for file in sorted(files):  # events.jsonl comes first: what it voids need not be taken in
             entry = files[file]
-            if JOURNAL_FILE.fullmatch(file) and entry.is_file:
-                yield from self._take_in_journal(file, entry.object_id)
+            if JOURNAL_FILE.fullmatch(file) and entry.is_file and (found := self._look_into(file, entry, voids)):
+                pending.append(found)
+                size += sum(len(line.raw) for line in found.lines) + _FACT_BYTES * len(found.lines)
+            if pending and (file == events.EVENTS_FILE or size >= limits.batch_bytes_max):
+                yield from self._take_in_all(pending)
+                pending, size, voids = [], 0, self.journals.voids()
+        yield from self._take_in_all(pending)
         memory.merged = commit
 
     def _is_of_ours(self, commit: str) -> bool:
@@ -207,35 +228,43 @@ class _Round:
         except StoreFailed:
             return False  # git does not know that one any more
 
-    def _take_in_journal(self, file: str, blob: str) -> Steps:
-        known = self.memory.journals.get(file)
+    def _look_into(self, file: str, entry: TreeEntry, voids: merge.Voids) -> _Intake | None:
+        """What a journal of the branch has that is not here; None if that is known to be nothing, or cannot be read."""
+        blob, known = entry.object_id, self.memory.journals.get(file)
         if blob == self.memory.taken.get(file) or (known is not None and blob == known.blob):
-            return
+            return None
         try:
             if self.repo.blob_size(blob) > limits.shard_bytes_max:
                 raise StoreFailed(f"{file} is larger than {limits.shard_bytes_max} bytes")
             there = self.repo.blob(blob)
         except StoreFailed:
             self.memory.skipped.add(blob)
-            return
-        try:
-            yield from self._take_in_lines(file, there)
-        except InternalError:
-            self.memory.skipped.add(blob)  # what is wrong with one journal must not stop the others
-            return
-        self.memory.skipped.discard(blob)
-        self.memory.taken[file] = blob
-
-    def _take_in_lines(self, file: str, there: bytes) -> Steps:
+            return None
         marks = self.journals.marks()
         held = self._read(file, marks)
         lines = merge.missing(held, there)
-        arrived = merge.wanted(file, lines, self.journals.voids(), held) if lines else []
+        arrived = merge.wanted(file, lines, voids, held) if lines else []
         here: dict[str, set[bytes]] = {}
         for home in {home for home, _ in arrived if home != file}:
             here[home] = set(merge.split_lines(self._read(home, marks)))
-        fresh = [Arrived(home, raw) for home, raw in arrived if raw not in here.get(home, ())]
-        for chunk in _chunks(fresh):
+        return _Intake(file, blob, [Arrived(home, raw) for home, raw in arrived if raw not in here.get(home, ())])
+
+    def _take_in_all(self, pending: Sequence[_Intake]) -> Steps:
+        """Hand over the lines of some journals together: each time something is flushed."""
+        try:
+            yield from self._take_in_lines(line for intake in pending for line in intake.lines)
+        except InternalError:
+            for intake in pending if len(pending) > 1 else ():
+                yield from self._take_in_all([intake])
+            if len(pending) == 1:
+                self.memory.skipped.add(pending[0].blob)  # what is wrong with one journal must not stop the others
+            return
+        for file, blob, _ in pending:
+            self.memory.skipped.discard(blob)
+            self.memory.taken[file] = blob
+
+    def _take_in_lines(self, lines: Iterable[Arrived]) -> Steps:
+        for chunk in _chunks(lines):
             taken = self.journals.take_in(chunk)
             self.outcome.received += taken.new
             self.outcome.set_aside += taken.set_aside

@@ -16,7 +16,7 @@ demo: venv
 	@$(BIN)/thrum demo $(ARGS)
 
 test: venv
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 spec: venv
 	@$(BIN)/python -m tests.spec $(ARGS)

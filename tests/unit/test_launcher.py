@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -34,40 +36,45 @@ def _redirect(root: Path, target: str | Path) -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Path:
-    """Repositories, worktrees and directories of every sort that the walk can meet."""
-    main = tmp_path / "main"
+def world() -> Iterator[Path]:
+    """Repositories, worktrees and directories of every sort that the walk can meet. Their sockets have short names."""
+    with tempfile.TemporaryDirectory(prefix="thrum-") as directory:
+        yield _fill(Path(directory).resolve())
+
+
+def _fill(top: Path) -> Path:
+    main = top / "main"
     main.mkdir()
     _git("init", cwd=main)
     _git("commit", "--allow-empty", "-m", "x", cwd=main)
     for name in ("plain", "own", "identities", "redirected"):
-        _git("worktree", "add", tmp_path / name, cwd=main)
+        _git("worktree", "add", top / name, cwd=main)
     _state(main)
-    _state(tmp_path / "own")
-    (tmp_path / "identities" / ".thrum" / "identities").mkdir(parents=True)
-    _redirect(tmp_path / "redirected", main / ".thrum")
+    _state(top / "own")
+    (top / "identities" / ".thrum" / "identities").mkdir(parents=True)
+    _redirect(top / "redirected", main / ".thrum")
     (main / "deep" / "er").mkdir(parents=True)
     (main / "vendored").mkdir()
     _git("init", cwd=main / "vendored")
     (main / "home" / ".thrum" / "worktrees").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(main / "deep")
-    bad = {"empty": "", "relative": "x/.thrum", "missing": tmp_path / "no", "file": main / ".git" / "HEAD"}
+    (top / "link").symlink_to(main / "deep")
+    bad = {"empty": "", "relative": "x/.thrum", "missing": top / "no", "file": main / ".git" / "HEAD"}
     for name, target in bad.items():
         (main / name).mkdir()
         _redirect(main / name, target)
     (main / "self").mkdir()
     _redirect(main / "self", main / "self" / ".thrum")
     (main / "chain").mkdir()
-    _redirect(main / "chain", tmp_path / "redirected" / ".thrum")
-    _git("clone", "--bare", main, tmp_path / "bare.git", cwd=tmp_path)
-    _git("worktree", "add", tmp_path / "of_bare", cwd=tmp_path / "bare.git")
-    (tmp_path / "identities_only" / ".thrum" / "identities").mkdir(parents=True)
-    (tmp_path / "chained_main").mkdir()
-    _git("init", cwd=tmp_path / "chained_main")
-    _git("commit", "--allow-empty", "-m", "x", cwd=tmp_path / "chained_main")
-    _redirect(tmp_path / "chained_main", main / ".thrum")
-    _git("worktree", "add", tmp_path / "of_chained", cwd=tmp_path / "chained_main")
-    return tmp_path
+    _redirect(main / "chain", top / "redirected" / ".thrum")
+    _git("clone", "--bare", main, top / "bare.git", cwd=top)
+    _git("worktree", "add", top / "of_bare", cwd=top / "bare.git")
+    (top / "identities_only" / ".thrum" / "identities").mkdir(parents=True)
+    (top / "chained_main").mkdir()
+    _git("init", cwd=top / "chained_main")
+    _git("commit", "--allow-empty", "-m", "x", cwd=top / "chained_main")
+    _redirect(top / "chained_main", main / ".thrum")
+    _git("worktree", "add", top / "of_chained", cwd=top / "chained_main")
+    return top
 
 
 def test_the_walk_finds_the_place_that_the_rule_finds_or_none(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

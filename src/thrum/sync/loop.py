@@ -27,6 +27,10 @@ SETTLE_SECONDS: Final = 0.03
 """What one command writes comes within so long."""
 PEEK_SECONDS: Final = 0.5
 """How often the ref of a remote on this machine is looked at."""
+BRISK_PEEK_SECONDS: Final = 0.1
+"""The same while clones talk: an answer is likely."""
+BRISK_SECONDS: Final = 60.0
+"""So long after something was sent or came."""
 LOOK_SECONDS: Final = 5.0
 """How often the settings are looked at while nothing else happens, and a remote that cannot be peeked at is tried."""
 BACKOFF_SECONDS_MIN: Final = 1.0
@@ -108,6 +112,7 @@ class Loop:
     _failures: int = 0
     _ended_at: float = -inf
     """When the last round ended."""
+    _brisk_until: float = -inf
     _tidying: trio.Event | None = None
     """Set when the care for the disk that goes on has ended."""
     _beside: int = 0
@@ -229,6 +234,8 @@ class Loop:
         text = await trio.to_thread.run_sync(self._peeked) if outcome.sent else None
         if text is not None and text.startswith(outcome.tip):
             self._seen = text  # our own push; another's in between would show another tip
+        if outcome.received or outcome.sent:
+            self._brisk_until = trio.current_time() + BRISK_SECONDS
         quiet = not outcome.received and not outcome.sent and not outcome.committed
         return Report("nothing_to_do" if quiet else "synced", outcome.received, outcome.sent)
 
@@ -275,7 +282,8 @@ class Loop:
         while True:
             await trio.sleep(pause)
             mode = self.mode()
-            pause = LOOK_SECONDS if mode.local_only else PEEK_SECONDS
+            brisk = trio.current_time() < self._brisk_until
+            pause = LOOK_SECONDS if mode.local_only else BRISK_PEEK_SECONDS if brisk else PEEK_SECONDS
             if self.status.state == "syncing" or self._failures or (mode.local_only and not mode.lacks_remote):
                 continue
             text = await trio.to_thread.run_sync(self._peeked)

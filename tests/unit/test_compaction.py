@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-from tests.support.compacting import compact, drafts_of
+from tests.support.compacting import FAR, compact, drafts_of
 from tests.support.factmaker import Maker
 from tests.support.house import Daemon, open_daemon
 from tests.support.store_arrivals import foreign, found, letter
@@ -24,6 +24,7 @@ from thrum.errors import StoreFailed
 from thrum.events import AnyFact, Pair, Work
 from thrum.exchange import Exchange
 from thrum.store import compaction
+from thrum.store.compaction import Drafter
 from thrum.store.door import Decision
 from thrum.store.replay import Opened
 from thrum.store.superseded import superseded_locally
@@ -107,6 +108,31 @@ def test_a_purge_takes_the_lines_away_and_spares_the_rest(tmp_path: Path) -> Non
     places_at(tmp_path).database.unlink()
     open_here(tmp_path).close()
     assert picture_of(tmp_path) == live
+
+
+def test_a_receipt_stays_until_its_copy_is_gone(tmp_path: Path) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    old = make.message("furiosa", "nux", text="old")
+    read = make(events.MessageReceipt, message_id=old.message_id, agent_id="nux", receipt_type="read")
+    copies = "messages/nux.jsonl"
+    store = open_here(tmp_path)
+    write(store, old, read)
+    run(store, Errand(partial(Writer.keep, values={"key": "value"}, copies=[(copies, events.encode(read))])))
+    make.ms = START_MS
+    write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1)))
+    for left in ([read.event_id], []):
+        with Drafter(store.path, store.journals, OWN, FAR) as drafter:
+            files = [file for file, weight in drafter.weights().items() if weight.void]
+        assert compact(store, *files) > 0
+        assert (ids_in(store, copies), ids_in(store, events.LOCAL_FILE)) == ([], left)
+        check_rows(store)
+        store.close()
+        live = picture_of(tmp_path)
+        places_at(tmp_path).database.unlink()
+        store = open_here(tmp_path)
+        assert picture_of(tmp_path) == live
+    assert compact(store) == 0
+    store.close()
 
 
 def test_a_cleanup_with_messages_empties_the_shard(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.support.factmaker import Maker
 from thrum import clock, events, limits
 from thrum.events import Work
-from thrum.sync.merge import canonical, grown, missing, oversize, split_lines, subject, wanted
+from thrum.sync.merge import canonical, grown, joined, missing, oversize, split_lines, subject, wanted
 from thrum.voids import Voids
 
 NOTHING = Voids()
@@ -278,6 +278,13 @@ def test_what_was_done_to_a_message_that_a_cleanup_took_stays_away(make) -> None
 
 def test_blank_lines_and_carriage_returns_make_no_lines() -> None:
     assert split_lines(b"\xef\xbb\xbfa\r\n\n \t\nb\nc") == [b"a", b"b"]
+
+
+def test_lines_are_put_among_others_in_order_and_none_of_those_goes(make) -> None:
+    first, second, third = (events.encode(make.message()) for _ in range(3))
+    there = b"\n".join([b"no fact", third, first, b""])
+    assert joined(there, [second, first]) == b"\n".join([b"no fact", first, second, third, b""])
+    assert joined(b"", [second]) == second + b"\n"
 
 
 def test_the_subject_counts_what_is_new_by_kind(make) -> None:

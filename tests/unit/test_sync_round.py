@@ -246,6 +246,30 @@ def test_clones_that_do_not_agree_on_what_is_void_come_to_rest(remote, make) -> 
     assert b"agent.register" not in other.blob("events.jsonl")
 
 
+def test_clones_that_each_take_away_what_the_other_brings_back_come_to_rest(remote, make) -> None:
+    """A stranger's cleanups, and clocks far apart: one calls this void, the other that."""
+    one, other = SyncDesk(remote), SyncDesk(remote)
+    names = ("furiosa", "nux", "max")
+    one.journals.add(
+        *(make(events.AgentRegistered, agent_id=name, kind="agent", role="r", module="m") for name in names)
+    )
+    one.sync()
+    other.sync()
+    one.journals.void = Voids(agents={"furiosa": ("9999", "")})
+    other.journals.void = Voids(agents={"nux": ("9999", "")})
+    for desk in (one, other):
+        desk.journals.add(make(events.AgentRegistered, agent_id="ace", kind="agent", role=desk.name, module="m"))
+        desk.sync()
+    for _ in range(3):
+        one.sync()
+        other.sync()
+    tip = remote.tip
+    for desk in (one, other):
+        assert desk.sync().sent == 0
+        assert desk.blob("events.jsonl").count(b"agent.register") == 5
+    assert one.repo.ref == other.repo.ref == remote.tip == tip
+
+
 def test_a_round_that_would_only_leave_lines_out_does_not_look_at_them_again(remote, make) -> None:
     desk = SyncDesk(remote)
     desk.journals.add(make(events.AgentRegistered, agent_id="nux", kind="agent", role="r", module="m"), make.message())

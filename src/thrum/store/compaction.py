@@ -20,13 +20,22 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from thrum import events, files
-from thrum.events import AnyFact, Body, MessageCreated, MessageDeleted, MessageEdited, Sealed, SessionStarted
+from thrum import events, files, ids
+from thrum.events import (
+    AnyFact,
+    Body,
+    MessageCreated,
+    MessageDeleted,
+    MessageEdited,
+    MessageReceipt,
+    Sealed,
+    SessionStarted,
+)
 from thrum.store import database
 from thrum.store.journal import JournalChanged, JournalFiles, Standing, bare, mark_of, sync_data
 from thrum.store.superseded import superseded_locally
 from thrum.store.views import View
-from thrum.voids import Order, is_void, superseded_ids, void_ids
+from thrum.voids import Order, branch_file_of, is_void, superseded_ids, void_ids
 
 _PREFIX: Final = ".compact."
 """How the names of drafts begin."""
@@ -122,7 +131,19 @@ class Drafter:
             " sum(CASE WHEN state <> 'void' AND type IN ('agent.update', 'agent.seen', 'agent.place', 'agent.status',"
             " 'agent.exit', 'session.items') THEN length ELSE 0 END) FROM events GROUP BY file"
         )
-        return {row[0]: Weight(*row[1:]) for row in rows}
+        found = {row[0]: Weight(*row[1:]) for row in rows}
+        # A copy of a receipt has no row of its own.
+        copies = self._db.execute(
+            "SELECT actor, sum(length) FROM events WHERE file = ? AND type = 'message.receipt' AND state = 'void'"
+            " GROUP BY actor",
+            (events.LOCAL_FILE,),
+        )
+        for actor, length in copies:
+            file = f"{events.MESSAGES_DIR}/{ids.file_stem(actor)}.jsonl"
+            if file in self._offsets:
+                total, void, replaceable = found.get(file, Weight(0, 0, 0))
+                found[file] = Weight(total + length, void + length, replaceable)
+        return found
 
     def draft(self, file: str, share_min: float = 0.0) -> Draft | None:
         """What stays of a journal, durable; None if no line may go, or lines of less than that share of its bytes.
@@ -174,12 +195,29 @@ class Drafter:
         replaced = superseded_locally(rest) if file == events.LOCAL_FILE else superseded_ids(rest)
         gone: list[_Line] = []
         rows: list[tuple[int, str]] = []
-        for event_id in void | replaced:
+        copied = self._copied(lines[event_id][0] for event_id in void) if file == events.LOCAL_FILE else set[str]()
+        for event_id in (void | replaced) - copied:
             may_go, seq = self._may_go(file, event_id, lines[event_id])
             if may_go:
                 gone += lines[event_id]
                 rows += [(seq, event_id)] if seq else []
         return sorted(gone), rows
+
+    def _copied(self, lines: Iterable[_Line]) -> set[str]:
+        """Those receipts of which a journal that travels still holds a copy: that goes first. A line never stays
+        without its row.
+        """
+        wanted: dict[str, dict[int, str]] = {}
+        for line in lines:
+            if isinstance(line.fact, MessageReceipt):
+                wanted.setdefault(branch_file_of(line.fact), {})[line.digest] = line.fact.event_id
+        found: set[str] = set()
+        for file, digests in wanted.items():
+            if (offset := self._offsets.get(file)) is not None:
+                for raw, _, _ in self._journals.iter_lines(file, 0, offset.applied_offset):
+                    if (event_id := digests.get(hash(bare(raw)))) is not None:
+                        found.add(event_id)
+        return found
 
     def _usable(self, file: str, end: int) -> Iterable[_Line]:
         """The lines that are facts for this program, without what takes room and decides nothing."""

@@ -235,6 +235,16 @@ def missing(here: bytes, there: bytes) -> list[bytes]:
     return [line for line in split_lines(there) if line not in known]
 
 
+def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
+    """A journal there with these lines as well, in the order of facts. Nothing that is there goes."""
+    ordered: list[tuple[Order, bytes]] = []
+    for raw in dict.fromkeys((*split_lines(there), *lines)):
+        found = _read(raw)
+        ordered.append((("", "") if found is None else found[0], raw))
+    ordered.sort()
+    return b"\n".join([*(raw for _, raw in ordered), b""])
+
+
 def oversize(data: bytes) -> list[bytes]:
     """Lines over the limit: they are never taken in, and travel on."""
     if len(data) <= limits.line_bytes_max:

@@ -392,31 +392,51 @@ class _Round:
     def _put(self, files: dict[str, TreeEntry], composed: dict[str, _Composed]) -> list[bytes] | None:
         """Put what was composed into `files`: the lines that are new there; None, and nothing is put, without any.
 
-        What only leaves lines out is not worth a commit. Clones whose clocks or programs differ may not agree for a
-        while on what is void; so none of them ever answers a commit with one that takes things away.
+        Only what this clone never put there is worth leaving lines out as well. Clones whose clocks or programs differ
+        may not agree for a while on what is void: none of them answers a commit with one that only takes away, or that
+        brings back what another took away and takes away what that one has.
         """
-        added: list[bytes] = []
-        better: dict[str, TreeEntry] = {}
-        for file, (known, data, base, fresh) in composed.items():
+        fresh: list[bytes] = []
+        again: dict[str, list[bytes]] = {}
+        better: list[str] = []
+        for file, (known, data, base, grown) in composed.items():
+            earlier = self.memory.journals.get(file)
             self.memory.journals[file] = known
             before = files.get(file)
             if (not data and before is None) or _serves(before, known):
                 continue
+            better.append(file)
             if before is not None and before.is_file and before.object_id == base:
-                added += fresh
-            else:
-                there = self.repo.blob(before.object_id) if before is not None and before.is_file else b""
-                added += merge.missing(there, data)
-            better[file] = TreeEntry(file.encode("utf-8", "surrogateescape"), _REGULAR, known.blob)
-        if added:
-            for path in [path for path in files if any(path.startswith(f"{file}/") for file in better)]:
-                del files[path]  # a directory, where a journal must lie
-            files.update(better)
-            return added
+                fresh += grown
+            elif lines := merge.missing(self._there(before), data):
+                had = self._lines_of(earlier)
+                fresh += [line for line in lines if line not in had]
+                again[file] = [line for line in lines if line in had]
+        blobs: dict[str, str] = {}
+        if fresh:
+            blobs = {file: composed[file].known.blob for file in better}
+        else:
+            for file, lines in again.items():
+                blobs[file] = self.repo.add_blob(merge.joined(self._there(files.get(file)), lines))
+        for path in [path for path in files if any(path.startswith(f"{file}/") for file in blobs)]:
+            del files[path]  # a directory, where a journal must lie
+        for file, blob in blobs.items():
+            files[file] = TreeEntry(file.encode("utf-8", "surrogateescape"), _REGULAR, blob)
         for file in better:
-            there = _text(files.get(file))
-            self.memory.journals[file] = msgspec.structs.replace(self.memory.journals[file], there=there)
-        return None
+            known = composed[file].known
+            if blobs.get(file) != known.blob:
+                self.memory.journals[file] = msgspec.structs.replace(known, there=_text(files.get(file)))
+        return [*fresh, *(line for lines in again.values() for line in lines)] or None
+
+    def _there(self, entry: TreeEntry | None) -> bytes:
+        return self.repo.blob(entry.object_id) if entry is not None and entry.is_file else b""
+
+    def _lines_of(self, earlier: _Known | None) -> set[bytes]:
+        """The lines of a journal as it was composed before."""
+        try:
+            return set() if earlier is None else set(merge.split_lines(self.repo.blob(earlier.blob)))
+        except StoreFailed:
+            return set()  # composed, and never needed
 
     # -- what is remembered
 

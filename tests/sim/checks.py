@@ -13,14 +13,15 @@ from tests.sim.faults import Violation
 from tests.sim.git import commit_of
 from tests.support.factmaker import empty_picture
 from thrum import events
-from thrum.events import AnyFact, Sealed
+from thrum.events import AgentCleaned, AnyFact, PurgeExecuted, Sealed
 from thrum.store import database
+from thrum.store.horizons import purge_cutoff
 from thrum.store.journal import bare
 from thrum.store.projection import Entry, Projection, horizon_of_the_clock
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.store.superseded import superseded_locally
 from thrum.sync.merge import JOURNAL_FILE, split_lines
-from thrum.voids import superseded_ids, void_ids
+from thrum.voids import Voids, superseded_ids, void_ids
 
 if TYPE_CHECKING:
     from tests.sim.clone import Clone
@@ -188,9 +189,28 @@ def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held]) -> set[
             facts.append((events.order_of(fact), fact))
     voids = clone.store.view.voids()
     void = void_ids(facts, voids)
+    if clone.world.profile.hostile:
+        # A sweep whose line lost against another of its id may have swept before that came.
+        swept = [decode(raw) for here in held for found in here.lines.values() if len(found) > 1 for raw in found]
+        void |= void_ids(facts, _voids_of(fact for fact in swept if not isinstance(fact, Sealed)))
     standing = [(order, fact) for order, fact in facts if fact.event_id not in void]
     local = [(order, fact) for order, fact in standing if events.file_of(fact) == events.LOCAL_FILE]
     return void | superseded_ids(standing) | superseded_locally(local)
+
+
+def _voids_of(facts: Iterable[AnyFact]) -> Voids:
+    """What these cleanups and purges make void, were all of them to count."""
+    agents: dict[str, tuple[str, str]] = {}
+    authors: dict[str, tuple[str, str]] = {}
+    purge = ""
+    for fact in facts:
+        order = events.order_of(fact)
+        if isinstance(fact, AgentCleaned):
+            for horizons in (agents, authors) if fact.messages else (agents,):
+                horizons[fact.agent_id] = max(order, horizons.get(fact.agent_id, ("", "")))
+        elif isinstance(fact, PurgeExecuted):
+            purge = max(purge, purge_cutoff(fact, order[0]))
+    return Voids(agents, authors, purge, lambda _session_id: bool(purge))
 
 
 def is_local(raw: bytes) -> bool:

@@ -236,13 +236,16 @@ def missing(here: bytes, there: bytes) -> list[bytes]:
 
 
 def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
-    """A journal there with these lines as well, in the order of facts. Nothing that is there goes."""
+    """A journal there with these lines as well, in the order of facts. Nothing goes but what later lines replace."""
     ordered: list[tuple[Order, bytes]] = []
+    facts: list[tuple[Order, AnyFact | Sealed]] = []
     for raw in dict.fromkeys((*split_lines(there), *lines)):
-        found = _read(raw)
-        ordered.append((("", "") if found is None else found[0], raw))
-    ordered.sort()
-    return b"\n".join([*(raw for _, raw in ordered), b""])
+        order, fact = _read(raw) or (("", ""), None)
+        ordered.append((order, raw))
+        if fact is not None:
+            facts.append((order, fact))
+    gone = superseded_ids(facts)
+    return b"\n".join([*(raw for order, raw in sorted(ordered) if order[1] not in gone), b""])
 
 
 def oversize(data: bytes) -> list[bytes]:

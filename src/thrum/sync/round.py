@@ -197,10 +197,12 @@ class _Round:
             return
         files = self.repo.files(commit)
         if files and not any(JOURNAL_FILE.fullmatch(file) for file in files) and not self._is_of_ours(commit):
+            remote = self.repo.remote()
+            name = "REMOTE" if remote is None else remote.name
             raise RemoteFailed(
                 "failed",
                 f"the remote has a branch {BRANCH} that is not thrum's",
-                f"rename that one: git push REMOTE REMOTE/{BRANCH}:refs/heads/OTHER :{BRANCH}",
+                f"rename that one: git push {name} {name}/{BRANCH}:refs/heads/OTHER :{BRANCH}",
             )
         pending: list[_Intake] = []
         size, voids = 0, self.journals.voids()

@@ -27,6 +27,7 @@ EVENTS_FILE: Final = "events.jsonl"
 LOCAL_FILE: Final = "local.jsonl"
 MESSAGES_DIR: Final = "messages"
 
+_BOM: Final = b"\xef\xbb\xbf"
 _DEPTH_MAX: Final = 256
 """How deep a line may be nested. A bound of our own: the decoder's hangs on the stack that it is called from."""
 
@@ -363,6 +364,11 @@ def encode(fact: AnyFact) -> bytes:
         return _encoder.encode(fact)
     except UnicodeEncodeError as error:
         raise BadLine("not_utf8", str(error)) from error
+
+
+def bare(line: bytes) -> bytes:
+    """A line without what an odd editor may have put around it: two lines are the same fact when these are equal."""
+    return line.removeprefix(_BOM).strip(b" \t\r\n")
 
 
 def decode(line: bytes) -> AnyFact | Sealed:

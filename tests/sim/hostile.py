@@ -5,6 +5,7 @@ Whatever it pushes, the daemons must agree on what comes of it, go on, and lose 
 
 from __future__ import annotations
 
+import re
 from random import Random
 from typing import Any
 
@@ -53,16 +54,18 @@ class Hostile:
     def line(self, files: Files) -> tuple[str, bytes, str]:
         dice = self.dice
         which = dice.choice(
-            ("forged", "forged", "wrong file", "sealed", "unusable", "bad", "conflict", "conflict", "local")
+            ("forged", "forged", "wrong file", "sealed", "unusable", "bad", "conflict", "conflict", "moved", "local")
         )
         some = dice.choice(("events.jsonl", f"messages/{dice.choice(NAMES).replace(':', '.')}.jsonl"))
         if which == "unusable":
             return some, dice.choice((b"garbage", b"\xff\xfe", b"[]", b'{"type":"x"}', b"{", b"1", b"\0")), which
-        if which == "conflict":
+        if which in ("conflict", "moved"):
             some = dice.choice(sorted(file for file in files if JOURNAL_FILE.fullmatch(file)) or [some])
             lines = [line for line in self._data(files, some).split(b"\n") if line.startswith(b'{"type"')]
-            if lines:
+            if lines and which == "conflict":
                 return some, self._twisted(dice.choice(lines)), which
+            if lines:
+                return self._moved(dice.choice(lines))
         fact = self.fact()
         raw = events.encode(fact)
         home = branch_file_of(fact)
@@ -80,6 +83,13 @@ class Hostile:
             placed = self._make(events.AgentPlaced, agent_id=dice.choice(NAMES), worktree_path="/x")
             return some, events.encode(placed), which
         return home, raw, events.type_of(fact)
+
+    def _moved(self, line: bytes) -> tuple[str, bytes, str]:
+        """A line as it is, or in another author's name, in another journal."""
+        author = self.dice.choice(NAMES)
+        if self.dice.random() < 0.5:
+            line = re.sub(rb'"agent_id":"[^"]*"', b'"agent_id":"%b"' % author.encode(), line, count=1)
+        return f"messages/{author.replace(':', '.')}.jsonl", line, "moved"
 
     def _twisted(self, line: bytes) -> bytes:
         """Another line of the same id, that says something else if there is anything to say; smaller or larger."""
@@ -176,7 +186,9 @@ class Hostile:
         file = self.dice.choice(journals)
         data = self._data(files, file)
         lines = data.split(b"\n")[:-1]
-        which = self.dice.choice(("gone", "empty", "cut", "crlf", "bom", "blank", "shuffled", "twice", "no newline"))
+        which = self.dice.choice(
+            ("gone", "empty", "cut", "crlf", "bom", "blank", "blanks", "shuffled", "twice", "no newline")
+        )
         if which == "gone":
             del files[file]
             return f"{file} gone"
@@ -191,6 +203,7 @@ class Hostile:
                 "crlf": data.replace(b"\n", b"\r\n"),
                 "bom": b"\xef\xbb\xbf" + data,
                 "blank": b"\n \n" + data + b"\n",
+                "blanks": b"".join(self.dice.choice((b"", b" ", b"\t")) + line + b" \n" for line in lines),
                 "twice": data + data,
                 "no newline": data.removesuffix(b"\n"),
             }[which]

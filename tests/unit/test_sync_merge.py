@@ -9,7 +9,7 @@ import pytest
 from tests.support.factmaker import Maker
 from thrum import clock, events, limits
 from thrum.events import Work
-from thrum.sync.merge import canonical, grown, joined, missing, oversize, split_lines, subject, wanted
+from thrum.sync.merge import canonical, grown, joined, missing, split_lines, subject, wanted
 from thrum.voids import Voids
 
 NOTHING = Voids()
@@ -79,8 +79,6 @@ def test_what_a_newer_program_may_know_better_stays(make, monkeypatch) -> None:
     monkeypatch.setattr(limits, "line_bytes_max", 2_000)
     for raw in kept:
         assert canonical("messages/furiosa.jsonl", data_of(raw), NOTHING).data == raw + b"\n"
-    assert oversize(data_of(*kept)) == [kept[3]]
-    assert oversize(data_of(line)) == []
 
 
 def test_a_fact_in_the_wrong_file_is_named_with_its_own(make) -> None:
@@ -171,7 +169,6 @@ def test_what_hangs_on_other_lines_has_all_of_them_looked_at(make) -> None:
     assert grow(data_of(odd), data_of(line)) is None
     assert grow(data_of(two), data_of(odd)) is None
     assert grow(data_of(one), data_of(stray)) is None
-    assert grow(data_of(one), b"\xef\xbb\xbf" + data_of(two)) is None
     assert grow(data_of(one)[:-1], b"\n" + data_of(two)) is None
     edited = make(events.MessageEdited, message_id=one.message_id, agent_id="furiosa", body=events.Body("plain", "x"))
     horizon = events.order_of(make(events.AgentCleaned, agent_id="furiosa"))

@@ -422,6 +422,7 @@ def test_what_could_not_be_taken_in_stays_on_the_branch_in_every_later_round(rem
             outcome = other.sync()
             assert outcome.skipped == {"messages/furiosa.jsonl"}
             assert other.blob("messages/furiosa.jsonl") == large
+            assert outcome.sent and outcome.pushed_seq is None, "what is here of it is not at the remote"
     assert other.sync().received == 1
     assert other.outcome.skipped == set()
     assert other.blob("messages/furiosa.jsonl").count(b"\n") == 5

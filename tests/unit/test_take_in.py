@@ -387,3 +387,20 @@ async def test_on_a_full_disk_what_arrived_is_taken_in_whole_the_next_time(tmp_p
         assert sorted(journal(directory).splitlines()) == sorted(raw for _, raw in arrived)
         live = picture_of(directory)
         assert painted(directory) == live
+
+
+@pytest.mark.parametrize("origin", [DAEMON, THERE])
+async def test_nobody_voids_the_future_also_not_in_this_daemons_name(tmp_path: Path, origin: str) -> None:
+    async with opened(tmp_path) as store:
+        far = "9999-01-01T00:00:00.000Z"
+        purge = events.PurgeExecuted(timestamp=far, event_id="evt_far", v=1, origin_daemon=origin, cutoff=far)
+        cleanup = events.AgentCleaned(
+            timestamp=far, event_id="evt_farther", v=1, origin_daemon=origin, agent_id="furiosa", messages=True
+        )
+        await store.committer.take_in(found(purge, cleanup))
+        sent = await store.committer.commit(sending("hello"))
+        assert store.view.message(sent.message_id) is not None
+    live = picture_of(tmp_path)
+    places_at(tmp_path).database.unlink()
+    open_here(tmp_path).close()
+    assert picture_of(tmp_path) == live

@@ -23,12 +23,12 @@ from typing import Final, NamedTuple
 
 from thrum import events, files
 from thrum.errors import StoreFailed
+from thrum.events import bare
 
 _FLUSH_THREADS: Final = 8
 _POOL_PAYS_SECONDS: Final = 0.003
 """On a quick disk flushing some files one after the other is cheaper than waking threads for them."""
 _READ_BYTES: Final = 1 << 16
-_BOM: Final = b"\xef\xbb\xbf"
 _SUFFIX: Final = ".jsonl"
 _NAME_BYTES_MAX: Final = 255
 _OPEN_APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -310,21 +310,23 @@ class JournalFiles:
                 if (end is not None and offset >= end) or not line.endswith(b"\n"):
                     return
                 raw = line[:-1]
-                if raw[-1:] == b"\r" or offset == 0:
+                if raw[:1] != b"{" or raw[-1:] != b"}":
                     raw = bare(raw)
                 if raw and not raw.isspace():
                     yield Line(raw, offset, length)
                 offset += length
 
     def read_start(self, file: str, standing: Standing) -> bytes:
-        """The first bytes of a journal, up to a size that it had; a missing file has none. For any thread.
+        """The first bytes of a journal, up to a size that it had. For any thread.
 
-        Raises OSError, and JournalChanged when it is another file or shorter.
+        Raises OSError, and JournalChanged when it is another file, shorter, or gone.
         """
         path = self.path(file)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if standing.size:
+                raise _changed(path) from error
             return b""
         with os.fdopen(descriptor, "rb", buffering=0) as handle:
             if os.fstat(descriptor).st_ino != standing.inode:
@@ -401,11 +403,6 @@ def recover_tail(journals: JournalFiles, file: str, set_aside: Callable[[str, in
         journals.cut_tail(file, offset)
     else:
         journals.end_line(file)
-
-
-def bare(raw: bytes) -> bytes:
-    """A line without its newline, and without what is accepted silently: a carriage return, a BOM."""
-    return raw.removesuffix(b"\n").removesuffix(b"\r").removeprefix(_BOM)
 
 
 def mark_of(raw: bytes) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from thrum import clock, events
-from thrum.events import EVENTS_FILE, AgentCleaned, AnyFact, MessageCreated, MessageReceipt, PurgeExecuted, Sealed
+from thrum.events import EVENTS_FILE, AgentCleaned, AnyFact, MessageCreated, MessageReceipt, PurgeExecuted, Sealed, bare
 from thrum.store import merge_messages as merge
 from thrum.store.database import connect, create_indexes, create_search, create_tables
 from thrum.store.horizons import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
@@ -24,11 +24,10 @@ from thrum.store.projection import (
     Entry,
     Projection,
     ReadLine,
-    bare,
     client_key_row,
     event_row,
     horizon_of_the_clock,
-    is_foreign,
+    may_wait,
 )
 from thrum.voids import message_ms
 
@@ -339,7 +338,7 @@ class _Painter:
 
     def _is_held(self, fact: AnyFact, at: str) -> bool:
         """Whether a fact waits for its day; the projection puts it by, with what is applied later."""
-        return at > self._ahead and is_foreign(fact, self._own)
+        return at > self._ahead and may_wait(fact, self._own)
 
     def _is_new_message(self, message_id: str, batch: set[str]) -> bool:
         if message_id > self._greatest_message:

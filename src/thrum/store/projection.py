@@ -43,6 +43,7 @@ from thrum.events import (
     SessionEnded,
     SessionItemsChanged,
     SessionStarted,
+    bare,
 )
 from thrum.store import sweep
 from thrum.store.database import get_meta, set_meta
@@ -150,9 +151,12 @@ def horizon_of_the_clock(now_ms: int) -> str:
     return clock.format_ms(now_ms + limits.future_stamp_ms_max)
 
 
-def is_foreign(fact: AnyFact, own: frozenset[str]) -> bool:
-    """Whether a fact is of another daemon, or of a program that did not say whose it is."""
-    return not fact.origin_daemon or fact.origin_daemon not in own
+def may_wait(fact: AnyFact, own: frozenset[str]) -> bool:
+    """Whether a fact from the future waits for its day: one of another daemon, or that does not say whose it is; and
+    whatever voids others, since a stranger may write this daemon's name into a fact.
+    """
+    foreign = not fact.origin_daemon or fact.origin_daemon not in own
+    return foreign or isinstance(fact, AgentCleaned | PurgeExecuted)
 
 
 class Due(NamedTuple):
@@ -203,7 +207,7 @@ class Projection:
         fact = entry.fact
         if isinstance(fact, Sealed):
             state = "sealed"
-        elif is_foreign(fact, self._own) and order[0] > horizon_of_the_clock(self._now_ms()):
+        elif may_wait(fact, self._own) and order[0] > horizon_of_the_clock(self._now_ms()):
             self._remember(HELD + order[0], seq)
             state = "pending"
         else:
@@ -391,11 +395,6 @@ class Projection:
             # By their numbers: given the query, SQLite looks at every fact there is.
             told = self._db.execute("SELECT seq FROM hanging WHERE thing = ?", (key,)).fetchall()
             self._db.executemany("UPDATE events SET state = 'void' WHERE seq = ?", told)
-
-
-def bare(line: bytes) -> bytes:
-    """A line without what an odd editor may have put around it: two lines are the same fact when these are equal."""
-    return line.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
 
 
 def event_row(entry: Entry, at: str) -> tuple[str | int, ...]:

@@ -14,15 +14,13 @@ from typing import Final
 
 import msgspec
 
-from thrum import clock, events, limits
+from thrum import clock, events
 from thrum.events import AgentUpdated, AnyFact, BadLine, MessageCreated, MessageDeleted, MessageEdited, Sealed
 from thrum.ids import JOURNAL_NAME_PATTERN
 from thrum.voids import Order, Voids, branch_file_of, is_void, superseded_ids, void_ids
 
 JOURNAL_FILE: Final = re.compile(rf"events\.jsonl|messages/{JOURNAL_NAME_PATTERN}")
 """The files of the branch that are journals. Whatever else a foreign tree holds travels on unread."""
-
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown
     `known` must have been plain and without strays. So a line that was appended costs itself and a search for its id,
     not a look at all others. None where only `canonical` can tell.
     """
-    if not 0 < end <= len(data) or data[end - 1] != ord("\n") or data.startswith(_BOM, end):
+    if not 0 < end <= len(data) or data[end - 1] != ord("\n"):
         return None
     fresh: dict[str, tuple[Order, bytes]] = {}
     facts: dict[str, tuple[Order, AnyFact]] = {}
@@ -219,12 +217,10 @@ def _comparable(time: str) -> str:
 
 
 def split_lines(data: bytes) -> list[bytes]:
-    """Every whole line, without what is accepted silently: carriage returns, blank lines, a BOM."""
-    lines = data.removeprefix(_BOM).split(b"\n")
+    """Every whole line, without what is accepted silently: blanks around it, carriage returns, a BOM, blank lines."""
+    lines = data.split(b"\n")
     lines.pop()  # what follows the last newline is no whole line
-    if b"\r" in data:
-        lines = [line.removesuffix(b"\r") for line in lines]
-    return [line for line in lines if line and not line.isspace()]
+    return [line for raw in lines if (line := raw if raw[:1] == b"{" and raw[-1:] == b"}" else events.bare(raw))]
 
 
 def missing(here: bytes, there: bytes) -> list[bytes]:
@@ -246,13 +242,6 @@ def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
             facts.append((order, fact))
     gone = superseded_ids(facts)
     return b"\n".join([*(raw for order, raw in sorted(ordered) if order[1] not in gone), b""])
-
-
-def oversize(data: bytes) -> list[bytes]:
-    """Lines over the limit: they are never taken in, and travel on."""
-    if len(data) <= limits.line_bytes_max:
-        return []
-    return [line for line in split_lines(data) if len(line) > limits.line_bytes_max]
 
 
 def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -> list[tuple[str, bytes]]:

@@ -205,15 +205,16 @@ class _Round:
                 f"rename that one: git push {name} {name}/{BRANCH}:refs/heads/OTHER :{BRANCH}",
             )
         pending: list[_Intake] = []
-        size, voids = 0, self.journals.voids()
+        size, voids, marks = 0, self.journals.voids(), self.journals.marks()
         for file in sorted(files):  # events.jsonl comes first: what it voids need not be taken in
             entry = files[file]
-            if JOURNAL_FILE.fullmatch(file) and entry.is_file and (found := self._look_into(file, entry, voids)):
+            is_journal = JOURNAL_FILE.fullmatch(file) and entry.is_file
+            if is_journal and (found := self._look_into(file, entry.object_id, voids, marks)):
                 pending.append(found)
                 size += sum(len(line.raw) for line in found.lines) + _FACT_BYTES * len(found.lines)
             if pending and (file == events.EVENTS_FILE or size >= limits.batch_bytes_max):
                 yield from self._take_in_all(pending)
-                pending, size, voids = [], 0, self.journals.voids()
+                pending, size, voids, marks = [], 0, self.journals.voids(), self.journals.marks()
         yield from self._take_in_all(pending)
         memory.merged = commit
 
@@ -230,9 +231,9 @@ class _Round:
         except StoreFailed:
             return False  # git does not know that one any more
 
-    def _look_into(self, file: str, entry: TreeEntry, voids: merge.Voids) -> _Intake | None:
+    def _look_into(self, file: str, blob: str, voids: merge.Voids, marks: dict[str, Mark]) -> _Intake | None:
         """What a journal of the branch has that is not here; None if that is known to be nothing, or cannot be read."""
-        blob, known = entry.object_id, self.memory.journals.get(file)
+        known = self.memory.journals.get(file)
         if blob == self.memory.taken.get(file) or (known is not None and blob == known.blob):
             return None
         try:
@@ -242,7 +243,6 @@ class _Round:
         except StoreFailed:
             self.memory.skipped.add(blob)
             return None
-        marks = self.journals.marks()
         held = self._read(file, marks)
         lines = merge.missing(held, there)
         arrived = merge.wanted(file, lines, voids, held) if lines else []
@@ -302,7 +302,8 @@ class _Round:
         self.memory.unsent = lines + (self.memory.unsent if base == tip else 0)
         self.memory.tip = self.outcome.tip = commit
         self.memory.onto = head
-        self.outcome.committed_seq = seq
+        # What is here of a journal that was skipped is in no commit.
+        self.outcome.committed_seq = None if self.outcome.skipped & self.journals.marks().keys() else seq
         self._remember()
         yield "remembered"
         return True
@@ -323,13 +324,13 @@ class _Round:
         files.pop(events.MESSAGES_DIR, None)  # journals must lie there
         strays: dict[str, list[bytes]] = {}
         composed: dict[str, _Composed] = {}
+        suspects, memory.strays = set(memory.strays), []
         for file, mark in marks.items():
             if file in self.outcome.skipped:
                 continue
             known, entry = memory.journals.get(file), files.get(file)
-            if file in memory.strays or known is None or (known.inode, known.end) != mark or not _serves(entry, known):
+            if file in suspects or known is None or (known.inode, known.end) != mark or not _serves(entry, known):
                 composed[file] = self._compose_one(file, mark, entry, voids, strays)
-        memory.strays = sorted(file for file in memory.strays if file in marks)
         for home, lines in strays.items():
             if home in self.outcome.skipped:
                 continue
@@ -351,10 +352,11 @@ class _Round:
         known = self.memory.journals.get(file)
         carried: list[bytes] = []
         if entry is not None and (known is None or known.carries or entry.object_id != known.blob):
-            carried = self._oversize(entry)
+            carried = self._not_here(entry, data)
         if not carried and not extra and (grown := self._grow(file, mark, voids, data)):
             return grown
         result = merge.canonical(file, data, voids, (*carried, *extra))
+        carries = bool(carried) and bool(merge.missing(data, result.data))
         for home, lines in result.strays.items():
             strays.setdefault(home, []).extend(lines)
             if file not in self.memory.strays:
@@ -362,8 +364,8 @@ class _Round:
         known = _Known(
             *mark,
             blob=self.repo.add_blob(result.data),
-            carries=bool(carried),
-            plain=result.plain and not extra and not carried and not result.strays,
+            carries=carries,
+            plain=result.plain and not extra and not carries and not result.strays,
             is_journal=result.data == data,
         )
         return _Composed(known, result.data)
@@ -386,10 +388,11 @@ class _Round:
             _Known(*mark, blob=blob, plain=True, is_journal=is_journal), grown.data, known.blob, grown.added
         )
 
-    def _oversize(self, entry: TreeEntry) -> list[bytes]:
-        if not limits.line_bytes_max < self.repo.blob_size(entry.object_id) <= limits.shard_bytes_max:
+    def _not_here(self, entry: TreeEntry, data: bytes) -> list[bytes]:
+        """The lines of the branch that are not here (events.md §11 "Union")."""
+        if not entry.is_file or self.repo.blob_size(entry.object_id) > limits.shard_bytes_max:
             return []
-        return merge.oversize(self.repo.blob(entry.object_id))
+        return merge.missing(data, self.repo.blob(entry.object_id))
 
     def _put(self, files: dict[str, TreeEntry], composed: dict[str, _Composed]) -> list[bytes] | None:
         """Put what was composed into `files`: the lines that are new there; None, and nothing is put, without any.

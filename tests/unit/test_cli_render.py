@@ -128,19 +128,20 @@ def test_what_i_sent_tells_who_has_read_it() -> None:
         audiences=(NUX, REVIEWER),
         recipients=(
             shapes.Recipient("a", ago(5), read_at=ago(1)),
-            shapes.Recipient("b", ago(5)),
+            shapes.Recipient("b", ago(5), delivered_at=ago(5)),
             shapes.Recipient("c", ago(5), seen_at=ago(1)),
+            shapes.Recipient("d", ago(5)),  # of another machine: nothing is known of it yet
         ),
         read_count=1,
     )
     assert render.out_message(out, EYE).split("\n") == [
-        f"{FIRST}  5m ago  to @nux, @reviewer  1/3 read",
+        f"{FIRST}  5m ago  to @nux, @reviewer  1/4 read",
         "  Token refresh",
-        "  Recipients: @a(read), @b(delivered), @c(seen)",
+        "  Recipients: @a(read), @b(delivered), @c(seen), @d(stored)",
     ]
     out.origin_daemon = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
     eye = render.Eye(NOW, hosts={out.origin_daemon: "desk"})
-    assert render.out_message(out, eye).split("\n")[0].endswith("1/3 read  written on [desk]")
+    assert render.out_message(out, eye).split("\n")[0].endswith("1/4 read  written on [desk]")
 
 
 def test_one_message_in_full_has_the_lines_that_apply() -> None:

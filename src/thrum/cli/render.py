@@ -126,7 +126,9 @@ def sent(result: api.SendResult) -> str:
 def _state(each: shapes.Recipient) -> str:
     if each.read_at:
         return "read"
-    return "seen" if each.seen_at else "delivered"
+    if each.seen_at:
+        return "seen"
+    return "delivered" if each.delivered_at else "stored"
 
 
 def out_message(each: shapes.OutMessage, eye: Eye) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from thrum import limits
 from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
 from thrum.ids import file_stem
 from thrum.paths import Places
@@ -492,6 +493,27 @@ def test_a_foreign_tree_cannot_write_elsewhere(root: Path) -> None:
     ensure_branch(places, ENVIRON)
     assert os.listdir(places.branch_dir / "messages") == []
     assert (places.branch_dir / "events.jsonl").read_text() == "evil\n"
+
+
+@pytest.mark.parametrize("harm", ["large", "unreadable"])
+def test_a_journal_that_no_round_would_take_in_is_passed_over_at_the_start(
+    root: Path, harm: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    git(root.parent, "init", "-q", "--bare", "origin.git")
+    files = {"messages/far.jsonl": '{"m":2}\n' * 100, "messages/nux.jsonl": '{"m":1}\n'}
+    commit = push_journals(root, root.parent / "origin.git", files)
+    git(root, "update-ref", "refs/heads/a-sync", commit)
+    if harm == "large":
+        monkeypatch.setattr(limits, "shard_bytes_max", 100)
+    else:
+        far = git(root, "rev-parse", "a-sync:messages/far.jsonl")
+        lost = root / ".git" / "objects" / far[:2] / far[2:]
+        lost.chmod(0o600)
+        lost.write_bytes(b"")
+    places = places_of(root)
+    ensure_branch(places, ENVIRON)
+    assert os.listdir(places.branch_dir / "messages") == ["nux.jsonl"]
+    assert "journal far.jsonl of branch a-sync is passed over" in caplog.text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to give files away")

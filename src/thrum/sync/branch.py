@@ -6,6 +6,7 @@ All of it blocks: call it in a thread.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from thrum import limits
 from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
 from thrum.files import atomic_write, ensure_private_dir, locked, sync_directory
 from thrum.ids import JOURNAL_NAME_PATTERN
@@ -32,6 +34,8 @@ from thrum.sync.worktree import (
     read_text,
     write_if_other,
 )
+
+log: Final = logging.getLogger("thrum.sync")
 
 JOURNAL_FILE: Final = re.compile(rf"events\.jsonl|messages/{JOURNAL_NAME_PATTERN}".encode())
 """The files of the branch that are journals. Whatever else a foreign tree holds is never written to disk."""
@@ -230,14 +234,24 @@ def _refuse_foreign(entries: Sequence[TreeEntry]) -> None:
 
 
 def _fill_folder(reader: Reader, folder: Path, entries: Iterable[TreeEntry]) -> None:
-    """Write out the journals of the branch that the folder lacks; what lies there already is newer, and stays."""
+    """Write out the journals of the branch that the folder lacks; what lies there already is newer, and stays.
+
+    What a round would skip is skipped here too: too large, or git can't read it.
+    """
     for entry in entries:
         path = folder / os.fsdecode(entry.path)
         if not JOURNAL_FILE.fullmatch(entry.path) or not entry.is_file or os.path.lexists(path):
             continue
+        try:
+            if reader.blob_size(entry.object_id) > limits.shard_bytes_max:
+                raise StoreFailed(f"larger than {limits.shard_bytes_max} bytes")
+            data = reader.blob(entry.object_id)
+        except StoreFailed as error:
+            log.warning("journal %s of branch %s is passed over: %s", path.name, BRANCH, error.message)
+            continue
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
         try:
-            atomic_write(temporary, reader.blob(entry.object_id))
+            atomic_write(temporary, data)
             # A link refuses to replace, so that a line appended meanwhile is never lost.
             with contextlib.suppress(FileExistsError):
                 os.link(temporary, path)

@@ -156,6 +156,19 @@ def test_names_that_lead_elsewhere_are_left_out(alice: GitRepository, top: Path)
     assert list(alice.files(commit)) == ["ok/x"]
 
 
+@pytest.mark.parametrize("mode", ["60000", "0", "20000", "100664", "100711", "7777777777777100644", "10000100644"])
+def test_odd_modes_are_read_as_git_reads_them_and_its_gc_still_runs(alice: GitRepository, top: Path, mode: str) -> None:
+    root = top / "alice"
+    odd = "2" * 40 if int(mode, 8) & 0o170000 != 0o100000 else alice.add_blob(LINES)
+    tree = _tree(root, (mode, "README", odd), ("100644", "events.jsonl", alice.add_blob(LINES)))
+    assert alice.move(alice.tip(), git(root, "commit-tree", tree, "-p", alice.tip(), "-m", "odd"))
+    ours = alice.files(alice.tip())["README"]
+    assert git(root, "ls-tree", "a-sync", "README").startswith(f"{ours.mode:06o} ")
+    ensure_branch(places_of(root), os.environ)
+    git(places_of(root).branch_dir, "status", "--porcelain")
+    git(root, "gc", "--quiet")
+
+
 def test_a_tree_that_is_a_bomb_is_refused_at_once(alice: GitRepository, top: Path) -> None:
     root = top / "alice"
     tree, mode = alice.add_blob(LINES), "100644"

@@ -32,6 +32,9 @@ REMEDY: Final = (
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NO_NAMES: Final = frozenset({b"", b".", b"..", b".git"})
 _DIRECTORY: Final = 0o040000
+_REGULAR: Final = 0o100000
+_LINK: Final = 0o120000
+_SUBMODULE: Final = 0o160000
 _HEAD_BYTES: Final = 64
 
 
@@ -185,12 +188,20 @@ def _walk(root: str, tree: Callable[[str], list[tuple[bytes, int, str]]]) -> lis
             if name.lower() in _NO_NAMES or b"/" in name:
                 continue
             if mode & 0o170000 != _DIRECTORY:
-                found.append(TreeEntry(prefix + name, mode, entry_id))
+                found.append(TreeEntry(prefix + name, _canonical(mode), entry_id))
             elif depth < DEPTH_MAX:
                 waiting.append((prefix + name + b"/", entry_id, depth + 1))
             if len(found) + len(waiting) > FILES_MAX or depth > DEPTH_MAX:
                 raise StoreFailed(f"branch {BRANCH} holds more than {FILES_MAX:,} files", remedy=f"git log {BRANCH}")
     return sorted(found)
+
+
+def _canonical(mode: int) -> int:
+    """The mode that git takes a file's for (its `canon_mode`): an index with any other makes git itself fail."""
+    kind = mode & 0o170000
+    if kind == _REGULAR:
+        return 0o100755 if mode & 0o100 else 0o100644
+    return kind if kind == _LINK else _SUBMODULE
 
 
 class GitReader:

@@ -851,17 +851,24 @@ class BackupResult(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class RestoreParams(Params, kw_only=True):
-    """`archive`: an absolute path, or the name of one of the archives; without it the newest backup."""
+    """`archive`: an absolute path, or the name of one of the archives; without it the newest backup.
+
+    `other_repository`: even if it is of another project.
+    """
 
     archive: str = ""
     dir: str = ""
     confirm: bool = False
+    other_repository: bool = False
 
 
-class RestoreResult(msgspec.Struct, kw_only=True):
+class RestoreResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`local_only`: what `daemon.local_only` is here and stays, if the backup's is another."""
+
     source: str
     safety_backup: str
     daemon_restarted: bool
+    local_only: bool | None = None
 
 
 class Retention(msgspec.Struct, kw_only=True):

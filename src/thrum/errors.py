@@ -593,10 +593,10 @@ class SyncFailed(ThrumError):
 class BackupNotFound(ThrumError):
     kind = "backup_not_found"
     code = -32004
-    default_remedy = "thrum backup, thrum backup status"
+    default_remedy = "thrum backup status"
 
 
 class BackupInvalid(ThrumError):
     kind = "backup_invalid"
     code = -32007
-    default_remedy = "thrum backup, thrum backup status"
+    default_remedy = "thrum backup status"

@@ -10,6 +10,7 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +302,9 @@ def test_elsewhere_the_daemon_keeps_its_own_id_and_the_messages_stay_its_own(rep
         for path in current.rglob("*"):
             packed.write(path, path.relative_to(current))
     theirs = repo.json("daemon", "status")["identity"]["daemon_id"]
-    with open_repo("dora") as other:
+    with closing(Repo(clone_of=repo.main)) as other:
+        other.thrum("init")
+        other.agent("dora")
         mine = other.json("daemon", "status")["identity"]["daemon_id"]
         other.thrum("backup", "restore", str(archive), "--yes")
         assert other.json("daemon", "status")["identity"]["daemon_id"] == mine != theirs
@@ -309,6 +312,48 @@ def test_elsewhere_the_daemon_keeps_its_own_id_and_the_messages_stay_its_own(rep
         assert message["body"]["content"] == "one"
         assert "origin_daemon" not in message
         assert json.loads((other.main / ".thrum/config.json").read_text())["identity"]["previous_ids"] == [theirs]
+
+
+def test_a_backup_of_another_project_is_restored_only_if_one_insists(repo: Repo) -> None:
+    send(repo, "ours")
+    with open_repo("alice") as other:
+        (other.main / "README").write_text("another project\n")
+        other.git("commit", "-q", "-a", "--amend", "-m", "another first")
+        theirs = other.json("backup")["location"]
+        for _ in range(2):
+            refused = repo.run("backup", "restore", theirs, "--yes", "--json")
+            assert refused.kind == "backup_invalid"
+            message = refused.json["error"]["message"]
+            assert message == f"{theirs} is a backup of another repository, main, not of {repo.main}"
+            assert refused.json["error"]["remedy"] == f"thrum backup restore {theirs} --other-repository"
+            assert inbox(repo) == ["ours"]
+            repo.thrum("daemon", "stop")
+        repo.thrum("backup", "restore", theirs, "--yes", "--other-repository")
+        assert repo.json("inbox", "--all")["messages"] == []
+
+
+def test_a_backup_without_a_history_is_told_by_its_repositorys_name(repo: Repo) -> None:
+    manifest = Path(repo.json("backup")["location"]) / "manifest.json"
+    told = json.loads(manifest.read_text())
+    assert told.pop("roots") == repo.git("rev-list", "--max-parents=0", "HEAD").split()
+    manifest.write_text(json.dumps(told))
+    repo.thrum("backup", "restore", "--yes")  # its own daemon's
+    manifest.write_text(json.dumps({**told, "daemon_id": "d_01KGH87Y00STRANGERSTRANGER"}))
+    repo.thrum("backup", "restore", "--yes")
+    manifest.write_text(json.dumps({**told, "daemon_id": "d_01KGH87Y00STRANGERSTRANGER", "repo_name": "shop"}))
+    assert repo.run("backup", "restore", "--yes", "--json").kind == "backup_invalid"
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_whether_a_clone_syncs_stays_as_it_is_whatever_the_backup_says(repo: Repo, on: bool) -> None:
+    repo.thrum("config", "set", "daemon.local_only", json.dumps(on))
+    repo.thrum("backup")
+    repo.thrum("config", "set", "daemon.local_only", json.dumps(not on))
+    said = repo.thrum("backup", "restore", "--yes")
+    assert f"Sync stays {'on' if on else 'off'} here" in said
+    assert json.loads((repo.main / ".thrum/config.json").read_text())["daemon"]["local_only"] is (not on)
+    repo.thrum("backup")
+    assert "Sync stays" not in repo.thrum("backup", "restore", "--yes")
 
 
 # -- hostile archives

@@ -151,6 +151,7 @@ def copy_to(source: Source, target: Path) -> Manifest:
         repo_name=places.main_root.name,
         daemon_id=owner_of(places).daemon_id,
         head=head,
+        roots=branch.root_commits(places, source.environ),
         counts=bundle.counts_of(found, lines),
         files=found,
         worktrees=worktrees,

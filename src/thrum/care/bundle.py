@@ -55,7 +55,10 @@ class FileEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """`head`: the commit that the branch was at. `worktrees`: the directory of each `wN`."""
+    """`head`: the commit that the branch was at. `worktrees`: the directory of each `wN`.
+
+    `roots`: the commits that the project's history begins with, if that can be told.
+    """
 
     version: int
     timestamp: str
@@ -63,6 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     repo_name: str
     daemon_id: str = ""
     head: str = ""
+    roots: tuple[str, ...] = ()
     counts: api.BackupCounts
     files: dict[str, FileEntry]
     worktrees: dict[str, str] = {}

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,9 +26,9 @@ from thrum import api, config, events
 from thrum.care import backup, bundle
 from thrum.care.backup import Source
 from thrum.care.bundle import Bundle
-from thrum.care.lock import held, open_store_once
+from thrum.care.lock import held, open_store_once, owner_of
 from thrum.clock import SystemClock
-from thrum.errors import BackupNotFound, Busy, ConfigInvalid, StoreFailed, ThrumError
+from thrum.errors import BackupInvalid, BackupNotFound, Busy, ConfigInvalid, StoreFailed, ThrumError
 from thrum.files import atomic_write, ensure_private_dir, sync_directory
 from thrum.identity.notes import roots
 from thrum.paths import Places, link_state
@@ -65,17 +66,19 @@ def source_of(places: Places, archive: str, given: str = "") -> Path:
         if found is None:
             raise BackupNotFound(f"no backup {archive} in {shelf.archives}", remedy="thrum backup status")
     if not found.exists():
-        raise BackupNotFound(f"no backup in {found}", remedy="thrum backup, thrum backup status")
+        raise BackupNotFound(f"no backup in {found}", remedy="thrum backup status" if archive else "thrum backup")
     return found
 
 
 # -- first step
 
 
-def stage(places: Places, environ: Mapping[str, str], archive: str = "", given: str = "") -> api.RestoreResult:
+def stage(
+    places: Places, environ: Mapping[str, str], archive: str = "", given: str = "", *, other_repository: bool = False
+) -> api.RestoreResult:
     """Check a backup, unpack it, and leave the plan. Raises BackupNotFound, BackupInvalid, StoreFailed, ConfigInvalid.
 
-    Whatever is refused has changed nothing.
+    Whatever is refused has changed nothing. `other_repository`: one of another project will do.
     """
     path = source_of(places, archive, given)
     shelf = backup.shelf_of(places, given)
@@ -87,6 +90,9 @@ def stage(places: Places, environ: Mapping[str, str], archive: str = "", given: 
         fresh = Path(tempfile.mkdtemp(prefix=f"{_STAGE}-", dir=places.thrum_sync_dir))
         try:
             with bundle.open_bundle(path) as found:
+                if not other_repository:
+                    _refuse_foreign(found, places, environ)
+                local_only = _kept_choice(found, places)
                 _check_space(found, fresh)
                 plan = _unpack(found, fresh, places, str(safety))
                 plan = msgspec.structs.replace(plan, head=_safe_head(found, fresh, places, environ))
@@ -101,11 +107,28 @@ def stage(places: Places, environ: Mapping[str, str], archive: str = "", given: 
     except OSError as error:
         name = error.filename or places.thrum_sync_dir
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
-    return api.RestoreResult(source=str(path), safety_backup=str(safety), daemon_restarted=False)
+    return api.RestoreResult(source=str(path), safety_backup=str(safety), daemon_restarted=False, local_only=local_only)
 
 
 def _stage_of(places: Places) -> Path:
     return places.thrum_sync_dir / _STAGE
+
+
+def _refuse_foreign(found: Bundle, places: Places, environ: Mapping[str, str]) -> None:
+    """Its purges and cleanups would be carried out here, and in all clones. Raises BackupInvalid, ConfigInvalid."""
+    manifest = found.manifest
+    if manifest.daemon_id and manifest.daemon_id in owner_of(places).own:
+        return
+    here = branch.root_commits(places, environ)
+    if here and manifest.roots:
+        is_foreign = not set(here) & set(manifest.roots)
+    else:
+        is_foreign = manifest.repo_name != places.main_root.name
+    if is_foreign:
+        raise BackupInvalid(
+            f"{found.path} is a backup of another repository, {manifest.repo_name}, not of {places.main_root}",
+            remedy=f"thrum backup restore {shlex.quote(str(found.path))} --other-repository",
+        )
 
 
 def _check_space(found: Bundle, target: Path) -> None:
@@ -160,20 +183,49 @@ def _check_json(found: Bundle, name: str) -> None:
 
 
 def _settings(found: Bundle, places: Places) -> bytes:
-    """`config.json` as it shall be: the backup's, with the identity that this daemon shall have."""
-    with tempfile.TemporaryDirectory(prefix=f"{_STAGE}-", dir=places.thrum_sync_dir) as directory:
-        path = Path(directory) / "config.json"
-        path.write_bytes(found.read(bundle.CONFIG))
-        try:
-            told = config.load_config(path).raw
-        except ConfigInvalid as error:
-            raise found.invalid(error.message) from error
+    """`config.json` as it shall be: the backup's, with the identity that this daemon shall have.
+
+    Whether this clone talks to the remote is for its user to say: a backup changes nothing about it.
+    """
+    told = _told(found, places)
     try:
         known = config.read_raw(places.config_file)
     except ConfigInvalid:
         known = {}  # broken: what is restored takes its place
     told["identity"] = merged_identity(_block(told), _block(known), str(places.main_root))
+    local_only = _sync_choice(places)
+    if local_only is not None:
+        config.set_value(told, "daemon.local_only", local_only)
     return json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _told(found: Bundle, places: Places) -> dict[str, Any]:
+    """The settings in a backup. Raises BackupInvalid."""
+    with tempfile.TemporaryDirectory(prefix=f"{_STAGE}-", dir=places.thrum_sync_dir) as directory:
+        path = Path(directory) / "config.json"
+        path.write_bytes(found.read(bundle.CONFIG))
+        try:
+            return config.load_config(path).raw
+        except ConfigInvalid as error:
+            raise found.invalid(error.message) from error
+
+
+def _sync_choice(places: Places) -> bool | None:
+    """`daemon.local_only` as it is here; None without settings that can be read."""
+    try:
+        found = config.load_config(places.config_file)
+    except ConfigInvalid:
+        return None
+    return found.daemon.local_only if found.raw else None
+
+
+def _kept_choice(found: Bundle, places: Places) -> bool | None:
+    """`daemon.local_only` as it is here, if the backup's is another."""
+    here = _sync_choice(places)
+    if here is None or bundle.CONFIG not in found.manifest.files:
+        return None
+    told = msgspec.convert(_told(found, places), config.Config)
+    return here if told.daemon.local_only != here else None
 
 
 def _block(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,12 +282,18 @@ def _safe_head(found: Bundle, target: Path, places: Places, environ: Mapping[str
 
 
 def restore_here(
-    places: Places, environ: Mapping[str, str], hostname: str, archive: str, given: str
+    places: Places,
+    environ: Mapping[str, str],
+    hostname: str,
+    archive: str,
+    given: str,
+    *,
+    other_repository: bool = False,
 ) -> api.RestoreResult:
     """Both steps without a daemon, under its lock, and the picture painted. Raises as they do, and DaemonLocked."""
     with held(places):
         finish(places, environ)
-        result = stage(places, environ, archive, given)
+        result = stage(places, environ, archive, given, other_repository=other_repository)
         finish(places, environ)
         open_store_once(places, hostname, environ)
     return result

@@ -101,7 +101,9 @@ class Care:
         archive = params.archive
         if "/" in archive:
             _absolute(archive, "archive")
-        work = partial(restore.stage, self._places, self.environ, archive, _absolute(params.dir, "dir"))
+        given = _absolute(params.dir, "dir")
+        insisted = params.other_repository
+        work = partial(restore.stage, self._places, self.environ, archive, given, other_repository=insisted)
         async with self._one:
             result = await trio.to_thread.run_sync(work)
             # From here on it happens, whatever becomes of the caller.

@@ -20,6 +20,11 @@ from thrum.errors import StoreFailed
 
 Dir = Annotated[str, option("D", "where backups lie; else the setting backup.dir, else .thrum/backup", "--dir")]
 
+_SYNC_KEPT = {
+    True: "  Sync stays off here; it was on in the backup: thrum sync enable",
+    False: "  Sync stays on here; it was off in the backup: thrum sync disable",
+}
+
 
 async def backup(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
     given = _absolute(run, dir)
@@ -73,6 +78,7 @@ async def restore(
     *,
     dir: Dir = "",
     yes: Annotated[bool, switch("don't ask")] = False,
+    other_repository: Annotated[bool, switch("even if it is a backup of another project")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
@@ -85,13 +91,16 @@ async def restore(
         question = f"Replace messages, agents and settings of {places.main_root} by {source}?"
         await confirm(run, question, flag="--yes", what="the restore")
     if await run.client_if_running() is not None:
-        result = await _by_daemon(run, api.RestoreParams(archive=archive, dir=given, confirm=True))
+        params = api.RestoreParams(archive=archive, dir=given, confirm=True, other_repository=other_repository)
+        result = await _by_daemon(run, params)
     else:
         work = partial(restore_here, places, run.session.env, hostname(run), archive, given)
-        result = await trio.to_thread.run_sync(work)
+        result = await trio.to_thread.run_sync(partial(work, other_repository=other_repository))
     lines = [f"✓ Restored from {line(result.source)}", f"  Safety backup: {line(result.safety_backup)}"]
     if result.daemon_restarted:
         lines.append("  The running daemon goes on with it.")
+    if result.local_only is not None:
+        lines.append(_SYNC_KEPT[result.local_only])
     lines.append("  What was purged and pushed stays purged; the next sync brings back what the remote has.")
     return Answer(result, said="\n".join(lines))
 

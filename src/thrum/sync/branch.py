@@ -103,6 +103,20 @@ def read_branch(places: Places, environ: Mapping[str, str], *, at: str = "") -> 
         yield Branch(tip, journals, bool(journals) or not entries, reader)
 
 
+def root_commits(places: Places, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The commits that the history of the user's HEAD begins with: alike in all clones of a project.
+
+    Empty where that can't be told: no git, no commit, a shallow clone.
+    """
+    common_dir = places.common_dir
+    if common_dir is None or (common_dir / "shallow").exists():
+        return ()
+    done = run_git(
+        ["-C", str(places.main_root), "--no-replace-objects", "rev-list", "--max-parents=0", "HEAD", "--"], environ
+    )
+    return () if done is None or done.returncode != 0 else tuple(sorted(done.stdout.decode().split()))
+
+
 def reset_branch(places: Places, environ: Mapping[str, str], commit: str) -> str:
     """Put the branch back to a commit that git still has, else to the first one of all; where it is then.
 

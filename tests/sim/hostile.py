@@ -5,7 +5,6 @@ Whatever it pushes, the daemons must agree on what comes of it, go on, and lose 
 
 from __future__ import annotations
 
-import re
 from random import Random
 from typing import Any
 
@@ -65,7 +64,7 @@ class Hostile:
             if lines and which == "conflict":
                 return some, self._twisted(dice.choice(lines)), which
             if lines:
-                return self._moved(dice.choice(lines))
+                return f"messages/{dice.choice(NAMES).replace(':', '.')}.jsonl", dice.choice(lines), which
         fact = self.fact()
         raw = events.encode(fact)
         home = branch_file_of(fact)
@@ -83,13 +82,6 @@ class Hostile:
             placed = self._make(events.AgentPlaced, agent_id=dice.choice(NAMES), worktree_path="/x")
             return some, events.encode(placed), which
         return home, raw, events.type_of(fact)
-
-    def _moved(self, line: bytes) -> tuple[str, bytes, str]:
-        """A line as it is, or in another author's name, in another journal."""
-        author = self.dice.choice(NAMES)
-        if self.dice.random() < 0.5:
-            line = re.sub(rb'"agent_id":"[^"]*"', b'"agent_id":"%b"' % author.encode(), line, count=1)
-        return f"messages/{author.replace(':', '.')}.jsonl", line, "moved"
 
     def _twisted(self, line: bytes) -> bytes:
         """Another line of the same id, that says something else if there is anything to say; smaller or larger."""

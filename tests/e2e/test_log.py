@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.repo import Repo, open_repo
+from tests.support.repo import THRUM, Repo, open_repo
 
 
 @pytest.fixture
@@ -86,3 +88,15 @@ def test_a_hostile_body_is_shown_and_never_obeyed(repo: Repo) -> None:
     repo.thrum("send", "red \x1b[31m alert", "--to", "@bob")
     repo.thrum("sync", "force", "--wait")
     assert "\\x1b[31m" in repo.thrum("log")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "words", [["log"], ["log", "--json"], ["verify", "--json"], ["doctor"], ["log", "--bad", "--json"]]
+)
+def test_an_output_that_cannot_be_written_is_told_in_a_line(repo: Repo, words: list[str]) -> None:
+    repo.thrum("send", "one", "--to", "@bob")
+    repo.thrum("sync", "force", "--wait")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([THRUM, *words], cwd=repo.main, env=repo.env, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"Error: cannot write the output: No space left on device\n")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
@@ -41,7 +42,7 @@ from thrum.cli import (
 )
 from thrum.cli.body import decoded
 from thrum.cli.run import Answer, Run, unexpected
-from thrum.cli.terminal import NeedsOwnProcess, OwnTerminal, Session
+from thrum.cli.terminal import NeedsOwnProcess, OutputLost, OwnTerminal, Session
 from thrum.cli.words import Command, Globals, Handler, find, split, wants_json
 from thrum.errors import BadEncoding, ThrumError, UsageError
 
@@ -231,6 +232,10 @@ ERROR_STATUS: dict[tuple[str, ...], int] = {("wait",): 2}
 """Where every error has one status (cli.md §1.4)."""
 
 
+_NOT_REFUSALS = (NeedsOwnProcess, BrokenPipeError, OutputLost)
+"""What ends the run without a word of the command's."""
+
+
 async def run(argv: Sequence[str], session: Session) -> int:
     """Carry out one command line and give its exit status. Raises NeedsOwnProcess before any output."""
     nothing = Run(session, Globals(json=wants_json(argv)), COMMANDS[("help",)])
@@ -262,7 +267,7 @@ async def _carry_out(run: Run, tokens: Sequence[str]) -> int:
             run.begin(bound.arguments)
             answer = await run.command.handler(*bound.args, **bound.kwargs, run=run)
             return await run.finish(answer) if isinstance(answer, Answer) else answer
-        except (NeedsOwnProcess, BrokenPipeError):
+        except _NOT_REFUSALS:
             raise
         except Exception as error:
             refusal = _refusal(error, run.command.name)
@@ -275,7 +280,7 @@ def _refusal(error: Exception, command: str) -> ThrumError:
     """What an error says to the user; of a group, its first one."""
     while isinstance(error, ExceptionGroup):
         error = cast("ExceptionGroup[Exception]", error).exceptions[0]
-    if isinstance(error, (NeedsOwnProcess, BrokenPipeError)):
+    if isinstance(error, _NOT_REFUSALS):
         raise error
     return error if isinstance(error, ThrumError) else unexpected(error, command)
 
@@ -336,6 +341,10 @@ def _status(argv: Sequence[str], session: Session) -> int:
         # End as any program whose reader has had enough: silently, and seen as such by the shell.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
+        return 1
+    except OutputLost as error:
+        with contextlib.suppress(OSError):
+            os.write(2, f"Error: cannot write the output: {error}\n".encode())
         return 1
 
 

@@ -6,6 +6,7 @@ A command does not know whether it runs in the daemon for a launcher, or in the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +35,15 @@ class NeedsOwnProcess(Exception):
     """The command must run in the user's own process. Raised before any output; the daemon answers with frame `l`."""
 
 
+class OutputLost(Exception):
+    """Stdout cannot be written, as on a full disk: said on stderr, and the end. `str`: why, in the system's words."""
+
+
 class Terminal(Protocol):
-    """Where output goes and stdin comes from. Raises BrokenPipeError when the reader of stdout has gone."""
+    """Where output goes and stdin comes from.
+
+    Raises BrokenPipeError when the reader of stdout has gone, OutputLost when it can't be written.
+    """
 
     @property
     def width(self) -> int:
@@ -130,10 +138,16 @@ class OwnTerminal:
         self.width = width_of(env, self.tty)
 
     async def write_out(self, data: bytes) -> None:
-        await _write(1, data)
+        try:
+            await _write(1, data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputLost(error.strerror or str(error)) from error
 
     async def write_err(self, data: bytes) -> None:
-        await _write(2, data)
+        with contextlib.suppress(OSError):  # as in the launcher: it is not worth an error
+            await _write(2, data)
 
     async def flush(self) -> None:
         """Nothing is held back: what `write_out` took was written."""

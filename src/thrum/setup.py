@@ -29,6 +29,7 @@ from thrum.paths import GitPlace, Places, find_git, find_places, link_state, mai
 from thrum.sync import branch
 
 IGNORE_RULE = ".thrum/"
+_CHOICES = {True: b"local only\n", False: b"on\n"}
 _SAME_RULES = {".thrum/", ".thrum", "/.thrum/", "/.thrum"}
 
 
@@ -78,6 +79,8 @@ class InitResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     redirect: str = ""
     register: RegisterResult | None = None
     """Filled by the command line when it ends with a quickstart."""
+    sync_recalled: bool = False
+    """Synchronising is on in new settings because it was on in this clone before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,10 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     _check_worktrees_root(options.worktrees_root, places)
     settings = config.load_config(places.config_file)
     files, already = _plan(site, options)
+    undecided = not options.sync and "local_only" not in _block(settings.raw, "daemon")
+    sync_recalled = undecided and recalled_choice(places) is False
     identity = None if options.dry_run else _carry_out(site, options, clock or SystemClock())
-    known: Any = settings.raw.get("identity")
-    known = cast("dict[str, Any]", known) if isinstance(known, dict) else {}
+    known = _block(settings.raw, "identity")
     return InitResult(
         repo_path=str(places.root),
         thrum_dir=str(places.state_dir),
@@ -115,11 +119,49 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
         detected=False,
         files=files,
         redirect=str(places.state_dir) if site.linked else "",
+        sync_recalled=sync_recalled,
     )
 
 
+def _block(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found: Any = raw.get(name)
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def remember_choice(places: Places, local_only: bool) -> None:
+    """Keep in the git directory whether this clone syncs: `git clean -fdx` takes the settings. Raises StoreFailed."""
+    if places.common_dir is None:
+        return
+    path = _choice_file(places)
+    try:
+        ensure_private_dir(path.parent)
+        branch.write_if_other(path, _CHOICES[local_only], 0o600)
+    except OSError as error:
+        raise StoreFailed(f"could not write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def recalled_choice(places: Places) -> bool | None:
+    """`daemon.local_only` as it was decided in this clone last; None if nobody has."""
+    try:
+        kept = _choice_file(places).read_bytes()
+    except OSError:
+        return None
+    return next((local_only for local_only, text in _CHOICES.items() if text == kept), None)
+
+
+def _choice_file(places: Places) -> Path:
+    return places.thrum_sync_dir / "sync-choice"
+
+
 def bootstrap_identity(places: Places, hostname: str, environ: Mapping[str, str], clock: Clock) -> Bootstrapped:
-    """This repository's daemon identity, made if there is none, and lines for the log (identity.md §13)."""
+    """This repository's daemon identity, made if there is none, and lines for the log (identity.md §13).
+
+    What the settings say about sync is kept beside it.
+    """
+    chosen: Any = _block(config.read_raw(places.config_file), "daemon").get("local_only")
+    if isinstance(chosen, bool):
+        with contextlib.suppress(StoreFailed):
+            remember_choice(places, chosen)
     ulids = ids.Ulids()
     now_ms = clock.now_ms()
     origin = "" if places.common_dir is None else branch.origin_url(places.common_dir, environ)
@@ -361,17 +403,20 @@ def _add_ignore_rule(path: Path) -> None:
 
 
 def _store_settings(places: Places, options: InitOptions) -> None:
+    recalled = recalled_choice(places)
+
     def change(values: dict[str, Any]) -> None:
         if options.sync:
             config.set_value(values, "daemon.local_only", False)
         elif "local_only" not in (values.get("daemon") or {}):
-            config.set_value(values, "daemon.local_only", True)
+            config.set_value(values, "daemon.local_only", recalled is not False)
         if options.runtime:
             config.set_value(values, "runtime.primary", options.runtime)
         if options.worktrees_root:
             config.set_value(values, "worktrees.base_path", os.path.realpath(options.worktrees_root))
 
     config.update_config(places.config_file, places.config_lock, change)
+    remember_choice(places, config.load_config(places.config_file).daemon.local_only)
 
 
 @contextlib.contextmanager

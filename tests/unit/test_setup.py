@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from thrum.config import load_config
+from thrum.clock import SystemClock
+from thrum.config import load_config, set_value, update_config
 from thrum.errors import (
     BadRedirect,
     ConfigInvalid,
@@ -28,7 +29,7 @@ from thrum.errors import (
     UsageError,
 )
 from thrum.paths import find_places
-from thrum.setup import InitOptions, InitResult, initialise
+from thrum.setup import InitOptions, InitResult, bootstrap_identity, initialise, recalled_choice, remember_choice
 
 
 def git(cwd: Path, *arguments: str) -> str:
@@ -123,6 +124,30 @@ def test_a_deleted_thrum_directory_makes_no_stranger(root: Path) -> None:
     git(root, "clean", "-fdxq")
     shutil.rmtree(root / ".thrum", ignore_errors=True)
     assert init(root).daemon_id == first.daemon_id
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_whether_a_clone_syncs_is_kept_when_git_clean_takes_its_settings(root: Path, sync: bool) -> None:
+    assert not init(root, sync=sync).sync_recalled
+    git(root, "clean", "-fdxq")
+    assert not (root / ".thrum").exists()
+    assert init(root, dry_run=True).sync_recalled is sync
+    assert init(root).sync_recalled is sync
+    assert load_config(root / ".thrum" / "config.json").daemon.local_only is not sync
+    assert not init(root).sync_recalled
+
+
+def test_what_was_set_by_hand_is_the_choice_that_is_kept(root: Path) -> None:
+    init(root)
+    places = find_places(root)
+    update_config(places.config_file, places.config_lock, lambda raw: set_value(raw, "daemon.local_only", False))
+    bootstrap_identity(places, "laptop", os.environ, SystemClock())
+    shutil.rmtree(root / ".thrum")
+    assert init(root).sync_recalled
+    remember_choice(places, True)
+    assert recalled_choice(places) is True
+    (places.thrum_sync_dir / "sync-choice").write_text("rubbish")
+    assert recalled_choice(places) is None
 
 
 def test_a_dry_run_touches_nothing(root: Path) -> None:

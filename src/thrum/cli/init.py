@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -58,7 +59,7 @@ async def init(
     )
     start = run.start()
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
-    said = text(result, local_only=_local_only(run, dry_run, sync, env))
+    said = text(result, local_only=_local_only(result, sync, env))
     if not name or dry_run:
         hint = Hint(
             "init.next-quickstart", f"register: {_NEXT}", options=({"label": "register an agent", "cmd": _NEXT},)
@@ -73,10 +74,13 @@ async def init(
     return Answer(document, said=both, aside=answer.aside, status=answer.status, warnings=answer.warnings)
 
 
-def _local_only(run: Run, dry_run: bool, sync: bool, env: Any) -> bool:
+def _local_only(result: InitResult, sync: bool, env: Any) -> bool:
     if env.get("THRUM_LOCAL"):
         return true(env["THRUM_LOCAL"])
-    return not sync if dry_run else load_config(run.places().config_file).daemon.local_only
+    config_file = Path(result.thrum_dir, "config.json")
+    if sync or result.sync_recalled or not config_file.exists():
+        return not (sync or result.sync_recalled)
+    return load_config(config_file).daemon.local_only
 
 
 def text(result: InitResult, *, local_only: bool) -> str:
@@ -92,6 +96,8 @@ def text(result: InitResult, *, local_only: bool) -> str:
     lines = [_file(each, width, result.dry_run) for each in touched]
     if local_only:
         lines.append("  Sync: local only")
+    elif result.sync_recalled:
+        lines.append("  Sync: on, as it was in this clone before; to turn it off: thrum sync disable")
     return "\n".join([head, *lines])
 
 

@@ -809,7 +809,7 @@ class QuarantinedLine(msgspec.Struct, kw_only=True):
 
 
 class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """`sealed`: how many facts of each type that this program does not know."""
+    """`sealed`: how many facts of each type that this program does not know. `remedy`: for what does not agree."""
 
     ok: bool
     repaired: bool
@@ -818,6 +818,7 @@ class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     facts: int
     uncommitted: int
     sealed: dict[str, int] = {}
+    remedy: str = ""
 
 
 class BackupParams(Params, kw_only=True):

@@ -212,3 +212,16 @@ def test_a_file_system_that_becomes_read_only_under_the_daemon() -> None:
             subprocess.run(["chattr", "-i", str(shard)], check=False)
         assert send(repo, "after").status == 0
         assert contents(repo) == ["before", "after"]
+
+
+@may_mount
+@pytest.mark.parametrize("free_kib", [4, 64, 160])
+def test_a_disk_too_full_to_verify_on_is_named(free_kib: int) -> None:
+    with open_repo("alice", "bob") as repo:
+        send(repo, "x" * BODY)
+        repo.thrum("daemon", "stop")
+        with mounted(repo.var, "-t", "tmpfs", "-o", f"size={free_kib}k", "none"):
+            error = repo.run("verify", "--json").json["error"]
+        assert error["kind"] == "store_failed"
+        assert str(repo.var) in error["message"]
+        assert "no space left" in error["message"] or "disk is full" in error["message"]

@@ -97,7 +97,7 @@ def test_rows_that_were_taken_away_changed_or_added_are_counted_and_a_repair_pai
     assert differences["groups"]["extra"] == 1
     shown = repo.run("verify")
     assert "database   DIFFERS  groups: 1 extra; messages: 1 missing, 1 changed" in shown.out
-    assert shown.out.splitlines()[-1] == "Not in agreement."
+    assert shown.out.splitlines()[-2:] == ["Not in agreement.", "  fix: thrum verify --repair"]
     mended = verify(repo, "--repair", status=0)
     assert mended["repaired"]
     assert not verify(repo, "--repair", status=0)["repaired"], "nothing is left to do"
@@ -168,6 +168,46 @@ def test_a_torn_end_is_named_and_a_repair_moves_it_to_quarantine(repo: Repo, run
     assert "1 line in quarantine:\n  messages/alice.jsonl byte" in repo.thrum("verify")
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_journal_that_lost_a_line_is_called_shorter_and_gets_it_back_from_the_branch(
+    repo: Repo, running: bool
+) -> None:
+    repo.thrum("sync", "force", "--wait")
+    if not running:
+        repo.thrum("daemon", "stop")
+    shard = repo.journals / "messages/alice.jsonl"
+    whole = shard.read_bytes()
+    last = whole.splitlines(True)[-1]
+    os.truncate(shard, len(whole) - len(last))
+    found = verify(repo, status=1)
+    assert check(found, "journal")["detail"] == "1 journal is shorter than it was"
+    assert check(found, "journal")["differences"][0]["reason"] == f"shorter: by {len(last)} bytes"
+    assert found["remedy"] == "thrum verify --repair"
+    repaired = verify(repo, "--repair", status=0 if running else 1)
+    if not running:
+        assert repaired["remedy"] == "thrum sync force --wait; thrum verify"
+        repo.thrum("sync", "force", "--wait")
+    verify(repo, status=0)
+    assert shard.read_bytes() == whole
+
+
+def test_a_journal_that_another_program_wrote_to_is_called_changed(repo: Repo) -> None:
+    shard = repo.journals / "messages/alice.jsonl"
+    line = fact("message.edit", message_id="m", agent_id="alice", body={"format": "markdown", "content": "?"})
+    append(shard, line)
+    found = verify(repo, status=1)
+    assert check(found, "journal")["detail"] == "1 journal was changed by another program"
+    assert check(found, "journal")["differences"][0]["reason"] == f"changed: {len(line)} bytes more"
+    verify(repo, "--repair", status=0)
+    lines = shard.read_bytes()
+    shard.unlink()
+    shard.write_bytes(lines.replace(b'"one"', b'"eno"'))
+    shown = repo.run("verify").out
+    assert "1 journal was changed by another program\n  messages/alice.jsonl: changed: it is another file" in shown
+    assert shown.endswith("Not in agreement.\n  fix: thrum verify --repair\n")
+    assert repo.thrum("verify", "--repair").endswith("Repaired.\nVerified.\n")
+
+
 def test_a_line_that_lost_a_byte_is_named_and_once_set_aside_it_is_no_fault(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
     shard = repo.journals / "messages/alice.jsonl"
@@ -196,6 +236,7 @@ def test_a_fact_in_the_wrong_file_is_named_and_stays_one(repo: Repo) -> None:
     repo.thrum("daemon", "start")
     again = verify(repo, "--repair", status=1)
     assert failed(again) == ["journal"], "used all the same, and no line is ever moved"
+    assert again["remedy"].startswith("none is needed")
 
 
 def test_an_id_with_two_contents_is_named_until_one_is_set_aside(repo: Repo) -> None:
@@ -237,6 +278,10 @@ def test_identity_files_are_held_against_the_records(repo: Repo) -> None:
     assert reasons[".thrum/identities/alice.json"] == "role is boss, registered as worker"
     assert reasons[".thrum/identities/carol.json"].startswith("broken: ")
     assert reasons[".thrum/identities/bob.json"] == f"bob is registered in {repo.worktree('bob')}"
+    shown = repo.run("verify").out
+    assert "identities DIFFERS  3 files do not agree\n" in shown
+    assert shown.count("role is boss, registered as worker\n") == 1
+    assert "  fix: thrum quickstart alice --role ROLE --module MODULE" in shown
 
 
 def test_what_is_committed_on_the_branch_has_to_be_in_the_journals(repo: Repo) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from thrum import api
-from thrum.care import backup, restore, verify
+from thrum.care import backup, mending, restore, verify
 from thrum.care.backup import Source
 from thrum.care.compacting import Compactor
 from thrum.care.lock import Owner
@@ -73,10 +73,10 @@ class Care:
             point = Point(here.places, self.environ, Owner(here.daemon_id, here.own), standing)
             work = partial(verify.verify, point)
             found = await trio.to_thread.run_sync(work, abandon_on_cancel=True)
-        if not (params.repair and verify.is_mendable(found)):
+        if not (params.repair and mending.is_mendable(found)):
             return found
         call.when_delivered(self.committer.condemn, self.committer.condemn)
-        return verify.as_mended(found)
+        return mending.as_mended(found)
 
     async def _back_up(self, _call: Call, params: api.BackupParams) -> api.BackupResult:
         async with self._one:

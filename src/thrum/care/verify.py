@@ -6,18 +6,20 @@ no fault.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from thrum import api, limits
 from thrum.care.lock import Owner, held, open_store_once, owner_of
+from thrum.care.mending import as_repaired, is_mendable, kind_of, remedy_of
 from thrum.care.restore import finish
 from thrum.clock import SystemClock
 from thrum.config import load_config
@@ -28,6 +30,7 @@ from thrum.identity.notes import roots
 from thrum.paths import Places
 from thrum.store import audit, database
 from thrum.store.audit import Flaw
+from thrum.store.failures import is_failure_of_the_disk
 from thrum.store.journal import JournalFiles, recover_tail
 from thrum.store.quarantine import Quarantine
 from thrum.store.views import View
@@ -38,16 +41,17 @@ _SHOWN_MAX: Final = 20
 _TRIES: Final = 5
 _PAUSE_SECONDS: Final = 0.2
 _PREFIX: Final = "verify-"
+_FULL: Final = "database or disk is full"
 _JOURNAL_WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "torn": ("torn end", "torn ends"),
+    "shorter": ("journal is shorter than it was", "journals are shorter than they were"),
+    "changed": ("journal was changed by another program", "journals were changed by another program"),
     "bad_line": ("line is no fact", "lines are no facts"),
     "two_contents": ("id has two contents", "ids have two contents"),
     "wrong_file": ("fact in the wrong file", "facts in the wrong file"),
     "waits": ("fact has waited for an hour", "facts have waited for an hour"),
     "future": ("stamp over a day ahead", "stamps over a day ahead"),
 }
-_MENDABLE: Final = ("torn", "bad_line", "two_contents")
-"""What opening the store anew sets aside or cuts off; the rest stays, for whole lines are never rewritten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +72,12 @@ def verify_here(places: Places, environ: Mapping[str, str], hostname: str, *, re
         found = verify(point)
         if not (repair and is_mendable(found)):
             return found
-        _mend(places, environ, hostname, found)
-        after = verify(replace(point, owner=owner_of(places)))
-        after.repaired = True
-        return after
+        with _refusals(places):
+            _mend(places, environ, hostname)
+        return as_repaired(verify(replace(point, owner=owner_of(places))))
 
 
-def is_mendable(found: api.VerifyResult) -> bool:
-    """Whether a repair would change anything: a picture that differs, a torn end, a line to be set aside."""
-    for check in found.checks:
-        if not check.ok and check.name == "database":
-            return True
-        if check.name == "journal" and any(each.reason.partition(":")[0] in _MENDABLE for each in check.differences):
-            return True
-    return False
-
-
-def as_mended(found: api.VerifyResult) -> api.VerifyResult:
-    """What will be true once the daemon has opened its store anew: it cuts, sets aside and paints as it does so."""
-    checks: list[api.VerifyCheck] = []
-    for check in found.checks:
-        left = tuple(each for each in check.differences if each.reason.partition(":")[0] not in _MENDABLE)
-        ok = check.ok or check.name == "database" or (check.name == "journal" and not left)
-        differences = () if check.name == "database" else left
-        detail = check.detail if check.ok or not ok else f"mended: {check.detail}"
-        checks.append(api.VerifyCheck(name=check.name, ok=ok, detail=detail, differences=differences))
-    found.checks = tuple(checks)
-    found.ok = all(check.ok for check in checks)
-    found.repaired = True
-    return found
-
-
-def _mend(places: Places, environ: Mapping[str, str], hostname: str, found: api.VerifyResult) -> None:
+def _mend(places: Places, environ: Mapping[str, str], hostname: str) -> None:
     """Cut torn ends off into quarantine, drop the picture, and let a start of the store paint a new one."""
     journals = _journals(places)
     quarantine = Quarantine(places.quarantine, SystemClock())
@@ -120,17 +98,36 @@ def _journals(places: Places) -> JournalFiles:
 
 def verify(point: Point) -> api.VerifyResult:
     """Look at everything. Raises ConfigInvalid, StoreFailed."""
-    try:
+    with _refusals(point.places):
         found, moved = _verify(point)
         for _ in range(_TRIES if moved else 0):
             time.sleep(_PAUSE_SECONDS)
             found, moved = _verify(point)
             if not moved:
                 break
-    except OSError as error:
-        name = error.filename or point.places.var_dir
-        raise StoreFailed(f"could not read {name}: {(error.strerror or str(error)).lower()}") from error
+    found.remedy = remedy_of(found)
     return found
+
+
+@contextmanager
+def _refusals(places: Places) -> Generator[None]:
+    """What the system or the database refuses, as an error that names it: a full disk above all."""
+    try:
+        yield
+    except OSError as error:
+        verb = "write" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS) else "read"
+        name = error.filename or places.var_dir
+        raise StoreFailed(f"could not {verb} {name}: {(error.strerror or str(error)).lower()}") from error
+    except ThrumError:
+        raise
+    except Exception as error:
+        if not is_failure_of_the_disk(cast("Any", error)):
+            raise
+        raise _too_full(places, str(error)) from error
+
+
+def _too_full(places: Places, reason: str) -> StoreFailed:
+    return StoreFailed(f"could not write {places.var_dir}: {reason}", remedy="free space, then: thrum verify")
 
 
 def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
@@ -141,6 +138,8 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         tip = _tip(point, stack)
         copied, rebuilt = directory / "copy.db", directory / "rebuilt.db"
         copy = audit.copy_picture(places.database, copied, point.owner.daemon_id)
+        if copy.flaw.endswith(_FULL):
+            raise _too_full(places, _FULL)
         whole = audit.whole_ends(journals)
         fits = not copy.flaw and audit.fits(journals, copy)
         ends = _ends(point, copy, whole, fits)
@@ -155,14 +154,17 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         kept = list(Quarantine(places.quarantine, SystemClock()).entries())
         quarantined = {(each.file, each.sha256) for each in kept}
         scan = audit.scan(journals, every_end, everything, lost, quarantined, now_ms)
-        torn = _torn(journals, whole) if point.standing is None else list(point.standing.beyond.items())
         behind = 0 if every_end == ends else _behind(journals, every_end, ends)
         database_check = _database(copy, rebuilt, journals, scan.facts, behind)
         branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(places), quarantined)
         with closing(database.open_reader(everything)) as db:
             view = View(db, point.owner.own)
             identities = _identities(places, view)
-        checks = (_journal(journals, scan, torn), database_check, branch_check, identities)
+        if point.standing is None:
+            askew = _torn(journals, whole, copy, not database_check.ok)
+        else:
+            askew = _stray(journals, point.standing, copy)
+        checks = (_journal(journals, scan, askew), database_check, branch_check, identities)
         # While a daemon runs, journals that are not the picture's are ones that it is writing anew.
         moved = not copy.flaw and (fits or point.standing is not None) and not audit.fits(journals, copy)
     found = api.VerifyResult(
@@ -203,9 +205,38 @@ def _workplace(places: Places) -> Generator[Path]:
 # -- journal
 
 
-def _torn(journals: JournalFiles, whole: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Journals whose last line has no newline, and how many bytes that is."""
-    return [(file, journals.end(file) - end) for file, end in whole.items() if journals.end(file) > end]
+def _torn(journals: JournalFiles, whole: Mapping[str, int], copy: audit.Copy, differs: bool) -> dict[str, str]:
+    """Without a daemon: what is wrong with the end of each journal, as a word of `_JOURNAL_WORDS` and more of it.
+
+    How they were only the picture knows, and it may be behind: shorter is what it `differs` from.
+    """
+    found: dict[str, str] = {}
+    for file, end in whole.items():
+        was = copy.offsets.get(file)
+        if differs and was is not None and end < was.applied_offset:
+            found[file] = f"shorter: by {was.applied_offset - end} bytes"
+        elif differs and was is not None and (at := journals.look(file)) and at.inode != was.inode:
+            found[file] = "changed: it is another file than it was"
+        if (more := journals.end(file) - end) > 0:
+            found[file] = f"torn: {more} bytes"
+    return found
+
+
+def _stray(journals: JournalFiles, standing: audit.Standing, copy: audit.Copy) -> dict[str, str]:
+    """The same while a daemon runs, which knows where it stopped writing."""
+    found: dict[str, str] = {}
+    for file, end in standing.ends.items():
+        was, more = copy.offsets.get(file), standing.beyond.get(file, 0)
+        if more < 0:
+            found[file] = f"shorter: by {-more} bytes"
+        elif was is not None and was.inode != standing.inodes[file]:
+            found[file] = "changed: it is another file than it was"
+        elif more:
+            with journals.path(file).open("rb") as journal:
+                journal.seek(end)
+                is_torn = b"\n" not in journal.read(more)
+            found[file] = f"torn: {more} bytes" if is_torn else f"changed: {more} bytes more"
+    return found
 
 
 def _behind(journals: JournalFiles, whole: Mapping[str, int], ends: Mapping[str, int]) -> int:
@@ -217,9 +248,10 @@ def _behind(journals: JournalFiles, whole: Mapping[str, int], ends: Mapping[str,
     )
 
 
-def _journal(journals: JournalFiles, scan: audit.Scan, torn: Sequence[tuple[str, int]]) -> api.VerifyCheck:
-    differences = [api.VerifyDifference(file=file, reason=f"torn: {size} bytes") for file, size in torn]
-    counts: Counter[str] = Counter({"torn": len(torn)} if torn else {})
+def _journal(journals: JournalFiles, scan: audit.Scan, askew: Mapping[str, str]) -> api.VerifyCheck:
+    """`askew`: of the journals that do not end where they should."""
+    differences = [api.VerifyDifference(file=file, reason=reason) for file, reason in askew.items()]
+    counts = Counter(kind_of(each) for each in differences)
     counts.update(flaw.kind for flaw in scan.flaws)
     differences += [_flaw(journals, flaw) for flaw in scan.flaws[:_SHOWN_MAX]]
     parts = [f"{count} {_JOURNAL_WORDS[kind][count != 1]}" for kind, count in counts.items()]
@@ -437,7 +469,7 @@ def _identities(places: Places, view: View) -> api.VerifyCheck:
                 file = _shown(listed.path, places)
                 found.append(api.VerifyDifference(file=file, ids=(name,) if name else (), reason=flaw))
     if found:
-        detail = "; ".join(f"{each.file}: {each.reason}" for each in found)
+        detail = f"{_count(len(found), 'file does', 'files do')} not agree"
     else:
         detail = f"{_count(count, 'file agrees', 'files agree')} with the records"
     return api.VerifyCheck(name="identities", ok=not found, detail=detail, differences=tuple(found))

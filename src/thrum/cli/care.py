@@ -17,6 +17,7 @@ from thrum.errors import ThrumError
 
 _BACK_SECONDS = 600.0
 """How long a daemon may take to paint its database anew before it is no longer waited for."""
+_ROUND_MS = 10_000
 _LOOK_SECONDS = 0.05
 _ANSWER_SECONDS = 5.0
 
@@ -46,8 +47,13 @@ async def _by_daemon(run: Run, repair: bool) -> api.VerifyResult:
         return result
     await wait_for_another(run, before.epoch)
     result = await run.call("verify.run", api.VerifyParams())
-    result.repaired = True
-    return result
+    if any(check.name == "branch" and not check.ok for check in result.checks):
+        # What the journals lost and the branch has comes back with a round.
+        await run.call("sync.force", api.SyncForceParams(wait_ms=_ROUND_MS))
+        result = await run.call("verify.run", api.VerifyParams())
+    from thrum.care.mending import as_repaired
+
+    return as_repaired(result)
 
 
 async def wait_for_another(run: Run, epoch: str) -> None:
@@ -75,11 +81,13 @@ def _text(result: api.VerifyResult) -> str:
     lines: list[str] = []
     for check in result.checks:
         lines.append(f"{check.name:<10} {'ok' if check.ok else 'DIFFERS':<8} {line(check.detail)}")
-        lines += [f"  {_place(each)}" for each in check.differences if each.file and not check.ok]
+        if not check.ok:
+            ids = check.name != "identities"  # there the name is in the file's
+            lines += [f"  {_place(each, ids)}" for each in check.differences if each.file]
     if result.quarantine:
         lines.append(f"{plural(len(result.quarantine), 'line')} in quarantine:")
         lines += [
-            f"  {line(each.file)} byte {each.offset}: {line(each.reason)} ({plural(each.length, 'byte')})"
+            f"  {line(each.file)}{_offset(each)}: {line(each.reason)} ({plural(each.length, 'byte')})"
             for each in result.quarantine
         ]
     if result.sealed:
@@ -88,13 +96,20 @@ def _text(result: api.VerifyResult) -> str:
     if result.repaired:
         lines.append("Repaired.")
     lines.append("Verified." if result.ok else "Not in agreement.")
+    if result.remedy:
+        lines.append(f"  fix: {line(result.remedy)}")
     return clean("\n".join(lines))
 
 
-def _place(each: api.VerifyDifference) -> str:
+def _offset(each: api.QuarantinedLine) -> str:
+    """Where it lies; a line of the branch that never was in a journal lies nowhere."""
+    return f" byte {each.offset}" if each.offset >= 0 else ""
+
+
+def _place(each: api.VerifyDifference, ids: bool) -> str:
     place = f"{line(each.file)} line {each.line}" if each.line else line(each.file)
     said = [line(each.reason)] if each.reason else []
-    named = [line(name) for name in each.ids]
+    named = [line(name) for name in each.ids if ids]
     return ": ".join([place, "  ".join([*said, *named])])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -572,6 +573,13 @@ async def test_where_thrum_is_not_set_up_the_error_names_the_way(tmp_path: Path)
     assert json.loads(out)["error"]["kind"] == "not_initialized"
     _, out, _ = await go(daemon, Path("/"), "inbox", "--json", env={"THRUM_HOME": str(tmp_path)})
     assert "THRUM_HOME" in json.loads(out)["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["x", "x y"])
+async def test_the_fix_for_another_repository_names_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name / ".git").mkdir(parents=True)
+    _, out, _ = await go(FakeDaemon(always(None)), tmp_path, "--repo", name, "team", "--json")
+    assert json.loads(out)["error"]["remedy"] == f"thrum init --repo {shlex.quote(name)}"
 
 
 async def test_registering_refuses_a_variable_that_names_another_worktree(repository: Path, tmp_path: Path) -> None:

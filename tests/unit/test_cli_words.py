@@ -98,6 +98,12 @@ def test_a_global_flag_without_its_value_is_named() -> None:
         (["frobnicate"], 'unknown command "frobnicate"', "thrum help"),
         (["inbx"], 'unknown command "inbx"', "did you mean inbox"),
         (["message", "gett"], 'unknown command "message gett"', "did you mean message get"),
+        (
+            ["backup", "create"],
+            'unknown command "backup create"',
+            "did you mean backup? or one of: config, restore, st",
+        ),
+        (["backup", "stat"], 'unknown command "backup stat"', "did you mean backup status?"),
         (["send", "hi", "--tp", "x"], "send: unknown flag --tp", "did you mean --to?"),
         (["send", "a", "b"], "send: unexpected argument: b", "recipients go to --to"),
         (["reply"], "reply: MSG_ID is missing", "usage: thrum reply MSG_ID [TEXT]"),

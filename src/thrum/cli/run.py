@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
@@ -122,6 +123,9 @@ class Run:
             try:
                 self._places = self.session.find_places(self.start())
             except (NotInitialized, NotARepository) as error:
+                if self.flags.repo and error.remedy == NotInitialized.default_remedy:
+                    remedy = f"thrum init --repo {shlex.quote(self.flags.repo)}"
+                    raise NotInitialized(error.message, remedy=remedy, **error.details) from error
                 if self.flags.repo or not self.session.env.get("THRUM_HOME"):
                     raise
                 there = ", or there: thrum init" if isinstance(error, NotInitialized) else ""

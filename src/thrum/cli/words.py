@@ -321,6 +321,10 @@ def did_you_mean(close: Sequence[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
+_NEVER_GUESSED = ("restore",)
+"""Who meant something else must not replace all there is by a word that was put into the mouth."""
+
+
 def find(
     tokens: Sequence[str], commands: Mapping[tuple[str, ...], Command], groups: Mapping[str, str]
 ) -> tuple[Command | None, tuple[str, ...], tuple[str, ...]]:
@@ -342,7 +346,9 @@ def find(
         if path in commands:
             return commands[path], path, tuple(rest[1:])
         names = [words[1] for words in commands if words[0] == first and len(words) > 1]
-        raise _unknown(path, near(rest[0], names), f"one of: {', '.join(sorted(names))}")
+        close = [name for name in near(rest[0], names) if name not in _NEVER_GUESSED]
+        own = f"did you mean {first}? or " if (first,) in commands else ""
+        raise _unknown(path, close, f"{own}one of: {', '.join(sorted(names))}")
     if (first,) in commands:
         return commands[(first,)], (first,), tuple(rest)
     raise _unknown((first,), near(first, [*(words[0] for words in commands if len(words) == 1), *groups]), "")

@@ -199,9 +199,9 @@ def test_a_journal_that_another_program_wrote_to_is_called_changed(repo: Repo) -
     assert check(found, "journal")["detail"] == "1 journal was changed by another program"
     assert check(found, "journal")["differences"][0]["reason"] == f"changed: {len(line)} bytes more"
     verify(repo, "--repair", status=0)
-    lines = shard.read_bytes()
-    shard.unlink()
-    shard.write_bytes(lines.replace(b'"one"', b'"eno"'))
+    saved = repo.top / "saved"  # as an editor saves: a new file takes the old one's place
+    saved.write_bytes(shard.read_bytes().replace(b'"one"', b'"eno"'))
+    saved.replace(shard)
     shown = repo.run("verify").out
     assert "1 journal was changed by another program\n  messages/alice.jsonl: changed: it is another file" in shown
     assert shown.endswith("Not in agreement.\n  fix: thrum verify --repair\n")

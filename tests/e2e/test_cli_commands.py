@@ -305,7 +305,7 @@ def test_init_says_what_it_touched_and_how_to_undo_it(tmp_path: Path) -> None:
             "rm -r .git/thrum-sync",
             "  created  branch a-sync            undo: git branch -D a-sync",
             "  changed  .git/info/exclude        undo: remove the line .thrum/",
-            "  Sync: local only",
+            "  Sync: local only (turn on: thrum sync enable)",
             "",
         ]
         assert lines.err == "hint: register: thrum quickstart NAME --role ROLE --module MODULE\n"

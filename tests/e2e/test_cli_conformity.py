@@ -56,7 +56,7 @@ def test_init_says_what_it_touched_and_how_to_undo_it(fresh: Repo) -> None:
         f"Would initialize thrum in {fresh.main}",
         *would,
         "  change  .git/info/exclude        undo: remove the line .thrum/",
-        "  Sync: local only",
+        "  Sync: local only (turn on: thrum sync enable)",
         "",
     ]
     assert not (fresh.main / ".thrum").exists()
@@ -65,12 +65,12 @@ def test_init_says_what_it_touched_and_how_to_undo_it(fresh: Repo) -> None:
         f"✓ Thrum initialized in {fresh.main}",
         *(each.replace("  create ", "  created ") for each in would),
         "  changed  .git/info/exclude        undo: remove the line .thrum/",
-        "  Sync: local only",
+        "  Sync: local only (turn on: thrum sync enable)",
         "",
     ]
     assert done.err == "hint: register: thrum quickstart NAME --role ROLE --module MODULE\n"
     for words in (["init"], ["init", "--dry-run"]):
-        assert fresh.thrum(*words) == "Thrum is already initialized\n  Sync: local only\n"
+        assert fresh.thrum(*words) == "Thrum is already initialized\n  Sync: local only (turn on: thrum sync enable)\n"
     fresh.agent("max", at=fresh.main)
     assert fresh.run("init").err == "", "who is registered needs no such hint"
     assert "hints" not in fresh.json("init")

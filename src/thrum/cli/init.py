@@ -95,7 +95,8 @@ def text(result: InitResult, *, local_only: bool) -> str:
     width = max((len(each.path) for each in touched), default=0)
     lines = [_file(each, width, result.dry_run) for each in touched]
     if local_only:
-        lines.append("  Sync: local only")
+        in_git = any("a-sync" in each.path for each in result.files)
+        lines.append("  Sync: local only" + (" (turn on: thrum sync enable)" if in_git else ""))
     elif result.sync_recalled:
         lines.append("  Sync: on, as it was in this clone before; to turn it off: thrum sync disable")
     return "\n".join([head, *lines])

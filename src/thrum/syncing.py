@@ -106,10 +106,11 @@ class Syncing:
     _methods: GitRepository = field(init=False)
     _opened: list[GitRepository] = field(default_factory=list[GitRepository])
     _one_method: trio.Lock = field(default_factory=trio.Lock)
-    _readers: dict[str, audience.Readers] = field(default_factory=dict[str, audience.Readers])
+    _readership: audience.Readership = field(init=False)
     _head: str = ""
 
     def __post_init__(self) -> None:
+        self._readership = audience.Readership(self.settings.places, self.settings.environ)
         self._rounds, self._peeks, self._methods = (self._git() for _ in range(3))
         self.loop = Loop(
             mode=self.settings.mode,
@@ -169,7 +170,7 @@ class Syncing:
         self.settings.note_remote(repo.remote_name, repo.remote())
         online = not self.settings.mode().local_only
         push = request.push and online
-        if push and not self._may_push(repo.push_remote()):
+        if push and not self._readership.may_push(repo.push_remotes()):
             push, outcome.unconfirmed = False, True
         errand = Errand(request.fetch and online, push, self._who(), self.house.clock.now_ms() // 1000)
         steps = sync_round(repo, self.exchange, errand, outcome)
@@ -185,18 +186,6 @@ class Syncing:
             self._head = repo.tip()
         if online:
             self.exchange.remember({"last_sync_at_ms": str(self.house.clock.now_ms())})
-
-    def _may_push(self, remote: RemoteInfo | None) -> bool:
-        """Whether nobody else can read the remote, or somebody has said that this is meant."""
-        if remote is None:
-            return False
-        return self._can_read(remote) == "private" or audience.is_confirmed(self.settings.places, remote.url)
-
-    def _can_read(self, remote: RemoteInfo) -> audience.Readers:
-        known = self._readers.get(remote.url)
-        if known is None or known == "unknown":
-            known = self._readers[remote.url] = audience.who_can_read(remote, self.settings.environ)
-        return known
 
     def _peek(self) -> str | None:
         repo = self._peeks = self._git(self._peeks)
@@ -214,14 +203,14 @@ class Syncing:
             name = str(os.getuid())
         return f"{name}@{self.house.here.hostname}"
 
-    async def _look(self) -> RemoteInfo | None:
+    async def _look(self) -> tuple[RemoteInfo, ...]:
         """See what git is set to now, and where is pushed to."""
 
-        def look() -> RemoteInfo | None:
+        def look() -> tuple[RemoteInfo, ...]:
             repo = self._methods = self._git(self._methods)
             self._head = repo.tip()
             self.settings.note_remote(repo.remote_name, repo.remote())
-            return repo.push_remote()
+            return repo.push_remotes()
 
         async with self._one_method:
             return await trio.to_thread.run_sync(look)
@@ -297,9 +286,9 @@ class Syncing:
         places = self.settings.places
         if places.common_dir is None:
             raise NotAvailable("there is nothing to sync with outside a git repository", remedy="git init")
-        remote = await self._look()
-        if params.enabled and remote is not None:
-            await trio.to_thread.run_sync(self._confirm, remote, params.confirm_public)
+        remotes = await self._look()
+        if params.enabled:
+            await trio.to_thread.run_sync(self._confirm, remotes, params.confirm_public)
 
         def write() -> None:
             update_config(
@@ -314,21 +303,19 @@ class Syncing:
         self.loop.poke()
         return self._status()
 
-    def _confirm(self, remote: RemoteInfo, confirmed: bool) -> None:
-        places = self.settings.places
-        if audience.is_confirmed(places, remote.url):
-            return
-        readers = self._can_read(remote)
-        if readers != "private" and not confirmed:
-            who = "can be read by anybody" if readers == "public" else "does not say who can read it"
+    def _confirm(self, remotes: Sequence[RemoteInfo], confirmed: bool) -> None:
+        asked = self._readership.unconfirmed(remotes)
+        if asked and not confirmed:
+            who = {"public": "can be read by anybody", "unknown": "does not say who can read it"}
+            named = [f"{info.name} ({info.url}) {who[readers]}" for info, readers in asked]
             raise ConfirmationRequired(
-                f"the remote {remote.name} ({remote.url}) {who}: what agents write to each other would be there",
+                f"the remote {' and '.join(named)}: what agents write to each other would be there",
                 remedy="thrum sync enable --yes, if that is meant",
-                readers=readers,
-                url=remote.url,
+                readers="public" if any(readers == "public" for _, readers in asked) else "unknown",
+                url=" ".join(info.url for info, _ in asked),
             )
-        if readers != "private":
-            audience.confirm(places, remote.url)
+        for info, _ in asked:
+            audience.confirm(self.settings.places, info.url)
 
     async def sync_context(self, call: Call, params: api.ContextSyncParams) -> api.ContextSyncResult:
         """Put an agent's notes on the branch, and sync."""

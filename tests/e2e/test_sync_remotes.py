@@ -107,6 +107,19 @@ def test_what_anybody_can_read_waits_for_a_word(clones: Clones, here: Repo) -> N
         assert done.status == 1 and "fix: thrum sync enable --yes" in done.err
 
 
+def test_a_second_place_to_push_to_waits_for_a_word_too(clones: Clones, here: Repo) -> None:
+    with open_http(clones.network) as url:
+        here.git("config", "--add", "remote.origin.pushurl", str(clones.remote))
+        here.git("config", "--add", "remote.origin.pushurl", f"{url}/remote.git")
+        try:
+            done = here.run("sync", "enable", "--json")
+            message = done.json["error"]["message"]
+            assert done.kind == "confirmation_required" and f"{url}/remote.git" in message
+            assert str(clones.remote) not in message, "that one is private"
+        finally:
+            here.git("config", "--unset-all", "remote.origin.pushurl")
+
+
 @pytest.mark.parametrize("verb", ["fetch", "push"])
 def test_a_remote_that_hangs_is_no_hindrance(clones: Clones, here: Repo, tmp_path: Path, verb: str) -> None:
     service = "upload-pack" if verb == "fetch" else "receive-pack"

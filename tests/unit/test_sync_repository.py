@@ -18,8 +18,9 @@ import pytest
 from tests.support.git_clones import SECONDS_SINCE_1970, contents, git, make_clone, make_origin, places_of, sync, write
 from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
 from thrum.paths import Places
+from thrum.sync.audience import Readership, confirm
 from thrum.sync.branch import ensure_branch
-from thrum.sync.ports import RemoteFailed
+from thrum.sync.ports import RemoteFailed, RemoteInfo
 from thrum.sync.reader import FILES_MAX
 from thrum.sync.repository import GitRepository, open_repository
 from thrum.sync.worktree import TreeEntry
@@ -501,11 +502,36 @@ def test_the_remote_is_told_by_its_effective_url(alice: GitRepository, top: Path
     assert alice.fetch() == ""
     git(root, "remote", "set-url", "origin", "https://ann:secret@example.com/x.git?token=secret")
     git(root, "remote", "set-url", "--push", "origin", "ssh://git:secret@example.com/x.git")
-    info, pushed = alice.remote(), alice.push_remote()
+    info, (pushed,) = alice.remote(), alice.push_remotes()
     assert info is not None
-    assert pushed is not None
     assert (info.url, info.path) == ("https://example.com/x.git", "")
     assert (pushed.url, pushed.path) == ("ssh://git@example.com/x.git", "")
+
+
+@pytest.mark.parametrize("options", [["--add"], ["--add", "--push"]])
+def test_every_place_that_is_pushed_to_is_told(alice: GitRepository, top: Path, options: list[str]) -> None:
+    first, second = str(top / "origin.git"), str(top / "second.git")
+    git(top, "init", "-q", "--bare", second)
+    if "--push" in options:
+        git(top / "alice", "remote", "set-url", "--push", "origin", first)
+    git(top / "alice", "remote", "set-url", *options, "origin", second)
+    tip = write(alice, {"events.jsonl": LINES})
+    assert [info.path for info in alice.push_remotes()] == [first, second]
+    assert alice.push(tip)
+    assert git(Path(second), "rev-parse", "a-sync") == tip
+
+
+def test_nothing_is_pushed_while_others_may_read_one_of_the_places(top: Path) -> None:
+    make_origin(top)
+    places = make_clone(top, "alice", "origin.git")
+    readership = Readership(places, os.environ)
+    private, open_one = RemoteInfo("origin", "/a", "/a"), RemoteInfo("origin", "host.invalid:x", "")
+    assert readership.may_push([private])
+    assert not readership.may_push([])
+    assert not readership.may_push([private, open_one])
+    assert readership.unconfirmed([private, open_one]) == [(open_one, "unknown")]
+    confirm(places, open_one.url)
+    assert readership.may_push([private, open_one])
 
 
 def test_a_look_from_beside_changes_when_the_remote_moves(alice: GitRepository, bob: GitRepository, top: Path) -> None:

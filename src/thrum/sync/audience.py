@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
 from thrum.clock import SystemClock, format_ms
@@ -97,6 +97,30 @@ def _judged(answer: Finished, *, absent: Readers) -> Readers:
     if any(sign in said for sign in _REFUSED):
         return "private"
     return absent if any(sign in said for sign in _ABSENT) else "unknown"
+
+
+class Readership:
+    """Who can read the remotes of one daemon, as far as was asked, and what the user has said of it. Blocks."""
+
+    def __init__(self, places: Places, environ: Mapping[str, str]) -> None:
+        self._places = places
+        self._environ = environ
+        self._known: dict[str, Readers] = {}
+
+    def may_push(self, remotes: Sequence[RemoteInfo]) -> bool:
+        """Whether of all these nobody else can read any, or somebody has said that this is meant."""
+        return bool(remotes) and not self.unconfirmed(remotes)
+
+    def unconfirmed(self, remotes: Sequence[RemoteInfo]) -> list[tuple[RemoteInfo, Readers]]:
+        """Those that others may read, unless somebody has said that this is meant."""
+        found = [(info, self._readers(info)) for info in remotes if not is_confirmed(self._places, info.url)]
+        return [(info, readers) for info, readers in found if readers != "private"]
+
+    def _readers(self, info: RemoteInfo) -> Readers:
+        known = self._known.get(info.url)
+        if known is None or known == "unknown":
+            known = self._known[info.url] = who_can_read(info, self._environ)
+        return known
 
 
 # -- what the user has said

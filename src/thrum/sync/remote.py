@@ -75,7 +75,8 @@ class Remote:
         self._root = root
         self._environ = environ
         self._talk = talk
-        self._known: tuple[RemoteInfo | None, RemoteInfo | None] = (None, None)
+        self._info: RemoteInfo | None = None
+        self._push_infos: tuple[RemoteInfo, ...] = ()
         self._secrets: frozenset[str] = frozenset()
         self._own_ssh = False
         self._believed: tuple[object, float] | None = None
@@ -85,24 +86,26 @@ class Remote:
     def info(self) -> RemoteInfo | None:
         """Where is fetched from."""
         self._look()
-        return self._known[0]
+        return self._info
 
-    def push_info(self) -> RemoteInfo | None:
-        """Where is pushed to: another URL if `pushurl` or `pushInsteadOf` say so."""
+    def push_infos(self) -> tuple[RemoteInfo, ...]:
+        """Where is pushed to: other URLs if `pushurl` or `pushInsteadOf` say so; git pushes to each of them."""
         self._look()
-        return self._known[1]
+        return self._push_infos
 
     def _look(self) -> None:
         """Ask git again when a configuration file changed, and from time to time, since those include others."""
         stamp, now = self._configuration_stamp(), time.monotonic()
         if self._believed is not None and self._believed[0] == stamp and now < self._believed[1]:
             return
-        urls = ["", ""]
+        fetched: list[str] = []
+        pushed_to: list[str] = []
         if self.name and not self.name.startswith("-"):
-            urls = [self._ask("remote", "get-url", self.name), self._ask("remote", "get-url", "--push", self.name)]
-        fetched, pushed = (self._info_of(url) if url else None for url in urls)
-        self._known = (fetched, pushed or fetched)
-        self._secrets = frozenset(secret for url in urls for secret in secrets_in(url))
+            fetched = self._ask("remote", "get-url", "--all", self.name)
+            pushed_to = self._ask("remote", "get-url", "--push", "--all", self.name)
+        self._info = self._info_of(fetched[0]) if fetched else None
+        self._push_infos = tuple(self._info_of(url) for url in dict.fromkeys(pushed_to or fetched))
+        self._secrets = frozenset(secret for url in (*fetched, *pushed_to) for secret in secrets_in(url))
         chosen = self._environ.get("GIT_SSH_COMMAND") or self._environ.get("GIT_SSH")
         self._own_ssh = bool(chosen or self._ask("config", "--get", "core.sshCommand"))
         self._believed = (stamp, now + _BELIEVED_SECONDS)
@@ -114,12 +117,13 @@ class Remote:
         files = [str(self._common_dir / "config"), *([user] if user else [f"{home}/.gitconfig", f"{xdg}/git/config"])]
         return [_stamp(file) for file in files]
 
-    def _ask(self, *arguments: str) -> str:
-        """The first line that git answers, `""` if it has nothing to say."""
+    def _ask(self, *arguments: str) -> list[str]:
+        """The lines that git answers; none if it has nothing to say."""
         done = run_git([f"--git-dir={self._common_dir}", *arguments], self._environ, cwd=self._cwd())
         if done is None:
             raise git_missing()
-        return os.fsdecode(done.stdout.partition(b"\n")[0]).strip() if done.returncode == 0 else ""
+        lines = [line.strip() for line in os.fsdecode(done.stdout).split("\n")] if done.returncode == 0 else []
+        return [line for line in lines if line]
 
     def _info_of(self, url: str) -> RemoteInfo:
         return RemoteInfo(self.name, clean(without_credentials(url)), local_path(url, self._root))
@@ -166,7 +170,7 @@ class Remote:
         return outcome == "pushed"
 
     def _run(self, arguments: list[str], verb: str) -> Finished:
-        info = self.info() if verb == "fetch" else self.push_info()
+        info = self._whom(verb)
         if info is None:
             raise RemoteFailed("missing", f"there is no remote {self.name}", f"git remote add {self.name} URL")
         if info.path and not os.path.lexists(info.path) and not os.path.lexists(os.path.dirname(info.path)):
@@ -179,6 +183,10 @@ class Remote:
             seconds_max=SECONDS_MAX,
         )
 
+    def _whom(self, verb: str) -> RemoteInfo | None:
+        """With whom a `fetch` or `push` talks first."""
+        return self.info() if verb == "fetch" else next(iter(self.push_infos()), None)
+
     def _quiet_environ(self) -> dict[str, str]:
         """Nobody sits here: no dialogues. A program that the user named for passwords may answer by itself."""
         environ = git_environ(self._environ)
@@ -190,7 +198,7 @@ class Remote:
         return environ | {"GCM_INTERACTIVE": "never", "SSH_ASKPASS_REQUIRE": "never"}
 
     def _failure(self, done: Finished, verb: str) -> RemoteFailed:
-        info = self._known[0 if verb == "fetch" else 1]
+        info = self._whom(verb)
         if "branch is currently checked out" in done.out and info is not None:
             bare = f"{info.path or info.url}.git"
             return RemoteFailed(

@@ -108,9 +108,9 @@ class GitRepository:
     def remote(self) -> RemoteInfo | None:
         return self._remote.info()
 
-    def push_remote(self) -> RemoteInfo | None:
-        """Where is pushed to, which `pushurl` may make another place: who can read that one matters."""
-        return self._remote.push_info()
+    def push_remotes(self) -> tuple[RemoteInfo, ...]:
+        """Where is pushed to, which `pushurl` may make other places: who can read those matters."""
+        return self._remote.push_infos()
 
     def tip(self) -> str:
         return read_ref(self._common_dir, self._environ, REF)

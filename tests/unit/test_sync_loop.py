@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import trio
 import trio.testing
 
 from thrum.errors import StoreFailed
+from thrum.sync import loop
 from thrum.sync.loop import BESIDE_MAX, Loop, Mode, Request, State, Status
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.round import Outcome
@@ -36,12 +38,14 @@ class Desk:
     stopped: bool = False
     interrupted: bool = False
     tidy: Callable[[], None] = lambda: None
+    peek: Callable[[], str | None] | None = None
+    """In place of `seen`."""
 
     def __post_init__(self) -> None:
         self.loop = Loop(
             mode=lambda: self.mode,
             run_round=self.run,
-            peek=lambda: self.seen,
+            peek=lambda: self.peek() if self.peek is not None else self.seen,
             tidy=lambda: self.tidy(),
             interrupt=self.interrupt,
             now_ms=lambda: 1_700_000_000_000,
@@ -73,6 +77,10 @@ class Desk:
     async def rounds(self, count: int) -> None:
         """That many have ended."""
         await self.until(lambda: len(self.requests) >= count and self.loop.status.state not in ("idle", "syncing"))
+
+
+def void(_: object) -> None:
+    pass
 
 
 async def test_it_asks_the_remote_when_it_begins_and_then_pushes_changes_without_asking(nursery: trio.Nursery) -> None:
@@ -223,6 +231,51 @@ async def test_a_ref_that_moved_on_this_machine_is_fetched(nursery: trio.Nursery
     desk.seen = "two"
     await desk.rounds(2)
     assert desk.requests[1].fetch
+
+
+@pytest.mark.parametrize("error", [OSError("no"), ValueError("embedded null byte"), struct.error("damaged")])
+async def test_care_and_looks_that_stumble_end_nothing_and_are_logged_once(
+    error: Exception, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(loop, "PEEK_SECONDS", 0.001)
+    looks: list[int] = []
+
+    def stumble() -> str | None:
+        looks.append(1)
+        raise error
+
+    desk = Desk(peek=stumble, tidy=lambda: void(stumble()))
+    nursery.start_soon(desk.loop.serve_sync)
+    for _ in range(3):
+        assert await desk.loop.force(SECONDS) is not None
+    await desk.until(lambda: len(looks) > 20)
+    assert sorted(record.message.partition(":")[0] for record in caplog.records) == [
+        "looking at the remote",
+        "packing the branch",
+    ]
+
+
+async def test_a_look_that_hangs_holds_up_neither_rounds_nor_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "PEEK_SECONDS_MAX", 0.01)
+    gate, looks = threading.Event(), list[int]()
+
+    def hang() -> str | None:
+        looks.append(1)
+        gate.wait(SECONDS)
+        return "late"
+
+    desk = Desk(peek=hang)
+    with trio.fail_after(SECONDS / 2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.loop.serve_sync)
+            for _ in range(3):
+                assert await desk.loop.force(SECONDS) is not None
+            assert looks == [1], "not again before the first one has ended"
+            gate.set()
+            await desk.until(lambda: len(looks) > 1)
+            nursery.cancel_scope.cancel()
+    assert desk.states[-1] == "stopped"
 
 
 async def test_a_setting_that_changes_counts_at_once(nursery: trio.Nursery) -> None:

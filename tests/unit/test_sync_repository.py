@@ -572,6 +572,14 @@ def test_a_look_from_beside_finds_the_refs_of_every_layout(alice: GitRepository,
     assert alice.peek() != before
 
 
+def test_what_is_no_repository_does_not_hold_up_a_look_from_beside(alice: GitRepository, top: Path) -> None:
+    os.mkfifo(top / "fifo")
+    git(top / "alice", "remote", "set-url", "origin", str(top / "fifo"))
+    assert alice.peek() == "none"
+    git(top / "alice", "remote", "set-url", "origin", "file:///tmp/x%00y")
+    assert alice.peek() is None
+
+
 def test_a_remote_elsewhere_is_not_looked_at_from_beside(alice: GitRepository, top: Path) -> None:
     for url in ("https://example.com/x", "git@example.com:x", "host:x", "git://example.com/x", "ext::sh -c x"):
         git(top / "alice", "remote", "set-url", "origin", url)

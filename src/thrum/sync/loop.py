@@ -29,6 +29,8 @@ PEEK_SECONDS: Final = 0.5
 """How often the ref of a remote on this machine is looked at."""
 BRISK_PEEK_SECONDS: Final = 0.1
 """The same while clones talk: an answer is likely."""
+PEEK_SECONDS_MAX: Final = 5.0
+"""A look that takes longer (a mount that is dead) tells nothing, and there is no other one until it has ended."""
 BRISK_SECONDS: Final = 60.0
 """So long after something was sent or came."""
 LOOK_SECONDS: Final = 5.0
@@ -119,6 +121,11 @@ class Loop:
     """Rounds since that began."""
     _seen: str | None = None
     """What `peek` gave when the remote was last asked."""
+    _peeks: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+    """A thread that was left keeps its place until it has ended."""
+    _peek_hangs: bool = False
+    _complaints: dict[str, str] = field(default_factory=dict[str, str])
+    """What was last logged of what goes wrong again and again."""
 
     def note_change(self) -> None:
         """Something that travels was committed here."""
@@ -197,7 +204,7 @@ class Loop:
         self._set(state="syncing")
         outcome = Outcome()
         if request.fetch:
-            self._seen = await trio.to_thread.run_sync(self._peeked)
+            self._seen = await self._peek_in_time()
         try:
             await self._run_in_thread(request, outcome)
         except RemoteFailed as failed:
@@ -231,7 +238,7 @@ class Loop:
             last_sync_at_ms=self.status.last_sync_at_ms if mode.local_only else self.now_ms(),
             skipped=frozenset(outcome.skipped),
         )
-        text = await trio.to_thread.run_sync(self._peeked) if outcome.sent else None
+        text = await self._peek_in_time() if outcome.sent else None
         if text is not None and text.startswith(outcome.tip):
             self._seen = text  # our own push; another's in between would show another tip
         if outcome.received or outcome.sent:
@@ -286,12 +293,22 @@ class Loop:
             pause = LOOK_SECONDS if mode.local_only else BRISK_PEEK_SECONDS if brisk else PEEK_SECONDS
             if self.status.state == "syncing" or self._failures or (mode.local_only and not mode.lacks_remote):
                 continue
-            text = await trio.to_thread.run_sync(self._peeked)
+            text = await self._peek_in_time()
             if text is None:
                 pause = LOOK_SECONDS
             elif text != self._seen and not self.mode().local_only:
                 self._seen = text
                 self.poke()
+
+    async def _peek_in_time(self) -> str | None:
+        """What `peek` gives; None too where it takes too long."""
+        if self._peek_hangs and not self._peeks.available_tokens:
+            return None
+        self._peek_hangs = False
+        with trio.move_on_after(PEEK_SECONDS_MAX):
+            return await trio.to_thread.run_sync(self._peeked, abandon_on_cancel=True, limiter=self._peeks)
+        self._peek_hangs = True
+        return None
 
     async def _tidy_beside(self, nursery: trio.Nursery) -> None:
         """Let the disk be cared for while rounds go on; only when that takes very long are they held up."""
@@ -313,14 +330,25 @@ class Loop:
     def _tidied(self) -> None:
         try:
             self.tidy()
-        except (OSError, ThrumError) as error:
-            log.warning("packing the branch: %s", error)
+            self._complaints.pop("packing the branch", None)
+        except Exception as error:  # of a damaged repository anything may come, and rounds do without
+            self._complain("packing the branch", error)
 
     def _peeked(self) -> str | None:
         try:
-            return self.peek()
-        except (OSError, ThrumError):
+            text = self.peek()
+            self._complaints.pop("looking at the remote", None)
+        except Exception as error:
+            self._complain("looking at the remote", error)
             return None
+        return text
+
+    def _complain(self, what: str, error: Exception) -> None:
+        """Once, until it goes well again or something else goes wrong."""
+        text = f"{type(error).__name__}: {error}"
+        if self._complaints.get(what) != text:
+            self._complaints[what] = text
+            log.warning("%s: %s", what, text, exc_info=None if isinstance(error, (OSError, ThrumError)) else error)
 
     def _set(self, **values: object) -> None:
         for name, value in values.items():

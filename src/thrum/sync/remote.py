@@ -248,7 +248,8 @@ def local_path(url: str, root: Path) -> str:
     """The directory on this machine that a remote's URL names, absolute; `""` for everything else. By git's rules."""
     scheme, mark, rest = url.partition("://")
     if mark:
-        return unquote(rest) if scheme.lower() == "file" and rest.startswith("/") else ""
+        path = unquote(rest) if scheme.lower() == "file" and rest.startswith("/") else ""
+        return "" if "\0" in path else path
     colon, slash = url.find(":"), url.find("/")
     if colon >= 0 and not 0 <= slash < colon:
         return ""  # host:path, or a helper's address
@@ -275,7 +276,7 @@ def _git_dir(path: str) -> Path | None:
         found = Path(path + end)
         if (found / "objects").is_dir() and (found / "HEAD").exists():
             return found
-        if target := read_text(found).removeprefix("gitdir:").strip():
+        if found.is_file() and (target := read_text(found).removeprefix("gitdir:").strip()):
             return found.parent / target
     return None
 

@@ -106,11 +106,12 @@ class Syncing:
     _methods: GitRepository = field(init=False)
     _opened: list[GitRepository] = field(default_factory=list[GitRepository])
     _one_method: trio.Lock = field(default_factory=trio.Lock)
+    _one_question: trio.Lock = field(default_factory=trio.Lock)
     _readership: audience.Readership = field(init=False)
     _head: str = ""
 
     def __post_init__(self) -> None:
-        self._readership = audience.Readership(self.settings.places, self.settings.environ)
+        self._readership = audience.Readership(self.settings.places)
         self._rounds, self._peeks, self._methods = (self._git() for _ in range(3))
         self.loop = Loop(
             mode=self.settings.mode,
@@ -164,15 +165,16 @@ class Syncing:
 
     def _round(self, request: Request, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
         repo = self._rounds = self._git(self._rounds)
+        repo.resume()
         self.exchange.apply_due()
         if not repo.tip():
             branch.ensure_branch(self.settings.places, self.settings.environ, remote=repo.remote_name)
         self.settings.note_remote(repo.remote_name, repo.remote())
-        online = not self.settings.mode().local_only
-        push = request.push and online
-        if push and not self._readership.may_push(repo.push_remotes()):
+        push = request.push and not self.settings.mode().local_only
+        if push and not self._readership.may_push(repo.push_remotes(), repo.who_can_read):
             push, outcome.unconfirmed = False, True
-        errand = Errand(request.fetch and online, push, self._who(), self.house.clock.now_ms() // 1000)
+        online = not self.settings.mode().local_only  # that may have taken its time
+        errand = Errand(request.fetch and online, push and online, self._who(), self.house.clock.now_ms() // 1000)
         steps = sync_round(repo, self.exchange, errand, outcome)
         try:
             for step in steps:
@@ -288,7 +290,9 @@ class Syncing:
             raise NotAvailable("there is nothing to sync with outside a git repository", remedy="git init")
         remotes = await self._look()
         if params.enabled:
-            await trio.to_thread.run_sync(self._confirm, remotes, params.confirm_public)
+            async with self._one_question:
+                self._readership.forget()
+                await trio.to_thread.run_sync(self._confirm, remotes, params.confirm_public)
 
         def write() -> None:
             update_config(
@@ -304,7 +308,7 @@ class Syncing:
         return self._status()
 
     def _confirm(self, remotes: Sequence[RemoteInfo], confirmed: bool) -> None:
-        asked = self._readership.unconfirmed(remotes)
+        asked = self._readership.unconfirmed(remotes, self._methods.who_can_read)
         if asked and not confirmed:
             who = {"public": "can be read by anybody", "unknown": "does not say who can read it"}
             named = [f"{info.name} ({info.url}) {who[readers]}" for info, readers in asked]

@@ -6,19 +6,23 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.git_clones import SECONDS_SINCE_1970, contents, git, make_clone, make_origin, places_of, sync, write
+from tests.support.repo import wait_until
 from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
 from thrum.paths import Places
-from thrum.sync.audience import Readership, confirm
+from thrum.sync.audience import Readers, Readership, confirm
 from thrum.sync.branch import ensure_branch
 from thrum.sync.ports import RemoteFailed, RemoteInfo
 from thrum.sync.reader import FILES_MAX
@@ -524,14 +528,37 @@ def test_every_place_that_is_pushed_to_is_told(alice: GitRepository, top: Path, 
 def test_nothing_is_pushed_while_others_may_read_one_of_the_places(top: Path) -> None:
     make_origin(top)
     places = make_clone(top, "alice", "origin.git")
-    readership = Readership(places, os.environ)
     private, open_one = RemoteInfo("origin", "/a", "/a"), RemoteInfo("origin", "host.invalid:x", "")
-    assert readership.may_push([private])
-    assert not readership.may_push([])
-    assert not readership.may_push([private, open_one])
-    assert readership.unconfirmed([private, open_one]) == [(open_one, "unknown")]
-    confirm(places, open_one.url)
-    assert readership.may_push([private, open_one])
+    readership = Readership(places)
+    with open_repository(places, os.environ) as repo:
+        assert readership.may_push([private], repo.who_can_read)
+        assert not readership.may_push([], repo.who_can_read)
+        assert not readership.may_push([private, open_one], repo.who_can_read)
+        assert readership.unconfirmed([private, open_one], repo.who_can_read) == [(open_one, "unknown")]
+        confirm(places, open_one.url)
+        assert readership.may_push([private, open_one], repo.who_can_read)
+
+
+def test_who_can_read_a_remote_is_not_asked_in_every_round(top: Path) -> None:
+    make_origin(top)
+    places = make_clone(top, "alice", "origin.git")
+    remotes = [RemoteInfo("origin", "git@host.invalid:x", "")]
+    readership, asked = Readership(places), list[RemoteInfo]()
+
+    def ask(info: RemoteInfo) -> Readers:
+        asked.append(info)
+        return "unknown"
+
+    for _ in range(3):
+        assert not readership.may_push(remotes, ask)
+    assert len(asked) == 1
+    readership.forget()
+    assert not readership.may_push(remotes, ask)
+    assert len(asked) == 2, "enable and force ask afresh"
+    readership.forget()
+    confirm(places, remotes[0].url)
+    assert readership.may_push(remotes, ask)
+    assert len(asked) == 2, "what is confirmed need not be asked"
 
 
 def test_a_look_from_beside_changes_when_the_remote_moves(alice: GitRepository, bob: GitRepository, top: Path) -> None:
@@ -638,6 +665,34 @@ def test_a_shared_repository_keeps_its_modes(alice: GitRepository, top: Path) ->
     paths = [objects / each[:2] / each[2:] for each in (object_id, by_git)]
     assert len({stat.S_IMODE(path.stat().st_mode) for path in paths}) == 1
     assert len({stat.S_IMODE(path.parent.stat().st_mode) for path in paths}) == 1
+
+
+def test_what_is_cut_between_two_talks_does_not_begin_the_next(alice: GitRepository, top: Path) -> None:
+    tip = write(alice, {"events.jsonl": LINES})
+    alice.cut()
+    with pytest.raises(RemoteFailed, match="stopped"):
+        alice.push(tip)
+    assert git(top / "origin.git", "for-each-ref", "refs/heads/a-sync") == ""
+    alice.resume()
+    assert alice.push(tip)
+
+
+def test_who_can_read_is_a_question_that_a_stop_ends(alice: GitRepository) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x.git"
+        answers: list[Readers] = []
+        thread = threading.Thread(target=lambda: answers.append(alice.who_can_read(RemoteInfo("origin", url, ""))))
+        thread.start()
+        with server.accept()[0]:  # and says nothing
+            begun = time.monotonic()
+            alice.stop()
+            thread.join(30)
+        assert time.monotonic() - begun < 10
+        assert answers == ["unknown"]
+    wait_until(
+        lambda: not [each for each in psutil.process_iter(["cmdline"]) if url in (each.info["cmdline"] or ())],
+        "its end",
+    )
 
 
 def test_a_talk_under_way_can_be_ended_from_another_thread(alice: GitRepository, top: Path) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any, Final, Literal, cast
 
 from thrum.clock import SystemClock, format_ms
@@ -21,6 +23,11 @@ from thrum.sync.ports import RemoteInfo
 
 Readers = Literal["private", "public", "unknown"]
 
+Ask = Callable[[RemoteInfo], Readers]
+"""`who_can_read`, by whoever is to be ended with it."""
+
+BELIEVED_SECONDS: Final = 300.0
+"""So long a server that gave no or the wrong answer is not asked again: that takes time, in every round."""
 _SECONDS_MAX: Final = 20.0
 _WEB: Final = ("http", "https")
 _SSH: Final = ("ssh", "git+ssh", "ssh+git")
@@ -39,8 +46,8 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/@]*@)?(.*)", re.
 _HOST_PATH: Final = re.compile(r"(?:[^/@:]+@)?(\[[^\]]+\]|[^/:]+):(?!:)/?(.+)", re.DOTALL)
 
 
-def who_can_read(info: RemoteInfo, environ: Mapping[str, str]) -> Readers:
-    """Whether anybody can read a remote; up to 20 s. Blocks.
+def who_can_read(info: RemoteInfo, environ: Mapping[str, str], talk: Talk) -> Readers:
+    """Whether anybody can read a remote; up to 20 s. Blocks; `unknown` if the talk is ended.
 
     A directory on this machine is private. Of an address for ssh the same path is asked by https: only a server that
     gives it away, or wants a password for it, has answered.
@@ -49,11 +56,11 @@ def who_can_read(info: RemoteInfo, environ: Mapping[str, str]) -> Readers:
         return "private"
     scheme, rest = _parts(info.url)
     if scheme in _WEB:
-        return _judged(_ask(info.url, environ), absent="private")
+        return _judged(_ask(info.url, environ, talk), absent="private")
     if scheme in _SSH:
-        return _judged(_ask(f"https://{rest}", environ), absent="unknown")
+        return _judged(_ask(f"https://{rest}", environ, talk), absent="unknown")
     if scheme == "git":
-        return "public" if _ask(info.url, environ).status == 0 else "unknown"
+        return "public" if _ask(info.url, environ, talk).status == 0 else "unknown"
     return "unknown"
 
 
@@ -67,7 +74,7 @@ def _parts(url: str) -> tuple[str, str]:
     return ("ssh", f"{found[1]}/{found[2]}") if found else ("", url)
 
 
-def _ask(url: str, environ: Mapping[str, str]) -> Finished:
+def _ask(url: str, environ: Mapping[str, str], talk: Talk) -> Finished:
     """`git ls-remote` by nobody."""
     nobody = {name: value for name, value in environ.items() if _KEPT.fullmatch(name)}
     nobody |= {
@@ -81,9 +88,10 @@ def _ask(url: str, environ: Mapping[str, str]) -> Finished:
         "LC_ALL": "C",
     }
     words = ["-c", "credential.helper=", "-c", "protocol.allow=never"]
+    words += ["-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={_SECONDS_MAX:.0f}"]
     for scheme in (*_WEB, "git"):
         words += ["-c", f"protocol.{scheme}.allow=always"]
-    return Talk().run(
+    return talk.run(
         [*words, "ls-remote", "--", url], nobody, cwd="/", silent_seconds_max=_SECONDS_MAX, seconds_max=_SECONDS_MAX
     )
 
@@ -102,25 +110,31 @@ def _judged(answer: Finished, *, absent: Readers) -> Readers:
 class Readership:
     """Who can read the remotes of one daemon, as far as was asked, and what the user has said of it. Blocks."""
 
-    def __init__(self, places: Places, environ: Mapping[str, str]) -> None:
+    def __init__(self, places: Places) -> None:
         self._places = places
-        self._environ = environ
-        self._known: dict[str, Readers] = {}
+        self._known: dict[str, tuple[Readers, float]] = {}
+        """By URL, and until when that is believed."""
 
-    def may_push(self, remotes: Sequence[RemoteInfo]) -> bool:
+    def may_push(self, remotes: Sequence[RemoteInfo], ask: Ask) -> bool:
         """Whether of all these nobody else can read any, or somebody has said that this is meant."""
-        return bool(remotes) and not self.unconfirmed(remotes)
+        return bool(remotes) and not self.unconfirmed(remotes, ask)
 
-    def unconfirmed(self, remotes: Sequence[RemoteInfo]) -> list[tuple[RemoteInfo, Readers]]:
+    def unconfirmed(self, remotes: Sequence[RemoteInfo], ask: Ask) -> list[tuple[RemoteInfo, Readers]]:
         """Those that others may read, unless somebody has said that this is meant."""
-        found = [(info, self._readers(info)) for info in remotes if not is_confirmed(self._places, info.url)]
+        found = [(info, self._readers(info, ask)) for info in remotes if not is_confirmed(self._places, info.url)]
         return [(info, readers) for info, readers in found if readers != "private"]
 
-    def _readers(self, info: RemoteInfo) -> Readers:
-        known = self._known.get(info.url)
-        if known is None or known == "unknown":
-            known = self._known[info.url] = who_can_read(info, self._environ)
-        return known
+    def forget(self) -> None:
+        """Ask anew, next time."""
+        self._known.clear()
+
+    def _readers(self, info: RemoteInfo, ask: Ask) -> Readers:
+        now = time.monotonic()
+        readers, until = self._known.get(info.url, ("unknown", now))
+        if now >= until:
+            readers = ask(info)
+            self._known[info.url] = readers, inf if readers == "private" else time.monotonic() + BELIEVED_SECONDS
+        return readers
 
 
 # -- what the user has said

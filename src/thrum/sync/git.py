@@ -99,7 +99,10 @@ class Finished(NamedTuple):
 
 
 class Talk:
-    """Runs git processes that may take long, one at a time; `stop` and `cut` end the one that runs, from any thread."""
+    """Runs git processes that may take long, one at a time; `stop` and `cut` end the one that runs, from any thread.
+
+    After them no other is started, after `cut` until `resume`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -108,14 +111,19 @@ class Talk:
         self._cut = False
 
     def cut(self) -> None:
-        """End the process that runs, if any."""
+        """End the process that runs, if any; none is started before `resume`."""
         with self._lock:
             self._cut = True
             if self._process is not None:
                 _signal_group(self._process, signal.SIGTERM)
 
+    def resume(self) -> None:
+        """What was cut is over. Whoever cut it has said before why, so look at that after this."""
+        with self._lock:
+            self._cut = False
+
     def stop(self) -> None:
-        """End the process that runs, if any; later ones are ended at once."""
+        """End the process that runs, if any; none is started any more."""
         with self._lock:
             self._stopped = True
             if self._process is not None:
@@ -136,6 +144,8 @@ class Talk:
 
         So let it report its progress. `stdin`: a file. Raises NotAvailable if git isn't installed.
         """
+        if self._stopped or self._cut:
+            return Finished(-signal.SIGTERM, "", "", "stopped")
         words = ["nice", "-n", "10"] if nice and shutil.which("nice") else []
         try:
             with (stdin or Path(os.devnull)).open("rb") as given:
@@ -151,8 +161,8 @@ class Talk:
         except FileNotFoundError as error:
             raise git_missing() from error
         with self._lock:
-            self._process, self._cut = process, False
-            if self._stopped:
+            self._process = process
+            if self._stopped or self._cut:
                 _signal_group(process, signal.SIGTERM)
         try:
             out, err, late = _listen(process, silent_seconds_max, seconds_max)

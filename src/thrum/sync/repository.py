@@ -11,6 +11,7 @@ from typing import Final
 
 from thrum.errors import NotAvailable, StoreFailed
 from thrum.paths import Places
+from thrum.sync.audience import Readers, who_can_read
 from thrum.sync.branch import verify_owner
 from thrum.sync.git import DURABLE, NO_HOOKS, Talk, checked_git, run_git
 from thrum.sync.maintenance import Maintenance
@@ -232,8 +233,16 @@ class GitRepository:
         self._maintenance.stop()
 
     def cut(self) -> None:
-        """From another thread: end the git that talks to the remote, if any does."""
+        """From another thread: end the git that talks to the remote, if any does; none does before `resume`."""
         self._talk.cut()
+
+    def resume(self) -> None:
+        """A round begins, which looks after this whether it may talk to the remote."""
+        self._talk.resume()
+
+    def who_can_read(self, info: RemoteInfo) -> Readers:
+        """Whether anybody can read a remote; `stop` and `cut` end the question."""
+        return who_can_read(info, self._environ, self._talk)
 
     def peek(self) -> str | None:
         """A text that changes when the branch of a remote on this machine moves; None for other remotes. Cheap."""

@@ -34,6 +34,7 @@ from thrum.sync.round import Errand, Outcome, sync_round
 log: Final = logging.getLogger("thrum.sync")
 
 _FALSE: Final = ("0", "false")
+_ADDRESSES: Final = "addresses"
 FAILPOINT: Final = "THRUM_FAILPOINT"
 """`sync:STEP`: the daemon is killed after that step of a round. For the tests of what a kill leaves behind."""
 
@@ -48,6 +49,8 @@ class Settings:
     """Started with `--local`."""
     remote: RemoteInfo | None = None
     """As it was when somebody looked last."""
+    addresses: str = ""
+    """Where that fetches from and pushes to: URLs without credentials."""
     _looked_for: str = ""
     """The name that it was looked for under; `""`: nobody has looked."""
     _seen: tuple[int, int, int] | None = None
@@ -64,16 +67,20 @@ class Settings:
             log.debug("settings: %s", error)
         return self._config
 
-    def note_remote(self, name: str, found: RemoteInfo | None) -> None:
-        """Somebody has asked git for the remote of that name."""
-        self.remote, self._looked_for = found, name
+    def note_remote(self, repo: GitRepository) -> str:
+        """Ask git for the remote: its addresses. Blocks."""
+        found = repo.remote()
+        urls = [info.url for info in (found, *repo.push_remotes()) if info is not None]
+        addresses = " ".join(dict.fromkeys(urls))
+        self.remote, self._looked_for, self.addresses = found, repo.remote_name, addresses
+        return addresses
 
     def mode(self) -> Mode:
         """Whether to fetch and push, how often, and why not."""
         config = self.config()
         wish = self.environ.get("THRUM_LOCAL", "").strip().lower()
         local_only = config.daemon.local_only if not wish else wish not in _FALSE
-        reason = "daemon.local_only is set" if not wish else "THRUM_LOCAL is set"
+        reason = "sync is off: thrum sync enable" if not wish else "THRUM_LOCAL is set"
         if self.local:
             local_only, reason = True, "the daemon was started with --local"
         if self.places.common_dir is None:
@@ -86,6 +93,7 @@ class Settings:
             reason=reason if local_only else "",
             lacks_remote=lacks_remote,
             remote=config.sync.remote,
+            addresses=self.addresses if self._looked_for == config.sync.remote else "",
             interval_seconds=config.sync.interval_seconds,
             debounce_seconds=config.sync.debounce_seconds,
         )
@@ -109,6 +117,8 @@ class Syncing:
     _one_question: trio.Lock = field(default_factory=trio.Lock)
     _readership: audience.Readership = field(init=False)
     _head: str = ""
+    _of: str = ""
+    """The addresses that `pushed_seq` and the last sync are of."""
 
     def __post_init__(self) -> None:
         self._readership = audience.Readership(self.settings.places)
@@ -124,6 +134,7 @@ class Syncing:
         )
         kept = self.house.view.sync_state()
         self.loop.status.last_sync_at_ms = int(kept.get("last_sync_at_ms", "0"))
+        self._of = kept.get(_ADDRESSES, "")
 
     async def serve(self) -> None:
         """Run rounds until cancelled."""
@@ -169,12 +180,14 @@ class Syncing:
         self.exchange.apply_due()
         if not repo.tip():
             branch.ensure_branch(self.settings.places, self.settings.environ, remote=repo.remote_name)
-        self.settings.note_remote(repo.remote_name, repo.remote())
+        addresses = self.settings.note_remote(repo)
         push = request.push and not self.settings.mode().local_only
         if push and not self._readership.may_push(repo.push_remotes(), repo.who_can_read):
             push, outcome.unconfirmed = False, True
         online = not self.settings.mode().local_only  # that may have taken its time
-        errand = Errand(request.fetch and online, push and online, self._who(), self.house.clock.now_ms() // 1000)
+        # What is known of the branch there is of the remote before.
+        fetch = online and (self._is_another_remote(addresses) or request.fetch)
+        errand = Errand(fetch, push and online, self._who(), self.house.clock.now_ms() // 1000)
         steps = sync_round(repo, self.exchange, errand, outcome)
         try:
             for step in steps:
@@ -189,9 +202,17 @@ class Syncing:
         if online:
             self.exchange.remember({"last_sync_at_ms": str(self.house.clock.now_ms())})
 
+    def _is_another_remote(self, addresses: str) -> bool:
+        """Whether git was set to another one since the last round; then nothing is known of it."""
+        if addresses == self._of:
+            return False
+        self.exchange.remember({_ADDRESSES: addresses, "pushed_seq": "0", "last_sync_at_ms": "0"})
+        self._of, self.loop.status.last_sync_at_ms = addresses, 0
+        return True
+
     def _peek(self) -> str | None:
         repo = self._peeks = self._git(self._peeks)
-        self.settings.note_remote(repo.remote_name, repo.remote())
+        self.settings.note_remote(repo)
         return repo.peek()
 
     def _tidy(self) -> None:
@@ -211,7 +232,7 @@ class Syncing:
         def look() -> tuple[RemoteInfo, ...]:
             repo = self._methods = self._git(self._methods)
             self._head = repo.tip()
-            self.settings.note_remote(repo.remote_name, repo.remote())
+            self.settings.note_remote(repo)
             return repo.push_remotes()
 
         async with self._one_method:
@@ -230,8 +251,8 @@ class Syncing:
         return api.SyncStatusResult(
             running=status.state != "stopped",
             last_sync_at=self.last_sync_at,
-            last_error="" if mode.local_only else status.last_error,
-            remedy="" if mode.local_only else status.remedy,
+            last_error="" if mode.local_only or self._is_new_remote else status.last_error,
+            remedy="" if mode.local_only or self._is_new_remote else status.remedy,
             sync_state=self.state,
             local_only=mode.local_only,
             local_only_reason=mode.reason,
@@ -243,9 +264,14 @@ class Syncing:
         )
 
     @property
+    def _is_new_remote(self) -> bool:
+        """Whether no round has met the remote that git is set to."""
+        return self.settings.remote is not None and self.settings.addresses != self._of
+
+    @property
     def last_sync_at(self) -> str:
         """When a round with the remote last ended well; `""`: never."""
-        ms = self.loop.status.last_sync_at_ms
+        ms = 0 if self._is_new_remote else self.loop.status.last_sync_at_ms
         return format_ms(ms) if ms else ""
 
     @property
@@ -254,10 +280,13 @@ class Syncing:
         state = self.loop.status.state
         if self.settings.mode().local_only and state != "stopped":
             return "local-only"
-        return "idle" if state == "local-only" else state
+        known = state in ("stopped", "syncing") or not self._is_new_remote
+        return state if known and state != "local-only" else "idle"
 
     def _pending(self, mode: Mode) -> int:
         view = self.house.view
+        if self._is_new_remote and not mode.local_only:
+            return view.unpushed(0)
         kept = view.sync_state()
         return view.unpushed(int(kept.get("committed_seq" if mode.local_only else "pushed_seq", "0")))
 
@@ -265,7 +294,11 @@ class Syncing:
         """A round now. Local only: it commits, and says so."""
         if not 0 <= params.wait_ms <= limits.sync_wait_max_ms:
             raise InvalidParams(f"wait_ms must be 0 to {limits.sync_wait_max_ms}", remedy="wait again", field="wait_ms")
-        report = await self.loop.force(params.wait_ms / 1000) if self.settings.places.common_dir else None
+        report = None
+        if self.settings.places.common_dir is not None:
+            await self._look()  # the round that follows is one with the remote as it is now
+            self._readership.forget(private=False)
+            report = await self.loop.force(params.wait_ms / 1000)
         now = self._status()
         waited = params.wait_ms > 0
         late = waited and report is None and self.settings.places.common_dir is not None
@@ -291,7 +324,7 @@ class Syncing:
         remotes = await self._look()
         if params.enabled:
             async with self._one_question:
-                self._readership.forget()
+                self._readership.forget(private=True)
                 await trio.to_thread.run_sync(self._confirm, remotes, params.confirm_public)
 
         def write() -> None:
@@ -333,6 +366,7 @@ class Syncing:
         pushed = not now.local_only and report is not None and report.result != "error" and not now.last_error
         message = f"Context synced for {name}."
         if not pushed:
-            why = "no remote" if now.local_only else f"not pushed yet: {now.last_error or 'the round goes on'}"
+            off = "no remote" if self.settings.remote is None else "sync is off"
+            why = off if now.local_only else f"not pushed yet: {now.last_error or 'the round goes on'}"
             message = f"Context synced locally for {name} ({why})."
         return api.ContextSyncResult(agent_name=name, synced=True, pushed=pushed, commit=self._head, message=message)

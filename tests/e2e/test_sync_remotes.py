@@ -75,7 +75,7 @@ def test_ssh_by_the_users_own_command(clones: Clones, here: Repo, tmp_path: Path
     done = here.run("sync", "enable", "--json")
     assert done.kind == "confirmation_required" and "does not say" in done.json["error"]["message"]
     here.thrum("send", "Not before it is meant", "--to", "@nux")
-    assert here.run("sync", "force", "--wait").status in (0, 1)
+    assert here.run("sync", "force", "--wait").status == 1
     status = here.json("sync", "status")
     assert status["remedy"] == "thrum sync enable" and status["pending"] >= 1
     here.thrum("sync", "enable", "--yes")
@@ -101,7 +101,8 @@ def test_what_anybody_can_read_waits_for_a_word(clones: Clones, here: Repo) -> N
         here.thrum("daemon", "restart")
         before = clones.git("rev-parse", "a-sync")
         here.thrum("send", "For our ears only", "--to", "@nux")
-        here.run("sync", "force", "--wait")
+        done = here.run("sync", "force", "--wait")
+        assert done.status == 1 and "others may read the remote" in done.err and "fix: thrum sync enable" in done.err
         assert clones.git("rev-parse", "a-sync") == before
         assert here.json("sync", "status")["last_error"]
         done = here.run("sync", "enable")
@@ -174,6 +175,40 @@ def test_another_remote_counts_without_a_restart(clones: Clones, here: Repo, tmp
     finally:
         here.thrum("config", "set", "sync.remote", "origin")
     goes_over(clones, "Back at the first")
+
+
+def test_another_address_is_another_remote(clones: Clones, here: Repo, tmp_path: Path) -> None:
+    here.thrum("sync", "force", "--wait")
+    other = tmp_path / "other.git"
+    here.git("remote", "set-url", "origin", str(other))
+    status = here.json("sync", "status")
+    assert status["pending"] >= 1 and "last_sync_at" not in status, "nothing was ever sent there"
+    assert here.run("sync", "force", "--wait").status == 1
+    assert here.json("sync", "status")["last_error"]
+    here.git("init", "-q", "--bare", str(other))
+    here.git("remote", "set-url", "origin", f"file://{other}")
+    assert "last_error" not in here.json("sync", "status"), "that was said of the other"
+    here.thrum("sync", "force", "--wait")
+    assert here.git("rev-parse", "a-sync").strip() in here.git("ls-remote", str(other), "refs/heads/a-sync")
+    assert here.json("sync", "status")["pending"] == 0
+
+
+def test_a_remote_that_was_just_added_is_met_by_force(clones: Clones, here: Repo) -> None:
+    here.git("remote", "remove", "origin")
+    assert "there is no remote origin" in here.thrum("sync", "force", "--wait")
+    here.git("remote", "add", "origin", str(clones.remote))
+    assert here.thrum("sync", "force", "--wait").startswith("✓ Synced")
+
+
+def test_sync_that_is_off_is_told_from_a_remote_that_is_not_there(clones: Clones, here: Repo) -> None:
+    here.thrum("context", "save", "--agent", "furiosa", stdin="notes")
+    here.thrum("sync", "disable")
+    assert "local only (sync is off: thrum sync enable)" in here.thrum("sync", "status")
+    assert "locally for furiosa (sync is off)" in here.thrum("context", "sync", "--agent", "furiosa")
+    here.git("remote", "remove", "origin")
+    assert "locally for furiosa (no remote)" in here.thrum("context", "sync", "--agent", "furiosa")
+    here.git("remote", "add", "origin", str(clones.remote))
+    here.thrum("sync", "enable")
 
 
 def test_nobody_at_the_address_is_offline(clones: Clones, here: Repo) -> None:

@@ -29,6 +29,7 @@ class Desk:
     """What the next rounds raise, in turn."""
     received: int = 0
     committed: int = 0
+    unconfirmed: bool = False
     seen: str | None = None
     """What a peek gives."""
     gate: threading.Event | None = None
@@ -58,7 +59,7 @@ class Desk:
             if is_stopping():
                 self.stopped = True
                 return
-        outcome.received, outcome.committed = self.received, self.committed
+        outcome.received, outcome.committed, outcome.unconfirmed = self.received, self.committed, self.unconfirmed
         if self.raises:
             raise self.raises.pop(0)
 
@@ -176,6 +177,27 @@ async def test_force_waits_for_a_round_that_begins_after_it(nursery: trio.Nurser
     await desk.until(lambda: bool(reports))
     assert len(desk.requests) == 2, "never two at once, and the one under way does not count"
     assert desk.loop.status.state == "synced"
+
+
+async def test_a_push_that_is_held_back_is_no_success(nursery: trio.Nursery) -> None:
+    desk = Desk(unconfirmed=True)
+    nursery.start_soon(desk.loop.serve_sync)
+    report = await desk.loop.force(SECONDS)
+    assert report is not None and report.result == "error"
+    assert (desk.loop.status.state, desk.loop.status.remedy) == ("error", "thrum sync enable")
+
+
+async def test_another_address_is_met_at_once_even_after_failures(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(loop, "BACKOFF_SECONDS_MIN", 300.0)
+    desk = Desk(raises=[RemoteFailed("missing", "no such repository", "")])
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.rounds(1)
+    desk.mode = Mode(False, addresses="/other.git", interval_seconds=1000.0, debounce_seconds=0.01)
+    await desk.rounds(2)
+    assert desk.requests[1].fetch and desk.loop.status.state == "synced"
 
 
 async def test_force_gives_up_in_time_and_the_round_goes_on(nursery: trio.Nursery) -> None:

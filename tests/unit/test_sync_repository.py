@@ -552,10 +552,10 @@ def test_who_can_read_a_remote_is_not_asked_in_every_round(top: Path) -> None:
     for _ in range(3):
         assert not readership.may_push(remotes, ask)
     assert len(asked) == 1
-    readership.forget()
+    readership.forget(private=False)
     assert not readership.may_push(remotes, ask)
     assert len(asked) == 2, "enable and force ask afresh"
-    readership.forget()
+    readership.forget(private=True)
     confirm(places, remotes[0].url)
     assert readership.may_push(remotes, ask)
     assert len(asked) == 2, "what is confirmed need not be asked"

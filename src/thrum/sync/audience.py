@@ -121,12 +121,12 @@ class Readership:
 
     def unconfirmed(self, remotes: Sequence[RemoteInfo], ask: Ask) -> list[tuple[RemoteInfo, Readers]]:
         """Those that others may read, unless somebody has said that this is meant."""
-        found = [(info, self._readers(info, ask)) for info in remotes if not is_confirmed(self._places, info.url)]
-        return [(info, readers) for info, readers in found if readers != "private"]
+        asked = [info for info in remotes if not is_confirmed(self._places, info.url)]
+        return [(info, self._readers(info, ask)) for info in asked if self._readers(info, ask) != "private"]
 
-    def forget(self) -> None:
-        """Ask anew, next time."""
-        self._known.clear()
+    def forget(self, *, private: bool) -> None:
+        """Ask anew, next time; only with `private` of those too that nobody else can read."""
+        self._known = {url: known for url, known in self._known.items() if known[0] == "private" and not private}
 
     def _readers(self, info: RemoteInfo, ask: Ask) -> Readers:
         now = time.monotonic()

@@ -54,6 +54,8 @@ class Mode:
     """It is local only because there is no remote, as far as is known."""
     remote: str = "origin"
     """The name of the remote that is meant."""
+    addresses: str = ""
+    """Where that is, as far as is known: another address is another remote."""
     interval_seconds: float = 15.0
     debounce_seconds: float = 0.3
 
@@ -244,7 +246,8 @@ class Loop:
         if outcome.received or outcome.sent:
             self._brisk_until = trio.current_time() + BRISK_SECONDS
         quiet = not outcome.received and not outcome.sent and not outcome.committed
-        return Report("nothing_to_do" if quiet else "synced", outcome.received, outcome.sent)
+        result = "error" if outcome.unconfirmed else "nothing_to_do" if quiet else "synced"
+        return Report(result, outcome.received, outcome.sent)
 
     async def _run_in_thread(self, request: Request, outcome: Outcome) -> None:
         """The round, in a thread. When the daemon stops it is asked to end after its step, and left if it does not."""
@@ -291,11 +294,11 @@ class Loop:
             mode = self.mode()
             brisk = trio.current_time() < self._brisk_until
             pause = LOOK_SECONDS if mode.local_only else BRISK_PEEK_SECONDS if brisk else PEEK_SECONDS
-            if self.status.state == "syncing" or self._failures or (mode.local_only and not mode.lacks_remote):
+            if self.status.state == "syncing" or (mode.local_only and not mode.lacks_remote):
                 continue
             text = await self._peek_in_time()
-            if text is None:
-                pause = LOOK_SECONDS
+            if text is None or self._failures:
+                pause = LOOK_SECONDS  # after a failure it notes another address, nothing else
             elif text != self._seen and not self.mode().local_only:
                 self._seen = text
                 self.poke()

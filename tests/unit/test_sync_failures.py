@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -163,7 +164,7 @@ def test_a_refused_push_is_no_race_and_says_why(
     failed = pushing(alice)
     assert failed.trouble == "refused", failed.reason
     assert says in failed.reason
-    assert failed.remedy == "git push origin a-sync"
+    assert failed.remedy == "let origin take refs/heads/a-sync, or: thrum config set sync.remote NAME"
     assert alice.remote_tip() == ""
 
 
@@ -180,7 +181,22 @@ def test_another_clone_of_thrums_as_remote_is_told_with_the_mend(alice: GitRepos
     failed = pushing(alice)
     assert failed.trouble == "refused"
     assert "bare" in failed.reason
-    assert failed.remedy == f"git clone --bare {top}/bob {top}/bob.git && git remote set-url origin {top}/bob.git"
+    assert failed.remedy == f"git remote set-url origin {top}/origin.git", "that one has a remote already"
+    git(top / "bob", "remote", "remove", "origin")
+    subprocess.run(pushing(alice).remedy, shell=True, check=True, cwd=top / "alice")
+    for name in ("alice", "bob"):
+        assert git(top / name, "remote", "get-url", "origin") == f"{top}/bob.git"
+    alice.fetch()
+    assert alice.push(alice.tip())
+
+
+def test_a_branch_below_ours_is_no_race_and_told_with_the_mend(alice: GitRepository, top: Path) -> None:
+    git(top / "origin.git", "update-ref", "refs/heads/a-sync/x", "refs/heads/main")
+    failed = pushing(alice)
+    assert (failed.trouble, "a-sync/x" in failed.reason) == ("refused", True), failed.reason
+    assert failed.remedy == "delete or rename it: git push origin :a-sync/x"
+    subprocess.run(failed.remedy.partition(": ")[2], shell=True, check=True, cwd=top / "alice")
+    assert alice.push(alice.tip())
 
 
 def test_a_lock_left_at_the_remote_is_no_race(alice: GitRepository, top: Path) -> None:

@@ -133,6 +133,8 @@ def remote_failed(finished: Finished, remote: str, verb: str, secrets: Iterable[
             trouble = "refused"  # `git daemon` says so of a repository that it serves for reading
         else:
             remedy = f"git ls-remote {remote}"
+    if trouble == "refused" and verb == "push":  # to push again is to hear it again
+        remedy = f"let {remote} take refs/heads/{BRANCH}, or: thrum config set sync.remote NAME"
     return RemoteFailed(trouble, reason_of(text, secrets), remedy)
 
 

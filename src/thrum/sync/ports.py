@@ -19,7 +19,7 @@ has not. `missing`: there is no such repository. `failed`: anything else."""
 
 
 class RemoteFailed(Exception):
-    """The remote did not do what it was asked. `reason` is one line without credentials, `remedy` a git command."""
+    """The remote did not do what it was asked. `reason` is one line without credentials, `remedy` what mends it."""
 
     def __init__(self, trouble: RemoteTrouble, reason: str, remedy: str) -> None:
         super().__init__(reason)

@@ -7,6 +7,8 @@ ask, run the user's hooks, touch other refs, or hang.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +61,16 @@ _RACES: Final = (
     "stale info",
 )
 """How a push is refused because somebody else was quicker."""
-_NOT_RACES: Final = ("permission denied", "no space left", "read-only", "file exists", "disk quota")
+_NOT_RACES: Final = (
+    "permission denied",
+    "no space left",
+    "read-only",
+    "file exists",
+    "disk quota",
+    "exists; cannot create",
+    "there are still refs under",
+)
+_IN_THE_WAY: Final = re.compile(rf"'({REF}/[^']+)' exists; cannot create '{REF}'")
 
 Pushed = Literal["pushed", "raced", "refused"]
 
@@ -200,13 +211,28 @@ class Remote:
     def _failure(self, done: Finished, verb: str) -> RemoteFailed:
         info = self._whom(verb)
         if "branch is currently checked out" in done.out and info is not None:
-            bare = f"{info.path or info.url}.git"
-            return RemoteFailed(
-                "refused",
-                f"{info.url} is a repository that thrum works in; clones meet in a bare one",
-                f"git clone --bare {info.path or info.url} {bare} && git remote set-url {self.name} {bare}",
-            )
+            reason = f"{info.url} is a repository that thrum works in; clones meet in a bare one"
+            return RemoteFailed("refused", reason, self._bare_one(info))
+        if found := _IN_THE_WAY.search(done.err + done.out):
+            name = clean(found[1].removeprefix("refs/heads/"), self._secrets)
+            reason = f"the remote has a branch {name}, which leaves no room for {BRANCH}"
+            remedy = f"delete or rename it: git push {self.name} {shlex.quote(f':{name}')}"
+            return RemoteFailed("refused", reason, remedy)
         return remote_failed(done, self.name, verb, self._secrets)
+
+    def _bare_one(self, info: RemoteInfo) -> str:
+        """How clones of a repository that thrum works in, and itself, come to meet in a bare one."""
+        if not info.path:
+            return f"make a bare clone of it there, then: git remote set-url {self.name} URL"
+        there, bare = shlex.quote(info.path), shlex.quote(f"{info.path}.git")
+        done = run_git(["-C", info.path, "remote", "get-url", self.name], self._environ)
+        if done is not None and done.returncode == 0:
+            url = os.fsdecode(done.stdout).strip()
+            url = local_path(url, Path(info.path)) or url
+            if without_credentials(url) == url:
+                return f"git remote set-url {self.name} {shlex.quote(url)}"
+        both = f"git -C {there} remote add {self.name} {bare} && git remote set-url {self.name} {bare}"
+        return f"git clone --bare {there} {bare} && {both}"
 
     # -- a look from beside
 

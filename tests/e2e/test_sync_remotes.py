@@ -211,6 +211,14 @@ def test_sync_that_is_off_is_told_from_a_remote_that_is_not_there(clones: Clones
     here.thrum("sync", "enable")
 
 
+def test_local_only_in_a_commands_environment_is_no_matter_of_the_daemons(here: Repo) -> None:
+    here.thrum("daemon", "start")
+    for words in (["sync", "status"], ["sync", "force", "--wait"]):
+        done = here.run(*words, env={"THRUM_LOCAL": "1"})
+        assert done.status == 0 and "the running daemon syncs" in done.err, done.err
+        assert "the running daemon syncs" not in here.run(*words).err
+
+
 def test_nobody_at_the_address_is_offline(clones: Clones, here: Repo) -> None:
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))

@@ -10,13 +10,14 @@ from thrum.cli.notes import Agent, claim
 from thrum.cli.render import Eye, labelled
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line
-from thrum.cli.values import parse_duration
+from thrum.cli.values import parse_duration, true
 from thrum.cli.words import RUN, option, switch
 from thrum.errors import ConfirmationRequired, SyncFailed
 
 
 async def status(*, run: Annotated[Run, RUN]) -> Answer:
     found: api.SyncStatusResult = await run.call("sync.status", api.Empty())
+    _warn_of_local(run, local_only=found.local_only)
     return Answer(found, data=status_text(found, Eye(run.now_ms, run.session.terminal.width)))
 
 
@@ -52,6 +53,7 @@ async def force(
         left_ms -= wait_ms
         if not (found.late and left_ms > 0):
             break
+    _warn_of_local(run, local_only=found.local_only)
     if found.result == "error":
         raise SyncFailed(f"sync failed: {found.last_error}", remedy=found.remedy or None)
     where = f" (local only: {line(found.local_only_reason)})" if found.local_only else ""
@@ -60,6 +62,12 @@ async def force(
     if found.local_only:
         return Answer(found, said=f"✓ {'Nothing to commit' if found.result == 'nothing_to_do' else 'Committed'}{where}")
     return Answer(found, said=f"✓ Synced ({found.received or 0} in, {found.sent or 0} out)")
+
+
+def _warn_of_local(run: Run, *, local_only: bool) -> None:
+    """A daemon minds the environment that it was started with, not that of a command."""
+    if true(run.session.env.get("THRUM_LOCAL")) and not local_only:
+        run.warnings.append("the running daemon syncs; THRUM_LOCAL counts when it starts: thrum daemon restart")
 
 
 async def enable(

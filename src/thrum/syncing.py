@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from thrum import api, events, limits
+from thrum import api, events, limits, setup
 from thrum.clock import format_ms
 from thrum.config import Config, load_config, set_value, update_config
 from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, NotAvailable
@@ -333,6 +333,7 @@ class Syncing:
                 places.config_lock,
                 lambda raw: set_value(raw, "daemon.local_only", not params.enabled),
             )
+            setup.remember_choice(places, not params.enabled)
 
         await trio.to_thread.run_sync(write)
         if not params.enabled and self.settings.mode().local_only:

@@ -49,7 +49,7 @@ def clean(repo: Repo) -> None:
     daemon_id = repo.json("daemon", "status")["identity"]["daemon_id"]
     repo.git("clean", "-q", "-fdx")
     assert not (repo.main / ".thrum").exists()
-    repo.thrum("init", "--sync")
+    assert "Sync: on" in repo.thrum("init")  # as it was chosen here
     repo.thrum("daemon", "start")
     assert repo.json("daemon", "status")["identity"]["daemon_id"] == daemon_id
     name = "furiosa" if "furiosa" in {path.stem for path in (repo.journals / "messages").glob("*")} else "nux"

@@ -309,12 +309,13 @@ def live_is_rebuilt(clone: Clone) -> None:
 
 
 def receipts_travelled(world: World) -> None:
-    """Who wrote a message knows whether it was read elsewhere."""
+    """Who wrote a message knows whether it was read elsewhere; but for one that a stranger took over later."""
     for clone in world.clones:
         read = clone.store.reader.execute(
             "SELECT r.message_id, r.agent_id, r.seen_at IS NOT NULL, r.read_at IS NOT NULL FROM message_recipients AS r"
             " JOIN messages AS m USING (message_id) WHERE m.origin_daemon <> ? AND EXISTS (SELECT 1 FROM events AS e"
-            " WHERE e.message_id = m.message_id AND type = 'message.receipt' AND file = ? AND actor = r.agent_id)",
+            " WHERE e.message_id = m.message_id AND type = 'message.receipt' AND file = ? AND actor = r.agent_id)"
+            " AND (SELECT count(*) FROM events AS e WHERE e.message_id = m.message_id AND type = 'message.create') = 1",
             (clone.daemon_id, events.LOCAL_FILE),
         ).fetchall()
         for other in world.clones:

@@ -128,6 +128,8 @@ class MemoryRepository:
         self.network = network
         self.objects: Objects = dict(FIRST_OBJECTS)
         self.loose: set[str] = set()
+        self.young: set[str] = set()
+        """What was put there, or was found there, since the branch moved last."""
         self.ref = ""
         self.tracking = ""
         self._died = died
@@ -147,7 +149,7 @@ class MemoryRepository:
 
     def collect_garbage(self) -> None:
         """`git gc`: what neither ref reaches goes, unless it is young."""
-        kept: Objects = {name: self.objects[name] for name in self.loose}
+        kept: Objects = {name: self.objects[name] for name in self.loose | self.young if name in self.objects}
         for tip in (self.ref, self.tracking):
             copy_closure(self.objects, kept, tip)
         self.objects = kept
@@ -191,6 +193,7 @@ class MemoryRepository:
         if name not in self.objects:
             self.objects[name] = data
             self.loose.add(name)
+        self.young.add(name)
         return name
 
     def add_commit(self, files: Iterable[TreeEntry], parent: str, message: str, seconds: int) -> str:
@@ -207,6 +210,7 @@ class MemoryRepository:
             return False
         self._commit(new)
         self.loose.clear()
+        self.young.clear()
         self.ref = new
         return True
 

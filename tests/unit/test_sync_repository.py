@@ -96,6 +96,17 @@ def test_an_object_that_is_there_is_not_written_again(alice: GitRepository, top:
     assert not list(objects.glob("??/*"))
 
 
+def test_an_object_that_is_there_is_made_young_so_that_no_gc_takes_it(alice: GitRepository, top: Path) -> None:
+    lost = alice.add_blob(b"no ref leads to it\n")
+    alice.rest()
+    path = top / "alice" / ".git" / "objects" / lost[:2] / lost[2:]
+    os.utime(path, (0, 0))
+    assert alice.add_blob(b"no ref leads to it\n") == lost
+    alice.rest()
+    git(top / "alice", "gc", "-q")
+    assert alice.blob(lost) == b"no ref leads to it\n"
+
+
 @pytest.mark.parametrize("rubbish", [b"", b"\0" * 30, b"x\x9crubbish"], ids=["empty", "zeros", "rubbish"])
 def test_an_object_that_a_power_cut_left_broken_is_replaced(alice: GitRepository, top: Path, rubbish: bytes) -> None:
     object_id = alice.add_blob(LINES)

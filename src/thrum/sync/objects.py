@@ -78,7 +78,7 @@ class LooseWriter:
         return object_id
 
     def _is_sound(self, path: Path, object_id: str, size: int) -> bool:
-        """Whether a loose object is there, and whole as far as its head tells; from now on it is a durable one."""
+        """Whether a loose object is there, and whole as far as its head tells; from now on it is durable and young."""
         try:
             there = loose_size(self._objects_dir, object_id)
         except StoreFailed:
@@ -86,6 +86,9 @@ class LooseWriter:
         if there != size:
             return False
         with path.open("rb") as file:
+            # As git does: what no ref leads to yet must not be old in the eyes of a `git gc`.
+            with contextlib.suppress(OSError):
+                os.utime(file.fileno())
             os.fsync(file.fileno())
         self._unsynced.add(path.parent)
         return True

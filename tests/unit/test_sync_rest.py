@@ -44,17 +44,22 @@ def test_blanks_around_a_line(calm: CalmClones, around: bytes) -> None:
     assert calm.come_to_rest()
 
 
-@pytest.mark.parametrize("line", [SEALED, NAMELESS])
-def test_a_line_that_may_lie_anywhere_in_two_files(calm: CalmClones, line: bytes) -> None:
-    calm.push(lambda files: files.update({FURIOSA: files[FURIOSA] + line}))
+def part(calm: CalmClones, one: bytes, other: bytes) -> None:
+    """The first clone gets a line in furiosa's file, the second another one, or the same, in nux's."""
+    calm.push(lambda files: files.update({FURIOSA: files[FURIOSA] + one}))
     calm.round(0, push=False)
 
     def move(files: Files) -> None:
-        files[FURIOSA] = files[FURIOSA].replace(line, b"")
-        files[NUX] += line
+        files[FURIOSA] = files[FURIOSA].replace(one, b"")
+        files[NUX] += other
 
     calm.push(move)
     calm.round(1, push=False)
+
+
+@pytest.mark.parametrize("line", [SEALED, NAMELESS])
+def test_a_line_that_may_lie_anywhere_in_two_files(calm: CalmClones, line: bytes) -> None:
+    part(calm, line, line)
     assert calm.come_to_rest()
 
 
@@ -65,15 +70,7 @@ def test_one_id_in_the_files_of_three_authors(calm: CalmClones) -> None:
         return events.encode(msgspec.structs.replace(letter("x", author=author, ms=ms), event_id="evt_shared")) + b"\n"
 
     winner, one, other = line_of("ace", START_MS), line_of("furiosa", START_MS + 1), line_of("nux", START_MS + 2)
-    calm.push(lambda files: files.update({FURIOSA: files[FURIOSA] + one}))
-    calm.round(0, push=False)
-
-    def move(files: Files) -> None:
-        files[FURIOSA] = files[FURIOSA].replace(one, b"")
-        files[NUX] += other
-
-    calm.push(move)
-    calm.round(1, push=False)
+    part(calm, one, other)
 
     def end(files: Files) -> None:
         files[NUX] = files[NUX].replace(other, b"")

@@ -15,7 +15,7 @@ from collections.abc import Collection, Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
 from thrum import api, limits
 from thrum.care.lock import Owner, held, open_store_once, owner_of
@@ -121,7 +121,7 @@ def _refusals(places: Places) -> Generator[None]:
     except ThrumError:
         raise
     except Exception as error:
-        if not is_failure_of_the_disk(cast("Any", error)):
+        if not is_failure_of_the_disk(error):
             raise
         raise _too_full(places, str(error)) from error
 

@@ -29,8 +29,8 @@ _DISK_CODES: Final = frozenset(
 )
 
 
-def is_failure_of_the_disk(error: sqlite3.Error) -> bool:
-    """Whether the database failed, not the statement: then no call of the batch can be kept."""
+def is_failure_of_the_disk(error: Exception) -> bool:
+    """Whether the database failed, not the statement: then no call of the batch can be kept. False for other errors."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _DISK_CODES
 

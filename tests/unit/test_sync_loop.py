@@ -13,7 +13,7 @@ import trio.testing
 
 from thrum.errors import StoreFailed
 from thrum.sync import loop
-from thrum.sync.loop import BESIDE_MAX, Loop, Mode, Request, State, Status
+from thrum.sync.loop import BESIDE_MAX, BRISK_PEEK_SECONDS, PEEK_SECONDS, Loop, Mode, Request, State, Status
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.round import Outcome
 
@@ -244,6 +244,16 @@ async def test_failures_wait_longer_each_time_and_force_does_not_wait() -> None:
             assert report is not None and report.result == "error", count
         nursery.cancel_scope.cancel()
     assert desk.states[-1] == "stopped"
+
+
+@pytest.mark.parametrize(("received", "seconds"), [(0, PEEK_SECONDS), (1, BRISK_PEEK_SECONDS)])
+async def test_while_clones_talk_a_remote_on_this_machine_is_looked_at_more_often(
+    nursery: trio.Nursery, received: int, seconds: float
+) -> None:
+    desk = Desk(received=received)
+    nursery.start_soon(desk.loop.serve_sync)
+    await desk.rounds(1)
+    assert desk.loop.peek_seconds() == seconds
 
 
 async def test_a_ref_that_moved_on_this_machine_is_fetched(nursery: trio.Nursery) -> None:

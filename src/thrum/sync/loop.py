@@ -287,13 +287,16 @@ class Loop:
 
     # -- a remote on this machine
 
+    def peek_seconds(self) -> float:
+        """How long until the ref of a remote on this machine is looked at again."""
+        return BRISK_PEEK_SECONDS if trio.current_time() < self._brisk_until else PEEK_SECONDS
+
     async def _peek_on(self) -> None:
         pause = PEEK_SECONDS
         while True:
             await trio.sleep(pause)
             mode = self.mode()
-            brisk = trio.current_time() < self._brisk_until
-            pause = LOOK_SECONDS if mode.local_only else BRISK_PEEK_SECONDS if brisk else PEEK_SECONDS
+            pause = LOOK_SECONDS if mode.local_only else self.peek_seconds()
             if self.status.state == "syncing" or (mode.local_only and not mode.lacks_remote):
                 continue
             text = await self._peek_in_time()

@@ -720,6 +720,8 @@ class SyncStatusResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     remote_url: str = ""
     head: str = ""
     skipped: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
+    """Who on this machine can read which directory of messages, a sentence each."""
 
 
 class SyncForceParams(Params, kw_only=True):

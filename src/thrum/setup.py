@@ -19,6 +19,7 @@ import msgspec
 
 from thrum import config, ids
 from thrum.api import RegisterResult
+from thrum.care import modes
 from thrum.clock import Clock, SystemClock
 from thrum.errors import BadRedirect, NotARepository, NotAWorktree, NotInitialized, StoreFailed, UsageError
 from thrum.files import atomic_write, ensure_private_dir, sync_directory
@@ -50,6 +51,8 @@ class InitOptions:
     """The ignore rule goes to `.gitignore`, which is tracked, instead of `.git/info/exclude`."""
     runtime: str = ""
     worktrees_root: str = ""
+    keep_modes: bool = False
+    """Leave the mode of the git directory, though others can read messages through it (`care.modes`)."""
 
 
 class InitFile(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -104,9 +107,14 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     _check_worktrees_root(options.worktrees_root, places)
     settings = config.load_config(places.config_file)
     files, already = _plan(site, options)
+    door = modes.find_door(places, options.environ)
     undecided = not options.sync and "local_only" not in _block(settings.raw, "daemon")
     sync_recalled = undecided and recalled_choice(places) is False
     identity = None if options.dry_run else _carry_out(site, options, clock or SystemClock())
+    failed = "" if options.dry_run or door is None else modes.close(places, door, keep=options.keep_modes)
+    if told := modes.planned(places, door, keep=options.keep_modes, failed=failed):
+        skipped = told.action == "skip"
+        files.append(InitFile(**msgspec.structs.asdict(told), skipped=skipped))
     known = _block(settings.raw, "identity")
     return InitResult(
         repo_path=str(places.root),

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import trio
 
 from thrum import api, events, limits, setup
+from thrum.care import modes
 from thrum.clock import format_ms
 from thrum.config import Config, load_config, set_value, update_config
 from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, NotAvailable
@@ -244,7 +246,13 @@ class Syncing:
         """What is true of the sync now."""
         if self.settings.places.common_dir is not None:
             await self._look()
-        return self._status()
+        return msgspec.structs.replace(self._status(), exposed=await trio.to_thread.run_sync(self._exposed))
+
+    def _exposed(self) -> tuple[str, ...]:
+        try:
+            return tuple(str(each) for each in modes.exposures(self.settings.places, self.settings.environ))
+        except OSError as error:
+            return (f"not known who can read the messages: {error}",)
 
     def _status(self) -> api.SyncStatusResult:
         mode, status, remote = self.settings.mode(), self.loop.status, self.settings.remote

@@ -295,6 +295,7 @@ def test_the_log_is_shown_and_followed(repo: Repo) -> None:
 def test_init_says_what_it_touched_and_how_to_undo_it(tmp_path: Path) -> None:
     fresh = Repo(tmp_path)
     try:
+        (fresh.main / ".git").chmod(0o755)
         planned = fresh.json("init", "--dry-run")
         assert planned["dry_run"] is True and not (fresh.main / ".thrum").exists()
         lines = fresh.run("init")
@@ -305,6 +306,8 @@ def test_init_says_what_it_touched_and_how_to_undo_it(tmp_path: Path) -> None:
             "rm -r .git/thrum-sync",
             "  created  branch a-sync            undo: git branch -D a-sync",
             "  changed  .git/info/exclude        undo: remove the line .thrum/",
+            "  changed  mode of .git, 0755→0700  undo: chmod 755 .git  "
+            "# if another user, web server, container or borrowing clone needs it",
             "  Sync: local only (turn on: thrum sync enable)",
             "",
         ]

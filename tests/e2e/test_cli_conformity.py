@@ -50,12 +50,15 @@ def test_init_says_what_it_touched_and_how_to_undo_it(fresh: Repo) -> None:
         ),
         ("branch a-sync          ", "git branch -D a-sync"),
     ]
+    (fresh.main / ".git").chmod(0o755)
+    closed = "undo: chmod 755 .git  # if another user, web server, container or borrowing clone needs it"
     would = [f"  create  {path}  undo: {undo}" for path, undo in files]
     dry = fresh.thrum("init", "--dry-run").split("\n")
     assert dry == [
         f"Would initialize thrum in {fresh.main}",
         *would,
         "  change  .git/info/exclude        undo: remove the line .thrum/",
+        f"  change  mode of .git, 0755→0700  {closed}",
         "  Sync: local only (turn on: thrum sync enable)",
         "",
     ]
@@ -65,6 +68,7 @@ def test_init_says_what_it_touched_and_how_to_undo_it(fresh: Repo) -> None:
         f"✓ Thrum initialized in {fresh.main}",
         *(each.replace("  create ", "  created ") for each in would),
         "  changed  .git/info/exclude        undo: remove the line .thrum/",
+        f"  changed  mode of .git, 0755→0700  {closed}",
         "  Sync: local only (turn on: thrum sync enable)",
         "",
     ]

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from thrum.care.modes import UNDO
 from thrum.clock import SystemClock
 from thrum.config import load_config, set_value, update_config
 from thrum.errors import (
@@ -58,6 +59,7 @@ def top(tmp_path: Path) -> Path:
 def root(top: Path) -> Path:
     git(top, "init", "-q", "app")
     git(top / "app", "commit", "-q", "--allow-empty", "-m", "one")
+    (top / "app" / ".git").chmod(0o755)
     return top / "app"
 
 
@@ -68,12 +70,14 @@ def test_init_makes_all_that_thrum_needs_and_changes_no_tracked_file(root: Path)
         ".git/thrum-sync/a-sync/": "create",
         "branch a-sync": "create",
         ".git/info/exclude": "merge",
+        "mode of .git, 0755→0700": "merge",
     }
     assert [file.undo for file in result.files] == [
         "thrum daemon stop; rm -r .thrum",
         "git worktree remove -f -f .git/thrum-sync/a-sync; rm -r .git/thrum-sync",
         "git branch -D a-sync",
         "remove the line .thrum/",
+        f"chmod 755 .git  # {UNDO}",
     ]
     assert git(root, "status", "--porcelain") == ""
     assert result.repo_path == str(root)

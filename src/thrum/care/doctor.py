@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, cast
 import msgspec
 
 from thrum import api, config, events, ids, limits, paths, settings, spawn
+from thrum.care import modes
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import InvalidUrl, ThrumError
 from thrum.identity.files import list_identities
@@ -86,6 +87,7 @@ def examine(patient: Patient) -> Doctor:
     else:
         here: list[tuple[str, Callable[[], Finding]]] = [
             ("repository", lambda: _repository(places, patient.environ)),
+            ("readers", lambda: _readers(places, patient.environ)),
             ("socket", lambda: _socket(places)),
             ("space", lambda: _space(places)),
             ("clock", lambda: _clock(places)),
@@ -201,6 +203,15 @@ def _repository(places: Places, environ: Mapping[str, str]) -> Finding:
     return _found("repository", "ok", f"{places.main_root}, yours")
 
 
+def _readers(places: Places, environ: Mapping[str, str]) -> Finding:
+    """Which other users of this machine can read messages."""
+    found = modes.exposures(places, environ)
+    if found:
+        remedy = "; ".join(each.remedy for each in found)
+        return _found("readers", "warn", "; ".join(map(str, found)), remedy)
+    return _found("readers", "ok", "no other user of this machine can read messages here (root can)")
+
+
 def _socket(places: Places) -> Finding:
     """A socket made and connected where the daemon has its own."""
     sockets = paths.socket_paths(places, Path("/tmp"))
@@ -268,7 +279,7 @@ def _config(places: Places) -> Finding:
 
 def _hooks(places: Places, environ: Mapping[str, str]) -> Finding:
     """Whether what runtimes are told to call can be found."""
-    callers = [name for root in roots(places) for name in _HOOK_FILES if _calls_thrum(root / name)]
+    callers = hook_callers(places)
     on_path = shutil.which("thrum", path=environ.get("PATH"))
     if on_path is None:
         detail = "thrum is not on PATH" + (f", and {', '.join(dict.fromkeys(callers))} call it" if callers else "")
@@ -276,6 +287,11 @@ def _hooks(places: Places, environ: Mapping[str, str]) -> Finding:
     if not callers:
         return _found("hooks", "ok", f"no runtime's hook calls thrum ({on_path})")
     return _found("hooks", "ok", f"{', '.join(dict.fromkeys(callers))}: call {on_path}")
+
+
+def hook_callers(places: Places) -> list[str]:
+    """Files of runtimes that call thrum, in any worktree."""
+    return [name for root in roots(places) for name in _HOOK_FILES if _calls_thrum(root / name)]
 
 
 def _calls_thrum(path: Path) -> bool:

@@ -37,6 +37,7 @@ from thrum.cli import (
     settings,
     setup,
     sync,
+    uninstall,
     waiting,
     whohas,
 )
@@ -214,6 +215,14 @@ _ALL = (
         CARE,
         "look whether this machine and this repository are fit for thrum",
         "Status 1 when something is not. Needs no daemon.",
+    ),
+    _command(
+        "uninstall",
+        uninstall.uninstall,
+        CARE,
+        "undo init, a line for each step; asks",
+        "Stops the daemon. Without --keep-messages the branch a-sync and its messages go too; what was pushed stays at"
+        " the remote. Off a terminal say --yes.",
     ),
     _command("version", misc.version, ABOUT, "the version"),
     _command("help", misc.help, ABOUT, "help of a command"),

@@ -63,6 +63,7 @@ _NEVER: Final = frozenset(
         "backup config",
         "backup restore",
         "verify",
+        "uninstall",
     }
 )
 _LOOKS_WITH: Final[Mapping[str, tuple[str, ...]]] = {"inbox": ("peek", "unread", "all"), "message get": ("peek",)}

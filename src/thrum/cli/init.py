@@ -29,6 +29,7 @@ async def init(
     force: Annotated[bool, switch("outside a git repository too, for throw-away use")] = False,
     dry_run: Annotated[bool, switch("print the list, touch nothing")] = False,
     sync: Annotated[bool, switch("exchange messages through the git remote")] = False,
+    keep_modes: Annotated[bool, switch("leave .git readable by others, if it is")] = False,
     gitignore: Annotated[bool, switch("put the ignore rule into .gitignore, not .git/info/exclude")] = False,
     runtime: Annotated[str, option("R", "the agents' runtime, e.g. claude")] = "",
     name: Annotated[str, option("N", "with --role and --module: register an agent too")] = "",
@@ -56,6 +57,7 @@ async def init(
         gitignore=gitignore,
         runtime=runtime,
         worktrees_root=worktrees_root,
+        keep_modes=keep_modes,
     )
     start = run.start()
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
@@ -104,5 +106,5 @@ def text(result: InitResult, *, local_only: bool) -> str:
 
 def _file(each: InitFile, width: int, dry_run: bool) -> str:
     action = (_DO if dry_run else _DONE)[each.action]
-    undo = f"  undo: {each.undo}" if each.undo else ""
+    undo = f"  undo: {each.undo}" if each.undo else f"  {each.skip_reason}" if each.skip_reason else ""
     return f"  {action}  {each.path:<{width}}{undo}".rstrip()

@@ -34,6 +34,7 @@ def status_text(found: api.SyncStatusResult, eye: Eye) -> str:
         ("Pending", f"{found.pending} {what}" if found.pending else "0"),
         ("Head", found.head),
         ("Set aside", ", ".join(line(each) for each in found.skipped)),
+        ("Exposed", "; ".join(line(each) for each in found.exposed)),
         ("Error", line(found.last_error)),
         ("  fix", line(found.remedy)),
         width=11,

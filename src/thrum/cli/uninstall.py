@@ -1,0 +1,42 @@
+"""uninstall: undo what init made. Source: cli.md §2 "W3"."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import trio
+
+from thrum.cli.confirm import confirm
+from thrum.cli.run import Answer, Run
+from thrum.cli.text import line
+from thrum.cli.words import RUN, switch
+from thrum.errors import ConfirmationRequired
+
+
+async def uninstall(
+    *,
+    yes: Annotated[bool, switch("don't ask")] = False,
+    keep_messages: Annotated[bool, switch("leave branch, journals and backups")] = False,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    run.own_process()
+    from thrum.care.uninstall import loss, uninstall
+    from thrum.spawn import stop_running
+
+    places, environ = run.places(), run.session.env
+    lost = await trio.to_thread.run_sync(loss, places, environ)
+    if not yes:
+        goes = "its messages stay" if keep_messages else f"with {lost}"
+        what = f"Remove thrum from {places.main_root}, {goes}"
+        spared = "" if keep_messages or not lost.messages else " (keep them: --keep-messages)"
+        try:
+            await confirm(run, f"{what}{spared}?", flag="--yes", what="the removal")
+        except ConfirmationRequired:
+            raise ConfirmationRequired(f"{what}: say --yes{spared}", remedy="repeat with --yes") from None
+    await trio.to_thread.run_sync(partial(stop_running, places, insist=True))
+    done = await trio.to_thread.run_sync(partial(uninstall, places, environ, keep_messages=keep_messages))
+    lines = [f"  removed  {line(each)}" for each in done.removed] + [f"  kept     {line(each)}" for each in done.kept]
+    gone = f"  gone     {lost}" if lost.messages and not keep_messages else ""
+    head = f"✓ Thrum removed from {line(str(places.main_root))}"
+    return Answer(done, said="\n".join(part for part in (head, *lines, gone) if part))

@@ -247,7 +247,7 @@ def test_a_look_into_an_inbox_shows_what_its_owner_has_read(repo: Repo, nux: Pat
 def test_a_post_to_everyone_shows_no_scopes_that_nobody_gave(repo: Repo, nux: Path) -> None:
     sent = first_id(repo.thrum("send", "all hands", "--broadcast"))
     shown = repo.thrum("message", "get", sent, at=nux)
-    assert "\nTo:      @everyone\n\nall hands\n" in shown
+    assert "\nTo:      @everyone\n\n  all hands\n" in shown
     assert repo.thrum("inbox", "--thread", sent).split("\n")[1:3] == [
         "  all hands",
         "Showing 1-1 of 1 message (0 unread)",

@@ -104,7 +104,7 @@ def test_notes_are_read_and_settings_changed_without_a_daemon(repo: Repo) -> Non
     repo.thrum("context", "save", stdin="for later\n")
     repo.thrum("daemon", "stop")
     assert "for later" in repo.thrum("context", "show")
-    assert repo.thrum("context", "preamble").startswith("# @furiosa, worker of m0\n")
+    assert "\n  # @furiosa, worker of m0\n" in repo.thrum("context", "preamble")
     assert repo.thrum("config", "set", "project_name", "shop") == "✓ project_name = shop\n"
     assert repo.thrum("config", "get", "project_name") == "shop\n"
     assert repo.json("config", "show")["daemon"]["status"] == "stopped"

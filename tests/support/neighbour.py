@@ -1,7 +1,7 @@
 """Another user of the machine, who looks for words in everything of a repository that he can come at.
 
-Run as that user: `python -I neighbour.py TOP`, the rest as JSON on stdin. Prints how he found which word, as JSON. It is for
-an interpreter that he may run, and so uses nothing but the standard library.
+Run as that user: `python -I neighbour.py TOP`, the rest as JSON on stdin. Prints how he found which word, as JSON. It
+is for an interpreter that he may run, and so uses nothing but the standard library.
 """
 
 from __future__ import annotations

@@ -31,17 +31,22 @@ async def test_what_was_saved_is_shown_without_a_daemon(tmp_path: Path) -> None:
         backdate(desk)
         desk.agent = None
         head = "# Context for furiosa (12 bytes, updated 2026-02-03T10:00:00Z)"
-        assert await desk.says("context", "show") == f"# Goal\n\n{head}\n\nbe kind\n\nremember é\n"
+        # What files say is framed: no line of it can be taken for thrum's.
+        state = "# Project state (.thrum/context/project_state.md)\n  # Goal"
+        preamble = "# Preamble (.thrum/context/furiosa_preamble.md)\n  be kind"
+        notes = "# Notes (.thrum/context/furiosa.md)\n  remember é\n"
+        assert await desk.says("context", "show") == "\n\n".join((state, head, preamble, notes))
         assert await desk.says("context", "load") == await desk.says("context", "show")
-        assert await desk.says("context", "show", "--project") == "# Goal\n"
-        assert await desk.says("context", "show", "--session") == f"{head}\n\nbe kind\n\nremember é\n"
-        assert await desk.says("context", "show", "--session", "--no-preamble") == f"{head}\n\nremember é\n"
+        assert await desk.says("context", "show", "--project") == f"{state}\n"
+        assert await desk.says("context", "show", "--session") == f"{head}\n\n{preamble}\n\n{notes}"
+        assert await desk.says("context", "show", "--session", "--no-preamble") == f"{head}\n\n{notes}"
         assert await desk.says("context", "show", "--raw") == (
             "<!-- project state: .thrum/context/project_state.md -->\n# Goal\n<!-- end project state -->\n"
             "<!-- preamble: .thrum/context/furiosa_preamble.md -->\nbe kind\n<!-- end preamble -->\n"
             "<!-- context: .thrum/context/furiosa.md -->\nremember é\n<!-- end context -->\n"
         )
-        assert await desk.says("context", "preamble") == "be kind\n"
+        framed = preamble.replace("# Preamble", "# Preamble of furiosa")
+        assert await desk.says("context", "preamble") == f"{framed}\n"
         assert (await desk.refused("context", "show", "--project", "--session", status=2))["kind"] == "usage"
         assert (await desk.refused("context", "save", stdin="x"))["kind"] == "daemon_unavailable"
 

@@ -42,10 +42,10 @@ async def test_the_briefing_has_everything_in_order_and_marks_nothing_read(tmp_p
             ": first line\n",
             "## Git: main (1 file changed)\n- new.py\n",
             "## Daemon: running, sync local-only\n",
-            "be kind\n",
-            "# Goal\nship\n",
-            "## My notes (saved ",
-            "remember\n",
+            "## Preamble (.thrum/context/furiosa_preamble.md)\n  be kind\n",
+            "## Project state (.thrum/context/project_state.md)\n  # Goal\n  ship\n",
+            "## My notes, saved ",
+            "  remember\n",
         ]
         places = [text.find(part) for part in parts]
         assert -1 not in places, text

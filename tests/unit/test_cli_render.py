@@ -168,7 +168,7 @@ def test_one_message_in_full_has_the_lines_that_apply() -> None:
         "Edited:  2026-02-03T11:00:00Z (version 2)",
         r"Status:  DELETED 2026-02-03T11:59:00Z: wrong\x0abranch",
         "",
-        "Token refresh is in",
+        "  Token refresh is in",
     ]
     detail.origin_daemon = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
     assert "From:    @furiosa [" in render.detail(detail, EYE)

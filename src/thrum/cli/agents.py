@@ -136,7 +136,7 @@ def conflict_error(who: Wanted, conflict: api.RegisterConflict, again: str = "")
 
 def refused(document: dict[str, Any], error: ThrumError) -> Answer:
     """A conflict's answer: the result's own keys, and `error` beside them."""
-    return Answer(document | error_document(error), aside=error_text(error), status=error.status)
+    return Answer(document | error_document(error), aside=error_text(error).split("\n"), status=error.status)
 
 
 async def register(
@@ -219,7 +219,7 @@ async def start_agent(
     if runtime:
         document["runtime"] = runtime
     await trio.to_thread.run_sync(_keep_preamble, run, who, result.agent_id, preamble)
-    return Answer(document, said="\n".join(said), warnings=result.warnings)
+    return Answer(document, said=said, warnings=result.warnings)
 
 
 def _mention(who: Wanted, result: api.RegisterResult) -> str:

@@ -102,7 +102,7 @@ async def restore(
     if result.local_only is not None:
         lines.append(_SYNC_KEPT[result.local_only])
     lines.append("  What was purged and pushed stays purged; the next sync brings back what the remote has.")
-    return Answer(result, said="\n".join(lines))
+    return Answer(result, said=lines)
 
 
 async def _by_daemon(run: Run, params: api.RestoreParams) -> api.RestoreResult:

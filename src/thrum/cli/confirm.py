@@ -8,7 +8,7 @@ import trio
 
 from thrum.cli.run import Run
 from thrum.cli.terminal import TTY_ERR, TTY_IN
-from thrum.cli.text import clean
+from thrum.cli.text import line
 from thrum.errors import Cancelled, ConfirmationRequired
 
 
@@ -21,7 +21,7 @@ async def confirm(run: Run, question: str, *, flag: str = "--force", what: str =
     if run.flags.json or not at_terminal:
         raise ConfirmationRequired(f"use {flag} to confirm {what}", remedy=f"repeat with {flag}")
     run.own_process()
-    await run.session.terminal.write_err(f"{clean(question)} [y/N] ".encode())
+    await run.session.terminal.write_err(f"{line(question)} [y/N] ".encode())
     answer = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)
     if answer.strip().lower() not in ("y", "yes"):
         raise Cancelled("cancelled, nothing changed")

@@ -10,7 +10,7 @@ from thrum import api
 from thrum.addressing import EVERYONE
 from thrum.cli.confirm import confirm
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import line, plural, preview
+from thrum.cli.text import columns, line, plural, preview
 from thrum.cli.values import age, agent_of
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.errors import AgentNotFound, ProtectedGroup
@@ -134,7 +134,7 @@ def _changed(group: str, results: list[api.GroupMemberResult], done: str, nothin
         (done if each.changed else nothing).format(_member(each.member_type, each.member_value), group)
         for each in results
     ]
-    return Answer({"group": group, "members": members}, said="\n".join(said))
+    return Answer({"group": group, "members": members}, said=said)
 
 
 def _member(kind: str, value: str) -> str:
@@ -148,25 +148,26 @@ def _member(kind: str, value: str) -> str:
 
 async def list_groups(*, run: Annotated[Run, RUN]) -> Answer:
     result: api.GroupListResult = await run.call("group.list", api.Empty())
-    width = max(len(each.name) for each in result.groups) + 1
+    names = [line(each.name) for each in result.groups]
+    width = max((columns(each) for each in names), default=0)
     lines = [
         "  ".join(
             part
             for part in (
-                f"@{each.name:<{width - 1}}",
+                f"@{name}{' ' * (width - columns(name))}",
                 "everybody" if each.name == EVERYONE else plural(each.member_count, "member"),
                 "" if each.name == EVERYONE else preview(each.description),
             )
             if part
         )
-        for each in result.groups
+        for name, each in zip(names, result.groups, strict=True)
     ]
     return Answer(result, said=f"Groups ({len(lines)}):", data="\n".join(lines))
 
 
 async def show(name: Name, /, *, run: Annotated[Run, RUN]) -> Answer:
     result: api.GroupInfoResult = await run.call("group.info", api.GroupNameParams(name=_bare(name)))
-    lines = [f"Group:        @{result.name}"]
+    lines = [f"Group:        @{line(result.name)}"]
     if result.description:
         lines.append(f"Description:  {preview(result.description)}")
     lines.append(f"Created:      {age(result.created_at, run.now_ms)} by @{line(result.created_by)}")

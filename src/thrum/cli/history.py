@@ -48,7 +48,7 @@ async def log(
             time = format_ms(entry.seconds * 1000)
             await run.write_json({"type": "commit", "commit": entry.commit, "at": time, "subject": entry.subject})
         else:
-            await run.write(f"commit {entry.commit} {line(entry.subject)}")
+            await run.write(f"commit {line(entry.commit)} {line(entry.subject)}")
     return 0
 
 
@@ -61,4 +61,4 @@ def _message(each: shapes.Message, hosts: dict[str, str], width: int) -> str:
     body = preview(each.body.content)
     if width:
         body = shorten(body, max(20, width - len(head) - len(edited) - len(each.message_id) - 4))
-    return f"{head}  {body}{edited}  {each.message_id}"
+    return f"{head}  {body}{edited}  {line(each.message_id)}"

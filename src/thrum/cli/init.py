@@ -72,7 +72,7 @@ async def init(
     document: dict[str, Any] = msgspec.to_builtins(result) | msgspec.to_builtins(answer.document)
     for extra in ("session", "intent"):
         document.pop(extra, None)
-    both = "\n".join(part for part in (said, answer.said) if part)
+    both = (*said, *((answer.said,) if isinstance(answer.said, str) else answer.said))
     return Answer(document, said=both, aside=answer.aside, status=answer.status, warnings=answer.warnings)
 
 
@@ -85,7 +85,7 @@ def _local_only(result: InitResult, sync: bool, env: Any) -> bool:
     return load_config(config_file).daemon.local_only
 
 
-def text(result: InitResult, *, local_only: bool) -> str:
+def text(result: InitResult, *, local_only: bool) -> tuple[str, ...]:
     """5.1: what was touched, and how each thing is undone; things that were there already are left out."""
     if result.already_initialized:
         head = "Thrum is already initialized"
@@ -101,7 +101,7 @@ def text(result: InitResult, *, local_only: bool) -> str:
         lines.append("  Sync: local only" + (" (turn on: thrum sync enable)" if in_git else ""))
     elif result.sync_recalled:
         lines.append("  Sync: on, as it was in this clone before; to turn it off: thrum sync disable")
-    return "\n".join([head, *lines])
+    return (head, *lines)
 
 
 def _file(each: InitFile, width: int, dry_run: bool) -> str:

@@ -86,8 +86,8 @@ async def _ask_each(run: Run, orphans: tuple[shapes.Orphan, ...]) -> list[str]:
     return gone
 
 
-def _deleted(names: list[str] | tuple[str, ...]) -> str:
-    return "\n".join(f"✓ Deleted {name}" for name in names)
+def _deleted(names: list[str] | tuple[str, ...]) -> list[str]:
+    return [f"✓ Deleted {name}" for name in names]
 
 
 def _orphan(each: shapes.Orphan) -> str:

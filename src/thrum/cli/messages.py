@@ -83,13 +83,13 @@ async def reply(
         to = (parent.message.author.agent_id,)
     params = api.SendParams(content=content, format=format, to=to, reply_to=message_id)
     result: api.SendResult = await run.call("message.send", params)
-    return await _sent(run, result, f"✓ Reply sent: {result.message_id}\n  In reply to: {message_id}")
+    return await _sent(run, result, f"✓ Reply sent: {result.message_id}", f"  In reply to: {message_id}")
 
 
-async def _sent(run: Run, result: api.SendResult, said: str) -> Answer:
+async def _sent(run: Run, result: api.SendResult, *said: str) -> Answer:
     return Answer(
         _without(result, "warnings"),
-        said=f"{said}\n{render.sent(result)}",
+        said=(*said, render.sent(result)),
         warnings=result.warnings,
         hint=await _stale_recipient(run, result),
     )
@@ -361,11 +361,11 @@ async def read(
     return Answer(result, said=_marked(result, all))
 
 
-def _marked(result: api.MarkReadResult, all: bool) -> str:
+def _marked(result: api.MarkReadResult, all: bool) -> list[str]:
     """What was marked, and what was not."""
     said = [f"✓ Marked {plural(result.marked_count, 'message')} as read"] if result.marked_count else []
     if all and result.remaining:
         said.append(f"{plural(result.remaining, 'message')} came later: still unread.")
     elif result.skipped_count:
         said.append(f"{plural(result.skipped_count, 'message')} not addressed to you.")
-    return "\n".join(said) or "No unread messages."
+    return said or ["No unread messages."]

@@ -14,7 +14,7 @@ import trio
 from thrum import api, limits
 from thrum.cli.body import decoded, read_text_file
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import plural
+from thrum.cli.text import framed, indent, line, plural
 from thrum.cli.values import absolute, agent_of
 from thrum.cli.words import RUN, did_you_mean, near, option, switch
 from thrum.errors import AgentNotFound, BodyTooLarge, FileTooLarge, NoIdentity, SeveralIdentities
@@ -86,11 +86,11 @@ async def show(
     document = _document(name, saved, preamble, state, own=not project, with_preamble=not no_preamble)
     parts = [] if state is None else [_part("project state", state, root, raw)]
     if saved is not None and not project and not raw:
-        parts.append(f"# Context for {name} ({plural(saved.size, 'byte')}, updated {absolute(saved.updated_at)})")
+        parts.append(f"# Context for {line(name)} ({plural(saved.size, 'byte')}, updated {absolute(saved.updated_at)})")
     if preamble is not None and not project and not no_preamble:
         parts.append(_part("preamble", preamble, root, raw))
     if saved is not None and not project:
-        parts.append(_part("context", saved, root, raw))
+        parts.append(_part("context" if raw else "notes", saved, root, raw))
     nothing = "" if saved is not None or project else f"No context saved for {name}"
     if project and state is None:
         nothing = "No project state saved"
@@ -105,16 +105,16 @@ async def _show_elsewhere(run: Run, name: str) -> Answer:
     if not found.has_context:
         return Answer(document, said=f"No context synced by {name}")
     document |= {"content": found.content, "size": found.size, "updated_at": found.updated_at}
-    head = f"# Context for {name} ({plural(found.size, 'byte')}, synced {absolute(found.updated_at)})"
-    return Answer(document, data="\n\n".join((head, found.content.removesuffix("\n"))))
+    head = f"# Context for {line(name)} ({plural(found.size, 'byte')}, synced {absolute(found.updated_at)})"
+    return Answer(document, data="\n\n".join((head, indent(found.content.removesuffix("\n")))))
 
 
 def _part(what: str, note: Note, root: Path, raw: bool) -> str:
-    text = note.text.removesuffix("\n")
-    if not raw:
-        return text
     path = note.path.relative_to(root) if note.path.is_relative_to(root) else note.path
-    return f"<!-- {what}: {path} -->\n{text}\n<!-- end {what} -->"
+    if not raw:
+        return framed(f"# {what.capitalize()}", path, note.text)
+    text = note.text.removesuffix("\n")
+    return f"<!-- {what}: {line(str(path))} -->\n{text}\n<!-- end {what} -->"
 
 
 def _document(
@@ -181,7 +181,8 @@ async def _show_preamble(run: Run, agent: str) -> Answer:
     if found is None:
         return Answer({"agent_name": name, "has_preamble": False}, said=f"No preamble saved for {name}")
     document = {"agent_name": name, "has_preamble": True, "content": found.text}
-    return Answer(document, data=found.text.removesuffix("\n"))
+    path = found.path.relative_to(root) if found.path.is_relative_to(root) else found.path
+    return Answer(document, data=framed(f"# Preamble of {line(name)}", path, found.text))
 
 
 async def _first_preamble(run: Run, name: str) -> str:

@@ -83,7 +83,7 @@ async def who_i_am(run: Run) -> tuple[api.WhoamiResult | None, str]:
     except NoIdentity:
         return None, NOT_REGISTERED
     except SeveralIdentities as error:
-        return None, f"{line(error.message)} ({error.remedy})"
+        return None, line(f"{error.message} ({error.remedy})")
     return await me_with_session(run, me_from_files(run)), ""
 
 
@@ -93,7 +93,7 @@ def you(me: api.WhoamiResult | None, member: shapes.TeamMember | None, eye: Eye,
         return f"You:      {nobody}"
     name = f"{at(me.agent_id)} ({line(me.role)}, {line(me.module)})"
     if member is None:
-        back = f"thrum quickstart {me.agent_id} --role {line(me.role)} --module {line(me.module)}"
+        back = f"thrum quickstart {line(me.agent_id)} --role {line(me.role)} --module {line(me.module)}"
         return f"You:      {name}, not registered here ({back})"
     return labelled(
         ("You", name),
@@ -137,7 +137,8 @@ def _teammate(each: shapes.WorkContext, agents: Sequence[shapes.AgentInfo], eye:
 
 def sync_text(health: api.HealthResult, eye: Eye) -> str:
     """`synced 2m ago`, or the bare state where that says all."""
-    return f"{health.sync_state} {eye.ago(health.last_sync_at)}" if health.last_sync_at else health.sync_state
+    state = line(health.sync_state)
+    return f"{state} {eye.ago(health.last_sync_at)}" if health.last_sync_at else state
 
 
 def _rest(look: Look, eye: Eye) -> str:

@@ -16,7 +16,7 @@ from thrum import api, shapes
 from thrum.cli.overview import Look, branch_text, session_text, take_look, teammate, who_i_am, you
 from thrum.cli.render import Eye, at
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import line, preview, shorten
+from thrum.cli.text import framed, line, preview, shorten
 from thrum.cli.words import RUN
 from thrum.config import load_config
 from thrum.errors import (
@@ -59,6 +59,11 @@ class _Briefing:
     preamble: Note | None
     state: Note | None
     saved: Note | None
+    root: Path
+
+    def shown(self, note: Note) -> Path:
+        """Where it lies, from the root on if it does there."""
+        return note.path.relative_to(self.root) if note.path.is_relative_to(self.root) else note.path
 
 
 async def prime(*, run: Annotated[Run, RUN]) -> Answer:
@@ -88,6 +93,7 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
         preamble=preamble,
         state=state,
         saved=saved,
+        root=places.root,
     )
     text = markdown(briefing, Eye(run.now_ms))
     return Answer(_document(briefing, str(places.root)), data=text, warnings=look.warnings if look else ())
@@ -185,9 +191,12 @@ def _read(run: Run, read: Callable[[], R]) -> R | None:
 def markdown(it: _Briefing, eye: Eye) -> str:
     """The briefing, in the order of cli.md §3.10; what there is nothing to say of is left out."""
     blocks = [_identity(it, eye), _team(it, eye), _inbox(it, eye), _git(it), _daemon(it)]
-    blocks += [it.preamble.text.strip("\n")] if it.preamble else []
-    blocks += [it.state.text.strip("\n")] if it.state and it.state.text != notes.FIRST_PROJECT_STATE else []
-    blocks += [f"## My notes (saved {eye.ago(it.saved.updated_at)})\n" + it.saved.text.strip("\n")] if it.saved else []
+    blocks += [framed("## Preamble", it.shown(it.preamble), it.preamble.text)] if it.preamble else []
+    if it.state and it.state.text != notes.FIRST_PROJECT_STATE:
+        blocks.append(framed("## Project state", it.shown(it.state), it.state.text))
+    if it.saved:
+        head = f"## My notes, saved {eye.ago(it.saved.updated_at)}"
+        blocks.append(framed(head, it.shown(it.saved), it.saved.text))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -223,7 +232,7 @@ def _inbox(it: _Briefing, eye: Eye) -> str:
     for each in it.inbox.messages if it.inbox else ():
         first = next((text for text in each.body.content.splitlines() if text.strip()), "")
         said = shorten(preview(first), _PREVIEW_COLUMNS)
-        lines.append(f"- {each.message_id} {at(each.agent_id)} {eye.ago(each.created_at)}: {said}")
+        lines.append(f"- {line(each.message_id)} {at(each.agent_id)} {eye.ago(each.created_at)}: {said}")
     return "\n".join([*lines, "Read them: `thrum inbox`"] if member.inbox_unread else lines)
 
 
@@ -242,7 +251,7 @@ def _daemon(it: _Briefing) -> str:
         return "## Daemon: not running (thrum daemon start)"
     health = it.look.health
     problems = "".join(f"; {line(problem)}" for problem in health.problems)
-    return f"## Daemon: running, sync {health.sync_state}{problems}"
+    return f"## Daemon: running, sync {line(health.sync_state)}{problems}"
 
 
 # -- as JSON

@@ -27,10 +27,10 @@ async def purge(
     if confirm:
         aside = "git history keeps what was pushed; other clones follow when they sync"
         return Answer(result, said=_counts("Purged", result, " deleted"), aside="" if run.quiet else aside)
-    return Answer(result, data=_counts("Purge preview", result, "") + "\nRun with --confirm to execute.")
+    return Answer(result, data="\n".join([*_counts("Purge preview", result, ""), "Run with --confirm to execute."]))
 
 
-def _counts(what: str, result: api.PurgeResult, done: str) -> str:
+def _counts(what: str, result: api.PurgeResult, done: str) -> list[str]:
     counted = (
         plural(result.messages_deleted, "message"),
         plural(result.sessions_deleted, "session"),
@@ -39,4 +39,4 @@ def _counts(what: str, result: api.PurgeResult, done: str) -> str:
     lines = [f"{what} (before {absolute(result.before)}):", *(f"  {each}{done}" for each in counted)]
     if result.command_queue_deleted:
         lines.append(f"  {plural(result.command_queue_deleted, 'queued command')}{done}")
-    return "\n".join(lines)
+    return lines

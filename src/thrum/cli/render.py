@@ -87,7 +87,7 @@ def machine(origin_daemon: str, eye: Eye) -> str:
 def message(each: shapes.Message, eye: Eye) -> str:
     """A message of an inbox: head, body, extras (5.4)."""
     author = at(each.agent_id) + machine(each.origin_daemon, eye)
-    head = f"{'○' if each.is_read else '●'} {each.message_id}  {author} → {audience(each.quiet, each.audiences)}"
+    head = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {author} → {audience(each.quiet, each.audiences)}"
     head += f"  {eye.ago(each.created_at)}"
     if each.reply_to:
         head += f"  ↳ {line(each.reply_to)}"
@@ -133,7 +133,7 @@ def _state(each: shapes.Recipient) -> str:
 
 def out_message(each: shapes.OutMessage, eye: Eye) -> str:
     """What I wrote, and who has read it."""
-    head = f"{each.message_id}  {eye.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
+    head = f"{line(each.message_id)}  {eye.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
     head += f"  {each.read_count}/{len(each.recipients)} read" + ("  (edited)" if each.updated_at else "")
     if each.origin_daemon:
         head += f"  written on{machine(each.origin_daemon, eye)}"
@@ -152,7 +152,7 @@ def detail(each: shapes.Detail, eye: Eye) -> str:
         reason = line(each.metadata.delete_reason)
         status = f"DELETED {absolute(each.metadata.deleted_at)}".rstrip() + (f": {reason}" if reason else "")
     lines = labelled(
-        ("Message", each.message_id),
+        ("Message", line(each.message_id)),
         ("From", at(each.author.agent_id) + machine(each.origin_daemon, eye)),
         ("Time", f"{absolute(each.created_at)} ({eye.ago(each.created_at)})"),
         ("To", audience(each.quiet, each.audiences)),
@@ -163,13 +163,14 @@ def detail(each: shapes.Detail, eye: Eye) -> str:
         ("Status", status),
     )
     structured = [f"\nstructured: {line(each.body.structured)}"] if each.body.structured else []
-    return "\n".join([lines, "", each.body.content, *structured])
+    # Indented, as in the inbox: no body can be taken for a line of thrum's.
+    return "\n".join([lines, "", indent(each.body.content), *structured])
 
 
 def next_step(some: Sequence[shapes.Message]) -> str:
     """What to do with what `wait` brought (5.5); also the JSON's `action`."""
-    mark = f"thrum message read {some[-1].message_id}" if len(some) == 1 else "thrum inbox"
-    target = some[-1].message_id if len(some) == 1 else "MSG_ID"
+    target = line(some[-1].message_id) if len(some) == 1 else "MSG_ID"
+    mark = f"thrum message read {target}" if len(some) == 1 else "thrum inbox"
     return f'thrum reply {target} "TEXT"  (mark as read: {mark})'
 
 
@@ -190,12 +191,12 @@ def _ahead(count: int) -> str:
 def short_session(session_id: str) -> str:
     """`ses_01HXF2A9...`: only in `Session:` lines."""
     prefix, _, ulid = session_id.partition("_")
-    return f"{prefix}_{ulid[:8]}..."
+    return line(f"{prefix}_{ulid[:8]}...")
 
 
 def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
     """The block of one agent (5.6, 3.8)."""
-    head = f"{at(each.agent_id)} [{each.status}] {line(each.module)}" + (
+    head = f"{at(each.agent_id)} [{line(each.status)}] {line(each.module)}" + (
         f" — {line(each.branch)}" if each.branch else ""
     )
     if each.status == "active":
@@ -204,7 +205,7 @@ def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
         session = "none" + (f" (last seen {eye.ago(each.last_seen)})" if each.last_seen else "")
     near = each.is_local and each.worktree
     state = "" if each.pid_live is None else " [live]" if each.pid_live else " [stale]"
-    tmux = f"{line(each.tmux_session)} [{each.tmux_state}]" if each.tmux_session else ""
+    tmux = f"{line(each.tmux_session)} [{line(each.tmux_state)}]" if each.tmux_session else ""
     fields = labelled(
         ("PID", f"{each.agent_pid}{state}" if each.agent_pid else ""),
         ("Tmux", tmux),
@@ -247,7 +248,7 @@ def contexts_table(some: Sequence[shapes.WorkContext], eye: Eye) -> str:
     rows = [
         [
             at(each.agent_id),
-            each.session_id,
+            line(each.session_id),
             line(each.branch),
             str(len(each.unmerged_commits)),
             str(len(each.file_changes or each.uncommitted_files)),
@@ -278,10 +279,10 @@ def whoami(me: api.WhoamiResult, eye: Eye, root: str) -> str:
     """Who would act (5.7); empty fields are left out, but a missing session is said."""
     session = "none (the next change starts one)"
     if me.session_id:
-        session = me.session_id + (f" (active {since(me.session_start, eye.now_ms)})" if me.session_start else "")
+        session = line(me.session_id) + (f" (active {since(me.session_start, eye.now_ms)})" if me.session_start else "")
     file = me.identity_file.removeprefix(root + "/") if root else me.identity_file
     return labelled(
-        ("Agent ID", me.agent_id),
+        ("Agent ID", line(me.agent_id)),
         ("Role", f"@{line(me.role)}" if me.role else ""),
         ("Module", line(me.module)),
         ("Display", line(me.display)),
@@ -303,9 +304,9 @@ def daemon_status(health: api.HealthResult, socket: str) -> str:
     web = f"http://localhost:{health.websocket_port}" if health.websocket_port else ""
     text = labelled(
         ("Daemon", f"running (pid {health.pid}, up {span(health.uptime_ms)})"),
-        ("Version", health.version),
-        ("Socket", socket),
-        ("Sync", health.sync_state),
+        ("Version", line(health.version)),
+        ("Socket", line(socket)),
+        ("Sync", line(health.sync_state)),
         ("Web", web),
         ("Problems", "; ".join(line(problem) for problem in health.problems)),
         width=10,
@@ -314,7 +315,7 @@ def daemon_status(health: api.HealthResult, socket: str) -> str:
         return text
     own = health.identity
     fields = labelled(
-        ("daemon_id", own.daemon_id),
+        ("daemon_id", line(own.daemon_id)),
         ("repo_name", line(own.repo_name)),
         ("hostname", line(own.hostname)),
         ("repo_path", line(own.repo_path)),
@@ -334,8 +335,8 @@ def hint_line(hint: shapes.Hint, width: int) -> str:
     if hint.type.startswith("message."):
         to = ", ".join(_to(address) for address in hint.to) or ("team" if hint.quiet else "")
         who += f" → {to}" if to else ""
-    head = "  ".join(part for part in (f"{hint.at[11:19]}Z", line(hint.type), who) if part)
-    said, tail = preview(hint.preview), hint.message_id
+    head = "  ".join(part for part in (line(f"{hint.at[11:19]}Z"), line(hint.type), who) if part)
+    said, tail = preview(hint.preview), line(hint.message_id)
     if width and said:
         # Two blanks on each side; of a narrow terminal's lines at least a few letters are shown.
         said = shorten(said, max(8, width - len(head) - len(tail) - (4 if tail else 2)))

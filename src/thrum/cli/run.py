@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ import trio
 from thrum import api
 from thrum.cli import guarding, values
 from thrum.cli.terminal import NeedsOwnProcess, Session
-from thrum.cli.text import clean, line
+from thrum.cli.text import clean, indent, json_clean, line
 from thrum.cli.who import Chosen, choose
 from thrum.cli.words import Command, Globals
 from thrum.errors import (
@@ -29,6 +29,7 @@ from thrum.errors import (
     ShuttingDown,
     ThrumError,
 )
+from thrum.identity.guards import CANNOT_TELL
 from thrum.paths import Places
 from thrum.rpc.client import Client
 
@@ -65,11 +66,12 @@ class Answer:
     """What a command has to say: one document for programs, the same as text for people."""
 
     document: Any
-    said: str = ""
-    """Success lines and headers; not with `--quiet`."""
+    said: str | Sequence[str] = ""
+    """A success line or header, or several; not with `--quiet`. What is foreign in one of them makes no second line."""
     data: str = ""
-    aside: str = ""
-    """A line on stderr that is neither warning nor hint."""
+    """Any text. What is foreign in it went through `line`, or `indent` where it has many lines."""
+    aside: str | Sequence[str] = ""
+    """A line on stderr that is neither warning nor hint, or several."""
     status: int = 0
     hint: Hint | None = None
     warnings: tuple[str, ...] = ()
@@ -267,12 +269,12 @@ class Run:
         if self.flags.json:
             await self.write_json(_with(answer.document, hint, warnings))
         else:
-            said = "" if self.quiet else answer.said
+            said = "" if self.quiet else _lines(answer.said)
             text = "\n".join(part for part in (said, answer.data) if part)
             if text:
                 await self.write(text)
             if answer.aside:
-                await self.complain(answer.aside)
+                await self.complain(_lines(answer.aside))
         await self._asides(warnings, hint)
         if answer.then is not None and not self._leaves_no_mark:
             await self.session.terminal.flush()
@@ -290,26 +292,32 @@ class Run:
             await self.complain(error_text(error))
         await self._asides((), None)
         if self.flags.verbose:
-            await self.complain("".join(traceback.format_exception(error)).rstrip("\n"))
+            told = "".join(traceback.format_exception(error)).rstrip("\n")
+            await self.complain(indent(told, "debug: "))
         return status
 
     async def _asides(self, warnings: tuple[str, ...], hint: Hint | None) -> None:
-        lines = [f"debug: {text}" for text in self._debugged]
+        lines = [f"debug: {line(text)}" for text in self._debugged]
         if not self.flags.json:
-            lines += [f"warning: {text}" for text in warnings]
+            lines += [f"warning: {line(text)}" for text in warnings]
             if hint is not None:
-                lines.append(f"hint: {hint.message}")
+                lines.append(f"hint: {line(hint.message)}")
         self._debugged.clear()
         if lines:
             await self.complain("\n".join(lines))
 
 
+def _lines(some: str | Sequence[str]) -> str:
+    return line(some) if isinstance(some, str) else "\n".join(line(each) for each in some)
+
+
 def json_line(document: Any) -> bytes:
-    """One document on one line. Halves of characters, which JSON can't hold, are shown as in the text."""
+    """One document on a line, hiding nothing. Halves of characters, which JSON can't hold, are shown as in text."""
     try:
-        return msgspec.json.encode(document) + b"\n"
+        encoded = msgspec.json.encode(document)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_whole(msgspec.to_builtins(document))) + b"\n"
+        encoded = msgspec.json.encode(_whole(msgspec.to_builtins(document)))
+    return json_clean(encoded) + b"\n"
 
 
 def _whole(value: Any) -> Any:
@@ -350,14 +358,17 @@ def error_document(error: ThrumError) -> dict[str, Any]:
 
 
 def error_text(error: ThrumError) -> str:
-    """`Error: …`, indented details, `  fix: …`."""
-    lines = [f"Error: {error.message}"]
-    # A guard's message has them in it already.
-    for name in () if "\n" in error.message else SHOWN_DETAILS:
+    """`Error: …`, indented details, `  fix: …`. What is foreign in them begins no line."""
+    # A guard's message has its details in it already, a line each (identity.md §12).
+    is_guards = "guard" in error.details
+    first, *rest = error.message.split("\n") if is_guards else (error.message,)
+    lines = [f"Error: {line(first)}"]
+    for name in SHOWN_DETAILS:
         if error.details.get(name):
-            lines.append(f"  {name.replace('_', ' ')}: {error.details[name]}")
+            lines.append(f"  {name.replace('_', ' ')}: {line(str(error.details[name]))}")
+    lines += [line(each) for each in rest if each.startswith(CANNOT_TELL)]
     if error.remedy:
-        lines.append(f"  fix: {error.remedy}")
+        lines.append(f"  fix: {line(error.remedy)}")
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ async def start(*, run: Annotated[Run, RUN]) -> Answer:
         f"  Agent: {at(result.agent_id)}",
         f"  Started: {values.absolute(result.started_at)}",
     ]
-    return Answer(result, said="\n".join(said))
+    return Answer(result, said=said)
 
 
 async def end(
@@ -56,7 +56,7 @@ async def list_sessions(
 
 def session_line(each: shapes.Session, eye: Eye) -> str:
     """`  ID  @AGENT  active|ended  AGE  INTENT`"""
-    parts = [each.session_id, at(each.agent_id), each.status, eye.ago(each.started_at), line(each.intent)]
+    parts = [line(each.session_id), at(each.agent_id), each.status, eye.ago(each.started_at), line(each.intent)]
     return shorten("  " + "  ".join(part for part in parts if part), eye.width)
 
 
@@ -79,9 +79,9 @@ async def heartbeat(
     result: api.HeartbeatResult = await run.call("session.heartbeat", params)
     document: dict[str, Any] = msgspec.to_builtins(result)
     document.pop("warnings", None)
-    said = f"✓ Heartbeat sent: {result.session_id}"
+    said = [f"✓ Heartbeat sent: {result.session_id}"]
     if context := _context(result):
-        said += f"\n  Context: {context}"
+        said.append(f"  Context: {context}")
     return Answer(document, said=said, warnings=result.warnings)
 
 

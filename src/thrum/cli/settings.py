@@ -112,7 +112,7 @@ def _identity(run: Run) -> dict[str, str]:
 def _text(result: api.ConfigShowResult, width: int) -> str:
     daemon, identity = result.daemon, result.identity
     running = f"running (pid {daemon['pid']})" if daemon["status"] == "running" else "not running"
-    lines = [f"Config:    {result.config_file}", f"Daemon:    {running}"]
+    lines = [f"Config:    {line(result.config_file)}", f"Daemon:    {running}"]
     if identity:
         lines.append(f"Identity:  @{line(identity['agent'])}")
     lines += [f"Override:  {each['env_var']}={line(each['value'])}" for each in result.overrides]

@@ -29,10 +29,10 @@ def status_text(found: api.SyncStatusResult, eye: Eye) -> str:
     return labelled(
         ("Sync", "running" if found.running else "stopped"),
         ("Mode", mode),
-        ("State", found.sync_state),
+        ("State", line(found.sync_state)),
         ("Last sync", eye.ago(found.last_sync_at) if found.last_sync_at else ""),
         ("Pending", f"{found.pending} {what}" if found.pending else "0"),
-        ("Head", found.head),
+        ("Head", line(found.head)),
         ("Set aside", ", ".join(line(each) for each in found.skipped)),
         ("Exposed", "; ".join(line(each) for each in found.exposed)),
         ("Error", line(found.last_error)),

@@ -39,4 +39,4 @@ async def uninstall(
     lines = [f"  removed  {line(each)}" for each in done.removed] + [f"  kept     {line(each)}" for each in done.kept]
     gone = f"  gone     {lost}" if lost.messages and not keep_messages else ""
     head = f"✓ Thrum removed from {line(str(places.main_root))}"
-    return Answer(done, said="\n".join(part for part in (head, *lines, gone) if part))
+    return Answer(done, said=[part for part in (head, *lines, gone) if part])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from thrum import clock
+from thrum.cli.text import line
 from thrum.errors import BadDuration, BadRef, BadScope, BadTime
 from thrum.events import Pair
 from thrum.ids import parse_agent_id
@@ -98,7 +99,7 @@ def age(time: str, now_ms: int) -> str:
     try:
         ms = now_ms - clock.parse_ms(time)
     except ValueError:
-        return time
+        return line(time)
     if ms < MINUTE_MS:
         return "just now"
     if ms < HOUR_MS:
@@ -108,7 +109,7 @@ def age(time: str, now_ms: int) -> str:
 
 def absolute(time: str) -> str:
     """`2026-02-03T10:00:00Z`: without the milliseconds."""
-    return time[:19] + "Z" if len(time) == clock.TIME_CHARS else time
+    return line(time[:19] + "Z" if len(time) == clock.TIME_CHARS else time)
 
 
 def since(time: str, now_ms: int) -> str:

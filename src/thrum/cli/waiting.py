@@ -14,6 +14,7 @@ from thrum.cli.messages import check_agent, hosts_of
 from thrum.cli.render import Eye
 from thrum.cli.run import Answer, Run
 from thrum.cli.terminal import TTY_OUT
+from thrum.cli.text import json_clean
 from thrum.cli.values import agent_of, parse_after, parse_duration, parse_pair
 from thrum.cli.words import RUN, option, switch
 from thrum.clock import format_ms
@@ -213,4 +214,4 @@ async def _control(run: Run, kind: str, said: str, cursor: str) -> None:
 def _watch_line(hint: shapes.Hint) -> bytes:
     """The fact as stored, with the cursor that resumes right after it."""
     fact = bytes(hint.fact or b"{}").rstrip()
-    return b'%s,"cursor":"%s.%d"}\n' % (fact[:-1], hint.epoch.encode(), hint.seq)
+    return b'%s,"cursor":"%s.%d"}\n' % (json_clean(fact[:-1]), hint.epoch.encode(), hint.seq)

@@ -24,6 +24,9 @@ from thrum.identity.process import OwnerState
 
 Mode = Literal["strict", "warn", "off"]
 
+CANNOT_TELL: Final = "  cannot tell who is calling:"
+"""How the line of a refusal begins whose details are in no field of it."""
+
 DEFAULT_MODES: Final[Mapping[str, Mode]] = {
     "cross_worktree": "strict",
     "unauthenticated_rpc": "strict",
@@ -189,7 +192,7 @@ def refusal_error(
             message += f"\n  {label.replace('_', ' ')}: {fields[label]}"
     if refusal.reason == "introspection_failed":
         cause = f" ({refusal.cause})" if refusal.cause else ""
-        message += f"\n  cannot tell who is calling: step {refusal.step} failed for pid {caller_pid}{cause}"
+        message += f"\n{CANNOT_TELL} step {refusal.step} failed for pid {caller_pid}{cause}"
     remedy = remedy_of(refusal)
     error = _ERRORS[refusal.reason](message, remedy=remedy, **fields)
     error.args = (f"{message}\n  remediation: {remedy}",)

@@ -173,5 +173,7 @@ async def _fail(streams: FramedRun, request_id: RequestId, error: Exception) -> 
     if not streams.begun:
         await streams.send(encode_error(request_id, refusal))
         return
-    await streams.write_stderr(f"Error: {refusal.message}\n  fix: {refusal.remedy}\n".encode())
+    # What it says of the failure may be anybody's words: none of them acts, or begins a line.
+    said = (each.encode("unicode_escape") for each in (refusal.message, refusal.remedy))
+    await streams.write_stderr(b"Error: %b\n  fix: %b\n" % tuple(said))
     await streams.send(framing.frame(framing.EXIT, b"\x01"))

@@ -205,6 +205,7 @@ def check(argv: list[str], out: str, err: str) -> None:
 def test_a_line_of_watch_is_one_line() -> None:
     for yes in (True, False):
         made = filled(mi.type_info(shapes.Hint), "", yes=yes, times=False)
+        made.pop("fact")  # bytes of the journal, for programs
         hint = msgspec.convert(made, shapes.Hint)
         for kind in (HOSTILE, "message.create"):
             shown = hint_line(msgspec.structs.replace(hint, type=kind), 0)

@@ -35,6 +35,7 @@ _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
 _VALUES = {char: value for value, char in enumerate(ALPHABET)}
 _MS_MAX = (1 << 48) - 1
 _RANDOM_MAX = (1 << 80) - 1
+_TO_BASE_32 = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 
 
 class Ulids:
@@ -93,6 +94,18 @@ def is_id(prefix: str, text: str) -> bool:
     """Whether `text` is `prefix` (`msg` or `msg_`), an underscore and a ULID."""
     head, underscore, ulid = text.rpartition("_")
     return underscore == "_" and head == prefix.removesuffix("_") and _ULID.fullmatch(ulid) is not None
+
+
+def ulid_of(bits: int) -> str:
+    """The 26 characters of 128 bits."""
+    pairs = _PAIRS
+    return "".join([pairs[bits >> shift & 1023] for shift in (120, 110, 100, 90, 80, 70, 60, 50, 40, 30, 20, 10, 0)])
+
+
+def ulid_bits(text: str) -> int | None:
+    """The 128 bits of a ULID or a prefixed id; None if it is neither."""
+    ulid = text.rpartition("_")[2]
+    return int(ulid.translate(_TO_BASE_32), 32) if _ULID.fullmatch(ulid) else None
 
 
 def ulid_ms(text: str) -> int | None:

@@ -20,6 +20,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "import zmq": ("bus/socket.py",),
     "import dulwich": ("sync/reader.py",),
     "import psutil": ("identity/process.py",),
+    "import nacl": ("identity/signing.py",),
     "import sqlite3": ("store/",),
     "os.environ": ("cli/", "launcher.py", "daemon.py", "spawn.py"),
     "os.getenv": (),

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import ed25519
-from thrum import ids, signatures
+from tests.support.daemons import Daemon
+from thrum import events, ids, signatures
 from thrum.events import BadLine
 from thrum.identity import signing
 
@@ -115,3 +116,13 @@ def test_base64url_is_canonical() -> None:
     for text in (b"AB", b"A", b"A+", b"AA==", b"AA\n"):
         with pytest.raises(ValueError):
             signatures.from_base64url(text)
+
+
+def test_daemons_of_tests_write_lines_that_hold() -> None:
+    one, two = Daemon(1), Daemon(2)
+    assert one.daemon_id != two.daemon_id == Daemon(2).daemon_id
+    session = one(events.SessionStarted, agent_id="furiosa")
+    for fact in (one.message(), one.message(), session, one(events.GroupCreated, name="g", created_by="furiosa")):
+        assert signing.check(one.line(fact)) == "signed"
+        assert signing.check(two.line(fact)) == "unsigned"
+    assert signing.check(one.line(b'{"type":"x"}')) == "unsigned"

@@ -1,0 +1,56 @@
+"""Daemons with keys, for tests: what each of them writes is signed, and the same for the same number."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Any
+
+import msgspec
+
+from tests.support.factmaker import START_MS, Maker
+from thrum import events, signatures
+from thrum.events import AnyFact, Sealed
+from thrum.identity.signing import Signer
+
+_MADE = {
+    events.MessageCreated: ("message_id", "msg_"),
+    events.SessionStarted: ("session_id", "ses_"),
+    events.GroupCreated: ("group_id", "grp_"),
+}
+
+
+class Daemon(Maker):
+    """Makes facts as a `Maker` does, of its own origin and with ids that fit; `line` is what it writes of one."""
+
+    def __init__(self, number: int = 1, ms: int = START_MS) -> None:
+        super().__init__(ms)
+        self.signer = signer_of(number)
+        self.daemon_id = signatures.daemon_id_of(START_MS - 86_400_000 + number, self.signer.public_key)
+        dice = hashlib.sha256(b"dice %d" % number).digest()
+        self._ulids = signatures.CertifiedUlids(self.daemon_id, lambda n: dice[:n])
+
+    def __call__(self, cls: type[Any], *, ms: int | None = None, step: int = 1, **fields: Any) -> Any:
+        fields.setdefault("origin_daemon", self.daemon_id)
+        if cls not in _MADE:
+            return super().__call__(cls, ms=ms, step=step, **fields)
+        name, prefix = _MADE[cls]
+        fact = super().__call__(cls, ms=ms, step=step, **{name: "", **fields})
+        if getattr(fact, name):
+            return fact
+        return msgspec.structs.replace(fact, **{name: prefix + fact.event_id.removeprefix("evt_")})
+
+    def message(self, author: str = "furiosa", *to: str, text: str = "hi", reply: str = "", **fields: Any) -> Any:
+        return super().message(author, *to, text=text, reply=reply, **{"message_id": "", **fields})
+
+    def line(self, fact: AnyFact | Sealed | bytes) -> bytes:
+        """The signed line of a fact, or of a line without signature."""
+        if isinstance(fact, bytes):
+            return self.signer.sign(fact)
+        return self.signer.sign(fact.raw if isinstance(fact, Sealed) else events.encode(fact))
+
+
+@functools.cache
+def signer_of(number: int) -> Signer:
+    """The key of daemon number so and so."""
+    return Signer(hashlib.sha256(b"daemon %d" % number).digest())

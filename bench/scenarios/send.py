@@ -239,7 +239,7 @@ def picture_alone(directory: Path, lines: Sequence[list[bytes]], writers: int, s
                 fact = facts[number % len(facts)]
                 assert isinstance(fact, events.MessageCreated)
                 fresh = msgspec.structs.replace(fact, event_id=f"evt_{number:026}", message_id=f"msg_{number:026}")
-                entries.append(Entry(fresh, b"", "messages/a.jsonl", number, 450))
+                entries.append(Entry(fresh, b"", "messages/a.jsonl", number, 450, False))
             begin = time.perf_counter()
             db.execute("BEGIN IMMEDIATE")
             for entry in entries:

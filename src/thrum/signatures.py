@@ -14,7 +14,7 @@ import os
 import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from thrum import ids
 
@@ -32,6 +32,21 @@ _PLAIN: Final = bytes.maketrans(b"-_", b"+/")
 
 _COUNT_MAX: Final = (1 << 16) - 1
 _PROOF_MASK: Final = (1 << 64) - 1
+
+
+class Made(NamedTuple):
+    """What kind of thing a fact begins: the field with its id, and how that id begins."""
+
+    field: str
+    prefix: str
+
+
+MADE: Final = {
+    "message.create": Made("message_id", "msg_"),
+    "agent.session.start": Made("session_id", "ses_"),
+    "group.create": Made("group_id", "grp_"),
+}
+"""By type. The thing has the ULID of the fact (events.md §2)."""
 
 
 # -- lines
@@ -76,6 +91,17 @@ def is_signed(raw: bytes, origin_daemon: str) -> bool:
     """
     found = _tail(raw)
     return found is not None and certifies(origin_daemon, _plain(found[1]))
+
+
+Rank = tuple[bool, bytes]
+"""Of two lines of one event id the one of lesser rank is the fact: a signed one before any that is not, then the
+smaller one without signature. Of equal rank they are the same fact.
+"""
+
+
+def rank(raw: bytes, is_signed: bool) -> Rank:
+    """The rank of a line, given whether it is signed by its origin."""
+    return (not is_signed, unsigned(raw))
 
 
 def _tail(raw: bytes) -> re.Match[bytes] | None:

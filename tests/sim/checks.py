@@ -17,7 +17,7 @@ from thrum.events import AgentCleaned, AnyFact, PurgeExecuted, Sealed
 from thrum.store import database
 from thrum.store.horizons import purge_cutoff
 from thrum.store.journal import bare
-from thrum.store.projection import Entry, Projection, horizon_of_the_clock
+from thrum.store.projection import Projection, entry_of, horizon_of_the_clock
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.store.superseded import superseded_locally
 from thrum.sync.merge import JOURNAL_FILE, split_lines
@@ -282,7 +282,7 @@ def reference_picture(world: World) -> Picture:
         projection = Projection(db, frozenset(), lambda file, offset, length: places[file, offset], lambda: world.ms)
         for offset, (raw, file) in enumerate(sorted(lines.values())):
             places[file, offset] = raw
-            projection.apply(Entry(decode(raw), raw, file, offset, len(raw) + 1))
+            projection.apply(entry_of(decode(raw), raw, file, offset, len(raw) + 1))
         return shared_picture(db)
     finally:
         db.close()

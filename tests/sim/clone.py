@@ -25,7 +25,8 @@ from thrum.store.journal import JournalChanged, Standing
 from thrum.store.projection import horizon_of_the_clock
 from thrum.store.receipts import RECEIPTS_SEQ, Receipts
 from thrum.store.replay import Opened, open_blocking
-from thrum.store.writer import Call, Committed, Errand, Stamper, Writer
+from thrum.store.stamping import Stamper
+from thrum.store.writer import Call, Committed, Errand, Writer
 from thrum.sync import branch
 from thrum.sync.ports import Arrived, JournalMoved, Mark, TakenIn
 from thrum.sync.round import Errand as RoundErrand

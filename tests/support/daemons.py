@@ -13,12 +13,6 @@ from thrum import events, signatures
 from thrum.events import AnyFact, Sealed
 from thrum.identity.signing import Signer
 
-_MADE = {
-    events.MessageCreated: ("message_id", "msg_"),
-    events.SessionStarted: ("session_id", "ses_"),
-    events.GroupCreated: ("group_id", "grp_"),
-}
-
 
 class Daemon(Maker):
     """Makes facts as a `Maker` does, of its own origin and with ids that fit; `line` is what it writes of one."""
@@ -32,9 +26,10 @@ class Daemon(Maker):
 
     def __call__(self, cls: type[Any], *, ms: int | None = None, step: int = 1, **fields: Any) -> Any:
         fields.setdefault("origin_daemon", self.daemon_id)
-        if cls not in _MADE:
+        made = signatures.MADE.get(cls.__struct_config__.tag)
+        if made is None:
             return super().__call__(cls, ms=ms, step=step, **fields)
-        name, prefix = _MADE[cls]
+        name, prefix = made
         fact = super().__call__(cls, ms=ms, step=step, **{name: "", **fields})
         if getattr(fact, name):
             return fact

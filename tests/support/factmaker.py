@@ -18,7 +18,7 @@ from thrum import clock, events, ids
 from thrum.events import AnyFact, Body, Pair, Sealed
 from thrum.store import database, words
 from thrum.store.paint import Painted, Source, paint
-from thrum.store.projection import Applied, Entry, Projection
+from thrum.store.projection import Applied, Entry, Projection, entry_of
 
 START_MS = clock.parse_ms("2026-02-03T10:00:00.000Z")
 HERE = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
@@ -64,11 +64,11 @@ class Journals:
         self.lines: dict[str, list[Entry]] = defaultdict(list)
         self._ends: dict[str, int] = defaultdict(int)
 
-    def add(self, fact: AnyFact | Sealed) -> Entry:
-        """Append a fact to its file."""
-        raw = fact.raw if isinstance(fact, Sealed) else events.encode(fact)
-        file = events.EVENTS_FILE if isinstance(fact, Sealed) else events.file_of(fact)
-        entry = Entry(fact, raw, file, self._ends[file], len(raw) + 1)
+    def add(self, fact: AnyFact | Sealed, raw: bytes = b"", file: str = "") -> Entry:
+        """Append a fact to its file, or to another; by the line `raw`, if it is given (a signed one)."""
+        raw = raw or (fact.raw if isinstance(fact, Sealed) else events.encode(fact))
+        file = file or (events.EVENTS_FILE if isinstance(fact, Sealed) else events.file_of(fact))
+        entry = entry_of(fact, raw, file, self._ends[file], len(raw) + 1)
         self._ends[file] += entry.length
         self.lines[file].append(entry)
         return entry

@@ -27,8 +27,9 @@ from thrum.events import Body, MessageCreated
 from thrum.store import database
 from thrum.store.committer import Committer
 from thrum.store.door import Decide, Decision, Stamp
+from thrum.store.stamping import Stamper
 from thrum.store.views import View
-from thrum.store.writer import Committed, Stamper
+from thrum.store.writer import Committed
 
 SHARD = "messages/furiosa.jsonl"
 
@@ -401,7 +402,7 @@ def test_stamps_rise_although_the_clock_steps_back() -> None:
         wall.ms += step
         stamp = stamper.stamp()
         for _ in range(3):
-            fact = stamp.make(MessageCreated, message_id="m", agent_id="a", body=Body("plain", ""))
+            fact = stamp.make(MessageCreated, message_id=stamp.new_id("msg_"), agent_id="a", body=Body("plain", ""))
             orders.append(events.order_of(fact))
     assert orders == sorted(set(orders))
 

@@ -10,7 +10,7 @@ from tests.support.factmaker import HERE, OWN, START_MS, THERE, Journals, Live, 
 from thrum import clock, events
 from thrum.events import Body, Pair
 from thrum.store import database
-from thrum.store.projection import Entry, Projection
+from thrum.store.projection import Projection, entry_of
 from thrum.store.views import InboxQuery, View
 
 
@@ -86,7 +86,7 @@ def test_an_edit_that_names_nobody_is_that_of_the_owner_of_its_shard(make: Maker
         live = Live()
         live.apply(message)
         raw = events.encode(edit)
-        live.projection.apply(Entry(edit, raw, file, 10_000, len(raw) + 1))
+        live.projection.apply(entry_of(edit, raw, file, 10_000, len(raw) + 1))
         row = view(live).message(message.message_id)
         live.db.close()
         assert row is not None

@@ -17,17 +17,11 @@ from nacl.exceptions import BadSignatureError
 from thrum import events, signatures
 from thrum.events import BadLine, Sealed
 from thrum.ids import is_id
+from thrum.signatures import MADE
 
 SEED_BYTES: Final = 32
 
 Standing = Literal["signed", "unsigned"]
-
-_MADE: Final = {
-    "message.create": ("message_id", "msg_"),
-    "agent.session.start": ("session_id", "ses_"),
-    "group.create": ("group_id", "grp_"),
-}
-"""The thing that a fact makes has the fact's ULID (events.md §2)."""
 
 _NO_OBJECT: Final = frozenset({"not_json", "not_utf8", "not_object", "too_long"})
 
@@ -95,7 +89,7 @@ def _read(base: bytes) -> _Told | None:
     if isinstance(fact, Sealed) or events.encode(fact) != base:
         return _read_slowly(base)
     kind = events.type_of(fact)
-    made = getattr(fact, _MADE[kind][0]) if kind in _MADE else ""
+    made = getattr(fact, MADE[kind].field) if kind in MADE else ""
     return _Told(kind, fact.event_id, fact.origin_daemon, made)
 
 
@@ -117,7 +111,7 @@ def _read_slowly(base: bytes) -> _Told | None:
         return None
     members = cast("dict[str, Any]", told)
     kind, event_id, origin = (_text(members, name) for name in ("type", "event_id", "origin_daemon"))
-    made = _text(members, _MADE[kind][0]) if kind in _MADE else ""
+    made = _text(members, MADE[kind].field) if kind in MADE else ""
     return _Told(kind, event_id, origin, made, twice or "sig" in members)
 
 
@@ -129,7 +123,7 @@ def _text(members: dict[str, Any], name: str) -> str:
 def _ids_fit(told: _Told) -> bool:
     if not is_id("evt_", told.event_id) or not signatures.id_fits(told.event_id, told.origin):
         return False
-    return told.type not in _MADE or told.made == _MADE[told.type][1] + told.event_id.removeprefix("evt_")
+    return told.type not in MADE or told.made == MADE[told.type].prefix + told.event_id.removeprefix("evt_")
 
 
 # -- signatures

@@ -19,7 +19,7 @@ from thrum.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt,
 from thrum.store import database, words
 from thrum.store import paint as painting
 from thrum.store.journal import JournalFiles, bare
-from thrum.store.projection import Entry, Projection
+from thrum.store.projection import Entry, Projection, entry_of
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 
 IDS_SHOWN: Final = 10
@@ -144,7 +144,7 @@ def entries(journals: JournalFiles, file: str, end: int) -> Iterator[Entry]:
     """The usable facts of a journal up to `end`, as painting takes them."""
     for raw, offset, length in journals.iter_lines(file, 0, end):
         with suppress(events.BadLine):
-            yield Entry(decode(file, raw), raw, file, offset, length)
+            yield entry_of(decode(file, raw), raw, file, offset, length)
 
 
 def decode(file: str, raw: bytes) -> AnyFact | Sealed:

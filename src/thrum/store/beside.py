@@ -11,7 +11,7 @@ from thrum import events, ids
 from thrum.store import audit, database
 from thrum.store import paint as painting
 from thrum.store.journal import bare
-from thrum.store.projection import Entry
+from thrum.store.projection import Entry, entry_of
 from thrum.store.views import View
 
 
@@ -42,7 +42,7 @@ def _entries(file: str, data: bytes) -> Iterator[Entry]:
         raw = bare(line)
         if raw and not raw.isspace():
             with suppress(events.BadLine):
-                yield Entry(audit.decode(file, raw), raw, file, offset, len(line))
+                yield entry_of(audit.decode(file, raw), raw, file, offset, len(line))
         offset += len(line)
 
 

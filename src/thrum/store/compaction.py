@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from thrum import events, files, ids
+from thrum import events, files, ids, signatures
 from thrum.events import (
     AnyFact,
     Body,
@@ -183,7 +183,7 @@ class Drafter:
         lines: dict[str, list[_Line]] = {}
         for line in self._usable(file, end):
             lines.setdefault(line.fact.event_id, []).append(line)
-        # Of two lines of one id the smaller is the fact: such ids are left alone.
+        # Of two lines of one id one is the fact: such ids are left alone.
         contested = {id for id, found in lines.items() if len({line.digest for line in found}) > 1}
         facts = [(line.order, line.fact) for found in lines.values() for line in found]
         void = void_ids(facts, self._voids) - contested
@@ -215,7 +215,7 @@ class Drafter:
         for file, digests in wanted.items():
             if (offset := self._offsets.get(file)) is not None:
                 for raw, _, _ in self._journals.iter_lines(file, 0, offset.applied_offset):
-                    if (event_id := digests.get(hash(bare(raw)))) is not None:
+                    if (event_id := digests.get(_digest(raw))) is not None:
                         found.add(event_id)
         return found
 
@@ -233,7 +233,7 @@ class Drafter:
                 fact = msgspec.structs.replace(fact, body=Body("", ""))
             if isinstance(fact, MessageCreated):
                 fact = msgspec.structs.replace(fact, scopes=(), refs=(), audiences=(), recipients=())
-            yield _Line(offset, length, events.order_of(fact), hash(bare(raw)), fact)
+            yield _Line(offset, length, events.order_of(fact), _digest(raw), fact)
 
     def _may_go(self, file: str, event_id: str, lines: Sequence[_Line]) -> tuple[bool, int]:
         """Whether the picture agrees, and the number of the fact whose row lies at one of these lines (0: at none)."""
@@ -245,7 +245,7 @@ class Drafter:
         seq, home, offset, length = row
         if home != file:
             # A copy of a line that counts elsewhere. If they differ, this one lost and stays for people to see.
-            same = hash(bare(self._journals.read_line(home, offset, length))) == lines[0].digest
+            same = _digest(self._journals.read_line(home, offset, length)) == lines[0].digest
             return same and not self._stands(lines[0]), 0
         # The greatest number stays: the next one is made from it.
         return seq < self._head_seq and not self._stands(lines[0]), seq
@@ -273,6 +273,11 @@ class Drafter:
         if end == offset.applied_offset or end == 0:
             return offset.last_event_id if end else ""
         return mark_of(self._journals.last_line(offset.file, end).raw)
+
+
+def _digest(raw: bytes) -> int:
+    """Alike for lines that are the same fact, signed or not."""
+    return hash(signatures.unsigned(bare(raw)))
 
 
 def _shifts(gone: Iterable[_Line]) -> list[tuple[int, int]]:

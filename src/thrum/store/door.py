@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from thrum import clock, ids
+from thrum import clock, ids, signatures
 from thrum.api import ClientKey
 from thrum.events import KNOWN_V, AnyFact, Fact
 from thrum.store.views import View
@@ -45,10 +45,14 @@ class Stamp:
         return self.text
 
     def make(self, cls: type[F], *, at: str = "", **fields: Any) -> F:
-        """A stamped fact. `at` is given by `later_than` for facts that change a row."""
+        """A stamped fact. `at` is given by `later_than` for facts that change a row. What begins a thing has the ULID
+        of the thing's id, which came from `new_id`.
+        """
+        made = signatures.MADE.get(str(cls.__struct_config__.tag))
+        thing = fields[made.field] if made else ""
         return cls(
             timestamp=at or self.text,
-            event_id=self.new_id("evt_"),
+            event_id="evt_" + thing.removeprefix(made.prefix) if made else self.new_id("evt_"),
             v=KNOWN_V,
             origin_daemon=self.daemon_id,
             **fields,

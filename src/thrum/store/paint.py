@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from thrum import clock, events
+from thrum import clock, events, signatures
 from thrum.events import EVENTS_FILE, AgentCleaned, AnyFact, MessageCreated, MessageReceipt, PurgeExecuted, Sealed, bare
 from thrum.store import merge_messages as merge
 from thrum.store.database import connect, create_indexes, create_search, create_tables
@@ -25,6 +25,7 @@ from thrum.store.projection import (
     Projection,
     ReadLine,
     client_key_row,
+    entry_of,
     event_row,
     horizon_of_the_clock,
     may_wait,
@@ -40,7 +41,7 @@ _WINDOW_BYTES: Final = 256 * 1024
 """How far a fact of another journal may be out of order, as copied receipts are, without costing more: so many facts of
 all journals together, and so many bytes of each."""
 
-_INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _RECEIPTS: Final = "CREATE TEMP TABLE receipts (message_id TEXT, agent_id TEXT, rank INTEGER, at TEXT, seq INTEGER)"
 _MERGE_RECEIPTS: Final = """
 UPDATE message_recipients SET
@@ -90,7 +91,7 @@ _Item = tuple[str, str, int, int, Entry]
 
 
 class Lost(NamedTuple):
-    """A line that lost against a smaller one of the same event id: for quarantine (`id_conflict`)."""
+    """A line that lost against one of lesser rank of the same event id: for quarantine (`id_conflict`)."""
 
     file: str
     offset: int
@@ -120,7 +121,7 @@ def paint(
     daemon's identity nor journal offsets: the caller does, before it renames. `read_line` must know every line that the
     sources give. Raises OSError and sqlite3.Error; then `target` is rubbish.
     """
-    chosen: dict[str, bytes] = {}
+    chosen: dict[str, signatures.Rank] = {}
     while True:
         target.unlink(missing_ok=True)
         db = connect(target)
@@ -150,10 +151,10 @@ class _Painter:
         db: sqlite3.Connection,
         own: frozenset[str],
         read_line: ReadLine,
-        chosen: dict[str, bytes],
+        chosen: dict[str, signatures.Rank],
         now_ms: int,
     ) -> None:
-        """`chosen`: of each id that was found with different lines the smallest one, which is the fact."""
+        """`chosen`: of each id that was found with different lines the least rank, which is the fact's."""
         self.lost: dict[tuple[str, int], Lost] = {}
         """The others, by their place."""
         self._now_ms = now_ms
@@ -253,12 +254,12 @@ class _Painter:
             if event_id > self._greatest_event:
                 self._greatest_event = event_id
             elif (twin := here.get(event_id)) is not None:
-                self._compare(bare(twin.raw), entry)
+                self._compare(_rank_of(twin), entry)
                 continue
             elif row := self._db.execute(
-                "SELECT file, offset, length FROM events WHERE event_id = ?", (event_id,)
+                "SELECT signed, file, offset, length FROM events WHERE event_id = ?", (event_id,)
             ).fetchone():
-                self._compare(bare(self._read_line(*row)), entry)
+                self._compare(signatures.rank(bare(self._read_line(*row[1:])), bool(row[0])), entry)
                 continue
             here[event_id] = entry
             if (at, event_id) < last:
@@ -267,29 +268,30 @@ class _Painter:
             yield at, entry
         self._last_order = last
 
-    def _compare(self, painted: bytes, entry: Entry) -> None:
-        """A second line of one id: the same again, or the smaller one is the fact."""
-        new = bare(entry.raw)
+    def _compare(self, painted: signatures.Rank, entry: Entry) -> None:
+        """A second line of one id: the same again, or the one of lesser rank is the fact."""
+        new = _rank_of(entry)
         if new == painted:
             return
-        smallest = self._chosen.setdefault(entry.fact.event_id, painted)
-        if new < smallest:
+        least = self._chosen.setdefault(entry.fact.event_id, painted)
+        if new < least:
             self._chosen[entry.fact.event_id] = new
             self._is_spoiled = True
-        elif new > smallest:
-            self._lose(entry, new)
+        elif new > least:
+            self._lose(entry, least)
             self._is_spoiled = self._is_spoiled or isinstance(entry.fact, AgentCleaned | PurgeExecuted)
 
     def _is_chosen(self, entry: Entry) -> bool:
         """Whether no other line is known to be the fact; else this one is lost."""
         chosen = self._known.get(entry.fact.event_id)
-        if chosen is None or chosen == (raw := bare(entry.raw)):
+        if chosen is None or chosen == _rank_of(entry):
             return True
-        self._lose(entry, raw)
+        self._lose(entry, chosen)
         return False
 
-    def _lose(self, entry: Entry, raw: bytes) -> None:
-        self.lost[entry.file, entry.offset] = Lost(entry.file, entry.offset, entry.length, raw)
+    def _lose(self, entry: Entry, fact: signatures.Rank) -> None:
+        if signatures.unsigned(raw := bare(entry.raw)) != fact[1]:  # else it says the same, only unsigned
+            self.lost[entry.file, entry.offset] = Lost(entry.file, entry.offset, entry.length, raw)
 
     # -- writing
 
@@ -392,7 +394,11 @@ class _Painter:
             for seq, file, offset, length in rows:
                 raw = bare(self._read_line(file, offset, length))
                 fact = events.decode(raw)
-                projection.project(seq, Entry(fact, raw, file, offset, length), events.order_of(fact))
+                projection.project(seq, entry_of(fact, raw, file, offset, length), events.order_of(fact))
+
+
+def _rank_of(entry: Entry) -> signatures.Rank:
+    return signatures.rank(bare(entry.raw), entry.signed)
 
 
 def _straightened(items: Iterable[_Item], window: int) -> Iterator[_Item]:

@@ -17,8 +17,9 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Final, Literal, NamedTuple, Protocol
 
-from thrum import clock, events, limits
+from thrum import clock, events, limits, signatures
 from thrum.events import (
+    LOCAL_FILE,
     AgentCleaned,
     AgentContextSaved,
     AgentExited,
@@ -63,27 +64,37 @@ State = Literal["applied", "pending", "sealed", "void", "known", "conflict"]
 _FRESH_FACTS: Final = 4_096
 _FRESH_BYTES: Final = 24 * 1024 * 1024
 _INSERT_EVENT: Final = """
-INSERT INTO events (event_id, type, timestamp, origin_daemon, actor, message_id, file, offset, length, state)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'applied') ON CONFLICT (event_id) DO NOTHING"""
+INSERT INTO events (event_id, type, timestamp, origin_daemon, actor, message_id, file, offset, length, signed, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'applied') ON CONFLICT (event_id) DO NOTHING"""
 
 
 class Entry(NamedTuple):
-    """A fact and where it lies. `raw` is without the newline, `length` counts it. `file`: relative, as events.md §1."""
+    """A fact and where it lies. `raw` is without the newline, `length` counts it; a line that is signed only when the
+    batch is flushed is told without its signature. `file`: relative, as events.md §1. `signed`: by its origin; what
+    lies in the local journal is this daemon's own, and counts as signed.
+    """
 
     fact: AnyFact | Sealed
     raw: bytes
     file: str
     offset: int
     length: int
+    signed: bool
+
+
+def entry_of(fact: AnyFact | Sealed, raw: bytes, file: str, offset: int, length: int) -> Entry:
+    """The entry of a line as it lies in a journal, or will."""
+    signed = file == LOCAL_FILE or signatures.is_signed(raw, fact.origin_daemon)
+    return Entry(fact, raw, file, offset, length, signed)
 
 
 class Applied(NamedTuple):
     """What became of a fact. `pending`: it has no effect now, because its thing is not there, because it does not
-    count for the create that stands, or because its day has not come. `known`: the same line was there; `seq` is its
+    count for the create that stands, or because its day has not come. `known`: the same fact was there; `seq` is its
     old number, nothing happened.
 
-    `conflict`: another line of the same id was there. `wins`: the new one is the smaller, so it is the fact and the
-    picture must be painted anew; otherwise the new one goes to quarantine.
+    `conflict`: another line of the same id was there. `wins`: the new one is of lesser rank (`signatures.rank`), so it
+    is the fact and the picture must be painted anew; otherwise the new one goes to quarantine.
     """
 
     seq: int
@@ -233,20 +244,23 @@ class Projection:
             assert not isinstance(fact, Sealed)
             self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (thing, seq))
             self._db.execute("UPDATE events SET state = 'applied' WHERE seq = ?", (seq,))
-            state = self.project(seq, Entry(fact, raw, file, offset, length), events.order_of(fact))
+            state = self.project(seq, entry_of(fact, raw, file, offset, length), events.order_of(fact))
             due.append(Due(seq, fact, state))
         return due
 
     # -- one fact
 
     def _known(self, entry: Entry) -> Applied:
-        seq, file, offset, length = self._db.execute(
-            "SELECT seq, file, offset, length FROM events WHERE event_id = ?", (entry.fact.event_id,)
+        seq, file, offset, length, signed = self._db.execute(
+            "SELECT seq, file, offset, length, signed FROM events WHERE event_id = ?", (entry.fact.event_id,)
         ).fetchone()
         if (file, offset) == (entry.file, entry.offset):
             return Applied(seq, "known")
-        stored, new = bare(self._lines.read(file, offset, length)), bare(entry.raw)
-        return Applied(seq, "known") if stored == new else Applied(seq, "conflict", wins=new < stored)
+        stored = signatures.rank(bare(self._lines.read(file, offset, length)), bool(signed))
+        new = signatures.rank(bare(entry.raw), entry.signed)
+        if new[1] == stored[1] and new >= stored:
+            return Applied(seq, "known")
+        return Applied(seq, "conflict", wins=new < stored)
 
     def _merge(self, fact: AnyFact, order: Order, seq: int, file: str) -> State:
         match fact:
@@ -398,7 +412,7 @@ class Projection:
 
 
 def event_row(entry: Entry, at: str) -> tuple[str | int, ...]:
-    """The columns of `events` from event_id to length."""
+    """The columns of `events` from event_id to signed."""
     fact = entry.fact
     if isinstance(fact, MessageCreated):
         # Most of them: spelled out.
@@ -412,6 +426,7 @@ def event_row(entry: Entry, at: str) -> tuple[str | int, ...]:
             entry.file,
             entry.offset,
             entry.length,
+            entry.signed,
         )
     return (
         fact.event_id,
@@ -423,6 +438,7 @@ def event_row(entry: Entry, at: str) -> tuple[str | int, ...]:
         entry.file,
         entry.offset,
         entry.length,
+        entry.signed,
     )
 
 

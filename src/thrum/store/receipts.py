@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from thrum import events
+from thrum import events, signatures
 from thrum.errors import StoreFailed
 from thrum.events import MessageReceipt
 from thrum.store.arrival import Found
@@ -105,10 +105,10 @@ class Receipts:
     def _absent(self, file: str, wanted: Mapping[str, bytes]) -> dict[str, bytes]:
         """Those lines, by event id, that a journal does not hold."""
         absent = dict(wanted)
-        lines = {raw: event_id for event_id, raw in wanted.items()}
+        lines = {signatures.unsigned(raw): event_id for event_id, raw in wanted.items()}
         try:
             for line in self._journals.iter_lines(file, 0, self._journals.end(file)):
-                absent.pop(lines.get(line.raw, ""), None)
+                absent.pop(lines.get(signatures.unsigned(line.raw), ""), None)
         except OSError as error:
             raise refusal(error, "read") from error
         return absent

@@ -30,10 +30,11 @@ from thrum.store.committer import Statistics as CommitterStatistics
 from thrum.store.compaction import discard_leftovers
 from thrum.store.failures import database_refusal
 from thrum.store.journal import JournalFiles, mark_of, recover_tail, refusal
-from thrum.store.projection import Entry, Projection
+from thrum.store.projection import Entry, Projection, entry_of
 from thrum.store.quarantine import Quarantine
+from thrum.store.stamping import Stamper
 from thrum.store.views import View
-from thrum.store.writer import Committed, Stamper, Writer
+from thrum.store.writer import Committed, Writer
 
 log: Final = logging.getLogger("thrum.store")
 
@@ -387,7 +388,7 @@ class _Scan:
             except events.BadLine as bad:
                 self._opening.set_aside(file, offset, raw, bad.reason)
                 continue
-            yield Entry(fact, raw, file, offset, length)
+            yield entry_of(fact, raw, file, offset, length)
         self.lines = lines
 
 

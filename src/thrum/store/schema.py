@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
@@ -104,7 +104,7 @@ CREATE TABLE client_keys (
 CREATE TABLE events (
   seq INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, type TEXT NOT NULL, timestamp TEXT NOT NULL,
   origin_daemon TEXT NOT NULL, actor TEXT NOT NULL, message_id TEXT NOT NULL,
-  file TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, state TEXT NOT NULL
+  file TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, signed INTEGER NOT NULL, state TEXT NOT NULL
 );
 CREATE TABLE hanging (thing TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (thing, seq)) WITHOUT ROWID;
 CREATE TABLE journal_offsets (

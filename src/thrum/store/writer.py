@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from thrum import clock, events, ids, limits
+from thrum import events, limits, signatures
 from thrum.api import ClientKey
 from thrum.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerFormat, StoreFailed, ThrumError
 from thrum.events import AnyFact, Sealed
@@ -26,9 +26,10 @@ from thrum.store.compaction import Draft, swap
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
 from thrum.store.journal import JournalFiles, Standing, mark_of, refusal
-from thrum.store.projection import Due, Entry, Projection
+from thrum.store.projection import Due, Projection, entry_of
 from thrum.store.quarantine import Quarantine
 from thrum.store.schema import SUPERSEDED
+from thrum.store.stamping import Stamper
 from thrum.store.views import View
 from thrum.store.words import Words
 from thrum.voids import is_void
@@ -39,37 +40,6 @@ R = TypeVar("R")
 
 _BUSY_MS: Final = 100
 _SWEEPS: Final = (events.AgentCleaned, events.PurgeExecuted)
-
-
-class Stamper:
-    """Reads the clock so that this daemon's facts only ever rise in order, also over a restart (events.md §2).
-
-    `base_ms` is where an earlier run left off (0: nowhere).
-    """
-
-    def __init__(self, wall: clock.Clock, daemon_id: str, base_ms: int = 0, ulids: ids.Ulids | None = None) -> None:
-        self.daemon_id = daemon_id
-        self._wall = wall
-        self._ulids = ulids or ids.Ulids()
-        self._base_ms = base_ms
-
-    @property
-    def base_ms(self) -> int:
-        """No later stamp is below this, in milliseconds since 1970."""
-        return self._base_ms
-
-    def stamp(self) -> Stamp:
-        """One reading for one call."""
-        self._base_ms = max(self._wall.now_ms(), self._base_ms)
-        return Stamp(self._base_ms, self._ulids, self.daemon_id)
-
-    def move_past(self, time: str) -> None:
-        """Let later stamps lie behind a horizon (RFC 3339), whoever set it: what is done next must not be void.
-
-        A horizon more than a day ahead of the clock moves the base by that day only.
-        """
-        ahead = self._wall.now_ms() + limits.future_stamp_ms_max
-        self._base_ms = max(self._base_ms, min(clock.parse_ms(time) + 1, ahead))
 
 
 class Committed(NamedTuple):
@@ -128,6 +98,14 @@ class _Aside(NamedTuple):
     reason: str
 
 
+class _Winner(NamedTuple):
+    """A line of the batch that supersedes another of its id."""
+
+    event_id: str
+    raw: bytes
+    rank: signatures.Rank
+
+
 class Writer:
     """The write side of one store: a connection, the projection over it, and the journals.
 
@@ -152,8 +130,8 @@ class Writer:
         self._words = Words(db)
         self._journals = journals
         self._quarantine = quarantine
-        self._smaller: dict[str, bytes] = {}
-        """The lines that supersede others, by event id, since the store was opened."""
+        self._smaller: dict[str, signatures.Rank] = {}
+        """The ranks of lines that supersede others, by event id, since the store was opened."""
         self._offsets = database.offsets(db)
         self._newer_format = False
         self._forget()
@@ -165,7 +143,7 @@ class Writer:
         self._committed: list[Committed] = []
         self._lines: list[_Line] = []
         self._aside: list[_Aside] = []
-        self._winners: list[tuple[str, bytes]] = []
+        self._winners: list[_Winner] = []
         self._due: list[Due] = []
         self._touched = False
         self._keyed: dict[str, tuple[AnyFact, int]] = {}
@@ -223,7 +201,7 @@ class Writer:
                 moved = self._moved(after)
                 for offset in moved.values():
                     database.set_offset(self.db, offset)
-                for event_id, _ in self._winners:
+                for event_id, _, _ in self._winners:
                     database.set_meta(self.db, SUPERSEDED, event_id)
                 self.db.execute("COMMIT")
             except BaseException:
@@ -238,7 +216,7 @@ class Writer:
         self._journals.settle(after)
         self._offsets.update(moved)
         self._projection.flushed()
-        self._smaller.update(self._winners)
+        self._smaller.update((event_id, rank) for event_id, _, rank in self._winners)
         self.superseded = bool(self._smaller)
         committed = self._committed
         for entry in (*committed, *self._due):
@@ -380,7 +358,7 @@ class Writer:
             if length > limits.line_bytes_max:
                 raise BodyTooLarge(f"the fact takes {length} bytes; at most {limits.line_bytes_max} fit a line")
             file = events.file_of(fact)
-            applied = self._projection.apply(Entry(fact, raw, file, self._end(file), length))
+            applied = self._projection.apply(entry_of(fact, raw, file, self._end(file), length))
             if applied.state in ("known", "conflict"):
                 raise InternalError(f"the id {fact.event_id} was given twice")
             self._append(file, raw, fact.event_id)
@@ -432,7 +410,7 @@ class Writer:
             elif isinstance(judged.fact, Sealed) or not is_void(judged.fact, events.order_of(judged.fact), voids):
                 aside += self._receive(judged.fact, judged.file, file, raw)
         new = [each.fact for each in self._committed[facts:]]
-        new += [events.decode(raw) for _, raw in self._winners[winners:]]  # facts that are here, in other words
+        new += [events.decode(raw) for _, raw, _ in self._winners[winners:]]  # facts that are here, in other words
         ours = sum(self._view.is_own(fact.origin_daemon) for fact in new)
         return TakenIn(len(new), aside, ours)
 
@@ -463,18 +441,20 @@ class Writer:
 
     def _receive(self, fact: AnyFact | Sealed, home: str, file: str, raw: bytes) -> bool:
         """A usable fact; True if another line is the fact, and this one went to quarantine."""
-        applied = self._projection.apply(Entry(fact, raw, home, self._end(home), len(raw) + 1))
+        entry = entry_of(fact, raw, home, self._end(home), len(raw) + 1)
+        applied = self._projection.apply(entry)
         if applied.state == "known":
             return False
         if applied.state == "conflict":
-            # What is painted anew when the batch counts: until then the smallest line is known here only.
-            known = next((line for id, line in reversed(self._winners) if id == fact.event_id), None)
+            # What is painted anew when the batch counts: until then the line of least rank is known here only.
+            rank = signatures.rank(raw, entry.signed)
+            known = next((each.rank for each in reversed(self._winners) if each.event_id == fact.event_id), None)
             known = known or self._smaller.get(fact.event_id)
-            if known == raw:
-                return False
-            if not applied.wins or (known is not None and known < raw):
+            if known is not None and known <= rank:
+                return known[1] != rank[1] and self._set_aside(file, raw, "id_conflict")
+            if not applied.wins:
                 return self._set_aside(file, raw, "id_conflict")
-            self._winners.append((fact.event_id, raw))
+            self._winners.append(_Winner(fact.event_id, raw, rank))
         else:
             self._committed.append(Committed(applied.seq, fact, applied.state))
         self._append(home, raw, fact.event_id)

@@ -1,0 +1,88 @@
+"""Which of two lines of one id is the fact, live and painted: a signed one before any other (events.md §11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.support import factmaker
+from tests.support.daemons import Daemon
+from thrum import events
+from thrum.events import AnyFact, Body, MessageReceipt
+from thrum.store import database
+from thrum.store.paint import paint
+
+Line = tuple[AnyFact, bytes, str]
+
+
+def painted_texts(tmp_path: Path, lines: Sequence[Line]) -> tuple[list[str], list[bytes]]:
+    """What the messages say in a picture painted of these lines, and what was set aside. The one fact is signed."""
+    journals = factmaker.Journals()
+    for line in lines:
+        journals.add(*line)
+    target = tmp_path / "painted.db"
+    painted = paint(
+        target,
+        journals.sources(),
+        factmaker.OWN,
+        journals.read_line,
+        epoch=factmaker.EPOCH,
+        now_ms=factmaker.START_MS + 3_600_000,
+        program="test",
+    )
+    db = database.connect(target)
+    try:
+        texts = [row[0] for row in db.execute("SELECT body_content FROM messages")]
+        assert db.execute("SELECT signed FROM events").fetchall() == [(1,)]
+    finally:
+        db.close()
+    return texts, [lost.raw for lost in painted.lost]
+
+
+def test_a_signed_line_is_the_fact_although_another_is_smaller(tmp_path: Path) -> None:
+    ann, bob = Daemon(1), Daemon(2)
+    fact = ann.message(text="what ann said")
+    forged = msgspec.structs.replace(fact, body=Body("markdown", "Aaa"))
+    file = f"messages/{fact.agent_id}.jsonl"
+    unsigned, other = events.encode(forged), bob.line(forged)
+    lines = [(fact, ann.line(fact), file), (forged, unsigned, file), (forged, other, file)]
+    for order in permutations(lines):
+        texts, lost = painted_texts(tmp_path, order)
+        assert texts == ["what ann said"]
+        assert {*lost} <= {unsigned, other}
+        live = factmaker.Live()
+        results = [live.projection.apply(live.journals.add(*line)) for line in order]
+        hers, is_first = results[order.index(lines[0])], order[0] is lines[0]
+        assert (hers.state, hers.wins) == (("applied", False) if is_first else ("conflict", True))
+
+
+@pytest.mark.parametrize("signed_first", [True, False])
+def test_the_same_line_without_its_signature_is_no_other_fact(tmp_path: Path, signed_first: bool) -> None:
+    ann = Daemon(1)
+    fact = ann.message(text="hi")
+    file = f"messages/{fact.agent_id}.jsonl"
+    lines = [(fact, ann.line(fact), file), (fact, events.encode(fact), file)]
+    if not signed_first:
+        lines.reverse()
+    assert painted_texts(tmp_path, lines) == (["hi"], [])
+    live = factmaker.Live()
+    first, second = [live.projection.apply(live.journals.add(*line)) for line in lines]
+    assert first.state == "applied"
+    # What was taken for unsigned has rights that it had not: the picture is painted anew.
+    assert (second.state, second.wins) == (("known", False) if signed_first else ("conflict", True))
+
+
+@pytest.mark.parametrize("copy_is_signed", [True, False])
+@pytest.mark.parametrize("copy_first", [True, False])
+def test_a_receipt_and_its_copy_are_one_fact(tmp_path: Path, copy_is_signed: bool, copy_first: bool) -> None:
+    me = Daemon(1)
+    receipt = me(MessageReceipt, message_id="msg_1", agent_id="nux", receipt_type="read")
+    raw = events.encode(receipt)
+    lines = [(receipt, raw, "local.jsonl"), (receipt, me.line(raw) if copy_is_signed else raw, "messages/nux.jsonl")]
+    if copy_first:
+        lines.reverse()
+    assert painted_texts(tmp_path, lines) == ([], [])

@@ -96,6 +96,11 @@ class Places:
     def daemon_json(self) -> Path:
         return self.thrum_sync_dir / "daemon.json"
 
+    @property
+    def daemon_key(self) -> Path:
+        """Who reads it can sign as this daemon."""
+        return self.thrum_sync_dir / "daemon.key"
+
 
 # -- git
 

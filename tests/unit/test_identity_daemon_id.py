@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from thrum import files, signatures
 from thrum.errors import ConfigInvalid, StoreFailed
 from thrum.identity.daemon_id import Bootstrapped, bootstrap, daemon_id_class, legacy_daemon_id
+from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.ids import Ulids, is_id, repo_id_of_url
 from thrum.paths import Places
 
@@ -74,7 +78,11 @@ def test_a_fresh_repository_gets_an_id_and_no_backup(places: Places) -> None:
         "previous_ids": [],
         "init_at": NOW_TEXT,
         "state_dir": str(places.state_dir),
+        "key_inode": places.daemon_key.stat().st_ino,
     }
+    assert places.daemon_key.stat().st_mode & 0o777 == 0o600
+    key = load_key(places.daemon_key)
+    assert key is not None and key.daemon_id == identity.daemon_id
     assert places.config_file.stat().st_mode & 0o777 == places.daemon_json.stat().st_mode & 0o777 == 0o600
     assert not backup_of(places).exists()
 
@@ -186,3 +194,187 @@ def test_two_at_once_give_one_id(places: Places) -> None:
     for thread in threads:
         thread.join(30)
     assert len(found) == 8 and len(set(found)) == 1
+
+
+# -- the key
+
+
+def a_valid_id_without_key(places: Places) -> str:
+    old = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
+    places.config_file.write_text(json.dumps({"identity": {"daemon_id": old, "init_at": "2025-01-01T00:00:00.000Z"}}))
+    return old
+
+
+@pytest.mark.parametrize("lost", [(), ("config_file",), ("daemon_json",), ("config_file", "daemon_json")])
+def test_the_id_is_the_keys_whatever_else_is_lost(places: Places, lost: tuple[str, ...]) -> None:
+    old = a_valid_id_without_key(places)
+    first = start(places)
+    assert first.identity.previous_ids == (old,)
+    for name in lost:
+        getattr(places, name).unlink()
+    again = start(places, now_ms=NOW + 5000)
+    assert (again.identity.daemon_id, again.identity.init_at) == (first.identity.daemon_id, NOW_TEXT)
+    assert again.signer.public_key == first.signer.public_key
+    # Without either file nobody knows any more who it was before; it is no stranger all the same.
+    assert again.identity.previous_ids == ((old,) if len(lost) < 2 else ())
+    assert again.notes == ()
+
+
+def test_an_id_that_no_key_certifies_rotates_once(places: Places) -> None:
+    old = a_valid_id_without_key(places)
+    first = start(places)
+    assert first.identity.previous_ids == (old,)
+    assert first.notes[0] == f"[identity] daemon_id rotated: {old} -> {first.identity.daemon_id} (reason: no key)"
+    assert backup_of(places).exists()
+    again = start(places, now_ms=NOW + 5000)
+    assert (again.identity, again.notes) == (first.identity, ())
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"d_01KGH87Y00BBBBBBBBBBBBBBBB " + b"A" * 43 + b"\n", b"\0" * 80, None])
+def test_a_key_that_is_none_is_as_a_lost_one(places: Places, spoiled: bytes | None) -> None:
+    first = start(places).identity
+    if spoiled is None:
+        places.daemon_key.unlink()
+    else:
+        places.daemon_key.write_bytes(spoiled)
+        assert key_flaw(places.daemon_key)[0]
+    again = start(places, now_ms=NOW + 5000)
+    assert again.identity.previous_ids == (first.daemon_id,)
+    assert again.notes[0].endswith("(reason: no key)")
+
+
+def test_a_key_that_cannot_be_read_rotates_nothing(places: Places, tmp_path: Path) -> None:
+    start(places)
+    there = tmp_path / "elsewhere"
+    places.daemon_key.rename(there)
+    places.daemon_key.symlink_to(there)
+    before = places.config_file.read_bytes()
+    with pytest.raises(StoreFailed, match="it is a link"):
+        start(places)
+    assert "no file of its own" in key_flaw(places.daemon_key)[0]
+    places.daemon_key.unlink()
+    places.daemon_key.mkdir()
+    with pytest.raises(StoreFailed, match="it is no file"):
+        start(places)
+    assert places.config_file.read_bytes() == before
+
+
+def test_a_key_that_others_can_read_is_told(places: Places) -> None:
+    assert key_flaw(places.daemon_key) == ("", "")
+    start(places)
+    assert key_flaw(places.daemon_key) == ("", "")
+    places.daemon_key.chmod(0o640)
+    flaw, remedy = key_flaw(places.daemon_key)
+    assert "mode 640" in flaw and remedy == f"chmod 600 {places.daemon_key}"
+
+
+def copied(places: Places, to: Path, move: bool = False) -> Places:
+    root = places.main_root
+    if move:
+        root.rename(to)
+    else:
+        shutil.copytree(root, to, symlinks=True)
+    return Places(root=to, state_dir=to / ".thrum", main_root=to, common_dir=to / ".git")
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+@pytest.mark.parametrize("original_upgraded", [True, False])
+def test_a_copy_of_a_repository_that_is_still_there_is_a_stranger(
+    places: Places, tmp_path: Path, with_key: bool, original_upgraded: bool
+) -> None:
+    first = start(places).identity
+    if not with_key:
+        places.daemon_key.unlink()
+    copy = copied(places, tmp_path / "copy")
+    if original_upgraded:
+        start(places)
+    outcome = start(copy, now_ms=NOW + 5000)
+    assert outcome.identity.daemon_id != first.daemon_id
+    assert outcome.identity.previous_ids == ()
+    assert outcome.notes[0].endswith("(reason: copied repository)")
+    assert start(copy, now_ms=NOW + 9000).identity == outcome.identity
+    if with_key:
+        assert start(places).identity == first
+
+
+def test_a_copy_whose_original_is_gone_knows_who_it_was(places: Places, tmp_path: Path) -> None:
+    first = start(places).identity
+    copy = copied(places, tmp_path / "copy")
+    shutil.rmtree(places.main_root)
+    outcome = start(copy, now_ms=NOW + 5000)
+    assert outcome.identity.previous_ids == (first.daemon_id,)
+    assert outcome.notes[0].endswith("(reason: copied repository)")
+
+
+def test_a_moved_repository_a_bind_mount_and_a_restore_in_place_are_no_copies(places: Places, tmp_path: Path) -> None:
+    first = start(places)
+    # Another name for the same directory, as a bind mount or a container gives it.
+    (tmp_path / "mount").symlink_to(places.main_root)
+    mount = tmp_path / "mount"
+    mounted = Places(root=mount, state_dir=mount / ".thrum", main_root=mount, common_dir=mount / ".git")
+    assert start(mounted).identity.daemon_id == first.identity.daemon_id
+    # The same path, another inode: restored from somewhere, or a file system that numbers anew.
+    data = places.daemon_key.read_bytes()
+    places.daemon_key.rename(tmp_path / "kept-so-that-the-inode-is-not-used-again")
+    places.daemon_key.write_bytes(data)
+    assert start(places).identity.daemon_id == first.identity.daemon_id
+    moved = copied(places, tmp_path / "moved", move=True)
+    outcome = start(moved)
+    assert (outcome.identity.daemon_id, outcome.notes) == (first.identity.daemon_id, ())
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("case", ["no key", "legacy", "copied, original there", "copied, original gone", "fresh"])
+@pytest.mark.parametrize("before", [True, False])
+def test_killed_at_any_write_it_is_the_old_daemon_or_the_new_one(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, before: bool
+) -> None:
+    former: tuple[str, ...] = ()
+    if case == "no key":
+        former = (a_valid_id_without_key(places),)
+    elif case == "legacy":
+        places.config_file.write_text(json.dumps({"identity": {"daemon_id": LEGACY}}))
+        former = (LEGACY,)
+    elif case.startswith("copied"):
+        first = start(places).identity.daemon_id
+        copy = copied(places, tmp_path / "copy")
+        if case == "copied, original gone":
+            shutil.rmtree(places.main_root)
+            former = (first,)
+        places = copy
+    state = tmp_path / "state"
+    shutil.copytree(places.main_root, state)
+    for number in range(5):
+        # In place, so that the path stays; what was rewritten has another inode, as after a real kill.
+        shutil.rmtree(places.main_root)
+        shutil.copytree(state, places.main_root)
+        left = [number]
+
+        def dying(path: Path, data: bytes, left: list[int] = left, **kwargs: Any) -> None:
+            left[0] -= 1
+            if left[0] < 0 and before:
+                raise Killed
+            files.atomic_write(path, data, **kwargs)
+            if left[0] < 0:
+                raise Killed
+
+        for module in ("daemon_id", "daemon_key"):
+            monkeypatch.setattr(f"thrum.identity.{module}.atomic_write", dying)
+        with suppress(Killed):
+            start(places)
+        died = left[0] < 0
+        made = load_key(places.daemon_key)
+        for module in ("daemon_id", "daemon_key"):
+            monkeypatch.setattr(f"thrum.identity.{module}.atomic_write", files.atomic_write)
+        identity = start(places, now_ms=NOW + 5000).identity
+        assert identity.previous_ids == former
+        assert signatures.certifies(identity.daemon_id, start(places).signer.public_key)
+        if made is not None and made.daemon_id not in former and not case.startswith("copied"):
+            assert identity.daemon_id == made.daemon_id
+        assert start(places, now_ms=NOW + 9000).identity == identity
+        if not died:
+            return
+    raise AssertionError("more writes than expected")

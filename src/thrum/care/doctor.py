@@ -23,6 +23,7 @@ from thrum import api, config, events, ids, limits, paths, settings, spawn
 from thrum.care import modes
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import InvalidUrl, ThrumError
+from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.identity.files import list_identities
 from thrum.identity.notes import roots
 from thrum.launcher import VERSION
@@ -94,6 +95,7 @@ def examine(patient: Patient) -> Doctor:
             ("daemon", lambda: _daemon(places, patient.health)),
             ("config", lambda: _config(places)),
             ("hooks", lambda: _hooks(places, patient.environ)),
+            ("key", lambda: _key(places)),
             ("identities", lambda: _identities(places)),
             ("repository id", lambda: _repository_id(places, patient.environ)),
             ("sync", lambda: _sync(places, patient)),
@@ -320,6 +322,16 @@ def _identities(places: Places) -> Finding:
         return _found("identities", "warn", "; ".join(flaws), remedy)
     count = len(homes)
     return _found("identities", "ok", f"{count} agent{'s' * (count != 1)} with a file here")
+
+
+def _key(places: Places) -> Finding:
+    flaw, remedy = key_flaw(places.daemon_key)
+    if flaw:
+        return _found("key", "fail", flaw, remedy)
+    key = load_key(places.daemon_key)
+    if key is None:
+        return _found("key", "ok", "made when the daemon starts")
+    return _found("key", "ok", f"of {ids.short_daemon_id(key.daemon_id)}")
 
 
 def _repository_id(places: Places, environ: Mapping[str, str]) -> Finding:

@@ -30,6 +30,7 @@ from thrum.care.lock import held, open_store_once, owner_of
 from thrum.clock import SystemClock
 from thrum.errors import BackupInvalid, BackupNotFound, Busy, ConfigInvalid, StoreFailed, ThrumError
 from thrum.files import atomic_write, ensure_private_dir, sync_directory
+from thrum.identity.daemon_key import load_key
 from thrum.identity.notes import roots
 from thrum.paths import Places, link_state
 from thrum.store import audit
@@ -192,7 +193,9 @@ def _settings(found: Bundle, places: Places) -> bytes:
         known = config.read_raw(places.config_file)
     except ConfigInvalid:
         known = {}  # broken: what is restored takes its place
-    told["identity"] = merged_identity(_block(told), _block(known), str(places.main_root))
+    key = load_key(places.daemon_key)
+    daemon_id = key.daemon_id if key else ""
+    told["identity"] = merged_identity(_block(told), _block(known), str(places.main_root), daemon_id)
     local_only = _sync_choice(places)
     if local_only is not None:
         config.set_value(told, "daemon.local_only", local_only)
@@ -233,8 +236,9 @@ def _block(raw: Mapping[str, Any]) -> dict[str, Any]:
     return dict(cast("dict[str, Any]", block)) if isinstance(block, dict) else {}
 
 
-def merged_identity(told: dict[str, Any], known: dict[str, Any], main_root: str) -> dict[str, Any]:
-    """Who the daemon is after a restore. Pure.
+def merged_identity(told: dict[str, Any], known: dict[str, Any], main_root: str, daemon_id: str = "") -> dict[str, Any]:
+    """Who the daemon is after a restore. Pure. `daemon_id` is what its key certifies, if it has one: a backup holds no
+    key, so that is who it stays.
 
     In the place where the backup was made it is who it was. Elsewhere the one that made it may live on: then this one
     keeps its own id, and takes the other's as a former one of its own, so that what it holds stays its own. The id of
@@ -251,8 +255,10 @@ def merged_identity(told: dict[str, Any], known: dict[str, Any], main_root: str)
     for block in (first, second):
         ids: Any = block.get("previous_ids")
         former += cast("list[Any]", ids) if isinstance(ids, list) else []
-    former.append(second.get("daemon_id"))
-    kept = [id for id in dict.fromkeys(former) if isinstance(id, str) and id and id != first.get("daemon_id")]
+    former += [second.get("daemon_id"), first.get("daemon_id")]
+    if daemon_id or first.get("daemon_id"):
+        merged["daemon_id"] = daemon_id or first["daemon_id"]
+    kept = [id for id in dict.fromkeys(former) if isinstance(id, str) and id and id != merged.get("daemon_id")]
     if kept:
         merged["previous_ids"] = kept
     if told.get("repo_id"):

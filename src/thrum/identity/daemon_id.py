@@ -1,23 +1,36 @@
-"""Who this daemon is: the `identity` block of `config.json`, and its copy beside the journals (identity.md §13)."""
+"""Who this daemon is: its key, the `identity` block of `config.json`, and `daemon.json` (identity.md §13).
+
+The key's file is written first and says who the daemon is; the others are brought up to it. So a kill at any point
+leaves the old id or the new one, and what was another id before becomes a former one.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from thrum.clock import format_ms
 from thrum.errors import ConfigInvalid, InvalidUrl, StoreFailed
 from thrum.files import atomic_write, ensure_private_dir, locked
-from thrum.ids import crockford_sha256, is_id, repo_id_of_url, without_credentials
+from thrum.identity.daemon_key import DaemonKey, load_key, make_key
+from thrum.identity.signing import Signer
+from thrum.ids import crockford_sha256, is_id, repo_id_of_url, ulid_ms, without_credentials
 from thrum.paths import Places, find_git
 
 DaemonIdClass = Literal["missing", "legacy", "valid", "malformed"]
 
 _LEGACY = re.compile(r"d_[0-9a-hjkmnp-tv-z]{12}")
+_REASONS: dict[DaemonIdClass, str] = {
+    "missing": "",
+    "legacy": "legacy hostname-derived",
+    "malformed": "malformed",
+    "valid": "no key",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class Bootstrapped:
     """The outcome of `bootstrap`, and lines for the log."""
 
     identity: DaemonIdentity
+    signer: Signer
     notes: tuple[str, ...] = ()
 
 
@@ -67,7 +81,8 @@ def bootstrap(
     """Load, make or rotate the daemon's identity; by `init` and every start, before anything uses the id.
 
     `origin_url` is git's effective URL of `origin`, empty without one. Nothing changed, nothing written. Raises
-    ConfigInvalid for a broken `config.json` (not a byte of it changes) and StoreFailed when the backup can't be made.
+    ConfigInvalid for a broken `config.json` (not a byte of it changes) and StoreFailed when the backup can't be made or
+    the key can't be read.
     """
     for directory in (places.var_dir, places.thrum_sync_dir):
         try:
@@ -81,90 +96,117 @@ def bootstrap(
             raise ConfigInvalid(".thrum/config.json is not valid: identity is not an object")
         before = cast("dict[str, Any]", block or {})
         kept = _read_daemon_json(places.daemon_json)
-        copied = _is_copy(before, kept, places)
-        if copied:
-            before = {key: value for key, value in before.items() if key not in ("daemon_id", "previous_ids")}
-            kept = {}
-        after, notes = _next_block(before, kept, places, new_ulid, now_ms, hostname, origin_url)
-        if copied:
-            # The ids of before are the original's: what it writes is not this daemon's own.
-            old = _text(cast("dict[str, Any]", block or {}), "daemon_id")
-            note = f"[identity] daemon_id rotated: {old} -> {after['daemon_id']} (reason: copied repository)"
-            before, notes = cast("dict[str, Any]", block or {}), [note, *notes]
+        key = load_key(places.daemon_key)
+        past = _look_back(before, kept, key, places)
+        if past.key_is_copied:
+            key = None
+        if original is not None and (key is None or key.daemon_id != before.get("daemon_id")):
+            _back_up(places.config_file, original)
+        is_new = key is None
+        if key is None:
+            key = make_key(places.daemon_key, now_ms)
+        after = _next_block(before, {} if past.is_copy else kept, key.daemon_id, past, places)
+        if is_new or not _text(after, "init_at"):
+            after["init_at"] = format_ms(now_ms)
+        if not _text(after, "git_origin_url") and _repo_id_of(origin_url, places):
+            after["git_origin_url"] = without_credentials(origin_url)
+        after |= {"repo_name": places.main_root.name, "repo_path": str(places.main_root), "hostname": hostname}
+        if not _text(after, "repo_id") and not _derived_repo_id(after, places, origin_url):
+            after["repo_id"] = "r_" + new_ulid()
         if after != before:
-            if original is not None and after["daemon_id"] != before.get("daemon_id"):
-                _back_up(places.config_file, original)
             config["identity"] = after
             _write_json(places.config_file, config)
         identity = _identity_of(after, places, origin_url)
-        _write_daemon_json(places, identity, str(after.get("repo_id", "")))
-        return Bootstrapped(identity, tuple(notes))
+        _write_daemon_json(places, identity, str(after.get("repo_id", "")), key.inode)
+        return Bootstrapped(identity, key.signer, tuple(_notes(past, key.daemon_id, hostname)))
 
 
-def _is_copy(block: dict[str, Any], kept: dict[str, Any], places: Places) -> bool:
-    """Whether somebody copied a repository that is still there, daemon id and all. One that was moved keeps its id."""
-    daemon_id, state_dir = _text(kept, "daemon_id"), _text(kept, "state_dir")
-    if not daemon_id or not state_dir or state_dir == str(places.state_dir):
+class _Past(NamedTuple):
+    """Who this daemon was, by its files. `is_copy`: another repository was, which is still there; of a copy whose
+    original is gone, and of one that was moved, what was written before is this daemon's own.
+    """
+
+    daemon_id: str
+    previous_ids: tuple[str, ...]
+    key_is_copied: bool
+    is_copy: bool
+
+
+def _look_back(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | None, places: Places) -> _Past:
+    """A copy is where state directory *and* inode of the key are other ones than `daemon.json` says: a moved
+    repository, a bind mount, a restore in place and a file system without lasting inodes change one at most.
+    """
+    daemon_id = _text(kept, "daemon_id") or _told_id(block)
+    previous_ids = (*_texts(block.get("previous_ids")), *_texts(kept.get("previous_ids")))
+    state_dir = _text(kept, "state_dir")
+    same_key = key is not None and kept.get("key_inode") == key.inode
+    if same_key or not state_dir or _is_same(Path(state_dir), places.state_dir):
+        return _Past(daemon_id, previous_ids, False, False)
+    # A key that `daemon.json` does not know yet was made here, by a start that was killed.
+    key_is_copied = key is not None and key.daemon_id == _text(kept, "daemon_id")
+    return _Past(daemon_id, previous_ids, key_is_copied, _is_original_there(block, kept, key, places))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    with suppress(OSError):
+        return one == other or one.samefile(other)
+    return False
+
+
+def _told_id(block: dict[str, Any]) -> str:
+    told: Any = block.get("daemon_id")
+    return "" if told is None else str(told)
+
+
+def _is_original_there(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | None, places: Places) -> bool:
+    """Whether the repository that `daemon.json` was written for is still there, with that id, and is another one."""
+    daemon_id, there = _text(kept, "daemon_id"), Path(_text(kept, "state_dir"))
+    if not daemon_id or _text(block, "daemon_id") not in ("", daemon_id, key.daemon_id if key else ""):
         return False
-    if _text(block, "daemon_id") not in ("", daemon_id):
-        return False
-    there = Path(state_dir)
     try:
-        if there.samefile(places.state_dir):
-            return False
         _, config = _read_config(there / "config.json")
     except (OSError, ConfigInvalid):
         return False
-    theirs: Any = config.get("identity")
+    block_there: Any = config.get("identity")
+    theirs = cast("dict[str, Any]", block_there) if isinstance(block_there, dict) else {}
     git = find_git(there.parent)
     elsewhere = git is None or git.common_dir != places.common_dir
-    return elsewhere and isinstance(theirs, dict) and _text(cast("dict[str, Any]", theirs), "daemon_id") == daemon_id
+    # It may have got a key, and with it another id, since it was copied.
+    return elsewhere and daemon_id in (_text(theirs, "daemon_id"), *_texts(theirs.get("previous_ids")))
 
 
 def _next_block(
-    before: dict[str, Any],
-    kept: dict[str, Any],
-    places: Places,
-    new_ulid: Callable[[], str],
-    now_ms: int,
-    hostname: str,
-    origin_url: str,
-) -> tuple[dict[str, Any], list[str]]:
-    """The identity block as it shall be; keys keep their places. Pure but for `new_ulid`."""
+    before: dict[str, Any], kept: dict[str, Any], daemon_id: str, past: _Past, places: Places
+) -> dict[str, Any]:
+    """The identity block with that id; keys keep their places. Pure."""
     block = dict(before)
-    notes: list[str] = []
-    old: Any = block.get("daemon_id") or ""
-    case = daemon_id_class(old) if isinstance(old, str) else "malformed"
-    if case == "missing" and is_id("d_", _text(kept, "daemon_id")):
-        # The state directory was lost, not the journals: no stranger may take them over.
-        block["daemon_id"] = kept["daemon_id"]
-        block["init_at"] = _text(kept, "init_at") or format_ms(now_ms)
-        if previous := _texts(kept.get("previous_ids")):
-            block["previous_ids"] = previous
-        if not _text(block, "repo_id") and _text(kept, "repo_id"):
-            block["repo_id"] = kept["repo_id"]
-    elif case != "valid":
-        block["daemon_id"] = "d_" + new_ulid()
-        block["init_at"] = format_ms(now_ms)
-    elif not _text(block, "init_at"):
-        block["init_at"] = _text(kept, "init_at") or format_ms(now_ms)
-    if case in ("legacy", "malformed"):
-        block["previous_ids"] = list(dict.fromkeys([*_texts(block.get("previous_ids")), str(old)]))
-        reason = "legacy hostname-derived" if case == "legacy" else "malformed"
-        notes += [
-            f"[identity] daemon_id rotated: {old} -> {block['daemon_id']} (reason: {reason})",
-            "[identity] Paired peers must be re-paired manually. On each peer host:",
-            f"[identity]   thrum peer remove {hostname}",
-            f"[identity]   thrum peer add {hostname} ...",
-        ]
-    if not _text(block, "git_origin_url") and _repo_id_of(origin_url, places):
-        block["git_origin_url"] = without_credentials(origin_url)
-    block["repo_name"] = places.main_root.name
-    block["repo_path"] = str(places.main_root)
-    block["hostname"] = hostname
-    if not _text(block, "repo_id") and not _derived_repo_id(block, places, origin_url):
-        block["repo_id"] = "r_" + new_ulid()
-    return block, notes
+    if block.get("daemon_id") != daemon_id:
+        block["daemon_id"] = daemon_id
+        block["init_at"] = ""
+    if not _text(block, "init_at"):
+        same = _text(kept, "daemon_id") == daemon_id
+        block["init_at"] = (_text(kept, "init_at") if same else "") or format_ms(ulid_ms(daemon_id) or 0)
+    former = () if past.is_copy else (*past.previous_ids, past.daemon_id)
+    if previous := [id for id in dict.fromkeys(former) if id not in ("", daemon_id)]:
+        block["previous_ids"] = previous
+    else:
+        block.pop("previous_ids", None)
+    if not _text(block, "repo_id") and _text(kept, "repo_id"):
+        block["repo_id"] = kept["repo_id"]
+    return block
+
+
+def _notes(past: _Past, daemon_id: str, hostname: str) -> list[str]:
+    """What the log says of another id."""
+    if past.daemon_id in ("", daemon_id):
+        return []
+    reason = "copied repository" if past.key_is_copied or past.is_copy else _REASONS[daemon_id_class(past.daemon_id)]
+    return [
+        f"[identity] daemon_id rotated: {past.daemon_id} -> {daemon_id} (reason: {reason})",
+        "[identity] Paired peers must be re-paired manually. On each peer host:",
+        f"[identity]   thrum peer remove {hostname}",
+        f"[identity]   thrum peer add {hostname} ...",
+    ]
 
 
 def _derived_repo_id(block: dict[str, Any], places: Places, origin_url: str) -> str:
@@ -230,12 +272,12 @@ def _read_daemon_json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", known) if isinstance(known, dict) else {}
 
 
-def _write_daemon_json(places: Places, identity: DaemonIdentity, made_repo_id: str) -> None:
+def _write_daemon_json(places: Places, identity: DaemonIdentity, made_repo_id: str, key_inode: int) -> None:
     kept: dict[str, Any] = {"daemon_id": identity.daemon_id, "previous_ids": list(identity.previous_ids)}
     if made_repo_id:
         # Only a made one: a derived id is never stored.
         kept["repo_id"] = made_repo_id
-    kept |= {"init_at": identity.init_at, "state_dir": str(places.state_dir)}
+    kept |= {"init_at": identity.init_at, "state_dir": str(places.state_dir), "key_inode": key_inode}
     if kept != _read_daemon_json(places.daemon_json):
         _write_json(places.daemon_json, kept)
 

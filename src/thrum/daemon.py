@@ -152,7 +152,8 @@ async def serve_once(start: Start, report: Report) -> bool:
     own = frozenset({*identity.own_ids, ""})
     mirrored = _mirrored(identity)
     async with contextlib.AsyncExitStack() as stack:
-        opening = open_store(places, mirrored, own, wall=clock, program=VERSION, boot_id=_boot_id())
+        signer = bootstrapped.signer
+        opening = open_store(places, mirrored, own, wall=clock, program=VERSION, boot_id=_boot_id(), signer=signer)
         async with trio.open_nursery() as patience:
             patience.start_soon(_tell_progress, report)
             store = await stack.enter_async_context(opening)

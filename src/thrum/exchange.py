@@ -27,7 +27,7 @@ class Exchange:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._receipts = Receipts(store.journals)
+        self._receipts = Receipts(store.journals, store.signer)
 
     def marks(self) -> dict[str, Mark]:
         """See `sync.ports.Journals`. What is appended and not yet committed does not count."""

@@ -15,7 +15,7 @@ from tests.support.repo import Done, Repo, open_repo
 from thrum import clock, ids
 
 NAMES = ["python", "git", "tmux", "repository", "readers", "socket", "space", "clock", "daemon", "config", "hooks",
-         "identities", "repository id", "sync"]  # fmt: skip
+         "key", "identities", "repository id", "sync"]  # fmt: skip
 
 
 @pytest.fixture

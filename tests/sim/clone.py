@@ -14,11 +14,12 @@ from unittest import mock
 from tests.sim.disk import Database, Disk, DiskJournals
 from tests.sim.faults import Killed
 from tests.sim.git import MemoryRepository, Network
-from thrum import events, files, ids
+from tests.support.daemons import daemon_id_of, signer_of
+from thrum import events, files, signatures
 from thrum.api import DaemonIdentity
 from thrum.paths import Places
 from thrum.store import replay, words
-from thrum.store.arrival import portions
+from thrum.store.arrival import portions, verified
 from thrum.store.compaction import Draft, Drafter, discard
 from thrum.store.door import Decide
 from thrum.store.journal import JournalChanged, Standing
@@ -57,7 +58,7 @@ class Door:
     def __init__(self, clone: Clone, opened: Opened) -> None:
         self._clone = clone
         self._opened = opened
-        self._receipts = Receipts(opened.journals)
+        self._receipts = Receipts(opened.journals, signer_of(clone.key_number))
 
     def marks(self) -> dict[str, Mark]:
         standings = self._opened.journals.standings()
@@ -80,7 +81,7 @@ class Door:
         return replace(view.voids(), session_purged=view.purged_sessions().__contains__)
 
     def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
-        calls = [Errand(partial(Writer.take_in, arrived=some)) for some in portions(arrived)]
+        calls = [Errand(partial(Writer.take_in, arrived=some)) for some in portions(verified(arrived))]
         self._clone.run_batch(calls)
         answers = [call.answer for call in calls]
         return TakenIn(sum(answer.new for answer in answers), sum(answer.set_aside for answer in answers))
@@ -133,8 +134,12 @@ class Clone:
 
     @property
     def daemon_id(self) -> str:
-        # From a small set, so that templates serve many seeds.
-        return f"d_01KGH87Y00BBBBBBBBBBBB{self.lives % 8:02d}{self.number:02d}"
+        return daemon_id_of(self.key_number)
+
+    @property
+    def key_number(self) -> int:
+        """From a small set, so that templates serve many seeds."""
+        return self.lives % 8 * 100 + self.number
 
     @property
     def own(self) -> frozenset[str]:
@@ -171,13 +176,21 @@ class Clone:
         try:
             with mock.patch.object(replay, "JournalFiles", partial(DiskJournals, self.disk)):
                 opened = open_blocking(
-                    self.places, self.identity, self.own, wall=self.wall, program="sim", boot_id=f"boot-{self.boots}"
+                    self.places,
+                    self.identity,
+                    self.own,
+                    wall=self.wall,
+                    program="sim",
+                    boot_id=f"boot-{self.boots}",
+                    signer=signer_of(self.key_number),
                 )
         except Killed:
             self.disk.die()
             raise
         base = opened.writer.stamper.base_ms
-        opened.writer.stamper = Stamper(self.wall, self.daemon_id, base, ids.Ulids(self.world.dice.randbytes))
+        opened.writer.stamper = Stamper(
+            self.wall, self.daemon_id, base, signatures.CertifiedUlids(self.daemon_id, self.world.dice.randbytes)
+        )
         self.opened = opened
         self.flushed = Database(self.places.database).log_size()
         self.door = Door(self, opened)

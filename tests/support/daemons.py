@@ -20,7 +20,7 @@ class Daemon(Maker):
     def __init__(self, number: int = 1, ms: int = START_MS) -> None:
         super().__init__(ms)
         self.signer = signer_of(number)
-        self.daemon_id = signatures.daemon_id_of(START_MS - 86_400_000 + number, self.signer.public_key)
+        self.daemon_id = daemon_id_of(number)
         dice = hashlib.sha256(b"dice %d" % number).digest()
         self._ulids = signatures.CertifiedUlids(self.daemon_id, lambda n: dice[:n])
 
@@ -43,6 +43,12 @@ class Daemon(Maker):
         if isinstance(fact, bytes):
             return self.signer.sign(fact)
         return self.signer.sign(fact.raw if isinstance(fact, Sealed) else events.encode(fact))
+
+
+@functools.cache
+def daemon_id_of(number: int) -> str:
+    """Its id."""
+    return signatures.daemon_id_of(START_MS - 86_400_000 + number, signer_of(number).public_key)
 
 
 @functools.cache

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import trio
 
+from tests.support.daemons import Daemon
 from tests.support.store_journals import DAEMON, FakeClock
 from thrum import clock
 from thrum.api import ClientKey, DaemonIdentity
@@ -38,11 +40,20 @@ async def opened(
     wall: clock.Clock | None = None,
     boot_id: str = "boot-1",
     on_commit: Callable[[Sequence[Committed]], None] | None = None,
+    me: Daemon | None = None,
 ) -> AsyncGenerator[Store]:
-    """An open store with its committer running; everything that waits is written before it closes."""
-    wall = wall or FakeClock()
+    """An open store with its committer running; everything that waits is written before it closes. `me`: a daemon with
+    a key, whose store it is.
+    """
     opening = open_store(
-        places_at(directory), IDENTITY, OWN, wall=wall, program="test", boot_id=boot_id, on_commit=on_commit
+        places_at(directory),
+        msgspec.structs.replace(IDENTITY, daemon_id=me.daemon_id) if me else IDENTITY,
+        frozenset({me.daemon_id}) if me else OWN,
+        wall=wall or FakeClock(),
+        program="test",
+        boot_id=boot_id,
+        signer=me.signer if me else None,
+        on_commit=on_commit,
     )
     async with opening as store, trio.open_nursery() as nursery:
         await nursery.start(store.committer.serve_commits)

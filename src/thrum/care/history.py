@@ -13,7 +13,7 @@ from thrum.errors import NotAvailable, StoreFailed
 from thrum.paths import Places
 from thrum.store.beside import open_beside
 from thrum.store.rows import InboxQuery
-from thrum.sync import branch
+from thrum.sync import branch, merge
 from thrum.sync.branch import BranchCommit
 
 _ALL = 2**31
@@ -38,7 +38,7 @@ def read_history(
         with branch.read_branch(places, environ) as found:
             if found is None:
                 raise NotAvailable("there is no git here, and so no branch", remedy="git init")
-            journals = {os.fsdecode(entry.path): found.blob(entry) for entry in found.entries}
+            journals = {os.fsdecode(entry.path): merge.sound(found.blob(entry)) for entry in found.entries}
             with open_beside(journals, owner_of(places).own, SystemClock().now_ms()) as view:
                 query = InboxQuery(author_id=author, created_after=since, page_size=count or _ALL)
                 page = view.inbox(query)

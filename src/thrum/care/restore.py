@@ -167,9 +167,19 @@ def _unpack(found: Bundle, target: Path, places: Places, safety: str) -> Plan:
             bundle.write_durably(path, [_settings(found, places)])
         else:
             found.unpack(name, path)
+        if name in journals and name != bundle.LOCAL:
+            _leave_out_forged(path)
     for directory in (path for path in target.rglob("*") if path.is_dir()):
         sync_directory(directory)
     return Plan(str(found.path), safety, "", journals, files)
+
+
+def _leave_out_forged(path: Path) -> None:
+    """The picture believes what lies in a journal; a backup may have been through other hands."""
+    data = path.read_bytes()
+    kept = merge.sound(data)
+    if kept is not data:
+        atomic_write(path, kept)
 
 
 def _check_json(found: Bundle, name: str) -> None:

@@ -7,6 +7,7 @@ to agree on what travels.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 from typing import Any, Final, Literal, NamedTuple, cast
@@ -67,6 +68,31 @@ def check(raw: bytes) -> Standing:
     if not _ids_fit(told):
         raise BadLine("bad_id", f"{told.event_id} was not made by {told.origin}")
     return "signed"
+
+
+def flaw_of(raw: bytes) -> str:
+    """Why nobody can use a line from elsewhere, as the quarantine says it; `""` if nothing is wrong with its signature.
+
+    What was judged once is remembered: a round looks at the lines that it leaves out again and again.
+    """
+    if signatures.unsigned(raw) is raw:
+        return ""
+    digest = hashlib.blake2b(raw, digest_size=16).digest()
+    flaw = _judged.get(digest)
+    if flaw is None:
+        try:
+            check(raw)
+            flaw = ""
+        except BadLine as bad:
+            flaw = bad.reason
+        if len(_judged) >= _JUDGED_MAX:
+            _judged.clear()
+        _judged[digest] = flaw
+    return flaw
+
+
+_JUDGED_MAX: Final = 100_000
+_judged: dict[bytes, str] = {}
 
 
 class _Told(NamedTuple):

@@ -18,7 +18,7 @@ from thrum import limits
 from thrum.api import ClientKey
 from thrum.errors import Busy, ShuttingDown, StoreFailed
 from thrum.events import AnyFact
-from thrum.store.arrival import Found, TakenIn, portions
+from thrum.store.arrival import Found, TakenIn, Verified, portions, verified
 from thrum.store.compaction import Draft, discard
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.failures import internal
@@ -142,10 +142,12 @@ class Committer:
         """Take in lines found on the branch: `(journal, line without newline)`, at most a batch full of them.
 
         When it returns, what is usable is on disk, in the picture and announced, byte for byte as it came, and the rest
-        in quarantine (events.md §11). Repeating it is harmless. Raises StoreFailed, Busy, ShuttingDown: some may be
-        taken in then. ValueError becomes an InternalError: a line was found in no journal of the branch.
+        in quarantine (events.md §11), forged lines among it. Repeating it is harmless. Raises StoreFailed, Busy,
+        ShuttingDown: some may be taken in then. ValueError becomes an InternalError: a line was found in no journal of
+        the branch.
         """
-        calls = [_errand_of(some) for some in portions(arrived)]
+        looked_at = await trio.to_thread.run_sync(verified, arrived)
+        calls = [_errand_of(some) for some in portions(looked_at)]
         await self._carry(*calls)
         answers: list[TakenIn] = [call.answer for call in calls]
         ours = sum(answer.ours for answer in answers)
@@ -333,11 +335,11 @@ class Committer:
         waiting.done.set()
 
 
-def _errand_of(arrived: Sequence[Found]) -> Errand:
+def _errand_of(arrived: Sequence[Verified]) -> Errand:
     """What sweeps away many rows, or makes many (a stranger may name 600,000 recipients), is not done on the loop."""
     errand = Errand(partial(Writer.take_in, arrived=arrived))
     errand.heavy = any(
-        len(raw) > _HEAVY_BYTES or b'"purge.executed"' in raw or b'"agent.cleanup"' in raw for _, raw in arrived
+        len(raw) > _HEAVY_BYTES or b'"purge.executed"' in raw or b'"agent.cleanup"' in raw for _, raw, _ in arrived
     )
     return errand
 

@@ -1,7 +1,7 @@
 """Receipts that travel: which lines of the local journal the sender's daemon has to see (events.md §5).
 
 Every receipt goes to `local.jsonl`, at once. Of those for another daemon's message the line of the highest state is
-copied, the same bytes, into the journal of its recipient, by the next sync round.
+copied, signed, into the journal of its recipient, by the next sync round.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from thrum import events, signatures
 from thrum.errors import StoreFailed
 from thrum.events import MessageReceipt
+from thrum.identity.signing import Signer
 from thrum.store.arrival import Found
 from thrum.store.journal import JournalFiles, refusal
 from thrum.store.merge_messages import receipt_rank
@@ -42,8 +43,9 @@ class Receipts:
     with a kill between append and commit: so the first time after a start the journals themselves say what they hold.
     """
 
-    def __init__(self, journals: JournalFiles) -> None:
+    def __init__(self, journals: JournalFiles, signer: Signer | None = None) -> None:
         self._journals = journals
+        self._signer = signer
         self._seq = 0
         self._kept = 0
         self._certain = False
@@ -58,7 +60,7 @@ class Receipts:
             found = self._highest(view.local_receipts(message_id, agent_id))
             if found is not None and found[0].seq > self._seq:
                 row, fact, raw = found
-                lines.setdefault(branch_file_of(fact), {})[row.event_id] = raw
+                lines.setdefault(branch_file_of(fact), {})[row.event_id] = self._signed(fact, raw)
         if not self._certain:
             lines = {file: self._absent(file, wanted) for file, wanted in lines.items()}
         due = [(file, raw) for file, wanted in lines.items() for raw in wanted.values()]
@@ -74,6 +76,13 @@ class Receipts:
     def failed(self) -> None:
         """It is not known how much of what was found is in the journals."""
         self._certain = False
+
+    def _signed(self, fact: MessageReceipt, raw: bytes) -> bytes:
+        """Receipts of the time before this daemon had its key are another's word: they travel as they are."""
+        signer = self._signer
+        if signer is None or not signatures.certifies(fact.origin_daemon, signer.public_key):
+            return raw
+        return signer.sign(raw)
 
     def _highest(self, rows: Iterable[EventRow]) -> tuple[EventRow, MessageReceipt, bytes] | None:
         """The first receipt of the highest state. That something was delivered never travels by itself."""

@@ -22,6 +22,7 @@ import trio
 from thrum import clock, events, files, ids, limits
 from thrum.api import DaemonIdentity
 from thrum.errors import StoreFailed
+from thrum.identity.signing import Signer
 from thrum.paths import Places
 from thrum.store import database, words
 from thrum.store import paint as painting
@@ -33,6 +34,7 @@ from thrum.store.journal import JournalFiles, mark_of, recover_tail, refusal
 from thrum.store.projection import Entry, Projection, entry_of
 from thrum.store.quarantine import Quarantine
 from thrum.store.stamping import Stamper
+from thrum.store.verified import note_verified, verify_journals
 from thrum.store.views import View
 from thrum.store.writer import Committed, Writer
 
@@ -82,6 +84,7 @@ class Store:
     path: Path
     """The database."""
     own: frozenset[str]
+    signer: Signer | None = None
 
     @contextmanager
     def reading(self) -> Generator[View]:
@@ -113,15 +116,16 @@ async def open_store(
     wall: clock.Clock,
     program: str,
     boot_id: str,
+    signer: Signer | None = None,
     on_commit: Callable[[Sequence[Committed]], None] | None = None,
 ) -> AsyncGenerator[Store]:
     """The store of one repository, recovered. The caller holds the daemon's lock.
 
     `own` are the daemon's id and its previous ones; `boot_id` is a text that changes when the machine boots (`""`: not
-    known, then every stop that was not clean counts as one). Raises StoreFailed. `serve_commits` must have ended before
-    the block does.
+    known, then every stop that was not clean counts as one). What is written is signed by `signer`. Raises StoreFailed.
+    `serve_commits` must have ended before the block does.
     """
-    opening = partial(open_blocking, places, identity, own, wall=wall, program=program, boot_id=boot_id)
+    opening = partial(open_blocking, places, identity, own, wall=wall, program=program, boot_id=boot_id, signer=signer)
     opened = await trio.to_thread.run_sync(opening)
     committer = Committer(opened.writer, on_commit)
     try:
@@ -135,6 +139,7 @@ async def open_store(
             opened.recovery,
             opened.path,
             own,
+            signer,
         )
     finally:
         with trio.CancelScope(shield=True):
@@ -160,7 +165,8 @@ class Opened(NamedTuple):
         try:
             if not cause:
                 _set_durably(self.writer.db, {"clean_stop": "1"})
-        except sqlite3.Error as error:
+                note_verified(self.journals)
+        except (OSError, sqlite3.Error) as error:
             log.warning("the stop could not be noted: %s", error)
         finally:
             self.writer.db.close()
@@ -169,7 +175,14 @@ class Opened(NamedTuple):
 
 
 def open_blocking(
-    places: Places, identity: DaemonIdentity, own: frozenset[str], *, wall: clock.Clock, program: str, boot_id: str
+    places: Places,
+    identity: DaemonIdentity,
+    own: frozenset[str],
+    *,
+    wall: clock.Clock,
+    program: str,
+    boot_id: str,
+    signer: Signer | None = None,
 ) -> Opened:
     """What `open_store` does, in the calling thread."""
     journals = JournalFiles(places.branch_dir, places.local_journal)
@@ -178,7 +191,7 @@ def open_blocking(
         journals.prepare()
         discard_leftovers(journals)
         files.ensure_private_dir(places.database.parent)
-        return _Opening(journals, quarantine, places.database, identity, own, wall, program).run(boot_id)
+        return _Opening(journals, quarantine, places.database, identity, own, wall, program, signer).run(boot_id)
     except OSError as error:
         raise refusal(error) from error
     except sqlite3.DatabaseError as error:
@@ -198,6 +211,7 @@ class _Opening:
     own: frozenset[str]
     wall: clock.Clock
     program: str
+    signer: Signer | None
 
     @property
     def fresh(self) -> Path:
@@ -209,6 +223,7 @@ class _Opening:
         names = self.journals.names()
         for file in names:
             recover_tail(self.journals, file, self.set_aside_durably)
+        verify_journals(self.journals, self.path, self.set_aside_durably)
         painted, applied = "", 0
         try:
             db, applied = self.go_on(names, boot_id)
@@ -223,7 +238,7 @@ class _Opening:
             recovery = Recovery(painted, applied, len(self.quarantine))
             stamper = Stamper(self.wall, self.identity.daemon_id, _last_base(db, self.own, self.wall.now_ms()))
             projection = Projection(db, self.own, self.journals.read_line, self.wall.now_ms)
-            writer = Writer(db, projection, View(db, self.own), self.journals, stamper, self.quarantine)
+            writer = Writer(db, projection, View(db, self.own), self.journals, stamper, self.quarantine, self.signer)
             reader = database.open_reader(self.path)
         except BaseException:
             db.close()

@@ -20,13 +20,14 @@ from thrum import events, limits, signatures
 from thrum.api import ClientKey
 from thrum.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerFormat, StoreFailed, ThrumError
 from thrum.events import AnyFact, Sealed
+from thrum.identity.signing import Signer
 from thrum.store import database
-from thrum.store.arrival import Found, Judged, TakenIn, judge
+from thrum.store.arrival import Found, Judged, TakenIn, Verified, judge
 from thrum.store.compaction import Draft, swap
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
 from thrum.store.journal import JournalFiles, Standing, mark_of, refusal
-from thrum.store.projection import Due, Projection, entry_of
+from thrum.store.projection import Due, Entry, Projection, entry_of
 from thrum.store.quarantine import Quarantine
 from thrum.store.schema import SUPERSEDED
 from thrum.store.stamping import Stamper
@@ -82,11 +83,14 @@ def _nothing(_view: View, _stamp: Stamp) -> Decision[None]:
 
 
 class _Line(NamedTuple):
-    """A line of the batch: its journal, its length with the newline, and what is remembered of it if it is the last."""
+    """A line of the batch: its journal, its length with the newline, what is remembered of it if it is the last, and
+    whether it has room for a signature that is not yet made.
+    """
 
     file: str
     length: int
     mark: str
+    to_sign: bool = False
 
 
 class _Aside(NamedTuple):
@@ -120,8 +124,11 @@ class Writer:
         journals: JournalFiles,
         stamper: Stamper,
         quarantine: Quarantine,
+        signer: Signer | None = None,
     ) -> None:
+        """`signer`: the daemon's key; without it nothing is signed."""
         self.db = db
+        self._signer = signer
         self.stamper = stamper
         self.superseded = False
         """Whether the journals hold a smaller line for some fact than the picture shows: it has to be painted anew."""
@@ -193,6 +200,7 @@ class Writer:
         Raises StoreFailed (JournalChanged if a journal is not as remembered); then nothing of the batch remains.
         """
         try:
+            self._sign()
             self._keep_aside()
             after = self._journals.append(self._buffers)
             try:
@@ -251,10 +259,20 @@ class Writer:
         self._roll_database_back()
         self._forget()
 
+    def _sign(self) -> None:
+        """Make the signatures for which the buffers have room. Here, where the loop does not wait for it."""
+        ends: dict[str, int] = {}
+        for file, length, _, to_sign in self._lines:
+            start = ends.get(file, 0)
+            ends[file] = start + length
+            if to_sign and self._signer is not None:
+                buffer, stop = self._buffers[file], start + length - 1
+                buffer[start:stop] = self._signer.sign(bytes(buffer[start : stop - signatures.SIGNED_BYTES]))
+
     def _moved(self, after: dict[str, Standing]) -> dict[str, database.Offset]:
         """Where the picture stands in each touched file once this batch counts."""
         moved: dict[str, database.Offset] = {}
-        for file, _, mark in self._lines:
+        for file, _, mark, _ in self._lines:
             known = moved.get(file) or self._offsets.get(file)
             lines = 1 if known is None else known.applied_lines + 1
             moved[file] = database.Offset(file, *after[file], lines, mark)
@@ -354,14 +372,16 @@ class Writer:
             if mine is not None:
                 fact = msgspec.structs.replace(fact, client_key=mine.key, client_digest=mine.digest)
             raw = events.encode(fact)
-            length = len(raw) + 1
+            file = events.file_of(fact)
+            to_sign = self._signer is not None and file != events.LOCAL_FILE
+            length = len(raw) + 1 + (signatures.SIGNED_BYTES if to_sign else 0)
             if length > limits.line_bytes_max:
                 raise BodyTooLarge(f"the fact takes {length} bytes; at most {limits.line_bytes_max} fit a line")
-            file = events.file_of(fact)
-            applied = self._projection.apply(entry_of(fact, raw, file, self._end(file), length))
+            signed = to_sign or file == events.LOCAL_FILE
+            applied = self._projection.apply(Entry(fact, raw, file, self._end(file), length, signed))
             if applied.state in ("known", "conflict"):
                 raise InternalError(f"the id {fact.event_id} was given twice")
-            self._append(file, raw, fact.event_id)
+            self._append(file, raw, fact.event_id, to_sign=to_sign)
             self._committed.append(Committed(applied.seq, fact, applied.state))
             if mine is not None:
                 self._keyed[fact.event_id] = (fact, applied.seq)
@@ -373,12 +393,16 @@ class Writer:
         buffer = self._buffers.get(file)
         return self._journals.end(file) + (0 if buffer is None else len(buffer))
 
-    def _append(self, file: str, raw: bytes, mark: str) -> None:
+    def _append(self, file: str, raw: bytes, mark: str, *, to_sign: bool = False) -> None:
         buffer = self._buffers.setdefault(file, bytearray())
+        before = len(buffer)
         buffer += raw
+        if to_sign:
+            buffer += bytes(signatures.SIGNED_BYTES)
         buffer += b"\n"
-        self._bytes += len(raw) + 1
-        self._lines.append(_Line(file, len(raw) + 1, mark))
+        length = len(buffer) - before
+        self._bytes += length
+        self._lines.append(_Line(file, length, mark, to_sign))
 
     def _take_back(self, facts: int, lines: int, aside: int, winners: int, due: int) -> None:
         """Undo one call: the batch is again as it was when it had that many of each."""
@@ -388,7 +412,7 @@ class Writer:
             self.db.execute("RELEASE one_call")
         for committed in self._committed[facts:]:
             self._keyed.pop(committed.fact.event_id, None)
-        for file, length, _ in self._lines[lines:]:
+        for file, length, _, _ in self._lines[lines:]:
             del self._buffers[file][-length:]
             self._bytes -= length
         del self._committed[facts:], self._lines[lines:], self._aside[aside:], self._winners[winners:], self._due[due:]
@@ -396,15 +420,15 @@ class Writer:
 
     # -- errands
 
-    def take_in(self, arrived: Sequence[Found]) -> TakenIn:
+    def take_in(self, arrived: Sequence[Verified]) -> TakenIn:
         """Work of an errand: number, apply and append what came on the branch and is not here, byte for byte.
 
         It goes on under a newer format, and may be repeated. Raises ValueError for what is found in no journal.
         """
         voids = self._view.voids()
         facts, winners, aside = len(self._committed), len(self._winners), 0
-        for file, raw in arrived:
-            judged = judge(file, raw)
+        for file, raw, reason in arrived:
+            judged = judge(file, raw, reason)
             if judged.fact is None:
                 aside += self._refuse(file, raw, judged)
             elif isinstance(judged.fact, Sealed) or not is_void(judged.fact, events.order_of(judged.fact), voids):

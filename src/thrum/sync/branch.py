@@ -21,6 +21,7 @@ from thrum.files import atomic_write, ensure_private_dir, locked, sync_directory
 from thrum.ids import JOURNAL_NAME_PATTERN
 from thrum.paths import Places
 from thrum.sync.git import DURABLE, NO_HOOKS, checked_git, run_git
+from thrum.sync.merge import sound
 from thrum.sync.reader import BranchCommit, Reader, open_reader, read_ref
 from thrum.sync.worktree import (
     BRANCH,
@@ -259,7 +260,7 @@ def _fill_folder(reader: Reader, folder: Path, entries: Iterable[TreeEntry]) -> 
         try:
             if reader.blob_size(entry.object_id) > limits.shard_bytes_max:
                 raise StoreFailed(f"larger than {limits.shard_bytes_max} bytes")
-            data = reader.blob(entry.object_id)
+            data = sound(reader.blob(entry.object_id))
         except StoreFailed as error:
             log.warning("journal %s of branch %s is passed over: %s", path.name, BRANCH, error.message)
             continue

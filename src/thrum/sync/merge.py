@@ -14,8 +14,9 @@ from typing import Final
 
 import msgspec
 
-from thrum import clock, events
+from thrum import clock, events, signatures
 from thrum.events import AgentUpdated, AnyFact, BadLine, MessageCreated, MessageDeleted, MessageEdited, Sealed
+from thrum.identity import signing
 from thrum.ids import JOURNAL_NAME_PATTERN
 from thrum.voids import Order, Voids, branch_file_of, is_void, superseded_ids, void_ids
 
@@ -46,6 +47,7 @@ class _Envelope(msgspec.Struct, gc=False):
     type: str
     timestamp: str
     event_id: str
+    origin_daemon: str = ""
 
 
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
@@ -61,8 +63,20 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
     """What of a journal's lines, and of `extra` ones found elsewhere, goes onto the branch.
 
     Lines that a newer program may understand stay, though this one cannot use them: sealed facts, a known type with a
-    bad field, and lines over the limit. Nobody can use what is no JSON, no object, or has no envelope.
+    bad field, and lines over the limit. Nobody can use what is no JSON, no object, or has no envelope, nor a forged
+    line. Those of the journal are known to be none; of the `extra` ones only what would go there is looked at.
     """
+    extra = list(extra)
+    while True:
+        made, lines = _canonical(file, data, voids, extra)
+        forged = {raw for raw in lines.intersection(extra) if signing.flaw_of(raw)}
+        if not forged:
+            return made
+        extra = [raw for raw in extra if raw not in forged]
+
+
+def _canonical(file: str, data: bytes, voids: Voids, extra: Sequence[bytes]) -> tuple[Canonical, set[bytes]]:
+    """`canonical` for what is forged by nobody, and its lines."""
     chosen: dict[str, tuple[Order, bytes]] = {}
     facts: dict[str, tuple[Order, AnyFact]] = {}
     strays: dict[str, list[bytes]] = {}
@@ -80,7 +94,7 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
             continue
         event_id = order[1]
         known = chosen.get(event_id)
-        if known is not None and known[1] <= raw:
+        if known is not None and _rank(known[1]) <= _rank(raw):
             continue
         chosen[event_id] = (order, raw)
         if fact is None or isinstance(fact, Sealed):
@@ -90,7 +104,8 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
     for event_id in _droppable(facts, voids):
         del chosen[event_id]
     lines = [raw for _, raw in sorted(chosen.values())]
-    return Canonical(b"\n".join([*lines, b""]), {home: tuple(found) for home, found in strays.items()}, plain)
+    strayed = {home: tuple(found) for home, found in strays.items()}
+    return Canonical(b"\n".join([*lines, b""]), strayed, plain), {*lines} if extra else set()
 
 
 def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown | None:
@@ -178,6 +193,17 @@ def _insert(known: bytes, fresh: Sequence[tuple[Order, bytes]]) -> Grown | None:
     return Grown(b"".join([known[:tail], *reversed(pieces)]), tuple(raw for _, raw in fresh))
 
 
+def _rank(raw: bytes) -> tuple[signatures.Rank, int, bytes]:
+    """Of several lines of one id that of least rank goes onto the branch, as it is the fact in every clone's picture;
+    of lines that say the same the one of fewest bytes.
+    """
+    try:
+        origin = _decode_envelope(raw).origin_daemon
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        origin = ""
+    return signatures.rank(raw, signatures.is_signed(raw, origin)), len(raw), raw
+
+
 def _home(file: str, fact: AnyFact | Sealed | None) -> str:
     return file if fact is None or isinstance(fact, Sealed) else branch_file_of(fact, file)
 
@@ -221,6 +247,13 @@ def split_lines(data: bytes) -> list[bytes]:
     lines = data.split(b"\n")
     lines.pop()  # what follows the last newline is no whole line
     return [line for raw in lines if (line := raw if raw[:1] == b"{" and raw[-1:] == b"}" else events.bare(raw))]
+
+
+def sound(data: bytes) -> bytes:
+    """A journal of the branch without forged lines: for what goes into a file that is believed."""
+    lines = data.split(b"\n")
+    kept = [line for line in lines if not signing.flaw_of(events.bare(line))]
+    return data if len(kept) == len(lines) else b"\n".join(kept)
 
 
 def missing(here: bytes, there: bytes) -> list[bytes]:

@@ -1,0 +1,175 @@
+"""What this daemon writes is signed; what comes from elsewhere is verified before it lies in a journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.daemons import Daemon
+from tests.support.store_arrivals import letter
+from tests.support.store_journals import START_MS, FakeClock
+from tests.support.store_opened import opened, picture_of, places_at, sending
+from thrum import events, ids, signatures
+from thrum.errors import InternalError
+from thrum.events import MessageReceipt
+from thrum.exchange import Exchange
+from thrum.identity import signing
+from thrum.store.committer import Committer
+from thrum.store.door import Decision, Stamp
+from thrum.store.views import View
+from thrum.sync import merge
+from thrum.sync.ports import Arrived
+from thrum.voids import Voids
+
+FILE = "messages/furiosa.jsonl"
+
+
+def lines_of(directory: Path, file: str = FILE) -> list[bytes]:
+    path = places_at(directory).branch_dir / file
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+async def test_every_line_that_travels_is_signed_and_lies_where_the_picture_says(tmp_path: Path) -> None:
+    me = Daemon(1)
+    async with opened(tmp_path, me=me) as store:
+        async with trio.open_nursery() as nursery:  # several calls of one batch
+            for number in range(5):
+                nursery.start_soon(store.committer.commit, sending(f"hi {number}", author="abcde"[number % 2] + "x"))
+                nursery.start_soon(failing, store.committer)
+        await store.committer.commit(sending("last"))
+        for row in store.view.events_after(0, 100):
+            raw = store.journals.read_line(row.file, row.offset, row.length)
+            assert signing.check(raw) == "signed"
+            assert events.decode(raw).event_id == row.event_id
+    before = picture_of(tmp_path)
+    places_at(tmp_path).database.unlink()
+    async with opened(tmp_path, me=me) as store:
+        assert store.recovery.painted and not len(store.quarantine)
+    assert picture_of(tmp_path) == before
+
+
+async def failing(committer: Committer) -> None:
+    """A call whose line is taken back out of the batch."""
+
+    def fail(_view: View, _seqs: Sequence[int]) -> int:
+        return 1 // 0
+
+    with pytest.raises(InternalError):
+        await committer.commit(lambda view, stamp: Decision(sending("void", author="ax")(view, stamp).facts, fail))
+
+
+async def test_local_facts_are_not_signed_but_the_copy_that_travels_is(tmp_path: Path) -> None:
+    me, there = Daemon(1), Daemon(2)
+    sent = there.message("slit", "nux")
+    async with opened(tmp_path, me=me) as store:
+        await store.committer.take_in([("messages/slit.jsonl", there.line(sent))])
+
+        def read(_view: View, stamp: Stamp) -> Decision[None]:
+            receipt = stamp.make(MessageReceipt, message_id=sent.message_id, agent_id="nux", receipt_type="read")
+            return Decision((receipt,), lambda _view, _seqs: None)
+
+        await store.committer.commit(read)
+        exchange = Exchange(store)
+        assert await trio.to_thread.run_sync(exchange.copy_receipts) == 1
+        assert await trio.to_thread.run_sync(exchange.copy_receipts) == 0
+        # After a restart the journals themselves say what they hold.
+        assert await trio.to_thread.run_sync(Exchange(store).copy_receipts) == 0
+    [copy] = lines_of(tmp_path, "messages/nux.jsonl")
+    [local] = places_at(tmp_path).local_journal.read_bytes().splitlines()
+    assert signing.check(copy) == "signed" and signing.check(local) == "unsigned"
+    assert signatures.unsigned(copy) == local
+
+
+def forgeries(there: Daemon) -> dict[str, bytes]:
+    """Lines that nobody may believe, by reason."""
+    fact = there.message("furiosa", "nux", text="true")
+    signed = there.line(fact)
+    other = events.msgspec.structs.replace(fact, event_id="evt_" + ids.Ulids().at(START_MS))
+    twice = events.encode(fact).replace(b'"v":1', b'"v":2,"v":1')
+    return {
+        "bad_signature": signed.replace(b"true", b"fake"),
+        "bad_id": there.line(other),
+        "bad_object": there.line(twice),
+    }
+
+
+async def test_a_forged_line_goes_to_quarantine_and_into_no_journal(tmp_path: Path) -> None:
+    there = Daemon(2)
+    good = there.line(there.message("furiosa", "nux"))
+    old = events.encode(letter(author="furiosa"))
+    forged = forgeries(there)
+    async with opened(tmp_path, me=Daemon(1)) as store:
+        exchange = Exchange(store)
+        arrived = [Arrived(FILE, raw) for raw in (*forged.values(), good, old)]
+        taken = await trio.to_thread.run_sync(partial(exchange.take_in, arrived))
+        assert (taken.new, taken.set_aside) == (2, 3)
+        taken = await trio.to_thread.run_sync(partial(exchange.take_in, arrived))
+        assert (taken.new, taken.set_aside) == (0, 0)
+        assert [entry.reason for entry in store.quarantine.entries()] == [*forged]
+    assert sorted(lines_of(tmp_path)) == sorted([good, old])
+
+
+def test_a_forged_line_of_the_branch_goes_into_no_blob_and_shadows_none() -> None:
+    there = Daemon(2)
+    fact = there.message("furiosa", "nux", text="true")
+    good, bare = there.line(fact), events.encode(fact)
+    forged = good.replace(b"true", b"aaaa")
+    smaller = bare.replace(b"true", b"aaaa")
+    blob = good + b"\n"
+    for here, extra in (
+        (blob, [forged, smaller, bare]),
+        (b"", [forged, smaller, bare, good]),
+        (smaller + b"\n", [bare, good, forged]),
+        (bare + b"\n", [good]),
+    ):
+        assert merge.canonical(FILE, here, Voids(), extra).data == blob
+    # An odd tail that nobody signed makes no other line of one that nobody signed.
+    odd = Daemon(3).line(bare)
+    assert merge.canonical(FILE, odd + b"\n", Voids(), [bare]).data == bare + b"\n"
+    assert merge.sound(forged + b"\n" + blob + b"\xef\xbb\xbf" + forged + b"\r\n") == blob
+    assert merge.sound(blob) is not None
+
+
+async def test_lines_that_a_program_of_before_believed_are_looked_at(tmp_path: Path) -> None:
+    """A clone that is upgraded, or was downgraded for a while, holds what it never verified."""
+    me, there = Daemon(1), Daemon(2)
+    async with opened(tmp_path, me=me) as store:
+        await store.committer.commit(sending("mine"))
+    path = places_at(tmp_path).branch_dir / FILE
+    [mine] = lines_of(tmp_path)
+    good = there.line(there.message("furiosa", "nux"))
+    for again in (False, True):
+        forged = forgeries(Daemon(2 + again))
+        with path.open("ab") as journal:
+            journal.write(b"".join(raw + b"\n" for raw in (*forged.values(), good)))
+        if again:
+            for left in places_at(tmp_path).database.parent.glob("messages.db*"):
+                left.unlink()
+        async with opened(tmp_path, me=me) as store:
+            assert {entry.reason for entry in store.quarantine.entries()} == {*forged}
+            assert len(store.quarantine) == 3 * (1 + again)
+        assert lines_of(tmp_path) == [mine, good, good][: 2 + again]
+
+
+async def test_what_was_looked_at_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = Daemon(1)
+    async with opened(tmp_path, me=me) as store:
+        await store.committer.commit(sending("mine"))
+    looked: list[bytes] = []
+    monkeypatch.setattr(signing, "flaw_of", lambda raw: looked.append(raw) or "")
+    for left in places_at(tmp_path).database.parent.glob("messages.db*"):
+        left.unlink()
+    async with opened(tmp_path, me=me, wall=FakeClock()):
+        pass
+    assert looked == []
+    record = places_at(tmp_path).local_journal.with_name("verified.json")
+    assert [*json.loads(record.read_bytes())] == ["events.jsonl", FILE] or [*json.loads(record.read_bytes())] == [FILE]
+    record.unlink()
+    async with opened(tmp_path, me=me):  # the picture knows it too
+        pass
+    assert looked == []

@@ -20,6 +20,7 @@ from tests.support.compacting import compact
 from tests.support.store_opened import open_here, picture_of, places_at
 from thrum import events
 from thrum.events import AnyFact, JournalFormat, MessageReceipt
+from thrum.store.arrival import verified
 from thrum.store.door import Decision
 from thrum.store.replay import Opened
 from thrum.store.writer import Call, Errand, Writer
@@ -36,7 +37,7 @@ def deliver(store: Opened, facts: Sequence[AnyFact], local: frozenset[str]) -> N
         if fact.event_id not in local
     ]
     own = tuple(fact for fact in facts if fact.event_id in local)
-    calls: list[Call] = [Errand(partial(Writer.take_in, arrived=arrived))]
+    calls: list[Call] = [Errand(partial(Writer.take_in, arrived=verified(arrived)))]
     calls.append(Call(lambda _view, _stamp: Decision(own, lambda _view, _seqs: None)))
     store.writer.begin()
     for call in calls:

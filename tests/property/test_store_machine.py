@@ -25,6 +25,7 @@ from thrum import clock, events, ids, limits
 from thrum.api import ClientKey
 from thrum.events import AnyFact, Body, GroupFields, Pair, Work
 from thrum.store import database
+from thrum.store.arrival import verified
 from thrum.store.door import Decision, Stamp
 from thrum.store.replay import Opened
 from thrum.store.views import View
@@ -213,7 +214,7 @@ class StoreMachine(RuleBasedStateMachine):
             (branch_file_of(fact, events.file_of(fact)) or events.EVENTS_FILE, events.encode(fact)) for fact in facts
         ]
         self.taken |= {fact.event_id: fact for fact in facts if not events.never_travels(fact)}
-        return Errand(partial(Writer.take_in, arrived=lines))
+        return Errand(partial(Writer.take_in, arrived=verified(lines)))
 
     @rule(specs=SPECS, at=ARRIVALS, again=st.booleans(), own=SPECS)
     def foreign_facts_are_taken_in(self, specs: list[Spec], at: list[int], again: bool, own: list[Spec]) -> None:

@@ -17,6 +17,7 @@ from tests.support.store_arrivals import found
 from tests.support.store_opened import open_here, picture_of
 from thrum import events
 from thrum.events import AnyFact
+from thrum.store.arrival import verified
 from thrum.store.writer import Errand, Writer
 
 # Nothing here is about the disk, and there a sync costs nothing.
@@ -33,7 +34,7 @@ def taken_in(facts: list[AnyFact], chance: random.Random) -> maker.Dump:
                 store.close()
                 store = open_here(directory)
             some, facts = facts[: (size := chance.randint(1, 8))], facts[size:]
-            call = Errand(partial(Writer.take_in, arrived=found(*some)))
+            call = Errand(partial(Writer.take_in, arrived=verified(found(*some))))
             store.writer.begin()
             store.writer.carry_out(call)
             assert call.error is None

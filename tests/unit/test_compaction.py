@@ -24,6 +24,7 @@ from thrum.errors import StoreFailed
 from thrum.events import AnyFact, Pair, Work
 from thrum.exchange import Exchange
 from thrum.store import compaction
+from thrum.store.arrival import verified
 from thrum.store.compaction import Drafter
 from thrum.store.door import Decision
 from thrum.store.replay import Opened
@@ -177,11 +178,11 @@ def test_what_was_purged_does_not_come_back(tmp_path: Path) -> None:
     old = letter("old", ms=START_MS - HOUR_MS)
     purge = foreign(events.PurgeExecuted, ms=START_MS, cutoff=clock.format_ms(START_MS - 1))
     after = letter("after", ms=START_MS + 1)
-    run(store, Errand(partial(Writer.take_in, arrived=found(old))))
-    run(store, Errand(partial(Writer.take_in, arrived=found(purge, after))))
+    run(store, Errand(partial(Writer.take_in, arrived=verified(found(old)))))
+    run(store, Errand(partial(Writer.take_in, arrived=verified(found(purge, after)))))
     compact(store)
     for _ in range(2):
-        run(store, Errand(partial(Writer.take_in, arrived=found(old, purge, after))))
+        run(store, Errand(partial(Writer.take_in, arrived=verified(found(old, purge, after)))))
         assert ids_in(store, "messages/slit.jsonl") == [after.event_id]
         assert store.view.message(old.message_id) is None
     store.close()

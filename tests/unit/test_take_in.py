@@ -17,7 +17,7 @@ from tests.support.store_opened import editing, open_here, opened, picture_of, p
 from thrum import clock, events, limits
 from thrum.errors import InternalError, StoreFailed
 from thrum.events import Body, MessageEdited
-from thrum.store.arrival import Found
+from thrum.store.arrival import Found, verified
 from thrum.store.replay import Store
 from thrum.store.writer import Committed, Errand, Writer
 
@@ -244,7 +244,7 @@ def test_a_smaller_line_counts_also_when_the_daemon_dies_before_it_is_painted(tm
     store = open_here(tmp_path)
     for raw in (larger, smaller):
         store.writer.begin()
-        store.writer.carry_out(Errand(partial(Writer.take_in, arrived=[(SHARD, raw)])))
+        store.writer.carry_out(Errand(partial(Writer.take_in, arrived=verified([(SHARD, raw)]))))
         store.writer.flush()
     store.reader.close()
     store.journals.close()

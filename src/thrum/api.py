@@ -796,7 +796,7 @@ class VerifyDifference(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class VerifyCheck(msgspec.Struct, omit_defaults=True, kw_only=True):
-    name: Literal["journal", "database", "branch", "identities"]
+    name: Literal["journal", "signatures", "database", "branch", "identities"]
     ok: bool
     detail: str
     differences: tuple[VerifyDifference, ...] = ()

@@ -15,6 +15,7 @@ from tests.support.store_arrivals import letter
 from tests.support.store_journals import START_MS, FakeClock
 from tests.support.store_opened import opened, picture_of, places_at, sending
 from thrum import events, ids, signatures
+from thrum.care.signed import check_signatures
 from thrum.errors import InternalError
 from thrum.events import MessageReceipt
 from thrum.exchange import Exchange
@@ -173,3 +174,26 @@ async def test_what_was_looked_at_is_not_looked_at_again(tmp_path: Path, monkeyp
     async with opened(tmp_path, me=me):  # the picture knows it too
         pass
     assert looked == []
+
+
+async def test_verify_counts_signed_lines_and_names_a_daemon_that_contradicts_itself(tmp_path: Path) -> None:
+    me, there = Daemon(1), Daemon(2)
+    fact = there.message("furiosa", "nux", text="yes")
+    old = events.encode(letter(author="furiosa"))
+    async with opened(tmp_path, me=me) as store:
+        await store.committer.commit(sending("mine"))
+        await store.committer.take_in([(FILE, there.line(fact)), (FILE, old)])
+        ends = {FILE: store.journals.end(FILE)}
+        sound = check_signatures(store.journals, ends, store.quarantine.entries())
+        assert (sound.ok, sound.detail) == (True, "2 lines signed, 1 not")
+        other = there.line(events.encode(fact).replace(b"yes", b"yet"))
+        await store.committer.take_in([(FILE, other)])
+        told = check_signatures(store.journals, {FILE: store.journals.end(FILE)}, store.quarantine.entries())
+        assert not told.ok
+        assert f"{there.daemon_id} contradicts itself" in told.detail
+        assert told.differences[0].ids == (fact.event_id,)
+        with store.journals.path(FILE).open("ab") as journal:
+            journal.write(other.replace(b"yet", b"yep") + b"\n")
+        standing = store.journals.path(FILE).stat().st_size
+        told = check_signatures(store.journals, {FILE: standing}, ())
+        assert (told.ok, told.detail) == (False, "2 lines signed, 1 not; 1 forged")

@@ -58,6 +58,8 @@ def remedy_of(found: api.VerifyResult) -> str:
         return "git fsck" if unreadable else "thrum sync force --wait; thrum verify"
     if "identities" in failing:
         return _identity_remedy(failing["identities"][0])
+    if any(each.ids for each in failing.get("signatures", ())):
+        return "none is needed here: the smaller line counts everywhere; tell who owns that daemon that its key is used"
     kinds = {kind_of(each) for each in failing.get("journal", ())}
     if "waits" in kinds:
         return "thrum sync force --wait"

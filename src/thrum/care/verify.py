@@ -21,6 +21,7 @@ from thrum import api, limits
 from thrum.care.lock import Owner, held, open_store_once, owner_of
 from thrum.care.mending import as_repaired, is_mendable, kind_of, remedy_of
 from thrum.care.restore import finish
+from thrum.care.signed import check_signatures
 from thrum.clock import SystemClock
 from thrum.config import load_config
 from thrum.errors import ConfigInvalid, StoreFailed, ThrumError
@@ -164,7 +165,8 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
             askew = _torn(journals, whole, copy, not database_check.ok)
         else:
             askew = _stray(journals, point.standing, copy)
-        checks = (_journal(journals, scan, askew), database_check, branch_check, identities)
+        signed = check_signatures(journals, every_end, kept)
+        checks = (_journal(journals, scan, askew), signed, database_check, branch_check, identities)
         # While a daemon runs, journals that are not the picture's are ones that it is writing anew.
         moved = not copy.flaw and (fits or point.standing is not None) and not audit.fits(journals, copy)
     found = api.VerifyResult(

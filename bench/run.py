@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 
 from bench.measure import Bench, Progress, Row, Scenario, table
 from bench.place import clean_environment
-from bench.scenarios import bus, history, identity, idle, send, startup, sync
+from bench.scenarios import bus, history, identity, idle, send, signed, startup, sync
 from thrum import clock
 
 HISTORY = Path(__file__).with_name("history.jsonl")
@@ -35,6 +35,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "large": history.measure_large,
     "idle": idle.measure,
     "sync": sync.measure,
+    "signed": signed.measure,
 }
 
 

@@ -65,6 +65,7 @@ def test_a_sound_repository_is_verified_with_and_without_a_daemon_and_left_as_it
     shown = repo.thrum("verify")
     assert [text.split()[:2] for text in shown.splitlines()[:-1]] == [
         ["journal", "ok"],
+        ["signatures", "ok"],
         ["database", "ok"],
         ["branch", "ok"],
         ["identities", "ok"],

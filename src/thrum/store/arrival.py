@@ -71,12 +71,9 @@ def verified(arrived: Iterable[Found]) -> list[Verified]:
     This is where all lines from elsewhere pass: what goes on from here without a reason may lie in a journal. A
     signature takes 0.1 ms: not for the loop.
     """
-    found: list[Verified] = []
-    for file, raw in arrived:
-        line = bare(raw)
-        if line and not line.isspace():
-            found.append(Verified(file, line, signing.flaw_of(line)))
-    return found
+    found = [(file, line) for file, raw in arrived if (line := bare(raw)) and not line.isspace()]
+    flaws = signing.flaws_of([line for _, line in found])
+    return [Verified(file, line, flaw) for (file, line), flaw in zip(found, flaws, strict=True)]
 
 
 def portions(arrived: Iterable[Verified]) -> Iterator[Sequence[Verified]]:

@@ -83,9 +83,7 @@ def _nothing(_view: View, _stamp: Stamp) -> Decision[None]:
 
 
 class _Line(NamedTuple):
-    """A line of the batch: its journal, its length with the newline, what is remembered of it if it is the last, and
-    whether it has room for a signature that is not yet made.
-    """
+    """A line of the batch: its length with the newline, what is remembered if it is the last, whether it is to sign."""
 
     file: str
     length: int
@@ -126,9 +124,8 @@ class Writer:
         quarantine: Quarantine,
         signer: Signer | None = None,
     ) -> None:
-        """`signer`: the daemon's key; without it nothing is signed."""
         self.db = db
-        self._signer = signer
+        self._signer = signer  # without one nothing is signed
         self.stamper = stamper
         self.superseded = False
         """Whether the journals hold a smaller line for some fact than the picture shows: it has to be painted anew."""
@@ -262,12 +259,15 @@ class Writer:
     def _sign(self) -> None:
         """Make the signatures for which the buffers have room. Here, where the loop does not wait for it."""
         ends: dict[str, int] = {}
-        for file, length, _, to_sign in self._lines:
+        rooms: list[tuple[bytearray, int, int]] = []
+        for file, length, _, to_sign in self._lines if self._signer else ():
             start = ends.get(file, 0)
             ends[file] = start + length
-            if to_sign and self._signer is not None:
-                buffer, stop = self._buffers[file], start + length - 1
-                buffer[start:stop] = self._signer.sign(bytes(buffer[start : stop - signatures.SIGNED_BYTES]))
+            if to_sign:
+                rooms.append((self._buffers[file], start, start + length - 1))
+        bases = [bytes(buffer[start : stop - signatures.SIGNED_BYTES]) for buffer, start, stop in rooms]
+        for (buffer, start, stop), raw in zip(rooms, self._signer.sign_all(bases) if self._signer else (), strict=True):
+            buffer[start:stop] = raw
 
     def _moved(self, after: dict[str, Standing]) -> dict[str, database.Offset]:
         """Where the picture stands in each touched file once this batch counts."""

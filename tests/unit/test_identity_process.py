@@ -18,7 +18,10 @@ from thrum.identity.process import (
     ProcessMap,
     ProcessTable,
     ProcTable,
+    Program,
     PsutilTable,
+    environment_of,
+    is_daemon,
     is_live,
     open_process_table,
     same_process,
@@ -70,6 +73,85 @@ def test_a_chain_goes_up_from_the_process_and_leaves_pid_1_out(table: ProcessTab
 
 def test_the_working_directory_is_a_real_path(table: ProcessTable) -> None:
     assert table.cwd(os.getpid()) == os.path.realpath(Path.cwd())
+
+
+def test_a_terminal_is_told_with_who_is_in_its_foreground_and_a_process_without_one_has_none() -> None:
+    """Of a process with and one without, each table that can see them says the same."""
+    wait = "import sys; print(flush=True); sys.stdin.read()"
+    script = Path(__file__).parents[1] / "support/at_terminal.py"
+    for argv, has in (([sys.executable, str(script)], True), ([], False)):
+        with subprocess.Popen(
+            [*argv, sys.executable, "-c", wait],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            for real in (PsutilTable(), open_process_table()):
+                found = real.terminal(process.pid)
+                assert (found is not None) == has
+                if found is not None:
+                    assert found.foreground and Path(found.name).is_char_device()
+            process.communicate()
+
+
+def test_a_job_in_the_background_of_a_terminal_is_not_in_its_foreground() -> None:
+    program = (
+        "import os, subprocess, sys\n"
+        "from tests.support.at_terminal import take_terminal\n"
+        "take_terminal()\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import sys; sys.stdin.read()'], process_group=0)\n"
+        "print(p.pid, flush=True)\n"
+        "p.wait()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        job = int(process.stdout.readline())
+        found = open_process_table().terminal(job)
+        assert found is not None and (found.foreground or sys.platform != "linux") == (sys.platform != "linux")
+        process.communicate()
+
+
+def test_the_first_environment_is_that_of_the_start(table: ProcessTable) -> None:
+    if isinstance(table, ProcessMap):
+        table.environs[os.getpid()] = open_process_table().environ(os.getpid())
+    before = table.environ(os.getpid())
+    assert before["PATH"]
+    os.environ["SET_LATER"] = "1"
+    try:
+        assert table.environ(os.getpid()) == before
+    finally:
+        del os.environ["SET_LATER"]
+    with pytest.raises(OSError):
+        table.environ(2**22 + 5)
+    with pytest.raises(OSError):
+        table.terminal(2**22 + 5)
+
+
+@LINUX
+def test_an_environment_of_any_size_is_read_whole_and_the_first_of_two_counts() -> None:
+    env = {f"V{number}": "x" * 4000 for number in range(50)} | {"LAST": "seen"}
+    with subprocess.Popen(["cat"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"it runs\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"it runs\n"
+        found = ProcTable().environ(process.pid)
+        process.stdin.close()
+    assert found == env
+    assert environment_of(b"A=1\0A=2\0no\0B==\0") == {"A": "1", "B": "="}
+
+
+def test_a_daemon_is_known_by_its_command_line() -> None:
+    assert is_daemon(Program("python", "", ("python", "-m", "thrum.daemon", "/repo")))
+    assert not is_daemon(Program("grep", "", ("grep", "thrum.daemon", "-m")))
 
 
 def test_the_program_tells_executable_and_arguments(table: ProcessTable) -> None:

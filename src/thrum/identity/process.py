@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 CHAIN_MAX = 64
 """Steps of a walk to the top; a deeper tree is cut there."""
@@ -45,6 +45,16 @@ class Program:
     argv: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """The controlling terminal of a process."""
+
+    name: str
+    """Its device, such as `/dev/pts/3`."""
+    foreground: bool
+    """Whether the process is of the group that the terminal listens to: not a job in its background."""
+
+
 class ProcessTable(Protocol):
     """The processes of this machine. `ProcTable`, `PsutilTable` and `ProcessMap` are alike (one contract suite)."""
 
@@ -62,6 +72,14 @@ class ProcessTable(Protocol):
 
     def program(self, pid: int) -> Program:
         """What it runs; empty where that can't be read."""
+        ...
+
+    def terminal(self, pid: int) -> Terminal | None:
+        """Its controlling terminal, whatever its streams are; None if it has none. OSError if it can't be told."""
+        ...
+
+    def environ(self, pid: int) -> Mapping[str, str]:
+        """Its first environment: what its program was started with. OSError if it can't be read."""
         ...
 
 
@@ -96,6 +114,11 @@ def same_process(
     if started:
         return seen.started == started
     return seen.started_at <= recorded_at + START_SLACK_SECONDS and is_runtime()
+
+
+def is_daemon(program: Program) -> bool:
+    """Whether a process is a daemon of thrum's, of whatever repository."""
+    return ("-m", "thrum.daemon") in zip(program.argv, program.argv[1:], strict=False)
 
 
 OwnerState = Literal["none", "dead", "chain", "elsewhere"]
@@ -195,14 +218,54 @@ class ProcTable:
         words = tuple(os.fsdecode(argv).split("\0")) if argv else ()
         return Program(comm.decode("utf-8", "replace"), exe, words)
 
+    def terminal(self, pid: int) -> Terminal | None:
+        data = _content(f"{self._proc}/{pid}/stat")
+        # After the name: state, parent, group, session, terminal, the terminal's foreground group.
+        fields = data[data.rindex(b")") + 2 :].split(None, 6)
+        device = int(fields[4]) & 0xFFFFFFFF
+        return Terminal(_device_name(device), fields[2] == fields[5]) if device else None
 
-def _content(path: str) -> bytes:
-    """The first 64 KiB of a file; a runtime's name stands at the beginning of a command line."""
+    def environ(self, pid: int) -> Mapping[str, str]:
+        return environment_of(_content(f"{self._proc}/{pid}/environ", _ENVIRONMENT_BYTES_MAX))
+
+
+_CONTENT_BYTES = 65536
+_ENVIRONMENT_BYTES_MAX = 16 * 1024 * 1024
+"""More than the kernel lets a program be started with, by default."""
+
+
+def _content(path: str, bytes_max: int = _CONTENT_BYTES) -> bytes:
+    """The first 64 KiB of a file; a runtime's name stands at the beginning of a command line.
+
+    More of it with a larger `bytes_max`.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, 65536)
+        data = os.read(descriptor, _CONTENT_BYTES)
+        while len(data) < bytes_max and (piece := os.read(descriptor, _CONTENT_BYTES)):
+            data += piece
+        return data
     finally:
         os.close(descriptor)
+
+
+def environment_of(data: bytes) -> dict[str, str]:
+    """The variables in the kernel's own form, `NAME=VALUE` with a zero after each. Of one that is there twice the first
+    counts, as for `getenv`."""
+    found: dict[str, str] = {}
+    for entry in os.fsdecode(data).split("\0"):
+        name, equals, value = entry.partition("=")
+        if equals:
+            found.setdefault(name, value)
+    return found
+
+
+def _device_name(device: int) -> str:
+    """The usual name of a terminal's device, by its number."""
+    major, minor = (device >> 8) & 0xFFF, (device & 0xFF) | ((device >> 12) & 0xFFF00)
+    if 136 <= major <= 143:
+        return f"/dev/pts/{(major - 136) * 256 + minor}"
+    return f"/dev/tty{minor}" if major == 4 and minor < 64 else f"device {major}:{minor}"
 
 
 def _boot_time(path: str) -> float:
@@ -268,14 +331,33 @@ class PsutilTable:
             pass
         return Program(comm, exe, argv)
 
+    def terminal(self, pid: int) -> Terminal | None:
+        """Which group is in the foreground is not told here: whoever has a terminal counts as being there."""
+        name: str | None = self._ask(pid, "terminal")
+        return Terminal(name, foreground=True) if name else None
+
+    def environ(self, pid: int) -> Mapping[str, str]:
+        return dict(self._ask(pid, "environ"))
+
+    def _ask(self, pid: int, what: str) -> Any:
+        psutil = self._psutil
+        try:
+            return getattr(psutil.Process(pid), what)()
+        except psutil.NoSuchProcess as error:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), f"pid {pid}") from error
+        except psutil.AccessDenied as error:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), f"pid {pid}") from error
+
 
 class ProcessMap:
-    """Processes in memory, for tests; `processes`, `cwds` and `programs` may be changed at any time."""
+    """Processes in memory, for tests; `processes`, `cwds` and the others may be changed at any time."""
 
     def __init__(self, *processes: Process) -> None:
         self.processes = {process.pid: process for process in processes}
         self.cwds: dict[int, str] = {}
         self.programs: dict[int, Program] = {}
+        self.terminals: dict[int, Terminal] = {}
+        self.environs: dict[int, Mapping[str, str]] = {}
 
     def read(self, pid: int) -> Process | None:
         return self.processes.get(pid)
@@ -293,6 +375,18 @@ class ProcessMap:
     def program(self, pid: int) -> Program:
         process = self.processes.get(pid)
         return self.programs.get(pid) or Program(process.comm if process else "")
+
+    def terminal(self, pid: int) -> Terminal | None:
+        self._there(pid)
+        return self.terminals.get(pid)
+
+    def environ(self, pid: int) -> Mapping[str, str]:
+        self._there(pid)
+        return self.environs.get(pid, {})
+
+    def _there(self, pid: int) -> None:
+        if pid not in self.processes:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), f"pid {pid}")
 
 
 def open_process_table() -> ProcessTable:

@@ -12,7 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support.detached import DETACHED, call_detached, runtimes_above
+from tests.support.detached import DETACHED, call_detached, marks_above, runtimes_above
 
 _GIT_CONFIG = """\
 [user]
@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Below an agent's runtime, run the tests where they do not descend from it (tests/support/detached.py)."""
-    if config.option.collectonly or os.environ.get(DETACHED) or not runtimes_above():
+    if config.option.collectonly or os.environ.get(DETACHED) or not (runtimes_above() or marks_above()):
         return None
     capture = config.pluginmanager.getplugin("capturemanager")
     capture.suspend_global_capture(in_=True)

@@ -7,6 +7,7 @@ parameter or result an optional field that is empty is absent, never null. Times
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -52,7 +53,19 @@ class Access(enum.Enum):
     AUTHOR = "Au"
     OWNER = "O"
     OPERATOR = "Op"
+    PERSON = "Pe"
+    NOT_AN_AGENT = "Na"
     INTERNAL = "I"
+
+
+_GUARDED: Final = ("daemon.local_only", "identity_guard", "runtime.processes")
+
+
+def is_guarded(key: str) -> bool:
+    """Whether a setting is no agent's to change (rpc.md §3, Na): what guards agents from each other, what keeps their
+    mail on this machine, and what says who is an agent. A key above such a one counts too.
+    """
+    return any(key == each or key.startswith(f"{each}.") or each.startswith(f"{key}.") for each in _GUARDED)
 
 
 # -- parameters
@@ -897,11 +910,35 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     access: Access = Access.REGISTERED
     transports: str = "UW"
     long_poll: bool = False
+    level_of: Callable[[Any], Access] | None = None
+    """Who may call it with these parameters, where that depends on them; `access` else."""
+    own: bool = False
+    """A read of the record of whoever calls."""
+    own_with: tuple[str, ...] = ()
+    """Parameters with any of which a read is one of the caller's own inbox or marks."""
+    own_without: str = ""
+    """The parameter without which it is a read of what the caller wrote."""
+
+    def level(self, params: Any) -> Access:
+        """Who may make this very call."""
+        return self.access if self.level_of is None else self.level_of(params)
+
+    def asks_own(self, params: Any) -> bool:
+        """Whether this very call reads what is the caller's own (identity.md §11, C8a)."""
+        return (
+            self.own
+            or any(getattr(params, name) for name in self.own_with)
+            or bool(self.own_without and not getattr(params, self.own_without))
+        )
 
     @property
     def mutating(self) -> bool:
         """Whether it writes a fact in somebody's name, and so takes a `client_key`."""
         return issubclass(self.params, Mutating)
+
+
+def _of_setting(params: ConfigKeyParams | ConfigSetParams) -> Access:
+    return Access.NOT_AN_AGENT if is_guarded(params.key) else Access.OPERATOR
 
 
 def _table(*methods: Method) -> dict[str, Method]:
@@ -928,15 +965,27 @@ METHODS: Final[dict[str, Method]] = _table(
         access=Access.BOOTSTRAP,
         transports="U",
     ),
-    Method(name="agent.whoami", params=Empty, result=WhoamiResult, access=Access.ANONYMOUS),
+    Method(name="agent.whoami", params=Empty, result=WhoamiResult, access=Access.ANONYMOUS, own=True),
     Method(name="agent.list", params=AgentListParams, result=AgentListResult, access=Access.ANONYMOUS),
     Method(name="agent.listContext", params=ListContextParams, result=ListContextResult, access=Access.ANONYMOUS),
     Method(name="session.start", params=SessionStartParams, result=SessionStartResult, access=Access.BOOTSTRAP),
     Method(name="session.setIntent", params=SetIntentParams, result=SetIntentResult, access=Access.BOOTSTRAP),
     Method(name="message.send", params=SendParams, result=SendResult),
     Method(name="message.get", params=MessageGetParams, result=MessageGetResult, access=Access.ANONYMOUS),
-    Method(name="message.list", params=MessageListParams, result=MessageListResult, access=Access.ANONYMOUS),
-    Method(name="message.outbox", params=OutboxParams, result=OutboxResult, access=Access.ANONYMOUS),
+    Method(
+        name="message.list",
+        params=MessageListParams,
+        result=MessageListResult,
+        access=Access.ANONYMOUS,
+        own_with=("for_agent", "unread_for_agent", "unread", "mentions", "exclude_self"),
+    ),
+    Method(
+        name="message.outbox",
+        params=OutboxParams,
+        result=OutboxResult,
+        access=Access.ANONYMOUS,
+        own_without="author_id",
+    ),
     Method(name="message.edit", params=EditParams, result=EditResult, access=Access.AUTHOR),
     Method(name="message.delete", params=DeleteParams, result=DeleteResult, access=Access.AUTHOR),
     Method(name="message.markRead", params=MarkReadParams, result=MarkReadResult, access=Access.OWNER),
@@ -994,7 +1043,7 @@ METHODS: Final[dict[str, Method]] = _table(
         name="sync.configure",
         params=SyncConfigureParams,
         result=SyncStatusResult,
-        access=Access.OPERATOR,
+        access=Access.NOT_AN_AGENT,
         transports="U",
         long_poll=True,
     ),
@@ -1002,9 +1051,21 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(
         name="config.get", params=ConfigKeyParams, result=ConfigValueResult, access=Access.ANONYMOUS, transports="U"
     ),
-    Method(name="config.set", params=ConfigSetParams, result=ConfigValueResult, access=Access.OPERATOR, transports="U"),
     Method(
-        name="config.unset", params=ConfigKeyParams, result=ConfigValueResult, access=Access.OPERATOR, transports="U"
+        name="config.set",
+        params=ConfigSetParams,
+        result=ConfigValueResult,
+        access=Access.OPERATOR,
+        transports="U",
+        level_of=_of_setting,
+    ),
+    Method(
+        name="config.unset",
+        params=ConfigKeyParams,
+        result=ConfigValueResult,
+        access=Access.OPERATOR,
+        transports="U",
+        level_of=_of_setting,
     ),
     Method(
         name="backup.create",

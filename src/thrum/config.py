@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -34,6 +34,12 @@ def duration_seconds(value: str | float) -> float:
     if value < 0:
         raise ValueError(f"not a duration: {value!r}")
     return float(value)
+
+
+def wishes_sync(environ: Mapping[str, str]) -> bool | None:
+    """What THRUM_LOCAL says in place of `daemon.local_only` (cli.md §1.10): sync, don't, or None, nothing."""
+    wish = environ.get("THRUM_LOCAL", "").strip().lower()
+    return wish in ("0", "false") if wish else None
 
 
 class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True):

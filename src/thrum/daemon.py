@@ -432,7 +432,7 @@ def main(arguments: Sequence[str]) -> int:
             return 1
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        start = Start(places, _hostname(), dict(os.environ), local="--local" in arguments, lock=descriptor)
+        start = Start(places, _hostname(), spawn.own_environment(places), local="--local" in arguments, lock=descriptor)
         _run(start, report)
     except Exception as error:
         report(spawn.report_failure(_refusal(error)))

@@ -296,6 +296,12 @@ class ClientKeyReused(ThrumError):
 # -- who am I
 
 
+class NotAPerson(ThrumError):
+    kind = "not_a_person"
+    code = -32003
+    default_remedy = "open a terminal that no agent started, repeat there"
+
+
 class NoIdentity(ThrumError):
     kind = "no_identity"
     code = -32003

@@ -18,7 +18,7 @@ from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import Identity
 from thrum.identity.guard_modes import record_fire
 from thrum.identity.process import OwnerState
-from thrum.identity.runtime import Link
+from thrum.identity.runtime import SESSION_VARIABLE, Link
 from thrum.paths import Places
 from thrum.rpc.client import Client
 from thrum.rpc.direct import open_direct
@@ -62,6 +62,7 @@ async def run_inside(
     """Exit status of the command, or None when it must run in the launcher's own process."""
     if not os.path.isabs(params.cwd) or "\0" in params.cwd:
         raise InvalidParams("cwd must be an absolute path", field="cwd")
+    connection.evidence.session = params.env.get(SESSION_VARIABLE, "")
     async with open_direct(dispatcher, connection) as client:
 
         @asynccontextmanager
@@ -114,7 +115,7 @@ class _Launcher:
 
     def owner(self) -> tuple[str, str] | None:
         try:
-            found = self._evidence.proven_owner(self._registry)
+            found = self._evidence.proven_owner(self._registry) or self._evidence.bound_agent(self._registry)
         except Failed as failed:
             raise OSError(str(failed)) from failed
         return None if found is None else (found.agent_id, found.root)
@@ -122,6 +123,12 @@ class _Launcher:
     def has_runtime(self) -> bool:
         try:
             return self._evidence.has_runtime(trio.current_time())
+        except Failed as failed:
+            raise OSError(str(failed)) from failed
+
+    def is_meant(self, agent_id: str) -> bool:
+        try:
+            return self._evidence.is_meant(agent_id)
         except Failed as failed:
             raise OSError(str(failed)) from failed
 

@@ -1,7 +1,8 @@
 """Start and stop the daemon of a repository from another process. Composition: used by the command line alone.
 
 A daemon is started detached: a session of its own, no descriptor of its starter kept (an open pipe would hang a hook),
-no variable of git's or of an agent's identity inherited. It tells over one pipe how far it is, then closes it.
+no variable of git's, of an agent's identity or of a runtime's tools inherited. It tells over one pipe how far it is,
+then closes it.
 Source: rpc.md §1, cli.md 1.9, stack.md "Processes".
 """
 
@@ -17,14 +18,21 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from thrum import limits
+from thrum.config import wishes_sync
 from thrum.errors import DaemonLocked, DaemonStartFailed, DaemonUnavailable, StoreFailed, ThrumError, from_wire
-from thrum.paths import Places
+from thrum.identity.guard_modes import LiveSettings
+from thrum.identity.person import judge_own_process
+from thrum.identity.process import is_daemon, open_process_table
+from thrum.identity.runtime import MARKS
+from thrum.log import append_line
+from thrum.paths import Places, runtimes_file
 from thrum.rpc.client import BlockingClient, socket_address
 
 REPORT_VARIABLE = "THRUM_REPORT_FD"
@@ -107,6 +115,21 @@ def start_in_background(places: Places, *, local: bool = False, force: bool = Fa
             raise DaemonStartFailed(f"the daemon did not start within {limits.start_seconds_max:g} s")
 
 
+def own_environment(places: Places) -> dict[str, str]:
+    """The environment that a starting daemon goes by: its own, but for a THRUM_LOCAL=0 that an agent started it with.
+
+    To sync where the settings say local only is no agent's to decide (rpc.md §3, Na). Told in the log.
+    """
+    environ = dict(os.environ)
+    if wishes_sync(environ):
+        names = LiveSettings(places.state_dir, runtimes_file(environ)).runtime_names()
+        try:
+            judge_own_process(names, "THRUM_LOCAL=0", partial(append_line, places.log_file))
+        except ThrumError:
+            del environ["THRUM_LOCAL"]
+    return environ
+
+
 def _wait_until_it_answers(places: Places, deadline: float) -> bool:
     pause = 0.005
     while True:
@@ -126,7 +149,11 @@ def _spawn(places: Places, *, local: bool, force: bool) -> int | None:
     reader, writer = os.pipe()
     try:
         os.set_inheritable(writer, True)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(_NOT_INHERITED) and name not in MARKS
+        }
         environment[REPORT_VARIABLE] = str(writer)
         arguments = [sys.executable, "-m", "thrum.daemon", str(places.main_root)]
         arguments += ["--local"] * local + ["--force"] * force
@@ -231,9 +258,7 @@ def _is_daemon(pid: int) -> bool:
     """Whether the process of that pid is a daemon of thrum's: the file may name one of long ago, for the moment in
     which a new one has the lock and has not written its own, or of another container.
     """
-    from thrum.identity.process import open_process_table
-
-    return "thrum.daemon" in open_process_table().program(pid).argv
+    return is_daemon(open_process_table().program(pid))
 
 
 def stop_running(places: Places, *, insist: bool = False) -> int | None:

@@ -19,7 +19,7 @@ import trio
 from thrum import api, events, limits, setup
 from thrum.care import modes
 from thrum.clock import format_ms
-from thrum.config import Config, load_config, set_value, update_config
+from thrum.config import Config, load_config, set_value, update_config, wishes_sync
 from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, NotAvailable
 from thrum.events import LOCAL_FACTS, MessageReceipt, Sealed
 from thrum.exchange import Exchange
@@ -35,7 +35,6 @@ from thrum.sync.round import Errand, Outcome, sync_round
 
 log: Final = logging.getLogger("thrum.sync")
 
-_FALSE: Final = ("0", "false")
 _ADDRESSES: Final = "addresses"
 FAILPOINT: Final = "THRUM_FAILPOINT"
 """`sync:STEP`: the daemon is killed after that step of a round. For the tests of what a kill leaves behind."""
@@ -80,9 +79,9 @@ class Settings:
     def mode(self) -> Mode:
         """Whether to fetch and push, how often, and why not."""
         config = self.config()
-        wish = self.environ.get("THRUM_LOCAL", "").strip().lower()
-        local_only = config.daemon.local_only if not wish else wish not in _FALSE
-        reason = "sync is off: thrum sync enable" if not wish else "THRUM_LOCAL is set"
+        wish = wishes_sync(self.environ)
+        local_only = config.daemon.local_only if wish is None else not wish
+        reason = "sync is off: thrum sync enable" if wish is None else "THRUM_LOCAL is set"
         if self.local:
             local_only, reason = True, "the daemon was started with --local"
         if self.places.common_dir is None:

@@ -24,8 +24,10 @@ from thrum.events import AgentCleaned, AgentExited, AgentPlaced, AgentRegistered
 from thrum.feed import Feed
 from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide, decide_user
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry, Roots, Runtimes
+from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry, Roots, Runtimes
 from thrum.identity.guard_modes import fire, record_fire
+from thrum.identity.guards import Refusal
+from thrum.identity.person import judge
 from thrum.launcher import VERSION
 from thrum.ops import (
     agents,
@@ -98,6 +100,8 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 """Every method that is an operation on the picture; the daemon's own ones are added in `handlers`."""
 
+_BY_NAME = "claim_by_name"
+"""The message of the record that a claim without a terminal leaves (identity.md §11, C11)."""
 _PLACE_FACTS = (AgentRegistered, AgentPlaced, AgentCleaned)
 _LIFE_FACTS = (*_PLACE_FACTS, AgentExited, SessionStarted)
 """After these another process may have to be watched, or another session may end by itself."""
@@ -222,21 +226,41 @@ class Wiring:
             runtimes=self.runtimes,
         )
 
-    def identify(self, connection: PeerConnection, claim: str, method: Method) -> Caller:
+    def identify(self, connection: PeerConnection, method: Method, params: api.Params) -> Caller:
         """Who calls, decided anew for every request (identity.md §11): from the kernel's evidence, or over a WebSocket,
         of which it says nothing, from who registered there."""
+        claim, level = params.caller_agent_id, method.level(params)
+        access = CLASS_OF.get(level, "agent")
         if connection.transport == "W":
             return self._identify_user(connection, claim, method)
-        evidence = connection.evidence.gather(self.registrar.current(), claim or None, now=trio.current_time())
-        outcome = decide(evidence, CLASS_OF.get(method.access, "agent"), claim or None)
+        peer: PeerEvidence = connection.evidence
+        evidence = peer.gather(self.registrar.current(), claim or None, now=trio.current_time())
+        outcome = decide(evidence, access, claim or None, own=method.asks_own(params))
         if _claims_a_live_one(outcome, evidence, claim, method):
             outcome = decide(evidence, "agent", claim)
         if isinstance(outcome, Refused):
-            return self._refuse(outcome, method, connection.evidence.told, evidence.pid, evidence.cwd)
+            return self._refuse(outcome, method, peer.told, evidence.pid, evidence.cwd)
+        if access == "person":
+            self._check_person(peer, level, method, params)
+        if outcome.by_name and (record := f"{_BY_NAME} {outcome.agent_id}") not in peer.told:
+            peer.told.add(record)
+            fields = {"agent": outcome.agent_id, "caller_pid": evidence.pid, "method": method.name}
+            log.info(_BY_NAME, extra={"fields": fields})
         if evidence.failed is not None and outcome.rule in ("C3", "C7"):
             fields = {"step": evidence.failed, "caller_pid": evidence.pid, "method": method.name}
             log.warning("introspection_failed: %s", evidence.failed_cause, extra={"fields": fields})
         return outcome
+
+    def _check_person(self, peer: PeerEvidence, level: api.Access, method: Method, params: api.Params) -> None:
+        """Raise NotAPerson unless the peer may do a person's act (rpc.md §3); who does one is in the log."""
+        try:
+            standing = peer.standing(self.registrar.current())
+        except Failed as failed:
+            refusal = Refusal("unauthenticated_rpc", "introspection_failed", step=failed.step, cause=failed.cause)
+            self._refuse(Refused(refusal, "C2"), method, peer.told, peer.pid)
+            return
+        key: str = getattr(params, "key", "")
+        judge(standing, level, f"{method.name} {key}".rstrip(), _record_act)
 
     def _identify_user(self, connection: PeerConnection, claim: str, method: Method) -> Caller:
         user_id = connection.user_id
@@ -401,6 +425,10 @@ def _claims_a_live_one(outcome: Caller | Refused, evidence: Evidence, claim: str
     nobody = isinstance(outcome, Caller) and outcome.agent_id is None
     of_session = CLASS_OF.get(method.access) == "bootstrap" and _is_act(method)
     return nobody and of_session and bool(claim) and evidence.here.get(claim) == "elsewhere"
+
+
+def _record_act(level: str, message: str, fields: dict[str, Any]) -> None:
+    log.log(logging.WARNING if level == "warning" else logging.INFO, message, extra={"fields": fields})
 
 
 def _record_denied(outcome: str, fields: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.rpc_served import HEALTH, Ops, claimed, serving
+from tests.support.rpc_served import HEALTH, UNCONFIRMED, Ops, claimed, serving
 from thrum import api
 from thrum.errors import (
     AnswerTooLarge,
@@ -26,6 +26,7 @@ from thrum.errors import (
     TimedOut,
     UnknownMethod,
 )
+from thrum.identity.caller import claim_not_used
 from thrum.rpc.client import BlockingClient, Client, open_client
 from thrum.rpc.direct import open_direct
 from thrum.rpc.dispatch import Call, Dispatcher, Drain, PeerConnection
@@ -45,6 +46,7 @@ class _InThread:
 
     def __init__(self, client: BlockingClient) -> None:
         self._client = client
+        self.warnings = client.warnings
 
     async def call(self, method: str, params: api.Params | Mapping[str, Any] | None = None) -> Any:
         return await trio.to_thread.run_sync(lambda: self._client.call(method, params, timeout_seconds=30))
@@ -86,6 +88,15 @@ async def test_parameters_may_be_a_struct_a_mapping_or_nothing(kind: str, tmp_pa
         assert await way.client.call("health", api.Empty()) == HEALTH
         claimed_one = await way.client.call("agent.whoami", api.Empty(caller_agent_id="alice"))
         assert isinstance(claimed_one, api.WhoamiResult) and claimed_one.agent_id == "alice"
+
+
+@ways
+async def test_what_is_to_be_said_of_the_caller_rides_beside_the_answer(kind: str, tmp_path: Path) -> None:
+    async with _way(kind, tmp_path / "s") as way:
+        assert await way.client.call("health") == HEALTH
+        assert way.client.warnings == []
+        assert await way.client.call("health", api.Empty(caller_agent_id=UNCONFIRMED)) == HEALTH
+        assert way.client.warnings == [claim_not_used(UNCONFIRMED)]
 
 
 @ways

@@ -17,8 +17,8 @@ def desk(repo: Repo) -> Iterator[Desks]:
     """Opens desks in the test's repository, below fake runtimes; closed at the end, and the guards as they were."""
     opened: list[Desk] = []
 
-    def make(at: Path, *runtimes: str) -> Desk:
-        opened.append(Desk(repo, at, *runtimes))
+    def make(at: Path, *runtimes: str, terminal: bool = False, **env: str) -> Desk:
+        opened.append(Desk(repo, at, *runtimes, terminal=terminal, **env))
         return opened[-1]
 
     yield make

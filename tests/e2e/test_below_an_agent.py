@@ -35,6 +35,7 @@ AGENT = {
     "THRUM_NO_HINTS": "maybe",
     "THRUM_NO_AUTOSTART": "1",
     "THRUM_LOCAL": "1",
+    "CLAUDECODE": "1",
     "MAKEFLAGS": " -- ARGS=--long",
     "ARGS": "--long",
 }

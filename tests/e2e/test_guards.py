@@ -58,8 +58,11 @@ def session(desk: Desks, at: Path, name: str, runtime: str = "claude") -> Desk:
 
 
 def fires(repo: Repo) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (repo.var / "daemon.log").read_text().splitlines()]
-    return [line for line in lines if line["message"] == "identity_guard_fire"]
+    return [line for line in logged(repo) if line["message"] == "identity_guard_fire"]
+
+
+def logged(repo: Repo) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (repo.var / "daemon.log").read_text().splitlines()]
 
 
 def error(done: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def test_commands_that_use_no_identity_are_not_judged_and_a_pass_logs_nothing(re
 @pytest.mark.spec("ID-67", "ID-69")
 def test_a_person_at_a_living_agent_s_desk_says_so_or_is_refused(repo: Repo, desk: Desks) -> None:
     session(desk, repo.worktree("nux"), "nux")
-    shell = desk(repo.worktree("nux"))
+    shell = desk(repo.worktree("nux"), terminal=True)
     refused = error(shell.thrum("send", "x", "--json"))
     assert refused["kind"] == "cross_worktree"
     assert "set THRUM_NAME=nux to act as it on purpose" in refused["remedy"]
@@ -150,6 +153,33 @@ def test_a_person_at_a_living_agent_s_desk_says_so_or_is_refused(repo: Repo, des
     done = shell.thrum("send", "on purpose", "--json", THRUM_NAME="nux")
     assert done["status"] == 0, done
     assert repo.facts("message.create")[-1]["agent_id"] == "nux"
+
+
+@pytest.mark.spec("ID-61", "ID-67")
+def test_a_stray_process_at_a_living_agent_s_desk_is_not_that_agent_but_by_its_first_environment(
+    repo: Repo, desk: Desks
+) -> None:
+    """No terminal, no runtime: a `setsid` that was forgotten. An orchestrator and a hook say whom they mean."""
+    session(desk, repo.worktree("nux"), "nux")
+    stray = desk(repo.worktree("nux"))
+    before = repo.facts("message.create")
+    assert error(stray.thrum("send", "x", "--json"))["kind"] == "cross_worktree"
+    assert error(stray.thrum("send", "x", "--json", THRUM_AGENT_ID="nux"))["kind"] == "cross_worktree"
+    assert stray.send(caller_agent_id="nux") == "cross_worktree"
+    frame = {"argv": ["send", "x", "--json"], "cwd": str(repo.worktree("nux")), "env": {"THRUM_NAME": "nux"}}
+    answer = stray.ask("cli.run", **frame)["result"]
+    assert json.loads(answer["stdout"])["error"]["kind"] == "cross_worktree", "a frame's environment is a claim"
+    assert repo.facts("message.create") == before
+    done = stray.thrum("inbox", "--peek")
+    assert done["status"] == 0 and done["err"].count("warning: ") == 1, done
+    hook = desk(repo.worktree("nux"), THRUM_NAME="nux")
+    assert hook.send(caller_agent_id="nux") == "nux"
+    assert hook.send(caller_agent_id="nux") == "nux"
+    assert stray.thrum("send", "by its name", THRUM_NAME="nux")["status"] == 0
+    records = [record for record in logged(repo) if record["message"] == "claim_by_name"]
+    assert [record["agent"] for record in records] == ["nux", "nux"], "one for each process"
+    elsewhere = desk(repo.main, THRUM_NAME="nux")
+    assert elsewhere.send(caller_agent_id="nux") in ("identity_mismatch", "anonymous_caller")
 
 
 @pytest.mark.spec("ID-69", "ID-71")

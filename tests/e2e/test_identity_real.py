@@ -89,7 +89,7 @@ def test_in_a_shared_worktree_a_claim_for_a_neighbour_holds_unless_that_one_live
 @pytest.mark.spec("ID-61")
 def test_a_stranger_at_a_live_agent_s_place(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("c13")
-    claude, shell, codex = desk(root, "claude"), desk(root), desk(root, "codex")
+    claude, shell, codex = desk(root, "claude"), desk(root, terminal=True), desk(root, "codex")
     result(claude.register("c_thirteen", module="c13"))
     assert shell.send() == "cross_worktree"
     assert shell.send(caller_agent_id="c_thirteen") == "c_thirteen"
@@ -111,6 +111,22 @@ def test_of_nested_runtimes_the_inner_registered_one_speaks_else_the_outer(repo:
     result(same.register("nest_same", module="n2"))
     assert in_file(repo.worktree("nested_b"), "nest_same")["agent_pid"] == same.pid
     assert same.send() == "nest_same"
+
+
+def test_what_a_shared_server_starts_is_known_by_its_place_and_not_by_the_server(repo: Repo, desk: Desks) -> None:
+    """One `codex app-server` for all terminals: neither it nor the runtime that started it is anybody in particular."""
+    one, two = repo.worktree("served_a"), repo.worktree("served_b")
+    tool = desk(one, "codex", "codex app-server")
+    result(tool.register("served_one", module="sa"))
+    assert "agent_pid" not in in_file(one, "served_one")
+    assert tool.send() == "served_one"
+    repo.agent("served_two", module="sb", at=two)
+    tool.order(cd=str(two))
+    assert tool.send() == "served_two", "the other session's tools run in the same server"
+    assert tool.send(caller_agent_id="served_one") == "identity_mismatch"
+    assert json.loads(tool.thrum("whoami", "--json")["out"])["agent_id"] == "served_two"
+    assert json.loads(tool.thrum("send", "x", "--json", CODEX_THREAD_ID="nobody's")["out"])["message_id"]
+    assert repo.facts("message.create")[-1]["agent_id"] == "served_two"
 
 
 def test_who_holds_the_connection_of_another_is_that_other(repo: Repo, desk: Desks) -> None:
@@ -178,7 +194,7 @@ def test_frames_of_a_run_claim_and_prove_nothing(repo: Repo, desk: Desks) -> Non
 
 @pytest.mark.spec("ID-62")
 def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk: Desks) -> None:
-    nobody = desk(repo.top)
+    nobody, below = desk(repo.top), desk(repo.top, "claude")
     needed: dict[str, dict[str, Any]] = {
         "message.send": {"content": "x"},
         "message.edit": {"message_id": "x"},
@@ -189,12 +205,57 @@ def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk:
     for name, method in api.METHODS.items():
         if method.access in (api.Access.ANONYMOUS, api.Access.BOOTSTRAP, api.Access.OPERATOR, api.Access.INTERNAL):
             continue
+        if method.access in (api.Access.PERSON, api.Access.NOT_AN_AGENT):
+            needs = {"sync.configure": {"enabled": False}}.get(name, {})
+            assert kind(below.ask(name, **needs)) in ("not_a_person", "invalid_params"), name
+            continue
         answer = nobody.ask(name, **needed.get(name, {}))
         assert kind(answer) in ("anonymous_caller", "unknown_method", "invalid_params"), (name, answer)
     assert repo.facts() == before
     assert result(nobody.ask("health"))["status"] == "ok"
     assert kind(nobody.register("nobody_at_all")) == "not_a_worktree"
     assert kind(nobody.ask("session.start")) == "anonymous_caller"
+    assert kind(below.ask("sync.configure", enabled=False)) == "not_a_person"
+    assert result(nobody.ask("sync.configure", enabled=False))["local_only"] is True
+
+
+@pytest.mark.spec("ID-58", "ID-62")
+def test_a_claim_that_nothing_confirms_opens_no_inbox_and_is_told_to_be_unused(repo: Repo, desk: Desks) -> None:
+    place = repo.agent("claimed_one", module="cl")
+    outside = desk(repo.top)
+    own = {
+        "message.list": [
+            {"for_agent": "claimed_one"},
+            {"unread": True},
+            {"unread_for_agent": "claimed_one"},
+            {"mentions": True},
+        ],
+        "message.outbox": [{}],
+        "agent.whoami": [{}],
+    }
+    for method, asked in own.items():
+        for params in asked:
+            answer = outside.ask(method, caller_agent_id="claimed_one", **params)
+            assert kind(answer) == "identity_mismatch", (method, params)
+            assert answer["error"]["data"]["details"]["expected_agent"] == "claimed_one"
+            assert "nothing here confirms that" in answer["error"]["data"]["remedy"]
+    for method in ("health", "team.list", "message.list", "agent.list"):
+        answer = outside.ask(method, caller_agent_id="claimed_one")
+        assert result(answer) and len(answer["warnings"]) == 1, answer
+        assert '"claimed_one"' in answer["warnings"][0]
+        assert "warnings" not in outside.ask(method)
+    assert result(outside.ask("message.list", for_agent="claimed_one"))["total"] >= 0, "without a claim it only filters"
+    there = ("--repo", str(place))
+    shown = outside.thrum("inbox", *there, "--json")
+    assert json.loads(shown["out"])["error"]["kind"] == "identity_mismatch"
+    for words in (["sent"], ["whoami"]):
+        done = outside.thrum(*words, *there)
+        assert done["status"] == 0, done
+        lines = [line for line in done["err"].splitlines() if line.startswith("warning: ")]
+        assert lines == ['warning: you are not seen as "claimed_one" here: nothing confirms it; looked as nobody'], done
+    for words in (["team"], ["inbox", "--all"], ["agent", "list"]):
+        done = outside.thrum(*words, *there)
+        assert (done["status"], done["err"]) == (0, ""), "no claim is made, and none is warned of"
 
 
 @pytest.mark.spec("ID-65")

@@ -46,10 +46,22 @@ READ = {
     "cli.run",
 }
 BOOTSTRAP = {"agent.register", "session.start", "session.setIntent", "user.register"}
+PERSON = {
+    "ui.open",
+    "permission.answer",
+    "peer.start_pairing",
+    "peer.wait_pairing",
+    "peer.join",
+    "peer.remove",
+    "peer.configure",
+    "sync.configure",
+    "sync.accept",
+    "purge.accept",
+    "config.accept",
+}
 OPERATOR = {
     "daemon.stop",
     "sync.force",
-    "sync.configure",
     "verify.run",
     "tmux.create",
     "tmux.launch",
@@ -62,7 +74,7 @@ OPERATOR = {
 @pytest.mark.spec("ID-62", "ID-66")
 def test_what_needs_no_identity_but_changes_something_is_for_the_unix_socket_alone() -> None:
     for method in METHODS.values():
-        if class_of(method) == "operator" or method.access is Access.INTERNAL:
+        if class_of(method) in ("operator", "person") or method.access is Access.INTERNAL:
             assert method.transports == "U", method.name
 
 
@@ -82,6 +94,8 @@ def test_every_method_is_open_to_whom_the_table_says(method: Method) -> None:
         assert class_of(method) == "read"
     elif method.name in BOOTSTRAP:
         assert class_of(method) == "bootstrap"
+    elif method.name in PERSON:
+        assert class_of(method) == "person"
     elif method.name in OPERATOR or method.name.startswith("backup."):
         assert class_of(method) == "operator"
     else:

@@ -10,31 +10,43 @@ from typing import Any
 
 from tests.support.repo import PROJECT, THRUM, Repo, Running
 
-RUNTIME = "import subprocess, sys\nsys.exit(subprocess.call(sys.argv[1:]))\n"
-"""A script that runs a command as its child: called `claude`, it counts as that runtime."""
+RUNTIME = (
+    "import subprocess, sys\n"
+    "argv = sys.argv[1:]\n"
+    "sys.exit(subprocess.call(argv[1:] if argv[0] == 'app-server' else argv))\n"
+)
+"""A script that runs a command as its child: called `claude`, it counts as that runtime, and `codex app-server` as a
+server of many sessions."""
 
 Answer = dict[str, Any]
 
 
 def runtime_argv(directory: Path, *names: str) -> list[str]:
-    """How to start a command under runtimes of these names, outermost first; their scripts lie in `directory`."""
+    """How to start a command under runtimes of these names, outermost first; their scripts lie in `directory`.
+
+    A name may have a word behind it: `codex app-server`.
+    """
     directory.mkdir(exist_ok=True)
     argv: list[str] = []
-    for name in names:
+    for name, *words in map(str.split, names):
         script = directory / name
         if not script.exists():  # one that is just starting must not find it empty
             script.write_text(RUNTIME)
-        argv += [sys.executable, str(script)]
+        argv += [sys.executable, str(script), *words]
     return argv
 
 
 class Desk:
-    """A process that stands somewhere, under runtimes of these names, outermost first."""
+    """A process that stands somewhere, under runtimes of these names, outermost first.
 
-    def __init__(self, repo: Repo, at: Path, *runtimes: str) -> None:
-        argv = runtime_argv(repo.top / "bin", *runtimes)
+    `terminal`: on a terminal of its own, as a person's shell is.
+    """
+
+    def __init__(self, repo: Repo, at: Path, *runtimes: str, terminal: bool = False, **env: str) -> None:
+        argv = [sys.executable, "-m", "tests.support.at_terminal"] if terminal else []
+        argv += runtime_argv(repo.top / "bin", *runtimes)
         argv += [sys.executable, "-m", "tests.support.identity_desk", str(repo.socket)]
-        self._running = Running(argv, at, {**repo.env, "PYTHONPATH": str(PROJECT)})
+        self._running = Running(argv, at, {**repo.env, "PYTHONPATH": str(PROJECT), **env})
         self.pid = self._running.pid
 
     def order(self, **order: Any) -> Any:
@@ -82,4 +94,4 @@ def kind(answer: Answer) -> str:
 
 
 Desks = Callable[..., Desk]
-"""`desk(at, *runtimes)`: the fixture of tests/e2e/conftest.py."""
+"""`desk(at, *runtimes, terminal=False, **env)`: the fixture of tests/e2e/conftest.py."""

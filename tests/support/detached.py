@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 
 from thrum.identity.process import open_process_table
-from thrum.identity.runtime import links_of
+from thrum.identity.runtime import MARKS, links_of
 
 DETACHED = "TESTS_DETACHED"
 """Set for the command: where a runtime adopts orphans, one try is enough."""
@@ -25,6 +25,11 @@ def runtimes_above() -> list[str]:
     """Names of the runtimes among the ancestors of this process, nearest first."""
     table = open_process_table()
     return [link.runtime for link in links_of(table, table.chain(os.getppid())) if link.runtime]
+
+
+def marks_above() -> list[str]:
+    """Runtimes' variables in the first environment of this process: as an ancestor it would make agents of the rest."""
+    return [name for name in MARKS if name in open_process_table().environ(os.getpid())]
 
 
 def call_detached(argv: Sequence[str]) -> int:
@@ -39,7 +44,7 @@ def call_detached(argv: Sequence[str]) -> int:
             os.execve(
                 sys.executable,
                 [sys.executable, __file__, str(theirs.fileno()), *argv],
-                {**os.environ, DETACHED: "1"},
+                {name: value for name, value in os.environ.items() if name not in MARKS} | {DETACHED: "1"},
             )
         os._exit(0)
     os.waitpid(child, 0)

@@ -211,9 +211,9 @@ def _daemon(
     store.committer.on_commit = wiring.on_commit
     dispatcher: Dispatcher
 
-    def identify(connection: PeerConnection, claim: str, method: api.Method) -> Caller:
+    def identify(connection: PeerConnection, method: api.Method, params: api.Params) -> Caller:
         if connection.transport == "W":
-            return wiring.identify(connection, claim, method)
+            return wiring.identify(connection, method, params)
         agent_id: str = connection.evidence.agent_id
         if not agent_id:
             return Caller(None, "nobody", connection.evidence.root)

@@ -16,7 +16,7 @@ import trio
 from thrum import api
 from thrum.errors import MessageNotFound
 from thrum.events import Body
-from thrum.identity.caller import Caller
+from thrum.identity.caller import Caller, claim_not_used
 from thrum.rpc.dispatch import Call, Dispatcher, Handler, Identify, PeerConnection
 from thrum.rpc.run import RunCommand, collected_run_handler
 from thrum.rpc.server import Bounds, bind_listener, serve_rpc
@@ -36,8 +36,15 @@ HEALTH = api.HealthResult(
 BOB = Caller("bob", "agent", proven=True)
 
 
-def claimed(connection: PeerConnection, claim: str, method: api.Method) -> Caller:
+UNCONFIRMED = "unconfirmed"
+"""A claim that is not used, with a warning."""
+
+
+def claimed(connection: PeerConnection, method: api.Method, params: api.Params) -> Caller:
     """Believes every claim: who calls is identity's business and tested there."""
+    claim = params.caller_agent_id
+    if claim == UNCONFIRMED:
+        return Caller(None, warnings=(claim_not_used(claim),))
     return Caller(claim, "agent") if claim else BOB
 
 

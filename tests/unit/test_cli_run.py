@@ -66,6 +66,7 @@ class FakeDaemon:
     story: list[str] = field(default_factory=list[str])
     calls: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
     connections: int = 0
+    warnings: list[str] = field(default_factory=list[str])
 
     async def call(self, method: str, params: Any) -> Any:
         self.story.append(method)

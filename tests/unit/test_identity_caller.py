@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from thrum.api import Access
-from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide
+from thrum.identity.caller import CLASS_OF, AccessClass, Caller, Evidence, Refused, Step, claim_not_used, decide
+from thrum.identity.process import OwnerState
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 
@@ -23,18 +25,69 @@ def test_evidence_and_claim_decide_the_caller(case: dict[str, Any]) -> None:
         runtime=case.get("runtime", False),
         here=case.get("here", {}),
         failed=case.get("failed"),
+        shared_server=case.get("shared_server", False),
+        session_agent=case.get("claim") if case.get("session_bound") else None,
+        terminal=case.get("terminal", True),
+        named=case.get("name_in_environment", False),
     )
-    decision = decide(evidence, case["access"], case.get("claim"))
+    claim = case.get("claim")
+    decision = decide(evidence, case["access"], claim, own=case.get("own", False))
     outcome: dict[str, Any]
     if isinstance(decision, Caller):
         outcome = {"caller": decision.agent_id or ""}
+        if decision.warnings:
+            assert decision.warnings == (claim_not_used(claim),)
+            outcome |= {"warning": "claim_not_used"}
     else:
         refusal = decision.refusal
         outcome = {"refused": refusal.reason, "guard": refusal.guard}
         outcome |= {"expected": refusal.expected} if refusal.expected else {}
         outcome |= {"detected": refusal.detected} if refusal.detected else {}
         outcome |= {"step": refusal.step} if refusal.step else {}
-    assert outcome == case["expect"]
+    # Where a vector says less: who is refused is told, and so is that a claim was not used.
+    assert case["expect"].items() <= outcome.items()
+    assert {"expected": claim, "warning": "claim_not_used"}.items() >= {
+        key: value for key, value in outcome.items() if key not in case["expect"]
+    }.items()
+
+
+@pytest.mark.parametrize("failed", ["peer", "process", "chain", "cwd", "root", "registry"])
+def test_a_claim_that_the_kernel_cannot_confirm_opens_no_inbox_and_is_told_to_be_unused(failed: Step) -> None:
+    evidence = Evidence(failed=failed)
+    own = decide(evidence, "read", "furiosa", own=True)
+    assert isinstance(own, Refused) and own.refusal.reason == "identity_mismatch" and own.otherwise is None
+    other = decide(evidence, "read", "furiosa")
+    assert isinstance(other, Caller) and (other.agent_id, other.warnings) == (None, (claim_not_used("furiosa"),))
+    unclaimed = decide(evidence, "read", own=True)
+    assert isinstance(unclaimed, Caller) and (unclaimed.agent_id, unclaimed.warnings) == (None, ())
+
+
+def test_below_a_shared_server_its_session_speaks_and_no_stale_name() -> None:
+    here: dict[str, OwnerState] = {"furiosa": "chain", "reviewer": "elsewhere"}
+    bound = Evidence(owner="furiosa", shared_server=True, runtime=True, session_agent="reviewer", here=here)
+    for access in ("agent", "read", "bootstrap"):
+        decision = decide(bound, access)
+        assert isinstance(decision, Caller) and (decision.agent_id, decision.rule) == ("reviewer", "C3a")
+    stale = decide(bound, "agent", "furiosa")
+    assert isinstance(stale, Refused) and not stale.refusal.by_mode
+    assert (stale.refusal.expected, stale.refusal.detected) == ("furiosa", "reviewer")
+    away = decide(replace(bound, here={}), "agent", "reviewer")
+    assert isinstance(away, Refused) and away.refusal.reason == "anonymous_mutating_rpc"
+
+
+def test_a_stray_process_may_be_let_pass_by_the_guards_mode_as_a_second_runtime_may() -> None:
+    stray = decide(Evidence(terminal=False, here={"furiosa": "elsewhere"}), "agent", "furiosa")
+    assert isinstance(stray, Refused) and stray.rule == "C11" and stray.refusal.by_mode
+    assert stray.otherwise is not None and stray.otherwise.agent_id == "furiosa"
+    named = decide(Evidence(terminal=False, named=True, here={"furiosa": "elsewhere"}), "agent", "furiosa")
+    assert isinstance(named, Caller) and named.visiting and named.by_name
+
+
+@pytest.mark.parametrize("access", ["operator", "person"])
+def test_another_user_is_refused_a_person_s_acts_too(access: AccessClass) -> None:
+    refused = decide(Evidence(uid_ok=False), access)
+    assert isinstance(refused, Refused) and refused.refusal.reason == "foreign_uid"
+    assert isinstance(decide(Evidence(owner="nux"), access, "furiosa"), Caller)
 
 
 def test_only_the_rows_of_a_living_owner_obey_the_guards_mode() -> None:
@@ -70,6 +123,8 @@ def test_a_level_without_a_class_of_its_own_needs_an_agent() -> None:
         Access.ANONYMOUS: "read",
         Access.BOOTSTRAP: "bootstrap",
         Access.OPERATOR: "operator",
+        Access.PERSON: "person",
+        Access.NOT_AN_AGENT: "person",
         Access.REGISTERED: "agent",
         Access.AUTHOR: "agent",
         Access.OWNER: "agent",

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from thrum.paths import Places, find_places
 
 PYTHON = sys.executable
 WAIT = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
+AT_TERMINAL = (PYTHON, str(Path(__file__).parents[1] / "support/at_terminal.py"))
 RUN = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))\n"
 OTHER = Process(900, 1, "b/900", 900.0)
 
@@ -150,8 +152,66 @@ def test_a_neighbour_that_lives_elsewhere_is_not_taken_over_by_a_runtime(root: P
         assert who(evidence, claim="furiosa") == "pid_mismatch"
         shell = peer(root, sh).gather(registry, "furiosa", now=0.0)
         assert who(shell) == "pid_mismatch"
-        assert who(shell, claim="furiosa") == "furiosa"
+        assert who(shell, claim="furiosa") == "pid_mismatch"
     assert peer(root, os.getpid()).state_of(place("furiosa", root, owner)) == "dead"
+
+
+@pytest.mark.spec("ID-61")
+def test_a_claim_of_a_living_agent_counts_from_a_terminal_or_by_the_first_environment(root: Path) -> None:
+    put(root, "furiosa")
+    claude = fake_runtime(root, "claude")
+    named, stray = ["env", "THRUM_NAME=furiosa"], ["env", "THRUM_NAME=nux"]
+    with (
+        running(PYTHON, claude, cwd=root) as one,
+        running(*AT_TERMINAL, cwd=root) as person,
+        running(*named, cwd=root) as hook,
+        running(*stray, cwd=root) as other,
+    ):
+        registry = Registry([place("furiosa", root, peer(root, one).chain()[1])])
+        for pid, outcome in ((person, "furiosa"), (hook, "furiosa"), (other, "pid_mismatch")):
+            assert who(peer(root, pid).gather(registry, "furiosa", now=0.0), claim="furiosa") == outcome
+        assert peer(root, hook).gather(registry, "furiosa", now=0.0).named
+
+
+# -- a server of many sessions
+
+
+def test_a_shared_server_and_its_starter_prove_nobody_and_are_bound_to_nobody(root: Path) -> None:
+    put(root, "furiosa")
+    codex, claude = fake_runtime(root, "codex"), fake_runtime(root, "claude")
+    server = [PYTHON, claude, PYTHON, codex, "app-server", "--managed-daemon"]
+    codex.write_text("import subprocess, sys; sys.exit(subprocess.call(sys.argv[3:]))\n")
+    with running(*server, cwd=root) as tool:
+        by_tool = peer(root, tool)
+        _, at_server, starter = by_tool.chain()[:3]
+        for owner, state in ((starter, "chain"), (at_server, "none")):
+            registry = Registry([place("furiosa", root, owner)])
+            evidence = by_tool.gather(registry, now=0.0)
+            assert (evidence.owner, evidence.shared_server, evidence.here) == (None, True, {"furiosa": state})
+        assert by_tool.binding("furiosa", Registry(), 0.0) is None
+        assert [link.shared for link in by_tool.links(0.0)][:3] == [False, True, False]
+
+
+@pytest.mark.parametrize("told", ["by its first environment", "by the launcher"])
+def test_below_a_shared_server_the_session_s_agent_speaks_where_it_lives(root: Path, told: str) -> None:
+    put(root, "furiosa")
+    codex = fake_runtime(root, "codex")
+    codex.write_text("import subprocess, sys; sys.exit(subprocess.call(sys.argv[2:]))\n")
+    env = ["env", "CODEX_THREAD_ID=t1" if told == "by its first environment" else "X=1"]
+    registry = Registry([replace(place("furiosa", root), runtime_session="t1"), place("nux", root)])
+    with (
+        running(PYTHON, codex, "app-server", *env, cwd=root) as here,
+        running(PYTHON, codex, "app-server", *env, cwd=root.parent) as away,
+        running(PYTHON, codex, "exec", *env, cwd=root) as plain,
+    ):
+        outcomes: list[str] = []
+        for pid in (here, away, plain):
+            by_tool = peer(root, pid)
+            by_tool.session = "" if told == "by its first environment" else "t1"
+            evidence = by_tool.gather(registry, now=0.0)
+            decision = decide(evidence, "agent")
+            outcomes.append(decision.rule)
+        assert outcomes == ["C3a", "C8", "C14"]
 
 
 def test_the_place_is_looked_at_anew_for_every_request(root: Path, tmp_path: Path) -> None:

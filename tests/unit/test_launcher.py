@@ -131,7 +131,13 @@ def test_the_request_is_what_the_daemon_reads(tmp_path: Path, monkeypatch: pytes
     place.mkdir()
     monkeypatch.chdir(place)
     argv = ["send", "".join(map(chr, range(1, 128))) + "ü\u2028\U0001f600", "", "\\u0041"]
-    for name, value in (("THRUM_NAME", "bob\n"), ("TMUX_PANE", "%1"), ("COLUMNS", "77"), ("SECRET", "x")):
+    for name, value in (
+        ("THRUM_NAME", "bob\n"),
+        ("TMUX_PANE", "%1"),
+        ("COLUMNS", "77"),
+        ("CODEX_THREAD_ID", "t"),
+        ("SECRET", "x"),
+    ):
         monkeypatch.setenv(name, value)
     line = launcher.request_line(argv, "0123")
     assert line.endswith(b"}\n") and line.count(b"\n") == 1
@@ -139,6 +145,7 @@ def test_the_request_is_what_the_daemon_reads(tmp_path: Path, monkeypatch: pytes
     assert list(params.argv) == argv
     assert (params.cwd, params.width, params.frames, params.client_key) == (str(place), 77, "raw", "0123")
     assert params.program == launcher.VERSION
+    assert params.env["CODEX_THREAD_ID"] == "t"
     assert params.env["THRUM_NAME"] == "bob\n" and params.env["TMUX_PANE"] == "%1"
     assert not {"SECRET", "HOME", "PATH"} & params.env.keys()
 

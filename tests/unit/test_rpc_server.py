@@ -257,8 +257,8 @@ async def test_every_request_is_judged_anew_by_the_connections_evidence(tmp_path
         connection.evidence = len(met)
         met.append(connection)
 
-    def identify(connection: PeerConnection, claim: str, method: api.Method) -> Caller:
-        seen.append((connection.evidence, claim))
+    def identify(connection: PeerConnection, method: api.Method, params: api.Params) -> Caller:
+        seen.append((connection.evidence, params.caller_agent_id))
         return Caller("bob", "agent")
 
     async with serving(tmp_path / "s", Ops().handlers(), identify=identify, on_connect=met_first) as served:

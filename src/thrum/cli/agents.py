@@ -22,6 +22,7 @@ from thrum.errors import (
     ConflictError,
     EmptyBody,
     FileTooLarge,
+    IdentityMismatch,
     ModuleMissing,
     NoIdentity,
     RepoConflict,
@@ -29,6 +30,7 @@ from thrum.errors import (
     ThrumError,
 )
 from thrum.identity import notes
+from thrum.identity.caller import claim_not_used
 from thrum.identity.selection import wanted_name
 
 
@@ -337,6 +339,11 @@ async def me_with_session(run: Run, me: api.WhoamiResult) -> api.WhoamiResult:
         known: api.WhoamiResult = await run.call("agent.whoami", api.Empty())
     except (NoIdentity, AgentNotRegistered) as error:
         run.debug(error.message)
+        return me
+    except IdentityMismatch as error:
+        if error.details.get("detected_agent"):
+            raise
+        run.warnings.append(claim_not_used(me.agent_id))
         return me
     if known.agent_id != me.agent_id:
         return me

@@ -17,12 +17,14 @@ import trio
 
 from thrum import api
 from thrum.cli import render
+from thrum.cli.local import check_no_agent
 from thrum.cli.local import start as start_daemon
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import indent, line
 from thrum.cli.values import absolute, parse_time, span
 from thrum.cli.words import RUN, option, switch
 from thrum.clock import format_ms
+from thrum.config import wishes_sync
 from thrum.errors import NotARepository
 from thrum.identity.guards import Refusal, refusal_error
 from thrum.paths import Places
@@ -58,6 +60,12 @@ def _action(places: Places, status: str, pid: int | None) -> dict[str, Any]:
     return document
 
 
+async def _check_wish(run: Run, places: Places) -> None:
+    """A daemon that is to sync whatever the settings say is no agent's to start. Raises NotAPerson."""
+    if wishes_sync(run.session.env):
+        await trio.to_thread.run_sync(check_no_agent, run.session.env, places, "THRUM_LOCAL=0")
+
+
 async def start(
     *,
     local: Local = False,
@@ -73,6 +81,7 @@ async def start(
     if holder is not None and await trio.to_thread.run_sync(answers, places):
         said = f"✓ Daemon already running (pid {holder})"
         return Answer(_action(places, "already_running", holder), said=said)
+    await _check_wish(run, places)
     if foreground:
         await run.finish(Answer(_action(places, "started", os.getpid()), said=f"✓ Daemon started (pid {os.getpid()})"))
         flags = ["--local"] * local + ["--force"] * force
@@ -97,6 +106,7 @@ async def restart(*, local: Local = False, force: Force = False, run: Annotated[
     from thrum.spawn import stop_running
 
     places = _places(run, force)
+    await _check_wish(run, places)
     await trio.to_thread.run_sync(lambda: stop_running(places, insist=True))
     pid = await start_daemon(places, local=local, force=force)
     return Answer(_action(places, "restarted", pid), said=f"✓ Daemon restarted (pid {pid})")

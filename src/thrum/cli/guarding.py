@@ -126,8 +126,15 @@ def judge(session: Session, places: Places, chosen: Chosen, use: Use, command: s
     fields = refusal_fields(refusal, caller_pid=witness.pid, caller_cwd=session.cwd, mode=mode, method=command)
     witness.record("allowed", fields)
     # In warn a claim for an agent that lives elsewhere is let pass; one for another's, never.
-    claimed = not other and (mode == "warn" or refusal.variant == "shell")
+    claimed = not other and (mode == "warn" or (refusal.variant == "shell" and _is_meant(witness, chosen)))
     return Judged(fire_line(refusal), fired=True, claimed=claimed, reader=refusal.detected)
+
+
+def _is_meant(witness: Witness, chosen: Chosen) -> bool:
+    """Whether the daemon will take a claim for an agent that runs elsewhere."""
+    with suppress(OSError):
+        return witness.is_meant(chosen.agent_id)
+    return False
 
 
 def _refusal(witness: Witness, places: Places, chosen: Chosen, use: Use) -> Refusal | None:
@@ -141,13 +148,15 @@ def _refusal(witness: Witness, places: Places, chosen: Chosen, use: Use) -> Refu
         if owner_id == agent_id:
             return None
         state = witness.state_of(agent_id, identity)
+        # Only these rows ask for it, and to read every program of a chain takes a while.
+        if owner_id is None and state == "elsewhere" and not witness.has_runtime():
+            explicit = explicit and witness.is_meant(agent_id)
         dead = state == "dead" and LiveSettings(places.state_dir).modes()["dead_pid_auto_reclaim"] == "off"
         judged = cross_worktree(
             agent_id,
             explicit=explicit,
             owner=owner_id,
             state=state,
-            # Only these rows ask for it, and to read every program of a chain takes a while.
             runtime=owner_id is None and (state == "elsewhere" or dead) and witness.has_runtime(),
             same_root=identity is not None and owner_root == str(places.root),
             reclaim="off" if dead else "warn",

@@ -10,11 +10,14 @@ import msgspec
 import trio
 
 from thrum.cli.agents import start_agent, wanted
+from thrum.cli.local import check_no_agent
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.values import true
 from thrum.cli.words import RUN, option, switch
 from thrum.config import load_config
+from thrum.errors import NotARepository, NotInitialized
 from thrum.identity.files import list_identities
+from thrum.paths import Places
 
 if TYPE_CHECKING:
     from thrum.setup import InitFile, InitResult
@@ -60,6 +63,8 @@ async def init(
         keep_modes=keep_modes,
     )
     start = run.start()
+    if sync and not dry_run:
+        await trio.to_thread.run_sync(check_no_agent, env, _known_places(run), "init --sync")
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
     said = text(result, local_only=_local_only(result, sync, env))
     if not name or dry_run:
@@ -74,6 +79,14 @@ async def init(
         document.pop(extra, None)
     both = (*said, *((answer.said,) if isinstance(answer.said, str) else answer.said))
     return Answer(document, said=both, aside=answer.aside, status=answer.status, warnings=answer.warnings)
+
+
+def _known_places(run: Run) -> Places | None:
+    """Where thrum is set up already."""
+    try:
+        return run.places()
+    except (NotInitialized, NotARepository):
+        return None
 
 
 def _local_only(result: InitResult, sync: bool, env: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import trio
 from thrum.cli.terminal import Witness
 from thrum.errors import DaemonUnavailable
 from thrum.identity.files import Identity
-from thrum.identity.process import OwnerState
+from thrum.identity.process import OwnerState, Process
 from thrum.identity.runtime import Link, RuntimeNames
 from thrum.paths import Places
 from thrum.rpc.client import Client, open_client
@@ -122,11 +122,23 @@ class _OwnWitness:
                 if identity is not None and identity.agent_pid:
                     key, entry = identity.owner, (identity.updated_seconds, identity.name, str(root))
                     found[key] = max(found.get(key, entry), entry)
-        for process in self._chain:
+        for process in self._proving():
             known = found.get((process.pid, process.started))
             if known is not None:
                 return known[1:]
         return None
+
+    def _proving(self) -> Iterator[Process]:
+        """The ancestors that tell who this is: those below a server of many sessions."""
+        from thrum.identity.runtime import is_shared_server, may_be_shared_server
+
+        for process in self._chain:
+            if may_be_shared_server(process.comm) and is_shared_server(self._table.program(process.pid)):
+                return
+            yield process
+
+    def is_meant(self, agent_id: str) -> bool:
+        return self._table.terminal(os.getpid()) is not None or self._env.get("THRUM_NAME") == agent_id
 
     def has_runtime(self) -> bool:
         from thrum.identity.runtime import links_of
@@ -156,6 +168,23 @@ class _OwnWitness:
         from thrum.log import append_line
 
         append_line(self._places.log_file, "warning", FIRE, {**fields, "outcome": outcome})
+
+
+def check_no_agent(env: Mapping[str, str], places: Places | None, act: str) -> None:
+    """Raise NotAPerson when this process is an agent's, for an act that is none's (rpc.md §3, Na); the daemon's log has
+    who did it. The same judgement as the daemon's, for what a command does without one.
+
+    `places`: where thrum is set up already; None: not yet. `act`: the act, in a word or two.
+    """
+    from thrum.identity.person import judge_own_process
+    from thrum.identity.runtime import KNOWN_RUNTIMES
+    from thrum.log import append_line
+
+    def record(level: str, message: str, fields: dict[str, Any]) -> None:
+        if places is not None:
+            append_line(places.log_file, level, message, fields)
+
+    judge_own_process(KNOWN_RUNTIMES if places is None else runtime_names(env, places), act, record)
 
 
 def own_witness(env: Mapping[str, str], places: Places) -> Witness | None:

@@ -234,6 +234,8 @@ class Run:
         try:
             return await client.call(method, params)
         finally:
+            self.warnings += client.warnings
+            client.warnings.clear()
             self.debug(f"{method} {(time.perf_counter() - began) * 1000:.1f} ms")
 
     def elsewhere(self, error: ThrumError) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import trio
 
 from thrum import api, config, settings
+from thrum.cli.local import check_no_agent
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.text import line, shorten
 from thrum.cli.values import true
@@ -175,8 +176,11 @@ async def _change(run: Run, call: tuple[str, api.Params], write: partial[setting
     if await run.client_if_running() is not None:
         result: api.ConfigValueResult = await run.call(*call)
         return result
+    key: str = write.args[2]
+    if api.is_guarded(key):
+        await trio.to_thread.run_sync(check_no_agent, run.session.env, run.places(), f"{call[0]} {key}")
     after = await trio.to_thread.run_sync(write)
-    return api.ConfigValueResult(key=write.args[2], value=after.value, source=after.source)
+    return api.ConfigValueResult(key=key, value=after.value, source=after.source)
 
 
 def _changed(run: Run, result: api.ConfigValueResult, said: str) -> Answer:

@@ -12,6 +12,7 @@ from thrum.cli.run import Answer, Run
 from thrum.cli.text import line
 from thrum.cli.values import parse_duration, true
 from thrum.cli.words import RUN, option, switch
+from thrum.config import wishes_sync
 from thrum.errors import ConfirmationRequired, SyncFailed
 
 
@@ -69,6 +70,8 @@ def _warn_of_local(run: Run, *, local_only: bool) -> None:
     """A daemon minds the environment that it was started with, not that of a command."""
     if true(run.session.env.get("THRUM_LOCAL")) and not local_only:
         run.warnings.append("the running daemon syncs; THRUM_LOCAL counts when it starts: thrum daemon restart")
+    if wishes_sync(run.session.env) and local_only:
+        run.warnings.append("THRUM_LOCAL=0 counts when a daemon is started, and not by an agent: thrum daemon restart")
 
 
 async def enable(

@@ -88,6 +88,10 @@ class Witness(Protocol):
         """Whether a runtime is among them."""
         ...
 
+    def is_meant(self, agent_id: str) -> bool:
+        """Whether naming an agent that runs elsewhere is on purpose: at a terminal, or in the first environment."""
+        ...
+
     def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
         """The owner state of an identity, by its file if there is one."""
         ...

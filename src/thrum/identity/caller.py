@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from thrum.api import Access
@@ -14,7 +14,7 @@ from thrum.identity.guards import Refusal
 from thrum.identity.process import OwnerState
 from thrum.ids import parse_agent_id
 
-AccessClass = Literal["read", "bootstrap", "operator", "agent"]
+AccessClass = Literal["read", "bootstrap", "operator", "person", "agent"]
 Step = Literal["peer", "process", "chain", "cwd", "root", "registry"]
 CallerKind = Literal["agent", "user", "system", "nobody"]
 
@@ -22,6 +22,8 @@ CLASS_OF: Final[Mapping[Access, AccessClass]] = {
     Access.ANONYMOUS: "read",
     Access.BOOTSTRAP: "bootstrap",
     Access.OPERATOR: "operator",
+    Access.PERSON: "person",
+    Access.NOT_AN_AGENT: "person",
 }
 """The class of an access level; every other one is `agent`."""
 
@@ -41,6 +43,14 @@ class Evidence:
     owner: str | None = None
     """The agent that the caller's processes prove."""
     owner_root: str | None = None
+    shared_server: bool = False
+    """Whether the caller's processes lead to one that serves many sessions: then `owner` is not asked."""
+    session_agent: str | None = None
+    """The agent that is bound to the caller's session of that server."""
+    terminal: bool = True
+    """Whether the caller has a controlling terminal; asked only when a claim for one that lives elsewhere needs it."""
+    named: bool = False
+    """Whether the claimed agent was named in the first environment of the caller; likewise."""
     runtime: bool = False
     """Whether a runtime is among the caller's processes; asked only when an agent of `here` lives elsewhere."""
     root: str | None = None
@@ -72,6 +82,8 @@ class Caller:
     warnings: tuple[str, ...] = ()
     visiting: bool = False
     """A person's shell where that agent lives, while the agent runs elsewhere: its looks are no sign of life."""
+    by_name: bool = False
+    """It visits without a terminal, because its first environment names the agent. Worth a line in the log."""
 
 
 SYSTEM: Final = Caller("system", "system", proven=True)
@@ -88,21 +100,28 @@ class Refused:
     otherwise: Caller | None = None
 
 
-def decide(evidence: Evidence, access: AccessClass, claim: str | None = None) -> Caller | Refused:
-    """The caller of one request, or its refusal: the first row of identity.md §11 that applies."""
+def decide(evidence: Evidence, access: AccessClass, claim: str | None = None, *, own: bool = False) -> Caller | Refused:
+    """The caller of one request, or its refusal: the first row of identity.md §11 that applies.
+
+    `own`: it reads the inbox, the marks or the record of whoever calls. Of the class `person` only the other user is
+    told off here; the rest is `identity.person`'s to judge.
+    """
     if not evidence.uid_ok:
         refusal = Refusal("unauthenticated_rpc", "foreign_uid", owner_uid=evidence.daemon_uid)
         return Refused(refusal, "C1")
-    if access == "operator":
+    if access in ("operator", "person"):
         return _nobody(evidence, "C2")
-    if evidence.failed in ("peer", "process", "chain"):
-        return _unproved(evidence, access, "C3")
     claim = None if access == "bootstrap" or not claim else _spelled(claim, evidence)
-    if evidence.owner is not None:
+    if evidence.failed in ("peer", "process", "chain"):
+        return _unproved(evidence, access, "C3", claim, own)
+    bound = evidence.session_agent
+    if evidence.shared_server and evidence.failed is None and bound is not None and bound in evidence.here:
+        return _by_session(evidence, bound, claim)
+    if evidence.owner is not None and not evidence.shared_server:
         return _by_owner(evidence, evidence.owner, claim)
     if evidence.failed is not None:
-        return _unproved(evidence, access, "C7")
-    return _by_place(evidence, access, claim)
+        return _unproved(evidence, access, "C7", claim, own)
+    return _by_place(evidence, access, claim, own)
 
 
 def decide_user(user_id: str | None, method: str, access: AccessClass, claim: str | None = None) -> Caller | Refused:
@@ -130,6 +149,16 @@ def _spelled(claim: str, evidence: Evidence) -> str:
     return parse_agent_id(claim).canonical
 
 
+def _by_session(evidence: Evidence, bound: str, claim: str | None) -> Caller | Refused:
+    """Below a shared server: its environment is of whoever started it, so that another claim is most likely stale."""
+    if claim in (None, bound):
+        return Caller(bound, "agent", evidence.root, evidence.pid, rule="C3a")
+    refusal = Refusal(
+        "unauthenticated_rpc", "identity_mismatch", "chain", claim or "", bound, evidence.pids.get(claim or "", 0)
+    )
+    return Refused(refusal, "C3a")
+
+
 def _by_owner(evidence: Evidence, owner: str, claim: str | None) -> Caller | Refused:
     if claim is None or claim == owner:
         return Caller(owner, "agent", evidence.owner_root, evidence.pid, proven=True, rule="C4")
@@ -141,9 +170,11 @@ def _by_owner(evidence: Evidence, owner: str, claim: str | None) -> Caller | Ref
     return Refused(refusal, "C6")
 
 
-def _by_place(evidence: Evidence, access: AccessClass, claim: str | None) -> Caller | Refused:
+def _by_place(evidence: Evidence, access: AccessClass, claim: str | None, own: bool) -> Caller | Refused:
     here = evidence.here
     if not here:
+        if access == "read" and claim is not None:
+            return _unconfirmed(evidence, claim, own, "C8a")
         if access != "agent":
             return _nobody(evidence, "C8")
         refusal = Refusal("unauthenticated_rpc", "anonymous_mutating_rpc", quickstart_helps=evidence.unbound_file)
@@ -155,7 +186,10 @@ def _by_place(evidence: Evidence, access: AccessClass, claim: str | None) -> Cal
         if evidence.runtime and here[claim] == "elsewhere":
             return _live_elsewhere(evidence, claim, "C10")
         visiting = here[claim] == "elsewhere"
-        return Caller(claim, "agent", evidence.root, evidence.pid, rule="C11", visiting=visiting)
+        if visiting and not evidence.terminal and not evidence.named:
+            return _live_elsewhere(evidence, claim, "C11")
+        by_name = visiting and not evidence.terminal
+        return Caller(claim, "agent", evidence.root, evidence.pid, rule="C11", visiting=visiting, by_name=by_name)
     if len(here) > 1:
         if access != "agent":
             return _nobody(evidence, "C12")
@@ -177,9 +211,21 @@ def _nobody(evidence: Evidence, rule: str) -> Caller:
     return Caller(None, "nobody", evidence.root, evidence.pid, rule=rule)
 
 
-def _unproved(evidence: Evidence, access: AccessClass, rule: str) -> Caller | Refused:
+def _unconfirmed(evidence: Evidence, claim: str, own: bool, rule: str) -> Caller | Refused:
+    """A read with a claim that nothing confirms: as nobody, but for what is that agent's own."""
+    if own:
+        return Refused(Refusal("unauthenticated_rpc", "identity_mismatch", "nobody", claim), rule)
+    return replace(_nobody(evidence, rule), warnings=(claim_not_used(claim),))
+
+
+def claim_not_used(claim: str) -> str:
+    """The warning for a read that goes on as nobody's."""
+    return f'you are not seen as "{claim}" here: nothing confirms it; looked as nobody'
+
+
+def _unproved(evidence: Evidence, access: AccessClass, rule: str, claim: str | None, own: bool) -> Caller | Refused:
     if access == "read":
-        return _nobody(evidence, rule)
+        return _nobody(evidence, rule) if claim is None else _unconfirmed(evidence, claim, own, rule)
     step, cause = evidence.failed or "", evidence.failed_cause
     refusal = Refusal("unauthenticated_rpc", "introspection_failed", step=step, cause=cause)
     return Refused(refusal, rule)

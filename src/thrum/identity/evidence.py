@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from thrum.identity.caller import Evidence, Step
+from thrum.identity.person import Standing, stand
 from thrum.identity.process import OwnerState, Process, ProcessTable, same_process
-from thrum.identity.runtime import KNOWN_RUNTIMES, Link, RuntimeNames, binding_pid, runtime_of_process
-from thrum.ids import file_stem
+from thrum.identity.runtime import (
+    KNOWN_RUNTIMES,
+    SESSION_VARIABLE,
+    Link,
+    RuntimeNames,
+    binding_pid,
+    is_shared_server,
+    link_of,
+    may_be_shared_server,
+    runtime_of_process,
+)
+from thrum.ids import file_stem, parse_agent_id
 from thrum.paths import Places, standing_root
 
 _ROOTS_MAX = 4_096
@@ -34,18 +45,21 @@ class AgentPlace:
     agent_pid_started: str = ""
     recorded_at: float = 0.0
     """Seconds since 1970."""
+    runtime_session: str = ""
+    """The session of its runtime, where one process of that serves many."""
 
 
 class Registry:
     """The agents with a record bound to a root, as of one moment. Make a new one when they change."""
 
-    __slots__ = ("agents", "by_id", "by_pid", "by_root", "files")
+    __slots__ = ("agents", "by_id", "by_pid", "by_root", "by_session", "files")
 
     def __init__(self, agents: Iterable[AgentPlace] = ()) -> None:
         self.agents = tuple(agents)
         self.by_id = {agent.agent_id: agent for agent in self.agents}
         self.by_pid: dict[int, list[AgentPlace]] = {}
         self.by_root: dict[str, list[AgentPlace]] = {}
+        self.by_session = {agent.runtime_session: agent for agent in self.agents if agent.runtime_session}
         self.files: dict[str, str] = {}
         for agent in self.agents:
             if agent.agent_pid > 1:
@@ -90,20 +104,17 @@ class Runtimes:
     """Which runtime each process is, shared among the peers of one daemon; believed for a second."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, str, str], tuple[str | None, float]] = {}
+        self._known: dict[tuple[int, str, str], tuple[Link, float]] = {}
 
     def links(self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float) -> tuple[Link, ...]:
         """A chain with the runtime of each process; `now` a monotonic time in seconds."""
-        return tuple(
-            Link(each.pid, each.started, each.started_at, each.state, self._runtime(table, each, names, now))
-            for each in chain
-        )
+        return tuple(self._link(table, each, names, now) for each in chain)
 
     def any(self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float) -> bool:
         """Whether a runtime is among them."""
-        return any(self._runtime(table, each, names, now) is not None for each in chain)
+        return any(self._link(table, each, names, now).runtime is not None for each in chain)
 
-    def _runtime(self, table: ProcessTable, process: Process, names: RuntimeNames, now: float) -> str | None:
+    def _link(self, table: ProcessTable, process: Process, names: RuntimeNames, now: float) -> Link:
         known = self._known
         key = (process.pid, process.started, process.comm)
         found = known.get(key)
@@ -112,9 +123,9 @@ class Runtimes:
         if len(known) >= _PROGRAMS_MAX:
             known.clear()
         # A process may become another program, therefore not for ever.
-        runtime = runtime_of_process(table.program(process.pid), names)
-        known[key] = (runtime, now + _KEPT_SECONDS)
-        return runtime
+        link = link_of(process, table.program(process.pid), names)
+        known[key] = (link, now + _KEPT_SECONDS)
+        return link
 
 
 class PeerEvidence:
@@ -128,9 +139,11 @@ class PeerEvidence:
         "_own_uid",
         "_roots",
         "_runtimes",
+        "_shared",
         "_started",
         "_table",
         "pid",
+        "session",
         "told",
         "uid",
     )
@@ -163,6 +176,9 @@ class PeerEvidence:
         self._failure: tuple[Step, str] | None = None
         self.told: set[str] = set()
         """Guards' warnings that this peer was given already: each is one record, however many calls it makes."""
+        self.session = ""
+        """The session of its runtime that the peer says it is of; empty: as its first environment says."""
+        self._shared = -1
         try:
             self._first_look()
         except Failed as failed:
@@ -186,7 +202,7 @@ class PeerEvidence:
             if owner is not None and claim in (None, "", owner.agent_id):
                 self._still_there()
                 return Evidence(self.pid, owner=owner.agent_id, owner_root=owner.root)
-            evidence = self._stand(registry, owner, now)
+            evidence = self._stand(registry, owner, claim or "", now)
             # After the look at its directory: that one was of the process that connected.
             self._still_there()
             return evidence
@@ -195,14 +211,71 @@ class PeerEvidence:
 
     def proven_owner(self, registry: Registry, claim: str | None = None) -> AgentPlace | None:
         """The agent whose live owner is nearest among the caller's processes; of several with one process the claimed
-        one, else the one recorded last. Raises Failed."""
+        one, else the one recorded last. A shared server and who started it prove nobody. Raises Failed."""
         by_pid = registry.by_pid
-        for process in self.chain():
+        for index, process in enumerate(self.chain()):
             if process.pid in by_pid:
                 owners = [agent for agent in by_pid[process.pid] if self._owns(agent, process)]
                 if owners:
+                    if index >= self._first_shared():
+                        return None
                     return next((agent for agent in owners if agent.agent_id == claim), owners[0])
         return None
+
+    def _first_shared(self) -> int:
+        """Where in the chain the first process is that serves many sessions (C3a); its length where none does.
+
+        Looked at once: what becomes such a server later is none of this peer's. Raises Failed.
+        """
+        if self._shared < 0:
+            chain, names = self.chain(), self._names()
+            self._shared = len(chain)
+            for index, each in enumerate(chain):
+                if may_be_shared_server(each.comm, names) and is_shared_server(self._table.program(each.pid), names):
+                    self._shared = index
+                    break
+        return self._shared
+
+    def bound_agent(self, registry: Registry) -> AgentPlace | None:
+        """The agent that is bound to the peer's session of a shared server; None where there is none. Raises Failed."""
+        if not registry.by_session or self._first_shared() == len(self.chain()):
+            return None
+        session = self.session or self._environ().get(SESSION_VARIABLE, "")
+        return registry.by_session.get(session)
+
+    def is_meant(self, agent_id: str) -> bool:
+        """Whether a claim of an agent that runs elsewhere is made on purpose: by a process with a terminal, or by one
+        whose first environment names that agent (identity.md §11, C11). Raises Failed."""
+        return self._has_terminal() or self._is_named(agent_id)
+
+    def _has_terminal(self) -> bool:
+        try:
+            return self._table.terminal(self.pid) is not None
+        except OSError as error:
+            raise Failed("process", _words(error)) from error
+
+    def _is_named(self, agent_id: str) -> bool:
+        name = self._environ().get("THRUM_NAME", "")
+        return bool(name) and parse_agent_id(name).canonical == parse_agent_id(agent_id).canonical
+
+    def _environ(self) -> Mapping[str, str]:
+        try:
+            return self._table.environ(self.pid)
+        except OSError as error:
+            raise Failed("process", _words(error)) from error
+
+    def standing(self, registry: Registry) -> Standing:
+        """What is to be known of the peer where a person is wanted (rpc.md §3, Pe and Na). Raises Failed."""
+
+        def is_placed(pid: int) -> str:
+            return next((each.agent_id for each in registry.by_pid[pid] if self.state_of(each) != "dead"), "")
+
+        try:
+            found = stand(self._table, self.chain(), self._names(), registry.by_pid, is_placed)
+        except OSError as error:
+            raise Failed("process", _words(error)) from error
+        self._still_there()
+        return found
 
     def chain(self) -> tuple[Process, ...]:
         """The processes from the peer upwards, as they were when it connected. Raises Failed."""
@@ -253,11 +326,14 @@ class PeerEvidence:
         if agent.agent_pid <= 1:
             return "none"
         seen = self._read(agent.agent_pid)
-        if not same_process(
+        if seen is None or not same_process(
             agent.agent_pid_started, agent.recorded_at, seen, lambda: self._is_runtime(agent.agent_pid)
         ):
             return "dead"
-        mine = any(each.pid == agent.agent_pid and seen and each.started == seen.started for each in self.chain())
+        names = self._names()
+        if may_be_shared_server(seen.comm, names) and is_shared_server(self._table.program(seen.pid), names):
+            return "none"  # recorded before such a one was known to be many agents'
+        mine = any(each.pid == seen.pid and each.started == seen.started for each in self.chain())
         return "chain" if mine else "elsewhere"
 
     def _first_look(self) -> None:
@@ -279,7 +355,7 @@ class PeerEvidence:
         if seen is None or seen.started != self._started or seen.state in ("Z", "X", "x"):
             raise Failed("process", "no such process")
 
-    def _stand(self, registry: Registry | None, owner: AgentPlace | None, now: float) -> Evidence:
+    def _stand(self, registry: Registry | None, owner: AgentPlace | None, claim: str, now: float) -> Evidence:
         """Where the caller stands and who lives there, with what its processes prove. Raises Failed."""
         if registry is None:
             self.chain()
@@ -299,12 +375,20 @@ class PeerEvidence:
             if _is_file(registry.files[agent.agent_id]):
                 here[agent.agent_id] = self.state_of(agent)
                 pids[agent.agent_id] = agent.agent_pid
+        # The programs of a whole chain take a while to read, and matter only to one who is not that owner.
+        runtime = "elsewhere" in here.values() and self.has_runtime(now)
+        doubtful = bool(claim) and "elsewhere" in here.values() and not runtime
+        terminal = not doubtful or self._has_terminal()
+        bound = self.bound_agent(registry)
         return Evidence(
             self.pid,
             owner=owner_id,
             owner_root=owner_root,
-            # The programs of a whole chain take a while to read, and matter only to one who is not that owner.
-            runtime="elsewhere" in here.values() and self.has_runtime(now),
+            shared_server=self._first_shared() < len(self._chain),
+            session_agent=None if bound is None else bound.agent_id,
+            runtime=runtime,
+            terminal=terminal,
+            named=not terminal and self._is_named(claim),
             root=root,
             cwd=cwd,
             here=here,

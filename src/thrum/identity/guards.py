@@ -44,7 +44,7 @@ UNCONDITIONAL: Final = frozenset(
 )
 """Reasons that no mode switches off."""
 
-Variant = Literal["", "owner", "shell", "runtime", "worktree", "chain", "user"]
+Variant = Literal["", "owner", "shell", "runtime", "worktree", "chain", "user", "nobody"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,8 @@ def remedy_of(refusal: Refusal) -> str:
     if reason == "identity_mismatch" and refusal.variant == "user":
         who = f'act as "{detected}", who registered on this connection' if detected else "register a user"
         return f"no agent can be claimed over this transport: drop the identity claim and {who}"
+    if reason == "identity_mismatch" and refusal.variant == "nobody":
+        return f'nothing here confirms that. cd into "{expected}"\'s worktree and retry, or drop the identity claim.'
     if reason == "identity_mismatch":
         drop = f'or drop the identity claim to act as "{detected}".'
         if refusal.variant == "chain":

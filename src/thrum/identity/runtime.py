@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from thrum.identity.process import Process, ProcessTable, Program
 
@@ -29,6 +30,33 @@ _PACKAGES: dict[str, str] = {
     "@augmentcode/auggie": "auggie",
     "@sourcegraph/amp": "amp",
 }
+_SHARED: dict[str, str] = {"codex": "app-server"}
+"""Runtimes of which one process serves many sessions, and the word in its command line that says so: all terminals of a
+CODEX_HOME are served by one `codex app-server`, and tools and hooks run in it, with the environment and the parent of
+whoever started it first."""
+_SHARED_NAMES = tuple(_SHARED)
+SESSION_VARIABLE: Final = "CODEX_THREAD_ID"
+"""What the tools of such a server have in their environment: which of its sessions they are of."""
+MARKS: Final[Mapping[str, str]] = {
+    "CLAUDECODE": "claude",
+    "CLAUDE_CODE_ENTRYPOINT": "claude",
+    "CODEX_THREAD_ID": "codex",
+    "CODEX_SANDBOX": "codex",
+    "CODEX_SANDBOX_NETWORK_DISABLED": "codex",
+    "CODEX_CI": "codex",
+    "GEMINI_CLI": "gemini",
+    "OPENCODE": "opencode",
+    "AUGMENT_AGENT": "auggie",
+    "AMP_CURRENT_THREAD_ID": "amp",
+    "CURSOR_AGENT": "cursor",
+    "CLINE_ACTIVE": "cline",
+    "COPILOT_CLI": "copilot",
+    "GOOSE_TERMINAL": "goose",
+    "ANTIGRAVITY_AGENT": "antigravity",
+    "AI_AGENT": "an agent",
+}
+"""Variables that runtimes set for what they start, each with the runtime. Those that an editor sets in a person's
+terminal too (CLAUDE_CODE_SSE_PORT, CURSOR_TRACE_ID) are none."""
 _SHELLS = frozenset(
     ("sh", "bash", "dash", "zsh", "ksh", "mksh", "fish", "ash", "busybox", "tcsh", "csh", "pwsh", "nu", "elvish")
 )
@@ -115,6 +143,25 @@ def runtime_of_process(program: Program, names: RuntimeNames = KNOWN_RUNTIMES) -
     return None
 
 
+def is_shared_server(program: Program, names: RuntimeNames = KNOWN_RUNTIMES) -> bool:
+    """Whether a process serves many sessions of its runtime at once (identity.md §11, C3a)."""
+    runtime = runtime_of_process(program, names)
+    return runtime in _SHARED and _SHARED[runtime] in program.argv[1:]
+
+
+def may_be_shared_server(comm: str, names: RuntimeNames = KNOWN_RUNTIMES) -> bool:
+    """Whether a process of that command name is worth the look at its program that `is_shared_server` takes."""
+    if comm in _SHELLS:
+        return False
+    return (
+        comm.startswith(_SHARED_NAMES)
+        or names.by_name.get(comm) in _SHARED
+        # Node gives its process the name of its first thread.
+        or comm == "MainThread"
+        or _INTERPRETER.fullmatch(comm) is not None
+    )
+
+
 def _script(argv: Sequence[str]) -> str:
     """What an interpreter was told to run: a path, or a module's name; empty for inline code."""
     runner = os.path.basename(argv[0]) if argv else ""
@@ -150,13 +197,30 @@ class Link:
     started_at: float = 0.0
     state: str = "S"
     runtime: str | None = None
+    shared: bool = False
+    """Whether it serves many sessions: neither it nor who started it tells which of them the caller is of."""
+
+
+def link_of(process: Process, program: Program, names: RuntimeNames = KNOWN_RUNTIMES) -> Link:
+    """One process of a chain, by its program."""
+    return Link(
+        process.pid,
+        process.started,
+        process.started_at,
+        process.state,
+        runtime_of_process(program, names),
+        is_shared_server(program, names),
+    )
 
 
 def links_of(table: ProcessTable, chain: Iterable[Process], names: RuntimeNames = KNOWN_RUNTIMES) -> tuple[Link, ...]:
     """A chain with the runtime of each process; reads every process's program."""
-    return tuple(
-        Link(p.pid, p.started, p.started_at, p.state, runtime_of_process(table.program(p.pid), names)) for p in chain
-    )
+    return tuple(link_of(process, table.program(process.pid), names) for process in chain)
+
+
+def proving(chain: Sequence[Link]) -> Sequence[Link]:
+    """The links that tell who the caller is: those below a shared server."""
+    return next((chain[:index] for index, link in enumerate(chain) if link.shared), chain)
 
 
 def binding_pid(chain: Sequence[Link], owned: Mapping[int, str], identity: str) -> int:
@@ -165,7 +229,7 @@ def binding_pid(chain: Sequence[Link], owned: Mapping[int, str], identity: str) 
     `owned` maps live pids to the identity that has them. Side processes of a session come and go, the session stays:
     hence the climb. A nearest runtime that owns another identity binds nothing.
     """
-    runtimes = [link for link in chain if link.runtime is not None]
+    runtimes = [link for link in proving(chain) if link.runtime is not None]
     bound = 0
     for link in runtimes:
         if link.runtime != runtimes[0].runtime or owned.get(link.pid, identity) != identity:

@@ -20,7 +20,7 @@ from thrum.errors import (
     ThrumError,
 )
 from thrum.identity.process import same_process
-from thrum.identity.runtime import Link
+from thrum.identity.runtime import Link, proving
 from thrum.ids import ParsedAgent, parse_agent_id
 
 SelectedBy = Literal["thrum_name", "agent_id", "only_file", "pid", "worktree"]
@@ -130,7 +130,7 @@ def _invalid(candidate: Candidate, rule: str) -> ThrumError:
 def _among_several(
     candidates: list[Candidate], chain: Sequence[Link], root: str, warnings: tuple[str, ...]
 ) -> Selection:
-    for link in chain:
+    for link in proving(chain):
         owners = [candidate for candidate in candidates if _owns(candidate, link)]
         if owners:
             chosen = _latest(owners, candidates)

@@ -47,6 +47,9 @@ _RETRY_SECONDS_MAX = 0.25
 class Client(Protocol):
     """What `rpc.client` and `rpc.direct` have in common; one contract suite tests both."""
 
+    warnings: list[str]
+    """What the daemon said beside its answers, in order."""
+
     async def call(self, method: str, params: api.Params | Mapping[str, Any] | None = None) -> Any:
         """The result struct of `method` (`api.METHODS`), or builtins of one that this program does not know."""
         ...
@@ -101,6 +104,7 @@ class RpcClient:
         self._ids = itertools.count(1)
         self._waiting: dict[int, _Pending] = {}
         self._closed = trio.Event()
+        self.warnings: list[str] = []
 
     async def call(self, method: str, params: api.Params | Mapping[str, Any] | None = None) -> Any:
         """The result struct of `method`. Raises the ThrumErrors of the call; DaemonUnavailable if the daemon went."""
@@ -120,6 +124,7 @@ class RpcClient:
             del self._waiting[number]
         if reply is None:
             raise _died(self._path)
+        self.warnings += reply.warnings
         return _result(method, reply)
 
     async def delivered(self) -> None:
@@ -249,6 +254,7 @@ class BlockingClient:
         self._lines = framing.LineSplitter(limits.answer_line_bytes_max)
         self._came: list[bytes] = []
         self._socket = self._connect(connect_seconds)
+        self.warnings: list[str] = []
 
     def _connect(self, seconds: float) -> socket.socket:
         deadline = time.monotonic() + seconds
@@ -287,6 +293,7 @@ class BlockingClient:
         while True:
             reply = self._next_reply(method, deadline)
             if reply.id == number or reply.id is None:
+                self.warnings += reply.warnings
                 return _result(method, reply)
 
     def _next_reply(self, method: str, deadline: float | None) -> Reply:

@@ -23,6 +23,7 @@ class DirectClient:
         self._dispatcher = dispatcher
         self._connection = connection
         self._waiting: list[Deliveries] = []
+        self.warnings: list[str] = []
 
     async def call(self, method: str, params: api.Params | Mapping[str, Any] | None = None) -> Any:
         """The result struct of `method`. Raises the ThrumErrors of the call."""
@@ -34,6 +35,7 @@ class DirectClient:
             raise
         if answer.deliveries:
             self._waiting.append(answer.deliveries)
+        self.warnings += answer.warnings
         return result_decoder(method).decode(answer.result)
 
     async def delivered(self) -> None:

@@ -127,15 +127,16 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 Handler = Callable[[Call, Any], Awaitable[Any]]
 """`(call, params struct of the method) -> result struct of the method`, or a ThrumError."""
 
-Identify = Callable[[PeerConnection, str, api.Method], "Caller"]
-"""`(connection, claim, method) -> caller` for this very request; raises the refusal (identity.md §11)."""
+Identify = Callable[[PeerConnection, api.Method, api.Params], "Caller"]
+"""`(connection, method, params) -> caller` for this very request; raises the refusal (identity.md §11)."""
 
 
 class Answer(NamedTuple):
-    """A result, encoded, and what waits for its delivery."""
+    """A result, encoded, what waits for its delivery, and what is to be said of the caller beside it."""
 
     result: bytes
     deliveries: Deliveries
+    warnings: tuple[str, ...] = ()
 
 
 class Drain:
@@ -254,7 +255,7 @@ class Dispatcher:
             decoded = self.decode(route, params)
             call = self._call(route, connection, decoded, deliveries)
             result = await self._run(route, call, decoded)
-            return Answer(self._encode(result), deliveries)
+            return Answer(self._encode(result), deliveries, call.caller.warnings)
         except ThrumError:
             await self._lost(deliveries)
             raise
@@ -287,7 +288,7 @@ class Dispatcher:
             raise InvalidParams(f"{route.method.name}: the parameters are not JSON: {error}") from None
 
     def _call(self, route: _Route, connection: PeerConnection, params: Any, deliveries: Deliveries) -> Call:
-        caller = self._identify(connection, params.caller_agent_id, route.method)
+        caller = self._identify(connection, route.method, params)
         key: ClientKey | None = None
         if route.is_mutating and params.client_key:
             key = self._key(route, caller.agent_id or "", params)

@@ -57,6 +57,8 @@ class Reply(msgspec.Struct, gc=False):
     id: RequestId | None = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: ErrorObject | None = None
+    warnings: tuple[str, ...] = ()
+    """Said beside a result, such as that a claim was not used (identity.md §11, C8a)."""
 
 
 _request = msgspec.json.Decoder(Request)
@@ -97,9 +99,12 @@ def encode_request(request_id: RequestId | None, method: str, params: bytes) -> 
     return head + b'"method":' + _encode(method) + b',"params":' + params + b"}\n"
 
 
-def encode_answer(request_id: RequestId, result: bytes) -> bytes:
+def encode_answer(request_id: RequestId, result: bytes, warnings: tuple[str, ...] = ()) -> bytes:
     """The line of an answer; `result` is JSON text. Raises AnswerTooLarge."""
     check_answer_size(result)
+    if warnings:
+        told = _encode(warnings)
+        return b'{"jsonrpc":"2.0","id":%b,"result":%b,"warnings":%b}\n' % (_encode(request_id), result, told)
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (_encode(request_id), result)
 
 

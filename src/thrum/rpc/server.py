@@ -357,7 +357,7 @@ class _Connection:
                 deliveries = answer.deliveries
                 if request.id is msgspec.UNSET:
                     return
-                line = encode_answer(request.id, answer.result)
+                line = encode_answer(request.id, answer.result, answer.warnings)
                 await self._wire.send(line)
                 delivered = True
             except ThrumError as error:

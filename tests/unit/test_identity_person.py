@@ -1,0 +1,149 @@
+"""Who counts as a person, and who as no agent: what stands in the way, in words (rpc.md §3, Pe and Na)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from thrum import api
+from thrum.api import Access
+from thrum.errors import NotAPerson
+from thrum.identity.person import Standing, judge, obstacle, stand
+from thrum.identity.process import Process, ProcessMap, Program, Terminal
+from thrum.identity.runtime import KNOWN_RUNTIMES, MARKS
+
+TERMINAL = Terminal("/dev/pts/3", foreground=True)
+PERSON = Standing(9, ("thrum", "bash"), terminal=TERMINAL)
+SHELL, THRUM = Process(5, 1, "b/5", 5.0, comm="bash"), Process(9, 5, "b/9", 9.0, comm="thrum")
+
+
+def table() -> ProcessMap:
+    """A person's shell at a terminal, and a command in it."""
+    found = ProcessMap(SHELL, THRUM)
+    found.terminals = {5: TERMINAL, 9: TERMINAL}
+    return found
+
+
+def look(found: ProcessMap, placed: dict[int, str] | None = None) -> Standing:
+    return stand(found, (THRUM, SHELL), KNOWN_RUNTIMES, placed or {}, (placed or {}).__getitem__)
+
+
+def test_a_command_at_a_terminal_is_a_person_s() -> None:
+    assert look(table()) == PERSON
+    assert obstacle(PERSON, Access.PERSON) == obstacle(PERSON, Access.NOT_AN_AGENT) == ""
+
+
+@pytest.mark.parametrize("pid", [5, 9])
+@pytest.mark.parametrize("variable", sorted(MARKS))
+def test_a_runtime_s_variable_in_a_first_environment_is_an_agent_s(variable: str, pid: int) -> None:
+    """Of the process itself, or of one above it: who takes it away for a command has it himself."""
+    found = table()
+    found.environs[pid] = {variable: ""}
+    for level in (Access.PERSON, Access.NOT_AN_AGENT):
+        assert obstacle(look(found), level) == f"{variable} of {MARKS[variable]} is in the environment of pid {pid}"
+
+
+def test_a_runtime_or_a_daemon_among_the_ancestors_is_in_the_way_and_is_named() -> None:
+    for argv, words in (
+        (("claude",), "claude (pid 5) is among the ancestors"),
+        (("python", "-m", "thrum.daemon", "/repo"), "a thrum daemon (pid 5) is among the ancestors"),
+    ):
+        found = table()
+        found.programs[5] = Program(argv[0], argv=argv)
+        for level in (Access.PERSON, Access.NOT_AN_AGENT):
+            assert obstacle(look(found), level) == words
+
+
+@pytest.mark.parametrize(
+    ("standing", "words"),
+    [
+        (replace(PERSON, terminal=None), "no terminal"),
+        (replace(PERSON, terminal=Terminal("/dev/pts/3", foreground=False)), "it runs in the background of /dev/pts/3"),
+        (replace(PERSON, agent="furiosa"), "@furiosa runs in this terminal, /dev/pts/3"),
+    ],
+    ids=["no terminal", "background", "an agent's"],
+)
+def test_only_a_person_needs_a_terminal_of_its_own(standing: Standing, words: str) -> None:
+    assert obstacle(standing, Access.PERSON) == words
+    assert obstacle(standing, Access.NOT_AN_AGENT) == ""
+
+
+def test_a_terminal_in_which_an_agent_runs_is_found_by_the_kernel() -> None:
+    found = table()
+    found.processes[7] = Process(7, 5, "b/7", 7.0)
+    found.terminals[7] = TERMINAL
+    assert look(found, {7: "furiosa"}).agent == "furiosa"
+    found.terminals[7] = Terminal("/dev/pts/4", foreground=True)
+    assert look(found, {7: "furiosa", 8: "gone"}).agent == ""
+
+
+def test_what_cannot_be_read_of_the_process_itself_is_no_person_and_of_a_login_above_it_does_not_matter() -> None:
+    class Hidden(ProcessMap):
+        secret = 5
+
+        def environ(self, pid: int) -> dict[str, str]:
+            if pid == self.secret:
+                raise PermissionError
+            return {}
+
+    found = Hidden(SHELL, THRUM)
+    assert look(found).mark == ""
+    found.secret = 9
+    with pytest.raises(PermissionError):
+        look(found)
+
+
+def test_who_did_it_is_recorded_and_who_was_refused_too() -> None:
+    records: list[tuple[str, str, dict[str, Any]]] = []
+    judge(PERSON, Access.PERSON, "permission.answer", lambda *record: records.append(record))
+    with pytest.raises(NotAPerson) as refused:
+        judge(replace(PERSON, runtime="claude", runtime_pid=7), Access.NOT_AN_AGENT, "config.set k", _append(records))
+    assert refused.value.code == -32003
+    assert refused.value.message == "this needs a person at a terminal: claude (pid 7) is among the ancestors"
+    assert refused.value.remedy == "open a terminal that no agent started, repeat there"
+    who = {"caller_pid": 9, "chain": "thrum < bash", "terminal": "/dev/pts/3"}
+    assert records == [
+        ("info", "person_act", {"act": "permission.answer", **who}),
+        (
+            "warning",
+            "not_a_person",
+            {"act": "config.set k", **who, "reason": "claude (pid 7) is among the ancestors"},
+        ),
+    ]
+
+
+def _append(records: list[tuple[str, str, dict[str, Any]]]) -> Any:
+    return lambda *record: records.append(record)
+
+
+# -- the levels in the table of methods
+
+
+def test_a_person_s_methods_are_reached_over_the_unix_socket_alone() -> None:
+    methods = [method for method in api.METHODS.values() if method.access in (Access.PERSON, Access.NOT_AN_AGENT)]
+    assert "sync.configure" in [method.name for method in methods]
+    for method in [*methods, *(method for method in api.METHODS.values() if method.level_of is not None)]:
+        assert method.transports == "U", method.name
+
+
+@pytest.mark.parametrize("name", ["config.set", "config.unset"])
+def test_settings_that_guard_agents_are_no_agent_s_to_change(name: str) -> None:
+    def level(key: str) -> Access:
+        return api.METHODS[name].level(api.ConfigSetParams(key=key, value=1))
+
+    for key in ("daemon.local_only", "identity_guard.cross_worktree", "identity_guard", "daemon", "runtime.processes"):
+        assert level(key) is Access.NOT_AN_AGENT, key
+    for key in ("daemon.log_level", "daemon.local", "identity_guards", "runtime.primary", "project_name"):
+        assert level(key) is Access.OPERATOR, key
+
+
+def test_reads_of_what_is_one_s_own_are_told_from_looks() -> None:
+    listing, outbox = api.METHODS["message.list"], api.METHODS["message.outbox"]
+    for own in ({"for_agent": "a"}, {"unread_for_agent": "a"}, {"unread": True}, {"mentions": True}):
+        assert listing.asks_own(api.MessageListParams(**own)), own
+    assert not listing.asks_own(api.MessageListParams(recipient="a", author_id="b"))
+    assert outbox.asks_own(api.OutboxParams()) and not outbox.asks_own(api.OutboxParams(author_id="a"))
+    assert api.METHODS["agent.whoami"].asks_own(api.Empty())
+    assert not api.METHODS["team.list"].asks_own(api.TeamListParams())

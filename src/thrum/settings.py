@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 import msgspec
 
 from thrum import limits
+from thrum.api import is_guarded
 from thrum.config import Config, duration_seconds, refuse_constant, set_value, update_config
 from thrum.errors import BadConfigKey, BadConfigValue
 
@@ -232,6 +233,15 @@ def unset(path: Path, lock: Path, key: str) -> Value:
     find(key)
     update_config(path, lock, lambda raw: _remove(raw, key.split(".")))
     return setting_value({}, key)
+
+
+def keep_guarded(told: dict[str, Any], here: Mapping[str, Any]) -> None:
+    """Let `told`, settings from elsewhere, say of those that are no agent's to change what `here` says, or nothing."""
+    for key in filter(is_guarded, SETTINGS):
+        value = _lookup(here, key)
+        _remove(told, key.split("."))
+        if value is not _MISSING:
+            set_value(told, key, value)
 
 
 def setting_text(value: Any) -> str:

@@ -369,6 +369,21 @@ def test_whether_a_clone_syncs_stays_as_it_is_whatever_the_backup_says(repo: Rep
     assert "Sync stays" not in repo.thrum("backup", "restore", "--yes")
 
 
+def test_what_guards_agents_stays_as_it_is_whatever_the_backup_says(repo: Repo) -> None:
+    def guards() -> Any:
+        return json.loads((repo.main / ".thrum/config.json").read_text()).get("identity_guard")
+
+    repo.thrum("config", "set", "identity_guard.cross_worktree", "off")
+    repo.thrum("config", "set", "project_name", "of the backup")
+    repo.thrum("backup")
+    repo.thrum("config", "unset", "identity_guard.cross_worktree")
+    repo.thrum("config", "set", "identity_guard.prime_ownership", "warn")
+    repo.thrum("config", "unset", "project_name")
+    repo.thrum("backup", "restore", "--yes")
+    assert guards() == {"prime_ownership": "warn"}
+    assert repo.json("config", "get", "project_name")["value"] == "of the backup"
+
+
 # -- hostile archives
 
 

@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from thrum import api, config, events
+from thrum import api, config, events, settings
 from thrum.care import backup, bundle
 from thrum.care.backup import Source
 from thrum.care.bundle import Bundle
@@ -196,7 +196,8 @@ def _check_json(found: Bundle, name: str) -> None:
 def _settings(found: Bundle, places: Places) -> bytes:
     """`config.json` as it shall be: the backup's, with the identity that this daemon shall have.
 
-    Whether this clone talks to the remote is for its user to say: a backup changes nothing about it.
+    Whether this clone talks to the remote, and what guards its agents from each other, is for its user to say: a
+    backup, which an agent may have written and restored, changes nothing about it.
     """
     told = _told(found, places)
     try:
@@ -206,6 +207,8 @@ def _settings(found: Bundle, places: Places) -> bytes:
     key = load_key(places.daemon_key)
     daemon_id = key.daemon_id if key else ""
     told["identity"] = merged_identity(_block(told), _block(known), str(places.main_root), daemon_id)
+    if known:
+        settings.keep_guarded(told, known)
     local_only = _sync_choice(places)
     if local_only is not None:
         config.set_value(told, "daemon.local_only", local_only)

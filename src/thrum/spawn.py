@@ -115,6 +115,13 @@ def start_in_background(places: Places, *, local: bool = False, force: bool = Fa
             raise DaemonStartFailed(f"the daemon did not start within {limits.start_seconds_max:g} s")
 
 
+def child_environment() -> dict[str, str]:
+    """This process's environment as a daemon gets it."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED) and name not in MARKS
+    }
+
+
 def own_environment(places: Places) -> dict[str, str]:
     """The environment that a starting daemon goes by: its own, but for a THRUM_LOCAL=0 that an agent started it with.
 
@@ -149,12 +156,7 @@ def _spawn(places: Places, *, local: bool, force: bool) -> int | None:
     reader, writer = os.pipe()
     try:
         os.set_inheritable(writer, True)
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(_NOT_INHERITED) and name not in MARKS
-        }
-        environment[REPORT_VARIABLE] = str(writer)
+        environment = child_environment() | {REPORT_VARIABLE: str(writer)}
         arguments = [sys.executable, "-m", "thrum.daemon", str(places.main_root)]
         arguments += ["--local"] * local + ["--force"] * force
         log = os.open(places.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from thrum.api import Access
 from thrum.identity.caller import AccessClass, Caller, Evidence, decide
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
+from thrum.identity.person import obstacle
 from thrum.identity.process import Process, ProcessMap, ProcessTable, Program, open_process_table
 from thrum.paths import Places, find_places
 
@@ -171,6 +173,39 @@ def test_a_claim_of_a_living_agent_counts_from_a_terminal_or_by_the_first_enviro
         for pid, outcome in ((person, "furiosa"), (hook, "furiosa"), (other, "pid_mismatch")):
             assert who(peer(root, pid).gather(registry, "furiosa", now=0.0), claim="furiosa") == outcome
         assert peer(root, hook).gather(registry, "furiosa", now=0.0).named
+
+
+# -- a person
+
+
+def stands(root: Path, pid: int, registry: Registry) -> str:
+    return obstacle(peer(root, pid).standing(registry), Access.PERSON)
+
+
+def test_a_person_is_who_sits_at_a_terminal_in_which_no_agent_runs(root: Path) -> None:
+    claude, told = fake_runtime(root, "claude"), root / "pid"
+    beside = (
+        "import os, subprocess, sys\n"
+        f"agent = subprocess.Popen([sys.executable, {str(claude)!r}, 'sleep', '1000'])\n"
+        f"open({str(told)!r}, 'w').write(str(agent.pid))\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    with (
+        running(*AT_TERMINAL, cwd=root) as person,
+        running(cwd=root) as script,
+        running(*AT_TERMINAL, PYTHON, claude, cwd=root) as tool,
+        running(*AT_TERMINAL, PYTHON, "-c", beside, cwd=root) as neighbour,
+    ):
+        agent = open_process_table().read(int(told.read_text()))
+        registry = Registry([place("furiosa", root, agent)])
+        assert stands(root, person, registry) == ""
+        assert stands(root, script, registry) == "no terminal"
+        assert stands(root, tool, registry).startswith("claude (pid ")
+        assert stands(root, neighbour, Registry()) == ""
+        assert stands(root, neighbour, registry).startswith("@furiosa runs in this terminal, /dev/")
+        gone = peer(root, person)
+    with pytest.raises(Failed):
+        gone.standing(registry)
 
 
 # -- a server of many sessions

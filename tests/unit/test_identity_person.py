@@ -11,7 +11,7 @@ from thrum import api
 from thrum.api import Access
 from thrum.errors import NotAPerson
 from thrum.identity.person import Standing, judge, obstacle, stand
-from thrum.identity.process import Process, ProcessMap, Program, Terminal
+from thrum.identity.process import CHAIN_MAX, Process, ProcessMap, Program, Terminal
 from thrum.identity.runtime import KNOWN_RUNTIMES, MARKS
 
 TERMINAL = Terminal("/dev/pts/3", foreground=True)
@@ -54,6 +54,13 @@ def test_a_runtime_or_a_daemon_among_the_ancestors_is_in_the_way_and_is_named() 
         found.programs[5] = Program(argv[0], argv=argv)
         for level in (Access.PERSON, Access.NOT_AN_AGENT):
             assert obstacle(look(found), level) == words
+
+
+def test_a_runtime_so_far_above_that_nobody_looks_is_not_outrun() -> None:
+    deep = [Process(pid, pid - 1, f"b/{pid}", float(pid), comm="sh") for pid in range(200, 200 - CHAIN_MAX, -1)]
+    for level in (Access.PERSON, Access.NOT_AN_AGENT):
+        assert obstacle(stand(ProcessMap(*deep), deep, KNOWN_RUNTIMES), level) == "it has more than 64 ancestors"
+        assert "more than" not in obstacle(stand(ProcessMap(*deep), deep[1:], KNOWN_RUNTIMES), level)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,9 @@ def test_a_job_in_the_background_of_a_terminal_is_not_in_its_foreground() -> Non
         assert process.stdout is not None
         job = int(process.stdout.readline())
         found = open_process_table().terminal(job)
-        assert found is not None and (found.foreground or sys.platform != "linux") == (sys.platform != "linux")
+        assert found is not None
+        if sys.platform == "linux":  # psutil does not tell
+            assert not found.foreground
         process.communicate()
 
 

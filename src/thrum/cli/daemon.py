@@ -74,7 +74,7 @@ async def start(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
-    from thrum.spawn import answers, lock_holder
+    from thrum.spawn import answers, child_environment, lock_holder
 
     places = _places(run, force)
     holder = await trio.to_thread.run_sync(lock_holder, places)
@@ -85,7 +85,8 @@ async def start(
     if foreground:
         await run.finish(Answer(_action(places, "started", os.getpid()), said=f"✓ Daemon started (pid {os.getpid()})"))
         flags = ["--local"] * local + ["--force"] * force
-        os.execv(sys.executable, [sys.executable, "-m", "thrum.daemon", str(places.main_root), *flags])
+        arguments = [sys.executable, "-m", "thrum.daemon", str(places.main_root), *flags]
+        os.execve(sys.executable, arguments, child_environment())
     pid = await start_daemon(places, local=local, force=force)
     return Answer(_action(places, "started", pid), said=f"✓ Daemon started (pid {pid})")
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from thrum.api import Access
 from thrum.errors import NotAPerson
 from thrum.identity.guards import Refusal, refusal_error
-from thrum.identity.process import Process, ProcessTable, Terminal, is_daemon, open_process_table
+from thrum.identity.process import CHAIN_MAX, Process, ProcessTable, Terminal, is_daemon, open_process_table
 from thrum.identity.runtime import MARKS, RuntimeNames, runtime_of_process
 
 ACT: Final = "person_act"
@@ -32,6 +32,8 @@ class Standing:
     pid: int = 0
     chain: tuple[str, ...] = ()
     """The command names of the process and its ancestors, nearest first."""
+    cut: bool = False
+    """There are more of them than were looked at."""
     runtime: str = ""
     """The nearest runtime among them."""
     runtime_pid: int = 0
@@ -70,7 +72,8 @@ def stand(
     terminal = table.terminal(pid)
     agent = "" if terminal is None else _agent_at(table, terminal, placed, agent_of)
     commands = tuple(each.comm for each in chain)
-    return Standing(pid, commands, runtime, runtime_pid, daemon_pid, mark, mark_pid, terminal, agent)
+    cut = len(chain) >= CHAIN_MAX and chain[-1].ppid > 1
+    return Standing(pid, commands, cut, runtime, runtime_pid, daemon_pid, mark, mark_pid, terminal, agent)
 
 
 def _mark(table: ProcessTable, chain: Sequence[Process]) -> tuple[str, int]:
@@ -114,6 +117,8 @@ def obstacle(standing: Standing, level: Access) -> str:
         return f"a thrum daemon (pid {standing.daemon_pid}) is among the ancestors"
     if standing.mark:
         return f"{standing.mark} of {MARKS[standing.mark]} is in the environment of pid {standing.mark_pid}"
+    if standing.cut:
+        return f"it has more than {CHAIN_MAX} ancestors"
     if level is not Access.PERSON:
         return ""
     if standing.terminal is None:

@@ -24,10 +24,8 @@ from thrum.events import AgentCleaned, AgentExited, AgentPlaced, AgentRegistered
 from thrum.feed import Feed
 from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide, decide_user
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry, Roots, Runtimes
+from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry, Roots, Runtimes, check_person
 from thrum.identity.guard_modes import fire, record_fire
-from thrum.identity.guards import Refusal
-from thrum.identity.person import judge
 from thrum.launcher import VERSION
 from thrum.ops import (
     agents,
@@ -241,7 +239,8 @@ class Wiring:
         if isinstance(outcome, Refused):
             return self._refuse(outcome, method, peer.told, evidence.pid, evidence.cwd)
         if access == "person":
-            self._check_person(peer, level, method, params)
+            act = f"{method.name} {getattr(params, 'key', '')}".rstrip()
+            check_person(peer, self.registrar.current(), level, act)
         if outcome.by_name and (record := f"{_BY_NAME} {outcome.agent_id}") not in peer.told:
             peer.told.add(record)
             fields = {"agent": outcome.agent_id, "caller_pid": evidence.pid, "method": method.name}
@@ -250,17 +249,6 @@ class Wiring:
             fields = {"step": evidence.failed, "caller_pid": evidence.pid, "method": method.name}
             log.warning("introspection_failed: %s", evidence.failed_cause, extra={"fields": fields})
         return outcome
-
-    def _check_person(self, peer: PeerEvidence, level: api.Access, method: Method, params: api.Params) -> None:
-        """Raise NotAPerson unless the peer may do a person's act (rpc.md §3); who does one is in the log."""
-        try:
-            standing = peer.standing(self.registrar.current())
-        except Failed as failed:
-            refusal = Refusal("unauthenticated_rpc", "introspection_failed", step=failed.step, cause=failed.cause)
-            self._refuse(Refused(refusal, "C2"), method, peer.told, peer.pid)
-            return
-        key: str = getattr(params, "key", "")
-        judge(standing, level, f"{method.name} {key}".rstrip(), _record_act)
 
     def _identify_user(self, connection: PeerConnection, claim: str, method: Method) -> Caller:
         user_id = connection.user_id
@@ -425,10 +413,6 @@ def _claims_a_live_one(outcome: Caller | Refused, evidence: Evidence, claim: str
     nobody = isinstance(outcome, Caller) and outcome.agent_id is None
     of_session = CLASS_OF.get(method.access) == "bootstrap" and _is_act(method)
     return nobody and of_session and bool(claim) and evidence.here.get(claim) == "elsewhere"
-
-
-def _record_act(level: str, message: str, fields: dict[str, Any]) -> None:
-    log.log(logging.WARNING if level == "warning" else logging.INFO, message, extra={"fields": fields})
 
 
 def _record_denied(outcome: str, fields: dict[str, Any]) -> None:

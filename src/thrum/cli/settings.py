@@ -154,6 +154,7 @@ async def set_(
     places = run.places()
     result = await _change(
         run,
+        key,
         ("config.set", api.ConfigSetParams(key=key, value=meant)),
         partial(settings.change, places.config_file, places.config_lock, key, meant),
     )
@@ -165,18 +166,20 @@ async def unset(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
     places = run.places()
     result = await _change(
         run,
+        key,
         ("config.unset", api.ConfigKeyParams(key=key)),
         partial(settings.unset, places.config_file, places.config_lock, key),
     )
     return _changed(run, result, f"✓ {key} unset")
 
 
-async def _change(run: Run, call: tuple[str, api.Params], write: partial[settings.Value]) -> api.ConfigValueResult:
+async def _change(
+    run: Run, key: str, call: tuple[str, api.Params], write: partial[settings.Value]
+) -> api.ConfigValueResult:
     """Let the daemon do it, or do it here when none runs."""
     if await run.client_if_running() is not None:
         result: api.ConfigValueResult = await run.call(*call)
         return result
-    key: str = write.args[2]
     if api.is_guarded(key):
         await trio.to_thread.run_sync(check_no_agent, run.session.env, run.places(), f"{call[0]} {key}")
     after = await trio.to_thread.run_sync(write)

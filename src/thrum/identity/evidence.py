@@ -6,13 +6,18 @@ stands and what the records hold is looked at each time.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from thrum.api import Access
 from thrum.identity.caller import Evidence, Step
-from thrum.identity.person import Standing, stand
+from thrum.identity.guard_modes import fire
+from thrum.identity.guards import DEFAULT_MODES, Refusal
+from thrum.identity.person import Standing, judge, stand
 from thrum.identity.process import OwnerState, Process, ProcessTable, same_process
 from thrum.identity.runtime import (
     KNOWN_RUNTIMES,
@@ -27,6 +32,8 @@ from thrum.identity.runtime import (
 )
 from thrum.ids import file_stem, parse_agent_id
 from thrum.paths import Places, standing_root
+
+log = logging.getLogger("thrum.identity")
 
 _ROOTS_MAX = 4_096
 _PROGRAMS_MAX = 4_096
@@ -416,6 +423,25 @@ class PeerEvidence:
             return self._table.read(pid)
         except OSError as error:
             raise Failed("process", _words(error)) from error
+
+
+def check_person(peer: PeerEvidence, registry: Registry, level: Access, act: str) -> None:
+    """Raise NotAPerson unless the peer may do a person's act, `act` in a word (rpc.md §3); the log has who does one.
+
+    The dispatcher asks for every method of such a level; an operation, where that shows only when it looks at what is
+    to be done. Raises CallerUnproved where the kernel says nothing.
+    """
+    try:
+        standing = peer.standing(registry)
+    except Failed as failed:
+        refusal = Refusal("unauthenticated_rpc", "introspection_failed", step=failed.step, cause=failed.cause)
+        fire(refusal, DEFAULT_MODES, caller_pid=peer.pid, method=act)
+        return
+    judge(standing, level, act, _record)
+
+
+def _record(level: str, message: str, fields: dict[str, Any]) -> None:
+    log.log(logging.WARNING if level == "warning" else logging.INFO, message, extra={"fields": fields})
 
 
 def _words(error: OSError) -> str:

@@ -107,7 +107,7 @@ def judge(session: Session, places: Places, chosen: Chosen, use: Use, command: s
         return NOTHING
     refusal = _refusal(witness, places, chosen, use)
     if refusal is None:
-        return NOTHING
+        return Judged(claimed=False) if use == "prime" and _is_stray(witness, chosen) else NOTHING
     modes = LiveSettings(places.state_dir).modes()
     mode = modes["cross_worktree"]
     if mode == "off":
@@ -128,6 +128,14 @@ def judge(session: Session, places: Places, chosen: Chosen, use: Use, command: s
     # In warn a claim for an agent that lives elsewhere is let pass; one for another's, never.
     claimed = not other and (mode == "warn" or (refusal.variant == "shell" and _is_meant(witness, chosen)))
     return Judged(fire_line(refusal), fired=True, claimed=claimed, reader=refusal.detected)
+
+
+def _is_stray(witness: Witness, chosen: Chosen) -> bool:
+    """Whether a shell stands where an agent lives that runs elsewhere, and does not mean to be it: it may look."""
+    with suppress(OSError):
+        elsewhere = witness.owner() is None and witness.state_of(chosen.agent_id, chosen.identity) == "elsewhere"
+        return elsewhere and not witness.has_runtime() and not witness.is_meant(chosen.agent_id)
+    return False
 
 
 def _is_meant(witness: Witness, chosen: Chosen) -> bool:

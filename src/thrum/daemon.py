@@ -55,8 +55,9 @@ from thrum.ops.house import Here, House
 from thrum.ops.waiting import Desks
 from thrum.paths import Places, SocketPaths
 from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
+from thrum.rpc.listener import bind_listener, raise_open_file_limit
 from thrum.rpc.run import RunIO, collected_run_handler
-from thrum.rpc.server import bind_listener, raise_open_file_limit, serve_rpc
+from thrum.rpc.server import serve_rpc
 from thrum.store.database import is_damage
 from thrum.store.replay import Store, open_store
 from thrum.sync import branch

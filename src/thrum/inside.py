@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from thrum import api
+from thrum import api, limits
 from thrum.cli import app
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.errors import InvalidParams
@@ -44,9 +44,12 @@ class LauncherTerminal:
         await self._streams.flush()
 
     async def read_stdin(self) -> bytes:
+        """All of it; of what is longer than any request may be, no more than shows that."""
         pieces: list[bytes] = []
-        while piece := await self._streams.read_stdin():
+        size = 0
+        while size <= limits.request_line_bytes_max and (piece := await self._streams.read_stdin()):
             pieces.append(piece)
+            size += len(piece)
         return b"".join(pieces)
 
 

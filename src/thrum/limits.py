@@ -72,6 +72,19 @@ line_seconds_max: Final = 30.0
 request_seconds_max: Final = 10.0
 long_poll_seconds_max: Final = 3_600.0
 answer_stall_seconds_max: Final = 30.0
+unsent_bytes_max: Final = 16 * MIB
+"""So much of answers may wait on a connection before no more of its requests are taken."""
+unsent_all_bytes_max: Final = 128 * MIB
+"""Of all connections together: beyond it, the one whose oldest answer waits for the longest time is closed."""
+unread_seconds: Final = 1.0
+"""Whose answers wait this long makes room for a new connection, if nobody is idle."""
+large_request_bytes: Final = 64 * KIB
+"""A request beyond this is a large one: those are counted, the others are small enough by their number."""
+large_requests_bytes_max: Final = 64 * MIB
+"""Of large requests under way, of all connections together: beyond it `busy`."""
+started_lines_bytes_max: Final = 64 * MIB
+"""Of large lines that are not whole yet: beyond it, the connection whose line began first is closed."""
+retry_after_ms: Final = 500
 drain_seconds: Final = 5.0
 listen_backlog: Final = 4_096
 frame_bytes_max: Final = 64 * KIB
@@ -121,6 +134,8 @@ watch_reconnect_seconds: Final = 60.0
 suggestions_max: Final = 3
 
 assert body_bytes_max + structured_bytes_max < line_bytes_max, "a message fits a line"
+assert answer_line_bytes_max <= unsent_bytes_max < unsent_all_bytes_max, "one answer never closes its connection"
+assert request_line_bytes_max <= min(large_requests_bytes_max, started_lines_bytes_max)
 assert line_bytes_max <= request_line_bytes_max < answer_line_bytes_max, "what can be stored can be asked for"
 assert answer_bodies_bytes_max < answer_line_bytes_max
 assert line_bytes_max < shard_bytes_max

@@ -30,8 +30,8 @@ from thrum.identity.caller import claim_not_used
 from thrum.rpc.client import BlockingClient, Client, open_client
 from thrum.rpc.direct import open_direct
 from thrum.rpc.dispatch import Call, Dispatcher, Drain, PeerConnection
+from thrum.rpc.listener import bind_listener
 from thrum.rpc.peercred import Peer
-from thrum.rpc.server import bind_listener
 
 
 @dataclass

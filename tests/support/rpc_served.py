@@ -18,8 +18,9 @@ from thrum.errors import MessageNotFound
 from thrum.events import Body
 from thrum.identity.caller import Caller, claim_not_used
 from thrum.rpc.dispatch import Call, Dispatcher, Handler, Identify, PeerConnection
+from thrum.rpc.listener import bind_listener
 from thrum.rpc.run import RunCommand, collected_run_handler
-from thrum.rpc.server import Bounds, bind_listener, serve_rpc
+from thrum.rpc.server import Bounds, serve_rpc
 
 HEALTH = api.HealthResult(
     status="ok",
@@ -59,6 +60,7 @@ class Ops:
     lost: list[str] = field(default_factory=list[str])
     settled: trio.Event = field(default_factory=trio.Event)
     waiting: int = 0
+    listed: int = 0
     wait_began: trio.Event = field(default_factory=trio.Event)
     wait_ended: trio.Event = field(default_factory=trio.Event)
     release: trio.Event = field(default_factory=trio.Event)
@@ -99,6 +101,7 @@ class Ops:
 
     async def list(self, call: Call, params: api.MessageListParams) -> api.MessageListResult:
         """A big answer: `page_size` messages of 1 KiB."""
+        self.listed += 1
         call.when_delivered(partial(self.delivered.append, "list"), partial(self._settle, self.lost, "list"))
         body = Body("plain", "x" * 1024)
         one = api.Message(message_id="m", seq=1, agent_id="a", body=body, created_at="", deleted=False, is_read=True)

@@ -15,8 +15,9 @@ from tests.support.rpc_served import Ops, request, serving, talking
 from thrum import api
 from thrum.identity.caller import Caller
 from thrum.rpc.dispatch import Call, PeerConnection
+from thrum.rpc.listener import bind_listener
 from thrum.rpc.peercred import peer_of
-from thrum.rpc.server import Bounds, bind_listener
+from thrum.rpc.server import Bounds
 
 settled = trio.testing.wait_all_tasks_blocked
 

@@ -41,8 +41,6 @@ log = logging.getLogger("thrum.rpc")
 RUN: Final = "cli.run"
 """The launcher's call. It is bound by its inner calls, not as one (rpc.md §6)."""
 
-RETRY_AFTER_MS: Final = 500
-
 _CLIENT_KEY: Final = re.compile(rf"[A-Za-z0-9._:-]{{1,{limits.client_key_chars_max}}}", re.ASCII)
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*?)`(?: - at `(.*)`)?", re.DOTALL)
 _MISSING_FIELD: Final = re.compile(r"Object missing required field `(.*?)`(?: - at `(.*)`)?", re.DOTALL)
@@ -164,7 +162,7 @@ class Drain:
             scope.cancel()
 
     def refuse(self) -> ShuttingDown:
-        return ShuttingDown("the daemon is stopping", retry_after_ms=RETRY_AFTER_MS)
+        return ShuttingDown("the daemon is stopping", retry_after_ms=limits.retry_after_ms)
 
     @contextmanager
     def poll(self) -> Generator[None]:
@@ -172,7 +170,7 @@ class Drain:
         if self._begun.is_set():
             raise self.refuse()
         if len(self._polls) >= limits.long_polls_max:
-            raise Busy("too many calls are waiting", retry_after_ms=RETRY_AFTER_MS, limit=limits.long_polls_max)
+            raise Busy("too many calls are waiting", retry_after_ms=limits.retry_after_ms, limit=limits.long_polls_max)
         with trio.CancelScope() as scope:
             self._polls.add(scope)
             try:

@@ -35,9 +35,9 @@ class LineSplitter:
         self._size = 0
 
     @property
-    def pending(self) -> bool:
-        """Whether a line has begun and is not whole."""
-        return self._size > 0
+    def pending(self) -> int:
+        """How many bytes came of a line that is not whole."""
+        return self._size
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes. Raises Overlong, after which the splitter is of no use."""

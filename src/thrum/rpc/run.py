@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
-from thrum import api
+from thrum import api, limits
 from thrum.errors import NotAvailable, ThrumError
 from thrum.rpc import framing
 from thrum.rpc.dispatch import RUN, Call, Handler, PeerConnection, internal_error
 from thrum.rpc.jsonrpc import RequestId, encode_error
-from thrum.rpc.wire import Gone, Wire
+from thrum.rpc.room import Large
+from thrum.rpc.wire import Gone
 
-_STDIN_FRAMES = 16
+_STDIN_FRAMES = 2
+"""That wait to be asked for. A launcher sends one when it is asked."""
 
 
 class RunIO(Protocol):
@@ -38,25 +40,42 @@ RunCommand = Callable[[RunIO, api.CliRunParams, PeerConnection], Awaitable["int 
 launcher's own process. It is cancelled when the launcher goes away."""
 
 
+class Streams(NamedTuple):
+    """What a raw run needs of its connection."""
+
+    receive: Callable[[], Awaitable[bytes]]
+    """Some bytes, `b""` at the end."""
+    send: Callable[[bytes], Awaitable[None]]
+    """Returns when all is handed over. Raises Gone."""
+    large: Large
+    """Where what it keeps of stdin is counted."""
+    received: bytes
+    """What came before."""
+
+
 class FramedRun:
     """The streams of a raw run. When the launcher goes away, `cancel` is called and whoever uses them is cancelled."""
 
-    def __init__(self, wire: Wire, cancel: Callable[[], None]) -> None:
-        self._wire = wire
+    def __init__(self, streams: Streams, cancel: Callable[[], None]) -> None:
+        self._streams = streams
         self._cancel = cancel
         self._to_stdin, self._stdin = trio.open_memory_channel[bytes](_STDIN_FRAMES)
         self._stdin_ended = False
+        self._stdin_bytes = self._counted = 0
         self._flushed = trio.Event()
         self.begun = False
         """Whether the launcher was sent a frame."""
 
     async def write_stdout(self, data: bytes) -> None:
-        for frame in framing.output_frames(framing.STDOUT, data):
-            await self.send(frame)
+        await self._write(framing.STDOUT, data)
 
     async def write_stderr(self, data: bytes) -> None:
-        for frame in framing.output_frames(framing.STDERR, data):
-            await self.send(frame)
+        await self._write(framing.STDERR, data)
+
+    async def _write(self, kind: bytes, data: bytes) -> None:
+        # All of it at once: so what waits is counted, and a run that nobody reads is bound like any other answer.
+        if data:
+            await self.send(b"".join(framing.output_frames(kind, data)))
 
     async def read_stdin(self) -> bytes:
         if self._stdin_ended:
@@ -67,7 +86,19 @@ class FramedRun:
             await self.send(framing.frame(framing.WANT_STDIN))
             data = await self._stdin.receive()
         self._stdin_ended = not data
+        self._count(data)
         return data
+
+    def _count(self, data: bytes) -> None:
+        """Commands keep their whole stdin. Raises Busy."""
+        self._stdin_bytes += len(data)
+        if self._stdin_bytes > limits.large_request_bytes:
+            self._counted += self._streams.large.take_more(self._stdin_bytes - self._counted)
+
+    def close(self) -> None:
+        """The run is over, and with it what it kept."""
+        self._streams.large.give_back(self._counted)
+        self._counted = 0
 
     async def flush(self) -> None:
         if self.begun:
@@ -78,15 +109,15 @@ class FramedRun:
     async def send(self, data: bytes) -> None:
         self.begun = True
         try:
-            await self._wire.send(data)
+            await self._streams.send(data)
         except Gone:
             self._cancel()
             await trio.lowlevel.checkpoint()
 
-    async def serve_input(self, received: bytes) -> None:
-        """Take what the launcher sends, until it goes away or breaks the rules. `received` came before this."""
+    async def serve_input(self) -> None:
+        """Take what the launcher sends, until it goes away or breaks the rules."""
         splitter = framing.FrameSplitter()
-        data = received
+        data = self._streams.received
         while True:
             try:
                 frames = splitter.feed(data)
@@ -97,7 +128,7 @@ class FramedRun:
                     self._flushed.set()
                 else:
                     await self._to_stdin.send(frame.payload)
-            data = await self._wire.receive()
+            data = await self._streams.receive()
             if not data:
                 break
         self._cancel()
@@ -145,8 +176,7 @@ def collected_run_handler(run_command: RunCommand) -> Handler:
 
 
 async def serve_framed(
-    wire: Wire,
-    received: bytes,
+    streams: Streams,
     run_command: RunCommand,
     request_id: RequestId,
     params: api.CliRunParams,
@@ -154,26 +184,28 @@ async def serve_framed(
 ) -> None:
     """Run one command over frames, to its last frame or until the launcher goes away."""
     async with trio.open_nursery() as nursery:
-        streams = FramedRun(wire, nursery.cancel_scope.cancel)
-        nursery.start_soon(streams.serve_input, received)
+        run = FramedRun(streams, nursery.cancel_scope.cancel)
+        nursery.start_soon(run.serve_input)
         try:
-            status = await run_command(streams, params, connection)
+            status = await run_command(run, params, connection)
             if status is None:
-                await streams.send(framing.frame(framing.RUN_YOURSELF))
+                await run.send(framing.frame(framing.RUN_YOURSELF))
             else:
-                await streams.send(framing.frame(framing.EXIT, bytes([status & 0xFF])))
+                await run.send(framing.frame(framing.EXIT, bytes([status & 0xFF])))
         except Exception as error:
-            await _fail(streams, request_id, error)
+            await _fail(run, request_id, error)
+        finally:
+            run.close()
         nursery.cancel_scope.cancel()
 
 
-async def _fail(streams: FramedRun, request_id: RequestId, error: Exception) -> None:
+async def _fail(run: FramedRun, request_id: RequestId, error: Exception) -> None:
     """A command that failed as none should: before its first frame the launcher can still run it itself."""
     refusal = error if isinstance(error, ThrumError) else internal_error(RUN, error)
-    if not streams.begun:
-        await streams.send(encode_error(request_id, refusal))
+    if not run.begun:
+        await run.send(encode_error(request_id, refusal))
         return
     # What it says of the failure may be anybody's words: none of them acts, or begins a line.
     said = (each.encode("unicode_escape") for each in (refusal.message, refusal.remedy))
-    await streams.write_stderr(b"Error: %b\n  fix: %b\n" % tuple(said))
-    await streams.send(framing.frame(framing.EXIT, b"\x01"))
+    await run.write_stderr(b"Error: %b\n  fix: %b\n" % tuple(said))
+    await run.send(framing.frame(framing.EXIT, b"\x01"))

@@ -10,10 +10,9 @@ import errno
 import logging
 import math
 import os
-import resource
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -23,10 +22,12 @@ from thrum import api, limits
 from thrum.errors import Busy, InvalidParams, InvalidRequest, LineTooLong, ThrumError
 from thrum.identity.guards import Refusal, refusal_error, refusal_fields
 from thrum.rpc import framing
-from thrum.rpc.dispatch import RETRY_AFTER_MS, RUN, Deliveries, Dispatcher, PeerConnection, invalid_params
+from thrum.rpc.dispatch import RUN, Answer, Deliveries, Dispatcher, PeerConnection, invalid_params
 from thrum.rpc.jsonrpc import BadRequest, Request, RequestId, decode_request, encode_answer, encode_error
+from thrum.rpc.outbox import Outbox
 from thrum.rpc.peercred import Peer, peer_of
-from thrum.rpc.run import RunCommand, serve_framed
+from thrum.rpc.room import Large, Shared
+from thrum.rpc.run import RunCommand, Streams, serve_framed
 from thrum.rpc.wire import Gone, Wire
 
 log = logging.getLogger("thrum.rpc")
@@ -44,37 +45,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     line_bytes: int = limits.request_line_bytes_max
     line_seconds: float = limits.line_seconds_max
     stall_seconds: float = limits.answer_stall_seconds_max
-
-
-def bind_listener(path: Path) -> socket.socket:
-    """A listening Unix socket at `path`, 0600; one that was left there is replaced. Call it under the daemon's lock.
-
-    Raises OSError: path too long, or a file system that takes no sockets.
-    """
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        mask = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
-        listener.listen(limits.listen_backlog)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def raise_open_file_limit(connections: int = limits.connections_max) -> None:
-    """Let this process hold that many connections, as far as the hard limit goes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _SPARE_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    unsent_bytes: int = limits.unsent_bytes_max
+    unsent_all_bytes: int = limits.unsent_all_bytes_max
+    started_lines_bytes: int = limits.started_lines_bytes_max
+    large_requests_bytes: int = limits.large_requests_bytes_max
 
 
 async def serve_rpc(
@@ -122,6 +96,9 @@ class _Server:
         self.on_connect = on_connect
         self.bounds = bounds
         self.slots = trio.Semaphore(bounds.requests_in_flight)
+        self.unsent = Shared(bounds.unsent_all_bytes)
+        self.started = Shared(bounds.started_lines_bytes)
+        self.large = Large(bounds.large_requests_bytes)
         self.background: trio.Nursery
         self._uid = os.getuid()
         self._connections: set[_Connection] = set()
@@ -171,15 +148,21 @@ class _Server:
             log.warning("identity_guard_fire", extra={"fields": fields})
             return refusal_error(refusal, caller_pid=peer.pid)
         if len(self._connections) >= self.bounds.connections and not self._close_idlest():
-            return Busy("too many connections", retry_after_ms=RETRY_AFTER_MS, limit=self.bounds.connections)
+            return Busy("too many connections", retry_after_ms=limits.retry_after_ms, limit=self.bounds.connections)
         return None
 
     def _close_idlest(self) -> bool:
-        """Close the connection that has asked nothing for the longest time; False if all of them wait for answers."""
+        """Close the connection that has asked nothing for the longest time, or else the one that has not read its
+        answers for the longest time; False if all of them wait for answers.
+        """
+        now = trio.current_time()
         idle = [connection for connection in self._connections if connection.unanswered == 0]
-        if not idle:
-            return False
-        idlest = min(idle, key=lambda connection: connection.idle_since)
+        if idle:
+            idlest = min(idle, key=lambda connection: connection.idle_since)
+        else:
+            idlest = min(self._connections, key=lambda connection: connection.outbox.held_since, default=None)
+            if idlest is None or idlest.outbox.held_since > now - limits.unread_seconds:
+                return False
         self._connections.discard(idlest)
         idlest.abort()
         return True
@@ -219,11 +202,15 @@ async def _refuse(wire: Wire, refusal: ThrumError) -> None:
 
 
 class _Takeover(NamedTuple):
-    """From here on the connection belongs to one run. `received`: what came behind its line."""
+    """From here on the connection belongs to one run.
+
+    `received`: what came behind its line; `size`: what it has taken of the room for large requests.
+    """
 
     request_id: RequestId
     params: api.CliRunParams
     received: bytes
+    size: int
 
 
 class _Connection:
@@ -233,6 +220,9 @@ class _Connection:
         self.peer = PeerConnection(peer)
         self.idle_since = trio.current_time()
         self.unanswered = 0
+        self.outbox = Outbox(wire, server.background, server.unsent, self.abort)
+        self.held_since = math.inf
+        """When the line began that is not whole yet, if it is a large one."""
         self._server = server
         self._wire = wire
         self._slots = trio.Semaphore(server.bounds.requests_per_connection)
@@ -245,8 +235,16 @@ class _Connection:
         self.peer.alive = False
         self._scope.cancel()
 
+    def give_up(self) -> None:
+        """Large lines that are not whole hold too much memory, and this one began first."""
+        log.info("a connection is closed: too many large requests are begun and not whole")
+        self._hold_line(0)
+        self.abort()
+
     def close(self) -> None:
         self.peer.alive = False
+        self._hold_line(0)
+        self.outbox.close()
         self._wire.close()
 
     async def serve(self) -> None:
@@ -263,12 +261,7 @@ class _Connection:
         """Until there is nothing more to read, or a run takes the connection over."""
         deadline = math.inf
         while True:
-            if deadline == math.inf:
-                data = await self._wire.receive()
-            else:
-                data = None
-                with trio.CancelScope(deadline=deadline):
-                    data = await self._wire.receive()
+            data = await self._receive(deadline)
             if data is None:
                 return None
             if not data:
@@ -279,14 +272,35 @@ class _Connection:
             except framing.Overlong:
                 await self._refuse_line()
                 return None
+            self._hold_line(self._lines.pending)
+            begun = bool(lines)
             for number, line in enumerate(lines):
                 if line and not line.isspace() and (takeover := await self._take(line, requests)) is not None:
                     received = b"".join(later + b"\n" for later in lines[number + 1 :]) + self._lines.rest()
+                    self._hold_line(0)
                     return takeover._replace(received=received)
+            # Whoever waits for its next line keeps nothing of the last one.
+            del data, lines
             if not self._lines.pending:
                 deadline = math.inf
-            elif lines or deadline == math.inf:
+            elif begun or deadline == math.inf:
                 deadline = trio.current_time() + self._server.bounds.line_seconds
+
+    async def _receive(self, deadline: float) -> bytes | None:
+        """Some bytes, `b""` at the end, None after the deadline."""
+        if deadline == math.inf:
+            return await self._wire.receive()
+        with trio.CancelScope(deadline=deadline):
+            return await self._wire.receive()
+        return None
+
+    def _hold_line(self, size: int) -> None:
+        """A line of which `size` bytes came so far is not whole. It is counted when it is a large one."""
+        if size <= limits.large_request_bytes:
+            size = 0
+        if size or self.held_since != math.inf:
+            self.held_since = min(self.held_since, trio.current_time()) if size else math.inf
+            self._server.started.set(self, size)
 
     async def _finish_half_closed(self) -> None:
         """`printf … | nc -N` has said all and still listens: it gets its answers, though no wait goes on for it."""
@@ -295,39 +309,62 @@ class _Connection:
             return
         for _ in range(self._server.bounds.requests_per_connection):
             await self._slots.acquire()
+        await self.outbox.wait_below(1)
 
     async def _refuse_line(self) -> None:
         limit = self._server.bounds.line_bytes
-        await self._say(encode_error(None, LineTooLong(f"a line has more than {limit} bytes", limit=limit)))
+        self._hold_line(0)
+        self.outbox.post(encode_error(None, LineTooLong(f"a line has more than {limit} bytes", limit=limit)))
+        await self.outbox.wait_below(1)
         await self._wire.close_kindly(self._server.bounds.line_seconds)
 
     async def _take(self, line: bytes, requests: trio.Nursery) -> _Takeover | None:
         """Start what one line asks for. Waits as long as too much is under way, or nobody reads the answers."""
-        await self._wire.wait_sent()
+        await self.outbox.wait_below(self._server.bounds.unsent_bytes)
         server = self._server
+        size = 0
         try:
             request = decode_request(line)
             if server.dispatcher.drain.begun:
                 if request.id is msgspec.UNSET:
                     return None
                 raise BadRequest(server.dispatcher.drain.refuse(), request.id)
-            if request.method == RUN and (takeover := self._takeover(request)) is not None:
+            method = server.dispatcher.method(request.method)
+            size = self._make_room(len(line), request, method)
+            if request.method == RUN and (takeover := self._takeover(request, size)) is not None:
                 return takeover
         except BadRequest as bad:
-            await self._say(encode_error(bad.id, bad.error))
+            server.large.give_back(size)
+            self.outbox.post(encode_error(bad.id, bad.error))
+            # Nothing has been waited for: whoever sends nothing but garbage leaves the others their turn.
+            await trio.lowlevel.checkpoint()
             return None
-        method = server.dispatcher.method(request.method)
         held = self._slots_of(method)
-        for slots in held:
-            await _acquire(slots)
+        try:
+            for slots in held:
+                await _acquire(slots)
+        except trio.Cancelled:
+            server.large.give_back(size)
+            raise
         self._begin()
         # What wants no answer is not ended by whoever sent it.
         nursery = requests if request.id is not msgspec.UNSET else server.background
-        nursery.start_soon(self._carry_out, request, held)
+        nursery.start_soon(self._carry_out, request, held, size)
         if method is not None and method.mutating:
             # trio runs the tasks of one round in any order. This one's first step is in an earlier round than the next.
             await trio.lowlevel.checkpoint()
         return None
+
+    def _make_room(self, size: int, request: Request, method: api.Method | None) -> int:
+        """Count a large request: what is to be given back of it. Raises BadRequest."""
+        try:
+            if size > limits.large_request_bytes and method is not None and method.long_poll and method.name != RUN:
+                # It would keep its place for as long as it waits.
+                message = f"{method.name}: the parameters of a wait take {limits.large_request_bytes} bytes at most"
+                raise InvalidParams(message, limit=limits.large_request_bytes, bytes=size)
+            return self._server.large.take(size)
+        except ThrumError as error:
+            raise BadRequest(error, _id_of(request)) from None
 
     def _slots_of(self, method: api.Method | None) -> Sequence[trio.Semaphore]:
         """What a request occupies. A run may wait for an hour, so it is bound only within its connection."""
@@ -337,47 +374,44 @@ class _Connection:
 
     # -- answering
 
-    async def _carry_out(self, request: Request, held: Sequence[trio.Semaphore]) -> None:
+    async def _carry_out(self, request: Request, held: Sequence[trio.Semaphore], size: int) -> None:
+        """Make the answer and post it. What the request occupied is free before the answer is sent."""
+        line: bytes | None = None
+        deliveries: Deliveries | None = None
         try:
-            await self._answer(request)
-        except Gone as gone:
-            log.debug("a client is gone: %s", gone)
-            self.abort()
+            line, deliveries = await self._answer(request)
         finally:
+            self._server.large.give_back(size)
             for slots in held:
                 slots.release()
-            self._end()
+            if line is None:
+                self._end()
+        if line is not None:
+            self.outbox.post(line, partial(self._settle, deliveries))
 
-    async def _answer(self, request: Request) -> None:
-        deliveries: Deliveries | None = None
-        delivered = False
+    async def _answer(self, request: Request) -> tuple[bytes | None, Deliveries | None]:
+        """The line to be sent, None if none is wanted, and what waits for its fate."""
+        answer: Answer | None = None
         try:
-            try:
-                answer = await self._server.dispatcher.dispatch(self.peer, request.method, request.params)
-                deliveries = answer.deliveries
-                if request.id is msgspec.UNSET:
-                    return
-                line = encode_answer(request.id, answer.result, answer.warnings)
-                await self._wire.send(line)
-                delivered = True
-            except ThrumError as error:
-                if request.id is msgspec.UNSET:
-                    log.warning("%s, which wants no answer: %s: %s", request.method, error.kind, error.message)
-                    return
-                await self._wire.send(encode_error(request.id, error))
-        finally:
-            if deliveries:
-                if delivered:
-                    self._server.background.start_soon(deliveries.settle, True)
-                else:
-                    await deliveries.settle(False)
+            answer = await self._server.dispatcher.dispatch(self.peer, request.method, request.params)
+            if request.id is not msgspec.UNSET:
+                return encode_answer(request.id, answer.result, answer.warnings), answer.deliveries
+            error = None
+        except ThrumError as refused:
+            error = refused
+        if answer is not None:
+            await answer.deliveries.settle(False)
+        if request.id is not msgspec.UNSET and error is not None:
+            return encode_error(request.id, error), None
+        if error is not None:
+            log.warning("%s, which wants no answer: %s: %s", request.method, error.kind, error.message)
+        return None, None
 
-    async def _say(self, line: bytes) -> None:
-        try:
-            await self._wire.send(line)
-        except Gone:
-            self.abort()
-            await trio.lowlevel.checkpoint()
+    def _settle(self, deliveries: Deliveries | None, delivered: bool) -> None:
+        """An answer was handed over, or is lost."""
+        if deliveries:
+            self._server.background.start_soon(deliveries.settle, delivered)
+        self._end()
 
     def _begin(self) -> None:
         self.unanswered += 1
@@ -391,7 +425,7 @@ class _Connection:
 
     # -- a command for a launcher
 
-    def _takeover(self, request: Request) -> _Takeover | None:
+    def _takeover(self, request: Request, size: int) -> _Takeover | None:
         """The run that a `cli.run` begins, if it is a raw one. Raises BadRequest."""
         if self._server.run_command is None:
             return None
@@ -407,16 +441,19 @@ class _Connection:
         if self.unanswered or request_id is None:
             message = "cli.run with raw frames needs an id, and a connection without open requests"
             raise BadRequest(InvalidRequest(message), request_id)
-        return _Takeover(request_id, params, b"")
+        return _Takeover(request_id, params, b"", size)
 
     async def _run(self, run: _Takeover, run_command: RunCommand) -> None:
         self._begin()
         try:
             if run.params.program != self._server.program:
-                await self._say(framing.frame(framing.RUN_YOURSELF))
+                self.outbox.post(framing.frame(framing.RUN_YOURSELF))
+                await self.outbox.wait_below(1)
                 return
-            await serve_framed(self._wire, run.received, run_command, run.request_id, run.params, self.peer)
+            streams = Streams(self._wire.receive, self.outbox.send, self._server.large, run.received)
+            await serve_framed(streams, run_command, run.request_id, run.params, self.peer)
         finally:
+            self._server.large.give_back(run.size)
             self._end()
 
 

@@ -41,7 +41,7 @@ class Wire:
             except (OSError, trio.ClosedResourceError):
                 return b""
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Hand all of `data` to the kernel. Raises Gone. Without a checkpoint when the kernel takes it at once.
 
         A sender that is cancelled half-way has torn the stream: then both ends see its end, and nothing more is sent.
@@ -50,7 +50,7 @@ class Wire:
             async with self._lock:
                 await self._send_slowly(memoryview(data), begun=False)
             return
-        sent = self._send_some(data)
+        sent = self.send_now(data)
         if sent < len(data):
             # No checkpoint has passed since the lock was seen free.
             self._lock.acquire_nowait()
@@ -58,12 +58,6 @@ class Wire:
                 await self._send_slowly(memoryview(data)[sent:], begun=sent > 0)
             finally:
                 self._lock.release()
-
-    async def wait_sent(self) -> None:
-        """Until nobody waits to send any more."""
-        if self._lock.locked():
-            async with self._lock:
-                pass
 
     async def _send_slowly(self, rest: memoryview, *, begun: bool) -> None:
         while rest:
@@ -78,7 +72,7 @@ class Wire:
                     raise
             if stall.cancelled_caught:
                 raise Gone(f"nothing was read for {self._stall_seconds:g} s")
-            sent = self._send_some(rest)
+            sent = self.send_now(rest)
             begun = begun or sent > 0
             rest = rest[sent:]
 
@@ -86,7 +80,8 @@ class Wire:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _send_some(self, data: bytes | memoryview) -> int:
+    def send_now(self, data: bytes | memoryview) -> int:
+        """How many bytes the kernel takes at once, 0 if none. Raises Gone. Only while nobody else sends."""
         try:
             return self._socket.send(data)
         except BlockingIOError:

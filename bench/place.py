@@ -163,6 +163,18 @@ def write_history(repository: Repository, messages: int, say: Callable[[str], No
     return size
 
 
+def write_inbox(repository: Repository, messages: int) -> None:
+    """Stop the daemon and write that many past messages from the first agent to the second one, unseen."""
+    places = repository.places
+    daemon_id = _daemon_id(places)
+    repository.stop()
+    ulids = ids.Ulids()
+    ms = clock.SystemClock().now_ms() - messages - 3_600_000
+    author, reader = repository.agents[:2]
+    lines = [events.encode(_message(ulids, ms + number, daemon_id, author, [reader], "")) for number in range(messages)]
+    _append(repository, {author: lines}, [])
+
+
 def _append(repository: Repository, files: dict[str, list[bytes]], local: list[bytes]) -> int:
     size = 0
     for path, lines in [(repository.journal(agent), lines) for agent, lines in files.items()] + [

@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 
 from bench.measure import Bench, Progress, Row, Scenario, table
 from bench.place import clean_environment
-from bench.scenarios import bus, history, identity, idle, send, signed, startup, sync
+from bench.scenarios import bus, history, identity, idle, send, signed, stalls, startup, sync
 from thrum import clock
 
 HISTORY = Path(__file__).with_name("history.jsonl")
@@ -34,6 +34,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "start": history.measure_start,
     "large": history.measure_large,
     "idle": idle.measure,
+    "stalls": stalls.measure,
     "sync": sync.measure,
     "signed": signed.measure,
 }

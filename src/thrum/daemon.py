@@ -10,6 +10,7 @@ Whatever is killed instead loses no answered request.
        └─ services
           ├─ serve_rpc                    acceptor, a task per connection, a task per request
           ├─ publisher.serve_bus          subscriptions, heads
+          ├─ desks.serve                  what comes, for those who wait
           ├─ syncing.serve                rounds with the other clones, one at a time
           ├─ care.serve                   journals are kept short
           ├─ Owners, StaleSessions        who is alive (watchers.py)
@@ -200,6 +201,7 @@ async def _serve(
     mine = _Bound(sockets)
     spawn.stopped_mark(places).unlink(missing_ok=True)
     services.start_soon(publisher.serve_bus)
+    services.start_soon(wiring.desks.serve)
     services.start_soon(_watch_signals, ending.stop)
     services.start_soon(_watch_place, start, mine, ending.leave)
     services.start_soon(_watch_store, wiring, ending.reopen)

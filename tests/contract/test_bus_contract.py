@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,16 @@ from thrum.events import Pair
 SECONDS = 30
 
 
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
 class Inlet(Protocol):
     def subscribe(self, prefix: bytes) -> None: ...
     def unsubscribe(self, prefix: bytes) -> None: ...
@@ -38,6 +49,7 @@ class Bus:
 
     def __init__(self, outlet: Outlet, open_inlet: Callable[[], Inlet], epoch: str = "one", head_seq: int = 0) -> None:
         self.publisher = Publisher(outlet, epoch=epoch, head_seq=head_seq, wall_clock=clock.SystemClock())
+        self.outlet = outlet
         self.open_inlet = open_inlet
         self.stack = contextlib.ExitStack()
 
@@ -239,6 +251,39 @@ async def test_malformed_subscriptions_are_ignored(bus: Bus) -> None:
     await said(inlet)
     assert bus.publisher.statistics().audiences == 1
     bus.say(1, "bob")
+
+
+async def test_a_flood_of_subscriptions_is_taken_in_slices_and_each_gets_its_head(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 1_000
+    taken: Counter[int] = Counter()
+    turns = Turns()
+    take = bus.outlet.take_nowait
+
+    def counted() -> Iterator[bytes]:
+        for message in take():
+            taken[turns.count] += 1
+            yield message
+
+    monkeypatch.setattr(bus.outlet, "take_nowait", counted)
+    trio.lowlevel.add_instrument(turns)
+    inlets = [bus.subscribe() for _ in range(count // 25)]
+    for number in range(count):
+        inlets[number // 25].subscribe(b"agent/a%d/" % number)
+    # Facts that are committed meanwhile do not make the daemon take more at once.
+    for seq in range(1, 20):
+        bus.publisher.publish(seq, message(seq, "a7", "a999"))
+    heard: dict[str, int] = {}
+    for number in range(count):
+        while f"a{number}" not in heard:
+            frame = await receive(inlets[number // 25])
+            told = read_frame(frame)
+            if isinstance(told, Head):
+                heard[frame.topic.split(b"/")[1].decode()] = told.seq
+    trio.lowlevel.remove_instrument(turns)
+    assert max(taken.values()) <= 200, taken
+    assert sum(taken.values()) >= count
 
 
 async def test_heads_are_repeated_for_those_who_lost_one(autojump_clock: Any) -> None:

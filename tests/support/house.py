@@ -163,7 +163,9 @@ async def open_daemon(base: Path, clock: HandClock | None = None) -> AsyncGenera
     async with opening as store, trio.open_nursery() as writing:
         writing.start_soon(store.committer.serve_commits)
         async with trio.open_nursery() as services:
-            yield _daemon(places, identity, store, clock, services, own)
+            daemon = _daemon(places, identity, store, clock, services, own)
+            services.start_soon(daemon.wiring.desks.serve)
+            yield daemon
             services.cancel_scope.cancel()
         store.committer.drain()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import trio
 
 from tests.support.house import Agent, open_daemon
 from thrum import errors
+from thrum.store.views import View, Wanted
 
 
 async def arrived(agent: Agent, results: list[Any], **params: Any) -> None:
@@ -177,3 +181,117 @@ async def test_a_thousand_agents_wait_and_each_gets_its_own_message_once(tmp_pat
                     for name in names:
                         senders.start_soon(lambda to=name: furiosa("message.send", content=to, to=[to]))
         assert results == {name: [name] for name in names}
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+@contextlib.contextmanager
+def looks_by_turn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[int]]:
+    """How many looks at messages are made in each turn of the loop: steps through an inbox, and looks at what came."""
+    turns, looks = Turns(), Counter[int]()
+    steps_of, among = View.told_steps, View.told_among
+
+    def told_steps(self: View, wanted: Wanted) -> Iterator[Any]:
+        for step in steps_of(self, wanted):
+            looks[turns.count] += 1
+            yield step
+
+    def told_among(self: View, wanted: Wanted, ids: Sequence[str]) -> Any:
+        looks[turns.count] += 1
+        return among(self, wanted, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(View, "told_steps", told_steps)
+        patch.setattr(View, "told_among", told_among)
+        trio.lowlevel.add_instrument(turns)
+        try:
+            yield looks
+        finally:
+            trio.lowlevel.remove_instrument(turns)
+
+
+async def test_a_wait_goes_through_a_long_inbox_in_steps_of_a_turn_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thrum.store.told.STEP_ROWS", 10)
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        for number in range(250):
+            await furiosa("message.send", content=str(number), to=["nux"])
+        with looks_by_turn(monkeypatch) as looks:
+            told = await nux("message.wait", timeout_ms=0, limit=20, mark="none")
+        assert contents(told) == [str(number) for number in range(20)] and told.remaining == 230
+        assert sum(looks.values()) > 25 and max(looks.values()) <= 2
+        # Those that are handed out count for nobody else.
+        others = [await nux("message.wait", timeout_ms=0, limit=100, mark="seen") for _ in range(3)]
+        found = [content for other in others for content in contents(other)]
+        assert sorted(found, key=int) == [str(number) for number in range(250)]
+        assert [other.remaining for other in others] == [150, 50, 0]
+
+
+async def test_many_waits_of_one_agent_look_a_bounded_number_of_times_a_turn_and_never_twice_at_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 300
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        await furiosa("message.send", content="fits nobody", to=["nux"])
+        results: list[Any] = []
+        with looks_by_turn(monkeypatch) as looks:
+            async with trio.open_nursery() as nursery:
+                for number in range(count):
+                    author = "furiosa" if number == count - 1 else "nobody"
+                    since = "now" if number == count - 1 else "unseen"
+                    nursery.start_soon(lambda a=author, s=since: arrived(nux, results, author_id=a, since=s))
+                await trio.testing.wait_all_tasks_blocked()
+                # Each went once through what was there: not once more for each that came after it.
+                assert sum(looks.values()) <= 2 * count
+                looks.clear()
+                await furiosa("message.send", content="for the last", to=["nux"])
+                while not results:
+                    await trio.testing.wait_all_tasks_blocked()
+                assert contents(results[0]) == ["for the last"]
+                assert sum(looks.values()) <= 2 * count and max(looks.values()) <= 30
+                nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_while_a_wait_looks_back_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thrum.store.told.STEP_ROWS", 1)
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        for number in range(50):
+            await furiosa("message.send", content=str(number), to=["nux"], tags=["old"])
+        results: list[Any] = []
+        scope = {"type": "tag", "value": "new"}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: arrived(nux, results, scope=scope))
+            # By its number it is in front of where the wait is by now, or behind: it is told all the same.
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+            await furiosa("message.send", content="new", to=["nux"], tags=["new"])
+        assert contents(results[0]) == ["new"]
+
+
+async def test_what_fell_back_while_others_look_through_more_than_they_keep_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thrum.limits.wait_limit_max", 2)
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        for number in range(30):
+            await furiosa("message.send", content=str(number), to=["nux"])
+        results: list[Any] = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(15):
+                nursery.start_soon(lambda: arrived(nux, results, limit=2))
+        assert sorted((c for result in results for c in contents(result)), key=int) == [str(n) for n in range(30)]

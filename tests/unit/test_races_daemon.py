@@ -7,7 +7,7 @@ import fcntl
 import os
 import socket
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from thrum.paths import Places
 from thrum.rpc.client import RpcClient
 from thrum.rpc.dispatch import Drain
 from thrum.rpc.wire import Gone, Wire
-from thrum.store.views import View
+from thrum.store.views import View, Wanted
 
 
 async def arrived(agent: Agent, results: list[Any], **params: Any) -> None:
@@ -53,10 +53,14 @@ async def test_a_look_that_fails_is_its_waiters_alone(tmp_path: Path, monkeypatc
             nursery.start_soon(arrived, daemon.as_agent("nux"), told)
             await trio.testing.wait_all_tasks_blocked()
 
-            def fail(*_args: Any, **_named: Any) -> None:
-                raise sqlite3.OperationalError("database is locked")
+            look = View.told_among
 
-            monkeypatch.setattr(View, "arrived", fail)
+            def fail(view: View, wanted: Wanted, ids: Sequence[str]) -> Any:
+                if not wanted.unseen:
+                    raise sqlite3.OperationalError("database is locked")
+                return look(view, wanted, ids)
+
+            monkeypatch.setattr(View, "told_among", fail)
             await furiosa("message.send", content="wake", to=["nux"])
         assert isinstance(failed[0], InternalError) and contents(told[0]) == ["wake"]
         assert daemon.wiring.desks.is_empty

@@ -10,7 +10,7 @@ import pytest
 from tests.support.factmaker import OWN, Live, Maker
 from thrum import clock, events
 from thrum.events import Body, Pair
-from thrum.store.views import InboxPage, InboxQuery, View
+from thrum.store.views import InboxPage, InboxQuery, View, Wanted
 
 
 class Desk:
@@ -159,16 +159,47 @@ def test_what_a_wait_tells(desk: Desk) -> None:
     desk.receipt(desk.message("ann", "bob"), "bob", "read")
     seen = desk.message("ann", "bob")
     desk.receipt(seen, "bob", "seen")
-    messages, remaining = desk.view.unseen("bob", limit=2)
-    assert ([message.message_id for message in messages], remaining) == (told[:2], 1)
-    assert [message.message_id for message in desk.view.unseen("bob", limit=9, exclude={told[0]})[0]] == told[1:]
-    assert desk.view.unseen("bob", limit=9, author_id="eve") == ([], 0)
+    unseen = Wanted(agent_id="bob", unseen=True)
+    assert told_to(desk, unseen) == told
+    assert told_to(desk, Wanted(agent_id="bob", unseen=True, author_id="eve")) == []
     row = desk.view.message(told[2])
     assert row is not None
-    later = [message.message_id for message in desk.view.arrived("bob", after_seq=row.seq, limit=9)[0]]
+    later = told_to(desk, Wanted(agent_id="bob", after_seq=row.seq))
     assert (len(later), later[-1]) == (2, seen)
-    by_time = desk.view.arrived("bob", created_after=row.created_at, limit=9)[0]
-    assert [message.message_id for message in by_time] == later
+    assert told_to(desk, Wanted(agent_id="bob", created_after=row.created_at)) == later
+    # Asked about some, all say the same as when they are asked for everything.
+    for wanted in (
+        unseen,
+        Wanted(agent_id="bob", after_seq=row.seq),
+        Wanted(agent_id="bob", created_after=row.created_at),
+    ):
+        everything = [*told, *later, "msg_unknown"]
+        assert [message_id for _, message_id in desk.view.told_among(wanted, everything)] == told_to(desk, wanted)
+    assert [message.message_id for message in desk.view.told("bob", told)] == told
+
+
+def told_to(desk: Desk, wanted: Wanted) -> list[str]:
+    return [message_id for _, message_id in sorted(entry for step in desk.view.told_steps(wanted) for entry in step)]
+
+
+@pytest.mark.parametrize("after_seq", [None, 0])
+def test_what_a_wait_tells_is_looked_for_in_bounded_steps(
+    desk: Desk, after_seq: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thrum.store.told.STEP_ROWS", 7)
+    told = [desk.message("ann", "bob") for _ in range(40)]
+    for message_id in told[5:25]:
+        desk.receipt(message_id, "bob", "seen")
+    wanted = Wanted(agent_id="bob", unseen=after_seq is None, after_seq=after_seq)
+    steps = list(desk.view.told_steps(wanted))
+    assert max(map(len, steps)) <= 7 and len(steps) == 6
+    unseen = told[:5] + told[25:]
+    assert [entry[1] for step in steps for entry in step] == (unseen if after_seq is None else told)
+
+
+def test_messages_of_an_answer_are_no_more_than_fit_into_one(desk: Desk) -> None:
+    large = [desk.message("ann", "bob", text="x" * 1_000_000) for _ in range(12)]
+    assert [message.message_id for message in desk.view.told("bob", large)] == large[:8]
 
 
 def test_only_what_is_new_can_be_marked(desk: Desk) -> None:

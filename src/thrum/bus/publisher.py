@@ -6,6 +6,7 @@ subscribes to. Whoever lost a frame sees the gap and asks the store. Source: rpc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
@@ -29,6 +30,9 @@ from thrum.events import AnyFact, Sealed
 
 _HEADS_AT_ONCE: Final = 64
 """Heads sent before other tasks get their turn: about 0.3 ms."""
+
+_SUBSCRIPTIONS_AT_ONCE: Final = 128
+"""Subscriptions taken, and answered with heads, before other tasks get their turn: about 3 ms."""
 
 _SLICES_MAX: Final = 5
 """Wake-ups a tick may be spread over, one a second at most."""
@@ -74,6 +78,10 @@ class Publisher:
         least the head when its first subscriber came" needs no memory."""
         self._filters: set[bytes] = set()
         self._listened = trio.Event()
+        self._waiting = trio.CancelScope()
+        """Around the wait of `serve_bus`; cancelled when there is more to take than was taken after a send."""
+        self._behind = False
+        """Whether it is."""
         self._frames_sent = self._heads_sent = self._send_errors = 0
         self.epoch = epoch
         self.head_seq = head_seq
@@ -125,8 +133,12 @@ class Publisher:
             nursery.start_soon(self._serve_ticks)
             task_status.started()
             while True:
-                self._take_subscriptions()
-                await self._outlet.wait()
+                self._behind = self._take_some()
+                if self._behind:
+                    await trio.lowlevel.checkpoint()
+                    continue
+                with trio.CancelScope() as self._waiting:
+                    await self._outlet.wait()
 
     def statistics(self) -> Statistics:
         """What it did so far."""
@@ -159,17 +171,30 @@ class Publisher:
             await trio.lowlevel.checkpoint()
 
     def _take_subscriptions(self) -> None:
-        """Take all there are, and answer each with a head. A send may hide the next ones, so: until there are none."""
-        joined: dict[str, None] = {}
+        """After a send: take some of what there is; if that is not all, `serve_bus` takes the rest."""
+        if not self._behind and self._take_some():
+            self._behind = True
+            self._waiting.cancel()
+
+    def _take_some(self) -> bool:
+        """Take some subscriptions, and answer each with a head; whether there may be more.
+
+        A send may hide the next ones, so: until there are none. One that is not taken yet misses nothing: a fact that
+        is announced before has a number that its head then tells.
+        """
+        left = _SUBSCRIPTIONS_AT_ONCE
         while True:
-            for message in self._outlet.take_nowait():
+            joined: dict[str, None] = {}
+            for message in itertools.islice(self._outlet.take_nowait(), left):
+                left -= 1
                 self._note(message, joined)
-            if not joined:
-                return
             for audience in joined:
                 if audience in self._last:
                     self._send_head(audience)
-            joined.clear()
+            if not left:
+                return True
+            if not joined:
+                return False
 
     def _note(self, message: bytes, joined: dict[str, None]) -> None:
         """Remember one subscription, or the end of its last one. Anything else that subscribers send is dropped."""

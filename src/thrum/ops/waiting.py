@@ -3,12 +3,17 @@
 Every agent has a desk: its waiters in the order in which they came, and the ids of messages that were handed to one of
 them and are not yet known to have arrived. A message ends one wait, the longest waiting one that it fits; if that
 answer cannot be delivered, the next one gets it. Source: rpc.md §7.
+
+What was there before is gone through once, when a wait begins; then only at what comes. Both in bounded steps, one a
+turn of the event loop, however long an inbox is and however many wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import heapq
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
@@ -20,35 +25,52 @@ from thrum.ops.house import Call, House, agent_of
 from thrum.ops.reading import check_seq
 from thrum.ops.sessions import ensure_session
 from thrum.store.door import Decision, Stamp
-from thrum.store.views import View
+from thrum.store.views import View, Wanted
 
 Found = tuple[Sequence[Message], int]
+
+_A_TURN: Final = 500
+"""What `Desks.serve` does in one turn of the loop: messages looked at, with `_A_LOOK` for each look at some."""
+_A_LOOK: Final = 20
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    look: Callable[[set[str]], Found]
-    takes_turns: bool
-    """Whether a message handed to this waiter is held back from the others (`since = unseen`)."""
+    view: View
+    wanted: Wanted
+    limit: int
+    looks_back: bool = True
+    """Whether it still goes through what was there before; then `missed` is what came meanwhile."""
+    missed: set[str] = field(default_factory=set[str])
     woken: trio.Event = field(default_factory=trio.Event)
     found: Found | None = None
     failure: Exception | None = None
     stopped: bool = False
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a message handed to this waiter is held back from the others (`since = unseen`)."""
+        return self.wanted.unseen
 
 
 @dataclass(slots=True)
 class _Desk:
     waiters: list[_Waiter] = field(default_factory=list[_Waiter])
     handed_out: set[str] = field(default_factory=set[str])
+    fresh: set[str] = field(default_factory=set[str])
+    """Messages that came, or that are no longer held back, and that nobody was offered yet."""
 
 
 class Desks:
-    """All who wait. Lives in the daemon's loop: no method blocks."""
+    """All who wait. Lives in the daemon's loop; `serve` runs beside it."""
 
     def __init__(self) -> None:
         self._desks: dict[str, _Desk] = {}
         self._count = 0
         self._closed = False
+        self._called = trio.Event()
+        self._to_serve: dict[str, None] = {}
+        self._one_step = trio.Lock()
 
     @property
     def is_empty(self) -> bool:
@@ -57,8 +79,10 @@ class Desks:
 
     def announce(self, facts: Iterable[AnyFact]) -> None:
         """Facts were committed: wake whom they reach."""
-        for agent_id in {agent_id for fact in facts for agent_id in _reached(fact)} & self._desks.keys():
-            self._serve(agent_id)
+        for fact in facts:
+            if isinstance(fact, MessageCreated) and not fact.quiet:
+                for agent_id in self._desks.keys() & set(fact.recipients):
+                    self._offer_later(agent_id, (fact.message_id,))
 
     def close(self) -> None:
         """The daemon stops: every wait ends with ShuttingDown."""
@@ -74,12 +98,13 @@ class Desks:
             raise _stopping()
         if self._count >= limits.long_polls_max:
             raise Busy("the daemon is busy: too many waits", retry_after_ms=1000)
+        deadline = trio.current_time() + timeout_seconds
         desk = self._desks.setdefault(agent_id, _Desk())
         desk.waiters.append(waiter)
         self._count += 1
         try:
-            self._serve(agent_id)
-            with trio.move_on_after(timeout_seconds):
+            await self._look_back(desk, waiter)
+            with trio.move_on_at(deadline):
                 await waiter.woken.wait()
             if waiter.failure is not None:
                 raise waiter.failure
@@ -88,48 +113,115 @@ class Desks:
             return waiter.found
         except trio.Cancelled:
             if waiter.found is not None:
-                desk.handed_out.difference_update(message.message_id for message in waiter.found[0])
+                self._release(agent_id, waiter.found[0])
             raise
         finally:
             self._count -= 1
+            waiter.woken.set()  # whoever serves the desk now passes it over
             desk.waiters.remove(waiter)
-            self._serve(agent_id)
+            self._leave(agent_id)
 
     def settle(self, agent_id: str, messages: Sequence[Message]) -> None:
         """An answer arrived and is marked, or was lost: its messages are no longer held back."""
+        self._release(agent_id, messages)
+        self._leave(agent_id)
+
+    async def serve(self) -> None:
+        """Offer what comes to those who wait, for as long as this runs: a bounded number of looks a turn."""
+        done = 0
+        while True:
+            await self._called.wait()
+            self._called = trio.Event()
+            while self._to_serve:
+                agent_id = next(iter(self._to_serve))
+                del self._to_serve[agent_id]
+                if (desk := self._desks.get(agent_id)) is None:
+                    continue
+                fresh, desk.fresh = desk.fresh, set()
+                for waiter in list(desk.waiters):
+                    if waiter.looks_back:
+                        waiter.missed |= fresh
+                    elif not waiter.woken.is_set():
+                        done += _A_LOOK + len(fresh)
+                        self._offer(desk, waiter, fresh, len(fresh))
+                        if done >= _A_TURN or waiter.found is not None:
+                            done = 0
+                            await trio.lowlevel.checkpoint()
+                self._leave(agent_id)
+
+    def _offer_later(self, agent_id: str, message_ids: Iterable[str]) -> None:
+        desk = self._desks[agent_id]
+        desk.fresh.update(message_ids)
+        self._to_serve[agent_id] = None
+        self._called.set()
+
+    def _release(self, agent_id: str, messages: Sequence[Message]) -> None:
         desk = self._desks.get(agent_id)
         if desk is not None:
-            desk.handed_out.difference_update(message.message_id for message in messages)
-            self._serve(agent_id)
+            released = {message.message_id for message in messages}
+            desk.handed_out -= released
+            self._offer_later(agent_id, released)
 
-    def _serve(self, agent_id: str) -> None:
+    def _leave(self, agent_id: str) -> None:
         desk = self._desks.get(agent_id)
-        if desk is None:
-            return
-        for waiter in desk.waiters:
-            if not waiter.woken.is_set():
-                self._offer(desk, waiter)
-        if not desk.waiters and not desk.handed_out:
-            self._desks.pop(agent_id, None)
+        if desk is not None and not desk.waiters and not desk.handed_out:
+            del self._desks[agent_id]
+
+    async def _look_back(self, desk: _Desk, waiter: _Waiter) -> None:
+        """Offer the waiter what was there before it came."""
+        try:
+            while not waiter.woken.is_set():
+                found, count = await self._gather(desk, waiter)
+                waiter.missed.update(message_id for _, message_id in found)
+                missed, waiter.missed = waiter.missed, set()
+                self._offer(desk, waiter, missed, count + len(missed) - len(found))
+                if count == len(found):
+                    break
+                # There was more than was kept, and others were handed all of that meanwhile.
+        finally:
+            waiter.looks_back = False
+
+    async def _gather(self, desk: _Desk, waiter: _Waiter) -> tuple[Sequence[tuple[int, str]], int]:
+        """The first messages that fit and are not held back, enough for one answer, and how many there are in all."""
+        kept: list[tuple[int, str]] = []
+        count = 0
+        steps = waiter.view.told_steps(waiter.wanted)
+        while not waiter.woken.is_set():
+            async with self._one_step:
+                step = next(steps, None)
+                await trio.lowlevel.checkpoint()
+            if step is None:
+                break
+            held_back = _held_back(desk, waiter)
+            step = [entry for entry in step if entry[1] not in held_back]
+            count += len(step)
+            kept = heapq.nsmallest(2 * limits.wait_limit_max, [*kept, *step])
+        return kept, count
 
     @staticmethod
-    def _offer(desk: _Desk, waiter: _Waiter) -> None:
-        """Let one waiter look. A look that fails is its waiter's alone: the others are served."""
+    def _offer(desk: _Desk, waiter: _Waiter, message_ids: Collection[str], count: int) -> None:
+        """Let one waiter look at some messages, of `count`. A look that fails is its waiter's alone."""
+        held_back = _held_back(desk, waiter)
+        ids = [message_id for message_id in message_ids if message_id not in held_back]
+        if not ids or waiter.woken.is_set():
+            return
         try:
-            found = waiter.look(desk.handed_out if waiter.takes_turns else set())
+            fitting = [message_id for _, message_id in waiter.view.told_among(waiter.wanted, ids)]
+            messages = waiter.view.told(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
         except Exception as error:
             waiter.failure = error
             waiter.woken.set()
             return
-        if found[0]:
-            waiter.found = found
+        if messages:
+            # What did not fit any more is not left over either.
+            waiter.found = messages, max(0, count - (len(message_ids) - len(fitting)) - len(messages))
             if waiter.takes_turns:
-                desk.handed_out.update(message.message_id for message in found[0])
+                desk.handed_out.update(message.message_id for message in messages)
             waiter.woken.set()
 
 
-def _reached(fact: AnyFact) -> Sequence[str]:
-    return fact.recipients if isinstance(fact, MessageCreated) and not fact.quiet else ()
+def _held_back(desk: _Desk, waiter: _Waiter) -> Collection[str]:
+    return desk.handed_out if waiter.takes_turns else ()
 
 
 def _stopping() -> ShuttingDown:
@@ -143,7 +235,7 @@ async def wait(house: House, desks: Desks, call: Call, params: WaitParams) -> Wa
         raise InvalidParams(f"timeout_ms must be 0 to {limits.wait_max_ms}", remedy="wait again", field="timeout_ms")
     if not 1 <= params.limit <= limits.wait_limit_max:
         raise InvalidParams(f"limit must be 1 to {limits.wait_limit_max}", remedy="ask for fewer", field="limit")
-    waiter = _Waiter(_look(house.view, agent_id, params), takes_turns=params.since == "unseen")
+    waiter = _Waiter(house.view, _wanted(house.view, agent_id, params), params.limit)
     found = await desks.wait(agent_id, waiter, params.timeout_ms / 1000)
     messages, remaining = found or ((), 0)
     if messages:
@@ -157,26 +249,17 @@ async def wait(house: House, desks: Desks, call: Call, params: WaitParams) -> Wa
     )
 
 
-def _look(view: View, agent_id: str, params: WaitParams) -> Callable[[set[str]], Found]:
-    if params.since == "unseen":
-        return lambda exclude: view.unseen(
-            agent_id,
-            scope=params.scope,
-            mention_role=params.mention_role,
-            author_id=params.author_id,
-            limit=params.limit,
-            exclude=exclude,
-        )
-    after_seq, created_after = _since(view, params.since)
-    return lambda exclude: view.arrived(
-        agent_id,
+def _wanted(view: View, agent_id: str, params: WaitParams) -> Wanted:
+    unseen = params.since == "unseen"
+    after_seq, created_after = (None, "") if unseen else _since(view, params.since)
+    return Wanted(
+        agent_id=agent_id,
+        unseen=unseen,
         after_seq=after_seq,
         created_after=created_after,
         scope=params.scope,
         mention_role=params.mention_role,
         author_id=params.author_id,
-        limit=params.limit,
-        exclude=exclude,
     )
 
 

@@ -6,52 +6,17 @@ indexes first; the wide rows of `messages` are read for what is shown only. Sour
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection
 
 from thrum import limits, shapes
-from thrum.events import Body, Pair
+from thrum.events import Body
 from thrum.store import words
-from thrum.store.message_rows import MessageRows, Pairs, among, chunks
+from thrum.store.message_rows import Filter, Pairs, among, chunks, conditions
 from thrum.store.rows import InboxPage, InboxQuery, MessageRow
+from thrum.store.told import ToldViews
 
 
-class _Filter:
-    """Conditions on a message `m`, gathered with their values."""
-
-    def __init__(self) -> None:
-        self.terms: list[str] = []
-        self.values: list[Any] = []
-
-    def add(self, term: str, *values: Any) -> None:
-        self.terms.append(term)
-        self.values.extend(values)
-
-    def pair(self, table: str, pair: Pair) -> None:
-        self.add(
-            f"EXISTS (SELECT 1 FROM {table} AS p WHERE p.message_id = m.message_id AND p.type = ? AND p.value = ?)",
-            pair.type,
-            pair.value,
-        )
-
-    def unread_by(self, agent_id: str) -> None:
-        self.add(
-            "EXISTS (SELECT 1 FROM message_recipients AS u WHERE u.message_id = m.message_id AND u.agent_id = ?"
-            " AND u.hidden = 0 AND u.read_at IS NULL)",
-            agent_id,
-        )
-
-    def narrow(self, scope: Pair | None, mention_role: str, author_id: str) -> None:
-        """What both `message.list` and `message.wait` can narrow by."""
-        if scope is not None:
-            self.pair("message_scopes", scope)
-        if mention_role:
-            self.pair("message_refs", Pair("mention", mention_role))
-        if author_id:
-            self.add("m.agent_id = ?", author_id)
-
-
-class MessageViews(MessageRows):
+class MessageViews(ToldViews):
     """The part of `View` that finds messages."""
 
     # -- inbox
@@ -85,8 +50,8 @@ class MessageViews(MessageRows):
         ids = self._page(q, source, owner, filter)
         return InboxPage(self._load(ids, q.reader), total, unread, hidden)
 
-    def _inbox_filter(self, q: InboxQuery) -> _Filter:
-        filter = _Filter()
+    def _inbox_filter(self, q: InboxQuery) -> Filter:
+        filter = Filter()
         filter.narrow(q.scope, q.mention_role, q.author_id)
         if q.for_agent and q.unread_for_agent and q.unread_for_agent != q.for_agent:
             filter.unread_by(q.unread_for_agent)
@@ -108,7 +73,7 @@ class MessageViews(MessageRows):
                 filter.add("m.message_id = ?", q.thread_id)
         return filter
 
-    def _mentions(self, filter: _Filter, agent_id: str) -> None:
+    def _mentions(self, filter: Filter, agent_id: str) -> None:
         """Addressed by name or by its role; a broadcast does not count."""
         row = self._db.execute("SELECT role FROM agents WHERE agent_id = ?", (agent_id,)).fetchone()
         role = row[0] if row else ""
@@ -123,22 +88,22 @@ class MessageViews(MessageRows):
             role or agent_id,
         )
 
-    def _count(self, source: str, owner: str, filter: _Filter, include_deleted: bool) -> int:
+    def _count(self, source: str, owner: str, filter: Filter, include_deleted: bool) -> int:
         if not owner and not filter.terms:
             # Over all messages: two narrow indexes instead of every row.
             everything = self._db.execute("SELECT count(*) FROM messages").fetchone()[0]
             deleted = self._db.execute("SELECT count(*) FROM messages WHERE deleted = 1").fetchone()[0]
             return everything if include_deleted else everything - deleted
         join = f"{source} CROSS JOIN messages AS m USING (message_id)" if owner and filter.terms else source
-        where = _where(filter.terms)
+        where = conditions(filter.terms)
         values = ([owner] if owner else []) + filter.values
         return self._db.execute(f"SELECT count(*) FROM {join}{where}", values).fetchone()[0]
 
-    def _count_unread(self, q: InboxQuery, filter: _Filter) -> int:
+    def _count_unread(self, q: InboxQuery, filter: Filter) -> int:
         """The reader's unread messages among those that match."""
         if not q.reader:
             return 0
-        joined = _Filter()
+        joined = Filter()
         joined.terms, joined.values = list(filter.terms), list(filter.values)
         others = {q.for_agent, q.unread_for_agent} - {"", q.reader}
         for other in sorted(others):
@@ -154,7 +119,7 @@ class MessageViews(MessageRows):
             "SELECT count(*) FROM message_recipients WHERE agent_id = ? AND hidden = 0 AND read_at IS NULL", (agent_id,)
         ).fetchone()[0]
 
-    def _page(self, q: InboxQuery, source: str, owner: str, filter: _Filter) -> list[str]:
+    def _page(self, q: InboxQuery, source: str, owner: str, filter: Filter) -> list[str]:
         """The ids of a page, in its order."""
         way = "ASC" if q.sort_order == "asc" or q.chronological else "DESC"
         by_creation = f"x.stored_at {way}, x.message_id {way}" if owner else f"m.created_at {way}, m.message_id {way}"
@@ -174,17 +139,17 @@ class MessageViews(MessageRows):
         column = "x.message_id" if owner else "m.message_id"
         values = ([owner] if owner else []) + filter.values
         rows = self._db.execute(
-            f"SELECT {column} FROM {join}{_where(filter.terms)} ORDER BY {order} LIMIT ? OFFSET ?",
+            f"SELECT {column} FROM {join}{conditions(filter.terms)} ORDER BY {order} LIMIT ? OFFSET ?",
             (*values, q.page_size, (q.page - 1) * q.page_size),
         )
         return [row[0] for row in rows.fetchall()]
 
     def _follow(
-        self, q: InboxQuery, owner: str, unread_only: bool, filter: _Filter
+        self, q: InboxQuery, owner: str, unread_only: bool, filter: Filter
     ) -> tuple[list[shapes.Message], int, bool]:
         """What matches above a number, ascending; how far it was looked; whether there is more."""
         head = self._db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
-        followed = _Filter()
+        followed = Filter()
         followed.terms, followed.values = list(filter.terms), list(filter.values)
         followed.add("m.seq > ?", q.after_seq)
         if owner:
@@ -199,7 +164,7 @@ class MessageViews(MessageRows):
             followed.add("m.deleted = 0")
         rows = self._db.execute(
             "SELECT m.message_id, m.seq, length(CAST(m.body_content AS BLOB)) + length(CAST(m.body_structured AS BLOB))"
-            f" FROM messages AS m{_where(followed.terms)} ORDER BY m.seq LIMIT ?",
+            f" FROM messages AS m{conditions(followed.terms)} ORDER BY m.seq LIMIT ?",
             (*followed.values, q.limit + 1),
         ).fetchall()
         kept: list[str] = []
@@ -222,7 +187,7 @@ class MessageViews(MessageRows):
         """What an author sent, newest first, and how many. `to`: an agent id among the recipients, or an audience's
         value. `unread`: only what some recipient has not read.
         """
-        filter = _Filter()
+        filter = Filter()
         filter.add("m.agent_id = ?", author_id)
         filter.add("m.deleted = 0")
         if to:
@@ -236,7 +201,7 @@ class MessageViews(MessageRows):
             filter.add(
                 "EXISTS (SELECT 1 FROM message_recipients AS r WHERE r.message_id = m.message_id AND r.read_at IS NULL)"
             )
-        where = _where(filter.terms)
+        where = conditions(filter.terms)
         total = self._db.execute(f"SELECT count(*) FROM messages AS m{where}", filter.values).fetchone()[0]
         rows = self._db.execute(
             f"SELECT m.message_id FROM messages AS m{where} ORDER BY m.created_at DESC, m.message_id DESC"
@@ -270,65 +235,13 @@ class MessageViews(MessageRows):
             origin_daemon=self._foreign(row.origin_daemon),
         )
 
-    # -- waiting and marking
-
-    def unseen(
-        self,
-        agent_id: str,
-        *,
-        scope: Pair | None = None,
-        mention_role: str = "",
-        author_id: str = "",
-        limit: int,
-        exclude: Collection[str] = (),
-    ) -> tuple[list[shapes.Message], int]:
-        """What a wait has to tell: unread, not seen, not one's own, not quiet; by `seq`, and how many are left."""
-        filter = _Filter()
-        filter.narrow(scope, mention_role, author_id)
-        filter.add("x.agent_id = ? AND x.hidden = 0 AND x.read_at IS NULL AND x.seen_at IS NULL", agent_id)
-        return self._told(
-            "message_recipients AS x CROSS JOIN messages AS m USING (message_id)", filter, limit, exclude, agent_id
-        )
-
-    def arrived(
-        self,
-        agent_id: str,
-        *,
-        after_seq: int | None = None,
-        created_after: str = "",
-        scope: Pair | None = None,
-        mention_role: str = "",
-        author_id: str = "",
-        limit: int,
-        exclude: Collection[str] = (),
-    ) -> tuple[list[shapes.Message], int]:
-        """As `unseen`, but what came after a number or a time, seen or not."""
-        filter = _Filter()
-        filter.narrow(scope, mention_role, author_id)
-        filter.add("x.agent_id = ? AND x.hidden = 0", agent_id)
-        if after_seq is not None:
-            filter.add("m.seq > ?", after_seq)
-            source = "messages AS m CROSS JOIN message_recipients AS x USING (message_id)"
-        else:
-            filter.add("x.stored_at > ?", created_after)
-            source = "message_recipients AS x CROSS JOIN messages AS m USING (message_id)"
-        return self._told(source, filter, limit, exclude, agent_id)
-
-    def _told(
-        self, source: str, filter: _Filter, limit: int, exclude: Collection[str], agent_id: str
-    ) -> tuple[list[shapes.Message], int]:
-        filter.add("m.agent_id <> ? AND m.quiet = 0", agent_id)
-        rows = self._db.execute(
-            f"SELECT m.message_id FROM {source}{_where(filter.terms)} ORDER BY m.seq", filter.values
-        )
-        ids = [row[0] for row in rows.fetchall() if row[0] not in exclude]
-        return self._load(ids[:limit], agent_id), max(0, len(ids) - limit)
+    # -- marking
 
     def markable(self, agent_id: str, message_ids: Collection[str] | None, state: str, before: str = "") -> list[str]:
         """Ids of what is addressed to the agent and not yet `read` (or `seen`), oldest first; of these, or all (None).
         `before` leaves out what is newer than it.
         """
-        filter = _Filter()
+        filter = Filter()
         filter.add("agent_id = ? AND hidden = 0 AND read_at IS NULL", agent_id)
         if state == "seen":
             filter.add("seen_at IS NULL")
@@ -336,14 +249,14 @@ class MessageViews(MessageRows):
             filter.add("stored_at <= ?", before)
         if message_ids is None:
             rows = self._db.execute(
-                f"SELECT message_id FROM message_recipients{_where(filter.terms)} ORDER BY stored_at, message_id",
+                f"SELECT message_id FROM message_recipients{conditions(filter.terms)} ORDER BY stored_at, message_id",
                 filter.values,
             )
             return [row[0] for row in rows.fetchall()]
         found: list[tuple[str, str]] = []
         for some in chunks(list(dict.fromkeys(message_ids))):
             found += self._db.execute(
-                f"SELECT stored_at, message_id FROM message_recipients{_where([*filter.terms, among(some)])}",
+                f"SELECT stored_at, message_id FROM message_recipients{conditions([*filter.terms, among(some)])}",
                 (*filter.values, *some),
             ).fetchall()
         return [row[1] for row in sorted(found)]
@@ -399,8 +312,3 @@ def _source(owner: str, unread: bool, include_deleted: bool) -> str:
         return f"({shown}) AS x"
     gone = shown.replace("hidden = 0", "hidden <> 0 AND hidden < 2")
     return f"({shown} UNION ALL {gone}) AS x"
-
-
-def _where(terms: Iterable[str]) -> str:
-    joined = " AND ".join(terms)
-    return f" WHERE {joined}" if joined else ""

@@ -28,6 +28,41 @@ _IDS_AT_ONCE: Final = 500
 Pairs = tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[Pair, ...]]
 
 
+class Filter:
+    """Conditions on a message `m`, gathered with their values."""
+
+    def __init__(self) -> None:
+        self.terms: list[str] = []
+        self.values: list[Any] = []
+
+    def add(self, term: str, *values: Any) -> None:
+        self.terms.append(term)
+        self.values.extend(values)
+
+    def pair(self, table: str, pair: Pair) -> None:
+        self.add(
+            f"EXISTS (SELECT 1 FROM {table} AS p WHERE p.message_id = m.message_id AND p.type = ? AND p.value = ?)",
+            pair.type,
+            pair.value,
+        )
+
+    def unread_by(self, agent_id: str) -> None:
+        self.add(
+            "EXISTS (SELECT 1 FROM message_recipients AS u WHERE u.message_id = m.message_id AND u.agent_id = ?"
+            " AND u.hidden = 0 AND u.read_at IS NULL)",
+            agent_id,
+        )
+
+    def narrow(self, scope: Pair | None, mention_role: str, author_id: str) -> None:
+        """What both `message.list` and `message.wait` can narrow by."""
+        if scope is not None:
+            self.pair("message_scopes", scope)
+        if mention_role:
+            self.pair("message_refs", Pair("mention", mention_role))
+        if author_id:
+            self.add("m.agent_id = ?", author_id)
+
+
 class MessageRows:
     """The part of `View` that reads messages whose ids are known."""
 
@@ -199,3 +234,8 @@ def _message_row(row: Sequence[Any]) -> MessageRow:
     for index in (12, 13, 17):
         values[index] = bool(values[index])
     return MessageRow(*values)
+
+
+def conditions(terms: Iterable[str]) -> str:
+    joined = " AND ".join(terms)
+    return f" WHERE {joined}" if joined else ""

@@ -201,6 +201,20 @@ class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limit: int = limits.cursor_limit_default
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What `message.wait` asks for (rpc.md §7): addressed to that agent, and one of `unseen` (not read and not seen),
+    `after_seq`, `created_after`; then filters joined by AND.
+    """
+
+    agent_id: str
+    unseen: bool = False
+    after_seq: int | None = None
+    created_after: str = ""
+    scope: Pair | None = None
+    mention_role: str = ""
+    author_id: str = ""
+
+
 class InboxPage(NamedTuple):
     """`total` and `unread` count what matches; `hidden_by_filter` the reader's other unread ones.
 

@@ -33,6 +33,7 @@ from thrum.store.rows import (
     PlaceRow,
     PurgeCounts,
     SessionRow,
+    Wanted,
 )
 from thrum.store.schema import HELD, JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
 from thrum.voids import Voids
@@ -52,6 +53,7 @@ __all__ = [
     "PurgeCounts",
     "SessionRow",
     "View",
+    "Wanted",
 ]
 
 _AGENT: Final = """

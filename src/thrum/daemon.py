@@ -56,7 +56,7 @@ from thrum.ops.house import Here, House
 from thrum.ops.waiting import Desks
 from thrum.paths import Places, SocketPaths
 from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
-from thrum.rpc.listener import bind_listener, raise_open_file_limit
+from thrum.rpc.listener import Bound, bind_listener, raise_open_file_limit
 from thrum.rpc.run import RunIO, collected_run_handler
 from thrum.rpc.server import serve_rpc
 from thrum.store.database import is_damage
@@ -198,7 +198,7 @@ async def _serve(
     handlers = wiring.handlers(lambda: dispatcher.drain)
     dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)
     ending = Ending(dispatcher.drain)
-    mine = _Bound(sockets)
+    mine = Bound(sockets.rpc, sockets.bus)
     spawn.stopped_mark(places).unlink(missing_ok=True)
     services.start_soon(publisher.serve_bus)
     services.start_soon(wiring.desks.serve)
@@ -335,33 +335,7 @@ async def _watch_signals(stop: Callable[[], None]) -> None:
             stop()
 
 
-class _Bound:
-    """The sockets as this daemon bound them. Another one that took the place over has bound others there."""
-
-    def __init__(self, sockets: SocketPaths) -> None:
-        self._rpc = sockets.rpc
-        self._inodes = {path: _inode(path) for path in (sockets.rpc, sockets.bus)}
-
-    @property
-    def are_there(self) -> bool:
-        return all(inode is not None and _inode(path) == inode for path, inode in self._inodes.items())
-
-    def remove_rpc(self) -> None:
-        """Take the RPC socket away, if it is still this daemon's."""
-        if self._inodes[self._rpc] is not None and _inode(self._rpc) == self._inodes[self._rpc]:
-            with contextlib.suppress(OSError):
-                self._rpc.unlink()
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-async def _watch_place(start: Start, mine: _Bound, leave: Callable[[], None]) -> None:
+async def _watch_place(start: Start, mine: Bound, leave: Callable[[], None]) -> None:
     """A daemon whose sockets, lock or state directory are gone, or another's, serves nobody: it stops (rpc.md §1)."""
     while True:
         if not (mine.are_there and start.is_locked and start.places.config_file.exists()):

@@ -66,6 +66,8 @@ async def run_inside(
     if not os.path.isabs(params.cwd) or "\0" in params.cwd:
         raise InvalidParams("cwd must be an absolute path", field="cwd")
     connection.evidence.session = params.env.get(SESSION_VARIABLE, "")
+    if len(params.argv) > limits.run_words_max:
+        return None  # to read so many words would hold everybody else
     async with open_direct(dispatcher, connection) as client:
 
         @asynccontextmanager

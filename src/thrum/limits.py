@@ -69,6 +69,8 @@ requests_per_connection_max: Final = 32
 requests_in_flight_max: Final = 256
 long_polls_max: Final = 1_024
 line_seconds_max: Final = 30.0
+turn_seconds: Final = 0.005
+"""How long one turn of the event loop may be before no more requests begin in it."""
 request_seconds_max: Final = 10.0
 long_poll_seconds_max: Final = 3_600.0
 answer_stall_seconds_max: Final = 30.0
@@ -80,6 +82,10 @@ unread_seconds: Final = 1.0
 """Whose answers wait this long makes room for a new connection, if nobody is idle."""
 large_request_bytes: Final = 64 * KIB
 """A request beyond this is a large one: those are counted, the others are small enough by their number."""
+structure_bytes_max: Final = 512 * KIB
+"""Of one list or object in a large request: about 50 ms to decode, if it is nothing but brackets."""
+run_words_max: Final = 1_000
+"""A command line of more words runs in the launcher's own process."""
 large_requests_bytes_max: Final = 64 * MIB
 """Of large requests under way, of all connections together: beyond it `busy`."""
 started_lines_bytes_max: Final = 64 * MIB
@@ -135,6 +141,7 @@ suggestions_max: Final = 3
 
 assert body_bytes_max + structured_bytes_max < line_bytes_max, "a message fits a line"
 assert answer_line_bytes_max <= unsent_bytes_max < unsent_all_bytes_max, "one answer never closes its connection"
+assert structured_bytes_max < structure_bytes_max
 assert request_line_bytes_max <= min(large_requests_bytes_max, started_lines_bytes_max)
 assert line_bytes_max <= request_line_bytes_max < answer_line_bytes_max, "what can be stored can be asked for"
 assert answer_bodies_bytes_max < answer_line_bytes_max

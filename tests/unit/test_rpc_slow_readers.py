@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,9 +15,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.rpc_served import Ops, Served, Talk, request, serving, talking
+from tests.support.rpc_served import HEALTH, Ops, Served, Talk, request, serving, talking
 from thrum import api, limits
-from thrum.rpc.dispatch import PeerConnection
+from thrum.rpc.dispatch import Call, PeerConnection
 from thrum.rpc.outbox import Outbox
 from thrum.rpc.room import Shared
 from thrum.rpc.run import RunIO
@@ -334,3 +336,45 @@ async def test_once_the_other_end_is_gone_everything_is_lost_and_said_so_once() 
         with pytest.raises(Gone):
             await box.send(b"z")
         assert fates == [False, False, False] and gone == ["gone"]
+
+
+# -- how much of a turn
+
+
+async def test_requests_that_came_together_do_not_all_begin_in_one_turn(tmp_path: Path) -> None:
+    turns = Turns()
+    begun: Counter[int] = Counter()
+
+    async def slow(call: Call, params: api.Empty) -> api.HealthResult:
+        begun[turns.count] += 1
+        end = time.perf_counter() + 0.01
+        while time.perf_counter() < end:
+            pass
+        return HEALTH
+
+    async with serving(tmp_path / "s", {"health": slow}) as served, AsyncExitStack() as stack:
+        talks = [await stack.enter_async_context(talking(served.path)) for _ in range(8)]
+        trio.lowlevel.add_instrument(turns)
+        for talk in talks:
+            await talk.send(b"".join(request("health", {}, n) for n in range(5)))
+        for talk in talks:
+            assert {(await talk.read())["id"] for _ in range(5)} == set(range(5))
+        trio.lowlevel.remove_instrument(turns)
+    assert sum(begun.values()) == 40 and max(begun.values()) == 1
+
+
+async def test_a_list_or_an_object_of_a_large_request_is_bounded_and_a_text_is_not(tmp_path: Path) -> None:
+    ops = Ops()
+    ops.commit.set()
+    many = ["a"] * (limits.structure_bytes_max // 4 + 10)
+    nested = {"x": [[]] * (limits.structure_bytes_max // 3 + 10)}
+    async with serving(tmp_path / "s", ops.handlers()) as served, talking(served.path) as talk:
+        for field, value in (("to", many), ("structured", nested), ("nobody", many)):
+            refused = (await talk.ask("message.send", {"content": "x", field: value}))["error"]["data"]
+            assert (refused["kind"], refused["details"]["field"]) == ("invalid_params", field)
+        assert "result" in await talk.ask("message.send", {"content": "[" * (2 << 20)})
+        # In a large line that is no request nothing more is looked for.
+        await talk.send(b'{"id":7,"nobody":"' + b"x" * 100_000 + b'"}\n')
+        refused = await talk.read()
+        assert (refused["error"]["code"], refused["id"]) == (-32600, None)
+        assert "result" in await talk.ask("health")

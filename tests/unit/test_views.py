@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.factmaker import OWN, Live, Maker
 from thrum import clock, events
+from thrum.errors import AnswerTooLarge
 from thrum.events import Body, Pair
 from thrum.store.views import InboxPage, InboxQuery, View, Wanted
 
@@ -200,6 +201,13 @@ def test_what_a_wait_tells_is_looked_for_in_bounded_steps(
 def test_messages_of_an_answer_are_no_more_than_fit_into_one(desk: Desk) -> None:
     large = [desk.message("ann", "bob", text="x" * 1_000_000) for _ in range(12)]
     assert [message.message_id for message in desk.view.told("bob", large)] == large[:8]
+    for _ in range(6):
+        desk.message("ann", "bob", text="x" * 1_000_000)
+    with pytest.raises(AnswerTooLarge):
+        desk.view.inbox(InboxQuery(reader="bob", for_agent="bob", page_size=1000))
+    with pytest.raises(AnswerTooLarge):
+        desk.view.outbox("ann", page_size=1000)
+    assert len(desk.view.inbox(InboxQuery(reader="bob", for_agent="bob", page_size=10)).messages) == 10
 
 
 def test_only_what_is_new_can_be_marked(desk: Desk) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from thrum import limits
-from thrum.errors import AnswerTooLarge, InvalidRequest, ParseError, ThrumError, from_wire
+from thrum.errors import AnswerTooLarge, InvalidParams, InvalidRequest, ParseError, ThrumError, from_wire
 
 RequestId = str | int
 
@@ -63,6 +63,9 @@ class Reply(msgspec.Struct, gc=False):
 
 _request = msgspec.json.Decoder(Request)
 _named = msgspec.json.Decoder(_Named)
+_any = msgspec.json.Decoder(msgspec.Raw)
+"""Tells whether a text is JSON, and makes nothing of it."""
+_parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _reply = msgspec.json.Decoder(Reply)
 _encode = msgspec.json.Encoder().encode
 _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -81,16 +84,35 @@ def decode_request(line: bytes) -> Request:
 def _not_a_request(line: bytes, error: msgspec.ValidationError) -> BadRequest:
     """Well-formed as far as it was read. `[` begins a batch, which there are none of."""
     try:
-        msgspec.json.decode(line)
+        _any.decode(line)
     except _MALFORMED as malformed:
         return BadRequest(ParseError(f"not a JSON object: {malformed}"))
     if line.lstrip()[:1] == b"[":
         return BadRequest(InvalidRequest("batches are not taken", remedy="send one request per line"))
+    if len(line) > limits.large_request_bytes:
+        # To look through all of it once more would hold everybody else.
+        return BadRequest(InvalidRequest(f"not a request: {error}"))
     try:
         request_id = _named.decode(line).id
     except _MALFORMED:
         request_id = None
     return BadRequest(InvalidRequest(f"not a request: {error}"), request_id)
+
+
+def check_large(params: msgspec.Raw) -> None:
+    """Of a large request only texts may be large: millions of small values would be made while everybody else waits.
+
+    Raises InvalidParams. What is malformed, or no object, is left to whoever decodes it.
+    """
+    try:
+        values = _parts.decode(params)
+    except (msgspec.ValidationError, *_MALFORMED):
+        return
+    for name, value in values.items():
+        if len(value) > limits.structure_bytes_max and bytes(memoryview(value)[:1]) in (b"[", b"{"):
+            limit = limits.structure_bytes_max
+            message = f"{name}: a list or an object takes at most {limit} bytes of a request"
+            raise InvalidParams(message, field=name, limit=limit, bytes=len(value))
 
 
 def encode_request(request_id: RequestId | None, method: str, params: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -41,3 +42,29 @@ def raise_open_file_limit(connections: int = limits.connections_max) -> None:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Bound:
+    """The sockets as this daemon bound them. Another one that took the place over has bound others there."""
+
+    def __init__(self, rpc: Path, bus: Path) -> None:
+        self._rpc = rpc
+        self._inodes = {path: _inode(path) for path in (rpc, bus)}
+
+    @property
+    def are_there(self) -> bool:
+        return all(inode is not None and _inode(path) == inode for path, inode in self._inodes.items())
+
+    def remove_rpc(self) -> None:
+        """Take the RPC socket away, if it is still this daemon's."""
+        if self._inodes[self._rpc] is not None and _inode(self._rpc) == self._inodes[self._rpc]:
+            with contextlib.suppress(OSError):
+                self._rpc.unlink()
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -23,8 +23,9 @@ from thrum.errors import Busy, InvalidParams, InvalidRequest, LineTooLong, Thrum
 from thrum.identity.guards import Refusal, refusal_error, refusal_fields
 from thrum.rpc import framing
 from thrum.rpc.dispatch import RUN, Answer, Deliveries, Dispatcher, PeerConnection, invalid_params
-from thrum.rpc.jsonrpc import BadRequest, Request, RequestId, decode_request, encode_answer, encode_error
+from thrum.rpc.jsonrpc import BadRequest, Request, RequestId, check_large, decode_request, encode_answer, encode_error
 from thrum.rpc.outbox import Outbox
+from thrum.rpc.pace import Pace
 from thrum.rpc.peercred import Peer, peer_of
 from thrum.rpc.room import Large, Shared
 from thrum.rpc.run import RunCommand, Streams, serve_framed
@@ -66,17 +67,21 @@ async def serve_rpc(
     `program` differs is told to run the command itself. `on_connect` sees each peer before its first request.
     """
     server = _Server(dispatcher, run_command, program, on_connect, bounds or Bounds())
-    async with trio.open_nursery() as background:
-        server.background = background
-        async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as acceptors:
-                for listener in listeners:
-                    acceptors.start_soon(server.serve_listener, listener, connections)
-                await dispatcher.drain.wait_begun()
-                acceptors.cancel_scope.cancel()
-            with trio.move_on_after(dispatcher.drain.seconds):
-                await server.wait_quiet()
-            connections.cancel_scope.cancel()
+    trio.lowlevel.add_instrument(server.pace)
+    try:
+        async with trio.open_nursery() as background:
+            server.background = background
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as acceptors:
+                    for listener in listeners:
+                        acceptors.start_soon(server.serve_listener, listener, connections)
+                    await dispatcher.drain.wait_begun()
+                    acceptors.cancel_scope.cancel()
+                with trio.move_on_after(dispatcher.drain.seconds):
+                    await server.wait_quiet()
+                connections.cancel_scope.cancel()
+    finally:
+        trio.lowlevel.remove_instrument(server.pace)
 
 
 class _Server:
@@ -98,6 +103,7 @@ class _Server:
         self.slots = trio.Semaphore(bounds.requests_in_flight)
         self.unsent = Shared(bounds.unsent_all_bytes)
         self.started = Shared(bounds.started_lines_bytes)
+        self.pace = Pace()
         self.large = Large(bounds.large_requests_bytes)
         self.background: trio.Nursery
         self._uid = os.getuid()
@@ -330,6 +336,8 @@ class _Connection:
                     return None
                 raise BadRequest(server.dispatcher.drain.refuse(), request.id)
             method = server.dispatcher.method(request.method)
+            if len(line) > limits.large_request_bytes:
+                await trio.lowlevel.checkpoint()
             size = self._make_room(len(line), request, method)
             if request.method == RUN and (takeover := self._takeover(request, size)) is not None:
                 return takeover
@@ -349,8 +357,9 @@ class _Connection:
         self._begin()
         # What wants no answer is not ended by whoever sent it.
         nursery = requests if request.id is not msgspec.UNSET else server.background
-        nursery.start_soon(self._carry_out, request, held, size)
-        if method is not None and method.mutating:
+        mutating = method is not None and method.mutating
+        nursery.start_soon(self._carry_out, request, held, size, mutating)
+        if mutating:
             # trio runs the tasks of one round in any order. This one's first step is in an earlier round than the next.
             await trio.lowlevel.checkpoint()
         return None
@@ -362,6 +371,8 @@ class _Connection:
                 # It would keep its place for as long as it waits.
                 message = f"{method.name}: the parameters of a wait take {limits.large_request_bytes} bytes at most"
                 raise InvalidParams(message, limit=limits.large_request_bytes, bytes=size)
+            if size > limits.large_request_bytes:
+                check_large(request.params)
             return self._server.large.take(size)
         except ThrumError as error:
             raise BadRequest(error, _id_of(request)) from None
@@ -374,11 +385,13 @@ class _Connection:
 
     # -- answering
 
-    async def _carry_out(self, request: Request, held: Sequence[trio.Semaphore], size: int) -> None:
+    async def _carry_out(self, request: Request, held: Sequence[trio.Semaphore], size: int, mutating: bool) -> None:
         """Make the answer and post it. What the request occupied is free before the answer is sent."""
         line: bytes | None = None
         deliveries: Deliveries | None = None
         try:
+            if not mutating:  # their order is that of their lines
+                await self._server.pace.wait()
             line, deliveries = await self._answer(request)
         finally:
             self._server.large.give_back(size)
@@ -450,6 +463,7 @@ class _Connection:
                 self.outbox.post(framing.frame(framing.RUN_YOURSELF))
                 await self.outbox.wait_below(1)
                 return
+            await self._server.pace.wait()
             streams = Streams(self._wire.receive, self.outbox.send, self._server.large, run.received)
             await serve_framed(streams, run_command, run.request_id, run.params, self.peer)
         finally:

@@ -48,6 +48,7 @@ class MessageViews(ToldViews):
         if total == 0:
             return InboxPage([], 0, unread, hidden)
         ids = self._page(q, source, owner, filter)
+        self._check_size(ids)
         return InboxPage(self._load(ids, q.reader), total, unread, hidden)
 
     def _inbox_filter(self, q: InboxQuery) -> Filter:
@@ -209,6 +210,7 @@ class MessageViews(ToldViews):
             (*filter.values, page_size, (page - 1) * page_size),
         )
         ids = [row[0] for row in rows.fetchall()]
+        self._check_size(ids)
         recipients, pairs = self._recipients_of(ids), self._pairs_of(ids)
         return [
             self._out_message(row, recipients.get(row.message_id, []), pairs.get(row.message_id, ((), (), ())))

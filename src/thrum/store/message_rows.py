@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from thrum import shapes
+from thrum import limits, shapes
+from thrum.errors import AnswerTooLarge
 from thrum.events import Body, Pair
 from thrum.store.rows import MessageHead, MessageRow
 
@@ -170,6 +171,21 @@ class MessageRows:
                 )
             )
         return messages
+
+    def _check_size(self, ids: Sequence[str]) -> None:
+        """Raises AnswerTooLarge before bodies are loaded that no answer could hold: a page may be 1,000 × 1 MiB."""
+        limit = limits.answer_line_bytes_max
+        size = 0
+        for some in chunks(ids):
+            rows = self._db.execute(
+                "SELECT length(CAST(body_content AS BLOB)) + length(CAST(body_structured AS BLOB)) FROM messages"
+                f" WHERE {among(some)}",
+                some,
+            )
+            for (length,) in rows:
+                size += length
+                if size > limit:
+                    raise AnswerTooLarge(f"the bodies of the page have more than {limit} bytes", limit=limit)
 
     def _rows(self, ids: Sequence[str]) -> list[MessageRow]:
         rows: dict[str, MessageRow] = {}

@@ -150,7 +150,6 @@ def attacks(bench: Bench, daemon: Watched, unseen: int) -> dict[str, Callable[[]
         f"{waits} waits since a number that is to come": lambda: _wait(
             daemon, waits, {"since": "now", "timeout_ms": 5000}, 0
         ),
-        f"{waits} waits of as many agents, one message to all": lambda: _wait_as_many(daemon, waits),
         "an inbox page of 1,000": lambda: daemon.ask(line("message.list", {"for_agent": "agent1", "page_size": 1000})),
         f"a list of {size // 4:,} strings": lambda: daemon.ask(
             line("message.send", b'{"content":"x","to":' + strings + b"}")
@@ -168,7 +167,8 @@ def attacks(bench: Bench, daemon: Watched, unseen: int) -> dict[str, Callable[[]
         ),
         "a line of nothing but brackets": lambda: daemon.ask(b"[" * (size - 2) + b"\n"),
         "300,000 lines of garbage": lambda: _garbage(daemon, bench.pick(1000, 300_000, 300_000)),
-        "marking all as read": lambda: daemon.ask(line("message.markRead", {"all": True})),
+        f"marking {unseen:,} as read": lambda: daemon.ask(line("message.markRead", {"all": True})),
+        f"{waits} waits of as many agents, one message to all": lambda: _wait_as_many(daemon, waits),
     }
 
 
@@ -201,6 +201,10 @@ def _wait(daemon: Watched, count: int, params: dict[str, object], answers: int) 
     """So many waits on one connection; a message comes; then so many answers are read, and the rest is left."""
     with daemon.connected() as connection:
         connection.sendall(b"".join(line("message.wait", params, number) for number in range(count)))
+        # Who calls is where this process stands: it stays until the daemon has looked.
+        connection.sendall(line("health", {}, count))
+        while b'"id":%d,' % count not in connection.recv(1 << 20):
+            pass
         with chdir(daemon.repository.worktrees[0]), daemon.client() as client:
             client.call("message.send", {"content": "wake up", "to": ["@agent1"]})
         received = b""

@@ -28,7 +28,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -58,7 +58,7 @@ from thrum.paths import Places, SocketPaths
 from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
 from thrum.rpc.listener import Bound, bind_listener, raise_open_file_limit
 from thrum.rpc.run import RunIO, collected_run_handler
-from thrum.rpc.server import serve_rpc
+from thrum.rpc.server import Bounds, serve_rpc
 from thrum.store.database import is_damage
 from thrum.store.replay import Store, open_store
 from thrum.sync import branch
@@ -87,6 +87,7 @@ class Start:
     local: bool = False
     lock: int | None = None
     """The descriptor that holds the daemon's lock; None where nothing else can run (tests)."""
+    connections: int = limits.connections_max
 
     @property
     def is_locked(self) -> bool:
@@ -219,6 +220,7 @@ async def _serve(
                 run_command=run_command,
                 program=VERSION,
                 on_connect=wiring.on_connect,
+                bounds=Bounds(connections=start.connections),
             )
         )
         await dispatcher.drain.wait_begun()
@@ -433,6 +435,8 @@ def _refusal(error: BaseException) -> ThrumError:
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     if isinstance(error, ThrumError):
         return error
+    if (busy := files.shortage(error)) is not None:
+        return DaemonStartFailed(f"the daemon did not start: {busy.message}", remedy=busy.remedy)
     if isinstance(error, OSError):
         return spawn.unwritable(error)
     return DaemonStartFailed(f"the daemon did not start: {type(error).__name__}: {error}")
@@ -440,11 +444,11 @@ def _refusal(error: BaseException) -> ThrumError:
 
 def _run(start: Start, report: Report) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
-    raise_open_file_limit()
+    connections = raise_open_file_limit()
     config = load_config(start.places.config_file)
     with open_log(start.places.log_file, config.daemon.log_level):
         try:
-            trio.run(run_daemon, start, report)
+            trio.run(run_daemon, replace(start, connections=connections), report)
         except BaseException:
             log.exception("the daemon fails")
             raise

@@ -3,11 +3,62 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import resource
 import secrets
 from collections.abc import Generator
 from pathlib import Path
+from typing import cast
+
+from thrum import limits
+from thrum.errors import Busy
+
+_SQLITE_CANTOPEN = 14
+
+
+def open_files_max() -> int:
+    """How many files this process may have open at a time, its sockets and pipes included."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def shortage(error: BaseException) -> Busy | None:
+    """What to say of an error behind which a lack of descriptors lies, whatever it was made into; None of any other.
+
+    It is a state that passes: nothing is broken, and nothing was done.
+    """
+    seen: BaseException | None = error
+    for _ in range(8):
+        if isinstance(seen, BaseExceptionGroup):
+            seen = cast("BaseExceptionGroup[BaseException]", seen).exceptions[0]
+        if seen is None or isinstance(seen, Busy):
+            return None
+        if isinstance(seen, OSError) and seen.errno in (errno.EMFILE, errno.ENFILE):
+            return too_many()
+        if getattr(seen, "sqlite_errorcode", 0) & 0xFF == _SQLITE_CANTOPEN and _is_short():
+            return too_many()  # SQLite does not say why
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def too_many() -> Busy:
+    """The refusal of whoever needs one more file than may be open."""
+    limit = open_files_max()
+    return Busy(
+        f"too many open files: {limit} are allowed",
+        remedy=f"repeat the command; or raise the limit: ulimit -n {max(2 * limit, 1024)}, then: thrum daemon restart",
+        retry_after_ms=limits.retry_after_ms,
+        limit=limit,
+    )
+
+
+def _is_short() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return True
+    return False
 
 
 def atomic_write(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:

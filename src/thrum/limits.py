@@ -65,6 +65,11 @@ push_attempts_max: Final = 8
 request_line_bytes_max: Final = 8 * MIB
 answer_line_bytes_max: Final = 16 * MIB
 connections_max: Final = 2_048
+own_files_max: Final = 256
+"""Of open files kept for the daemon's own: journals, database, git, the bus, processes that are watched."""
+own_files_min: Final = 40
+"""With fewer than these, and a few connections, no daemon starts: 24 are open when nobody calls, git takes 8."""
+connections_min: Final = 8
 requests_per_connection_max: Final = 32
 requests_in_flight_max: Final = 256
 long_polls_max: Final = 1_024

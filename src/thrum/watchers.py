@@ -17,6 +17,7 @@ import trio
 from thrum import clock, limits
 from thrum.errors import ShuttingDown, ThrumError
 from thrum.events import AgentExited, AnyFact, SessionEnded
+from thrum.files import open_files_max
 from thrum.identity.process import same_process
 from thrum.identity.runtime import runtime_of_process
 from thrum.ops.house import House
@@ -50,6 +51,9 @@ class Owners:
         self._house = house
         self._changed = changed
         self._watched: dict[_Owner, trio.CancelScope] = {}
+        self._pidfds = 0
+        self._pidfds_max = open_files_max() // 8
+        """Each is an open file: with many agents and few files, others would have none."""
 
     async def watch(self) -> None:
         """Forever. What ended while no daemon ran is found first."""
@@ -83,6 +87,9 @@ class Owners:
             await persist(lambda: self._record_end(owner))
 
     async def _wait_end(self, owner: _Owner) -> None:
+        if self._pidfds >= self._pidfds_max:
+            await self._sweep(owner)
+            return
         try:
             descriptor = os.pidfd_open(owner.pid)
         except ProcessLookupError:
@@ -91,11 +98,13 @@ class Owners:
             # No pidfds here, or no more of them.
             await self._sweep(owner)
             return
+        self._pidfds += 1
         try:
             # After the opening: the descriptor is of the process that has the pid now.
             if self._lives(owner):
                 await trio.lowlevel.wait_readable(descriptor)
         finally:
+            self._pidfds -= 1
             trio.lowlevel.notify_closing(descriptor)
             os.close(descriptor)
 

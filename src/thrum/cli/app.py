@@ -46,6 +46,7 @@ from thrum.cli.run import Answer, Run, unexpected
 from thrum.cli.terminal import NeedsOwnProcess, OutputLost, OwnTerminal, Session
 from thrum.cli.words import Command, Globals, Handler, find, split, wants_json
 from thrum.errors import BadEncoding, ThrumError, UsageError
+from thrum.files import shortage
 
 START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Who is there", "The daemon", "About"
 HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", CARE: "", ABOUT: ""}
@@ -291,6 +292,8 @@ def _refusal(error: Exception, command: str) -> ThrumError:
         error = cast("ExceptionGroup[Exception]", error).exceptions[0]
     if isinstance(error, _NOT_REFUSALS):
         raise error
+    if (busy := shortage(error)) is not None:
+        return busy
     return error if isinstance(error, ThrumError) else unexpected(error, command)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import trio
 
-from thrum import api, limits
+from thrum import api, files, limits
 from thrum.api import ClientKey
 from thrum.errors import (
     Busy,
@@ -254,8 +254,10 @@ class Dispatcher:
             call = self._call(route, connection, decoded, deliveries)
             result = await self._run(route, call, decoded)
             return Answer(self._encode(result), deliveries, call.caller.warnings)
-        except ThrumError:
+        except ThrumError as error:
             await self._lost(deliveries)
+            if (busy := files.shortage(error)) is not None:
+                raise busy from error
             raise
         except Exception as error:
             await self._lost(deliveries)
@@ -317,8 +319,11 @@ async def _within(seconds: float, route: _Route, call: Call, params: api.Params)
     raise TimedOut(f"{route.method.name} took longer than {seconds:g} s", limit=seconds)
 
 
-def internal_error(name: str, error: Exception) -> InternalError:
+def internal_error(name: str, error: Exception) -> ThrumError:
     """What a caller is told of an error that nobody foresaw; the log has the rest under the same number."""
+    if (busy := files.shortage(error)) is not None:
+        log.warning("%s: %s", name, busy.message)
+        return busy
     number = secrets.token_hex(4)
     log.error("internal error %s in %s", number, name, exc_info=error)
     return InternalError(f"internal error {number} in {name}")

@@ -8,9 +8,13 @@ import resource
 import socket
 from pathlib import Path
 
-from thrum import limits
+import trio
 
-_SPARE_FILES = 256
+from thrum import files, limits
+from thrum.errors import DaemonStartFailed
+from thrum.rpc.jsonrpc import encode_error
+
+_PAUSE_SECONDS = 0.05
 
 
 def bind_listener(path: Path) -> socket.socket:
@@ -34,14 +38,74 @@ def bind_listener(path: Path) -> socket.socket:
     return listener
 
 
-def raise_open_file_limit(connections: int = limits.connections_max) -> None:
-    """Let this process hold that many connections, as far as the hard limit goes."""
+def raise_open_file_limit() -> int:
+    """Let this process open as many files as the daemon wants, as far as the hard limit goes; how many connections it
+    may hold then.
+
+    Raises DaemonStartFailed when they are too few for any daemon.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _SPARE_FILES
+    wanted = limits.connections_max + limits.own_files_max
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return connections_within(limits.connections_max + limits.own_files_max if soft == resource.RLIM_INFINITY else soft)
+
+
+def connections_within(open_files: int) -> int:
+    """How many connections fit beside the daemon's own files, of which a third of all are kept free for it.
+
+    Raises DaemonStartFailed.
+    """
+    own = min(limits.own_files_max, max(limits.own_files_min, open_files // 3))
+    connections = min(limits.connections_max, open_files - own)
+    if connections < limits.connections_min:
+        least = limits.own_files_min + limits.connections_min
+        raise DaemonStartFailed(
+            f"only {open_files} open files are allowed, the daemon needs {least}",
+            remedy="raise the limit: ulimit -n 1024 (ulimit -Hn shows how far it goes), then repeat",
+            limit=open_files,
+        )
+    return connections
+
+
+class Spare:
+    """One descriptor kept for the moment when there is no other: with it, who connects then can be told so."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+        self._keep()
+
+    async def turn_away(self, listener: socket.socket) -> None:
+        """Tell one that connects that there is no descriptor for it. Else it would stay there, and wake us for ever."""
+        self.close()
+        try:
+            accepted, _ = listener.accept()
+        except OSError:
+            pass
+        else:
+            with accepted, contextlib.suppress(OSError):
+                accepted.setblocking(False)
+                accepted.send(encode_error(None, files.too_many()))
+        # Whose connection is closed to make room needs a turn for it.
+        await trio.lowlevel.checkpoint()
+        if not self._keep():
+            await trio.sleep(_PAUSE_SECONDS)
+            self._keep()
+
+    def _keep(self) -> bool:
+        if self._descriptor < 0:
+            with contextlib.suppress(OSError):
+                self._descriptor = os.open(os.devnull, os.O_RDONLY)
+        return self._descriptor >= 0
+
+    def close(self) -> None:
+        """Make it free for something else."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Bound:

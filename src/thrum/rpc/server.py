@@ -6,6 +6,7 @@ lines, and a handler hands its decision to the committer before its first other 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -24,6 +25,7 @@ from thrum.identity.guards import Refusal, refusal_error, refusal_fields
 from thrum.rpc import framing
 from thrum.rpc.dispatch import RUN, Answer, Deliveries, Dispatcher, PeerConnection, invalid_params
 from thrum.rpc.jsonrpc import BadRequest, Request, RequestId, check_large, decode_request, encode_answer, encode_error
+from thrum.rpc.listener import Spare
 from thrum.rpc.outbox import Outbox
 from thrum.rpc.pace import Pace
 from thrum.rpc.peercred import Peer, peer_of
@@ -33,8 +35,7 @@ from thrum.rpc.wire import Gone, Wire
 
 log = logging.getLogger("thrum.rpc")
 
-_SPARE_FILES = 256
-_ACCEPT_PAUSE_SECONDS = 0.05
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,19 +115,24 @@ class _Server:
     # -- accepting
 
     async def serve_listener(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        with listener:
+        spare = Spare()
+        is_short = False
+        with listener, contextlib.closing(spare):
             while True:
                 await trio.lowlevel.wait_readable(listener)
                 try:
                     accepted, _ = listener.accept()
+                    is_short = False
                 except (BlockingIOError, ConnectionError, InterruptedError):
                     continue
                 except OSError as error:
-                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    if error.errno not in _SHORTAGES:
                         raise
-                    log.warning("cannot accept: %s", error)
+                    if not is_short:
+                        log.warning("cannot accept: %s", error)
+                    is_short = True
                     self._close_idlest()
-                    await trio.sleep(_ACCEPT_PAUSE_SECONDS)
+                    await spare.turn_away(listener)
                     continue
                 self._admit(accepted, nursery)
 

@@ -45,13 +45,13 @@ def raise_open_file_limit() -> int:
     Raises DaemonStartFailed when they are too few for any daemon.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections_max + limits.own_files_max
+    wanted = limits.open_files_wanted
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
-    return connections_within(limits.connections_max + limits.own_files_max if soft == resource.RLIM_INFINITY else soft)
+    return connections_within(limits.open_files_wanted if soft == resource.RLIM_INFINITY else soft)
 
 
 def connections_within(open_files: int) -> int:

@@ -7,7 +7,8 @@ import secrets
 import sqlite3
 from typing import Final
 
-from thrum.errors import InternalError, StoreFailed
+from thrum.errors import InternalError, StoreFailed, ThrumError
+from thrum.files import shortage
 from thrum.store import database
 
 log: Final = logging.getLogger("thrum.store")
@@ -41,8 +42,10 @@ def database_refusal(error: sqlite3.Error, verb: str = "write") -> StoreFailed:
     return StoreFailed(f"could not {verb} the database: {error}", cause=cause)
 
 
-def internal(error: Exception) -> InternalError:
-    """What a caller sees of a bug: a number by which the log can be searched."""
+def internal(error: Exception) -> ThrumError:
+    """What a caller sees of a bug: a number by which the log can be searched. A lack of open files is none."""
+    if (busy := shortage(error)) is not None:
+        return busy
     reference = secrets.token_hex(4)
     log.error("internal error %s", reference, exc_info=error)
     return InternalError(f"internal error {reference}", id=reference)

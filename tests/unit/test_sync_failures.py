@@ -16,6 +16,7 @@ from tests.support.git_servers import PASSWORD, USER, fake_ssh, open_git_daemon,
 from tests.support.repo import wait_until
 from thrum.errors import StoreFailed
 from thrum.sync import remote as remote_module
+from thrum.sync.branch import ensure_branch
 from thrum.sync.failures import clean, reason_of, secrets_in, trouble_of
 from thrum.sync.git import Finished
 from thrum.sync.ports import RemoteFailed
@@ -175,19 +176,23 @@ def test_a_server_that_only_gives_refuses_a_push(alice: GitRepository, top: Path
         assert pushing(alice).trouble == "refused"
 
 
-def test_another_clone_of_thrums_as_remote_is_told_with_the_mend(alice: GitRepository, top: Path) -> None:
-    make_clone(top, "bob", "origin.git")
+@pytest.mark.parametrize("value", ["", "updateInstead"])
+def test_an_older_thrum_or_a_user_on_the_branch_there_is_told_with_the_mend_and_nothing_is_overwritten(
+    alice: GitRepository, top: Path, value: str
+) -> None:
+    bob = make_clone(top, "bob", "origin.git")
+    (bob.branch_dir / "events.jsonl").write_text("not committed yet\n")
+    (top / "bob/.git/worktrees/a-sync/HEAD").write_text("ref: refs/heads/a-sync\n")
+    if value:
+        git(top / "bob", "config", "receive.denyCurrentBranch", value)
     set_url(top, f"{top}/bob")
     failed = pushing(alice)
     assert failed.trouble == "refused"
-    assert "bare" in failed.reason
-    assert failed.remedy == f"git remote set-url origin {top}/origin.git", "that one has a remote already"
-    git(top / "bob", "remote", "remove", "origin")
-    subprocess.run(pushing(alice).remedy, shell=True, check=True, cwd=top / "alice")
-    for name in ("alice", "bob"):
-        assert git(top / name, "remote", "get-url", "origin") == f"{top}/bob.git"
-    alice.fetch()
+    assert failed.reason.startswith(f"branch a-sync is checked out in {top}/bob: an older thrum works there")
+    assert (bob.branch_dir / "events.jsonl").read_text() == "not committed yet\n"
+    ensure_branch(bob, os.environ)  # what a start of this version's does
     assert alice.push(alice.tip())
+    assert (bob.branch_dir / "events.jsonl").read_text() == "not committed yet\n"
 
 
 def test_a_branch_below_ours_is_no_race_and_told_with_the_mend(alice: GitRepository, top: Path) -> None:

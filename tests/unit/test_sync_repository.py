@@ -245,12 +245,13 @@ def test_a_lock_left_by_a_kill_is_removed_when_it_is_old(alice: GitRepository, t
         assert alice.tip() == FIRST
 
 
-def test_a_tracking_ref_locked_by_a_killed_fetch_is_freed(alice: GitRepository, bob: GitRepository, top: Path) -> None:
+def test_our_ref_locked_by_a_killed_fetch_is_freed(alice: GitRepository, bob: GitRepository, top: Path) -> None:
     sync(bob)
     alice.fetch()
     tip = write(bob, {"events.jsonl": LINES})
     sync(bob)
-    lock = top / "alice" / ".git" / "refs" / "remotes" / "origin" / "a-sync.lock"
+    lock = top / "alice" / ".git" / "refs" / "thrum" / "origin" / "a-sync.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
     lock.touch()
     os.utime(lock, (1_000_000_000, 1_000_000_000))
     assert alice.fetch() == tip
@@ -298,7 +299,7 @@ def test_a_branch_deleted_at_the_remote_is_seen_and_pushed_again(alice: GitRepos
     assert alice.remote_tip() == tip
 
 
-def test_a_branch_rewritten_at_the_remote_is_followed_by_the_tracking_ref(alice: GitRepository, top: Path) -> None:
+def test_a_branch_rewritten_at_the_remote_is_followed(alice: GitRepository, top: Path) -> None:
     tip = write(alice, {"events.jsonl": LINES})
     assert alice.push(tip)
     git(top / "origin.git", "update-ref", "refs/heads/a-sync", FIRST)
@@ -493,7 +494,7 @@ def test_another_remote_than_origin_will_do(alice: GitRepository, top: Path) -> 
         assert repo.push(tip)
         assert repo.fetch() == tip == repo.remote_tip()
         assert git(top / "team.git", "rev-parse", "a-sync") == tip
-    assert git(top / "alice", "rev-parse", "refs/remotes/team/x/a-sync") == tip
+    assert git(top / "alice", "rev-parse", "refs/thrum/team/x/a-sync") == tip
 
 
 @pytest.mark.parametrize("name", ["nosuch", "", "-x", "--upload-pack=touch /tmp/owned"])

@@ -27,12 +27,12 @@ from thrum.sync.worktree import (
     BRANCH,
     REF,
     TreeEntry,
-    admin_dirs,
+    checked_out,
     ensure_worktree,
     find_admin_dir,
     index_bytes,
-    linked_worktree,
-    read_text,
+    on_branch,
+    seen_at_remote,
     write_if_other,
 )
 
@@ -74,7 +74,7 @@ class Branch:
 
     def at_remote(self, remote: str) -> list[TreeEntry] | None:
         """The journals of the remote's branch as it was last seen; None if it was not."""
-        commit = self._reader.ref(f"refs/remotes/{remote}/{BRANCH}")
+        commit = seen_at_remote(self._reader.ref, remote)
         return _journals(self._reader.entries(commit)) if commit else None
 
     def commits(self, since_seconds: int = 0) -> Iterator[BranchCommit]:
@@ -208,7 +208,7 @@ def _ensure(common_dir: Path, folder: Path, environ: Mapping[str, str], remote: 
         _fill_folder(reader, folder, entries)
     _ensure_folder(folder)
     write_if_other(folder / ".gitignore", b"*\n", 0o600)
-    admin_dir, worktree_made = ensure_worktree(common_dir, folder)
+    admin_dir, worktree_made = ensure_worktree(common_dir, folder, tip)
     write_if_other(admin_dir / "index", index_bytes(entries, object_id_chars=len(tip)), 0o644)
     return Ensured(tip, found, worktree_made)
 
@@ -217,7 +217,7 @@ def _tip(reader: Reader, remote: str) -> tuple[str, Literal["made", "taken", "th
     """Where the branch is or begins, `""` for the first commit."""
     if tip := reader.ref(REF):
         return tip, "there"
-    theirs = reader.ref(f"refs/remotes/{remote}/{BRANCH}")
+    theirs = seen_at_remote(reader.ref, remote)
     return theirs, "taken" if theirs else "made"
 
 
@@ -227,14 +227,9 @@ def _refuse_unusable(common_dir: Path, folder: Path) -> None:
             f"{common_dir} keeps its refs in reftables, which thrum cannot use yet",
             remedy="git refs migrate --ref-format=files",
         )
-    ours = find_admin_dir(common_dir, folder)
-    for git_dir in (common_dir, *admin_dirs(common_dir)):
-        if git_dir != ours and read_text(git_dir / "HEAD") == f"ref: {REF}":
-            where = common_dir.parent if git_dir == common_dir else linked_worktree(git_dir)
-            raise NotAvailable(
-                f"branch {BRANCH} is checked out in {where}; it belongs to thrum",
-                remedy="git switch to another branch there, then repeat the command",
-            )
+    # A branch that was thrum's before it was checked out stays where it is meanwhile: nobody's message waits for that.
+    if find_admin_dir(common_dir, folder) is None and (where := on_branch(common_dir, folder)):
+        raise checked_out(where)
 
 
 def _refuse_foreign(entries: Sequence[TreeEntry]) -> None:

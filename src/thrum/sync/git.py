@@ -84,6 +84,14 @@ def checked_git(arguments: Sequence[str], environ: Mapping[str, str], *, stdin: 
     return done.stdout
 
 
+def configured(git_dir: Path, pattern: str, environ: Mapping[str, str], *, cwd: str = "/") -> list[tuple[str, str]]:
+    """What git's configuration has under keys that match a pattern (`git config --get-regexp`), in its order."""
+    done = run_git([f"--git-dir={git_dir}", "config", "-z", "--get-regexp", pattern], environ, cwd=cwd)
+    text = "" if done is None else os.fsdecode(done.stdout)
+    entries = [entry.partition("\n") for entry in text.split("\0") if entry]
+    return [(key, value) for key, _, value in entries]
+
+
 def git_missing() -> NotAvailable:
     return NotAvailable("git is not installed, and thrum needs it", remedy="install git")
 

@@ -63,10 +63,10 @@ class Maintenance:
     `run` may go on while rounds do: they count in another thread, and `stop` comes from a third one.
     """
 
-    def __init__(self, common_dir: Path, thrum_sync_dir: Path, environ: Mapping[str, str], tracking_ref: str) -> None:
+    def __init__(self, common_dir: Path, thrum_sync_dir: Path, environ: Mapping[str, str], seen_ref: str) -> None:
         self._common_dir = common_dir
         self._environ = environ
-        self._refs = (REF, tracking_ref)
+        self._refs = (REF, seen_ref)
         self._talk = Talk()
         self._packs_dir = common_dir / "objects" / "pack"
         self._work_dir = common_dir / "objects" / "thrum-packing"

@@ -7,17 +7,19 @@ import os
 from pathlib import Path
 
 from thrum.clock import SystemClock
+from thrum.sync.worktree import OWN_REFS
 
 
 def move_plain_ref(common_dir: Path, ref: str, old: str, new: str, why: str) -> bool:
     """Move a ref from `old` to `new`; False if that is better left to git: nothing has changed then.
 
     That is so where the ref is not a plain file that holds `old` (packed, symbolic, a reftable, moved meanwhile), has
-    no reflog yet, or is locked. Raises OSError.
+    no reflog yet where git keeps one (not of our own refs), or is locked. Raises OSError.
     """
     path, log = common_dir / ref, common_dir / "logs" / ref
     lock = path.with_name(f"{path.name}.lock")
-    if (common_dir / "reftable").is_dir() or path.is_symlink() or not log.is_file():
+    is_logged = log.is_file()
+    if (common_dir / "reftable").is_dir() or path.is_symlink() or not (is_logged or ref.startswith(f"{OWN_REFS}/")):
         return False
     try:
         mode = path.stat().st_mode & 0o777
@@ -34,7 +36,9 @@ def move_plain_ref(common_dir: Path, ref: str, old: str, new: str, why: str) -> 
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        _append(log, f"{old} {new} thrum <thrum@localhost> {SystemClock().now_ms() // 1000} +0000\t{why}\n".encode())
+        if is_logged:
+            who = f"thrum <thrum@localhost> {SystemClock().now_ms() // 1000} +0000"
+            _append(log, f"{old} {new} {who}\t{why}\n".encode())
         lock.rename(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -19,9 +19,9 @@ from thrum.clock import SystemClock
 from thrum.errors import StoreFailed
 from thrum.ids import without_credentials
 from thrum.sync.failures import clean, disk_full, remote_failed, secrets_in
-from thrum.sync.git import DURABLE, NO_HOOKS, Finished, Talk, git_environ, git_missing, run_git
+from thrum.sync.git import DURABLE, NO_HOOKS, Finished, Talk, configured, git_environ, git_missing, run_git
 from thrum.sync.ports import RemoteFailed, RemoteInfo
-from thrum.sync.worktree import BRANCH, REF, read_text
+from thrum.sync.worktree import BRANCH, LOCK_REASON, REF, admin_dirs, read_text, seen_ref
 
 SILENT_SECONDS_MAX: Final = 60.0
 """A git that reports nothing for so long hangs."""
@@ -45,10 +45,16 @@ _SETTINGS: Final = (
     # Small fetches become loose objects, which `maintenance` packs with ours.
     "-c",
     "fetch.unpackLimit=100",
+    # Of all history, the user's too.
+    "-c",
+    "fetch.writeCommitGraph=false",
     # One flush of the disk for all of them.
     "-c",
     "core.fsyncMethod=batch",
 )
+_PUSH_PREFIX: Final = "thrum:"
+"""Before the name of the remote that is pushed to. No remote of the user's can have a colon in its name."""
+_NOT_FOR_A_PUSH: Final = frozenset({"fetch", "mirror", "partialclonefilter", "promisor", "push"})
 _RACES: Final = (
     "[rejected]",
     "failed to update ref",
@@ -81,7 +87,7 @@ class Remote:
     def __init__(self, common_dir: Path, root: Path, environ: Mapping[str, str], name: str, talk: Talk) -> None:
         """`root`: where git takes relative paths of remotes from."""
         self.name: Final = name
-        self.tracking_ref: Final = f"refs/remotes/{name}/{BRANCH}"
+        self.seen_ref: Final = seen_ref(name)
         self._common_dir = common_dir
         self._root = root
         self._environ = environ
@@ -90,6 +96,7 @@ class Remote:
         self._push_infos: tuple[RemoteInfo, ...] = ()
         self._secrets: frozenset[str] = frozenset()
         self._own_ssh = False
+        self._push_settings: list[tuple[str, str]] = []
         self._believed: tuple[object, float] | None = None
 
     # -- what is configured
@@ -119,7 +126,21 @@ class Remote:
         self._secrets = frozenset(secret for url in (*fetched, *pushed_to) for secret in secrets_in(url))
         chosen = self._environ.get("GIT_SSH_COMMAND") or self._environ.get("GIT_SSH")
         self._own_ssh = bool(chosen or self._ask("config", "--get", "core.sshCommand"))
+        self._push_settings = self._ask_push_settings()
         self._believed = (stamp, now + _BELIEVED_SECONDS)
+
+    def _ask_push_settings(self) -> list[tuple[str, str]]:
+        """What is configured of the remote, for another name: all that a push needs, and no refspec.
+
+        By its own name git would move the user's remote-tracking ref after a push, under a fetch of the user's that
+        runs meanwhile (it fails then); by its URL it would not obey what is set for that remote.
+        """
+        settings: list[tuple[str, str]] = []
+        for key, value in configured(self._common_dir, r"^remote\.", self._environ, cwd=self._cwd()):
+            word = key.removeprefix(f"remote.{self.name}.")
+            if word != key and "." not in word and word not in _NOT_FOR_A_PUSH:
+                settings.append((f"remote.{_PUSH_PREFIX}{self.name}.{word}", value))
+        return settings
 
     def _configuration_stamp(self) -> object:
         home = self._environ.get("HOME", "")
@@ -145,19 +166,21 @@ class Remote:
     # -- the talk
 
     def fetch(self, known: list[str]) -> bool:
-        """Bring the tracking ref to where the remote's branch is; False if there is no such branch.
+        """Bring our ref to where the remote's branch is; False if there is no such branch.
 
-        `known`: commits that the remote may have; git offers no others. Raises RemoteFailed, StoreFailed.
+        `known`: commits that the remote may have; git offers no others. No ref of the user's moves: without a refmap
+        git leaves the remote-tracking ones alone. Raises RemoteFailed, StoreFailed.
         """
-        arguments = ["fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
+        arguments = ["-c", f"remote.{self.name}.followRemoteHEAD=never"]
+        arguments += ["fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
         arguments += ["--no-auto-maintenance", "--no-prune", "--no-filter", "--no-show-forced-updates", "--refmap="]
         arguments += [f"--negotiation-tip={commit}" for commit in known]
-        arguments += [self.name, f"+{REF}:{self.tracking_ref}"]
+        arguments += [self.name, f"+{REF}:{self.seen_ref}"]
         done = self._run(arguments, "fetch")
         for attempt in range(_LOCK_TRIES):
             if "cannot lock ref" not in done.err and "unable to update local ref" not in done.err:
                 break
-            remove_stale_lock(self._common_dir, self.tracking_ref)
+            remove_stale_lock(self._common_dir, self.seen_ref)
             time.sleep(_LOCK_SECONDS * attempt)
             done = self._run(arguments, "fetch")
         if done.status == 0:
@@ -171,14 +194,26 @@ class Remote:
 
     def push(self, commit: str) -> bool:
         """Push a commit, never by force. False: somebody else was quicker. Raises RemoteFailed."""
-        settings = ["-c", f"remote.{self.name}.mirror=false"]
-        arguments = [*settings, "push", "--porcelain", "--progress", "--no-verify", "--no-follow-tags", "--no-signed"]
-        arguments += ["--recurse-submodules=no", self.name, f"{commit}:{REF}"]
+        for info in self.push_infos():
+            self._refuse_to_overwrite(info)
+        arguments = ["push", "--porcelain", "--progress", "--no-verify", "--no-follow-tags", "--no-signed"]
+        arguments += ["--recurse-submodules=no", f"{_PUSH_PREFIX}{self.name}", f"{commit}:{REF}"]
         done = self._run(arguments, "push")
         outcome = pushed(done)
         if outcome == "refused":
             raise self._failure(done, "push")
         return outcome == "pushed"
+
+    def _refuse_to_overwrite(self, info: RemoteInfo) -> None:
+        """Raise RemoteFailed where git would write into the journals there: an older thrum is on the branch."""
+        git_dir = _common_dir(info.path) if info.path else None
+        for record in [] if git_dir is None else admin_dirs(git_dir):
+            if read_text(record / "locked") != LOCK_REASON or read_text(record / "HEAD") != f"ref: {REF}":
+                continue
+            words = [f"--git-dir={git_dir}", "config", "--get", "receive.denyCurrentBranch"]
+            done = run_git(words, self._environ)
+            if done is not None and done.stdout.strip().lower() == b"updateinstead":
+                raise _on_branch_there(info)
 
     def _run(self, arguments: list[str], verb: str) -> Finished:
         info = self._whom(verb)
@@ -188,7 +223,7 @@ class Remote:
             raise RemoteFailed("offline", f"{info.path} is not there", f"git ls-remote {self.name}")
         return self._talk.run(
             [f"--git-dir={self._common_dir}", *_SETTINGS, *arguments],
-            self._quiet_environ(),
+            self._push_environ() if verb == "push" else self._quiet_environ(),
             cwd=self._cwd(),
             silent_seconds_max=SILENT_SECONDS_MAX + 5,
             seconds_max=SECONDS_MAX,
@@ -208,31 +243,25 @@ class Remote:
             environ["GIT_SSH_COMMAND"] = _SSH
         return environ | {"GCM_INTERACTIVE": "never", "SSH_ASKPASS_REQUIRE": "never"}
 
+    def _push_environ(self) -> dict[str, str]:
+        """Not by `-c`: URLs may hold passwords, and every user of the machine sees the words of a command."""
+        environ = self._quiet_environ()
+        text = environ.get("GIT_CONFIG_COUNT", "")
+        count = int(text) if text.isdecimal() else 0
+        for number, (key, value) in enumerate(self._push_settings, count):
+            environ |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return environ | {"GIT_CONFIG_COUNT": str(count + len(self._push_settings))}
+
     def _failure(self, done: Finished, verb: str) -> RemoteFailed:
         info = self._whom(verb)
         if "branch is currently checked out" in done.out and info is not None:
-            reason = f"{info.url} is a repository that thrum works in; clones meet in a bare one"
-            return RemoteFailed("refused", reason, self._bare_one(info))
+            return _on_branch_there(info)
         if found := _IN_THE_WAY.search(done.err + done.out):
             name = clean(found[1].removeprefix("refs/heads/"), self._secrets)
             reason = f"the remote has a branch {name}, which leaves no room for {BRANCH}"
             remedy = f"delete or rename it: git push {self.name} {shlex.quote(f':{name}')}"
             return RemoteFailed("refused", reason, remedy)
         return remote_failed(done, self.name, verb, self._secrets)
-
-    def _bare_one(self, info: RemoteInfo) -> str:
-        """How clones of a repository that thrum works in, and itself, come to meet in a bare one."""
-        if not info.path:
-            return f"make a bare clone of it there, then: git remote set-url {self.name} URL"
-        there, bare = shlex.quote(info.path), shlex.quote(f"{info.path}.git")
-        done = run_git(["-C", info.path, "remote", "get-url", self.name], self._environ)
-        if done is not None and done.returncode == 0:
-            url = os.fsdecode(done.stdout).strip()
-            url = local_path(url, Path(info.path)) or url
-            if without_credentials(url) == url:
-                return f"git remote set-url {self.name} {shlex.quote(url)}"
-        both = f"git -C {there} remote add {self.name} {bare} && git remote set-url {self.name} {bare}"
-        return f"git clone --bare {there} {bare} && {both}"
 
     # -- a look from beside
 
@@ -245,6 +274,14 @@ class Remote:
         """A text that changes when the branch of a remote on this machine moves; None for other remotes. Cheap."""
         info = self.info()
         return None if info is None or not info.path else ref_stamp(info.path)
+
+
+def _on_branch_there(info: RemoteInfo) -> RemoteFailed:
+    return RemoteFailed(
+        "refused",
+        f"branch {BRANCH} is checked out in {info.url}: an older thrum works there, or somebody looks at it",
+        "there: thrum daemon restart, with this version; or git switch to another branch",
+    )
 
 
 def pushed(done: Finished) -> Pushed:
@@ -285,15 +322,20 @@ def local_path(url: str, root: Path) -> str:
 def ref_stamp(path: str) -> str:
     """What changes on disk when the branch of the repository at a path moves."""
     try:
-        git_dir = _git_dir(path)
+        git_dir = _common_dir(path)
         if git_dir is None:
             return "none"
-        if common := read_text(git_dir / "commondir"):
-            git_dir = git_dir / common
         tip = read_text(git_dir / REF)
     except OSError as error:
         return f"closed: {error.strerror}"
     return " ".join([tip, *(_stamp(str(git_dir / name)) for name in ("packed-refs", "reftable/tables.list"))])
+
+
+def _common_dir(path: str) -> Path | None:
+    """Where the refs of the repository at a path lie. Raises OSError."""
+    git_dir = _git_dir(path)
+    common = "" if git_dir is None else read_text(git_dir / "commondir")
+    return git_dir / common if git_dir is not None and common else git_dir
 
 
 def _git_dir(path: str) -> Path | None:

@@ -20,7 +20,16 @@ from thrum.sync.ports import RemoteInfo
 from thrum.sync.reader import Reader, open_reader, read_ref
 from thrum.sync.refs import move_plain_ref
 from thrum.sync.remote import Remote, remove_stale_lock
-from thrum.sync.worktree import REF, TreeEntry, ensure_worktree, index_bytes, write_if_other
+from thrum.sync.worktree import (
+    REF,
+    TreeEntry,
+    checked_out,
+    ensure_worktree,
+    index_bytes,
+    on_branch,
+    seen_at_remote,
+    write_if_other,
+)
 
 _WHY: Final = "thrum: sync"
 _NEAR_COMMITS: Final = 16
@@ -54,8 +63,7 @@ class GitRepository:
         self._environ = environ
         self._talk = Talk()
         self._remote = Remote(common_dir, places.main_root, environ, remote, self._talk)
-        tracking = self._remote.tracking_ref
-        self._maintenance = Maintenance(common_dir, places.thrum_sync_dir, environ, tracking)
+        self._maintenance = Maintenance(common_dir, places.thrum_sync_dir, environ, self._remote.seen_ref)
         self._open: AbstractContextManager[Reader] | None = None
         self._reader: Reader | None = None
         self._writer: Writer | None = None
@@ -114,18 +122,23 @@ class GitRepository:
         return self._remote.push_infos()
 
     def tip(self) -> str:
-        return read_ref(self._common_dir, self._environ, REF)
+        return self._ref(REF)
 
     def remote_tip(self) -> str:
-        return read_ref(self._common_dir, self._environ, self._remote.tracking_ref)
+        return seen_at_remote(self._ref, self._remote.name)
+
+    def _ref(self, name: str) -> str:
+        return read_ref(self._common_dir, self._environ, name)
 
     def move(self, old: str, new: str) -> bool:
         self._settle()
+        if where := on_branch(self._common_dir, self._places.branch_dir):
+            raise checked_out(where)
         if not self._move_ref(REF, old, new):
             return False
         index = index_bytes(self._reading.entries(new), object_id_chars=len(new))
         try:
-            self._admin_dir, _ = ensure_worktree(self._common_dir, self._places.branch_dir, self._admin_dir)
+            self._admin_dir, _ = ensure_worktree(self._common_dir, self._places.branch_dir, new, self._admin_dir)
             write_if_other(self._admin_dir / "index", index, 0o644, durable=False)
         except OSError as error:
             name = error.filename or self._places.branch_dir
@@ -211,8 +224,8 @@ class GitRepository:
         self.rest()
         known = dict.fromkeys(commit for commit in (before, self.tip()) if commit)
         if not self._remote.fetch(list(known)):
-            if before:
-                words = ["update-ref", "--no-deref", "-d", self._remote.tracking_ref]
+            if self._ref(self._remote.seen_ref):
+                words = ["update-ref", "--no-deref", "-d", self._remote.seen_ref]
                 checked_git([f"--git-dir={self._common_dir}", *NO_HOOKS, *words], self._environ)
             return ""
         now = self.remote_tip()
@@ -222,9 +235,9 @@ class GitRepository:
     def push(self, commit: str) -> bool:
         if not self._remote.push(commit):
             return False
-        before = self.remote_tip()
-        if before != commit:  # a clone of a single branch tracks no other by itself
-            self._move_ref(self._remote.tracking_ref, before, commit)
+        before = self._ref(self._remote.seen_ref)
+        if before != commit:
+            self._move_ref(self._remote.seen_ref, before, commit)
         return True
 
     def stop(self) -> None:

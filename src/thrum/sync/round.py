@@ -202,7 +202,7 @@ class _Round:
             raise RemoteFailed(
                 "failed",
                 f"the remote has a branch {BRANCH} that is not thrum's",
-                f"rename that one: git push {name} {name}/{BRANCH}:refs/heads/OTHER :{BRANCH}",
+                f"rename that one: git push {name} {commit}:refs/heads/OTHER :{BRANCH}",
             )
         pending: list[_Intake] = []
         size, voids, marks = 0, self.journals.voids(), self.journals.marks()

@@ -2,6 +2,9 @@
 
 It is real and locked, and nothing is checked out in it: its index holds the tip's tree, each entry skip-worktree and
 assume-unchanged, and its `.gitignore` is `*`. So git neither reads nor writes the journals that lie there.
+
+Its HEAD is the tip itself, not the branch: of a branch that a worktree is on, a push from outside rewrites the files
+(`receive.denyCurrentBranch=updateInstead`) or is refused, and a fetch that names it (a mirror's) fails.
 """
 
 from __future__ import annotations
@@ -9,15 +12,19 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import shlex
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from thrum.errors import NotAvailable
 from thrum.files import atomic_write, sync_directory
 
 BRANCH: Final = "a-sync"
 REF: Final = f"refs/heads/{BRANCH}"
+OWN_REFS: Final = "refs/thrum"
+"""Below it thrum keeps the refs that nobody else moves."""
 FIRST: Final = "90843369767a3f41f94cd357d4493648e1154213"
 """The commit that the branch begins with, alike in every clone whose objects have SHA-1 names."""
 LOCK_REASON: Final = "thrum keeps the messages of this repository here"
@@ -34,10 +41,24 @@ class TreeEntry(NamedTuple):
         return self.mode & 0o170000 == 0o100000
 
 
-def ensure_worktree(common_dir: Path, folder: Path, likely: Path | None = None) -> tuple[Path, bool]:
+def seen_ref(remote: str) -> str:
+    """The ref that says where a remote's branch was when thrum last looked. A user's fetch moves another one."""
+    return f"{OWN_REFS}/{remote}/{BRANCH}"
+
+
+def seen_at_remote(read: Callable[[str], str], remote: str) -> str:
+    """Where a remote's branch was last seen, `""` if never. `read` gives the commit of a ref.
+
+    Where thrum has not looked yet, by the user's own fetch: so does a new clone, and what earlier versions kept there.
+    """
+    return read(seen_ref(remote)) or read(f"refs/remotes/{remote}/{BRANCH}")
+
+
+def ensure_worktree(common_dir: Path, folder: Path, tip: str, likely: Path | None = None) -> tuple[Path, bool]:
     """Make or mend what ties the folder and git's record of it together: that record, and whether it is new.
 
-    `likely`: the record that it was the last time, so that not all of them are read.
+    `tip`: the commit whose tree its index holds. `likely`: the record that it was the last time, so that not all of
+    them are read.
     """
     is_likely = likely is not None and linked_worktree(likely) == folder
     admin_dir = likely if is_likely else find_admin_dir(common_dir, folder)
@@ -47,13 +68,32 @@ def ensure_worktree(common_dir: Path, folder: Path, likely: Path | None = None) 
     # First the lock: from here on no `git worktree prune` takes it away.
     write_if_other(admin_dir / "locked", f"{LOCK_REASON}\n".encode(), 0o644)
     write_if_other(admin_dir / "commondir", b"../..\n", 0o644)
-    write_if_other(admin_dir / "HEAD", f"ref: {REF}\n".encode(), 0o644)
+    # Not synced, as the index is not: git does without it, and the next start mends it.
+    write_if_other(admin_dir / "HEAD", f"{tip}\n".encode(), 0o644, durable=made)
     if linked_worktree(admin_dir) != folder:
         atomic_write(admin_dir / "gitdir", os.fsencode(f"{folder / '.git'}\n"), mode=0o644)
     target = read_text(folder / ".git").removeprefix("gitdir:").strip()
     if not target or os.path.realpath(folder / target) != str(admin_dir):
         atomic_write(folder / ".git", os.fsencode(f"gitdir: {admin_dir}\n"), mode=0o600)
     return admin_dir, made
+
+
+def on_branch(common_dir: Path, folder: Path) -> Path | None:
+    """Where somebody has checked out the branch: a work tree that is not ours. None: nowhere."""
+    found = [each for each in (common_dir, *admin_dirs(common_dir)) if read_text(each / "HEAD") == f"ref: {REF}"]
+    ours = find_admin_dir(common_dir, folder) if found else None
+    for git_dir in found:
+        if git_dir != ours:
+            return common_dir.parent if git_dir == common_dir else linked_worktree(git_dir) or git_dir
+    return None
+
+
+def checked_out(where: Path) -> NotAvailable:
+    """Thrum does not move a branch that somebody is on: their index and files would not agree with it any more."""
+    return NotAvailable(
+        f"branch {BRANCH} is checked out in {where}; it belongs to thrum",
+        remedy=f"git -C {shlex.quote(str(where))} switch OTHER_BRANCH, then repeat the command",
+    )
 
 
 def admin_dirs(common_dir: Path) -> list[Path]:

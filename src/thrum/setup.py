@@ -28,6 +28,7 @@ from thrum.identity.guards import Refusal, refusal_error
 from thrum.identity.notes import FIRST_PROJECT_STATE
 from thrum.paths import GitPlace, Places, find_git, find_places, link_state, main_worktree, places_of
 from thrum.sync import branch
+from thrum.sync.mirror import meetings
 
 IGNORE_RULE = ".thrum/"
 _CHOICES = {True: b"local only\n", False: b"on\n"}
@@ -84,6 +85,8 @@ class InitResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Filled by the command line when it ends with a quickstart."""
     sync_recalled: bool = False
     """Synchronising is on in new settings because it was on in this clone before."""
+    notes: list[str] = []
+    """Where git's own commands and thrum's branch meet, and how to keep them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,13 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
         files=files,
         redirect=str(places.state_dir) if site.linked else "",
         sync_recalled=sync_recalled,
+        notes=_notes(places, options.environ),
     )
+
+
+def _notes(places: Places, environ: Mapping[str, str]) -> list[str]:
+    found = [] if places.common_dir is None else meetings(places.common_dir, environ)
+    return [f"{met}; to keep them apart: {met.remedy}" for met in found]
 
 
 def _block(raw: Mapping[str, Any], name: str) -> dict[str, Any]:

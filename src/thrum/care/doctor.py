@@ -31,8 +31,9 @@ from thrum.paths import Places
 from thrum.store.journal import JournalFiles, bare
 from thrum.sync import branch
 from thrum.sync.git import run_git
+from thrum.sync.mirror import meetings
 
-GIT_OLDEST: Final = (2, 25)
+GIT_OLDEST: Final = (2, 31)
 _FREE_LITTLE: Final = 1024 * limits.MIB
 _FREE_LEAST: Final = 100 * limits.MIB
 _AHEAD_MS: Final = 120_000
@@ -202,6 +203,11 @@ def _repository(places: Places, environ: Mapping[str, str]) -> Finding:
     if state.branch == "made" or state.worktree_made:
         detail = f"{places.main_root} lacks the branch {branch.BRANCH}, or its worktree"
         return _found("repository", "warn", detail, "thrum daemon restart")
+    if where := branch.on_branch(places.common_dir, places.branch_dir):
+        refusal = branch.checked_out(where)
+        return _found("repository", "warn", f"{refusal.message}: nothing is committed or sent", refusal.remedy)
+    for met in meetings(places.common_dir, environ):
+        return _found("repository", "warn", str(met), met.remedy)
     return _found("repository", "ok", f"{places.main_root}, yours")
 
 

@@ -31,7 +31,7 @@ from thrum.store.journal import JournalFiles
 from thrum.sync import branch
 from thrum.sync.git import checked_git, run_git
 from thrum.sync.maintenance import index_ids
-from thrum.sync.worktree import BRANCH, find_admin_dir
+from thrum.sync.worktree import BRANCH, OWN_REFS, find_admin_dir
 
 _CREATE: Final = b'{"type":"message.create"'
 _AT_ONCE: Final = 100
@@ -132,9 +132,9 @@ def _say_what_stays(places: Places, environ: Mapping[str, str], done: Uninstalle
 
 
 def _at_remotes(common_dir: Path, environ: Mapping[str, str]) -> list[str]:
-    words = [f"--git-dir={common_dir}", "for-each-ref", "--format=%(refname)", f"refs/remotes/*/{BRANCH}"]
+    words = [f"--git-dir={common_dir}", "for-each-ref", "--format=%(refname)", f"refs/remotes/*/{BRANCH}", OWN_REFS]
     refs = checked_git(words, environ).decode(errors="replace").split()
-    return [ref.split("/")[2] for ref in refs]
+    return list(dict.fromkeys(ref.split("/")[2] for ref in refs))
 
 
 # -- git's part
@@ -148,7 +148,7 @@ def _remove_branch(places: Places, common_dir: Path, environ: Mapping[str, str],
         with contextlib.suppress(OSError):
             (common_dir / "worktrees").rmdir()  # only where it is empty
     git = [f"--git-dir={common_dir}"]
-    patterns = [f"refs/heads/{BRANCH}", f"refs/remotes/*/{BRANCH}", "refs/thrum"]
+    patterns = [f"refs/heads/{BRANCH}", f"refs/remotes/*/{BRANCH}", OWN_REFS]
     refs = checked_git([*git, "for-each-ref", "--format=%(refname)", *patterns], environ).decode().split()
     for ref in refs:
         checked_git([*git, "update-ref", "--no-deref", "-d", ref], environ)

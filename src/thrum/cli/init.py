@@ -114,6 +114,7 @@ def text(result: InitResult, *, local_only: bool) -> tuple[str, ...]:
         lines.append("  Sync: local only" + (" (turn on: thrum sync enable)" if in_git else ""))
     elif result.sync_recalled:
         lines.append("  Sync: on, as it was in this clone before; to turn it off: thrum sync disable")
+    lines += [f"  Note: {note}" for note in result.notes]
     return (head, *lines)
 
 

@@ -66,8 +66,8 @@ def test_neither_fetch_nor_push_moves_anything_of_the_users(
     git(root, "config", "--unset-all", "remote.origin.fetch")
     for refspec in refspecs:
         git(root, "config", "--add", "remote.origin.fetch", refspec)
-    for name, value in {"fetch.prune": "true", "fetch.writeCommitGraph": "true", "remote.origin.mirror": "true"}.items():
-        git(root, "config", name, value)
+    for name in ("fetch.prune", "fetch.writeCommitGraph", "remote.origin.mirror"):
+        git(root, "config", name, "true")
     before = users(root)
     assert "FETCH_HEAD" in before and "refs/remotes/origin/a-sync" in str(before["refs"])
     for number in range(3):
@@ -169,9 +169,7 @@ def test_a_push_from_outside_leaves_the_journals_alone(alice: GitRepository, top
 
 
 @pytest.mark.parametrize("linked", [False, True])
-def test_a_branch_that_somebody_looks_at_is_not_moved_under_them(
-    alice: GitRepository, top: Path, linked: bool
-) -> None:
+def test_a_branch_that_somebody_looks_at_is_not_moved_under_them(alice: GitRepository, top: Path, linked: bool) -> None:
     root = where = top / "alice"
     tip = write(alice, {"events.jsonl": LINES})
     if linked:
@@ -258,3 +256,43 @@ def test_a_mirrors_fetch_takes_the_branch_back_and_thrum_goes_on(alice: GitRepos
         newer = write(repo, {"events.jsonl": LINES * 2})
         assert repo.push(newer)
         assert repo.remote_tip() == newer
+
+
+# -- git gc --prune=now, which takes what no ref leads to when it looks
+
+
+def test_what_a_gc_took_while_a_round_ran_is_there_again_with_the_next_one(
+    alice: GitRepository, bob: GitRepository, top: Path
+) -> None:
+    root = top / "alice"
+    objects = root / ".git/objects"
+    before = set(objects.glob("??/*"))
+    tip = write(alice, {"events.jsonl": LINES, "messages/nux.jsonl": LINES * 2})
+    alice.rest()
+    for path in set(objects.glob("??/*")) - before:
+        path.unlink()
+    alice.resume()
+    assert git(root, "fsck", "--strict", "--no-dangling") == ""
+    assert contents(alice, tip) == {"events.jsonl": LINES, "messages/nux.jsonl": LINES * 2}
+    for path in set(objects.glob("??/*")) - before:
+        path.unlink()
+    assert alice.push(tip), "and when it was taken before the push"
+    assert bob.fetch() == tip
+    git(root, "gc", "-q", "--prune=now")
+    left = set(objects.rglob("*"))
+    alice.resume()
+    assert set(objects.rglob("*")) == left, "what is packed is there"
+
+
+def test_what_a_gc_took_of_a_fetch_is_fetched_again(alice: GitRepository, bob: GitRepository, top: Path) -> None:
+    objects = top / "alice/.git/objects"
+    before = set(objects.rglob("*"))
+    tip = write(bob, {"events.jsonl": LINES})
+    sync(bob)
+    assert alice.fetch() == tip
+    alice.rest()
+    for path in set(objects.rglob("*")) - before:
+        path.unlink() if path.is_file() else None
+    assert alice.fetch() == tip
+    assert contents(alice, tip) == {"events.jsonl": LINES}
+    assert git(top / "alice", "fsck", "--strict", "--no-dangling") == ""

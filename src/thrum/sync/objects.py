@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,9 @@ _ZLIB_LEVEL: Final = 1
 """A journal of 10,000 lines: 27 ms, not 63; what it costs on disk, `maintenance` gives back."""
 _WRITE_BYTES: Final = 1 << 18
 _FLUSH_THREADS: Final = 4
+_RECENT_SECONDS: Final = 120.0
+"""From git's look at the refs to the last file that its prune takes: half a minute in a large repository."""
+_RECENT_BYTES_MAX: Final = 32 << 20
 _FLUSHING_MAX: Final = 64
 """So many objects may wait for the disk: each holds a file open."""
 
@@ -41,6 +45,12 @@ class Writer(Protocol):
 
     def settle(self) -> int:
         """Make all that was added durable, before a ref leads to it; the bytes that it takes on disk."""
+        ...
+
+    def mend(self) -> bool:
+        """Write again what somebody took away since: a `git gc --prune=now` that looked at the refs before ours moved
+        takes what it leads to now. Whether there was any, as far as that can be told.
+        """
         ...
 
 
@@ -57,6 +67,8 @@ class LooseWriter:
         self._unsynced: set[Path] = set()
         self._written_bytes = 0
         self._flushing: dict[Path, Future[None]] = {}
+        self._recent: dict[str, tuple[float, Kind, bytes]] = {}
+        """What was added lately, in that order, with the time (monotonic)."""
         self._pool: ThreadPoolExecutor | None = None
 
     def add(self, kind: Kind, data: bytes) -> str:
@@ -69,8 +81,12 @@ class LooseWriter:
         if path in self._flushing:
             return object_id
         try:
-            if not self._is_sound(path, object_id, len(data)) and not self._is_packed(object_id):
-                self._write(directory, path, head, data)
+            sound = self._is_sound(path, object_id, len(data))
+            if sound or not self._is_packed(object_id):
+                self._recent.pop(object_id, None)
+                self._recent[object_id] = time.monotonic(), kind, data
+                if not sound:
+                    self._write(directory, path, head, data)
         except OSError as error:
             raise _failed(path, error) from error
         if len(self._flushing) >= _FLUSHING_MAX:
@@ -135,6 +151,22 @@ class LooseWriter:
                 raise error
         if failure is not None:
             raise failure
+
+    def mend(self) -> bool:
+        recent, self._recent = self._recent, {}
+        now, total, mended = time.monotonic(), 0, False
+        for object_id, (when, kind, data) in reversed(recent.items()):
+            total += len(data)
+            is_there = (self._objects_dir / object_id[:2] / object_id[2:]).exists() or self._is_packed(object_id)
+            if not is_there:
+                self.add(kind, data)
+                mended = True
+            elif now - when < _RECENT_SECONDS and total < _RECENT_BYTES_MAX:
+                self._recent[object_id] = when, kind, data
+        self._recent = dict(reversed(self._recent.items()))
+        if mended:
+            self.settle()
+        return mended
 
     def settle(self) -> int:
         self._wait()
@@ -205,6 +237,9 @@ class GitWriter:
     def settle(self) -> int:
         added, self._added_bytes = self._added_bytes, 0
         return added
+
+    def mend(self) -> bool:
+        return False
 
 
 def add_trees(writer: Writer, files: Iterable[TreeEntry]) -> str:

@@ -16,7 +16,7 @@ from thrum.sync.branch import verify_owner
 from thrum.sync.git import DURABLE, NO_HOOKS, Talk, checked_git, run_git
 from thrum.sync.maintenance import Maintenance
 from thrum.sync.objects import GitWriter, LooseWriter, Writer, add_trees, commit_bytes
-from thrum.sync.ports import RemoteInfo
+from thrum.sync.ports import RemoteFailed, RemoteInfo
 from thrum.sync.reader import Reader, open_reader, read_ref
 from thrum.sync.refs import move_plain_ref
 from thrum.sync.remote import Remote, remove_stale_lock
@@ -219,21 +219,40 @@ class GitRepository:
 
     def fetch(self) -> str:
         before = self.remote_tip()
+        if before and not self._has(before):  # taken by a `git gc` before a ref led to it
+            self._forget_seen()
+            before = ""
         if before and self._remote.stands_at(before):
             return before
+        known = dict.fromkeys(commit for commit in (before, self.tip()) if commit and self._has(commit))
         self.rest()
-        known = dict.fromkeys(commit for commit in (before, self.tip()) if commit)
         if not self._remote.fetch(list(known)):
-            if self._ref(self._remote.seen_ref):
-                words = ["update-ref", "--no-deref", "-d", self._remote.seen_ref]
-                checked_git([f"--git-dir={self._common_dir}", *NO_HOOKS, *words], self._environ)
+            self._forget_seen()
             return ""
         now = self.remote_tip()
         self._maintenance.note_fetched(before, now)
         return now
 
+    def _has(self, commit: str) -> bool:
+        try:
+            self._reading.parents(commit)
+        except StoreFailed:
+            return False
+        return True
+
+    def _forget_seen(self) -> None:
+        if self._ref(self._remote.seen_ref):
+            words = ["update-ref", "--no-deref", "-d", self._remote.seen_ref]
+            checked_git([f"--git-dir={self._common_dir}", *NO_HOOKS, *words], self._environ)
+
     def push(self, commit: str) -> bool:
-        if not self._remote.push(commit):
+        try:
+            pushed = self._remote.push(commit)
+        except RemoteFailed:
+            if not self._mend():
+                raise
+            pushed = self._remote.push(commit)
+        if not pushed:
             return False
         before = self._ref(self._remote.seen_ref)
         if before != commit:
@@ -250,8 +269,12 @@ class GitRepository:
         self._talk.cut()
 
     def resume(self) -> None:
-        """A round begins, which looks after this whether it may talk to the remote."""
+        """A round begins, which looks after this whether it may talk to the remote. Raises StoreFailed."""
         self._talk.resume()
+        self._mend()
+
+    def _mend(self) -> bool:
+        return self._writer is not None and self._writer.mend()
 
     def who_can_read(self, info: RemoteInfo) -> Readers:
         """Whether anybody can read a remote; `stop` and `cut` end the question."""

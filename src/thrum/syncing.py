@@ -213,8 +213,10 @@ class Syncing:
 
     def _peek(self) -> str | None:
         repo = self._peeks = self._git(self._peeks)
-        self.settings.note_remote(repo)
-        return repo.peek()
+        mode = self.settings.mode()
+        if not mode.local_only or mode.lacks_remote:
+            self.settings.note_remote(repo)
+        return repo.tip() if self.settings.mode().local_only else repo.peek()
 
     def _tidy(self) -> None:
         if self._rounds.needs_maintenance():

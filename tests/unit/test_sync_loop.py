@@ -32,6 +32,8 @@ class Desk:
     unconfirmed: bool = False
     seen: str | None = None
     """What a peek gives."""
+    tip: str = ""
+    """Where rounds leave the branch."""
     gate: threading.Event | None = None
     """A round goes on until it is set."""
     requests: list[Request] = field(default_factory=list[Request])
@@ -60,6 +62,7 @@ class Desk:
                 self.stopped = True
                 return
         outcome.received, outcome.committed, outcome.unconfirmed = self.received, self.committed, self.unconfirmed
+        outcome.tip = self.tip
         if self.raises:
             raise self.raises.pop(0)
 
@@ -263,6 +266,23 @@ async def test_a_ref_that_moved_on_this_machine_is_fetched(nursery: trio.Nursery
     desk.seen = "two"
     await desk.rounds(2)
     assert desk.requests[1].fetch
+
+
+async def test_what_another_clone_pushes_into_one_that_is_local_only_is_taken_in(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(loop, "PEEK_SECONDS", 0.001)
+    looks: list[int] = []
+    desk = Desk(Mode(True, interval_seconds=1000.0), tip="one", peek=lambda: looks.append(1) or desk.seen, seen="one")
+    nursery.start_soon(desk.loop.serve_sync)
+    assert await desk.loop.force(SECONDS) is not None
+    looks.clear()
+    await desk.until(lambda: len(looks) > 5)
+    assert len(desk.requests) == 1, "where it left the branch"
+    desk.tip = desk.seen = "two"
+    await desk.until(lambda: len(desk.requests) == 2)
+    assert desk.requests[1] == Request(fetch=False, push=False)
 
 
 @pytest.mark.parametrize("error", [OSError("no"), ValueError("embedded null byte"), struct.error("damaged")])

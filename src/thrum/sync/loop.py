@@ -94,8 +94,9 @@ class Loop:
     """The one task that runs rounds.
 
     `mode()` is asked before each round. `run_round(request, outcome, is_stopping)` runs one, in a thread that may be
-    abandoned. `peek()` gives a text that changes with the remote's ref, None where that can't be told cheaply; `tidy()`
-    cares for the disk, beside rounds; both block. `interrupt()` ends what a round waits for, from another thread.
+    abandoned. `peek()` gives a text that changes with the remote's ref, None where that can't be told cheaply, or, of
+    what is local only, the commit that our own branch is at: a push from another clone may move it. `tidy()` cares for
+    the disk, beside rounds; both block. `interrupt()` ends what a round waits for, from another thread.
     `on_status` hears of every change.
     """
 
@@ -123,6 +124,8 @@ class Loop:
     """Rounds since that began."""
     _seen: str | None = None
     """What `peek` gave when the remote was last asked."""
+    _tip: str = ""
+    """Where the last round left our branch."""
     _peeks: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
     """A thread that was left keeps its place until it has ended."""
     _peek_hangs: bool = False
@@ -230,7 +233,7 @@ class Loop:
             self._failures += 1
             self._set(state="error", last_error=f"{type(error).__name__}: {error}", remedy="", trouble="failed")
             return Report("error", outcome.received)
-        self._failures = 0
+        self._failures, self._tip = 0, outcome.tip
         mode = self.mode()  # the round has looked for the remote
         self._set(
             state="local-only" if mode.local_only else "error" if outcome.unconfirmed else "synced",
@@ -297,11 +300,14 @@ class Loop:
             await trio.sleep(pause)
             mode = self.mode()
             pause = LOOK_SECONDS if mode.local_only else self.peek_seconds()
-            if self.status.state == "syncing" or (mode.local_only and not mode.lacks_remote):
+            if self.status.state == "syncing":
                 continue
             text = await self._peek_in_time()
             if text is None or self._failures:
                 pause = LOOK_SECONDS  # after a failure it notes another address, nothing else
+            elif mode.local_only:
+                if self._tip not in ("", text) and self.mode().local_only:
+                    self.poke()  # a push from another clone
             elif text != self._seen and not self.mode().local_only:
                 self._seen = text
                 self.poke()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,8 +86,43 @@ def repack(repo: Repo) -> None:
     repo.git("pack-refs", "--all")
 
 
+def push_all(repo: Repo) -> None:
+    # Of our branch too, which may come too late: git says so, and pushes the others.
+    with contextlib.suppress(subprocess.CalledProcessError):
+        repo.git("push", "-q", "--all", "origin")
+
+
+def push_mirror(repo: Repo) -> None:
+    repo.git("push", "-q", "--mirror", "origin")
+
+
+def fetch(repo: Repo) -> None:
+    repo.git("fetch", "-q", "--all", "--prune")
+
+
+def pull(repo: Repo) -> None:
+    repo.git("pull", "-q", "--rebase", "origin", "main")
+
+
+def delete_the_branch(repo: Repo) -> None:
+    repo.git("branch", "-q", "-D", "a-sync")
+
+
+def rename_the_branch(repo: Repo) -> None:
+    repo.git("branch", "-m", "a-sync", "mine")
+
+
+def delete_our_refs(repo: Repo) -> None:
+    for ref in repo.git("for-each-ref", "refs/thrum", "--format=%(refname)").split():
+        repo.git("update-ref", "-d", ref)
+
+
 @pytest.mark.parametrize(
-    "disturb", [fsck, gc, prune, stash, clean, detach, stop_in_a_rebase, end_the_rebase, reset, repack]
+    "disturb",
+    [
+        *(fsck, gc, prune, stash, clean, detach, stop_in_a_rebase, end_the_rebase, reset, repack, push_all),
+        *(push_mirror, fetch, pull, delete_the_branch, rename_the_branch, delete_our_refs),
+    ],
 )
 def test_git_and_thrum_leave_each_other_alone(clones: Clones, disturb: Callable[[Repo], None]) -> None:
     here, there = clones.repos
@@ -106,6 +143,14 @@ def test_git_and_thrum_leave_each_other_alone(clones: Clones, disturb: Callable[
     assert (here.main / ".git/index").read_bytes() == index
     assert here.git("status", "--porcelain", cwd=here.journals) == ""
     fsck(here)
+
+
+def test_the_list_of_branches_has_one_line_of_thrums(clones: Clones) -> None:
+    here = clones.repos[0]
+    clones.settle()
+    here.git("remote", "update", "--prune")
+    listed = [line.strip() for line in here.git("branch", "-a").split("\n") if "a-sync" in line or "thrum" in line]
+    assert listed == ["a-sync", "remotes/origin/a-sync"], "the second one is what the user fetched"
 
 
 def test_a_branch_that_git_lost_stops_no_message_and_is_made_anew(clones: Clones) -> None:

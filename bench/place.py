@@ -16,7 +16,8 @@ from thrum import clock, events, ids, paths, spawn
 from thrum.api import RegisterParams, SessionStartParams
 from thrum.events import Body, MessageCreated, MessageReceipt, Pair
 from thrum.paths import Places
-from thrum.rpc.client import BlockingClient, socket_address
+from thrum.rpc.client import BlockingClient
+from thrum.sockets import real_path
 
 _GIT = ("git", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "commit.gpgsign=false")
 _CHUNK_LINES = 5_000
@@ -59,7 +60,7 @@ class Repository:
     @property
     def socket(self) -> str:
         """Where the daemon answers."""
-        return socket_address(self.places.socket_link)
+        return real_path(self.places.socket_link)
 
     def run(self, *argv: str, cwd: Path | None = None) -> str:
         """One thrum command, its output. Raises CalledProcessError."""
@@ -189,7 +190,7 @@ def _append(repository: Repository, files: dict[str, list[bytes]], local: list[b
 
 
 def _daemon_id(places: Places) -> str:
-    with BlockingClient(socket_address(places.socket_link)) as client:
+    with BlockingClient(places.socket_link) as client:
         health = client.call("health")
     return health.identity.daemon_id
 

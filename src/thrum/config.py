@@ -1,10 +1,12 @@
-"""`.thrum/config.json` read into frozen structs, and the one way to change it (cli.md 3.19).
+"""The settings, read into frozen structs, and the one way to change it (cli.md 3.19).
 
 Unknown keys are kept in the file and ignored here. The block `identity` belongs to `identity.daemon_id`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -14,8 +16,9 @@ from typing import Any, Final, Literal, cast
 import msgspec
 
 from thrum import limits
-from thrum.errors import BadConfigValue, ConfigInvalid, StoreFailed
-from thrum.files import atomic_write, ensure_private_dir, locked
+from thrum.errors import BadConfigValue, ConfigInvalid, StoreFailed, ThrumError
+from thrum.files import atomic_write, ensure_private_dir, locked, read_bytes, status
+from thrum.paths import Places, is_tracked
 
 LogLevel = Literal["debug", "info", "warn", "error"]
 Port = Literal["auto"] | int
@@ -165,10 +168,62 @@ def update_config(path: Path, lock: Path, change: Callable[[dict[str, Any]], Non
             if json.dumps(config) == before:
                 return False
             _check(config)
-            atomic_write(path, json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n")
+            ensure_private_dir(path.parent)
+            atomic_write(path, encoded(config))
             return True
     except OSError as error:
         raise StoreFailed(f"could not write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def update_settings(places: Places, change: Callable[[dict[str, Any]], None]) -> bool:
+    """Change the settings that count, and the copy of them that people edit; True if anything changed. Raises as above.
+
+    What was changed in the copy outside thrum stays there, uncounted, and takes the change in too. A copy that git
+    tracks is left alone (identity.md §3 "Trust").
+    """
+    before: dict[str, Any] = {}
+
+    def noting(raw: dict[str, Any]) -> None:
+        before.update(copy.deepcopy(raw))
+        change(raw)
+
+    changed = update_config(places.config_file, places.config_lock, noting)
+    try:
+        with locked(places.config_lock):
+            follow(places, before, change)
+    except OSError as error:
+        name = error.filename or places.config_copy
+        raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
+    return changed
+
+
+def follow(places: Places, before: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> None:
+    """Make the copy what counts, after a change of what was `before`. Raises OSError."""
+    counts = _read(places.config_file)[1]
+    try:
+        file = _read(places.config_copy)[1] if status(places.config_copy) is not None else before
+    except ConfigInvalid:
+        return  # somebody is at work there
+    if file == before:
+        file = counts
+    else:
+        with contextlib.suppress(ThrumError):
+            change(file)
+    if file and not is_tracked(places.config_copy):
+        write_copy(places.config_copy, file)
+
+
+def write_copy(path: Path, raw: dict[str, Any]) -> None:
+    """Write settings where people edit them, unless they stand there. Raises OSError."""
+    with contextlib.suppress(ConfigInvalid):
+        if status(path) is not None and _read(path)[1] == raw:
+            return
+    atomic_write(path, encoded(raw))
+
+
+def encoded(raw: dict[str, Any]) -> bytes:
+    """Settings as they stand in a file."""
+    return json.dumps(raw, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def set_value(config: dict[str, Any], key: str, value: Any) -> None:
@@ -199,7 +254,7 @@ def _check(raw: dict[str, Any]) -> None:
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         return "", {}
     except OSError as error:

@@ -54,11 +54,12 @@ from thrum.launcher import VERSION
 from thrum.log import open_log
 from thrum.ops.house import Here, House
 from thrum.ops.waiting import Desks
-from thrum.paths import Places, SocketPaths
+from thrum.paths import Places
 from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
-from thrum.rpc.listener import Bound, bind_listener, raise_open_file_limit
+from thrum.rpc.listener import bind_listener, raise_open_file_limit
 from thrum.rpc.run import RunIO, collected_run_handler
 from thrum.rpc.server import Bounds, serve_rpc
+from thrum.sockets import Bound, SocketPaths, prepare_socket_dir, socket_paths
 from thrum.store.database import is_damage
 from thrum.store.replay import Store, open_store
 from thrum.sync import branch
@@ -199,8 +200,8 @@ async def _serve(
     handlers = wiring.handlers(lambda: dispatcher.drain)
     dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)
     ending = Ending(dispatcher.drain)
-    mine = Bound(sockets.rpc, sockets.bus)
-    spawn.stopped_mark(places).unlink(missing_ok=True)
+    mine = Bound(sockets)
+    files.remove(spawn.stopped_mark(places))
     services.start_soon(publisher.serve_bus)
     services.start_soon(wiring.desks.serve)
     services.start_soon(_watch_signals, ending.stop)
@@ -243,7 +244,7 @@ def _wire(
     services: trio.Nursery,
 ) -> Wiring:
     registrar = Registrar(store.view)
-    settings = LiveSettings(start.places.state_dir, paths.runtimes_file(start.environ))
+    settings = LiveSettings(start.places, paths.runtimes_file(start.environ))
     here = Here(
         places=start.places,
         daemon_id=identity.daemon_id,
@@ -340,11 +341,18 @@ async def _watch_signals(stop: Callable[[], None]) -> None:
 async def _watch_place(start: Start, mine: Bound, leave: Callable[[], None]) -> None:
     """A daemon whose sockets, lock or state directory are gone, or another's, serves nobody: it stops (rpc.md §1)."""
     while True:
-        if not (mine.are_there and start.is_locked and start.places.config_file.exists()):
+        if not (mine.are_there and start.is_locked and _counts(start.places)):
             break
         await trio.sleep(limits.state_check_seconds)
     log.warning("the socket, the lock or the state directory is gone: stopping")
     leave()
+
+
+def _counts(places: Places) -> bool:
+    try:
+        return paths.counts(places.main_root)
+    except ThrumError:
+        return False
 
 
 async def _watch_store(wiring: Wiring, reopen: Callable[[], None]) -> None:
@@ -364,14 +372,14 @@ def _note_stop(places: Places, ending: Ending) -> None:
     """Leave word that this stop is meant: then nobody who only waits starts a daemon again."""
     if not ending.again and not ending.lost:
         with contextlib.suppress(OSError):
-            spawn.stopped_mark(places).touch(mode=0o600)
+            os.close(files.open_file(spawn.stopped_mark(places), os.O_WRONLY | os.O_CREAT))
 
 
 def _bind(places: Places) -> tuple[SocketPaths, socket.socket]:
     """The RPC socket, beside the state or, where the file system takes none, in a short private directory."""
     for short in (False, True):
-        sockets = paths.socket_paths(places, Path("/tmp"), short=short)
-        paths.prepare_socket_dir(places, sockets)
+        sockets = socket_paths(places, short=short)
+        prepare_socket_dir(places, sockets)
         try:
             return sockets, bind_listener(sockets.rpc)
         except OSError as error:

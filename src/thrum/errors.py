@@ -142,6 +142,12 @@ class NotInitialized(ThrumError):
     default_remedy = "thrum init"
 
 
+class StateTracked(ThrumError):
+    kind = "state_tracked"
+    code = -32005
+    default_remedy = "leave the branch; or: git rm -r --cached .thrum, then: thrum doctor --fix"
+
+
 class NotAWorktree(ThrumError):
     kind = "not_a_worktree"
     code = -32602

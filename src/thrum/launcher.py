@@ -17,6 +17,7 @@ BUILD = "dev"
 
 _ENVIRONMENT = ("NO_COLOR", "TERM", "COLUMNS", "TMUX", "TMUX_PANE", "CODEX_THREAD_ID")
 _SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
+_SOCKET = "/var/thrum.sock"
 _CHUNK = 65536
 _INTERRUPTED = 130
 
@@ -52,27 +53,71 @@ def version_text() -> str:
 
 
 def find_socket(argv: list[str]) -> str:
-    """The address of the daemon that is asked, by the walk of identity.md §3; empty when that takes a closer look.
+    """The path of the socket of the daemon that is asked, by the walk of identity.md §3; empty when that takes a closer
+    look.
 
-    `paths.find_places` is the rule; this finds the same place or none.
+    `paths.find_places` is the rule; where it finds a place, this finds the same. What counts is the daemon's to judge.
     """
     environ = os.environ
     address = environ.get("THRUM_SOCKET", "")
-    if not address:
-        try:
-            state = _find_state(_start(argv, environ.get("THRUM_HOME", "")))
-        except (OSError, ValueError):
-            return ""
-        if not state:
-            return ""
-        address = state + "/var/thrum.sock"
+    if address:
+        return address if len(os.fsencode(address)) <= _SOCKET_PATH_BYTES_MAX else ""
     try:
-        if len(os.fsencode(address)) > _SOCKET_PATH_BYTES_MAX:
-            # A path that no socket can have: it is a link to the real one.
-            address = os.path.join(os.path.dirname(address), os.readlink(address))
+        state = _find_state(_start(argv, environ.get("THRUM_HOME", "")))
     except (OSError, ValueError):
         return ""
-    return address
+    return state + _SOCKET if state else ""
+
+
+def connect(connection: "_socket.socket", address: str) -> None:
+    """Connect to the socket of a state directory: no link on the way, and all of it this user's. Raises OSError.
+
+    `sockets.connect` is the rule.
+    """
+    if not address.endswith("/.thrum" + _SOCKET):
+        connection.connect(address)  # as somebody named it
+        return
+    own = _open_own(address[: -len(_SOCKET)], None)
+    try:
+        if not _connect_beside(connection, own, address):
+            _connect_short(connection, os.fstat(own))
+    finally:
+        os.close(own)
+
+
+def _connect_beside(connection: "_socket.socket", own: int, address: str) -> bool:
+    """Whether there was a socket in `var`, below the directory `own`."""
+    try:
+        var = _open_own("var", own)
+    except FileNotFoundError:
+        return False
+    try:
+        if os.stat("thrum.sock", dir_fd=var, follow_symlinks=False).st_mode & 0o170000 == 0o120000:
+            return False
+        # By the descriptor: of any length, and whatever is put in the place of the directories meanwhile.
+        connection.connect(f"/proc/self/fd/{var}/thrum.sock" if sys.platform == "linux" else address)
+        return True
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(var)
+
+
+def _connect_short(connection: "_socket.socket", state: os.stat_result) -> None:
+    short = f"{os.path.realpath('/tmp')}/thrum-{os.getuid()}-{state.st_dev:x}-{state.st_ino:x}"
+    status = os.lstat(short)
+    if status.st_uid != os.getuid() or status.st_mode & 0o170077 != 0o040000:
+        raise PermissionError
+    connection.connect(short + "/thrum.sock")
+
+
+def _open_own(path: str, directory: "int | None") -> int:
+    flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, dir_fd=directory)
+    if os.fstat(descriptor).st_uid != os.getuid():
+        os.close(descriptor)
+        raise PermissionError
+    return descriptor
 
 
 def _start(argv: list[str], home: str) -> str:
@@ -107,8 +152,10 @@ def _state_at(directory: str, follow: bool = True) -> str:
     if os.path.lexists(own + "/redirect"):
         return _redirected(own)
     common = _common_dir(directory.rstrip("/") + "/.git") if follow else ""
-    if os.path.isfile(own + "/config.json") or (not common and os.path.isdir(own + "/identities")):
-        return os.path.realpath(own)
+    if os.path.isfile(own + "/config.json"):
+        return own
+    if not common and (os.path.lexists(own + "/identities") or os.path.lexists(own + "/.mark")):
+        return own
     if not common:
         return ""
     main_worktree, name = os.path.split(common)
@@ -122,7 +169,7 @@ def _redirected(own: str) -> str:
     if not target.startswith("/") or not os.path.isdir(target):
         raise ValueError("a bad redirect")
     target = os.path.realpath(target)
-    if target == os.path.realpath(own) or os.path.lexists(target + "/redirect"):
+    if target == own or os.path.lexists(target + "/redirect"):
         raise ValueError("a bad redirect")
     return target
 
@@ -141,7 +188,7 @@ def _common_dir(dot_git: str) -> str:
 
 
 def _read(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # whatever it is, nobody waits for it
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # whatever it is, nobody waits for it
     try:
         return os.fsdecode(os.read(descriptor, _CHUNK)).strip()
     finally:
@@ -194,7 +241,7 @@ def run_in_daemon(address: str, argv: list[str]) -> str:
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         line = request_line(argv, key)
-        connection.connect(address)
+        connect(connection, address)
         _check_owner(connection)
         _send(connection, line)
     except (OSError, ValueError):  # nobody there, a sandbox, no working directory, no UTF-8

@@ -11,14 +11,16 @@ import logging
 import logging.handlers
 import os
 import shutil
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from thrum import clock, limits
+from thrum import clock, files, limits
 
 LOGGER = logging.getLogger("thrum")
 AGE_SECONDS_MAX = 28 * 86_400
@@ -43,7 +45,7 @@ def append_line(path: Path, level: str, message: str, fields: dict[str, Any]) ->
     """One line from another process than the daemon. A log that is not there, or can't be written, stays as it is."""
     line = {"time": clock.format_ms(clock.SystemClock().now_ms()), "level": level, "message": message, **fields}
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = files.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
     except OSError:
         return
     try:
@@ -54,29 +56,56 @@ def append_line(path: Path, level: str, message: str, fields: dict[str, Any]) ->
         os.close(descriptor)
 
 
+def open_to_append(path: Path | str) -> int:
+    """A descriptor of the log. One that has another name too, or is a link, is nobody's log: a new one takes its place.
+
+    Raises OSError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+    found = files.status(path)
+    if found is not None and not (stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
+        files.remove(path)
+    return files.open_file(path, flags)
+
+
 def _gzip(source: str, target: str) -> None:
-    with Path(source).open("rb") as plain, gzip.open(target, "wb", compresslevel=6) as packed:
+    files.remove(target)
+    with (
+        os.fdopen(files.open_file(source, os.O_RDONLY), "rb") as plain,
+        os.fdopen(files.open_file(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file,
+        gzip.open(file, "wb", compresslevel=6) as packed,
+    ):
         shutil.copyfileobj(plain, packed)
-    Path(target).chmod(0o600)
-    Path(source).unlink()
+    files.remove(source)
 
 
 def _forget_old(path: Path, now_seconds: float) -> None:
-    for old in path.parent.glob(f"{path.name}.*.gz"):
-        if now_seconds - old.stat().st_mtime > AGE_SECONDS_MAX:
-            old.unlink(missing_ok=True)
+    for name in files.names_in(path.parent):
+        if name.startswith(f"{path.name}.") and name.endswith(".gz"):
+            old = files.status(path.with_name(name))
+            if old is not None and now_seconds - old.st_mtime > AGE_SECONDS_MAX:
+                files.remove(path.with_name(name))
+
+
+class _Rotating(logging.handlers.RotatingFileHandler):
+    """Opens its file as everything below `.thrum` is opened."""
+
+    def _open(self) -> TextIOWrapper:
+        return os.fdopen(open_to_append(self.baseFilename), "a", encoding="utf-8")
+
+    def rotate(self, source: str, dest: str) -> None:
+        _gzip(source, dest)
+
+    def rotation_filename(self, default_name: str) -> str:
+        return f"{default_name}.gz"
 
 
 @contextmanager
 def open_log(path: Path, level: str = "info") -> Generator[None]:
     """Send the log to `path` (0600) for as long as the block runs. A log that cannot be written stops nobody."""
-    path.touch(mode=0o600, exist_ok=True)
+    os.close(open_to_append(path))
     _forget_old(path, clock.SystemClock().now_ms() / 1000)
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=limits.log_bytes_max, backupCount=limits.log_files_max - 1, encoding="utf-8"
-    )
-    handler.namer = lambda name: f"{name}.gz"
-    handler.rotator = _gzip
+    handler = _Rotating(path, maxBytes=limits.log_bytes_max, backupCount=limits.log_files_max - 1, encoding="utf-8")
     handler.setFormatter(JsonLines())
     handler.handleError = lambda record: None
     LOGGER.addHandler(handler)

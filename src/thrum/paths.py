@@ -1,27 +1,27 @@
-"""Where things lie: repository, root, state directory, redirects, git's directories and sockets (identity.md §3).
+"""Where things lie: repository, root, state directory, redirects and git's directories (identity.md §3).
 
 Everything is read from files, without a git process. Nothing here reads the environment: values are handed in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import re
 import stat
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from thrum.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInitialized
-from thrum.files import atomic_write, ensure_private_dir, sync_directory
-from thrum.limits import socket_path_bytes_max, socket_path_bytes_max_macos
+from thrum import trust
+from thrum.errors import BadRedirect, NotARepository, NotInitialized, StoreFailed
+from thrum.files import atomic_write, ensure_private_dir, is_file, locked, read_bytes, status
 
 _KNOWN_MAX = 4_096
 _BELIEVED_SECONDS = 1.0
-_SOCKET_PATH_BYTES_MAX = socket_path_bytes_max_macos if sys.platform == "darwin" else socket_path_bytes_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,32 @@ class Places:
         return self.root / ".thrum" / "context"
 
     @property
+    def keep_dir(self) -> Path:
+        """Where the settings that count lie, out of reach of git, tar and patch (`trust`)."""
+        return trust.keep_outside(self.state_dir).directory if self.common_dir is None else self.thrum_sync_dir
+
+    @property
     def config_file(self) -> Path:
+        """The settings that count."""
+        return self.keep_dir / "config.json"
+
+    @property
+    def config_copy(self) -> Path:
+        """The copy of them that people edit; what was changed there counts once it is accepted."""
         return self.state_dir / "config.json"
 
     @property
+    def guard_file(self) -> Path:
+        """The guards' modes for an incident that count; a copy is at `guard_copy`."""
+        return self.keep_dir / "guard-daemon.json"
+
+    @property
+    def guard_copy(self) -> Path:
+        return self.var_dir / "guard-daemon.json"
+
+    @property
     def config_lock(self) -> Path:
-        """Held by whoever rewrites `config.json`."""
+        """Held by whoever rewrites the settings."""
         return self.var_dir / "config.lock"
 
     @property
@@ -264,29 +284,79 @@ class KnownPlaces:
 
 def places_of(root: Path, state_dir: Path) -> Places:
     """The places of a root whose state directory is known. Both must be real paths."""
-    git = find_git(state_dir.parent)
+    git = _git_at(str(state_dir.parent))
     common_dir = None if git is None else git.common_dir
     return Places(root=root, state_dir=state_dir, main_root=state_dir.parent, common_dir=common_dir)
 
 
+def keep_of(root: Path) -> trust.Keep:
+    """Where what counts is kept for the `.thrum` of a root. Only a `.git` beside it makes it git's: a clone can ship
+    what else a repository looks like."""
+    git = _git_at(str(root))
+    return trust.keep_outside(root / ".thrum") if git is None else trust.keep_in_git(git.git_dir, git.common_dir)
+
+
 def _state_at(directory: str, git: GitPlace | None) -> str | None:
-    """The state directory that a root at `directory` has; None if `directory` is no root."""
+    """The state directory that a root at `directory` has; None if `directory` is no root.
+
+    Raises NotInitialized or ForeignUser for a `.thrum` that does not count: that ends the walk.
+    """
     own = f"{directory.rstrip('/')}/.thrum"
-    if os.path.lexists(f"{own}/redirect"):
-        return _redirect_target(own)
     linked = git is not None and git.linked
-    if os.path.isfile(f"{own}/config.json") or (not linked and os.path.isdir(f"{own}/identities")):
-        return os.path.realpath(own)
+    if os.path.lexists(f"{own}/redirect"):
+        record = _require(Path(own), git)
+        target = _redirect_target(own)
+        if record.redirect != target:
+            remedy = f"rm {own}/redirect; thrum setup"
+            raise trust.refused(Path(directory), "its .thrum/redirect is not as thrum wrote it", remedy)
+        _require(Path(target), _git_at(os.path.dirname(target)))
+        return target
+    if os.path.isfile(f"{own}/config.json"):
+        _require(Path(own), git)
+        return own
+    if any(os.path.lexists(f"{own}/{name}") for name in ("identities", trust.MARK, *(("context",) if linked else ()))):
+        _require(Path(own), git)
+        if not linked:
+            return own
     if git is None or not linked or (main := main_worktree(git)) is None:
         return None
     # As if redirected to the main worktree; its own redirect, if it has one, is the single hop.
-    return None if str(main) == directory else _state_at(str(main), None)
+    return None if str(main) == directory else _state_at(str(main), _git_at(str(main)))
+
+
+def _require(own: Path, git: GitPlace | None) -> trust.Record:
+    """The record of a `.thrum` that counts; one that a thrum without marks set up is marked first. Raises as above."""
+    keep = trust.keep_outside(own) if git is None else trust.keep_in_git(git.git_dir, git.common_dir)
+    try:
+        return trust.require(own, keep)
+    except NotInitialized:
+        if git is None or (state_dir := _state_of_before(own, git)) is None:
+            raise
+        take_over(state_dir, git.common_dir)
+        return trust.require(own, keep)
+
+
+def counts(root: Path) -> bool:
+    """Whether the `.thrum` of a root is thrum's; False also if there is none. Raises ForeignUser, BadRedirect."""
+    own = root / ".thrum"
+    try:
+        if not os.path.lexists(own):
+            return False
+        check_counts(root)
+    except NotInitialized:
+        return False
+    return True
+
+
+def check_counts(root: Path) -> None:
+    """Raise NotInitialized, with the reason, or ForeignUser unless the `.thrum` that lies in a root counts."""
+    _require(root / ".thrum", _git_at(str(root)))
 
 
 def _redirect_target(own: str) -> str:
     """Where `.thrum/redirect` in the directory `own` leads. Raises BadRedirect, each case with its own words."""
     try:
-        target = _small_text(f"{own}/redirect")
+        target = _text_in(Path(own, "redirect"))
     except OSError as error:
         raise BadRedirect(f"redirect file cannot be read: {own}/redirect ({error.strerror})") from error
     pointing = f"{own}/redirect points to {target}"
@@ -313,17 +383,96 @@ def runtimes_file(environ: Mapping[str, str]) -> Path | None:
     return Path(home, ".thrum", "runtimes.json") if os.path.isabs(home) else None
 
 
+# -- installations of before
+
+
+def _state_of_before(own: Path, git: GitPlace) -> Path | None:
+    """The state directory of an installation by a thrum that knew no marks, if `own` belongs to one: git's directory,
+    which nobody can ship, names it (identity.md §3 "Trust")."""
+    try:
+        kept: Any = json.loads(read_bytes(git.common_dir / "thrum-sync" / "daemon.json"))
+        state_dir = os.path.realpath(kept["state_dir"])
+        told = os.path.realpath(_text_in(own / "redirect")) if status(own / "redirect") else str(own)
+        if own.is_symlink() or told != state_dir or trust.tracked(git.git_dir, git.common_dir) != []:
+            return None
+        return None if status(keep_of(Path(state_dir).parent).record) is not None else Path(state_dir)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def take_over(state_dir: Path, common_dir: Path, *, tracked: bool = False) -> None:
+    """Mark a state directory, and every worktree that git lists whose redirect names it; its settings count.
+
+    Nothing of it where git tracks what lies there, unless `tracked`. Raises StoreFailed.
+    """
+    try:
+        ensure_private_dir(common_dir / "thrum-sync")
+        with locked(common_dir / "thrum-sync" / "setup.lock"):
+            places, keep = places_of(state_dir.parent, state_dir), keep_of(state_dir.parent)
+            if places.common_dir != common_dir or not (tracked or _is_untracked(state_dir.parent)):
+                return
+            for copy, file in ((places.config_copy, places.config_file), (places.guard_copy, places.guard_file)):
+                if is_file(copy) and not is_file(file):
+                    atomic_write(file, read_bytes(copy))
+            for root in worktrees(common_dir):
+                own = root / ".thrum"
+                names_it = is_file(own / "redirect") and os.path.realpath(_text_in(own / "redirect")) == str(state_dir)
+                if names_it and _is_untracked(root):
+                    trust.write_marks(own, keep_of(root), str(state_dir))
+            # Last of all: it is the sign that all of it was done.
+            trust.write_marks(state_dir, keep)
+    except OSError as error:
+        name = error.filename or common_dir
+        raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _is_untracked(root: Path) -> bool:
+    git = _git_at(str(root))
+    return git is not None and trust.tracked(git.git_dir, git.common_dir) == []
+
+
+def _text_in(path: Path) -> str:
+    return os.fsdecode(read_bytes(path)).strip()
+
+
+def tracked_in(root: Path) -> list[str]:
+    """The paths at or below the `.thrum` of a root that git tracks there."""
+    git = _git_at(str(root))
+    return [] if git is None else trust.tracked(git.git_dir, git.common_dir) or []
+
+
+def is_tracked(path: Path) -> bool:
+    """Whether git tracks a path at or below a `.thrum`: then nothing is written there."""
+    names = str(path).split("/.thrum/", 1)
+    return len(names) == 2 and f".thrum/{names[1]}".casefold() in map(str.casefold, tracked_in(Path(names[0])))
+
+
+def worktrees(common_dir: Path) -> list[Path]:
+    """The linked worktrees that git has written down."""
+    found: list[Path] = []
+    for entry in sorted((common_dir / "worktrees").glob("*/gitdir")):
+        with contextlib.suppress(OSError, UnicodeError):
+            found.append(Path(os.path.realpath(Path(entry.parent, entry.read_text().strip()))).parent)
+    return found
+
+
 def link_state(root: Path, state_dir: Path) -> None:
     """Give a linked worktree a `.thrum` of its own, redirected to the state (identity.md §3 "Local always").
 
-    What is there stays: a redirect, or a state of its own. Raises OSError.
+    What is there stays: a redirect, or a state of its own. Raises OSError; NotInitialized for a `.thrum` that thrum did
+    not set up.
     """
     own = root / ".thrum"
-    if own == state_dir or (own / "config.json").exists():
+    if own == state_dir:
+        return
+    if os.path.lexists(own):
+        _require(own, _git_at(str(root)))
+    if is_file(own / "config.json"):
         return
     for directory in (own, own / "context", own / "identities"):
         ensure_private_dir(directory)
-    if not os.path.lexists(own / "redirect"):
+    if status(own / "redirect") is None:
+        trust.write_marks(own, keep_of(root), str(state_dir))
         atomic_write(own / "redirect", os.fsencode(f"{state_dir}\n"))
 
 
@@ -349,87 +498,3 @@ def path_matches(path: str, wanted: str) -> bool:
     if wanted.endswith("/"):
         return path.startswith(wanted)
     return path == wanted or path.endswith(f"/{wanted}")
-
-
-# -- sockets
-
-
-@dataclass(frozen=True, slots=True)
-class SocketPaths:
-    """Where the daemon binds."""
-
-    rpc: Path
-    bus: Path
-    private_dir: Path | None
-    """The short directory that holds both, when the paths beside the state are too long; None when they fit."""
-
-
-def socket_paths(places: Places, runtime_dir_base: Path, *, short: bool = False) -> SocketPaths:
-    """Where both sockets lie: `.thrum/var/` if the paths fit, else a directory of this user under `runtime_dir_base`.
-
-    `short` forces the latter, for a file system that takes no sockets (rpc.md §1). The same state directory gives the
-    same paths; clients find a short one by the link `.thrum/var/thrum.sock`.
-    """
-    rpc, bus = places.socket_link, places.var_dir / "bus.sock"
-    if not short and _fits(rpc) and _fits(bus):
-        return SocketPaths(rpc, bus, None)
-    import hashlib
-
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(places.state_dir))).hexdigest()[:16]
-    name = f"thrum-{os.getuid()}-{digest}"
-    directory = Path(os.path.realpath(runtime_dir_base)) / name
-    if not _fits(directory / "thrum.sock"):
-        directory = Path("/tmp") / name
-    return SocketPaths(directory / "thrum.sock", directory / "bus.sock", directory)
-
-
-def _fits(path: Path) -> bool:
-    return len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX
-
-
-def prepare_socket_dir(places: Places, sockets: SocketPaths) -> None:
-    """Make the directories to bind in, and the link to a short one. Call it under the daemon's lock.
-
-    Raises DaemonStartFailed when the short directory is a link, belongs to another user or is open to others: whoever
-    made it could put a socket of their own there.
-    """
-    ensure_private_dir(places.var_dir)
-    link = places.socket_link
-    if sockets.private_dir is None:
-        if link.is_symlink():
-            link.unlink()
-        return
-    _make_private(sockets.private_dir)
-    if link.is_symlink() and os.readlink(link) == str(sockets.rpc):
-        return
-    temporary = link.with_name(f".thrum.sock.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(sockets.rpc)
-    temporary.replace(link)
-    sync_directory(places.var_dir)
-
-
-Flaw = Literal["is not a directory", "belongs to another user", "is open to other users"]
-
-
-def private_dir_flaw(path: Path) -> Flaw | None:
-    """What makes a directory unfit for sockets, or None. Raises FileNotFoundError if there is none."""
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        return "is not a directory"
-    if status.st_uid != os.getuid():
-        return "belongs to another user"
-    return "is open to other users" if status.st_mode & 0o077 else None
-
-
-def _make_private(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
-    flaw = private_dir_flaw(path)
-    if flaw is not None:
-        raise DaemonStartFailed(
-            f"the socket directory {path} {flaw}", remedy=f"remove {path}, then: thrum daemon start"
-        )

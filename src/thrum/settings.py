@@ -10,15 +10,15 @@ import json
 import math
 import os.path
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 
 import msgspec
 
 from thrum import limits
 from thrum.api import is_guarded
-from thrum.config import Config, duration_seconds, refuse_constant, set_value, update_config
+from thrum.config import Config, duration_seconds, refuse_constant, set_value, update_settings
 from thrum.errors import BadConfigKey, BadConfigValue
+from thrum.paths import Places
 
 GUARD_MODES: Final[Mapping[str, str]] = {
     "cross_worktree": "strict",
@@ -221,17 +221,17 @@ def all_settings(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
     return {key: setting_value(raw, key, overrides) for key in SETTINGS}
 
 
-def change(path: Path, lock: Path, key: str, value: Any) -> Value:
-    """Set one key in the file, nothing else. Raises BadConfigKey, BadConfigValue, ConfigInvalid, StoreFailed."""
+def change(places: Places, key: str, value: Any) -> Value:
+    """Set one key, nothing else. Raises BadConfigKey, BadConfigValue, ConfigInvalid, StoreFailed."""
     check_value(key, value)
-    update_config(path, lock, lambda raw: set_value(raw, key, value))
+    update_settings(places, lambda raw: set_value(raw, key, value))
     return Value(value, "config.json")
 
 
-def unset(path: Path, lock: Path, key: str) -> Value:
+def unset(places: Places, key: str) -> Value:
     """Take one key out of the file, and objects that it leaves empty; fine if it is not there. Raises as above."""
     find(key)
-    update_config(path, lock, lambda raw: _remove(raw, key.split(".")))
+    update_settings(places, lambda raw: _remove(raw, key.split(".")))
     return setting_value({}, key)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +16,42 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from thrum import config, ids
+from thrum import config, files, ids, trust
 from thrum.api import RegisterResult
 from thrum.care import modes
 from thrum.clock import Clock, SystemClock
-from thrum.errors import BadRedirect, NotARepository, NotAWorktree, NotInitialized, StoreFailed, UsageError
-from thrum.files import atomic_write, ensure_private_dir, sync_directory
+from thrum.errors import (
+    BadRedirect,
+    NotARepository,
+    NotAWorktree,
+    NotInitialized,
+    StateTracked,
+    StoreFailed,
+    UsageError,
+)
+from thrum.files import atomic_write, ensure_private_dir
+from thrum.found import aside, is_foreign, keep, set_aside
 from thrum.identity.daemon_id import Bootstrapped, DaemonIdentity, bootstrap
 from thrum.identity.guards import Refusal, refusal_error
 from thrum.identity.notes import FIRST_PROJECT_STATE
-from thrum.paths import GitPlace, Places, find_git, find_places, link_state, main_worktree, places_of
+from thrum.ignoring import IGNORE_RULE, add_ignore_rule, is_ignored
+from thrum.paths import (
+    GitPlace,
+    Places,
+    counts,
+    find_git,
+    find_places,
+    is_tracked,
+    keep_of,
+    link_state,
+    main_worktree,
+    places_of,
+    tracked_in,
+)
 from thrum.sync import branch
 from thrum.sync.mirror import meetings
 
-IGNORE_RULE = ".thrum/"
 _CHOICES = {True: b"local only\n", False: b"on\n"}
-_SAME_RULES = {".thrum/", ".thrum", "/.thrum/", "/.thrum"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +73,8 @@ class InitOptions:
     worktrees_root: str = ""
     keep_modes: bool = False
     """Leave the mode of the git directory, though others can read messages through it (`care.modes`)."""
+    keep: bool = False
+    """Let a `.thrum` that lies there count as it is: a repository that was moved before there were marks."""
 
 
 class InitFile(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -87,6 +108,10 @@ class InitResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Synchronising is on in new settings because it was on in this clone before."""
     notes: list[str] = []
     """Where git's own commands and thrum's branch meet, and how to keep them apart."""
+    moved: list[str] = []
+    """What lay in the place of a `.thrum` and is none of thrum's making, by the name that it has now."""
+    tracked: list[str] = []
+    """What git tracks at or below `.thrum`: nothing is written there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +122,8 @@ class _Site:
     linked: bool
     """The root's state lies elsewhere: it gets a redirect."""
     ignore_file: Path | None
+    found: tuple[Path, ...] = ()
+    """What lies in the place of a `.thrum` and does not count: it is moved away, unread."""
 
 
 def initialise(start: Path, options: InitOptions, clock: Clock | None = None) -> InitResult:
@@ -109,15 +136,16 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     places = site.places
     _check_worktrees_root(options.worktrees_root, places)
     settings = config.load_config(places.config_file)
-    files, already = _plan(site, options)
+    listed, already = _plan(site, options)
+    sync_recalled = not options.sync and not already and recalled_choice(places) is False
+    clock = clock or SystemClock()
+    now_ms = clock.now_ms()
     door = modes.find_door(places, options.environ)
-    undecided = not options.sync and "local_only" not in _block(settings.raw, "daemon")
-    sync_recalled = undecided and recalled_choice(places) is False
-    identity = None if options.dry_run else _carry_out(site, options, clock or SystemClock())
+    identity = None if options.dry_run else _carry_out(site, options, clock, now_ms)
     failed = "" if options.dry_run or door is None else modes.close(places, door, keep=options.keep_modes)
     if told := modes.planned(places, door, keep=options.keep_modes, failed=failed):
         skipped = told.action == "skip"
-        files.append(InitFile(**msgspec.structs.asdict(told), skipped=skipped))
+        listed.append(InitFile(**msgspec.structs.asdict(told), skipped=skipped))
     known = _block(settings.raw, "identity")
     return InitResult(
         repo_path=str(places.root),
@@ -128,10 +156,12 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
         dry_run=options.dry_run,
         runtime=options.runtime or settings.runtime.primary,
         detected=False,
-        files=files,
+        files=listed,
         redirect=str(places.state_dir) if site.linked else "",
         sync_recalled=sync_recalled,
         notes=_notes(places, options.environ),
+        moved=[str(at) for own in site.found if os.path.lexists(at := aside(own, now_ms)) or options.dry_run],
+        tracked=tracked_in(places.root),
     )
 
 
@@ -182,7 +212,16 @@ def bootstrap_identity(places: Places, hostname: str, environ: Mapping[str, str]
     ulids = ids.Ulids()
     now_ms = clock.now_ms()
     origin = "" if places.common_dir is None else branch.origin_url(places.common_dir, environ)
-    return bootstrap(places, new_ulid=lambda: ulids.at(now_ms), now_ms=now_ms, hostname=hostname, origin_url=origin)
+    before = config.read_raw(places.config_file)
+    done = bootstrap(places, new_ulid=lambda: ulids.at(now_ms), now_ms=now_ms, hostname=hostname, origin_url=origin)
+    known = config.read_raw(places.config_file).get("identity")
+    try:
+        with files.locked(places.config_lock):
+            config.follow(places, before, lambda raw: raw.update(identity=known))
+    except OSError as error:
+        name = error.filename or places.config_copy
+        raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
+    return done
 
 
 class SetupResult(msgspec.Struct, kw_only=True):
@@ -217,7 +256,9 @@ def set_up_worktree(start: Path, main_repo: Path | None, environ: Mapping[str, s
     own = root / ".thrum"
     if own.is_symlink():
         raise BadRedirect(f"{own} is a link: a redirect in it would land elsewhere", remedy=f"rm {own}; thrum setup")
-    if (own / "config.json").is_file():
+    if os.path.lexists(own) and not counts(root):
+        set_aside(own, SystemClock().now_ms())
+    if files.is_file(own / "config.json"):
         message = f"{own} holds data of its own, which a redirect would hide"
         raise BadRedirect(message, remedy=f"move {own} away, then: thrum setup")
     _write_redirect(root, state_dir)
@@ -244,8 +285,8 @@ def _write_redirect(root: Path, state_dir: Path) -> None:
     wanted = os.fsencode(f"{state_dir}\n")
     try:
         with contextlib.suppress(FileNotFoundError):
-            if (own / "redirect").is_symlink() or (own / "redirect").read_bytes() != wanted:
-                (own / "redirect").unlink()
+            if not files.is_file(own / "redirect") or files.read_bytes(own / "redirect") != wanted:
+                files.remove(own / "redirect")
         link_state(root, state_dir)
     except OSError as error:
         raise StoreFailed(f"could not write {own}: {(error.strerror or str(error)).lower()}") from error
@@ -263,7 +304,10 @@ def _survey(start: Path, options: InitOptions) -> _Site:
         if not options.force:
             raise refusal_error(Refusal("non_git_bootstrap", "not_a_git_repo"), caller_cwd=str(start))
         root = Path(os.path.realpath(start))
-        return _Site(places_of(root, root / ".thrum"), linked=False, ignore_file=None)
+        if options.keep and not options.dry_run:
+            keep(root, None)
+        found = (root / ".thrum",) if is_foreign(root) else ()
+        return _Site(places_of(root, root / ".thrum"), linked=False, ignore_file=None, found=found)
     if git.bare:
         raise NotARepository(
             f"not a git worktree: {git.root} is a bare repository",
@@ -273,24 +317,32 @@ def _survey(start: Path, options: InitOptions) -> _Site:
     main = main_worktree(git) if git.linked else git.root
     if git.linked and main is not None and root == git.common_dir / "thrum-sync" / branch.BRANCH:
         root = main
-    state_dir = _state_dir(root, main, git.common_dir)
-    places = places_of(root, state_dir)
     branch.verify_owner(root, git.common_dir, options.environ)
+    if options.keep and not options.dry_run:
+        keep(root, git.common_dir)
+    found = tuple(at / ".thrum" for at in dict.fromkeys((root, main or root)) if is_foreign(at))
+    state_dir = _state_dir(root, main, git.common_dir, found)
+    places = places_of(root, state_dir)
     for directory in (root, places.main_root, places.thrum_sync_dir.parent):
         _check_writable(directory)
     ignore_file = root / ".gitignore" if options.gitignore else git.common_dir / "info" / "exclude"
-    return _Site(places, linked=state_dir != root / ".thrum", ignore_file=ignore_file)
+    linked = state_dir != root / ".thrum"
+    for path in (state_dir / trust.MARK, *((root / ".thrum" / "redirect",) if linked else ())):
+        if is_tracked(path):
+            raise StateTracked(f"this branch tracks {path}: nothing is written there")
+    return _Site(places, linked=linked, ignore_file=ignore_file, found=found)
 
 
-def _state_dir(root: Path, main: Path | None, common_dir: Path) -> Path:
+def _state_dir(root: Path, main: Path | None, common_dir: Path, found: tuple[Path, ...]) -> Path:
     """Where the state of `root` lies or shall lie. `main` is None in a worktree of a bare repository."""
     own = root / ".thrum"
-    if os.path.lexists(own / "redirect"):
+    if own not in found and os.path.lexists(own / "redirect"):
         return find_places(root).state_dir
-    if root == main or (own / "config.json").is_file():
+    if root == main or (own not in found and files.is_file(own / "config.json")):
         return own
     if main is not None:
-        return find_places(main).state_dir if os.path.lexists(main / ".thrum" / "redirect") else main / ".thrum"
+        redirected = main / ".thrum" not in found and os.path.lexists(main / ".thrum" / "redirect")
+        return find_places(main).state_dir if redirected else main / ".thrum"
     return _kept_state(common_dir) or own
 
 
@@ -301,7 +353,7 @@ def _kept_state(common_dir: Path) -> Path | None:
         first = Path(str(kept["state_dir"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return first if (first / "config.json").is_file() else None
+    return first if counts(first.parent) else None
 
 
 def _check_writable(directory: Path) -> None:
@@ -334,9 +386,9 @@ def _plan(site: _Site, options: InitOptions) -> tuple[list[InitFile], bool]:
     state, sync_dir, folder = (
         _shown(places, path) for path in (places.state_dir, places.thrum_sync_dir, places.branch_dir)
     )
-    already = places.config_file.is_file()
-    whole = already and _state_file(places).is_file() and places.var_dir.is_dir()
-    files = [
+    already = places.state_dir not in site.found and counts(places.main_root)
+    whole = already and files.is_file(_state_file(places)) and files.is_directory(places.var_dir)
+    listed = [
         InitFile(
             path=f"{state}/",
             action="noop" if whole else "merge" if already else "create",
@@ -346,19 +398,20 @@ def _plan(site: _Site, options: InitOptions) -> tuple[list[InitFile], bool]:
     if places.common_dir is not None:
         there = not found.worktree_made and (places.branch_dir / "messages").is_dir()
         undo = f"git worktree remove -f -f {folder}; rm -r {sync_dir}"
-        files.append(InitFile(path=f"{folder}/", action="noop" if there else "create", undo=undo))
+        listed.append(InitFile(path=f"{folder}/", action="noop" if there else "create", undo=undo))
         there = found.branch == "there"
         undo = f"git branch -D {branch.BRANCH}"
-        files.append(InitFile(path=f"branch {branch.BRANCH}", action="noop" if there else "create", undo=undo))
+        listed.append(InitFile(path=f"branch {branch.BRANCH}", action="noop" if there else "create", undo=undo))
     if ignore_file is not None:
-        action = "noop" if _is_ignored(ignore_file) else "merge" if ignore_file.exists() else "create"
+        action = "noop" if is_ignored(ignore_file) else "merge" if ignore_file.exists() else "create"
         undo = f"remove the line {IGNORE_RULE}"
-        files.append(InitFile(path=_shown(places, ignore_file), action=action, undo=undo))
+        listed.append(InitFile(path=_shown(places, ignore_file), action=action, undo=undo))
     if site.linked:
-        there = os.path.lexists(places.root / ".thrum" / "redirect") and places.identities_dir.is_dir()
-        files.append(InitFile(path=".thrum/redirect", action="noop" if there else "create", undo="rm -r .thrum"))
+        own = places.root / ".thrum"
+        there = own not in site.found and os.path.lexists(own / "redirect") and places.identities_dir.is_dir()
+        listed.append(InitFile(path=".thrum/redirect", action="noop" if there else "create", undo="rm -r .thrum"))
         already = already and there
-    return files, already
+    return listed, already
 
 
 def _shown(places: Places, path: Path) -> str:
@@ -372,14 +425,18 @@ def _state_file(places: Places) -> Path:
 # -- doing
 
 
-def _carry_out(site: _Site, options: InitOptions, clock: Clock) -> DaemonIdentity:
+def _carry_out(site: _Site, options: InitOptions, clock: Clock, now_ms: int) -> DaemonIdentity:
     """Make what is missing; each step writes nothing if there is nothing to do."""
     places = site.places
     with _undone_on_failure(site):
         branch.ensure_branch(places, options.environ)
-        if site.ignore_file is not None and not _is_ignored(site.ignore_file):
-            _add_ignore_rule(site.ignore_file)
-        _make_state_dir(places)
+        if site.ignore_file is not None and not is_ignored(site.ignore_file):
+            add_ignore_rule(site.ignore_file)
+        with _alone(places):
+            for own in site.found:
+                if is_foreign(own.parent):
+                    set_aside(own, now_ms)
+            _make_state_dir(places)
         identity = bootstrap_identity(places, options.hostname, options.environ, clock).identity
         _store_settings(places, options)
         if site.linked:
@@ -388,35 +445,24 @@ def _carry_out(site: _Site, options: InitOptions, clock: Clock) -> DaemonIdentit
     return identity
 
 
+@contextlib.contextmanager
+def _alone(places: Places) -> Generator[None]:
+    """One at a time: what another one has begun is not yet marked, and would be taken for something found."""
+    if places.common_dir is None:
+        yield
+        return
+    with files.locked(places.thrum_sync_dir / "setup.lock"):
+        yield
+
+
 def _make_state_dir(places: Places) -> None:
     ensure_private_dir(places.state_dir)
+    trust.write_marks(places.state_dir, keep_of(places.main_root))
     ensure_private_dir(places.var_dir)
     ensure_private_dir(places.state_dir / "context")
-    if not _state_file(places).exists():
+    if files.status(_state_file(places)) is None and not is_tracked(_state_file(places)):
         atomic_write(_state_file(places), FIRST_PROJECT_STATE.encode())
     ensure_private_dir(places.state_dir / "identities")
-
-
-def _is_ignored(path: Path) -> bool:
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return False
-    return any(os.fsdecode(line).strip() in _SAME_RULES for line in lines)
-
-
-def _add_ignore_rule(path: Path) -> None:
-    """Append the rule, keeping the file's mode, its line ends, and what it links to."""
-    path = Path(os.path.realpath(path))
-    if not path.parent.is_dir():
-        path.parent.mkdir()
-        sync_directory(path.parent.parent)
-    old, mode = b"", 0o644
-    with contextlib.suppress(FileNotFoundError):
-        old, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
-    end = b"\r\n" if b"\r\n" in old else b"\n"
-    gap = end if old and not old.endswith(b"\n") else b""
-    atomic_write(path, old + gap + IGNORE_RULE.encode() + end, mode=mode)
 
 
 def _store_settings(places: Places, options: InitOptions) -> None:
@@ -432,7 +478,7 @@ def _store_settings(places: Places, options: InitOptions) -> None:
         if options.worktrees_root:
             config.set_value(values, "worktrees.base_path", os.path.realpath(options.worktrees_root))
 
-    config.update_config(places.config_file, places.config_lock, change)
+    config.update_settings(places, change)
     remember_choice(places, config.load_config(places.config_file).daemon.local_only)
 
 
@@ -445,7 +491,7 @@ def _undone_on_failure(site: _Site) -> Generator[None]:
     except BaseException as error:
         for path in begun:
             # With a config.json it is whole, maybe another init's.
-            if not (path / "config.json").exists():
+            if not files.is_file(path / "config.json"):
                 shutil.rmtree(path, ignore_errors=True)
         if isinstance(error, OSError):
             name = error.filename or site.places.state_dir

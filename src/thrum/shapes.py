@@ -5,7 +5,7 @@ An optional field that is empty is absent, never null. Times are 24-character te
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -256,6 +256,14 @@ class GroupMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     member_value: str
     added_at: str
     added_by: str = ""
+
+
+class SettingChange(msgspec.Struct, gc=False):
+    """A setting that was changed outside thrum: what counts, and what the file says; null: nothing."""
+
+    key: str
+    counts: Any
+    file: Any
 
 
 class SettingValue(msgspec.Struct, gc=False):

@@ -24,16 +24,16 @@ from typing import Any
 
 import msgspec
 
-from thrum import limits
+from thrum import files, limits, sockets
 from thrum.config import wishes_sync
 from thrum.errors import DaemonLocked, DaemonStartFailed, DaemonUnavailable, StoreFailed, ThrumError, from_wire
 from thrum.identity.guard_modes import LiveSettings
 from thrum.identity.person import judge_own_process
 from thrum.identity.process import is_daemon, open_process_table
 from thrum.identity.runtime import MARKS
-from thrum.log import append_line
+from thrum.log import append_line, open_to_append
 from thrum.paths import Places, runtimes_file
-from thrum.rpc.client import BlockingClient, socket_address
+from thrum.rpc.client import BlockingClient
 
 REPORT_VARIABLE = "THRUM_REPORT_FD"
 _NOT_INHERITED = ("GIT_", "THRUM_NAME", "THRUM_ROLE", "THRUM_MODULE", "THRUM_DISPLAY", "THRUM_AGENT_ID", "THRUM_HOME")
@@ -65,7 +65,7 @@ def lock_holder(places: Places) -> int | None:
     The look itself is a shared lock, so that looks do not take each other for a daemon.
     """
     try:
-        descriptor = os.open(places.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = files.open_file(places.lock_file, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -83,7 +83,7 @@ def answers(places: Places) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
-            probe.connect(socket_address(places.socket_link))
+            sockets.connect(places.socket_link, probe.connect)
         except OSError:
             return False
     return True
@@ -129,7 +129,7 @@ def own_environment(places: Places) -> dict[str, str]:
     """
     environ = dict(os.environ)
     if wishes_sync(environ):
-        names = LiveSettings(places.state_dir, runtimes_file(environ)).runtime_names()
+        names = LiveSettings(places, runtimes_file(environ)).runtime_names()
         try:
             judge_own_process(names, "THRUM_LOCAL=0", partial(append_line, places.log_file))
         except ThrumError:
@@ -152,14 +152,14 @@ def _wait_until_it_answers(places: Places, deadline: float) -> bool:
 
 def _spawn(places: Places, *, local: bool, force: bool) -> int | None:
     """The new daemon's pid once it answers, or None if another one got the lock first."""
-    places.var_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.ensure_private_dir(places.var_dir)
     reader, writer = os.pipe()
     try:
         os.set_inheritable(writer, True)
         environment = child_environment() | {REPORT_VARIABLE: str(writer)}
         arguments = [sys.executable, "-m", "thrum.daemon", str(places.main_root)]
         arguments += ["--local"] * local + ["--force"] * force
-        log = os.open(places.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = open_to_append(places.log_file)
         try:
             process = subprocess.Popen(
                 arguments,
@@ -215,7 +215,7 @@ def _read_reports(reader: int, process: subprocess.Popen[bytes], places: Places)
 
 def _last_log_line(places: Places) -> str:
     try:
-        lines = places.log_file.read_text(errors="replace").strip().splitlines()
+        lines = files.read_bytes(places.log_file).decode(errors="replace").strip().splitlines()
     except OSError:
         lines = []
     return lines[-1][:500] if lines else "it left no word in its log"

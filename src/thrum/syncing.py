@@ -19,7 +19,7 @@ import trio
 from thrum import api, events, limits, setup
 from thrum.care import modes
 from thrum.clock import format_ms
-from thrum.config import Config, load_config, set_value, update_config, wishes_sync
+from thrum.config import Config, load_config, set_value, update_settings, wishes_sync
 from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, NotAvailable
 from thrum.events import LOCAL_FACTS, MessageReceipt, Sealed
 from thrum.exchange import Exchange
@@ -337,11 +337,7 @@ class Syncing:
                 await trio.to_thread.run_sync(self._confirm, remotes, params.confirm_public)
 
         def write() -> None:
-            update_config(
-                places.config_file,
-                places.config_lock,
-                lambda raw: set_value(raw, "daemon.local_only", not params.enabled),
-            )
+            update_settings(places, lambda raw: set_value(raw, "daemon.local_only", not params.enabled))
             setup.remember_choice(places, not params.enabled)
 
         await trio.to_thread.run_sync(write)

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import trio
 
+from tests.support.trusted import trust_here
 from thrum import api, clock, events, ids, limits
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import open_xpub_socket
@@ -260,6 +261,7 @@ def make_repo(directory: Path) -> Path:
     var.mkdir(parents=True)
     var.chmod(0o700)
     (directory / ".thrum" / "config.json").write_text("{}")
+    trust_here(directory)
     return directory
 
 

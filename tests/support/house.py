@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from tests.support.trusted import trust_here
 from thrum import api
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Publisher
@@ -28,7 +29,7 @@ from thrum.identity.process import OwnerState, Process, ProcessMap
 from thrum.identity.runtime import Link
 from thrum.ops.house import Here, House
 from thrum.ops.waiting import Desks
-from thrum.paths import Places
+from thrum.paths import Places, counts
 from thrum.rpc.direct import DirectClient
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
 from thrum.rpc.peercred import Peer
@@ -128,6 +129,8 @@ class Daemon:
         """A registered agent with a session, in a root of its own."""
         home = Path(root) if root else self.house.here.places.root.parent / f"w-{name}"
         (home / ".thrum" / "identities").mkdir(parents=True, exist_ok=True)
+        if not counts(home):
+            trust_here(home)
         nobody = self.as_agent("", str(home))
         result = await nobody("agent.register", name=name, role=role, module=module or name)
         assert result.status == "registered", result
@@ -146,6 +149,7 @@ async def open_daemon(base: Path, clock: HandClock | None = None) -> AsyncGenera
         (state / "config.json").write_text("{}")
     common = root / ".git"
     (common / "thrum-sync" / "a-sync" / "messages").mkdir(parents=True, exist_ok=True)
+    trust_here(root)
     places = Places(root=root, state_dir=state, main_root=root, common_dir=common)
     identity = DaemonIdentity(
         daemon_id=DAEMON,
@@ -193,7 +197,7 @@ def _daemon(
         branch_of=lambda root: "",
         branch_exists=lambda branch: True,
         work=LiveWork(places, os.environ),
-        modes=LiveSettings(places.state_dir).modes,
+        modes=LiveSettings(places).modes,
     )
     wiring = Wiring(
         house=house,

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.support.trusted import trust_here
 from thrum import api, clock, shapes
 from thrum.cli.app import run
 from thrum.cli.terminal import NeedsOwnProcess, Session
@@ -97,6 +98,7 @@ def repository(tmp_path: Path) -> Path:
     (state / "identities").mkdir(parents=True)
     (state / "config.json").write_text("{}")
     add_identity(tmp_path, "nux")
+    trust_here(tmp_path)
     return tmp_path
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import open_daemon
+from tests.support.trusted import accept, trust_here
 from thrum import settings
+from thrum.paths import find_places
 
 
 @pytest.fixture
@@ -18,6 +20,8 @@ def alone(tmp_path: Path) -> Desk:
     (tmp_path / ".git").mkdir()
     (tmp_path / ".thrum").mkdir()
     (tmp_path / ".thrum" / "config.json").write_text('{"daemon": {"local_only": true}}')
+    trust_here(tmp_path)
+    accept(find_places(tmp_path))
     return Desk(tmp_path, None)
 
 
@@ -89,7 +93,8 @@ async def test_the_environment_is_said_to_override_what_is_set(alone: Desk) -> N
 
 async def test_flaws_of_the_file_are_warnings_and_can_be_mended(alone: Desk) -> None:
     file = alone.root / ".thrum" / "config.json"
-    file.write_text('{"daemon": {"log_level": "loud", "nap": 1}}')
+    find_places(alone.root).config_file.write_text('{"daemon": {"log_level": "loud", "nap": 1}}')
+    file.unlink()
     await alone.says("config", "show")
     assert alone.err.decode() == (
         "warning: daemon.log_level must be debug, info, warn or error\n"
@@ -97,7 +102,7 @@ async def test_flaws_of_the_file_are_warnings_and_can_be_mended(alone: Desk) -> 
     )
     await alone.says("config", "set", "daemon.log_level", "warn")
     assert json.loads(file.read_text()) == {"daemon": {"log_level": "warn", "nap": 1}}
-    file.write_text("{")
+    find_places(alone.root).config_file.write_text("{")
     assert (await alone.refused("config", "show"))["kind"] == "config_invalid"
 
 

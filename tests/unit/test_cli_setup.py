@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_desk import Desk
+from tests.support.trusted import trust_here
 from thrum.cli.terminal import NeedsOwnProcess
 from thrum.paths import find_places
 from thrum.setup import InitOptions, initialise
@@ -57,6 +58,7 @@ async def test_a_bad_redirect_is_mended(top: Path, target: str) -> None:
     other = top / "other" / ".thrum"
     other.mkdir(parents=True)
     (other / "redirect").write_text(str(top / "app" / ".thrum"))
+    trust_here(top / "wt", top / "app" / ".thrum")
     (own / "redirect").write_text({"SELF": str(own), "CHAIN": str(other)}.get(target, target))
     assert (await desk(top / "wt").refused("whoami"))["kind"] == "bad_redirect"
     await desk(top / "wt").says("setup", "--main-repo", "../app")
@@ -97,6 +99,7 @@ async def test_data_of_its_own_is_never_hidden(top: Path) -> None:
     own = top / "wt" / ".thrum"
     own.mkdir()
     (own / "config.json").write_text("{}")
+    trust_here(top / "wt")
     error = await desk(top / "wt").refused("setup")
     assert error["kind"] == "bad_redirect" and "data of its own" in error["message"]
     assert not (own / "redirect").exists()

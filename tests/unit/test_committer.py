@@ -304,11 +304,10 @@ async def test_on_a_full_disk_calls_fail_reads_go_on_and_it_mends_itself(small_d
 async def test_a_full_disk_under_the_database_alone_leaves_no_line_in_the_journal(
     tmp_path: Path, small_disk: Path
 ) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / ".thrum").mkdir()
-    (small_disk / "var").mkdir()
-    (tmp_path / "home" / ".thrum" / "var").symlink_to(small_disk / "var")
-    home = tmp_path / "home"
+    home = small_disk / "home"
+    home.mkdir()
+    (tmp_path / "git").mkdir()
+    (home / ".git").symlink_to(tmp_path / "git")
     async with opened(home) as store:
         await store.committer.commit(sending("kept"))
         filler = small_disk / "filler"

@@ -16,6 +16,7 @@ from thrum.identity.guard_modes import LiveSettings, fire
 from thrum.identity.guards import DEFAULT_MODES, Refusal
 from thrum.identity.process import Program
 from thrum.identity.runtime import runtime_of_process
+from thrum.paths import Places
 
 ELSEWHERE = Refusal("cross_worktree", "pid_mismatch", "shell", "furiosa", expected_pid=98412)
 FORGED = Refusal("unauthenticated_rpc", "identity_mismatch", "chain", "furiosa", "nux")
@@ -23,8 +24,15 @@ FORGED = Refusal("unauthenticated_rpc", "identity_mismatch", "chain", "furiosa",
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    (tmp_path / "var").mkdir()
-    return tmp_path
+    """Where the settings that count lie."""
+    (tmp_path / ".git" / "thrum-sync").mkdir(parents=True)
+    return tmp_path / ".git" / "thrum-sync"
+
+
+def live(state: Path, runtimes_file: Path | None = None) -> LiveSettings:
+    root = state.parents[1]
+    places = Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+    return LiveSettings(places, runtimes_file)
 
 
 def write(path: Path, document: Any) -> None:
@@ -33,15 +41,15 @@ def write(path: Path, document: Any) -> None:
 
 @pytest.mark.spec("ID-71")
 def test_daemon_file_beats_config_beats_default_key_by_key_without_a_restart(state: Path) -> None:
-    settings = LiveSettings(state)
+    settings = live(state)
     assert settings.modes() == DEFAULT_MODES
     write(state / "config.json", {"identity_guard": {"cross_worktree": "warn", "prime_ownership": "off"}})
     assert (settings.modes()["cross_worktree"], settings.modes()["prime_ownership"]) == ("warn", "off")
-    write(state / "var/guard-daemon.json", {"cross_worktree": "off"})
+    write(state / "guard-daemon.json", {"cross_worktree": "off"})
     assert (settings.modes()["cross_worktree"], settings.modes()["prime_ownership"]) == ("off", "off")
-    write(state / "var/guard-daemon.json", {"identity_guard": {"prime_ownership": "strict"}})
+    write(state / "guard-daemon.json", {"identity_guard": {"prime_ownership": "strict"}})
     assert (settings.modes()["cross_worktree"], settings.modes()["prime_ownership"]) == ("warn", "strict")
-    (state / "var/guard-daemon.json").unlink()
+    (state / "guard-daemon.json").unlink()
     (state / "config.json").unlink()
     assert settings.modes() == DEFAULT_MODES
     assert settings.warnings == ()
@@ -65,9 +73,9 @@ def test_daemon_file_beats_config_beats_default_key_by_key_without_a_restart(sta
 )
 def test_a_malformed_file_loosens_nothing_and_warns(state: Path, broken: Any, caplog: pytest.LogCaptureFixture) -> None:
     write(state / "config.json", {"identity_guard": {"cross_worktree": "warn"}})
-    path = state / "var/guard-daemon.json"
+    path = state / "guard-daemon.json"
     path.write_bytes(broken.encode("utf-8", "surrogatepass")) if isinstance(broken, str) else write(path, broken)
-    settings = LiveSettings(state)
+    settings = live(state)
     with caplog.at_level(logging.WARNING, "thrum"):
         assert settings.modes() == {**DEFAULT_MODES, "cross_worktree": "warn"}
     assert len(settings.warnings) == 1 and "guard-daemon.json" in settings.warnings[0]
@@ -79,26 +87,26 @@ def test_a_malformed_file_loosens_nothing_and_warns(state: Path, broken: Any, ca
 @pytest.mark.spec("ID-71")
 def test_unknown_keys_warn_and_the_others_count(state: Path) -> None:
     write(state / "config.json", {"identity_guard": {"cross_worktre": "off", "cross_worktree": "warn"}})
-    settings = LiveSettings(state)
+    settings = live(state)
     assert settings.modes()["cross_worktree"] == "warn"
     assert settings.warnings == ('config.json: unknown guard "cross_worktre"',)
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "link to nothing"])
 def test_what_is_no_file_is_none(state: Path, kind: str) -> None:
-    path = state / "var/guard-daemon.json"
+    path = state / "guard-daemon.json"
     if kind == "directory":
         path.mkdir()
     elif kind == "fifo":
         os.mkfifo(path)
     else:
         path.symlink_to(state / "nothing")
-    assert LiveSettings(state).modes() == DEFAULT_MODES
+    assert live(state).modes() == DEFAULT_MODES
 
 
 def test_nothing_is_read_again_while_nothing_changed(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(state / "config.json", {"identity_guard": {"cross_worktree": "warn"}})
-    settings = LiveSettings(state)
+    settings = live(state)
     assert settings.modes()["cross_worktree"] == "warn"
     monkeypatch.setattr(guard_modes, "guard_modes", None)
     assert settings.modes()["cross_worktree"] == "warn"
@@ -106,7 +114,7 @@ def test_nothing_is_read_again_while_nothing_changed(state: Path, monkeypatch: p
 
 @pytest.mark.spec("ID-25")
 def test_runtime_processes_add_and_remove_names_without_a_restart(state: Path) -> None:
-    settings = LiveSettings(state)
+    settings = live(state)
 
     def runtime(name: str) -> str | None:
         return runtime_of_process(Program(exe=f"/usr/bin/{name}"), settings.runtime_names())
@@ -120,7 +128,7 @@ def test_runtime_processes_add_and_remove_names_without_a_restart(state: Path) -
 
 def test_runtimes_of_the_users_own_count_without_a_restart(state: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = state / "runtimes.json"
-    settings = LiveSettings(state, path)
+    settings = live(state, path)
 
     def runtime(*argv: str) -> str | None:
         return runtime_of_process(Program(exe=f"/usr/bin/{argv[0]}", argv=argv), settings.runtime_names())
@@ -163,7 +171,7 @@ def test_runtimes_of_the_users_own_count_without_a_restart(state: Path, caplog: 
 )
 def test_a_malformed_runtime_makes_nothing_one_and_spares_the_known_ones(state: Path, broken: Any) -> None:
     write(state / "runtimes.json", broken)
-    names = LiveSettings(state, state / "runtimes.json").runtime_names()
+    names = live(state, state / "runtimes.json").runtime_names()
     for exe in ("mytool", "bash", "python3"):
         assert runtime_of_process(Program(exe=f"/usr/bin/{exe}", argv=(exe, "script")), names) is None
     assert runtime_of_process(Program(exe="/usr/bin/claude"), names) == "claude"

@@ -29,6 +29,7 @@ LEGACY = "d_nywz3tk0vqkh"
 def places(tmp_path: Path) -> Places:
     root = tmp_path / "app"
     (root / ".thrum").mkdir(parents=True)
+    (root / ".git" / "thrum-sync").mkdir(parents=True)
     return Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
 
 
@@ -42,7 +43,7 @@ def config_of(places: Places) -> dict[str, Any]:
 
 
 def backup_of(places: Places) -> Path:
-    return places.config_file.with_name("config.json.pre-identity-bak")
+    return places.config_copy.with_name("config.json.pre-identity-bak")
 
 
 @pytest.mark.spec("ID-75")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.trusted import trust_here
 from thrum.api import Access
 from thrum.identity.caller import AccessClass, Caller, Evidence, decide
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
@@ -34,6 +35,7 @@ def root(tmp_path: Path) -> Path:
     subprocess.run(["git", "init", "-q"], cwd=path, check=True)
     (path / ".thrum" / "identities").mkdir(parents=True)
     (path / ".thrum" / "config.json").write_text("{}")
+    trust_here(path)
     return path
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.trusted import trust_here
 from thrum.errors import NotARepository
 from thrum.paths import find_places, link_state
 
@@ -23,6 +24,7 @@ def test_a_linked_worktree_gets_private_directories_and_a_redirect(tmp_path: Pat
 def test_a_redirect_that_is_there_stays_even_if_it_is_a_dangling_link(tmp_path: Path) -> None:
     own = tmp_path / "linked/.thrum"
     own.mkdir(parents=True)
+    trust_here(tmp_path / "linked")
     (own / "redirect").symlink_to(tmp_path / "nowhere")
     link_state(tmp_path / "linked", tmp_path / "main/.thrum")
     assert (own / "redirect").is_symlink()
@@ -32,9 +34,10 @@ def test_a_root_with_a_state_of_its_own_is_left_alone(tmp_path: Path) -> None:
     own = tmp_path / "own/.thrum"
     own.mkdir(parents=True)
     (own / "config.json").write_text("{}")
+    trust_here(tmp_path / "own")
     link_state(tmp_path / "own", tmp_path / "main/.thrum")
     link_state(tmp_path / "own", own)
-    assert [each.name for each in own.iterdir()] == ["config.json"]
+    assert sorted(each.name for each in own.iterdir()) == [".mark", "config.json"]
 
 
 def test_a_path_with_a_nul_is_no_place(tmp_path: Path) -> None:

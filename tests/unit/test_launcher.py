@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,8 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from thrum import api, launcher, paths
-from thrum.errors import ThrumError
+from tests.support.trusted import trust_here
+from thrum import api, launcher, paths, sockets
+from thrum.errors import DaemonUnavailable, ThrumError
+from thrum.files import opened_parent
+from thrum.rpc.client import BlockingClient
 from thrum.rpc.jsonrpc import decode_request
 
 ROOT = Path(__file__).parents[2]
@@ -27,12 +32,13 @@ def _git(*words: str | Path, cwd: Path) -> None:
 def _state(root: Path) -> Path:
     (root / ".thrum" / "identities").mkdir(parents=True)
     (root / ".thrum" / "config.json").write_text("{}")
-    return root / ".thrum"
+    return trust_here(root)
 
 
 def _redirect(root: Path, target: str | Path) -> None:
     (root / ".thrum").mkdir(exist_ok=True)
     (root / ".thrum" / "redirect").write_text(f" {target}\n")
+    trust_here(root, Path(os.path.realpath(target)))
 
 
 @pytest.fixture
@@ -52,6 +58,7 @@ def _fill(top: Path) -> Path:
     _state(main)
     _state(top / "own")
     (top / "identities" / ".thrum" / "identities").mkdir(parents=True)
+    trust_here(top / "identities")
     _redirect(top / "redirected", main / ".thrum")
     (main / "deep" / "er").mkdir(parents=True)
     (main / "vendored").mkdir()
@@ -69,6 +76,7 @@ def _fill(top: Path) -> Path:
     _git("clone", "--bare", main, top / "bare.git", cwd=top)
     _git("worktree", "add", top / "of_bare", cwd=top / "bare.git")
     (top / "identities_only" / ".thrum" / "identities").mkdir(parents=True)
+    trust_here(top / "identities_only")
     (top / "chained_main").mkdir()
     _git("init", cwd=top / "chained_main")
     _git("commit", "--allow-empty", "-m", "x", cwd=top / "chained_main")
@@ -116,14 +124,63 @@ def test_what_says_where_to_look_has_its_order(world: Path, monkeypatch: pytest.
     assert launcher.find_socket(["send"]) == "/elsewhere/x.sock"
 
 
-def test_a_path_too_long_for_a_socket_is_a_link_to_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deep = tmp_path / ("x" * 60) / ("y" * 60)
-    state = _state(deep)
-    monkeypatch.chdir(deep)
-    assert launcher.find_socket([]) == ""
+def _listener(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    with opened_parent(path) as (directory, name):
+        listener.bind(f"/proc/self/fd/{directory}/{name}")
+    listener.listen(1)
+    return listener
+
+
+def _reaches(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            launcher.connect(caller, str(address))
+        except OSError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("length", [1, 150])
+def test_a_socket_is_reached_however_long_its_path_is(tmp_path: Path, length: int) -> None:
+    state = _state(tmp_path / ("x" * length))
     (state / "var").mkdir()
-    (state / "var" / "thrum.sock").symlink_to("/short/thrum.sock")
-    assert launcher.find_socket([]) == "/short/thrum.sock"
+    address = state / "var" / "thrum.sock"
+    assert not _reaches(address)
+    with _listener(address):
+        assert _reaches(address)
+
+
+def test_a_short_socket_is_found_by_its_state_directory_and_only_if_nobody_else_may_enter(tmp_path: Path) -> None:
+    state = _state(tmp_path / "r")
+    directory = sockets.short_dir(state)
+    directory.mkdir(mode=0o700)
+    try:
+        with _listener(directory / "thrum.sock"):
+            assert _reaches(state / "var" / "thrum.sock")
+            directory.chmod(0o755)
+            assert not _reaches(state / "var" / "thrum.sock")
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("where", ["socket", "var", "state"])
+def test_no_link_leads_to_a_foreign_socket(tmp_path: Path, where: str) -> None:
+    other, state = _state(tmp_path / "other"), _state(tmp_path / "r")
+    (other / "var").mkdir()
+    with _listener(other / "var" / "thrum.sock"):
+        if where == "socket":
+            (state / "var").mkdir()
+            (state / "var" / "thrum.sock").symlink_to(other / "var" / "thrum.sock")
+        elif where == "var":
+            (state / "var").symlink_to(other / "var")
+        else:
+            shutil.rmtree(state)
+            state.symlink_to(other)
+        assert _reaches(other / "var" / "thrum.sock")
+        assert not _reaches(state / "var" / "thrum.sock")
+        with pytest.raises(DaemonUnavailable):
+            BlockingClient(state / "var" / "thrum.sock")
 
 
 def test_the_request_is_what_the_daemon_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

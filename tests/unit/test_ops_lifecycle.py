@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from tests.support.house import Agent, Daemon, HandClock, SaidEvidence, open_daemon
+from tests.support.trusted import trust_here
 from thrum import errors
 from thrum.events import AgentRegistered
 from thrum.identity import notes
@@ -81,6 +82,7 @@ async def quickstart(
     """As `thrum quickstart` begins: a registration by the process, and its session."""
     home = root or daemon.house.here.places.root.parent / f"w-{name}"
     (home / ".thrum" / "identities").mkdir(parents=True, exist_ok=True)
+    trust_here(home)
     desk = desk_of(daemon, "", home, process)
     words = {"role": "worker", "module": name, "command": "quickstart"} | more
     result = await desk("agent.register", name=name, **words)

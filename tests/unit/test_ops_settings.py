@@ -12,6 +12,7 @@ import pytest
 from tests.support.house import open_daemon
 from thrum import config, errors, settings
 from thrum.identity.guards import DEFAULT_MODES
+from thrum.paths import Places
 
 
 def test_every_default_follows_its_own_rule() -> None:
@@ -99,32 +100,33 @@ def test_the_environment_comes_first_then_the_file_then_the_default() -> None:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def places(tmp_path: Path) -> Places:
     (tmp_path / ".thrum").mkdir()
-    return tmp_path / ".thrum" / "config.json"
+    (tmp_path / ".git" / "thrum-sync").mkdir(parents=True)
+    return Places(tmp_path, tmp_path / ".thrum", tmp_path, tmp_path / ".git")
 
 
 @pytest.mark.spec("ID-78")
-def test_a_change_touches_nothing_else_and_unsetting_leaves_no_empty_object(file: Path) -> None:
-    lock = file.parent / "var" / "config.lock"
+def test_a_change_touches_nothing_else_and_unsetting_leaves_no_empty_object(places: Places) -> None:
+    file = places.config_file
     raw = {"later": {"x": [1]}, "daemon": {"local_only": True}}
     file.write_text(json.dumps(raw))
-    settings.change(file, lock, "backup.retention.daily", 9)
-    settings.change(file, lock, "daemon.ws_port", 9999)
+    settings.change(places, "backup.retention.daily", 9)
+    settings.change(places, "daemon.ws_port", 9999)
     changed = json.loads(file.read_text())
     assert changed == {
         "later": {"x": [1]},
         "daemon": {"local_only": True, "ws_port": 9999},
         "backup": {"retention": {"daily": 9}},
     }
-    assert settings.unset(file, lock, "backup.retention.daily") == (5, "default")
-    settings.unset(file, lock, "daemon.ws_port")
-    settings.unset(file, lock, "sync.interval")
-    assert json.loads(file.read_text()) == raw
+    assert settings.unset(places, "backup.retention.daily") == (5, "default")
+    settings.unset(places, "daemon.ws_port")
+    settings.unset(places, "sync.interval")
+    assert json.loads(file.read_text()) == json.loads(places.config_copy.read_text()) == raw
 
 
-def test_a_file_that_keeps_the_daemon_from_starting_can_be_mended_by_set(file: Path) -> None:
-    lock = file.parent / "var" / "config.lock"
+def test_a_file_that_keeps_the_daemon_from_starting_can_be_mended_by_set(places: Places) -> None:
+    file = places.config_file
     file.write_text('{"daemon": {"log_level": "loud"}, "wing": {"x": 1}, "identity": {"repo_id": "r"}}')
     with pytest.raises(errors.ConfigInvalid):
         config.load_config(file)
@@ -132,7 +134,7 @@ def test_a_file_that_keeps_the_daemon_from_starting_can_be_mended_by_set(file: P
         "daemon.log_level must be debug, info, warn or error",
         "unknown setting wing.x in config.json: it is ignored",
     ]
-    settings.change(file, lock, "daemon.log_level", "info")
+    settings.change(places, "daemon.log_level", "info")
     assert config.load_config(file).daemon.log_level == "info"
 
 
@@ -145,7 +147,7 @@ async def test_the_daemon_shows_gets_sets_and_unsets(tmp_path: Path) -> None:
         file.write_text("{}")
         nobody = daemon.as_agent("")
         shown = await nobody("config.show")
-        assert shown.config_file == str(file)
+        assert shown.config_file == str(daemon.house.here.places.config_copy)
         assert shown.daemon["status"] == "running"
         assert set(shown.values) == set(settings.SETTINGS)
         assert (shown.values["permission_supervisors"].value, shown.values["daemon.local_only"].value) == (

@@ -119,8 +119,7 @@ async def test_a_connection_without_user_reaches_exactly_the_three(daemon: Daemo
 async def test_a_laxer_mode_lets_nobody_read_and_never_more(
     daemon: Daemon, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state = daemon.house.here.places.state_dir
-    (state / "var/guard-daemon.json").write_text(json.dumps({"unauthenticated_rpc": mode}))
+    daemon.house.here.places.guard_file.write_text(json.dumps({"unauthenticated_rpc": mode}))
     browser = daemon.as_browser()
     with caplog.at_level(logging.WARNING, "thrum.guards"):
         assert (await browser("agent.list")).agents == ()

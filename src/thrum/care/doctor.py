@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from thrum import api, config, events, ids, limits, paths, settings, spawn
+from thrum import api, config, events, files, ids, limits, settings, sockets, spawn
 from thrum.care import modes
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import InvalidUrl, ThrumError
@@ -222,24 +222,24 @@ def _readers(places: Places, environ: Mapping[str, str]) -> Finding:
 
 def _socket(places: Places) -> Finding:
     """A socket made and connected where the daemon has its own."""
-    sockets = paths.socket_paths(places, Path("/tmp"))
-    directory = sockets.rpc.parent
-    if directory.exists() and (flaw := paths.private_dir_flaw(directory)):
+    bound = sockets.socket_paths(places)
+    directory = bound.rpc.parent
+    if directory.exists() and (flaw := sockets.private_dir_flaw(directory)):
         return _found("socket", "fail", f"{directory} {flaw}", f"chmod 700 {directory}; thrum daemon restart")
     if not os.access(_existing(directory), os.W_OK | os.X_OK):
         return _found("socket", "fail", f"{directory} can't be written", f"make {directory} writable")
-    link = places.socket_link
-    if link.exists() and stat.S_IMODE(link.stat().st_mode) & 0o077:
-        return _found("socket", "fail", f"{link} is open to other users", "thrum daemon restart")
+    found = files.status(bound.rpc)
+    if found is not None and stat.S_IMODE(found.st_mode) & 0o077:
+        return _found("socket", "fail", f"{bound.rpc} is open to other users", "thrum daemon restart")
     try:
         _try_socket(_existing(directory))
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            remedy = f"run thrum outside it, or allow it the socket {sockets.rpc}"
+            remedy = f"run thrum outside it, or allow it the socket {bound.rpc}"
             return _found("socket", "fail", "a sandbox forbids Unix sockets", remedy)
         why = (error.strerror or str(error)).lower()
         return _found("socket", "warn", f"{directory} takes no sockets ({why}): the daemon uses a short path in /tmp")
-    where = f"{sockets.rpc} (a short one: the repository's path is long)" if sockets.private_dir else f"{sockets.rpc}"
+    where = f"{bound.rpc} (a short one: the repository's path is long)" if bound.private_dir else f"{bound.rpc}"
     return _found("socket", "ok", where)
 
 
@@ -273,7 +273,7 @@ def _daemon(places: Places, health: api.HealthResult | None) -> Finding:
     holder = spawn.lock_holder(places)
     if holder is not None:
         return _found("daemon", "fail", f"one runs (pid {holder}) but does not answer", "thrum daemon restart")
-    stopped = spawn.stopped_mark(places).exists()
+    stopped = files.is_file(spawn.stopped_mark(places))
     return _found("daemon", "ok", f"not running{' (stopped)' * stopped}; commands start it when they need it")
 
 

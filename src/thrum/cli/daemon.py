@@ -50,13 +50,13 @@ def _not_git(run: Run) -> Exception:
 
 
 def _action(places: Places, status: str, pid: int | None) -> dict[str, Any]:
-    from thrum.rpc.client import socket_address
+    from thrum.sockets import real_path
 
     document: dict[str, Any] = {"status": status, "repo_path": str(places.main_root)}
     if pid:
         document |= {"pid": pid}
     if status in ("started", "already_running", "restarted"):
-        document |= {"socket": socket_address(places.socket_link)}
+        document |= {"socket": real_path(places.socket_link)}
     return document
 
 

@@ -108,7 +108,7 @@ def judge(session: Session, places: Places, chosen: Chosen, use: Use, command: s
     refusal = _refusal(witness, places, chosen, use)
     if refusal is None:
         return Judged(claimed=False) if use == "prime" and _is_stray(witness, chosen) else NOTHING
-    modes = LiveSettings(places.state_dir).modes()
+    modes = LiveSettings(places).modes()
     mode = modes["cross_worktree"]
     if mode == "off":
         return NOTHING
@@ -159,7 +159,7 @@ def _refusal(witness: Witness, places: Places, chosen: Chosen, use: Use) -> Refu
         # Only these rows ask for it, and to read every program of a chain takes a while.
         if owner_id is None and state == "elsewhere" and not witness.has_runtime():
             explicit = explicit and witness.is_meant(agent_id)
-        dead = state == "dead" and LiveSettings(places.state_dir).modes()["dead_pid_auto_reclaim"] == "off"
+        dead = state == "dead" and LiveSettings(places).modes()["dead_pid_auto_reclaim"] == "off"
         judged = cross_worktree(
             agent_id,
             explicit=explicit,

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from thrum import files
 from thrum.cli.terminal import Witness
 from thrum.errors import DaemonUnavailable
 from thrum.identity.files import Identity
@@ -63,7 +64,7 @@ def stopped_on_purpose(places: Places) -> bool:
     """Whether the last daemon was told to stop: then nobody who only waited for it starts it again."""
     from thrum.spawn import stopped_mark
 
-    return stopped_mark(places).exists()
+    return files.is_file(stopped_mark(places))
 
 
 def seconds_since_start(now_ms: int) -> float:
@@ -83,7 +84,7 @@ def runtime_names(env: Mapping[str, str], places: Places) -> RuntimeNames:
     from thrum.identity.guard_modes import LiveSettings
     from thrum.paths import runtimes_file
 
-    return LiveSettings(places.state_dir, runtimes_file(env)).runtime_names()
+    return LiveSettings(places, runtimes_file(env)).runtime_names()
 
 
 def own_links(env: Mapping[str, str], places: Places) -> Sequence[Link]:

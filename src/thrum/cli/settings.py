@@ -71,7 +71,7 @@ async def show(*, run: Annotated[Run, RUN]) -> Answer:
     }
     primary = values["runtime.primary"]
     result = api.ConfigShowResult(
-        config_file=str(places.config_file),
+        config_file=str(places.config_copy),
         runtime={"primary": primary.value, "source": primary.source},
         daemon={
             "local_only": values["daemon.local_only"],
@@ -156,7 +156,7 @@ async def set_(
         run,
         key,
         ("config.set", api.ConfigSetParams(key=key, value=meant)),
-        partial(settings.change, places.config_file, places.config_lock, key, meant),
+        partial(settings.change, places, key, meant),
     )
     return _changed(run, result, f"✓ {key} = {line(settings.setting_text(result.value))}")
 
@@ -168,7 +168,7 @@ async def unset(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
         run,
         key,
         ("config.unset", api.ConfigKeyParams(key=key)),
-        partial(settings.unset, places.config_file, places.config_lock, key),
+        partial(settings.unset, places, key),
     )
     return _changed(run, result, f"✓ {key} unset")
 

@@ -12,7 +12,7 @@ from thrum.cli.words import Globals
 from thrum.errors import IdentityNotFound, NoIdentity
 from thrum.identity.files import Identity, Listed, list_identities
 from thrum.identity.selection import Given, SelectedBy, Source, resolve_values, select
-from thrum.paths import Places
+from thrum.paths import Places, worktrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +96,13 @@ def _homes(places: Places) -> dict[str, str]:
     return {
         file.stem: str(root)
         for root in reversed(roots_of(places))
-        for file in (root / ".thrum" / "identities").glob("*.json")
-        if file.is_file() and not file.is_symlink()
+        for file in (each.path for each in list_identities(root / ".thrum" / "identities"))
     }
 
 
 def roots_of(places: Places) -> list[Path]:
     """Every worktree of this repository, the main one first."""
-    common = places.common_dir
-    entries = sorted((common / "worktrees").glob("*/gitdir")) if common else []
-    roots = [places.main_root]
-    for entry in entries:
-        with suppress(OSError, UnicodeError):
-            roots.append(Path(entry.read_text().strip()).parent)
-    return roots
+    return [places.main_root, *(worktrees(places.common_dir) if places.common_dir else ())]
 
 
 def variables(session: Session) -> Given:

@@ -101,7 +101,7 @@ def bootstrap(
         if past.key_is_copied:
             key = None
         if original is not None and (key is None or key.daemon_id != before.get("daemon_id")):
-            _back_up(places.config_file, original)
+            _back_up(places.config_copy, original)
         is_new = key is None
         if key is None:
             key = make_key(places.daemon_key, now_ms)

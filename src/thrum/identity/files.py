@@ -17,11 +17,24 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from thrum.clock import format_ms, parse_ms
-from thrum.errors import IdentityInvalid, IdentityNotFound, ThrumError
-from thrum.files import atomic_write, ensure_private_dir, locked, sync_directory
+from thrum.errors import IdentityInvalid, IdentityNotFound, StateTracked, ThrumError
+from thrum.files import (
+    atomic_write,
+    ensure_private_dir,
+    is_file,
+    locked,
+    names_in,
+    open_file,
+    read_bytes,
+    remove,
+    rename,
+    status,
+    sync_directory,
+)
 from thrum.identity.process import Process
 from thrum.identity.selection import Candidate
 from thrum.ids import agent_id_of, file_stem, parse_agent_id
+from thrum.paths import is_tracked
 
 VERSION = 5
 
@@ -112,6 +125,7 @@ _KNOWN = frozenset(
     | {*_TEXTS_BEFORE_PID, *_TEXTS_AFTER_PID}
 )
 _DROPPED = frozenset({"claude_pid"})
+_TEXT_CHARS_MAX = 4_096
 _AGENT_KNOWN = ("kind", "name", "role", "module", "display")
 
 
@@ -124,28 +138,15 @@ def identity_path(directory: Path, agent_id: str) -> Path:
     return directory / f"{file_stem(agent_id)}.json"
 
 
-def check_directory(directory: Path) -> None:
-    """Refuse to write where `identities` or `.thrum` is a link: it would land elsewhere. Raises OSError."""
-    for each in (directory.parent, directory):
-        if each.is_symlink():
-            raise OSError(errno.ELOOP, "it is a link", str(each))
-
-
 def list_identities(directory: Path) -> list[Listed]:
     """Every identity file of a root, by name, broken ones included; no links, hidden or retired files."""
-    if directory.is_symlink():
-        return []
     try:
-        with os.scandir(directory) as entries:
-            names = sorted(
-                entry.name
-                for entry in entries
-                if entry.name.endswith(".json")
-                and not entry.name.startswith(".")
-                and entry.is_file(follow_symlinks=False)
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+        names = [name for name in names_in(directory) if name.endswith(".json") and not name.startswith(".")]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return []
+        raise
+    names = [name for name in names if is_file(directory / name)]
     listed: list[Listed] = []
     for name in names:
         path = directory / name
@@ -160,7 +161,7 @@ def list_identities(directory: Path) -> list[Listed]:
 
 def read_identity(path: Path) -> Identity:
     """The identity in a file. Raises IdentityNotFound or IdentityInvalid. Reading changes nothing."""
-    if path.is_symlink() or not path.is_file():
+    if not is_file(path):
         raise IdentityNotFound(f".thrum/identities/{path.name} does not exist")
     try:
         return _parse(_read(path), path.stem)
@@ -170,7 +171,7 @@ def read_identity(path: Path) -> Identity:
 
 def _read(path: Path) -> bytes:
     """The bytes of a file that only its user can have written. Raises _Broken, OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_file(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -206,6 +207,10 @@ def _parse(data: bytes, stem: str) -> Identity:
     role, module, repo_id = _text(agent, "role"), _text(agent, "module"), _text(fields, "repo_id")
     if not role:
         raise _Broken("agent.role is missing")
+    for value in (*agent.values(), *(value for key, value in fields.items() if key in _KNOWN)):
+        # What is printed, logged or used of a file that anybody may have brought is a line, and no longer than a name.
+        if isinstance(value, str) and not (value.isprintable() and len(value) <= _TEXT_CHARS_MAX):
+            raise _Broken("a value that is no line of text, or too long")
     version = fields.get("version")
     pid = fields.get("agent_pid")
     started = _text(fields, "agent_pid_started")
@@ -293,11 +298,12 @@ def update_identity(
     an unnamed agent under another name is retired by the first write. Returns what is there afterwards. Raises
     IdentityInvalid for a broken file, OSError.
     """
-    check_directory(directory)
     ensure_private_dir(directory)
     with locked(lock_path(directory)):
         path = identity_path(directory, agent_id)
-        old_path = path if os.path.lexists(path) else _old_form(directory, agent_id)
+        if is_tracked(path):
+            raise StateTracked(f"git tracks {path}: nothing is written there")
+        old_path = path if status(path) is not None else _old_form(directory, agent_id)
         before = None if old_path is None else read_identity(old_path)
         after = change(before)
         if after is None:
@@ -322,7 +328,7 @@ def _old_form(directory: Path, agent_id: str) -> Path | None:
 def _write(path: Path, old_path: Path | None, identity: Identity, now_ms: int) -> Identity:
     """Write unless only `updated_at` would differ, and retire the file of an older name. Call it under the lock."""
     if old_path == path:
-        known: Any = json.loads(path.read_bytes())
+        known: Any = json.loads(read_bytes(path))
         if known == _render(replace(identity, updated_at=known.get("updated_at", ""))):
             return replace(identity, updated_at=_text(known, "updated_at"))
     identity = replace(identity, version=max(identity.version, VERSION), updated_at=format_ms(now_ms))
@@ -350,9 +356,8 @@ def write_pid(
     """
     if process is not None and (process.pid <= 1 or not process.started or runtime_of(process) is None):
         raise ValueError(f"pid {process.pid} is no runtime")
-    if not path.parent.is_dir():
+    if status(path.parent) is None:
         raise IdentityNotFound(f".thrum/identities/{path.name} does not exist")
-    check_directory(path.parent)
     with locked(lock_path(path.parent)):
         identity = read_identity(path)
         if identity.owner != expected:
@@ -377,24 +382,22 @@ def _sibling_with(path: Path, process: Process) -> str | None:
 
 def retire_identity(path: Path) -> Path | None:
     """Set a file aside as `NAME.json.deleted`, `.deleted.2`, …; nothing is overwritten. None if there was none."""
-    if not path.parent.is_dir():
+    if status(path.parent) is None:
         return None
-    check_directory(path.parent)
     with locked(lock_path(path.parent)):
-        return _retire(path) if os.path.lexists(path) else None
+        return _retire(path) if status(path) is not None else None
 
 
 def remove_identity(directory: Path, agent_id: str) -> bool:
     """Take an agent's file away for good, also one of an older name. False if there was none. Raises OSError."""
-    if not directory.is_dir():
+    if status(directory) is None:
         return False
-    check_directory(directory)
     with locked(lock_path(directory)):
         path = identity_path(directory, agent_id)
-        found = path if os.path.lexists(path) else _old_form(directory, agent_id)
+        found = path if status(path) is not None else _old_form(directory, agent_id)
         if found is None:
             return False
-        found.unlink()
+        remove(found)
         sync_directory(directory)
         return True
 
@@ -402,9 +405,9 @@ def remove_identity(directory: Path, agent_id: str) -> bool:
 def _retire(path: Path) -> Path:
     target = path.with_name(f"{path.name}.deleted")
     number = 2
-    while os.path.lexists(target):
+    while status(target) is not None:
         target = path.with_name(f"{path.name}.deleted.{number}")
         number += 1
-    path.rename(target)
+    rename(path, target)
     sync_directory(path.parent)
     return target

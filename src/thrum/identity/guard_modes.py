@@ -1,7 +1,7 @@
 """What of the settings counts anew for every decision: the guards' modes, and which programs are runtimes.
 
-Three files are looked at each time and parsed only when they changed: `var/guard-daemon.json` of the state directory,
-for incidents, its `config.json`, and the user's own `~/.thrum/runtimes.json` (identity.md §5, §12). What is malformed
+Three files are looked at each time and parsed only when they changed: `guard-daemon.json` for incidents, `config.json`,
+both as they count, and the user's own `~/.thrum/runtimes.json` (identity.md §3 "Trust", §5, §12). What is malformed
 counts as missing, with a warning in the log.
 """
 
@@ -26,6 +26,7 @@ from thrum.identity.guards import (
     remedy_of,
 )
 from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames, runtime_names
+from thrum.paths import Places
 
 log = logging.getLogger("thrum.guards")
 
@@ -74,10 +75,10 @@ class _Watched:
 class LiveSettings:
     """The settings that need no restart. Cheap to ask: a `stat` for each file while nothing changes."""
 
-    def __init__(self, state_dir: Path, runtimes_file: Path | None = None) -> None:
+    def __init__(self, places: Places, runtimes_file: Path | None = None) -> None:
         """`runtimes_file`: the user's own runtimes (`paths.runtimes_file`), wanted where processes are looked at."""
-        self._daemon = _Watched(state_dir / "var" / "guard-daemon.json")
-        self._config = _Watched(state_dir / "config.json")
+        self._daemon = _Watched(places.guard_file)
+        self._config = _Watched(places.config_file)
         self._runtimes = None if runtimes_file is None else _Watched(runtimes_file)
         self._modes: Mapping[str, Mode] = DEFAULT_MODES
         self._names = KNOWN_RUNTIMES

@@ -9,14 +9,22 @@ from __future__ import annotations
 import os
 import re
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from thrum import clock, ids, limits
-from thrum.errors import BodyTooLarge, EmptyBody, FileTooLarge, FileUnreadable, StoreFailed
-from thrum.files import atomic_write, ensure_private_dir, sync_directory
-from thrum.paths import Places
+from thrum.errors import BodyTooLarge, EmptyBody, FileTooLarge, FileUnreadable, StateTracked, StoreFailed
+from thrum.files import (
+    atomic_write,
+    ensure_private_dir,
+    is_file,
+    open_file,
+    opened_parent,
+    remove,
+    status,
+    sync_directory,
+)
+from thrum.paths import Places, is_tracked, worktrees
 
 PROJECT_STATE: Final = "project_state"
 _PREAMBLE: Final = "_preamble"
@@ -96,37 +104,36 @@ def read_preamble(root: Path, agent_id: str) -> Note | None:
 def read_project_state(places: Places) -> Note | None:
     """What every agent should know: the worktree's own file, else that of the state directory. Raises as above."""
     for directory in dict.fromkeys((places.context_dir, places.state_dir / "context")):
-        # People edit it, and may well have linked it to a file of their project.
-        found = _read(directory / f"{PROJECT_STATE}.md", links=True)
+        found = _read(directory / f"{PROJECT_STATE}.md")
         if found is not None:
             return found
     return None
 
 
-def _read(path: Path, *, links: bool = False) -> Note | None:
-    # Without O_NONBLOCK a FIFO in its place would hold us for ever.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)
+def _read(path: Path) -> Note | None:
     try:
-        descriptor = os.open(path, flags)
+        # Without O_NONBLOCK a FIFO in its place would hold us for ever.
+        descriptor = open_file(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        reason = "is a link" if path.is_symlink() else (error.strerror or str(error)).lower()
-        raise FileUnreadable(f"cannot read {path}: {reason}") from error
+        raise FileUnreadable(
+            f"cannot read {error.filename or path}: {(error.strerror or str(error)).lower()}"
+        ) from error
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise FileUnreadable(f"cannot read {path}: not a file")
-        if status.st_size > _READ_BYTES_MAX:
-            message = f"{path} is {status.st_size} bytes, the limit is {_READ_BYTES_MAX}"
-            raise FileTooLarge(message, remedy="shorten the file", bytes=status.st_size, limit=_READ_BYTES_MAX)
+        if found.st_size > _READ_BYTES_MAX:
+            message = f"{path} is {found.st_size} bytes, the limit is {_READ_BYTES_MAX}"
+            raise FileTooLarge(message, remedy="shorten the file", bytes=found.st_size, limit=_READ_BYTES_MAX)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(_READ_BYTES_MAX)
     except OSError as error:
         raise FileUnreadable(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
     finally:
         os.close(descriptor)
-    return Note(path, data.decode("utf-8", "replace"), len(data), clock.format_ms(status.st_mtime_ns // 1_000_000))
+    return Note(path, data.decode("utf-8", "replace"), len(data), clock.format_ms(found.st_mtime_ns // 1_000_000))
 
 
 def root_of(places: Places, agent_id: str) -> Path | None:
@@ -137,7 +144,7 @@ def root_of(places: Places, agent_id: str) -> Path | None:
     stem = _stem(agent_id)
     for root in roots(places):
         marks = (root / ".thrum" / "identities" / f"{stem}.json", notes_path(root, agent_id))
-        if any(mark.is_file() and not mark.is_symlink() for mark in marks):
+        if any(is_file(mark) for mark in marks):
             return root
     return None
 
@@ -145,10 +152,7 @@ def root_of(places: Places, agent_id: str) -> Path | None:
 def roots(places: Places) -> list[Path]:
     """The roots that agents of this repository can live in: this one, the main one, git's linked worktrees."""
     found = [places.root, places.main_root]
-    entries = sorted((places.common_dir / "worktrees").glob("*/gitdir")) if places.common_dir else []
-    for entry in entries:
-        with suppress(OSError, UnicodeError):
-            found.append(Path(entry.read_text().strip()).parent)
+    found += worktrees(places.common_dir) if places.common_dir else []
     return list(dict.fromkeys(found))
 
 
@@ -167,23 +171,27 @@ def save_preamble(root: Path, agent_id: str, text: str) -> Note:
 
 def clear_notes(root: Path, agent_id: str) -> bool:
     """Remove an agent's notes; False if there were none. The preamble stays. Raises InvalidName, StoreFailed."""
-    return _remove(root, notes_path(root, agent_id))
+    return _remove(notes_path(root, agent_id))
 
 
 def remove_preamble(root: Path, agent_id: str) -> bool:
     """Remove an agent's preamble: only when the agent goes. Raises as `clear_notes`."""
-    return _remove(root, preamble_path(root, agent_id))
+    return _remove(preamble_path(root, agent_id))
 
 
-def _remove(root: Path, path: Path) -> bool:
+def _remove(path: Path) -> bool:
     try:
-        _check_directories(root)
-        path.unlink()
+        if status(path) is None:
+            with opened_parent(path):  # to say so if it is a link that stands in the way
+                return False
+        remove(path)
         sync_directory(path.parent)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise StoreFailed(f"could not remove {path}: {(error.strerror or str(error)).lower()}") from error
+        raise StoreFailed(
+            f"could not remove {error.filename or path}: {(error.strerror or str(error)).lower()}"
+        ) from error
     return True
 
 
@@ -192,7 +200,7 @@ def first_preamble(places: Places, agent_id: str, role: str, module: str) -> str
 
     Raises FileUnreadable, FileTooLarge.
     """
-    template = _read(places.state_dir / "role_templates" / f"{role}.md", links=True) if _ROLE.fullmatch(role) else None
+    template = _read(places.state_dir / "role_templates" / f"{role}.md") if _ROLE.fullmatch(role) else None
     if template is None:
         return DEFAULT_PREAMBLE.format(name=agent_id, role=role or "agent", module=module or "this repository")
     known = {
@@ -218,19 +226,13 @@ def _write(path: Path, text: str, what: str, instead: str) -> Note:
             limit=limits.context_bytes_max,
         )
     try:
-        _check_directories(path.parents[2])
+        if is_tracked(path):
+            raise StateTracked(f"git tracks {path}: nothing is written there")
         ensure_private_dir(path.parent)
         atomic_write(path, data)
         written_ms = path.stat().st_mtime_ns // 1_000_000
     except OSError as error:
-        raise StoreFailed(f"could not write {path}: {(error.strerror or str(error)).lower()}") from error
+        raise StoreFailed(
+            f"could not write {error.filename or path}: {(error.strerror or str(error)).lower()}"
+        ) from error
     return Note(path, text, len(data), clock.format_ms(written_ms))
-
-
-def _check_directories(root: Path) -> None:
-    """Raise StoreFailed when `.thrum` or `context` is a link: what is written there would land elsewhere."""
-    for directory in (root / ".thrum", context_dir(root)):
-        if directory.is_symlink():
-            raise StoreFailed(
-                f"could not write {directory}: it is a link", remedy=f"replace {directory} by a directory"
-            )

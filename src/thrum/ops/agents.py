@@ -20,10 +20,12 @@ from thrum.errors import (
     InvalidParams,
     NameTaken,
     NotAWorktree,
+    StateTracked,
     StoreFailed,
     ThrumError,
 )
 from thrum.events import AgentCleaned, AgentPlaced, AgentRegistered, AgentStatusSet, AnyFact
+from thrum.files import is_directory, is_file, status
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import (
     Identity,
@@ -43,7 +45,7 @@ from thrum.ops.house import Call, House, agent_of
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive, seconds
 from thrum.ops.sessions import end_open_sessions
-from thrum.paths import link_state
+from thrum.paths import check_counts, is_tracked, link_state
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import AgentRow, View
 
@@ -246,14 +248,18 @@ def _check_files(wanted: _Wanted) -> None:
     own = Path(wanted.root, ".thrum")
     if os.path.lexists(own) and not own.is_dir():
         raise StoreFailed(f"could not write {own}: not a directory", remedy=f"remove {own}, then repeat the command")
-    for directory in (own, identities_of(wanted.root)):
-        if directory.is_symlink():
-            remedy = f"replace {directory} by a directory, then repeat the command"
-            raise StoreFailed(f"could not write {directory}: it is a link", remedy=remedy)
-    path = identity_path(identities_of(wanted.root), wanted.agent_id)
-    if path.is_symlink() or (path.exists() and not path.is_file()):
+    if os.path.lexists(own):
+        check_counts(Path(wanted.root))
+    directory = identities_of(wanted.root)
+    if status(directory) is not None and not is_directory(directory):
+        remedy = f"replace {directory} by a directory, then repeat the command"
+        raise StoreFailed(f"could not write {directory}: it is a link", remedy=remedy)
+    path = identity_path(directory, wanted.agent_id)
+    if is_tracked(path):
+        raise StateTracked(f"git tracks {path}: nothing is written there")
+    if status(path) is not None and not is_file(path):
         raise IdentityInvalid(f".thrum/identities/{path.name} is not a valid identity: it is no regular file")
-    if path.exists():
+    if status(path) is not None:
         read_identity(path)
 
 
@@ -342,7 +348,7 @@ def _existing(house: House, wanted: _Wanted, record: AgentRow, display: str) -> 
         raise _unproved(wanted.evidence, failed) from failed
     return Existing(
         root=root,
-        root_has_file=path is not None and (path.is_file() or record.agent_id in house.registering),
+        root_has_file=path is not None and (is_file(path) or record.agent_id in house.registering),
         local=record.origin_daemon in house.here.own or bool(root),
         state=state,
         same_fields=(record.role, record.module, record.display) == (wanted.role, wanted.module, display),

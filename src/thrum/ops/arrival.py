@@ -14,6 +14,7 @@ import trio
 
 from thrum.errors import AgentNotRegistered, IdentityInvalid, IdentityNotFound
 from thrum.events import AgentPlaced, AnyFact
+from thrum.files import is_file
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import Identity, Listed, identity_path, list_identities, read_identity, retire_identity
 from thrum.identity.guard_modes import fire
@@ -107,7 +108,7 @@ def _held_elsewhere(evidence: PeerEvidence, registry: Registry, agent_id: str, r
     places = [registry.by_id[agent_id]] if agent_id in registry.by_id else []
     path = identity_path(identities_of(root), agent_id)
     try:
-        places += [_in_file(read_identity(path), root)] if path.is_file() else []
+        places += [_in_file(read_identity(path), root)] if is_file(path) else []
     except (IdentityInvalid, IdentityNotFound):
         pass  # registering says so
     return next((each for each in places if each.root == root and evidence.state_of(each) == "elsewhere"), None)

@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from thrum.errors import ThrumError
+from thrum.files import is_file
 from thrum.identity.files import Identity, identity_path, update_identity
 from thrum.identity.guard_modes import fire, record_fire
 from thrum.identity.guards import Refusal, refusal_fields
@@ -62,7 +63,7 @@ async def note_in_file(
     if row is None or not row.is_own or not row.worktree_path:
         return
     directory = identities_of(row.worktree_path)
-    if not identity_path(directory, agent_id).is_file():
+    if not is_file(identity_path(directory, agent_id)):
         return
 
     def change(before: Identity | None) -> Identity | None:

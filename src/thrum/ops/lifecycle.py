@@ -21,7 +21,7 @@ from thrum.api import (
 )
 from thrum.errors import AgentAlive, AgentNotFound, IdentityInvalid, InvalidParams, StoreFailed, ThrumError
 from thrum.events import AgentCleaned, AgentStatusSet, AnyFact
-from thrum.files import atomic_write, ensure_private_dir
+from thrum.files import atomic_write, ensure_private_dir, is_file, read_bytes
 from thrum.identity import notes
 from thrum.identity.files import Identity, identity_path, read_identity, remove_identity
 from thrum.ops.house import Call, House, agent_of
@@ -125,7 +125,7 @@ def _archive(house: House, agent_id: str) -> Path | None:
     utc = clock.format_ms(house.clock.now_ms()).translate(str.maketrans("", "", "-:."))
     target = places.state_dir / "archive" / f"{stem}-{utc}.jsonl"
     try:
-        data = source.read_bytes()
+        data = read_bytes(source)
         ensure_private_dir(target.parent)
         atomic_write(target, data)
     except FileNotFoundError:
@@ -158,7 +158,7 @@ async def _remove_files(house: House, agent_id: str, root: str) -> None:
 
 
 def _has_file(root: str, agent_id: str) -> bool:
-    return identity_path(identities_of(root), agent_id).is_file()
+    return is_file(identity_path(identities_of(root), agent_id))
 
 
 # -- cleanup
@@ -246,7 +246,7 @@ def _traces(house: House, row: AgentRow, told: str) -> _Traces:
 def _identity_in(root: str, agent_id: str) -> Identity | None:
     path = identity_path(identities_of(root), agent_id)
     try:
-        return read_identity(path) if path.is_file() else None
+        return read_identity(path) if is_file(path) else None
     except IdentityInvalid:
         return None
 

@@ -28,7 +28,7 @@ async def show(house: House, _call: Call, _params: Empty) -> ConfigShowResult:
     }
     primary = values["runtime.primary"]
     return ConfigShowResult(
-        config_file=str(places.config_file),
+        config_file=str(places.config_copy),
         runtime={"primary": primary.value, "source": primary.source},
         daemon={
             "local_only": values["daemon.local_only"],
@@ -51,14 +51,14 @@ async def get(house: House, _call: Call, params: ConfigKeyParams) -> ConfigValue
 async def change(house: House, _call: Call, params: ConfigSetParams) -> ConfigValueResult:
     """Set one setting. Raises BadConfigKey, BadConfigValue, ConfigInvalid, StoreFailed."""
     places = house.here.places
-    write = partial(settings.change, places.config_file, places.config_lock, params.key, params.value)
+    write = partial(settings.change, places, params.key, params.value)
     return await _changed(house, params.key, write)
 
 
 async def unset(house: House, _call: Call, params: ConfigKeyParams) -> ConfigValueResult:
     """Let the default count again. Raises BadConfigKey, ConfigInvalid, StoreFailed."""
     places = house.here.places
-    write = partial(settings.unset, places.config_file, places.config_lock, params.key)
+    write = partial(settings.unset, places, params.key)
     return await _changed(house, params.key, write)
 
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
-from thrum import api, limits
+from thrum import api, limits, sockets
 from thrum.errors import DaemonUnavailable, InvalidParams, TimedOut
 from thrum.identity.guards import Refusal, refusal_error
 from thrum.rpc import framing
@@ -72,14 +72,6 @@ def result_decoder(method: str) -> msgspec.json.Decoder[Any]:
     """How the results of a method are read."""
     known = api.METHODS.get(method)
     return msgspec.json.Decoder(known.result if known is not None else Any)
-
-
-def socket_address(path: Path | str) -> str:
-    """Where to connect: `path` itself, or what the link in its place leads to (rpc.md §1)."""
-    try:
-        return str(Path(path).parent / os.readlink(path))
-    except OSError:
-        return str(path)
 
 
 def _unavailable(path: Path | str, error: OSError) -> DaemonUnavailable:
@@ -230,10 +222,10 @@ def _try_connect(path: Path | str) -> socket.socket | OSError:
     attempt = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     attempt.setblocking(False)
     try:
-        attempt.connect(socket_address(path))
+        sockets.connect(path, attempt.connect)
     except OSError as error:
         attempt.close()
-        # Too long a path can hold no socket: its link to a shorter one is not there yet.
+        # Too long a path can hold no socket.
         return error if error.errno else FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if (uid := peer_of(attempt).uid) != os.getuid():
         attempt.close()

@@ -106,29 +106,3 @@ class Spare:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-class Bound:
-    """The sockets as this daemon bound them. Another one that took the place over has bound others there."""
-
-    def __init__(self, rpc: Path, bus: Path) -> None:
-        self._rpc = rpc
-        self._inodes = {path: _inode(path) for path in (rpc, bus)}
-
-    @property
-    def are_there(self) -> bool:
-        return all(inode is not None and _inode(path) == inode for path, inode in self._inodes.items())
-
-    def remove_rpc(self) -> None:
-        """Take the RPC socket away, if it is still this daemon's."""
-        if self._inodes[self._rpc] is not None and _inode(self._rpc) == self._inodes[self._rpc]:
-            with contextlib.suppress(OSError):
-                self._rpc.unlink()
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -1,0 +1,154 @@
+"""What was changed outside thrum in the settings that people edit, and letting it count (identity.md §3 "Trust").
+
+`.thrum/config.json` and `.thrum/var/guard-daemon.json` are copies: what counts lies beside the journals. The two are
+compared by what they say; thrum changes both, so whatever differs was changed by somebody else, a person with an editor
+or a branch that was checked out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+from thrum import config, files
+from thrum.errors import ConfigInvalid, StateTracked, StoreFailed
+from thrum.paths import Places, is_tracked
+from thrum.shapes import SettingChange
+
+_PROTECTED: Final = ("identity_guard.", "guard-daemon.", "daemon.local_only")
+"""Beginnings of keys that no agent may change or accept (rpc.md §3, class Na)."""
+_GUARDS: Final = "guard-daemon"
+"""What the keys of the second file are shown under."""
+_KEYS_SHOWN: Final = 5
+
+
+class Outside(NamedTuple):
+    """What differs. `problem`: why a copy can't be read."""
+
+    changed: tuple[SettingChange, ...] = ()
+    problem: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.problem)
+
+
+def look(places: Places) -> Outside:
+    """What was changed outside thrum. A `config.json` that is not there is none; thrum puts it back."""
+    try:
+        before, after = _both(places)
+    except ConfigInvalid as error:
+        return Outside(problem=error.message)
+    keys = list(dict.fromkeys([*before, *after]))
+    return Outside(
+        tuple(SettingChange(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key))
+    )
+
+
+def notice(places: Places) -> str:
+    """The sentence that says so, empty if there is nothing to say."""
+    found = look(places)
+    if not found:
+        return ""
+    if found.problem:
+        return f"{found.problem}: what counted before goes on"
+    keys = [each.key for each in found.changed]
+    more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
+    said = ", ".join(key if key.isprintable() and len(key) <= 64 else "?" for key in keys[:_KEYS_SHOWN])
+    guards = any(key.startswith(_GUARDS) for key in keys)
+    name = ".thrum/var/guard-daemon.json" if guards else ".thrum/config.json"
+    return f"{name} was changed outside thrum (keys {said}{more}): thrum config diff, thrum config accept"
+
+
+def protects(changed: tuple[SettingChange, ...]) -> bool:
+    """Whether a key among them is no agent's to change."""
+    return any(each.key.startswith(_PROTECTED) for each in changed)
+
+
+def accept(places: Places) -> tuple[SettingChange, ...]:
+    """Let what the copies say count; what that changed. Raises ConfigInvalid, StateTracked, StoreFailed.
+
+    Who this daemon is (`identity`) is not the file's to say.
+    """
+    for path in (places.config_copy, places.guard_copy):
+        if is_tracked(path):
+            raise StateTracked(f"git tracks {path}: what a branch brings is not accepted")
+    found = look(places)
+    if found.problem:
+        raise ConfigInvalid(found.problem, remedy="mend the file, then: thrum config accept")
+    if not found.changed:
+        return ()
+    try:
+        files.ensure_private_dir(places.var_dir)
+        with files.locked(places.config_lock):
+            counts = config.read_raw(places.config_file)
+            if files.status(places.config_copy) is not None:
+                config.load_config(places.config_copy)
+                raw = {key: value for key, value in config.read_raw(places.config_copy).items() if key != "identity"}
+                raw |= {"identity": counts["identity"]} if "identity" in counts else {}
+                files.atomic_write(places.config_file, config.encoded(raw))
+                config.write_copy(places.config_copy, raw)
+            if files.status(places.guard_copy) is not None:
+                files.atomic_write(places.guard_file, config.encoded(config.read_raw(places.guard_copy)))
+            else:
+                files.remove(places.guard_file)
+    except OSError as error:
+        name = error.filename or places.config_file
+        raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
+    return found.changed
+
+
+def put_back(places: Places) -> bool:
+    """Write the copies as what counts says; False if they said so already. Raises StoreFailed, ConfigInvalid.
+
+    Nothing where git tracks the path.
+    """
+    done = False
+    try:
+        files.ensure_private_dir(places.var_dir)
+        with files.locked(places.config_lock):
+            for path, file in ((places.config_copy, places.config_file), (places.guard_copy, places.guard_file)):
+                if is_tracked(path):
+                    continue
+                if files.status(file) is None:
+                    done = done or (path == places.guard_copy and files.status(path) is not None)
+                    if path == places.guard_copy:
+                        files.remove(path)
+                    continue
+                raw = config.read_raw(file)
+                if not _says(path, raw):
+                    files.atomic_write(path, config.encoded(raw))
+                    done = True
+    except OSError as error:
+        name = error.filename or places.config_copy
+        raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
+    return done
+
+
+def _says(path: Path, raw: dict[str, Any]) -> bool:
+    try:
+        return files.status(path) is not None and json.loads(files.read_bytes(path)) == raw
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _both(places: Places) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What counts and what the copies say, by dotted key. Raises ConfigInvalid."""
+    counts, guards = config.read_raw(places.config_file), config.read_raw(places.guard_file)
+    there = files.status(places.config_copy) is not None
+    copy = config.read_raw(places.config_copy) if there else counts
+    before = {**dict(_leaves(counts, "")), **dict(_leaves(guards, f"{_GUARDS}."))}
+    after = {**dict(_leaves(copy, "")), **dict(_leaves(config.read_raw(places.guard_copy), f"{_GUARDS}."))}
+    return before, after
+
+
+def _leaves(raw: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for name, value in raw.items():
+        key = f"{above}{name}"
+        if key == "identity":
+            continue
+        if isinstance(value, dict) and value:
+            yield from _leaves(cast("dict[str, Any]", value), f"{key}.")
+        else:
+            yield key, value

@@ -8,7 +8,8 @@ or a branch that was checked out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -22,6 +23,7 @@ _PROTECTED: Final = ("identity_guard.", "guard-daemon.", "daemon.local_only")
 _GUARDS: Final = "guard-daemon"
 """What the keys of the second file are shown under."""
 _KEYS_SHOWN: Final = 5
+_DAY_SECONDS: Final = 86_400.0
 
 
 class Outside(NamedTuple):
@@ -59,6 +61,43 @@ def notice(places: Places) -> str:
     guards = any(key.startswith(_GUARDS) for key in keys)
     name = ".thrum/var/guard-daemon.json" if guards else ".thrum/config.json"
     return f"{name} was changed outside thrum (keys {said}{more}): thrum config diff, thrum config accept"
+
+
+class Notices:
+    """What people are told of it by the commands of one daemon: each sentence once a day.
+
+    `now` is a monotonic clock in seconds. Cheap to ask: the files are read again only when one of them was touched.
+    """
+
+    def __init__(self, places: Places, now: Callable[[], float]) -> None:
+        self._places = places
+        self._now = now
+        self._seen: list[tuple[int, int, int] | None] | None = None
+        self._sentence = ""
+        self._told: dict[str, float] = {}
+
+    def take(self) -> str:
+        """The sentence to print now; empty: nothing, or it was printed already."""
+        seen = [_touched(path) for path in self._files()]
+        if seen != self._seen:
+            self._seen, self._sentence = seen, notice(self._places)
+        now = self._now()
+        if not self._sentence or now < self._told.get(self._sentence, -_DAY_SECONDS) + _DAY_SECONDS:
+            return ""
+        self._told = {self._sentence: now}
+        return self._sentence
+
+    def _files(self) -> tuple[Path, ...]:
+        places = self._places
+        return places.config_copy, places.guard_copy, places.config_file, places.guard_file
+
+
+def _touched(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def protects(changed: tuple[SettingChange, ...]) -> bool:

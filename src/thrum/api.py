@@ -26,6 +26,7 @@ from thrum.shapes import (
     OutMessage,
     Recipient,
     Session,
+    SettingChange,
     SettingValue,
     SharedMessages,
     TeamMember,
@@ -777,6 +778,12 @@ class ConfigValueResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     restart_needed: bool = False
 
 
+class ConfigChangesResult(msgspec.Struct, kw_only=True):
+    """What was changed in the settings outside thrum."""
+
+    changed: tuple[SettingChange, ...] = ()
+
+
 class ConfigShowResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`V` of cli.md: `{value, source}`."""
 
@@ -1067,6 +1074,9 @@ METHODS: Final[dict[str, Method]] = _table(
         transports="U",
         level_of=_of_setting,
     ),
+    Method(name="config.diff", params=Empty, result=ConfigChangesResult, access=Access.ANONYMOUS, transports="U"),
+    # Class Na where a key of it is protected (accepting.protects): rpc.md §3.
+    Method(name="config.accept", params=Empty, result=ConfigChangesResult, access=Access.OPERATOR, transports="U"),
     Method(
         name="backup.create",
         params=BackupParams,

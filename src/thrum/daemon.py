@@ -36,7 +36,7 @@ from typing import cast
 import msgspec
 import trio
 
-from thrum import api, files, limits, paths, setup, spawn
+from thrum import accepting, api, files, limits, paths, setup, spawn
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
 from thrum.care import restore
@@ -50,6 +50,7 @@ from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import Roots
 from thrum.identity.guard_modes import LiveSettings
 from thrum.identity.process import open_process_table
+from thrum.known import KnownPlaces
 from thrum.launcher import VERSION
 from thrum.log import open_log
 from thrum.ops.house import Here, House
@@ -187,14 +188,15 @@ async def _serve(
 ) -> bool:
     """From the first accepted connection to the last answer; True if the store must be opened anew."""
     places, publisher = start.places, wiring.publisher
-    known_places = paths.KnownPlaces(trio.current_time)
+    notices = accepting.Notices(places, trio.current_time)
+    known_places = KnownPlaces(trio.current_time)
     dispatcher: Dispatcher
 
     async def run_command(streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int | None:
         from thrum.inside import run_inside  # warmed up below: the first command pays, not the start
 
         return await run_inside(
-            streams, params, connection, dispatcher, places, wiring.house.registry, known_places.find
+            streams, params, connection, dispatcher, places, wiring.house.registry, known_places.find, notices.take
         )
 
     handlers = wiring.handlers(lambda: dispatcher.drain)

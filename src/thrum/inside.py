@@ -14,7 +14,7 @@ from thrum import api, limits
 from thrum.cli import app
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.errors import InvalidParams
-from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
+from thrum.identity.evidence import Failed, PeerEvidence, Registry
 from thrum.identity.files import Identity
 from thrum.identity.guard_modes import record_fire
 from thrum.identity.process import OwnerState
@@ -61,6 +61,7 @@ async def run_inside(
     places: Places,
     registry: Callable[[], Registry],
     find_places: Callable[[Path], Places],
+    notice: Callable[[], str] = str,
 ) -> int | None:
     """Exit status of the command, or None when it must run in the launcher's own process."""
     if not os.path.isabs(params.cwd) or "\0" in params.cwd:
@@ -68,13 +69,19 @@ async def run_inside(
     connection.evidence.session = params.env.get(SESSION_VARIABLE, "")
     if len(params.argv) > limits.run_words_max:
         return None  # to read so many words would hold everybody else
+
+    def find_own(start: Path) -> Places:
+        """The places of a directory: root, mark and redirect are judged here, for the launcher looked at neither."""
+        found = find_places(start)
+        if found.state_dir != places.state_dir:
+            raise NeedsOwnProcess  # another repository, by --repo, THRUM_HOME or a redirect
+        return found
+
     async with open_direct(dispatcher, connection) as client:
 
         @asynccontextmanager
-        async def connect(wanted: Places, _autostart: bool) -> AsyncGenerator[Client]:
+        async def connect(_wanted: Places, _autostart: bool) -> AsyncGenerator[Client]:
             await trio.lowlevel.checkpoint()
-            if wanted.state_dir != places.state_dir:
-                raise NeedsOwnProcess  # another repository, by --repo or THRUM_HOME
             yield client
 
         session = Session(
@@ -85,9 +92,9 @@ async def run_inside(
             connect=connect,
             key=params.client_key,
             links=lambda _: _links(connection),
-            find_places=find_places,
-            # Of another repository's agents this daemon knows nothing.
-            witness=lambda at: _Launcher(connection, registry()) if at.state_dir == places.state_dir else None,
+            find_places=find_own,
+            notice=notice,
+            witness=lambda _: _Launcher(connection, registry()),
         )
         try:
             return await app.run(list(params.argv), session)
@@ -138,10 +145,8 @@ class _Launcher:
             raise OSError(str(failed)) from failed
 
     def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
+        del identity  # what its file says of a process is a copy, and anybody's to write
         place = self._registry.by_id.get(agent_id)
-        if identity is not None:
-            owner, seconds = identity.owner, identity.updated_seconds
-            place = AgentPlace(agent_id, place.root if place else "", owner.pid, owner.started, seconds)
         try:
             return "none" if place is None else self._evidence.state_of(place)
         except Failed as failed:

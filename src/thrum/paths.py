@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,6 @@ from typing import Any
 from thrum import trust
 from thrum.errors import BadRedirect, NotARepository, NotInitialized, StoreFailed
 from thrum.files import atomic_write, ensure_private_dir, is_file, locked, read_bytes, status
-
-_KNOWN_MAX = 4_096
-_BELIEVED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,29 +254,6 @@ def find_places(start: Path) -> Places:
         message = f"not a git worktree: {bare.root} is a bare repository"
         raise NotARepository(message, remedy="git worktree add PATH, then cd there and run: thrum init")
     raise NotARepository(f"not a git repository: {start}")
-
-
-class KnownPlaces:
-    """The places of the directories that commands come from, believed for a second: agents come from few, and often.
-
-    `now` is a monotonic clock in seconds.
-    """
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._found: dict[Path, tuple[Places, float]] = {}
-
-    def find(self, start: Path) -> Places:
-        """As `find_places`; what it raises is not remembered."""
-        now = self._now()
-        known = self._found.get(start)
-        if known is not None and now < known[1]:
-            return known[0]
-        if len(self._found) >= _KNOWN_MAX:
-            self._found.clear()
-        places = find_places(start)
-        self._found[start] = (places, now + _BELIEVED_SECONDS)
-        return places
 
 
 def places_of(root: Path, state_dir: Path) -> Places:

@@ -95,6 +95,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "config.get": settings.get,
     "config.set": settings.change,
     "config.unset": settings.unset,
+    "config.diff": settings.diff,
+    "config.accept": settings.accept,
 }
 """Every method that is an operation on the picture; the daemon's own ones are added in `handlers`."""
 

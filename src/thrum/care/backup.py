@@ -7,10 +7,10 @@ killed meanwhile leaves the last one as it was, or both.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from thrum import api, config, events
+from thrum import api, config, events, files
 from thrum.care import bundle
 from thrum.care.bundle import FileEntry, Manifest
 from thrum.care.lock import held, owner_of
@@ -233,12 +233,12 @@ def _other_files(places: Places, worktrees: dict[str, str]) -> Iterator[tuple[st
 
 def _plain_files(directory: Path) -> list[Path]:
     try:
-        names = sorted(os.listdir(directory))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [
-        directory / name for name in names if name.isprintable() and stat.S_ISREG(os.lstat(directory / name).st_mode)
-    ]
+        names = files.names_in(directory)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return []
+        raise
+    return [directory / name for name in names if name.isprintable() and files.is_file(directory / name)]
 
 
 # -- the shelf

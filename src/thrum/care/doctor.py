@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from thrum import api, config, events, files, ids, limits, settings, sockets, spawn
+from thrum import accepting, api, config, events, files, ids, limits, settings, sockets, spawn
 from thrum.care import modes
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import InvalidUrl, ThrumError
@@ -27,7 +27,7 @@ from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.identity.files import list_identities
 from thrum.identity.notes import roots
 from thrum.launcher import VERSION
-from thrum.paths import Places
+from thrum.paths import Places, tracked_in
 from thrum.store.journal import JournalFiles, bare
 from thrum.sync import branch
 from thrum.sync.git import run_git
@@ -95,6 +95,7 @@ def examine(patient: Patient) -> Doctor:
             ("clock", lambda: _clock(places)),
             ("daemon", lambda: _daemon(places, patient.health)),
             ("config", lambda: _config(places)),
+            ("tracked", lambda: _tracked(places)),
             ("hooks", lambda: _hooks(places, patient.environ)),
             ("key", lambda: _key(places)),
             ("identities", lambda: _identities(places)),
@@ -279,10 +280,24 @@ def _daemon(places: Places, health: api.HealthResult | None) -> Finding:
 
 def _config(places: Places) -> Finding:
     config.load_config(places.config_file)
+    if notice := accepting.notice(places):
+        return _found("config", "warn", notice, "thrum config diff; thrum config accept, or: thrum doctor --fix")
     flaws = settings.flaws(config.read_raw(places.config_file))
     if flaws:
         return _found("config", "warn", "; ".join(flaws), "thrum config show; thrum config set KEY VALUE")
     return _found("config", "ok", str(places.config_file))
+
+
+def _tracked(places: Places) -> Finding:
+    """Whether a branch has something at or below `.thrum`: it is a person's to look at."""
+    found = [f"{root / path}" for root in roots(places) for path in tracked_in(root)]
+    if not found:
+        return _found("tracked", "ok", "git tracks nothing of thrum's")
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    detail = f"git tracks {', '.join(found[:3])}{more}: nothing is written there"
+    return _found(
+        "tracked", "warn", detail, "leave the branch; or: git rm -r --cached .thrum, then: thrum doctor --fix"
+    )
 
 
 def _hooks(places: Places, environ: Mapping[str, str]) -> Finding:

@@ -414,7 +414,7 @@ def _put_journals(places: Places, stage_dir: Path, plan: Plan) -> None:
 
 def _put_files(places: Places, stage_dir: Path, plan: Plan) -> None:
     for name, target in plan.files.items():
-        path = Path(target)
+        path = places.config_file if name == bundle.CONFIG else Path(target)
         if name == bundle.QUARANTINE and path.exists():
             continue  # it only ever grows
         data, times = (stage_dir / name).read_bytes(), (stage_dir / name).stat()
@@ -424,4 +424,6 @@ def _put_files(places: Places, stage_dir: Path, plan: Plan) -> None:
             link_state(path.parents[2], places.state_dir)
         ensure_private_dir(path.parent)
         atomic_write(path, data)
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns), follow_symlinks=False)
+        if name == bundle.CONFIG:
+            config.write_copy(places.config_copy, config.read_raw(path))

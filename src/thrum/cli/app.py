@@ -187,6 +187,8 @@ _ALL = (
     _command("config get", settings.get, CARE, "one setting"),
     _command("config set", settings.set_, CARE, "change a setting"),
     _command("config unset", settings.unset, CARE, "let the default count again"),
+    _command("config diff", settings.diff, CARE, "what was changed in the settings outside thrum"),
+    _command("config accept", settings.accept, CARE, "let it count"),
     _command(
         "backup",
         backup.backup,

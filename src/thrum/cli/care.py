@@ -9,7 +9,7 @@ from typing import Annotated
 
 import trio
 
-from thrum import api
+from thrum import accepting, api
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import clean, line, plural
 from thrum.cli.words import RUN, switch
@@ -116,8 +116,12 @@ def _place(each: api.VerifyDifference, ids: bool) -> str:
 # -- doctor
 
 
-async def doctor(*, run: Annotated[Run, RUN]) -> Answer:
+async def doctor(
+    *, fix: Annotated[bool, switch("put back the settings that count")] = False, run: Annotated[Run, RUN]
+) -> Answer:
     run.own_process()
+    if fix:
+        await trio.to_thread.run_sync(accepting.put_back, run.places())
     from thrum.care.doctor import Patient, examine
 
     patient = Patient(run.session.env, None)

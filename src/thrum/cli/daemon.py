@@ -9,13 +9,14 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import trio
 
-from thrum import api
+from thrum import api, files
 from thrum.cli import render
 from thrum.cli.local import check_no_agent
 from thrum.cli.local import start as start_daemon
@@ -174,18 +175,30 @@ async def logs(
 def _last(path: Path, count: int, after: str) -> list[dict[str, Any]]:
     """The last entries, oldest first, rotated files included. No log is no entries."""
     kept: deque[dict[str, Any]] = deque(maxlen=count or None)
-    rotated = sorted(path.parent.glob(f"{path.name}.*.gz"), key=lambda old: old.name, reverse=True)
-    for old in rotated if path.exists() and (not count or _line_count(path) < count) else ():
-        with suppress(OSError, EOFError), gzip.open(old, "rt", encoding="utf-8", errors="replace") as packed:
+    if not files.is_file(path):
+        return []
+    rotated = [
+        name for name in files.names_in(path.parent) if name.startswith(f"{path.name}.") and name.endswith(".gz")
+    ]
+    for old in reversed(rotated) if not count or _line_count(path) < count else ():
+        with (
+            suppress(OSError, EOFError),
+            _opened(path.with_name(old)) as file,
+            gzip.open(file, "rt", encoding="utf-8", errors="replace") as packed,
+        ):
             kept.extend(_entries(packed, after))
-    with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as plain:
+    with suppress(FileNotFoundError), _opened(path) as file, TextIOWrapper(file, "utf-8", "replace") as plain:
         kept.extend(_entries(plain, after))
     return list(kept)
 
 
 def _line_count(path: Path) -> int:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return sum(1 for _ in file)
+
+
+def _opened(path: Path) -> BinaryIO:
+    return os.fdopen(files.open_file(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
 
 
 def _entries(some: Iterator[str], after: str) -> Iterator[dict[str, Any]]:
@@ -232,7 +245,7 @@ async def _follow(run: Run, path: Path) -> None:
     rest, time = b"", ""
     while True:
         await trio.sleep(_FOLLOW_SECONDS)
-        with suppress(FileNotFoundError), path.open("rb") as file:
+        with suppress(FileNotFoundError), _opened(path) as file:
             found = os.fstat(file.fileno())
             if found.st_ino != inode or found.st_size < position:
                 position, inode, rest = 0, found.st_ino, b""
@@ -247,8 +260,5 @@ async def _follow(run: Run, path: Path) -> None:
 
 
 def _end_of(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_size, found.st_ino
+    found = files.status(path)
+    return (0, 0) if found is None else (found.st_size, found.st_ino)

@@ -55,6 +55,7 @@ _NEVER: Final = frozenset(
         "agent register",
         "config set",
         "config unset",
+        "config accept",
         "purge",
         "log",
         "doctor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,17 +11,20 @@ import msgspec
 import trio
 
 from thrum.cli.agents import start_agent, wanted
+from thrum.cli.confirm import confirm
 from thrum.cli.local import check_no_agent
 from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.terminal import TTY_ERR, TTY_IN
+from thrum.cli.text import line
 from thrum.cli.values import true
 from thrum.cli.words import RUN, option, switch
 from thrum.config import load_config
 from thrum.errors import NotARepository, NotInitialized
 from thrum.identity.files import list_identities
-from thrum.paths import Places
+from thrum.paths import Places, places_of
 
 if TYPE_CHECKING:
-    from thrum.setup import InitFile, InitResult
+    from thrum.setup import InitFile, InitOptions, InitResult
 
 _DO = {"create": "create", "merge": "change", "overwrite": "rewrite", "skip": "skip"}
 _DONE = {"create": "created", "merge": "changed", "overwrite": "rewritten", "skip": "skipped"}
@@ -38,6 +42,7 @@ async def init(
     name: Annotated[str, option("N", "with --role and --module: register an agent too")] = "",
     worktrees_root: Annotated[str, option("PATH", "where new worktrees go")] = "",
     stealth: Annotated[bool, switch("no tracked file changes; so it is anyway")] = False,
+    keep: Annotated[bool, switch("take a .thrum that lies there as it is, instead of moving it away")] = False,
     no_daemon: Annotated[bool, switch("without effect")] = False,
     non_interactive: Annotated[bool, switch("without effect: nothing is ever asked")] = False,
     run: Annotated[Run, RUN],
@@ -61,24 +66,47 @@ async def init(
         runtime=runtime,
         worktrees_root=worktrees_root,
         keep_modes=keep_modes,
+        keep=keep,
     )
     start = run.start()
     if sync and not dry_run:
         await trio.to_thread.run_sync(check_no_agent, env, _known_places(run), "init --sync")
+    await _ask(run, start, options)
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
+    warnings = _tracked(result)
     said = text(result, local_only=_local_only(result, sync, env))
     if not name or dry_run:
         hint = Hint(
             "init.next-quickstart", f"register: {_NEXT}", options=({"label": "register an agent", "cmd": _NEXT},)
         )
         registered = not dry_run and any(list_identities(run.places().identities_dir))
-        return Answer(result, said=said, hint=None if dry_run or registered else hint)
+        return Answer(result, said=said, hint=None if dry_run or registered else hint, warnings=warnings)
     answer = await start_agent(run, wanted(run, "", name, ""), runtime=runtime)
     document: dict[str, Any] = msgspec.to_builtins(result) | msgspec.to_builtins(answer.document)
     for extra in ("session", "intent"):
         document.pop(extra, None)
     both = (*said, *((answer.said,) if isinstance(answer.said, str) else answer.said))
-    return Answer(document, said=both, aside=answer.aside, status=answer.status, warnings=answer.warnings)
+    warnings = (*warnings, *answer.warnings)
+    return Answer(document, said=both, aside=answer.aside, status=answer.status, warnings=warnings)
+
+
+async def _ask(run: Run, start: Path, options: InitOptions) -> None:
+    """On a terminal, before something is moved away."""
+    from thrum.setup import initialise
+
+    tty = run.session.terminal.tty
+    if options.dry_run or options.keep or run.flags.json or not (tty & TTY_IN and tty & TTY_ERR):
+        return
+    found: InitResult = await trio.to_thread.run_sync(initialise, start, replace(options, dry_run=True))
+    for name in found.moved:
+        await confirm(run, f"thrum did not make the .thrum that lies there. Move it to {line(name)}?")
+
+
+def _tracked(result: InitResult) -> tuple[str, ...]:
+    if not result.tracked:
+        return ()
+    names = ", ".join(map(line, result.tracked[:3])) + (" …" if len(result.tracked) > 3 else "")
+    return (f"this branch tracks {names}: nothing is written there (git rm -r --cached .thrum; thrum doctor --fix)",)
 
 
 def _known_places(run: Run) -> Places | None:
@@ -92,7 +120,7 @@ def _known_places(run: Run) -> Places | None:
 def _local_only(result: InitResult, sync: bool, env: Any) -> bool:
     if env.get("THRUM_LOCAL"):
         return true(env["THRUM_LOCAL"])
-    config_file = Path(result.thrum_dir, "config.json")
+    config_file = places_of(Path(result.repo_path), Path(result.thrum_dir)).config_file
     if sync or result.sync_recalled or not config_file.exists():
         return not (sync or result.sync_recalled)
     return load_config(config_file).daemon.local_only
@@ -109,6 +137,8 @@ def text(result: InitResult, *, local_only: bool) -> tuple[str, ...]:
     touched = [each for each in result.files if each.action != "noop"]
     width = max((len(each.path) for each in touched), default=0)
     lines = [_file(each, width, result.dry_run) for each in touched]
+    moved = "move" if result.dry_run else "moved"
+    lines += [f"  {moved}  .thrum, which thrum did not make  to: {line(name)}" for name in result.moved]
     if local_only:
         in_git = any("a-sync" in each.path for each in result.files)
         lines.append("  Sync: local only" + (" (turn on: thrum sync enable)" if in_git else ""))

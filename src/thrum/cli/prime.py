@@ -69,10 +69,11 @@ class _Briefing:
 async def prime(*, run: Annotated[Run, RUN]) -> Answer:
     try:
         places = run.places()
-    except (NotInitialized, NotARepository):
+    except (NotInitialized, NotARepository) as error:
         if run.flags.repo or run.session.env.get("THRUM_HOME"):
             raise
-        return Answer({"initialized": False}, aside="Thrum is not initialized here (thrum init)")
+        why = f": {line(str(error.details['reason']))}" if "reason" in error.details else ""
+        return Answer({"initialized": False}, aside=f"Thrum is not initialized here (thrum init){why}")
     running = await _connected(run)
     if running:
         await _claim(run)

@@ -1,23 +1,25 @@
-"""config show|get|set|unset: settings, and where each comes from. Source: cli.md §3.19.
+"""config show|get|set|unset|diff|accept: settings, and where each comes from. Source: cli.md §3.19.
 
 Everything works on the file itself. A daemon that runs makes the changes, so that it knows of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
 import trio
 
-from thrum import api, config, settings
+from thrum import accepting, api, config, settings
+from thrum.cli.confirm import confirm
 from thrum.cli.local import check_no_agent
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.text import line, shorten
 from thrum.cli.values import true
-from thrum.cli.words import RUN, word
-from thrum.errors import ThrumError
-from thrum.shapes import SettingValue
+from thrum.cli.words import RUN, switch, word
+from thrum.errors import ConfigInvalid, ThrumError
+from thrum.shapes import SettingChange, SettingValue
 
 Key = Annotated[str, word("KEY", "e.g. daemon.log_level")]
 
@@ -56,6 +58,9 @@ def overrides(run: Run) -> dict[str, Any]:
 
 
 async def _raw(run: Run) -> dict[str, Any]:
+    """The settings that count; what was changed outside thrum is said beside them."""
+    if notice := await trio.to_thread.run_sync(accepting.notice, run.places()):
+        run.warnings.append(notice)
     return await trio.to_thread.run_sync(config.read_raw, run.places().config_file)
 
 
@@ -139,6 +144,40 @@ async def get(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
     return Answer(None)
 
 
+# -- what was changed outside thrum
+
+
+async def diff(*, run: Annotated[Run, RUN]) -> Answer:
+    found = await trio.to_thread.run_sync(accepting.look, run.places())
+    if found.problem:
+        raise ConfigInvalid(found.problem, remedy="mend the file, or: thrum doctor --fix")
+    result = api.ConfigChangesResult(changed=found.changed)
+    return Answer(result, said="" if found else "Nothing was changed outside thrum.", data=_lines(found.changed))
+
+
+async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Annotated[Run, RUN]) -> Answer:
+    places = run.places()
+    found = await trio.to_thread.run_sync(accepting.look, places)
+    if not found:
+        return Answer(api.ConfigChangesResult(), said="Nothing was changed outside thrum.")
+    if not yes and not found.problem:
+        await confirm(run, f"{_lines(found.changed)}\nLet it count?", flag="--yes", what="the change")
+    if await run.client_if_running() is not None:
+        result: api.ConfigChangesResult = await run.call("config.accept", api.Empty())
+    else:
+        result = api.ConfigChangesResult(changed=await trio.to_thread.run_sync(accepting.accept, places))
+    return Answer(result, said="✓ Settings accepted", data=_lines(result.changed))
+
+
+def _lines(changed: Sequence[SettingChange]) -> str:
+    """`KEY  counts → file`."""
+    return "\n".join(f"{line(each.key)}  {_value(each.counts)} → {_value(each.file)}" for each in changed)
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else line(settings.setting_text(value))
+
+
 # -- changes
 
 
@@ -152,6 +191,7 @@ async def set_(
     meant = settings.parse_value(key, value)
     settings.check_value(key, meant)
     places = run.places()
+    await _raw(run)
     result = await _change(
         run,
         key,
@@ -164,6 +204,7 @@ async def set_(
 async def unset(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
     settings.find(key)
     places = run.places()
+    await _raw(run)
     result = await _change(
         run,
         key,

@@ -11,8 +11,9 @@ from typing import Any
 
 import trio
 
-from thrum import config, settings
-from thrum.api import ConfigKeyParams, ConfigSetParams, ConfigShowResult, ConfigValueResult, Empty
+from thrum import accepting, config, settings
+from thrum.api import ConfigChangesResult, ConfigKeyParams, ConfigSetParams, ConfigShowResult, ConfigValueResult, Empty
+from thrum.errors import ConfigInvalid
 from thrum.log import LOGGER
 from thrum.ops.house import Call, House
 from thrum.shapes import SettingValue
@@ -60,6 +61,28 @@ async def unset(house: House, _call: Call, params: ConfigKeyParams) -> ConfigVal
     places = house.here.places
     write = partial(settings.unset, places, params.key)
     return await _changed(house, params.key, write)
+
+
+async def diff(house: House, _call: Call, _params: Empty) -> ConfigChangesResult:
+    """What was changed outside thrum. Raises ConfigInvalid when the file can't be read."""
+    found = await trio.to_thread.run_sync(accepting.look, house.here.places)
+    if found.problem:
+        raise ConfigInvalid(found.problem)
+    return ConfigChangesResult(changed=found.changed)
+
+
+async def accept(house: House, _call: Call, _params: Empty) -> ConfigChangesResult:
+    """Let it count. Raises ConfigInvalid, StateTracked, StoreFailed."""
+    places = house.here.places
+    changed = await trio.to_thread.run_sync(accepting.accept, places)
+    keys = [each.key for each in changed]
+    if "daemon.log_level" in keys:
+        LOGGER.setLevel(
+            (await trio.to_thread.run_sync(config.load_config, places.config_file)).daemon.log_level.upper()
+        )
+    if keys:
+        LOGGER.warning("settings accepted", extra={"fields": {"keys": keys}})
+    return ConfigChangesResult(changed=changed)
 
 
 async def _changed(house: House, key: str, write: partial[settings.Value]) -> ConfigValueResult:

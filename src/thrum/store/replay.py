@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from thrum.store.failures import database_refusal
 from thrum.store.journal import JournalFiles, mark_of, recover_tail, refusal
 from thrum.store.projection import Entry, Projection, entry_of
 from thrum.store.quarantine import Quarantine
+from thrum.store.seal import Seal
 from thrum.store.stamping import Stamper
 from thrum.store.verified import note_verified, verify_journals
 from thrum.store.views import View
@@ -156,6 +157,7 @@ class Opened(NamedTuple):
     quarantine: Quarantine
     recovery: Recovery
     path: Path
+    seal: Seal
 
     def close(self, cause: str = "") -> None:
         """Close it, cleanly unless `cause` says that it has to be recovered: `database_damaged` drops the picture."""
@@ -172,6 +174,9 @@ class Opened(NamedTuple):
             self.writer.db.close()
             if cause == "database_damaged":
                 _remove_database(self.path)
+            elif not cause:
+                with suppress(OSError):
+                    self.seal.note(clean=True)
 
 
 def open_blocking(
@@ -191,7 +196,9 @@ def open_blocking(
         journals.prepare()
         discard_leftovers(journals)
         files.ensure_private_dir(places.database.parent)
-        return _Opening(journals, quarantine, places.database, identity, own, wall, program, signer).run(boot_id)
+        seal = Seal(places.keep_dir / "picture.json", places.database)
+        seal.clear_the_way()
+        return _Opening(journals, quarantine, places.database, identity, own, wall, program, signer, seal).run(boot_id)
     except OSError as error:
         raise refusal(error) from error
     except sqlite3.DatabaseError as error:
@@ -212,6 +219,7 @@ class _Opening:
     wall: clock.Clock
     program: str
     signer: Signer | None
+    seal: Seal
 
     @property
     def fresh(self) -> Path:
@@ -233,6 +241,7 @@ class _Opening:
             db = self.paint(names)
         try:
             database.set_identity(db, self.identity, clock.format_ms(self.wall.now_ms()))
+            self.seal.note(clean=False)
             _set_durably(db, {"clean_stop": "", "boot_id": boot_id})
             self.quarantine.flush()
             recovery = Recovery(painted, applied, len(self.quarantine))
@@ -243,7 +252,9 @@ class _Opening:
         except BaseException:
             db.close()
             raise
-        return Opened(writer, View(reader, self.own), reader, self.journals, self.quarantine, recovery, self.path)
+        return Opened(
+            writer, View(reader, self.own), reader, self.journals, self.quarantine, recovery, self.path, self.seal
+        )
 
     # -- going on with the picture that is there
 
@@ -272,6 +283,8 @@ class _Opening:
 
     def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.Offset]:
         """Where the picture stands in the journals, if it fits them. Raises _Repaint."""
+        if not self.seal.fits(db):
+            raise _Repaint("it is not the one that was painted here")
         if not database.is_current(db, self.identity.daemon_id):
             raise _Repaint("it is damaged, another version's or another daemon's")
         if self.path.stat().st_size <= _PROBE_BYTES_MAX and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
@@ -353,6 +366,7 @@ class _Opening:
             for scan in scans:
                 database.set_offset(db, self.offset_at_end(scan.file, scan.lines))
             database.set_identity(db, self.identity, clock.format_ms(now))
+            self.seal.put(db)
             db.execute("COMMIT")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _sync_file(fresh)

@@ -209,7 +209,7 @@ def follow(places: Places, before: dict[str, Any], change: Callable[[dict[str, A
     else:
         with contextlib.suppress(ThrumError):
             change(file)
-    if file and not is_tracked(places.config_copy):
+    if status(places.config_file) is not None and not is_tracked(places.config_copy):
         write_copy(places.config_copy, file)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.desks import Desk, Desks
 from tests.support.repo import Repo
+from thrum.errors import ThrumError
 
 
 @pytest.fixture
@@ -25,4 +26,5 @@ def desk(repo: Repo) -> Iterator[Desks]:
     for each in opened:
         with contextlib.suppress(BrokenPipeError):
             each.close()
-    (repo.var / "guard-daemon.json").unlink(missing_ok=True)
+    with contextlib.suppress(ThrumError):
+        repo.guards()

@@ -77,8 +77,9 @@ def test_a_daemon_that_hangs_is_named_and_its_mend_mends_it(repo: Repo) -> None:
 
 
 def test_settings_that_are_broken_or_unknown_are_named(repo: Repo) -> None:
-    path = repo.main / ".thrum/config.json"
+    path = repo.settings
     sound = path.read_text()
+    (repo.main / ".thrum/config.json").unlink()
     path.write_text(json.dumps({**json.loads(sound), "colour": "blue"}))
     found = doctor(repo)
     assert bad(found) == {"config": "warn"}
@@ -86,6 +87,8 @@ def test_settings_that_are_broken_or_unknown_are_named(repo: Repo) -> None:
     path.write_text(sound[:-4])
     assert doctor(repo)["config"]["status"] == "fail"
     path.write_text(sound)
+    repo.thrum("doctor", "--fix")
+    assert json.loads((repo.main / ".thrum/config.json").read_text()) == json.loads(sound)
 
 
 def test_a_clock_behind_the_newest_fact_is_named(repo: Repo) -> None:

@@ -186,21 +186,20 @@ def test_a_stray_process_at_a_living_agent_s_desk_is_not_that_agent_but_by_its_f
 def test_a_second_session_is_refused_warned_or_let_through_as_the_files_say_now(repo: Repo, desk: Desks) -> None:
     session(desk, repo.worktree("nux"), "nux")
     second = desk(repo.worktree("nux"), "claude")
-    override = repo.var / "guard-daemon.json"
     assert error(second.thrum("send", "x", "--json"))["details"]["reason"] == "pid_mismatch"
     fired = len(fires(repo))
-    override.write_text('{"cross_worktree": "warn"}')
+    repo.guards('{"cross_worktree": "warn"}')
     done = second.thrum("send", "warned")
     assert done["status"] == 0 and done["err"].count('identity guard "cross_worktree" fired') == 1, done
     assert [record["outcome"] for record in fires(repo)[fired:]] == ["allowed"]
     assert second.send() == "nux", "raw calls likewise"
     fired = len(fires(repo))
-    override.write_text('{"identity_guard": {"cross_worktree": "off"}}')
+    repo.guards('{"identity_guard": {"cross_worktree": "off"}}')
     done = second.thrum("send", "silent")
     assert done["status"] == 0 and "guard" not in done["err"], done
     assert second.send() == "nux"
     assert len(fires(repo)) == fired
-    override.write_text("{broken")
+    repo.guards("{broken")
     assert error(second.thrum("send", "x", "--json"))["kind"] == "cross_worktree"
     assert second.send() == "cross_worktree"
 
@@ -209,7 +208,7 @@ def test_a_second_session_is_refused_warned_or_let_through_as_the_files_say_now(
 @pytest.mark.parametrize("mode", ["strict", "warn", "off"])
 def test_no_mode_lets_an_agent_speak_in_another_s_name(repo: Repo, desk: Desks, mode: str) -> None:
     _, furiosa = drifted(repo, desk)
-    (repo.var / "guard-daemon.json").write_text(json.dumps({"cross_worktree": mode, "unauthenticated_rpc": mode}))
+    repo.guards(json.dumps({"cross_worktree": mode, "unauthenticated_rpc": mode}))
     before = repo.facts()
     fired = len(fires(repo))
     done = furiosa.thrum("send", "as nux", "--json")

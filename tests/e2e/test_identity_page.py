@@ -269,7 +269,7 @@ def test_the_errors_that_the_page_names_are_the_real_ones(repo: Repo) -> None:
 
 def test_a_rotated_daemon_id_is_logged_as_on_the_page(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
-    config = repo.main / ".thrum/config.json"
+    config = repo.settings
     fields = json.loads(config.read_text())
     fields["identity"]["daemon_id"] = "d_abc123abc123"
     config.write_text(json.dumps(fields))

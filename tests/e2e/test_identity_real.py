@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.desks import Answer, Desks, kind, result
 from tests.support.repo import THRUM, Repo, open_repo
+from tests.support.trusted import trust_here
 from thrum import api
 
 NOBODY = 65534
@@ -437,6 +438,8 @@ def test_a_worktree_with_a_state_of_its_own_is_not_redirected(repo: Repo, desk: 
     root = repo.worktree("own_state")
     (root / ".thrum").mkdir()
     (root / ".thrum/config.json").write_text("{}")
+    assert kind(desk(root).register("own_state_one", module="os")) == "not_initialized"
+    trust_here(root)
     result(desk(root).register("own_state_one", module="os"))
     assert not (root / ".thrum/redirect").exists()
 

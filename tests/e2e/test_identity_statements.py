@@ -481,13 +481,12 @@ def test_a_registration_counts_from_the_next_call_of_its_connection(repo: Repo, 
 def test_a_forged_claim_is_refused_for_reads_in_every_mode(repo: Repo, desk: Desks, mode: str) -> None:
     shell = desk(repo.worktree("forged"))
     shell.register("forged_one", module="fo")
-    override = repo.var / "guard-daemon.json"
-    override.write_text(json.dumps({"unauthenticated_rpc": mode, "cross_worktree": mode}))
+    repo.guards(json.dumps({"unauthenticated_rpc": mode, "cross_worktree": mode}))
     try:
         for method in ("agent.list", "health", "message.list"):
             assert kind(shell.ask(method, caller_agent_id="max")) == "identity_mismatch"
     finally:
-        override.unlink()
+        repo.guards()
 
 
 @pytest.mark.spec("ID-59")
@@ -567,7 +566,7 @@ def test_a_look_as_a_living_agent_runs_with_one_warning_and_leaves_no_mark(repo:
 def test_an_old_daemon_id_is_rotated_at_the_start_with_one_row_and_a_shown_block(fresh: Repo) -> None:
     fresh.thrum("quickstart", "nux", "--role", "tester", "--module", "all")
     fresh.thrum("daemon", "stop")
-    config = fresh.main / ".thrum/config.json"
+    config = fresh.settings
     fields = json.loads(config.read_text())
     fields["identity"]["daemon_id"] = "d_0123456789ab"
     fields["of_another_program"] = {"x": 1}

@@ -143,13 +143,13 @@ def test_a_guard_in_warn_says_its_line_and_goes_on(repo: Repo, desk: Desks) -> N
     root = repo.worktree("warned")
     claude = desk(root, "claude")
     done(quickstart(claude, "warned_one"))
-    (repo.var / "guard-daemon.json").write_text('{"quickstart_self_rename": "warn"}')
+    repo.guards('{"quickstart_self_rename": "warn"}')
     answer = quickstart(claude, "warned_two")
     done(answer)
     assert 'warning: identity guard "quickstart_self_rename" fired: caller_already_owns_identity' in answer["err"]
     assert fired(repo, "quickstart_self_rename")[-1]["outcome"] == "allowed"
     assert "agent_pid" not in in_file(root, "warned_two"), "its process is another agent"
-    (repo.var / "guard-daemon.json").write_text('{"quickstart_self_rename": "off"}')
+    repo.guards('{"quickstart_self_rename": "off"}')
     count = len(fired(repo, "quickstart_self_rename"))
     assert quickstart(claude, "warned_three")["err"] == ""
     assert len(fired(repo, "quickstart_self_rename")) == count

@@ -191,7 +191,7 @@ def test_with_reclaim_off_a_dead_owner_s_agent_is_not_taken_over(repo: Repo, des
     quickstart(first, "furiosa")
     kill(first.pid)
     wait_until(lambda: exits(repo), "its death")
-    (repo.var / "guard-daemon.json").write_text('{"dead_pid_auto_reclaim": "off"}')
+    repo.guards('{"dead_pid_auto_reclaim": "off"}')
     second = desk(repo.main, "codex")
     before = repo.facts()
     done = second.thrum("send", "as furiosa", "--json")
@@ -199,7 +199,7 @@ def test_with_reclaim_off_a_dead_owner_s_agent_is_not_taken_over(repo: Repo, des
     assert second.send() == "cross_worktree", "raw calls likewise"
     assert repo.facts() == before
     assert in_file(repo.main, "furiosa")["agent_pid"] == first.pid
-    (repo.var / "guard-daemon.json").unlink()
+    repo.guards()
     assert second.thrum("send", "as furiosa")["status"] == 0
 
 

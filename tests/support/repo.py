@@ -23,7 +23,9 @@ from typing import Any
 
 import psutil
 
+from tests.support.trusted import accept
 from thrum import spawn
+from thrum.errors import ConfigInvalid
 from thrum.paths import Places, find_places
 from thrum.rpc.client import BlockingClient
 from thrum.store import database
@@ -271,6 +273,20 @@ class Repo:
         ]
         facts = [json.loads(line) for line in lines if line]
         return [fact for fact in facts if not kind or fact["type"] == kind]
+
+    @property
+    def settings(self) -> Path:
+        """The settings that count."""
+        return self.main / ".git/thrum-sync/config.json"
+
+    def guards(self, text: str = "") -> None:
+        """Write the guards' modes for an incident where people do, and accept them; empty: none."""
+        copy = self.var / "guard-daemon.json"
+        copy.write_text(text) if text else copy.unlink(missing_ok=True)
+        try:
+            accept(self.places)
+        except ConfigInvalid:  # nobody can accept it: as it would be if the disk had spoilt it
+            (self.main / ".git/thrum-sync/guard-daemon.json").write_text(text)
 
     # -- the daemon
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.desks import Desk, Desks, kind, result, runtime_argv
 from tests.support.repo import THRUM, Done, Repo, open_repo
+from tests.support.trusted import trust_here
 from thrum.api import METHODS, Access
 
 
@@ -186,6 +187,7 @@ def test_each_bad_redirect_is_named_and_starts_no_second_daemon(repo: Repo, targ
     (here / ".thrum/identities").mkdir(parents=True, exist_ok=True)
     text = target.format(top=repo.top, main=repo.main, here=here, chain=chain)
     (here / ".thrum/redirect").write_text(f"{text}\n")
+    trust_here(here, repo.main / ".thrum")
     for command in (["inbox"], ["send", "x"], ["daemon", "start"], ["init"]):
         error = refused(repo.run(*command, "--json", at=here), "bad_redirect")
         assert words in error["message"], error
@@ -199,8 +201,8 @@ def test_under_a_redirect_state_is_shared_and_identity_is_local(repo: Repo) -> N
     repo.agent("redirects_one", module="rd", at=place)
     repo.run("context", "save", "--json", at=place, stdin="notes")
     assert sorted(path.name for path in (place / ".thrum").iterdir()) in (
-        ["context", "identities", "redirect"],
-        ["identities", "redirect"],
+        [".mark", "context", "identities", "redirect"],
+        [".mark", "identities", "redirect"],
     )
     assert not identity_file(repo.main, "redirects_one").exists()
     assert repo.json("daemon", "status", at=place)["pid"] == repo.daemon

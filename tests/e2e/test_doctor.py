@@ -14,7 +14,7 @@ import pytest
 from tests.support.repo import Done, Repo, open_repo
 from thrum import clock, ids
 
-NAMES = ["python", "git", "tmux", "repository", "readers", "socket", "space", "clock", "daemon", "config", "hooks",
+NAMES = ["python", "git", "tmux", "repository", "readers", "socket", "space", "clock", "daemon", "config", "tracked", "hooks",
          "key", "identities", "repository id", "sync"]  # fmt: skip
 
 

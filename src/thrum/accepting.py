@@ -75,10 +75,12 @@ class Notices:
         self._seen: list[tuple[int, int, int] | None] | None = None
         self._sentence = ""
         self._told: dict[str, float] = {}
+        copies, counts = (places.config_copy, places.guard_copy), (places.config_file, places.guard_file)
+        self._paths = tuple(map(str, (*copies, *counts)))
 
     def take(self) -> str:
         """The sentence to print now; empty: nothing, or it was printed already."""
-        seen = [_touched(path) for path in self._files()]
+        seen = [_touched(path) for path in self._paths]
         if seen != self._seen:
             self._seen, self._sentence = seen, notice(self._places)
         now = self._now()
@@ -87,12 +89,8 @@ class Notices:
         self._told = {self._sentence: now}
         return self._sentence
 
-    def _files(self) -> tuple[Path, ...]:
-        places = self._places
-        return places.config_copy, places.guard_copy, places.config_file, places.guard_file
 
-
-def _touched(path: Path) -> tuple[int, int, int] | None:
+def _touched(path: str) -> tuple[int, int, int] | None:
     try:
         found = os.lstat(path)
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from thrum import trust
 from thrum.paths import Places, find_places
@@ -21,32 +22,35 @@ class KnownPlaces:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._found: dict[Path, tuple[Places, float, list[_Seen]]] = {}
+        self._found: dict[Path, _Known] = {}
 
     def find(self, start: Path) -> Places:
         """As `find_places`; what it raises is not remembered."""
         now = self._now()
         known = self._found.get(start)
-        if known is not None and now < known[1] and known[2] == _judged_by(known[0]):
-            return known[0]
+        if known is not None and now < known.until and known.seen == [_look(path) for path in known.paths]:
+            return known.places
         if len(self._found) >= _KNOWN_MAX:
             self._found.clear()
         places = find_places(start)
-        self._found[start] = (places, now + _BELIEVED_SECONDS, _judged_by(places))
+        owns = dict.fromkeys((f"{places.root}/.thrum", str(places.state_dir)))
+        paths = tuple(path for own in owns for path in (own, f"{own}/{trust.MARK}", f"{own}/redirect"))
+        self._found[start] = _Known(places, now + _BELIEVED_SECONDS, paths, [_look(path) for path in paths])
         return places
 
 
-_Seen = tuple[int, int, int] | None
+class _Known(NamedTuple):
+    places: Places
+    until: float
+    paths: tuple[str, ...]
+    """What the judgement depends on."""
+    seen: list[tuple[int, int] | None]
+    """How that stood: changed, it is judged anew at once."""
 
 
-def _judged_by(places: Places) -> list[_Seen]:
-    """What the judgement of a place depends on, as it stands: changed, it is judged anew at once."""
-    found: list[_Seen] = []
-    for own in dict.fromkeys((f"{places.root}/.thrum", str(places.state_dir))):
-        for path in (own, f"{own}/{trust.MARK}", f"{own}/redirect"):
-            try:
-                seen = os.lstat(path)
-                found.append((seen.st_dev, seen.st_ino, seen.st_ctime_ns if path != own else 0))
-            except OSError:
-                found.append(None)
-    return found
+def _look(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

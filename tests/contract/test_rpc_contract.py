@@ -239,13 +239,15 @@ async def test_why_there_is_no_daemon_is_told_apart(
     assert caught.value.details["reason"] == reason
 
 
-async def test_the_link_in_the_place_of_a_socket_is_followed(tmp_path: Path) -> None:
-    deep = tmp_path / ("x" * 60) / ("y" * 60)
-    await trio.Path(deep).mkdir(parents=True)
+async def test_a_link_in_the_place_of_a_socket_is_not_followed(tmp_path: Path) -> None:
+    var = tmp_path / ".thrum" / "var"
+    await trio.Path(var).mkdir(parents=True)
     async with serving(tmp_path / "s", Ops().handlers()):
-        await trio.Path(deep / "thrum.sock").symlink_to(tmp_path / "s")
-        async with open_client(deep / "thrum.sock") as client:
-            assert await client.call("health") == HEALTH
+        await trio.Path(var / "thrum.sock").symlink_to(tmp_path / "s")
+        with pytest.raises(DaemonUnavailable) as caught:
+            async with open_client(var / "thrum.sock"):
+                pass
+    assert caught.value.details["reason"] == "missing"
 
 
 async def test_a_late_answer_does_not_disturb_the_next_call(tmp_path: Path) -> None:

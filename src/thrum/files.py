@@ -66,6 +66,7 @@ def _is_short() -> bool:
         return True
     return False
 
+
 _OWN = frozenset({".thrum", "thrum-sync"})
 _O_PATH: int = getattr(os, "O_PATH", os.O_RDONLY)
 _STEP = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

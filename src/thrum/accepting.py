@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from thrum import config, files
+from thrum.api import is_guarded
 from thrum.errors import ConfigInvalid, StateTracked, StoreFailed
 from thrum.paths import Places, is_tracked
 from thrum.shapes import SettingChange
 
-_PROTECTED: Final = ("identity_guard.", "guard-daemon.", "daemon.local_only")
-"""Beginnings of keys that no agent may change or accept (rpc.md §3, class Na)."""
 _GUARDS: Final = "guard-daemon"
 """What the keys of the second file are shown under."""
 _KEYS_SHOWN: Final = 5
@@ -99,14 +98,15 @@ def _touched(path: str) -> tuple[int, int, int] | None:
 
 
 def protects(changed: tuple[SettingChange, ...]) -> bool:
-    """Whether a key among them is no agent's to change."""
-    return any(each.key.startswith(_PROTECTED) for each in changed)
+    """Whether a key among them is no agent's to change (rpc.md §3, Na)."""
+    return any(is_guarded(each.key) for each in changed)
 
 
-def accept(places: Places) -> tuple[SettingChange, ...]:
+def accept(places: Places, seen: tuple[SettingChange, ...]) -> tuple[SettingChange, ...]:
     """Let what the copies say count; what that changed. Raises ConfigInvalid, StateTracked, StoreFailed.
 
-    Who this daemon is (`identity`) is not the file's to say.
+    `seen`: what was looked at before, and judged; nothing else counts. Who this daemon is (`identity`) is not for the
+    file to say.
     """
     for path in (places.config_copy, places.guard_copy):
         if is_tracked(path):
@@ -119,6 +119,10 @@ def accept(places: Places) -> tuple[SettingChange, ...]:
     try:
         files.ensure_private_dir(places.var_dir)
         with files.locked(places.config_lock):
+            if look(places).changed != seen:
+                raise ConfigInvalid(
+                    "the settings were changed again meanwhile", remedy="look at them again: thrum config diff"
+                )
             counts = config.read_raw(places.config_file)
             if files.status(places.config_copy) is not None:
                 config.load_config(places.config_copy)

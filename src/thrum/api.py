@@ -59,7 +59,7 @@ class Access(enum.Enum):
     INTERNAL = "I"
 
 
-_GUARDED: Final = ("daemon.local_only", "identity_guard", "runtime.processes")
+_GUARDED: Final = ("daemon.local_only", "identity_guard", "guard-daemon", "runtime.processes")
 
 
 def is_guarded(key: str) -> bool:
@@ -1075,7 +1075,7 @@ METHODS: Final[dict[str, Method]] = _table(
         level_of=_of_setting,
     ),
     Method(name="config.diff", params=Empty, result=ConfigChangesResult, access=Access.ANONYMOUS, transports="U"),
-    # Class Na where a key of it is protected (accepting.protects): rpc.md §3.
+    # Class Na where a key of it is guarded (rpc.md §3): the operation asks, it knows the keys.
     Method(name="config.accept", params=Empty, result=ConfigChangesResult, access=Access.OPERATOR, transports="U"),
     Method(
         name="backup.create",

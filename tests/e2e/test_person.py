@@ -98,6 +98,7 @@ PROTECTED = [
     ("sync", "enable"),
     ("sync", "disable"),
     ("init", "--sync"),
+    ("init", "--keep"),
 ]
 
 
@@ -118,6 +119,31 @@ def test_what_guards_agents_is_no_agent_s_to_change_with_a_daemon_and_without(
         repo.thrum("daemon", "start")
     assert config.read_bytes() == before
     assert len(logged(repo, "not_a_person")) == refusals + 2
+
+
+def test_an_agent_accepts_no_settings_that_guard_agents_with_a_daemon_and_without(repo: Repo) -> None:
+    config = repo.main / ".thrum/config.json"
+    before = config.read_bytes()
+    for edit, refused in (
+        ({"identity_guard": {"cross_worktree": "off"}}, True),
+        ({"runtime": {"processes": {"claude": []}}}, True),
+        ({"sync": {"interval": "20s"}}, False),
+    ):
+        for running in (True, False):
+            config.write_text(json.dumps({**json.loads(before), **edit}))
+            if not running:
+                repo.thrum("daemon", "stop")
+            try:
+                done = run(repo, agent(repo, *thrum("config", "accept", "--yes")))
+                if refused:
+                    is_refused(done.json, "claude (pid ", "is among the ancestors")
+                else:
+                    assert done.status == 0, done
+            finally:
+                config.write_bytes(before)
+                repo.thrum("config", "accept", "--yes")
+                repo.thrum("daemon", "start")
+    assert repo.run("config", "get", "identity_guard.cross_worktree").out == "strict\n"
 
 
 def test_what_an_agent_may_change_is_as_free_as_before(repo: Repo) -> None:

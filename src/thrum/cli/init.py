@@ -69,8 +69,9 @@ async def init(
         keep=keep,
     )
     start = run.start()
-    if sync and not dry_run:
-        await trio.to_thread.run_sync(check_no_agent, env, _known_places(run), "init --sync")
+    if (sync or keep) and not dry_run:
+        act = "init --sync" if sync else "init --keep"
+        await trio.to_thread.run_sync(check_no_agent, env, _known_places(run), act)
     await _ask(run, start, options)
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
     warnings = _tracked(result)

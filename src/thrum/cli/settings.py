@@ -165,7 +165,9 @@ async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Ann
     if await run.client_if_running() is not None:
         result: api.ConfigChangesResult = await run.call("config.accept", api.Empty())
     else:
-        result = api.ConfigChangesResult(changed=await trio.to_thread.run_sync(accepting.accept, places))
+        if accepting.protects(found.changed):
+            await trio.to_thread.run_sync(check_no_agent, run.session.env, places, "config.accept")
+        result = api.ConfigChangesResult(changed=await trio.to_thread.run_sync(accepting.accept, places, found.changed))
     return Answer(result, said="✓ Settings accepted", data=_lines(result.changed))
 
 

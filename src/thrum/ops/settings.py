@@ -12,8 +12,17 @@ from typing import Any
 import trio
 
 from thrum import accepting, config, settings
-from thrum.api import ConfigChangesResult, ConfigKeyParams, ConfigSetParams, ConfigShowResult, ConfigValueResult, Empty
+from thrum.api import (
+    Access,
+    ConfigChangesResult,
+    ConfigKeyParams,
+    ConfigSetParams,
+    ConfigShowResult,
+    ConfigValueResult,
+    Empty,
+)
 from thrum.errors import ConfigInvalid
+from thrum.identity.evidence import check_person
 from thrum.log import LOGGER
 from thrum.ops.house import Call, House
 from thrum.shapes import SettingValue
@@ -71,10 +80,13 @@ async def diff(house: House, _call: Call, _params: Empty) -> ConfigChangesResult
     return ConfigChangesResult(changed=found.changed)
 
 
-async def accept(house: House, _call: Call, _params: Empty) -> ConfigChangesResult:
-    """Let it count. Raises ConfigInvalid, StateTracked, StoreFailed."""
+async def accept(house: House, call: Call, _params: Empty) -> ConfigChangesResult:
+    """Let it count. Raises ConfigInvalid, StateTracked, StoreFailed; NotAPerson for an agent where a key is guarded."""
     places = house.here.places
-    changed = await trio.to_thread.run_sync(accepting.accept, places)
+    found = await trio.to_thread.run_sync(accepting.look, places)
+    if accepting.protects(found.changed):
+        check_person(call.connection.evidence, house.registry(), Access.NOT_AN_AGENT, "config.accept")
+    changed = await trio.to_thread.run_sync(accepting.accept, places, found.changed)
     keys = [each.key for each in changed]
     if "daemon.log_level" in keys:
         LOGGER.setLevel(

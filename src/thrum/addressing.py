@@ -33,6 +33,10 @@ class Directory(Protocol):
         """Whether an agent or user with exactly this id is registered."""
         ...
 
+    def is_role_here(self, word: str) -> bool:
+        """Whether the word is the role of an agent of this daemon, and the id of none."""
+        ...
+
     def with_role(self, role: str) -> Sequence[str]:
         """Ids of the agents that have the role, on every daemon of the repository."""
         ...
@@ -146,7 +150,8 @@ def _classify(address: str, directory: Directory) -> Pair | None:
     if not word or len(word) > limits.id_chars_max:
         return None
     if directory.is_agent(word):
-        return _by_name(word)
+        # No other machine takes a word away that agents here are addressed by.
+        return Pair("role", word) if directory.is_role_here(word) else _by_name(word)
     canonical = ids.parse_agent_id(word).canonical
     if canonical != word and directory.is_agent(canonical):
         return Pair("agent", canonical)

@@ -506,7 +506,7 @@ class PurgeParams(Mutating, kw_only=True):
 
 class PurgeResult(msgspec.Struct, kw_only=True):
     """The same in a preview. `events_deleted`: facts of all kinds; `sync_message_files`: files of messages that lose
-    some; `sync_events_filtered`: lines of `events.jsonl` that go.
+    some; `sync_events_filtered`: lines of `events.jsonl` that go. `others`: messages of other daemons, not touched.
     """
 
     before: str
@@ -517,6 +517,7 @@ class PurgeResult(msgspec.Struct, kw_only=True):
     command_queue_deleted: int
     sync_message_files: int
     sync_events_filtered: int
+    others: int = 0
 
 
 class SetTaskParams(Mutating, kw_only=True):
@@ -716,10 +717,26 @@ class ContextSyncResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     message: str
 
 
+class SyncOrigin(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Another daemon of which not all counts here. `hidden`: unsigned facts that don't; `not_yours`: what was not its
+    to say; `waiting`: signed facts of a daemon that has not said that it is of this project; `was`: ids that it says
+    it had.
+    """
+
+    daemon_id: str
+    hostname: str = ""
+    hidden: int = 0
+    not_yours: int = 0
+    waiting: int = 0
+    was: tuple[str, ...] = ()
+
+
 class SyncStatusResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`pending`: facts of this daemon that are not at the remote; local only: that are in no commit yet.
 
     `skipped`: journals of the remote that could not be taken in. `remote`: its name; `head`: the commit of our branch.
+    `read_only`: a newer program changed the rules of the branch, so nothing is pushed. `origins`: daemons of which not
+    all counts.
     """
 
     running: bool
@@ -736,6 +753,25 @@ class SyncStatusResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     skipped: tuple[str, ...] = ()
     exposed: tuple[str, ...] = ()
     """Who on this machine can read which directory of messages, a sentence each."""
+    read_only: bool = False
+    origins: tuple[SyncOrigin, ...] = ()
+
+
+class SyncAcceptParams(Params, kw_only=True):
+    """`origin`: a daemon whose unsigned facts are to count, or that is who it says it was; with `gone` nobody is that
+    daemon any more; with `agent` that agent is its own. Nothing: the branch that was refused is of this project.
+    """
+
+    origin: str = ""
+    gone: bool = False
+    agent: str = ""
+
+
+class SyncAcceptResult(msgspec.Struct, kw_only=True):
+    """`kind`: `project`, `origin`, `gone` or `holder`."""
+
+    kind: str
+    accepted: str
 
 
 class SyncForceParams(Params, kw_only=True):
@@ -1053,6 +1089,13 @@ METHODS: Final[dict[str, Method]] = _table(
         access=Access.NOT_AN_AGENT,
         transports="U",
         long_poll=True,
+    ),
+    Method(
+        name="sync.accept",
+        params=SyncAcceptParams,
+        result=SyncAcceptResult,
+        access=Access.OPERATOR,
+        transports="U",
     ),
     Method(name="config.show", params=Empty, result=ConfigShowResult, access=Access.ANONYMOUS, transports="U"),
     Method(

@@ -1,8 +1,8 @@
 """The daemon of one repository: its whole task tree on one page (house.md "Start", "Stop").
 
-Start: lock -> identity, branch -> store (journals recovered, picture opened or painted) -> sockets -> accept.
-Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
-Whatever is killed instead loses no answered request.
+Start: lock -> identity, branch -> store (journals recovered, picture opened or painted) -> sockets -> accept. Stop: no
+new requests -> a deadline for those under way -> the committer drains -> bus, then database close. Whatever is killed
+instead loses no answered request.
 
     run (lock, log)
     └─ serve_once ── again if the store had to be opened anew
@@ -54,6 +54,7 @@ from thrum.known import KnownPlaces
 from thrum.launcher import VERSION
 from thrum.log import open_log
 from thrum.ops.house import Here, House
+from thrum.ops.introduction import introduce
 from thrum.ops.waiting import Desks
 from thrum.paths import Places
 from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
@@ -204,14 +205,12 @@ async def _serve(
     ending = Ending(dispatcher.drain)
     mine = Bound(sockets)
     files.remove(spawn.stopped_mark(places))
-    services.start_soon(publisher.serve_bus)
-    services.start_soon(wiring.desks.serve)
+    await introduce(wiring.house)
+    for service in (publisher.serve_bus, wiring.desks.serve, wiring.syncing.serve, wiring.care.serve, _warm_up):
+        services.start_soon(service)
     services.start_soon(_watch_signals, ending.stop)
     services.start_soon(_watch_place, start, mine, ending.leave)
     services.start_soon(_watch_store, wiring, ending.reopen)
-    services.start_soon(wiring.syncing.serve)
-    services.start_soon(wiring.care.serve)
-    services.start_soon(_warm_up)
     log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": wiring.house.view.epoch, "version": VERSION}})
     report(spawn.Report("ready", os.getpid()))
     async with trio.open_nursery() as serving:

@@ -499,6 +499,20 @@ class NotAuthor(ThrumError):
     default_remedy = "reply instead"
 
 
+class NotYours(ThrumError):
+    """What another daemon made is that daemon's to change."""
+
+    kind = "not_yours"
+    code = -32003
+    default_remedy = "do it on that machine"
+
+
+class DaemonUnknown(ThrumError):
+    kind = "daemon_unknown"
+    code = -32004
+    default_remedy = "thrum sync status"
+
+
 class NoReplyAddress(ThrumError):
     kind = "no_reply_address"
     code = -32005

@@ -11,13 +11,20 @@ enumeration (`kind`, `status`, `format` …) are plain text here: an unknown one
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from thrum import clock, ids, limits
+from thrum.parts import Body as Body
+from thrum.parts import Commit as Commit
+from thrum.parts import FileChange as FileChange
+from thrum.parts import GroupFields as GroupFields
+from thrum.parts import Pair as Pair
+from thrum.parts import Whole as Whole
+from thrum.parts import Work as Work
 
-FACTS_VERSION: Final = 1
+FACTS_VERSION: Final = 2
 """Rises when the picture of the same facts would change: then the database is painted anew."""
 
 KNOWN_V: Final = 1
@@ -30,58 +37,6 @@ MESSAGES_DIR: Final = "messages"
 _BOM: Final = b"\xef\xbb\xbf"
 _DEPTH_MAX: Final = 256
 """How deep a line may be nested. A bound of our own: the decoder's hangs on the stack that it is called from."""
-
-Whole = Annotated[int, msgspec.Meta(ge=-limits.integer_max, le=limits.integer_max)]
-"""What JSON readers and SQLite can hold (events.md §3)."""
-
-
-class Pair(msgspec.Struct, frozen=True, gc=False):
-    """A scope, a ref or an audience."""
-
-    type: str
-    value: str
-
-
-class Body(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a message says. `structured` is JSON text: object or array, compact, keys sorted."""
-
-    format: str
-    content: str
-    structured: str = ""
-
-
-class Commit(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    sha: str
-    message: str
-    files: tuple[str, ...] = ()
-
-
-class FileChange(msgspec.Struct, frozen=True, gc=False):
-    path: str
-    last_modified: str
-    additions: Whole
-    deletions: Whole
-    status: str
-
-
-class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """What one session works on: three registers (git, task, intent), each set by its `*_updated_at`.
-
-    A time that is present with its value absent means: cleared.
-    """
-
-    session_id: str
-    branch: str = ""
-    worktree_path: str = ""
-    unmerged_commits: tuple[Commit, ...] = ()
-    uncommitted_files: tuple[str, ...] = ()
-    changed_files: tuple[str, ...] = ()
-    file_changes: tuple[FileChange, ...] = ()
-    git_updated_at: str = ""
-    current_task: str = ""
-    task_updated_at: str = ""
-    intent: str = ""
-    intent_updated_at: str = ""
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -191,13 +146,6 @@ class GroupMemberRemoved(Fact, frozen=True, gc=False, kw_only=True, tag="group.m
     removed_by: str
 
 
-class GroupFields(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a group update changes; None leaves a field as it is, an empty text clears it."""
-
-    description: str | None = None
-    name: str | None = None
-
-
 class GroupUpdated(Fact, frozen=True, gc=False, kw_only=True, tag="group.update"):
     group_id: str
     updated_by: str
@@ -210,12 +158,30 @@ class GroupDeleted(Fact, frozen=True, gc=False, kw_only=True, tag="group.delete"
 
 
 class PurgeExecuted(Fact, frozen=True, gc=False, kw_only=True, tag="purge.executed"):
+    """`upto`: of each origin the greatest order that was known where it was purged, `time event_id`."""
+
     cutoff: str
     by: str = ""
+    upto: dict[str, str] = {}
 
 
 class JournalFormat(Fact, frozen=True, gc=False, kw_only=True, tag="journal.format"):
     format: Whole
+
+
+class DaemonKeyed(Fact, frozen=True, gc=False, kw_only=True, tag="daemon.key"):
+    """What project a daemon is of: every repository id that it ever had (events.md §11 "Project")."""
+
+    repo_ids: tuple[str, ...]
+    roots: tuple[str, ...] = ()
+
+
+class DaemonSucceeded(Fact, frozen=True, gc=False, kw_only=True, tag="daemon.succession"):
+    """A daemon says that it wrote under another id before."""
+
+    previous_id: str
+    old_key: str = ""
+    old_sig: str = ""
 
 
 # -- local.jsonl
@@ -262,6 +228,30 @@ class SessionItemsChanged(Fact, frozen=True, gc=False, kw_only=True, tag="sessio
     remove_refs: tuple[Pair, ...] = ()
 
 
+class AgentHidden(Fact, frozen=True, gc=False, kw_only=True, tag="agent.hide"):
+    """Another daemon's agent, `of` that daemon, is not shown here."""
+
+    agent_id: str
+    of: str
+
+
+class Accepted(Fact, frozen=True, gc=False, kw_only=True, tag="accept"):
+    """What counts here by the word of this machine (events.md §11).
+
+    - `before`: `lines` are 16 hexadecimal characters of the sha256 of each unsigned line that was here; one without
+      lines closes it
+    - `origin`: unsigned lines of the daemon `id` count; with `of`, `id` is the daemon that wrote as `of` before
+    - `holder`: the agent `id` is the one of the daemon `of`
+    - `gone`: nobody is daemon `id` any more
+    - `project`: the repository `id` is this project too
+    """
+
+    kind: str
+    id: str = ""
+    of: str = ""
+    lines: tuple[str, ...] = ()
+
+
 class Sealed(msgspec.Struct, frozen=True, gc=False):
     """A fact that this program does not understand: unknown type, or a newer `v`. Stored, numbered and synced on."""
 
@@ -290,15 +280,28 @@ AnyFact: TypeAlias = (
     | GroupDeleted
     | PurgeExecuted
     | JournalFormat
+    | DaemonKeyed
+    | DaemonSucceeded
     | MessageReceipt
     | AgentPlaced
     | AgentExited
     | AgentSeen
     | AgentStatusSet
     | SessionItemsChanged
+    | AgentHidden
+    | Accepted
 )
 
-LOCAL_FACTS: Final = (MessageReceipt, AgentPlaced, AgentExited, AgentSeen, AgentStatusSet, SessionItemsChanged)
+LOCAL_FACTS: Final = (
+    MessageReceipt,
+    AgentPlaced,
+    AgentExited,
+    AgentSeen,
+    AgentStatusSet,
+    SessionItemsChanged,
+    AgentHidden,
+    Accepted,
+)
 MESSAGE_FACTS: Final = (MessageCreated, MessageEdited, MessageDeleted, AgentUpdated, AgentContextSaved)
 LOCAL_TYPES: Final = frozenset(
     {
@@ -316,6 +319,8 @@ LOCAL_TYPES: Final = frozenset(
         "monitor.set",
         "monitor.state",
         "monitor.remove",
+        "agent.hide",
+        "accept",
         "bridge.map",
     }
 )

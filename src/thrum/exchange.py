@@ -27,6 +27,7 @@ class Exchange:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._is_closed = False
         self._receipts = Receipts(store.journals, store.signer)
 
     def marks(self) -> dict[str, Mark]:
@@ -57,12 +58,29 @@ class Exchange:
     def voids(self) -> Voids:
         """See `sync.ports.Journals`. It is of one moment, and does not look at the store again."""
         with self._reading() as view:
-            return replace(view.voids(), session_purged=view.purged_sessions().__contains__)
+            voids = view.still_voids()
+            return replace(voids, origins=replace(voids.origins, exact=True)) if voids else voids
 
     def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
         """See `sync.ports.Journals`."""
         taken = trio.from_thread.run(self._store.committer.take_in, arrived)
         return TakenIn(taken.new, taken.set_aside)
+
+    def project(self) -> frozenset[str]:
+        """See `sync.ports.Journals`."""
+        with self._reading() as view:
+            return frozenset(view.origins().ours)
+
+    def is_read_only(self) -> bool:
+        """See `sync.ports.Journals`."""
+        with self._reading() as view:
+            return view.foreign_format()
+
+    def close_before(self) -> None:
+        """See `sync.ports.Journals`."""
+        if not self._is_closed:
+            trio.from_thread.run(self._store.committer.close_before)
+            self._is_closed = True
 
     def copy_receipts(self) -> int:
         """See `sync.ports.Journals`."""

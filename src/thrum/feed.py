@@ -28,6 +28,7 @@ from thrum.events import (
     Sealed,
 )
 from thrum.store.journal import JournalFiles
+from thrum.store.projection import SILENT
 from thrum.store.rows import EventRow
 from thrum.store.views import View
 from thrum.store.writer import Committed
@@ -74,9 +75,9 @@ class Feed:
         self.pulse = Pulse()
 
     def announce(self, committed: Sequence[Committed]) -> None:
-        """Say on the bus what was committed, in the order of `seq`; void facts are never announced."""
+        """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced."""
         for entry in committed:
-            if entry.state != "void":
+            if entry.state not in SILENT:
                 subject = about(self._view, entry.fact) if self._publisher.listened else None
                 self._publisher.publish(entry.seq, entry.fact, subject, pending=entry.state == "pending")
         self.pulse.beat()
@@ -146,8 +147,8 @@ class Feed:
         )
 
     def _hint(self, row: EventRow, params: EventsSinceParams) -> Hint | None:
-        """The hint of a row if it passes the filters; None too for what is void or no longer readable."""
-        if row.state == "void" or (params.types and row.type not in params.types):
+        """The hint of a row if it passes the filters; None too for what changed nothing or is no longer readable."""
+        if row.state in SILENT or (params.types and row.type not in params.types):
             return None
         if not params.local and row.file == events.LOCAL_FILE:
             return None

@@ -157,3 +157,5 @@ assert requests_in_flight_max < committer_waiting_max, "requests in flight alone
 assert committer_wait_seconds < request_seconds_max, "busy is said before timed_out"
 assert drain_seconds < start_seconds_max, "a restart waits longer than a stop"
 assert tick_seconds < watch_reconnect_seconds
+lines_before_max = 10_000
+"""Hashes of unsigned lines in one `accept`."""

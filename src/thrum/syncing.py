@@ -23,13 +23,13 @@ from thrum.config import Config, load_config, set_value, update_settings, wishes
 from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, NotAvailable
 from thrum.events import LOCAL_FACTS, MessageReceipt, Sealed
 from thrum.exchange import Exchange
-from thrum.ops import notes
+from thrum.ops import accepting, notes
 from thrum.ops.house import Call, House
 from thrum.paths import Places
 from thrum.store.writer import Committed
 from thrum.sync import audience, branch
 from thrum.sync.loop import Loop, Mode, Request, Status
-from thrum.sync.ports import RemoteInfo
+from thrum.sync.ports import ForeignProject, RemoteInfo
 from thrum.sync.repository import GitRepository
 from thrum.sync.round import Errand, Outcome, sync_round
 
@@ -117,6 +117,8 @@ class Syncing:
     _one_method: trio.Lock = field(default_factory=trio.Lock)
     _one_question: trio.Lock = field(default_factory=trio.Lock)
     _readership: audience.Readership = field(init=False)
+    _foreign: frozenset[str] = frozenset()
+    """The repository ids of a branch that was refused."""
     _head: str = ""
     _of: str = ""
     """The addresses that `pushed_seq` and the last sync are of."""
@@ -196,6 +198,9 @@ class Syncing:
                     os.kill(os.getpid(), signal.SIGKILL)
                 if is_stopping() or (online and self.settings.mode().local_only):
                     return
+        except ForeignProject as refused:
+            self._foreign = refused.repo_ids
+            raise
         finally:
             steps.close()
             repo.rest()
@@ -270,7 +275,33 @@ class Syncing:
             remote_url=remote.url if remote else "",
             head=self._head,
             skipped=tuple(sorted(status.skipped)),
+            read_only=self.house.view.foreign_format(),
+            origins=self._origins(),
         )
+
+    def _origins(self) -> tuple[api.SyncOrigin, ...]:
+        """Looks at the number of every fact: told when somebody asks, and no part of what is published."""
+        view = self.house.view
+        found = [
+            api.SyncOrigin(
+                daemon_id=row.daemon_id,
+                hostname=row.hostname,
+                hidden=row.hidden,
+                not_yours=row.not_yours,
+                waiting=row.strange,
+                was=tuple(sorted(view.previous_ids_of(row.daemon_id) - view.succeeded_by(row.daemon_id))),
+            )
+            for row in view.trusted_of()
+        ]
+        return tuple(each for each in found if each.hidden or each.not_yours or each.waiting or each.was)
+
+    async def accept(self, call: Call, params: api.SyncAcceptParams) -> api.SyncAcceptResult:
+        """Take another daemon, or the branch that was refused, for what a person says that it is."""
+        log.warning("accepted by %s: %s", call.caller.agent_id or "nobody known", params)
+        said = await accepting.accept(self.house, params, self._foreign)
+        self._foreign = frozenset()
+        self.loop.poke()
+        return said
 
     @property
     def _is_new_remote(self) -> bool:

@@ -299,6 +299,7 @@ class Wiring:
             "sync.status": self.syncing.status,
             "sync.force": self.syncing.force,
             "sync.configure": self.syncing.configure,
+            "sync.accept": self.syncing.accept,
             "context.sync": self.syncing.sync_context,
         }
         table = {name: self._operation(operation) for name, operation in OPERATIONS.items()}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from tests.support.clones import Clones, open_clones
+from tests.support.daemons import Daemon
 from tests.support.repo import Repo
 from tests.support.stranger import Stranger, letter, line
+from thrum import events
+from thrum.events import Body
+from thrum.voids import branch_file_of
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,9 @@ def test_lines_that_nobody_can_use_are_set_aside_and_no_fault_of_the_store(clone
     assert_they_go_on(clones, "past the garbage")
     reasons: set[str] = set()
     for repo in clones.repos:
-        assert bodies(repo).count("between the garbage") == 1
+        # It is a message, but nobody signed it.
+        assert bodies(repo).count("between the garbage") == 0
+        assert "thrum sync accept d_" in repo.thrum("sync", "status")
         # Who comes second may find the branch cleaned already.
         reasons |= {each["reason"] for each in repo.run("verify", "--json").json["quarantine"]}
     assert reasons >= {"not_json", "not_utf8", "not_object", "missing_field", "bad_field", "local_type_on_branch"}
@@ -72,3 +79,75 @@ def test_what_is_no_file_in_a_journals_place_is_replaced_or_passed_over(clones: 
             "nux.jsonl",
             "slit.jsonl",
         }
+
+
+# -- what somebody says in others' names
+
+
+@pytest.fixture(scope="module")
+def talked(clones: Clones) -> tuple[str, str]:
+    """What furiosa wrote to nux, and the daemon that signed it."""
+    here, _ = clones.repos
+    sent = here.json("send", "the truth", "--to", "@nux")["message_id"]
+    clones.settle()
+    return sent, here.json("daemon", "status")["identity"]["daemon_id"]
+
+
+def test_who_may_push_rewrites_nothing(clones: Clones, stranger: Stranger, talked: tuple[str, str]) -> None:
+    message_id, origin = talked
+    here, there = clones.repos
+    before = [sorted(bodies(repo)) for repo in clones.repos]
+    teams = [
+        {each["agent_id"]: each["role"] for each in repo.json("team", "--all")["members"]} for repo in clones.repos
+    ]
+    eve = Daemon(77, ms=1_790_000_000_000)
+    key = eve.introduction(*_repo_ids(here))
+    cutoff = "2027-01-01T00:00:00.000Z"
+    of = {"message_id": message_id, "agent_id": "furiosa"}
+    said = [
+        eve(events.MessageEdited, body=Body("plain", "a lie"), **of),
+        eve(events.MessageDeleted, **of),
+        eve(events.MessageReceipt, message_id=message_id, agent_id="nux", receipt_type="read"),
+        eve(events.AgentCleaned, agent_id="furiosa", messages=True),
+        eve(events.AgentRegistered, agent_id="furiosa", name="furiosa", kind="agent", role="evil", module="all"),
+        eve(events.AgentRegistered, agent_id="everyone", name="everyone", kind="agent", role="evil", module="all"),
+        eve(events.PurgeExecuted, cutoff=cutoff),
+        eve(events.JournalFormat, format=1),
+    ]
+    forged = [
+        msgspec.structs.replace(fact, origin_daemon=origin, event_id=f"evt_{number}")
+        for number, fact in enumerate(said)
+    ]
+    appended: dict[str, bytes] = {"events.jsonl": eve.line(key) + b"\n"}
+    for fact, raw in [*((fact, eve.line(fact)) for fact in said), *((fact, events.encode(fact)) for fact in forged)]:
+        file = branch_file_of(fact)
+        appended[file] = appended.get(file, b"") + raw + b"\n"
+    stranger.push(appended=appended)
+    assert_they_go_on(clones, "past the liar")
+    for repo, found, team in zip(clones.repos, before, teams, strict=True):
+        assert sorted(set(bodies(repo)) - {"past the liar"}) == sorted(set(found))
+        members = roles_of(repo)
+        assert {name: members[name] for name in team} == team and "everyone" not in members
+    shown = there.json("message", "get", message_id)["message"]
+    assert (shown["body"]["content"], shown["deleted"]) == ("the truth", False)
+
+
+def test_a_pushed_format_of_the_future_makes_the_branch_read_only_and_nobody_dumb(
+    clones: Clones, stranger: Stranger
+) -> None:
+    here, _ = clones.repos
+    eve = Daemon(77, ms=1_790_000_100_000)
+    stranger.push(appended={"events.jsonl": eve.line(eve(events.JournalFormat, format=99)) + b"\n"})
+    for repo in clones.repos:
+        repo.run("sync", "force", "--wait")
+        assert "a newer thrum writes there" in repo.thrum("sync", "status")
+    here.thrum("send", "still here", "--to", "@nux")
+
+
+def roles_of(repo: Repo) -> dict[str, str]:
+    return {each["agent_id"]: each["role"] for each in repo.json("team", "--all")["members"]}
+
+
+def _repo_ids(repo: Repo) -> list[str]:
+    lines = (repo.journals / "events.jsonl").read_bytes().splitlines()
+    return [id for raw in lines if b'"daemon.key"' in raw for id in msgspec.json.decode(raw)["repo_ids"]]

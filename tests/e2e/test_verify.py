@@ -86,8 +86,8 @@ def test_rows_that_were_taken_away_changed_or_added_are_counted_and_a_repair_pai
     change(repo, "UPDATE messages SET body_content = 'three' WHERE body_content = 'two'")
     change(
         repo,
-        "INSERT INTO groups (group_id, name, description, created_at, created_by, create_event)"
-        " VALUES ('grp_x', 'x', '', '', '', '')",
+        "INSERT INTO groups (group_id, name, description, created_at, created_by, create_event, origin_daemon, trust)"
+        " VALUES ('grp_x', 'x', '', '', '', '', '', 0)",
     )
     found = verify(repo, status=1)
     assert failed(found) == ["database"]

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.support.store_journals import START_MS, FakeClock
 from tests.support.store_opened import open_here, picture_of, places_at, resent, sending
-from thrum import clock, events, ids, limits
+from thrum import clock, events, ids, limits, signatures
 from thrum.api import ClientKey
 from thrum.events import AnyFact, Body, GroupFields, Pair, Work
 from thrum.store import database
@@ -144,7 +144,13 @@ class StoreMachine(RuleBasedStateMachine):
             facts: list[AnyFact] = []
             for spec in specs:
                 cls, fields = fields_of(spec)
-                facts.append(stamp.make(cls, **fields))
+                made_thing = signatures.MADE.get(str(cls.__struct_config__.tag))
+                if made_thing is None:
+                    facts.append(stamp.make(cls, **fields))
+                else:  # the same thing again and again, by facts that are not
+                    fresh = {made_thing.field: stamp.new_id(made_thing.prefix)}
+                    fact = stamp.make(cls, **fields | fresh)
+                    facts.append(msgspec.structs.replace(fact, **{made_thing.field: fields[made_thing.field]}))
             made.extend(fact.event_id for fact in facts)
             return Decision(facts, lambda view, seqs: None)
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.sim.faults import Violation
 from tests.sim.git import commit_of
 from tests.support.factmaker import empty_picture
-from thrum import events
+from thrum import events, signatures
 from thrum.events import AgentCleaned, AnyFact, PurgeExecuted, Sealed
+from thrum.origins import OLD_REALM, Origins
 from thrum.store import database
 from thrum.store.horizons import purge_cutoff
 from thrum.store.journal import bare
@@ -21,26 +22,47 @@ from thrum.store.projection import Projection, entry_of, horizon_of_the_clock
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.store.superseded import superseded_locally
 from thrum.sync.merge import JOURNAL_FILE, split_lines
-from thrum.voids import Voids, branch_file_of, superseded_ids, void_ids
+from thrum.voids import Fact, Voids, branch_file_of, superseded_ids, void_ids
 
 if TYPE_CHECKING:
     from tests.sim.clone import Clone
     from tests.sim.world import World
 
-LOCAL_TABLES: Final = frozenset({"client_keys", "daemon_identity"})
-"""What is one daemon's own."""
+LOCAL_TABLES: Final = frozenset(
+    {"agents", "client_keys", "daemon_identity", "daemons", "hidden_agents", "holders", "lines_before"}
+)
+"""What is one daemon's own, or as it sees others."""
 LOCAL_COLUMNS: Final = frozenset(
     {
-        *(("agents", name) for name in ("worktree_path", "agent_pid", "agent_pid_started", "runtime", "tmux_session")),
-        *(("agents", name) for name in ("place_at", "place_event", "status", "status_by", "status_at", "status_event")),
-        *(("agents", name) for name in ("seen_at", "seen_event", "exited_at", "exited_event")),
         ("sessions", "seen_at"),
-        *(("message_recipients", name) for name in ("delivered_at", "seen_at", "read_at")),
+        ("registrations", "home"),
+        ("agent_contexts", "home"),
+        *(("message_recipients", name) for name in ("delivered_at", "seen_at", "read_at", "hidden", "replied_at")),
+        ("messages", "thread_id"),
     }
 )
-"""What facts that never travel feed (events.md §14.2), and the times of receipts: only the highest one travels."""
-LOCAL_ROWS: Final = {"agents": "reg_event <> ''"}
-"""An agent that only local facts tell of is a row of this machine."""
+"""What facts that never travel feed (events.md §14.2), what an unsigned line may give to a signed one, and the times of
+receipts: only the highest one travels."""
+_OF_MESSAGES: Final = "message_id IN (SELECT message_id FROM messages WHERE trust = 0)"
+_OF_SESSIONS: Final = "session_id IN (SELECT session_id FROM sessions WHERE trust = 0)"
+SIGNED_ROWS: Final = {
+    "messages": "trust = 0",
+    "message_scopes": _OF_MESSAGES,
+    "message_refs": _OF_MESSAGES,
+    "message_audiences": _OF_MESSAGES,
+    "message_recipients": _OF_MESSAGES,
+    "message_edits": _OF_MESSAGES,
+    "sessions": "trust = 0",
+    "session_items": _OF_SESSIONS,
+    "work_contexts": _OF_SESSIONS,
+    "work_files": _OF_SESSIONS,
+    "groups": "trust = 0",
+    "group_members": "group_id IN (SELECT group_id FROM groups WHERE trust = 0)",
+    "registrations": "signed = 1",
+    "horizons": "realm <> 'before' AND substr(realm, 1, 2) <> 'u:'",
+    "agent_contexts": "event_id IN (SELECT event_id FROM events WHERE trust = 0)",
+}
+"""What no unsigned line can change. Which of those count hangs on when a clone saw them first."""
 
 Picture = dict[str, list[tuple[Any, ...]]]
 
@@ -57,6 +79,8 @@ def line_of(fact: AnyFact | Sealed) -> bytes:
 
 def all_agree(world: World) -> None:
     """Every check of a world that is at rest."""
+    if any(clone.store.view.foreign_format() for clone in world.clones):
+        return  # a hostile clone changed the rules of the branch: nobody pushes there any more
     one_branch(world)
     nothing_lost(world)
     pictures = [shared_picture(clone.store.reader) for clone in world.clones]
@@ -100,8 +124,8 @@ def nothing_lost(world: World) -> None:
     canonical_branch(world)
     kept = {event_id: found for event_id, found in world.acknowledged.items() if event_id not in world.excused}
     held = [Held(clone) for clone in world.clones]
-    gone = droppable(world.clones[0], [raw for raw, _ in kept.values()], held)
     for clone, here in zip(world.clones, held, strict=True):
+        gone = droppable(clone, [raw for raw, _ in kept.values()], held)
         for event_id, (raw, daemon_id) in kept.items():
             if is_local(raw) and daemon_id != clone.daemon_id:
                 continue
@@ -140,7 +164,7 @@ def canonical_branch(world: World) -> None:
         for raw in split_lines(b"\n".join([*clone.lines(file), b""])):
             event_id = event_id_of(raw)
             if event_id and not events.never_travels(decode(raw)):
-                here[event_id] = min(raw, here.get(event_id, raw))
+                here[event_id] = min(raw, here.get(event_id, raw), key=_rank)
     there: set[bytes] = set()
     for path, entry in clone.repo.files(clone.repo.ref).items():
         lines = split_lines(clone.repo.blob(entry.object_id)) if JOURNAL_FILE.fullmatch(path) else []
@@ -181,15 +205,20 @@ class Held:
 def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held]) -> set[str]:
     """Ids of the facts that need not be there any more, by all facts that there are."""
     lines: dict[str, bytes] = {}
+    kept = set(kept)  # as they were before they were signed
     for raw in (*kept, *(raw for here in held for found in here.lines.values() for raw in found)):
         event_id = decode(raw).event_id
-        lines[event_id] = min(raw, lines.get(event_id, raw))
-    facts: list[tuple[tuple[str, str], AnyFact]] = []
-    for raw in lines.values():
+        lines[event_id] = min(raw, lines.get(event_id, raw), key=_rank)
+    facts: list[Fact] = []
+    voids = clone.store.view.voids()
+    signed: dict[str, bool] = {}
+    for event_id, raw in lines.items():
         fact = decode(raw)
         if not isinstance(fact, Sealed):
-            facts.append((events.order_of(fact), fact))
-    voids = clone.store.view.voids()
+            local = events.file_of(fact) == events.LOCAL_FILE
+            signed[event_id] = raw in kept or signatures.is_signed(raw, fact.origin_daemon)
+            judged = voids.origins.judge(raw, fact.origin_daemon, signed=signed[event_id])
+            facts.append((events.order_of(fact), fact, voids.origins.local() if local else judged))
     void = void_ids(facts, voids)
     if clone.world.profile.hostile:
         # A sweep whose line lost against another of its id may have swept before that came.
@@ -197,12 +226,21 @@ def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held]) -> set[
         # What a stranger did in his own journal to others' messages is judged there.
         for _, some in itertools.groupby(sorted(facts, key=_home), key=_home):
             void |= void_ids([*some], voids)
-    standing = [(order, fact) for order, fact in facts if fact.event_id not in void]
+    standing = [(order, fact) for order, fact, _ in facts if fact.event_id not in void]
     local = [(order, fact) for order, fact in standing if events.file_of(fact) == events.LOCAL_FILE]
-    return void | superseded_ids(standing) | superseded_locally(local)
+    replaced = superseded_ids((order, fact, signed[fact.event_id]) for order, fact in standing)
+    return void | replaced | superseded_locally(local)
 
 
-def _home(entry: tuple[tuple[str, str], AnyFact]) -> str:
+def _rank(raw: bytes) -> tuple[signatures.Rank, bytes]:
+    try:
+        origin = decode(raw).origin_daemon
+    except events.BadLine:
+        origin = ""
+    return signatures.rank(raw, signatures.is_signed(raw, origin)), raw
+
+
+def _home(entry: Fact) -> str:
     return branch_file_of(entry[1])
 
 
@@ -217,6 +255,7 @@ def _voids_of(facts: Iterable[AgentCleaned | PurgeExecuted]) -> Voids:
     agents: dict[str, tuple[str, str]] = {}
     authors: dict[str, tuple[str, str]] = {}
     purge = ""
+    realms = {OLD_REALM, *(fact.origin_daemon for fact in facts), *(f"u:{fact.origin_daemon}" for fact in facts)}
     for fact in facts:
         order = events.order_of(fact)
         if isinstance(fact, AgentCleaned):
@@ -224,7 +263,12 @@ def _voids_of(facts: Iterable[AgentCleaned | PurgeExecuted]) -> Voids:
                 horizons[fact.agent_id] = max(order, horizons.get(fact.agent_id, ("", "")))
         else:
             purge = max(purge, purge_cutoff(fact, order[0]))
-    return Voids(agents, authors, purge, lambda _session_id: bool(purge))
+    return Voids(
+        Origins(),
+        {id: dict.fromkeys(realms, order) for id, order in agents.items()},
+        {id: dict.fromkeys(realms, order) for id, order in authors.items()},
+        dict.fromkeys(realms, purge) if purge else {},
+    )
 
 
 def is_local(raw: bytes) -> bool:
@@ -254,7 +298,7 @@ def _shared_queries(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
         left_out = BOOKKEEPING_COLUMNS | LOCAL_COLUMNS
         kept = ", ".join(name for name in names if (table, name) not in left_out)
-        yield table, f"SELECT {kept} FROM {table} WHERE {LOCAL_ROWS.get(table, '1')} ORDER BY {kept}"
+        yield table, f"SELECT {kept} FROM {table} WHERE {SIGNED_ROWS.get(table, '1')} ORDER BY {kept}"
 
 
 def reference_picture(world: World) -> Picture:
@@ -279,7 +323,9 @@ def reference_picture(world: World) -> Picture:
     db.deserialize(_empty())
     try:
         places: dict[tuple[str, int], bytes] = {}
-        projection = Projection(db, frozenset(), lambda file, offset, length: places[file, offset], lambda: world.ms)
+        projection = Projection(
+            db, world.clones[0].own, lambda file, offset, length: places[file, offset], lambda: world.ms
+        )
         for offset, (raw, file) in enumerate(sorted(lines.values())):
             places[file, offset] = raw
             projection.apply(entry_of(decode(raw), raw, file, offset, len(raw) + 1))
@@ -315,7 +361,8 @@ def receipts_travelled(world: World) -> None:
             "SELECT r.message_id, r.agent_id, r.seen_at IS NOT NULL, r.read_at IS NOT NULL FROM message_recipients AS r"
             " JOIN messages AS m USING (message_id) WHERE m.origin_daemon <> ? AND EXISTS (SELECT 1 FROM events AS e"
             " WHERE e.message_id = m.message_id AND type = 'message.receipt' AND file = ? AND actor = r.agent_id)"
-            " AND (SELECT count(*) FROM events AS e WHERE e.message_id = m.message_id AND type = 'message.create') = 1",
+            " AND (SELECT count(*) FROM events AS e WHERE e.message_id = m.message_id AND type = 'message.create') = 1"
+            " AND EXISTS (SELECT 1 FROM registrations AS g WHERE g.agent_id = r.agent_id AND g.home = '')",
             (clone.daemon_id, events.LOCAL_FILE),
         ).fetchall()
         for other in world.clones:
@@ -325,6 +372,9 @@ def receipts_travelled(world: World) -> None:
                     " WHERE message_id = ? AND agent_id = ?",
                     (message_id, agent_id),
                 ).fetchone()
+                here = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ''"
+                if other.store.reader.execute(here, (agent_id,)).fetchone():
+                    continue  # whose own agent has that name believes nobody else
                 if row < (seen, was_read):
                     raise Violation(
                         f"clone {other.number} does not know that {agent_id} has seen {message_id} in {clone.number}"

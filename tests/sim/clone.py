@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,11 @@ from unittest import mock
 from tests.sim.disk import Database, Disk, DiskJournals
 from tests.sim.faults import Killed
 from tests.sim.git import MemoryRepository, Network
-from tests.support.daemons import daemon_id_of, signer_of
+from tests.support.daemons import PROJECT, daemon_id_of, signer_of
 from thrum import events, files, signatures
 from thrum.api import DaemonIdentity
+from thrum.errors import NewerFormat, StoreFailed
+from thrum.ops import introduction
 from thrum.paths import Places
 from thrum.store import replay, words
 from thrum.store.arrival import portions, verified
@@ -77,8 +80,17 @@ class Door:
             raise
 
     def voids(self) -> Voids:
-        view = self._opened.view
-        return replace(view.voids(), session_purged=view.purged_sessions().__contains__)
+        voids = self._opened.view.still_voids()
+        return replace(voids, origins=replace(voids.origins, exact=True))
+
+    def project(self) -> frozenset[str]:
+        return frozenset(self._opened.view.origins().ours)
+
+    def is_read_only(self) -> bool:
+        return self._opened.view.foreign_format()
+
+    def close_before(self) -> None:
+        self._clone.run_batch([Errand(Writer.close_before)])
 
     def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
         calls = [Errand(partial(Writer.take_in, arrived=some)) for some in portions(verified(arrived))]
@@ -192,8 +204,18 @@ class Clone:
             self.wall, self.daemon_id, base, signatures.CertifiedUlids(self.daemon_id, self.world.dice.randbytes)
         )
         self.opened = opened
+        self.introduce()
         self.flushed = Database(self.places.database).log_size()
         self.door = Door(self, opened)
+
+    def introduce(self) -> None:
+        """What a daemon says of itself before anything else. One that can't does not start."""
+        try:
+            with contextlib.suppress(NewerFormat):
+                self.run_batch([Call(lambda view, stamp: introduction.decide(view, stamp, {PROJECT}, self.own))])
+        except StoreFailed:
+            self.stop()
+            raise
 
     def stop(self, cause: str = "") -> None:
         """A clean stop, or one to be opened anew for what was found."""

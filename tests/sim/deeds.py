@@ -128,7 +128,8 @@ class Deeds:
     def register(self) -> Make:
         kind = "user" if self.me.startswith("user:") else "agent"
         row = self.db.execute("SELECT reg_at FROM agents WHERE agent_id = ?", (self.me,)).fetchone()
-        role = self.dice.choice(("tester", "coder"))
+        # Of an unnamed agent the id tells the role.
+        role = "coordinator" if self.me.startswith("coordinator_") else self.dice.choice(("tester", "coder"))
         return lambda stamp: [
             stamp.make(
                 events.AgentRegistered,

@@ -12,6 +12,9 @@ from tests.support.factmaker import START_MS, Maker
 from thrum import events, signatures
 from thrum.events import AnyFact, Sealed
 from thrum.identity.signing import Signer
+from thrum.store.door import Decision
+
+PROJECT = "r_7K2Q1X9M3P0B"
 
 
 class Daemon(Maker):
@@ -37,6 +40,14 @@ class Daemon(Maker):
 
     def message(self, author: str = "furiosa", *to: str, text: str = "hi", reply: str = "", **fields: Any) -> Any:
         return super().message(author, *to, text=text, reply=reply, **{"message_id": "", **fields})
+
+    def introduction(self, *repo_ids: str) -> Any:
+        """It says of what project it is; all of these tests are of one."""
+        return self(events.DaemonKeyed, repo_ids=repo_ids or (PROJECT,))
+
+    def introduce(self, _view: object, stamp: Any) -> Decision[None]:
+        """The decision by which a store's own daemon does."""
+        return Decision((stamp.make(events.DaemonKeyed, repo_ids=(PROJECT,)),), lambda _view, _seqs: None)
 
     def line(self, fact: AnyFact | Sealed | bytes) -> bytes:
         """The signed line of a fact, or of a line without signature."""

@@ -81,8 +81,8 @@ class Journals:
         raise AssertionError(f"no line at {file}:{offset}")
 
     def sources(self) -> list[Source]:
-        def reader(file: str) -> Callable[[], Iterator[Entry]]:
-            return lambda: iter(list(self.lines[file]))
+        def reader(file: str) -> Callable[[Callable[[bytes], bool] | None], Iterator[Entry]]:
+            return lambda wanted: iter([line for line in self.lines[file] if wanted is None or wanted(line.raw)])
 
         return [Source(file, reader(file)) for file in sorted(self.lines)]
 

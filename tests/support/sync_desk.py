@@ -25,6 +25,10 @@ class MemoryJournals:
         self.asked: list[str] = []
         """The journals that were read, in order."""
         self.arrived: list[Arrived] = []
+        self.repo_ids: frozenset[str] = frozenset()
+        self.read_only = False
+        self.closed = 0
+        """How often it was said that all of a remote's branch was taken in."""
         self.moves = 0
         """How often reading finds another file in a journal's place."""
 
@@ -65,6 +69,15 @@ class MemoryJournals:
             self.append(file, raw)
             new += 1
         return TakenIn(new, len(arrived) - new)
+
+    def project(self) -> frozenset[str]:
+        return self.repo_ids
+
+    def is_read_only(self) -> bool:
+        return self.read_only
+
+    def close_before(self) -> None:
+        self.closed += 1
 
     def copy_receipts(self) -> int:
         return 0

@@ -17,9 +17,14 @@ class Town:
 
     agents = {"furiosa": "implementer", "nux": "implementer", "max": "reviewer", "implementer_35HV62T9B9": "tester"}
     users = ("user:leon",)
+    taken: tuple[str, ...] = ()
+    """Roles of agents here that an agent elsewhere took as its name."""
 
     def is_agent(self, agent_id: str) -> bool:
         return agent_id in self.agents or agent_id in self.users
+
+    def is_role_here(self, word: str) -> bool:
+        return word in self.taken
 
     def with_role(self, role: str) -> Sequence[str]:
         return [agent for agent, its_role in self.agents.items() if its_role == role]

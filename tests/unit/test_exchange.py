@@ -16,6 +16,7 @@ from thrum import clock, events
 from thrum.errors import StoreFailed
 from thrum.events import AgentRegistered, MessageReceipt
 from thrum.exchange import Exchange
+from thrum.origins import OLD_REALM
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.replay import Store
 from thrum.store.views import View
@@ -140,9 +141,9 @@ async def test_voids_are_those_of_the_facts_however_they_came(tmp_path: Path) ->
 
 async def _check_voids(exchange: Exchange, cleaned: Any) -> None:
     voids = await ask(exchange.voids)
-    assert voids.agents == voids.authors == {"nux": (cleaned.timestamp, cleaned.event_id)}
-    assert voids.purge == clock.format_ms(START_MS + 20)
-    assert [voids.session_purged(name) for name in ("ses_1", "ses_2", "ses_3")] == [True, False, False]
+    assert voids.agents == voids.authors == {"nux": {OLD_REALM: (cleaned.timestamp, cleaned.event_id)}}
+    assert voids.purges == {OLD_REALM: clock.format_ms(START_MS + 20)}
+    assert [bool(voids.ends(name)) for name in ("ses_1", "ses_2", "ses_3")] == [True, True, False]
 
 
 async def test_a_database_that_was_taken_away_is_told(tmp_path: Path) -> None:

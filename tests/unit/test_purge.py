@@ -114,6 +114,7 @@ async def test_the_command_shows_a_preview_and_says_what_git_keeps(tmp_path: Pat
             "dry_run",
             "events_deleted",
             "messages_deleted",
+            "others",
             "sessions_deleted",
             "sync_events_filtered",
             "sync_message_files",

@@ -62,7 +62,7 @@ TABLE = [
         False,
         Verdict("conflict", "other_daemon", writes_fact=False),
         Verdict("conflict", "other_daemon", writes_fact=False),
-        Verdict("updated"),
+        Verdict("conflict", "other_daemon", writes_fact=False),
     ),
 ]
 

@@ -13,9 +13,11 @@ from tests.support import factmaker
 from tests.support.daemons import Daemon
 from thrum import events
 from thrum.events import AnyFact, Body, MessageReceipt
+from thrum.origins import SIGNED
 from thrum.store import database
 from thrum.store.paint import paint
 
+OWN = frozenset({Daemon(1).daemon_id})
 Line = tuple[AnyFact, bytes, str]
 
 
@@ -28,7 +30,7 @@ def painted_texts(tmp_path: Path, lines: Sequence[Line]) -> tuple[list[str], lis
     painted = paint(
         target,
         journals.sources(),
-        factmaker.OWN,
+        OWN,
         journals.read_line,
         epoch=factmaker.EPOCH,
         now_ms=factmaker.START_MS + 3_600_000,
@@ -37,7 +39,7 @@ def painted_texts(tmp_path: Path, lines: Sequence[Line]) -> tuple[list[str], lis
     db = database.connect(target)
     try:
         texts = [row[0] for row in db.execute("SELECT body_content FROM messages")]
-        assert db.execute("SELECT signed FROM events").fetchall() == [(1,)]
+        assert db.execute("SELECT trust FROM events").fetchall() == [(SIGNED,)]
     finally:
         db.close()
     return texts, [lost.raw for lost in painted.lost]
@@ -54,7 +56,7 @@ def test_a_signed_line_is_the_fact_although_another_is_smaller(tmp_path: Path) -
         texts, lost = painted_texts(tmp_path, order)
         assert texts == ["what ann said"]
         assert {*lost} <= {unsigned, other}
-        live = factmaker.Live()
+        live = factmaker.Live(OWN)
         results = [live.projection.apply(live.journals.add(*line)) for line in order]
         hers, is_first = results[order.index(lines[0])], order[0] is lines[0]
         assert (hers.state, hers.wins) == (("applied", False) if is_first else ("conflict", True))
@@ -69,7 +71,7 @@ def test_the_same_line_without_its_signature_is_no_other_fact(tmp_path: Path, si
     if not signed_first:
         lines.reverse()
     assert painted_texts(tmp_path, lines) == (["hi"], [])
-    live = factmaker.Live()
+    live = factmaker.Live(OWN)
     first, second = [live.projection.apply(live.journals.add(*line)) for line in lines]
     assert first.state == "applied"
     # What was taken for unsigned has rights that it had not: the picture is painted anew.

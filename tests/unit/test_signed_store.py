@@ -66,9 +66,10 @@ async def failing(committer: Committer) -> None:
 
 async def test_local_facts_are_not_signed_but_the_copy_that_travels_is(tmp_path: Path) -> None:
     me, there = Daemon(1), Daemon(2)
-    sent = there.message("slit", "nux")
+    key, sent = there.introduction(), there.message("slit", "nux")
     async with opened(tmp_path, me=me) as store:
-        await store.committer.take_in([("messages/slit.jsonl", there.line(sent))])
+        await store.committer.commit(me.introduce)
+        await store.committer.take_in([("events.jsonl", there.line(key)), ("messages/slit.jsonl", there.line(sent))])
 
         def read(_view: View, stamp: Stamp) -> Decision[None]:
             receipt = stamp.make(MessageReceipt, message_id=sent.message_id, agent_id="nux", receipt_type="read")

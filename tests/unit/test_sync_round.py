@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.sim.git import FIRST_OBJECTS, REGULAR, Remote, blob_id, commit_of, copy_closure, history, put_commit
+from tests.support.daemons import Daemon
 from tests.support.factmaker import Maker
+from tests.support.sweeps import old_voids
 from tests.support.sync_desk import SyncDesk
 from thrum import events, limits
 from thrum.errors import InternalError, StoreFailed
-from thrum.sync.ports import Arrived, RemoteFailed, TakenIn
+from thrum.sync.ports import Arrived, ForeignProject, RemoteFailed, TakenIn
 from thrum.sync.worktree import FIRST, TreeEntry
-from thrum.voids import Voids
 
 
 @pytest.fixture
@@ -225,13 +226,13 @@ def test_a_journal_that_is_written_anew_meanwhile_is_read_again(remote, make) ->
 def test_clones_that_do_not_agree_on_what_is_void_come_to_rest(remote, make) -> None:
     """One clock runs ahead: what its user cleaned up is void there, and for the others not before its day."""
     ahead, other = SyncDesk(remote), SyncDesk(remote)
-    registered = make(events.AgentRegistered, agent_id="nux", kind="agent", role="r", module="m")
+    registered = make(events.SessionStarted, session_id="ses_" + "nux", agent_id="nux")
     other.journals.add(registered)
     other.sync()
     ahead.sync()
     cleaned = make(events.AgentCleaned, agent_id="nux")
     ahead.journals.add(cleaned)
-    ahead.journals.void = Voids(agents={"nux": events.order_of(cleaned)})
+    ahead.journals.void = old_voids(agents={"nux": events.order_of(cleaned)})
     for _ in range(2):
         ahead.sync()
         other.sync()
@@ -243,22 +244,20 @@ def test_clones_that_do_not_agree_on_what_is_void_come_to_rest(remote, make) -> 
     other.journals.void = ahead.journals.void
     other.journals.add(make.message())
     other.sync()
-    assert b"agent.register" not in other.blob("events.jsonl")
+    assert b"agent.session.start" not in other.blob("events.jsonl")
 
 
 def test_clones_that_each_take_away_what_the_other_brings_back_come_to_rest(remote, make) -> None:
     """A stranger's cleanups, and clocks far apart: one calls this void, the other that."""
     one, other = SyncDesk(remote), SyncDesk(remote)
     names = ("furiosa", "nux", "max")
-    one.journals.add(
-        *(make(events.AgentRegistered, agent_id=name, kind="agent", role="r", module="m") for name in names)
-    )
+    one.journals.add(*(make(events.SessionStarted, session_id="ses_" + name, agent_id=name) for name in names))
     one.sync()
     other.sync()
-    one.journals.void = Voids(agents={"furiosa": ("9999", "")})
-    other.journals.void = Voids(agents={"nux": ("9999", "")})
+    one.journals.void = old_voids(agents={"furiosa": ("9999", "")})
+    other.journals.void = old_voids(agents={"nux": ("9999", "")})
     for desk in (one, other):
-        desk.journals.add(make(events.AgentRegistered, agent_id="ace", kind="agent", role=desk.name, module="m"))
+        desk.journals.add(make(events.SessionStarted, session_id="ses_" + "ace", agent_id="ace"))
         desk.sync()
     for _ in range(3):
         one.sync()
@@ -266,22 +265,22 @@ def test_clones_that_each_take_away_what_the_other_brings_back_come_to_rest(remo
     tip = remote.tip
     for desk in (one, other):
         assert desk.sync().sent == 0
-        assert desk.blob("events.jsonl").count(b"agent.register") == 5
+        assert desk.blob("events.jsonl").count(b"agent.session.start") == 5
     assert one.repo.ref == other.repo.ref == remote.tip == tip
 
 
 def test_a_round_that_would_only_leave_lines_out_does_not_look_at_them_again(remote, make) -> None:
     desk = SyncDesk(remote)
-    desk.journals.add(make(events.AgentRegistered, agent_id="nux", kind="agent", role="r", module="m"), make.message())
+    desk.journals.add(make(events.SessionStarted, session_id="ses_" + "nux", agent_id="nux"), make.message())
     desk.sync()
     tip = remote.tip
-    desk.journals.void = Voids(agents={"nux": ("9999", "")})
+    desk.journals.void = old_voids(agents={"nux": ("9999", "")})
     desk.sync()
     assert desk.journals.asked.count("events.jsonl") == 2
     desk.sync()
     assert desk.journals.asked.count("events.jsonl") == 2
     assert remote.tip == tip
-    desk.journals.add(make(events.AgentRegistered, agent_id="furiosa", kind="agent", role="r", module="m"))
+    desk.journals.add(make(events.SessionStarted, session_id="ses_" + "furiosa", agent_id="furiosa"))
     desk.sync()
     assert desk.blob("events.jsonl").count(b"\n") == 1
 
@@ -470,3 +469,55 @@ def test_many_lines_arrive_in_portions_that_fit_a_batch(remote, make, monkeypatc
     one.sync()
     assert [step for step in other.begin() if step == "took in"] == ["took in"] * 3
     assert other.outcome.received == 8
+
+
+# -- whose branch it is
+
+
+def signed_key(number: int, repo_id: str) -> bytes:
+    daemon = Daemon(number)
+    return daemon.line(daemon.introduction(repo_id))
+
+
+def test_the_branch_of_another_project_is_refused_and_nothing_is_merged_or_pushed(remote, make) -> None:
+    theirs, ours = SyncDesk(remote), SyncDesk(remote)
+    theirs.journals.append("events.jsonl", signed_key(1, "r_theirs"))
+    theirs.journals.add(make.message())
+    theirs.sync()
+    tip = remote.tip
+    ours.journals.repo_ids = frozenset({"r_ours"})
+    ours.journals.add(make.message("nux"))
+    with pytest.raises(ForeignProject, match=r"r_theirs.*r_ours") as refused:
+        ours.sync()
+    assert (refused.value.trouble, refused.value.repo_ids) == ("foreign", {"r_theirs"})
+    assert remote.tip == tip and ours.journals.arrived == [] and ours.journals.closed == 0
+    ours.journals.repo_ids = frozenset({"r_ours", "r_theirs"})  # thrum sync accept
+    assert ours.sync().sent == 1
+    assert ours.journals.closed == 1
+
+
+def test_a_branch_with_one_key_of_ours_or_with_none_is_no_other_project(remote, make) -> None:
+    one, other = SyncDesk(remote), SyncDesk(remote)
+    unsigned = events.encode(Daemon(3).introduction("r_theirs"))
+    one.journals.append("events.jsonl", unsigned)
+    one.sync()
+    other.journals.repo_ids = frozenset({"r_ours"})
+    assert other.sync().received == 1
+    one.journals.append("events.jsonl", signed_key(1, "r_theirs"))
+    one.journals.append("events.jsonl", signed_key(2, "r_ours"))
+    one.sync()
+    assert other.sync().received == 2
+
+
+def test_what_a_newer_program_changed_the_rules_of_is_taken_in_and_not_pushed_to(remote, make) -> None:
+    one, other = SyncDesk(remote), SyncDesk(remote)
+    one.journals.add(make.message())
+    one.sync()
+    other.journals.read_only = True
+    other.journals.add(make.message("nux"))
+    tip = remote.tip
+    outcome = other.sync()
+    assert outcome.read_only and (outcome.received, outcome.committed, outcome.sent) == (1, 1, 0)
+    assert remote.tip == tip
+    other.journals.read_only = False
+    assert other.sync().sent == 1

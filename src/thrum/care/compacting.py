@@ -58,7 +58,7 @@ class Compactor:
         """Facts are on disk."""
         self._facts += len(committed)
         self._changed_at = trio.current_time()
-        if any(entry.state != "pending" and _sweeps(entry.fact) for entry in committed):
+        if any(entry.state == "applied" and _sweeps(entry.fact) for entry in committed):
             self.ask()
         elif self._facts >= FACTS_MIN:
             self._due.set()

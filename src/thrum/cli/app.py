@@ -169,6 +169,7 @@ _ALL = (
         "turn remote sync on",
         "If anybody can read the remote, or it does not say, it asks first; off a terminal say --yes.",
     ),
+    _command("sync accept", sync.accept, CARE, "take another daemon for who it says it is, or the remote for ours"),
     _command("sync disable", sync.disable, CARE, "turn it off: nothing is fetched or pushed"),
     _command("daemon start", daemon.start, CARE, "start it; commands also do when they need it"),
     _command("daemon stop", daemon.stop, CARE, "stop it"),

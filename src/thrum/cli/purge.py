@@ -39,4 +39,6 @@ def _counts(what: str, result: api.PurgeResult, done: str) -> list[str]:
     lines = [f"{what} (before {absolute(result.before)}):", *(f"  {each}{done}" for each in counted)]
     if result.command_queue_deleted:
         lines.append(f"  {plural(result.command_queue_deleted, 'queued command')}{done}")
+    if result.others:
+        lines.append(f"  {plural(result.others, 'message')} of other machines not touched")
     return lines

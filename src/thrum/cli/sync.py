@@ -11,7 +11,7 @@ from thrum.cli.render import Eye, labelled
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line
 from thrum.cli.values import parse_duration, true
-from thrum.cli.words import RUN, option, switch
+from thrum.cli.words import RUN, option, switch, word
 from thrum.config import wishes_sync
 from thrum.errors import ConfirmationRequired, SyncFailed
 
@@ -36,10 +36,38 @@ def status_text(found: api.SyncStatusResult, eye: Eye) -> str:
         ("Head", line(found.head)),
         ("Set aside", ", ".join(line(each) for each in found.skipped)),
         ("Exposed", "; ".join(line(each) for each in found.exposed)),
+        ("Read-only", "a newer thrum writes there: nothing is pushed" if found.read_only else ""),
+        *(("Of others", _origin(each)) for each in found.origins),
         ("Error", line(found.last_error)),
         ("  fix", line(found.remedy)),
         width=11,
     )
+
+
+def _origin(each: api.SyncOrigin) -> str:
+    """One daemon of which not all counts, and what makes it count."""
+    told = (
+        (each.hidden, "unsigned and not shown"),
+        (each.waiting, "of a daemon that has not said its project"),
+        (each.not_yours, "not its own to say"),
+    )
+    said = [f"{count} {what}" for count, what in told if count]
+    said += [f"says it was {line(was)}" for was in each.was]
+    advice = f": thrum sync accept {line(each.daemon_id)}" if each.hidden or each.was else ""
+    host = f" ({line(each.hostname)})" if each.hostname else ""
+    return f"{line(each.daemon_id)}{host} {', '.join(said)}{advice}"
+
+
+async def accept(
+    origin: Annotated[str, word("DAEMON", "the daemon; none: the branch that was refused is of this project")] = "",
+    *,
+    gone: Annotated[bool, switch("nobody is that daemon any more")] = False,
+    holder: Annotated[str, option("AGENT", "that agent is this daemon's")] = "",
+    run: Annotated[Run, RUN],
+) -> Answer:
+    params = api.SyncAcceptParams(origin=origin, gone=gone, agent=holder.removeprefix("@"))
+    found: api.SyncAcceptResult = await run.call("sync.accept", params)
+    return Answer(found, said=f"✓ Accepted ({found.kind}): {line(found.accepted)}")
 
 
 async def force(

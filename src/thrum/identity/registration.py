@@ -49,7 +49,8 @@ def judge(root: str, existing: Existing | None, has_rival: bool, *, re_register:
             return Verdict("registered", warns_of_rival=True)
         return Verdict("conflict", "same_role_module", writes_fact=False)
     if not existing.local:
-        return Verdict("updated") if force else Verdict("conflict", "other_daemon", writes_fact=False)
+        # Nobody takes a name from another machine: it is free once that one is gone, or its agent hidden here.
+        return Verdict("conflict", "other_daemon", writes_fact=False)
     if existing.state == "elsewhere":
         if force:
             return Verdict("updated", retires_file=True, ends_session=True)

@@ -11,14 +11,31 @@ from thrum.store.views import View
 class ViewDirectory:
     """`addressing.Directory` over the picture, as it is inside one decision."""
 
-    __slots__ = ("_groups", "_view")
+    __slots__ = ("_addresses", "_groups", "_view")
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._addresses: dict[str, tuple[str, int] | None] = {}
         self._groups: dict[str, Sequence[Member]] | None = None
 
     def is_agent(self, agent_id: str) -> bool:
-        return self._view.is_live(agent_id)
+        return self._address(agent_id) is not None
+
+    def is_role_here(self, word: str) -> bool:
+        found = self._address(word)
+        if found is not None and self._view.is_ours(found[0]):
+            return False
+        return any(row.is_own for row in self._view.agents(role=word, kind="agent"))
+
+    def is_shared(self, agent_id: str) -> bool:
+        """Whether several daemons have an agent of that id: mail to it reaches all of them."""
+        found = self._address(agent_id)
+        return found is not None and found[1] > 1
+
+    def _address(self, agent_id: str) -> tuple[str, int] | None:
+        if agent_id not in self._addresses:
+            self._addresses[agent_id] = self._view.address(agent_id)
+        return self._addresses[agent_id]
 
     def with_role(self, role: str) -> Sequence[str]:
         return [row.agent_id for row in self._view.agents(role=role, kind="agent")]

@@ -24,7 +24,7 @@ from thrum.api import (
     GroupMembersResult,
     GroupNameParams,
 )
-from thrum.errors import AgentNotFound, GroupExists, GroupNotFound, NameTaken, ProtectedGroup
+from thrum.errors import AgentNotFound, GroupExists, GroupNotFound, NameTaken, NotYours, ProtectedGroup
 from thrum.events import AnyFact, GroupCreated, GroupDeleted, GroupMemberAdded, GroupMemberRemoved
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_text
@@ -32,7 +32,7 @@ from thrum.ops.house import Call, House, agent_of
 from thrum.ops.sessions import ensure_session
 from thrum.shapes import GroupMember, GroupSummary
 from thrum.store.door import Decision, Stamp
-from thrum.store.views import GroupRow, Member, View
+from thrum.store.views import GroupMark, GroupRow, Member, View
 
 ANYBODY: Final = "*"
 """With type role: everybody."""
@@ -90,6 +90,7 @@ async def delete(house: House, call: Call, params: GroupDeleteParams) -> GroupDe
 
     def decide(view: View, stamp: Stamp) -> Decision[GroupDeleteResult]:
         marks = view.group_marks(params.name) or _missing(view, params.name)
+        marks = [mark for mark in marks if view.is_ours(mark.origin_daemon)] or _not_ours(params.name)
         _, prelude = ensure_session(view, stamp, caller)
         facts = [stamp.make(GroupDeleted, group_id=mark.group_id, deleted_by=caller) for mark in marks]
         result = GroupDeleteResult(name=params.name, deleted_at=facts[0].timestamp)
@@ -118,6 +119,7 @@ async def add_member(house: House, call: Call, params: GroupMemberParams) -> Gro
         marks = view.group_marks(params.group, kind, value)
         if any(mark.member for mark in marks):
             return _unchanged(params, value)
+        marks = [mark for mark in marks if _may_change(view, mark, kind, value)] or _not_ours(params.group)
         _, prelude = ensure_session(view, stamp, caller)
         row = view.agent(value) if kind == "agent" else None
         fact = stamp.make(
@@ -149,6 +151,9 @@ async def remove_member(house: House, call: Call, params: GroupMemberParams) -> 
         marks = view.group_marks(params.group, kind, value) or _missing(view, params.group)
         if not any(mark.member for mark in marks):
             return _unchanged(params, value)
+        marks = [mark for mark in marks if mark.member and _may_change(view, mark, kind, value)] or _not_ours(
+            params.group
+        )
         _, prelude = ensure_session(view, stamp, caller)
         facts = [
             stamp.make(
@@ -161,11 +166,21 @@ async def remove_member(house: House, call: Call, params: GroupMemberParams) -> 
                 removed_by=caller,
             )
             for mark in marks
-            if mark.member
         ]
         return _changed(params, value, prelude, facts)
 
     return await house.journal.commit(decide, key=call.key, replay=lambda _view, fact, _seq: _again(params, fact))
+
+
+def _may_change(view: View, mark: GroupMark, kind: str, value: str) -> bool:
+    """A group is changed where it was made; but who is registered here joins and leaves here."""
+    return view.is_ours(mark.origin_daemon) or (kind == "agent" and view.registered_here(value))
+
+
+def _not_ours(name: str) -> Never:
+    raise NotYours(
+        f"group {name} was made on another machine", remedy="change it there; your own agents may join and leave here"
+    )
 
 
 def _check_unprotected(name: str) -> None:

@@ -19,8 +19,8 @@ from thrum.api import (
     SetStatusParams,
     SetStatusResult,
 )
-from thrum.errors import AgentAlive, AgentNotFound, IdentityInvalid, InvalidParams, StoreFailed, ThrumError
-from thrum.events import AgentCleaned, AgentStatusSet, AnyFact
+from thrum.errors import AgentAlive, AgentNotFound, IdentityInvalid, InvalidParams, NotYours, StoreFailed, ThrumError
+from thrum.events import AgentCleaned, AgentHidden, AgentStatusSet, AnyFact
 from thrum.files import atomic_write, ensure_private_dir, is_file, read_bytes
 from thrum.identity import notes
 from thrum.identity.files import Identity, identity_path, read_identity, remove_identity
@@ -44,7 +44,7 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
     """Remove an agent: its record and sessions by one fact, then identity file, notes and preamble.
 
     Killed in between, the same call removes what is left. With `with_messages` what it wrote is copied first, and gone
-    for everybody. Raises AgentNotFound, AgentAlive, StoreFailed.
+    for everybody. Another daemon's agent is only hidden here. Raises AgentNotFound, AgentAlive, NotYours, StoreFailed.
     """
     caller = agent_of(call)
     agent_id = _id_meant(house.view, params.name)
@@ -57,7 +57,7 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
         await _remove_files(house, agent_id, left)
         return AgentDeleteResult(agent_id=agent_id, deleted=True, message="only its files were left")
     archive: Path | None = None
-    if params.with_messages and row is not None and row.live:
+    if params.with_messages and row is not None and row.live and row.is_own:
         _check_deletable(house, call, row, params.force)
         archive = await trio.to_thread.run_sync(_archive, house, agent_id)
 
@@ -66,7 +66,10 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
         if row is None or not row.live:
             raise AgentNotFound(f"agent not found: {params.name}")
         _check_deletable(house, call, row, params.force)
-        fact = _cleaned(stamp, row, "manual", caller, messages=params.with_messages)
+        if row.is_own:
+            fact = _cleaned(stamp, row, "manual", caller, messages=params.with_messages)
+        else:
+            fact = stamp.make(AgentHidden, agent_id=agent_id, of=row.origin_daemon)
         return Decision([fact], lambda _view, _seqs: AgentDeleteResult(agent_id=agent_id, deleted=True))
 
     # Messages may be very many.
@@ -80,7 +83,7 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
 
 
 def _replay_delete(_view: View, fact: AnyFact, _seq: int) -> AgentDeleteResult:
-    assert isinstance(fact, AgentCleaned)
+    assert isinstance(fact, AgentCleaned | AgentHidden)
     return AgentDeleteResult(agent_id=fact.agent_id, deleted=True)
 
 
@@ -91,13 +94,13 @@ def _id_meant(view: View, name: str) -> str:
 
 
 def _check_deletable(house: House, call: Call, row: AgentRow, force: bool) -> None:
-    """Raise AgentAlive for somebody else's running agent. What another daemon registered may be running there."""
-    if force or row.agent_id == call.caller.agent_id:
+    """Raise AgentAlive for somebody else's running agent, NotYours for one that another daemon registered."""
+    if force or (row.agent_id == call.caller.agent_id and row.is_own):
         return
     if not row.is_own:
-        raise AgentAlive(
+        raise NotYours(
             f"@{row.agent_id} is an agent of {row.hostname or 'another machine'}",
-            remedy="delete it there, or --force",
+            remedy="delete it there; --force hides it here",
             agent_id=row.agent_id,
         )
     if owner_alive(row, house.processes, house.runtime_names()):

@@ -18,7 +18,7 @@ from thrum.api import (
     SendParams,
     SendResult,
 )
-from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotAuthor
+from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotAuthor, NotYours
 from thrum.events import AnyFact, Body, MessageCreated, MessageEdited, MessageReceipt, Pair
 from thrum.events import MessageDeleted as MessageDeletedFact
 from thrum.ops.directory import ViewDirectory
@@ -66,7 +66,7 @@ async def send(house: House, call: Call, params: SendParams) -> SendResult:
             recipients=audience.recipients,
             quiet=audience.quiet,
         )
-        warnings = _warnings(view, house, audience)
+        warnings = _warnings(view, house, directory, audience)
         return Decision(
             [*facts, created],
             lambda after, seqs: _sent(created, seqs[-1], after.recipients(created.message_id), warnings),
@@ -116,10 +116,13 @@ def _merged(own: Sequence[Pair], given: Sequence[Pair]) -> tuple[Pair, ...]:
     return tuple(dict.fromkeys((*own, *given)))
 
 
-def _warnings(view: View, house: House, audience: Audience) -> tuple[str, ...]:
+def _warnings(view: View, house: House, directory: ViewDirectory, audience: Audience) -> tuple[str, ...]:
     """What the sender would want to know although the message is stored."""
     if not audience.recipients:
         return ("nobody else is registered here yet: thrum team --all",)
+    twice = [pair.value for pair in audience.audiences if pair.type == "agent" and directory.is_shared(pair.value)]
+    if twice:
+        return tuple(f"@{name} is the name of agents on several machines: all of them get it" for name in twice)
     wide = [pair for pair in audience.audiences if pair.type in ("role", "group")]
     if not wide:
         return ()
@@ -225,6 +228,8 @@ def _own_message(view: View, message_id: str, author: str, verb: str) -> Message
         raise MessageNotFound(f"message not found: {message_id}")
     if row.agent_id != author:
         raise NotAuthor(f"only the author may {verb} {message_id}: it is by @{row.agent_id}, you are @{author}")
+    if not view.is_ours(row.origin_daemon):
+        raise NotYours(f"{message_id} was written on another machine", remedy=f"{verb} it there")
     if row.deleted:
         raise _deleted(message_id, row.deleted_at)
     return row

@@ -1,4 +1,4 @@
-"""`purge.execute`: what is old goes, here and with the next sync in every clone. Source: cli.md 3.14, rpc.md §5."""
+"""`purge.execute`: what of this daemon is old goes, here and in every clone. Source: cli.md 3.14, rpc.md §5."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from thrum.store.views import View
 async def execute(house: House, call: Call, params: PurgeParams) -> PurgeResult:
     """Count what lies before a time, and unless it is a `dry_run`, take it away. What is still to come is never purged.
 
-    Agents, groups and open sessions stay. Raises BadTime; ConfirmationRequired without `confirm`.
+    Agents, groups and open sessions stay, and all that other daemons wrote. Raises BadTime; ConfirmationRequired
+    without `confirm`.
     """
     try:
         before = clock.normalise(params.before)
@@ -35,12 +36,12 @@ async def execute(house: House, call: Call, params: PurgeParams) -> PurgeResult:
             command_queue_deleted=0,
             sync_message_files=counts.message_files,
             sync_events_filtered=counts.events_lines,
+            others=counts.others,
         )
-        earlier = view.horizon("purge", "")
-        if params.dry_run or (earlier is not None and cutoff <= earlier[0]):
+        if params.dry_run or cutoff <= view.own_purge():
             return Decision((), lambda _view, _seqs: result)
         # Later than the purge before, which another clock may have stamped.
-        fact = stamp.make(PurgeExecuted, cutoff=cutoff, by=call.caller.agent_id or "")
+        fact = stamp.make(PurgeExecuted, cutoff=cutoff, by=call.caller.agent_id or "", upto=view.last_orders())
         return Decision((fact,), lambda _view, _seqs: result)
 
     return await house.journal.commit(decide, key=call.key, heavy=True)

@@ -140,11 +140,14 @@ def fits(journals: JournalFiles, copy: Copy) -> bool:
     return True
 
 
-def entries(journals: JournalFiles, file: str, end: int) -> Iterator[Entry]:
-    """The usable facts of a journal up to `end`, as painting takes them."""
+def entries(
+    journals: JournalFiles, file: str, end: int, wanted: Callable[[bytes], bool] | None = None
+) -> Iterator[Entry]:
+    """The usable facts of a journal up to `end`, as painting takes them (see `paint.Source`)."""
     for raw, offset, length in journals.iter_lines(file, 0, end):
-        with suppress(events.BadLine):
-            yield entry_of(decode(file, raw), raw, file, offset, length)
+        if wanted is None or wanted(raw):
+            with suppress(events.BadLine):
+                yield entry_of(decode(file, raw), raw, file, offset, length)
 
 
 def decode(file: str, raw: bytes) -> AnyFact | Sealed:
@@ -176,8 +179,8 @@ def apply_due(copy: Path, journals: JournalFiles, own: frozenset[str], now_ms: i
         db.execute("COMMIT")
 
 
-def _reader(journals: JournalFiles, file: str, end: int) -> Callable[[], Iterator[Entry]]:
-    return lambda: entries(journals, file, end)
+def _reader(journals: JournalFiles, file: str, end: int) -> Callable[[Callable[[bytes], bool] | None], Iterator[Entry]]:
+    return lambda wanted: entries(journals, file, end, wanted)
 
 
 # -- journals

@@ -31,16 +31,16 @@ def open_beside(journals: Mapping[str, bytes], own: frozenset[str], now_ms: int)
             yield View(db, own)
 
 
-def _reader(file: str, data: bytes) -> Callable[[], Iterator[Entry]]:
-    return lambda: _entries(file, data)
+def _reader(file: str, data: bytes) -> Callable[[Callable[[bytes], bool] | None], Iterator[Entry]]:
+    return lambda wanted: _entries(file, data, wanted)
 
 
-def _entries(file: str, data: bytes) -> Iterator[Entry]:
+def _entries(file: str, data: bytes, wanted: Callable[[bytes], bool] | None) -> Iterator[Entry]:
     """The usable facts of a journal's bytes."""
     offset = 0
     for line in _lines(data):
         raw = bare(line)
-        if raw and not raw.isspace():
+        if raw and not raw.isspace() and (wanted is None or wanted(raw)):
             with suppress(events.BadLine):
                 yield entry_of(audit.decode(file, raw), raw, file, offset, len(line))
         offset += len(line)

@@ -162,6 +162,12 @@ class Committer:
         """
         await self._carry(Errand(partial(Writer.keep, values=values, copies=copies)))
 
+    async def close_before(self) -> None:
+        """See `Writer.close_before`. Raises StoreFailed, Busy, ShuttingDown."""
+        errand = Errand(Writer.close_before)
+        errand.heavy = True
+        await self._carry(errand)
+
     async def compact(self, drafts: Sequence[Draft]) -> int:
         """Put journals that were written anew in place, between two batches; how many bytes went. The drafts are gone
         afterwards, whatever happens. Raises StoreFailed, Busy, ShuttingDown.
@@ -276,6 +282,9 @@ class Committer:
             except Exception:
                 # The facts are on disk; a listener that missed them finds them in the store.
                 log.exception("a listener failed on facts %d to %d", committed[0].seq, committed[-1].seq)
+        released = [Committed(*entry) for entry in self._writer.released]
+        if released and self.on_due is not None:
+            self.on_due(released)
 
     async def _run_alone(self, flusher: Flusher) -> None:
         """Carry out one call that is a transaction of its own."""
@@ -339,7 +348,11 @@ def _errand_of(arrived: Sequence[Verified]) -> Errand:
     """What sweeps away many rows, or makes many (a stranger may name 600,000 recipients), is not done on the loop."""
     errand = Errand(partial(Writer.take_in, arrived=arrived))
     errand.heavy = any(
-        len(raw) > _HEAVY_BYTES or b'"purge.executed"' in raw or b'"agent.cleanup"' in raw for _, raw, _ in arrived
+        len(raw) > _HEAVY_BYTES
+        or b'"purge.executed"' in raw
+        or b'"agent.cleanup"' in raw
+        or b'"daemon.key"' in raw  # for which much may have waited
+        for _, raw, _ in arrived
     )
     return errand
 

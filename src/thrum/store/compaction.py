@@ -14,13 +14,12 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
-from thrum import events, files, ids, signatures
+from thrum import events, files, ids, origins, signatures
 from thrum.events import (
     AnyFact,
     Body,
@@ -71,11 +70,15 @@ class Weight(NamedTuple):
 
 
 class _Line(NamedTuple):
+    """`digest` is that of the line without its signature: a copy may have one that the line it copies has not."""
+
     offset: int
     length: int
     order: Order
     digest: int
     fact: AnyFact
+    who: origins.Standing
+    signed: bool
 
 
 def discard(drafts: Iterable[Draft]) -> None:
@@ -113,7 +116,8 @@ class Drafter:
             self._db.execute("BEGIN")
             view = View(self._db, self._own)
             self._head_seq = view.head_seq()
-            self._voids = replace(view.voids(), session_purged=view.purged_sessions().__contains__)
+            self._voids = view.still_voids()
+            self._local = view.origins().local()
             self._offsets = database.offsets(self._db)
         except BaseException:
             self._db.close()
@@ -185,14 +189,18 @@ class Drafter:
             lines.setdefault(line.fact.event_id, []).append(line)
         # Of two lines of one id one is the fact: such ids are left alone.
         contested = {id for id, found in lines.items() if len({line.digest for line in found}) > 1}
-        facts = [(line.order, line.fact) for found in lines.values() for line in found]
-        void = void_ids(facts, self._voids) - contested
+        found = [line for some in lines.values() for line in some]
+        void = void_ids([(line.order, line.fact, line.who) for line in found], self._voids)
+        void = (void | self._void_receipts(found)) - contested
         rest = [
-            (order, fact)
-            for order, fact in facts
-            if order[0] <= self._ahead and fact.event_id not in void and fact.event_id not in contested
+            line
+            for line in found
+            if line.order[0] <= self._ahead and line.fact.event_id not in void and line.fact.event_id not in contested
         ]
-        replaced = superseded_locally(rest) if file == events.LOCAL_FILE else superseded_ids(rest)
+        if file == events.LOCAL_FILE:
+            replaced = superseded_locally((line.order, line.fact) for line in rest)
+        else:
+            replaced = superseded_ids((line.order, line.fact, line.signed) for line in rest)
         gone: list[_Line] = []
         rows: list[tuple[int, str]] = []
         copied = self._copied(lines[event_id][0] for event_id in void) if file == events.LOCAL_FILE else set[str]()
@@ -202,6 +210,14 @@ class Drafter:
                 gone += lines[event_id]
                 rows += [(seq, event_id)] if seq else []
         return sorted(gone), rows
+
+    def _void_receipts(self, lines: Sequence[_Line]) -> set[str]:
+        """Receipts of messages that are void here: their own lines don't tell whose the message was."""
+        if not self._voids.purges:
+            return set()
+        rows = self._db.execute("SELECT event_id FROM events WHERE type = 'message.receipt' AND state = 'void'")
+        void = {row[0] for row in rows}
+        return {line.fact.event_id for line in lines if isinstance(line.fact, MessageReceipt)} & void
 
     def _copied(self, lines: Iterable[_Line]) -> set[str]:
         """Those receipts of which a journal that travels still holds a copy: that goes first. A line never stays
@@ -233,7 +249,9 @@ class Drafter:
                 fact = msgspec.structs.replace(fact, body=Body("", ""))
             if isinstance(fact, MessageCreated):
                 fact = msgspec.structs.replace(fact, scopes=(), refs=(), audiences=(), recipients=())
-            yield _Line(offset, length, events.order_of(fact), _digest(raw), fact)
+            signed = not local and signatures.is_signed(raw, fact.origin_daemon)
+            who = self._local if local else self._voids.standing(bare(raw), fact)
+            yield _Line(offset, length, events.order_of(fact), _digest(raw), fact, who, signed)
 
     def _may_go(self, file: str, event_id: str, lines: Sequence[_Line]) -> tuple[bool, int]:
         """Whether the picture agrees, and the number of the fact whose row lies at one of these lines (0: at none)."""
@@ -257,7 +275,7 @@ class Drafter:
             sql, values = "messages WHERE message_id = ? AND create_event = ?", (fact.message_id, fact.event_id)
         elif isinstance(fact, SessionStarted):
             sql, values = "sessions WHERE session_id = ? AND start_event = ?", (fact.session_id, fact.event_id)
-        elif isinstance(fact, MessageEdited | MessageDeleted) and not is_void(fact, line.order, self._voids):
+        elif isinstance(fact, MessageEdited | MessageDeleted) and not is_void(fact, line.order, line.who, self._voids):
             sql, values = "messages WHERE message_id = ?", (fact.message_id,)
         else:
             return False

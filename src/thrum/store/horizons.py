@@ -1,9 +1,12 @@
-"""Horizons: what cleanups and purges made void (events.md §7). They only ever rise, and no fact takes one back."""
+"""Horizons: what cleanups and purges made void (events.md §7). They only ever rise, and no fact takes one back.
+
+Each is of a *realm* (`thrum.origins`): a fact is void by those of the realms that it stands under, and by no other's.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from thrum import clock
@@ -34,48 +37,49 @@ class Horizons:
             self._none = self._db.execute("SELECT 1 FROM horizons LIMIT 1").fetchone() is None
         return self._none
 
-    def get(self, kind: str, id: str) -> Order | None:
+    def get(self, kind: str, id: str, realms: Collection[str]) -> Order | None:
+        """The greatest one of these realms."""
         if self.none:
             return None
-        return self._db.execute("SELECT at, event_id FROM horizons WHERE kind = ? AND id = ?", (kind, id)).fetchone()
+        rows = self._db.execute("SELECT realm, at, event_id FROM horizons WHERE kind = ? AND id = ?", (kind, id))
+        return max(((at, event_id) for realm, at, event_id in rows if realm in realms), default=None)
 
-    def covers(self, kind: str, id: str, order: Order) -> bool:
-        """Whether a fact of this order is void by that horizon."""
-        horizon = self.get(kind, id)
+    def covers(self, kind: str, id: str, order: Order, realms: Collection[str]) -> bool:
+        """Whether a fact of this order that stands under these realms is void by that horizon."""
+        horizon = self.get(kind, id, realms)
         return horizon is not None and order <= horizon
 
-    def of_message(self, author: str) -> tuple[Order | None, str | None]:
+    def of_message(self, author: str, realms: Collection[str]) -> tuple[Order | None, str | None]:
         """The horizon of an author and the cutoff of the purge."""
-        found: tuple[Order | None, str | None] = (None, None)
         if self.none:
-            return found
-        for kind, at, event_id in self._db.execute(
-            "SELECT kind, at, event_id FROM horizons"
-            " WHERE (kind = 'author' AND id = ?) OR (kind = 'purge' AND id = '')",
-            (author,),
-        ):
-            found = ((at, event_id), found[1]) if kind == AUTHOR else (found[0], at)
-        return found
+            return None, None
+        purge = self.get(PURGE, "", realms)
+        return self.get(AUTHOR, author, realms), None if purge is None else purge[0]
 
-    def of_agents(self, agent_ids: Sequence[str]) -> dict[str, Order]:
+    def of_agents(self, agent_ids: Sequence[str], realms: Collection[str]) -> Mapping[str, Order]:
         """Those of these agents that were cleaned up (others may be among them)."""
-        if len(agent_ids) == 1:
-            horizon = self.get(AGENT, agent_ids[0])
-            return {} if horizon is None else {agent_ids[0]: horizon}
         if not agent_ids or self.none:
             return {}
-        rows = self._db.execute("SELECT id, at, event_id FROM horizons WHERE kind = 'agent'").fetchall()
-        return {row[0]: (row[1], row[2]) for row in rows}
+        if len(agent_ids) == 1:
+            horizon = self.get(AGENT, agent_ids[0], realms)
+            return {} if horizon is None else {agent_ids[0]: horizon}
+        found: dict[str, Order] = {}
+        for id, realm, at, event_id in self._db.execute(
+            "SELECT id, realm, at, event_id FROM horizons WHERE kind = 'agent'"
+        ):
+            if realm in realms:
+                found[id] = max(found.get(id, ("", "")), (at, event_id))
+        return found
 
-    def rise(self, kind: str, id: str, order: Order) -> bool:
+    def rise(self, kind: str, id: str, realm: str, order: Order) -> bool:
         """Keep the greatest. False when it was as high already: then nothing new became void."""
         self._none = False
         return (
             self._db.execute(
-                "INSERT INTO horizons VALUES (?, ?, ?, ?) ON CONFLICT (kind, id) DO UPDATE"
+                "INSERT INTO horizons VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, id, realm) DO UPDATE"
                 " SET at = excluded.at, event_id = excluded.event_id"
                 " WHERE (horizons.at, horizons.event_id) < (excluded.at, excluded.event_id)",
-                (kind, id, *order),
+                (kind, id, realm, *order),
             ).rowcount
             > 0
         )

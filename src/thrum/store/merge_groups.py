@@ -12,11 +12,13 @@ from thrum.events import (
     GroupMemberRemoved,
     GroupUpdated,
 )
+from thrum.origins import Standing
 from thrum.store.horizons import AGENT, Horizons, Order
+from thrum.store.things import Winner
 
 
 class Groups:
-    """The thing `g:`; see `projection.Thing` for the contract. No horizon makes a group void, only memberships."""
+    """The thing `g:`; see `things.Thing` for the contract. No horizon makes a group void, only memberships."""
 
     prefix = "g:"
     create_type = "group.create"
@@ -25,32 +27,42 @@ class Groups:
         self._db = db
         self._horizons = horizons
 
-    def winner(self, group_id: str) -> tuple[str, str] | None:
-        return self._db.execute(
-            "SELECT created_at, create_event FROM groups WHERE group_id = ?", (group_id,)
+    def winner(self, group_id: str) -> Winner | None:
+        row = self._db.execute(
+            "SELECT trust, created_at, create_event, origin_daemon FROM groups WHERE group_id = ?", (group_id,)
         ).fetchone()
+        return None if row is None else Winner(*row)
 
-    def is_void(self, create: AnyFact, order: Order) -> bool:
+    def is_void(self, create: AnyFact, order: Order, who: Standing) -> bool:
         return False
 
-    def is_doomed(self, group_id: str) -> bool:
+    def is_doomed(self, group_id: str, who: Standing) -> bool:
         return False
 
-    def insert(self, create: AnyFact, order: Order, seq: int) -> None:
+    def insert(self, create: AnyFact, order: Order, seq: int, who: Standing) -> None:
         assert isinstance(create, GroupCreated)
         self._db.execute(
-            "INSERT INTO groups (group_id, name, description, created_at, create_event, created_by)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (create.group_id, create.name, create.description, *order, create.created_by),
+            "INSERT INTO groups"
+            " (group_id, name, description, created_at, create_event, created_by, origin_daemon, trust)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                create.group_id,
+                create.name,
+                create.description,
+                *order,
+                create.created_by,
+                create.origin_daemon,
+                who.trust,
+            ),
         )
 
     def erase(self, group_id: str) -> None:
         self._db.execute("DELETE FROM groups WHERE group_id = ?", (group_id,))
         self._db.execute("DELETE FROM group_members WHERE group_id = ?", (group_id,))
 
-    def merge(self, group_id: str, fact: AnyFact, order: Order, file: str) -> bool:
+    def merge(self, group_id: str, fact: AnyFact, order: Order, file: str, who: Standing) -> bool:
         if isinstance(fact, GroupMemberAdded):
-            if fact.member_type == "agent" and self._horizons.covers(AGENT, fact.member_value, order):
+            if fact.member_type == "agent" and self._horizons.covers(AGENT, fact.member_value, order, who.under):
                 return False
             self._member(group_id, fact, fact.added_by, order, "added_at", "add_event", "added_by")
         elif isinstance(fact, GroupMemberRemoved):
@@ -93,17 +105,4 @@ class Groups:
             f"UPDATE groups SET {column} = ?2, {column}_at = ?3, {column}_event = ?4 WHERE group_id = ?1"
             f" AND ({column}_at, {column}_event) < (?3, ?4)",
             (group_id, value, *order),
-        )
-
-    def forget_agent(self, agent_id: str, horizon: Order) -> None:
-        """An agent was cleaned up: it is no member by what was added before."""
-        self._db.execute(
-            "UPDATE group_members SET added_at = '', add_event = '', added_by = ''"
-            " WHERE member_type = 'agent' AND member_value = ? AND (added_at, add_event) <= (?, ?)",
-            (agent_id, *horizon),
-        )
-        self._db.execute(
-            "DELETE FROM group_members"
-            " WHERE member_type = 'agent' AND member_value = ? AND add_event = '' AND remove_event = ''",
-            (agent_id,),
         )

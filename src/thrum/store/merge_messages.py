@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from thrum import clock, ids
 from thrum.events import MESSAGES_DIR, AnyFact, MessageCreated, MessageDeleted, MessageEdited, MessageReceipt, Pair
+from thrum.origins import Standing
 from thrum.store.horizons import Horizons, Order
+from thrum.store.things import Winner
 from thrum.voids import message_ms
 
 MESSAGE_TABLES: Final = (
@@ -25,8 +27,9 @@ MESSAGE_TABLES: Final = (
 )
 INSERT_MESSAGE: Final = """
 INSERT INTO messages (seq, message_id, agent_id, session_id, thread_id, thread_own, reply_to, created_at, body_format,
-  body_content, body_structured, quiet, authored_by, disclosed, origin_daemon, create_event)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+  body_content, body_structured, quiet, authored_by, disclosed, origin_daemon, create_event,
+  trust)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 INSERT_SCOPE: Final = "INSERT OR IGNORE INTO message_scopes VALUES (?, ?, ?, ?)"
 INSERT_REF: Final = "INSERT OR IGNORE INTO message_refs VALUES (?, ?, ?, ?)"
 INSERT_AUDIENCE: Final = "INSERT OR IGNORE INTO message_audiences VALUES (?, ?, ?, ?)"
@@ -74,7 +77,7 @@ def recipients_of(fact: MessageCreated) -> Iterable[str]:
     return dict.fromkeys(ref.value for ref in fact.refs if ref.type == "mention")
 
 
-def message_row(fact: MessageCreated, created_at: str, seq: int, reply_to: str) -> Row:
+def message_row(fact: MessageCreated, created_at: str, seq: int, reply_to: str, trust: int) -> Row:
     """The values of INSERT_MESSAGE."""
     body = fact.body
     return (
@@ -94,6 +97,7 @@ def message_row(fact: MessageCreated, created_at: str, seq: int, reply_to: str) 
         1 if fact.disclosed else 0,
         fact.origin_daemon,
         fact.event_id,
+        trust,
     )
 
 
@@ -109,35 +113,38 @@ def recipient_row(message_id: str, agent_id: str, author: str, stored_at: str, h
 
 
 class Messages:
-    """The thing `m:`; see `projection.Thing` for the contract."""
+    """The thing `m:`; see `things.Thing` for the contract."""
 
     prefix = "m:"
     create_type = "message.create"
 
-    def __init__(self, db: sqlite3.Connection, horizons: Horizons) -> None:
+    def __init__(self, db: sqlite3.Connection, horizons: Horizons, local: Standing) -> None:
+        """`local` is what facts of this machine are: a cleanup among them begins an inbox afresh."""
         self._db = db
         self._horizons = horizons
+        self._local = local
 
-    def winner(self, message_id: str) -> tuple[str, str] | None:
-        """Order of the create that stands."""
-        return self._db.execute(
-            "SELECT created_at, create_event FROM messages WHERE message_id = ?", (message_id,)
+    def winner(self, message_id: str) -> Winner | None:
+        """The create that stands."""
+        row = self._db.execute(
+            "SELECT trust, created_at, create_event, origin_daemon FROM messages WHERE message_id = ?", (message_id,)
         ).fetchone()
+        return None if row is None else Winner(*row)
 
-    def is_void(self, create: AnyFact, order: Order) -> bool:
+    def is_void(self, create: AnyFact, order: Order, who: Standing) -> bool:
         assert isinstance(create, MessageCreated)
-        author, purge = self._horizons.of_message(create.agent_id)
+        author, purge = self._horizons.of_message(create.agent_id, who.under)
         if author is not None and order <= author:
             return True
         return purge is not None and message_ms(create.message_id, order[0]) < clock.parse_ms(purge)
 
-    def insert(self, create: AnyFact, order: Order, seq: int) -> None:
+    def insert(self, create: AnyFact, order: Order, seq: int, who: Standing) -> None:
         """All rows of a create, and what it and its neighbours give each other."""
         assert isinstance(create, MessageCreated)
         db = self._db
         message_id, author, created_at = create.message_id, create.agent_id, order[0]
         reply_to = reply_to_of(create) if create.refs else ""
-        db.execute(INSERT_MESSAGE, message_row(create, created_at, seq, reply_to))
+        db.execute(INSERT_MESSAGE, message_row(create, created_at, seq, reply_to, who.trust))
         for insert, pairs in (
             (INSERT_SCOPE, create.scopes),
             (INSERT_REF, create.refs),
@@ -146,7 +153,7 @@ class Messages:
             if pairs:
                 self._insert_rows(insert, pair_rows(message_id, pairs))
         recipients = list(recipients_of(create))
-        below = self._horizons.of_agents(recipients)
+        below = self._horizons.of_agents(recipients, self._local.under)
         rows = [
             recipient_row(
                 message_id, to, author, created_at, BELOW_HORIZON if below and order <= below.get(to, ("", "")) else 0
@@ -201,7 +208,7 @@ class Messages:
         if row is not None and row[0]:
             self.refresh_parent(row[0])
 
-    def merge(self, message_id: str, fact: AnyFact, order: Order, file: str) -> bool:
+    def merge(self, message_id: str, fact: AnyFact, order: Order, file: str, who: Standing) -> bool:
         if isinstance(fact, MessageReceipt):
             return self._merge_receipt(fact, order)
         if isinstance(fact, MessageEdited):
@@ -209,7 +216,7 @@ class Messages:
         assert isinstance(fact, MessageDeleted)
         return self._merge_delete(fact, order, file)
 
-    def is_doomed(self, message_id: str) -> bool:
+    def is_doomed(self, message_id: str, who: Standing) -> bool:
         """Whether what was merged made it void: never for messages."""
         return False
 

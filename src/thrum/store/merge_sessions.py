@@ -23,14 +23,16 @@ from thrum.events import (
     SessionStarted,
     Work,
 )
+from thrum.origins import Standing
 from thrum.store.horizons import AGENT, PURGE, Horizons, Order
+from thrum.store.things import Winner
 
 SESSION_TABLES: Final = ("sessions", "session_items", "work_contexts", "work_files")
 _encode = msgspec.json.Encoder().encode
 
 
 class Sessions:
-    """The thing `s:`; see `projection.Thing` for the contract."""
+    """The thing `s:`; see `things.Thing` for the contract."""
 
     prefix = "s:"
     create_type = "agent.session.start"
@@ -39,20 +41,22 @@ class Sessions:
         self._db = db
         self._horizons = horizons
 
-    def winner(self, session_id: str) -> tuple[str, str] | None:
-        return self._db.execute(
-            "SELECT started_at, start_event FROM sessions WHERE session_id = ?", (session_id,)
+    def winner(self, session_id: str) -> Winner | None:
+        row = self._db.execute(
+            "SELECT trust, started_at, start_event, origin_daemon FROM sessions WHERE session_id = ?", (session_id,)
         ).fetchone()
+        return None if row is None else Winner(*row)
 
-    def is_void(self, create: AnyFact, order: Order) -> bool:
+    def is_void(self, create: AnyFact, order: Order, who: Standing) -> bool:
         assert isinstance(create, SessionStarted)
-        return self._horizons.covers(AGENT, create.agent_id, order)
+        return self._horizons.covers(AGENT, create.agent_id, order, who.under)
 
-    def insert(self, create: AnyFact, order: Order, seq: int) -> None:
+    def insert(self, create: AnyFact, order: Order, seq: int, who: Standing) -> None:
         assert isinstance(create, SessionStarted)
         self._db.execute(
-            "INSERT INTO sessions (session_id, agent_id, started_at, start_event) VALUES (?, ?, ?, ?)",
-            (create.session_id, create.agent_id, *order),
+            "INSERT INTO sessions (session_id, agent_id, started_at, start_event, origin_daemon, trust)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (create.session_id, create.agent_id, *order, create.origin_daemon, who.trust),
         )
         self._items(create.session_id, "scope", "add", create.scopes, order)
         self._items(create.session_id, "ref", "add", create.refs, order)
@@ -61,15 +65,15 @@ class Sessions:
         for table in SESSION_TABLES:
             self._db.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))
 
-    def is_doomed(self, session_id: str) -> bool:
+    def is_doomed(self, session_id: str, who: Standing) -> bool:
         """Whether its end lies before the purge's cutoff."""
-        purge = self._horizons.get(PURGE, "")
+        purge = self._horizons.get(PURGE, "", who.under)
         if purge is None:
             return False
         row = self._db.execute("SELECT ended_at FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
         return row is not None and row[0] != "" and row[0] < purge[0]
 
-    def merge(self, session_id: str, fact: AnyFact, order: Order, file: str) -> bool:
+    def merge(self, session_id: str, fact: AnyFact, order: Order, file: str, who: Standing) -> bool:
         if isinstance(fact, SessionEnded):
             return self._merge_end(session_id, fact, order)
         if isinstance(fact, SessionItemsChanged):
@@ -79,7 +83,7 @@ class Sessions:
             self._items(session_id, "ref", "remove", fact.remove_refs, order)
             return True
         assert isinstance(fact, AgentUpdated | AgentSeen)
-        if not self._is_of(session_id, fact.agent_id) or self._horizons.covers(AGENT, fact.agent_id, order):
+        if not self._is_of(session_id, fact.agent_id) or self._horizons.covers(AGENT, fact.agent_id, order, who.under):
             return False
         if isinstance(fact, AgentSeen):
             self._db.execute(

@@ -16,21 +16,31 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from thrum import clock, events, signatures
-from thrum.events import EVENTS_FILE, AgentCleaned, AnyFact, MessageCreated, MessageReceipt, PurgeExecuted, Sealed, bare
+from thrum.events import (
+    EVENTS_FILE,
+    LOCAL_FILE,
+    AnyFact,
+    MessageCreated,
+    MessageReceipt,
+    Sealed,
+    bare,
+)
+from thrum.origins import HIDDEN, OURS, SIGNED, STRANGE
 from thrum.store import merge_messages as merge
 from thrum.store.database import connect, create_indexes, create_search, create_tables
-from thrum.store.horizons import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
+from thrum.store.horizons import Order
+from thrum.store.lookahead import INTRODUCTIONS, SAID_AHEAD, LookAhead, may_introduce
 from thrum.store.projection import (
     Entry,
     Projection,
-    ReadLine,
     client_key_row,
     entry_of,
     event_row,
     horizon_of_the_clock,
     may_wait,
 )
-from thrum.voids import message_ms
+from thrum.store.schema import REGISTERED, SUPERSEDED
+from thrum.store.things import ReadLine
 
 _BATCH: Final = 500
 _SORT_FACTS_MAX: Final = 50_000
@@ -80,10 +90,12 @@ DROP TABLE numbers;
 
 
 class Source(NamedTuple):
-    """A journal file: `entries()` starts anew from its first line each time (painting may read a file twice)."""
+    """A journal file: `entries(wanted)` starts anew from its first line each time (painting may read a file twice), and
+    leaves out, undecoded, the lines that are not `wanted`.
+    """
 
     file: str
-    entries: Callable[[], Iterator[Entry]]
+    entries: Callable[[Callable[[bytes], bool] | None], Iterator[Entry]]
 
 
 _Item = tuple[str, str, int, int, Entry]
@@ -172,9 +184,7 @@ class _Painter:
         self._last_order: Order = ("", "")
         self._greatest_event = ""
         self._greatest_message = ""
-        self._agents: dict[str, Order] = {}
-        self._authors: dict[str, Order] = {}
-        self._purge_ms: int | None = None
+        self._known_ahead = LookAhead(db, own, self._is_held)
 
     def paint(self, sources: Sequence[Source]) -> bool:
         """Paint everything; False if it has to be done once more, now that all of `chosen` is known."""
@@ -182,7 +192,7 @@ class _Painter:
         db.execute("BEGIN")
         db.execute(_RECEIPTS)
         db.execute("CREATE TEMP TABLE later (seq INTEGER PRIMARY KEY)")
-        self._find_horizons(sources)
+        self._known_ahead.look(self._introducing(sources))
         entries = self._merged(sources)
         while batch := list(itertools.islice(entries, _BATCH)):
             self._write(self._new_ones(batch))
@@ -196,6 +206,8 @@ class _Painter:
         db.execute(_MERGE_REPLIES)
         db.execute(_MERGE_THREADS)
         self._apply_later()
+        # What would have it painted anew is in it.
+        db.execute("DELETE FROM schema_meta WHERE key = ?", (SUPERSEDED,))
         db.execute("DROP TABLE receipts")
         db.execute("DROP TABLE later")
         if not self._sorted:
@@ -207,28 +219,14 @@ class _Painter:
 
     # -- reading
 
-    def _find_horizons(self, sources: Sequence[Source]) -> None:
-        """Cleanups and purges first, so that what they void is not painted at all. One in a wrong file comes later."""
-        horizons = Horizons(self._db)
+    def _introducing(self, sources: Sequence[Source]) -> Iterator[Entry]:
+        """The facts that others are judged by. What of them lies in a wrong file comes later."""
         for source in sources:
-            for entry in source.entries() if source.file == EVENTS_FILE else ():
-                fact = entry.fact
-                if not isinstance(fact, AgentCleaned | PurgeExecuted) or not self._is_chosen(entry):
-                    continue
-                order = events.order_of(fact)
-                if self._is_held(fact, order[0]):
-                    continue
-                if isinstance(fact, AgentCleaned):
-                    horizons.rise(AGENT, fact.agent_id, order)
-                    if fact.messages:
-                        horizons.rise(AUTHOR, fact.agent_id, order)
-                elif cutoff := purge_cutoff(fact, order[0]):
-                    horizons.rise(PURGE, "", (cutoff, fact.event_id))
-        for kind, id, at, event_id in self._db.execute("SELECT kind, id, at, event_id FROM horizons"):
-            if kind == PURGE:
-                self._purge_ms = clock.parse_ms(at)
-            else:
-                (self._agents if kind == AGENT else self._authors)[id] = (at, event_id)
+            if source.file in (EVENTS_FILE, LOCAL_FILE):
+                local = source.file == LOCAL_FILE
+                for entry in source.entries(may_introduce if local else None):
+                    if isinstance(entry.fact, INTRODUCTIONS if local else SAID_AHEAD) and self._is_chosen(entry):
+                        yield entry
 
     def _merged(self, sources: Sequence[Source]) -> Iterator[_Item]:
         window = max(_WINDOW_FACTS_MIN, _WINDOW_FACTS_MAX // max(1, len(sources)))
@@ -239,7 +237,7 @@ class _Painter:
         normalise, known = clock.normalise, self._known
         items = (
             (normalise(entry.fact.timestamp), entry.fact.event_id, number, entry.offset, entry)
-            for entry in source.entries()
+            for entry in source.entries(None)
             if not known or self._is_chosen(entry)
         )
         if source.file != EVENTS_FILE:
@@ -257,9 +255,10 @@ class _Painter:
                 self._compare(_rank_of(twin), entry)
                 continue
             elif row := self._db.execute(
-                "SELECT signed, file, offset, length FROM events WHERE event_id = ?", (event_id,)
+                "SELECT trust, file, offset, length FROM events WHERE event_id = ?", (event_id,)
             ).fetchone():
-                self._compare(signatures.rank(bare(self._read_line(*row[1:])), bool(row[0])), entry)
+                signed = row[0] in (SIGNED, STRANGE)
+                self._compare(signatures.rank(bare(self._read_line(*row[1:])), signed), entry)
                 continue
             here[event_id] = entry
             if (at, event_id) < last:
@@ -279,7 +278,7 @@ class _Painter:
             self._is_spoiled = True
         elif new > least:
             self._lose(entry, least)
-            self._is_spoiled = self._is_spoiled or isinstance(entry.fact, AgentCleaned | PurgeExecuted)
+            self._is_spoiled = self._is_spoiled or isinstance(entry.fact, SAID_AHEAD)
 
     def _is_chosen(self, entry: Entry) -> bool:
         """Whether no other line is known to be the fact; else this one is lost."""
@@ -297,35 +296,44 @@ class _Painter:
 
     def _write(self, entries: Iterable[tuple[str, Entry]]) -> None:
         rows: list[tuple[str | int, ...]] = []
-        creates: list[tuple[str, int, MessageCreated]] = []
+        creates: list[tuple[str, int, MessageCreated, int]] = []
         receipts: list[tuple[str, str, int, str, int]] = []
         later: list[tuple[int]] = []
         keys: list[tuple[str, str, str, str, str]] = []
         here: set[str] = set()
+        hanging: list[tuple[str, int]] = []
         seq = self._seq
+        ahead = self._known_ahead
+        local, judge = ahead.local, ahead.origins.judge
         for at, entry in entries:
             fact = entry.fact
             seq += 1
             state = "applied"
-            if at > self._ahead and not isinstance(fact, Sealed) and self._is_held(fact, at):
+            is_local = entry.file == LOCAL_FILE
+            who = local if is_local else judge(entry.raw, fact.origin_daemon, signed=entry.signed)
+            if isinstance(fact, Sealed):
+                state = "sealed"
+            elif who.trust == HIDDEN:
+                state = "hidden"
+            elif who.trust == STRANGE or (at > self._ahead and self._is_held(fact, at)):
                 later.append((seq,))
             elif isinstance(fact, MessageCreated):
-                if self._is_void(fact, at):
+                if ahead.horizons and ahead.is_void(fact, at, who):
                     state = "void"
                 elif self._is_new_message(fact.message_id, here):
-                    creates.append((at, seq, fact))
+                    creates.append((at, seq, fact, who.trust))
                     here.add(fact.message_id)
                 else:
                     later.append((seq,))
-            elif isinstance(fact, MessageReceipt):
+            elif isinstance(fact, MessageReceipt) and (is_local or ahead.may_mark(fact.agent_id, who.home)):
                 rank = merge.receipt_rank(fact.receipt_type)
                 receipts.append((fact.message_id, fact.agent_id, rank, at, seq))
-            elif isinstance(fact, Sealed):
-                state = "sealed"
+                if not is_local:
+                    hanging.append((REGISTERED + fact.agent_id, seq))
             else:
                 later.append((seq,))
-            rows.append((seq, *event_row(entry, at), state))
-            if not isinstance(fact, Sealed) and fact.client_key and fact.origin_daemon in self._own:
+            rows.append((seq, *event_row(entry, at), state, who.trust))
+            if not isinstance(fact, Sealed) and fact.client_key and who.home == OURS and who.trust < HIDDEN:
                 keys.append(client_key_row(fact, (at, fact.event_id)))
         self._seq = seq
         db = self._db
@@ -335,6 +343,7 @@ class _Painter:
         if receipts:
             db.executemany("INSERT INTO receipts VALUES (?, ?, ?, ?, ?)", receipts)
             db.executemany("INSERT INTO hanging VALUES (?, ?)", [("m:" + row[0], row[4]) for row in receipts])
+            db.executemany("INSERT INTO hanging VALUES (?, ?)", hanging)
         if creates:
             self._write_messages(creates)
 
@@ -351,22 +360,16 @@ class _Painter:
         row = self._db.execute("SELECT 1 FROM messages WHERE message_id = ?", (message_id,)).fetchone()
         return row is None
 
-    def _is_void(self, fact: MessageCreated, at: str) -> bool:
-        author = self._authors.get(fact.agent_id) if self._authors else None
-        if author is not None and (at, fact.event_id) <= author:
-            return True
-        return self._purge_ms is not None and message_ms(fact.message_id, at) < self._purge_ms
-
-    def _write_messages(self, creates: Sequence[tuple[str, int, MessageCreated]]) -> None:
+    def _write_messages(self, creates: Sequence[tuple[str, int, MessageCreated, int]]) -> None:
         messages: list[merge.Row] = []
         scopes: list[merge.Row] = []
         refs: list[merge.Row] = []
         audiences: list[merge.Row] = []
         recipients: list[merge.Row] = []
-        cleaned = self._agents
-        for at, seq, fact in creates:
+        cleaned = self._known_ahead.cleaned
+        for at, seq, fact, trust in creates:
             message_id, author = fact.message_id, fact.agent_id
-            messages.append(merge.message_row(fact, at, seq, merge.reply_to_of(fact) if fact.refs else ""))
+            messages.append(merge.message_row(fact, at, seq, merge.reply_to_of(fact) if fact.refs else "", trust))
             if fact.scopes:
                 scopes += merge.pair_rows(message_id, fact.scopes)
             if fact.refs:
@@ -394,7 +397,8 @@ class _Painter:
             for seq, file, offset, length in rows:
                 raw = bare(self._read_line(file, offset, length))
                 fact = events.decode(raw)
-                projection.project(seq, entry_of(fact, raw, file, offset, length), events.order_of(fact))
+                entry = entry_of(fact, raw, file, offset, length)
+                projection.project(seq, entry, events.order_of(fact))
 
 
 def _rank_of(entry: Entry) -> signatures.Rank:

@@ -2,6 +2,7 @@
 
 The picture is a function of the *set* of facts. What a single fact does:
 
+- What its line is to this machine (`thrum.origins`) decides whether it counts, and what it may change.
 - Facts about an agent set registers that keep the order of their winner (`merge_agents`).
 - Messages, sessions and groups are *things*: rows that begin with a create. The smallest create that no horizon voids
   stands; edits, ends, receipts, members … are merged into it, or wait until it is there.
@@ -14,21 +15,25 @@ The picture is a function of the *set* of facts. What a single fact does:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
-from typing import Final, Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from thrum import clock, events, limits, signatures
 from thrum.events import (
     LOCAL_FILE,
+    Accepted,
     AgentCleaned,
     AgentContextSaved,
     AgentExited,
+    AgentHidden,
     AgentPlaced,
     AgentRegistered,
     AgentSeen,
     AgentStatusSet,
     AgentUpdated,
     AnyFact,
+    DaemonKeyed,
+    DaemonSucceeded,
     GroupCreated,
     GroupDeleted,
     GroupMemberAdded,
@@ -46,25 +51,30 @@ from thrum.events import (
     SessionStarted,
     bare,
 )
+from thrum.origins import (
+    BEFORE,
+    HIDDEN,
+    OURS,
+    SIGNED,
+    STRANGE,
+    Standing,
+    is_well_named,
+    line_hash,
+)
 from thrum.store import sweep
 from thrum.store.database import get_meta, set_meta
-from thrum.store.horizons import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
-from thrum.store.merge_agents import Agents
-from thrum.store.merge_groups import Groups
-from thrum.store.merge_messages import Messages
-from thrum.store.merge_sessions import Sessions
-from thrum.store.schema import HELD, JOURNAL_FORMAT
+from thrum.store.horizons import AGENT, AUTHOR, PURGE, Order, purge_cutoff
+from thrum.store.merge_daemons import DaemonFact
+from thrum.store.schema import FOREIGN_FORMAT, HELD, JOURNAL_FORMAT, KEYLESS, REGISTERED, SUPERSEDED
+from thrum.store.settling import Settling, State
+from thrum.store.things import ReadLine, Thing
 
-ReadLine = Callable[[str, int, int], bytes]
-"""`read_line(file, offset, length)`: the line on disk, without its newline. Never asked for lines of the batch that is
-being applied: the projection still holds those itself."""
+SILENT: Final = frozenset({"void", "not_yours", "hidden", "bad_name"})
+"""What became of facts that change nothing and are never announced."""
 
-State = Literal["applied", "pending", "sealed", "void", "known", "conflict"]
-
-_FRESH_FACTS: Final = 4_096
-_FRESH_BYTES: Final = 24 * 1024 * 1024
+_AGENT: Final = "a:"
 _INSERT_EVENT: Final = """
-INSERT INTO events (event_id, type, timestamp, origin_daemon, actor, message_id, file, offset, length, signed, state)
+INSERT INTO events (event_id, type, timestamp, origin_daemon, actor, message_id, file, offset, length, trust, state)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'applied') ON CONFLICT (event_id) DO NOTHING"""
 
 
@@ -90,71 +100,17 @@ def entry_of(fact: AnyFact | Sealed, raw: bytes, file: str, offset: int, length:
 
 class Applied(NamedTuple):
     """What became of a fact. `pending`: it has no effect now, because its thing is not there, because it does not
-    count for the create that stands, or because its day has not come. `known`: the same fact was there; `seq` is its
-    old number, nothing happened.
+    count for the create that stands, because its day has not come, or because its origin has not said that it is of
+    this project. `not_yours`: its origin may not change that. `hidden`: unsigned, of an origin that does not count.
+    `known`: the same line was there; `seq` is its old number, nothing happened.
 
     `conflict`: another line of the same id was there. `wins`: the new one is of lesser rank (`signatures.rank`), so it
-    is the fact and the picture must be painted anew; otherwise the new one goes to quarantine.
+    is the fact, and the picture must be painted anew; otherwise the new one goes to quarantine.
     """
 
     seq: int
     state: State
     wins: bool = False
-
-
-class Thing(Protocol):
-    """A kind of thing that begins with a create: its rows, as a function of the facts that count."""
-
-    prefix: str
-    create_type: str
-
-    def winner(self, id: str, /) -> tuple[str, str] | None:
-        """Order of the create that stands, None when the thing is not there."""
-        ...
-
-    def is_void(self, create: AnyFact, order: Order, /) -> bool:
-        """Whether a horizon voids this create. Once true, true for ever."""
-        ...
-
-    def is_doomed(self, id: str, /) -> bool:
-        """Whether a horizon voids the thing for what was merged into it."""
-        ...
-
-    def insert(self, create: AnyFact, order: Order, seq: int, /) -> None:
-        """The rows of a thing that is not there."""
-        ...
-
-    def erase(self, id: str, /) -> None:
-        """Every row of the thing, and what it gave to its neighbours."""
-        ...
-
-    def merge(self, id: str, fact: AnyFact, order: Order, file: str, /) -> bool:
-        """One more fact for a thing that is there. False when it does not count."""
-        ...
-
-
-class Lines:
-    """The bytes of facts: those of the last batches from memory, for they may not be on disk yet, others from disk."""
-
-    def __init__(self, read_line: ReadLine) -> None:
-        self._read_line = read_line
-        self._young: dict[tuple[str, int], bytes] = {}
-        self._old: dict[tuple[str, int], bytes] = {}
-        self._bytes = 0
-
-    def keep(self, file: str, offset: int, raw: bytes) -> None:
-        # Two generations, each larger than a batch may be: whatever falls out was flushed long ago.
-        self._young[file, offset] = raw
-        self._bytes += len(raw)
-        if len(self._young) > _FRESH_FACTS or self._bytes > _FRESH_BYTES:
-            self._old, self._young, self._bytes = self._young, {}, 0
-
-    def forget(self) -> None:
-        self._young, self._old, self._bytes = {}, {}, 0
-
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        raw = self._young.get((file, offset)) or self._old.get((file, offset))
-        return self._read_line(file, offset, length) if raw is None else raw
 
 
 def horizon_of_the_clock(now_ms: int) -> str:
@@ -166,6 +122,8 @@ def may_wait(fact: AnyFact, own: frozenset[str]) -> bool:
     """Whether a fact from the future waits for its day: one of another daemon, or that does not say whose it is; and
     whatever voids others, since a stranger may write this daemon's name into a fact.
     """
+    if isinstance(fact, DaemonKeyed):
+        return False  # or one whose clock once ran ahead would never count
     foreign = not fact.origin_daemon or fact.origin_daemon not in own
     return foreign or isinstance(fact, AgentCleaned | PurgeExecuted)
 
@@ -178,8 +136,9 @@ class Due(NamedTuple):
     state: State
 
 
-class Projection:
-    """The picture's one hand. Every method runs inside a transaction that the caller holds and may roll back.
+class Projection(Settling):
+    """The picture's one hand. Every method runs inside a transaction that the caller holds and may roll back: then
+    `rolled_back` must be told.
 
     `own`: this daemon's id and its previous ones. `now_ms` is the wall clock.
     """
@@ -187,232 +146,321 @@ class Projection:
     def __init__(
         self, db: sqlite3.Connection, own: frozenset[str], read_line: ReadLine, now_ms: Callable[[], int]
     ) -> None:
-        self._db = db
+        super().__init__(db, own, read_line)
         self._own = own
         self._now_ms = now_ms
-        self._lines = Lines(read_line)
-        self._horizons = Horizons(db)
-        self._agents = Agents(db, self._horizons)
-        self.messages = Messages(db, self._horizons)
-        self.sessions = Sessions(db, self._horizons)
-        self.groups = Groups(db, self._horizons)
+        self.outdated = False
+        """Whether a fact since then changed what others are: `schema_meta` says so, if it was not rolled back."""
+        self.touched: set[str] = set()
+        """Agents of whom another origin said since then that they are its own, or are no more."""
+        self.released: list[Due] = []
+        """What waited for its origin to say that it is of this project, and counts now."""
+
+    def judge(self, entry: Entry) -> Standing:
+        """What a line is to this machine."""
+        if entry.file == LOCAL_FILE:
+            return self._local
+        return self._daemons.origins.judge(entry.raw, entry.fact.origin_daemon, signed=entry.signed)
 
     def apply(self, entry: Entry) -> Applied:
         """Number a fact and merge it into the picture. Idempotent; the order of calls does not matter."""
-        fact = entry.fact
-        order = events.order_of(fact)
-        cursor = self._db.execute(_INSERT_EVENT, event_row(entry, order[0]))
+        order = events.order_of(entry.fact)
+        who = self.judge(entry)
+        cursor = self._db.execute(_INSERT_EVENT, (*event_row(entry, order[0]), who.trust))
         if cursor.rowcount == 0:
-            return self._known(entry)
+            return self._known(entry, order, who)
         seq = cursor.lastrowid
         assert seq is not None
         self._lines.keep(entry.file, entry.offset, entry.raw)
-        return Applied(seq, self.project(seq, entry, order))
+        return Applied(seq, self.project(seq, entry, order, who))
 
     def flushed(self) -> None:
         """Everything applied so far can be read from the journals. Optional: it only frees memory."""
         self._lines.forget()
 
-    def project(self, seq: int, entry: Entry, order: Order) -> State:
+    def rolled_back(self) -> None:
+        """What was applied since some moment is undone."""
+        self._daemons.forget()
+
+    def project(self, seq: int, entry: Entry, order: Order, who: Standing | None = None) -> State:
         """Merge a fact whose row in `events` stands already, as applied."""
         fact = entry.fact
+        who = who or self.judge(entry)
         if isinstance(fact, Sealed):
             state = "sealed"
+        elif who.trust == HIDDEN:
+            state = "hidden"
+        elif who.trust == STRANGE and not isinstance(fact, DaemonKeyed):
+            self._remember(KEYLESS + fact.origin_daemon, seq)
+            state = "pending"
         elif may_wait(fact, self._own) and order[0] > horizon_of_the_clock(self._now_ms()):
             self._remember(HELD + order[0], seq)
             state = "pending"
         else:
-            state = self._merge(fact, order, seq, entry.file)
+            state = self._merge(fact, order, seq, entry.file, who)
         if state != "applied":
             self._db.execute("UPDATE events SET state = ? WHERE seq = ?", (state, seq))
-        if not isinstance(fact, Sealed) and fact.client_key and fact.origin_daemon in self._own:
+        if not isinstance(fact, Sealed) and fact.client_key and who.home == OURS and who.trust < HIDDEN:
             # Kept as long as the fact is, void or not: with its line it goes (compaction).
             self._db.execute("INSERT OR IGNORE INTO client_keys VALUES (?, ?, ?, ?, ?)", client_key_row(fact, order))
         return state
 
     def apply_due(self) -> list[Due]:
         """Merge what was held and whose day has come."""
-        due: list[Due] = []
         rows = self._db.execute(
             "SELECT thing, seq, file, offset, length FROM hanging JOIN events USING (seq)"
             " WHERE thing > ? AND thing <= ? ORDER BY timestamp, event_id",
             (HELD, HELD + horizon_of_the_clock(self._now_ms())),
         ).fetchall()
-        for thing, seq, file, offset, length in rows:
-            raw = bare(self._lines.read(file, offset, length))
-            fact = events.decode(raw)
-            assert not isinstance(fact, Sealed)
-            self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (thing, seq))
-            self._db.execute("UPDATE events SET state = 'applied' WHERE seq = ?", (seq,))
-            state = self.project(seq, entry_of(fact, raw, file, offset, length), events.order_of(fact))
-            due.append(Due(seq, fact, state))
-        return due
+        return [self._again(*row) for row in rows]
+
+    def unsigned_before(self) -> tuple[list[str], set[str]]:
+        """The hashes of all lines that count as of before, and their origins."""
+        rows = self._db.execute(
+            "SELECT origin_daemon, file, offset, length FROM events WHERE trust BETWEEN 1 AND 3 AND trust = ?",
+            (BEFORE,),
+        ).fetchall()
+        hashes = [line_hash(bare(self._lines.read(file, offset, length))) for _, file, offset, length in rows]
+        return hashes, {row[0] for row in rows}
+
+    def holder_to_note(self, agent_id: str) -> str:
+        """See `Agents.holder_to_note`."""
+        return self._agents.holder_to_note(agent_id)
+
+    def _again(self, thing: str, seq: int, file: str, offset: int, length: int) -> Due:
+        """Project what hung under a thing that has come."""
+        raw = bare(self._lines.read(file, offset, length))
+        fact = events.decode(raw)
+        assert not isinstance(fact, Sealed)
+        self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (thing, seq))
+        entry = entry_of(fact, raw, file, offset, length)
+        who = self.judge(entry)
+        self._db.execute("UPDATE events SET state = 'applied', trust = ? WHERE seq = ?", (who.trust, seq))
+        return Due(seq, fact, self.project(seq, entry, events.order_of(fact), who))
 
     # -- one fact
 
-    def _known(self, entry: Entry) -> Applied:
-        seq, file, offset, length, signed = self._db.execute(
-            "SELECT seq, file, offset, length, signed FROM events WHERE event_id = ?", (entry.fact.event_id,)
+    def _known(self, entry: Entry, order: Order, who: Standing) -> Applied:
+        """A line of this id is here: the same, or the one of lesser rank is the fact (`thrum.signatures.rank`)."""
+        seq, file, offset, length, trust, state = self._db.execute(
+            "SELECT seq, file, offset, length, trust, state FROM events WHERE event_id = ?", (entry.fact.event_id,)
         ).fetchone()
         if (file, offset) == (entry.file, entry.offset):
             return Applied(seq, "known")
-        stored = signatures.rank(bare(self._lines.read(file, offset, length)), bool(signed))
+        stored = signatures.rank(bare(self._lines.read(file, offset, length)), trust in (SIGNED, STRANGE))
         new = signatures.rank(bare(entry.raw), entry.signed)
-        if new[1] == stored[1] and new >= stored:
-            return Applied(seq, "known")
-        return Applied(seq, "conflict", wins=new < stored)
+        if new >= stored:
+            return Applied(seq, "known" if new[1] == stored[1] else "conflict")
+        if state != "hidden" and trust != STRANGE:
+            return Applied(seq, "conflict", wins=True)
+        # It changed nothing so far.
+        self._db.execute("DELETE FROM hanging WHERE seq = ?", (seq,))
+        self._db.execute(
+            "UPDATE events SET event_id = ?, type = ?, timestamp = ?, origin_daemon = ?, actor = ?, message_id = ?,"
+            " file = ?, offset = ?, length = ?, trust = ?, state = 'applied' WHERE seq = ?",
+            (*event_row(entry, order[0]), who.trust, seq),
+        )
+        self._lines.keep(entry.file, entry.offset, entry.raw)
+        return Applied(seq, self.project(seq, entry, order, who))
 
-    def _merge(self, fact: AnyFact, order: Order, seq: int, file: str) -> State:
+    def _merge(self, fact: AnyFact, order: Order, seq: int, file: str, who: Standing) -> State:
         match fact:
             case MessageCreated():
-                return self._create(self.messages, fact.message_id, fact, order, seq)
-            case MessageReceipt() | MessageEdited() | MessageDeleted():
-                return self._hang(self.messages, fact.message_id, fact, order, seq, file)
+                return self._create(self.messages, fact.message_id, fact, order, seq, who)
+            case MessageReceipt():
+                if file != LOCAL_FILE:
+                    self._remember(REGISTERED + fact.agent_id, seq)
+                return self._hang(self.messages, fact.message_id, fact, order, seq, file, who)
+            case MessageEdited() | MessageDeleted():
+                return self._hang(self.messages, fact.message_id, fact, order, seq, file, who)
             case SessionStarted():
-                return self._create(self.sessions, fact.session_id, fact, order, seq)
+                return self._create(self.sessions, fact.session_id, fact, order, seq, who)
             case SessionEnded() | SessionItemsChanged():
-                return self._hang(self.sessions, fact.session_id, fact, order, seq, file)
+                return self._hang(self.sessions, fact.session_id, fact, order, seq, file, who)
             case AgentUpdated():
-                return self._update(fact, order, seq, file)
+                return self._update(fact, order, seq, file, who)
             case GroupCreated():
-                return self._create(self.groups, fact.group_id, fact, order, seq)
-            case GroupMemberAdded() | GroupMemberRemoved() | GroupUpdated() | GroupDeleted():
-                return self._hang(self.groups, fact.group_id, fact, order, seq, file)
+                return self._create(self.groups, fact.group_id, fact, order, seq, who)
+            case GroupMemberAdded() | GroupMemberRemoved():
+                if fact.member_type == "agent":
+                    self._remember(REGISTERED + fact.member_value, seq)
+                return self._hang(self.groups, fact.group_id, fact, order, seq, file, who)
+            case GroupUpdated() | GroupDeleted():
+                return self._hang(self.groups, fact.group_id, fact, order, seq, file, who)
             case AgentCleaned():
-                self._clean(fact, order)
+                self._clean(fact, order, who)
             case PurgeExecuted():
-                self._purge(fact, order)
+                self._purge(fact, order, who)
             case JournalFormat():
-                set_meta(self._db, JOURNAL_FORMAT, str(max(fact.format, int(get_meta(self._db, JOURNAL_FORMAT) or 0))))
+                key = JOURNAL_FORMAT if who.home == OURS else FOREIGN_FORMAT
+                set_meta(self._db, key, str(max(fact.format, int(get_meta(self._db, key) or 0))))
             case AgentSeen():
-                if not self._agents.merge(fact, order):
+                if not self._agents.merge_local(fact, order, who):
                     return "void"
                 if fact.session_id:
-                    self._hang(self.sessions, fact.session_id, fact, order, seq, file)
+                    self._hang(self.sessions, fact.session_id, fact, order, seq, file, who)
+            case AgentPlaced() | AgentStatusSet() | AgentExited():
+                return "applied" if self._agents.merge_local(fact, order, who) else "void"
             case AgentRegistered():
-                if not self._agents.merge(fact, order):
-                    return "void"
-                self._remember("a:" + fact.agent_id, seq)
-            case AgentPlaced() | AgentStatusSet() | AgentExited() | AgentContextSaved():
-                if not self._agents.merge(fact, order):
-                    return "void"
+                return self._register(fact, order, seq, who)
+            case AgentContextSaved():
+                self._remember(_AGENT + fact.agent_id, seq)
+                return "applied" if self._agents.merge(fact, order, who) else "void"
+            case DaemonKeyed() | DaemonSucceeded() | Accepted() | AgentHidden():
+                return self._introduce(fact, order, who)
         return "applied"
 
-    def _update(self, fact: AgentUpdated, order: Order, seq: int, file: str) -> State:
-        if self._horizons.covers(AGENT, fact.agent_id, order):
+    def _update(self, fact: AgentUpdated, order: Order, seq: int, file: str, who: Standing) -> State:
+        if self._horizons.covers(AGENT, fact.agent_id, order, who.under):
             return "void"
         session_ids = dict.fromkeys(work.session_id for work in fact.work_contexts)
-        states = {self._hang(self.sessions, session_id, fact, order, seq, file) for session_id in session_ids}
-        return "pending" if states == {"pending"} else "applied"
+        states: set[State] = set()
+        for session_id in session_ids:
+            states.add(self._hang(self.sessions, session_id, fact, order, seq, file, who))
+        state = states.pop() if len(states) == 1 else "applied"
+        return "applied" if state == "void" else state
 
-    def _clean(self, fact: AgentCleaned, order: Order) -> None:
-        if self._horizons.rise(AGENT, fact.agent_id, order):
-            self._agents.forget(fact.agent_id, order)
-            self.groups.forget_agent(fact.agent_id, order)
-            sweep.hide_below(self._db, fact.agent_id, order)
-            self._revoke(self.sessions, sweep.sessions_below(self._db, fact.agent_id, order))
-            for session_id in sweep.sessions_told_below(self._db, fact.agent_id, order):
-                self._settle(self.sessions, session_id)
-        if fact.messages and self._horizons.rise(AUTHOR, fact.agent_id, order):
-            self._revoke(self.messages, sweep.messages_below(self._db, fact.agent_id, order))
-
-    def _purge(self, fact: PurgeExecuted, order: Order) -> None:
+    def _purge(self, fact: PurgeExecuted, order: Order, who: Standing) -> None:
         cutoff = purge_cutoff(fact, order[0])
-        if cutoff and self._horizons.rise(PURGE, "", (cutoff, fact.event_id)):
-            self._revoke(self.messages, sweep.messages_before(self._db, cutoff))
-            self._revoke(self.sessions, sweep.sessions_ended_before(self._db, cutoff))
+        if cutoff and self._horizons.rise(PURGE, "", who.acts, (cutoff, fact.event_id)):
+            swept = sweep.Swept(who.acts, self._daemons.origins.standing)
+            self._revoke(self.messages, swept.only(sweep.messages_before(self._db, cutoff)))
+            self._revoke(self.sessions, swept.only(sweep.sessions_ended_before(self._db, cutoff)))
 
-    # -- things
+    # -- agents
 
-    def _create(self, thing: Thing, id: str, fact: AnyFact, order: Order, seq: int) -> State:
-        if thing.is_void(fact, order):
-            return "void"
-        key = thing.prefix + id
-        winner = thing.winner(id)
-        if winner is None and not self._db.execute("SELECT 1 FROM hanging WHERE thing = ? LIMIT 1", (key,)).fetchone():
-            thing.insert(fact, order, seq)
+    def _register(self, fact: AgentRegistered, order: Order, seq: int, who: Standing) -> State:
+        if who.home != OURS:
+            if who.trust != BEFORE and not is_well_named(fact):
+                return "bad_name"
+            self.touched.add(fact.agent_id)
+        first = self._agents.note_registrar(fact.agent_id, who.home)
+        self._remember(_AGENT + fact.agent_id, seq)
+        counts = self._agents.merge(fact, order, who)
+        self._agents.refresh(fact.agent_id)
+        if first:
+            self._rejudge(fact.agent_id, who.home)
+        return "applied" if counts else "void"
+
+    def _clean(self, fact: AgentCleaned, order: Order, who: Standing) -> None:
+        agent_id, realm = fact.agent_id, who.acts
+        if who.home != OURS:
+            self.touched.add(agent_id)
+        first = self._agents.note_registrar(agent_id, who.home)
+        swept = sweep.Swept(realm, self._daemons.origins.standing)
+        if self._horizons.rise(AGENT, agent_id, realm, order):
+            if realm in self._local.under:
+                self._agents.forget_local(agent_id, order)
+                sweep.hide_below(self._db, agent_id, order)
+            self._retell(agent_id)
+            for group_id in sweep.groups_of(self._db, agent_id, order):
+                self._settle(self.groups, group_id)
+            self._revoke(self.sessions, swept.only(sweep.sessions_below(self._db, agent_id, order)))
+            for session_id in swept.near(sweep.sessions_told_below(self._db, agent_id, order)):
+                self._settle(self.sessions, session_id)
+        if fact.messages and self._horizons.rise(AUTHOR, agent_id, realm, order):
+            self._revoke(self.messages, swept.only(sweep.messages_below(self._db, agent_id, order)))
+        if first:
+            self._rejudge(agent_id, who.home)
+
+    def _retell(self, agent_id: str) -> None:
+        """What origins said of an agent, from everything that they said."""
+        self._agents.forget_told(agent_id)
+        for seq, order, fact, _, who in self._facts_of(_AGENT + agent_id):
+            assert isinstance(fact, AgentRegistered | AgentContextSaved)
+            state = "applied" if self._agents.merge(fact, order, who) else "void"
+            self._db.execute("UPDATE events SET state = ? WHERE seq = ?", (state, seq))
+        self._agents.refresh(agent_id)
+
+    def _rejudge(self, agent_id: str, home: str) -> None:
+        """That home may speak for the agent from now on; if it is this daemon, nobody else may mark for it."""
+        found: dict[tuple[str, str], Thing] = {}
+        for _, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
+            if isinstance(fact, MessageReceipt):
+                if home == OURS or who.home == home:
+                    found["m", fact.message_id] = self.messages
+            elif who.home == home:
+                assert isinstance(fact, GroupMemberAdded | GroupMemberRemoved)
+                found["g", fact.group_id] = self.groups
+        for (_, id), thing in found.items():
+            if thing.winner(id) is not None:
+                self._settle(thing, id)
+
+    # -- daemons
+
+    def _introduce(self, fact: DaemonFact, order: Order, who: Standing) -> State:
+        if isinstance(fact, DaemonKeyed | DaemonSucceeded) and who.trust not in (SIGNED, STRANGE):
+            return "not_yours"
+        before = self._daemons.origins
+        if not self._daemons.merge(fact, order):
             return "applied"
-        self._remember(key, seq)
-        if winner is not None and order > winner:
-            return "pending"
-        self._settle(thing, id)
-        return self._db.execute("SELECT state FROM events WHERE seq = ?", (seq,)).fetchone()[0]
-
-    def _hang(self, thing: Thing, id: str, fact: AnyFact, order: Order, seq: int, file: str) -> State:
-        self._remember(thing.prefix + id, seq)
-        if thing.winner(id) is None or not thing.merge(id, fact, order, file):
-            return "pending"
-        if thing.is_doomed(id):
-            self._settle(thing, id)
-            return "void"
+        match fact:
+            case DaemonKeyed():
+                if fact.origin_daemon not in before.projects and self._has_unsigned(fact.origin_daemon, HIDDEN - 1):
+                    self._outdate(fact)  # what was not signed counts no more
+                self._release()
+            case Accepted(kind="project"):
+                self._release()
+            case Accepted(kind="holder"):
+                self._agents.refresh(fact.id)
+            case Accepted(kind="gone"):
+                for agent_id in self._agents.registered_by(fact.id):
+                    self._agents.refresh(agent_id)
+            case Accepted(kind="origin"):
+                if (before.closed and self._has_unsigned(fact.id, HIDDEN, HIDDEN)) or (
+                    fact.of and self._has_facts(fact.of)
+                ):
+                    self._outdate(fact)
+            case Accepted(kind="before"):
+                if not fact.lines or before.closed:
+                    self._mind_closing(fact)
+            case AgentHidden():
+                self._agents.refresh(fact.agent_id)
+            case _:
+                pass
         return "applied"
 
-    def _remember(self, key: str, seq: int) -> None:
-        self._db.execute("INSERT OR IGNORE INTO hanging VALUES (?, ?)", (key, seq))
+    def _has_unsigned(self, origin: str, most: int, least: int = BEFORE) -> bool:
+        sql = "SELECT 1 FROM events WHERE origin_daemon = ? AND trust BETWEEN 1 AND 3 AND trust BETWEEN ? AND ? LIMIT 1"
+        return self._db.execute(sql, (origin, least, most)).fetchone() is not None
 
-    def _remember_winner(self, thing: Thing, id: str) -> None:
-        winner = thing.winner(id)
-        if winner is not None:
-            self._db.execute(
-                "INSERT OR IGNORE INTO hanging SELECT ?, seq FROM events WHERE event_id = ?",
-                (thing.prefix + id, winner[1]),
-            )
+    def _has_facts(self, origin: str) -> bool:
+        sql = "SELECT 1 FROM events WHERE origin_daemon = ? LIMIT 1"
+        return self._db.execute(sql, (origin,)).fetchone() is not None
 
-    def _settle(self, thing: Thing, id: str) -> None:
-        """Make a thing again from every fact about it: the smallest create that is not void, then all the others."""
-        self._remember_winner(thing, id)
-        thing.erase(id)
-        creates: list[tuple[Order, int, AnyFact]] = []
-        others: list[tuple[Order, int, AnyFact, str]] = []
-        states: dict[int, State] = {}
-        for seq, at, event_id, type_, file, offset, length in self._db.execute(
-            "SELECT seq, timestamp, event_id, type, file, offset, length FROM hanging JOIN events USING (seq)"
-            " WHERE thing = ?",
-            (thing.prefix + id,),
-        ).fetchall():
-            fact = events.decode(bare(self._lines.read(file, offset, length)))
-            assert not isinstance(fact, Sealed)
-            if type_ != thing.create_type:
-                others.append(((at, event_id), seq, fact, file))
-            elif thing.is_void(fact, (at, event_id)):
-                states[seq] = "void"
-            else:
-                creates.append(((at, event_id), seq, fact))
-                states[seq] = "pending"
-        creates.sort(key=lambda create: create[0])
-        if creates:
-            order, seq, fact = creates[0]
-            thing.insert(fact, order, seq)
-            states[seq] = "applied"
-        for order, seq, fact, file in others:
-            states[seq] = "applied" if creates and thing.merge(id, fact, order, file) else "pending"
-        if thing.is_doomed(id):
-            thing.erase(id)
-            states = dict.fromkeys(states, "void")
-        self._db.executemany(
-            "UPDATE events SET state = ? WHERE seq = ?", [(state, seq) for seq, state in states.items()]
-        )
+    def _mind_closing(self, fact: Accepted) -> None:
+        """Each unsigned line counts as before or not. Those that did, and are all named, go on as they are."""
+        counting, hidden = self._db.execute(
+            "SELECT count(*) FILTER (WHERE trust = ?), count(*) FILTER (WHERE trust = ?) FROM events"
+            " WHERE trust BETWEEN 1 AND 3",
+            (BEFORE, HIDDEN),
+        ).fetchone()
+        named = self._db.execute("SELECT count(*) FROM lines_before").fetchone()[0]
+        if named != counting or (fact.lines and hidden):
+            self._outdate(fact)
 
-    def _revoke(self, thing: Thing, ids: Iterable[str]) -> None:
-        """A horizon rose above these things. Where another create may stand, the thing is made again."""
-        for id in ids:
-            key = thing.prefix + id
-            rival = self._db.execute(
-                "SELECT 1 FROM hanging JOIN events USING (seq) WHERE thing = ? AND type = ? LIMIT 1",
-                (key, thing.create_type),
-            ).fetchone()
-            if rival is not None:
-                self._settle(thing, id)
-                continue
-            self._remember_winner(thing, id)
-            thing.erase(id)
-            # By their numbers: given the query, SQLite looks at every fact there is.
-            told = self._db.execute("SELECT seq FROM hanging WHERE thing = ?", (key,)).fetchall()
-            self._db.executemany("UPDATE events SET state = 'void' WHERE seq = ?", told)
+    def _outdate(self, fact: AnyFact) -> None:
+        """What changes is too much to be followed line by line."""
+        set_meta(self._db, SUPERSEDED, fact.event_id)
+        self.outdated = True
+
+    def _release(self) -> None:
+        """Let count what waited for its origin to say that it is of this project, where it has."""
+        things = self._db.execute(
+            "SELECT DISTINCT thing FROM hanging WHERE thing > ?1 AND thing < ?2", (KEYLESS, KEYLESS[:-1] + ";")
+        ).fetchall()
+        for (thing,) in things:
+            if self._daemons.origins.is_of_project(thing.removeprefix(KEYLESS)):
+                rows = self._db.execute(
+                    "SELECT seq, file, offset, length FROM hanging JOIN events USING (seq) WHERE thing = ?"
+                    " ORDER BY timestamp, event_id",
+                    (thing,),
+                ).fetchall()
+                self.released += [self._again(thing, *row) for row in rows]
 
 
 def event_row(entry: Entry, at: str) -> tuple[str | int, ...]:
-    """The columns of `events` from event_id to signed."""
+    """The columns of `events` from event_id to length."""
     fact = entry.fact
     if isinstance(fact, MessageCreated):
         # Most of them: spelled out.
@@ -426,7 +474,6 @@ def event_row(entry: Entry, at: str) -> tuple[str | int, ...]:
             entry.file,
             entry.offset,
             entry.length,
-            entry.signed,
         )
     return (
         fact.event_id,
@@ -438,7 +485,6 @@ def event_row(entry: Entry, at: str) -> tuple[str | int, ...]:
         entry.file,
         entry.offset,
         entry.length,
-        entry.signed,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Final
 
 from thrum import clock
 from thrum.events import EVENTS_FILE, MESSAGES_DIR
+from thrum.origins import OURS, Origins
 from thrum.store import sweep
 from thrum.store.rows import PurgeCounts
 from thrum.voids import message_ms
@@ -20,19 +22,26 @@ UNION SELECT seq, file FROM sessions JOIN events ON event_id = start_event
 WHERE session_id IN (SELECT value FROM json_each(?1))"""
 
 
-def count(db: sqlite3.Connection, cutoff: str) -> PurgeCounts:
+def count(db: sqlite3.Connection, cutoff: str, origins: Origins) -> PurgeCounts:
     """Looks at every fact about an old message; a cutoff at or below that of an earlier purge finds little.
 
     Facts are counted by the line, as compaction drops them: those of messages that are not here, too.
     """
-    messages = sweep.messages_before(db, cutoff)
-    sessions = sweep.sessions_ended_before(db, cutoff)
+
+    def own(found: Sequence[sweep.Found]) -> list[str]:
+        return [id for id, origin, trust in found if origins.standing(origin, trust).home == OURS]
+
+    old = sweep.messages_before(db, cutoff)
+    messages = own(old)
+    sessions = own(sweep.sessions_ended_before(db, cutoff))
+    others = {id for id, _, _ in old}.difference(messages)
     files: dict[str, int] = {}
     cutoff_ms = clock.parse_ms(cutoff)
     for message_id, at, file in db.execute(
-        "SELECT message_id, timestamp, file FROM events WHERE message_id <> '' AND state NOT IN ('void', 'sealed')"
+        "SELECT message_id, timestamp, file FROM events"
+        " WHERE message_id <> '' AND state NOT IN ('void', 'sealed', 'hidden', 'not_yours')"
     ):
-        if message_ms(message_id, at) < cutoff_ms:
+        if message_id not in others and message_ms(message_id, at) < cutoff_ms:
             files[file] = files.get(file, 0) + 1
     for _, file in db.execute(_OF_SESSIONS, (json.dumps(sessions),)):
         files[file] = files.get(file, 0) + 1
@@ -42,4 +51,5 @@ def count(db: sqlite3.Connection, cutoff: str) -> PurgeCounts:
         facts=sum(files.values()),
         message_files=sum(file.startswith(f"{MESSAGES_DIR}/") for file in files),
         events_lines=files.get(EVENTS_FILE, 0),
+        others=len(others),
     )

@@ -23,8 +23,9 @@ from thrum import clock, events, files, ids, limits
 from thrum.api import DaemonIdentity
 from thrum.errors import StoreFailed
 from thrum.identity.signing import Signer
+from thrum.origins import OLD_REALM
 from thrum.paths import Places
-from thrum.store import database, words
+from thrum.store import database, founding, words
 from thrum.store import paint as painting
 from thrum.store.committer import Committer
 from thrum.store.committer import Statistics as CommitterStatistics
@@ -331,7 +332,7 @@ class _Opening:
                 result = projection.apply(entry)
                 if result.state == "conflict":
                     if result.wins:
-                        raise _Repaint(f"{file} holds a smaller line for the fact {entry.fact.event_id}")
+                        raise _Repaint(f"{file} holds a line that counts more for the fact {entry.fact.event_id}")
                     self.set_aside(file, entry.offset, entry.raw, "id_conflict")
                 applied += result.state != "known"
             database.set_offset(db, self.offset_at_end(file, lines + scan.lines))
@@ -346,12 +347,15 @@ class _Opening:
         """A new picture of all journals, in place of the old one. A kill at any point leaves a right one, or none."""
         fresh = self.fresh
         now = self.wall.now_ms()
+        if self.signer is not None and (count := founding.adopt(self.journals, self.identity.daemon_id, now)):
+            log.info("%d lines of before signatures go on counting", count)
+            names = self.journals.names()
         scans = [_Scan(self, file, 0) for file in names]
         for file in names:
             self.journals.sync(file)
         painted = painting.paint(
             fresh,
-            [painting.Source(scan.file, scan.__iter__) for scan in scans],
+            [painting.Source(scan.file, scan.entries) for scan in scans],
             self.own,
             self.journals.read_line,
             epoch=ids.Ulids().at(now),
@@ -405,11 +409,17 @@ class _Scan:
         self._end = opening.journals.end(file)
 
     def __iter__(self) -> Iterator[Entry]:
+        return self.entries()
+
+    def entries(self, wanted: Callable[[bytes], bool] | None = None) -> Iterator[Entry]:
+        """See `paint.Source`."""
         file, local = self.file, self.file == events.LOCAL_FILE
         decode = events.decode
         lines = 0
         for raw, offset, length in self._opening.journals.iter_lines(file, self._start, self._end):
             lines += 1
+            if wanted is not None and not wanted(raw):
+                continue
             try:
                 fact = decode(raw)
                 if not local and events.never_travels(fact):
@@ -434,12 +444,13 @@ def _last_base(db: sqlite3.Connection, own: frozenset[str], now_ms: int) -> int:
     marks = ", ".join("?" for _ in own)
     rows = db.execute(
         "SELECT timestamp FROM events WHERE type IN (?, ?, ?)"
-        f" AND origin_daemon IN ({marks}) ORDER BY seq DESC LIMIT 100",
+        f" AND origin_daemon IN ({marks}) AND state <> 'hidden' ORDER BY seq DESC LIMIT 100",
         (*_CREATES, *own),
     )
     base = max((ms + 1 for (text,) in rows if (ms := clock.parse_ms(text)) <= ahead_ms), default=0)
-    for (text,) in db.execute("SELECT at FROM horizons"):
-        base = max(base, min(clock.parse_ms(text) + 1, ahead_ms))
+    for realm, text in db.execute("SELECT realm, at FROM horizons"):
+        if realm == OLD_REALM or realm in own:
+            base = max(base, min(clock.parse_ms(text) + 1, ahead_ms))
     return base
 
 

@@ -47,6 +47,34 @@ class AgentRow(msgspec.Struct, frozen=True, gc=False):
     """Its latest registration is of this daemon."""
 
 
+class RegistrationRow(msgspec.Struct, frozen=True, gc=False):
+    """What one daemon says of an agent."""
+
+    agent_id: str
+    kind: str
+    name: str
+    role: str
+    module: str
+    display: str
+    hostname: str
+    worktree: str
+    origin_daemon: str
+    reg_at: str
+
+
+class OriginRow(NamedTuple):
+    """How many facts of another daemon are unsigned and count, are `hidden`, were not its own to say (`not_yours`), or
+    wait for it to say that it is of this project (`strange`).
+    """
+
+    daemon_id: str
+    unsigned: int
+    hidden: int
+    not_yours: int
+    strange: int
+    hostname: str
+
+
 class PlaceRow(msgspec.Struct, frozen=True, gc=False):
     """Where a live agent of this machine was last placed."""
 
@@ -154,6 +182,7 @@ class GroupMark(msgspec.Struct, frozen=True, gc=False):
     group_id: str
     added_at: str
     removed_at: str
+    origin_daemon: str
 
     @property
     def member(self) -> bool:
@@ -162,13 +191,16 @@ class GroupMark(msgspec.Struct, frozen=True, gc=False):
 
 
 class PurgeCounts(NamedTuple):
-    """What lies before a cutoff. `facts`: lines of all journals; `events_lines` of `events.jsonl` alone."""
+    """What of this daemon lies before a cutoff, and how many messages of `others` do. `facts`: lines of all journals;
+    `events_lines` of `events.jsonl` alone.
+    """
 
     messages: int
     sessions: int
     facts: int
     message_files: int
     events_lines: int
+    others: int
 
 
 class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):

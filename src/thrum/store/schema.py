@@ -13,7 +13,9 @@ SCHEMA_VERSION: Final = 3
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
-"""The key of `schema_meta` under which the greatest `journal.format` stands."""
+"""The key of `schema_meta` under which the greatest `journal.format` of this daemon's own stands."""
+FOREIGN_FORMAT: Final = "foreign_format"
+"""The same of all others."""
 JOURNAL_FORMAT_KNOWN: Final = 1
 
 _TEXT = "TEXT NOT NULL DEFAULT ''"
@@ -29,9 +31,31 @@ CREATE TABLE agents (
   status {_TEXT}, status_by {_TEXT}, status_at {_TEXT}, status_event {_TEXT},
   seen_at {_TEXT}, seen_event {_TEXT}, exited_at {_TEXT}, exited_event {_TEXT}
 ) WITHOUT ROWID;
+CREATE TABLE registrations (
+  agent_id TEXT NOT NULL, home TEXT NOT NULL, live INTEGER NOT NULL DEFAULT 0, signed INTEGER NOT NULL DEFAULT 0,
+  kind {_TEXT}, name {_TEXT}, role {_TEXT}, module {_TEXT}, display {_TEXT},
+  hostname {_TEXT}, worktree {_TEXT}, registered_at {_TEXT}, origin_daemon {_TEXT}, reg_at {_TEXT}, reg_event {_TEXT},
+  PRIMARY KEY (agent_id, home)
+) WITHOUT ROWID;
+CREATE TABLE holders (
+  agent_id TEXT NOT NULL, origin TEXT NOT NULL, at TEXT NOT NULL, event_id TEXT NOT NULL, PRIMARY KEY (agent_id, origin)
+) WITHOUT ROWID;
+CREATE TABLE hidden_agents (agent_id TEXT NOT NULL, origin TEXT NOT NULL, PRIMARY KEY (agent_id, origin)) WITHOUT ROWID;
+CREATE TABLE daemons (
+  daemon_id TEXT PRIMARY KEY, keyed INTEGER NOT NULL DEFAULT 0, accepted INTEGER NOT NULL DEFAULT 0,
+  gone INTEGER NOT NULL DEFAULT 0, successor {_TEXT}, successor_at {_TEXT}, successor_event {_TEXT}
+) WITHOUT ROWID;
+CREATE TABLE daemon_projects (daemon_id TEXT NOT NULL, repo_id TEXT NOT NULL, PRIMARY KEY (daemon_id, repo_id))
+  WITHOUT ROWID;
+CREATE TABLE daemon_roots (daemon_id TEXT NOT NULL, root TEXT NOT NULL, PRIMARY KEY (daemon_id, root)) WITHOUT ROWID;
+CREATE TABLE successions (
+  daemon_id TEXT NOT NULL, previous_id TEXT NOT NULL, PRIMARY KEY (daemon_id, previous_id)
+) WITHOUT ROWID;
+CREATE TABLE lines_before (hash TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE sessions (
   session_id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, started_at TEXT NOT NULL, start_event TEXT NOT NULL,
-  ended_at {_TEXT}, end_reason {_TEXT}, end_event {_TEXT}, seen_at {_TEXT}
+  ended_at {_TEXT}, end_reason {_TEXT}, end_event {_TEXT}, seen_at {_TEXT},
+  origin_daemon TEXT NOT NULL, trust INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE session_items (
   session_id TEXT NOT NULL, kind TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL,
@@ -56,7 +80,7 @@ CREATE TABLE messages (
   edit_count INTEGER NOT NULL DEFAULT 0,
   quiet INTEGER NOT NULL, deleted INTEGER NOT NULL DEFAULT 0, deleted_at {_TEXT}, delete_reason {_TEXT},
   authored_by TEXT NOT NULL, disclosed INTEGER NOT NULL, origin_daemon TEXT NOT NULL,
-  create_event TEXT NOT NULL, edit_event {_TEXT}, delete_event {_TEXT}
+  create_event TEXT NOT NULL, edit_event {_TEXT}, delete_event {_TEXT}, trust INTEGER NOT NULL
 );
 CREATE TABLE message_scopes (
   message_id TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL, position INTEGER NOT NULL,
@@ -83,7 +107,7 @@ CREATE TABLE groups (
   group_id TEXT PRIMARY KEY, name TEXT NOT NULL, name_at {_TEXT}, name_event {_TEXT},
   description TEXT NOT NULL, description_at {_TEXT}, description_event {_TEXT},
   created_at TEXT NOT NULL, created_by TEXT NOT NULL, create_event TEXT NOT NULL,
-  deleted_at {_TEXT}, delete_event {_TEXT}
+  deleted_at {_TEXT}, delete_event {_TEXT}, origin_daemon TEXT NOT NULL, trust INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE group_members (
   group_id TEXT NOT NULL, member_type TEXT NOT NULL, member_value TEXT NOT NULL,
@@ -92,10 +116,12 @@ CREATE TABLE group_members (
   PRIMARY KEY (group_id, member_type, member_value)
 ) WITHOUT ROWID;
 CREATE TABLE agent_contexts (
-  agent_id TEXT PRIMARY KEY, content TEXT NOT NULL, saved_at TEXT NOT NULL, event_id TEXT NOT NULL
+  agent_id TEXT NOT NULL, home TEXT NOT NULL, content TEXT NOT NULL, saved_at TEXT NOT NULL, event_id TEXT NOT NULL,
+  PRIMARY KEY (agent_id, home)
 ) WITHOUT ROWID;
 CREATE TABLE horizons (
-  kind TEXT NOT NULL, id TEXT NOT NULL, at TEXT NOT NULL, event_id TEXT NOT NULL, PRIMARY KEY (kind, id)
+  kind TEXT NOT NULL, id TEXT NOT NULL, realm TEXT NOT NULL, at TEXT NOT NULL, event_id TEXT NOT NULL,
+  PRIMARY KEY (kind, id, realm)
 ) WITHOUT ROWID;
 CREATE TABLE client_keys (
   actor TEXT NOT NULL, client_key TEXT NOT NULL, at TEXT NOT NULL, event_id TEXT NOT NULL, digest TEXT NOT NULL,
@@ -104,7 +130,7 @@ CREATE TABLE client_keys (
 CREATE TABLE events (
   seq INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, type TEXT NOT NULL, timestamp TEXT NOT NULL,
   origin_daemon TEXT NOT NULL, actor TEXT NOT NULL, message_id TEXT NOT NULL,
-  file TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, signed INTEGER NOT NULL, state TEXT NOT NULL
+  file TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, state TEXT NOT NULL, trust INTEGER NOT NULL
 );
 CREATE TABLE hanging (thing TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (thing, seq)) WITHOUT ROWID;
 CREATE TABLE journal_offsets (
@@ -121,15 +147,22 @@ CREATE TABLE schema_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROW
 """`hanging` holds, under the thing it is about (`m:`, `s:`, `g:`, `a:` + id), the number of every fact that a thing is
 made again from: what waits for it, what was merged into it, and creates that lost. The spec's `pending` is the part of
 it whose `events.state` is pending; the bytes are read at (file, offset). Under `f:` + their own time stand facts of
-elsewhere that wait for their day."""
+elsewhere that wait for their day; under `k:` + their origin those that wait for its `daemon.key`; under `r:` + the
+agent what counts only if its origin registered that agent."""
 
 HELD: Final = "f:"
 """The prefix in `hanging` of what waits for its day."""
 
+KEYLESS: Final = "k:"
+REGISTERED: Final = "r:"
+
 SUPERSEDED: Final = "superseded"
-"""The key of `schema_meta` with the id of a fact of which the journals hold a smaller line than the picture shows."""
+"""The key of `schema_meta` with the id of a fact for which the picture has to be painted anew: the journals hold a line
+of it that counts more, or it changes what others are to this machine."""
 
 INDEXES: Final = """
+CREATE INDEX registrations_home ON registrations (home);
+CREATE INDEX events_unsigned ON events (origin_daemon) WHERE trust BETWEEN 1 AND 3;
 CREATE INDEX agents_role ON agents (role);
 CREATE INDEX agents_place ON agents (worktree_path);
 CREATE INDEX sessions_agent ON sessions (agent_id, started_at);

@@ -15,10 +15,11 @@ import msgspec
 
 from thrum import shapes
 from thrum.events import LOCAL_FILE, Commit, FileChange
+from thrum.origins import OLD_REALM
 from thrum.store import purging
+from thrum.store.daemon_views import DaemonViews
 from thrum.store.database import get_meta
-from thrum.store.horizons import AGENT, AUTHOR, PURGE
-from thrum.store.inbox import MessageViews
+from thrum.store.horizons import Horizons
 from thrum.store.rows import (
     AgentRow,
     ClientKeyRow,
@@ -30,13 +31,14 @@ from thrum.store.rows import (
     Member,
     MessageHead,
     MessageRow,
+    OriginRow,
     PlaceRow,
     PurgeCounts,
+    RegistrationRow,
     SessionRow,
     Wanted,
 )
-from thrum.store.schema import HELD, JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
-from thrum.voids import Voids
+from thrum.store.schema import FOREIGN_FORMAT, HELD, JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
 
 __all__ = [
     "AgentRow",
@@ -49,8 +51,10 @@ __all__ = [
     "Member",
     "MessageHead",
     "MessageRow",
+    "OriginRow",
     "PlaceRow",
     "PurgeCounts",
+    "RegistrationRow",
     "SessionRow",
     "View",
     "Wanted",
@@ -72,10 +76,6 @@ _WORK: Final = """
 SELECT w.session_id, w.agent_id, branch, worktree_path, unmerged_commits, uncommitted_files, changed_files,
   file_changes, git_updated_at, current_task, task_updated_at, intent, intent_updated_at
 FROM work_contexts AS w"""
-_PURGED: Final = (
-    "SELECT thing FROM hanging JOIN events USING (seq) WHERE type = 'agent.session.end'"
-    " AND timestamp < (SELECT at FROM horizons WHERE kind = 'purge' AND id = '')"
-)
 _EVENT: Final = (
     "SELECT seq, event_id, type, timestamp, origin_daemon, actor, message_id, file, offset, length, state FROM events"
 )
@@ -84,7 +84,7 @@ _changes = msgspec.json.Decoder(tuple[FileChange, ...])
 _paths = msgspec.json.Decoder(tuple[str, ...])
 
 
-class View(MessageViews):
+class View(DaemonViews):
     """All queries. `own`: this daemon's id and its previous ones; `epoch`: of this picture."""
 
     def __init__(self, db: sqlite3.Connection, own: frozenset[str]) -> None:
@@ -100,6 +100,10 @@ class View(MessageViews):
     def newer_format(self) -> bool:
         """Whether a later program changed the rules of these journals: then nothing may be written (events.md §13)."""
         return int(get_meta(self._db, JOURNAL_FORMAT) or 0) > JOURNAL_FORMAT_KNOWN
+
+    def foreign_format(self) -> bool:
+        """Whether a later program of another daemon changed them: then nothing goes to where it writes."""
+        return int(get_meta(self._db, FOREIGN_FORMAT) or 0) > JOURNAL_FORMAT_KNOWN
 
     def event(self, event_id: str) -> EventRow | None:
         row = self._db.execute(f"{_EVENT} WHERE event_id = ?", (event_id,)).fetchone()
@@ -123,39 +127,25 @@ class View(MessageViews):
         return None if row is None else ClientKeyRow(*row)
 
     def horizon(self, kind: str, id: str) -> tuple[str, str] | None:
-        """`(time, event id)` of the horizon `agent` or `author` of an id, or of `purge` with id `""`."""
-        return self._db.execute("SELECT at, event_id FROM horizons WHERE kind = ? AND id = ?", (kind, id)).fetchone()
+        """`(time, event id)` of the horizon `agent` or `author` of an id, or of `purge` with id `""`: the greatest of
+        those that void what this daemon writes.
+        """
+        return Horizons(self._db).get(kind, id, self.origins().local().under)
+
+    def sweeps_here(self, event_id: str) -> bool:
+        """Whether a cleanup or purge voids what this daemon writes."""
+        rows = self._db.execute("SELECT realm FROM horizons WHERE event_id = ?", (event_id,))
+        return any(row[0] == OLD_REALM or row[0] in self._own for row in rows)
 
     def would_purge(self, cutoff: str) -> PurgeCounts:
-        """What a purge up to a time would take away now."""
-        return purging.count(self._db, cutoff)
+        """What a purge by this daemon up to a time would take away now."""
+        return purging.count(self._db, cutoff, self.origins())
 
     def is_own(self, origin_daemon: str) -> bool:
         """Whether facts of that origin are this daemon's, by its present id or an earlier one."""
         return origin_daemon != "" and origin_daemon in self._own
 
     # -- what is synced
-
-    def voids(self) -> Voids:
-        """What cleanups and purges made void. Sessions are looked up when they are asked for."""
-        rows = self._db.execute("SELECT kind, id, at, event_id FROM horizons").fetchall()
-        return Voids(
-            agents={row[1]: (row[2], row[3]) for row in rows if row[0] == AGENT},
-            authors={row[1]: (row[2], row[3]) for row in rows if row[0] == AUTHOR},
-            purge=next((row[2] for row in rows if row[0] == PURGE), ""),
-            session_purged=self.is_session_purged,
-        )
-
-    def is_session_purged(self, session_id: str) -> bool:
-        """Whether an end of the session is known that lies before the cutoff of the purge, here or never here."""
-        return self._db.execute(f"{_PURGED} AND thing = 's:' || ? LIMIT 1", (session_id,)).fetchone() is not None
-
-    def purged_sessions(self) -> frozenset[str]:
-        """Every session that `is_session_purged`."""
-        if self.horizon(PURGE, "") is None:
-            return frozenset()
-        rows = self._db.execute(f"{_PURGED} AND thing > 's:' AND thing < 's;'")
-        return frozenset(row[0][2:] for row in rows)
 
     def sync_state(self) -> dict[str, str]:
         """What `Committer.remember` kept. Empty after the picture was painted anew."""
@@ -165,7 +155,7 @@ class View(MessageViews):
         """How many facts of this daemon above a number belong on the branch; void ones don't."""
         marks = ", ".join("?" * len(self._own))
         return self._db.execute(
-            "SELECT count(*) FROM events WHERE seq > ? AND file <> ? AND state <> 'void'"
+            "SELECT count(*) FROM events WHERE seq > ? AND file <> ? AND state NOT IN ('void', 'hidden')"
             f" AND origin_daemon IN ({marks})",
             (seq, LOCAL_FILE, *self._own),
         ).fetchone()[0]
@@ -204,6 +194,14 @@ class View(MessageViews):
         """What is known of an id, also when it is not (or no longer) registered."""
         row = self._db.execute(f"{_AGENT} WHERE a.agent_id = ?", (agent_id,)).fetchone()
         return None if row is None else self._agent(row)
+
+    def address(self, agent_id: str) -> tuple[str, int] | None:
+        """Whose agent a registered id is, by its origin, and how many daemons have one of that id; None for none."""
+        return self._db.execute(
+            "SELECT origin_daemon, (SELECT count(*) FROM registrations AS r WHERE r.agent_id = ?1 AND r.live = 1)"
+            " FROM agents WHERE agent_id = ?1 AND live = 1",
+            (agent_id,),
+        ).fetchone()
 
     def is_live(self, agent_id: str) -> bool:
         """Whether an agent, user or proxy of exactly this id is registered."""
@@ -303,7 +301,11 @@ class View(MessageViews):
     def note(self, agent_id: str) -> tuple[str, str] | None:
         """The notes that an agent put on the branch last, and when (events.md §4 `agent.context`)."""
         return self._db.execute(
-            "SELECT content, saved_at FROM agent_contexts WHERE agent_id = ?", (agent_id,)
+            "SELECT content, saved_at FROM agent_contexts AS c"
+            " LEFT JOIN registrations AS r ON r.agent_id = c.agent_id AND r.home = c.home"
+            " LEFT JOIN agents AS a ON a.agent_id = c.agent_id AND a.reg_event = r.reg_event AND a.live = 1"
+            " WHERE c.agent_id = ? ORDER BY a.agent_id IS NULL, saved_at DESC LIMIT 1",
+            (agent_id,),
         ).fetchone()
 
     def contexts(self, agent_id: str = "", branch: str = "", file: str = "") -> list[shapes.WorkContext]:
@@ -349,7 +351,7 @@ class View(MessageViews):
     def group_marks(self, name: str, member_type: str = "", member_value: str = "") -> list[GroupMark]:
         """Every live group of that name, the earliest first, with what it knows of one member."""
         rows = self._db.execute(
-            "SELECT g.group_id, coalesce(m.added_at, ''), coalesce(m.removed_at, '') FROM groups AS g"
+            "SELECT g.group_id, coalesce(m.added_at, ''), coalesce(m.removed_at, ''), g.origin_daemon FROM groups AS g"
             " LEFT JOIN group_members AS m ON m.group_id = g.group_id AND m.member_type = ? AND m.member_value = ?"
             " WHERE g.deleted_at = '' AND g.name = ? ORDER BY g.created_at, g.create_event",
             (member_type, member_value, name),

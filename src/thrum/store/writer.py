@@ -23,17 +23,22 @@ from thrum.events import AnyFact, Sealed
 from thrum.identity.signing import Signer
 from thrum.store import database
 from thrum.store.arrival import Found, Judged, TakenIn, Verified, judge
+from thrum.store.calls import Call as Call
+from thrum.store.calls import Committed as Committed
+from thrum.store.calls import Errand as Errand
 from thrum.store.compaction import Draft, swap
-from thrum.store.door import Decide, Decision, Stamp
+from thrum.store.door import Decision
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
+from thrum.store.founding import words_of_before
 from thrum.store.journal import JournalFiles, Standing, mark_of, refusal
+from thrum.store.merge_daemons import CLOSED
 from thrum.store.projection import Due, Entry, Projection, entry_of
 from thrum.store.quarantine import Quarantine
 from thrum.store.schema import SUPERSEDED
 from thrum.store.stamping import Stamper
 from thrum.store.views import View
 from thrum.store.words import Words
-from thrum.voids import is_void
+from thrum.voids import Voids, is_void
 
 log: Final = logging.getLogger("thrum.store")
 
@@ -41,45 +46,6 @@ R = TypeVar("R")
 
 _BUSY_MS: Final = 100
 _SWEEPS: Final = (events.AgentCleaned, events.PurgeExecuted)
-
-
-class Committed(NamedTuple):
-    """A fact that is on disk and in the picture. `state` is the projection's word for what became of it."""
-
-    seq: int
-    fact: AnyFact | Sealed
-    state: str
-
-
-Replay = Callable[[View, AnyFact, int], Any]
-
-
-class Call:
-    """One call's way through a batch: what it wants, then its answer or its error. `heavy`: see `door.Journal`."""
-
-    __slots__ = ("answer", "decide", "error", "heavy", "key", "replay")
-
-    def __init__(self, decide: Decide[Any], key: ClientKey | None = None, replay: Replay | None = None) -> None:
-        self.decide = decide
-        self.key = key
-        self.replay = replay
-        self.heavy = False
-        self.answer: Any = None
-        self.error: Exception | None = None
-
-
-class Errand(Call):
-    """A call that decides no facts of its own: `work` is a method of the writer that says so, with its arguments."""
-
-    __slots__ = ("work",)
-
-    def __init__(self, work: Callable[[Writer], Any]) -> None:
-        super().__init__(_nothing)
-        self.work = work
-
-
-def _nothing(_view: View, _stamp: Stamp) -> Decision[None]:
-    return Decision((), lambda _view, _seqs: None)
 
 
 class _Line(NamedTuple):
@@ -129,6 +95,8 @@ class Writer:
         self.stamper = stamper
         self.superseded = False
         """Whether the journals hold a smaller line for some fact than the picture shows: it has to be painted anew."""
+        self.released: list[Due] = []
+        """Facts of earlier batches that the last one let count."""
         self._projection = projection
         self._view = view
         self._words = Words(db)
@@ -222,7 +190,8 @@ class Writer:
         self._offsets.update(moved)
         self._projection.flushed()
         self._smaller.update((event_id, rank) for event_id, _, rank in self._winners)
-        self.superseded = bool(self._smaller)
+        self.superseded = bool(self._smaller) or self._is_outdated()
+        self.released, self._projection.released = self._projection.released, []
         committed = self._committed
         for entry in (*committed, *self._due):
             # One that waits for its day voids nothing yet.
@@ -254,6 +223,7 @@ class Writer:
     def rollback(self) -> None:
         """Drop the open batch, if there is one."""
         self._roll_database_back()
+        self._projection.rolled_back()
         self._forget()
 
     def _sign(self) -> None:
@@ -296,9 +266,16 @@ class Writer:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
 
+    def _is_outdated(self) -> bool:
+        """Whether a fact changed what others are to this machine."""
+        outdated = self._projection.outdated and bool(database.get_meta(self.db, SUPERSEDED))
+        self._projection.outdated = False
+        return outdated
+
     def _mind_horizon(self, fact: AnyFact | Sealed) -> None:
-        if isinstance(fact, _SWEEPS):
-            self.stamper.move_past(fact.timestamp)
+        if not isinstance(fact, _SWEEPS) or not self._view.sweeps_here(fact.event_id):
+            return
+        self.stamper.move_past(fact.timestamp)
         if isinstance(fact, events.PurgeExecuted):
             with contextlib.suppress(ValueError):  # the cutoff may be any text, the fact is on disk all the same
                 self.stamper.move_past(fact.cutoff)
@@ -410,6 +387,7 @@ class Writer:
         with contextlib.suppress(sqlite3.Error):
             self.db.execute("ROLLBACK TO one_call")
             self.db.execute("RELEASE one_call")
+        self._projection.rolled_back()
         for committed in self._committed[facts:]:
             self._keyed.pop(committed.fact.event_id, None)
         for file, length, _, _ in self._lines[lines:]:
@@ -431,12 +409,34 @@ class Writer:
             judged = judge(file, raw, reason)
             if judged.fact is None:
                 aside += self._refuse(file, raw, judged)
-            elif isinstance(judged.fact, Sealed) or not is_void(judged.fact, events.order_of(judged.fact), voids):
+            elif isinstance(judged.fact, Sealed) or not self._is_void(judged.fact, raw, voids):
                 aside += self._receive(judged.fact, judged.file, file, raw)
         new = [each.fact for each in self._committed[facts:]]
         new += [events.decode(raw) for _, raw, _ in self._winners[winners:]]  # facts that are here, in other words
         ours = sum(self._view.is_own(fact.origin_daemon) for fact in new)
+        self._note_holders()
         return TakenIn(len(new), aside, ours)
+
+    def _is_void(self, fact: AnyFact, raw: bytes, voids: Voids) -> bool:
+        return bool(voids) and is_void(fact, events.order_of(fact), voids.standing(raw, fact), voids)
+
+    def _note_holders(self) -> None:
+        """An id that is held elsewhere stays with whom it is seen first: nobody takes a name by an early date."""
+        for agent_id in sorted(self._projection.touched):
+            origin = self._projection.holder_to_note(agent_id)
+            if origin:
+                fact = self.stamper.stamp().make(events.Accepted, kind="holder", id=agent_id, of=origin)
+                self._apply(Decision((fact,), lambda _view, _seqs: None), None)
+        self._projection.touched.clear()
+
+    def close_before(self) -> None:
+        """Work of an errand: what comes unsigned from now on is not of before."""
+        if database.get_meta(self.db, CLOSED):
+            return
+        stamp = self.stamper.stamp()
+        words = words_of_before(*self._projection.unsigned_before())
+        facts = [stamp.make(events.Accepted, kind=kind, id=id, of=of, lines=some) for kind, id, of, some in words]
+        self._apply(Decision(facts, lambda _view, _seqs: None), None)
 
     def keep(self, values: Mapping[str, str], copies: Sequence[Found] = ()) -> None:
         """Work of an errand: keep values of the sync, and with them append lines whose facts have their numbers."""
@@ -482,7 +482,7 @@ class Writer:
         else:
             self._committed.append(Committed(applied.seq, fact, applied.state))
         self._append(home, raw, fact.event_id)
-        return False
+        return applied.state == "bad_name" and self._set_aside(home, raw, "bad_name")
 
     def _set_aside(self, file: str, raw: bytes, reason: str) -> bool:
         if self._quarantine.holds(file, raw) or any((file, raw) == (each.file, each.raw) for each in self._aside):

@@ -18,7 +18,8 @@ from thrum import clock, events, signatures
 from thrum.events import AgentUpdated, AnyFact, BadLine, MessageCreated, MessageDeleted, MessageEdited, Sealed
 from thrum.identity import signing
 from thrum.ids import JOURNAL_NAME_PATTERN
-from thrum.voids import Order, Voids, branch_file_of, is_void, superseded_ids, void_ids
+from thrum.origins import Standing
+from thrum.voids import Fact, Order, Voids, branch_file_of, is_void, superseded_ids, void_ids
 
 JOURNAL_FILE: Final = re.compile(rf"events\.jsonl|messages/{JOURNAL_NAME_PATTERN}")
 """The files of the branch that are journals. Whatever else a foreign tree holds travels on unread."""
@@ -101,7 +102,7 @@ def _canonical(file: str, data: bytes, voids: Voids, extra: Sequence[bytes]) -> 
             facts.pop(event_id, None)
         else:
             facts[event_id] = (order, fact)
-    for event_id in _droppable(facts, voids):
+    for event_id in _droppable(_judged(facts, chosen, voids), voids):
         del chosen[event_id]
     lines = [raw for _, raw in sorted(chosen.values())]
     strayed = {home: tuple(found) for home, found in strays.items()}
@@ -136,7 +137,8 @@ def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown
             facts[event_id] = (order, fact)
     if _depends_on_others(known, facts.values(), voids):
         return None
-    for event_id in void_ids([*facts.values()], voids):
+    judged = _judged(facts, fresh, voids)
+    for event_id in void_ids([line[:3] for line in judged], voids):
         del fresh[event_id], facts[event_id]
     if any(isinstance(fact, AgentUpdated) for _, fact in facts.values()):
         known = _without_superseded(known, fresh, facts)
@@ -145,7 +147,7 @@ def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown
 
 def _depends_on_others(known: bytes, facts: Iterable[tuple[Order, AnyFact]], voids: Voids) -> bool:
     """Whether what is void hangs on more than each new line itself."""
-    if voids.purge and any(word in known for word in _OF_SESSIONS):
+    if voids.purges and any(word in known for word in _OF_SESSIONS):
         return True
     return any(isinstance(fact, MessageEdited | MessageDeleted) and fact.agent_id in voids.authors for _, fact in facts)
 
@@ -155,13 +157,13 @@ def _without_superseded(
 ) -> bytes:
     """Take what updates replaced out of `fresh`, and out of the known lines, which are returned."""
     spans: dict[str, tuple[int, int]] = {}
-    updates: list[tuple[Order, AnyFact]] = [*facts.values()]
+    updates = [(order, fact, _is_signed(fresh[order[1]][1], fact)) for order, fact in facts.values()]
     at = known.find(_UPDATE)
     while at >= 0:
         start, stop = known.rfind(b"\n", 0, at) + 1, known.index(b"\n", at) + 1
         found = _read(known[start : stop - 1])
         if found is not None and isinstance(found[1], AgentUpdated):
-            updates.append((found[0], found[1]))
+            updates.append((found[0], found[1], _is_signed(known[start : stop - 1], found[1])))
             spans[found[0][1]] = (start, stop)
         at = known.find(_UPDATE, stop)
     gone = superseded_ids(updates)
@@ -214,10 +216,31 @@ def _is_plain(raw: bytes, order: Order, fact: AnyFact | Sealed | None) -> bool:
     return order[1].encode() in raw
 
 
-def _droppable(facts: Mapping[str, tuple[Order, AnyFact]], voids: Voids) -> set[str]:
+_Judged = tuple[Order, AnyFact, Standing, bool]
+"""Order, fact, what its line is to all clones, and whether it is signed."""
+
+
+def _judged(
+    facts: Mapping[str, tuple[Order, AnyFact]], lines: Mapping[str, tuple[Order, bytes]], voids: Voids
+) -> list[_Judged]:
+    found: list[_Judged] = []
+    for event_id, (order, fact) in facts.items():
+        raw = lines[event_id][1]
+        found.append((order, fact, voids.standing(raw, fact), _is_signed(raw, fact)))
+    return found
+
+
+def _is_signed(raw: bytes, fact: AnyFact) -> bool:
+    """Asked of updates alone; of others nobody wants to know."""
+    return isinstance(fact, AgentUpdated) and signatures.is_signed(raw, fact.origin_daemon)
+
+
+def _droppable(judged: Sequence[_Judged], voids: Voids) -> set[str]:
     """Event ids of what is void, and of what a later line that stays has replaced."""
-    void = void_ids([*facts.values()], voids)
-    return void | superseded_ids(entry for event_id, entry in facts.items() if event_id not in void)
+    void = void_ids([line[:3] for line in judged], voids)
+    return void | superseded_ids(
+        (order, fact, signed) for order, fact, _, signed in judged if fact.event_id not in void
+    )
 
 
 def _read(raw: bytes) -> tuple[Order, AnyFact | Sealed | None] | None:
@@ -267,12 +290,12 @@ def missing(here: bytes, there: bytes) -> list[bytes]:
 def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
     """A journal there with these lines as well, in the order of facts. Nothing goes but what later lines replace."""
     ordered: list[tuple[Order, bytes]] = []
-    facts: list[tuple[Order, AnyFact | Sealed]] = []
+    facts: list[tuple[Order, AnyFact | Sealed, bool]] = []
     for raw in dict.fromkeys((*split_lines(there), *lines)):
         order, fact = _read(raw) or (("", ""), None)
         ordered.append((order, raw))
-        if fact is not None:
-            facts.append((order, fact))
+        if isinstance(fact, AgentUpdated):
+            facts.append((order, fact, _is_signed(raw, fact)))
     gone = superseded_ids(facts)
     return b"\n".join([*(raw for order, raw in sorted(ordered) if order[1] not in gone), b""])
 
@@ -284,13 +307,13 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -
     wanted too: the store sets it aside.
     """
     readable = [(raw, _read(raw)) for raw in lines]
-    facts: list[tuple[Order, AnyFact]] = []
-    for _, found in readable:
+    facts: list[Fact] = []
+    for raw, found in readable:
         if found and found[1] is not None and not isinstance(found[1], Sealed):
-            facts.append((found[0], found[1]))
+            facts.append((found[0], found[1], voids.standing(raw, found[1])))
     void = void_ids(facts, voids)
-    for order, fact in facts:
-        if not isinstance(fact, MessageEdited | MessageDeleted) or is_void(fact, order, voids):
+    for order, fact, who in facts:
+        if not isinstance(fact, MessageEdited | MessageDeleted) or is_void(fact, order, who, voids):
             continue
         if fact.event_id in void and _stands(fact.message_id, here, voids):
             void.discard(fact.event_id)
@@ -311,7 +334,7 @@ def _stands(message_id: str, here: bytes, voids: Voids) -> bool:
         found = _read(raw) if name in raw else None
         if found is None or not isinstance(found[1], MessageCreated) or found[1].message_id != message_id:
             continue
-        if not is_void(found[1], found[0], voids):
+        if not is_void(found[1], found[0], voids.standing(raw, found[1]), voids):
             return True
     return False
 

@@ -12,10 +12,10 @@ from typing import Final, Literal, NamedTuple, Protocol
 from thrum.sync.worktree import TreeEntry
 from thrum.voids import Voids
 
-RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed"]
+RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed", "foreign"]
 """`offline`: nobody answered (no network, no host, a path that is not mounted). `refused`: it answered, and does not
 take what we push (a hook, a protected branch, no right to write). `credentials`: it wants a password or key that git
-has not. `missing`: there is no such repository. `failed`: anything else."""
+has not. `missing`: there is no such repository. `foreign`: its branch is another project's. `failed`: anything else."""
 
 
 class RemoteFailed(Exception):
@@ -35,6 +35,14 @@ class RemoteInfo(NamedTuple):
     url: str
     path: str
     """The directory of a remote on this machine (a path or `file://`), else empty."""
+
+
+class ForeignProject(RemoteFailed):
+    """The remote's branch is another project's: of `repo_ids`, none of which is ours."""
+
+    def __init__(self, repo_ids: frozenset[str], reason: str, remedy: str) -> None:
+        super().__init__("foreign", reason, remedy)
+        self.repo_ids: Final = repo_ids
 
 
 class Repository(Protocol):
@@ -141,6 +149,18 @@ class Journals(Protocol):
 
         Raises InternalError when the program stumbles over one of them; some may be taken in then.
         """
+        ...
+
+    def project(self) -> frozenset[str]:
+        """The repository ids of this project; empty as long as this daemon has not said of what project it is."""
+        ...
+
+    def is_read_only(self) -> bool:
+        """Whether another daemon's newer program changed the rules of the journals: then nothing is pushed."""
+        ...
+
+    def close_before(self) -> None:
+        """All of a remote's branch was taken in: what comes unsigned from now on is not of before (events.md §11)."""
         ...
 
     def copy_receipts(self) -> int:

@@ -20,6 +20,7 @@ from thrum.errors import InternalError, StoreFailed
 from thrum.sync import merge
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import Arrived, JournalMoved, Journals, Mark, RemoteFailed, Repository
+from thrum.sync.projects import check_project
 from thrum.sync.worktree import BRANCH, FIRST, TreeEntry
 
 _REGULAR: Final = 0o100644
@@ -59,6 +60,8 @@ class Outcome:
     """Journals of the branch that could not be taken in: unreadable, too large, or the store stumbles over them."""
     unconfirmed: bool = False
     """Nothing was pushed, since others may read the remote and nobody has said that this is meant."""
+    read_only: bool = False
+    """Nothing was pushed, since a newer program of another daemon changed the rules of the branch."""
     tip: str = ""
     pushed_seq: int | None = None
     """All facts up to this number are at the remote; None if that is not known."""
@@ -138,7 +141,7 @@ def sync_round(repo: Repository, journals: Journals, errand: Errand, outcome: Ou
         yield from round_.settle(head)
         if trouble is not None:
             raise trouble
-        if not errand.push:
+        if not errand.push or outcome.read_only:
             return
         if outcome.tip == head:
             round_.note_pushed(0)
@@ -176,6 +179,7 @@ class _Round:
             try:
                 for commit in dict.fromkeys((head, tip)):
                     yield from self.take_in(commit)
+                self.outcome.read_only = self.journals.is_read_only()
                 self.journals.copy_receipts()
                 yield "copied receipts"
                 if (yield from self.commit(tip, head)):
@@ -204,6 +208,8 @@ class _Round:
                 f"the remote has a branch {BRANCH} that is not thrum's",
                 f"rename that one: git push {name} {commit}:refs/heads/OTHER :{BRANCH}",
             )
+        if commit == self.repo.remote_tip():
+            check_project(self.repo, self.journals, files)
         pending: list[_Intake] = []
         size, voids, marks = 0, self.journals.voids(), self.journals.marks()
         for file in sorted(files):  # events.jsonl comes first: what it voids need not be taken in
@@ -217,6 +223,8 @@ class _Round:
                 pending, size, voids, marks = [], 0, self.journals.voids(), self.journals.marks()
         yield from self._take_in_all(pending)
         memory.merged = commit
+        if files and not memory.skipped and commit == self.repo.remote_tip():
+            self.journals.close_before()
 
     def _is_of_ours(self, commit: str) -> bool:
         """Whether a commit began as thrum's branch does, or stands on what is here or was taken in: then somebody

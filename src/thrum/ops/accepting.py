@@ -1,0 +1,61 @@
+"""What a person has this machine take another daemon for (events.md §11, `thrum sync accept`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from thrum.api import SyncAcceptParams, SyncAcceptResult
+from thrum.errors import AgentNotFound, DaemonUnknown, InvalidParams
+from thrum.events import Accepted, AnyFact
+from thrum.ops import introduction
+from thrum.ops.house import House
+from thrum.store.door import Decision, Stamp
+from thrum.store.views import View
+
+
+async def accept(house: House, params: SyncAcceptParams, found: Collection[str]) -> SyncAcceptResult:
+    """`found`: the repository ids of a branch that was refused as another project's.
+
+    Raises InvalidParams, DaemonUnknown, AgentNotFound.
+    """
+    if not params.origin:
+        if params.gone or params.agent:
+            raise InvalidParams("name the daemon", remedy="thrum sync status lists them", field="origin")
+        return await _accept_project(house, found)
+
+    def decide(view: View, stamp: Stamp) -> Decision[SyncAcceptResult]:
+        known = {row.daemon_id for row in view.trusted_of()}
+        if params.origin not in known:
+            raise DaemonUnknown(f"nothing here is of a daemon {params.origin}", remedy="thrum sync status lists them")
+        facts: list[AnyFact] = []
+        if params.agent:
+            if params.origin not in view.registrars_of(params.agent):
+                raise AgentNotFound(f"{params.origin} has no agent @{params.agent}")
+            facts.append(stamp.make(Accepted, kind="holder", id=params.agent, of=params.origin))
+        elif params.gone:
+            facts.append(stamp.make(Accepted, kind="gone", id=params.origin))
+        else:
+            former = sorted(view.previous_ids_of(params.origin))
+            facts += [stamp.make(Accepted, kind="origin", id=params.origin, of=old) for old in former]
+            if not former:
+                facts.append(stamp.make(Accepted, kind="origin", id=params.origin))
+        said = SyncAcceptResult(kind=facts[0].kind if isinstance(facts[0], Accepted) else "", accepted=params.origin)
+        return Decision(facts, lambda _view, _seqs: said)
+
+    return await house.journal.commit(decide, heavy=True)
+
+
+async def _accept_project(house: House, found: Collection[str]) -> SyncAcceptResult:
+    """Take over the repository ids of the branch: this project has these too."""
+    if not found:
+        raise InvalidParams(
+            "no branch was refused as another project's", remedy="thrum sync status; name a daemon", field="origin"
+        )
+
+    def decide(_view: View, stamp: Stamp) -> Decision[None]:
+        facts = [stamp.make(Accepted, kind="project", id=repo_id) for repo_id in sorted(found)]
+        return Decision(facts, lambda _view, _seqs: None)
+
+    await house.journal.commit(decide)
+    await introduction.introduce(house)
+    return SyncAcceptResult(kind="project", accepted=" ".join(sorted(found)))

@@ -1,0 +1,53 @@
+"""What a daemon says of itself before anything else (events.md §11 "Project"): of what project it is, what it was
+called before, and which agents are its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+from thrum.errors import NewerFormat
+from thrum.events import AgentRegistered, AnyFact, DaemonKeyed, DaemonSucceeded
+from thrum.ops.house import House
+from thrum.origins import is_well_named
+from thrum.store.door import Decision, Stamp
+from thrum.store.views import View
+
+
+async def introduce(house: House) -> None:
+    """Write what is not yet said. Raises what the committer refuses with; under a newer format nothing is said."""
+    with contextlib.suppress(NewerFormat):
+        await house.journal.commit(lambda view, stamp: decide(view, stamp, {house.here.repo_id}, house.here.own))
+
+
+def decide(view: View, stamp: Stamp, repo_ids: Iterable[str], own: Iterable[str]) -> Decision[None]:
+    """`repo_ids`: those of the repository as it is; the daemon keeps naming those that it ever had. `own`: its ids."""
+    origins = view.origins()
+    facts: list[AnyFact] = []
+    said = origins.projects.get(stamp.daemon_id)
+    wanted = {*origins.ours, *repo_ids}
+    if said is None or not wanted <= said:
+        facts.append(stamp.make(DaemonKeyed, repo_ids=tuple(sorted(wanted))))
+    told = view.previous_ids_of(stamp.daemon_id)
+    for former in sorted({*own} - {"", stamp.daemon_id} - told):
+        facts.append(stamp.make(DaemonSucceeded, previous_id=former))
+    # Others take the marks and messages of an agent from who registered it.
+    for row in view.own_registrations():
+        if row.origin_daemon in ("", stamp.daemon_id):
+            continue  # what tells no origin may be anybody's: no name is given to that
+        again = stamp.make(
+            AgentRegistered,
+            at=stamp.later_than(row.reg_at),
+            agent_id=row.agent_id,
+            kind=row.kind,
+            name=row.name,
+            role=row.role,
+            module=row.module,
+            worktree=row.worktree,
+            display=row.display,
+            hostname=row.hostname,
+        )
+        if is_well_named(again):
+            facts.append(again)
+    return Decision(facts, lambda _view, _seqs: None)

@@ -1,0 +1,132 @@
+"""Queries on daemons: what others are to this machine, what is void, and what this one said of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from thrum.events import LOCAL_FILE
+from thrum.origins import OURS, Origins, Standing
+from thrum.store.horizons import AGENT, AUTHOR, PURGE
+from thrum.store.inbox import MessageViews
+from thrum.store.merge_daemons import load_origins
+from thrum.store.rows import OriginRow, RegistrationRow
+from thrum.voids import Ends, Voids
+
+_ENDS: Final = (
+    "SELECT thing, origin_daemon, trust, timestamp FROM hanging JOIN events USING (seq)"
+    " WHERE type = 'agent.session.end' AND trust < 3"
+)
+
+
+class DaemonViews(MessageViews):
+    """The part of `View` that knows of other daemons."""
+
+    def is_ours(self, origin_daemon: str) -> bool:
+        """Whether what that origin made is this daemon's to change; what tells no origin is."""
+        return origin_daemon == "" or origin_daemon in self._own
+
+    def registrars_of(self, agent_id: str) -> set[str]:
+        """The origins of all live registrations of the agent."""
+        rows = self._db.execute("SELECT origin_daemon FROM registrations WHERE agent_id = ? AND live = 1", (agent_id,))
+        return {row[0] for row in rows}
+
+    def registered_here(self, agent_id: str) -> bool:
+        """Whether this daemon ever registered the agent: then it may say who of them joins or leaves."""
+        sql = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ?"
+        return self._db.execute(sql, (agent_id, OURS)).fetchone() is not None
+
+    def own_purge(self) -> str:
+        """The greatest cutoff of this daemon's own purges; `""` without any."""
+        rows = self._db.execute(
+            "SELECT origin_daemon, at FROM horizons JOIN events USING (event_id) WHERE kind = 'purge'"
+        )
+        return max((at for origin, at in rows if origin in self._own), default="")
+
+    def last_orders(self) -> dict[str, str]:
+        """Of each of this daemon's ids the greatest order, `time event_id`, of its facts."""
+        rows = self._db.execute("SELECT origin_daemon, timestamp, event_id FROM events WHERE file <> ?", (LOCAL_FILE,))
+        found: dict[str, str] = {}
+        for origin, at, event_id in rows:
+            if origin in self._own and origin:
+                found[origin] = max(found.get(origin, ""), f"{at} {event_id}")
+        return dict(sorted(found.items()))
+
+    def previous_ids_of(self, daemon_id: str) -> set[str]:
+        """The ids that a daemon says it had."""
+        rows = self._db.execute("SELECT previous_id FROM successions WHERE daemon_id = ?", (daemon_id,))
+        return {row[0] for row in rows}
+
+    def succeeded_by(self, daemon_id: str) -> set[str]:
+        """The ids that this machine takes that daemon to have had."""
+        return {row[0] for row in self._db.execute("SELECT daemon_id FROM daemons WHERE successor = ?", (daemon_id,))}
+
+    def own_registrations(self) -> list[RegistrationRow]:
+        """The live ones of this daemon."""
+        rows = self._db.execute(
+            "SELECT agent_id, kind, name, role, module, display, hostname, worktree, origin_daemon, reg_at"
+            " FROM registrations WHERE home = ? AND live = 1 ORDER BY agent_id",
+            (OURS,),
+        )
+        return [RegistrationRow(*row) for row in rows]
+
+    def trusted_of(self) -> list[OriginRow]:
+        """Every other daemon of which there are facts: what of them counts (see `OriginRow`)."""
+        rows = self._db.execute(
+            "SELECT e.origin_daemon, count(*) FILTER (WHERE trust IN (1, 2)),"
+            " count(*) FILTER (WHERE state = 'hidden'), count(*) FILTER (WHERE state = 'not_yours'),"
+            " count(*) FILTER (WHERE trust = 4 AND state = 'pending'),"
+            " (SELECT max(hostname) FROM registrations AS r WHERE r.home = e.origin_daemon)"
+            " FROM events AS e GROUP BY e.origin_daemon ORDER BY e.origin_daemon"
+        )
+        return [
+            OriginRow(row[0], row[1], row[2], row[3], row[4], row[5] or "") for row in rows if row[0] not in self._own
+        ]
+
+    def origins(self) -> Origins:
+        """What others are to this machine, as of now."""
+        return load_origins(self._db, self._own)
+
+    def voids(self) -> Voids:
+        """What cleanups and purges made void. Ends of sessions are looked up when they are asked for."""
+        rows = self._db.execute("SELECT kind, id, realm, at, event_id FROM horizons").fetchall()
+        if not rows:
+            return Voids()
+        found: dict[str, dict[str, dict[str, tuple[str, str]]]] = {AGENT: {}, AUTHOR: {}, PURGE: {}}
+        for kind, id, realm, at, event_id in rows:
+            found[kind].setdefault(id, {})[realm] = (at, event_id)
+        origins = self.origins()
+        return Voids(
+            origins=origins,
+            agents=found[AGENT],
+            authors=found[AUTHOR],
+            purges={realm: at for realm, (at, _) in found[PURGE].get("", {}).items()},
+            ends=lambda session_id: self._ends(origins, session_id),
+        )
+
+    def still_voids(self) -> Voids:
+        """The same, of one moment: it does not look at the store again."""
+        voids = self.voids()
+        if not voids:
+            return voids
+        origins = voids.origins
+        if origins.closed:
+            origins = replace(origins, is_before=self._lines_before())
+        ends: dict[str, list[tuple[Standing, str]]] = {}
+
+        def ends_of(session_id: str) -> Ends:
+            return ends.get(session_id, ())
+
+        if voids.purges:
+            rows = self._db.execute(f"{_ENDS} AND thing > 's:' AND thing < 's;'")
+            for thing, origin, trust, at in rows:
+                ends.setdefault(thing[2:], []).append((origins.standing(origin, trust), at))
+        return replace(voids, origins=origins, ends=ends_of)
+
+    def _ends(self, origins: Origins, session_id: str) -> list[tuple[Standing, str]]:
+        rows = self._db.execute(f"{_ENDS} AND thing = 's:' || ?", (session_id,))
+        return [(origins.standing(origin, trust), at) for _, origin, trust, at in rows]
+
+    def _lines_before(self) -> Callable[[str], bool]:
+        return {row[0] for row in self._db.execute("SELECT hash FROM lines_before")}.__contains__

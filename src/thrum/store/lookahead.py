@@ -1,0 +1,125 @@
+"""What painting has to know before it judges the first line: who is who here, who may speak for whom, what is void.
+
+One look at `events.jsonl`, and at the few lines of the local journal that tell of others. Everything else can then be
+judged where it stands, in one pass.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from thrum import clock, events
+from thrum.events import (
+    Accepted,
+    AgentCleaned,
+    AgentHidden,
+    AgentRegistered,
+    AnyFact,
+    DaemonKeyed,
+    DaemonSucceeded,
+    MessageCreated,
+    PurgeExecuted,
+    Sealed,
+)
+from thrum.origins import BEFORE, HIDDEN, OURS, Origins, Standing, is_well_named
+from thrum.store.horizons import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
+from thrum.store.merge_daemons import Daemons
+from thrum.store.projection import Entry
+from thrum.voids import message_ms
+
+INTRODUCTIONS: Final = (DaemonKeyed, Accepted, AgentHidden)
+SAID_AHEAD: Final = (*INTRODUCTIONS, DaemonSucceeded, AgentCleaned, PurgeExecuted, AgentRegistered)
+
+
+def may_introduce(raw: bytes) -> bool:
+    """Whether a line of the local journal may say what others are to this machine, by its first bytes."""
+    return raw.startswith((b'{"type":"accept"', b'{"type":"agent.hide"'))
+
+
+class LookAhead:
+    """`is_held(fact, time)`: whether a fact waits for its day."""
+
+    def __init__(self, db: sqlite3.Connection, own: frozenset[str], is_held: Callable[[AnyFact, str], bool]) -> None:
+        self._db = db
+        self._own = own
+        self._is_held = is_held
+        self.origins = Origins()
+        self.local = Origins(own=own | {OURS}).local()
+        self.horizons: dict[str, _Horizons] = {}
+        """What was made void, by realm."""
+        self.cleaned: dict[str, Order] = {}
+        """Up to where the inbox of each agent is empty here."""
+        self._registrars: dict[str, set[str]] = {}
+        """Which homes ever registered or cleaned up an agent."""
+
+    def look(self, introducing: Iterable[Entry]) -> None:
+        """Learn from facts of the types SAID_AHEAD."""
+        daemons = Daemons(self._db, self._own)
+        judged: list[Entry] = []
+        for entry in introducing:
+            fact = entry.fact
+            if isinstance(fact, INTRODUCTIONS):
+                # An unsigned key says nothing; what others wait for does not wait itself.
+                if entry.signed:
+                    daemons.merge(fact, events.order_of(fact))
+            else:
+                judged.append(entry)
+        self.origins = daemons.origins
+        horizons = Horizons(self._db)
+        for entry in judged:
+            self._judge(entry, horizons)
+        for kind, id, realm, at, event_id in self._db.execute("SELECT kind, id, realm, at, event_id FROM horizons"):
+            self.horizons.setdefault(realm, _Horizons()).keep(kind, id, (at, event_id))
+            if kind == AGENT and realm in self.local.under:
+                self.cleaned[id] = max((at, event_id), self.cleaned.get(id, ("", "")))
+
+    def _judge(self, entry: Entry, horizons: Horizons) -> None:
+        fact = entry.fact
+        order = events.order_of(fact)
+        who = self.origins.judge(entry.raw, fact.origin_daemon, signed=entry.signed)
+        if who.trust >= HIDDEN or isinstance(fact, Sealed) or self._is_held(fact, order[0]):
+            return
+        if isinstance(fact, AgentRegistered):
+            if who.home == OURS or who.trust == BEFORE or is_well_named(fact):
+                self._registrars.setdefault(fact.agent_id, set()).add(who.home)
+        elif isinstance(fact, AgentCleaned):
+            self._registrars.setdefault(fact.agent_id, set()).add(who.home)
+            horizons.rise(AGENT, fact.agent_id, who.acts, order)
+            if fact.messages:
+                horizons.rise(AUTHOR, fact.agent_id, who.acts, order)
+        elif isinstance(fact, PurgeExecuted) and (cutoff := purge_cutoff(fact, order[0])):
+            horizons.rise(PURGE, "", who.acts, (cutoff, fact.event_id))
+
+    def may_mark(self, agent_id: str, home: str) -> bool:
+        """Whether a home may say how far a message came with an agent; where it may not, the message itself decides."""
+        homes = self._registrars.get(agent_id, ())
+        return home in homes and (home == OURS or OURS not in homes)
+
+    def is_void(self, fact: MessageCreated, at: str, who: Standing) -> bool:
+        for realm in who.under:
+            horizons = self.horizons.get(realm)
+            if horizons is None:
+                continue
+            author = horizons.authors.get(fact.agent_id)
+            if author is not None and (at, fact.event_id) <= author:
+                return True
+            if horizons.purge_ms is not None and message_ms(fact.message_id, at) < horizons.purge_ms:
+                return True
+        return False
+
+
+class _Horizons:
+    """Those of one realm."""
+
+    def __init__(self) -> None:
+        self.agents: dict[str, Order] = {}
+        self.authors: dict[str, Order] = {}
+        self.purge_ms: int | None = None
+
+    def keep(self, kind: str, id: str, order: Order) -> None:
+        if kind == PURGE:
+            self.purge_ms = clock.parse_ms(order[0])
+        else:
+            (self.agents if kind == AGENT else self.authors)[id] = order

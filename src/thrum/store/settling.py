@@ -1,0 +1,169 @@
+"""Things as functions of the facts about them: which create stands, what of the rest counts (events.md §7 to §9)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Literal
+
+from thrum import events
+from thrum.events import (
+    AgentUpdated,
+    AnyFact,
+    GroupMemberAdded,
+    GroupMemberRemoved,
+    MessageReceipt,
+    Sealed,
+    SessionEnded,
+    bare,
+)
+from thrum.origins import BEFORE, OURS, Origins, Standing, may_change, may_say_of_session
+from thrum.store.horizons import Horizons, Order
+from thrum.store.merge_agents import Agents
+from thrum.store.merge_daemons import Daemons
+from thrum.store.merge_groups import Groups
+from thrum.store.merge_messages import Messages
+from thrum.store.merge_sessions import Sessions
+from thrum.store.things import Lines, ReadLine, Thing, Winner
+
+State = Literal["applied", "pending", "sealed", "void", "not_yours", "hidden", "bad_name", "known", "conflict"]
+
+
+class Settling:
+    """The part of `Projection` that makes things, and makes them again."""
+
+    def __init__(self, db: sqlite3.Connection, own: frozenset[str], read_line: ReadLine) -> None:
+        self._db = db
+        self._lines = Lines(read_line)
+        self._horizons = Horizons(db)
+        self._daemons = Daemons(db, own)
+        self._agents = Agents(db, self._horizons, self._daemons)
+        self._local = Origins(own=own | {OURS}).local()
+        self.messages = Messages(db, self._horizons, self._local)
+        self.sessions = Sessions(db, self._horizons)
+        self.groups = Groups(db, self._horizons)
+
+    def _create(self, thing: Thing, id: str, fact: AnyFact, order: Order, seq: int, who: Standing) -> State:
+        if thing.is_void(fact, order, who):
+            return "void"
+        key = thing.prefix + id
+        winner = thing.winner(id)
+        if winner is None and not self._db.execute("SELECT 1 FROM hanging WHERE thing = ? LIMIT 1", (key,)).fetchone():
+            thing.insert(fact, order, seq, who)
+            return "applied"
+        self._remember(key, seq)
+        if winner is not None and (who.trust, *order) > winner[:3]:
+            return "pending"
+        self._settle(thing, id)
+        return self._db.execute("SELECT state FROM events WHERE seq = ?", (seq,)).fetchone()[0]
+
+    def _hang(self, thing: Thing, id: str, fact: AnyFact, order: Order, seq: int, file: str, who: Standing) -> State:
+        self._remember(thing.prefix + id, seq)
+        winner = thing.winner(id)
+        if winner is None:
+            return "pending"
+        if file != events.LOCAL_FILE and not self._may(fact, who, winner):
+            return "not_yours"
+        if not thing.merge(id, fact, order, file, who):
+            return "pending"
+        if thing.is_doomed(id, self._standing_of(winner)):
+            self._settle(thing, id)
+            return "void"
+        return "applied"
+
+    def _standing_of(self, winner: Winner) -> Standing:
+        return self._daemons.origins.standing(winner.origin, winner.trust)
+
+    def _may(self, fact: AnyFact, who: Standing, winner: Winner) -> bool:
+        """Whether a fact of the branch may change what that create made (events.md §11 "Who may change what")."""
+        owner = self._standing_of(winner)
+        if isinstance(fact, MessageReceipt):
+            if who.trust == owner.trust == BEFORE:
+                return True
+            registered = self._agents.is_registrar
+            return registered(fact.agent_id, who.home) and (who.home == OURS or not registered(fact.agent_id, OURS))
+        if isinstance(fact, SessionEnded | AgentUpdated):
+            return may_say_of_session(who, owner)
+        if may_change(who, owner):
+            return True
+        if isinstance(fact, GroupMemberAdded | GroupMemberRemoved) and fact.member_type == "agent":
+            return self._agents.is_registrar(fact.member_value, who.home)
+        return False
+
+    def _remember(self, key: str, seq: int) -> None:
+        self._db.execute("INSERT OR IGNORE INTO hanging VALUES (?, ?)", (key, seq))
+
+    def _remember_winner(self, thing: Thing, id: str) -> None:
+        winner = thing.winner(id)
+        if winner is not None:
+            self._db.execute(
+                "INSERT OR IGNORE INTO hanging SELECT ?, seq FROM events WHERE event_id = ?",
+                (thing.prefix + id, winner.event_id),
+            )
+
+    def _facts_of(self, key: str) -> list[tuple[int, Order, AnyFact, str, Standing]]:
+        """Everything that hangs under a key: number, order, fact, file, and what its line is."""
+        found: list[tuple[int, Order, AnyFact, str, Standing]] = []
+        for seq, at, event_id, origin, trust, file, offset, length in self._db.execute(
+            "SELECT seq, timestamp, event_id, origin_daemon, trust, file, offset, length"
+            " FROM hanging JOIN events USING (seq) WHERE thing = ?",
+            (key,),
+        ).fetchall():
+            fact = events.decode(bare(self._lines.read(file, offset, length)))
+            assert not isinstance(fact, Sealed)
+            local = file == events.LOCAL_FILE
+            who = self._local if local else self._daemons.origins.standing(origin, trust)
+            found.append((seq, (at, event_id), fact, file, who))
+        return found
+
+    def _settle(self, thing: Thing, id: str) -> None:
+        """Make a thing again from every fact about it: the smallest create that is not void, then all the others."""
+        self._remember_winner(thing, id)
+        thing.erase(id)
+        creates: list[tuple[Winner, int, AnyFact, Standing]] = []
+        others: list[tuple[int, Order, AnyFact, str, Standing]] = []
+        states: dict[int, State] = {}
+        for seq, order, fact, file, who in self._facts_of(thing.prefix + id):
+            if events.type_of(fact) != thing.create_type:
+                others.append((seq, order, fact, file, who))
+            elif thing.is_void(fact, order, who):
+                states[seq] = "void"
+            else:
+                creates.append((Winner(who.trust, *order, fact.origin_daemon), seq, fact, who))
+                states[seq] = "pending"
+        creates.sort(key=lambda create: create[0])
+        winner = None
+        if creates:
+            winner, seq, fact, who = creates[0]
+            thing.insert(fact, (winner.at, winner.event_id), seq, who)
+            states[seq] = "applied"
+        for seq, order, fact, file, who in others:
+            if winner is None:
+                states[seq] = "pending"
+            elif file != events.LOCAL_FILE and not self._may(fact, who, winner):
+                states[seq] = "not_yours"
+            else:
+                states[seq] = "applied" if thing.merge(id, fact, order, file, who) else "pending"
+        if winner is not None and thing.is_doomed(id, self._standing_of(winner)):
+            thing.erase(id)
+            states = dict.fromkeys(states, "void")
+        self._db.executemany(
+            "UPDATE events SET state = ? WHERE seq = ?", [(state, seq) for seq, state in states.items()]
+        )
+
+    def _revoke(self, thing: Thing, ids: Iterable[str]) -> None:
+        """A horizon rose above these things. Where another create may stand, the thing is made again."""
+        for id in ids:
+            key = thing.prefix + id
+            rival = self._db.execute(
+                "SELECT 1 FROM hanging JOIN events USING (seq) WHERE thing = ? AND type = ? LIMIT 1",
+                (key, thing.create_type),
+            ).fetchone()
+            if rival is not None:
+                self._settle(thing, id)
+                continue
+            self._remember_winner(thing, id)
+            thing.erase(id)
+            # By their numbers: given the query, SQLite looks at every fact there is.
+            told = self._db.execute("SELECT seq FROM hanging WHERE thing = ?", (key,)).fetchall()
+            self._db.executemany("UPDATE events SET state = 'void' WHERE seq = ?", told)

@@ -1,0 +1,214 @@
+"""What an installation had before there were signatures it goes on with: mail, marks, agents, groups, sessions.
+
+`tests/data/before/*` are the journals of one clone of three, and the picture that the program of before made of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.support.daemons import Daemon
+from tests.support.store_journals import FakeClock
+from tests.support.store_opened import IDENTITY, places_at
+from thrum import events
+from thrum.events import Accepted, AnyFact, Body, MessageCreated
+from thrum.ops import introduction
+from thrum.store import database
+from thrum.store.replay import Opened, open_blocking
+from thrum.store.writer import Call, Errand, Writer
+from thrum.voids import branch_file_of
+
+JOURNALS = sorted(path.name for path in (Path(__file__).parents[1] / "data" / "before").iterdir())
+REPLACED = {"horizons", "client_keys", "daemon_identity"}
+"""Tables that have other columns now, or tell of this daemon alone."""
+
+
+class Before:
+    """One of those installations, with the program of today: a new id, the old one among its former ones."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        source = Path(__file__).parents[1] / "data" / "before" / name
+        self.expected = json.loads((source / "expected.json").read_text())
+        self.directory = directory
+        self.me = Daemon(1, self.expected["now_ms"])
+        self.former = self.expected["daemon_id"]
+        self.own = frozenset({self.me.daemon_id, self.former, ""})
+        places = places_at(directory)
+        places.branch_dir.parent.mkdir(parents=True)
+        shutil.copytree(source / "a-sync", places.branch_dir)
+        shutil.copy(source / "local.jsonl", places.local_journal)
+        self.wall = FakeClock(self.expected["now_ms"])
+
+    def open(self) -> Opened:
+        identity = msgspec.structs.replace(IDENTITY, daemon_id=self.me.daemon_id)
+        return open_blocking(
+            places_at(self.directory),
+            identity,
+            self.own,
+            wall=self.wall,
+            program="test",
+            boot_id="boot",
+            signer=self.me.signer,
+        )
+
+    def rows(self, opened: Opened) -> dict[str, list[tuple[Any, ...]]]:
+        """The columns that there were before."""
+        columns = self.expected["columns"]
+        with closing(database.open_reader(opened.path)) as db:
+            return {
+                table: sorted(db.execute(f"SELECT {', '.join(columns[table])} FROM {table}").fetchall(), key=repr)
+                for table in columns
+                if table not in REPLACED
+            }
+
+    def wanted(self) -> dict[str, list[tuple[Any, ...]]]:
+        rows = self.expected["rows"]
+        return {table: sorted(map(tuple, found), key=repr) for table, found in rows.items() if table not in REPLACED}
+
+
+@pytest.fixture(params=JOURNALS)
+def before(request: pytest.FixtureRequest, tmp_path: Path) -> Before:
+    return Before(request.param, tmp_path)
+
+
+def run(store: Opened, *calls: Call) -> None:
+    store.writer.begin()
+    for call in calls:
+        store.writer.carry_out(call)
+        assert call.error is None, call.error
+    if store.writer.has_work:
+        store.writer.flush()
+    else:
+        store.writer.rollback()
+
+
+def arrive(store: Opened, *lines: tuple[AnyFact, bytes]) -> None:
+    arrived = [(branch_file_of(fact), raw, "") for fact, raw in lines]
+    run(store, Errand(partial(Writer.take_in, arrived=arrived)))  # pyright: ignore[reportArgumentType]
+
+
+def introduce(before: Before) -> Call:
+    return Call(lambda view, stamp: introduction.decide(view, stamp, {"r_7K2Q1X9M3P0B"}, before.own))
+
+
+def accepted(before: Before) -> list[Accepted]:
+    lines = places_at(before.directory).local_journal.read_bytes().splitlines()
+    found = [events.decode(line) for line in lines]
+    return [fact for fact in found if isinstance(fact, Accepted)]
+
+
+def test_everything_is_as_it_was_and_stays_so_when_the_picture_is_painted_again(before: Before) -> None:
+    for again in range(3):
+        store = before.open()
+        assert bool(store.recovery.painted) is (again != 1)
+        assert before.rows(store) == before.wanted()
+        store.close()
+        kinds = [(fact.kind, bool(fact.lines)) for fact in accepted(before)]
+        assert (
+            kinds[0] == ("before", True) and kinds[-1] == ("before", False) and len(kinds) == len({*accepted(before)})
+        )
+        assert ("origin", False) in kinds
+        if again:
+            places_at(before.directory).database.unlink()
+
+
+def test_it_says_who_it_was_before_and_its_agents_go_on(before: Before) -> None:
+    store = before.open()
+    run(store, introduce(before))
+    agents = {row.agent_id for row in store.view.agents() if row.is_own}
+    assert agents and {row.origin_daemon for row in store.view.own_registrations()} == {before.me.daemon_id}
+    assert store.view.previous_ids_of(before.me.daemon_id) == {before.former}
+    written = store.view.head_seq()
+    run(store, introduce(before))
+    assert store.view.head_seq() == written  # once
+    # But for whose registrations they are, nothing changed.
+    rows, wanted = before.rows(store), before.wanted()
+    assert {table for table in rows if rows[table] != wanted[table]} <= {"agents"}
+    columns = before.expected["columns"]["agents"]
+    kept = [columns.index(name) for name in ("agent_id", "kind", "role", "module", "live", "registered_at")]
+    assert [[row[i] for i in kept] for row in rows["agents"]] == [[row[i] for i in kept] for row in wanted["agents"]]
+    store.close()
+
+
+def test_an_old_message_of_its_own_is_edited_here_as_ever(before: Before) -> None:
+    store = before.open()
+    run(store, introduce(before))
+    rows = store.reader.execute(
+        "SELECT message_id, agent_id FROM messages WHERE origin_daemon = ? AND deleted = 0", (before.former,)
+    ).fetchall()
+    assert rows
+    message_id, author = rows[0]
+    run(store, Call(_editing(message_id, author)))
+    row = store.view.message(message_id)
+    assert row is not None and row.body_content == "anew"
+    store.close()
+
+
+def _editing(message_id: str, author: str) -> Callable[..., Any]:
+    def decide(_view: Any, stamp: Any) -> Any:
+        fact = stamp.make(events.MessageEdited, message_id=message_id, agent_id=author, body=Body("plain", "anew"))
+        return introduction.Decision([fact], lambda _view, _seqs: None)
+
+    return decide
+
+
+def test_a_clone_that_is_not_upgraded_goes_on_talking_and_a_pusher_speaks_for_nobody_new(before: Before) -> None:
+    store = before.open()
+    run(store, introduce(before))
+    neighbour = next(
+        row[0]
+        for row in store.reader.execute("SELECT DISTINCT origin_daemon FROM messages")
+        if row[0] not in before.own
+    )
+    me = next(row.agent_id for row in store.view.agents() if row.is_own)
+
+    def letter(number: int, origin: str) -> MessageCreated:
+        return MessageCreated(
+            timestamp="2026-12-01T10:00:00.000Z",
+            event_id=f"evt_{number}",
+            v=1,
+            origin_daemon=origin,
+            message_id=f"msg_{number}",
+            agent_id="bob",
+            body=Body("plain", origin),
+            recipients=(me,),
+        )
+
+    before.wall.ms = 1_900_000_000_000
+    lines = [letter(1, neighbour), letter(2, "d_01KGH87Y00FFFFFFFFFFFFFFFF"), letter(3, before.former)]
+    arrive(store, *((fact, events.encode(fact)) for fact in lines))
+    states = {row.event_id: row.state for row in store.view.events_after(0, 1000)}
+    assert [states[fact.event_id] for fact in lines] == ["applied", "hidden", "hidden"]
+    # What was here before nobody changes without a signature.
+    old = next(
+        (
+            row
+            for row in store.reader.execute(
+                "SELECT message_id, agent_id, origin_daemon FROM messages WHERE message_id <> 'msg_1' AND deleted = 0"
+            )
+            if row[2] not in before.own
+        ),
+        None,
+    )
+    if old is None:
+        return  # all of it was purged
+    forged = events.MessageDeleted(
+        timestamp="2026-12-01T10:00:01.000Z",
+        event_id="evt_4",
+        v=1,
+        origin_daemon=old[2],
+        message_id=old[0],
+        agent_id=old[1],
+    )
+    arrive(store, (forged, events.encode(forged)))
+    row = store.view.message(old[0])
+    assert row is not None and not row.deleted

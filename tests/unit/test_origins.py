@@ -1,0 +1,157 @@
+"""Whose a line is, and what it may change: the judgement that everything else rests on. Pure."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+
+from tests.support.daemons import PROJECT, Daemon
+from tests.support.factmaker import Maker
+from thrum import events
+from thrum.origins import (
+    BEFORE,
+    HIDDEN,
+    LOOSE,
+    OURS,
+    SIGNED,
+    STRANGE,
+    Origins,
+    Standing,
+    is_well_named,
+    line_hash,
+    may_change,
+    may_say_of_session,
+)
+
+ME, ANN, BOB = "d_me", "d_ann", "d_bob"
+KINDS = {"signed": SIGNED, "before": BEFORE, "loose": LOOSE}
+
+
+def origins(**fields: Any) -> Origins:
+    return Origins(own={ME, "d_my_former", OURS}, ours={PROJECT}, **fields)
+
+
+def standing(whose: str, kind: str) -> Standing:
+    return origins().standing(whose, KINDS[kind])
+
+
+MAY = {
+    # (kind of the fact, kind of the thing): of the same daemon, of another one
+    ("signed", "signed"): (True, False),
+    ("signed", "before"): (True, False),
+    ("signed", "loose"): (True, False),
+    ("before", "signed"): (False, False),
+    ("before", "before"): (True, True),  # the rules of old
+    ("before", "loose"): (False, False),
+    ("loose", "signed"): (False, False),
+    ("loose", "before"): (False, False),
+    ("loose", "loose"): (True, False),
+}
+
+
+@pytest.mark.parametrize(("kinds", "allowed"), MAY.items(), ids=lambda each: " ".join(map(str, each)))
+def test_a_fact_changes_what_is_its_own_daemons_and_nothing_else(
+    kinds: tuple[str, str], allowed: tuple[bool, bool]
+) -> None:
+    fact, thing = kinds
+    assert may_change(standing(ANN, fact), standing(ANN, thing)) is allowed[0]
+    assert may_change(standing(BOB, fact), standing(ANN, thing)) is allowed[1]
+    assert may_change(standing(ME, fact), standing("d_my_former", thing)) is allowed[0]
+
+
+def test_a_daemon_of_before_goes_on_with_the_sessions_that_it_had() -> None:
+    assert may_say_of_session(standing(ANN, "loose"), standing(ANN, "before"))
+    assert not may_say_of_session(standing(BOB, "loose"), standing(ANN, "before"))
+    for fact, thing in product(KINDS, KINDS):
+        if (fact, thing) != ("loose", "before"):
+            assert may_say_of_session(standing(ANN, fact), standing(ANN, thing)) is MAY[fact, thing][0]
+
+
+@pytest.mark.parametrize(
+    ("origin", "fields", "trust"),
+    [
+        (ANN, {}, BEFORE),  # nobody has closed that time
+        (ANN, {"closed": True}, HIDDEN),
+        (ANN, {"closed": True, "accepted": {ANN}}, LOOSE),
+        (ANN, {"closed": True, "is_before": lambda hash: hash == line_hash(b"{}")}, BEFORE),
+        (ANN, {"projects": {ANN: {PROJECT}}}, HIDDEN),  # it signs
+        (ANN, {"projects": {ANN: set()}, "is_before": lambda hash: True, "closed": True}, HIDDEN),
+        (ANN, {"closed": True, "accepted": {ANN}, "successors": {ANN: BOB}}, HIDDEN),
+        (ME, {"closed": True, "accepted": {ME}}, HIDDEN),  # nobody speaks for this daemon
+        ("", {"closed": True, "accepted": {""}}, HIDDEN),
+        ("d_my_former", {"closed": True, "is_before": lambda hash: True}, BEFORE),
+    ],
+)
+def test_an_unsigned_line_counts_as_of_before_or_by_a_persons_word(
+    origin: str, fields: dict[str, Any], trust: int
+) -> None:
+    assert origins(**fields).judge(b" {}\r\n", origin, signed=False).trust == trust
+
+
+@pytest.mark.parametrize(
+    ("origin", "projects", "trust"),
+    [
+        (ME, {}, SIGNED),
+        (ANN, {}, STRANGE),
+        (ANN, {ANN: {"r_other"}}, STRANGE),
+        (ANN, {ANN: {"r_other", PROJECT}}, SIGNED),
+    ],
+)
+def test_a_signed_line_of_another_project_waits(origin: str, projects: dict[str, Any], trust: int) -> None:
+    assert origins(projects=projects).judge(b"", origin, signed=True).trust == trust
+
+
+def test_a_sweep_reaches_its_own_realm_and_those_of_its_former_ids() -> None:
+    def swept(sweep: Standing, line: Standing) -> bool:
+        return sweep.acts in line.under
+
+    assert swept(standing(ANN, "signed"), standing(ANN, "signed"))
+    assert not swept(standing(ANN, "signed"), standing(BOB, "signed"))
+    assert swept(standing(ANN, "signed"), standing(ANN, "before")) and swept(
+        standing(ANN, "signed"), standing(ANN, "loose")
+    )
+    assert not swept(standing(ANN, "loose"), standing(ANN, "signed"))
+    assert not swept(standing(ANN, "loose"), standing(ANN, "before"))
+    assert swept(standing(BOB, "before"), standing(ANN, "before"))
+    assert not swept(standing(BOB, "before"), standing(ANN, "signed"))
+    assert swept(standing(ME, "signed"), standing("d_my_former", "before"))
+    assert swept(standing(ME, "signed"), origins().local()) and swept(standing(BOB, "before"), origins().local())
+    assert not swept(standing(BOB, "signed"), origins().local())
+    taken_over = origins(successors={ANN: BOB})
+    assert swept(taken_over.standing(BOB, SIGNED), taken_over.standing(ANN, BEFORE))
+    # On the branch everybody judges alike, whatever a person here said.
+    exact = origins(successors={ANN: BOB}, exact=True)
+    assert not swept(exact.standing(BOB, SIGNED), exact.standing(ANN, BEFORE))
+
+
+@pytest.mark.parametrize(
+    ("fields", "good"),
+    [
+        ({"agent_id": "nux", "name": "nux"}, True),
+        ({"agent_id": "nux"}, True),
+        ({"agent_id": "tester_1B9K33T6RK"}, True),
+        ({"agent_id": "user:leon", "kind": "user"}, True),
+        ({"agent_id": "everyone", "name": "everyone"}, False),
+        ({"agent_id": "tester", "name": "tester"}, False),
+        ({"agent_id": "--to", "name": "--to"}, False),
+        ({"agent_id": "../../x", "name": "nux"}, False),
+        ({"agent_id": "nux", "name": "furiosa"}, False),
+        ({"agent_id": "system"}, False),
+        ({"agent_id": "monitor:ci"}, False),
+        ({"agent_id": "coder_1B9K33T6RK"}, False),
+        ({"agent_id": "nux", "role": "all"}, False),
+        ({"agent_id": "nux", "module": "a b"}, False),
+        ({"agent_id": "nux", "display": "\x1b[2J"}, False),
+        ({"agent_id": "leon", "kind": "user"}, False),
+    ],
+)
+def test_what_another_daemon_registers_obeys_the_name_rules(fields: dict[str, Any], good: bool) -> None:
+    make = Maker()
+    fact = make(events.AgentRegistered, **{"kind": "agent", "role": "tester", "module": "all", **fields})
+    assert is_well_named(fact) is good
+
+
+def test_the_numbers_of_daemons_differ() -> None:
+    assert len({Daemon(number).daemon_id for number in range(4)}) == 4

@@ -1,5 +1,5 @@
-"""A purge in one clone: the other follows. It takes what that clone wrote, and nobody else's, also what an offline clone
-had not pushed; what was purged is in no file, on no branch, and does not come back.
+"""A purge in one clone: the other follows. It takes what that clone wrote and nobody else's, pushed or not; what was
+purged is in no file, on no branch, and does not come back.
 """
 
 from __future__ import annotations

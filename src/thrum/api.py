@@ -1094,7 +1094,7 @@ METHODS: Final[dict[str, Method]] = _table(
         name="sync.accept",
         params=SyncAcceptParams,
         result=SyncAcceptResult,
-        access=Access.OPERATOR,
+        access=Access.NOT_AN_AGENT,
         transports="U",
     ),
     Method(name="config.show", params=Empty, result=ConfigShowResult, access=Access.ANONYMOUS, transports="U"),

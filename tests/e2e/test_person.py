@@ -264,6 +264,61 @@ def test_what_a_hostile_program_can(repo: Repo, tmux: str) -> None:
 # -- scripts, containers, CI
 
 
+CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+"""A pid namespace of its own, whose first process the command is; with the /proc of outside, unless `--mount-proc`."""
+
+
+@pytest.fixture
+def container() -> list[str]:
+    """How a command is started as the first process of a container."""
+    words = [*CONTAINER, "--mount-proc"]
+    if subprocess.run([*words, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("no namespaces here")
+    return words
+
+
+def test_the_first_process_of_a_container_sets_a_repository_up(container: list[str], tmp_path: Path) -> None:
+    """As `docker run IMAGE thrum …`: nothing is above it."""
+    with open_repo() as fresh:
+        shutil.rmtree(fresh.main / ".thrum")
+        shutil.rmtree(fresh.main / ".git/thrum-sync", ignore_errors=True)
+        remote = tmp_path / "remote.git"
+        fresh.git("init", "-q", "--bare", str(remote))
+        fresh.git("remote", "add", "origin", str(remote))
+        for words in (("init", "--sync"), LOOSER, ("quickstart", "furiosa", "--role", "builder", "--module", "core")):
+            done = run(fresh, [*container, *thrum(*words)])
+            assert done.status == 0, (words, done)
+        # Beside its daemon, in whose namespace it is the first too.
+        for words in (LOOSER, ("send", "ready", "--to", "@furiosa"), ("team",)):
+            script = f"{THRUM} daemon start > /dev/null && exec {' '.join(thrum(*words))}"
+            done = run(fresh, [*container, "sh", "-c", script])
+            assert done.status == 0, (words, done)
+        assert [record["chain"] for record in logged(fresh, "person_act")] == ["thrum"]
+
+
+def test_a_runtime_that_is_the_first_process_of_a_container_is_refused(repo: Repo, container: list[str]) -> None:
+    repo.thrum("daemon", "stop")
+    try:
+        refused = run(repo, [*container, *agent(repo, "sh", "-c", f"{' '.join(thrum(*LOOSER))}; exit 1")])
+        is_refused(refused.json, "claude (pid 1) is among the ancestors")
+        script = f"{THRUM} daemon start > /dev/null; {' '.join(thrum(*LOOSER))}; exit 1"
+        is_refused(run(repo, [*container, *agent(repo, "sh", "-c", script)]).json, "claude (pid 1)")
+    finally:
+        repo.thrum("daemon", "start")
+
+
+def test_in_a_pid_namespace_with_another_s_proc_nobody_is_taken_for_another_process(
+    repo: Repo, container: list[str]
+) -> None:
+    repo.thrum("daemon", "stop")
+    try:
+        refused = run(repo, [*CONTAINER, *thrum(*LOOSER)]).json["error"]
+        assert refused["kind"] == "caller_unproved", refused
+        assert "/proc is of another pid namespace" in refused["message"], refused
+    finally:
+        repo.thrum("daemon", "start")
+
+
 def test_a_script_without_a_terminal_sets_a_repository_up(tmp_path: Path) -> None:
     """The whole of it: no terminal, no agent above."""
     with open_repo() as fresh:

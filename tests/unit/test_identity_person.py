@@ -56,6 +56,25 @@ def test_a_runtime_or_a_daemon_among_the_ancestors_is_in_the_way_and_is_named() 
             assert obstacle(look(found), level) == words
 
 
+def test_a_runtime_that_is_a_container_s_first_process_is_among_the_ancestors() -> None:
+    found = table()
+    found.processes[1] = Process(1, 0, "b/1", 1.0, comm="claude")
+    assert obstacle(look(found), Access.NOT_AN_AGENT) == "claude (pid 1) is among the ancestors"
+    found.processes[1] = replace(found.processes[1], comm="systemd")
+    assert obstacle(look(found), Access.PERSON) == ""
+    # Entered from outside, as by `docker exec`: nothing of it leads to the first process.
+    found.processes[1] = replace(found.processes[1], comm="claude")
+    outside = replace(SHELL, ppid=0)
+    assert obstacle(stand(found, (THRUM, outside), KNOWN_RUNTIMES), Access.NOT_AN_AGENT) == ""
+
+
+def test_a_command_that_is_a_container_s_first_process_is_judged_as_any() -> None:
+    found = ProcessMap(Process(1, 0, "b/1", 1.0, comm="thrum"))
+    standing = stand(found, found.chain(1), KNOWN_RUNTIMES)
+    assert standing == Standing(1, ("thrum",))
+    assert obstacle(standing, Access.NOT_AN_AGENT) == ""
+
+
 def test_a_runtime_so_far_above_that_nobody_looks_is_not_outrun() -> None:
     deep = [Process(pid, pid - 1, f"b/{pid}", float(pid), comm="sh") for pid in range(200, 200 - CHAIN_MAX, -1)]
     for level in (Access.PERSON, Access.NOT_AN_AGENT):

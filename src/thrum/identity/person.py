@@ -60,6 +60,8 @@ def stand(
     Everything is looked at now: these are rare acts, and nothing is believed from before.
     """
     pid = chain[0].pid
+    cut = len(chain) >= CHAIN_MAX and chain[-1].ppid > 1
+    chain = (*chain, *_first_process(table, chain[-1]))
     runtime, runtime_pid, daemon_pid = "", 0, 0
     for each in chain:
         program = table.program(each.pid)
@@ -72,8 +74,18 @@ def stand(
     terminal = table.terminal(pid)
     agent = "" if terminal is None else _agent_at(table, terminal, placed, agent_of)
     commands = tuple(each.comm for each in chain)
-    cut = len(chain) >= CHAIN_MAX and chain[-1].ppid > 1
     return Standing(pid, commands, cut, runtime, runtime_pid, daemon_pid, mark, mark_pid, terminal, agent)
+
+
+def _first_process(table: ProcessTable, topmost: Process) -> tuple[Process, ...]:
+    """Pid 1, where the chain leads to it: in a container it may be the runtime itself."""
+    if topmost.ppid != 1:
+        return ()
+    try:
+        first = table.read(1)
+    except OSError:
+        return ()  # hidden, as that of another user may be
+    return (first,) if first is not None else ()
 
 
 def _mark(table: ProcessTable, chain: Sequence[Process]) -> tuple[str, int]:

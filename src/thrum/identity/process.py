@@ -63,7 +63,8 @@ class ProcessTable(Protocol):
         ...
 
     def chain(self, pid: int) -> tuple[Process, ...]:
-        """The process and its ancestors, nearest first, without pid 1. OSError if it or a parent can't be read."""
+        """The process and its ancestors, nearest first, without pid 1 unless it is the process itself, as a container's
+        command is. OSError if it or a parent can't be read."""
         ...
 
     def cwd(self, pid: int) -> str:
@@ -137,7 +138,7 @@ def _walk(
         process = read(pid)
         if process is None:
             break
-        while process is not None and process.pid > 1:
+        while process is not None and (process.pid > 1 or not chain):
             chain.append(process)
             if process.ppid <= 1 or len(chain) == CHAIN_MAX:
                 return tuple(chain)
@@ -177,8 +178,12 @@ class ProcTable:
             self._boot = Path(proc, "sys/kernel/random/boot_id").read_text().strip()
         except OSError:
             self._boot = f"{self._boot_time:.0f}"
+        self._is_ours = _counts_as_we_do(proc)
 
     def read(self, pid: int) -> Process | None:
+        if not self._is_ours:
+            # The pid would be somebody else's there.
+            raise OSError(errno.EXDEV, f"{self._proc} is of another pid namespace")
         try:
             data = _content(f"{self._proc}/{pid}/stat")
         except (FileNotFoundError, ProcessLookupError):
@@ -266,6 +271,14 @@ def _device_name(device: int) -> str:
     if 136 <= major <= 143:
         return f"/dev/pts/{(major - 136) * 256 + minor}"
     return f"/dev/tty{minor}" if major == 4 and minor < 64 else f"device {major}:{minor}"
+
+
+def _counts_as_we_do(proc: str) -> bool:
+    """Whether a /proc numbers processes as the kernel does for us: not where a container came without one of its own."""
+    try:
+        return int(os.readlink(f"{proc}/self")) == os.getpid()
+    except (OSError, ValueError):
+        return False
 
 
 def _boot_time(path: str) -> float:

@@ -229,7 +229,7 @@ def binding_pid(chain: Sequence[Link], owned: Mapping[int, str], identity: str) 
     `owned` maps live pids to the identity that has them. Side processes of a session come and go, the session stays:
     hence the climb. A nearest runtime that owns another identity binds nothing.
     """
-    runtimes = [link for link in proving(chain) if link.runtime is not None]
+    runtimes = [link for link in proving(chain) if link.runtime is not None and link.pid > 1]
     bound = 0
     for link in runtimes:
         if link.runtime != runtimes[0].runtime or owned.get(link.pid, identity) != identity:

@@ -129,6 +129,10 @@ def test_where_worktrees_lie_inside_only_the_objects_are_closed(repo: Repo) -> N
     assert stat.S_IMODE((repo.main / ".git").stat().st_mode) == 0o755
     talk(repo)
     assert neighbour(repo) == []
+    # Nor who spoke: the index names journals, and they are named after agents.
+    index = repo.main / ".git/worktrees/a-sync/index"
+    assert b"alice.jsonl" in index.read_bytes()
+    assert stat.S_IMODE(index.stat().st_mode) == 0o600
 
 
 def test_all_that_thrum_keeps_is_its_owners_whatever_the_umask(repo: Repo) -> None:

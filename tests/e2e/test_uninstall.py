@@ -128,6 +128,36 @@ def test_messages_packed_with_the_users_own_objects_keep_the_directory_closed(re
     assert not words_in_git(repo, "kobold")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("branch", "mine", "a-sync"),
+        ("tag", "mine", "a-sync"),
+        ("update-ref", "refs/remotes/team/up/a-sync", "a-sync"),
+        ("update-ref", "refs/pull/1/head", "a-sync"),
+        ("worktree", "add", "-q", "--detach", "../looked", "a-sync"),
+        ("read-tree", "--prefix=here/", "a-sync"),
+        ("reflog",),
+    ],
+    ids=lambda words: words[0] if words[0] != "update-ref" else words[1].split("/")[1],
+)
+def test_messages_that_something_of_the_users_leads_to_keep_the_directory_closed(
+    repo: Repo, words: tuple[str, ...]
+) -> None:
+    talk(repo)
+    if words == ("reflog",):
+        repo.git("switch", "-q", "a-sync")
+        repo.git("switch", "-q", "-")
+    else:
+        repo.git(*words)
+    repo.thrum("daemon", "stop")
+    said = repo.thrum("uninstall", "--yes")
+    assert words_in_git(repo, "kobold")
+    assert mode(repo.main / ".git") == 0o700
+    assert "journals that a branch, tag, worktree, index or reflog of yours leads to" in said
+    assert f"git gc --prune=now; chmod 755 {repo.main}/.git" in said
+
+
 def test_a_lost_stash_of_the_users_is_not_taken_away(repo: Repo) -> None:
     talk(repo)
     blob = subprocess.run(

@@ -155,11 +155,18 @@ def _remove_branch(places: Places, common_dir: Path, environ: Mapping[str, str],
     if refs:
         done.removed.append(f"branch {BRANCH}")
     left = _remove_objects(places, common_dir, environ)
-    if left:
+    reached = _reached(common_dir, environ)
+    undo = modes.undo_of(places)
+    stays, opens = (f", and so the mode of {common_dir}", f"; {undo}") if undo else ("", "")
+    if reached is None:
+        done.kept.append(f"what git cannot read{stays}: mend what git fsck names; git gc --prune=now{opens}")
+    elif reached:
         done.kept.append(
-            f"{left} objects with messages, packed together with yours, and so the mode of {common_dir}:"
-            f" git gc --prune=now; {modes.undo_of(places)}"
+            f"{reached} journals that a branch, tag, worktree, index or reflog of yours leads to{stays}: remove what"
+            f" git log --all --reflog -- '*.jsonl' shows; git gc --prune=now{opens}"
         )
+    elif left:
+        done.kept.append(f"{left} objects with messages, packed together with yours{stays}: git gc --prune=now{opens}")
     elif changed := modes.reopen(places):
         done.removed.append(f"mode of {changed}")
 
@@ -183,6 +190,19 @@ def _remove_objects(places: Places, common_dir: Path, environ: Mapping[str, str]
     return sum(
         not told.endswith(" missing") for told in _batch(common_dir, environ, "--batch-check", lost).splitlines()
     )
+
+
+def _reached(common_dir: Path, environ: Mapping[str, str]) -> int | None:
+    """How many journals are still led to: by a branch that somebody made of ours, a reflog, another worktree's index.
+
+    None where git can't tell, in a damaged repository.
+    """
+    words = [f"--git-dir={common_dir}", "rev-list", "--all", "--reflog", "--indexed-objects", "--objects"]
+    done = run_git([*words, "--missing=allow-any"], {**environ, "GIT_NO_LAZY_FETCH": "1"})
+    if done is None or done.returncode != 0:
+        return None
+    named = [line.split(b" ", 1)[0].decode() for line in done.stdout.splitlines() if line.endswith(b".jsonl")]
+    return len(_journals(common_dir, environ, named))
 
 
 def _unreachable(common_dir: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:

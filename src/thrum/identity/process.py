@@ -274,7 +274,7 @@ def _device_name(device: int) -> str:
 
 
 def _counts_as_we_do(proc: str) -> bool:
-    """Whether a /proc numbers processes as the kernel does for us: not where a container came without one of its own."""
+    """Whether a /proc numbers processes as the kernel does for us: not in a container without one of its own."""
     try:
         return int(os.readlink(f"{proc}/self")) == os.getpid()
     except (OSError, ValueError):

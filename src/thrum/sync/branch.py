@@ -34,6 +34,7 @@ from thrum.sync.worktree import (
     on_branch,
     seen_at_remote,
     write_if_other,
+    write_index,
 )
 
 log: Final = logging.getLogger("thrum.sync")
@@ -209,7 +210,7 @@ def _ensure(common_dir: Path, folder: Path, environ: Mapping[str, str], remote: 
     _ensure_folder(folder)
     write_if_other(folder / ".gitignore", b"*\n", 0o600)
     admin_dir, worktree_made = ensure_worktree(common_dir, folder, tip)
-    write_if_other(admin_dir / "index", index_bytes(entries, object_id_chars=len(tip)), 0o644)
+    write_index(admin_dir, index_bytes(entries, object_id_chars=len(tip)))
     return Ensured(tip, found, worktree_made)
 
 

@@ -28,7 +28,7 @@ from thrum.sync.worktree import (
     index_bytes,
     on_branch,
     seen_at_remote,
-    write_if_other,
+    write_index,
 )
 
 _WHY: Final = "thrum: sync"
@@ -139,7 +139,7 @@ class GitRepository:
         index = index_bytes(self._reading.entries(new), object_id_chars=len(new))
         try:
             self._admin_dir, _ = ensure_worktree(self._common_dir, self._places.branch_dir, new, self._admin_dir)
-            write_if_other(self._admin_dir / "index", index, 0o644, durable=False)
+            write_index(self._admin_dir, index, durable=False)
         except OSError as error:
             name = error.filename or self._places.branch_dir
             raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error

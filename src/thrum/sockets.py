@@ -80,11 +80,18 @@ Flaw = Literal["is not a directory", "belongs to another user", "is open to othe
 def private_dir_flaw(path: Path) -> Flaw | None:
     """What makes a directory unfit for sockets, or None. Raises FileNotFoundError if there is none."""
     found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        return "is not a directory"
     if found.st_uid != os.getuid():
         return "belongs to another user"
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a directory"
     return "is open to other users" if found.st_mode & 0o077 else None
+
+
+def flaw_remedy(path: Path, flaw: Flaw) -> str:
+    """What mends it."""
+    if flaw == "belongs to another user":  # in /tmp nobody but they and root may remove it
+        return f"as root: rm -r {path}; or move the repository to a shorter path; then: thrum daemon start"
+    return f"remove {path}, then: thrum daemon start"
 
 
 def _make_private(path: Path) -> None:
@@ -95,9 +102,7 @@ def _make_private(path: Path) -> None:
         pass
     flaw = private_dir_flaw(path)
     if flaw is not None:
-        raise DaemonStartFailed(
-            f"the socket directory {path} {flaw}", remedy=f"remove {path}, then: thrum daemon start"
-        )
+        raise DaemonStartFailed(f"the socket directory {path} {flaw}", remedy=flaw_remedy(path, flaw))
 
 
 class Bound:

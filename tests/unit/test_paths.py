@@ -286,5 +286,12 @@ def test_a_short_directory_of_another_user_is_refused(base: Path, short_base: Pa
     assert sockets.private_dir is not None
     sockets.private_dir.mkdir(mode=0o700)
     os.chown(sockets.private_dir, 12345, 12345)
+    with pytest.raises(DaemonStartFailed, match="belongs to another user") as caught:
+        prepare_socket_dir(places, sockets)
+    # A link of his, too; nobody but he and root can take either away.
+    assert caught.value.remedy.startswith(f"as root: rm -r {sockets.private_dir}; or move the repository")
+    sockets.private_dir.rmdir()
+    sockets.private_dir.symlink_to(base)
+    os.chown(sockets.private_dir, 12345, 12345, follow_symlinks=False)
     with pytest.raises(DaemonStartFailed, match="belongs to another user"):
         prepare_socket_dir(places, sockets)

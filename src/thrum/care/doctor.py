@@ -226,7 +226,10 @@ def _socket(places: Places) -> Finding:
     bound = sockets.socket_paths(places)
     directory = bound.rpc.parent
     if directory.exists() and (flaw := sockets.private_dir_flaw(directory)):
-        return _found("socket", "fail", f"{directory} {flaw}", f"chmod 700 {directory}; thrum daemon restart")
+        remedy = f"chmod 700 {directory}; thrum daemon restart"
+        if bound.private_dir is not None:
+            remedy = sockets.flaw_remedy(directory, flaw)
+        return _found("socket", "fail", f"{directory} {flaw}", remedy)
     if not os.access(_existing(directory), os.W_OK | os.X_OK):
         return _found("socket", "fail", f"{directory} can't be written", f"make {directory} writable")
     found = files.status(bound.rpc)

@@ -59,7 +59,14 @@ def _exported(root: Path) -> None:
 
 
 def _group_writable(root: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("to give a directory to a group takes root")
+    os.chown(root / ".git", -1, 1)
     (root / ".git").chmod(0o775)
+
+
+def _all_writable(root: Path) -> None:
+    (root / ".git").chmod(0o777)
 
 
 def _objects_writable(root: Path) -> None:
@@ -75,6 +82,7 @@ def _shared(root: Path) -> None:
     [
         (_shared, "core.sharedRepository is group"),
         (_group_writable, "others may write there"),
+        (_all_writable, "others may write there"),
         (_objects_writable, "others may write there"),
         (_exported, "git-daemon-export-ok says that it is served"),
     ],
@@ -91,6 +99,17 @@ def test_what_is_shared_with_intent_is_left_alone_and_said(
     assert (told.action, told.skipped) == ("skip", True)
     assert told.skip_reason == f"every user of this machine can read the messages in it ({why})"
     assert not (root / ".git/thrum-sync/modes.json").exists()
+
+
+def test_a_umask_of_002_in_a_group_of_one_s_own_shares_nothing(root: Path) -> None:
+    """As several systems set users up: whatever git makes is 0775, of a group in which nobody else is."""
+    if modes._crowd((root / ".git").stat().st_gid):  # pyright: ignore[reportPrivateUsage]
+        pytest.skip("this user's group has others in it")
+    for path in (root / ".git", root / ".git/objects"):
+        path.chmod(0o775)
+    told = init(root).files[-1]
+    assert mode(root / ".git") == 0o700
+    assert told.undo.startswith("chmod 775 .git")
 
 
 def test_an_unset_word_of_core_shared_repository_shares_nothing(root: Path) -> None:

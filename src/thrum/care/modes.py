@@ -118,7 +118,8 @@ def _obstacle(common_dir: Path, path: Path, objects: Path, environ: Mapping[str,
         found = each.stat()
         if found.st_uid != os.geteuid():
             return f"it belongs to {_user(found.st_uid)}"
-        if found.st_mode & 0o022:
+        if found.st_mode & 0o002 or (found.st_mode & 0o020 and (_crowd(found.st_gid) or _has_acl(each))):
+            # A umask of 002 gives write to the user's own group, in which nobody else is: that shares nothing.
             return "others may write there"
     done = run_git([f"--git-dir={common_dir}", "config", "--get", "core.sharedRepository"], environ)
     told = "" if done is None else os.fsdecode(done.stdout).strip()

@@ -39,7 +39,7 @@ import trio
 from thrum import accepting, api, files, limits, paths, setup, spawn
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
-from thrum.care import restore
+from thrum.care import leftovers, restore
 from thrum.care.serving import Care
 from thrum.clock import SystemClock
 from thrum.config import Config, load_config
@@ -151,6 +151,7 @@ async def serve_once(start: Start, report: Report) -> bool:
     config = load_config(places.config_file)
     # First of all: it refuses a repository of another user before anything is written.
     await trio.to_thread.run_sync(partial(branch.ensure_branch, places, start.environ, remote=config.sync.remote))
+    await trio.to_thread.run_sync(leftovers.remove_leftovers, places, clock.now_ms())
     bootstrapped = setup.bootstrap_identity(places, start.hostname, start.environ, clock)
     identity = bootstrapped.identity
     for note in bootstrapped.notes:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple, cast
 
 from thrum import config, files
+from thrum.care.leftovers import remove_leftovers
 from thrum.clock import SystemClock
 from thrum.errors import DaemonLocked
 from thrum.launcher import VERSION
@@ -66,6 +67,7 @@ def open_store_once(places: Places, hostname: str, environ: Mapping[str, str]) -
     settings = config.load_config(places.config_file)
     branch.ensure_branch(places, environ, remote=settings.sync.remote)
     clock = SystemClock()
+    remove_leftovers(places, clock.now_ms())
     identity = bootstrap_identity(places, hostname, environ, clock).identity
     mirrored = DaemonIdentity(
         daemon_id=identity.daemon_id,

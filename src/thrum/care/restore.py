@@ -41,6 +41,7 @@ log: Final = logging.getLogger("thrum.care")
 
 _STAGE: Final = "restore"
 _PLAN: Final = "plan.json"
+_SAFETY: Final = "safety"
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -348,7 +349,7 @@ def finish(places: Places, environ: Mapping[str, str]) -> str:
     try:
         if places.common_dir is not None:
             branch.verify_owner(places.main_root, places.common_dir, environ)
-        _make_safe(places, environ, Path(plan.safety))
+        _make_safe(places, environ, stage_dir / _SAFETY, Path(plan.safety))
         branch.reset_branch(places, environ, plan.head)
     except (ThrumError, OSError):
         _give_up(stage_dir)
@@ -376,18 +377,22 @@ def _give_up(stage_dir: Path) -> None:
     shutil.rmtree(stage_dir, ignore_errors=True)
 
 
-def _make_safe(places: Places, environ: Mapping[str, str], target: Path) -> None:
-    """The archive of what is here now, torn ends left out. Made once: a second try finds it. Raises StoreFailed."""
+def _make_safe(places: Places, environ: Mapping[str, str], directory: Path, target: Path) -> None:
+    """The archive of what is here now, torn ends left out. Made once: a second try finds it. Raises StoreFailed.
+
+    `directory` is where it is gathered: it goes with the plan, so that a kill leaves nobody's messages lying about.
+    """
     if target.exists():
         return
     try:
-        ensure_private_dir(target.parent)
-        with tempfile.TemporaryDirectory(prefix=".safety-", dir=target.parent) as directory:
-            try:
-                backup.copy_to(Source(places, environ), Path(directory))
-            except ConfigInvalid as error:
-                raise StoreFailed(error.message, remedy=error.remedy) from error
-            bundle.pack(Path(directory), target)
+        shutil.rmtree(directory, ignore_errors=True)
+        ensure_private_dir(directory)
+        try:
+            backup.copy_to(Source(places, environ), directory)
+        except ConfigInvalid as error:
+            raise StoreFailed(error.message, remedy=error.remedy) from error
+        bundle.pack(directory, target)
+        shutil.rmtree(directory, ignore_errors=True)
     except OSError as error:
         name = error.filename or target
         raise StoreFailed(

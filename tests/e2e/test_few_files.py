@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from tests.support.repo import THRUM, Repo, open_repo
+from thrum import sockets
 from thrum.errors import DaemonStartFailed, ThrumError
-from thrum.rpc.client import socket_address
 from thrum.rpc.listener import connections_within
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="another process's limits are set on Linux alone")
@@ -90,7 +90,7 @@ def test_the_log_says_once_that_there_are_too_few(repo: Repo) -> None:
         for _ in range(50):
             connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             connection.settimeout(60)
-            connection.connect(socket_address(repo.socket))
+            sockets.connect(repo.socket, connection.connect)
             assert msgspec.json.decode(connection.recv(65536))["error"]["data"]["kind"] == "busy"
     log = Path(repo.var, "daemon.log").read_text()
     assert log.count("cannot accept") == 1

@@ -43,6 +43,7 @@ READ = {
     "wake.status",
     "config.show",
     "config.get",
+    "config.diff",
     "cli.run",
 }
 BOOTSTRAP = {"agent.register", "session.start", "session.setIntent", "user.register"}
@@ -57,7 +58,6 @@ PERSON = {
     "sync.configure",
     "sync.accept",
     "purge.accept",
-    "config.accept",
 }
 OPERATOR = {
     "daemon.stop",
@@ -68,7 +68,9 @@ OPERATOR = {
     "purge.execute",
     "config.set",
     "config.unset",
+    "config.accept",
 }
+"""Of these `config.*` is a person's where the key is guarded (tests/e2e/test_person.py)."""
 
 
 @pytest.mark.spec("ID-62", "ID-66")

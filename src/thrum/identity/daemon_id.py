@@ -163,16 +163,21 @@ def _is_original_there(block: dict[str, Any], kept: dict[str, Any], key: DaemonK
     daemon_id, there = _text(kept, "daemon_id"), Path(_text(kept, "state_dir"))
     if not daemon_id or _text(block, "daemon_id") not in ("", daemon_id, key.daemon_id if key else ""):
         return False
-    try:
-        _, config = _read_config(there / "config.json")
-    except (OSError, ConfigInvalid):
-        return False
-    block_there: Any = config.get("identity")
-    theirs = cast("dict[str, Any]", block_there) if isinstance(block_there, dict) else {}
     git = find_git(there.parent)
-    elsewhere = git is None or git.common_dir != places.common_dir
-    # It may have got a key, and with it another id, since it was copied.
-    return elsewhere and daemon_id in (_text(theirs, "daemon_id"), *_texts(theirs.get("previous_ids")))
+    if git is not None and git.common_dir == places.common_dir:
+        return False
+    # What counts there lies beside its journals, or in the state directory if no thrum of today ran there yet.
+    for directory in (*(() if git is None else (git.common_dir / places.thrum_sync_dir.name,)), there):
+        try:
+            _, config = _read_config(directory / "config.json")
+        except (OSError, ConfigInvalid):
+            continue
+        block_there: Any = config.get("identity")
+        theirs = cast("dict[str, Any]", block_there) if isinstance(block_there, dict) else {}
+        # It may have got a key, and with it another id, since it was copied.
+        if daemon_id in (_text(theirs, "daemon_id"), *_texts(theirs.get("previous_ids"))):
+            return True
+    return False
 
 
 def _next_block(

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import stat
 import zipfile
@@ -213,10 +214,11 @@ def test_after_backup_wipe_and_restore_every_read_command_says_the_same(repo: Re
     after = answers(repo, [first, second, third, gone])
     for command, said in before.items():
         # Its key is gone too, so it has another id, and the group of everyone is as old as that.
-        now = json.dumps(after[command], indent=1)
+        # It says who it is now, so the number of facts is another one.
+        now, said = (re.sub(r'"seq": \d+', '"seq": 0', json.dumps(each, indent=1)) for each in (after[command], said))
         for new, old in zip(id_and_birth(repo), was, strict=True):
             now = now.replace(new, old)
-        assert now == json.dumps(said, indent=1), command
+        assert now == said, command
     assert repo.json("verify")["ok"]
     assert repo.git("status", "--porcelain") == ""
     repo.assert_picture_is_as_rebuilt()

@@ -424,6 +424,8 @@ def test_what_keeps_the_identity_file_from_being_written_is_found_first(repo: Re
     broken, blocked = repo.worktree("broken"), repo.worktree("blocked")
     identity_file(broken, "broken_one").parent.mkdir(parents=True)
     identity_file(broken, "broken_one").write_text("{")
+    (broken / ".thrum/redirect").write_text(f"{repo.main}/.thrum")
+    trust_here(broken, repo.main / ".thrum")
     (blocked / ".thrum").write_text("")
     odd = Path(os.fsdecode(os.fsencode(repo.top) + b"/odd\xff"))
     repo.git("worktree", "add", "-q", str(odd), "-b", "odd")

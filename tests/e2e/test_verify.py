@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.branch import commit_journals
 from tests.support.repo import Repo, open_repo
-from thrum import clock, ids
+from thrum import clock, ids, signatures
+from thrum.identity.daemon_key import load_key
 
 
 @pytest.fixture
@@ -30,6 +31,17 @@ def verify(repo: Repo, *words: str, status: int) -> dict[str, Any]:
     done = repo.run("verify", "--json", *words)
     assert done.status == status, done
     return done.json
+
+
+def another(repo: Repo, line: str, content: str) -> str:
+    """A second message like this one, written by this repository's daemon."""
+    key = load_key(repo.journals.parent / "daemon.key")
+    assert key is not None
+    base = signatures.unsigned(line.rstrip("\n").encode()).decode()
+    told = json.loads(base)
+    ulid = signatures.CertifiedUlids(key.daemon_id).at((ids.ulid_ms(told["event_id"]) or 0) + 1)
+    base = base.replace('"one"', f'"{content}"').replace(told["event_id"].removeprefix("evt_"), ulid)
+    return key.signer.sign(base.encode()).decode() + "\n"
 
 
 def check(found: dict[str, Any], name: str) -> dict[str, Any]:
@@ -227,10 +239,7 @@ def test_a_line_that_lost_a_byte_is_named_and_once_set_aside_it_is_no_fault(repo
 def test_a_fact_in_the_wrong_file_is_named_and_stays_one(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
     [line] = [text for text in (repo.journals / "messages/alice.jsonl").read_text().splitlines(True) if '"one"' in text]
-    append(
-        repo.journals / "messages/bob.jsonl",
-        line.replace("one", "won").replace("evt_0", "evt_1").replace("msg_0", "msg_1"),
-    )
+    append(repo.journals / "messages/bob.jsonl", another(repo, line, "won"))
     found = verify(repo, status=1)
     assert check(found, "journal")["detail"] == "1 fact in the wrong file"
     assert check(found, "journal")["differences"][0]["reason"] == "wrong_file: messages/alice.jsonl"
@@ -244,7 +253,7 @@ def test_an_id_with_two_contents_is_named_until_one_is_set_aside(repo: Repo) -> 
     repo.thrum("daemon", "stop")
     shard = repo.journals / "messages/alice.jsonl"
     [line] = [text for text in shard.read_text().splitlines(True) if '"one"' in text]
-    append(shard, line.replace('"one"', '"zzz"'))
+    append(shard, signatures.unsigned(line.rstrip("\n").encode()).decode().replace('"one"', '"zzz"') + "\n")
     assert check(verify(repo, status=1), "journal")["detail"] == "1 id has two contents"
     assert [each["reason"] for each in verify(repo, "--repair", status=0)["quarantine"]] == ["id_conflict"]
 

@@ -1,0 +1,194 @@
+"""A daemon's real start and composition (`daemon.serve_once`) in this process, with work in place of its sockets."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import socket
+import sqlite3
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from tests.support.house import Agent, SaidEvidence
+from thrum import api, daemon, events, files, paths
+from thrum.care.lock import held, owner_of
+from thrum.care.verify import Point, verify
+from thrum.clock import SystemClock
+from thrum.events import MessageCreated
+from thrum.identity.caller import Caller
+from thrum.identity.daemon_key import load_key
+from thrum.paths import Places
+from thrum.rpc.direct import DirectClient
+from thrum.rpc.dispatch import Dispatcher, PeerConnection
+from thrum.rpc.peercred import Peer
+from thrum.store import audit, database, words
+from thrum.store.journal import JournalFiles
+from thrum.sync.loop import Request
+from thrum.sync.round import Outcome
+from thrum.wiring import Wiring
+
+HOST = "host"
+msgspec.structs.fields = functools.cache(msgspec.structs.fields)  # looked up anew by each start
+
+
+class Life:
+    """One life of a daemon: calls in anybody's name, and rounds."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.wiring = wiring
+        self._dispatcher = Dispatcher(wiring.handlers(lambda: self._dispatcher.drain), self._identify)
+
+    def as_agent(self, name: str) -> Agent:
+        """A client in an agent's name; `""`: a person's."""
+        connection = PeerConnection(Peer(0, 0, 1))
+        connection.evidence = SaidEvidence(str(self.wiring.house.here.places.root))
+        connection.evidence.agent_id = name  # type: ignore[attr-defined]
+        return Agent(DirectClient(self._dispatcher, connection), connection)
+
+    def _identify(self, connection: PeerConnection, _method: api.Method, _params: api.Params) -> Caller:
+        name: str = connection.evidence.agent_id  # type: ignore[attr-defined]
+        root = connection.evidence.root
+        return Caller(name, "agent", root, 1, proven=True) if name else Caller(None, "nobody", root, proven=True)
+
+    async def register(self, name: str) -> None:
+        root = self.wiring.house.here.places.root.parent / f"w-{name}"
+        (root / ".thrum/identities").mkdir(parents=True, exist_ok=True)
+        nobody = self.as_agent("")
+        nobody.connection.evidence.root = str(root)  # type: ignore[attr-defined]
+        result = await nobody("agent.register", name=name, role="worker", module=name)
+        assert result.status == "registered", result
+
+    async def round(self) -> Outcome:
+        """A sync round, as the loop runs it. Raises what it raises."""
+        outcome = Outcome()
+        work = self.wiring.syncing._round
+        await trio.to_thread.run_sync(work, Request(fetch=True, push=True), outcome, lambda: False)
+        return outcome
+
+    def messages(self) -> dict[str, str]:
+        """Id and text of every message in the picture."""
+        with closing(sqlite3.connect(self.wiring.house.here.places.database)) as db:
+            return dict(db.execute("SELECT message_id, body_content FROM messages"))
+
+    def horizons(self) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.wiring.house.here.places.database)) as db:
+            return db.execute("SELECT * FROM horizons WHERE kind = 'purge' ORDER BY at").fetchall()
+
+
+def live(root: Path, work: Callable[[Life], Awaitable[None]]) -> None:
+    """Start in `root`, do `work`, and stop cleanly. Raises what either raises."""
+
+    async def serve(
+        _start: daemon.Start,
+        wiring: Wiring,
+        _sockets: paths.SocketPaths,
+        _listener: socket.socket,
+        services: trio.Nursery,
+        _report: daemon.Report,
+    ) -> bool:
+        services.start_soon(wiring.desks.serve)
+        await work(Life(wiring))
+        return False
+
+    daemon._serve = serve
+    places = paths.find_places(root)
+    files.ensure_private_dir(places.thrum_sync_dir)
+    with files.locked(places.lock_file):  # as a daemon holds it for its life
+        trio.run(daemon.serve_once, daemon.Start(places, HOST, os.environ), lambda _report: None)
+
+
+def start_only(root: Path) -> None:
+    async def nothing(_life: Life) -> None:
+        pass
+
+    live(root, nothing)
+
+
+# -- what must be true whenever a daemon has started and stopped again
+
+
+def facts_of(places: Places) -> list[Any]:
+    """Every fact of every journal, whose lines are whole and none of them there twice."""
+    found: list[Any] = []
+    messages = sorted((places.branch_dir / "messages").glob("*.jsonl"))
+    for path in (places.branch_dir / "events.jsonl", *messages, places.local_journal):
+        data = path.read_bytes() if path.exists() else b""
+        assert not data or data.endswith(b"\n"), f"{path} ends within a line"
+        facts = [events.decode(line) for line in data.splitlines()]
+        twice = [each for each, count in Counter(fact.event_id for fact in facts).items() if count > 1]
+        assert not twice, f"{path} holds facts twice: {twice}"
+        found += facts
+    return found
+
+
+def creates_of(places: Places) -> Counter[str]:
+    """How many creates say a text: each text is said once in a test."""
+    return Counter(fact.body.content for fact in facts_of(places) if isinstance(fact, MessageCreated))
+
+
+def check_sound(places: Places, chance: random.Random) -> None:
+    """The picture is as painted anew, the key fits, nothing is left over; often too all that `thrum verify` asks."""
+    facts_of(places)
+    check_picture(places)
+    if chance.random() < 0.3:
+        with held(places):
+            found = verify(Point(places, os.environ, owner_of(places)))
+        bad = [msgspec.to_builtins(each) for each in found.checks if not each.ok and each.name != "identities"]
+        assert not bad, bad
+    key = load_key(places.daemon_key)
+    assert key is not None
+    assert key.daemon_id == owner_of(places).daemon_id
+    assert not places.quarantine.exists() or torn_only(places.quarantine), places.quarantine.read_text()
+    if old := [path for path in leftovers(places) if path.name.endswith(".tmp")]:
+        age(old)
+        start_only(places.root)
+    left = [str(path) for path in leftovers(places)]
+    assert not left, f"left over: {left}"
+
+
+def check_picture(places: Places) -> None:
+    """Live = rebuilt, row for row."""
+    journals = JournalFiles(places.branch_dir, places.local_journal)
+    painted = places.var_dir / "painted.db"
+    own = owner_of(places).own
+    lost = audit.paint(painted, journals, audit.whole_ends(journals), own, SystemClock().now_ms())
+    assert not lost, lost
+    pictures: list[dict[str, list[tuple[Any, ...]]]] = []
+    for path in (places.database, painted):
+        with closing(sqlite3.connect(path)) as db:
+            words.check(db)
+            pictures.append(database.dump(db))
+    for table in (pictures[0].keys() | pictures[1].keys()) - {"daemon_identity"}:
+        assert pictures[0].get(table) == pictures[1].get(table), f"{table} is not as painted anew"
+    painted.unlink()
+
+
+def age(paths: Iterable[Path]) -> None:
+    """Hours pass."""
+    hours_ago = SystemClock().now_ms() // 1000 - 7200
+    for path in paths:
+        os.utime(path, (hours_ago, hours_ago), follow_symlinks=False)
+
+
+def torn_only(quarantine: Path) -> bool:
+    lines = [msgspec.json.decode(line) for line in quarantine.read_bytes().splitlines()]
+    return all(line["reason"] == "torn_tail" for line in lines)
+
+
+def leftovers(places: Places) -> list[Path]:
+    """Files that a killed process was about to put in place."""
+    assert places.common_dir is not None
+    found = [
+        path
+        for top in (places.state_dir, places.thrum_sync_dir)
+        for pattern in (".*.tmp", "*.new*", ".compact.*", "restore*", "restore-*", "verify-*", ".safety-*", ".new-*")
+        for path in top.rglob(pattern)
+    ]
+    return found + [path for path in places.common_dir.rglob("*.lock") if path.parent != places.thrum_sync_dir]

@@ -9,7 +9,8 @@ import pytest
 
 from thrum.care.leftovers import AGE_MS, remove_leftovers
 from thrum.clock import SystemClock
-from thrum.paths import Places
+from thrum.paths import Places, keep_of
+from thrum.sync.worktree import ensure_worktree
 
 
 @pytest.fixture
@@ -33,6 +34,9 @@ def remove(places: Places) -> None:
 
 
 def test_temporary_files_of_killed_writers_go_wherever_they_write(places: Places) -> None:
+    for directory in (places.state_dir / "archive", keep_of(places.root).record.parent, places.root / ".git/info"):
+        directory.mkdir(parents=True)
+    admin_dir, _ = ensure_worktree(places.root / ".git", places.branch_dir, "0" * 40)
     left = [
         old(directory / ".some.json.0123456789ab.tmp")
         for directory in (
@@ -42,6 +46,10 @@ def test_temporary_files_of_killed_writers_go_wherever_they_write(places: Places
             places.thrum_sync_dir,
             places.branch_dir,
             places.branch_dir / "messages",
+            places.state_dir / "archive",
+            keep_of(places.root).record.parent,
+            admin_dir,
+            places.root / ".git/info",
         )
     ]
     remove(places)
@@ -54,6 +62,19 @@ def test_a_linked_worktrees_go_too(places: Places, tmp_path: Path) -> None:
     (record / "gitdir").write_text(f"{tmp_path / 'w' / '.git'}\n")
     (tmp_path / "w/.thrum/context").mkdir(parents=True)
     left = old(tmp_path / "w/.thrum/context/.nux.md.0123456789ab.tmp")
+    remove(places)
+    assert not left.exists()
+
+
+def test_outside_git_where_the_settings_that_count_lie_is_looked_after_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    root = tmp_path / "plain"
+    (root / ".thrum").mkdir(parents=True)
+    places = Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=None)
+    places.keep_dir.mkdir(parents=True)
+    left = old(places.keep_dir / ".config.json.0123456789ab.tmp")
     remove(places)
     assert not left.exists()
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from thrum import events
 from thrum.identity.notes import roots
-from thrum.paths import Places
+from thrum.paths import Places, keep_of
+from thrum.sync.worktree import find_admin_dir
 
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]+\.tmp")
 """What `files.atomic_write` and others name a file that is not in its place yet."""
@@ -20,12 +21,14 @@ AGE_MS: Final = 3_600_000
 
 
 def remove_leftovers(places: Places, now_ms: int) -> None:
-    """Take away temporary files in thrum's directories that nobody wrote to for an hour. Whoever holds the daemon's
-    lock calls it. What can't be looked at or removed stays: nothing depends on it.
+    """Take away temporary files that nobody wrote to for an hour, wherever thrum puts files in place. Whoever holds
+    the daemon's lock calls it. What can't be looked at or removed stays: nothing depends on it.
     """
     directories = {
         places.state_dir,
         places.var_dir,
+        places.state_dir / "archive",
+        places.keep_dir,
         places.thrum_sync_dir,
         places.branch_dir,
         places.branch_dir / events.MESSAGES_DIR,
@@ -33,7 +36,12 @@ def remove_leftovers(places: Places, now_ms: int) -> None:
         places.context_dir,
     }
     for root in roots(places):
-        directories |= {root / ".thrum", root / ".thrum" / "identities", root / ".thrum" / "context"}
+        own = root / ".thrum"
+        directories |= {own, own / "identities", own / "context", keep_of(root).record.parent}
+    if places.common_dir is not None:
+        directories.add(places.common_dir / "info")  # `init` writes its ignore rule there
+        if admin_dir := find_admin_dir(places.common_dir, places.branch_dir):
+            directories.add(admin_dir)
     for directory in directories:
         with suppress(OSError):
             _remove_old(directory, now_ms - AGE_MS)

@@ -11,15 +11,19 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from tests.kills.harness import Act, Say, Told, fork_beside, remove
-from tests.kills.life import HOST, Life, age, check_sound, creates_of, facts_of, live, start_only
-from thrum import setup, signatures
+from tests.kills.life import HOST, Life, age, check_picture, check_sound, creates_of, facts_of, live, start_only
+from tests.support.trusted import trust_here
+from thrum import events, setup, signatures, trust
 from thrum.care import backup, restore
-from thrum.clock import SystemClock
+from thrum.clock import SystemClock, format_ms
+from thrum.events import Accepted, AgentRegistered, DaemonKeyed, DaemonSucceeded
 from thrum.identity.daemon_key import load_key
+from thrum.origins import line_hash
 from thrum.paths import Places, find_places
 
 
@@ -195,8 +199,6 @@ class Purge(OnARepository):
 
 
 def now_text() -> str:
-    from thrum.clock import format_ms
-
     return format_ms(SystemClock().now_ms())
 
 
@@ -342,7 +344,7 @@ class Restore(OnARepository):
 
 
 class Rotation(OnARepository):
-    """A start that gives the daemon another id, or its first; sometimes two processes at once."""
+    """A start that gives the daemon another id, or its first, and says so; sometimes two processes at once."""
 
     name = "rotation"
     links = 1
@@ -351,14 +353,21 @@ class Rotation(OnARepository):
 
     def make(self) -> None:
         super().make()
+        standing: list[list[Any]] = []
 
         async def fill(life: Life) -> None:
+            nonlocal standing
             for name in ("ann", "bob"):
                 await life.register(name)
             for number in range(3):
                 await send(life, lambda *_: None, f"one {number}")
+            first = min(life.messages())
+            await life.as_agent("bob")("message.markRead", message_ids=[first])
+            await life.as_agent("ann")("message.edit", message_id=max(life.messages()), content="one 2, mended")
+            standing = life.standing()
 
         live(self.root, fill)
+        (self.top / "standing.json").write_text(json.dumps(standing))
 
     def reset(self, chance: random.Random) -> None:
         super().reset(chance)
@@ -372,9 +381,12 @@ class Rotation(OnARepository):
             git(self.root, "commit", "-q", "--allow-empty", "-m", "first")
             (self.root / ".thrum").mkdir()
             (self.root / ".thrum/config.json").write_text("{}\n")
-        elif case in ("legacy", "keyless"):
-            old = self.LEGACY if case == "legacy" else key.daemon_id
-            unsign(places, key.daemon_id, old)
+            trust_here(self.root)
+        elif case == "legacy":
+            unsign(places, key.daemon_id, self.LEGACY)
+            unmark(places)
+        elif case == "keyless":
+            unsign(places, key.daemon_id, key.daemon_id)
         elif case == "lost key":
             places.daemon_key.unlink()
         elif case in ("copy", "moved copy"):
@@ -396,7 +408,7 @@ class Rotation(OnARepository):
         return chance.choice(self.CASES)
 
     def carry_out(self, link: int, chance: random.Random, say: Say) -> None:
-        two, whole = chance.random() < 0.3, chance.random() < 0.3
+        two, whole = chance.random() < 0.3, chance.random() < 0.5
         case = self.case_of_this[0]
         say("arm", f"{case}{', whole' * whole}")
         if two:
@@ -411,13 +423,14 @@ class Rotation(OnARepository):
         case, first = self.case_of_this
         old = {"legacy": self.LEGACY, "fresh": ""}.get(case, first)
         stays = case == "moved copy"
+        previous = [] if case in ("fresh", "copy") or stays else [old]
 
         async def look(life: Life) -> None:
             if case == "fresh":
                 for name in ("ann", "bob"):
                     await life.register(name)
             else:
-                assert sorted(life.messages().values()) == [f"one {number}" for number in range(3)]
+                assert life.standing() == json.loads((self.top / "standing.json").read_text())
             if case not in ("fresh", "copy"):
                 # What was written under the old id is this daemon's own.
                 [message_id] = [id for id, text in life.messages().items() if text == "one 0"]
@@ -431,9 +444,9 @@ class Rotation(OnARepository):
         block = json.loads(self.places.config_file.read_text())["identity"]
         kept = json.loads(self.places.daemon_json.read_text())
         assert block["daemon_id"] == kept["daemon_id"] == key.daemon_id
-        assert signatures.certifies(key.daemon_id, key.signer.public_key)
-        previous = [] if case in ("fresh", "copy") or stays else [old]
         assert block.get("previous_ids", []) == kept["previous_ids"] == previous, (case, block, kept)
+        ids = (key.daemon_id, *previous)
+        assert [id for id in ids if signatures.certifies(id, key.signer.public_key)] == [key.daemon_id]
         assert (key.daemon_id == first) is stays
         for [told_id] in told.of("!rotated"):
             assert told_id == key.daemon_id, "it was said to be another one"
@@ -442,24 +455,70 @@ class Rotation(OnARepository):
             theirs = load_key(original.daemon_key)
             assert theirs is not None
             assert theirs.daemon_id == first
+        self.check_said(case, key.daemon_id, previous)
         check_sound(self.places, chance)
+        self.check_purge(case)
         return case
+
+    def check_said(self, case: str, daemon_id: str, previous: list[str]) -> None:
+        """What the daemon says of itself stands there once, and what was there before counts by its own word."""
+        facts = facts_of(self.places)
+        own = [fact for fact in facts if fact.origin_daemon == daemon_id]
+        assert len([fact for fact in own if isinstance(fact, DaemonKeyed)]) == 1
+        assert [fact.previous_id for fact in own if isinstance(fact, DaemonSucceeded)] == previous
+        registered = sorted(fact.agent_id for fact in own if isinstance(fact, AgentRegistered))
+        assert registered == ([] if case == "copy" else ["ann", "bob"]), "not said to be its own, or twice"
+        accepted = [fact for fact in facts if isinstance(fact, Accepted) and fact.kind == "before"]
+        before: set[str] = set()
+        for path in self.places.branch_dir.rglob("*.jsonl"):
+            for line in path.read_bytes().splitlines():
+                if not signatures.is_signed(line, events.decode(line).origin_daemon):
+                    before.add(line_hash(line))
+        assert bool(before) is (case in ("legacy", "keyless")), "what a daemon writes is signed"
+        assert {line for fact in accepted for line in fact.lines} == before
+        assert len([fact for fact in accepted if not fact.lines]) == bool(before), "the time before is not closed once"
+
+    def check_purge(self, case: str) -> None:
+        """A purge takes what this daemon wrote, under whatever id, and no other's."""
+        left: list[str] = []
+
+        async def purge(life: Life) -> None:
+            nonlocal left
+            await trio.sleep(0.002)
+            await life.as_agent("")("purge.execute", before=now_text(), dry_run=False, confirm=True)
+            left = sorted(life.messages().values())
+
+        live(self.root, purge)
+        assert left == (["one 0", "one 1", "one 2, mended"] if case == "copy" else []), left
+        check_picture(self.places)
+
+
+_SAID_SINCE = (DaemonKeyed, DaemonSucceeded, Accepted)
 
 
 def unsign(places: Places, daemon_id: str, old: str) -> None:
     """Make of it what a daemon of before left: no key, no signatures, and perhaps an id of the old kind."""
     places.daemon_key.unlink()
     for path in [*places.branch_dir.rglob("*.jsonl"), places.local_journal]:
-        lines = [signatures.unsigned(line) for line in path.read_bytes().splitlines()]
-        path.write_bytes(b"".join(line.replace(daemon_id.encode(), old.encode()) + b"\n" for line in lines))
-    config = json.loads(places.config_file.read_text())
-    config["identity"]["daemon_id"] = old
-    places.config_file.write_text(json.dumps(config))
+        lines = [line for line in path.read_bytes().splitlines() if not isinstance(events.decode(line), _SAID_SINCE)]
+        bare = [signatures.unsigned(line).replace(daemon_id.encode(), old.encode()) for line in lines]
+        path.write_bytes(b"".join(line + b"\n" for line in bare))
+    for path in (places.config_file, places.config_copy):
+        config = json.loads(path.read_text())
+        config["identity"]["daemon_id"] = old
+        path.write_text(json.dumps(config))
     kept = json.loads(places.daemon_json.read_text()) | {"daemon_id": old}
     kept.pop("key_inode", None)
     places.daemon_json.write_text(json.dumps(kept))
     for path in places.var_dir.glob("messages.db*"):
         path.unlink()
+
+
+def unmark(places: Places) -> None:
+    """Take away what a daemon of before did not know: the marks, and settings that lie elsewhere than people edit."""
+    (places.state_dir / trust.MARK).unlink()
+    remove(places.thrum_sync_dir / "state")
+    places.config_file.unlink()
 
 
 def rename_state(places: Places, original: Path) -> None:
@@ -568,7 +627,20 @@ class Sync(OnARepository):
         assert creates_of(find_places(self.root)) == creates_of(find_places(self.there))
         for at in (self.root, self.there, self.remote):
             git(at, "fsck", "--strict", "--no-dangling")
+        self.check_purge()
         return outcome
+
+    def check_purge(self) -> None:
+        """What another daemon signed is not this one's to purge."""
+        theirs = {text for text in creates_of(find_places(self.there)) if text.startswith(("waits", "raced"))}
+
+        async def purge(life: Life) -> None:
+            await trio.sleep(0.002)
+            await life.as_agent("")("purge.execute", before=now_text(), dry_run=False, confirm=True)
+            assert set(life.messages().values()) == {"first of bob", *theirs}
+
+        live(self.root, purge)
+        check_picture(self.places)
 
     def tips(self) -> set[str]:
         return {git(at, "rev-parse", "a-sync") for at in (self.root, self.there, self.remote)}

@@ -17,17 +17,20 @@ import msgspec
 import trio
 
 from tests.support.house import Agent, SaidEvidence
-from thrum import api, daemon, events, files, paths
+from tests.support.trusted import trust_here
+from thrum import accepting, api, daemon, events, files, paths
 from thrum.care.lock import held, owner_of
 from thrum.care.verify import Point, verify
 from thrum.clock import SystemClock
 from thrum.events import MessageCreated
 from thrum.identity.caller import Caller
 from thrum.identity.daemon_key import load_key
-from thrum.paths import Places
+from thrum.ops.introduction import introduce
+from thrum.paths import Places, counts
 from thrum.rpc.direct import DirectClient
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
 from thrum.rpc.peercred import Peer
+from thrum.sockets import SocketPaths
 from thrum.store import audit, database, words
 from thrum.store.journal import JournalFiles
 from thrum.sync.loop import Request
@@ -60,6 +63,8 @@ class Life:
     async def register(self, name: str) -> None:
         root = self.wiring.house.here.places.root.parent / f"w-{name}"
         (root / ".thrum/identities").mkdir(parents=True, exist_ok=True)
+        if not counts(root):
+            trust_here(root)
         nobody = self.as_agent("")
         nobody.connection.evidence.root = str(root)  # type: ignore[attr-defined]
         result = await nobody("agent.register", name=name, role="worker", module=name)
@@ -77,6 +82,18 @@ class Life:
         with closing(sqlite3.connect(self.wiring.house.here.places.database)) as db:
             return dict(db.execute("SELECT message_id, body_content FROM messages"))
 
+    def standing(self) -> list[list[Any]]:
+        """Mail, marks and agents, as JSON would give them back."""
+        with closing(sqlite3.connect(self.wiring.house.here.places.database)) as db:
+            return [
+                [list(row) for row in db.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2")]
+                for table, columns in (
+                    ("messages", "message_id, agent_id, created_at, body_content, edit_count, deleted"),
+                    ("message_recipients", "message_id, agent_id, delivered_at, seen_at, read_at, replied_at, hidden"),
+                    ("agents", "agent_id, kind, name, role, module, live, worktree_path"),
+                )
+            ]
+
     def horizons(self) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.wiring.house.here.places.database)) as db:
             return db.execute("SELECT * FROM horizons WHERE kind = 'purge' ORDER BY at").fetchall()
@@ -88,11 +105,12 @@ def live(root: Path, work: Callable[[Life], Awaitable[None]]) -> None:
     async def serve(
         _start: daemon.Start,
         wiring: Wiring,
-        _sockets: paths.SocketPaths,
+        _sockets: SocketPaths,
         _listener: socket.socket,
         services: trio.Nursery,
         _report: daemon.Report,
     ) -> bool:
+        await introduce(wiring.house)
         services.start_soon(wiring.desks.serve)
         await work(Life(wiring))
         return False
@@ -145,6 +163,9 @@ def check_sound(places: Places, chance: random.Random) -> None:
     key = load_key(places.daemon_key)
     assert key is not None
     assert key.daemon_id == owner_of(places).daemon_id
+    assert not accepting.look(places), "the settings that people edit say other things than those that count"
+    copied, counting = (msgspec.json.decode(path.read_bytes()) for path in (places.config_copy, places.config_file))
+    assert copied == counting
     assert not places.quarantine.exists() or torn_only(places.quarantine), places.quarantine.read_text()
     if old := [path for path in leftovers(places) if path.name.endswith(".tmp")]:
         age(old)
@@ -188,7 +209,8 @@ def leftovers(places: Places) -> list[Path]:
     found = [
         path
         for top in (places.state_dir, places.thrum_sync_dir)
-        for pattern in (".*.tmp", "*.new*", ".compact.*", "restore*", "restore-*", "verify-*", ".safety-*", ".new-*")
+        for pattern in ("*.new*", ".compact.*", "restore*", "restore-*", "verify-*", ".safety-*", ".new-*")
         for path in top.rglob(pattern)
     ]
+    found += [path for top in (places.state_dir, places.common_dir) for path in top.rglob(".*.tmp")]
     return found + [path for path in places.common_dir.rglob("*.lock") if path.parent != places.thrum_sync_dir]

@@ -361,9 +361,9 @@ class Rotation(OnARepository):
                 await life.register(name)
             for number in range(3):
                 await send(life, lambda *_: None, f"one {number}")
-            first = min(life.messages())
-            await life.as_agent("bob")("message.markRead", message_ids=[first])
-            await life.as_agent("ann")("message.edit", message_id=max(life.messages()), content="one 2, mended")
+            ids = {text: id for id, text in life.messages().items()}
+            await life.as_agent("bob")("message.markRead", message_ids=[ids["one 0"]])
+            await life.as_agent("ann")("message.edit", message_id=ids["one 2"], content="one 2, mended")
             standing = life.standing()
 
         live(self.root, fill)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.repo import Repo, open_repo, wait_until
+from thrum import sockets
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_a_socket_path_of_over_107_bytes(tmp_path: Path) -> None:
         assert len(str(repo.socket)) > 107
         send(repo, "deep down")
         assert inbox(repo) == ["deep down"]
-        short = Path(os.readlink(repo.socket))
+        short = sockets.short_dir(repo.main / ".thrum") / "thrum.sock"
         assert len(str(short)) <= 107
         assert short.parent.stat().st_mode & 0o777 == 0o700
         repo.kill_daemon()

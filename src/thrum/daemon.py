@@ -206,7 +206,7 @@ async def _serve(
     ending = Ending(dispatcher.drain)
     mine = Bound(sockets)
     files.remove(spawn.stopped_mark(places))
-    await introduce(wiring.house)
+    await introduce(wiring.house, await wiring.syncing.repo_ids())
     for service in (publisher.serve_bus, wiring.desks.serve, wiring.syncing.serve, wiring.care.serve, _warm_up):
         services.start_soon(service)
     services.start_soon(_watch_signals, ending.stop)

@@ -5,6 +5,7 @@ Nothing here decides what is merged (`sync.round`) or when (`sync.loop`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pwd
@@ -20,9 +21,10 @@ from thrum import api, events, limits, setup
 from thrum.care import modes
 from thrum.clock import format_ms
 from thrum.config import Config, load_config, set_value, update_settings, wishes_sync
-from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, NotAvailable
+from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, InvalidUrl, NotAvailable
 from thrum.events import LOCAL_FACTS, MessageReceipt, Sealed
 from thrum.exchange import Exchange
+from thrum.ids import repo_id_of_url
 from thrum.ops import accepting, notes
 from thrum.ops.house import Call, House
 from thrum.paths import Places
@@ -376,6 +378,15 @@ class Syncing:
             self._rounds.cut()  # what is under way must not go on to push
         self.loop.poke()
         return self._status()
+
+    async def repo_ids(self) -> set[str]:
+        """The repository ids that clones know this one by: of the remotes as git has them now, and of its own path."""
+        root = self.settings.places.main_root
+        found = {repo_id_of_url(str(root), root)}
+        for info in await self._look() if self.settings.places.common_dir is not None else ():
+            with contextlib.suppress(InvalidUrl):
+                found.add(repo_id_of_url(info.url, root))
+        return found
 
     def _confirm(self, remotes: Sequence[RemoteInfo], confirmed: bool) -> None:
         asked = self._readership.unconfirmed(remotes, self._methods.who_can_read)

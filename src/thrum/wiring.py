@@ -44,6 +44,7 @@ from thrum.ops import (
 )
 from thrum.ops.adoption import adopt
 from thrum.ops.house import House, Operation
+from thrum.ops.introduction import introduce
 from thrum.ops.liveness import seconds
 from thrum.rpc.dispatch import Call, Drain, Handler, PeerConnection
 from thrum.store.committer import Committed, Committer
@@ -287,6 +288,11 @@ class Wiring:
 
     # -- methods
 
+    async def _configure_sync(self, call: Call, params: api.SyncConfigureParams) -> api.SyncStatusResult:
+        if params.enabled:  # the remote may have come since the start
+            await introduce(self.house, await self.syncing.repo_ids())
+        return await self.syncing.configure(call, params)
+
     def handlers(self, drain: Callable[[], Drain]) -> dict[str, Handler]:
         """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
         own: dict[str, Handler] = {
@@ -298,7 +304,7 @@ class Wiring:
             "daemon.stop": functools.partial(self._stop, drain),
             "sync.status": self.syncing.status,
             "sync.force": self.syncing.force,
-            "sync.configure": self.syncing.configure,
+            "sync.configure": self._configure_sync,
             "sync.accept": self.syncing.accept,
             "context.sync": self.syncing.sync_context,
         }

@@ -15,10 +15,14 @@ from thrum.store.door import Decision, Stamp
 from thrum.store.views import View
 
 
-async def introduce(house: House) -> None:
-    """Write what is not yet said. Raises what the committer refuses with; under a newer format nothing is said."""
+async def introduce(house: House, remotes: Iterable[str] = ()) -> None:
+    """Write what is not yet said. Raises what the committer refuses with; under a newer format nothing is said.
+
+    `remotes`: the repository ids of the remotes as they are now; a clone of one knows this project by that id alone.
+    """
+    repo_ids = {house.here.repo_id, *remotes}
     with contextlib.suppress(NewerFormat):
-        await house.journal.commit(lambda view, stamp: decide(view, stamp, {house.here.repo_id}, house.here.own))
+        await house.journal.commit(lambda view, stamp: decide(view, stamp, repo_ids, house.here.own))
 
 
 def decide(view: View, stamp: Stamp, repo_ids: Iterable[str], own: Iterable[str]) -> Decision[None]:

@@ -21,7 +21,7 @@ from thrum import api, events, limits, setup
 from thrum.care import modes
 from thrum.clock import format_ms
 from thrum.config import Config, load_config, set_value, update_settings, wishes_sync
-from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, InvalidUrl, NotAvailable
+from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, InvalidUrl, NotAvailable, ThrumError
 from thrum.events import LOCAL_FACTS, MessageReceipt, Sealed
 from thrum.exchange import Exchange
 from thrum.ids import repo_id_of_url
@@ -383,9 +383,10 @@ class Syncing:
         """The repository ids that clones know this one by: of the remotes as git has them now, and of its own path."""
         root = self.settings.places.main_root
         found = {repo_id_of_url(str(root), root)}
-        for info in await self._look() if self.settings.places.common_dir is not None else ():
-            with contextlib.suppress(InvalidUrl):
-                found.add(repo_id_of_url(info.url, root))
+        with contextlib.suppress(ThrumError):  # a round says what is wrong with git
+            for info in await self._look() if self.settings.places.common_dir is not None else ():
+                with contextlib.suppress(InvalidUrl):
+                    found.add(repo_id_of_url(info.url, root))
         return found
 
     def _confirm(self, remotes: Sequence[RemoteInfo], confirmed: bool) -> None:

@@ -77,6 +77,17 @@ def open_clones(*names: Sequence[str]) -> Generator[Clones]:
 def shared(repo: Repo) -> dict[str, list[tuple[Any, ...]]]:
     """What of a picture must be the same in every clone: all that is not fed by facts of one machine."""
     picture = repo.picture()
-    for table in ("client_keys", "daemon_identity", "session_items", "sync_state"):
+    # Whom each takes for the holder of a name, and for itself, is its own to say.
+    own = (
+        "agents",
+        "registrations",
+        "registrars",
+        "holders",
+        "lines_before",
+        "hidden_agents",
+        "daemons",
+        "daemon_projects",
+    )
+    for table in ("client_keys", "daemon_identity", "session_items", "sync_state", *own):
         picture.pop(table, None)
     return picture

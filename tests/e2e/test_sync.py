@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.clones import Clones, open_clones
-from tests.support.repo import Repo, wait_until
+from tests.support.repo import Repo, open_repo, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +156,20 @@ def test_verify_tells_what_the_remote_lacks(clones: Clones, here: Repo, there: R
     assert "1 not at origin yet" in branch
     here.thrum("sync", "enable")
     clones.settle()
+
+
+def test_a_repository_that_got_its_remote_after_init_is_of_one_project_with_its_clones() -> None:
+    with open_repo("furiosa") as first:
+        remote = first.top / "late.git"
+        first.git("clone", "-q", "--bare", str(first.main), str(remote))
+        first.git("remote", "add", "origin", str(remote))
+        first.thrum("sync", "enable")
+        first.thrum("sync", "force", "--wait")
+        second = Repo(clone_of=remote)
+        try:
+            second.thrum("init", "--sync")
+            second.agent("nux", at=second.main, module="m_nux")
+            second.thrum("sync", "force", "--wait")
+            assert {each["agent_id"] for each in second.json("agent", "list")["agents"]["agents"]} == {"furiosa", "nux"}
+        finally:
+            second.close()

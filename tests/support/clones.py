@@ -77,17 +77,10 @@ def open_clones(*names: Sequence[str]) -> Generator[Clones]:
 def shared(repo: Repo) -> dict[str, list[tuple[Any, ...]]]:
     """What of a picture must be the same in every clone: all that is not fed by facts of one machine."""
     picture = repo.picture()
-    # Whom each takes for the holder of a name, and for itself, is its own to say.
-    own = (
-        "agents",
-        "registrations",
-        "registrars",
-        "holders",
-        "lines_before",
-        "hidden_agents",
-        "daemons",
-        "daemon_projects",
-    )
+    # Whom a clone takes for the holder of a name is its own to say; who registered it is not.
+    own = ("agents", "holders", "lines_before", "hidden_agents")
     for table in ("client_keys", "daemon_identity", "session_items", "sync_state", *own):
         picture.pop(table, None)
+    # `home` is empty for one's own, and follows from the origin.
+    picture["registrations"] = sorted((row[0], *row[2:]) for row in picture["registrations"])
     return picture

@@ -291,7 +291,7 @@ class Syncing:
                 hidden=row.hidden,
                 not_yours=row.not_yours,
                 waiting=row.strange,
-                was=tuple(sorted(view.previous_ids_of(row.daemon_id) - view.succeeded_by(row.daemon_id))),
+                was=tuple(sorted(view.keyless_ids_of(row.daemon_id) - view.succeeded_by(row.daemon_id))),
             )
             for row in view.trusted_of()
         ]

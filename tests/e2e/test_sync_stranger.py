@@ -132,6 +132,24 @@ def test_who_may_push_rewrites_nothing(clones: Clones, stranger: Stranger, talke
     assert (shown["body"]["content"], shown["deleted"]) == ("the truth", False)
 
 
+def test_nobody_is_taken_for_a_daemon_that_has_a_key(
+    clones: Clones, stranger: Stranger, talked: tuple[str, str]
+) -> None:
+    message_id, origin = talked
+    here, there = clones.repos
+    mallory = Daemon(78, ms=1_790_000_050_000)
+    said = [mallory.introduction(*_repo_ids(here)), mallory(events.DaemonSucceeded, previous_id=origin)]
+    lie = mallory(events.MessageEdited, message_id=message_id, agent_id="furiosa", body=Body("plain", "a lie"))
+    appended = {"events.jsonl": b"".join(mallory.line(fact) + b"\n" for fact in said)}
+    stranger.push(appended=appended | {branch_file_of(lie): mallory.line(lie) + b"\n"})
+    clones.settle()
+    assert f"says it was {origin}" not in there.thrum("sync", "status")
+    done = there.run("sync", "accept", mallory.daemon_id, "--json")
+    assert done.status == 1 and "speaks for itself" in done.json["error"]["message"]
+    for repo in clones.repos:
+        assert repo.json("message", "get", message_id)["message"]["body"]["content"] == "the truth"
+
+
 def test_a_pushed_format_of_the_future_makes_the_branch_read_only_and_nobody_dumb(
     clones: Clones, stranger: Stranger
 ) -> None:

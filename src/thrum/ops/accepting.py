@@ -35,7 +35,15 @@ async def accept(house: House, params: SyncAcceptParams, found: Collection[str])
         elif params.gone:
             facts.append(stamp.make(Accepted, kind="gone", id=params.origin))
         else:
-            former = sorted(view.previous_ids_of(params.origin))
+            claimed = view.previous_ids_of(params.origin)
+            former = sorted(view.keyless_ids_of(params.origin))
+            if claimed and not former:
+                was = ", ".join(sorted(claimed))
+                raise InvalidParams(
+                    f"{params.origin} says that it was {was}: that has a key, and speaks for itself",
+                    remedy="if nobody is that daemon any more: thrum sync accept ID --gone",
+                    field="origin",
+                )
             facts += [stamp.make(Accepted, kind="origin", id=params.origin, of=old) for old in former]
             if not former:
                 facts.append(stamp.make(Accepted, kind="origin", id=params.origin))

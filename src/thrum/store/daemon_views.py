@@ -58,6 +58,10 @@ class DaemonViews(MessageViews):
         rows = self._db.execute("SELECT previous_id FROM successions WHERE daemon_id = ?", (daemon_id,))
         return {row[0] for row in rows}
 
+    def keyless_ids_of(self, daemon_id: str) -> set[str]:
+        """Those of them that no key speaks for: a person may take its word for these."""
+        return self.previous_ids_of(daemon_id) - self.origins().projects.keys()
+
     def succeeded_by(self, daemon_id: str) -> set[str]:
         """The ids that this machine takes that daemon to have had."""
         return {row[0] for row in self._db.execute("SELECT daemon_id FROM daemons WHERE successor = ?", (daemon_id,))}

@@ -129,7 +129,8 @@ def load_origins(db: sqlite3.Connection, own: frozenset[str]) -> Origins:
         accepted=accepted,
         projects=projects,
         ours=ours,
-        successors=_last_successors(former, own),
+        # Whoever has a key speaks for itself, whatever another says that it was.
+        successors=_last_successors({old: new for old, new in former.items() if old not in projects}, own),
     )
 
 

@@ -269,6 +269,29 @@ def test_clones_that_each_take_away_what_the_other_brings_back_come_to_rest(remo
     assert one.repo.ref == other.repo.ref == remote.tip == tip
 
 
+@pytest.mark.parametrize("earlier", ["raced", "offline"])
+def test_what_was_purged_leaves_the_branch_with_the_purge_however_often_others_were_there_first(
+    remote, make, earlier
+) -> None:
+    """What was committed and never pushed was put nowhere: nothing is brought back, so nothing stays for its sake."""
+    desk, other = SyncDesk(remote), SyncDesk(remote)
+    desk.journals.add(make(events.SessionStarted, session_id="ses_" + "nux", agent_id="nux"))
+    desk.sync()
+    cleaned = make(events.AgentCleaned, agent_id="nux")
+    desk.journals.add(cleaned)
+    desk.journals.void = old_voids(agents={"nux": events.order_of(cleaned)})
+    if earlier == "offline":
+        desk.sync(fetch=False, push=False)
+    for step in desk.begin():
+        if step == "remembered" and not other.outcome.sent:
+            other.journals.add(make.message("max"))
+            other.sync()
+    assert remote.tip == desk.repo.ref
+    assert b"agent.cleanup" in desk.blob("events.jsonl")
+    assert b"agent.session.start" not in desk.blob("events.jsonl")
+    assert {*desk.repo.files(desk.repo.ref)} > {"messages/max.jsonl"}
+
+
 def test_a_round_that_would_only_leave_lines_out_does_not_look_at_them_again(remote, make) -> None:
     desk = SyncDesk(remote)
     desk.journals.add(make(events.SessionStarted, session_id="ses_" + "nux", agent_id="nux"), make.message())

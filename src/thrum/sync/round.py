@@ -114,6 +114,8 @@ class _Memory(msgspec.Struct):
     """The remote's commit that was taken in last."""
     voids: str = ""
     journals: dict[str, _Known] = {}
+    put: dict[str, str] = {}
+    """The blob of each journal as it was composed when the remote last had all of it: what others may have answered."""
     taken: dict[str, str] = {}
     """The blob of each journal that was taken in last."""
     skipped: set[str] = set()
@@ -328,7 +330,7 @@ class _Round:
         """Put every journal into `files` as it goes onto the branch: the lines that are new, None if all is there."""
         memory, marks, voids = self.memory, self.journals.marks(), self.journals.voids()
         if voids.mark() != memory.voids:
-            memory.journals, memory.voids = {}, voids.mark()
+            memory.journals, memory.put, memory.voids = {}, {}, voids.mark()
         files.pop(events.MESSAGES_DIR, None)  # journals must lie there
         strays: dict[str, list[bytes]] = {}
         composed: dict[str, _Composed] = {}
@@ -407,13 +409,13 @@ class _Round:
 
         Only what this clone never put there is worth leaving lines out as well. Clones whose clocks or programs differ
         may not agree for a while on what is void: none of them answers a commit with one that only takes away, or that
-        brings back what another took away and takes away what that one has.
+        brings back what another took away and takes away what that one has. A commit that the remote never had was
+        put nowhere: nobody can have answered it.
         """
         fresh: list[bytes] = []
         again: dict[str, list[bytes]] = {}
         better: list[str] = []
         for file, (known, data, base, grown) in composed.items():
-            earlier = self.memory.journals.get(file)
             self.memory.journals[file] = known
             before = files.get(file)
             if (not data and before is None) or _serves(before, known):
@@ -422,7 +424,7 @@ class _Round:
             if before is not None and before.is_file and before.object_id == base:
                 fresh += grown
             elif lines := merge.missing(self._there(before), data):
-                had = self._lines_of(earlier)
+                had = self._put_before(file)
                 fresh += [line for line in lines if line not in had]
                 again[file] = [line for line in lines if line in had]
         blobs: dict[str, str] = {}
@@ -444,12 +446,13 @@ class _Round:
     def _there(self, entry: TreeEntry | None) -> bytes:
         return self.repo.blob(entry.object_id) if entry is not None and entry.is_file else b""
 
-    def _lines_of(self, earlier: _Known | None) -> set[bytes]:
-        """The lines of a journal as it was composed before."""
+    def _put_before(self, file: str) -> set[bytes]:
+        """The lines of a journal that the remote had from here."""
+        blob = self.memory.put.get(file, "")
         try:
-            return set() if earlier is None else set(merge.split_lines(self.repo.blob(earlier.blob)))
+            return set(merge.split_lines(self.repo.blob(blob))) if blob else set()
         except StoreFailed:
-            return set()  # composed, and never needed
+            return set()  # collected since
 
     # -- what is remembered
 
@@ -458,6 +461,7 @@ class _Round:
         self.outcome.sent += sent
         self.outcome.pushed_seq = self.outcome.committed_seq
         self.memory.unsent = 0
+        self.memory.put = {file: known.blob for file, known in self.memory.journals.items()}
         self.memory.merged = self.memory.onto = self.outcome.tip
         self._remember()
 

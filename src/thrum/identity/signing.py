@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
 
 import nacl.bindings as sodium
@@ -37,10 +37,12 @@ _NO_OBJECT: Final = frozenset({"not_json", "not_utf8", "not_object", "too_long"}
 class Signer:
     """A daemon's key pair, made of its 32 secret bytes."""
 
-    __slots__ = ("_secret", "public_key", "seed")
+    __slots__ = ("_begun", "_next", "_secret", "public_key", "seed")
 
     def __init__(self, seed: bytes) -> None:
         self.seed = seed
+        self._next: list[bytes] = []
+        self._begun: list[Future[dict[bytes, bytes]]] = []
         self.public_key, self._secret = sodium.crypto_sign_seed_keypair(seed)
 
     @classmethod
@@ -53,9 +55,23 @@ class Signer:
         signed = sodium.crypto_sign(signatures.DOMAIN + base, self._secret)
         return signatures.with_signature(base, self.public_key, signed[: sodium.crypto_sign_BYTES])
 
+    def begin(self, base: bytes) -> None:
+        """Begin to sign a line that `sign_all` is asked for later, or never: many are signed beside what goes on."""
+        self._next.append(base)
+        if len(self._next) >= _SHARED_MIN:
+            self._begun.append(_helper().submit(self._sign_some, self._next))
+            self._next = []
+
+    def _sign_some(self, bases: Sequence[bytes]) -> dict[bytes, bytes]:
+        return {base: self.sign(base) for base in bases}
+
     def sign_all(self, bases: Sequence[bytes]) -> list[bytes]:
-        """The signed lines of many lines."""
-        return _by_two(self.sign, bases)
+        """The signed lines of many lines. Whatever else was begun is forgotten."""
+        begun, self._begun, self._next = self._begun, [], []
+        done: dict[bytes, bytes] = {}
+        for part in begun:
+            done |= part.result()
+        return [done.get(base) or self.sign(base) for base in bases]
 
 
 def flaws_of(lines: Sequence[bytes]) -> list[str]:

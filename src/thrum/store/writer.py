@@ -374,9 +374,9 @@ class Writer:
         buffer = self._buffers.setdefault(file, bytearray())
         before = len(buffer)
         buffer += raw
-        if to_sign:
-            buffer += bytes(signatures.SIGNED_BYTES)
-        buffer += b"\n"
+        if to_sign and self._signer:
+            self._signer.begin(raw)
+        buffer += bytes(signatures.SIGNED_BYTES if to_sign else 0) + b"\n"
         length = len(buffer) - before
         self._bytes += length
         self._lines.append(_Line(file, length, mark, to_sign))

@@ -9,6 +9,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+# Tests wait for processes, disks and each other for half of their time.
+WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$(( n < 4 ? 2 * n : 8 )))
 
 .PHONY: demo test spec check bench venv clean
 
@@ -16,7 +18,7 @@ demo: venv
 	@$(BIN)/thrum demo $(ARGS)
 
 test: venv
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 spec: venv
 	@$(BIN)/python -m tests.spec $(ARGS)

@@ -554,7 +554,7 @@ def killed_at(repo: Repo, number: int, *words: str) -> tuple[int, list[str]]:
 
 def chosen(count: int, long: bool) -> list[int]:
     numbers = list(range(1, count + 1))
-    return numbers if long else sorted(random.Random(count).sample(numbers, min(8, count)))
+    return numbers if long else sorted(random.Random(count).sample(numbers, min(5, count)))
 
 
 def test_a_restore_that_is_killed_at_any_step_is_carried_out_or_has_not_happened(

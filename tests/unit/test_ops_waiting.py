@@ -152,8 +152,10 @@ async def test_waits_end_with_shutting_down_when_the_daemon_stops(tmp_path: Path
             daemon.wiring.desks.close()
 
 
-async def test_a_thousand_agents_wait_and_each_gets_its_own_message_once(tmp_path: Path) -> None:
-    count = 1_000
+async def test_hundreds_of_agents_wait_and_each_gets_its_own_message_once(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    count = 1_000 if request.config.getoption("--long") else 300
     async with open_daemon(tmp_path) as daemon:
         home = str(tmp_path / "home")
         (tmp_path / "home" / ".thrum" / "identities").mkdir(parents=True)

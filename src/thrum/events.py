@@ -24,7 +24,7 @@ from thrum.parts import Pair as Pair
 from thrum.parts import Whole as Whole
 from thrum.parts import Work as Work
 
-FACTS_VERSION: Final = 2
+FACTS_VERSION: Final = 3
 """Rises when the picture of the same facts would change: then the database is painted anew."""
 
 KNOWN_V: Final = 1

@@ -9,7 +9,8 @@ import os
 import posixpath
 import re
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -205,6 +206,19 @@ def without_credentials(url: str) -> str:
 def short_daemon_id(daemon_id: str) -> str:
     """The end of a daemon's id, for people: `d_…XYZABC`."""
     return "d_…" + daemon_id[-6:] if len(daemon_id) > 8 else daemon_id
+
+
+def host_names(told: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What other daemons are called, by their ids: each by the host that it says it runs on, with the end of its id
+    where another says the same, for anybody can. `told`: daemons and hosts, the last one counts; `""` is this one.
+    """
+    hosts = {daemon_id: host for daemon_id, host in told if host}
+    counts = Counter(hosts.values())
+    return {
+        daemon_id: host if counts[host] == 1 else f"{host} {short_daemon_id(daemon_id)}"
+        for daemon_id, host in hosts.items()
+        if daemon_id
+    }
 
 
 def repo_id_of_url(url: str, root: str | os.PathLike[str]) -> str:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from thrum import ids
 from thrum.errors import ThrumError
-from thrum.events import AgentRegistered, bare
+from thrum.events import AgentRegistered, AnyFact, GroupCreated, GroupUpdated, bare
 
 SIGNED: Final = 0
 BEFORE: Final = 1
@@ -62,10 +62,26 @@ def line_hash(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()[:16]
 
 
-def is_well_named(fact: AgentRegistered) -> bool:
-    """Whether the registration of another daemon obeys the name rules: else it could pass for a role, an option or a
-    path (events.md §4, identity.md §2).
+def is_well_named(fact: AnyFact) -> bool:
+    """Whether what another daemon names obeys the name rules: else an agent or a group could pass for a role, an option
+    or a path (events.md §4, identity.md §2).
     """
+    if isinstance(fact, GroupCreated):
+        return _may_name_a_group(fact.name)
+    if isinstance(fact, GroupUpdated):
+        return fact.fields.name is None or _may_name_a_group(fact.fields.name)
+    return not isinstance(fact, AgentRegistered) or _is_well_registered(fact)
+
+
+def _may_name_a_group(name: str) -> bool:
+    try:
+        ids.check_group_name(name)
+    except ThrumError:
+        return False
+    return True
+
+
+def _is_well_registered(fact: AgentRegistered) -> bool:
     try:
         ids.check_module(fact.module)
         ids.check_display(fact.display)

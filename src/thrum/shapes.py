@@ -39,6 +39,8 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     recipients: tuple[Recipient, ...] = ()
     read_count: int = 0
     origin_daemon: str = ""
+    is_namesake: bool = False
+    """Whether `origin_daemon` is another one than the agent `agent_id` is of: it only has that name."""
 
 
 class OutMessage(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
@@ -92,6 +94,8 @@ class Detail(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     audiences: tuple[Pair, ...] = ()
     recipients: tuple[Recipient, ...] = ()
     origin_daemon: str = ""
+    is_namesake: bool = False
+    """As in `Message`."""
 
 
 class AgentInfo(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):

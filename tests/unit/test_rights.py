@@ -12,11 +12,12 @@ import pytest
 
 from tests.support import factmaker
 from tests.support.daemons import PROJECT, Daemon
-from thrum import clock, events
-from thrum.events import AnyFact, Body, GroupFields, Work
+from thrum import addressing, clock, events
+from thrum.events import AnyFact, Body, GroupFields, Pair, Work
+from thrum.ops.directory import ViewDirectory
 from thrum.store import database
 from thrum.store.paint import paint
-from thrum.store.views import View
+from thrum.store.views import InboxQuery, View
 from thrum.voids import branch_file_of
 
 HOUR_MS = 3_600_000
@@ -265,3 +266,163 @@ def test_format_99_of_another_daemon_stops_nobody_from_writing(town: Town) -> No
     view = View(found.db, OWN)
     assert view.foreign_format() and not view.newer_format()
     found.db.close()
+
+
+# -- what somebody says under another's name
+
+
+def pin(town: Town, agent_id: str, of: Daemon) -> Line:
+    """What this machine notes when it first sees who holds a name elsewhere."""
+    fact = town.me(events.Accepted, kind="holder", id=agent_id, of=of.daemon_id)
+    return fact, events.encode(fact)
+
+
+def test_no_reply_moves_a_message_into_another_thread(town: Town, tmp_path: Path) -> None:
+    town.register(town.me, "nux")
+    root = town.say(town.me, town.me.message("nux", "ann"))
+    thread = "thr_" + root.message_id.removeprefix("msg_")
+    town.register(town.ann, "ann")
+    town.say(town.ann, town.ann.message("ann", "nux", reply=root.message_id, thread_id=thread))
+    eve = town.eve
+    town.say(eve, eve.message("eve", "nux", reply=root.message_id, thread_id="thr_00000000000000000000000000"))
+    for lines in (town.lines, [*reversed(town.lines)]):
+        found = live(lines)
+        assert View(found.db, OWN).thread_of(root.message_id) == thread
+        assert painted(lines, tmp_path) == found.dump()
+        found.db.close()
+
+
+def test_nobody_answers_for_an_agent_that_he_did_not_register(town: Town, tmp_path: Path) -> None:
+    town.register(town.me, "nux")
+    sent = town.say(town.me, town.me.message("nux", "nux", "ann", "bob"))
+    town.register(town.ann, "ann")
+    eve, ann = town.eve, town.ann
+    for agent in ("nux", "ann", "bob"):
+        town.say(eve, eve.message(agent, "nux", reply=sent.message_id))
+    for agent, has_answered in (("ann", True), ("bob", False)):
+        town.say(ann, ann.message(agent, "nux", reply=sent.message_id))
+        for lines in (town.lines, [*reversed(town.lines)]):
+            found = live(lines)
+            view = View(found.db, OWN)
+            rows = {each.agent_id: bool(each.replied_at) for each in view.recipients(sent.message_id)}
+            assert rows == {"nux": False, "ann": True, "bob": False} and (rows[agent] == has_answered)
+            assert painted(lines, tmp_path) == found.dump()
+            found.db.close()
+
+
+def test_who_takes_a_name_too_marks_and_answers_nothing_for_whom_it_is_pinned_to(town: Town, tmp_path: Path) -> None:
+    town.register(town.me, "nux")
+    sent = town.say(town.me, town.me.message("nux", "ann"))
+    other = town.say(town.me, town.me.message("nux", "ann"))
+    town.register(town.ann, "ann")
+    town.register(town.eve, "ann")
+    eve, ann = town.eve, town.ann
+    town.say(eve, eve(events.MessageReceipt, message_id=sent.message_id, agent_id="ann", receipt_type="read"))
+    town.say(eve, eve.message("ann", "nux", reply=sent.message_id))
+    town.say(ann, ann(events.MessageReceipt, message_id=other.message_id, agent_id="ann", receipt_type="read"))
+    town.lines.append(pin(town, "ann", ann))
+    for order in (town.lines, [*reversed(town.lines)], [town.lines[-1], *town.lines[:-1]]):
+        found = live(order)
+        view = View(found.db, OWN)
+        forged, true = (view.is_recipient(each.message_id, "ann") for each in (sent, other))
+        assert forged is not None and not forged.read_at and not forged.replied_at
+        assert true is not None and true.read_at
+        assert painted(order, tmp_path) == found.dump()
+        found.db.close()
+
+
+def test_a_session_that_a_stranger_starts_for_an_agent_is_not_the_agents(town: Town) -> None:
+    for who, agent in ((town.me, "nux"), (town.ann, "ann")):
+        town.register(who, agent)
+    true = {
+        agent: town.say(who, who(events.SessionStarted, agent_id=agent))
+        for who, agent in ((town.me, "nux"), (town.ann, "ann"))
+    }
+    eve = town.eve
+    seen = {agent: live(town.lines) for agent in true}
+    last = {agent: View(found.db, OWN).agent(agent) for agent, found in seen.items()}
+    for agent in true:
+        late = eve.ms + HOUR_MS // 2
+        start = town.say(eve, eve(events.SessionStarted, agent_id=agent, ms=late))
+        work = Work(session_id=start.session_id, intent="lies", intent_updated_at=clock.format_ms(late))
+        town.say(eve, eve(events.AgentUpdated, agent_id=agent, work_contexts=(work,), ms=late))
+        town.say(eve, eve.message(agent, "nux", ms=late))
+    found = live(town.lines)
+    view = View(found.db, OWN)
+    for agent, start in true.items():
+        assert view.open_session_id(agent) == start.session_id
+        session = view.open_session(agent)
+        assert session is not None and session.session_id == start.session_id
+        assert [row.session_id for row in view.sessions(agent)] == [start.session_id]
+        assert view.open_sessions()[agent].session_id == start.session_id
+        assert view.contexts(agent) == [] and view.agent(agent) == last[agent]
+    assert {row.session_id for row in view.sessions()} == {start.session_id for start in true.values()}
+    assert view.contexts() == []
+    for each in (found, *seen.values()):
+        each.db.close()
+
+
+def test_a_message_by_who_does_not_hold_its_authors_name_is_a_namesakes(town: Town) -> None:
+    for who, agent in ((town.me, "nux"), (town.ann, "ann")):
+        town.register(who, agent)
+    said = [
+        (town.say(who, who.message(agent, "nux", "ann")), is_namesake)
+        for who, agent, is_namesake in (
+            (town.me, "nux", False),
+            (town.ann, "ann", False),
+            (town.eve, "nux", True),
+            (town.eve, "ann", True),
+            (town.ann, "nux", True),
+            (town.eve, "eve", False),
+        )
+    ]
+    found = live(town.lines)
+    view = View(found.db, OWN)
+    page = view.inbox(InboxQuery(page_size=50)).messages
+    shown = {each.message_id: each.is_namesake for each in page}
+    for fact, is_namesake in said:
+        detail = view.detail(fact.message_id)
+        assert detail is not None and detail.is_namesake == shown[fact.message_id] == is_namesake
+    found.db.close()
+
+
+def test_notes_are_those_of_who_holds_the_agent(town: Town) -> None:
+    town.register(town.ann, "ann")
+    eve, ann = town.eve, town.ann
+    town.say(eve, eve(events.AgentContextSaved, agent_id="ann", content="lies", ms=eve.ms + HOUR_MS // 2))
+    found = live(town.lines)
+    assert View(found.db, OWN).note("ann") is None
+    found.db.close()
+    town.say(ann, ann(events.AgentContextSaved, agent_id="ann", content="true"))
+    found = live(town.lines)
+    note = View(found.db, OWN).note("ann")
+    assert note is not None and note[0] == "true"
+    found.db.close()
+
+
+def test_a_foreign_group_takes_no_word_and_adds_nobody_to_a_group_of_here(town: Town, tmp_path: Path) -> None:
+    for who, agent in ((town.me, "nux"), (town.ann, "ann"), (town.eve, "eve")):
+        town.register(who, agent)
+    me, eve = town.me, town.eve
+    group = town.say(me, me(events.GroupCreated, name="crew", description="ours", created_by="nux"))
+    member = {"group_id": group.group_id, "member_type": "agent", "added_by": "nux"}
+    town.say(me, me(events.GroupMemberAdded, member_value="nux", **member))
+    for name in ("crew", "coder", "everyone", "--to", "nu x", "x" * 65):
+        made = eve(events.GroupCreated, name=name, description="lies", created_by="nux", ms=factmaker.START_MS - 999)
+        town.say(eve, made)
+        for kind, value in (("agent", "ann"), ("agent", "eve"), ("role", "*")):
+            named = {"member_type": kind, "member_value": value}
+            town.say(eve, eve(events.GroupMemberAdded, group_id=made.group_id, added_by="nux", **named))
+    fine = town.say(eve, eve(events.GroupCreated, name="others", created_by="eve"))
+    town.say(eve, eve(events.GroupUpdated, group_id=fine.group_id, updated_by="eve", fields=GroupFields(name="../x")))
+    for lines in (town.lines, [*reversed(town.lines)]):
+        found = live(lines)
+        view = View(found.db, OWN)
+        assert view.groups().keys() == {"crew", "coder", "others"}
+        ours = view.group("crew")
+        assert ours is not None and ours.description == "ours"
+        # Who is registered elsewhere may join there.
+        assert [each.member_value for each in ours.members] == ["eve", "nux"]
+        assert addressing.resolve(["@coder"], "user:leon", ViewDirectory(view)).audiences == (Pair("role", "coder"),)
+        assert painted(lines, tmp_path) == found.dump()
+        found.db.close()

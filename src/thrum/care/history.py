@@ -10,6 +10,7 @@ from thrum import shapes
 from thrum.care.lock import owner_of
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import NotAvailable, StoreFailed
+from thrum.ids import host_names
 from thrum.paths import Places
 from thrum.store.beside import open_beside
 from thrum.store.rows import InboxQuery
@@ -20,7 +21,7 @@ _ALL = 2**31
 
 
 class History(NamedTuple):
-    """Messages and commits, oldest first. `hosts`: of agents, by id. `total`: messages that match."""
+    """Messages and commits, oldest first. `hosts`: of other daemons, by id. `total`: messages that match."""
 
     entries: list[shapes.Message | BranchCommit]
     hosts: dict[str, str]
@@ -46,7 +47,8 @@ def read_history(
                 for message in messages:
                     message.recipients = tuple(view.recipients(message.message_id))
                     message.seq = 0  # numbers are each clone's own
-                hosts = {agent.agent_id: agent.hostname for agent in view.agents() if agent.hostname}
+                agents = view.agents()
+                hosts = host_names(("" if agent.is_own else agent.origin_daemon, agent.hostname) for agent in agents)
             entries: list[tuple[int, shapes.Message | BranchCommit]] = [
                 (parse_ms(message.created_at), message) for message in messages
             ]

@@ -8,7 +8,8 @@ from typing import Annotated
 import trio
 
 from thrum import shapes
-from thrum.cli.render import at, audience
+from thrum.cli.render import Eye, at, audience
+from thrum.cli.render import author as author_of
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, preview, shorten
 from thrum.cli.values import absolute, agent_of, parse_time
@@ -54,9 +55,8 @@ async def log(
 
 def _message(each: shapes.Message, hosts: dict[str, str], width: int) -> str:
     """`2026-02-03T10:00:00Z  @furiosa → @nux  Token refresh is in  msg_…`; the body is cut to the width."""
-    host = hosts.get(each.agent_id) if each.origin_daemon else None
-    author = at(each.agent_id) + (f" [{line(host)}]" if host else "")
-    head = f"{absolute(each.created_at)}  {author} → {audience(each.quiet, each.audiences)}"
+    by = author_of(each.agent_id, each.origin_daemon, each.is_namesake, Eye(0, hosts=hosts))
+    head = f"{absolute(each.created_at)}  {by} → {audience(each.quiet, each.audiences)}"
     edited = "  (edited)" if each.updated_at else ""
     body = preview(each.body.content)
     if width:

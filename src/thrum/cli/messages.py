@@ -15,6 +15,7 @@ from thrum.cli.values import MINUTE_MS, agent_of, parse_pair
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.clock import format_ms, parse_ms
 from thrum.errors import AgentNotFound, ConfirmationRequired, MessageNotFound, NoIdentity, ThrumError
+from thrum.ids import host_names
 
 Format = Literal["markdown", "plain", "json"]
 STALE_MS = 30 * MINUTE_MS
@@ -245,8 +246,7 @@ async def hosts_of(run: Run, some: Sequence[shapes.Message | shapes.OutMessage |
     except ThrumError:
         return {}  # what was asked for is there all the same
     # Who was seen last comes first, and tells what the machine is called now.
-    named = [each for each in team.members if each.hostname and each.origin_daemon]
-    return {each.origin_daemon: each.hostname for each in reversed(named)}
+    return host_names((each.origin_daemon, each.hostname) for each in reversed(team.members))
 
 
 def check_page(run: Run, page: int, page_size: int) -> None:

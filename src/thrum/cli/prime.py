@@ -13,8 +13,9 @@ from typing import Annotated, Any, TypeVar
 import trio
 
 from thrum import api, shapes
+from thrum.cli.messages import hosts_of
 from thrum.cli.overview import Look, branch_text, session_text, take_look, teammate, who_i_am, you
-from thrum.cli.render import Eye, at
+from thrum.cli.render import Eye, at, author
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import framed, line, preview, shorten
 from thrum.cli.words import RUN
@@ -96,7 +97,8 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
         saved=saved,
         root=places.root,
     )
-    text = markdown(briefing, Eye(run.now_ms))
+    some = briefing.inbox.messages if briefing.inbox else ()
+    text = markdown(briefing, Eye(run.now_ms, hosts=await hosts_of(run, some)))
     return Answer(_document(briefing, str(places.root)), data=text, warnings=look.warnings if look else ())
 
 
@@ -233,7 +235,8 @@ def _inbox(it: _Briefing, eye: Eye) -> str:
     for each in it.inbox.messages if it.inbox else ():
         first = next((text for text in each.body.content.splitlines() if text.strip()), "")
         said = shorten(preview(first), _PREVIEW_COLUMNS)
-        lines.append(f"- {line(each.message_id)} {at(each.agent_id)} {eye.ago(each.created_at)}: {said}")
+        by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
+        lines.append(f"- {line(each.message_id)} {by} {eye.ago(each.created_at)}: {said}")
     return "\n".join([*lines, "Read them: `thrum inbox`"] if member.inbox_unread else lines)
 
 

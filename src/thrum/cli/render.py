@@ -84,10 +84,16 @@ def machine(origin_daemon: str, eye: Eye) -> str:
     return f" [{line(host)}]" if host else ""
 
 
+def author(agent_id: str, origin_daemon: str, is_namesake: bool, eye: Eye) -> str:
+    """`@furiosa [desk]`; and of whoever only has the name of an agent, `@furiosa [desk: another @furiosa]`."""
+    name, place = at(agent_id), machine(origin_daemon, eye)
+    return f"{name}{place[:-1]}: another {name}]" if is_namesake else name + place
+
+
 def message(each: shapes.Message, eye: Eye) -> str:
     """A message of an inbox: head, body, extras (5.4)."""
-    author = at(each.agent_id) + machine(each.origin_daemon, eye)
-    head = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {author} → {audience(each.quiet, each.audiences)}"
+    by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
+    head = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.quiet, each.audiences)}"
     head += f"  {eye.ago(each.created_at)}"
     if each.reply_to:
         head += f"  ↳ {line(each.reply_to)}"
@@ -153,7 +159,7 @@ def detail(each: shapes.Detail, eye: Eye) -> str:
         status = f"DELETED {absolute(each.metadata.deleted_at)}".rstrip() + (f": {reason}" if reason else "")
     lines = labelled(
         ("Message", line(each.message_id)),
-        ("From", at(each.author.agent_id) + machine(each.origin_daemon, eye)),
+        ("From", author(each.author.agent_id, each.origin_daemon, each.is_namesake, eye)),
         ("Time", f"{absolute(each.created_at)} ({eye.ago(each.created_at)})"),
         ("To", audience(each.quiet, each.audiences)),
         ("Reply to", line(each.reply_to)),

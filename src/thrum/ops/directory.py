@@ -40,6 +40,9 @@ class ViewDirectory:
     def with_role(self, role: str) -> Sequence[str]:
         return [row.agent_id for row in self._view.agents(role=role, kind="agent")]
 
+    def is_group_here(self, name: str) -> bool:
+        return self._view.is_group_here(name)
+
     def group(self, name: str) -> Sequence[Member] | None:
         if self._groups is None:
             self._groups = {

@@ -25,6 +25,7 @@ from thrum.events import (
 )
 from thrum.origins import BEFORE, HIDDEN, OURS, Origins, Standing, is_well_named
 from thrum.store.horizons import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
+from thrum.store.merge_agents import may_speak
 from thrum.store.merge_daemons import Daemons
 from thrum.store.projection import Entry
 from thrum.voids import message_ms
@@ -53,6 +54,8 @@ class LookAhead:
         """Up to where the inbox of each agent is empty here."""
         self._registrars: dict[str, set[str]] = {}
         """Which homes ever registered or cleaned up an agent."""
+        self._held_by: dict[str, set[str]] = {}
+        """Which homes this machine noted as an agent's holders."""
 
     def look(self, introducing: Iterable[Entry]) -> None:
         """Learn from facts of the types SAID_AHEAD."""
@@ -67,9 +70,15 @@ class LookAhead:
             else:
                 judged.append(entry)
         self.origins = daemons.origins
+        for agent_id, origin in self._db.execute("SELECT agent_id, origin FROM holders"):
+            self._held_by.setdefault(agent_id, set()).add(self.origins.home(origin))
         horizons = Horizons(self._db)
         for entry in judged:
             self._judge(entry, horizons)
+        self._db.executemany(
+            "INSERT OR IGNORE INTO registrations (agent_id, home) VALUES (?, ?)",
+            [(agent_id, home) for agent_id, homes in self._registrars.items() for home in homes],
+        )
         for kind, id, realm, at, event_id in self._db.execute("SELECT kind, id, realm, at, event_id FROM horizons"):
             self.horizons.setdefault(realm, _Horizons()).keep(kind, id, (at, event_id))
             if kind == AGENT and realm in self.local.under:
@@ -94,8 +103,12 @@ class LookAhead:
 
     def may_mark(self, agent_id: str, home: str) -> bool:
         """Whether a home may say how far a message came with an agent; where it may not, the message itself decides."""
-        homes = self._registrars.get(agent_id, ())
-        return home in homes and (home == OURS or OURS not in homes)
+        return may_speak(home, self._registrars.get(agent_id, ()), self._held_by.get(agent_id, ()))
+
+    def may_answer(self, agent_id: str, origin: str) -> bool:
+        """Whether a reply of that origin by the agent is the agent's answer."""
+        home = self.origins.home(origin)
+        return home == OURS or self.may_mark(agent_id, home)
 
     def is_void(self, fact: MessageCreated, at: str, who: Standing) -> bool:
         for realm in who.under:

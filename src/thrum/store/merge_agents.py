@@ -8,6 +8,7 @@ and it is gone when nothing of it lies above the horizon.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import Any, Final
 
 from thrum.events import (
@@ -18,7 +19,7 @@ from thrum.events import (
     AgentSeen,
     AgentStatusSet,
 )
-from thrum.origins import OURS, SIGNED, Standing
+from thrum.origins import OURS, SIGNED, Origins, Standing
 from thrum.store.horizons import AGENT, Horizons, Order
 from thrum.store.merge_daemons import Daemons
 
@@ -38,6 +39,26 @@ _EMPTY: Final = {
     "exited": "exited_at = '', exited_event = ''",
 }
 """What each register is when nothing was said: it is named by its order columns `{name}_at`, `{name}_event`."""
+
+
+def may_speak(home: str, registrars: Collection[str], held_by: Collection[str]) -> bool:
+    """Whether a home may say what an agent read, answered, joined or left. `registrars`: the homes that registered or
+    cleaned it up once; `held_by`: those that this machine noted as its holders. Who takes a name too gets no say.
+    """
+    if OURS in registrars:
+        return home == OURS
+    return home in registrars and (not held_by or home in held_by)
+
+
+def registrars_of(db: sqlite3.Connection, agent_id: str) -> set[str]:
+    """The homes that registered or cleaned up the agent once."""
+    return {row[0] for row in db.execute("SELECT home FROM registrations WHERE agent_id = ?", (agent_id,))}
+
+
+def holders_of(db: sqlite3.Connection, agent_id: str, origins: Origins) -> set[str]:
+    """The homes that this machine noted as the agent's holders."""
+    rows = db.execute("SELECT origin FROM holders WHERE agent_id = ?", (agent_id,))
+    return {origins.home(row[0]) for row in rows}
 
 
 class Agents:
@@ -146,6 +167,15 @@ class Agents:
         """Whether that home registered or cleaned up the agent once."""
         sql = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ?"
         return self._db.execute(sql, (agent_id, home)).fetchone() is not None
+
+    def speaks(self, agent_id: str, home: str) -> bool:
+        """See `may_speak`."""
+        db = self._db
+        return may_speak(home, registrars_of(db, agent_id), holders_of(db, agent_id, self._daemons.origins))
+
+    def is_contested(self, agent_id: str) -> bool:
+        """Whether somebody registered the agent who was never noted as its holder."""
+        return not registrars_of(self._db, agent_id) <= holders_of(self._db, agent_id, self._daemons.origins)
 
     def forget_told(self, agent_id: str) -> None:
         """As if nobody had ever said anything of the agent, but who did: to be merged again."""

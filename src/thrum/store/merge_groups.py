@@ -1,4 +1,8 @@
-"""Groups and their members (events.md §9): names and descriptions are last-wins over the create's, members add-wins."""
+"""Groups and their members (events.md §9): names and descriptions are last-wins over the create's, members add-wins.
+
+What each origin says of a member is kept apart, `""` for all that is of before: whose word counts is asked when the
+group is (`store.group_views`), since it hangs on whom this machine takes for the agent's holder.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from thrum.events import (
     GroupMemberRemoved,
     GroupUpdated,
 )
-from thrum.origins import Standing
+from thrum.origins import BEFORE, Standing
 from thrum.store.horizons import AGENT, Horizons, Order
 from thrum.store.things import Winner
 
@@ -64,9 +68,9 @@ class Groups:
         if isinstance(fact, GroupMemberAdded):
             if fact.member_type == "agent" and self._horizons.covers(AGENT, fact.member_value, order, who.under):
                 return False
-            self._member(group_id, fact, fact.added_by, order, "added_at", "add_event", "added_by")
+            self._member(group_id, fact, fact.added_by, order, who, ("added_at", "add_event", "added_by"))
         elif isinstance(fact, GroupMemberRemoved):
-            self._member(group_id, fact, fact.removed_by, order, "removed_at", "remove_event", "removed_by")
+            self._member(group_id, fact, fact.removed_by, order, who, ("removed_at", "remove_event", "removed_by"))
         elif isinstance(fact, GroupUpdated):
             if fact.fields.name is not None:
                 self._text(group_id, "name", fact.fields.name, order)
@@ -87,17 +91,19 @@ class Groups:
         fact: GroupMemberAdded | GroupMemberRemoved,
         by: str,
         order: Order,
-        at_column: str,
-        event_column: str,
-        by_column: str,
+        who: Standing,
+        columns: tuple[str, str, str],
     ) -> None:
+        at_column, event_column, by_column = columns
+        origin = "" if who.trust == BEFORE else fact.origin_daemon
         self._db.execute(
-            f"INSERT INTO group_members (group_id, member_type, member_value, {at_column}, {event_column}, {by_column})"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            "INSERT INTO group_members (group_id, member_type, member_value, origin,"
+            f" {at_column}, {event_column}, {by_column})"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
             f" SET {at_column} = excluded.{at_column}, {event_column} = excluded.{event_column},"
             f" {by_column} = excluded.{by_column}"
             f" WHERE ({at_column}, {event_column}) < (excluded.{at_column}, excluded.{event_column})",
-            (group_id, fact.member_type, fact.member_value, *order, by),
+            (group_id, fact.member_type, fact.member_value, origin, *order, by),
         )
 
     def _text(self, group_id: str, column: str, value: str, order: Order) -> None:

@@ -7,12 +7,12 @@ counts and what is void. Source: events.md §7 to §9.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from thrum import clock, ids
 from thrum.events import MESSAGES_DIR, AnyFact, MessageCreated, MessageDeleted, MessageEdited, MessageReceipt, Pair
-from thrum.origins import Standing
+from thrum.origins import BEFORE, Standing
 from thrum.store.horizons import Horizons, Order
 from thrum.store.things import Winner
 from thrum.voids import message_ms
@@ -41,6 +41,7 @@ DELETED: Final = 1
 BELOW_HORIZON: Final = 2
 """Why a recipient's row is `hidden`: bits, so that either may come first."""
 
+_PARENT_OF_BEFORE: Final = f"EXISTS (SELECT 1 FROM messages WHERE message_id = ?1 AND trust = {BEFORE})"
 _RECEIPT: Final = {
     "read": "delivered_at = min(ifnull(delivered_at, ?3), ?3), seen_at = min(ifnull(seen_at, ?3), ?3), "
     "read_at = min(ifnull(read_at, ?3), ?3)",
@@ -52,7 +53,17 @@ _UPDATE_RECIPIENT: Final = {
     for word, columns in _RECEIPT.items()
 }
 
+SAME_THREAD: Final = (
+    "(reply.thread_id = 'thr_' || iif(substr(root.message_id, 1, 4) = 'msg_', substr(root.message_id, 5),"
+    f" root.message_id) OR (reply.trust = {BEFORE} AND root.trust = {BEFORE}))"
+)
+"""Whether the thread of a `reply` is that of its `root`: the one that follows from the root's id, on any machine. Only
+facts of before carry others (events.md §8); from anybody else they would take the root out of its thread.
+"""
+
 Row = tuple[Any, ...]
+MayAnswer = Callable[[str, str], bool]
+"""`may_answer(agent, origin)`: whether a reply of that origin by the agent is the agent's answer."""
 
 
 def receipt_rank(receipt_type: str) -> int:
@@ -118,8 +129,9 @@ class Messages:
     prefix = "m:"
     create_type = "message.create"
 
-    def __init__(self, db: sqlite3.Connection, horizons: Horizons, local: Standing) -> None:
+    def __init__(self, db: sqlite3.Connection, horizons: Horizons, local: Standing, may_answer: MayAnswer) -> None:
         """`local` is what facts of this machine are: a cleanup among them begins an inbox afresh."""
+        self._may_answer = may_answer
         self._db = db
         self._horizons = horizons
         self._local = local
@@ -164,7 +176,7 @@ class Messages:
         if db.execute("SELECT 1 FROM messages WHERE reply_to = ? AND reply_to <> '' LIMIT 1", (message_id,)).fetchone():
             self.refresh_parent(message_id)
         if reply_to:
-            self._tell_parent(reply_to, author, created_at, create.thread_id)
+            self._tell_parent(create, created_at, reply_to, who.trust)
 
     def _insert_rows(self, insert: str, rows: Sequence[Row]) -> None:
         """`executemany` costs three times as much as the one `execute` that most messages need."""
@@ -173,33 +185,46 @@ class Messages:
         elif rows:
             self._db.executemany(insert, rows)
 
-    def _tell_parent(self, parent: str, author: str, replied_at: str, thread_id: str) -> None:
+    def _tell_parent(self, reply: MessageCreated, at: str, parent: str, trust: int) -> None:
+        self._answered(parent, reply.agent_id, reply.origin_daemon, at, trust)
+        if reply.thread_id:
+            self._db.execute(
+                "UPDATE messages AS root SET thread_id = reply.thread_id"
+                " FROM (SELECT ?2 AS thread_id, ?3 AS trust) AS reply"
+                " WHERE message_id = ?1 AND thread_own = 0 AND (root.thread_id = '' OR root.thread_id > ?2)"
+                f" AND {SAME_THREAD}",
+                (parent, reply.thread_id, trust),
+            )
+
+    def _answered(self, parent: str, author: str, origin: str, at: str, trust: int) -> None:
+        rule = "" if self._may_answer(author, origin) else f" AND {trust} = {BEFORE} AND {_PARENT_OF_BEFORE}"
         self._db.execute(
             "UPDATE message_recipients SET replied_at = min(ifnull(replied_at, ?3), ?3)"
-            " WHERE message_id = ?1 AND agent_id = ?2",
-            (parent, author, replied_at),
+            f" WHERE message_id = ?1 AND agent_id = ?2{rule}",
+            (parent, author, at),
         )
-        if thread_id:
-            self._db.execute(
-                "UPDATE messages SET thread_id = ?2"
-                " WHERE message_id = ?1 AND thread_own = 0 AND (thread_id = '' OR thread_id > ?2)",
-                (parent, thread_id),
-            )
 
     def refresh_parent(self, message_id: str) -> None:
         """What the replies that are here give to a message, from nothing: `replied_at` and a root's thread."""
-        self._db.execute(
-            "UPDATE message_recipients SET replied_at = (SELECT min(created_at) FROM messages AS reply"
-            " WHERE reply.reply_to = ?1 AND reply.reply_to <> '' AND reply.agent_id = message_recipients.agent_id)"
-            " WHERE message_id = ?1",
+        db = self._db
+        db.execute("UPDATE message_recipients SET replied_at = NULL WHERE message_id = ?", (message_id,))
+        for reply in db.execute(
+            "SELECT reply_to, agent_id, origin_daemon, min(created_at), trust FROM messages"
+            " WHERE reply_to = ? AND reply_to <> '' GROUP BY agent_id, origin_daemon, trust",
             (message_id,),
-        )
-        self._db.execute(
-            "UPDATE messages SET thread_id = (SELECT ifnull(min(reply.thread_id), '') FROM messages AS reply"
-            " WHERE reply.reply_to = ?1 AND reply.reply_to <> '' AND reply.thread_own = 1)"
+        ).fetchall():
+            self._answered(*reply)
+        db.execute(
+            "UPDATE messages AS root SET thread_id = (SELECT ifnull(min(reply.thread_id), '') FROM messages AS reply"
+            f" WHERE reply.reply_to = ?1 AND reply.reply_to <> '' AND reply.thread_own = 1 AND {SAME_THREAD})"
             " WHERE message_id = ?1 AND thread_own = 0",
             (message_id,),
         )
+
+    def answered_by(self, agent_id: str) -> list[tuple[str, str]]:
+        """The messages that replies in the agent's name are to, each with the reply's origin."""
+        sql = "SELECT DISTINCT reply_to, origin_daemon FROM messages WHERE agent_id = ? AND reply_to <> ''"
+        return self._db.execute(sql, (agent_id,)).fetchall()
 
     def erase(self, message_id: str) -> None:
         row = self._db.execute("SELECT reply_to FROM messages WHERE message_id = ?", (message_id,)).fetchone()

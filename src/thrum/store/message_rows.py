@@ -12,6 +12,8 @@ from typing import Any, Final
 from thrum import limits, shapes
 from thrum.errors import AnswerTooLarge
 from thrum.events import Body, Pair
+from thrum.origins import BEFORE
+from thrum.store.merge_daemons import load_origins
 from thrum.store.rows import MessageHead, MessageRow
 
 _MESSAGE: Final = (
@@ -117,6 +119,7 @@ class MessageRows:
             audiences=audiences,
             recipients=tuple(self.recipients(message_id)),
             origin_daemon=self._foreign(row.origin_daemon),
+            is_namesake=row.message_id in self._namesakes([row]),
         )
 
     def message_head(self, message_id: str) -> MessageHead | None:
@@ -149,7 +152,9 @@ class MessageRows:
         pairs = self._pairs_of(ids)
         read = self._read_by(ids, reader)
         messages: list[shapes.Message] = []
-        for row in self._rows(ids):
+        rows = self._rows(ids)
+        namesakes = self._namesakes(rows)
+        for row in rows:
             scopes, refs, audiences = pairs.get(row.message_id, ((), (), ()))
             messages.append(
                 shapes.Message(
@@ -168,9 +173,26 @@ class MessageRows:
                     refs=refs,
                     audiences=audiences,
                     origin_daemon=self._foreign(row.origin_daemon),
+                    is_namesake=row.message_id in namesakes,
                 )
             )
         return messages
+
+    def _namesakes(self, rows: Iterable[MessageRow]) -> set[str]:
+        """Those of these messages that another daemon wrote than the one that holds the author's name. Before there
+        were signatures nobody could tell.
+        """
+        foreign = [row for row in rows if self._foreign(row.origin_daemon)]
+        if not foreign:
+            return set()
+        home = load_origins(self._db, self._own).home
+        marks = ", ".join("?" * len(foreign))
+        found = self._db.execute(
+            "SELECT message_id, m.origin_daemon, a.origin_daemon FROM messages AS m JOIN agents AS a USING (agent_id)"
+            f" WHERE message_id IN ({marks}) AND a.live = 1 AND m.trust <> {BEFORE}",
+            [row.message_id for row in foreign],
+        )
+        return {message_id for message_id, origin, holder in found if home(origin) != home(holder)}
 
     def _check_size(self, ids: Sequence[str]) -> None:
         """Raises AnswerTooLarge before bodies are loaded that no answer could hold: a page may be 1,000 × 1 MiB."""

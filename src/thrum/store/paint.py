@@ -25,7 +25,7 @@ from thrum.events import (
     Sealed,
     bare,
 )
-from thrum.origins import HIDDEN, OURS, SIGNED, STRANGE
+from thrum.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE
 from thrum.store import merge_messages as merge
 from thrum.store.database import connect, create_indexes, create_search, create_tables
 from thrum.store.horizons import Order
@@ -66,15 +66,21 @@ FROM (
 _MARK_WAITING_RECEIPTS: Final = """
 UPDATE events SET state = 'pending' WHERE seq IN (SELECT seq FROM receipts WHERE NOT EXISTS (
   SELECT 1 FROM message_recipients AS r WHERE r.message_id = receipts.message_id AND r.agent_id = receipts.agent_id))"""
-_MERGE_REPLIES: Final = """
+_ANSWERERS: Final = "CREATE TEMP TABLE answerers (agent_id TEXT, origin TEXT, PRIMARY KEY (agent_id, origin))"
+_MERGE_REPLIES: Final = f"""
 UPDATE message_recipients SET replied_at = at
-FROM (SELECT reply_to AS id, agent_id AS agent, min(created_at) AS at FROM messages WHERE reply_to <> ''
-      GROUP BY reply_to, agent_id)
+FROM (SELECT reply.reply_to AS id, reply.agent_id AS agent, min(reply.created_at) AS at
+      FROM messages AS reply JOIN messages AS root ON root.message_id = reply.reply_to
+      WHERE reply.reply_to <> '' AND ((reply.trust = {BEFORE} AND root.trust = {BEFORE})
+        OR (reply.agent_id, reply.origin_daemon) IN (SELECT agent_id, origin FROM answerers))
+      GROUP BY reply.reply_to, reply.agent_id)
 WHERE message_id = id AND agent_id = agent"""
-_MERGE_THREADS: Final = """
+_MERGE_THREADS: Final = f"""
 UPDATE messages SET thread_id = thread
-FROM (SELECT reply_to AS id, min(thread_id) AS thread FROM messages WHERE reply_to <> '' AND thread_own = 1
-      GROUP BY reply_to)
+FROM (SELECT reply.reply_to AS id, min(reply.thread_id) AS thread
+      FROM messages AS reply JOIN messages AS root ON root.message_id = reply.reply_to
+      WHERE reply.reply_to <> '' AND reply.thread_own = 1 AND {merge.SAME_THREAD}
+      GROUP BY reply.reply_to)
 WHERE message_id = id AND thread_own = 0"""
 _NUMBER_AGAIN: Final = """
 CREATE TEMP TABLE numbers (old INTEGER PRIMARY KEY, new INTEGER);
@@ -203,12 +209,14 @@ class _Painter:
         db.execute("BEGIN")
         db.execute(_MERGE_RECEIPTS)
         db.execute(_MARK_WAITING_RECEIPTS)
+        self._find_answerers()
         db.execute(_MERGE_REPLIES)
         db.execute(_MERGE_THREADS)
         self._apply_later()
         # What would have it painted anew is in it.
         db.execute("DELETE FROM schema_meta WHERE key = ?", (SUPERSEDED,))
         db.execute("DROP TABLE receipts")
+        db.execute("DROP TABLE answerers")
         db.execute("DROP TABLE later")
         if not self._sorted:
             for statement in _NUMBER_AGAIN.strip().split(";\n"):
@@ -385,6 +393,13 @@ class _Painter:
         db.executemany(merge.INSERT_REF, refs)
         db.executemany(merge.INSERT_AUDIENCE, audiences)
         db.executemany(merge.INSERT_RECIPIENT, recipients)
+
+    def _find_answerers(self) -> None:
+        """Which replies are answers, by author and origin."""
+        db, may_answer = self._db, self._known_ahead.may_answer
+        db.execute(_ANSWERERS)
+        found = db.execute("SELECT DISTINCT agent_id, origin_daemon FROM messages WHERE reply_to <> ''").fetchall()
+        db.executemany("INSERT INTO answerers VALUES (?, ?)", [each for each in found if may_answer(*each)])
 
     def _apply_later(self) -> None:
         """What was put off: facts in small numbers, creates of one id, horizons in a wrong file."""

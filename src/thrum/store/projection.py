@@ -73,6 +73,7 @@ SILENT: Final = frozenset({"void", "not_yours", "hidden", "bad_name"})
 """What became of facts that change nothing and are never announced."""
 
 _AGENT: Final = "a:"
+_EVERYBODY: Final = "*"  # no origin is called so
 _INSERT_EVENT: Final = """
 INSERT INTO events (event_id, type, timestamp, origin_daemon, actor, message_id, file, offset, length, trust, state)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'applied') ON CONFLICT (event_id) DO NOTHING"""
@@ -264,6 +265,8 @@ class Projection(Settling):
         return Applied(seq, self.project(seq, entry, order, who))
 
     def _merge(self, fact: AnyFact, order: Order, seq: int, file: str, who: Standing) -> State:
+        if who.home != OURS and who.trust != BEFORE and not is_well_named(fact):
+            return "bad_name"
         match fact:
             case MessageCreated():
                 return self._create(self.messages, fact.message_id, fact, order, seq, who)
@@ -331,8 +334,6 @@ class Projection(Settling):
 
     def _register(self, fact: AgentRegistered, order: Order, seq: int, who: Standing) -> State:
         if who.home != OURS:
-            if who.trust != BEFORE and not is_well_named(fact):
-                return "bad_name"
             self.touched.add(fact.agent_id)
         first = self._agents.note_registrar(fact.agent_id, who.home)
         self._remember(_AGENT + fact.agent_id, seq)
@@ -373,18 +374,23 @@ class Projection(Settling):
         self._agents.refresh(agent_id)
 
     def _rejudge(self, agent_id: str, home: str) -> None:
-        """That home may speak for the agent from now on; if it is this daemon, nobody else may mark for it."""
+        """Who may speak for the agent changed: that home may, if it is this daemon nobody else, or for all of them."""
+        everybody = home in (OURS, _EVERYBODY)
         found: dict[tuple[str, str], Thing] = {}
         for _, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
+            if not everybody and who.home != home:
+                continue
             if isinstance(fact, MessageReceipt):
-                if home == OURS or who.home == home:
-                    found["m", fact.message_id] = self.messages
-            elif who.home == home:
-                assert isinstance(fact, GroupMemberAdded | GroupMemberRemoved)
+                found["m", fact.message_id] = self.messages
+            elif isinstance(fact, GroupMemberAdded | GroupMemberRemoved):
                 found["g", fact.group_id] = self.groups
         for (_, id), thing in found.items():
             if thing.winner(id) is not None:
                 self._settle(thing, id)
+        home_of = self._daemons.origins.home
+        replies = [(parent, home_of(origin)) for parent, origin in self.messages.answered_by(agent_id)]
+        for parent in {parent for parent, by in replies if by != OURS and (everybody or by == home)}:
+            self.messages.refresh_parent(parent)
 
     # -- daemons
 
@@ -403,6 +409,8 @@ class Projection(Settling):
                 self._release()
             case Accepted(kind="holder"):
                 self._agents.refresh(fact.id)
+                if self._agents.is_contested(fact.id):
+                    self._rejudge(fact.id, _EVERYBODY)
             case Accepted(kind="gone"):
                 for agent_id in self._agents.registered_by(fact.id):
                     self._agents.refresh(agent_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
@@ -110,10 +110,10 @@ CREATE TABLE groups (
   deleted_at {_TEXT}, delete_event {_TEXT}, origin_daemon TEXT NOT NULL, trust INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE group_members (
-  group_id TEXT NOT NULL, member_type TEXT NOT NULL, member_value TEXT NOT NULL,
+  group_id TEXT NOT NULL, member_type TEXT NOT NULL, member_value TEXT NOT NULL, origin TEXT NOT NULL,
   added_at {_TEXT}, added_by {_TEXT}, add_event {_TEXT},
   removed_at {_TEXT}, removed_by {_TEXT}, remove_event {_TEXT},
-  PRIMARY KEY (group_id, member_type, member_value)
+  PRIMARY KEY (group_id, member_type, member_value, origin)
 ) WITHOUT ROWID;
 CREATE TABLE agent_contexts (
   agent_id TEXT NOT NULL, home TEXT NOT NULL, content TEXT NOT NULL, saved_at TEXT NOT NULL, event_id TEXT NOT NULL,

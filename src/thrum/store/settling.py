@@ -39,7 +39,7 @@ class Settling:
         self._daemons = Daemons(db, own)
         self._agents = Agents(db, self._horizons, self._daemons)
         self._local = Origins(own=own | {OURS}).local()
-        self.messages = Messages(db, self._horizons, self._local)
+        self.messages = Messages(db, self._horizons, self._local, self._may_answer)
         self.sessions = Sessions(db, self._horizons)
         self.groups = Groups(db, self._horizons)
 
@@ -80,8 +80,7 @@ class Settling:
         if isinstance(fact, MessageReceipt):
             if who.trust == owner.trust == BEFORE:
                 return True
-            registered = self._agents.is_registrar
-            return registered(fact.agent_id, who.home) and (who.home == OURS or not registered(fact.agent_id, OURS))
+            return self._agents.speaks(fact.agent_id, who.home)
         if isinstance(fact, SessionEnded | AgentUpdated):
             return may_say_of_session(who, owner)
         if may_change(who, owner):
@@ -89,6 +88,10 @@ class Settling:
         if isinstance(fact, GroupMemberAdded | GroupMemberRemoved) and fact.member_type == "agent":
             return self._agents.is_registrar(fact.member_value, who.home)
         return False
+
+    def _may_answer(self, agent_id: str, origin: str) -> bool:
+        home = self._daemons.origins.home(origin)
+        return home == OURS or self._agents.speaks(agent_id, home)
 
     def _remember(self, key: str, seq: int) -> None:
         self._db.execute("INSERT OR IGNORE INTO hanging VALUES (?, ?)", (key, seq))

@@ -15,10 +15,10 @@ import msgspec
 
 from thrum import shapes
 from thrum.events import LOCAL_FILE, Commit, FileChange
-from thrum.origins import OLD_REALM
+from thrum.origins import BEFORE, OLD_REALM
 from thrum.store import purging
-from thrum.store.daemon_views import DaemonViews
 from thrum.store.database import get_meta
+from thrum.store.group_views import GroupViews
 from thrum.store.horizons import Horizons
 from thrum.store.rows import (
     AgentRow,
@@ -60,18 +60,26 @@ __all__ = [
     "Wanted",
 ]
 
+_OF_HOLDER: Final = (
+    "(ifnull(a.live, 0) = 0 OR {0}.origin_daemon = a.origin_daemon"
+    f" OR iif(a.origin_daemon IN ({{1}}), {{0}}.origin_daemon IN ({{1}}), {{0}}.trust = {BEFORE}))"
+)
+"""Whether what was begun in the name of an agent `a` is of the daemon that holds it; anybody's where nobody does.
+Before there were signatures that could not be told, but for this daemon's own agents.
+"""
 _AGENT: Final = """
 SELECT a.agent_id, kind, name, role, module, display, hostname, worktree, registered_at, origin_daemon, live, reg_at,
   reg_event, worktree_path, agent_pid, agent_pid_started, runtime, tmux_session, place_at, place_event, status,
   status_by, status_at, status_event, a.seen_at, exited_at,
   max(registered_at, place_at, a.seen_at,
-    ifnull((SELECT max(started_at) FROM sessions AS s WHERE s.agent_id = a.agent_id), ''),
-    ifnull((SELECT max(ended_at) FROM sessions AS s WHERE s.agent_id = a.agent_id), ''),
-    ifnull((SELECT max(created_at) FROM messages AS m WHERE m.agent_id = a.agent_id), ''))
+    ifnull((SELECT max(started_at) FROM sessions AS s WHERE s.agent_id = a.agent_id AND {session}), ''),
+    ifnull((SELECT max(ended_at) FROM sessions AS s WHERE s.agent_id = a.agent_id AND {session}), ''),
+    ifnull((SELECT created_at FROM messages AS m WHERE m.agent_id = a.agent_id AND {message}
+      ORDER BY created_at DESC LIMIT 1), ''))
 FROM agents AS a"""
-_SESSION: Final = (
-    "SELECT session_id, agent_id, started_at, start_event, ended_at, end_reason, end_event, seen_at FROM sessions"
-)
+_SESSION: Final = """
+SELECT session_id, s.agent_id, started_at, start_event, ended_at, end_reason, end_event, s.seen_at FROM sessions AS s
+LEFT JOIN agents AS a ON a.agent_id = s.agent_id AND a.live = 1 WHERE {session}"""
 _WORK: Final = """
 SELECT w.session_id, w.agent_id, branch, worktree_path, unmerged_commits, uncommitted_files, changed_files,
   file_changes, git_updated_at, current_task, task_updated_at, intent, intent_updated_at
@@ -84,12 +92,15 @@ _changes = msgspec.json.Decoder(tuple[FileChange, ...])
 _paths = msgspec.json.Decoder(tuple[str, ...])
 
 
-class View(DaemonViews):
+class View(GroupViews):
     """All queries. `own`: this daemon's id and its previous ones; `epoch`: of this picture."""
 
     def __init__(self, db: sqlite3.Connection, own: frozenset[str]) -> None:
         super().__init__(db, own)
         self.epoch = get_meta(db, "epoch")
+        ids = ", ".join("'" + id.replace("'", "''") + "'" for id in sorted(own | {""}))
+        self._agent_rows = _AGENT.format(session=_OF_HOLDER.format("s", ids), message=_OF_HOLDER.format("m", ids))
+        self._session_rows = _SESSION.format(session=_OF_HOLDER.format("s", ids))
 
     # -- the sequence
 
@@ -192,7 +203,7 @@ class View(DaemonViews):
 
     def agent(self, agent_id: str) -> AgentRow | None:
         """What is known of an id, also when it is not (or no longer) registered."""
-        row = self._db.execute(f"{_AGENT} WHERE a.agent_id = ?", (agent_id,)).fetchone()
+        row = self._db.execute(f"{self._agent_rows} WHERE a.agent_id = ?", (agent_id,)).fetchone()
         return None if row is None else self._agent(row)
 
     def address(self, agent_id: str) -> tuple[str, int] | None:
@@ -216,7 +227,7 @@ class View(DaemonViews):
                 terms.append(f"a.{column} = ?")
                 values.append(value)
         rows = self._db.execute(
-            f"{_AGENT} WHERE {' AND '.join(terms)} ORDER BY registered_at DESC, a.agent_id DESC", values
+            f"{self._agent_rows} WHERE {' AND '.join(terms)} ORDER BY registered_at DESC, a.agent_id DESC", values
         )
         return [self._agent(row) for row in rows.fetchall()]
 
@@ -258,38 +269,35 @@ class View(DaemonViews):
     # -- sessions and work
 
     def session(self, session_id: str) -> SessionRow | None:
-        row = self._db.execute(f"{_SESSION} WHERE session_id = ?", (session_id,)).fetchone()
+        row = self._db.execute(f"{self._session_rows} AND session_id = ?", (session_id,)).fetchone()
         return None if row is None else SessionRow(*row)
 
     def open_session(self, agent_id: str) -> SessionRow | None:
         """The agent's newest session that has not ended."""
         row = self._db.execute(
-            f"{_SESSION} WHERE agent_id = ? AND ended_at = '' ORDER BY started_at DESC, start_event DESC LIMIT 1",
+            f"{self._session_rows} AND s.agent_id = ? AND ended_at = ''"
+            " ORDER BY started_at DESC, start_event DESC LIMIT 1",
             (agent_id,),
         ).fetchone()
         return None if row is None else SessionRow(*row)
 
     def open_session_id(self, agent_id: str) -> str:
         """Of its newest session that has not ended; `""` without one."""
-        row = self._db.execute(
-            "SELECT session_id FROM sessions WHERE agent_id = ? AND ended_at = ''"
-            " ORDER BY started_at DESC, start_event DESC LIMIT 1",
-            (agent_id,),
-        ).fetchone()
-        return row[0] if row else ""
+        session = self.open_session(agent_id)
+        return session.session_id if session else ""
 
     def open_sessions(self) -> dict[str, SessionRow]:
         """By agent, the newest one of each."""
-        rows = self._db.execute(f"{_SESSION} WHERE ended_at = '' ORDER BY started_at, start_event")
+        rows = self._db.execute(f"{self._session_rows} AND ended_at = '' ORDER BY started_at, start_event")
         return {row[1]: SessionRow(*row) for row in rows.fetchall()}
 
     def sessions(self, agent_id: str = "", active_only: bool = False) -> list[SessionRow]:
         """Newest first."""
-        terms = ["agent_id = ?1" if agent_id else "?1 = ''"]
+        terms = ["s.agent_id = ?1" if agent_id else "?1 = ''"]
         if active_only:
             terms.append("ended_at = ''")
         rows = self._db.execute(
-            f"{_SESSION} WHERE {' AND '.join(terms)} ORDER BY started_at DESC, start_event DESC", (agent_id,)
+            f"{self._session_rows} AND {' AND '.join(terms)} ORDER BY started_at DESC, start_event DESC", (agent_id,)
         )
         return [SessionRow(*row) for row in rows.fetchall()]
 
@@ -299,12 +307,13 @@ class View(DaemonViews):
         return None if row is None else _work(row)
 
     def note(self, agent_id: str) -> tuple[str, str] | None:
-        """The notes that an agent put on the branch last, and when (events.md §4 `agent.context`)."""
+        """The notes that an agent put on the branch last, where it is registered, and when (events.md §4)."""
         return self._db.execute(
             "SELECT content, saved_at FROM agent_contexts AS c"
             " LEFT JOIN registrations AS r ON r.agent_id = c.agent_id AND r.home = c.home"
-            " LEFT JOIN agents AS a ON a.agent_id = c.agent_id AND a.reg_event = r.reg_event AND a.live = 1"
-            " WHERE c.agent_id = ? ORDER BY a.agent_id IS NULL, saved_at DESC LIMIT 1",
+            " LEFT JOIN agents AS a ON a.agent_id = c.agent_id AND a.live = 1"
+            " WHERE c.agent_id = ? AND (a.agent_id IS NULL OR a.reg_event = r.reg_event)"
+            " ORDER BY saved_at DESC LIMIT 1",
             (agent_id,),
         ).fetchone()
 
@@ -328,7 +337,7 @@ class View(DaemonViews):
             terms.append(f"EXISTS (SELECT 1 FROM work_files AS f WHERE f.session_id = w.session_id AND {match})")
             values += [file] * match.count("?")
         rows = self._db.execute(
-            f"{_WORK} JOIN sessions AS s USING (session_id) WHERE {' AND '.join(terms)}"
+            f"{_WORK} JOIN ({self._session_rows}) AS s USING (session_id) WHERE {' AND '.join(terms)}"
             " ORDER BY w.agent_id, started_at, session_id",
             values,
         )
@@ -337,51 +346,6 @@ class View(DaemonViews):
     def intents(self) -> dict[str, str]:
         """Session -> what it is or was about, of all that said so."""
         return dict(self._db.execute("SELECT session_id, intent FROM work_contexts WHERE intent <> ''").fetchall())
-
-    # -- groups
-
-    def groups(self) -> dict[str, list[Member]]:
-        """Name -> members of every group that was not deleted; groups of one name are one."""
-        return {group.name: list(group.members) for group in self._groups("")}
-
-    def group(self, name: str) -> GroupRow | None:
-        """One group; of several with that name the earliest, with the members of all."""
-        return next(iter(self._groups(name)), None)
-
-    def group_marks(self, name: str, member_type: str = "", member_value: str = "") -> list[GroupMark]:
-        """Every live group of that name, the earliest first, with what it knows of one member."""
-        rows = self._db.execute(
-            "SELECT g.group_id, coalesce(m.added_at, ''), coalesce(m.removed_at, ''), g.origin_daemon FROM groups AS g"
-            " LEFT JOIN group_members AS m ON m.group_id = g.group_id AND m.member_type = ? AND m.member_value = ?"
-            " WHERE g.deleted_at = '' AND g.name = ? ORDER BY g.created_at, g.create_event",
-            (member_type, member_value, name),
-        )
-        return [GroupMark(*row) for row in rows.fetchall()]
-
-    def group_name(self, group_id: str) -> str:
-        """The name of a group, deleted ones too; `""` if it is not known."""
-        row = self._db.execute("SELECT name FROM groups WHERE group_id = ?", (group_id,)).fetchone()
-        return row[0] if row else ""
-
-    def _groups(self, name: str) -> list[GroupRow]:
-        heads: dict[str, tuple[str, str, str, str, str]] = {}
-        members: dict[str, dict[tuple[str, str], Member]] = {}
-        for row in self._db.execute(
-            "SELECT group_id, name, description, created_at, created_by FROM groups"
-            " WHERE deleted_at = '' AND (?1 = '' OR name = ?1) ORDER BY created_at, create_event",
-            (name,),
-        ).fetchall():
-            heads.setdefault(row[1], row)
-            united = members.setdefault(row[1], {})
-            for member in self._db.execute(
-                "SELECT member_type, member_value, added_at, added_by FROM group_members"
-                " WHERE group_id = ? AND add_event <> '' AND added_at >= removed_at",
-                (row[0],),
-            ):
-                united.setdefault((member[0], member[1]), Member(*member))
-        return [
-            GroupRow(*heads[name], tuple(members[name][key] for key in sorted(members[name]))) for name in sorted(heads)
-        ]
 
 
 def _work(row: Sequence[Any]) -> shapes.WorkContext:

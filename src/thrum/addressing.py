@@ -41,12 +41,8 @@ class Directory(Protocol):
         """Ids of the agents that have the role, on every daemon of the repository."""
         ...
 
-    def is_group_here(self, name: str) -> bool:
-        """Whether a group of that name was made by this daemon."""
-        ...
-
     def group(self, name: str) -> Sequence[Member] | None:
-        """Members of a group, or None if there is no such group."""
+        """Members of a group, or None if no such group can be addressed."""
         ...
 
     def everyone(self) -> Sequence[str]:
@@ -159,7 +155,7 @@ def _classify(address: str, directory: Directory) -> Pair | None:
     canonical = ids.parse_agent_id(word).canonical
     if canonical != word and directory.is_agent(canonical):
         return Pair("agent", canonical)
-    if directory.group(word) is not None and (directory.is_group_here(word) or not directory.is_role_here(word)):
+    if directory.group(word) is not None:
         return Pair("group", word)
     if directory.with_role(word):
         return Pair("role", word)

@@ -115,6 +115,14 @@ def start_in_background(places: Places, *, local: bool = False, force: bool = Fa
             raise DaemonStartFailed(f"the daemon did not start within {limits.start_seconds_max:g} s")
 
 
+def daemon_command(places: Places, *, local: bool, force: bool) -> list[str]:
+    """The command line of a daemon. With -P Python looks for no module where it stands: a repository may bring a
+    `thrum/daemon.py`, or a `trio.py`.
+    """
+    flags = ["--local"] * local + ["--force"] * force
+    return [sys.executable, "-P", "-m", "thrum.daemon", str(places.main_root), *flags]
+
+
 def child_environment() -> dict[str, str]:
     """This process's environment as a daemon gets it."""
     return {
@@ -157,8 +165,7 @@ def _spawn(places: Places, *, local: bool, force: bool) -> int | None:
     try:
         os.set_inheritable(writer, True)
         environment = child_environment() | {REPORT_VARIABLE: str(writer)}
-        arguments = [sys.executable, "-m", "thrum.daemon", str(places.main_root)]
-        arguments += ["--local"] * local + ["--force"] * force
+        arguments = daemon_command(places, local=local, force=force)
         log = open_to_append(places.log_file)
         try:
             process = subprocess.Popen(

@@ -557,3 +557,18 @@ def test_a_daemon_ends_when_its_thrum_is_replaced(repo: Repo, home: Path) -> Non
     wait_until(lambda: not any(each.is_running() for each in daemons), "the daemon's end")
     assert repo.run("inbox", "--json").kind == "not_initialized"
     assert (home / ".bashrc").read_text() == "# mine\n"
+
+
+def test_a_daemon_in_the_foreground_runs_no_code_of_the_repository(repo: Repo, home: Path) -> None:
+    """Python looks for modules where it stands, unless it is told not to."""
+    repo.thrum("daemon", "stop")
+    for name in ("thrum/__init__.py", "thrum/daemon.py", "trio/__init__.py", "sitecustomize.py"):
+        (repo.main / name).parent.mkdir(exist_ok=True)
+        (repo.main / name).write_text(f"open({str(home / 'ran')!r}, 'w'); raise SystemExit('ran')\n")
+    daemon = repo.start("daemon", "start", "--foreground", at=repo.main)
+    wait_until(
+        lambda: (home / "ran").exists() or repo.json("daemon", "status")["running"], "a daemon, or another thing"
+    )
+    assert not (home / "ran").exists()
+    repo.thrum("daemon", "stop")
+    assert daemon.end().status == 0

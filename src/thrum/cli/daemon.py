@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -75,7 +74,7 @@ async def start(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
-    from thrum.spawn import answers, child_environment, lock_holder
+    from thrum.spawn import answers, child_environment, daemon_command, lock_holder
 
     places = _places(run, force)
     holder = await trio.to_thread.run_sync(lock_holder, places)
@@ -85,9 +84,8 @@ async def start(
     await _check_wish(run, places)
     if foreground:
         await run.finish(Answer(_action(places, "started", os.getpid()), said=f"✓ Daemon started (pid {os.getpid()})"))
-        flags = ["--local"] * local + ["--force"] * force
-        arguments = [sys.executable, "-m", "thrum.daemon", str(places.main_root), *flags]
-        os.execve(sys.executable, arguments, child_environment())
+        command = daemon_command(places, local=local, force=force)
+        os.execve(command[0], command, child_environment())
     pid = await start_daemon(places, local=local, force=force)
     return Answer(_action(places, "started", pid), said=f"✓ Daemon started (pid {pid})")
 

@@ -82,7 +82,7 @@ class _Walk:
 def _thrum() -> list[str]:
     """The command beside this interpreter, else the package itself."""
     script = Path(sys.executable).with_name("thrum")
-    return [str(script)] if script.is_file() else [sys.executable, "-m", "thrum"]
+    return [str(script)] if script.is_file() else [sys.executable, "-P", "-m", "thrum"]
 
 
 def _environment() -> dict[str, str]:

@@ -40,16 +40,16 @@ class ViewDirectory:
     def with_role(self, role: str) -> Sequence[str]:
         return [row.agent_id for row in self._view.agents(role=role, kind="agent")]
 
-    def is_group_here(self, name: str) -> bool:
-        return self._view.is_group_here(name)
-
     def group(self, name: str) -> Sequence[Member] | None:
         if self._groups is None:
             self._groups = {
                 group: [Member(member.member_type, member.member_value) for member in members]
                 for group, members in self._view.groups().items()
             }
-        return self._groups.get(name)
+        found = self._groups.get(name)
+        if found is not None and self.is_role_here(name) and not self._view.is_group_here(name):
+            return None  # nor does another machine's group take a word away
+        return found
 
     def everyone(self) -> Sequence[str]:
         return [row.agent_id for row in self._view.agents() if row.kind != "proxy"]

@@ -322,15 +322,26 @@ def _file_of(row: AgentRow) -> list[Path]:
 
 
 def _check_names(view: View, wanted: _Wanted) -> None:
-    """The name rules of identity.md §2; a re-registration skips its own record."""
-    others = [row for row in view.agents() if row.agent_id != wanted.agent_id]
-    groups = view.groups().keys()
+    """The name rules of identity.md §2; a re-registration skips its own record.
+
+    A word that is in use here stays usable, whatever somebody elsewhere calls his agents and groups.
+    """
+    here = [row for row in view.agents() if row.is_own]
+    others, groups = _others(view, wanted, here_only=any(row.role == wanted.role for row in here))
     ids.check_role(wanted.role, {row.agent_id for row in others if row.name}, groups)
+    is_here = any(row.agent_id == wanted.agent_id for row in here)
     if wanted.name:
+        others, groups = _others(view, wanted, here_only=is_here)
         ids.check_agent_name(wanted.name, wanted.role, {row.role: row.agent_id for row in others}, groups)
     twin = view.id_differing_in_case(wanted.agent_id)
-    if twin is not None:
+    if twin is not None and not is_here:
         raise NameTaken(f'"{wanted.agent_id}" differs from @{twin} only by case')
+
+
+def _others(view: View, wanted: _Wanted, *, here_only: bool) -> tuple[list[AgentRow], list[str]]:
+    """Whom a word may clash with: the other agents, and the groups."""
+    rows = [row for row in view.agents() if row.agent_id != wanted.agent_id and (row.is_own or not here_only)]
+    return rows, [name for name in view.groups() if not here_only or view.is_group_here(name)]
 
 
 def _rival(view: View, wanted: _Wanted) -> AgentRow | None:

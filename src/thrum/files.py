@@ -137,12 +137,17 @@ def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
     return descriptor
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """What is in a plain file. Raises OSError, also for what is none: a pipe would be waited for."""
+def read_bytes(path: Path | str, most: int = limits.read_bytes_max) -> bytes:
+    """What is in a plain file of at most so many bytes. Raises OSError, also for what is none (a pipe would be waited
+    for), and for a larger one: a branch of a few kilobytes can bring one of gigabytes.
+    """
     descriptor = open_file(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a plain file", os.fspath(path))
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"larger than {most} bytes", os.fspath(path))
         return file.read()
 
 

@@ -142,6 +142,8 @@ sweep_seconds: Final = 2.0
 socket_path_bytes_max: Final = 107
 socket_path_bytes_max_macos: Final = 103
 log_bytes_max: Final = 10 * MIB
+read_bytes_max: Final = 16 * MIB
+"""Of a file that is read as a whole: settings, identities, the log's last words."""
 log_files_max: Final = 4
 watch_reconnect_seconds: Final = 60.0
 suggestions_max: Final = 3

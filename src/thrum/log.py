@@ -57,13 +57,13 @@ def append_line(path: Path, level: str, message: str, fields: dict[str, Any]) ->
 
 
 def open_to_append(path: Path | str) -> int:
-    """A descriptor of the log. One that has another name too, or is a link, is nobody's log: a new one takes its place.
-
-    Raises OSError.
+    """A descriptor of the log. One that has another name too, is a link, or far too large is nobody's log: a new one
+    takes its place. Raises OSError.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
     found = files.status(path)
-    if found is not None and not (stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
+    is_log = found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    if found is not None and not (is_log and found.st_size <= 2 * limits.log_bytes_max):
         files.remove(path)
     return files.open_file(path, flags)
 

@@ -188,6 +188,19 @@ def test_the_rule_goes_to_gitignore_on_request(root: Path) -> None:
     assert actions(init(root, gitignore=True))[".gitignore"] == "noop"
 
 
+def test_a_gitignore_that_leads_out_of_the_repository_is_not_written_through(root: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("precious\n")
+    (root / ".gitignore").symlink_to(mine)
+    with pytest.raises(StoreFailed, match="it is a link"):
+        init(root, gitignore=True)
+    assert mine.read_text() == "precious\n" and not (root / ".thrum").exists()
+    (root / ".gitignore").unlink()
+    os.mkfifo(root / ".gitignore")
+    with pytest.raises(StoreFailed, match="not a plain file"):
+        init(root, gitignore=True)
+
+
 def test_an_exclude_file_that_is_missing_is_made(root: Path) -> None:
     shutil.rmtree(root / ".git" / "info")
     assert actions(init(root))[".git/info/exclude"] == "create"

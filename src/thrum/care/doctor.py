@@ -322,8 +322,7 @@ def hook_callers(places: Places) -> list[str]:
 
 def _calls_thrum(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return b"thrum" in file.read(_HOOK_BYTES_MAX)
+        return b"thrum" in files.read_bytes(path, _HOOK_BYTES_MAX)
     except OSError:
         return False
 

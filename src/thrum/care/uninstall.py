@@ -23,7 +23,7 @@ from thrum.care.backup import directory_of
 from thrum.care.doctor import hook_callers
 from thrum.care.lock import held
 from thrum.errors import NotAvailable, StoreFailed, ThrumError
-from thrum.files import atomic_write
+from thrum.files import atomic_write, read_bytes
 from thrum.identity.notes import roots
 from thrum.paths import Places
 from thrum.setup import IGNORE_RULE
@@ -120,8 +120,8 @@ def uninstall(places: Places, environ: Mapping[str, str], *, keep_messages: bool
 def _say_what_stays(places: Places, environ: Mapping[str, str], done: Uninstalled) -> None:
     done.kept += [f"{name}: it calls thrum; take that out by hand" for name in hook_callers(places)]
     with contextlib.suppress(OSError):
-        rules = (places.main_root / ".gitignore").read_text(errors="replace").splitlines()
-        if IGNORE_RULE in rules:
+        rules = read_bytes(places.main_root / ".gitignore").splitlines()
+        if IGNORE_RULE.encode() in rules:
             done.kept.append(f".gitignore: it is tracked; the line {IGNORE_RULE} may be removed")
     with contextlib.suppress(ThrumError):
         backups = directory_of(places)

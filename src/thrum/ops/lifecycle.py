@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from thrum import clock, ids
+from thrum import clock, ids, limits
 from thrum.api import (
     AgentDeleteParams,
     AgentDeleteResult,
@@ -128,7 +128,7 @@ def _archive(house: House, agent_id: str) -> Path | None:
     utc = clock.format_ms(house.clock.now_ms()).translate(str.maketrans("", "", "-:."))
     target = places.state_dir / "archive" / f"{stem}-{utc}.jsonl"
     try:
-        data = read_bytes(source)
+        data = read_bytes(source, limits.shard_bytes_max)
         ensure_private_dir(target.parent)
         atomic_write(target, data)
     except FileNotFoundError:

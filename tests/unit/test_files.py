@@ -1,0 +1,31 @@
+"""The one opener of what thrum has: links and pipes are tested where they would harm, in `test_trust`."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from thrum import files, limits, log
+
+
+def test_a_file_of_gigabytes_that_a_small_branch_brings_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b"x" * 8)
+    assert files.read_bytes(path) == b"x" * 8
+    os.truncate(path, limits.read_bytes_max + 1)
+    with pytest.raises(OSError, match="larger than") as refused:
+        files.read_bytes(path)
+    assert refused.value.errno == errno.EFBIG
+
+
+def test_a_log_of_gigabytes_is_given_up_for_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.log"
+    path.write_bytes(b"{}\n")
+    os.close(log.open_to_append(path))
+    assert path.read_bytes() == b"{}\n"
+    os.truncate(path, 1 << 40)
+    os.close(log.open_to_append(path))
+    assert path.read_bytes() == b""

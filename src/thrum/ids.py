@@ -210,14 +210,13 @@ def short_daemon_id(daemon_id: str) -> str:
 
 def host_names(told: Iterable[tuple[str, str]]) -> dict[str, str]:
     """What other daemons are called, by their ids: each by the host that it says it runs on, with the end of its id
-    where another says the same, for anybody can. `told`: daemons and hosts, the last one counts; `""` is this one.
+    where another says the same, for anybody can. `told`: daemons and hosts, the last one of each counts.
     """
-    hosts = {daemon_id: host for daemon_id, host in told if host}
+    hosts = {daemon_id: host for daemon_id, host in told if daemon_id and host}
     counts = Counter(hosts.values())
     return {
         daemon_id: host if counts[host] == 1 else f"{host} {short_daemon_id(daemon_id)}"
         for daemon_id, host in hosts.items()
-        if daemon_id
     }
 
 

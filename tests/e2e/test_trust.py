@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.repo import Repo, open_repo, wait_until
+from tests.support.repo import THRUM, Repo, open_repo, wait_until
 
 SHELL_WORDS = '$(touch "$HOME/owned")'
 SECRET = "-----BEGIN PRIVATE KEY-----"
@@ -481,6 +481,69 @@ def test_the_same_place_by_another_path_goes_on_without_a_word(repo: Repo) -> No
     (repo.top / "alias").symlink_to(repo.main)
     assert repo.run("inbox", at=repo.top / "alias").status == 0
     assert len(repo.daemons()) == 1
+
+
+def _may(*words: str) -> bool:
+    """Whether this user may do that to the system, and it can."""
+    try:
+        return subprocess.run([*words, "true"], capture_output=True, timeout=60).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+_CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--mount", "--uts")
+_needs_namespaces = pytest.mark.skipif(not _may(*_CONTAINER), reason="no right to make namespaces")
+
+
+def _goes_on(repo: Repo, at: Path, under: tuple[str, ...] = ()) -> None:
+    """Nobody says a word, it is the same daemon, and what was said is there."""
+    identity = json.loads((repo.main / ".git/thrum-sync/daemon.json").read_bytes())
+    asked = ("config show --json", "daemon start --json", "daemon status --json", "daemon stop")
+    script = " && ".join([f"cd {at}", *(f"{THRUM} {words}" for words in asked)])
+    done = subprocess.run([*under, "sh", "-c", script], env=repo.env, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    settings, _, status = map(json.loads, done.stdout.splitlines()[:3])
+    assert "warnings" not in settings and status["identity"]["daemon_id"] == identity["daemon_id"]
+    assert "kept" in (repo.main / ".git/thrum-sync/a-sync/messages/furiosa.jsonl").read_text()
+    now = json.loads((repo.main / ".git/thrum-sync/daemon.json").read_bytes())
+    assert (now["daemon_id"], now["previous_ids"]) == (identity["daemon_id"], identity["previous_ids"])
+
+
+@_needs_namespaces
+def test_a_repository_that_is_bind_mounted_goes_on_without_a_word(repo: Repo) -> None:
+    repo.thrum("send", "kept", "--to", "@furiosa")
+    other = repo.top / "other"
+    other.mkdir()
+    bound = ("unshare", "--mount", "sh", "-c", f'mount --bind {repo.main} {other} && exec "$@"', "sh")
+    repo.thrum("daemon", "stop")
+    _goes_on(repo, other, bound)
+    _goes_on(repo, repo.main)
+
+
+@_needs_namespaces
+@pytest.mark.parametrize("path", ["the same", "another"])
+def test_a_repository_goes_on_in_a_container_without_a_word(repo: Repo, path: str) -> None:
+    """Its own processes, mounts and host name; and its own root, where the path is another one."""
+    repo.thrum("send", "kept", "--to", "@furiosa")
+    repo.thrum("daemon", "stop")
+    at, enter = repo.main, 'exec "$@"'
+    if path == "another":
+        at, root = Path("/mnt"), repo.top / "root"
+        root.mkdir()
+        mounts = f"mount --rbind / {root} && mount --bind {repo.main} {root}/mnt && mount -t proc proc {root}/proc"
+        enter = f'{mounts} && exec chroot {root} "$@"'
+    _goes_on(repo, at, (*_CONTAINER, "sh", "-c", f"hostname box && {enter}", "sh"))
+    _goes_on(repo, repo.main)
+
+
+def test_a_repository_that_is_restored_goes_on_without_a_word(repo: Repo) -> None:
+    repo.thrum("send", "kept", "--to", "@furiosa")
+    repo.thrum("backup")
+    repo.thrum("send", "after", "--to", "@furiosa")
+    repo.thrum("backup", "restore", "--yes")
+    repo.thrum("daemon", "start")
+    _goes_on(repo, repo.main)
+    assert "kept" in repo.thrum("inbox")
 
 
 def _as_before(repo: Repo) -> None:

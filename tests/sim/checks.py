@@ -21,6 +21,7 @@ from thrum.store.journal import bare
 from thrum.store.projection import Projection, entry_of, horizon_of_the_clock
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.store.superseded import superseded_locally
+from thrum.sync import merge
 from thrum.sync.merge import JOURNAL_FILE, split_lines
 from thrum.voids import Fact, Voids, branch_file_of, superseded_ids, void_ids
 
@@ -82,6 +83,7 @@ def all_agree(world: World) -> None:
     if any(clone.store.view.foreign_format() for clone in world.clones):
         return  # a hostile clone changed the rules of the branch: nobody pushes there any more
     one_branch(world)
+    nothing_swept_is_there(world)
     nothing_lost(world)
     pictures = [shared_picture(clone.store.reader) for clone in world.clones]
     for clone, picture in zip(world.clones[1:], pictures[1:], strict=True):
@@ -117,6 +119,21 @@ def one_branch(world: World) -> None:
         odd = clone.outcome.set_aside and not world.profile.hostile
         if {clone.repo.ref, world.remote.tip} != tips or clone.outcome.received or odd:
             raise Violation(f"clone {clone.number} remembers nothing, and makes another branch: {clone.outcome}")
+
+
+def nothing_swept_is_there(world: World) -> None:
+    """What a cleanup or purge took is not on the branch, though nobody said anything new since; but for what only a
+    user's reset, a stranger, or a clock that let the sweep wait for its day left there: that goes with the next word.
+    """
+    if world.profile.users or world.profile.hostile or world.profile.skew:
+        return
+    clone = world.dice.choice(world.clones)
+    assert clone.door is not None
+    voids = clone.door.voids()
+    for path, entry in clone.repo.files(world.remote.tip).items() if voids else ():
+        data = clone.repo.blob(entry.object_id)
+        if JOURNAL_FILE.fullmatch(path) and (left := merge.canonical(path, data, voids).data) != data:
+            raise Violation(f"{path} of the branch holds what is void: {merge.missing(left, data)}")
 
 
 def nothing_lost(world: World) -> None:

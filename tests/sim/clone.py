@@ -40,8 +40,10 @@ from thrum.voids import Voids
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-_templates: dict[str, bytes] = {}
-"""An empty picture for each daemon id: painting one takes longer than all else that a seed does."""
+_templates: dict[str, dict[str, bytes]] = {}
+"""An empty picture for each daemon id, and the seal by which it is known again, by path: painting one takes longer than
+all else that a seed does.
+"""
 
 
 class Wall:
@@ -272,22 +274,24 @@ class Clone:
 
     def _lay_template(self) -> None:
         """An empty picture, unless there is one, or was one."""
-        path = self.places.database
-        if path.parent.exists():
+        if self.places.database.parent.exists():
             return
-        path.parent.mkdir(parents=True)
         if self.daemon_id not in _templates:
             _templates[self.daemon_id] = self._template()
-        path.write_bytes(_templates[self.daemon_id])
+        for name, data in _templates[self.daemon_id].items():
+            path = self.directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
 
-    def _template(self) -> bytes:
+    def _template(self) -> dict[str, bytes]:
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
             root = Path(scratch)
             places = Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
             open_blocking(
                 places, self.identity, self.own, wall=self.wall, program="sim", boot_id=f"boot-{self.boots}"
             ).close()
-            return places.database.read_bytes()
+            files = (places.database, places.keep_dir / "picture.json")
+            return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
     # -- what it writes
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.sim import oracle
 from tests.sim.faults import Violation
 from tests.sim.git import commit_of
-from tests.support.factmaker import empty_picture
+from tests.sim.oracle import Lines, decode, rank
 from thrum import events, signatures
 from thrum.events import AgentCleaned, AnyFact, PurgeExecuted, Sealed
-from thrum.origins import OLD_REALM, Origins
+from thrum.identity import signing
+from thrum.origins import OLD_REALM, OURS, Origins
 from thrum.store import database
 from thrum.store.horizons import purge_cutoff
 from thrum.store.journal import bare
-from thrum.store.projection import Projection, entry_of, horizon_of_the_clock
+from thrum.store.projection import horizon_of_the_clock
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.store.superseded import superseded_locally
 from thrum.sync import merge
@@ -38,37 +40,35 @@ LOCAL_COLUMNS: Final = frozenset(
         ("sessions", "seen_at"),
         ("registrations", "home"),
         ("agent_contexts", "home"),
-        *(("message_recipients", name) for name in ("delivered_at", "seen_at", "read_at", "hidden", "replied_at")),
-        ("messages", "thread_id"),
+        *(("message_recipients", name) for name in ("delivered_at", "seen_at", "read_at", "hidden")),
     }
 )
-"""What facts that never travel feed (events.md §14.2), what an unsigned line may give to a signed one, and the times of
-receipts: only the highest one travels."""
-_OF_MESSAGES: Final = "message_id IN (SELECT message_id FROM messages WHERE trust = 0)"
-_OF_SESSIONS: Final = "session_id IN (SELECT session_id FROM sessions WHERE trust = 0)"
+"""What facts that never travel feed (events.md §14.2), and the times of receipts: only the highest one travels."""
+GIVEN_COLUMNS: Final = frozenset({("message_recipients", "replied_at"), ("messages", "thread_id")})
+"""What an unsigned line may give to a signed one."""
+_SIGNED: Final = "trust = 0 AND origin_daemon NOT IN ({out})"
+_OF_MESSAGES: Final = f"message_id IN (SELECT message_id FROM messages WHERE {_SIGNED})"
+_OF_SESSIONS: Final = f"session_id IN (SELECT session_id FROM sessions WHERE {_SIGNED})"
 SIGNED_ROWS: Final = {
-    "messages": "trust = 0",
+    "messages": _SIGNED,
     "message_scopes": _OF_MESSAGES,
     "message_refs": _OF_MESSAGES,
     "message_audiences": _OF_MESSAGES,
     "message_recipients": _OF_MESSAGES,
     "message_edits": _OF_MESSAGES,
-    "sessions": "trust = 0",
+    "sessions": _SIGNED,
     "session_items": _OF_SESSIONS,
     "work_contexts": _OF_SESSIONS,
     "work_files": _OF_SESSIONS,
-    "groups": "trust = 0",
-    "group_members": "group_id IN (SELECT group_id FROM groups WHERE trust = 0)",
-    "registrations": "signed = 1",
+    "groups": _SIGNED,
+    "group_members": f"group_id IN (SELECT group_id FROM groups WHERE {_SIGNED})",
+    "registrations": "signed = 1 AND origin_daemon NOT IN ({out})",
     "horizons": "realm <> 'before' AND substr(realm, 1, 2) <> 'u:'",
-    "agent_contexts": "event_id IN (SELECT event_id FROM events WHERE trust = 0)",
+    "agent_contexts": f"event_id IN (SELECT event_id FROM events WHERE {_SIGNED})",
 }
 """What no unsigned line can change. Which of those count hangs on when a clone saw them first."""
 
 Picture = dict[str, list[tuple[Any, ...]]]
-
-
-decode = functools.lru_cache(4_096)(events.decode)
 
 
 def line_of(fact: AnyFact | Sealed) -> bytes:
@@ -80,20 +80,26 @@ def line_of(fact: AnyFact | Sealed) -> bytes:
 
 def all_agree(world: World) -> None:
     """Every check of a world that is at rest."""
-    if any(clone.store.view.foreign_format() for clone in world.clones):
-        return  # a hostile clone changed the rules of the branch: nobody pushes there any more
-    one_branch(world)
-    nothing_swept_is_there(world)
-    nothing_lost(world)
-    pictures = [shared_picture(clone.store.reader) for clone in world.clones]
-    for clone, picture in zip(world.clones[1:], pictures[1:], strict=True):
-        compare(pictures[0], picture, f"the pictures of clone 0 and clone {clone.number}")
-    receipts_travelled(world)
-    # What takes time is done in some of the seeds only.
-    if world.dice.random() < 0.4 and not _contested_sweeps([Held(clone) for clone in world.clones]):
-        compare(reference_picture(world), pictures[0], "the picture of all facts and that of clone 0")
-    if world.dice.random() < (0.6 if world.compacted else 0.3):
-        live_is_rebuilt(world.dice.choice(world.clones))
+    held = [Held(clone) for clone in world.clones]
+    # Somebody's newer program changed the rules of the branch: nobody here pushes there any more.
+    is_open = not any(clone.store.view.foreign_format() for clone in world.clones)
+    if is_open:
+        one_branch(world)
+        nothing_swept_is_there(world)
+        canonical_branch(world)
+        all_judge_alike(world)
+        receipts_travelled(world)
+    nothing_lost(world, held, shared=is_open)
+    # What takes time is done in one of the clones, and in some of the seeds only.
+    clone, dice = world.dice.choice(world.clones), world.dice
+    if world.profile.strangers or dice.random() < 0.4:
+        lines = all_lines(world, held, clone) if is_open else held[clone.number].best
+        if is_open:
+            it_follows_from_all_lines(clone, lines)
+        if world.profile.strangers:
+            nobody_interferes(world, clone, lines, before=dice.random() < 0.5)
+    if dice.random() < (0.6 if world.compacted else 0.3):
+        live_is_rebuilt(dice.choice(world.clones))
 
 
 def compare(one: Picture, other: Picture, what: str) -> None:
@@ -116,7 +122,7 @@ def one_branch(world: World) -> None:
         for _ in clone.steps:
             pass
         # A line that lost its id may lie on the branch in its home, and here in the file that a stranger put it into.
-        odd = clone.outcome.set_aside and not world.profile.hostile
+        odd = clone.outcome.set_aside and not world.profile.foreign
         if {clone.repo.ref, world.remote.tip} != tips or clone.outcome.received or odd:
             raise Violation(f"clone {clone.number} remembers nothing, and makes another branch: {clone.outcome}")
 
@@ -125,7 +131,7 @@ def nothing_swept_is_there(world: World) -> None:
     """What a cleanup or purge took is not on the branch, though nobody said anything new since; but for what only a
     user's reset, a stranger, or a clock that let the sweep wait for its day left there: that goes with the next word.
     """
-    if world.profile.users or world.profile.hostile or world.profile.skew:
+    if world.profile.users or world.profile.foreign or world.profile.skew:
         return
     clone = world.dice.choice(world.clones)
     assert clone.door is not None
@@ -136,21 +142,27 @@ def nothing_swept_is_there(world: World) -> None:
             raise Violation(f"{path} of the branch holds what is void: {merge.missing(left, data)}")
 
 
-def nothing_lost(world: World) -> None:
-    """Each acknowledged fact is in every journal and every picture, once; or void, or replaced."""
-    canonical_branch(world)
+def nothing_lost(world: World, held: list[Held], *, shared: bool) -> None:
+    """Each acknowledged fact is in every journal and every picture, once; or void, or replaced. Unless they are
+    `shared`: in those of who wrote it.
+    """
     kept = {event_id: found for event_id, found in world.acknowledged.items() if event_id not in world.excused}
-    held = [Held(clone) for clone in world.clones]
+    found: dict[str, set[str]] = {}
     for clone, here in zip(world.clones, held, strict=True):
-        gone = droppable(clone, [raw for raw, _ in kept.values()], held)
+        # Those that judge alike let the same lines go.
+        alike = repr((clone.store.view.voids().mark(), view_of(clone)))
+        if alike not in found:
+            found[alike] = droppable(clone, [raw for raw, _ in kept.values() if not is_local(raw)], held)
+        own = [raw for raw, daemon_id in kept.values() if is_local(raw) and daemon_id in clone.own]
+        gone = found[alike] | droppable_locally(clone, own)
         for event_id, (raw, daemon_id) in kept.items():
-            if is_local(raw) and daemon_id != clone.daemon_id:
+            if daemon_id not in clone.own and (not shared or is_local(raw)):
                 continue
             count = here.count[event_id]
             if count == 0 and event_id not in gone:
                 raise Violation(f"clone {clone.number} lost {raw!r}")
             # A journal that began as a spoiled branch had it holds what that holds.
-            spoiled = world.profile.hostile and here.files[event_id] & clone.filled
+            spoiled = world.profile.foreign and here.files[event_id] & clone.filled
             if count > 1 and not here.conflicts[event_id] and not spoiled:
                 raise Violation(f"clone {clone.number} holds {count} times {raw!r}")
             if count and event_id not in here.known:
@@ -181,12 +193,12 @@ def canonical_branch(world: World) -> None:
         for raw in split_lines(b"\n".join([*clone.lines(file), b""])):
             event_id = event_id_of(raw)
             if event_id and not events.never_travels(decode(raw)):
-                here[event_id] = min(raw, here.get(event_id, raw), key=_rank)
+                here[event_id] = min(raw, here.get(event_id, raw), key=rank)
     there: set[bytes] = set()
     for path, entry in clone.repo.files(clone.repo.ref).items():
         lines = split_lines(clone.repo.blob(entry.object_id)) if JOURNAL_FILE.fullmatch(path) else []
         there.update(lines)
-        orders = [events.order_of(decode(raw)) for raw in lines] if not world.profile.hostile else []
+        orders = [events.order_of(decode(raw)) for raw in lines] if not world.profile.foreign else []
         if any(one >= other for one, other in itertools.pairwise(orders)):
             raise Violation(f"{path} is not in order on the branch")
     missing = {event_id for event_id, raw in here.items() if raw not in there}
@@ -195,16 +207,19 @@ def canonical_branch(world: World) -> None:
 
 
 class Held:
-    """What the journals of a clone hold."""
+    """What the journals of a clone hold. `best`: of each id the line of the branch's journals that is the fact."""
 
     def __init__(self, clone: Clone) -> None:
         self.count: Counter[str] = Counter()
         self.lines: dict[str, set[bytes]] = defaultdict(set)
         self.conflicts: dict[str, bool] = defaultdict(bool)
         self.files: dict[str, set[str]] = defaultdict(set)
+        self.best: dict[str, tuple[bytes, str]] = {}
         for file in (*clone.branch_journals(), events.LOCAL_FILE):
             seen: set[str] = set()
             for raw in split_lines(b"\n".join([*clone.lines(file), b""])):
+                if flaw := signing.flaw_of(raw):
+                    raise Violation(f"{file} of clone {clone.number} holds a forged line ({flaw}): {raw!r}")
                 try:
                     event_id = decode(raw).event_id
                 except events.BadLine:
@@ -216,45 +231,49 @@ class Held:
                     self.count[event_id] += event_id in seen or event_id not in self.count
                 self.conflicts[event_id] = len(self.lines[event_id]) > 1
                 seen.add(event_id)
+                if file == events.LOCAL_FILE or events.never_travels(decode(raw)):
+                    continue
+                if event_id not in self.best or rank(raw) < rank(self.best[event_id][0]):
+                    self.best[event_id] = raw, file
         self.known = {row[0] for row in clone.store.reader.execute("SELECT event_id FROM events")}
 
 
 def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held]) -> set[str]:
-    """Ids of the facts that need not be there any more, by all facts that there are."""
+    """Ids of the facts of the branch that need not be there any more, by all facts that there are."""
     lines: dict[str, bytes] = {}
     kept = set(kept)  # as they were before they were signed
-    for raw in (*kept, *(raw for here in held for found in here.lines.values() for raw in found)):
+    for raw in (*kept, *(raw for here in held for raw, _ in here.best.values())):
         event_id = decode(raw).event_id
-        lines[event_id] = min(raw, lines.get(event_id, raw), key=_rank)
+        lines[event_id] = min(raw, lines.get(event_id, raw), key=rank)
     facts: list[Fact] = []
     voids = clone.store.view.voids()
     signed: dict[str, bool] = {}
     for event_id, raw in lines.items():
         fact = decode(raw)
         if not isinstance(fact, Sealed):
-            local = events.file_of(fact) == events.LOCAL_FILE
             signed[event_id] = raw in kept or signatures.is_signed(raw, fact.origin_daemon)
             judged = voids.origins.judge(raw, fact.origin_daemon, signed=signed[event_id])
-            facts.append((events.order_of(fact), fact, voids.origins.local() if local else judged))
+            facts.append((events.order_of(fact), fact, judged))
     void = void_ids(facts, voids)
-    if clone.world.profile.hostile:
+    if clone.world.profile.foreign:
         # A sweep whose line lost against another of its id may have swept before that came.
         void |= void_ids(facts, _voids_of(_contested_sweeps(held)))
         # What a stranger did in his own journal to others' messages is judged there.
         for _, some in itertools.groupby(sorted(facts, key=_home), key=_home):
             void |= void_ids([*some], voids)
     standing = [(order, fact) for order, fact, _ in facts if fact.event_id not in void]
-    local = [(order, fact) for order, fact in standing if events.file_of(fact) == events.LOCAL_FILE]
-    replaced = superseded_ids((order, fact, signed[fact.event_id]) for order, fact in standing)
-    return void | replaced | superseded_locally(local)
+    return void | superseded_ids((order, fact, signed[fact.event_id]) for order, fact in standing)
 
 
-def _rank(raw: bytes) -> tuple[signatures.Rank, bytes]:
-    try:
-        origin = decode(raw).origin_daemon
-    except events.BadLine:
-        origin = ""
-    return signatures.rank(raw, signatures.is_signed(raw, origin)), raw
+def droppable_locally(clone: Clone, kept: Iterable[bytes]) -> set[str]:
+    """The same of a clone's own journal."""
+    voids = clone.store.view.voids()
+    facts: list[Fact] = []
+    for fact in map(decode, kept):
+        assert not isinstance(fact, Sealed)
+        facts.append((events.order_of(fact), fact, voids.origins.local()))
+    void = void_ids(facts, voids)
+    return void | superseded_locally([(order, fact) for order, fact, _ in facts if fact.event_id not in void])
 
 
 def _home(entry: Fact) -> str:
@@ -296,69 +315,94 @@ def is_local(raw: bytes) -> bool:
 # -- pictures
 
 
-def shared_picture(db: sqlite3.Connection) -> Picture:
-    """Every row of what all clones must have alike."""
-    if not _queries:
-        _queries.update(_shared_queries(db))
-    return {table: db.execute(query).fetchall() for table, query in _queries.items()}
+View = tuple[frozenset[tuple[str, int]], frozenset[tuple[str, ...]]]
 
 
-_queries: dict[str, str] = {}
+def view_of(clone: Clone) -> View:
+    """What hangs on this machine's own words: which unsigned lines count, and who is who."""
+    db, origins = clone.store.reader, clone.store.view.origins()
+    unsigned = db.execute("SELECT event_id, trust FROM events WHERE trust BETWEEN 1 AND 3").fetchall()
+    homes = {*map(origins.home, origins.successors), OURS}
+    return frozenset(unsigned), frozenset(family for home in homes if len(family := origins.family(home)) > 1)
 
 
-def _shared_queries(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+def all_judge_alike(world: World) -> None:
+    """Clones to which all lines are the same have the same picture, row for row; others that of the signed ones of
+    whoever is the same to both.
+    """
+    views = [view_of(clone) for clone in world.clones]
+    for clone, view in zip(world.clones[1:], views[1:], strict=True):
+        alike = view == views[0]
+        strange = frozenset(origin for each in (view, views[0]) for family in each[1] for origin in family)
+        one, other = (shared_picture(each.store.reader, alike, strange) for each in (world.clones[0], clone))
+        compare(one, other, f"the pictures of clone 0 and clone {clone.number}")
+
+
+def shared_picture(db: sqlite3.Connection, alike: bool, strange: frozenset[str]) -> Picture:
+    """Every row of what all clones must have alike, or those that judge `alike`. `strange`: origins that are somebody
+    else to one of two.
+    """
+    queries = _shared_queries(db, alike, strange if not alike else frozenset())
+    return {table: db.execute(query).fetchall() for table, query in queries.items()}
+
+
+_queries: dict[tuple[bool, frozenset[str]], dict[str, str]] = {}
+
+
+def _shared_queries(db: sqlite3.Connection, alike: bool, strange: frozenset[str]) -> dict[str, str]:
     """What is asked of each table; tables and columns of tomorrow are asked for too."""
+    found = _queries.get((alike, strange))
+    if found is None:
+        found = _queries[alike, strange] = dict(_make_queries(db, alike, strange))
+    return found
+
+
+def _make_queries(db: sqlite3.Connection, alike: bool, strange: frozenset[str]) -> Iterator[tuple[str, str]]:
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    signed = SIGNED_ROWS if not alike else {}
+    out = ", ".join(f"'{origin}'" for origin in sorted(strange))
     for table in tables:
         if table in BOOKKEEPING_TABLES | LOCAL_TABLES or table.startswith(("sqlite_", SEARCH_TABLE)):
             continue
         names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
-        left_out = BOOKKEEPING_COLUMNS | LOCAL_COLUMNS
+        left_out = BOOKKEEPING_COLUMNS | LOCAL_COLUMNS | (frozenset() if alike else GIVEN_COLUMNS)
         kept = ", ".join(name for name in names if (table, name) not in left_out)
-        yield table, f"SELECT {kept} FROM {table} WHERE {SIGNED_ROWS.get(table, '1')} ORDER BY {kept}"
+        yield table, f"SELECT {kept} FROM {table} WHERE {signed.get(table, '1').format(out=out)} ORDER BY {kept}"
 
 
-def reference_picture(world: World) -> Picture:
-    """The picture of everything that was acknowledged or is in any journal, projected in one go."""
-    lines: dict[str, tuple[bytes, str]] = {}
-    found: list[tuple[bytes, str]] = [
-        (raw, events.file_of(fact))
-        for event_id, (raw, _) in world.acknowledged.items()
-        if event_id not in world.excused and not isinstance(fact := decode(raw), Sealed)
-    ]
-    for clone in world.clones:
-        for file in clone.branch_journals():
-            found += [(raw, file) for raw in split_lines(b"\n".join([*clone.lines(file), b""]))]
-    for raw, file in found:
-        try:
+def all_lines(world: World, held: list[Held], clone: Clone) -> Lines:
+    """Every fact of the branch that anybody holds, and those that were acknowledged and are void since."""
+    found: dict[str, tuple[bytes, str]] = {}
+    for here in sorted(held, key=lambda each: each is not held[clone.number]):  # where it lies here, it lies
+        for event_id, (raw, file) in here.best.items():
+            if event_id not in found or rank(raw) < rank(found[event_id][0]):
+                found[event_id] = raw, file
+    for event_id, (raw, daemon_id) in world.acknowledged.items():
+        if event_id not in found and event_id not in world.excused and not is_local(raw):
             fact = decode(raw)
-        except events.BadLine:
-            continue
-        if file != events.LOCAL_FILE and not events.never_travels(fact):
-            lines[fact.event_id] = min((raw, file), lines.get(fact.event_id, (raw, file)))
-    db = database.connect(":memory:")
-    db.deserialize(_empty())
-    try:
-        places: dict[tuple[str, int], bytes] = {}
-        projection = Projection(
-            db, world.clones[0].own, lambda file, offset, length: places[file, offset], lambda: world.ms
-        )
-        for offset, (raw, file) in enumerate(sorted(lines.values())):
-            places[file, offset] = raw
-            projection.apply(entry_of(decode(raw), raw, file, offset, len(raw) + 1))
-        return shared_picture(db)
-    finally:
-        db.close()
+            signer = world.signers[daemon_id]
+            file = events.EVENTS_FILE if isinstance(fact, Sealed) else branch_file_of(fact)
+            found[event_id] = raw if signer is None else signer.sign(raw), file
+    return found
 
 
-@functools.cache
-def _empty() -> bytes:
-    db = empty_picture()
-    try:
-        db.execute("VACUUM")
-        return db.serialize()
-    finally:
-        db.close()
+def it_follows_from_all_lines(clone: Clone, lines: Lines) -> None:
+    """The picture is a function of the set of facts and of this machine's own, whatever came when."""
+    with closing(oracle.of_all(clone, lines)) as db:
+        theirs, here = database.dump(db), database.dump(clone.store.reader)
+    del theirs["daemon_identity"], here["daemon_identity"]
+    compare(theirs, here, f"the picture of all lines and that of clone {clone.number}")
+
+
+def nobody_interferes(world: World, clone: Clone, lines: Lines, *, before: bool) -> None:
+    """What honest clones wrote stands as they wrote it: nothing of it is other, read, deleted or purged by a stranger's
+    word.
+    """
+    with closing(oracle.of_honest(clone, lines, world.signers, before=before)) as db:
+        live = clone.store.reader
+        names = oracle.names_of_honest(live, db)
+        theirs, here = (oracle.honest_rows(each, world.signers, names, before=before) for each in (db, live))
+    compare(theirs, here, f"without strangers, and with them, what honest clones wrote is in clone {clone.number}")
 
 
 def live_is_rebuilt(clone: Clone) -> None:
@@ -415,7 +459,8 @@ def numbers_stand(clone: Clone) -> None:
 def future_waits(clone: Clone) -> None:
     """No fact of elsewhere counts that is stamped more than a day ahead of a clock that was always right."""
     rows = clone.store.reader.execute(
-        "SELECT event_id FROM events WHERE state IN ('applied', 'void') AND timestamp > ? AND origin_daemon <> ?",
+        "SELECT event_id FROM events WHERE state IN ('applied', 'void') AND timestamp > ? AND origin_daemon <> ?"
+        " AND type <> 'daemon.key'",
         (horizon_of_the_clock(clone.wall.now_ms()), clone.daemon_id),
     ).fetchall()
     if rows and not clone.world.profile.skew:

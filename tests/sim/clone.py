@@ -184,6 +184,7 @@ class Clone:
     def start(self) -> None:
         """Start the daemon; it recovers whatever it finds. What is damaged is painted anew, as the daemon does."""
         self.disk.dead = False
+        self.world.signers[self.daemon_id] = signer_of(self.key_number)
         self.repo.ensure()
         self._fill_folder()
         self._lay_template()

@@ -5,6 +5,7 @@ Whatever it pushes, the daemons must agree on what comes of it, go on, and lose 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -17,7 +18,7 @@ from thrum.sync.worktree import FIRST, TreeEntry
 from thrum.voids import branch_file_of
 
 THEM = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
-_HOUR_MS = 3_600_000
+HOUR_MS = 3_600_000
 
 
 class Hostile:
@@ -25,7 +26,7 @@ class Hostile:
         self.remote = remote
         self.dice = dice
         self.ms = ms
-        self._ulids = ids.Ulids(dice.randbytes)
+        self._ulids: ids.Ulids = ids.Ulids(dice.randbytes)
 
     def push(self) -> str:
         """Push something. Says what."""
@@ -37,11 +38,14 @@ class Hostile:
         }
         done: list[str] = []
         for _ in range(dice.randrange(1, 4)):
-            deed = dice.choice((self.add_line, self.add_line, self.add_line, self.spoil, self.odd_entry))
-            done.append(deed(files))
+            done.append(dice.choice(self.deeds())(files))
         commit = put_commit(remote.objects, files.values(), base, "hostile", self.ms // 1000)
         remote.move(commit)
         return ", ".join(done)
+
+    def deeds(self) -> list[Callable[[Files], str]]:
+        """What it does to the files, each as often as it stands here. Each says what was done."""
+        return [self.add_line, self.add_line, self.add_line, self.spoil, self.odd_entry]
 
     # -- lines
 
@@ -130,7 +134,7 @@ class Hostile:
             (events.SessionStarted, {"session_id": session, "agent_id": who}),
             (events.SessionEnded, {"session_id": session}),
             (events.AgentCleaned, {"agent_id": who, "messages": dice.random() < 0.3}),
-            (events.PurgeExecuted, {"cutoff": clock.format_ms(self.ms + dice.choice((-_HOUR_MS, 0, 99 * _HOUR_MS)))}),
+            (events.PurgeExecuted, {"cutoff": clock.format_ms(self.ms + dice.choice((-HOUR_MS, 0, 99 * HOUR_MS)))}),
             (
                 events.AgentUpdated,
                 {
@@ -155,7 +159,7 @@ class Hostile:
 
     def _time(self) -> str:
         hours = self.dice.choice((0, 0, 0, -1, 3, 30, 90))
-        text = clock.format_ms(self.ms + hours * _HOUR_MS)
+        text = clock.format_ms(self.ms + hours * HOUR_MS)
         return text.replace("Z", "+00:00") if self.dice.random() < 0.2 else text
 
     def _ids(self, prefix: str) -> list[str]:

@@ -19,12 +19,14 @@ from tests.sim.deeds import NAMES, Deeds
 from tests.sim.faults import Chance, Killed, Violation
 from tests.sim.git import FIRST_OBJECTS, Objects, Remote, copy_closure, history, put_commit
 from tests.sim.hostile import Hostile
+from tests.sim.strangers import Stranger
 from thrum import clock, limits
 from thrum.errors import NewerFormat, StoreFailed, ThrumError
+from thrum.identity.signing import Signer
 from thrum.store import journal
 from thrum.sync import merge
 from thrum.sync.merge import JOURNAL_FILE
-from thrum.sync.ports import RemoteFailed
+from thrum.sync.ports import ForeignProject, RemoteFailed
 from thrum.sync.worktree import FIRST
 from thrum.voids import Voids
 
@@ -63,15 +65,23 @@ class Profile:
     users: float
     """How often a user resets, deletes or squashes branches, or wipes a clone."""
     hostile: float
+    """How often files are pushed that no daemon would make."""
+    strangers: float
+    """How often somebody with a key of his own pushes lines of all kinds."""
     skew: float
     sweeping: bool
     """Much is cleaned up, purged and said anew, and journals are compacted often."""
     steps: int
 
+    @property
+    def foreign(self) -> bool:
+        """Whether anybody but the clones pushes."""
+        return self.hostile > 0 or self.strangers > 0
+
 
 def draw_profile(dice: random.Random) -> Profile:
     """A third of all seeds have one kind of trouble only: what they show is easily understood."""
-    kinds = {"network", "disk", "kills", "users", "hostile", "skew"}
+    kinds = {"network", "disk", "kills", "users", "hostile", "strangers", "skew"}
     if dice.random() < 0.5:
         kinds = set(dice.sample(sorted(kinds), dice.randrange(0, 3)))
     rates: dict[str, float] = {}
@@ -83,6 +93,7 @@ def draw_profile(dice: random.Random) -> Profile:
         crashes=0.06 if "kills" in kinds else 0.0,
         users=0.05 if "users" in kinds else 0.0,
         hostile=0.06 if "hostile" in kinds else 0.0,
+        strangers=0.12 if "strangers" in kinds else 0.0,
         skew=1.0 if "skew" in kinds else 0.0,
         sweeping=dice.random() < 0.4,
         steps=dice.choice((12, 20, 30, 45)),
@@ -104,6 +115,8 @@ class World:
         self.remote = Remote()
         self.acknowledged: dict[str, tuple[bytes, str]] = {}
         self.excused: set[str] = set()
+        self.signers: dict[str, Signer | None] = {}
+        """The daemons of all clones, now and before, and their keys."""
         self.at_rest = False
         self.compacted = False
         self.ended = 0
@@ -153,6 +166,8 @@ class World:
             self._trouble(clone)
         elif roll < profile.crashes + profile.users + profile.hostile:
             self.note("hostile:", Hostile(self.remote, self.dice, self.ms).push())
+        elif roll < profile.crashes + profile.users + profile.hostile + profile.strangers:
+            self.note("stranger:", Stranger(self.remote, self.dice, self.ms).push())
         elif clone.opened is None:
             if self.dice.random() < 0.6:
                 self._start(clone)
@@ -215,7 +230,7 @@ class World:
 
     def _mend_remote(self, failed: RemoteFailed) -> None:
         """At rest there is one trouble left: a hostile branch, where the user does what the error advises."""
-        if "not thrum's" not in failed.reason:
+        if "not thrum's" not in failed.reason and not isinstance(failed, ForeignProject):
             raise Violation(f"the remote works, and yet: {failed!r}") from failed
         self.remote.move("")
         for clone in self.clones:

@@ -1,0 +1,164 @@
+"""Pictures made of chosen facts in one go, to hold a clone's own one against.
+
+- `of_all`: everything that anybody holds and this machine's own words. The picture is a function of that set.
+- `of_honest`: without what strangers said. What honest clones made must be the same with and without them.
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.support.factmaker import empty_picture
+from thrum import events, signatures
+from thrum.events import Sealed
+from thrum.origins import BEFORE
+from thrum.store.lookahead import INTRODUCTIONS
+from thrum.store.projection import Entry, Projection, entry_of
+
+if TYPE_CHECKING:
+    from tests.sim.clone import Clone
+
+Lines = Mapping[str, tuple[bytes, str]]
+"""Of each event id the line that is the fact, and a journal in which it lies."""
+Rows = dict[str, list[tuple[Any, ...]]]
+
+decode = functools.lru_cache(8_192)(events.decode)
+
+
+def rank(raw: bytes) -> tuple[signatures.Rank, bytes]:
+    """Of several lines of one id that of least rank is the fact."""
+    try:
+        origin = decode(raw).origin_daemon
+    except events.BadLine:
+        origin = ""
+    return signatures.rank(raw, signatures.is_signed(raw, origin)), raw
+
+
+def paint(clone: Clone, lines: Lines) -> sqlite3.Connection:
+    """A picture in memory, as that clone would have it of these lines of the branch and its local journal."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.deserialize(_empty())
+    places: dict[tuple[str, int], bytes] = {}
+    projection = Projection(
+        db, clone.own, lambda file, offset, length: places[file, offset], lambda: clone.wall.now_ms()
+    )
+    local = [(raw, events.LOCAL_FILE) for raw in clone.lines(events.LOCAL_FILE)]
+    entries: list[Entry] = []
+    for offset, (raw, file) in enumerate((*local, *sorted(lines.values()))):
+        try:
+            fact = decode(raw)
+        except events.BadLine:
+            continue
+        places[file, offset] = raw
+        if not isinstance(fact, Sealed):
+            entries.append(entry_of(fact, raw, file, offset, len(raw) + 1))
+    # What changes what others are comes first, as where a picture is painted anew, and a receipt before its copy; the
+    # rest in any order.
+    clone.world.dice.shuffle(entries)
+    entries.sort(key=lambda entry: (not isinstance(entry.fact, INTRODUCTIONS), entry.file != events.LOCAL_FILE))
+    db.execute("BEGIN")
+    for entry in entries:
+        projection.apply(entry)
+    db.execute("COMMIT")
+    return db
+
+
+def of_all(clone: Clone, lines: Lines) -> sqlite3.Connection:
+    """What that clone's picture must be, if it has all of these."""
+    return paint(clone, lines)
+
+
+def of_honest(clone: Clone, lines: Lines, honest: Iterable[str], *, before: bool) -> sqlite3.Connection:
+    """The same without strangers; with `before` what this machine took for of before is believed, whoever wrote it."""
+    honest = frozenset(honest)
+    origins = clone.store.view.origins()
+    kept: dict[str, tuple[bytes, str]] = {}
+    for event_id, (raw, file) in lines.items():
+        try:
+            origin = decode(raw).origin_daemon
+        except events.BadLine:
+            continue
+        if signatures.is_signed(raw, origin):
+            if origin in honest:
+                kept[event_id] = raw, file
+        elif before and origins.judge(raw, origin, signed=False).trust == BEFORE:
+            kept[event_id] = raw, file
+    return paint(clone, kept)
+
+
+@functools.cache
+def _empty() -> bytes:
+    db = empty_picture()
+    try:
+        db.execute("VACUUM")
+        return db.serialize()
+    finally:
+        db.close()
+
+
+# -- what may not hang on strangers
+
+_MESSAGE_COLUMNS: Final = (
+    "message_id, agent_id, session_id, thread_own, reply_to, created_at, updated_at, body_format, body_content,"
+    " body_structured, edit_count, quiet, deleted, deleted_at, delete_reason, authored_by, disclosed, origin_daemon,"
+    " create_event, edit_event, delete_event, trust"
+)
+"""But for the number, and for the thread that a root has of its replies, whoever wrote them (events.md §8)."""
+
+
+def honest_rows(db: sqlite3.Connection, honest: Iterable[str], names: Iterable[str], *, before: bool) -> Rows:
+    """What honest clones made, row for row. `names`: the agents for whom nobody else may speak.
+
+    With `before`, what was here before there were signatures counts as made by them too.
+    """
+    ids, known = _list(honest), _list(names)
+    trust = (
+        f"(trust = {BEFORE} OR (trust = 0 AND origin_daemon IN ({ids})))"
+        if before
+        else (f"trust = 0 AND origin_daemon IN ({ids})")
+    )
+    messages = f"message_id IN (SELECT message_id FROM messages WHERE {trust})"
+    sessions = f"session_id IN (SELECT session_id FROM sessions WHERE {trust})"
+    groups = f"group_id IN (SELECT group_id FROM groups WHERE {trust})"
+    queries = {
+        "messages": f"SELECT {_MESSAGE_COLUMNS} FROM messages WHERE {trust}",
+        "message_recipients": "SELECT message_id, agent_id, stored_at, hidden & 1 FROM message_recipients"
+        f" WHERE {messages}",
+        "marks": "SELECT message_id, agent_id, delivered_at, seen_at, read_at FROM message_recipients"
+        f" WHERE {messages} AND agent_id IN ({known})",
+        "sessions": f"SELECT * FROM sessions WHERE {trust}",
+        "groups": f"SELECT * FROM groups WHERE {trust}",
+        "group_members": f"SELECT * FROM group_members WHERE {groups}"
+        f" AND (member_type <> 'agent' OR member_value IN ({known}))",
+        "horizons": f"SELECT * FROM horizons WHERE realm IN ({ids}{', ' + repr('before') if before else ''})",
+    }
+    for table in ("message_scopes", "message_refs", "message_audiences", "message_edits"):
+        queries[table] = f"SELECT * FROM {table} WHERE {messages}"
+    for table in ("session_items", "work_contexts", "work_files"):
+        queries[table] = f"SELECT * FROM {table} WHERE {sessions}"
+    if before:
+        queries["registrations"] = f"SELECT * FROM registrations WHERE home IN ({ids}, '')"
+        queries["agent_contexts"] = f"SELECT * FROM agent_contexts WHERE home IN ({ids}, '')"
+        own = "SELECT agent_id FROM registrations WHERE home = '' AND live = 1"
+        queries["agents"] = f"SELECT * FROM agents WHERE agent_id IN ({own})"
+    return {name: sorted(db.execute(query).fetchall(), key=repr) for name, query in queries.items()}
+
+
+def names_of_honest(live: sqlite3.Connection, honest_only: sqlite3.Connection) -> set[str]:
+    """Agents of this machine, and those that nobody registered but who did among the honest."""
+    one, other = _registrars(live), _registrars(honest_only)
+    return {name for name, homes in other.items() if ("" in homes and "" in one[name]) or homes == one[name]}
+
+
+def _registrars(db: sqlite3.Connection) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for agent_id, home in db.execute("SELECT agent_id, home FROM registrations"):
+        found.setdefault(agent_id, set()).add(home)
+    return found
+
+
+def _list(ids: Iterable[str]) -> str:
+    return ", ".join("'" + id.replace("'", "''") + "'" for id in sorted(ids))

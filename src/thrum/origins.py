@@ -52,6 +52,13 @@ def may_change(fact: Standing, thing: Standing) -> bool:
     return fact.trust == SIGNED and fact.home == thing.home
 
 
+def sweeps_of_mark(fact: Standing) -> tuple[str, ...]:
+    """The realms whose sweeps void an edit or delete of a message that is not there: its own, and if nobody signed it
+    that of before.
+    """
+    return (fact.acts, OLD_REALM) if BEFORE <= fact.trust <= HIDDEN else (fact.acts,)
+
+
 def may_say_of_session(fact: Standing, start: Standing) -> bool:
     """The same for what a session is told: a daemon of before goes on with the sessions that it had."""
     return may_change(fact, start) or (fact.home == start.home and fact.trust == LOOSE and start.trust == BEFORE)
@@ -173,7 +180,8 @@ class Origins:
         family = (origin,) if self.exact else self.family(home)
         if trust == BEFORE:
             return Standing(trust, home, OLD_REALM, (OLD_REALM, *(() if self.exact else family)))
-        if trust == LOOSE:
+        if trust in (LOOSE, HIDDEN):
+            # What was swept as a line of before stays so, whatever such a line is when it comes late.
             realm = _LOOSE_REALM + origin
-            return Standing(trust, home, realm, (realm, *(() if self.exact else family)))
+            return Standing(trust, home, realm, (realm, OLD_REALM, *(() if self.exact and trust == LOOSE else family)))
         return Standing(trust, home, origin, family)

@@ -32,7 +32,7 @@ from thrum.events import (
     SessionStarted,
     Work,
 )
-from thrum.origins import BEFORE, HIDDEN, OLD_REALM, OURS, Origins, Standing, may_say_of_session
+from thrum.origins import BEFORE, HIDDEN, OLD_REALM, OURS, Origins, Standing, may_say_of_session, sweeps_of_mark
 
 Order = tuple[str, str]
 """`(normalised time, event id)`: the order of facts, compared as text."""
@@ -129,9 +129,10 @@ def void_ids(facts: Sequence[Fact], voids: Voids) -> set[str]:
     if voids.authors:
         for order, fact, who in facts:
             if isinstance(fact, MessageEdited | MessageDeleted) and fact.message_id not in standing:
-                horizon = voids.authors.get(fact.agent_id, {}).get(who.acts)
+                horizons = voids.authors.get(fact.agent_id, {})
+                horizon = max(horizons.get(realm, ("", ""))[0] for realm in sweeps_of_mark(who))
                 # Of the same millisecond the create alone says on which side of the horizon it lies.
-                if horizon and message_ms(fact.message_id, order[0]) < clock.parse_ms(horizon[0]):
+                if horizon and message_ms(fact.message_id, order[0]) < clock.parse_ms(horizon):
                     void.add(fact.event_id)
     return void
 
@@ -156,7 +157,7 @@ def _is_void(fact: AnyFact, order: Order, who: Standing, voids: Voids) -> bool:
         return bool(cutoff) and message_ms(fact.message_id, order[0]) < clock.parse_ms(cutoff)
     if isinstance(fact, MessageEdited | MessageDeleted | MessageReceipt):
         return bool(voids.purges) and _is_about_purged(fact, order[0], who, voids)
-    if isinstance(fact, AgentRegistered) and who.trust == BEFORE:
+    if isinstance(fact, AgentRegistered) and BEFORE <= who.trust <= HIDDEN:
         # Once registered there, for ever: what others may say for the agent must not hang on a line that went.
         return False
     if isinstance(fact, _OF_AN_AGENT) and voids.covers_agent(fact.agent_id, order, who.under):
@@ -182,7 +183,7 @@ def _is_about_purged(
     if ms is None:
         return False
     if not isinstance(fact, MessageReceipt):
-        cutoff = voids.purges.get(who.acts, "")
+        cutoff = voids.cutoff(sweeps_of_mark(who))
         return bool(cutoff) and ms < clock.parse_ms(cutoff)
     for realm, cutoff in voids.purges.items():
         if realm != OLD_REALM and ms < clock.parse_ms(cutoff) and signatures.id_fits(fact.message_id, realm):

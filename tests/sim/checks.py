@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -68,6 +69,7 @@ SIGNED_ROWS: Final = {
 }
 """What no unsigned line can change. Which of those count hangs on when a clone saw them first."""
 
+Acknowledged = dict[str, tuple[bytes, str]]
 Picture = dict[str, list[tuple[Any, ...]]]
 
 
@@ -89,11 +91,11 @@ def all_agree(world: World) -> None:
         canonical_branch(world)
         all_judge_alike(world)
         receipts_travelled(world)
-    nothing_lost(world, held, shared=is_open)
+    lets_go = nothing_lost(world, held, shared=is_open)
     # What takes time is done in one of the clones, and in some of the seeds only.
     clone, dice = world.dice.choice(world.clones), world.dice
     if world.profile.strangers or dice.random() < 0.4:
-        lines = all_lines(world, held, clone) if is_open else held[clone.number].best
+        lines = all_lines(world, held, clone, lets_go[clone.number]) if is_open else held[clone.number].best
         if is_open:
             it_follows_from_all_lines(clone, lines)
         if world.profile.strangers:
@@ -146,19 +148,23 @@ def nothing_swept_is_there(world: World) -> None:
             raise Violation(f"{path} of the branch holds what is void: {merge.missing(left, data)}")
 
 
-def nothing_lost(world: World, held: list[Held], *, shared: bool) -> None:
+def nothing_lost(world: World, held: list[Held], *, shared: bool) -> list[set[str]]:
     """Each acknowledged fact is in every journal and every picture, once; or void, or replaced. Unless they are
-    `shared`: in those of who wrote it.
+    `shared`: in those of who wrote it. Returns what each clone may let go.
     """
     kept = {event_id: found for event_id, found in world.acknowledged.items() if event_id not in world.excused}
     found: dict[str, set[str]] = {}
-    for clone, here in zip(world.clones, held, strict=True):
+    lets_go: list[set[str]] = []
+    for clone in world.clones:
         # Those that judge alike let the same lines go.
         alike = repr((clone.store.view.voids().mark(), view_of(clone)))
         if alike not in found:
             found[alike] = droppable(clone, [raw for raw, _ in kept.values() if not is_local(raw)], held)
+        lets_go.append(found[alike])
+    by_author = let_go_by_author(world, kept, lets_go)
+    for clone, here, swept in zip(world.clones, held, lets_go, strict=True):
         own = [raw for raw, daemon_id in kept.values() if is_local(raw) and daemon_id in clone.own]
-        gone = found[alike] | droppable_locally(clone, own)
+        gone = swept | by_author | droppable_locally(clone, own)
         for event_id, (raw, daemon_id) in kept.items():
             if daemon_id not in clone.own and (not shared or is_local(raw)):
                 continue
@@ -172,6 +178,24 @@ def nothing_lost(world: World, held: list[Held], *, shared: bool) -> None:
             if count and event_id not in here.known:
                 raise Violation(f"the picture of clone {clone.number} does not know {raw!r}")
         each_row_names_its_line(clone)
+    return lets_go
+
+
+def let_go_by_author(world: World, kept: Acknowledged, lets_go: list[set[str]]) -> set[str]:
+    """Ids of facts that their own author let go before others had them: with a new key it sweeps what it said with the
+    old one, which is another's to them. And what nobody signed, that somebody takes for swept; or, where the program of
+    before ran, whoever pushed.
+    """
+    gone: set[str] = set()
+    for event_id, (_, daemon_id) in kept.items():
+        if world.signers[daemon_id] is None:
+            if world.profile.foreign or any(event_id in swept for swept in lets_go):
+                gone.add(event_id)
+        elif any(
+            daemon_id in clone.own and event_id in swept for clone, swept in zip(world.clones, lets_go, strict=True)
+        ):
+            gone.add(event_id)
+    return gone
 
 
 def each_row_names_its_line(clone: Clone) -> None:
@@ -198,14 +222,14 @@ def canonical_branch(world: World) -> None:
             event_id = event_id_of(raw)
             if event_id and not events.never_travels(decode(raw)):
                 here[event_id] = min(raw, here.get(event_id, raw), key=rank)
-    there: set[bytes] = set()
+    there: set[signatures.Rank] = set()
     for path, entry in clone.repo.files(clone.repo.ref).items():
         lines = split_lines(clone.repo.blob(entry.object_id)) if JOURNAL_FILE.fullmatch(path) else []
-        there.update(lines)
+        there.update(rank(raw)[0] for raw in lines)
         orders = [events.order_of(decode(raw)) for raw in lines] if not world.profile.foreign else []
         if any(one >= other for one, other in itertools.pairwise(orders)):
             raise Violation(f"{path} is not in order on the branch")
-    missing = {event_id for event_id, raw in here.items() if raw not in there}
+    missing = {event_id for event_id, raw in here.items() if rank(raw)[0] not in there}
     if missing and (missing := missing - droppable(clone, [], [Held(clone)])):
         raise Violation(f"the branch has not the smallest lines: {[here[event_id] for event_id in sorted(missing)]}")
 
@@ -319,6 +343,22 @@ def is_local(raw: bytes) -> bool:
 # -- pictures
 
 
+def shown_by_old_program(clone: Clone) -> Picture | None:
+    """What the program of before shows, if it holds nothing that it does not understand; and if it is not about to
+    paint anew.
+    """
+    signed = any(b'"sig":"' in raw for file in clone.branch_journals() for raw in clone.lines(file))
+    return None if signed or clone.must_reopen else database.dump(clone.store.reader)
+
+
+def goes_on(clone: Clone, shown: Picture) -> None:
+    """An installation of before goes on as it was: but for who says so, all rows are the same."""
+    now = database.dump(clone.store.reader)
+    own = LOCAL_TABLES | {"daemon_projects", "daemon_roots", "successions", "registrations"}
+    kept = {table: rows for table, rows in shown.items() if table not in own}
+    compare(kept, {table: now[table] for table in kept}, f"clone {clone.number} before and after it was upgraded")
+
+
 View = tuple[frozenset[tuple[str, int]], frozenset[tuple[str, ...]]]
 
 
@@ -374,15 +414,15 @@ def _make_queries(db: sqlite3.Connection, alike: bool, strange: frozenset[str]) 
         yield table, f"SELECT {kept} FROM {table} WHERE {signed.get(table, '1').format(out=out)} ORDER BY {kept}"
 
 
-def all_lines(world: World, held: list[Held], clone: Clone) -> Lines:
-    """Every fact of the branch that anybody holds, and those that were acknowledged and are void since."""
+def all_lines(world: World, held: list[Held], clone: Clone, gone: set[str]) -> Lines:
+    """Every fact of the branch that anybody holds, and those that were acknowledged and are `gone` for that clone."""
     found: dict[str, tuple[bytes, str]] = {}
     for here in sorted(held, key=lambda each: each is not held[clone.number]):  # where it lies here, it lies
         for event_id, (raw, file) in here.best.items():
             if event_id not in found or rank(raw) < rank(found[event_id][0]):
                 found[event_id] = raw, file
     for event_id, (raw, daemon_id) in world.acknowledged.items():
-        if event_id not in found and event_id not in world.excused and not is_local(raw):
+        if event_id in gone and event_id not in found and event_id not in world.excused and not is_local(raw):
             fact = decode(raw)
             signer = world.signers[daemon_id]
             file = events.EVENTS_FILE if isinstance(fact, Sealed) else branch_file_of(fact)
@@ -424,11 +464,12 @@ def receipts_travelled(world: World) -> None:
     for clone in world.clones:
         read = clone.store.reader.execute(
             "SELECT r.message_id, r.agent_id, r.seen_at IS NOT NULL, r.read_at IS NOT NULL FROM message_recipients AS r"
-            " JOIN messages AS m USING (message_id) WHERE m.origin_daemon <> ? AND EXISTS (SELECT 1 FROM events AS e"
+            " JOIN messages AS m USING (message_id) WHERE m.origin_daemon NOT IN (SELECT value FROM json_each(?))"
+            " AND EXISTS (SELECT 1 FROM events AS e"
             " WHERE e.message_id = m.message_id AND type = 'message.receipt' AND file = ? AND actor = r.agent_id)"
             " AND (SELECT count(*) FROM events AS e WHERE e.message_id = m.message_id AND type = 'message.create') = 1"
             " AND EXISTS (SELECT 1 FROM registrations AS g WHERE g.agent_id = r.agent_id AND g.home = '')",
-            (clone.daemon_id, events.LOCAL_FILE),
+            (json.dumps(sorted(clone.own)), events.LOCAL_FILE),
         ).fetchall()
         for other in world.clones:
             for message_id, agent_id, seen, was_read in read if other is not clone else ():
@@ -437,9 +478,11 @@ def receipts_travelled(world: World) -> None:
                     " WHERE message_id = ? AND agent_id = ?",
                     (message_id, agent_id),
                 ).fetchone()
-                here = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ''"
-                if other.store.reader.execute(here, (agent_id,)).fetchone():
-                    continue  # whose own agent has that name believes nobody else
+                homes = "SELECT home FROM registrations WHERE agent_id = ?"
+                registrars = {row[0] for row in other.store.reader.execute(homes, (agent_id,))}
+                if "" in registrars or clone.daemon_id not in registrars:
+                    # Whose own agent has that name believes nobody else; and a new key speaks for whom it registered.
+                    continue
                 if row < (seen, was_read):
                     raise Violation(
                         f"clone {other.number} does not know that {agent_id} has seen {message_id} in {clone.number}"

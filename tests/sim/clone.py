@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 from tests.sim.disk import Database, Disk, DiskJournals
 from tests.sim.faults import Killed
 from tests.sim.git import MemoryRepository, Network
 from tests.support.daemons import PROJECT, daemon_id_of, signer_of
-from thrum import events, files, signatures
+from thrum import events, files, ids, signatures
 from thrum.api import DaemonIdentity
 from thrum.errors import NewerFormat, StoreFailed
+from thrum.identity import signing
+from thrum.identity.signing import Signer
 from thrum.ops import introduction
 from thrum.paths import Places
 from thrum.store import replay, words
@@ -46,6 +49,30 @@ all else that a seed does.
 """
 
 
+class Program:
+    """What runs just now: with `is_old` the program of before signatures, that signs and verifies nothing."""
+
+    is_old = False
+
+
+@contextmanager
+def programs() -> Iterator[None]:
+    """Both programs, whichever runs: to that of before a signature is a field that it does not know."""
+
+    def is_signed(raw: bytes, origin_daemon: str) -> bool:
+        return not Program.is_old and _is_signed(raw, origin_daemon)
+
+    def flaw_of(raw: bytes) -> str:
+        return "" if Program.is_old else _flaw_of(raw)
+
+    with mock.patch.object(signatures, "is_signed", is_signed), mock.patch.object(signing, "flaw_of", flaw_of):
+        yield
+
+
+_is_signed: Final = signatures.is_signed
+_flaw_of: Final = signing.flaw_of
+
+
 class Wall:
     """The world's clock, as this machine has it."""
 
@@ -63,7 +90,7 @@ class Door:
     def __init__(self, clone: Clone, opened: Opened) -> None:
         self._clone = clone
         self._opened = opened
-        self._receipts = Receipts(opened.journals, signer_of(clone.key_number))
+        self._receipts = Receipts(opened.journals, clone.signer)
 
     def marks(self) -> dict[str, Mark]:
         standings = self._opened.journals.standings()
@@ -92,7 +119,8 @@ class Door:
         return self._opened.view.foreign_format()
 
     def close_before(self) -> None:
-        self._clone.run_batch([Errand(Writer.close_before)])
+        if not self._clone.is_old:
+            self._clone.run_batch([Errand(Writer.close_before)])
 
     def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
         calls = [Errand(partial(Writer.take_in, arrived=some)) for some in portions(verified(arrived))]
@@ -126,6 +154,11 @@ class Clone:
         self.world = world
         self.number = number
         self.lives = 0
+        self.keys = 0
+        """How many keys it had in this life."""
+        self.is_old = False
+        """Whether the program of before signatures runs here."""
+        self.former: frozenset[str] = frozenset()
         self.filled: set[str] = set()
         """Journals that began as the branch had them."""
         self.directory = directory
@@ -148,16 +181,22 @@ class Clone:
 
     @property
     def daemon_id(self) -> str:
+        if self.is_old:
+            return f"d_01KGH87Y00AAAAAAAAAAAAA{self.lives % 8}{self.number:02d}"
         return daemon_id_of(self.key_number)
 
     @property
     def key_number(self) -> int:
         """From a small set, so that templates serve many seeds."""
-        return self.lives % 8 * 100 + self.number
+        return (self.lives + self.keys) % 8 * 100 + self.number
+
+    @property
+    def signer(self) -> Signer | None:
+        return None if self.is_old else signer_of(self.key_number)
 
     @property
     def own(self) -> frozenset[str]:
-        return frozenset({self.daemon_id})
+        return self.former | {self.daemon_id}
 
     @property
     def places(self) -> Places:
@@ -184,7 +223,7 @@ class Clone:
     def start(self) -> None:
         """Start the daemon; it recovers whatever it finds. What is damaged is painted anew, as the daemon does."""
         self.disk.dead = False
-        self.world.signers[self.daemon_id] = signer_of(self.key_number)
+        self.world.signers[self.daemon_id] = self.signer
         self.repo.ensure()
         self._fill_folder()
         self._lay_template()
@@ -197,17 +236,18 @@ class Clone:
                     wall=self.wall,
                     program="sim",
                     boot_id=f"boot-{self.boots}",
-                    signer=signer_of(self.key_number),
+                    signer=self.signer,
                 )
         except Killed:
             self.disk.die()
             raise
         base = opened.writer.stamper.base_ms
-        opened.writer.stamper = Stamper(
-            self.wall, self.daemon_id, base, signatures.CertifiedUlids(self.daemon_id, self.world.dice.randbytes)
-        )
+        randomness = self.world.dice.randbytes
+        ulids = ids.Ulids(randomness) if self.is_old else signatures.CertifiedUlids(self.daemon_id, randomness)
+        opened.writer.stamper = Stamper(self.wall, self.daemon_id, base, ulids)
         self.opened = opened
-        self.introduce()
+        if not self.is_old:
+            self.introduce()
         self.flushed = Database(self.places.database).log_size()
         self.door = Door(self, opened)
 
@@ -219,6 +259,18 @@ class Clone:
         except StoreFailed:
             self.stop()
             raise
+
+    def rekey(self) -> None:
+        """The program of today finds no key that its id certifies: it makes one, and remembers what it was."""
+        self.crash(power=False)
+        self.former |= {self.daemon_id}
+        if self.is_old:
+            # Its picture was of another form, and it noted nowhere what it had verified.
+            for path in (self.places.database, self.places.local_journal.with_name("verified.json")):
+                path.unlink(missing_ok=True)
+        else:
+            self.keys += 1
+        self.is_old = False
 
     def stop(self, cause: str = "") -> None:
         """A clean stop, or one to be opened anew for what was found."""
@@ -255,6 +307,7 @@ class Clone:
         self.crash(power=False)
         shutil.rmtree(self.directory, ignore_errors=True)
         self.lives += 1
+        self.keys, self.former = 0, frozenset()
         self.repo = MemoryRepository(self.network, self.disk.die)
         if not self.network.is_offline:
             tip = self.world.remote.tip

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from thrum import clock, events
+from thrum.api import SyncAcceptParams
+from thrum.errors import AgentNotFound, DaemonUnknown, InvalidParams
 from thrum.events import Body, GroupFields, Pair, Work
+from thrum.ops import accepting
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.views import View
 
@@ -21,6 +25,18 @@ _TEXTS = ("hi", "done", "why", 'ünïcode\u2028 "x"')
 Make = Callable[[Stamp], "list[Any]"]
 
 
+class _House:
+    """What `ops.accepting` needs: it keeps the decision that it is handed."""
+
+    def __init__(self) -> None:
+        self.journal = self
+        self.decide: Any = None
+
+    async def commit(self, decide: Any, *, heavy: bool = False) -> None:
+        del heavy
+        self.decide = decide
+
+
 class Deeds:
     """Draws what an agent of a clone does next from what the clone knows."""
 
@@ -32,6 +48,9 @@ class Deeds:
 
     def draw(self) -> Decide[None]:
         """A decision; it finds its facts' times when it is carried out."""
+        profile = self.clone.world.profile
+        if (profile.foreign or profile.before) and not self.clone.is_old and self.dice.random() < 0.04:
+            return self.accept()
         deeds, weights = zip(*_DEEDS, strict=True)
         if self.clone.world.profile.sweeping:
             weights = tuple(weight * _SWEEPING.get(deed, 1) for deed, weight in _DEEDS)
@@ -52,6 +71,30 @@ class Deeds:
 
     def others(self) -> list[str]:
         return sorted(self.dice.sample(NAMES, self.dice.randrange(1, 4)))
+
+    # -- what people say
+
+    def accept(self) -> Decide[None]:
+        """`thrum sync accept`: of a daemon its unsigned lines, or that it is who it says it was, or one of its agents;
+        or that it is gone.
+        """
+        known = [row.daemon_id for row in self.clone.store.view.trusted_of()]
+        if not known:
+            return lambda _view, _stamp: Decision([], lambda _view, _seqs: None)
+        which, origin = self.dice.choice(("", "", "gone", "agent")), self.dice.choice(known)
+        agent = self.dice.choice(NAMES) if which == "agent" else ""
+        params = SyncAcceptParams(origin=origin, gone=which == "gone", agent=agent)
+        house = _House()
+        with contextlib.suppress(StopIteration):
+            accepting.accept(house, params, ()).send(None)  # pyright: ignore[reportArgumentType]
+
+        def decide(view: View, stamp: Stamp) -> Decision[None]:
+            try:
+                return house.decide(view, stamp)
+            except (DaemonUnknown, AgentNotFound, InvalidParams):
+                return Decision([], lambda _view, _seqs: None)
+
+        return decide
 
     # -- messages
 

@@ -28,13 +28,13 @@ Rows = dict[str, list[tuple[Any, ...]]]
 decode = functools.lru_cache(8_192)(events.decode)
 
 
-def rank(raw: bytes) -> tuple[signatures.Rank, bytes]:
-    """Of several lines of one id that of least rank is the fact."""
+def rank(raw: bytes) -> tuple[signatures.Rank, int, bytes]:
+    """Of several lines of one id that of least rank is the fact; of those that say the same it is the shortest."""
     try:
         origin = decode(raw).origin_daemon
     except events.BadLine:
         origin = ""
-    return signatures.rank(raw, signatures.is_signed(raw, origin)), raw
+    return signatures.rank(raw, signatures.is_signed(raw, origin)), len(raw), raw
 
 
 def paint(clone: Clone, lines: Lines) -> sqlite3.Connection:

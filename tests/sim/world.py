@@ -14,7 +14,7 @@ from typing import Final
 from unittest import mock
 
 from tests.sim import checks
-from tests.sim.clone import Clone
+from tests.sim.clone import Clone, Program, programs
 from tests.sim.deeds import NAMES, Deeds
 from tests.sim.faults import Chance, Killed, Violation
 from tests.sim.git import FIRST_OBJECTS, Objects, Remote, copy_closure, history, put_commit
@@ -69,6 +69,8 @@ class Profile:
     strangers: float
     """How often somebody with a key of his own pushes lines of all kinds."""
     skew: float
+    before: bool
+    """Some clones have the program of before signatures for a while."""
     sweeping: bool
     """Much is cleaned up, purged and said anew, and journals are compacted often."""
     steps: int
@@ -81,7 +83,7 @@ class Profile:
 
 def draw_profile(dice: random.Random) -> Profile:
     """A third of all seeds have one kind of trouble only: what they show is easily understood."""
-    kinds = {"network", "disk", "kills", "users", "hostile", "strangers", "skew"}
+    kinds = {"network", "disk", "kills", "users", "hostile", "strangers", "skew", "before"}
     if dice.random() < 0.5:
         kinds = set(dice.sample(sorted(kinds), dice.randrange(0, 3)))
     rates: dict[str, float] = {}
@@ -95,6 +97,7 @@ def draw_profile(dice: random.Random) -> Profile:
         hostile=0.06 if "hostile" in kinds else 0.0,
         strangers=0.12 if "strangers" in kinds else 0.0,
         skew=1.0 if "skew" in kinds else 0.0,
+        before="before" in kinds,
         sweeping=dice.random() < 0.4,
         steps=dice.choice((12, 20, 30, 45)),
     )
@@ -127,6 +130,7 @@ class World:
             clone = Clone(self, number, directory / str(number))
             clone.directory.mkdir(parents=True)
             clone.agents = shared or sorted(self.dice.sample(NAMES, self.dice.choice((1, 1, 2, 3))))
+            clone.is_old = self.profile.before and self.dice.random() < 0.6
             self._skew(clone)
             self.clones.append(clone)
 
@@ -168,6 +172,8 @@ class World:
             self.note("hostile:", Hostile(self.remote, self.dice, self.ms).push())
         elif roll < profile.crashes + profile.users + profile.hostile + profile.strangers:
             self.note("stranger:", Stranger(self.remote, self.dice, self.ms).push())
+        elif clone.is_old and self.dice.random() < 0.06:
+            self._upgrade(clone)
         elif clone.opened is None:
             if self.dice.random() < 0.6:
                 self._start(clone)
@@ -203,6 +209,7 @@ class World:
         assert callable(deed)
         try:
             self.note(clone.number, what)
+            Program.is_old = clone.is_old
             deed(clone)
         except Killed as killed:
             self.note(clone.number, "was killed", killed)
@@ -251,9 +258,10 @@ class World:
             raise Violation(f"clone {clone.number}: {failed!r}") from failed
 
     def _start(self, clone: Clone) -> None:
-        self.note(clone.number, "starts")
+        self.note(clone.number, "of before starts" if clone.is_old else "starts")
         for _ in range(20):
             try:
+                Program.is_old = clone.is_old
                 clone.start()
                 if self.trace is not None:
                     self.note(clone.number, clone.store.recovery)
@@ -269,6 +277,17 @@ class World:
     def _crash(self, clone: Clone, *, power: bool) -> None:
         self.note(clone.number, "loses power" if power else "is killed")
         clone.crash(power=power)
+
+    def _upgrade(self, clone: Clone) -> None:
+        """The program of today takes over. What was there before goes on as it was."""
+        self.note(clone.number, "is upgraded")
+        if clone.opened is None:
+            self._start(clone)
+        shown = None if clone.opened is None else checks.shown_by_old_program(clone)
+        clone.rekey()
+        self._start(clone)
+        if clone.opened is not None and shown is not None:
+            checks.goes_on(clone, shown)
 
     def _act(self, clone: Clone) -> None:
         deeds = Deeds(clone)
@@ -326,7 +345,7 @@ class World:
 
     def _trouble(self, clone: Clone) -> None:
         which = self.dice.choice(
-            ("wipe", "reset", "pull", "delete ref", "gc", "reset remote", "delete remote", "squash remote")
+            ("wipe", "reset", "pull", "delete ref", "gc", "reset remote", "delete remote", "squash remote", "new key")
         )
         self.note(clone.number, which)
         remote = self.remote
@@ -340,6 +359,8 @@ class World:
             clone.repo.ref = clone.repo.tracking = remote.tip
         elif which == "delete ref":
             clone.repo.ref = ""
+        elif which == "new key" and not clone.is_old:
+            clone.rekey()
         elif which == "gc":
             clone.repo.collect_garbage()
         elif which == "reset remote" and remote.tip:
@@ -372,6 +393,13 @@ class World:
             clone.steps = None
         if any(clone.wall.skew_ms for clone in self.clones) and self.dice.random() < 0.5:
             self._until_quiet("with wrong clocks")
+        if any(clone.is_old for clone in self.clones):
+            if self.dice.random() < 0.5:
+                self._until_quiet("beside clones of before")
+            for clone in self.clones:
+                if clone.is_old:
+                    self._upgrade(clone)
+        Program.is_old = False
         self.ms += 30 * _DAY_MS
         for clone in self.clones:
             clone.wall.skew_ms = 0
@@ -414,6 +442,7 @@ _short_way: Final = merge.grown
 def _rigged() -> Iterator[None]:
     """Limits that are reached, and a look at what rounds do in short."""
     with (
+        programs(),
         mock.patch.object(merge, "grown", _grown),
         mock.patch.object(limits, "line_bytes_max", 6_000),
         mock.patch.object(limits, "batch_facts_max", 9),

@@ -14,6 +14,7 @@ from thrum.origins import (
     BEFORE,
     HIDDEN,
     LOOSE,
+    OLD_REALM,
     OURS,
     SIGNED,
     STRANGE,
@@ -24,6 +25,7 @@ from thrum.origins import (
     may_change,
     may_say_of_session,
 )
+from thrum.voids import Voids, void_ids
 
 ME, ANN, BOB = "d_me", "d_ann", "d_bob"
 KINDS = {"signed": SIGNED, "before": BEFORE, "loose": LOOSE}
@@ -124,6 +126,27 @@ def test_a_sweep_reaches_its_own_realm_and_those_of_its_former_ids() -> None:
     # On the branch everybody judges alike, whatever a person here said.
     exact = origins(successors={ANN: BOB}, exact=True)
     assert not swept(exact.standing(BOB, SIGNED), exact.standing(ANN, BEFORE))
+
+
+@pytest.mark.parametrize("kind", [BEFORE, LOOSE, HIDDEN])
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_a_sweep_of_before_swept_stays_swept_whatever_the_line_is_when_it_comes_late(
+    kind: int, exact: bool
+) -> None:
+    late = origins(exact=exact).standing(ANN, kind)
+    voids = Voids(
+        purges={OLD_REALM: "2026-02-03T10:30:00.000Z"}, authors={"nux": {OLD_REALM: ("2026-02-03T11:00:00.000Z", "")}}
+    )
+    maker = Maker()
+    message = maker.message("nux", "furiosa")
+    edit = maker(events.MessageEdited, message_id=message.message_id, agent_id="nux", body=events.Body("plain", "x"))
+    facts = [(events.order_of(fact), fact, late) for fact in (message, edit)]
+    assert void_ids(facts, voids) == {message.event_id, edit.event_id}
+    assert void_ids(facts[1:], voids) == {edit.event_id}
+    # Who registered an agent once may speak for it, for ever.
+    agent = maker(events.AgentRegistered, agent_id="nux", kind="agent", role="tester", module="all")
+    swept = Voids(agents={"nux": {OLD_REALM: ("2026-02-03T11:00:00.000Z", "")}})
+    assert not void_ids([(events.order_of(agent), agent, late)], swept)
 
 
 @pytest.mark.parametrize(

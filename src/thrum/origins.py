@@ -60,7 +60,11 @@ def sweeps_of_mark(fact: Standing) -> tuple[str, ...]:
 
 
 def may_say_of_session(fact: Standing, start: Standing) -> bool:
-    """The same for what a session is told: a daemon of before goes on with the sessions that it had."""
+    """The same for what a session is told: a daemon of before goes on with the sessions that it had, and a session that
+    ended before does not come back when its start comes late.
+    """
+    if fact.trust == BEFORE and start.trust == LOOSE:
+        return True
     return may_change(fact, start) or (fact.home == start.home and fact.trust == LOOSE and start.trust == BEFORE)
 
 

@@ -17,7 +17,7 @@ from tests.sim.oracle import Lines, decode, rank
 from thrum import events, signatures
 from thrum.events import AgentCleaned, AnyFact, PurgeExecuted, Sealed
 from thrum.identity import signing
-from thrum.origins import HIDDEN, OLD_REALM, OURS, Origins
+from thrum.origins import HIDDEN, OLD_REALM, OURS, STRANGE, Origins
 from thrum.store import database
 from thrum.store.horizons import purge_cutoff
 from thrum.store.journal import bare
@@ -95,7 +95,7 @@ def all_agree(world: World) -> None:
     # What takes time is done in one of the clones, and in some of the seeds only.
     clone, dice = world.dice.choice(world.clones), world.dice
     if world.profile.strangers or dice.random() < 0.4:
-        lines = all_lines(world, held, clone, lets_go[clone.number]) if is_open else held[clone.number].best
+        lines = all_lines(world, held, clone, lets_go) if is_open else held[clone.number].best
         if is_open:
             it_follows_from_all_lines(clone, lines)
         if world.profile.strangers:
@@ -279,7 +279,8 @@ def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held]) -> set[
     for event_id, raw in lines.items():
         fact = decode(raw)
         if not isinstance(fact, Sealed):
-            signed[event_id] = raw in kept or signatures.is_signed(raw, fact.origin_daemon)
+            said = raw in kept and clone.world.signers[fact.origin_daemon] is not None
+            signed[event_id] = said or signatures.is_signed(raw, fact.origin_daemon)
             judged = voids.origins.judge(raw, fact.origin_daemon, signed=signed[event_id])
             facts.append((events.order_of(fact), fact, judged))
     void = void_ids(facts, voids)
@@ -363,9 +364,11 @@ View = tuple[frozenset[tuple[str, int]], frozenset[tuple[str, ...]]]
 
 
 def view_of(clone: Clone) -> View:
-    """What hangs on this machine's own words: which unsigned lines count, and who is who."""
+    """What hangs on this machine's own words: which lines count that are not signed by somebody of this project, and who
+    is who.
+    """
     db, origins = clone.store.reader, clone.store.view.origins()
-    unsigned = db.execute("SELECT event_id, trust FROM events WHERE trust BETWEEN 1 AND 3").fetchall()
+    unsigned = db.execute("SELECT event_id, trust FROM events WHERE trust > 0").fetchall()
     homes = {*map(origins.home, origins.successors), OURS}
     return frozenset(unsigned), frozenset(family for home in homes if len(family := origins.family(home)) > 1)
 
@@ -377,8 +380,11 @@ def all_judge_alike(world: World) -> None:
     views = [view_of(clone) for clone in world.clones]
     for clone, view in zip(world.clones[1:], views[1:], strict=True):
         alike = view == views[0]
-        strange = frozenset(origin for each in (view, views[0]) for family in each[1] for origin in family)
-        one, other = (shared_picture(each.store.reader, alike, strange) for each in (world.clones[0], clone))
+        strange = {origin for each in (view, views[0]) for family in each[1] for origin in family}
+        for each in (world.clones[0], clone):
+            found = each.store.reader.execute("SELECT DISTINCT origin_daemon FROM events WHERE trust = ?", (STRANGE,))
+            strange |= {row[0] for row in found}
+        one, other = (shared_picture(each.store.reader, alike, frozenset(strange)) for each in (world.clones[0], clone))
         compare(one, other, f"the pictures of clone 0 and clone {clone.number}")
 
 
@@ -414,11 +420,15 @@ def _make_queries(db: sqlite3.Connection, alike: bool, strange: frozenset[str]) 
         yield table, f"SELECT {kept} FROM {table} WHERE {signed.get(table, '1').format(out=out)} ORDER BY {kept}"
 
 
-def all_lines(world: World, held: list[Held], clone: Clone, gone: set[str]) -> Lines:
-    """Every fact of the branch that anybody holds, and those that were acknowledged and are `gone` for that clone."""
-    found: dict[str, tuple[bytes, str]] = {}
-    for here in sorted(held, key=lambda each: each is not held[clone.number]):  # where it lies here, it lies
+def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[str]]) -> Lines:
+    """Every fact of the branch that this clone holds, or another one that does not let it go; and those that were
+    acknowledged and that this one may let go.
+    """
+    found, gone = dict(held[clone.number].best), lets_go[clone.number]
+    for here, theirs in zip(held, lets_go, strict=True):
         for event_id, (raw, file) in here.best.items():
+            if event_id not in found and event_id in theirs and event_id not in gone:
+                continue
             if event_id not in found or rank(raw) < rank(found[event_id][0]):
                 found[event_id] = raw, file
     for event_id, (raw, daemon_id) in world.acknowledged.items():

@@ -78,7 +78,7 @@ class Deeds:
         """`thrum sync accept`: of a daemon its unsigned lines, or that it is who it says it was, or one of its agents;
         or that it is gone.
         """
-        known = [row.daemon_id for row in self.clone.store.view.trusted_of()]
+        known = [row.daemon_id for row in self.clone.store.view.trusted_of() if row.daemon_id]
         if not known:
             return lambda _view, _stamp: Decision([], lambda _view, _seqs: None)
         which, origin = self.dice.choice(("", "", "gone", "agent")), self.dice.choice(known)

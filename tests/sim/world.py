@@ -6,9 +6,10 @@ import math
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from unittest import mock
@@ -22,8 +23,11 @@ from tests.sim.hostile import Hostile
 from tests.sim.strangers import Stranger
 from thrum import clock, limits
 from thrum.errors import NewerFormat, StoreFailed, ThrumError
+from thrum.events import Accepted
 from thrum.identity.signing import Signer
 from thrum.store import journal
+from thrum.store.door import Decision, Stamp
+from thrum.store.views import View
 from thrum.sync import merge
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import ForeignProject, RemoteFailed
@@ -218,7 +222,7 @@ class World:
             self.note(clone.number, "remote failed:", failed)
             clone.steps = None
             if self.at_rest:
-                self._mend_remote(failed)
+                self._mend_remote(clone, failed)
         except StoreFailed as failed:
             self.note(clone.number, "store failed:", failed)
             clone.steps = None
@@ -235,9 +239,13 @@ class World:
             clone.stop("superseded")
             self._start(clone)
 
-    def _mend_remote(self, failed: RemoteFailed) -> None:
+    def _mend_remote(self, clone: Clone, failed: RemoteFailed) -> None:
         """At rest there is one trouble left: a hostile branch, where the user does what the error advises."""
-        if "not thrum's" not in failed.reason and not isinstance(failed, ForeignProject):
+        if isinstance(failed, ForeignProject):
+            # Or else: others, whose program does not know of projects, would push it again.
+            self._guard(clone, partial(_accept_project, repo_ids=failed.repo_ids), "accepts a project")
+            return
+        if "not thrum's" not in failed.reason:
             raise Violation(f"the remote works, and yet: {failed!r}") from failed
         self.remote.move("")
         for clone in self.clones:
@@ -425,6 +433,15 @@ class World:
 
     def _standing(self) -> tuple[str, ...]:
         return (self.remote.tip, *(clone.repo.ref for clone in self.clones))
+
+
+def _accept_project(clone: Clone, repo_ids: Iterable[str]) -> None:
+    def decide(_view: View, stamp: Stamp) -> Decision[None]:
+        facts = [stamp.make(Accepted, kind="project", id=repo_id) for repo_id in sorted(repo_ids)]
+        return Decision(facts, lambda _view, _seqs: None)
+
+    clone.commit(decide)
+    clone.introduce()
 
 
 def _grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> merge.Grown | None:

@@ -364,9 +364,7 @@ View = tuple[frozenset[tuple[str, int]], frozenset[tuple[str, ...]]]
 
 
 def view_of(clone: Clone) -> View:
-    """What hangs on this machine's own words: which lines count that are not signed by somebody of this project, and who
-    is who.
-    """
+    """What hangs on this machine's own words: who is who, and which lines count that nobody of this project signed."""
     db, origins = clone.store.reader, clone.store.view.origins()
     unsigned = db.execute("SELECT event_id, trust FROM events WHERE trust > 0").fetchall()
     homes = {*map(origins.home, origins.successors), OURS}
@@ -409,7 +407,7 @@ def _shared_queries(db: sqlite3.Connection, alike: bool, strange: frozenset[str]
 
 def _make_queries(db: sqlite3.Connection, alike: bool, strange: frozenset[str]) -> Iterator[tuple[str, str]]:
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-    signed = SIGNED_ROWS if not alike else {}
+    signed = {"daemon_projects": "daemon_id <> ''"} | (SIGNED_ROWS if not alike else {})
     out = ", ".join(f"'{origin}'" for origin in sorted(strange))
     for table in tables:
         if table in BOOKKEEPING_TABLES | LOCAL_TABLES or table.startswith(("sqlite_", SEARCH_TABLE)):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from thrum import trust
-from thrum.errors import BadRedirect, NotARepository, NotInitialized, StoreFailed
+from thrum.errors import BadRedirect, NotARepository, NotInitialized, RepoConflict, StoreFailed
 from thrum.files import atomic_write, ensure_private_dir, is_file, locked, read_bytes, status
 
 
@@ -327,6 +327,21 @@ def check_counts(root: Path) -> None:
     _require(root / ".thrum", _git_at(str(root)))
 
 
+def check_rightful(root: Path) -> None:
+    """Raise RepoConflict if the `.git` of a root is that of another place, where thrum is set up: an archive can bring
+    a file or a link that leads to any repository, and thrum would take it away from there.
+    """
+    git = _git_at(str(root))
+    if git is None or counts(root):
+        return
+    written = _first_line(f"{git.git_dir}/gitdir") if git.linked else ""
+    rightful = Path(os.path.realpath(git.git_dir / written)).parent if written else git.git_dir.parent
+    there = _git_at(str(rightful))
+    if rightful != root and there is not None and there.git_dir == git.git_dir and counts(rightful):
+        remedy = f"cd {rightful}; or give it a repository of its own: rm {root}/.git; git init"
+        raise RepoConflict(f"{root}/.git is that of {rightful}, where thrum is set up", remedy=remedy)
+
+
 def _redirect_target(own: str) -> str:
     """Where `.thrum/redirect` in the directory `own` leads. Raises BadRedirect, each case with its own words."""
     try:
@@ -433,8 +448,8 @@ def worktrees(common_dir: Path) -> list[Path]:
 def link_state(root: Path, state_dir: Path) -> None:
     """Give a linked worktree a `.thrum` of its own, redirected to the state (identity.md §3 "Local always").
 
-    What is there stays: a redirect, or a state of its own. Raises OSError; NotInitialized for a `.thrum` that thrum did
-    not set up.
+    What is there stays: a redirect, or a state of its own. Raises OSError; RepoConflict; NotInitialized for a `.thrum`
+    that thrum did not set up.
     """
     own = root / ".thrum"
     if own == state_dir:
@@ -443,6 +458,7 @@ def link_state(root: Path, state_dir: Path) -> None:
         _require(own, _git_at(str(root)))
     if is_file(own / "config.json"):
         return
+    check_rightful(root)
     for directory in (own, own / "context", own / "identities"):
         ensure_private_dir(directory)
     if status(own / "redirect") is None:

@@ -38,6 +38,7 @@ from thrum.ignoring import IGNORE_RULE, add_ignore_rule, is_ignored
 from thrum.paths import (
     GitPlace,
     Places,
+    check_rightful,
     counts,
     find_git,
     find_places,
@@ -313,11 +314,11 @@ def _survey(start: Path, options: InitOptions) -> _Site:
             f"not a git worktree: {git.root} is a bare repository",
             remedy="git worktree add PATH, then cd there and run: thrum init",
         )
-    root = git.root
-    main = main_worktree(git) if git.linked else git.root
+    root, main = git.root, main_worktree(git) if git.linked else git.root
     if git.linked and main is not None and root == git.common_dir / "thrum-sync" / branch.BRANCH:
         root = main
     branch.verify_owner(root, git.common_dir, options.environ)
+    check_rightful(root)
     if options.keep and not options.dry_run:
         keep(root, git.common_dir)
     found = tuple(at / ".thrum" for at in dict.fromkeys((root, main or root)) if is_foreign(at))

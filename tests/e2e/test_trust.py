@@ -415,6 +415,25 @@ def test_a_git_file_that_points_elsewhere_brings_no_mark(repo: Repo, git_dir: st
     assert repo.run("send", "x", "--to", "@nux", "--json", at=place).kind == "not_initialized"
 
 
+@pytest.mark.parametrize("way", ["link", "file", "worktree"])
+def test_an_archive_whose_git_leads_to_a_repository_takes_nothing_from_it(repo: Repo, way: str) -> None:
+    repo.thrum("send", "kept", "--to", "@nux")
+    place = repo.top / "unpacked"
+    place.mkdir()
+    if way == "link":
+        (place / ".git").symlink_to(repo.main / ".git")
+    else:
+        (place / ".git").write_text(f"gitdir: {repo.main}/.git{'/worktrees/nux' if way == 'worktree' else ''}\n")
+    before = {path: path.read_bytes() for path in (repo.main / ".git/thrum-sync").rglob("*.json")}
+    for words in (("init",), ("init", "--keep"), ("quickstart", "eve", "--role", "worker", "--module", "x")):
+        done = repo.run(*words, "--json", at=place)
+        assert done.status and done.kind in ("repo_conflict", "not_initialized"), done
+    assert not (place / ".thrum").exists()
+    assert {path: path.read_bytes() for path in (repo.main / ".git/thrum-sync").rglob("*.json")} == before
+    assert "kept" in repo.thrum("inbox", at=repo.top / "nux")
+    repo.thrum("inbox")
+
+
 def test_a_submodule_with_a_thrum_of_its_own_is_not_set_up(repo: Repo, hostile: Repo) -> None:
     repo.git("submodule", "add", "-q", str(hostile.main), "sub")
     assert repo.run("inbox", "--json", at=repo.main / "sub").kind == "not_initialized"

@@ -200,6 +200,13 @@ def test_a_broken_file_says_why(directory: Path, fields: object, reason: str) ->
         update_identity(directory, "furiosa", with_intent("x"), now_ms=NOW)
 
 
+def test_an_identity_of_gigabytes_is_broken_and_not_read(directory: Path) -> None:
+    path = put(directory, "furiosa", FULL)
+    os.truncate(path, 1 << 40)
+    with pytest.raises(IdentityInvalid, match="larger than"):
+        read_identity(path)
+
+
 def test_values_of_a_wrong_type_count_as_absent(directory: Path) -> None:
     path = put(directory, "furiosa", FULL | {"agent_pid": "12", "intent": 7, "reserved": "yes", "updated_at": None})
     identity = read_identity(path)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from thrum import limits
 from thrum.clock import format_ms, parse_ms
 from thrum.errors import IdentityInvalid, IdentityNotFound, StateTracked, ThrumError
 from thrum.files import (
@@ -180,6 +181,8 @@ def _read(path: Path) -> bytes:
             raise _Broken(f"others may write it: chmod 600 {path}")
         if status.st_uid not in (os.geteuid(), 0) and status.st_uid != _owner_of_root(path):
             raise _Broken(f"it belongs to another user (uid {status.st_uid})")
+        if status.st_size > limits.read_bytes_max:
+            raise _Broken(f"it is larger than {limits.read_bytes_max} bytes")
         return file.read()
 
 

@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 
 from bench.measure import Bench, Progress, Row, Scenario, table
 from bench.place import clean_environment
-from bench.scenarios import bus, history, identity, idle, send, signed, stalls, startup, sync
+from bench.scenarios import bus, floods, history, identity, idle, send, signed, stalls, startup, sync
 from thrum import clock
 
 HISTORY = Path(__file__).with_name("history.jsonl")
@@ -37,6 +37,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "stalls": stalls.measure,
     "sync": sync.measure,
     "signed": signed.measure,
+    "floods": floods.measure,
 }
 
 

@@ -45,7 +45,7 @@ def measure(bench: Bench) -> list[Row]:
         for is_signed in (False, True):
             bench.say(f"signed: taking in {count:,} facts, round {turn + 1}")
             with _store(bench.directory, True) as store:
-                seconds[is_signed].append(_take_in(store, _foreign(count, is_signed)))
+                seconds[is_signed].append(_take_in(store, foreign(count, is_signed)))
     value, floor = median(seconds[True]), median(seconds[False])
     name = f"taking in {count:,} signed facts"
     rows.append(Row(name, value, "s", floor, "unsigned", Goal(at_most=2.0, of_ratio=True)))
@@ -99,7 +99,8 @@ def _timed(store: Opened, calls: list[Call]) -> float:
     return time.perf_counter() - begun
 
 
-def _foreign(count: int, is_signed: bool) -> list[Found]:
+def foreign(count: int, is_signed: bool) -> list[Found]:
+    """Lines of messages that another daemon wrote."""
     signer = Signer(os.urandom(32))
     daemon_id = signatures.daemon_id_of(_NOW_MS, signer.public_key)
     stamp_of: Callable[[int], Stamp] = _stamps(daemon_id)

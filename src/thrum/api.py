@@ -858,16 +858,21 @@ class VerifyCheck(msgspec.Struct, omit_defaults=True, kw_only=True):
     differences: tuple[VerifyDifference, ...] = ()
 
 
-class QuarantinedLine(msgspec.Struct, kw_only=True):
+class QuarantinedLine(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`more`: it stands for so many lines that were not kept, `length` bytes together."""
+
     at: str
     file: str
     offset: int
     reason: str
     length: int
+    more: int = 0
 
 
 class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """`sealed`: how many facts of each type that this program does not know. `remedy`: for what does not agree."""
+    """`quarantine`: the first of the lines that were set aside; `quarantined`: how many there are. `sealed`: how many
+    facts of each type that this program does not know. `remedy`: for what does not agree.
+    """
 
     ok: bool
     repaired: bool
@@ -875,6 +880,7 @@ class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     quarantine: tuple[QuarantinedLine, ...]
     facts: int
     uncommitted: int
+    quarantined: int = 0
     sealed: dict[str, int] = {}
     remedy: str = ""
 

@@ -18,7 +18,7 @@ from thrum.store.journal import Standing, refusal
 from thrum.store.receipts import RECEIPTS_SEQ, Copies, Receipts
 from thrum.store.replay import Store
 from thrum.store.views import View
-from thrum.sync.ports import Arrived, JournalMoved, Mark, TakenIn
+from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
 from thrum.voids import Voids
 
 
@@ -65,6 +65,10 @@ class Exchange:
         """See `sync.ports.Journals`."""
         taken = trio.from_thread.run(self._store.committer.take_in, arrived)
         return TakenIn(taken.new, taken.set_aside)
+
+    def count_aside(self, surplus: Sequence[Surplus]) -> None:
+        """See `sync.ports.Journals`."""
+        trio.from_thread.run(self._store.committer.count_aside, surplus)
 
     def project(self) -> frozenset[str]:
         """See `sync.ports.Journals`."""

@@ -57,6 +57,12 @@ shard_bytes_max: Final = 512 * MIB
 """A journal of the remote that is larger is set aside and reported; the others go on."""
 quarantined_bytes_max: Final = 64 * KIB
 """So much is kept of a line of the branch that is over the limit."""
+quarantined_each_max: Final = 100
+"""So many lines of one reason are kept of one journal; of the others the number."""
+quarantined_all_bytes_max: Final = 16 * MIB
+"""The quarantine beyond which nothing more is kept but torn ends."""
+quarantined_counts_max: Final = 1_000
+"""So many journals and reasons are counted apart; the others together."""
 sync_wait_max_ms: Final = 60_000
 push_attempts_max: Final = 8
 """How often a round that lost the race to push fetches, merges and pushes again."""

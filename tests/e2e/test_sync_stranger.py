@@ -61,6 +61,26 @@ def test_lines_that_nobody_can_use_are_set_aside_and_no_fault_of_the_store(clone
     assert reasons >= {"not_json", "not_utf8", "not_object", "missing_field", "bad_field", "local_type_on_branch"}
 
 
+def test_a_flood_of_garbage_costs_one_line_of_the_log_and_hides_nothing(clones: Clones, stranger: Stranger) -> None:
+    """What of it nobody can use is counted; the message in the middle arrives as any other."""
+    said = [each.places.log_file.read_bytes().count(b"set aside") for each in clones.repos]
+    half = b"".join(b"flood %d\n" % number for number in range(10_000))
+    stranger.push(appended={"messages/slit.jsonl": half + letter("slit", "in the flood", "nux") + half[:-9] + b"\n"})
+    assert_they_go_on(clones, "past the flood")
+    for repo, before in zip(clones.repos, said, strict=True):
+        found = repo.run("verify", "--json").json
+        kept = [each for each in found["quarantine"] if each["reason"] == "not_json" and not each.get("more")]
+        more = sum(each.get("more", 0) for each in found["quarantine"])
+        # Who comes second may find the branch cleaned already.
+        if repo.places.quarantine.exists() and more:
+            assert len(kept) <= 100 and more > 9_000 and found["quarantined"] > 9_000
+            assert repo.places.log_file.read_bytes().count(b"set aside") == before + 1
+            assert repo.places.quarantine.stat().st_size < 500_000
+        assert len(repo.thrum("verify").splitlines()) < 60
+    assert any(b"flood 7" in repo.places.quarantine.read_bytes() for repo in clones.repos)
+    assert any(b"in the flood" in (repo.journals / "messages/slit.jsonl").read_bytes() for repo in clones.repos)
+
+
 def test_what_is_no_file_in_a_journals_place_is_replaced_or_passed_over(clones: Clones, stranger: Stranger) -> None:
     link, text = stranger.blob(b"/etc/passwd"), stranger.blob(b"x")
     places = {

@@ -35,7 +35,7 @@ from thrum.store.replay import Opened, open_blocking
 from thrum.store.stamping import Stamper
 from thrum.store.writer import Call, Committed, Errand, Writer
 from thrum.sync import branch
-from thrum.sync.ports import Arrived, JournalMoved, Mark, TakenIn
+from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
 from thrum.sync.round import Errand as RoundErrand
 from thrum.sync.round import Outcome, Steps, sync_round
 from thrum.voids import Voids
@@ -127,6 +127,9 @@ class Door:
         self._clone.run_batch(calls)
         answers = [call.answer for call in calls]
         return TakenIn(sum(answer.new for answer in answers), sum(answer.set_aside for answer in answers))
+
+    def count_aside(self, surplus: Sequence[Surplus]) -> None:
+        self._clone.run_batch([Errand(partial(Writer.count_aside, surplus=surplus))])
 
     def copy_receipts(self) -> int:
         found = self._receipts.find(self._opened.view)

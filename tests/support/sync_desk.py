@@ -9,7 +9,7 @@ from typing import Any
 from tests.sim.faults import Chance
 from tests.sim.git import MemoryRepository, Network, Remote
 from thrum import events
-from thrum.sync.ports import Arrived, JournalMoved, Mark, TakenIn
+from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
 from thrum.sync.round import Errand, Outcome, Steps, sync_round
 from thrum.voids import Voids
 
@@ -25,6 +25,7 @@ class MemoryJournals:
         self.asked: list[str] = []
         """The journals that were read, in order."""
         self.arrived: list[Arrived] = []
+        self.surplus: list[Surplus] = []
         self.repo_ids: frozenset[str] = frozenset()
         self.read_only = False
         self.closed = 0
@@ -69,6 +70,9 @@ class MemoryJournals:
             self.append(file, raw)
             new += 1
         return TakenIn(new, len(arrived) - new)
+
+    def count_aside(self, surplus: Sequence[Surplus]) -> None:
+        self.surplus += surplus
 
     def project(self) -> frozenset[str]:
         return self.repo_ids

@@ -11,13 +11,14 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from thrum import api, limits
+from thrum.care.here import Here
 from thrum.care.lock import Owner, held, open_store_once, owner_of
 from thrum.care.mending import as_repaired, is_mendable, kind_of, remedy_of
 from thrum.care.restore import finish
@@ -33,12 +34,13 @@ from thrum.store import audit, database
 from thrum.store.audit import Flaw
 from thrum.store.failures import is_failure_of_the_disk
 from thrum.store.journal import JournalFiles, recover_tail
-from thrum.store.quarantine import Quarantine
+from thrum.store.quarantine import Kept, Quarantine, Quarantined
 from thrum.store.views import View
 from thrum.sync import branch, merge
 from thrum.voids import Voids
 
 _SHOWN_MAX: Final = 20
+_LISTED_MAX: Final = 1_000
 _TRIES: Final = 5
 _PAUSE_SECONDS: Final = 0.2
 _PREFIX: Final = "verify-"
@@ -152,12 +154,12 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         if every_end != ends:  # lines that the picture does not know yet
             everything = directory / "everything.db"
             lost = audit.paint(everything, journals, every_end, point.owner.own, now_ms)
-        kept = list(Quarantine(places.quarantine, SystemClock()).entries())
-        quarantined = {(each.file, each.sha256) for each in kept}
-        scan = audit.scan(journals, every_end, everything, lost, quarantined, now_ms)
+        aside = list(Quarantine(places.quarantine, SystemClock()).entries())
+        kept = Kept(aside)
+        scan = audit.scan(journals, every_end, everything, lost, kept, now_ms)
         behind = 0 if every_end == ends else _behind(journals, every_end, ends)
         database_check = _database(copy, rebuilt, journals, scan.facts, behind)
-        branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(places), quarantined)
+        branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(places), kept)
         with closing(database.open_reader(everything)) as db:
             view = View(db, point.owner.own)
             identities = _identities(places, view)
@@ -165,7 +167,7 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
             askew = _torn(journals, whole, copy, not database_check.ok)
         else:
             askew = _stray(journals, point.standing, copy)
-        signed = check_signatures(journals, every_end, kept)
+        signed = check_signatures(journals, every_end, aside)
         checks = (_journal(journals, scan, askew), signed, database_check, branch_check, identities)
         # While a daemon runs, journals that are not the picture's are ones that it is writing anew.
         moved = not copy.flaw and (fits or point.standing is not None) and not audit.fits(journals, copy)
@@ -173,15 +175,24 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         ok=all(check.ok for check in checks),
         repaired=False,
         checks=checks,
-        quarantine=tuple(
-            api.QuarantinedLine(at=each.at, file=each.file, offset=each.offset, reason=each.reason, length=each.length)
-            for each in kept
-        ),
+        quarantine=_listed(aside),
+        quarantined=sum(each.more or 1 for each in aside),
         facts=scan.facts,
         uncommitted=uncommitted,
         sealed=dict(scan.sealed),
     )
     return found, moved
+
+
+def _listed(aside: Sequence[Quarantined]) -> tuple[api.QuarantinedLine, ...]:
+    """Some of the lines, then how many more there were of each journal and reason."""
+    lines, counts = [each for each in aside if not each.more], [each for each in aside if each.more]
+    return tuple(
+        api.QuarantinedLine(
+            at=each.at, file=each.file, offset=each.offset, reason=each.reason, length=each.length, more=each.more
+        )
+        for each in (*lines[:_LISTED_MAX], *counts)
+    )
 
 
 def _ends(point: Point, copy: audit.Copy, whole: Mapping[str, int], fits: bool) -> Mapping[str, int]:
@@ -325,7 +336,7 @@ def _branch(
     ends: Mapping[str, int],
     painted: Path,
     remote: str,
-    quarantined: Collection[tuple[str, str]],
+    kept: Kept,
 ) -> tuple[api.VerifyCheck, int]:
     """What is committed is in the journals; and how many facts are not committed yet."""
     try:
@@ -337,7 +348,7 @@ def _branch(
             uncommitted = sum(1 for file in travelling for _ in audit.entries(journals, file, ends[file]))
             return api.VerifyCheck(name="branch", ok=True, detail=what), uncommitted
         with closing(database.open_reader(painted)) as db:
-            return _compare_branch(tip, journals, ends, View(db, frozenset()).voids(), remote, quarantined)
+            return _compare_branch(tip, journals, ends, View(db, frozenset()).voids(), remote, kept)
     except ThrumError as error:
         difference = api.VerifyDifference(reason=error.message)
         return api.VerifyCheck(name="branch", ok=False, detail=error.message, differences=(difference,)), 0
@@ -349,10 +360,10 @@ def _compare_branch(
     ends: Mapping[str, int],
     voids: Voids,
     remote: str,
-    quarantined: Collection[tuple[str, str]],
+    kept: Kept,
 ) -> tuple[api.VerifyCheck, int]:
     differences: list[api.VerifyDifference] = []
-    here = _Here(journals, ends)
+    here = Here(journals, ends)
     committed = uncommitted = 0
     known: dict[str, bytes] = {}
     for entry in tip.entries:
@@ -361,10 +372,8 @@ def _compare_branch(
         committed += data.count(b"\n")
         lacking = [
             (home, raw)
-            for home, raw in merge.wanted(file, merge.missing(here.data(file), data), voids)
-            if raw not in here.lines(home)
-            and len(raw) <= limits.line_bytes_max
-            and (home, audit.digest(raw)) not in quarantined
+            for home, raw in sorted(merge.wanted(file, merge.sift(merge.missing(here.data(file), data)).lines, voids))
+            if here.lacks(home, raw, kept) and len(raw) <= limits.line_bytes_max
         ]
         changed = sum(1 for _, raw in lacking if here.has(file, audit.event_id_of(raw)))
         if lacking:
@@ -381,7 +390,7 @@ def _compare_branch(
         parts = [f"{_count(committed, 'fact', 'facts')} committed, all in the journals"]
     if uncommitted:
         parts.append(f"{uncommitted} not committed yet")
-    parts += _compare_remote(tip, known, here, voids, remote, quarantined)
+    parts += _compare_remote(tip, known, here, voids, remote, kept)
     check = api.VerifyCheck(name="branch", ok=not differences, detail="; ".join(parts), differences=tuple(differences))
     return check, uncommitted
 
@@ -389,10 +398,10 @@ def _compare_branch(
 def _compare_remote(
     tip: branch.Branch,
     known: Mapping[str, bytes],
-    here: _Here,
+    here: Here,
     voids: Voids,
     remote: str,
-    quarantined: Collection[tuple[str, str]],
+    kept: Kept,
 ) -> list[str]:
     """What this clone and the remote, as it was last seen, have yet to tell each other: the next rounds do."""
     theirs = tip.at_remote(remote)
@@ -401,9 +410,9 @@ def _compare_remote(
     there = {entry.path.decode("utf-8", "surrogateescape"): tip.blob(entry) for entry in theirs}
     unsent = sum(len(merge.missing(there.get(file, b""), data)) for file, data in known.items())
     unread = sum(
-        raw not in here.lines(home) and (home, audit.digest(raw)) not in quarantined
+        here.lacks(home, raw, kept)
         for file, data in there.items()
-        for home, raw in merge.wanted(file, merge.missing(known.get(file, b""), data), voids)
+        for home, raw in sorted(merge.wanted(file, merge.sift(merge.missing(known.get(file, b""), data)).lines, voids))
     )
     parts = [f"{unsent} not at {remote} yet"] * bool(unsent) + [f"{unread} of {remote} not here yet"] * bool(unread)
     return parts or [f"{remote} has the same"]
@@ -421,40 +430,6 @@ def _lacks(each: api.VerifyDifference) -> str:
     parts = [f"{each.missing} committed, not in the journal"] * bool(each.missing)
     parts += [f"{each.changed} with other bytes than committed"] * bool(each.changed)
     return ", ".join(parts)
-
-
-class _Here:
-    """The journals of this machine, one at a time in memory."""
-
-    def __init__(self, journals: JournalFiles, ends: Mapping[str, int]) -> None:
-        self._journals = journals
-        self._ends = ends
-        self._file = ""
-        self._data = b""
-        self._lines: set[bytes] | None = None
-        self._ids: set[str] | None = None
-
-    def data(self, file: str) -> bytes:
-        """What counts of it."""
-        if file != self._file:
-            self._file, self._lines, self._ids, self._data = file, None, None, b""
-            if self._ends.get(file):
-                with self._journals.path(file).open("rb") as journal:
-                    self._data = journal.read(self._ends[file])
-        return self._data
-
-    def lines(self, file: str) -> set[bytes]:
-        data = self.data(file)
-        if self._lines is None:
-            self._lines = set(merge.split_lines(data))
-        return self._lines
-
-    def has(self, file: str, event_id: str) -> bool:
-        """Whether a fact of that id is in it."""
-        lines = self.lines(file)
-        if self._ids is None:
-            self._ids = {audit.event_id_of(raw) for raw in lines}
-        return event_id in self._ids
 
 
 # -- identities

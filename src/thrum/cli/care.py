@@ -20,6 +20,7 @@ _BACK_SECONDS = 600.0
 _ROUND_MS = 10_000
 _LOOK_SECONDS = 0.05
 _ANSWER_SECONDS = 5.0
+_SHOWN_MAX = 20
 
 
 async def verify(
@@ -85,11 +86,12 @@ def _text(result: api.VerifyResult) -> str:
             ids = check.name != "identities"  # there the name is in the file's
             lines += [f"  {_place(each, ids)}" for each in check.differences if each.file]
     if result.quarantine:
-        lines.append(f"{plural(len(result.quarantine), 'line')} in quarantine:")
-        lines += [
-            f"  {line(each.file)}{_offset(each)}: {line(each.reason)} ({plural(each.length, 'byte')})"
-            for each in result.quarantine
-        ]
+        lines.append(f"{plural(result.quarantined, 'line')} in quarantine:")
+        counts = [each for each in result.quarantine if each.more]
+        kept = [each for each in result.quarantine if not each.more]
+        lines += [f"  {_set_aside(each)}" for each in (*kept[:_SHOWN_MAX], *counts[:_SHOWN_MAX])]
+        if kept[_SHOWN_MAX:] or counts[_SHOWN_MAX:]:
+            lines.append("  … (thrum verify --json)")
     if result.sealed:
         named = ", ".join(f"{line(name)} ({count})" for name, count in sorted(result.sealed.items()))
         lines.append(f"Types of a newer thrum, kept as they are: {named}")
@@ -99,6 +101,14 @@ def _text(result: api.VerifyResult) -> str:
     if result.remedy:
         lines.append(f"  fix: {line(result.remedy)}")
     return clean("\n".join(lines))
+
+
+def _set_aside(each: api.QuarantinedLine) -> str:
+    size = plural(each.length, "byte")
+    if each.more:
+        file = line(each.file) or "other journals"
+        return f"{file}: {line(each.reason)}, {plural(each.more, 'line')} more that were only counted ({size})"
+    return f"{line(each.file)}{_offset(each)}: {line(each.reason)} ({size})"
 
 
 def _offset(each: api.QuarantinedLine) -> str:

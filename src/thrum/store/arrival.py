@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from thrum import events
+from thrum import events, signatures
 from thrum.events import AnyFact, Sealed
 from thrum.identity import signing
 from thrum.store.journal import bare, is_branch_file
@@ -14,6 +15,9 @@ from thrum.voids import branch_file_of
 _PORTION_LINES: Final = 32
 _PORTION_BYTES: Final = 256 * 1024
 """How much is decided without a turn for others on the loop: some milliseconds."""
+
+_SAME_ID_MAX: Final = 8
+"""Of more lines of one id all but the one that counts are set aside without asking the picture."""
 
 Found = tuple[str, bytes]
 """The journal of the branch in which a line was found, and the line without its newline."""
@@ -29,14 +33,6 @@ class TakenIn(NamedTuple):
     ours: int = 0
 
 
-class Verified(NamedTuple):
-    """A line that arrived, looked at. `reason`: why nobody can use it (events.md §11 Signatures), else `""`."""
-
-    file: str
-    raw: bytes
-    reason: str = ""
-
-
 class Judged(NamedTuple):
     """A usable `fact` and the journal that it belongs into; or None, the `reason` why it can't be used, and the
     journal in which the line stays all the same (`""`: in none).
@@ -45,6 +41,19 @@ class Judged(NamedTuple):
     fact: AnyFact | Sealed | None
     file: str
     reason: str = ""
+
+
+class Verified(NamedTuple):
+    """A line that arrived, looked at: the journal in which it was found, its bytes, and what it is."""
+
+    file: str
+    raw: bytes
+    judged: Judged
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it comes into no journal."""
+        return self.judged.fact is None and not self.judged.file
 
 
 def judge(file: str, raw: bytes, reason: str = "") -> Judged:
@@ -69,18 +78,43 @@ def verified(arrived: Iterable[Found]) -> list[Verified]:
     """The lines, looked at: without what is accepted silently and not written on, and without blank ones.
 
     This is where all lines from elsewhere pass: what goes on from here without a reason may lie in a journal. A
-    signature takes 0.1 ms: not for the loop.
+    signature takes 0.1 ms: not for the loop. Of very many lines of one id the store is to look at few.
     """
     found = [(file, line) for file, raw in arrived if (line := bare(raw)) and not line.isspace()]
     flaws = signing.flaws_of([line for _, line in found])
-    return [Verified(file, line, flaw) for (file, line), flaw in zip(found, flaws, strict=True)]
+    looked_at = [Verified(file, raw, judge(file, raw, flaw)) for (file, raw), flaw in zip(found, flaws, strict=True)]
+    ids = Counter(line.judged.fact.event_id for line in looked_at if line.judged.fact is not None)
+    best: dict[str, signatures.Rank] = {}
+    for line in looked_at if len(ids) < ids.total() else ():
+        fact = line.judged.fact
+        if fact is not None and ids[fact.event_id] > _SAME_ID_MAX:
+            rank = _rank(line.raw, fact)
+            best[fact.event_id] = min(rank, best.get(fact.event_id, rank))
+    return [_against(line, best) for line in looked_at] if best else looked_at
+
+
+def _against(line: Verified, best: Mapping[str, signatures.Rank]) -> Verified:
+    """The line, refused if another one of its id is the fact. The same one, twice, is no conflict."""
+    fact = line.judged.fact
+    if fact is None or fact.event_id not in best or _rank(line.raw, fact)[1] == best[fact.event_id][1]:
+        return line
+    return line._replace(judged=Judged(None, "", "id_conflict"))
+
+
+def _rank(raw: bytes, fact: AnyFact | Sealed) -> signatures.Rank:
+    return signatures.rank(raw, signatures.is_signed(raw, fact.origin_daemon))
 
 
 def portions(arrived: Iterable[Verified]) -> Iterator[Sequence[Verified]]:
-    """The lines in portions that are soon decided."""
+    """The lines in portions that are soon decided; those that come into no journal are one."""
+    arrived = [*arrived]
+    if refused := [line for line in arrived if line.is_refused]:
+        yield refused
     some: list[Verified] = []
     size = 0
     for line in arrived:
+        if line.is_refused:
+            continue
         if some and (len(some) == _PORTION_LINES or size + len(line.raw) > _PORTION_BYTES):
             yield some
             some, size = [], 0

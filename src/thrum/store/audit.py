@@ -6,7 +6,6 @@ stands, and the two are compared row by row. So a running daemon may go on writi
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,6 +19,7 @@ from thrum.store import database, words
 from thrum.store import paint as painting
 from thrum.store.journal import JournalFiles, bare
 from thrum.store.projection import Entry, Projection, entry_of
+from thrum.store.quarantine import Kept
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 
 IDS_SHOWN: Final = 10
@@ -191,10 +191,10 @@ def scan(
     ends: Mapping[str, int],
     painted: Path,
     lost: Collection[painting.Lost],
-    quarantined: Collection[tuple[str, str]],
+    kept: Kept,
     now_ms: int,
 ) -> Scan:
-    """What is wrong with the journals. `quarantined`: `(file, sha256)` of lines that were set aside: no fault any more.
+    """What is wrong with the journals. Lines that were set aside (`kept`) are no fault any more.
 
     `painted` and `lost` are what `paint` made of the same lines.
     """
@@ -205,7 +205,7 @@ def scan(
             try:
                 fact = decode(file, raw)
             except events.BadLine as bad:
-                if (file, digest(raw)) not in quarantined:
+                if not kept.covers(file, raw, bad.reason):
                     flaws.append(Flaw("bad_line", file, offset, bad.reason))
                 continue
             if isinstance(fact, Sealed):
@@ -215,7 +215,7 @@ def scan(
             if clock.parse_ms(fact.timestamp) > now_ms + limits.future_stamp_ms_max:
                 flaws.append(Flaw("future", file, offset, fact.timestamp, fact.event_id))
     for line in lost:
-        if (line.file, digest(line.raw)) not in quarantined:
+        if not kept.covers(line.file, line.raw, "id_conflict"):
             event_id = events.decode(line.raw).event_id
             flaws.append(Flaw("two_contents", line.file, line.offset, event_id, event_id))
     with closing(database.connect(painted)) as db:
@@ -230,11 +230,6 @@ def scan(
             )
         )
     return Scan(facts, tuple(flaws), dict(sealed), second)
-
-
-def digest(raw: bytes) -> str:
-    """What a line is known by in quarantine."""
-    return hashlib.sha256(raw).hexdigest()
 
 
 def _other_home(fact: AnyFact, file: str) -> str:

@@ -146,7 +146,10 @@ class Committer:
         ShuttingDown: some may be taken in then. ValueError becomes an InternalError: a line was found in no journal of
         the branch.
         """
-        looked_at = await trio.to_thread.run_sync(verified, arrived)
+        try:
+            looked_at = await trio.to_thread.run_sync(verified, arrived)
+        except Exception as error:
+            raise internal(error) from error
         calls = [_errand_of(some) for some in portions(looked_at)]
         await self._carry(*calls)
         answers: list[TakenIn] = [call.answer for call in calls]
@@ -161,6 +164,12 @@ class Committer:
         or neither. Raises StoreFailed, Busy, ShuttingDown.
         """
         await self._carry(Errand(partial(Writer.keep, values=values, copies=copies)))
+
+    async def count_aside(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
+        """Count what is not even looked at here: a journal, a reason, lines, bytes. Raises StoreFailed, Busy,
+        ShuttingDown.
+        """
+        await self._carry(Errand(partial(Writer.count_aside, surplus=surplus)))
 
     async def close_before(self) -> None:
         """See `Writer.close_before`. Raises StoreFailed, Busy, ShuttingDown."""

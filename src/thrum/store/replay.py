@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -221,6 +221,8 @@ class _Opening:
     program: str
     signer: Signer | None
     seal: Seal
+    found: list[str] = field(default_factory=list[str])
+    """Where lines lie that were set aside."""
 
     @property
     def fresh(self) -> Path:
@@ -232,7 +234,7 @@ class _Opening:
         names = self.journals.names()
         for file in names:
             recover_tail(self.journals, file, self.set_aside_durably)
-        verify_journals(self.journals, self.path, self.set_aside_durably)
+        verify_journals(self.journals, self.path, self.set_aside, self.quarantine.flush)
         painted, applied = "", 0
         try:
             db, applied = self.go_on(names, boot_id)
@@ -245,6 +247,9 @@ class _Opening:
             self.seal.note(clean=False)
             _set_durably(db, {"clean_stop": "", "boot_id": boot_id})
             self.quarantine.flush()
+            if self.found:
+                more = f", and {len(self.found) - 1} more" if self.found[1:] else ""
+                log.warning("%s%s; kept in %s", self.found[0], more, self.quarantine.path.name)
             recovery = Recovery(painted, applied, len(self.quarantine))
             stamper = Stamper(self.wall, self.identity.daemon_id, _last_base(db, self.own, self.wall.now_ms()))
             projection = Projection(db, self.own, self.journals.read_line, self.wall.now_ms)
@@ -333,7 +338,7 @@ class _Opening:
                 if result.state == "conflict":
                     if result.wins:
                         raise _Repaint(f"{file} holds a line that counts more for the fact {entry.fact.event_id}")
-                    self.set_aside(file, entry.offset, entry.raw, "id_conflict")
+                    self.set_aside(file, entry.offset, entry.raw, "id_conflict", stays=True)
                 applied += result.state != "known"
             database.set_offset(db, self.offset_at_end(file, lines + scan.lines))
         words.follow(db)
@@ -363,7 +368,7 @@ class _Opening:
             program=self.program,
         )
         for lost in painted.lost:
-            self.set_aside(lost.file, lost.offset, lost.raw, "id_conflict")
+            self.set_aside(lost.file, lost.offset, lost.raw, "id_conflict", stays=True)
         self.quarantine.flush()
         with closing(database.open_writer(fresh)) as db:
             db.execute("BEGIN IMMEDIATE")
@@ -389,9 +394,9 @@ class _Opening:
 
     # -- lines that can't be used
 
-    def set_aside(self, file: str, offset: int, raw: bytes, reason: str) -> None:
-        if self.quarantine.add(file, offset, raw, reason):
-            log.warning("%s, byte %d: %s; kept in %s", file, offset, reason, self.quarantine.path.name)
+    def set_aside(self, file: str, offset: int, raw: bytes, reason: str, *, stays: bool = False) -> None:
+        if self.quarantine.add(file, offset, raw, reason, stays=stays):
+            self.found.append(f"{file}, byte {offset}: {reason}")
 
     def set_aside_durably(self, file: str, offset: int, raw: bytes, reason: str) -> None:
         self.set_aside(file, offset, raw, reason)
@@ -425,7 +430,7 @@ class _Scan:
                 if not local and events.never_travels(fact):
                     raise events.BadLine("local_type_on_branch")
             except events.BadLine as bad:
-                self._opening.set_aside(file, offset, raw, bad.reason)
+                self._opening.set_aside(file, offset, raw, bad.reason, stays=True)
                 continue
             yield entry_of(fact, raw, file, offset, length)
         self.lines = lines

@@ -26,9 +26,14 @@ from thrum.store.schema import SCHEMA_VERSION
 _decode: Final = msgspec.json.Decoder(dict[str, tuple[int, int]]).decode
 
 
-def verify_journals(journals: JournalFiles, picture: Path, set_aside: Callable[[str, int, bytes, str], None]) -> None:
+def verify_journals(
+    journals: JournalFiles,
+    picture: Path,
+    set_aside: Callable[[str, int, bytes, str], None],
+    flush: Callable[[], None],
+) -> None:
     """Look at what nobody has looked at, take forged lines out, and remember it. Before anything else reads the
-    journals; the caller holds the daemon's lock. Raises OSError.
+    journals; the caller holds the daemon's lock. What was `set_aside` is durable after `flush`. Raises OSError.
     """
     known = (_recorded(journals), _painted(picture))
     for file in journals.names():
@@ -44,6 +49,7 @@ def verify_journals(journals: JournalFiles, picture: Path, set_aside: Callable[[
         for line, flaw in forged:
             set_aside(file, line.offset, line.raw, flaw)
         if forged:
+            flush()
             _cut(journals.path(file), [line for line, _ in forged])
             journals.look(file)
     note_verified(journals)

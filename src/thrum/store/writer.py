@@ -22,7 +22,7 @@ from thrum.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerForm
 from thrum.events import AnyFact, Sealed
 from thrum.identity.signing import Signer
 from thrum.store import database
-from thrum.store.arrival import Found, Judged, TakenIn, Verified, judge
+from thrum.store.arrival import Found, Judged, TakenIn, Verified
 from thrum.store.calls import Call as Call
 from thrum.store.calls import Committed as Committed
 from thrum.store.calls import Errand as Errand
@@ -33,7 +33,7 @@ from thrum.store.founding import words_of_before
 from thrum.store.journal import JournalFiles, Standing, mark_of, refusal
 from thrum.store.merge_daemons import CLOSED
 from thrum.store.projection import Due, Entry, Projection, entry_of
-from thrum.store.quarantine import Quarantine
+from thrum.store.quarantine import Aside, Quarantine
 from thrum.store.schema import SUPERSEDED
 from thrum.store.stamping import Stamper
 from thrum.store.views import View
@@ -55,15 +55,6 @@ class _Line(NamedTuple):
     length: int
     mark: str
     to_sign: bool = False
-
-
-class _Aside(NamedTuple):
-    """A line of the batch that goes to quarantine. `offset` is -1 for what lies on the branch only."""
-
-    file: str
-    offset: int
-    raw: bytes
-    reason: str
 
 
 class _Winner(NamedTuple):
@@ -114,7 +105,7 @@ class Writer:
         self._buffers: dict[str, bytearray] = {}
         self._committed: list[Committed] = []
         self._lines: list[_Line] = []
-        self._aside: list[_Aside] = []
+        self._aside = Aside(self._quarantine)
         self._winners: list[_Winner] = []
         self._due: list[Due] = []
         self._touched = False
@@ -250,13 +241,8 @@ class Writer:
 
     def _keep_aside(self) -> None:
         """Put into quarantine what the batch sets aside, before anything of it counts. Raises StoreFailed."""
-        if not self._aside:
-            return
         try:
-            for file, offset, raw, reason in self._aside:
-                if self._quarantine.add(file, offset, raw, reason):
-                    log.warning("%s of the branch: %s; kept in %s", file, reason, self._quarantine.path.name)
-            self._quarantine.flush()
+            self._aside.flush()
         except OSError as error:
             raise refusal(error) from error
 
@@ -393,7 +379,8 @@ class Writer:
         for file, length, _, _ in self._lines[lines:]:
             del self._buffers[file][-length:]
             self._bytes -= length
-        del self._committed[facts:], self._lines[lines:], self._aside[aside:], self._winners[winners:], self._due[due:]
+        del self._committed[facts:], self._lines[lines:], self._winners[winners:], self._due[due:]
+        self._aside.cut(aside)
         self._buffers = {file: buffer for file, buffer in self._buffers.items() if buffer}
 
     # -- errands
@@ -401,12 +388,11 @@ class Writer:
     def take_in(self, arrived: Sequence[Verified]) -> TakenIn:
         """Work of an errand: number, apply and append what came on the branch and is not here, byte for byte.
 
-        It goes on under a newer format, and may be repeated. Raises ValueError for what is found in no journal.
+        It goes on under a newer format, and may be repeated.
         """
         voids = self._view.voids()
         facts, winners, aside = len(self._committed), len(self._winners), 0
-        for file, raw, reason in arrived:
-            judged = judge(file, raw, reason)
+        for file, raw, judged in arrived:
             if judged.fact is None:
                 aside += self._refuse(file, raw, judged)
             elif isinstance(judged.fact, Sealed) or not self._is_void(judged.fact, raw, voids):
@@ -416,6 +402,10 @@ class Writer:
         ours = sum(self._view.is_own(fact.origin_daemon) for fact in new)
         self._note_holders()
         return TakenIn(len(new), aside, ours)
+
+    def count_aside(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
+        """Work of an errand: see `Quarantine.count`."""
+        self._aside.surplus += surplus
 
     def _is_void(self, fact: AnyFact, raw: bytes, voids: Voids) -> bool:
         return bool(voids) and is_void(fact, events.order_of(fact), voids.standing(raw, fact), voids)
@@ -458,7 +448,7 @@ class Writer:
 
     def _refuse(self, file: str, raw: bytes, judged: Judged) -> bool:
         """A line that can't be used: to quarantine, and into the journal too if it is to stay. True if it is new."""
-        new = self._set_aside(file, raw, judged.reason)
+        new = self._aside.add(file, raw, judged.reason)
         if judged.file and (new or not self._has_line(file, raw)):
             self._append(judged.file, raw, mark_of(raw))
         return new
@@ -475,20 +465,14 @@ class Writer:
             known = next((each.rank for each in reversed(self._winners) if each.event_id == fact.event_id), None)
             known = known or self._smaller.get(fact.event_id)
             if known is not None and known <= rank:
-                return known[1] != rank[1] and self._set_aside(file, raw, "id_conflict")
+                return known[1] != rank[1] and self._aside.add(file, raw, "id_conflict")
             if not applied.wins:
-                return self._set_aside(file, raw, "id_conflict")
+                return self._aside.add(file, raw, "id_conflict")
             self._winners.append(_Winner(fact.event_id, raw, rank))
         else:
             self._committed.append(Committed(applied.seq, fact, applied.state))
         self._append(home, raw, fact.event_id)
-        return applied.state == "bad_name" and self._set_aside(home, raw, "bad_name")
-
-    def _set_aside(self, file: str, raw: bytes, reason: str) -> bool:
-        if self._quarantine.holds(file, raw) or any((file, raw) == (each.file, each.raw) for each in self._aside):
-            return False
-        self._aside.append(_Aside(file, -1, raw, reason))
-        return True
+        return applied.state == "bad_name" and self._aside.add(home, raw, "bad_name")
 
     def _has_line(self, file: str, raw: bytes) -> bool:
         """Whether a journal holds a line, on disk or by this batch."""

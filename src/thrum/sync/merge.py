@@ -10,11 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from thrum import clock, events, signatures
+from thrum import clock, events, limits, signatures
 from thrum.events import AgentUpdated, AnyFact, BadLine, MessageCreated, MessageDeleted, MessageEdited, Sealed
 from thrum.identity import signing
 from thrum.ids import JOURNAL_NAME_PATTERN
@@ -53,6 +53,8 @@ class _Envelope(msgspec.Struct, gc=False):
 
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 
+_LATER: Final = ("bad_field", "too_long")
+"""What is wrong with a line that a newer program may be able to use."""
 _GROWTH_LINES_MAX: Final = 64
 _GROWTH_STEPS_MAX: Final = 512
 _UPDATE: Final = b"agent.update"
@@ -245,11 +247,13 @@ def _droppable(judged: Sequence[_Judged], voids: Voids) -> set[str]:
 
 def _read(raw: bytes) -> tuple[Order, AnyFact | Sealed | None] | None:
     """A line's order and its fact (None: kept for newer programs); None for what nobody can use."""
+    if raw[:1] != b"{":
+        return None
     try:
         fact = events.decode(raw)
         return events.order_of(fact), fact
     except BadLine as bad:
-        if bad.reason not in ("bad_field", "too_long"):
+        if bad.reason not in _LATER:
             return None
     try:
         envelope = _decode_envelope(raw)
@@ -280,11 +284,55 @@ def sound(data: bytes) -> bytes:
 
 
 def missing(here: bytes, there: bytes) -> list[bytes]:
-    """The lines of a journal there that it has not here, in their order. A torn last line there counts too."""
+    """The lines of a journal there that it has not here, in their order, each once; a torn last line counts too."""
     if there and not there.endswith(b"\n"):
         there += b"\n"
     known = set(split_lines(here))
-    return [line for line in split_lines(there) if line not in known]
+    return [line for line in dict.fromkeys(split_lines(there)) if line not in known]
+
+
+class Sifted(NamedTuple):
+    """Lines to look at, and `surplus`: by reason, how many were left out, and their bytes."""
+
+    lines: list[bytes]
+    surplus: dict[str, tuple[int, int]]
+
+
+def sift(lines: Iterable[bytes]) -> Sifted:
+    """Without what nobody can use, but for the first of each kind: whoever may push may push any number of them, and
+    of so many the store keeps no more.
+    """
+    left: list[bytes] = []
+    found: dict[str, tuple[int, int]] = {}
+    for raw in lines:
+        reason = _uselessness(raw)
+        if reason:
+            count, size = found.get(reason, (0, 0))
+            found[reason] = (count + 1, size + len(raw))
+            if count >= limits.quarantined_each_max:
+                continue
+            found[reason] = (count + 1, 0)
+        left.append(raw)
+    more = {reason: (count - limits.quarantined_each_max, size) for reason, (count, size) in found.items()}
+    return Sifted(left, {reason: each for reason, each in more.items() if each[0] > 0})
+
+
+def _uselessness(raw: bytes) -> str:
+    """About why nobody, now or later, can use a line; `""` of one that somebody may, and of one too large to tell.
+    Quick for what is not even like a fact: an error with its reason takes ten times as long.
+    """
+    if len(raw) > limits.line_bytes_max:
+        return ""
+    try:
+        _decode_envelope(raw)
+        events.decode(raw)
+    except msgspec.ValidationError:
+        return "missing_field"
+    except BadLine as bad:
+        return "" if bad.reason in _LATER else bad.reason
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return "not_json"
+    return ""
 
 
 def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
@@ -304,9 +352,10 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -
     """Of lines that are not in this journal here: each with the journal that it belongs into, void ones left out.
 
     `here` is what the journal holds: what was done to a message that stands there is not void. What cannot be read is
-    wanted too: the store sets it aside.
+    wanted too: the store sets it aside. Of lines of one id that which is likely to be the fact comes first: each that
+    beats one before it costs a new picture.
     """
-    readable = [(raw, _read(raw)) for raw in lines]
+    readable = _best_first([(raw, _read(raw)) for raw in lines])
     facts: list[Fact] = []
     for raw, found in readable:
         if found and found[1] is not None and not isinstance(found[1], Sealed):
@@ -325,6 +374,24 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -
         elif fact.event_id not in void:
             arrived.append((branch_file_of(fact, file) or file, raw))
     return arrived
+
+
+_Readable = tuple[bytes, tuple[Order, AnyFact | Sealed | None] | None]
+
+
+def _best_first(readable: Sequence[_Readable]) -> list[_Readable]:
+    """The lines, those of one id among each other in the order of their ranks."""
+    places: dict[str, list[int]] = {}
+    for place, (_, found) in enumerate(readable):
+        if found is not None:
+            places.setdefault(found[0][1], []).append(place)
+    ordered = [*readable]
+    for some in places.values():
+        if some[1:]:
+            best = sorted((readable[place] for place in some), key=lambda line: _rank(line[0]))
+            for place, line in zip(some, best, strict=True):
+                ordered[place] = line
+    return ordered
 
 
 def _stands(message_id: str, here: bytes, voids: Voids) -> bool:

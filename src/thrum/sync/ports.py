@@ -118,6 +118,17 @@ class Arrived(NamedTuple):
     raw: bytes
 
 
+class Surplus(NamedTuple):
+    """Lines of a journal of the branch that nobody can use, beyond those that are handed over: their number and bytes.
+    `reason` as in quarantine.
+    """
+
+    file: str
+    reason: str
+    lines: int
+    bytes: int
+
+
 class TakenIn(NamedTuple):
     """What became of arrived lines: facts that were new, and lines that were set aside in quarantine."""
 
@@ -149,6 +160,10 @@ class Journals(Protocol):
 
         Raises InternalError when the program stumbles over one of them; some may be taken in then.
         """
+        ...
+
+    def count_aside(self, surplus: Sequence[Surplus]) -> None:
+        """Note how many lines are not worth being handed over."""
         ...
 
     def project(self) -> frozenset[str]:

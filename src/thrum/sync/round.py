@@ -9,7 +9,7 @@ History is linear. A round builds its commit on the remote's; a commit that lost
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -18,16 +18,17 @@ import msgspec
 from thrum import events, limits
 from thrum.errors import InternalError, StoreFailed
 from thrum.sync import merge
+from thrum.sync.intake import Intake, portions
 from thrum.sync.merge import JOURNAL_FILE
-from thrum.sync.ports import Arrived, JournalMoved, Journals, Mark, RemoteFailed, Repository
+from thrum.sync.ports import Arrived, JournalMoved, Journals, Mark, RemoteFailed, Repository, Surplus
 from thrum.sync.projects import check_project
 from thrum.sync.worktree import BRANCH, FIRST, TreeEntry
 
 _REGULAR: Final = 0o100644
 _MEMORY: Final = "round"
 _MOVED_MAX: Final = 5
-_FACT_BYTES: Final = limits.batch_bytes_max // limits.batch_facts_max
-"""What a line takes of a batch beside its bytes."""
+_MANY_LINES: Final = 32
+"""With fewer it is not worth reading what was there before."""
 
 Steps = Generator[str, None, None]
 
@@ -93,14 +94,6 @@ class _Composed(NamedTuple):
     base: str = ""
     """A blob that lacks `added` alone, if that is known."""
     added: tuple[bytes, ...] = ()
-
-
-class _Intake(NamedTuple):
-    """The lines of one journal of the branch that are not here."""
-
-    file: str
-    blob: str
-    lines: list[Arrived]
 
 
 class _Memory(msgspec.Struct):
@@ -212,14 +205,14 @@ class _Round:
             )
         if commit == self.repo.remote_tip():
             check_project(self.repo, self.journals, files)
-        pending: list[_Intake] = []
+        pending: list[Intake] = []
         size, voids, marks = 0, self.journals.voids(), self.journals.marks()
         for file in sorted(files):  # events.jsonl comes first: what it voids need not be taken in
             entry = files[file]
             is_journal = JOURNAL_FILE.fullmatch(file) and entry.is_file
             if is_journal and (found := self._look_into(file, entry.object_id, voids, marks)):
                 pending.append(found)
-                size += sum(len(line.raw) for line in found.lines) + _FACT_BYTES * len(found.lines)
+                size += found.weight
             if pending and (file == events.EVENTS_FILE or size >= limits.batch_bytes_max):
                 yield from self._take_in_all(pending)
                 pending, size, voids, marks = [], 0, self.journals.voids(), self.journals.marks()
@@ -241,7 +234,7 @@ class _Round:
         except StoreFailed:
             return False  # git does not know that one any more
 
-    def _look_into(self, file: str, blob: str, voids: merge.Voids, marks: dict[str, Mark]) -> _Intake | None:
+    def _look_into(self, file: str, blob: str, voids: merge.Voids, marks: dict[str, Mark]) -> Intake | None:
         """What a journal of the branch has that is not here; None if that is known to be nothing, or cannot be read."""
         known = self.memory.journals.get(file)
         if blob == self.memory.taken.get(file) or (known is not None and blob == known.blob):
@@ -255,13 +248,26 @@ class _Round:
             return None
         held = self._read(file, marks)
         lines = merge.missing(held, there)
+        if len(lines) > _MANY_LINES:
+            before = set(merge.split_lines(self._looked_at(file)))
+            lines = [raw for raw in lines if raw not in before]
+        lines, surplus = merge.sift(lines)
         arrived = merge.wanted(file, lines, voids, held) if lines else []
         here: dict[str, set[bytes]] = {}
         for home in {home for home, _ in arrived if home != file}:
             here[home] = set(merge.split_lines(self._read(home, marks)))
-        return _Intake(file, blob, [Arrived(home, raw) for home, raw in arrived if raw not in here.get(home, ())])
+        left = [Arrived(home, raw) for home, raw in arrived if raw not in here.get(home, ())]
+        return Intake(file, blob, left, [Surplus(file, reason, *each) for reason, each in surplus.items()])
 
-    def _take_in_all(self, pending: Sequence[_Intake]) -> Steps:
+    def _looked_at(self, file: str) -> bytes:
+        """A journal of the branch as it was taken in last: what of its lines is not here, nobody wanted."""
+        try:
+            blob = self.memory.taken.get(file, "")
+            return self.repo.blob(blob) if blob else b""
+        except StoreFailed:
+            return b""  # git does not know that one any more
+
+    def _take_in_all(self, pending: Sequence[Intake]) -> Steps:
         """Hand over the lines of some journals together: each time something is flushed."""
         try:
             yield from self._take_in_lines(line for intake in pending for line in intake.lines)
@@ -271,12 +277,15 @@ class _Round:
             if len(pending) == 1:
                 self.memory.skipped.add(pending[0].blob)  # what is wrong with one journal must not stop the others
             return
-        for file, blob, _ in pending:
+        if surplus := [each for intake in pending for each in intake.surplus]:
+            self.journals.count_aside(surplus)
+            self.outcome.set_aside += sum(each.lines for each in surplus)
+        for file, blob, *_ in pending:
             self.memory.skipped.discard(blob)
             self.memory.taken[file] = blob
 
     def _take_in_lines(self, lines: Iterable[Arrived]) -> Steps:
-        for chunk in _chunks(lines):
+        for chunk in portions(lines):
             taken = self.journals.take_in(chunk)
             self.outcome.received += taken.new
             self.outcome.set_aside += taken.set_aside
@@ -481,17 +490,3 @@ def _serves(entry: TreeEntry | None, known: _Known) -> bool:
 
 def _text(entry: TreeEntry | None) -> str:
     return "" if entry is None else f"{entry.mode:o} {entry.object_id}"
-
-
-def _chunks(arrived: Iterable[Arrived]) -> Iterator[list[Arrived]]:
-    """In portions that fit one batch of the committer."""
-    chunk: list[Arrived] = []
-    size = 0
-    for line in arrived:
-        if chunk and (len(chunk) >= limits.batch_facts_max or size + len(line.raw) > limits.batch_bytes_max):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(line)
-        size += len(line.raw)
-    if chunk:
-        yield chunk

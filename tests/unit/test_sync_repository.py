@@ -25,7 +25,7 @@ from thrum.paths import Places
 from thrum.sync.audience import Readers, Readership, confirm
 from thrum.sync.branch import ensure_branch
 from thrum.sync.ports import RemoteFailed, RemoteInfo
-from thrum.sync.reader import FILES_MAX
+from thrum.sync.reader import FILES_MAX, open_reader
 from thrum.sync.repository import GitRepository, open_repository
 from thrum.sync.worktree import TreeEntry
 
@@ -459,6 +459,22 @@ def test_what_git_packed_and_removed_is_found_without_opening_anew(alice: GitRep
         git(top / "alice", "gc", "-q", "--prune=now")
         assert alice.blob(blob) == LINES
         assert alice.blob_size(blob) == len(LINES)
+
+
+@pytest.mark.parametrize("delta", ["true", "false"])
+def test_what_packed_journals_hold_is_told_without_a_process(alice: GitRepository, top: Path, delta: str) -> None:
+    """A push of 2,000 journals comes as a pack: a process for each took half a minute."""
+    lines = [b'{"e":%d}\n' % number for number in range(5_000)]
+    wanted = {alice.add_blob(data): len(data) for data in (b"".join(lines[: 7**n]) for n in range(6))}
+    files = {f"messages/a{number}.jsonl": alice.blob(blob) for number, blob in enumerate(wanted)}
+    write(alice, files)
+    root = top / "alice"
+    git(root, "-c", f"repack.useDeltaBaseOffset={delta}", "repack", "-adfq", "--depth=50")
+    git(root, "prune-packed")
+    kinds = git(root, "verify-pack", "-v", *map(str, (root / ".git" / "objects" / "pack").glob("*.idx")))
+    assert "chain length" in kinds
+    with open_reader(root / ".git", {"PATH": "/nowhere"}) as reader:
+        assert {blob: reader.blob_size(blob) for blob in wanted} == wanted
 
 
 def test_a_lost_object_is_told(alice: GitRepository) -> None:

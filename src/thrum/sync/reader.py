@@ -6,6 +6,7 @@ Where dulwich cannot read (partial clones, SHA-256), the git command does.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import struct
 import zlib
@@ -19,6 +20,7 @@ from thrum.sync.worktree import BRANCH, TreeEntry
 
 if TYPE_CHECKING:
     from dulwich.objects import Commit
+    from dulwich.pack import Pack
     from dulwich.repo import Repo
 
 FILES_MAX: Final = 100_000
@@ -36,6 +38,10 @@ _REGULAR: Final = 0o100000
 _LINK: Final = 0o120000
 _SUBMODULE: Final = 0o160000
 _HEAD_BYTES: Final = 64
+_PACK_HEAD_BYTES: Final = 1024
+_OFFSET_DELTA: Final = 6
+_REFERENCE_DELTA: Final = 7
+_DELTA_HEAD_BYTES: Final = 32
 
 
 class BranchCommit(NamedTuple):
@@ -110,6 +116,7 @@ class _DulwichReader:
         self._common_dir = common_dir
         self._environ = environ
         self._git = GitReader(common_dir, environ)
+        self._packs: list[Pack] = []
         self._failures = (
             *(AssertionError, LookupError, OSError, ValueError, zlib.error, struct.error),
             *(ChecksumMismatch, FileFormatException, ObjectMissing, PackFileDisappeared),
@@ -150,7 +157,26 @@ class _DulwichReader:
 
     def blob_size(self, object_id: str) -> int:
         size = loose_size(self._common_dir / "objects", object_id)
+        if size is None:
+            size = self._packed_size(object_id)
         return self._git.blob_size(object_id) if size is None else size
+
+    def _packed_size(self, object_id: str) -> int | None:
+        """By the object's head in a pack, so that a branch of many journals does not cost a process for each."""
+        from dulwich.objects import ObjectID
+
+        sha = ObjectID(object_id.encode())
+        try:
+            if not any(sha in pack.index for pack in self._packs):
+                self._packs = [*self._repo.object_store.packs]  # looks at the directory
+            for pack in self._packs:
+                with contextlib.suppress(KeyError):
+                    offset = pack.index.object_offset(sha)
+                    with Path(pack.data.path).open("rb") as file:
+                        return size_in_pack(os.pread(file.fileno(), _PACK_HEAD_BYTES, offset))
+        except self._failures:
+            self._packs = []
+        return None
 
     def parents(self, commit: str) -> list[str]:
         try:
@@ -176,6 +202,37 @@ class _DulwichReader:
             return self._repo.object_store.contains_packed(ObjectID(object_id.encode()))
         except self._failures:
             return False
+
+
+def size_in_pack(data: bytes) -> int:
+    """Bytes of the object that begins there in a pack (gitformat-pack). Raises ValueError, IndexError, zlib.error."""
+    kind = data[0] >> 4 & 7
+    more, at = _number(data, 1) if data[0] & 0x80 else (0, 1)
+    size = data[0] & 15 | more << 4
+    if 1 <= kind <= 4:
+        return size
+    if kind == _OFFSET_DELTA:
+        while data[at] & 0x80:
+            at += 1
+        at += 1
+    elif kind == _REFERENCE_DELTA:
+        at += 20
+    else:
+        raise ValueError(f"no object: {kind}")
+    # A delta says first how large its base is, then what it makes of that.
+    head = zlib.decompressobj().decompress(data[at:], _DELTA_HEAD_BYTES)
+    return _number(head, _number(head, 0)[1])[0]
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, the low ones first, and where it ends."""
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if not data[at - 1] & 0x80:
+            return value, at
 
 
 def _walk(root: str, tree: Callable[[str], list[tuple[bytes, int, str]]]) -> list[TreeEntry]:

@@ -46,7 +46,7 @@ def main() -> int:
             done, seconds, failures = done + count, seconds + spent, failures + len(failed)
             for seed, text in failed:
                 print(f"FAILED --seed {seed}: {text}", flush=True)
-            if done % 1_000 == 0 or failed:
+            if done % 500 == 0 or failed:
                 print(f"{done} seeds, {failures} failed, {seconds / done * 1000:.1f} ms each", flush=True)
             if failures >= options.stop_after:
                 pool.shutdown(cancel_futures=True)

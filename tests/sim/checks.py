@@ -62,9 +62,12 @@ SIGNED_ROWS: Final = {
     "work_contexts": _OF_SESSIONS,
     "work_files": _OF_SESSIONS,
     "groups": _SIGNED,
-    "group_members": f"group_id IN (SELECT group_id FROM groups WHERE {_SIGNED})",
+    # Who registered an agent may say where it joins and leaves.
+    "group_members": f"group_id IN (SELECT group_id FROM groups WHERE {_SIGNED})"
+    " AND (member_type <> 'agent' OR NOT EXISTS (SELECT 1 FROM daemons WHERE daemon_id IN ({out})))",
+    "successions": "daemon_id NOT IN ({out})",
     "registrations": "signed = 1 AND origin_daemon NOT IN ({out})",
-    "horizons": "realm <> 'before' AND substr(realm, 1, 2) <> 'u:'",
+    "horizons": "realm <> 'before' AND substr(realm, 1, 2) <> 'u:' AND realm NOT IN ({out})",
     "agent_contexts": f"event_id IN (SELECT event_id FROM events WHERE {_SIGNED})",
 }
 """What no unsigned line can change. Which of those count hangs on when a clone saw them first."""

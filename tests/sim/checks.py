@@ -348,11 +348,13 @@ def is_local(raw: bytes) -> bool:
 
 
 def shown_by_old_program(clone: Clone) -> Picture | None:
-    """What the program of before shows, if it holds nothing that it does not understand; and if it is not about to
-    paint anew.
-    """
-    signed = any(b'"sig":"' in raw for file in clone.branch_journals() for raw in clone.lines(file))
-    return None if signed or clone.must_reopen else database.dump(clone.store.reader)
+    """What the program of before shows, if that is all that its journals hold, and nothing that it does not understand."""
+    for offset in database.offsets(clone.store.reader).values():
+        path = clone.store.journals.path(offset.file)
+        # A write that failed may have left what nobody was told of.
+        if path.stat().st_size != offset.applied_offset or b',"sig":"' in path.read_bytes():
+            return None
+    return None if clone.must_reopen else database.dump(clone.store.reader)
 
 
 def goes_on(clone: Clone, shown: Picture) -> None:

@@ -348,7 +348,7 @@ def is_local(raw: bytes) -> bool:
 
 
 def shown_by_old_program(clone: Clone) -> Picture | None:
-    """What the program of before shows, if that is all that its journals hold, and nothing that it does not understand."""
+    """What the program of before shows, if that is all that its journals hold, and it understands all of it."""
     for offset in database.offsets(clone.store.reader).values():
         path = clone.store.journals.path(offset.file)
         # A write that failed may have left what nobody was told of.

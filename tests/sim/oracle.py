@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.support.factmaker import empty_picture
 from thrum import events, signatures
 from thrum.events import Sealed
-from thrum.origins import BEFORE
+from thrum.origins import BEFORE, LOOSE
 from thrum.store.lookahead import INTRODUCTIONS
 from thrum.store.projection import Entry, Projection, entry_of
 
@@ -72,7 +72,7 @@ def of_all(clone: Clone, lines: Lines) -> sqlite3.Connection:
 
 
 def of_honest(clone: Clone, lines: Lines, honest: Iterable[str], *, before: bool) -> sqlite3.Connection:
-    """The same without strangers; with `before` what this machine took for of before is believed, whoever wrote it."""
+    """The same without strangers; with `before` unsigned lines that count here are believed, whoever wrote them."""
     honest = frozenset(honest)
     origins = clone.store.view.origins()
     kept: dict[str, tuple[bytes, str]] = {}
@@ -84,7 +84,7 @@ def of_honest(clone: Clone, lines: Lines, honest: Iterable[str], *, before: bool
         if signatures.is_signed(raw, origin):
             if origin in honest:
                 kept[event_id] = raw, file
-        elif before and origins.judge(raw, origin, signed=False).trust == BEFORE:
+        elif before and origins.judge(raw, origin, signed=False).trust in (BEFORE, LOOSE):
             kept[event_id] = raw, file
     return paint(clone, kept)
 

@@ -349,10 +349,12 @@ def is_local(raw: bytes) -> bool:
 
 def shown_by_old_program(clone: Clone) -> Picture | None:
     """What the program of before shows, if that is all that its journals hold, and it understands all of it."""
-    for offset in database.offsets(clone.store.reader).values():
-        path = clone.store.journals.path(offset.file)
+    known = database.offsets(clone.store.reader)
+    for file in (*clone.branch_journals(), events.LOCAL_FILE):
+        path = clone.store.journals.path(file)
+        data = path.read_bytes() if path.exists() else b""
         # A write that failed may have left what nobody was told of.
-        if path.stat().st_size != offset.applied_offset or b',"sig":"' in path.read_bytes():
+        if len(data) != (known[file].applied_offset if file in known else 0) or b',"sig":"' in data:
             return None
     return None if clone.must_reopen else database.dump(clone.store.reader)
 

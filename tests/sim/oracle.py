@@ -104,9 +104,9 @@ def _empty() -> bytes:
 _MESSAGE_COLUMNS: Final = (
     "message_id, agent_id, session_id, thread_own, reply_to, created_at, updated_at, body_format, body_content,"
     " body_structured, edit_count, quiet, deleted, deleted_at, delete_reason, authored_by, disclosed, origin_daemon,"
-    " create_event, edit_event, delete_event, trust"
+    " create_event, edit_event, delete_event, trust, nullif(thread_id, 'thr_' || substr(message_id, 5))"
 )
-"""But for the number, and for the thread that a root has of its replies, whoever wrote them (events.md §8)."""
+"""But for the number. That a root has the thread that every reply to it names tells only that there is one."""
 
 
 def honest_rows(db: sqlite3.Connection, honest: Iterable[str], names: Iterable[str], *, before: bool) -> Rows:
@@ -129,7 +129,9 @@ def honest_rows(db: sqlite3.Connection, honest: Iterable[str], names: Iterable[s
         f" WHERE {messages}",
         "marks": "SELECT message_id, agent_id, delivered_at, seen_at, read_at FROM message_recipients"
         f" WHERE {messages} AND agent_id IN ({known})",
-        "sessions": f"SELECT * FROM sessions WHERE {trust}",
+        # Signs of life lie in the local journal, which stands under the cleanups of before too.
+        "sessions": "SELECT session_id, agent_id, started_at, start_event, ended_at, end_reason, end_event,"
+        f" origin_daemon, trust{', seen_at' if before else ''} FROM sessions WHERE {trust}",
         "groups": f"SELECT * FROM groups WHERE {trust}",
         "group_members": f"SELECT * FROM group_members WHERE {groups}"
         f" AND (member_type <> 'agent' OR member_value IN ({known}))",

@@ -227,7 +227,7 @@ class Stranger(Hostile):
             agent_id=author,
             body=Body("plain", "forged"),
             refs=(Pair("reply_to", fact.message_id),),
-            thread_id=fact.thread_id or "thr_" + fact.message_id.removeprefix("msg_"),
+            thread_id=self.dice.choice(("thr_0", fact.thread_id or "thr_" + fact.message_id.removeprefix("msg_"))),
             recipients=(fact.agent_id,),
         )
 

@@ -128,11 +128,11 @@ def live_dump(facts: Iterable[AnyFact | Sealed]) -> Dump:
         live.db.close()
 
 
-def paint_journals(journals: Journals, target: Path) -> Painted:
+def paint_journals(journals: Journals, target: Path, own: frozenset[str] = OWN) -> Painted:
     return paint(
         target,
         journals.sources(),
-        OWN,
+        own,
         journals.read_line,
         epoch=EPOCH,
         now_ms=START_MS,

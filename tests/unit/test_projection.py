@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.factmaker import HERE, OWN, START_MS, THERE, Journals, Live, Maker, live_dump, paint_journals
+from tests.support.daemons import Daemon
+from tests.support.factmaker import (
+    HERE,
+    OWN,
+    START_MS,
+    THERE,
+    Journals,
+    Live,
+    Maker,
+    empty_picture,
+    live_dump,
+    paint_journals,
+)
 from thrum import clock, events
 from thrum.events import Body, Pair
 from thrum.store import database
@@ -135,6 +150,34 @@ def test_two_first_replies_make_one_thread_that_the_root_joins(live: Live, make:
     assert view(live).thread_of(root.message_id) == thread
     replied = {to.agent_id: to.replied_at for to in view(live).recipients(root.message_id)}
     assert replied == {"bob": by_bob.timestamp, "eve": by_eve.timestamp}
+
+
+@pytest.mark.parametrize("order", [*permutations(range(4))])
+def test_nobody_moves_anothers_message_into_another_thread(order: tuple[int, ...], tmp_path: Path) -> None:
+    me, other = Daemon(1), Daemon(2)
+    own = frozenset({me.daemon_id})
+    root = me.message("ann", "bob", "eve")
+    mine = me.message("ann", "bob", reply=root.message_id, thread_id="thr_mine")
+    moved = other.message("bob", "ann", reply=root.message_id, thread_id="thr_0")
+    joined = other.message("eve", "ann", reply=root.message_id, thread_id="thr_" + root.message_id[4:])
+
+    def thread(*facts: Any) -> str:
+        journals = Journals()
+        said = [(me, me.introduction()), (other, other.introduction()), *facts]
+        entries = [journals.add(fact, by.line(fact)) for by, fact in said]
+        with closing(empty_picture()) as db:
+            projection = Projection(db, own, journals.read_line, lambda: START_MS)
+            for entry in entries:
+                projection.apply(entry)
+            live = View(db, own).thread_of(root.message_id)
+        paint_journals(journals, tmp_path / "painted", own)
+        with closing(database.open_reader(tmp_path / "painted")) as db:
+            assert View(db, own).thread_of(root.message_id) == live
+        return live
+
+    facts = [(me, root), (other, moved), (other, joined), (me, mine)]
+    assert thread(*(facts[i] for i in order if i < 3)) == "thr_" + root.message_id[4:]
+    assert thread(*(facts[i] for i in order)) == "thr_" + root.message_id[4:]
 
 
 def test_of_two_creates_of_one_message_the_smaller_stands_until_it_is_void(live: Live, make: Maker) -> None:

@@ -14,8 +14,8 @@ from tests.sim import oracle
 from tests.sim.faults import Violation
 from tests.sim.git import commit_of
 from tests.sim.oracle import Lines, decode, rank
-from thrum import events, signatures
-from thrum.events import AgentCleaned, AnyFact, PurgeExecuted, Sealed
+from thrum import clock, events, ids, signatures
+from thrum.events import AgentCleaned, AnyFact, MessageReceipt, PurgeExecuted, Sealed
 from thrum.identity import signing
 from thrum.origins import HIDDEN, OLD_REALM, OURS, STRANGE, Origins
 from thrum.store import database
@@ -301,10 +301,20 @@ def droppable_locally(clone: Clone, kept: Iterable[bytes]) -> set[str]:
     """The same of a clone's own journal."""
     voids = clone.store.view.voids()
     facts: list[Fact] = []
-    for fact in map(decode, kept):
+    # What nobody was told of counts too.
+    for raw in {*kept, *clone.lines(events.LOCAL_FILE)}:
+        fact = decode(raw)
         assert not isinstance(fact, Sealed)
         facts.append((events.order_of(fact), fact, voids.origins.local()))
     void = void_ids(facts, voids)
+    # What was read of what it said under another id went with that.
+    cutoff = voids.cutoff(clone.own)
+    for _, fact, _ in facts:
+        if isinstance(fact, MessageReceipt) and any(
+            signatures.id_fits(fact.message_id, origin) for origin in clone.own
+        ):
+            if (ms := ids.ulid_ms(fact.message_id)) is not None and cutoff and ms < clock.parse_ms(cutoff):
+                void.add(fact.event_id)
     return void | superseded_locally([(order, fact) for order, fact, _ in facts if fact.event_id not in void])
 
 

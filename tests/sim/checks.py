@@ -308,13 +308,10 @@ def droppable_locally(clone: Clone, kept: Iterable[bytes]) -> set[str]:
         facts.append((events.order_of(fact), fact, voids.origins.local()))
     void = void_ids(facts, voids)
     # What was read of what it said under another id went with that.
-    cutoff = voids.cutoff(clone.own)
+    cutoff_ms = clock.parse_ms(voids.cutoff(clone.own) or "1970-01-01T00:00:00.000Z")
     for _, fact, _ in facts:
-        if isinstance(fact, MessageReceipt) and any(
-            signatures.id_fits(fact.message_id, origin) for origin in clone.own
-        ):
-            if (ms := ids.ulid_ms(fact.message_id)) is not None and cutoff and ms < clock.parse_ms(cutoff):
-                void.add(fact.event_id)
+        if isinstance(fact, MessageReceipt) and (ids.ulid_ms(fact.message_id) or cutoff_ms) < cutoff_ms:
+            void |= {fact.event_id for origin in clone.own if signatures.id_fits(fact.message_id, origin)}
     return void | superseded_locally([(order, fact) for order, fact, _ in facts if fact.event_id not in void])
 
 

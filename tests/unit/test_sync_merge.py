@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
+from tests.support.daemons import Daemon
 from tests.support.factmaker import Maker
 from tests.support.sweeps import old_voids
 from thrum import clock, events, limits
@@ -279,6 +281,26 @@ def test_what_was_done_to_a_message_that_a_cleanup_took_stays_away(make) -> None
     cleaned = make(events.AgentCleaned, agent_id="furiosa", messages=True)
     voids = old_voids(authors={"furiosa": events.order_of(cleaned)})
     assert wanted("messages/furiosa.jsonl", [events.encode(deleted)], voids, data_of(created)) == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_void_line_that_nobody_signed_keeps_no_signed_line_of_its_id_out(first: int) -> None:
+    ann = Daemon(1)
+    message = ann.message()
+    cleaned = ann(events.AgentCleaned, agent_id="nux", messages=True)
+    signed = ann.line(message)
+    forged = events.encode(msgspec.structs.replace(message, agent_id="nux"))
+    voids = old_voids(authors={"nux": events.order_of(cleaned)})
+    lines = [signed, forged] if first else [forged, signed]
+    assert ("messages/furiosa.jsonl", signed) in wanted("messages/nux.jsonl", lines, voids)
+    assert wanted("messages/nux.jsonl", [forged], voids) == []
+
+
+def test_lines_of_one_id_do_not_replace_each_other(make) -> None:
+    work = Work(session_id="ses_1", intent="x", intent_updated_at="2026-02-03T10:00:00.000Z")
+    update = events.encode(make(events.AgentUpdated, agent_id="furiosa", work_contexts=(work,)))
+    other = update.replace(b'"x"', b'"!x"')
+    assert split_lines(joined(data_of(update), [other])) == [other, update]
 
 
 def test_blank_lines_and_carriage_returns_make_no_lines() -> None:

@@ -338,13 +338,13 @@ def _uselessness(raw: bytes) -> str:
 def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
     """A journal there with these lines as well, in the order of facts. Nothing goes but what later lines replace."""
     ordered: list[tuple[Order, bytes]] = []
-    facts: list[tuple[Order, AnyFact | Sealed, bool]] = []
-    for raw in dict.fromkeys((*split_lines(there), *lines)):
+    updates: dict[str, tuple[Order, AnyFact | Sealed, bool]] = {}
+    for raw in sorted({*split_lines(there), *lines}, key=_rank, reverse=True):  # of one id the fact comes last
         order, fact = _read(raw) or (("", ""), None)
         ordered.append((order, raw))
         if isinstance(fact, AgentUpdated):
-            facts.append((order, fact, _is_signed(raw, fact)))
-    gone = superseded_ids(facts)
+            updates[order[1]] = order, fact, _is_signed(raw, fact)
+    gone = superseded_ids(updates.values())
     return b"\n".join([*(raw for order, raw in sorted(ordered) if order[1] not in gone), b""])
 
 
@@ -356,12 +356,13 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -
     beats one before it costs a new picture.
     """
     readable = _best_first([(raw, _read(raw)) for raw in lines])
-    facts: list[Fact] = []
-    for raw, found in readable:
+    # Of several lines of one id one is the fact, and comes last here: that alone tells what is void.
+    facts: dict[str, Fact] = {}
+    for raw, found in reversed(readable) if voids else ():
         if found and found[1] is not None and not isinstance(found[1], Sealed):
-            facts.append((found[0], found[1], voids.standing(raw, found[1])))
-    void = void_ids(facts, voids)
-    for order, fact, who in facts:
+            facts[found[0][1]] = found[0], found[1], voids.standing(raw, found[1])
+    void = void_ids([*facts.values()], voids)
+    for order, fact, who in facts.values():
         if not isinstance(fact, MessageEdited | MessageDeleted) or is_void(fact, order, who, voids):
             continue
         if fact.event_id in void and _stands(fact.message_id, here, voids):

@@ -48,13 +48,14 @@ from thrum.exchange import Exchange
 from thrum.feed import Feed
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import Roots
-from thrum.identity.guard_modes import LiveSettings
+from thrum.identity.guard_modes import LiveSettings, runtimes_file
 from thrum.identity.process import open_process_table
 from thrum.known import KnownPlaces
 from thrum.launcher import VERSION
 from thrum.log import open_log
 from thrum.ops.house import Here, House
 from thrum.ops.introduction import introduce
+from thrum.ops.moved import Moves
 from thrum.ops.waiting import Desks
 from thrum.paths import Places
 from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
@@ -153,13 +154,12 @@ async def serve_once(start: Start, report: Report) -> bool:
     await trio.to_thread.run_sync(partial(branch.ensure_branch, places, start.environ, remote=config.sync.remote))
     await trio.to_thread.run_sync(leftovers.remove_leftovers, places, clock.now_ms())
     bootstrapped = setup.bootstrap_identity(places, start.hostname, start.environ, clock)
-    identity = bootstrapped.identity
+    identity, signer = bootstrapped.identity, bootstrapped.signer
     for note in bootstrapped.notes:
         log.warning("%s", note)
     own = frozenset({*identity.own_ids, ""})
     mirrored = _mirrored(identity)
     async with contextlib.AsyncExitStack() as stack:
-        signer = bootstrapped.signer
         opening = open_store(places, mirrored, own, wall=clock, program=VERSION, boot_id=_boot_id(), signer=signer)
         async with trio.open_nursery() as patience:
             patience.start_soon(_tell_progress, report)
@@ -206,12 +206,19 @@ async def _serve(
     ending = Ending(dispatcher.drain)
     mine = Bound(sockets)
     files.remove(spawn.stopped_mark(places))
+    await wiring.moves.follow()
     await introduce(wiring.house, await wiring.syncing.repo_ids())
     for service in (publisher.serve_bus, wiring.desks.serve, wiring.syncing.serve, wiring.care.serve, _warm_up):
         services.start_soon(service)
     services.start_soon(_watch_signals, ending.stop)
     services.start_soon(_watch_place, start, mine, ending.leave)
     services.start_soon(_watch_store, wiring, ending.reopen)
+
+    def on_connect(connection: PeerConnection) -> None:
+        if not start.is_locked:
+            ending.leave()  # it was moved while it served: whoever comes by the new path starts another one
+        wiring.on_connect(connection)
+
     log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": wiring.house.view.epoch, "version": VERSION}})
     report(spawn.Report("ready", os.getpid()))
     async with trio.open_nursery() as serving:
@@ -222,7 +229,8 @@ async def _serve(
                 dispatcher,
                 run_command=run_command,
                 program=VERSION,
-                on_connect=wiring.on_connect,
+                on_connect=on_connect,
+                on_arrival=lambda connection: wiring.moves.arrive(connection.evidence),
                 bounds=Bounds(connections=start.connections),
             )
         )
@@ -246,7 +254,7 @@ def _wire(
     services: trio.Nursery,
 ) -> Wiring:
     registrar = Registrar(store.view)
-    settings = LiveSettings(start.places, paths.runtimes_file(start.environ))
+    settings = LiveSettings(start.places, runtimes_file(start.environ))
     here = Here(
         places=start.places,
         daemon_id=identity.daemon_id,
@@ -287,6 +295,7 @@ def _wire(
         bus_endpoint=bus.endpoint,
         syncing=syncing,
         roots=Roots(start.places),
+        moves=Moves(house, trio.current_time),
         started_at=trio.current_time(),
     )
     store.committer.on_commit = wiring.on_commit

@@ -172,6 +172,14 @@ def is_directory(path: Path | str) -> bool:
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
+def is_same(one: Path | str, other: Path | str) -> bool:
+    """Whether two paths are one place, by whatever mount or link."""
+    try:
+        return str(one) == str(other) or os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 def names_in(directory: Path | str) -> list[str]:
     """The names in a directory, sorted. Raises OSError."""
     descriptor = open_file(directory, os.O_RDONLY | os.O_DIRECTORY)

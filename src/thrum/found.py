@@ -5,8 +5,10 @@ It is moved away unread, or, on a person's word, taken as it is (identity.md §3
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from thrum import files, trust
 from thrum.clock import format_ms
@@ -35,7 +37,7 @@ def keep(root: Path, common_dir: Path | None) -> None:
         if not state_dir.is_dir() or state_dir.name != ".thrum":
             raise BadRedirect(f"redirect target does not exist: {own}/redirect points to {target}")
         if common_dir is not None:
-            take_over(state_dir, common_dir, tracked=True)
+            take_over(state_dir, common_dir, tracked=True, was=_was(common_dir))
         trust.write_marks(own, keep_of(root), str(state_dir) if target else "")
         places = places_of(state_dir.parent, state_dir)
         if files.is_file(places.config_copy) and not files.is_file(places.config_file):
@@ -44,6 +46,15 @@ def keep(root: Path, common_dir: Path | None) -> None:
         raise StoreFailed(
             f"could not write {error.filename or own}: {(error.strerror or str(error)).lower()}"
         ) from error
+
+
+def _was(common_dir: Path) -> Path | None:
+    """The state directory that git's directory names: another one if the repository was moved."""
+    try:
+        kept: Any = json.loads(files.read_bytes(common_dir / "thrum-sync" / "daemon.json"))
+        return Path(os.path.realpath(kept["state_dir"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def aside(own: Path, now_ms: int) -> Path:

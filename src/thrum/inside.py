@@ -14,6 +14,7 @@ from thrum import api, limits
 from thrum.cli import app
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.errors import InvalidParams
+from thrum.files import is_same
 from thrum.identity.evidence import Failed, PeerEvidence, Registry
 from thrum.identity.files import Identity
 from thrum.identity.guard_modes import record_fire
@@ -73,7 +74,7 @@ async def run_inside(
     def find_own(start: Path) -> Places:
         """The places of a directory: root, mark and redirect are judged here, for the launcher looked at neither."""
         found = find_places(start)
-        if found.state_dir != places.state_dir:
+        if found.state_dir != places.state_dir and not is_same(found.state_dir, places.state_dir):
             raise NeedsOwnProcess  # another repository, by --repo, THRUM_HOME or a redirect
         return found
 

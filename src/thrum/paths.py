@@ -11,14 +11,13 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from thrum import trust
-from thrum.errors import BadRedirect, NotARepository, NotInitialized, RepoConflict, StoreFailed
-from thrum.files import atomic_write, ensure_private_dir, is_file, locked, read_bytes, status
+from thrum.errors import BadRedirect, ForeignUser, NotARepository, NotInitialized, RepoConflict, StoreFailed
+from thrum.files import atomic_write, ensure_private_dir, is_file, is_same, locked, read_bytes, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +277,7 @@ def _state_at(directory: str, git: GitPlace | None) -> str | None:
     own = f"{directory.rstrip('/')}/.thrum"
     linked = git is not None and git.linked
     if os.path.lexists(f"{own}/redirect"):
-        record = _require(Path(own), git)
+        record = _follow_state(Path(own), git, _require(Path(own), git))
         target = _redirect_target(own)
         if record.redirect != target:
             remedy = f"rm {own}/redirect; thrum setup"
@@ -308,6 +307,38 @@ def _require(own: Path, git: GitPlace | None) -> trust.Record:
             raise
         take_over(state_dir, git.common_dir)
         return trust.require(own, keep)
+
+
+def _follow_state(own: Path, git: GitPlace | None, record: trust.Record) -> trust.Record:
+    """Let the redirect of a linked worktree lead to where its repository's state is now, as git tells, if what it
+    names is none of this repository: the main worktree was moved. What somebody else put into the file stays there.
+    """
+    if git is None or not git.linked or not record.redirect:
+        return record
+    there = _git_at(os.path.dirname(record.redirect))
+    if os.path.isdir(record.redirect) and (there is None or there.common_dir == git.common_dir):
+        return record
+    state = _state_in(git)
+    if state is None or is_tracked(own / "redirect"):
+        return record
+    with contextlib.suppress(OSError):
+        if _text_in(own / "redirect") == record.redirect:
+            # First the file: it leads where a worktree without one would.
+            atomic_write(own / "redirect", os.fsencode(f"{state}\n"))
+        record = record._replace(redirect=state)
+        trust.write_record(keep_of(own.parent), record)
+    return record
+
+
+def _state_in(git: GitPlace) -> str | None:
+    """Where a repository has its state by git's own files: in the main worktree, else in the one that was the first."""
+    main = main_worktree(git)
+    for root in worktrees(git.common_dir) if main is None else [main]:
+        with contextlib.suppress(NotInitialized, BadRedirect, ForeignUser):
+            state = _state_at(str(root), _git_at(str(root))) if is_file(root / ".thrum" / "config.json") else None
+            if state == str(root / ".thrum"):
+                return state
+    return None
 
 
 def counts(root: Path) -> bool:
@@ -366,12 +397,6 @@ def _redirect_target(own: str) -> str:
     return real
 
 
-def runtimes_file(environ: Mapping[str, str]) -> Path | None:
-    """Where a user with these variables keeps runtimes of their own (cli.md 3.20); None without a home."""
-    home = environ.get("HOME", "")
-    return Path(home, ".thrum", "runtimes.json") if os.path.isabs(home) else None
-
-
 # -- installations of before
 
 
@@ -389,11 +414,13 @@ def _state_of_before(own: Path, git: GitPlace) -> Path | None:
         return None
 
 
-def take_over(state_dir: Path, common_dir: Path, *, tracked: bool = False) -> None:
+def take_over(state_dir: Path, common_dir: Path, *, tracked: bool = False, was: Path | None = None) -> None:
     """Mark a state directory, and every worktree that git lists whose redirect names it; its settings count.
 
-    Nothing of it where git tracks what lies there, unless `tracked`. Raises StoreFailed.
+    `was`: what it was called before it was moved. Nothing of it where git tracks what lies there, unless `tracked`.
+    Raises StoreFailed.
     """
+    was = was or state_dir
     try:
         ensure_private_dir(common_dir / "thrum-sync")
         with locked(common_dir / "thrum-sync" / "setup.lock"):
@@ -405,11 +432,14 @@ def take_over(state_dir: Path, common_dir: Path, *, tracked: bool = False) -> No
                     atomic_write(file, read_bytes(copy))
             for root in worktrees(common_dir):
                 own = root / ".thrum"
-                names_it = is_file(own / "redirect") and os.path.realpath(_text_in(own / "redirect")) == str(state_dir)
-                if names_it and _is_untracked(root):
-                    trust.write_marks(own, keep_of(root), str(state_dir))
+                told = os.path.realpath(_text_in(own / "redirect")) if is_file(own / "redirect") else ""
+                if told in (str(state_dir), str(was)) and _is_untracked(root):
+                    # As it was: whoever looks there finds out what was moved.
+                    inside = root.is_relative_to(places.main_root)
+                    before = was.parent / root.relative_to(places.main_root) if inside else root
+                    trust.write_marks(own, keep_of(root), told, str(before))
             # Last of all: it is the sign that all of it was done.
-            trust.write_marks(state_dir, keep)
+            trust.write_marks(state_dir, keep, root=str(was.parent))
     except OSError as error:
         name = error.filename or common_dir
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
@@ -437,11 +467,14 @@ def is_tracked(path: Path) -> bool:
 
 
 def worktrees(common_dir: Path) -> list[Path]:
-    """The linked worktrees that git has written down."""
+    """The linked worktrees that git has written down; of a copied repository not those that are the original's."""
     found: list[Path] = []
     for entry in sorted((common_dir / "worktrees").glob("*/gitdir")):
         with contextlib.suppress(OSError, UnicodeError):
-            found.append(Path(os.path.realpath(Path(entry.parent, entry.read_text().strip()))).parent)
+            root = Path(os.path.realpath(Path(entry.parent, entry.read_text().strip()))).parent
+            git = _git_at(str(root))
+            if git is None or git.common_dir == common_dir:
+                found.append(root)
     return found
 
 
@@ -470,21 +503,14 @@ def standing_root(directory: str, common_dir: str | None, main_root: str) -> str
     """The root of this repository that a process in `directory` (a real path) stands in; None: in none of them.
 
     Going up: the first directory whose `.git` has this repository's common directory, or that holds the state; foreign
-    repositories on the way are passed (identity.md §11).
+    repositories on the way are passed (identity.md §11). A root that is mounted twice is called as git calls it.
     """
     for candidate in _upwards(directory):
         if candidate == main_root:
             return candidate
         git = _git_at(candidate) if common_dir is not None else None
-        if git is not None and str(git.common_dir) == common_dir:
-            return candidate
+        if git is not None and is_same(git.common_dir, common_dir or ""):
+            listed = _first_line(f"{git.git_dir}/gitdir") if git.linked else f"{main_root}/.git"
+            known = os.path.dirname(os.path.join(git.git_dir, listed or ""))
+            return known if is_same(known, candidate) else candidate
     return None
-
-
-def path_matches(path: str, wanted: str) -> bool:
-    """Whether a path of the repository is the one wanted: the same, its end from a `/` on, or below a directory that is
-    named with its trailing `/`.
-    """
-    if wanted.endswith("/"):
-        return path.startswith(wanted)
-    return path == wanted or path.endswith(f"/{wanted}")

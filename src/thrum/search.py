@@ -25,3 +25,15 @@ def _counts(char: str) -> bool:
     """Whether the index keeps the character."""
     category = unicodedata.category(char)
     return category[0] in "LN" or category == "Co" or char == "_"
+
+
+# -- files
+
+
+def path_matches(path: str, wanted: str) -> bool:
+    """Whether a path of the repository is the one wanted: the same, its end from a `/` on, or below a directory that is
+    named with its trailing `/`.
+    """
+    if wanted.endswith("/"):
+        return path.startswith(wanted)
+    return path == wanted or path.endswith(f"/{wanted}")

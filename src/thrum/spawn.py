@@ -27,12 +27,12 @@ import msgspec
 from thrum import files, limits, sockets
 from thrum.config import wishes_sync
 from thrum.errors import DaemonLocked, DaemonStartFailed, DaemonUnavailable, StoreFailed, ThrumError, from_wire
-from thrum.identity.guard_modes import LiveSettings
+from thrum.identity.guard_modes import LiveSettings, runtimes_file
 from thrum.identity.person import judge_own_process
 from thrum.identity.process import is_daemon, open_process_table
 from thrum.identity.runtime import MARKS
 from thrum.log import append_line, open_to_append
-from thrum.paths import Places, runtimes_file
+from thrum.paths import Places
 from thrum.rpc.client import BlockingClient
 
 REPORT_VARIABLE = "THRUM_REPORT_FD"

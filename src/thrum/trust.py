@@ -40,6 +40,8 @@ class Record(NamedTuple):
     mark: str
     redirect: str = ""
     """The state directory that its `redirect` may name; empty: it may have none."""
+    root: str = ""
+    """Where it stood when agents were last bound to it; empty: a program that did not say so wrote this."""
 
 
 def keep_in_git(git_dir: str | Path, common_dir: str | Path) -> Keep:
@@ -67,8 +69,8 @@ def read_record(keep: Keep) -> Record | None:
     except (OSError, ValueError, RecursionError):
         return None
     fields = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
-    mark, redirect = fields.get("mark"), fields.get("redirect", "")
-    return Record(mark, redirect) if isinstance(mark, str) and mark and isinstance(redirect, str) else None
+    mark, *others = (fields.get(name, "") for name in Record._fields)
+    return Record(mark, *others) if mark and all(isinstance(each, str) for each in (mark, *others)) else None
 
 
 def require(own: Path, keep: Keep) -> Record:
@@ -81,9 +83,14 @@ def require(own: Path, keep: Keep) -> Record:
         remedy = "run thrum as that user, or in a clone of your own"
         raise ForeignUser(f"{own} belongs to uid {found.st_uid}", remedy=remedy, reason="foreign_uid")
     record = read_record(keep)
-    if record is None or not secrets.compare_digest(_mark_in(own), record.mark.encode()):
+    if record is None or not has_mark(own, record.mark):
         raise refused(root, "a .thrum lies there that thrum did not set up (no mark)")
     return record
+
+
+def has_mark(own: Path, mark: str) -> bool:
+    """Whether a `.thrum` repeats that mark."""
+    return secrets.compare_digest(_mark_in(own), mark.encode())
 
 
 def refused(root: Path, why: str, remedy: str = "") -> NotInitialized:
@@ -99,19 +106,28 @@ def _mark_in(own: Path) -> bytes:
         return b""
 
 
-def write_marks(own: Path, keep: Keep, redirect: str = "") -> None:
-    """Let a `.thrum` count from now on. A mark that both sides have stays. Raises OSError."""
+def write_marks(own: Path, keep: Keep, redirect: str = "", root: str = "") -> None:
+    """Let a `.thrum` count from now on. A mark that both sides have stays, and with it the root that agents are bound
+    to: that is for whoever moves them to change. `root`: where it stood, if that is not where it is. Raises OSError.
+    """
     before = read_record(keep)
-    same = before is not None and _mark_in(own) == before.mark.encode()
-    mark = before.mark if before is not None and same else secrets.token_hex(_MARK_BYTES)
+    if before is not None and has_mark(own, before.mark):
+        after = before._replace(redirect=redirect)
+    else:
+        after = Record(secrets.token_hex(_MARK_BYTES), redirect, root or str(own.parent))
     files.ensure_private_dir(own)
-    if _mark_in(own) != mark.encode():
-        files.atomic_write(own / MARK, f"{mark}\n".encode())
-    if before != Record(mark, redirect):
-        files.ensure_private_dir(keep.directory)
-        files.ensure_private_dir(keep.record.parent)
-        document = {"mark": mark} | ({"redirect": redirect} if redirect else {})
-        files.atomic_write(keep.record, json.dumps(document).encode() + b"\n")
+    if not has_mark(own, after.mark):
+        files.atomic_write(own / MARK, f"{after.mark}\n".encode())
+    if before != after:
+        write_record(keep, after)
+
+
+def write_record(keep: Keep, record: Record) -> None:
+    """Write a record down. Raises OSError."""
+    files.ensure_private_dir(keep.directory)
+    files.ensure_private_dir(keep.record.parent)
+    document = {name: value for name, value in record._asdict().items() if value}
+    files.atomic_write(keep.record, json.dumps(document).encode() + b"\n")
 
 
 # -- what git tracks

@@ -601,7 +601,7 @@ def test_a_repository_that_was_moved_before_there_were_marks_is_kept_on_request(
     repo.main.rename(there)
     assert repo.run("inbox", "--json", at=there).kind == "not_initialized"
     repo.thrum("init", "--keep", at=there)
-    assert "kept" in repo.thrum("inbox", "--all", at=there)
+    assert "kept" in repo.thrum("inbox", at=there)
     repo.thrum("daemon", "stop", at=there)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thrum.paths import path_matches
+from thrum.search import path_matches
 from thrum.work.output import Change, LoggedCommit, parse_log, parse_numstat, parse_status, pathspecs
 
 IDS = b"100644 100644 100644 " + b"a" * 40 + b" " + b"b" * 40

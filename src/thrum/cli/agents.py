@@ -127,12 +127,12 @@ def conflict_error(who: Wanted, conflict: api.RegisterConflict, again: str = "")
         "same_role_module": f"{other} is already {who.role} of {who.module}",
         "name_held": f"{other} already holds that name",
         "other_worktree": f"{other} is registered in another worktree",
-        "other_daemon": f"{other} is registered on another machine",
+        "other_daemon": f"{other} is registered on another machine, or in the repository that this one is a copy of",
     }[conflict.reason]
-    remedy = (
-        f"look: thrum agent list --role {who.role} --module {who.module}; choose another name or module; "
-        f"{again}--force to take over"
-    )
+    look = f"look: thrum agent list --role {who.role} --module {who.module}; choose another name or module; "
+    # Nobody takes a name from there (identity.md §8.1).
+    gone = "or delete it there; if that clone is gone for good: thrum sync accept DAEMON --gone"
+    remedy = look + (gone if conflict.reason == "other_daemon" else f"{again}--force to take over")
     return ConflictError(message, remedy=remedy, **msgspec.to_builtins(conflict))
 
 

@@ -81,8 +81,7 @@ def seconds_since_start(now_ms: int) -> float:
 
 def runtime_names(env: Mapping[str, str], places: Places) -> RuntimeNames:
     """Which programs are runtimes, for a user with these variables at those places."""
-    from thrum.identity.guard_modes import LiveSettings
-    from thrum.paths import runtimes_file
+    from thrum.identity.guard_modes import LiveSettings, runtimes_file
 
     return LiveSettings(places, runtimes_file(env)).runtime_names()
 

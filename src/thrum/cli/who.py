@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from thrum import trust
 from thrum.cli.terminal import Session
 from thrum.cli.words import Globals
 from thrum.errors import IdentityNotFound, NoIdentity
 from thrum.identity.files import Identity, Listed, list_identities
 from thrum.identity.selection import Given, SelectedBy, Source, resolve_values, select
-from thrum.paths import Places, worktrees
+from thrum.paths import Places, keep_of, worktrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
         select,
         [each.candidate for each in listed],
         session.links(places) if several else (),
-        str(places.root),
+        _root_told(places) if several else str(places.root),
         thrum_name=name,
         thrum_agent_id=agent_id,
         proven_elsewhere=None if listed or name or agent_id else _proven(places, session),
@@ -64,6 +65,12 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
         identity=identity,
         warnings=selection.warnings,
     )
+
+
+def _root_told(places: Places) -> str:
+    """The root as its identity files call it: after a move, until the daemon has noted it, as it was."""
+    record = trust.read_record(keep_of(places.root))
+    return record.root if record is not None and record.root else str(places.root)
 
 
 def _proven(places: Places, session: Session) -> str | None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from thrum.clock import format_ms
 from thrum.errors import ConfigInvalid, InvalidUrl, StoreFailed
-from thrum.files import atomic_write, ensure_private_dir, locked
+from thrum.files import atomic_write, ensure_private_dir, is_same, locked
 from thrum.identity.daemon_key import DaemonKey, load_key, make_key
 from thrum.identity.signing import Signer
 from thrum.ids import crockford_sha256, is_id, repo_id_of_url, ulid_ms, without_credentials
@@ -140,17 +139,11 @@ def _look_back(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | Non
     previous_ids = (*_texts(block.get("previous_ids")), *_texts(kept.get("previous_ids")))
     state_dir = _text(kept, "state_dir")
     same_key = key is not None and kept.get("key_inode") == key.inode
-    if same_key or not state_dir or _is_same(Path(state_dir), places.state_dir):
+    if same_key or not state_dir or is_same(state_dir, places.state_dir):
         return _Past(daemon_id, previous_ids, False, False)
     # A key that `daemon.json` does not know yet was made here, by a start that was killed.
     key_is_copied = key is not None and key.daemon_id == _text(kept, "daemon_id")
     return _Past(daemon_id, previous_ids, key_is_copied, _is_original_there(block, kept, key, places))
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    with suppress(OSError):
-        return one == other or one.samefile(other)
-    return False
 
 
 def _told_id(block: dict[str, Any]) -> str:

@@ -72,11 +72,17 @@ class _Watched:
         return cast("dict[str, Any]", value), ""
 
 
+def runtimes_file(environ: Mapping[str, str]) -> Path | None:
+    """Where a user with these variables keeps runtimes of their own (cli.md 3.20); None without a home."""
+    home = environ.get("HOME", "")
+    return Path(home, ".thrum", "runtimes.json") if os.path.isabs(home) else None
+
+
 class LiveSettings:
     """The settings that need no restart. Cheap to ask: a `stat` for each file while nothing changes."""
 
     def __init__(self, places: Places, runtimes_file: Path | None = None) -> None:
-        """`runtimes_file`: the user's own runtimes (`paths.runtimes_file`), wanted where processes are looked at."""
+        """`runtimes_file`: the user's own runtimes (`runtimes_file`), wanted where processes are looked at."""
         self._daemon = _Watched(places.guard_file)
         self._config = _Watched(places.config_file)
         self._runtimes = None if runtimes_file is None else _Watched(runtimes_file)

@@ -75,7 +75,7 @@ class ReadWork(Protocol):
     """Asks git for the state of worktrees, now and side by side. What one cannot tell is its `problem`."""
 
     async def __call__(self, roots: Collection[str], *, file: str = "", files: bool = True) -> Mapping[str, GitState]:
-        """`file` narrows all paths to what `paths.path_matches` it; without `files`: branch and commits alone."""
+        """`file` narrows all paths to what `search.path_matches` it; without `files`: branch and commits alone."""
         ...
 
     async def user(self) -> GitUser:

@@ -31,7 +31,7 @@ from thrum.ops.house import Call, House, agent_of
 from thrum.ops.identity_file import note_in_file
 from thrum.ops.live import read_live
 from thrum.ops.sessions import own_session
-from thrum.paths import path_matches
+from thrum.search import path_matches
 from thrum.shapes import GitState, Session, WorkContext
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View
@@ -221,7 +221,7 @@ async def list_sessions(house: House, _call: Call, params: SessionListParams) ->
 async def list_contexts(house: House, _call: Call, params: ListContextParams) -> ListContextResult:
     """What the open sessions work on: of local agents as git says now, of others as they last said.
 
-    With `file` (`paths.path_matches`) only contexts that touch it, and in them only the paths that match. Raises
+    With `file` (`search.path_matches`) only contexts that touch it, and in them only the paths that match. Raises
     InvalidParams for a file outside the repository.
     """
     file = checked_file(params.file)

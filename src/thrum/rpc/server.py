@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -60,14 +60,16 @@ async def serve_rpc(
     run_command: RunCommand | None = None,
     program: str = "",
     on_connect: Callable[[PeerConnection], None] | None = None,
+    on_arrival: Callable[[PeerConnection], Awaitable[None]] | None = None,
     bounds: Bounds | None = None,
 ) -> None:
     """Serve until `dispatcher.drain` begins and its calls are done or its seconds are over.
 
     Closes the listeners when it stops to accept. `run_command` carries out `cli.run` with raw frames; a launcher whose
-    `program` differs is told to run the command itself. `on_connect` sees each peer before its first request.
+    `program` differs is told to run the command itself. `on_connect` sees each peer as it connects,
+    `on_arrival` before its first request.
     """
-    server = _Server(dispatcher, run_command, program, on_connect, bounds or Bounds())
+    server = _Server(dispatcher, run_command, program, on_connect, on_arrival, bounds or Bounds())
     trio.lowlevel.add_instrument(server.pace)
     try:
         async with trio.open_nursery() as background:
@@ -94,12 +96,14 @@ class _Server:
         run_command: RunCommand | None,
         program: str,
         on_connect: Callable[[PeerConnection], None] | None,
+        on_arrival: Callable[[PeerConnection], Awaitable[None]] | None,
         bounds: Bounds,
     ) -> None:
         self.dispatcher = dispatcher
         self.run_command = run_command
         self.program = program
         self.on_connect = on_connect
+        self.on_arrival = on_arrival
         self.bounds = bounds
         self.slots = trio.Semaphore(bounds.requests_in_flight)
         self.unsent = Shared(bounds.unsent_all_bytes)
@@ -181,6 +185,8 @@ class _Server:
 
     async def _serve_connection(self, connection: _Connection) -> None:
         try:
+            if self.on_arrival is not None:
+                await self.on_arrival(connection.peer)
             await connection.serve()
         except Exception:
             log.exception("a connection failed")

@@ -20,7 +20,8 @@ import trio
 from thrum import clock, limits
 from thrum.errors import ThrumError
 from thrum.events import Commit, FileChange
-from thrum.paths import GitPlace, Places, find_git, path_matches
+from thrum.paths import GitPlace, Places, find_git
+from thrum.search import path_matches
 from thrum.shapes import GitState, GitUser
 from thrum.work.git import GitFailed, git_environ, run_git
 from thrum.work.output import LOG, NUMSTAT, STATUS, Change, parse_log, parse_numstat, parse_status, pathspecs

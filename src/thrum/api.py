@@ -433,17 +433,24 @@ class WaitResult(msgspec.Struct, kw_only=True):
 
 
 class TeamListParams(Params, kw_only=True):
-    """Without `include_files` no work tree is looked at, and `file_changes` of local agents are left out."""
+    """Without `include_files` no work tree is looked at, and `file_changes` of local agents are left out.
+
+    `hosts` asks for those of the result.
+    """
 
     include_offline: bool = False
     include_system: bool = False
     include_files: bool = True
+    hosts: bool = False
 
 
 class TeamListResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`hosts`: the host of each other daemon that ever registered an agent, by its id; also of those that hold no name."""
+
     members: tuple[TeamMember, ...]
     shared_messages: SharedMessages | None = None
     warnings: tuple[str, ...] = ()
+    hosts: dict[str, str] = {}
 
 
 # -- wave W2 (identity in full)
@@ -872,6 +879,9 @@ class QuarantinedLine(msgspec.Struct, omit_defaults=True, kw_only=True):
 class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`quarantine`: the first of the lines that were set aside; `quarantined`: how many there are. `sealed`: how many
     facts of each type that this program does not know. `remedy`: for what does not agree.
+
+    `foreign`: of the lines of other daemons how many are `unsigned` and count, `hidden` here, were not theirs to say
+    (`not_yours`), and wait for their daemon to say that it is of this project (`strange`). No fault.
     """
 
     ok: bool
@@ -882,6 +892,7 @@ class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     uncommitted: int
     quarantined: int = 0
     sealed: dict[str, int] = {}
+    foreign: dict[str, int] = {}
     remedy: str = ""
 
 

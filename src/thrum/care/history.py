@@ -47,8 +47,7 @@ def read_history(
                 for message in messages:
                     message.recipients = tuple(view.recipients(message.message_id))
                     message.seq = 0  # numbers are each clone's own
-                agents = view.agents()
-                hosts = host_names(("" if agent.is_own else agent.origin_daemon, agent.hostname) for agent in agents)
+                hosts = host_names(view.hosts().items())
             entries: list[tuple[int, shapes.Message | BranchCommit]] = [
                 (parse_ms(message.created_at), message) for message in messages
             ]

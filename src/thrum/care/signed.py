@@ -10,6 +10,7 @@ from thrum.events import BadLine
 from thrum.identity import signing
 from thrum.store.journal import JournalFiles
 from thrum.store.quarantine import Quarantined
+from thrum.store.views import View
 
 _SHOWN_MAX = 20
 
@@ -48,6 +49,13 @@ def check_signatures(
     parts += sorted({each.reason for each in twice.values()})
     found = (*forged, *twice.values())
     return api.VerifyCheck(name="signatures", ok=not found, detail="; ".join(parts), differences=found[:_SHOWN_MAX])
+
+
+def count_foreign(view: View) -> dict[str, int]:
+    """What of other daemons' lines counts only so far, or not: `VerifyResult.foreign`."""
+    rows = view.trusted_of()
+    kinds = ("unsigned", "hidden", "not_yours", "strange")
+    return {kind: count for kind in kinds if (count := sum(getattr(row, kind) for row in rows))}
 
 
 def _is_signed(raw: bytes) -> bool:

@@ -22,7 +22,7 @@ from thrum.care.here import Here
 from thrum.care.lock import Owner, held, open_store_once, owner_of
 from thrum.care.mending import as_repaired, is_mendable, kind_of, remedy_of
 from thrum.care.restore import finish
-from thrum.care.signed import check_signatures
+from thrum.care.signed import check_signatures, count_foreign
 from thrum.clock import SystemClock
 from thrum.config import load_config
 from thrum.errors import ConfigInvalid, StoreFailed, ThrumError
@@ -162,7 +162,7 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(places), kept)
         with closing(database.open_reader(everything)) as db:
             view = View(db, point.owner.own)
-            identities = _identities(places, view)
+            identities, foreign = _identities(places, view), count_foreign(view)
         if point.standing is None:
             askew = _torn(journals, whole, copy, not database_check.ok)
         else:
@@ -180,6 +180,7 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         facts=scan.facts,
         uncommitted=uncommitted,
         sealed=dict(scan.sealed),
+        foreign=foreign,
     )
     return found, moved
 

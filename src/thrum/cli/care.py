@@ -95,6 +95,8 @@ def _text(result: api.VerifyResult) -> str:
     if result.sealed:
         named = ", ".join(f"{line(name)} ({count})" for name, count in sorted(result.sealed.items()))
         lines.append(f"Types of a newer thrum, kept as they are: {named}")
+    if result.foreign:
+        lines.append(f"Of other daemons: {', '.join(f'{count} {kind}' for kind, count in result.foreign.items())}")
     if result.repaired:
         lines.append("Repaired.")
     lines.append("Verified." if result.ok else "Not in agreement.")

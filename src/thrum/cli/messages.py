@@ -240,13 +240,12 @@ async def hosts_of(run: Run, some: Sequence[shapes.Message | shapes.OutMessage |
     """The host of each other daemon that these messages are of, as far as it is known, for `Eye.hosts`."""
     if run.flags.json or not any(each.origin_daemon for each in some):
         return {}
-    params = api.TeamListParams(include_offline=True, include_files=False)
+    params = api.TeamListParams(include_files=False, hosts=True)
     try:
         team: api.TeamListResult = await run.call("team.list", params)
     except ThrumError:
         return {}  # what was asked for is there all the same
-    # Who was seen last comes first, and tells what the machine is called now.
-    return host_names((each.origin_daemon, each.hostname) for each in reversed(team.members))
+    return host_names(team.hosts.items())
 
 
 def check_page(run: Run, page: int, page_size: int) -> None:

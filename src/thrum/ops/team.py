@@ -63,7 +63,8 @@ async def list_team(house: House, _call: Call, params: TeamListParams) -> TeamLi
         members.append(_member(house, row, session, context, live.get(row.agent_id), count))
     members.sort(key=lambda member: member.last_seen, reverse=True)
     members.sort(key=lambda member: member.status != "active")
-    return TeamListResult(members=tuple(members), shared_messages=_shared(house), warnings=warnings)
+    hosts = house.view.hosts() if params.hosts else {}
+    return TeamListResult(members=tuple(members), shared_messages=_shared(house), warnings=warnings, hosts=hosts)
 
 
 async def lookup(house: House, _call: Call, params: LookupParams) -> LookupResult:

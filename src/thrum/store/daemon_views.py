@@ -75,6 +75,11 @@ class DaemonViews(MessageViews):
         )
         return [RegistrationRow(*row) for row in rows]
 
+    def hosts(self) -> dict[str, str]:
+        """What each other daemon called its machine last, by its id; also of one that holds no name."""
+        sql = "SELECT origin_daemon, hostname FROM registrations WHERE origin_daemon <> '' ORDER BY reg_at, reg_event"
+        return {origin: host for origin, host in self._db.execute(sql) if host and origin not in self._own}
+
     def trusted_of(self) -> list[OriginRow]:
         """Every other daemon of which there are facts: what of them counts (see `OriginRow`)."""
         rows = self._db.execute(

@@ -1,0 +1,146 @@
+"""One name in several clones, and what a person makes of it: real daemons, real remotes (events.md §11, ADR 0040)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+
+import pytest
+
+from tests.support.clones import Clones
+from tests.support.repo import Repo
+from tests.support.stranger import Stranger, letter, line
+
+HOSTS = ("alpha", "beta", "gamma")
+
+
+@pytest.fixture
+def clones() -> Generator[Clones]:
+    """Alpha and beta have an agent `sam` each, registered while neither could know of the other; gamma has `eye`."""
+    clones = Clones(3)
+    try:
+        for repo, host in zip(clones.repos, HOSTS, strict=True):
+            repo.env["THRUM_HOSTNAME"] = host
+            repo.thrum("init", "--sync")
+        clones.settle()
+        apart = clones.network.rename(clones.top / "away")
+        alpha, beta, gamma = clones.repos
+        alpha.agent("sam", role="worker", module="first", at=alpha.main)
+        beta.agent("sam", role="worker", module="second", at=beta.main)
+        gamma.agent("eye", role="tester", module="all", at=gamma.main)
+        apart.rename(clones.network)
+        clones.settle()
+        yield clones
+    finally:
+        clones.close()
+
+
+def heads(repo: Repo, *words: str) -> list[str]:
+    return [text for text in repo.thrum("inbox", "--peek", "--all", *words).split("\n") if " → " in text]
+
+
+def module_of(repo: Repo, name: str) -> str:
+    found = repo.json("agent", "list")["agents"]["agents"]
+    return {each["agent_id"]: each["module"] for each in found}[name]
+
+
+def daemon_of(repo: Repo) -> str:
+    return json.loads(repo.settings.read_text())["identity"]["daemon_id"]
+
+
+def test_each_clone_shows_its_own_agent_of_a_name_and_the_other_ones_words_with_the_host(clones: Clones) -> None:
+    alpha, beta, gamma = clones.repos
+    alpha.thrum("send", "from alpha", "--to", "@eye")
+    beta.thrum("send", "from beta", "--to", "@eye")
+    clones.settle()
+    assert (module_of(alpha, "sam"), module_of(beta, "sam")) == ("first", "second")
+    shown = heads(gamma)
+    assert sum("@sam [alpha]" in each for each in shown) == sum("@sam [beta]" in each for each in shown) == 1, shown
+    said = gamma.thrum("log")
+    assert "@sam [alpha] → @eye  from alpha" in said and "@sam [beta] → @eye  from beta" in said
+    by = {each["body"]["content"]: each for each in gamma.json("inbox", "--peek", "--all")["messages"]}
+    assert {text: each["origin_daemon"] for text, each in by.items()} == {
+        "from alpha": daemon_of(alpha),
+        "from beta": daemon_of(beta),
+    }
+
+
+def test_who_writes_to_a_name_of_several_machines_is_told_and_all_of_them_get_it(clones: Clones) -> None:
+    alpha, beta, gamma = clones.repos
+    done = gamma.run("send", "to both", "--to", "@sam")
+    assert done.status == 0 and "@sam is the name of agents on several machines: all of them get it" in done.err
+    clones.settle()
+    assert "to both" in alpha.thrum("inbox")
+    clones.settle()
+    # What the one has read the other has not.
+    assert (alpha.json("inbox", "--peek")["unread"], beta.json("inbox", "--peek")["unread"]) == (0, 1)
+    assert "to both" in beta.thrum("inbox")
+    assert "several machines" not in gamma.run("send", "to one", "--to", "@eye").err
+
+
+def test_a_role_of_this_machine_is_meant_before_a_foreign_agent_of_that_name(clones: Clones) -> None:
+    """`tester` is a role at gamma when a clone that cannot know it registers an agent of that name."""
+    _, beta, gamma = clones.repos
+    apart = clones.network.rename(clones.top / "away")
+    beta.thrum("agent", "register", "--name", "nux", "--role", "worker", "--module", "n", at=beta.worktree("nux"))
+    gamma.agent("max", role="checker", module="c")
+    beta.agent("checker", role="worker", module="k", at=beta.worktree("checker"))
+    apart.rename(clones.network)
+    clones.settle()
+    sent = gamma.json("send", "for the role", "--to", "@checker")
+    assert [each["type"] for each in sent["audiences"]] == ["role"] and sent["resolved_to"] == 1
+    sent = beta.json("send", "for the name", "--to", "@checker", at=beta.worktree("nux"))
+    assert [each["type"] for each in sent["audiences"]] == ["agent"]
+
+
+def test_a_foreign_agent_that_is_hidden_here_is_hidden_here_alone_and_its_name_is_free(clones: Clones) -> None:
+    alpha, _, gamma = clones.repos
+    alpha.thrum("agent", "delete", "eye", "--force")
+    clones.settle()
+    names = {each["agent_id"] for each in alpha.json("agent", "list")["agents"]["agents"]}
+    assert "eye" not in names and module_of(gamma, "eye") == "all"
+    assert alpha.run("send", "x", "--to", "@eye", "--json").status != 0
+    assert gamma.run("send", "still me", "--to", "@sam").status == 0
+    alpha.agent("eye", role="looker", module="mine")
+    assert module_of(alpha, "eye") == "mine"
+
+
+def test_a_person_says_whose_a_name_is(clones: Clones) -> None:
+    alpha, beta, gamma = clones.repos
+    other = {"first": beta, "second": alpha}[module_of(gamma, "sam")]
+    gamma.thrum("sync", "accept", daemon_of(other), "--holder", "@sam")
+    assert module_of(gamma, "sam") == {alpha: "first", beta: "second"}[other]
+    gamma.assert_picture_is_as_rebuilt()
+    assert module_of(gamma, "sam") == {alpha: "first", beta: "second"}[other]
+    assert gamma.run("sync", "accept", daemon_of(other), "--holder", "nobody", "--json").kind == "agent_not_found"
+    assert gamma.run("sync", "accept", "--holder", "sam", "--json").status != 0
+
+
+def test_the_names_of_a_daemon_that_is_gone_are_free_here(clones: Clones) -> None:
+    alpha, beta, gamma = clones.repos
+    taken = gamma.run("quickstart", "sam", "--role", "w", "--module", "z", "--json", at=gamma.worktree("sam"))
+    assert taken.json["register"]["conflict"]["reason"] == "other_daemon"
+    for repo in (alpha, beta):
+        gamma.thrum("sync", "accept", daemon_of(repo), "--gone")
+    gamma.agent("sam", role="w", module="z")
+    clones.settle()
+    assert module_of(gamma, "sam") == "z" and module_of(alpha, "sam") == "first"
+    unknown = "d_01KGH87Y00SNBDYSNBDYSNBDYS"
+    assert gamma.run("sync", "accept", unknown, "--gone", "--json").status == 1
+
+
+def test_unsigned_lines_count_once_a_person_says_so_and_verify_counts_them(clones: Clones) -> None:
+    alpha, _, gamma = clones.repos
+    stranger = Stranger(clones.remote, clones.top / "stranger")
+    registered = line("agent.register", agent_id="old", kind="agent", name="old", role="r", module="m")
+    stranger.push(appended={"events.jsonl": registered, "messages/old.jsonl": letter("old", "of old", "eye")})
+    clones.settle()
+    assert "of old" not in gamma.thrum("inbox", "--all")
+    said = gamma.json("verify")
+    assert said["ok"] and said["foreign"]["hidden"] == 2
+    assert "Of other daemons: 2 hidden\n" in gamma.thrum("verify")
+    (origin,) = [each["daemon_id"] for each in gamma.json("sync", "status")["origins"] if each.get("hidden")]
+    gamma.thrum("sync", "accept", origin)
+    assert "of old" in gamma.thrum("inbox", "--all") and "of old" not in alpha.thrum("inbox", "--all", "--to", "@eye")
+    assert gamma.json("verify")["foreign"] == {"unsigned": 2}
+    gamma.assert_picture_is_as_rebuilt()

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from thrum import config, files
 from thrum.api import is_guarded
 from thrum.errors import ConfigInvalid, StateTracked, StoreFailed
-from thrum.paths import Places, is_tracked
+from thrum.paths import Places, index_of, is_tracked, tracked_in
 from thrum.shapes import SettingChange
 
 _GUARDS: Final = "guard-daemon"
 """What the keys of the second file are shown under."""
 _KEYS_SHOWN: Final = 5
+_PATHS_SHOWN: Final = 3
+_ROOTS_MAX: Final = 1024
 _DAY_SECONDS: Final = 86_400.0
 
 
@@ -63,30 +65,62 @@ def notice(places: Places) -> str:
 
 
 class Notices:
-    """What people are told of it by the commands of one daemon: each sentence once a day.
+    """What people are told of it by the commands of one daemon: each sentence once a day; and what git tracks.
 
-    `now` is a monotonic clock in seconds. Cheap to ask: the files are read again only when one of them was touched.
+    `now` is a monotonic clock in seconds. Cheap to ask: files are read again only when one of them was touched.
     """
 
     def __init__(self, places: Places, now: Callable[[], float]) -> None:
         self._places = places
         self._now = now
-        self._seen: list[tuple[int, int, int] | None] | None = None
-        self._sentence = ""
         self._told: dict[str, float] = {}
         copies, counts = (places.config_copy, places.guard_copy), (places.config_file, places.guard_file)
-        self._paths = tuple(map(str, (*copies, *counts)))
+        self._settings = _Seen(tuple(map(str, (*copies, *counts))))
+        self._indexes: dict[Path, _Seen] = {}
 
-    def take(self) -> str:
-        """The sentence to print now; empty: nothing, or it was printed already."""
+    def take(self, root: Path) -> list[str]:
+        """The sentences to print now, for whoever stands in that root; none that was printed already."""
+        index = self._indexes.get(root)
+        if index is None:
+            if len(self._indexes) >= _ROOTS_MAX:
+                self._indexes.clear()
+            index = self._indexes[root] = _Seen(tuple(map(str, index_of(root))))
+        found = (
+            self._settings.sentence(lambda: notice(self._places)),
+            index.sentence(lambda: state_tracked(tracked_in(root))),
+        )
+        return [sentence for sentence in found if sentence and self._is_new(sentence)]
+
+    def _is_new(self, sentence: str) -> bool:
+        now = self._now()
+        if now < self._told.get(sentence, -_DAY_SECONDS) + _DAY_SECONDS:
+            return False
+        self._told = {each: at for each, at in self._told.items() if now < at + _DAY_SECONDS} | {sentence: now}
+        return True
+
+
+class _Seen:
+    """What is said of some files, as of the last time that one of them was touched."""
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        self._paths = paths
+        self._seen: list[tuple[int, int, int] | None] | None = None
+        self._sentence = ""
+
+    def sentence(self, look: Callable[[], str]) -> str:
         seen = [_touched(path) for path in self._paths]
         if seen != self._seen:
-            self._seen, self._sentence = seen, notice(self._places)
-        now = self._now()
-        if not self._sentence or now < self._told.get(self._sentence, -_DAY_SECONDS) + _DAY_SECONDS:
-            return ""
-        self._told = {self._sentence: now}
+            self._seen, self._sentence = seen, look()
         return self._sentence
+
+
+def state_tracked(paths: Sequence[str]) -> str:
+    """The sentence that git tracks these paths at or below a `.thrum`; empty without any (identity.md §3)."""
+    if not paths:
+        return ""
+    names = ", ".join(path if path.isprintable() else "?" for path in paths[:_PATHS_SHOWN])
+    more = " …" if len(paths) > _PATHS_SHOWN else ""
+    return f"this branch tracks {names}{more}: nothing is written there (git rm -r --cached .thrum; thrum doctor --fix)"
 
 
 def _touched(path: str) -> tuple[int, int, int] | None:

@@ -206,7 +206,8 @@ async def _serve(
     ending = Ending(dispatcher.drain)
     mine = Bound(sockets)
     files.remove(spawn.stopped_mark(places))
-    await wiring.moves.follow()
+    moves = Moves(wiring.house, trio.current_time)
+    await moves.follow()
     await introduce(wiring.house, await wiring.syncing.repo_ids())
     for service in (publisher.serve_bus, wiring.desks.serve, wiring.syncing.serve, wiring.care.serve, _warm_up):
         services.start_soon(service)
@@ -230,7 +231,7 @@ async def _serve(
                 run_command=run_command,
                 program=VERSION,
                 on_connect=on_connect,
-                on_arrival=lambda connection: wiring.moves.arrive(connection.evidence),
+                on_arrival=lambda connection: moves.arrive(connection.evidence),
                 bounds=Bounds(connections=start.connections),
             )
         )
@@ -295,7 +296,6 @@ def _wire(
         bus_endpoint=bus.endpoint,
         syncing=syncing,
         roots=Roots(start.places),
-        moves=Moves(house, trio.current_time),
         started_at=trio.current_time(),
     )
     store.committer.on_commit = wiring.on_commit

@@ -13,7 +13,7 @@ import trio
 from thrum import api, limits
 from thrum.cli import app
 from thrum.cli.terminal import NeedsOwnProcess, Session
-from thrum.errors import InvalidParams
+from thrum.errors import InvalidParams, ThrumError
 from thrum.files import is_same
 from thrum.identity.evidence import Failed, PeerEvidence, Registry
 from thrum.identity.files import Identity
@@ -62,7 +62,7 @@ async def run_inside(
     places: Places,
     registry: Callable[[], Registry],
     find_places: Callable[[Path], Places],
-    notice: Callable[[], str] = str,
+    notices: Callable[[Path], Sequence[str]] = lambda root: (),
 ) -> int | None:
     """Exit status of the command, or None when it must run in the launcher's own process."""
     if not os.path.isabs(params.cwd) or "\0" in params.cwd:
@@ -77,6 +77,12 @@ async def run_inside(
         if found.state_dir != places.state_dir and not is_same(found.state_dir, places.state_dir):
             raise NeedsOwnProcess  # another repository, by --repo, THRUM_HOME or a redirect
         return found
+
+    def noticed() -> Sequence[str]:
+        try:
+            return notices(find_own(Path(params.cwd)).root)
+        except (ThrumError, NeedsOwnProcess):
+            return ()  # the command itself says what is wrong there
 
     async with open_direct(dispatcher, connection) as client:
 
@@ -94,7 +100,7 @@ async def run_inside(
             key=params.client_key,
             links=lambda _: _links(connection),
             find_places=find_own,
-            notice=notice,
+            notices=noticed,
             witness=lambda _: _Launcher(connection, registry()),
         )
         try:

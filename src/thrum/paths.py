@@ -17,7 +17,7 @@ from typing import Any
 
 from thrum import trust
 from thrum.errors import BadRedirect, ForeignUser, NotARepository, NotInitialized, RepoConflict, StoreFailed
-from thrum.files import atomic_write, ensure_private_dir, is_file, is_same, locked, read_bytes, status
+from thrum.files import atomic_write, ensure_private_dir, is_file, locked, read_bytes, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,8 @@ class GitPlace:
 
 def find_git(start: Path) -> GitPlace | None:
     """The git repository at `start` or above, a bare one included; None if there is none."""
-    for directory in _upwards(os.path.realpath(start)):
-        found = _git_at(directory)
+    for directory in upwards(os.path.realpath(start)):
+        found = git_at(directory)
         if found is not None:
             return replace(found, bare=not found.linked and _configured_bare(found.common_dir))
         if _is_git_dir(directory) and os.path.basename(directory) != ".git":
@@ -168,7 +168,8 @@ def _configured_bare(common_dir: Path) -> bool:
     return False
 
 
-def _upwards(directory: str) -> list[str]:
+def upwards(directory: str) -> list[str]:
+    """A directory and all above it."""
     chain = [directory]
     while (parent := os.path.dirname(directory)) != directory:
         chain.append(parent)
@@ -184,7 +185,7 @@ def _is_git_dir(directory: str) -> bool:
     )
 
 
-def _git_at(directory: str) -> GitPlace | None:
+def git_at(directory: str) -> GitPlace | None:
     """The repository whose worktree `directory` is, by its `.git`."""
     dot_git = f"{directory.rstrip('/')}/.git"
     try:
@@ -194,18 +195,18 @@ def _git_at(directory: str) -> GitPlace | None:
     if stat.S_ISDIR(mode):
         path = Path(os.path.realpath(dot_git))
         return GitPlace(Path(directory), path, path, linked=False, bare=False)
-    text = _first_line(dot_git)
+    text = first_line(dot_git)
     if text is None or not text.startswith("gitdir:"):
         return None
     git_dir = os.path.realpath(os.path.join(directory, text.removeprefix("gitdir:").strip()))
-    common = _first_line(f"{git_dir}/commondir")
+    common = first_line(f"{git_dir}/commondir")
     if not common:
         return GitPlace(Path(directory), Path(git_dir), Path(git_dir), linked=False, bare=False)
     common_dir = os.path.realpath(os.path.join(git_dir, common))
     return GitPlace(Path(directory), Path(git_dir), Path(common_dir), linked=True, bare=False)
 
 
-def _first_line(path: str) -> str | None:
+def first_line(path: str) -> str | None:
     """The stripped text of a small file, or None if it can't be read."""
     try:
         return _small_text(path)
@@ -226,6 +227,8 @@ def _small_text(path: str) -> str:
 
 # -- thrum
 
+_OUTSIDE_GIT = "thrum init --force (moves what it finds to .thrum.found-UTC); is it yours, keep it: add --keep"
+
 
 def find_places(start: Path) -> Places:
     """Root and state directory for whoever stands in `start`: the walk of identity.md §3, first hit wins.
@@ -240,8 +243,8 @@ def find_places(start: Path) -> Places:
     if not os.path.isdir(directory):
         raise NotARepository(f"no such directory: {start}", remedy="correct the path")
     seen_git: GitPlace | None = None
-    for candidate in _upwards(directory):
-        git = _git_at(candidate)
+    for candidate in upwards(directory):
+        git = git_at(candidate)
         seen_git = seen_git or git
         state_dir = _state_at(candidate, git)
         if state_dir is not None:
@@ -257,7 +260,7 @@ def find_places(start: Path) -> Places:
 
 def places_of(root: Path, state_dir: Path) -> Places:
     """The places of a root whose state directory is known. Both must be real paths."""
-    git = _git_at(str(state_dir.parent))
+    git = git_at(str(state_dir.parent))
     common_dir = None if git is None else git.common_dir
     return Places(root=root, state_dir=state_dir, main_root=state_dir.parent, common_dir=common_dir)
 
@@ -265,7 +268,7 @@ def places_of(root: Path, state_dir: Path) -> Places:
 def keep_of(root: Path) -> trust.Keep:
     """Where what counts is kept for the `.thrum` of a root. Only a `.git` beside it makes it git's: a clone can ship
     what else a repository looks like."""
-    git = _git_at(str(root))
+    git = git_at(str(root))
     return trust.keep_outside(root / ".thrum") if git is None else trust.keep_in_git(git.git_dir, git.common_dir)
 
 
@@ -282,7 +285,7 @@ def _state_at(directory: str, git: GitPlace | None) -> str | None:
         if record.redirect != target:
             remedy = f"rm {own}/redirect; thrum setup"
             raise trust.refused(Path(directory), "its .thrum/redirect is not as thrum wrote it", remedy)
-        _require(Path(target), _git_at(os.path.dirname(target)))
+        _require(Path(target), git_at(os.path.dirname(target)))
         return target
     if os.path.isfile(f"{own}/config.json"):
         _require(Path(own), git)
@@ -294,7 +297,7 @@ def _state_at(directory: str, git: GitPlace | None) -> str | None:
     if git is None or not linked or (main := main_worktree(git)) is None:
         return None
     # As if redirected to the main worktree; its own redirect, if it has one, is the single hop.
-    return None if str(main) == directory else _state_at(str(main), _git_at(str(main)))
+    return None if str(main) == directory else _state_at(str(main), git_at(str(main)))
 
 
 def _require(own: Path, git: GitPlace | None) -> trust.Record:
@@ -302,7 +305,10 @@ def _require(own: Path, git: GitPlace | None) -> trust.Record:
     keep = trust.keep_outside(own) if git is None else trust.keep_in_git(git.git_dir, git.common_dir)
     try:
         return trust.require(own, keep)
-    except NotInitialized:
+    except NotInitialized as error:
+        if git is None and not own.is_symlink() and find_git(own.parent) is None:
+            # Nothing there tells an installation of before from an archive: a person does.
+            raise trust.refused(own.parent, error.details["reason"], _OUTSIDE_GIT) from error
         if git is None or (state_dir := _state_of_before(own, git)) is None:
             raise
         take_over(state_dir, git.common_dir)
@@ -315,7 +321,7 @@ def _follow_state(own: Path, git: GitPlace | None, record: trust.Record) -> trus
     """
     if git is None or not git.linked or not record.redirect:
         return record
-    there = _git_at(os.path.dirname(record.redirect))
+    there = git_at(os.path.dirname(record.redirect))
     if os.path.isdir(record.redirect) and (there is None or there.common_dir == git.common_dir):
         return record
     state = _state_in(git)
@@ -335,7 +341,7 @@ def _state_in(git: GitPlace) -> str | None:
     main = main_worktree(git)
     for root in worktrees(git.common_dir) if main is None else [main]:
         with contextlib.suppress(NotInitialized, BadRedirect, ForeignUser):
-            state = _state_at(str(root), _git_at(str(root))) if is_file(root / ".thrum" / "config.json") else None
+            state = _state_at(str(root), git_at(str(root))) if is_file(root / ".thrum" / "config.json") else None
             if state == str(root / ".thrum"):
                 return state
     return None
@@ -355,19 +361,19 @@ def counts(root: Path) -> bool:
 
 def check_counts(root: Path) -> None:
     """Raise NotInitialized, with the reason, or ForeignUser unless the `.thrum` that lies in a root counts."""
-    _require(root / ".thrum", _git_at(str(root)))
+    _require(root / ".thrum", git_at(str(root)))
 
 
 def check_rightful(root: Path) -> None:
     """Raise RepoConflict if the `.git` of a root is that of another place, where thrum is set up: an archive can bring
     a file or a link that leads to any repository, and thrum would take it away from there.
     """
-    git = _git_at(str(root))
+    git = git_at(str(root))
     if git is None or counts(root):
         return
     written = _first_line(f"{git.git_dir}/gitdir") if git.linked else ""
     rightful = Path(os.path.realpath(git.git_dir / written)).parent if written else git.git_dir.parent
-    there = _git_at(str(rightful))
+    there = git_at(str(rightful))
     if rightful != root and there is not None and there.git_dir == git.git_dir and counts(rightful):
         remedy = f"cd {rightful}; or give it a repository of its own: rm {root}/.git; git init"
         raise RepoConflict(f"{root}/.git is that of {rightful}, where thrum is set up", remedy=remedy)
@@ -446,7 +452,7 @@ def take_over(state_dir: Path, common_dir: Path, *, tracked: bool = False, was: 
 
 
 def _is_untracked(root: Path) -> bool:
-    git = _git_at(str(root))
+    git = git_at(str(root))
     return git is not None and trust.tracked(git.git_dir, git.common_dir) == []
 
 
@@ -456,8 +462,14 @@ def _text_in(path: Path) -> str:
 
 def tracked_in(root: Path) -> list[str]:
     """The paths at or below the `.thrum` of a root that git tracks there."""
-    git = _git_at(str(root))
+    git = git_at(str(root))
     return [] if git is None else trust.tracked(git.git_dir, git.common_dir) or []
+
+
+def index_of(root: Path) -> list[Path]:
+    """The file in which git says what it tracks in a root."""
+    git = git_at(str(root))
+    return [] if git is None else [git.git_dir / "index"]
 
 
 def is_tracked(path: Path) -> bool:
@@ -472,7 +484,7 @@ def worktrees(common_dir: Path) -> list[Path]:
     for entry in sorted((common_dir / "worktrees").glob("*/gitdir")):
         with contextlib.suppress(OSError, UnicodeError):
             root = Path(os.path.realpath(Path(entry.parent, entry.read_text().strip()))).parent
-            git = _git_at(str(root))
+            git = git_at(str(root))
             if git is None or git.common_dir == common_dir:
                 found.append(root)
     return found
@@ -488,7 +500,7 @@ def link_state(root: Path, state_dir: Path) -> None:
     if own == state_dir:
         return
     if os.path.lexists(own):
-        _require(own, _git_at(str(root)))
+        _require(own, git_at(str(root)))
     if is_file(own / "config.json"):
         return
     check_rightful(root)
@@ -497,20 +509,3 @@ def link_state(root: Path, state_dir: Path) -> None:
     if status(own / "redirect") is None:
         trust.write_marks(own, keep_of(root), str(state_dir))
         atomic_write(own / "redirect", os.fsencode(f"{state_dir}\n"))
-
-
-def standing_root(directory: str, common_dir: str | None, main_root: str) -> str | None:
-    """The root of this repository that a process in `directory` (a real path) stands in; None: in none of them.
-
-    Going up: the first directory whose `.git` has this repository's common directory, or that holds the state; foreign
-    repositories on the way are passed (identity.md §11). A root that is mounted twice is called as git calls it.
-    """
-    for candidate in _upwards(directory):
-        if candidate == main_root:
-            return candidate
-        git = _git_at(candidate) if common_dir is not None else None
-        if git is not None and is_same(git.common_dir, common_dir or ""):
-            listed = _first_line(f"{git.git_dir}/gitdir") if git.linked else f"{main_root}/.git"
-            known = os.path.dirname(os.path.join(git.git_dir, listed or ""))
-            return known if is_same(known, candidate) else candidate
-    return None

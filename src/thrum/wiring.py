@@ -46,7 +46,6 @@ from thrum.ops.adoption import adopt
 from thrum.ops.house import House, Operation
 from thrum.ops.introduction import introduce
 from thrum.ops.liveness import seconds
-from thrum.ops.moved import Moves
 from thrum.rpc.dispatch import Call, Drain, Handler, PeerConnection
 from thrum.store.committer import Committed, Committer
 from thrum.store.database import is_damage
@@ -189,7 +188,6 @@ class Wiring:
     identity: DaemonIdentity
     bus_endpoint: str
     roots: Roots
-    moves: Moves
     started_at: float
     """trio's clock, seconds."""
     syncing: Syncing

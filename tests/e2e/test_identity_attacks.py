@@ -16,6 +16,7 @@ import pytest
 from tests.support.desks import Desks, kind, result, runtime_argv
 from tests.support.repo import PROJECT, Repo, open_repo, wait_until
 from tests.support.trusted import trust_here
+from thrum.identity.process import open_process_table
 
 QUICKSTART = ("--role", "builder", "--module", "core", "--no-agent-pid")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -251,3 +252,44 @@ def test_another_user_gets_nothing_by_any_door(repo: Repo) -> None:
         assert done.returncode != 0 and ("denied" in done.stderr or "Error: " in done.stderr), done
     repo.top.chmod(0o700)
     assert repo.facts() == before
+
+
+@pytest.mark.parametrize("pid", ["none", "caller", "gone"])
+def test_what_a_file_says_of_a_process_lets_nobody_act_in_a_commands_own_process_either(
+    repo: Repo, desk: Desks, tmp_path: Path, pid: str
+) -> None:
+    """A command that must look at files runs in the user's own process and chooses by identity files, which a branch
+    may bring: what it chooses is a claim, and the daemon goes by its records."""
+    name = f"kept_{pid}"
+    root = repo.worktree(name)
+    owner, other = desk(root, "claude"), desk(root, "codex")
+    result(owner.register(name, module=name))
+    path = file_of(root, name)
+    fields: dict[str, Any] = json.loads(path.read_text())
+    assert fields.pop("agent_pid") and fields.pop("agent_pid_started")
+    if pid == "caller":
+        ancestor = other.pid
+        fields |= {"agent_pid": ancestor, "agent_pid_started": started_of(ancestor)}
+    elif pid == "gone":
+        fields |= {"agent_pid": 2**22 - 1, "agent_pid_started": "x/1"}
+    path.write_text(json.dumps(fields))
+    body = tmp_path / "body"
+    body.write_text("forged")
+    before = len(repo.facts("message.create"))
+    for words in (("--body-file", str(body)), ("a word",)):
+        answer = other.thrum("send", *words, "--json")
+        assert answer["status"] == 1, answer
+        error = json.loads(answer["out"])["error"]
+        assert error["kind"] == "cross_worktree", answer
+        if words[0] == "--body-file":
+            assert error["details"]["method"] == "message.send", "the daemon says so, not the command"
+    assert len(repo.facts("message.create")) == before
+    path.write_text(json.dumps(fields | {"agent_pid": 0}))
+    assert owner.thrum("send", "--body-file", str(body), "--json")["status"] == 0
+    assert len(repo.facts("message.create")) == before + 1
+
+
+def started_of(pid: int) -> str:
+    seen = open_process_table().read(pid)
+    assert seen is not None
+    return seen.started

@@ -99,6 +99,8 @@ PROTECTED = [
     ("sync", "disable"),
     ("init", "--sync"),
     ("init", "--keep"),
+    ("init", "--keep-modes"),
+    ("uninstall", "--yes"),
 ]
 
 

@@ -117,11 +117,27 @@ def delete_our_refs(repo: Repo) -> None:
         repo.git("update-ref", "-d", ref)
 
 
+def index_of_our_worktree(repo: Repo) -> Path:
+    return Path(repo.git("rev-parse", "--absolute-git-dir", cwd=repo.journals).strip(), "index")
+
+
+def cut_our_index(repo: Repo) -> None:
+    """As a power cut may leave what was never flushed, and the daemon does not see it."""
+    data = index_of_our_worktree(repo).read_bytes()
+    index_of_our_worktree(repo).write_bytes(data[: len(data) // 2])
+
+
+def empty_our_index_in_a_power_cut(repo: Repo) -> None:
+    repo.kill_daemon()
+    index_of_our_worktree(repo).write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     "disturb",
     [
         *(fsck, gc, prune, stash, clean, detach, stop_in_a_rebase, end_the_rebase, reset, repack, push_all),
         *(push_mirror, fetch, pull, delete_the_branch, rename_the_branch, delete_our_refs),
+        *(cut_our_index, empty_our_index_in_a_power_cut),
     ],
 )
 def test_git_and_thrum_leave_each_other_alone(clones: Clones, disturb: Callable[[Repo], None]) -> None:

@@ -440,6 +440,23 @@ def test_a_submodule_with_a_thrum_of_its_own_is_not_set_up(repo: Repo, hostile: 
     assert repo.run("inbox").status == 0
 
 
+def test_every_command_says_that_git_tracks_something_of_thrums_once_a_day(repo: Repo, home: Path) -> None:
+    def notes(own: Path) -> None:
+        (own / "context").mkdir(parents=True, exist_ok=True)
+        (own / "context/zz.md").write_text("hello\n")
+
+    assert repo.run("inbox").err == ""
+    pull_request(repo, home, notes)
+    checked_out(repo)
+    said = repo.run("inbox").err
+    assert "warning: this branch tracks .thrum/context/zz.md: nothing is written there" in said
+    assert repo.run("inbox").err == "" and repo.run("inbox", at=repo.worktree("nux")).err == "", "once a day, and there"
+    repo.git("checkout", "-q", "-f", "main")
+    assert repo.run("team").err == ""
+    repo.git("checkout", "-q", "-f", "pr", cwd=repo.worktree("nux"))
+    assert "this branch tracks" not in repo.run("inbox", at=repo.worktree("nux")).err, "the same sentence, told already"
+
+
 def test_a_name_that_folds_to_thrum_is_said_to_be_tracked(repo: Repo) -> None:
     (repo.main / ".Thrum").mkdir()
     (repo.main / ".Thrum/config.json").write_text("{}")

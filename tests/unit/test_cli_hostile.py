@@ -161,6 +161,7 @@ WALK: dict[str, tuple[str, ...]] = {
     "daemon status": ("daemon status",),
     "daemon logs": ("daemon logs -n 0", "daemon logs --since X"),
     "purge": ("purge --all", "purge --all --confirm"),
+    "purge accept": ("purge accept X",),
     "config show": ("config show",),
     "config get": ("config get runtime.primary", "config get X"),
     "config set": ("config set runtime.primary X", "config set X X"),

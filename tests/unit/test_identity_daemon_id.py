@@ -118,6 +118,14 @@ def test_an_old_or_malformed_id_is_rotated_with_a_backup(places: Places, old: st
     assert start(places).notes == ()
 
 
+@pytest.mark.parametrize("old", ['$(touch "$HOME/owned")', "d_\x1b[2J", "d_1\n{}", "x" * 65])
+def test_an_id_that_is_no_word_is_not_logged(places: Places, old: str) -> None:
+    places.config_file.write_text(json.dumps({"identity": {"daemon_id": old}}))
+    outcome = start(places)
+    assert outcome.notes[0].startswith("[identity] daemon_id rotated: ? -> d_")
+    assert old not in "\n".join(outcome.notes)
+
+
 @pytest.mark.spec("ID-77")
 def test_a_backup_is_never_overwritten_and_a_stable_id_makes_none(places: Places) -> None:
     start(places)

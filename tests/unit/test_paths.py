@@ -11,12 +11,12 @@ import pytest
 
 from tests.support.trusted import trust_here
 from thrum.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInitialized
+from thrum.identity.evidence import standing_root
 from thrum.paths import (
     Places,
     find_git,
     find_places,
     main_worktree,
-    standing_root,
 )
 from thrum.sockets import prepare_socket_dir, private_dir_flaw, socket_paths
 

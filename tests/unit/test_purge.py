@@ -129,3 +129,11 @@ async def test_a_purge_needs_one_way_to_say_until_when(tmp_path: Path, argv: tup
         desk = await open_desk(daemon, "furiosa")
         assert await desk.status("purge", *argv) != 0
         assert purges(daemon) == []
+
+
+async def test_another_clones_purge_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await open_desk(daemon, "furiosa")
+        for words in ((), ("evt_01KGH87Y00AAAAAAAAAAAAAAAA",)):
+            error = await desk.refused("purge", "accept", *words)
+            assert error["kind"] == "not_available" and "thrum purge --before T --confirm" in error["remedy"]

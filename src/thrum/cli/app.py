@@ -61,6 +61,7 @@ GROUPS = {
     "context": "what an agent writes down between sessions",
     "config": "settings of this repository",
     "sync": "messages to and from other clones, by git",
+    "purge": "what is old goes",
     "backup": "snapshots of messages, agents and settings",
 }
 
@@ -184,6 +185,7 @@ _ALL = (
         "One of --before and --all; without --confirm only a preview. Agents, groups and open sessions stay. Git"
         " history keeps what was pushed.",
     ),
+    _command("purge accept", purge.accept, CARE, "not yet: carry out another clone's purge here; says what to do"),
     _command("config show", settings.show, CARE, "all settings, and where each comes from"),
     _command("config get", settings.get, CARE, "one setting"),
     _command("config set", settings.set_, CARE, "change a setting"),

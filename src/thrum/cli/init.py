@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import trio
 
+from thrum.accepting import state_tracked
 from thrum.cli.agents import start_agent, wanted
 from thrum.cli.confirm import confirm
 from thrum.cli.local import check_no_agent
@@ -69,12 +70,12 @@ async def init(
         keep=keep,
     )
     start = run.start()
-    if (sync or keep) and not dry_run:
-        act = "init --sync" if sync else "init --keep"
+    words = {"init --sync": sync, "init --keep": keep, "init --keep-modes": keep_modes}
+    if not dry_run and (act := next((act for act, said in words.items() if said), "")):
         await trio.to_thread.run_sync(check_no_agent, env, _known_places(run), act)
     await _ask(run, start, options)
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
-    warnings = _tracked(result)
+    warnings = tuple(filter(None, [state_tracked(result.tracked)]))
     said = text(result, local_only=_local_only(result, sync, env))
     if not name or dry_run:
         hint = Hint(
@@ -101,13 +102,6 @@ async def _ask(run: Run, start: Path, options: InitOptions) -> None:
     found: InitResult = await trio.to_thread.run_sync(initialise, start, replace(options, dry_run=True))
     for name in found.moved:
         await confirm(run, f"thrum did not make the .thrum that lies there. Move it to {line(name)}?")
-
-
-def _tracked(result: InitResult) -> tuple[str, ...]:
-    if not result.tracked:
-        return ()
-    names = ", ".join(map(line, result.tracked[:3])) + (" …" if len(result.tracked) > 3 else "")
-    return (f"this branch tracks {names}: nothing is written there (git rm -r --cached .thrum; thrum doctor --fix)",)
 
 
 def _known_places(run: Run) -> Places | None:

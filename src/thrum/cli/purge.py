@@ -8,8 +8,9 @@ from thrum import api
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import plural
 from thrum.cli.values import absolute, parse_time
-from thrum.cli.words import RUN, option, switch
+from thrum.cli.words import RUN, option, switch, word
 from thrum.clock import format_ms
+from thrum.errors import NotAvailable
 
 
 async def purge(
@@ -28,6 +29,20 @@ async def purge(
         aside = "git history keeps what was pushed; other clones follow when they sync"
         return Answer(result, said=_counts("Purged", result, " deleted"), aside="" if run.quiet else aside)
     return Answer(result, data="\n".join([*_counts("Purge preview", result, ""), "Run with --confirm to execute."]))
+
+
+async def accept(
+    event_id: Annotated[str, word("EVENT_ID", "the purge, as another clone recorded it")] = "",
+    *,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    """A plain refusal for now: what of a purge may be taken over is a person's word for each daemon that it names."""
+    del event_id, run
+    raise NotAvailable(
+        "thrum does not carry out another clone's purge: it takes only what that clone's agents wrote",
+        remedy="purge by the same time here, for what this clone's agents wrote: thrum purge --before T --confirm; "
+        "each other clone does it for its own",
+    )
 
 
 def _counts(what: str, result: api.PurgeResult, done: str) -> list[str]:

@@ -131,8 +131,8 @@ class Session:
     """What is known of the caller, in the repository of those places; None: nothing."""
     find_places: Callable[[Path], Places] = find_places
     """The places of a directory; the daemon remembers them from one command to the next."""
-    notice: Callable[[], str] = str
-    """Something to say beside any command's result; empty: nothing."""
+    notices: Callable[[], Sequence[str]] = tuple
+    """Something to say beside any command's result."""
     clock: Clock = field(default_factory=SystemClock)
 
 

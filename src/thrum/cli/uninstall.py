@@ -8,6 +8,7 @@ from typing import Annotated
 import trio
 
 from thrum.cli.confirm import confirm
+from thrum.cli.local import check_no_agent
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line
 from thrum.cli.words import RUN, switch
@@ -25,6 +26,8 @@ async def uninstall(
     from thrum.spawn import stop_running
 
     places, environ = run.places(), run.session.env
+    # It takes away what guards agents, and opens git's directory again: no agent's to do, as `init --keep-modes`.
+    await trio.to_thread.run_sync(check_no_agent, environ, places, "uninstall")
     lost = await trio.to_thread.run_sync(loss, places, environ)
     if not yes:
         goes = "its messages stay" if keep_messages else f"with {lost}"

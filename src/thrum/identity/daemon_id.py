@@ -24,6 +24,7 @@ from thrum.paths import Places, find_git
 DaemonIdClass = Literal["missing", "legacy", "valid", "malformed"]
 
 _LEGACY = re.compile(r"d_[0-9a-hjkmnp-tv-z]{12}")
+_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _REASONS: dict[DaemonIdClass, str] = {
     "missing": "",
     "legacy": "legacy hostname-derived",
@@ -200,11 +201,16 @@ def _notes(past: _Past, daemon_id: str, hostname: str) -> list[str]:
         return []
     reason = "copied repository" if past.key_is_copied or past.is_copy else _REASONS[daemon_id_class(past.daemon_id)]
     return [
-        f"[identity] daemon_id rotated: {past.daemon_id} -> {daemon_id} (reason: {reason})",
+        f"[identity] daemon_id rotated: {_shown(past.daemon_id)} -> {daemon_id} (reason: {reason})",
         "[identity] Paired peers must be re-paired manually. On each peer host:",
         f"[identity]   thrum peer remove {hostname}",
         f"[identity]   thrum peer add {hostname} ...",
     ]
+
+
+def _shown(daemon_id: str) -> str:
+    """An id from a file, as the log takes it: what is no word may be anything."""
+    return daemon_id if _WORD.fullmatch(daemon_id) else "?"
 
 
 def _derived_repo_id(block: dict[str, Any], places: Places, origin_url: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thrum.api import Access
+from thrum.files import is_same
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.guard_modes import fire
 from thrum.identity.guards import DEFAULT_MODES, Refusal
@@ -31,7 +32,7 @@ from thrum.identity.runtime import (
     runtime_of_process,
 )
 from thrum.ids import file_stem, parse_agent_id
-from thrum.paths import Places, standing_root
+from thrum.paths import Places, first_line, git_at, upwards
 
 log = logging.getLogger("thrum.identity")
 
@@ -105,6 +106,23 @@ class Roots:
                 self._found.clear()
             self._found[directory] = (root, now + _KEPT_SECONDS)
         return root
+
+
+def standing_root(directory: str, common_dir: str | None, main_root: str) -> str | None:
+    """The root of this repository that a process in `directory` (a real path) stands in; None: in none of them.
+
+    Going up: the first directory whose `.git` has this repository's common directory, or that holds the state; foreign
+    repositories on the way are passed (identity.md §11). A root that is mounted twice is called as git calls it.
+    """
+    for candidate in upwards(directory):
+        if candidate == main_root:
+            return candidate
+        git = git_at(candidate) if common_dir is not None else None
+        if git is not None and is_same(git.common_dir, common_dir or ""):
+            listed = first_line(f"{git.git_dir}/gitdir") if git.linked else f"{main_root}/.git"
+            known = os.path.dirname(os.path.join(git.git_dir, listed or ""))
+            return known if is_same(known, candidate) else candidate
+    return None
 
 
 class Runtimes:

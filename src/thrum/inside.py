@@ -78,10 +78,10 @@ async def run_inside(
             raise NeedsOwnProcess  # another repository, by --repo, THRUM_HOME or a redirect
         return found
 
-    def noticed() -> Sequence[str]:
+    def noticed(stand: Callable[[], Places]) -> Sequence[str]:
         try:
-            return notices(find_own(Path(params.cwd)).root)
-        except (ThrumError, NeedsOwnProcess):
+            return notices(stand().root)
+        except ThrumError:
             return ()  # the command itself says what is wrong there
 
     async with open_direct(dispatcher, connection) as client:

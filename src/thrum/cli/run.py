@@ -137,7 +137,7 @@ class Run:
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
         """Before the command: what it does in an agent's name. Looks are judged here, whether they need one or not."""
-        self.warnings += self.session.notices()
+        self.warnings += self.session.notices(self.places)
         self._use = guarding.use_of(self.command.name, arguments)
         if self._use == "look":
             with suppress(ThrumError, OSError):

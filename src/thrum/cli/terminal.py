@@ -131,8 +131,8 @@ class Session:
     """What is known of the caller, in the repository of those places; None: nothing."""
     find_places: Callable[[Path], Places] = find_places
     """The places of a directory; the daemon remembers them from one command to the next."""
-    notices: Callable[[], Sequence[str]] = tuple
-    """Something to say beside any command's result."""
+    notices: Callable[[Callable[[], Places]], Sequence[str]] = lambda places: ()
+    """What to say beside any command's result, to who stands in those places."""
     clock: Clock = field(default_factory=SystemClock)
 
 

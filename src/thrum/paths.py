@@ -282,7 +282,7 @@ def _state_at(directory: str, git: GitPlace | None) -> str | None:
     if os.path.lexists(f"{own}/redirect"):
         record = _follow_state(Path(own), git, _require(Path(own), git))
         target = _redirect_target(own)
-        if record.redirect != target:
+        if target not in (record.redirect, os.path.realpath(record.redirect)):
             remedy = f"rm {own}/redirect; thrum setup"
             raise trust.refused(Path(directory), "its .thrum/redirect is not as thrum wrote it", remedy)
         _require(Path(target), git_at(os.path.dirname(target)))

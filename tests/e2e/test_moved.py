@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -53,6 +54,18 @@ def test_agents_go_on_where_their_repository_was_moved_while_its_daemon_served(r
     assert repo.run("send", "back", "--to", "@furiosa", at=repo.worktree("nux")).status == 0
     assert len(repo.daemons()) == 1
     assert repo.run("quickstart", "max", "--role", "worker", "--module", "m2", at=there / "in").status == 0
+
+
+def test_agents_go_on_where_a_link_leads_from_the_old_place_to_the_new_one(repo: Repo) -> None:
+    repo.thrum("send", "kept", "--to", "@everyone", at=repo.worktree("nux"))
+    disk = repo.top / "disk"
+    repo.main.rename(disk)
+    repo.main.symlink_to(disk)
+    assert_is("furiosa", repo.run("inbox"), "kept")
+    assert_is("furiosa", repo.run("inbox", "--all", at=disk), "kept")
+    assert_is("nux", repo.run("inbox", "--all", at=repo.worktree("nux")), "kept")
+    assert len(repo.daemons()) == 1
+    repo.thrum("daemon", "stop")
 
 
 @pytest.mark.parametrize("way", ["git", "mv"])
@@ -118,6 +131,20 @@ def test_a_copy_gains_no_agent_and_touches_none_of_the_originals(repo: Repo) -> 
     assert_is("furiosa", repo.run("inbox"), "kept")
     assert_is("nux", repo.run("inbox", at=repo.worktree("nux")), "No messages")
     repo.thrum("daemon", "stop", at=copy)
+
+
+def test_agents_go_on_in_a_copy_whose_original_is_gone(repo: Repo) -> None:
+    """Moved to another disk, restored from a backup of files, unpacked elsewhere."""
+    repo.thrum("send", "kept", "--to", "@everyone", at=repo.worktree("nux"))
+    repo.thrum("daemon", "stop")
+    there = repo.top / "there"
+    subprocess.run(["cp", "-a", str(repo.main), str(there)], check=True)
+    shutil.rmtree(repo.main)
+    assert_is("furiosa", repo.run("inbox", at=there), "kept")
+    repo.git("worktree", "repair", str(repo.worktree("nux")), cwd=there)
+    assert repo.run("send", "on", "--to", "@furiosa", at=repo.worktree("nux")).status == 0
+    assert_is("furiosa", repo.run("inbox", at=there), "on")
+    repo.thrum("daemon", "stop", at=there)
 
 
 def test_a_copied_linked_worktree_is_nobodys_while_the_first_is_there(repo: Repo) -> None:

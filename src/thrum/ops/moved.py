@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
@@ -131,6 +132,8 @@ def _moved(root: Path) -> trust.Record | None:
         before = Path(record.root)
         there = trust.read_record(keep_of(before))
         is_there = there is not None and there.mark == record.mark and trust.has_mark(before / ".thrum", record.mark)
+        # A link in the old place leads to the one place there is.
+        is_there = is_there and os.path.realpath(before) != str(root)
         return record if counts(root) and not is_there else None
     return None
 

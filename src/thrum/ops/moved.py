@@ -40,7 +40,8 @@ class Moves:
     def __init__(self, house: House, now: Callable[[], float]) -> None:
         self._house = house
         self._now = now
-        self._believed: dict[str, float] = {}
+        self._believed: dict[str, tuple[float, tuple[int, int] | None]] = {}
+        """Until when, and as long as the same mark lies there."""
         self._one_at_a_time = trio.Lock()
 
     async def arrive(self, evidence: PeerEvidence) -> None:
@@ -50,11 +51,15 @@ class Moves:
             root = evidence.standing_root(now)
         except Failed:
             return
-        if root is None or now < self._believed.get(root, 0.0):
+        if root is None:
+            return
+        until, seen = self._believed.get(root, (0.0, None))
+        mark = _inode(f"{root}/.thrum/{trust.MARK}")
+        if now < until and mark == seen:
             return
         if len(self._believed) >= _ROOTS_MAX:
             self._believed.clear()
-        self._believed[root] = now + _BELIEVED_SECONDS
+        self._believed[root] = now + _BELIEVED_SECONDS, mark
         record = trust.read_record(keep_of(Path(root)))
         if record is not None and record.root not in ("", root):
             try:
@@ -110,6 +115,14 @@ def decide(
 
 
 # -- looking and noting; blocking
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def find_moves(places: Places, root: str = "") -> dict[str, str]:

@@ -445,7 +445,7 @@ class TeamListParams(Params, kw_only=True):
 
 
 class TeamListResult(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """`hosts`: the host of each other daemon that ever registered an agent, by its id; also of those that hold no name."""
+    """`hosts`: of each other daemon that ever registered an agent, by its id; also of those that hold no name."""
 
     members: tuple[TeamMember, ...]
     shared_messages: SharedMessages | None = None

@@ -371,7 +371,7 @@ def check_rightful(root: Path) -> None:
     git = git_at(str(root))
     if git is None or counts(root):
         return
-    written = _first_line(f"{git.git_dir}/gitdir") if git.linked else ""
+    written = first_line(f"{git.git_dir}/gitdir") if git.linked else ""
     rightful = Path(os.path.realpath(git.git_dir / written)).parent if written else git.git_dir.parent
     there = git_at(str(rightful))
     if rightful != root and there is not None and there.git_dir == git.git_dir and counts(rightful):

@@ -168,6 +168,15 @@ class Origins:
             return tuple(sorted(origin for origin in self.own if origin))
         return (home, *sorted(old for old, new in self.successors.items() if new == home))
 
+    def under(self, realm: str) -> tuple[str, ...] | None:
+        """All origins whose lines may stand under a realm; None where those of any may: the realm of before."""
+        if realm == OLD_REALM:
+            return None
+        origin = realm.removeprefix(_LOOSE_REALM)
+        home = self.home(origin)
+        olds = (old for old, new in self.successors.items() if new in (origin, home))
+        return (origin, *self.family(home), *olds, *(("",) if home == OURS else ()))
+
     def is_of_project(self, origin: str) -> bool:
         """Whether an origin has said, signed, that it is of this project. Own ones are."""
         return origin in self.own or not self.ours.isdisjoint(self.projects.get(origin, ()))

@@ -23,6 +23,7 @@ from thrum import events
 from thrum.events import Accepted, AnyFact, Body, MessageCreated
 from thrum.ops import introduction
 from thrum.store import database
+from thrum.store.arrival import verified
 from thrum.store.replay import Opened, open_blocking
 from thrum.store.writer import Call, Errand, Writer
 from thrum.voids import branch_file_of
@@ -92,8 +93,8 @@ def run(store: Opened, *calls: Call) -> None:
 
 
 def arrive(store: Opened, *lines: tuple[AnyFact, bytes]) -> None:
-    arrived = [(branch_file_of(fact), raw, "") for fact, raw in lines]
-    run(store, Errand(partial(Writer.take_in, arrived=arrived)))  # pyright: ignore[reportArgumentType]
+    arrived = [(branch_file_of(fact), raw) for fact, raw in lines]
+    run(store, Errand(partial(Writer.take_in, arrived=verified(arrived))))
 
 
 def introduce(before: Before) -> Call:

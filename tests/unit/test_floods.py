@@ -10,14 +10,16 @@ import pytest
 
 from tests.sim.git import Remote, commit_of
 from tests.support.daemons import Daemon
-from tests.support.factmaker import Maker
+from tests.support.factmaker import START_MS, Maker
 from tests.support.store_journals import FakeClock
 from tests.support.store_opened import opened, places_at
 from tests.support.sync_desk import SyncDesk
+from tests.unit.test_rights import Town, live
 from tests.unit.test_sync_round import tampered
 from thrum import events, limits
 from thrum.events import Body
 from thrum.store.arrival import verified
+from thrum.store.projection import Projection
 from thrum.store.quarantine import Kept, Quarantine, Quarantined
 from thrum.sync import merge
 from thrum.sync.ports import Surplus
@@ -249,3 +251,64 @@ def test_a_quarantine_that_was_edited_or_taken_away_is_gone_on_with(tmp_path: Pa
     quarantine.add(SHARD, -1, b"z", "not_json")
     quarantine.flush()
     assert [each.more for each in quarantine.entries()] == [more + 2]
+
+
+# -- sweeps by others
+
+
+def steps_of_a_foreign_purge(messages: int) -> int:
+    """What SQLite does, in its own steps, for the purge of somebody with one message, beside so many of another."""
+    town = Town()
+    town.register(town.ann, "ann")
+    town.register(town.eve, "eve")
+    town.say(town.eve, town.eve.message("eve", "nux"))
+    for _ in range(messages):
+        town.say(town.ann, town.ann.message("ann", "nux"))
+    found = live(town.lines)
+    purge = town.eve(events.PurgeExecuted, ms=START_MS + 60_000, cutoff="2099-01-01T00:00:00.000Z")
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    entry = found.journals.add(purge, town.eve.line(purge))
+    found.db.set_progress_handler(step, 1)
+    found.projection.apply(entry)
+    found.db.set_progress_handler(None, 1)
+    authors = [row[0] for row in found.db.execute("SELECT agent_id FROM messages")]
+    assert authors == ["ann"] * messages
+    found.db.close()
+    return steps
+
+
+def test_a_purge_by_another_daemon_looks_at_what_is_its_own_alone() -> None:
+    assert steps_of_a_foreign_purge(1_000) < 1.5 * steps_of_a_foreign_purge(10)
+
+
+def test_cleanups_of_an_agent_read_again_only_what_their_own_daemon_said_and_is_not_void() -> None:
+    town = Town()
+    registered = 30
+    for _ in range(registered):
+        town.register(town.ann, "ann")
+    for _ in range(registered):
+        town.register(town.eve, "ann")
+    found = live(town.lines)
+    read: list[int] = []
+    honest = found.journals.read_line
+
+    def reading(file: str, offset: int, length: int) -> bytes:
+        read.append(offset)
+        return honest(file, offset, length)
+
+    projection = Projection(found.db, frozenset({town.me.daemon_id}), reading, lambda: found.now_ms)
+    counts: list[int] = []
+    for _ in range(3):
+        read.clear()
+        cleanup = town.eve(events.AgentCleaned, agent_id="ann")
+        projection.apply(found.journals.add(cleanup, town.eve.line(cleanup)))
+        counts.append(len(read))
+    assert counts == [registered, 0, 0]
+    homes = found.db.execute("SELECT home, live FROM registrations WHERE agent_id = 'ann' ORDER BY home").fetchall()
+    assert dict(homes) == {town.ann.daemon_id: 1, town.eve.daemon_id: 0}
+    found.db.close()

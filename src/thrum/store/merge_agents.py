@@ -177,15 +177,19 @@ class Agents:
         """Whether somebody registered the agent who was never noted as its holder."""
         return not registrars_of(self._db, agent_id) <= holders_of(self._db, agent_id, self._daemons.origins)
 
-    def forget_told(self, agent_id: str) -> None:
-        """As if nobody had ever said anything of the agent, but who did: to be merged again."""
+    def forget_told(self, agent_id: str, homes: Collection[str] | None) -> None:
+        """As if these homes (None: all) had never said anything of the agent, but who did: to be merged again."""
+        where, values = "agent_id = ?", [agent_id]
+        if homes is not None:
+            where += f" AND home IN ({', '.join('?' for _ in homes)})"
+            values += homes
         self._db.execute(
             "UPDATE registrations SET live = 0, signed = 0, kind = '', name = '', role = '', module = '', display = '',"
             " hostname = '', worktree = '', registered_at = '', origin_daemon = '', reg_at = '', reg_event = ''"
-            " WHERE agent_id = ?",
-            (agent_id,),
+            f" WHERE {where}",
+            values,
         )
-        self._db.execute("DELETE FROM agent_contexts WHERE agent_id = ?", (agent_id,))
+        self._db.execute(f"DELETE FROM agent_contexts WHERE {where}", values)
 
     # -- who holds an id
 

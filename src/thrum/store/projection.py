@@ -326,9 +326,9 @@ class Projection(Settling):
     def _purge(self, fact: PurgeExecuted, order: Order, who: Standing) -> None:
         cutoff = purge_cutoff(fact, order[0])
         if cutoff and self._horizons.rise(PURGE, "", who.acts, (cutoff, fact.event_id)):
-            swept = sweep.Swept(who.acts, self._daemons.origins.standing)
-            self._revoke(self.messages, swept.only(sweep.messages_before(self._db, cutoff)))
-            self._revoke(self.sessions, swept.only(sweep.sessions_ended_before(self._db, cutoff)))
+            swept = sweep.Swept(who.acts, self._daemons.origins)
+            self._revoke(self.messages, swept.only(sweep.messages_before(self._db, swept, cutoff)))
+            self._revoke(self.sessions, swept.only(sweep.sessions_ended_before(self._db, swept, cutoff)))
 
     # -- agents
 
@@ -348,26 +348,28 @@ class Projection(Settling):
         if who.home != OURS:
             self.touched.add(agent_id)
         first = self._agents.note_registrar(agent_id, who.home)
-        swept = sweep.Swept(realm, self._daemons.origins.standing)
+        swept = sweep.Swept(realm, self._daemons.origins)
         if self._horizons.rise(AGENT, agent_id, realm, order):
             if realm in self._local.under:
                 self._agents.forget_local(agent_id, order)
                 sweep.hide_below(self._db, agent_id, order)
-            self._retell(agent_id)
+            self._retell(agent_id, swept)
             for group_id in sweep.groups_of(self._db, agent_id, order):
                 self._settle(self.groups, group_id)
-            self._revoke(self.sessions, swept.only(sweep.sessions_below(self._db, agent_id, order)))
-            for session_id in swept.near(sweep.sessions_told_below(self._db, agent_id, order)):
+            self._revoke(self.sessions, swept.only(sweep.sessions_below(self._db, swept, agent_id, order)))
+            for session_id in swept.near(sweep.sessions_told_below(self._db, swept, agent_id, order)):
                 self._settle(self.sessions, session_id)
         if fact.messages and self._horizons.rise(AUTHOR, agent_id, realm, order):
-            self._revoke(self.messages, swept.only(sweep.messages_below(self._db, agent_id, order)))
+            self._revoke(self.messages, swept.only(sweep.messages_below(self._db, swept, agent_id, order)))
         if first:
             self._rejudge(agent_id, who.home)
 
-    def _retell(self, agent_id: str) -> None:
-        """What origins said of an agent, from everything that they said."""
-        self._agents.forget_told(agent_id)
-        for seq, order, fact, _, who in self._facts_of(_AGENT + agent_id):
+    def _retell(self, agent_id: str, swept: sweep.Swept) -> None:
+        """What the origins below a horizon that rose said of an agent, from everything of that which was not void."""
+        origins = self._daemons.origins
+        under = origins.under(swept.realm)
+        self._agents.forget_told(agent_id, None if under is None else {origins.home(each) for each in under})
+        for seq, order, fact, _, who in self._facts_of(_AGENT + agent_id, swept):
             assert isinstance(fact, AgentRegistered | AgentContextSaved)
             state = "applied" if self._agents.merge(fact, order, who) else "void"
             self._db.execute("UPDATE events SET state = ? WHERE seq = ?", (state, seq))

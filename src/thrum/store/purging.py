@@ -9,7 +9,7 @@ from typing import Final
 
 from thrum import clock
 from thrum.events import EVENTS_FILE, MESSAGES_DIR
-from thrum.origins import OURS, Origins
+from thrum.origins import OLD_REALM, OURS, Origins
 from thrum.store import sweep
 from thrum.store.rows import PurgeCounts
 from thrum.voids import message_ms
@@ -31,9 +31,10 @@ def count(db: sqlite3.Connection, cutoff: str, origins: Origins) -> PurgeCounts:
     def own(found: Sequence[sweep.Found]) -> list[str]:
         return [id for id, origin, trust in found if origins.standing(origin, trust).home == OURS]
 
-    old = sweep.messages_before(db, cutoff)
+    everything = sweep.Swept(OLD_REALM, origins)
+    old = sweep.messages_before(db, everything, cutoff)
     messages = own(old)
-    sessions = own(sweep.sessions_ended_before(db, cutoff))
+    sessions = own(sweep.sessions_ended_before(db, everything, cutoff))
     others = {id for id, _, _ in old}.difference(messages)
     files: dict[str, int] = {}
     cutoff_ms = clock.parse_ms(cutoff)

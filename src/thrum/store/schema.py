@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
@@ -171,6 +171,7 @@ CREATE INDEX work_files_session ON work_files (session_id);
 CREATE INDEX messages_thread ON messages (thread_id, created_at) WHERE thread_id <> '';
 CREATE INDEX messages_author ON messages (agent_id, created_at, message_id, deleted);
 CREATE INDEX messages_reply ON messages (reply_to) WHERE reply_to <> '';
+CREATE INDEX messages_origin ON messages (origin_daemon);
 CREATE INDEX messages_created ON messages (created_at, message_id, deleted);
 CREATE INDEX messages_deleted ON messages (message_id, deleted) WHERE deleted = 1;
 CREATE INDEX message_scopes_value ON message_scopes (type, value);

@@ -24,6 +24,7 @@ from thrum.store.merge_daemons import Daemons
 from thrum.store.merge_groups import Groups
 from thrum.store.merge_messages import Messages
 from thrum.store.merge_sessions import Sessions
+from thrum.store.sweep import Swept
 from thrum.store.things import Lines, ReadLine, Thing, Winner
 
 State = Literal["applied", "pending", "sealed", "void", "not_yours", "hidden", "bad_name", "known", "conflict"]
@@ -104,13 +105,16 @@ class Settling:
                 (thing.prefix + id, winner.event_id),
             )
 
-    def _facts_of(self, key: str) -> list[tuple[int, Order, AnyFact, str, Standing]]:
-        """Everything that hangs under a key: number, order, fact, file, and what its line is."""
+    def _facts_of(self, key: str, swept: Swept | None = None) -> list[tuple[int, Order, AnyFact, str, Standing]]:
+        """Everything that hangs under a key: number, order, fact, file, and what its line is. With `swept` what is not
+        void, and may become so in that realm.
+        """
         found: list[tuple[int, Order, AnyFact, str, Standing]] = []
+        more = f" AND state <> 'void' AND {swept.where}" if swept else ""
         for seq, at, event_id, origin, trust, file, offset, length in self._db.execute(
             "SELECT seq, timestamp, event_id, origin_daemon, trust, file, offset, length"
-            " FROM hanging JOIN events USING (seq) WHERE thing = ?",
-            (key,),
+            f" FROM hanging JOIN events USING (seq) WHERE thing = :key{more}",
+            {"key": key, "origins": swept.origins_json if swept else ""},
         ).fetchall():
             fact = events.decode(bare(self._lines.read(file, offset, length)))
             assert not isinstance(fact, Sealed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from thrum import clock, ids
-from thrum.origins import BEFORE, LOOSE, SIGNED, Standing
+from thrum.origins import BEFORE, LOOSE, SIGNED, Origins, Standing
 from thrum.store.horizons import Order
 from thrum.store.merge_messages import BELOW_HORIZON, DELETED
 from thrum.voids import message_ms
@@ -23,10 +24,27 @@ Found = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What lies in one realm. `standing(origin, trust)` judges a create."""
+    """What lies in one realm. Of a thing of another origin than may stand under it not even the row is read."""
 
     realm: str
-    standing: Callable[[str, int], Standing]
+    origins: Origins
+
+    @property
+    def where(self) -> str:
+        """The condition on the origin of a thing; it takes `origins_json`."""
+        return "origin_daemon IN (SELECT value FROM json_each(:origins))" if self._under is not None else "1"
+
+    @property
+    def origins_json(self) -> str:
+        return json.dumps(self._under or ())
+
+    @property
+    def _under(self) -> tuple[str, ...] | None:
+        return self.origins.under(self.realm)
+
+    def standing(self, origin: str, trust: int) -> Standing:
+        """What lines of that origin and trust are."""
+        return self.origins.standing(origin, trust)
 
     def only(self, things: Iterable[Found]) -> list[str]:
         """Of these things the ids of those that a sweep of the realm may void."""
@@ -64,47 +82,66 @@ def groups_of(db: sqlite3.Connection, agent_id: str, horizon: Order) -> list[str
     return [row[0] for row in rows.fetchall()]
 
 
-def sessions_below(db: sqlite3.Connection, agent_id: str, horizon: Order) -> list[Found]:
+def sessions_below(db: sqlite3.Connection, swept: Swept, agent_id: str, horizon: Order) -> list[Found]:
     """Sessions of the agent that started at or before its horizon."""
-    return db.execute(
-        "SELECT session_id, origin_daemon, trust FROM sessions"
-        " WHERE agent_id = ? AND (started_at, start_event) <= (?, ?)",
-        (agent_id, *horizon),
-    ).fetchall()
+    rows = db.execute(
+        f"SELECT session_id, origin_daemon, trust FROM sessions WHERE {swept.where}"
+        " AND agent_id = :agent AND (started_at, start_event) <= (:at, :event)",
+        _values(swept, horizon, agent=agent_id),
+    )
+    return rows.fetchall()
 
 
-def sessions_told_below(db: sqlite3.Connection, agent_id: str, horizon: Order) -> list[Found]:
+def sessions_told_below(db: sqlite3.Connection, swept: Swept, agent_id: str, horizon: Order) -> list[Found]:
     """Sessions of the agent that stay, but were told something that is void now."""
-    return db.execute(
+    rows = db.execute(
         "SELECT DISTINCT session_id, sessions.origin_daemon, sessions.trust"
         " FROM sessions JOIN hanging ON thing = 's:' || session_id JOIN events USING (seq)"
-        " WHERE agent_id = ? AND type IN ('agent.update', 'agent.seen') AND (timestamp, event_id) <= (?, ?)",
-        (agent_id, *horizon),
-    ).fetchall()
+        f" WHERE {swept.where.replace('origin_daemon', 'sessions.origin_daemon')} AND agent_id = :agent"
+        " AND type IN ('agent.update', 'agent.seen') AND (timestamp, event_id) <= (:at, :event)",
+        _values(swept, horizon, agent=agent_id),
+    )
+    return rows.fetchall()
 
 
-def sessions_ended_before(db: sqlite3.Connection, cutoff: str) -> list[Found]:
-    sql = "SELECT session_id, origin_daemon, trust FROM sessions WHERE ended_at <> '' AND ended_at < ?"
-    return db.execute(sql, (cutoff,)).fetchall()
+def sessions_ended_before(db: sqlite3.Connection, swept: Swept, cutoff: str) -> list[Found]:
+    rows = db.execute(
+        f"SELECT session_id, origin_daemon, trust FROM sessions WHERE {swept.where}"
+        " AND ended_at <> '' AND ended_at < :cutoff",
+        {"origins": swept.origins_json, "cutoff": cutoff},
+    )
+    return rows.fetchall()
 
 
-def messages_below(db: sqlite3.Connection, author: str, horizon: Order) -> list[Found]:
+def messages_below(db: sqlite3.Connection, swept: Swept, author: str, horizon: Order) -> list[Found]:
     """Messages of the author whose create lies at or below its horizon."""
-    return db.execute(
-        "SELECT message_id, origin_daemon, trust FROM messages"
-        " WHERE agent_id = ? AND (created_at, create_event) <= (?, ?)",
-        (author, *horizon),
-    ).fetchall()
+    rows = db.execute(
+        f"SELECT message_id, origin_daemon, trust FROM messages WHERE {swept.where}"
+        " AND agent_id = :agent AND (created_at, create_event) <= (:at, :event)",
+        _values(swept, horizon, agent=author),
+    )
+    return rows.fetchall()
 
 
-def messages_before(db: sqlite3.Connection, cutoff: str) -> list[Found]:
+def messages_before(db: sqlite3.Connection, swept: Swept, cutoff: str) -> list[Found]:
     """Messages whose own time lies before the cutoff of a purge."""
     cutoff_ms = clock.parse_ms(cutoff)
     # The least id of that millisecond; ids of another form are looked at one by one.
     first = _MESSAGE_PREFIX + ids.Ulids(bytes).at(max(cutoff_ms, 0))
     rows = db.execute(
-        "SELECT message_id, origin_daemon, trust, created_at FROM messages WHERE message_id < ? OR created_at < ?"
-        " OR length(message_id) <> ? OR substr(message_id, 1, 4) <> ?",
-        (first, cutoff, _MESSAGE_ID_CHARS, _MESSAGE_PREFIX),
+        f"SELECT message_id, origin_daemon, trust, created_at FROM messages WHERE {swept.where}"
+        " AND (message_id < :first OR created_at < :cutoff"
+        " OR length(message_id) <> :length OR substr(message_id, 1, 4) <> :prefix)",
+        {
+            "origins": swept.origins_json,
+            "first": first,
+            "cutoff": cutoff,
+            "length": _MESSAGE_ID_CHARS,
+            "prefix": _MESSAGE_PREFIX,
+        },
     )
     return [row[:3] for row in rows.fetchall() if message_ms(row[0], row[3]) < cutoff_ms]
+
+
+def _values(swept: Swept, horizon: Order, *, agent: str) -> dict[str, str]:
+    return {"origins": swept.origins_json, "agent": agent, "at": horizon[0], "event": horizon[1]}

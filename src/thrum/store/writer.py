@@ -8,7 +8,6 @@ meanwhile nothing else may touch the writer. `committer` drives it from trio, te
 from __future__ import annotations
 
 import contextlib
-import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -39,8 +38,6 @@ from thrum.store.stamping import Stamper
 from thrum.store.views import View
 from thrum.store.words import Words
 from thrum.voids import Voids, is_void
-
-log: Final = logging.getLogger("thrum.store")
 
 R = TypeVar("R")
 

@@ -366,9 +366,7 @@ class Projection(Settling):
 
     def _retell(self, agent_id: str, swept: sweep.Swept) -> None:
         """What the origins below a horizon that rose said of an agent, from everything of that which was not void."""
-        origins = self._daemons.origins
-        under = origins.under(swept.realm)
-        self._agents.forget_told(agent_id, None if under is None else {origins.home(each) for each in under})
+        self._agents.forget_told(agent_id, swept.homes)
         for seq, order, fact, _, who in self._facts_of(_AGENT + agent_id, swept):
             assert isinstance(fact, AgentRegistered | AgentContextSaved)
             state = "applied" if self._agents.merge(fact, order, who) else "void"

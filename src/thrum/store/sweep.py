@@ -39,6 +39,11 @@ class Swept:
         return json.dumps(self._under or ())
 
     @property
+    def homes(self) -> set[str] | None:
+        """Whose lines may lie in it; None: anybody's."""
+        return None if self._under is None else {self.origins.home(origin) for origin in self._under}
+
+    @property
     def _under(self) -> tuple[str, ...] | None:
         return self.origins.under(self.realm)
 

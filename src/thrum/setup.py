@@ -20,6 +20,7 @@ from thrum import config, files, ids, trust
 from thrum.api import RegisterResult
 from thrum.care import modes
 from thrum.clock import Clock, SystemClock
+from thrum.dot_git import GitPlace, find_git, main_worktree
 from thrum.errors import (
     BadRedirect,
     NotARepository,
@@ -36,16 +37,13 @@ from thrum.identity.guards import Refusal, refusal_error
 from thrum.identity.notes import FIRST_PROJECT_STATE
 from thrum.ignoring import IGNORE_RULE, add_ignore_rule, is_ignored
 from thrum.paths import (
-    GitPlace,
     Places,
     check_rightful,
     counts,
-    find_git,
     find_places,
     is_tracked,
     keep_of,
     link_state,
-    main_worktree,
     places_of,
     tracked_in,
 )

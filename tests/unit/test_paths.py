@@ -10,14 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.trusted import trust_here
+from thrum.dot_git import find_git, main_worktree
 from thrum.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInitialized
 from thrum.identity.evidence import standing_root
-from thrum.paths import (
-    Places,
-    find_git,
-    find_places,
-    main_worktree,
-)
+from thrum.paths import Places, find_places
 from thrum.sockets import prepare_socket_dir, private_dir_flaw, socket_paths
 
 

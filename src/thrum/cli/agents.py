@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import trio
 
-from thrum import api, ids, limits, paths
+from thrum import api, dot_git, ids, limits
 from thrum.cli import render
 from thrum.cli.body import read_text_file
 from thrum.cli.render import Eye
@@ -87,7 +87,7 @@ def _check_home(run: Run) -> None:
     home = run.session.env.get("THRUM_HOME", "")
     if not home or run.flags.repo:
         return
-    here, there = paths.find_git(Path(run.session.cwd)), paths.find_git(Path(run.session.cwd, home))
+    here, there = dot_git.find_git(Path(run.session.cwd)), dot_git.find_git(Path(run.session.cwd, home))
     if here is not None and there is not None and here.root != there.root:
         raise RepoConflict(f"THRUM_HOME is {there.root}, you stand in {here.root}")
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from thrum import trust
 from thrum.cli.terminal import Session
 from thrum.cli.words import Globals
+from thrum.dot_git import worktrees
 from thrum.errors import IdentityNotFound, NoIdentity
 from thrum.identity.files import Identity, Listed, list_identities
 from thrum.identity.selection import Given, SelectedBy, Source, resolve_values, select
-from thrum.paths import Places, keep_of, worktrees
+from thrum.paths import Places, keep_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from thrum.clock import format_ms
+from thrum.dot_git import find_git
 from thrum.errors import ConfigInvalid, InvalidUrl, StoreFailed
 from thrum.files import atomic_write, ensure_private_dir, is_same, locked
 from thrum.identity.daemon_key import DaemonKey, load_key, make_key
 from thrum.identity.signing import Signer
 from thrum.ids import crockford_sha256, is_id, repo_id_of_url, ulid_ms, without_credentials
-from thrum.paths import Places, find_git
+from thrum.paths import Places
 
 DaemonIdClass = Literal["missing", "legacy", "valid", "malformed"]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thrum.api import Access
+from thrum.dot_git import first_line, git_at, upwards
 from thrum.files import is_same
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.guard_modes import fire
@@ -32,7 +33,7 @@ from thrum.identity.runtime import (
     runtime_of_process,
 )
 from thrum.ids import file_stem, parse_agent_id
-from thrum.paths import Places, first_line, git_at, upwards
+from thrum.paths import Places
 
 log = logging.getLogger("thrum.identity")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from thrum import clock, ids, limits
+from thrum.dot_git import worktrees
 from thrum.errors import BodyTooLarge, EmptyBody, FileTooLarge, FileUnreadable, StateTracked, StoreFailed
 from thrum.files import (
     atomic_write,
@@ -24,7 +25,7 @@ from thrum.files import (
     status,
     sync_directory,
 )
-from thrum.paths import Places, is_tracked, worktrees
+from thrum.paths import Places, is_tracked
 
 PROJECT_STATE: Final = "project_state"
 _PREAMBLE: Final = "_preamble"

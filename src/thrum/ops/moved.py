@@ -17,6 +17,7 @@ from pathlib import Path
 import trio
 
 from thrum import clock, trust
+from thrum.dot_git import find_git, worktrees
 from thrum.errors import NewerFormat, ThrumError
 from thrum.events import AgentPlaced
 from thrum.files import is_file
@@ -24,7 +25,7 @@ from thrum.identity.evidence import Failed, PeerEvidence
 from thrum.identity.files import Identity, identity_path, list_identities, update_identity
 from thrum.ops.house import House
 from thrum.ops.identity_file import identities_of
-from thrum.paths import Places, counts, find_git, is_tracked, keep_of, worktrees
+from thrum.paths import Places, counts, is_tracked, keep_of
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from thrum.paths import find_git
+from thrum.dot_git import find_git
 from thrum.work.refs import HEADS, Refs
 
 

@@ -18,9 +18,10 @@ import msgspec
 import trio
 
 from thrum import clock, limits
+from thrum.dot_git import GitPlace, find_git
 from thrum.errors import ThrumError
 from thrum.events import Commit, FileChange
-from thrum.paths import GitPlace, Places, find_git
+from thrum.paths import Places
 from thrum.search import path_matches
 from thrum.shapes import GitState, GitUser
 from thrum.work.git import GitFailed, git_environ, run_git

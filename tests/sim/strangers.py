@@ -47,7 +47,7 @@ class Stranger(Hostile):
         self._ulids = signatures.CertifiedUlids(self.me, dice.randbytes)
 
     def deeds(self) -> list[Callable[[Files], str]]:
-        return [self.say, self.say_of, self.say_of, self.say_of, self.reuse, self.replay, self.bring_back]
+        return [self.say, self.say_of, self.say_of, self.say_of, self.pose, self.reuse, self.replay, self.bring_back]
 
     # -- what he does to the files
 
@@ -65,6 +65,28 @@ class Stranger(Hostile):
             fact = msgspec.structs.replace(fact, timestamp=self._time())
         raw, how = self._sign(fact, b"" if line is None else line)
         return f"{how} {self._add(files, fact, raw)}"
+
+    def pose(self, files: Files) -> str:
+        """He registers somebody whom a fact names, by an early date, and marks, joins and cleans up in that name."""
+        line = self._some_line(files)
+        found = None if line is None else _decode(line)
+        if isinstance(found, events.MessageCreated):
+            who = self.dice.choice((found.agent_id, *found.recipients))
+            marked = self._make(events.MessageReceipt, message_id=found.message_id, agent_id=who, receipt_type="read")
+        elif isinstance(found, events.GroupMemberAdded):
+            who = found.member_value
+            marked = self._make(
+                events.GroupMemberRemoved,
+                group_id=found.group_id,
+                member_type=found.member_type,
+                member_value=who,
+                removed_by=who,
+            )
+        else:
+            who = self.dice.choice(NAMES)
+            marked = self._make(events.AgentCleaned, agent_id=who, by=who, messages=True)
+        facts = [self._key(), self._registration(who), marked]
+        return "poses: " + ", ".join(self._add(files, fact, self.signer.sign(events.encode(fact))) for fact in facts)
 
     def reuse(self, files: Files) -> str:
         """Another line of somebody's id: other bytes, an earlier date, another thing of the same id."""
@@ -201,11 +223,9 @@ class Stranger(Hostile):
                 )()
             case events.AgentRegistered() | events.AgentUpdated() | events.AgentContextSaved():
                 agent_id = fact.agent_id
-                kind = "user" if agent_id.startswith("user:") else "agent"
-                role = "coordinator" if agent_id.startswith("coordinator_") else "tester"
                 return dice.choice(
                     (
-                        lambda: make(events.AgentRegistered, agent_id=agent_id, kind=kind, role=role, module="all"),
+                        lambda: self._registration(agent_id),
                         lambda: make(events.AgentCleaned, agent_id=agent_id, by=who, messages=dice.random() < 0.7),
                         lambda: make(events.AgentContextSaved, agent_id=agent_id, content="forged"),
                     )
@@ -219,6 +239,19 @@ class Stranger(Hostile):
                 )()
             case _:
                 return make(events.PurgeExecuted, cutoff=clock.format_ms(self.ms + dice.choice((0, 0, HOUR_MS))))
+
+    def _registration(self, agent_id: str) -> AnyFact:
+        kind = "user" if agent_id.startswith("user:") else "agent"
+        derived = agent_id.startswith("coordinator_")
+        return self._make(
+            events.AgentRegistered,
+            agent_id=agent_id,
+            kind=kind,
+            # Of an unnamed agent the id tells the role.
+            role="coordinator" if derived else "tester",
+            name="" if derived or kind == "user" else agent_id,
+            module="all",
+        )
 
     def _reply(self, fact: events.MessageCreated, author: str) -> AnyFact:
         return self._make(

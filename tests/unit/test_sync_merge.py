@@ -12,6 +12,7 @@ from tests.support.factmaker import Maker
 from tests.support.sweeps import old_voids
 from thrum import clock, events, limits
 from thrum.events import Work
+from thrum.signatures import split_signature, with_signature
 from thrum.sync.merge import canonical, grown, joined, missing, split_lines, subject, wanted
 from thrum.voids import Voids
 
@@ -294,6 +295,19 @@ def test_a_void_line_that_nobody_signed_keeps_no_signed_line_of_its_id_out(first
     lines = [signed, forged] if first else [forged, signed]
     assert ("messages/furiosa.jsonl", signed) in wanted("messages/nux.jsonl", lines, voids)
     assert wanted("messages/nux.jsonl", [forged], voids) == []
+
+
+def test_a_forged_line_that_is_void_takes_no_line_of_its_id_from_the_branch() -> None:
+    ann = Daemon(1)
+    cleaned = ann(events.AgentCleaned, agent_id="furiosa", messages=True)
+    message = ann.message()
+    signed = ann.line(message)
+    base, key, signature = split_signature(signed) or (b"", b"", b"")
+    earlier = clock.format_ms(ann.ms - 99_000).encode()
+    forged = with_signature(base.replace(message.timestamp.encode(), earlier), key, signature)
+    order = events.order_of(cleaned)
+    voids = Voids(authors={"furiosa": {ann.daemon_id: order}})
+    assert canonical("messages/furiosa.jsonl", data_of(signed), voids, [forged]).data == data_of(signed)
 
 
 def test_lines_of_one_id_do_not_replace_each_other(make) -> None:

@@ -67,19 +67,19 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
 
     Lines that a newer program may understand stay, though this one cannot use them: sealed facts, a known type with a
     bad field, and lines over the limit. Nobody can use what is no JSON, no object, or has no envelope, nor a forged
-    line. Those of the journal are known to be none; of the `extra` ones only what would go there is looked at.
+    line. Those of the journal are known to be none; of the `extra` ones only what stands for its id is looked at.
     """
     extra = list(extra)
     while True:
-        made, lines = _canonical(file, data, voids, extra)
-        forged = {raw for raw in lines.intersection(extra) if signing.flaw_of(raw)}
+        made, standing = _canonical(file, data, voids, extra)
+        forged = {raw for raw in standing.intersection(extra) if signing.flaw_of(raw)}
         if not forged:
             return made
         extra = [raw for raw in extra if raw not in forged]
 
 
 def _canonical(file: str, data: bytes, voids: Voids, extra: Sequence[bytes]) -> tuple[Canonical, set[bytes]]:
-    """`canonical` for what is forged by nobody, and its lines."""
+    """`canonical` for what is forged by nobody, and the lines that decided, void ones too."""
     chosen: dict[str, tuple[Order, bytes]] = {}
     facts: dict[str, tuple[Order, AnyFact]] = {}
     strays: dict[str, list[bytes]] = {}
@@ -104,11 +104,12 @@ def _canonical(file: str, data: bytes, voids: Voids, extra: Sequence[bytes]) -> 
             facts.pop(event_id, None)
         else:
             facts[event_id] = (order, fact)
+    looked_at = {raw for _, raw in chosen.values()} if extra else set[bytes]()
     for event_id in _droppable(_judged(facts, chosen, voids), voids):
         del chosen[event_id]
     lines = [raw for _, raw in sorted(chosen.values())]
     strayed = {home: tuple(found) for home, found in strays.items()}
-    return Canonical(b"\n".join([*lines, b""]), strayed, plain), {*lines} if extra else set()
+    return Canonical(b"\n".join([*lines, b""]), strayed, plain), looked_at
 
 
 def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown | None:

@@ -12,6 +12,7 @@ from tests.support.factmaker import Maker
 from tests.support.sweeps import old_voids
 from thrum import clock, events, limits
 from thrum.events import Work
+from thrum.origins import OLD_REALM
 from thrum.signatures import split_signature, with_signature
 from thrum.sync.merge import canonical, grown, joined, missing, split_lines, subject, wanted
 from thrum.voids import Voids
@@ -284,30 +285,39 @@ def test_what_was_done_to_a_message_that_a_cleanup_took_stays_away(make) -> None
     assert wanted("messages/furiosa.jsonl", [events.encode(deleted)], voids, data_of(created)) == []
 
 
+def pasted(signed: bytes, old: bytes, new: bytes) -> bytes:
+    """Another line with the signature of that one."""
+    base, key, signature = split_signature(signed) or (b"", b"", b"")
+    assert old in base
+    return with_signature(base.replace(old, new), key, signature)
+
+
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_void_line_that_nobody_signed_keeps_no_signed_line_of_its_id_out(first: int) -> None:
-    ann = Daemon(1)
-    message = ann.message()
-    cleaned = ann(events.AgentCleaned, agent_id="nux", messages=True)
-    signed = ann.line(message)
-    forged = events.encode(msgspec.structs.replace(message, agent_id="nux"))
-    voids = old_voids(authors={"nux": events.order_of(cleaned)})
-    lines = [signed, forged] if first else [forged, signed]
-    assert ("messages/furiosa.jsonl", signed) in wanted("messages/nux.jsonl", lines, voids)
-    assert wanted("messages/nux.jsonl", [forged], voids) == []
-
-
-def test_a_forged_line_that_is_void_takes_no_line_of_its_id_from_the_branch() -> None:
+def test_a_void_line_that_is_forged_or_unsigned_keeps_no_signed_line_of_its_id_out(first: int) -> None:
     ann = Daemon(1)
     cleaned = ann(events.AgentCleaned, agent_id="furiosa", messages=True)
     message = ann.message()
-    signed = ann.line(message)
-    base, key, signature = split_signature(signed) or (b"", b"", b"")
-    earlier = clock.format_ms(ann.ms - 99_000).encode()
-    forged = with_signature(base.replace(message.timestamp.encode(), earlier), key, signature)
-    order = events.order_of(cleaned)
-    voids = Voids(authors={"furiosa": {ann.daemon_id: order}})
-    assert canonical("messages/furiosa.jsonl", data_of(signed), voids, [forged]).data == data_of(signed)
+    signed, order = ann.line(message), events.order_of(cleaned)
+    earlier = clock.format_ms(ann.ms - 99_000)
+    forged = pasted(signed, message.timestamp.encode(), earlier.encode())
+    unsigned = events.encode(msgspec.structs.replace(message, timestamp=earlier))
+    voids = Voids(authors={"furiosa": {ann.daemon_id: order, OLD_REALM: order}})
+    for other in (forged, unsigned):
+        lines = [signed, other] if first else [other, signed]
+        file = "messages/furiosa.jsonl"
+        assert (file, signed) in wanted(file, lines, voids)
+        assert wanted(file, [other], voids) == []
+        assert canonical(file, data_of(signed), voids, [other]).data == data_of(signed)
+
+
+def test_a_forged_update_replaces_nothing() -> None:
+    ann = Daemon(1)
+    work = Work(session_id="ses_1", intent="x", intent_updated_at="2026-02-03T10:00:00.000Z")
+    update = ann.line(ann(events.AgentUpdated, agent_id="furiosa", work_contexts=(work,)))
+    later = ann.line(ann(events.AgentUpdated, agent_id="furiosa", work_contexts=(work,)))
+    forged = pasted(later, b'"x"', b'"z"')
+    assert update in split_lines(joined(data_of(forged), [update]))
+    assert update not in split_lines(joined(data_of(later), [update]))
 
 
 def test_lines_of_one_id_do_not_replace_each_other(make) -> None:

@@ -343,7 +343,7 @@ def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
     for raw in sorted({*split_lines(there), *lines}, key=_rank, reverse=True):  # of one id the fact comes last
         order, fact = _read(raw) or (("", ""), None)
         ordered.append((order, raw))
-        if isinstance(fact, AgentUpdated):
+        if isinstance(fact, AgentUpdated) and not signing.flaw_of(raw):
             updates[order[1]] = order, fact, _is_signed(raw, fact)
     gone = superseded_ids(updates.values())
     return b"\n".join([*(raw for order, raw in sorted(ordered) if order[1] not in gone), b""])
@@ -357,10 +357,13 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -
     beats one before it costs a new picture.
     """
     readable = _best_first([(raw, _read(raw)) for raw in lines])
-    # Of several lines of one id one is the fact, and comes last here: that alone tells what is void.
+    # Of several lines of one id one is the fact, here the last, and none that is forged: it alone tells what is void.
     facts: dict[str, Fact] = {}
+    times = Counter(found[0][1] for _, found in readable if found) if voids else Counter[str]()
     for raw, found in reversed(readable) if voids else ():
-        if found and found[1] is not None and not isinstance(found[1], Sealed):
+        if found is None or found[1] is None or isinstance(found[1], Sealed):
+            continue
+        if times[found[0][1]] == 1 or not signing.flaw_of(raw):
             facts[found[0][1]] = found[0], found[1], voids.standing(raw, found[1])
     void = void_ids([*facts.values()], voids)
     for order, fact, who in facts.values():

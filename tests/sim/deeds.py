@@ -54,7 +54,10 @@ class Deeds:
         deeds, weights = zip(*_DEEDS, strict=True)
         if self.clone.world.profile.sweeping:
             weights = tuple(weight * _SWEEPING.get(deed, 1) for deed, weight in _DEEDS)
-        make = self.dice.choices(deeds, weights)[0](self)
+        here = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ''"
+        is_new = self.db.execute(here, (self.me,)).fetchone() is None
+        deed = Deeds.register if is_new and self.dice.random() < 0.6 else self.dice.choices(deeds, weights)[0]
+        make = deed(self)
 
         def decide(view: View, stamp: Stamp) -> Decision[None]:
             return Decision(make(stamp) if make else [], lambda view, seqs: None)

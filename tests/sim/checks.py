@@ -490,11 +490,12 @@ def receipts_travelled(world: World) -> None:
         read = clone.store.reader.execute(
             "SELECT r.message_id, r.agent_id, r.seen_at IS NOT NULL, r.read_at IS NOT NULL FROM message_recipients AS r"
             " JOIN messages AS m USING (message_id) WHERE m.origin_daemon NOT IN (SELECT value FROM json_each(?))"
-            " AND EXISTS (SELECT 1 FROM events AS e"
-            " WHERE e.message_id = m.message_id AND type = 'message.receipt' AND file = ? AND actor = r.agent_id)"
+            # What it said before it had this key others may take for another's, or for nobody's.
+            " AND (SELECT min(e.origin_daemon = ?) FROM events AS e"
+            " WHERE e.message_id = m.message_id AND type = 'message.receipt' AND file = ? AND actor = r.agent_id) = 1"
             " AND (SELECT count(*) FROM events AS e WHERE e.message_id = m.message_id AND type = 'message.create') = 1"
             " AND EXISTS (SELECT 1 FROM registrations AS g WHERE g.agent_id = r.agent_id AND g.home = '')",
-            (json.dumps(sorted(clone.own)), events.LOCAL_FILE),
+            (json.dumps(sorted(clone.own)), clone.daemon_id, events.LOCAL_FILE),
         ).fetchall()
         for other in world.clones:
             for message_id, agent_id, seen, was_read in read if other is not clone else ():

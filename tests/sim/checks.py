@@ -16,7 +16,6 @@ from tests.sim.git import commit_of
 from tests.sim.oracle import Lines, decode, rank
 from thrum import clock, events, ids, signatures
 from thrum.events import AgentCleaned, AnyFact, MessageReceipt, PurgeExecuted, Sealed
-from thrum.identity import signing
 from thrum.origins import HIDDEN, OLD_REALM, OURS, STRANGE, Origins
 from thrum.store import database
 from thrum.store.horizons import purge_cutoff
@@ -252,12 +251,12 @@ class Held:
         for file in (*clone.branch_journals(), events.LOCAL_FILE):
             seen: set[str] = set()
             for raw in split_lines(b"\n".join([*clone.lines(file), b""])):
-                if flaw := signing.flaw_of(raw):
-                    raise Violation(f"{file} of clone {clone.number} holds a forged line ({flaw}): {raw!r}")
                 try:
-                    event_id = decode(raw).event_id
+                    event_id, origin = decode(raw).event_id, decode(raw).origin_daemon
                 except events.BadLine:
                     continue
+                if file != events.LOCAL_FILE and signatures.is_signed(raw, origin) and not oracle.is_true(raw):
+                    raise Violation(f"{file} of clone {clone.number} holds a forged line: {raw!r}")
                 self.lines[event_id].add(raw)
                 self.files[event_id].add(file)
                 # The copy of a receipt that travels lies in two journals.

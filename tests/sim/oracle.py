@@ -11,6 +11,9 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import nacl.bindings
+import nacl.exceptions
+
 from tests.support.factmaker import empty_picture
 from thrum import events, signatures
 from thrum.events import Sealed
@@ -35,6 +38,26 @@ def rank(raw: bytes) -> tuple[signatures.Rank, int, bytes]:
     except events.BadLine:
         origin = ""
     return signatures.rank(raw, signatures.is_signed(raw, origin)), len(raw), raw
+
+
+@functools.lru_cache(16_384)
+def is_true(raw: bytes) -> bool:
+    """Whether the signature of a line in a journal holds, and its id is of its origin's making; asked of the library
+    itself, not of what is tested.
+    """
+    parts = signatures.split_signature(raw)
+    if parts is None:
+        return False
+    base, key, signature = parts
+    try:
+        nacl.bindings.crypto_sign_open(signature + signatures.DOMAIN + base, key)
+    except nacl.exceptions.BadSignatureError:
+        return False
+    fact = decode(raw)
+    made = signatures.MADE.get(fact.type if isinstance(fact, Sealed) else events.type_of(fact))
+    thing = getattr(fact, made.field, "") if made else ""
+    fits = not thing or thing.rpartition("_")[2] == fact.event_id.rpartition("_")[2]
+    return fits and signatures.id_fits(fact.event_id, fact.origin_daemon)
 
 
 def paint(clone: Clone, lines: Lines) -> sqlite3.Connection:

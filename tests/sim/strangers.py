@@ -47,7 +47,17 @@ class Stranger(Hostile):
         self._ulids = signatures.CertifiedUlids(self.me, dice.randbytes)
 
     def deeds(self) -> list[Callable[[Files], str]]:
-        return [self.say, self.say_of, self.say_of, self.say_of, self.pose, self.reuse, self.replay, self.bring_back]
+        return [
+            self.say,
+            self.say_of,
+            self.say_of,
+            self.say_of,
+            self.pose,
+            self.reuse,
+            self.reuse,
+            self.replay,
+            self.bring_back,
+        ]
 
     # -- what he does to the files
 
@@ -105,7 +115,8 @@ class Stranger(Hostile):
         elif which == "date":
             fact = msgspec.structs.replace(found, timestamp=clock.format_ms(self.ms - 99 * HOUR_MS))
         elif which == "origin":
-            fact = msgspec.structs.replace(found, origin_daemon=self.me)
+            at = self.dice.choice((found.timestamp, clock.format_ms(self.ms - 99 * HOUR_MS)))
+            fact = msgspec.structs.replace(found, origin_daemon=self.me, timestamp=at)
         else:
             fact = _decode(self._with_other_bytes(base)) or found
         raw, how = self._sign(fact, line)

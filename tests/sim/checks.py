@@ -443,7 +443,8 @@ def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[st
         for event_id, (raw, file) in here.best.items():
             if event_id not in found and event_id in theirs and event_id not in gone:
                 continue
-            if event_id not in found or rank(raw) < rank(found[event_id][0]):
+            # Of lines that say the same its own one: what it named as of before it named by its bytes.
+            if event_id not in found or rank(raw)[0] < rank(found[event_id][0])[0]:
                 found[event_id] = raw, file
     for event_id, (raw, daemon_id) in world.acknowledged.items():
         if event_id in gone and event_id not in found and event_id not in world.excused and not is_local(raw):

@@ -152,6 +152,22 @@ def test_two_first_replies_make_one_thread_that_the_root_joins(live: Live, make:
     assert replied == {"bob": by_bob.timestamp, "eve": by_eve.timestamp}
 
 
+def test_a_key_counts_in_whatever_journal_it_lies(tmp_path: Path) -> None:
+    me, other = Daemon(1), Daemon(2)
+    own = frozenset({me.daemon_id})
+    claimed = other.message("bob", "ann")  # in its name, and nobody signed it
+    journals = Journals()
+    for fact, raw, file in (
+        (me.introduction(), b"", ""),
+        (claimed, events.encode(claimed), ""),
+        (key := other.introduction(), other.line(key), "messages/bob.jsonl"),
+    ):
+        journals.add(fact, raw or me.line(fact), file)
+    paint_journals(journals, tmp_path / "painted", own)
+    with closing(database.open_reader(tmp_path / "painted")) as db:
+        assert View(db, own).message(claimed.message_id) is None
+
+
 @pytest.mark.parametrize("order", [*permutations(range(4))])
 def test_nobody_moves_anothers_message_into_another_thread(order: tuple[int, ...], tmp_path: Path) -> None:
     me, other = Daemon(1), Daemon(2)

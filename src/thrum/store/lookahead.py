@@ -39,6 +39,11 @@ def may_introduce(raw: bytes) -> bool:
     return raw.startswith((b'{"type":"accept"', b'{"type":"agent.hide"'))
 
 
+def may_be_key(raw: bytes) -> bool:
+    """Whether a line may be a daemon's key, in whatever journal it lies."""
+    return b"daemon.key" in raw
+
+
 class LookAhead:
     """`is_held(fact, time)`: whether a fact waits for its day."""
 

@@ -20,6 +20,7 @@ from thrum.events import (
     EVENTS_FILE,
     LOCAL_FILE,
     AnyFact,
+    DaemonKeyed,
     MessageCreated,
     MessageReceipt,
     Sealed,
@@ -29,7 +30,7 @@ from thrum.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE
 from thrum.store import merge_messages as merge
 from thrum.store.database import connect, create_indexes, create_search, create_tables
 from thrum.store.horizons import Order
-from thrum.store.lookahead import INTRODUCTIONS, SAID_AHEAD, LookAhead, may_introduce
+from thrum.store.lookahead import INTRODUCTIONS, SAID_AHEAD, LookAhead, may_be_key, may_introduce
 from thrum.store.projection import (
     Entry,
     Projection,
@@ -228,13 +229,13 @@ class _Painter:
     # -- reading
 
     def _introducing(self, sources: Sequence[Source]) -> Iterator[Entry]:
-        """The facts that others are judged by. What of them lies in a wrong file comes later."""
+        """The facts that others are judged by. Of those that lie in a wrong file the keys; the others come later."""
+        wanted = {LOCAL_FILE: may_introduce, EVENTS_FILE: None}
         for source in sources:
-            if source.file in (EVENTS_FILE, LOCAL_FILE):
-                local = source.file == LOCAL_FILE
-                for entry in source.entries(may_introduce if local else None):
-                    if isinstance(entry.fact, INTRODUCTIONS if local else SAID_AHEAD) and self._is_chosen(entry):
-                        yield entry
+            kinds = {LOCAL_FILE: INTRODUCTIONS, EVENTS_FILE: SAID_AHEAD}.get(source.file, DaemonKeyed)
+            for entry in source.entries(wanted.get(source.file, may_be_key)):
+                if isinstance(entry.fact, kinds) and self._is_chosen(entry):
+                    yield entry
 
     def _merged(self, sources: Sequence[Source]) -> Iterator[_Item]:
         window = max(_WINDOW_FACTS_MIN, _WINDOW_FACTS_MAX // max(1, len(sources)))

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -85,6 +86,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--long"):
         return
     skip = pytest.mark.skip(reason="deep: run with --long")
+    cases: Counter[str] = Counter()
     for item in items:
-        if item.get_closest_marker("long"):
+        test = item.nodeid.partition("[")[0]
+        cases[test] += 1
+        short = item.get_closest_marker("short")
+        if item.get_closest_marker("long") or (short and cases[test] > short.args[0]):
             item.add_marker(skip)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import random
 import re
 import shutil
 import stat
@@ -552,14 +551,8 @@ def killed_at(repo: Repo, number: int, *words: str) -> tuple[int, list[str]]:
     return done.status, log.read_text().splitlines()
 
 
-def chosen(count: int, long: bool) -> list[int]:
-    numbers = list(range(1, count + 1))
-    return numbers if long else sorted(random.Random(count).sample(numbers, min(5, count)))
-
-
-def test_a_restore_that_is_killed_at_any_step_is_carried_out_or_has_not_happened(
-    repo: Repo, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.long
+def test_a_restore_that_is_killed_at_any_step_is_carried_out_or_has_not_happened(repo: Repo) -> None:
     send(repo, "one")
     repo.thrum("backup")
     send(repo, "two")
@@ -569,7 +562,7 @@ def test_a_restore_that_is_killed_at_any_step_is_carried_out_or_has_not_happened
     status, touches = killed_at(repo, 0, "backup", "restore", "--yes")
     assert status == 0
     outcomes: set[str] = set()
-    for number in chosen(len(touches), request.config.getoption("--long")):
+    for number in range(1, len(touches) + 1):
         back()
         status, _ = killed_at(repo, number, "backup", "restore", "--yes")
         where = f"killed before {touches[number - 1]} ({number} of {len(touches)})"
@@ -588,7 +581,8 @@ def test_a_restore_that_is_killed_at_any_step_is_carried_out_or_has_not_happened
     assert outcomes == {"one", "one two"}
 
 
-def test_a_backup_that_is_killed_at_any_step_leaves_a_whole_one(repo: Repo, request: pytest.FixtureRequest) -> None:
+@pytest.mark.long
+def test_a_backup_that_is_killed_at_any_step_leaves_a_whole_one(repo: Repo) -> None:
     send(repo, "one")
     repo.thrum("backup")
     send(repo, "two")
@@ -596,7 +590,7 @@ def test_a_backup_that_is_killed_at_any_step_leaves_a_whole_one(repo: Repo, requ
     back = save(repo)
     status, touches = killed_at(repo, 0, "backup")
     assert status == 0
-    for number in chosen(len(touches), request.config.getoption("--long")):
+    for number in range(1, len(touches) + 1):
         back()
         killed_at(repo, number, "backup")
         where = f"killed before {touches[number - 1]}"

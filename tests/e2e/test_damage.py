@@ -115,6 +115,7 @@ def _hole(path: Path) -> None:
         database.write(os.urandom(3 * 4096))
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("damage", [Path.unlink, _overwrite, _truncate, _empty, _hole])
 def test_a_damaged_or_deleted_database_is_painted_anew(shared: Repo, damage: Callable[[Path], None]) -> None:
     send(shared, "kept")

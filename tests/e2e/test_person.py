@@ -105,6 +105,7 @@ PROTECTED = [
 
 
 @pytest.mark.spec("ID-62")
+@pytest.mark.short(3)
 @pytest.mark.parametrize("words", PROTECTED, ids=" ".join)
 def test_what_guards_agents_is_no_agent_s_to_change_with_a_daemon_and_without(
     repo: Repo, words: tuple[str, ...]

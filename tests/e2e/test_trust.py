@@ -222,6 +222,7 @@ def died_in_a_filter(repo: Repo) -> None:
 WAYS = (checked_out, forgotten, reset, restored, archived, applied, from_another_index, died_in_a_filter)
 
 
+@pytest.mark.short(3)
 @pytest.mark.parametrize("way", WAYS)
 def test_settings_that_a_branch_brings_count_for_nothing_however_they_come(
     repo: Repo, home: Path, way: Callable[[Repo], None]

@@ -128,6 +128,7 @@ def test_messages_packed_with_the_users_own_objects_keep_the_directory_closed(re
     assert not words_in_git(repo, "kobold")
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize(
     "words",
     [

@@ -87,6 +87,7 @@ def test_a_sound_repository_is_verified_with_and_without_a_daemon_and_left_as_it
     assert not repo.daemon, "it starts none"
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("running", [True, False])
 def test_rows_that_were_taken_away_changed_or_added_are_counted_and_a_repair_paints_them_anew(
     repo: Repo, running: bool
@@ -163,6 +164,7 @@ def test_facts_that_a_killed_daemon_left_behind_the_database_are_no_fault(repo: 
     assert "1 line not in it yet" in check(verify(repo, status=0), "database")["detail"]
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("running", [True, False])
 def test_a_torn_end_is_named_and_a_repair_moves_it_to_quarantine(repo: Repo, running: bool) -> None:
     if not running:
@@ -181,6 +183,7 @@ def test_a_torn_end_is_named_and_a_repair_moves_it_to_quarantine(repo: Repo, run
     assert "1 line in quarantine:\n  messages/alice.jsonl byte" in repo.thrum("verify")
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("running", [True, False])
 def test_a_journal_that_lost_a_line_is_called_shorter_and_gets_it_back_from_the_branch(
     repo: Repo, running: bool

@@ -10,6 +10,7 @@ from tests.sim.clone import Clone
 from tests.sim.faults import Chance
 from tests.sim.git import FIRST_OBJECTS, REGULAR, Objects, Remote, blob_id, commit_of, copy_closure, put_commit
 from tests.support.store_journals import START_MS
+from thrum.identity.signing import Signer
 from thrum.sync.round import Outcome
 from thrum.sync.worktree import FIRST, TreeEntry
 
@@ -24,6 +25,7 @@ class CalmClones:
         self.chance = Chance(self.dice, {})
         self.ms = START_MS
         self.remote = Remote()
+        self.signers: dict[str, Signer | None] = {}
         self.clones: list[Clone] = []
         for number in range(count):
             (directory / str(number)).mkdir()

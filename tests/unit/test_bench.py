@@ -11,6 +11,7 @@ from bench import run
 from bench.measure import Bench, Goal, Progress, Row, percentile, table
 
 
+@pytest.mark.short(3)
 @pytest.mark.parametrize("name", run.SCENARIOS)
 def test_scenario_runs_in_its_smallest_form(name: str, tmp_path: Path) -> None:
     rows = run.SCENARIOS[name](Bench(tmp_path, "smoke", Progress(silent=True)))

@@ -158,7 +158,9 @@ def test_a_sandbox_that_forbids_sockets_is_named(repo: Repo) -> None:
 def test_a_thrum_that_hooks_cannot_find_is_named(repo: Repo) -> None:
     hook = repo.main / ".claude/settings.json"
     hook.parent.mkdir()
-    hook.write_text('{"hooks": {"SessionStart": "thrum prime"}}')
+    kept = repo.top / "dotfiles.json"  # as people have it who keep their settings elsewhere
+    kept.write_text('{"hooks": {"SessionStart": "thrum prime"}}')
+    hook.symlink_to(kept)
     python = os.path.dirname(sys.executable)
     assert ".claude/settings.json" in doctor(repo, env={"PATH": f"{python}:{os.environ['PATH']}"})["hooks"]["detail"]
     lacking = os.pathsep.join(

@@ -10,9 +10,9 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import nacl.bindings as sodium
 from nacl.exceptions import BadSignatureError
@@ -21,8 +21,6 @@ from thrum import events, signatures
 from thrum.events import BadLine, Sealed
 from thrum.ids import is_id
 from thrum.signatures import MADE
-
-R = TypeVar("R")
 
 SEED_BYTES: Final = 32
 
@@ -59,7 +57,7 @@ class Signer:
         """Begin to sign a line that `sign_all` is asked for later, or never: many are signed beside what goes on."""
         self._next.append(base)
         if len(self._next) >= _SHARED_MIN:
-            self._begun.append(_helper().submit(self._sign_some, self._next))
+            self._begun.append(_helper("signing").submit(self._sign_some, self._next))
             self._next = []
 
     def _sign_some(self, bases: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -75,22 +73,18 @@ class Signer:
 
 
 def flaws_of(lines: Sequence[bytes]) -> list[str]:
-    """`flaw_of` of many lines."""
-    return _by_two(flaw_of, lines)
-
-
-def _by_two(work: Callable[[bytes], R], lines: Sequence[bytes]) -> list[R]:
-    """The work of many lines by two threads: the library lets go of the interpreter for most of its time."""
+    """`flaw_of` of many lines, by two threads: the library lets go of the interpreter for most of its time."""
     if len(lines) < _SHARED_MIN:
-        return [*map(work, lines)]
+        return [*map(flaw_of, lines)]
     half = len(lines) // 2
-    later = _helper().submit(lambda: [*map(work, lines[half:])])
-    return [*map(work, lines[:half]), *later.result()]
+    later = _helper("judging").submit(lambda: [*map(flaw_of, lines[half:])])
+    return [*map(flaw_of, lines[:half]), *later.result()]
 
 
 @functools.cache
-def _helper() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "thrum-signatures")
+def _helper(work: str) -> ThreadPoolExecutor:
+    """A thread for each work: what is sent here does not wait for what arrives from elsewhere."""
+    return ThreadPoolExecutor(1, f"thrum-{work}")
 
 
 def check(raw: bytes) -> Standing:

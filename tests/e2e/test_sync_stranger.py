@@ -175,7 +175,8 @@ def test_a_pushed_format_of_the_future_makes_the_branch_read_only_and_nobody_dum
 ) -> None:
     here, _ = clones.repos
     eve = Daemon(77, ms=1_790_000_100_000)
-    stranger.push(appended={"events.jsonl": eve.line(eve(events.JournalFormat, format=99)) + b"\n"})
+    said = [eve.introduction(*_repo_ids(here)), eve(events.JournalFormat, format=99)]
+    stranger.push(appended={"events.jsonl": b"".join(eve.line(fact) + b"\n" for fact in said)})
     for repo in clones.repos:
         repo.run("sync", "force", "--wait")
         assert "a newer thrum writes there" in repo.thrum("sync", "status")

@@ -358,6 +358,8 @@ def is_local(raw: bytes) -> bool:
 
 def shown_by_old_program(clone: Clone) -> Picture | None:
     """What the program of before shows, if that is all that its journals hold, and it understands all of it."""
+    if clone.finds_more_at_start():
+        return None
     known = database.offsets(clone.store.reader)
     for file in (*clone.branch_journals(), events.LOCAL_FILE):
         path = clone.store.journals.path(file)

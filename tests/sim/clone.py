@@ -321,13 +321,23 @@ class Clone:
         """What `ensure_branch` does: journals of the branch that are not here are written out."""
         folder = self.places.branch_dir
         (folder / "messages").mkdir(parents=True, exist_ok=True)
-        for path, entry in self.repo.files(self.repo.ref).items():
-            if branch.JOURNAL_FILE.fullmatch(entry.path) and entry.mode & 0o170000 == 0o100000:
-                target = folder / path
-                if not target.exists():
-                    target.write_bytes(self.repo.blob(entry.object_id))
-                    self.filled.add(path)
+        for path, object_id in self._missing_journals():
+            (folder / path).write_bytes(self.repo.blob(object_id))
+            self.filled.add(path)
         (folder / "events.jsonl").touch()
+
+    def finds_more_at_start(self) -> bool:
+        """Whether the branch, which somebody moved by hand, holds journals that the next start writes out."""
+        return bool(self._missing_journals())
+
+    def _missing_journals(self) -> list[tuple[str, bytes]]:
+        """Journals of the branch that are not in the folder, with the id of what they hold."""
+        return [
+            (path, entry.object_id)
+            for path, entry in self.repo.files(self.repo.ref).items()
+            if branch.JOURNAL_FILE.fullmatch(entry.path) and entry.mode & 0o170000 == 0o100000
+            if not (self.places.branch_dir / path).exists()
+        ]
 
     def _lay_template(self) -> None:
         """An empty picture, unless there is one, or was one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import msgspec
 
 from thrum import clock, ids
 
+_TRIES = 50
+_LOST_THE_RACE = re.compile(rb"fetch first|non-fast-forward|cannot lock ref|failed to update ref|stale info")
+"""What git says of a push when another moved the branch between its look and its write."""
 ORIGIN = "d_01KGH87Y00STRANGERSTRANGER"
 
 
@@ -44,10 +48,22 @@ class Stranger:
         return self.git("hash-object", "-w", "--stdin", stdin=data)
 
     def push(self, **kwargs: Any) -> str:
-        """See `commit`; also where nobody else is quicker."""
-        commit = self.commit(**kwargs)
-        self.git("push", "-q", "--force", "origin", f"{commit}:refs/heads/a-sync")
-        return commit
+        """See `commit`; also where a daemon was quicker, which pushes when it likes."""
+        for _ in range(_TRIES):
+            commit = self.commit(**kwargs)
+            if self.lands(commit):
+                return commit
+        raise AssertionError(f"after {_TRIES} pushes somebody was still quicker")
+
+    def lands(self, commit: str) -> bool:
+        """Push a commit as the remote's branch; whether nobody was quicker. Raises for every other failure."""
+        try:
+            self.git("push", "-q", "--porcelain", "origin", f"{commit}:refs/heads/a-sync")
+        except subprocess.CalledProcessError as error:
+            if not _LOST_THE_RACE.search(error.stdout + error.stderr):
+                raise AssertionError(error.stderr.decode()) from error
+            return False
+        return True
 
     def commit(
         self,

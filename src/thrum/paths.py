@@ -200,10 +200,11 @@ def _require(own: Path, git: GitPlace | None) -> trust.Record:
         if git is None and not own.is_symlink() and find_git(own.parent) is None:
             # Nothing there tells an installation of before from an archive: a person does.
             raise trust.refused(own.parent, error.details["reason"], _OUTSIDE_GIT) from error
-        if git is None or (state_dir := _state_of_before(own, git)) is None:
-            raise
-        take_over(state_dir, git.common_dir)
-        return trust.require(own, keep)
+        state_dir = None if git is None else _state_of_before(own, git)
+        if git is not None and state_dir is not None:
+            take_over(state_dir, git.common_dir)
+    # Another process may have taken it over since the first look, and then it is none of before any more.
+    return trust.require(own, keep)
 
 
 def _follow_state(own: Path, git: GitPlace | None, record: trust.Record) -> trust.Record:

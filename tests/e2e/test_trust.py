@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.repo import THRUM, Repo, open_repo, wait_until
+from thrum import paths
 
 SHELL_WORDS = '$(touch "$HOME/owned")'
 SECRET = "-----BEGIN PRIVATE KEY-----"
@@ -602,6 +603,21 @@ def test_an_installation_of_before_is_taken_over_silently_with_all_its_worktrees
     assert (done.status, done.err) == (0, "") and "kept" in done.out
     assert repo.json("config", "get", "project_name")["value"] == "shop"
     assert (repo.run("send", "more", "--to", "@nux").status, repo.run("config", "show").err) == (0, "")
+
+
+def test_an_installation_of_before_that_another_process_takes_over_meanwhile_counts(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the first look of one process and its second."""
+    _as_before(repo)
+    look = paths._state_of_before
+
+    def late(own: Path, git: Any) -> Path | None:
+        repo.thrum("whoami", "--json")
+        return look(own, git)
+
+    monkeypatch.setattr(paths, "_state_of_before", late)
+    assert paths.find_places(repo.main).state_dir == repo.main / ".thrum"
 
 
 def test_an_installation_of_before_is_not_taken_over_while_git_tracks_something_there(repo: Repo, home: Path) -> None:

@@ -506,10 +506,7 @@ def receipts_travelled(world: World) -> None:
                     " WHERE message_id = ? AND agent_id = ?",
                     (message_id, agent_id),
                 ).fetchone()
-                homes = "SELECT home FROM registrations WHERE agent_id = ?"
-                registrars = {row[0] for row in other.store.reader.execute(homes, (agent_id,))}
-                if "" in registrars or clone.daemon_id not in registrars:
-                    # Whose own agent has that name believes nobody else; and a new key speaks for whom it registered.
+                if not _believes(other, clone, agent_id):
                     continue
                 if row < (seen, was_read):
                     raise Violation(
@@ -568,6 +565,19 @@ def event_id_of(raw: bytes) -> str:
         return decode(raw).event_id
     except events.BadLine:
         return ""
+
+
+def _believes(clone: Clone, other: Clone, agent_id: str) -> bool:
+    """Whether a clone takes another's word for an agent: who has an agent of that name itself, or noted another as its
+    holder, does not; and a new key speaks for whom it registered.
+    """
+    db, view = clone.store.reader, clone.store.view
+    registrars = {row[0] for row in db.execute("SELECT home FROM registrations WHERE agent_id = ?", (agent_id,))}
+    if OURS in registrars or other.daemon_id not in registrars:
+        return False
+    holders = {row[0] for row in db.execute("SELECT origin FROM holders WHERE agent_id = ?", (agent_id,))}
+    home = view.origins().home
+    return not holders or home(other.daemon_id) in set(map(home, holders))
 
 
 def lost_to_all(world: World) -> set[str]:

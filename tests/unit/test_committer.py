@@ -14,7 +14,7 @@ import trio.testing
 from tests.support.store_disk import mounted
 from tests.support.store_journals import FakeClock
 from tests.support.store_opened import editing, key_of, opened, picture_of, places_at, resent, sending
-from thrum import clock, events, limits
+from thrum import clock, events, ids, limits
 from thrum.errors import (
     Busy,
     ClientKeyReused,
@@ -430,6 +430,18 @@ async def test_stamps_rise_over_a_restart_with_the_clock_set_back(tmp_path: Path
         await store.committer.commit(sending("third"))
     first, _, second, third = lines(tmp_path)
     assert events.order_of(first) < events.order_of(second) < events.order_of(third)
+
+
+async def test_no_id_of_a_run_is_of_a_millisecond_in_which_a_run_before_gave_one(tmp_path: Path) -> None:
+    wall = FakeClock()
+    async with opened(tmp_path, wall=wall) as store:
+        sent = await store.committer.commit(sending("first"))
+        wall.ms += 7
+        await store.committer.commit(editing(sent.message_id, "what begins nothing"))
+    async with opened(tmp_path, wall=wall) as store:
+        await store.committer.commit(editing(sent.message_id, "in the same millisecond"))
+    _, before, after = lines(tmp_path)
+    assert ids.ulid_ms(after.event_id) == (ids.ulid_ms(before.event_id) or 0) + 1
 
 
 async def test_a_base_more_than_a_day_ahead_is_not_taken_over(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from thrum import clock, events, files, ids, limits
 from thrum.api import DaemonIdentity
 from thrum.errors import StoreFailed
 from thrum.identity.signing import Signer
-from thrum.origins import OLD_REALM
 from thrum.paths import Places
 from thrum.store import database, founding, words
 from thrum.store import paint as painting
@@ -35,7 +34,7 @@ from thrum.store.journal import JournalFiles, mark_of, recover_tail, refusal
 from thrum.store.projection import Entry, Projection, entry_of
 from thrum.store.quarantine import Quarantine
 from thrum.store.seal import Seal
-from thrum.store.stamping import Stamper
+from thrum.store.stamping import Stamper, base_of
 from thrum.store.verified import note_verified, verify_journals
 from thrum.store.views import View
 from thrum.store.writer import Committed, Writer
@@ -251,7 +250,7 @@ class _Opening:
                 more = f", and {len(self.found) - 1} more" if self.found[1:] else ""
                 log.warning("%s%s; kept in %s", self.found[0], more, self.quarantine.path.name)
             recovery = Recovery(painted, applied, len(self.quarantine))
-            stamper = Stamper(self.wall, self.identity.daemon_id, _last_base(db, self.own, self.wall.now_ms()))
+            stamper = Stamper(self.wall, self.identity.daemon_id, base_of(db, self.own, self.wall.now_ms()))
             projection = Projection(db, self.own, self.journals.read_line, self.wall.now_ms)
             writer = Writer(db, projection, View(db, self.own), self.journals, stamper, self.quarantine, self.signer)
             reader = database.open_reader(self.path)
@@ -434,29 +433,6 @@ class _Scan:
                 continue
             yield entry_of(fact, raw, file, offset, length)
         self.lines = lines
-
-
-_CREATES: Final = ("message.create", "agent.session.start", "group.create")
-
-
-def _last_base(db: sqlite3.Connection, own: frozenset[str], now_ms: int) -> int:
-    """Where the stamps of this run begin at least: past the greatest own create that is not a day ahead of the clock.
-
-    A millisecond past it, for the ids of two runs don't rise within one. Own creates are numbered in rising order, but
-    for those that came back by sync; so the last few are looked at.
-    """
-    ahead_ms = now_ms + limits.future_stamp_ms_max
-    marks = ", ".join("?" for _ in own)
-    rows = db.execute(
-        "SELECT timestamp FROM events WHERE type IN (?, ?, ?)"
-        f" AND origin_daemon IN ({marks}) AND state <> 'hidden' ORDER BY seq DESC LIMIT 100",
-        (*_CREATES, *own),
-    )
-    base = max((ms + 1 for (text,) in rows if (ms := clock.parse_ms(text)) <= ahead_ms), default=0)
-    for realm, text in db.execute("SELECT realm, at FROM horizons"):
-        if realm == OLD_REALM or realm in own:
-            base = max(base, min(clock.parse_ms(text) + 1, ahead_ms))
-    return base
 
 
 # -- the database as a file

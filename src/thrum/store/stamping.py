@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from thrum import clock, ids, limits, signatures
+from thrum.origins import OLD_REALM
 from thrum.store.door import Stamp
+
+_LOOKED_AT = 100
 
 
 class Stamper:
@@ -35,3 +40,23 @@ class Stamper:
         """
         ahead = self._wall.now_ms() + limits.future_stamp_ms_max
         self._base_ms = max(self._base_ms, min(clock.parse_ms(time) + 1, ahead))
+
+
+def base_of(db: sqlite3.Connection, own: frozenset[str], now_ms: int) -> int:
+    """Where the stamps of a run begin at least: past the greatest id that this daemon gave, and past every horizon.
+
+    A millisecond past it: the ids of two runs don't rise within one, and might even be the same. What lies more than a
+    day ahead of the clock is passed over, for its clock was wrong. `own`: its id and its previous ones.
+    """
+    ahead_ms = now_ms + limits.future_stamp_ms_max
+    marks = ", ".join("?" for _ in own)
+    rows = db.execute(
+        f"SELECT event_id FROM events WHERE event_id < ? AND origin_daemon IN ({marks}) AND state <> 'hidden'"
+        f" ORDER BY event_id DESC LIMIT {_LOOKED_AT}",  # one of before the certified ids may be no ULID
+        ("evt_" + ids.ulid_of(ahead_ms + 1 << 80), *own),
+    )
+    base = max((ms + 1 for (event_id,) in rows if (ms := ids.ulid_ms(event_id)) is not None), default=0)
+    for realm, text in db.execute("SELECT realm, at FROM horizons"):
+        if realm == OLD_REALM or realm in own:
+            base = max(base, min(clock.parse_ms(text) + 1, ahead_ms))
+    return base

@@ -31,7 +31,7 @@ Objects = dict[str, "bytes | Commit"]
 
 
 def blob_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob\0" + data, usedforsecurity=False).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def put_commit(objects: Objects, files: Iterable[TreeEntry], parent: str, message: str, seconds: int) -> str:

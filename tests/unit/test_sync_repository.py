@@ -477,6 +477,26 @@ def test_what_packed_journals_hold_is_told_without_a_process(alice: GitRepositor
         assert {blob: reader.blob_size(blob) for blob in wanted} == wanted
 
 
+def test_a_size_is_told_without_going_through_all_that_is_packed(
+    alice: GitRepository, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packs are the user's own too: millions of objects."""
+    blob = alice.add_blob(LINES)
+    write(alice, {"events.jsonl": LINES})
+    git(top / "alice", "repack", "-adfq")
+    git(top / "alice", "prune-packed")
+
+    def all_of_it(_index: object) -> None:
+        raise AssertionError("goes through the whole index")
+
+    monkeypatch.setattr("dulwich.pack.PackIndex.__iter__", all_of_it)
+    monkeypatch.setattr("dulwich.pack.PackIndex2._itersha", all_of_it, raising=False)
+    with open_reader(top / "alice" / ".git", {"PATH": "/nowhere"}) as reader:
+        assert reader.blob_size(blob) == len(LINES)
+        with pytest.raises(NotAvailable):  # nor is there a git to ask
+            reader.blob_size("1" * 40)
+
+
 def test_a_lost_object_is_told(alice: GitRepository) -> None:
     for look in (lambda: alice.blob("1" * 40), lambda: alice.blob_size("1" * 40), lambda: alice.files("1" * 40)):
         with pytest.raises(StoreFailed):

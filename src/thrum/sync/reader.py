@@ -19,7 +19,7 @@ from thrum.sync.git import checked_git
 from thrum.sync.worktree import BRANCH, TreeEntry
 
 if TYPE_CHECKING:
-    from dulwich.objects import Commit
+    from dulwich.objects import Commit, ObjectID
     from dulwich.pack import Pack
     from dulwich.repo import Repo
 
@@ -167,15 +167,23 @@ class _DulwichReader:
 
         sha = ObjectID(object_id.encode())
         try:
-            if not any(sha in pack.index for pack in self._packs):
+            found = self._place_in_packs(sha)
+            if found is None:
                 self._packs = [*self._repo.object_store.packs]  # looks at the directory
-            for pack in self._packs:
-                with contextlib.suppress(KeyError):
-                    offset = pack.index.object_offset(sha)
-                    with Path(pack.data.path).open("rb") as file:
-                        return size_in_pack(os.pread(file.fileno(), _PACK_HEAD_BYTES, offset))
+                found = self._place_in_packs(sha)
+            if found is not None:
+                path, offset = found
+                with Path(path).open("rb", buffering=0) as file:
+                    return size_in_pack(os.pread(file.fileno(), _PACK_HEAD_BYTES, offset))
         except self._failures:
             self._packs = []
+        return None
+
+    def _place_in_packs(self, sha: ObjectID) -> tuple[str, int] | None:
+        """The pack that has an object, and where. Each index is asked for one id: `in` would go through all of them."""
+        for pack in self._packs:
+            with contextlib.suppress(KeyError):
+                return os.fspath(pack.data.path), pack.index.object_offset(sha)
         return None
 
     def parents(self, commit: str) -> list[str]:

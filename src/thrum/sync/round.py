@@ -370,7 +370,8 @@ class _Round:
         data = self.journals.read(file, mark) if mark.end else b""
         known = self.memory.journals.get(file)
         carried: list[bytes] = []
-        if entry is not None and (known is None or known.carries or entry.object_id != known.blob):
+        is_there = entry is not None and entry.holds(data)
+        if entry is not None and not is_there and (known is None or known.carries or entry.object_id != known.blob):
             carried = self._not_here(entry, data)
         if not carried and not extra and (grown := self._grow(file, mark, voids, data)):
             return grown
@@ -382,7 +383,7 @@ class _Round:
                 self.memory.strays.append(file)
         known = _Known(
             *mark,
-            blob=self.repo.add_blob(result.data),
+            blob=entry.object_id if entry and is_there and result.data == data else self.repo.add_blob(result.data),
             carries=carries,
             plain=result.plain and not extra and not carries and not result.strays,
             is_journal=result.data == data,

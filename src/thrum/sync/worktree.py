@@ -29,6 +29,8 @@ FIRST: Final = "90843369767a3f41f94cd357d4493648e1154213"
 """The commit that the branch begins with, alike in every clone whose objects have SHA-1 names."""
 LOCK_REASON: Final = "thrum keeps the messages of this repository here"
 
+_SHA1_CHARS: Final = 40
+
 
 class TreeEntry(NamedTuple):
     path: bytes
@@ -39,6 +41,11 @@ class TreeEntry(NamedTuple):
     def is_file(self) -> bool:
         """No link, no submodule."""
         return self.mode & 0o170000 == 0o100000
+
+    def holds(self, data: bytes) -> bool:
+        """Whether it is a file of these bytes, by its id: nobody has to read it."""
+        kind = hashlib.sha1 if len(self.object_id) == _SHA1_CHARS else hashlib.sha256
+        return self.is_file and kind(b"blob %d\0" % len(data) + data).hexdigest() == self.object_id
 
 
 def seen_ref(remote: str) -> str:

@@ -100,6 +100,24 @@ def _named(error: OSError, name: str, directory: int, shown: str) -> OSError:
 
 
 @contextlib.contextmanager
+def _naming(path: Path | str) -> Generator[None]:
+    """Let errors of what is done by a descriptor and a name tell the whole path."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
+def remedy_of(error: OSError, path: str) -> str | None:
+    """What a person does about it; None where no more is known than that the disk may be full."""
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY):
+        return f"move it away, a file of thrum's belongs there: mv {path} {path}.found"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"mend the permissions of {path}, then repeat the command; nothing was recorded"
+    return None
+
+
+@contextlib.contextmanager
 def opened_parent(path: Path | str) -> Generator[tuple[int, str]]:
     """A descriptor of the directory that `path` lies in, and its name there. Raises OSError: ELOOP for a link on the
     way."""
@@ -191,16 +209,13 @@ def names_in(directory: Path | str) -> list[str]:
 
 def remove(path: Path | str) -> None:
     """Take away the file, or the link, at `path`; fine if there is none. Raises OSError."""
-    try:
-        with opened_parent(path) as (directory, name):
-            os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        pass
+    with contextlib.suppress(FileNotFoundError), opened_parent(path) as (directory, name), _naming(path):
+        os.unlink(name, dir_fd=directory)
 
 
 def rename(source: Path | str, target: Path | str) -> None:
     """Give a file another name, over what has that one. Raises OSError."""
-    with opened_parent(source) as (here, name), opened_parent(target) as (there, other):
+    with opened_parent(source) as (here, name), opened_parent(target) as (there, other), _naming(target):
         os.rename(name, other, src_dir_fd=here, dst_dir_fd=there)
 
 
@@ -228,7 +243,8 @@ def atomic_write(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            with _naming(path):
+                os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=directory)

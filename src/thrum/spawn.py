@@ -9,7 +9,6 @@ Source: rpc.md §1, cli.md 1.9, stack.md "Processes".
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import select
@@ -231,8 +230,7 @@ def _last_log_line(places: Places) -> str:
 def unwritable(error: OSError) -> StoreFailed:
     """What the operating system refused, with its mend."""
     path = error.filename or "its files"
-    remedy = None if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"make {path} writable for you, then repeat"
-    return StoreFailed(f"could not write {path}: {error.strerror}", remedy=remedy)
+    return StoreFailed(f"could not write {path}: {error.strerror}", remedy=files.remedy_of(error, path))
 
 
 def report_failure(error: ThrumError) -> Report:

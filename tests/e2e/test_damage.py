@@ -164,6 +164,22 @@ def test_something_else_in_the_socket_s_place_is_no_hindrance_or_is_named(
     shared.thrum("send", "x", "--to", "@bob")
 
 
+@pytest.mark.parametrize("name", ["messages.db", "messages.db.new", "stopped", "daemon.log", "config.lock"])
+def test_a_directory_in_a_file_s_place_is_named_with_its_mend(shared: Repo, name: str) -> None:
+    shared.thrum("daemon", "stop")
+    path = shared.var / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    (path / "file").touch()
+    done = shared.run("daemon", "start")
+    assert done.status == 1 and str(path) in done.err.splitlines()[0]
+    [mend] = [line.partition(": mv ")[2].split() for line in done.err.splitlines() if "fix: " in line]
+    os.rename(*mend)
+    shared.thrum("daemon", "start")
+    assert (shared.var / f"{name}.found" / "file").exists()
+    shutil.rmtree(shared.var / f"{name}.found")
+
+
 def test_a_lock_file_that_a_dead_daemon_left_is_no_hindrance(shared: Repo) -> None:
     shared.kill_daemon()
     shared.places.lock_file.write_text(f"{os.getpid()}\n")

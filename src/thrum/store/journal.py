@@ -458,7 +458,4 @@ def refusal(error: OSError, verb: str = "write") -> StoreFailed:
     """The error that callers get when the system refused to write (or read): it names the file and the mend."""
     path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a journal"
     reason = (error.strerror or str(error)).lower()
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        remedy = f"mend the permissions of {path}, then repeat the command; nothing was recorded"
-        return StoreFailed(f"could not {verb} {path}: {reason}", remedy=remedy)
-    return StoreFailed(f"could not {verb} {path}: {reason}")
+    return StoreFailed(f"could not {verb} {path}: {reason}", remedy=files.remedy_of(error, path))

@@ -23,7 +23,7 @@ from thrum.bus.socket import SubSocket, XpubSocket, open_xpub_socket
 from thrum.bus.topics import Frame, Head, read_frame
 from thrum.events import Pair
 
-SECONDS = 30
+SECONDS = 120
 
 
 class Turns(trio.abc.Instrument):
@@ -107,10 +107,12 @@ async def bus(request: pytest.FixtureRequest, directory: Path, nursery: trio.Nur
         else:
             outlet = stack.enter_context(open_xpub_socket(directory / "bus", high_water_mark=50))
             made = Bus(outlet, lambda: connected(outlet))
-        serving = await nursery.start(serve, made.publisher)
+        ended = trio.Event()
+        serving = await nursery.start(serve, made.publisher, ended)
         stack.enter_context(made.stack)
         yield made
         serving.cancel()
+        await ended.wait()  # the socket is closed next
 
 
 def connected(outlet: XpubSocket) -> SubSocket:
@@ -119,10 +121,13 @@ def connected(outlet: XpubSocket) -> SubSocket:
     return inlet
 
 
-async def serve(publisher: Publisher, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+async def serve(
+    publisher: Publisher, ended: trio.Event, *, task_status: trio.TaskStatus[trio.CancelScope]
+) -> None:
     with trio.CancelScope() as scope:
         task_status.started(scope)
         await publisher.serve_bus()
+    ended.set()
 
 
 async def test_a_subscription_is_answered_with_a_head(bus: Bus) -> None:

@@ -16,7 +16,7 @@ import trio
 from tests.support.bus_daemon import make_repo, open_bus_daemon
 
 PAGE = Path(__file__).parents[2] / "docs" / "bus.md"
-SECONDS = 30
+SECONDS = 120
 
 
 @pytest.fixture

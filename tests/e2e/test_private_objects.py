@@ -62,6 +62,11 @@ def own_files(repo: Repo) -> list[Path]:
     return [path for folder in folders for path in (folder, *folder.rglob("*")) if not path.is_symlink()]
 
 
+def _is_socket(path: Path) -> bool:
+    """False also for a file of the moment that is gone."""
+    return path.exists() and stat.S_ISSOCK(path.lstat().st_mode)
+
+
 def neighbour(repo: Repo) -> list[str]:
     """How another user comes at the words."""
     files = [path for path in own_files(repo) if path.is_file()]
@@ -69,7 +74,7 @@ def neighbour(repo: Repo) -> list[str]:
         "words": WORDS,
         "guesses": [str(path.relative_to(repo.top)) for path in files],
         "folders": [str(path) for path in own_files(repo) if path.is_dir()],
-        "sockets": [str(path) for path in own_files(repo) if stat.S_ISSOCK(path.stat().st_mode)],
+        "sockets": [str(path) for path in own_files(repo) if _is_socket(path)],
         "pids": [process.pid for process in repo.daemons()],
         "git_dirs": [str(repo.main / ".git")],
     }

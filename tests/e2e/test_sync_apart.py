@@ -90,7 +90,7 @@ def test_a_clone_that_is_pushed_into_loses_nothing_and_talks_on(value: str) -> N
         for repo in (place, clone):
             assert repo.run("verify").status == 0
             assert repo.git("status", "--porcelain") == repo.git("status", "--porcelain", cwd=repo.journals) == ""
-            repo.git("fsck", "--strict", "--no-dangling")
+            repo.fsck()
     finally:
         place.close()
         if clone is not None:

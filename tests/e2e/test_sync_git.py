@@ -26,7 +26,7 @@ def commit(repo: Repo, name: str, text: str) -> None:
 
 
 def fsck(repo: Repo) -> None:
-    repo.git("fsck", "--strict", "--no-dangling")
+    repo.fsck()
 
 
 def gc(repo: Repo) -> None:

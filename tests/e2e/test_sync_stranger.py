@@ -41,7 +41,7 @@ def assert_they_go_on(clones: Clones, text: str) -> None:
         done = repo.run("verify")
         assert done.status == 0, done
         assert repo.json("sync", "status")["sync_state"] in ("synced", "syncing")
-        repo.git("fsck", "--strict", "--no-dangling")
+        repo.fsck()
 
 
 def test_lines_that_nobody_can_use_are_set_aside_and_no_fault_of_the_store(clones: Clones, stranger: Stranger) -> None:

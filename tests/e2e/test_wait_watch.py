@@ -150,7 +150,7 @@ def test_a_wait_starts_a_killed_daemon_itself_but_not_a_stopped_one(repo: Repo, 
 
 
 def test_a_wait_for_a_stopped_daemon_ends_with_status_2_when_its_time_is_over(repo: Repo, bob: Path) -> None:
-    waiting = repo.start("wait", "--timeout", "1500ms", "--json", at=bob)
+    waiting = repo.start("wait", "--timeout", "8s", "--json", at=bob)
     wait_until(lambda: _connected(waiting), "a wait that is connected")
     repo.thrum("daemon", "stop")
     done = waiting.end()

@@ -180,6 +180,20 @@ class Repo:
         done = subprocess.run(["git", *words], cwd=cwd or self.main, check=True, capture_output=True, text=True)
         return done.stdout
 
+    def fsck(self) -> None:
+        """git's own verdict. It lists the objects first and the branches last, and says that what is committed in
+        between is missing: then once more.
+        """
+        for _ in range(50):
+            before = self.git("for-each-ref")
+            try:
+                self.git("fsck", "--strict", "--no-dangling")
+            except subprocess.CalledProcessError as error:
+                assert self.git("for-each-ref") != before, error.stdout + error.stderr
+            else:
+                return
+        raise AssertionError("the branches are never at rest")
+
     def run(
         self,
         *words: str | bytes,

@@ -26,7 +26,7 @@ from thrum.errors import (
     ThrumError,
 )
 
-SECONDS = 30
+SECONDS = 120
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from thrum.sync.loop import BESIDE_MAX, BRISK_PEEK_SECONDS, PEEK_SECONDS, Loop, 
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.round import Outcome
 
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 @dataclass

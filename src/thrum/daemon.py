@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -430,7 +431,8 @@ def main(arguments: Sequence[str]) -> int:
             return 1
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        start = Start(places, _hostname(), spawn.own_environment(places), local="--local" in arguments, lock=descriptor)
+        hostname = os.environ.get("THRUM_HOSTNAME") or os.uname().nodename
+        start = Start(places, hostname, spawn.own_environment(places), local="--local" in arguments, lock=descriptor)
         _run(start, report)
     except Exception as error:
         report(spawn.report_failure(_refusal(error)))
@@ -463,6 +465,8 @@ def _refusal(error: BaseException) -> ThrumError:
 
 def _run(start: Start, report: Report) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()  # what was imported stays: the collector need not look at it
+    gc.set_threshold(*limits.gc_threshold)
     connections = raise_open_file_limit()
     config = load_config(start.places.config_file)
     with open_log(start.places.log_file, config.daemon.log_level):
@@ -471,10 +475,6 @@ def _run(start: Start, report: Report) -> None:
         except BaseException:
             log.exception("the daemon fails")
             raise
-
-
-def _hostname() -> str:
-    return os.environ.get("THRUM_HOSTNAME") or os.uname().nodename
 
 
 def _reporter() -> Report:

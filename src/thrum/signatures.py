@@ -14,9 +14,18 @@ import os
 import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from thrum import ids
+
+
+class _Hash(Protocol):
+    """What of `hashlib`'s objects is used; the launcher's part of this must not import it."""
+
+    def copy(self) -> _Hash: ...
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+
 
 DOMAIN: Final = b"thrum fact 1\0"
 """What stands before the line in what is signed: no other text that a key signs can pass for a fact."""
@@ -144,11 +153,11 @@ class CertifiedUlids(ids.Ulids):
     makes an id twice.
     """
 
-    __slots__ = ("_origin",)
+    __slots__ = ("_begun",)
 
     def __init__(self, origin_daemon: str, randomness: Callable[[int], bytes] = os.urandom) -> None:
         super().__init__(randomness)
-        self._origin = origin_daemon
+        self._begun = _begin_proof(origin_daemon)
 
     def at(self, ms: int) -> str:
         with self._lock:
@@ -159,7 +168,7 @@ class CertifiedUlids(ids.Ulids):
             else:
                 self._start(self._ms + 1)
             told = self._ms << 16 | self._random
-        return ids.ulid_of(told << 64 | _proof(self._origin, told))
+        return ids.ulid_of(told << 64 | _end_proof(self._begun, told))
 
     def _start(self, ms: int) -> None:
         super()._start(ms)
@@ -168,7 +177,16 @@ class CertifiedUlids(ids.Ulids):
 
 def _proof(origin_daemon: str, told: int) -> int:
     """The last 64 bits of a ULID of `origin_daemon` whose first 64 are `told`."""
+    return _end_proof(_begin_proof(origin_daemon), told)
+
+
+def _begin_proof(origin_daemon: str) -> _Hash:
     import hashlib
 
-    data = b"thrum id\0" + origin_daemon.encode("utf-8", "surrogatepass") + told.to_bytes(8, "big")
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+    return hashlib.sha256(b"thrum id\0" + origin_daemon.encode("utf-8", "surrogatepass"))
+
+
+def _end_proof(begun: _Hash, told: int) -> int:
+    digest = begun.copy()
+    digest.update(told.to_bytes(8, "big"))
+    return int.from_bytes(digest.digest()[:8], "big")

@@ -121,9 +121,7 @@ def connected(outlet: XpubSocket) -> SubSocket:
     return inlet
 
 
-async def serve(
-    publisher: Publisher, ended: trio.Event, *, task_status: trio.TaskStatus[trio.CancelScope]
-) -> None:
+async def serve(publisher: Publisher, ended: trio.Event, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
     with trio.CancelScope() as scope:
         task_status.started(scope)
         await publisher.serve_bus()

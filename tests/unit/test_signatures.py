@@ -89,17 +89,6 @@ def test_what_is_signed_is_what_the_book_says(seed: bytes, text: str) -> None:
     assert signatures.unsigned(base) == base
 
 
-@pytest.mark.parametrize("begun", [0, 1, 8, 30])
-def test_lines_are_signed_alike_whether_their_signing_was_begun_before_or_not(begun: int) -> None:
-    """Also when others were begun that nobody wants any more, for their call was taken back."""
-    signer = signing.Signer(b"s" * 32)
-    wanted = [b'{"n":%d}' % n for n in range(20)]
-    for n in range(begun):
-        signer.begin(b'{"n":%d}' % (n * 2))
-    for _ in range(2):
-        assert signer.sign_all(wanted) == [signer.sign(base) for base in wanted]
-
-
 def test_a_line_of_an_own_journal_is_signed_if_its_origins_key_stands_in_it() -> None:
     origin = json.loads(GOOD)["origin_daemon"]
     assert signatures.is_signed(GOOD, origin)

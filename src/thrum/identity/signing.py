@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, NamedTuple, cast
 
 import nacl.bindings as sodium
@@ -35,12 +35,10 @@ _NO_OBJECT: Final = frozenset({"not_json", "not_utf8", "not_object", "too_long"}
 class Signer:
     """A daemon's key pair, made of its 32 secret bytes."""
 
-    __slots__ = ("_begun", "_next", "_secret", "public_key", "seed")
+    __slots__ = ("_secret", "public_key", "seed")
 
     def __init__(self, seed: bytes) -> None:
         self.seed = seed
-        self._next: list[bytes] = []
-        self._begun: list[Future[dict[bytes, bytes]]] = []
         self.public_key, self._secret = sodium.crypto_sign_seed_keypair(seed)
 
     @classmethod
@@ -53,38 +51,19 @@ class Signer:
         signed = sodium.crypto_sign(signatures.DOMAIN + base, self._secret)
         return signatures.with_signature(base, self.public_key, signed[: sodium.crypto_sign_BYTES])
 
-    def begin(self, base: bytes) -> None:
-        """Begin to sign a line that `sign_all` is asked for later, or never: many are signed beside what goes on."""
-        self._next.append(base)
-        if len(self._next) >= _SHARED_MIN:
-            self._begun.append(_helper("signing").submit(self._sign_some, self._next))
-            self._next = []
-
-    def _sign_some(self, bases: Sequence[bytes]) -> dict[bytes, bytes]:
-        return {base: self.sign(base) for base in bases}
-
-    def sign_all(self, bases: Sequence[bytes]) -> list[bytes]:
-        """The signed lines of many lines. Whatever else was begun is forgotten."""
-        begun, self._begun, self._next = self._begun, [], []
-        done: dict[bytes, bytes] = {}
-        for part in begun:
-            done |= part.result()
-        return [done.get(base) or self.sign(base) for base in bases]
-
 
 def flaws_of(lines: Sequence[bytes]) -> list[str]:
     """`flaw_of` of many lines, by two threads: the library lets go of the interpreter for most of its time."""
     if len(lines) < _SHARED_MIN:
         return [*map(flaw_of, lines)]
     half = len(lines) // 2
-    later = _helper("judging").submit(lambda: [*map(flaw_of, lines[half:])])
+    later = _judging().submit(lambda: [*map(flaw_of, lines[half:])])
     return [*map(flaw_of, lines[:half]), *later.result()]
 
 
 @functools.cache
-def _helper(work: str) -> ThreadPoolExecutor:
-    """A thread for each work: what is sent here does not wait for what arrives from elsewhere."""
-    return ThreadPoolExecutor(1, f"thrum-{work}")
+def _judging() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "thrum-judging")
 
 
 def check(raw: bytes) -> Standing:

@@ -70,7 +70,6 @@ async def serve_rpc(
     `on_arrival` before its first request.
     """
     server = _Server(dispatcher, run_command, program, on_connect, on_arrival, bounds or Bounds())
-    trio.lowlevel.add_instrument(server.pace)
     try:
         async with trio.open_nursery() as background:
             server.background = background
@@ -84,7 +83,7 @@ async def serve_rpc(
                     await server.wait_quiet()
                 connections.cancel_scope.cancel()
     finally:
-        trio.lowlevel.remove_instrument(server.pace)
+        server.pace.close()
 
 
 class _Server:

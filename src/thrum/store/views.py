@@ -77,9 +77,10 @@ SELECT a.agent_id, kind, name, role, module, display, hostname, worktree, regist
     ifnull((SELECT created_at FROM messages AS m WHERE m.agent_id = a.agent_id AND {message}
       ORDER BY created_at DESC LIMIT 1), ''))
 FROM agents AS a"""
+_SESSION_COLUMNS: Final = "session_id, s.agent_id, started_at, start_event, ended_at, end_reason, end_event, s.seen_at"
 _SESSION: Final = """
-SELECT session_id, s.agent_id, started_at, start_event, ended_at, end_reason, end_event, s.seen_at FROM sessions AS s
-LEFT JOIN agents AS a ON a.agent_id = s.agent_id AND a.live = 1 WHERE {session}"""
+SELECT {columns} FROM sessions AS s LEFT JOIN agents AS a ON a.agent_id = s.agent_id AND a.live = 1 WHERE {session}"""
+_NEWEST_OPEN: Final = " AND s.agent_id = ? AND ended_at = '' ORDER BY started_at DESC, start_event DESC LIMIT 1"
 _WORK: Final = """
 SELECT w.session_id, w.agent_id, branch, worktree_path, unmerged_commits, uncommitted_files, changed_files,
   file_changes, git_updated_at, current_task, task_updated_at, intent, intent_updated_at
@@ -100,7 +101,10 @@ class View(GroupViews):
         self.epoch = get_meta(db, "epoch")
         ids = ", ".join("'" + id.replace("'", "''") + "'" for id in sorted(own | {""}))
         self._agent_rows = _AGENT.format(session=_OF_HOLDER.format("s", ids), message=_OF_HOLDER.format("m", ids))
-        self._session_rows = _SESSION.format(session=_OF_HOLDER.format("s", ids))
+        self._session_rows = _SESSION.format(columns=_SESSION_COLUMNS, session=_OF_HOLDER.format("s", ids))
+        self._open_session_id = (
+            _SESSION.format(columns="session_id", session=_OF_HOLDER.format("s", ids)) + _NEWEST_OPEN
+        )
 
     # -- the sequence
 
@@ -275,16 +279,15 @@ class View(GroupViews):
     def open_session(self, agent_id: str) -> SessionRow | None:
         """The agent's newest session that has not ended."""
         row = self._db.execute(
-            f"{self._session_rows} AND s.agent_id = ? AND ended_at = ''"
-            " ORDER BY started_at DESC, start_event DESC LIMIT 1",
+            f"{self._session_rows}{_NEWEST_OPEN}",
             (agent_id,),
         ).fetchone()
         return None if row is None else SessionRow(*row)
 
     def open_session_id(self, agent_id: str) -> str:
         """Of its newest session that has not ended; `""` without one."""
-        session = self.open_session(agent_id)
-        return session.session_id if session else ""
+        row = self._db.execute(self._open_session_id, (agent_id,)).fetchone()
+        return "" if row is None else row[0]
 
     def open_sessions(self) -> dict[str, SessionRow]:
         """By agent, the newest one of each."""

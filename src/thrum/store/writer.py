@@ -215,17 +215,18 @@ class Writer:
         self._forget()
 
     def _sign(self) -> None:
-        """Make the signatures for which the buffers have room. Here, where the loop does not wait for it."""
+        """Make the signatures for which the buffers have room. Here, where the loop does not wait for it; a thread of
+        its own would cost a message more in being woken than it takes to sign one (docs/decisions/0042).
+        """
+        if self._signer is None:
+            return
         ends: dict[str, int] = {}
-        rooms: list[tuple[bytearray, int, int]] = []
-        for file, length, _, to_sign in self._lines if self._signer else ():
+        for file, length, _, to_sign in self._lines:
             start = ends.get(file, 0)
             ends[file] = start + length
             if to_sign:
-                rooms.append((self._buffers[file], start, start + length - 1))
-        bases = [bytes(buffer[start : stop - signatures.SIGNED_BYTES]) for buffer, start, stop in rooms]
-        for (buffer, start, stop), raw in zip(rooms, self._signer.sign_all(bases) if self._signer else (), strict=True):
-            buffer[start:stop] = raw
+                buffer, stop = self._buffers[file], start + length - 1
+                buffer[start:stop] = self._signer.sign(bytes(buffer[start : stop - signatures.SIGNED_BYTES]))
 
     def _moved(self, after: dict[str, Standing]) -> dict[str, database.Offset]:
         """Where the picture stands in each touched file once this batch counts."""
@@ -357,8 +358,6 @@ class Writer:
         buffer = self._buffers.setdefault(file, bytearray())
         before = len(buffer)
         buffer += raw
-        if to_sign and self._signer:
-            self._signer.begin(raw)
         buffer += bytes(signatures.SIGNED_BYTES if to_sign else 0) + b"\n"
         length = len(buffer) - before
         self._bytes += length

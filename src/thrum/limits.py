@@ -85,7 +85,7 @@ line_seconds_max: Final = 30.0
 turn_seconds: Final = 0.005
 """How long one turn of the event loop may be before no more requests begin in it."""
 gc_threshold: Final = (10_000, 20, 20)
-"""How seldom Python looks for garbage that refers to itself: with 100 clients it took a tenth of each message's time."""
+"""How seldom Python looks for garbage that refers to itself: with 100 clients a tenth of each message's time."""
 request_seconds_max: Final = 10.0
 long_poll_seconds_max: Final = 3_600.0
 answer_stall_seconds_max: Final = 30.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Protocol
 
 TIME_CHARS = 24
@@ -80,3 +81,11 @@ def normalise(text: str) -> str:
         return format_ms(parse_ms(text))
     except OverflowError as error:  # an offset may lead out of the years 1 to 9999
         raise ValueError(f"not an RFC 3339 time: {text!r}") from error
+
+
+def boot_id() -> str:
+    """A text that changes when the machine boots; `""` where the kernel tells none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

@@ -19,9 +19,13 @@ instead loses no answered request.
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # nothing of what is loaded now becomes garbage
+
 import contextlib
 import errno
-import gc
 import logging
 import os
 import signal
@@ -42,7 +46,7 @@ from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
 from thrum.care import leftovers, restore
 from thrum.care.serving import Care
-from thrum.clock import SystemClock
+from thrum.clock import SystemClock, boot_id
 from thrum.config import Config, load_config
 from thrum.errors import DaemonStartFailed, ThrumError
 from thrum.exchange import Exchange
@@ -161,7 +165,7 @@ async def serve_once(start: Start, report: Report) -> bool:
     own = frozenset({*identity.own_ids, ""})
     mirrored = _mirrored(identity)
     async with contextlib.AsyncExitStack() as stack:
-        opening = open_store(places, mirrored, own, wall=clock, program=VERSION, boot_id=_boot_id(), signer=signer)
+        opening = open_store(places, mirrored, own, wall=clock, program=VERSION, boot_id=boot_id(), signer=signer)
         async with trio.open_nursery() as patience:
             patience.start_soon(_tell_progress, report)
             store = await stack.enter_async_context(opening)
@@ -408,13 +412,6 @@ async def _tell_progress(report: Report) -> None:
         report(spawn.Report("painting"))
 
 
-def _boot_id() -> str:
-    """A text that changes when the machine boots; `""` where the kernel tells none."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
-
-
 # -- the process
 
 
@@ -465,7 +462,8 @@ def _refusal(error: BaseException) -> ThrumError:
 
 def _run(start: Start, report: Report) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.freeze()  # what was imported stays: the collector need not look at it
+    gc.freeze()  # what was loaded stays: the collector need not look at it
+    gc.enable()
     gc.set_threshold(*limits.gc_threshold)
     connections = raise_open_file_limit()
     config = load_config(start.places.config_file)

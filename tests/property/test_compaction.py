@@ -106,7 +106,7 @@ def check(facts: list[AnyFact], seed: int) -> None:
 
 
 @given(factmaker.histories(), st.integers(0, 2**32))
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_a_store_that_compacts_shows_what_one_that_never_does_shows(facts: list[AnyFact], seed: int) -> None:
     check(facts, seed)
 

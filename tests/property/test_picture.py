@@ -25,7 +25,7 @@ def check_orders(facts: list[AnyFact], seed: int) -> None:
 
 
 @given(maker.histories(), st.integers(0, 2**32))
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_order_and_repetition_of_facts_gives_the_same_picture_live_and_painted(
     facts: list[AnyFact], seed: int
 ) -> None:
@@ -33,7 +33,7 @@ def test_any_order_and_repetition_of_facts_gives_the_same_picture_live_and_paint
 
 
 @given(maker.histories(), st.integers(0, 2**32))
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_of_lines_with_one_id_only_the_smallest_shows_in_what_is_painted(facts: list[AnyFact], seed: int) -> None:
     """Own ones, of the local journal, before all others."""
     chance = random.Random(seed)

@@ -115,7 +115,7 @@ def check(facts: Sequence[AnyFact], seed: int, directory: Path) -> None:
 
 
 @given(maker.histories(), st.integers(0, 2**32))
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_order_of_what_several_daemons_say_gives_one_picture(
     tmp_path: Path, facts: list[AnyFact], seed: int
 ) -> None:

@@ -409,5 +409,5 @@ class StoreMachine(RuleBasedStateMachine):
 TestStoreMachine = StoreMachine.TestCase
 _deep = settings().max_examples > 1_000
 TestStoreMachine.settings = settings(
-    settings(), max_examples=800 if _deep else 40, stateful_step_count=50 if _deep else 20
+    settings(), max_examples=800 if _deep else 25, stateful_step_count=50 if _deep else 20
 )

@@ -12,6 +12,7 @@ from tests.support.factmaker import Maker
 from tests.support.sweeps import old_voids
 from thrum import clock, events, limits
 from thrum.events import Work
+from thrum.identity import signing
 from thrum.origins import OLD_REALM
 from thrum.signatures import split_signature, with_signature
 from thrum.sync.merge import canonical, grown, joined, missing, split_lines, subject, wanted
@@ -293,7 +294,7 @@ def pasted(signed: bytes, old: bytes, new: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_void_line_that_is_forged_or_unsigned_keeps_no_signed_line_of_its_id_out(first: int) -> None:
+def test_a_void_line_keeps_no_other_line_of_its_id_out(first: int) -> None:
     ann = Daemon(1)
     cleaned = ann(events.AgentCleaned, agent_id="furiosa", messages=True)
     message = ann.message()
@@ -302,12 +303,38 @@ def test_a_void_line_that_is_forged_or_unsigned_keeps_no_signed_line_of_its_id_o
     forged = pasted(signed, message.timestamp.encode(), earlier.encode())
     unsigned = events.encode(msgspec.structs.replace(message, timestamp=earlier))
     voids = Voids(authors={"furiosa": {ann.daemon_id: order, OLD_REALM: order}})
-    for other in (forged, unsigned):
+    twin = ann.line(msgspec.structs.replace(message, timestamp=earlier))
+    assert unsigned < events.encode(message)
+    for other in (forged, unsigned, twin):
         lines = [signed, other] if first else [other, signed]
         file = "messages/furiosa.jsonl"
-        assert (file, signed) in wanted(file, lines, voids)
+        assert wanted(file, lines, voids) == [(file, signed)]
         assert wanted(file, [other], voids) == []
-        assert canonical(file, data_of(signed), voids, [other]).data == data_of(signed)
+        made = canonical(file, data_of(signed), voids, [other])
+        assert made.data == data_of(signed)
+        assert made.plain
+        assert canonical(file, b"", voids, lines).data == data_of(signed)
+
+
+def test_what_grows_was_made_of_the_journal_alone() -> None:
+    """Where a line of the branch took the place of one of the journal, the next look at that is a whole one."""
+    ann = Daemon(1)
+    message = ann.message()
+    better = ann.line(msgspec.structs.replace(message, timestamp=clock.format_ms(ann.ms - 99_000)))
+    made = canonical("messages/furiosa.jsonl", data_of(ann.line(message)), Voids(), [better])
+    assert made.data == data_of(better)
+    assert not made.plain
+
+
+def test_of_a_flood_of_forged_lines_of_one_id_each_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = Daemon(1)
+    signed = ann.line(ann.message(text="zz"))
+    forged = [pasted(signed, b'"zz"', b'"a%d"' % number) for number in range(1_000)]
+    looked_at: list[bytes] = []
+    flaw_of = signing.flaw_of
+    monkeypatch.setattr(signing, "flaw_of", lambda raw: looked_at.append(raw) or flaw_of(raw))
+    assert canonical("messages/furiosa.jsonl", data_of(signed), Voids(), forged).data == data_of(signed)
+    assert sorted(looked_at) == sorted(forged)
 
 
 def test_a_forged_update_replaces_nothing() -> None:

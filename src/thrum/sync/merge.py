@@ -6,6 +6,7 @@ what is void, replaced or unusable. So equal sets of facts give equal blobs, and
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +52,9 @@ class _Envelope(msgspec.Struct, gc=False):
     origin_daemon: str = ""
 
 
+_Line = tuple[Order, bytes, AnyFact | Sealed | None]
+"""A line of a journal with its order; without fact one that is kept for newer programs."""
+
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 
 _LATER: Final = ("bad_field", "too_long")
@@ -67,49 +71,59 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
 
     Lines that a newer program may understand stay, though this one cannot use them: sealed facts, a known type with a
     bad field, and lines over the limit. Nobody can use what is no JSON, no object, or has no envelope, nor a forged
-    line. Those of the journal are known to be none; of the `extra` ones only what stands for its id is looked at.
+    line. Those of the journal are known to be none; an `extra` one is looked at if it would stand for its id. One that
+    is forged or void comes into no journal, so it stands for nothing and takes no other line of its id along.
     """
-    extra = list(extra)
-    while True:
-        made, standing = _canonical(file, data, voids, extra)
-        forged = {raw for raw in standing.intersection(extra) if signing.flaw_of(raw)}
-        if not forged:
-            return made
-        extra = [raw for raw in extra if raw not in forged]
-
-
-def _canonical(file: str, data: bytes, voids: Voids, extra: Sequence[bytes]) -> tuple[Canonical, set[bytes]]:
-    """`canonical` for what is forged by nobody, and the lines that decided, void ones too."""
-    chosen: dict[str, tuple[Order, bytes]] = {}
-    facts: dict[str, tuple[Order, AnyFact]] = {}
+    chosen: dict[str, _Line] = {}
+    others: dict[str, list[_Line]] = {}
     strays: dict[str, list[bytes]] = {}
     plain = True
-    for raw in (*split_lines(data), *extra):
+    for number, raw in enumerate(itertools.chain(lines := split_lines(data), extra)):
         found = _read(raw)
         if found is None:
             continue
         order, fact = found
         plain = plain and _is_plain(raw, order, fact)
         home = _home(file, fact)
+        event_id = order[1]
         if home != file:
             if home:
                 strays.setdefault(home, []).append(raw)
-            continue
-        event_id = order[1]
+        elif number >= len(lines):
+            others.setdefault(event_id, []).append((order, raw, fact))
+        elif event_id not in chosen or _rank(raw) < _rank(chosen[event_id][1]):
+            chosen[event_id] = (order, raw, fact)
+    for event_id, some in others.items():
         known = chosen.get(event_id)
-        if known is not None and _rank(known[1]) <= _rank(raw):
-            continue
-        chosen[event_id] = (order, raw)
-        if fact is None or isinstance(fact, Sealed):
-            facts.pop(event_id, None)
-        else:
-            facts[event_id] = (order, fact)
-    looked_at = {raw for _, raw in chosen.values()} if extra else set[bytes]()
-    for event_id in _droppable(_judged(facts, chosen, voids), voids):
+        best = _best_of_branch(some, known, voids)
+        if best is not None:
+            chosen[event_id] = best
+            plain = plain and known is None  # without this line another one would be there
+    for event_id in _droppable(_judged(chosen, voids), voids):
         del chosen[event_id]
-    lines = [raw for _, raw in sorted(chosen.values())]
+    ordered = [raw for _, raw, _ in sorted(chosen.values(), key=lambda line: line[:2])]
     strayed = {home: tuple(found) for home, found in strays.items()}
-    return Canonical(b"\n".join([*lines, b""]), strayed, plain), looked_at
+    return Canonical(b"\n".join([*ordered, b""]), strayed, plain)
+
+
+def _best_of_branch(some: list[_Line], known: _Line | None, voids: Voids) -> _Line | None:
+    """Of lines of one id that are not here the one that is the fact instead of the `known` one; None without any."""
+    if some[1:]:
+        some.sort(key=lambda line: _rank(line[1]))
+    for line in some:
+        if known is not None and _rank(known[1]) <= _rank(line[1]):
+            return None
+        if not _is_void(line, voids) and not signing.flaw_of(line[1]):
+            return line
+    return None
+
+
+def _is_void(line: _Line, voids: Voids) -> bool:
+    """Whether a line is void for what it says itself."""
+    order, raw, fact = line
+    if not voids or fact is None or isinstance(fact, Sealed):
+        return False
+    return is_void(fact, order, voids.standing(raw, fact), voids)
 
 
 def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown | None:
@@ -120,8 +134,7 @@ def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown
     """
     if not 0 < end <= len(data) or data[end - 1] != ord("\n"):
         return None
-    fresh: dict[str, tuple[Order, bytes]] = {}
-    facts: dict[str, tuple[Order, AnyFact]] = {}
+    fresh: dict[str, _Line] = {}
     lines = split_lines(data[end:])
     if len(lines) > _GROWTH_LINES_MAX:
         return None
@@ -135,32 +148,27 @@ def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown
             return None
         if event_id in fresh or data.find(event_id.encode(), 0, end) >= 0:
             return None
-        fresh[event_id] = (order, raw)
-        if fact is not None and not isinstance(fact, Sealed):
-            facts[event_id] = (order, fact)
-    if _depends_on_others(known, facts.values(), voids):
+        fresh[event_id] = (order, raw, fact)
+    if _depends_on_others(known, (fact for _, _, fact in fresh.values()), voids):
         return None
-    judged = _judged(facts, fresh, voids)
-    for event_id in void_ids([line[:3] for line in judged], voids):
-        del fresh[event_id], facts[event_id]
-    if any(isinstance(fact, AgentUpdated) for _, fact in facts.values()):
-        known = _without_superseded(known, fresh, facts)
-    return _insert(known, sorted(fresh.values()))
+    for event_id in void_ids([line[:3] for line in _judged(fresh, voids)], voids):
+        del fresh[event_id]
+    if any(isinstance(fact, AgentUpdated) for _, _, fact in fresh.values()):
+        known = _without_superseded(known, fresh)
+    return _insert(known, sorted(line[:2] for line in fresh.values()))
 
 
-def _depends_on_others(known: bytes, facts: Iterable[tuple[Order, AnyFact]], voids: Voids) -> bool:
+def _depends_on_others(known: bytes, facts: Iterable[AnyFact | Sealed | None], voids: Voids) -> bool:
     """Whether what is void hangs on more than each new line itself."""
     if voids.purges and any(word in known for word in _OF_SESSIONS):
         return True
-    return any(isinstance(fact, MessageEdited | MessageDeleted) and fact.agent_id in voids.authors for _, fact in facts)
+    return any(isinstance(fact, MessageEdited | MessageDeleted) and fact.agent_id in voids.authors for fact in facts)
 
 
-def _without_superseded(
-    known: bytes, fresh: dict[str, tuple[Order, bytes]], facts: Mapping[str, tuple[Order, AnyFact]]
-) -> bytes:
+def _without_superseded(known: bytes, fresh: dict[str, _Line]) -> bytes:
     """Take what updates replaced out of `fresh`, and out of the known lines, which are returned."""
     spans: dict[str, tuple[int, int]] = {}
-    updates = [(order, fact, _is_signed(fresh[order[1]][1], fact)) for order, fact in facts.values()]
+    updates = [(order, fact, _is_signed(raw, fact)) for order, raw, fact in fresh.values() if fact is not None]
     at = known.find(_UPDATE)
     while at >= 0:
         start, stop = known.rfind(b"\n", 0, at) + 1, known.index(b"\n", at) + 1
@@ -223,17 +231,15 @@ _Judged = tuple[Order, AnyFact, Standing, bool]
 """Order, fact, what its line is to all clones, and whether it is signed."""
 
 
-def _judged(
-    facts: Mapping[str, tuple[Order, AnyFact]], lines: Mapping[str, tuple[Order, bytes]], voids: Voids
-) -> list[_Judged]:
-    found: list[_Judged] = []
-    for event_id, (order, fact) in facts.items():
-        raw = lines[event_id][1]
-        found.append((order, fact, voids.standing(raw, fact), _is_signed(raw, fact)))
-    return found
+def _judged(lines: Mapping[str, _Line], voids: Voids) -> list[_Judged]:
+    return [
+        (order, fact, voids.standing(raw, fact), _is_signed(raw, fact))
+        for order, raw, fact in lines.values()
+        if fact is not None and not isinstance(fact, Sealed)
+    ]
 
 
-def _is_signed(raw: bytes, fact: AnyFact) -> bool:
+def _is_signed(raw: bytes, fact: AnyFact | Sealed) -> bool:
     """Asked of updates alone; of others nobody wants to know."""
     return isinstance(fact, AgentUpdated) and signatures.is_signed(raw, fact.origin_daemon)
 
@@ -357,6 +363,11 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -
     beats one before it costs a new picture.
     """
     readable = _best_first([(raw, _read(raw)) for raw in lines])
+    if voids:
+        # Each by itself: a void line keeps no other of its id out.
+        readable = [
+            (raw, found) for raw, found in readable if not found or not _is_void((found[0], raw, found[1]), voids)
+        ]
     # Of several lines of one id one is the fact, here the last, and none that is forged: it alone tells what is void.
     facts: dict[str, Fact] = {}
     times = Counter(found[0][1] for _, found in readable if found) if voids else Counter[str]()
@@ -366,10 +377,9 @@ def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -
         if times[found[0][1]] == 1 or not signing.flaw_of(raw):
             facts[found[0][1]] = found[0], found[1], voids.standing(raw, found[1])
     void = void_ids([*facts.values()], voids)
-    for order, fact, who in facts.values():
-        if not isinstance(fact, MessageEdited | MessageDeleted) or is_void(fact, order, who, voids):
-            continue
-        if fact.event_id in void and _stands(fact.message_id, here, voids):
+    for _, fact, _ in facts.values():
+        is_mark = isinstance(fact, MessageEdited | MessageDeleted)
+        if is_mark and fact.event_id in void and _stands(fact.message_id, here, voids):
             void.discard(fact.event_id)
     arrived: list[tuple[str, bytes]] = []
     for raw, found in readable:

@@ -45,8 +45,8 @@ LOCAL_COLUMNS: Final = frozenset(
 )
 """What facts that never travel feed (events.md §14.2), and the times of receipts: only the highest one travels."""
 GIVEN_COLUMNS: Final = frozenset({("message_recipients", "replied_at"), ("messages", "thread_id")})
-"""What an unsigned line may give to a signed one."""
-_SIGNED: Final = "trust = 0 AND origin_daemon NOT IN ({out})"
+"""What an unsigned line, or one of another origin, may give to a signed one."""
+_SIGNED: Final = "(trust = 0 OR {all}) AND origin_daemon NOT IN ({out})"
 _OF_MESSAGES: Final = f"message_id IN (SELECT message_id FROM messages WHERE {_SIGNED})"
 _OF_SESSIONS: Final = f"session_id IN (SELECT session_id FROM sessions WHERE {_SIGNED})"
 SIGNED_ROWS: Final = {
@@ -65,11 +65,13 @@ SIGNED_ROWS: Final = {
     "group_members": f"group_id IN (SELECT group_id FROM groups WHERE {_SIGNED})"
     " AND (member_type <> 'agent' OR NOT EXISTS (SELECT 1 FROM daemons WHERE daemon_id IN ({out})))",
     "successions": "daemon_id NOT IN ({out})",
-    "registrations": "signed = 1 AND origin_daemon NOT IN ({out})",
-    "horizons": "realm <> 'before' AND substr(realm, 1, 2) <> 'u:' AND realm NOT IN ({out})",
+    "registrations": "(signed = 1 OR {all}) AND origin_daemon NOT IN ({out}) AND home NOT IN ({out})",
+    "horizons": "(realm <> 'before' AND substr(realm, 1, 2) <> 'u:' OR {all}) AND realm NOT IN ({out})",
     "agent_contexts": f"event_id IN (SELECT event_id FROM events WHERE {_SIGNED})",
 }
-"""What no unsigned line can change. Which of those count hangs on when a clone saw them first."""
+"""What no unsigned line can change, of all origins but those that are left `out`. Which of the unsigned ones count hangs
+on when a clone saw them first. With `all` 1 the rows of unsigned lines too.
+"""
 
 Acknowledged = dict[str, tuple[bytes, str]]
 Picture = dict[str, list[tuple[Any, ...]]]
@@ -91,7 +93,7 @@ def all_agree(world: World) -> None:
         one_branch(world)
         nothing_swept_is_there(world)
         canonical_branch(world)
-        all_judge_alike(world)
+        all_judge_alike(world, held)
         receipts_travelled(world)
     lets_go = nothing_lost(world, held, shared=is_open)
     # What takes time is done in one of the clones, and in some of the seeds only.
@@ -389,51 +391,72 @@ def view_of(clone: Clone) -> View:
     return frozenset(unsigned), frozenset(family for home in homes if len(family := origins.family(home)) > 1)
 
 
-def all_judge_alike(world: World) -> None:
+def all_judge_alike(world: World, held: list[Held]) -> None:
     """Clones to which all lines are the same have the same picture, row for row; others that of the signed ones of
     whoever is the same to both.
     """
     views = [view_of(clone) for clone in world.clones]
-    for clone, view in zip(world.clones[1:], views[1:], strict=True):
+    for clone, view, here in zip(world.clones[1:], views[1:], held[1:], strict=True):
         alike = view == views[0]
-        strange = {origin for each in (view, views[0]) for family in each[1] for origin in family}
-        for each in (world.clones[0], clone):
-            found = each.store.reader.execute("SELECT DISTINCT origin_daemon FROM events WHERE trust = ?", (STRANGE,))
-            strange |= {row[0] for row in found}
-        one, other = (shared_picture(each.store.reader, alike, frozenset(strange)) for each in (world.clones[0], clone))
+        out = self_contradictors(world.clones[0], held[0], clone, here)
+        if not alike:
+            out |= {origin for each in (view, views[0]) for family in each[1] for origin in family}
+            for each in (world.clones[0], clone):
+                sql = "SELECT DISTINCT origin_daemon FROM events WHERE trust = ?"
+                out |= {row[0] for row in each.store.reader.execute(sql, (STRANGE,))}
+        one, other = (shared_picture(each.store.reader, alike, frozenset(out)) for each in (world.clones[0], clone))
         compare(one, other, f"the pictures of clone 0 and clone {clone.number}")
 
 
-def shared_picture(db: sqlite3.Connection, alike: bool, strange: frozenset[str]) -> Picture:
-    """Every row of what all clones must have alike, or those that judge `alike`. `strange`: origins that are somebody
-    else to one of two.
+def self_contradictors(one: Clone, held: Held, other: Clone, there: Held) -> set[str]:
+    """Origins that signed two lines of one fact, of which one is void by their own sweep: who had that one before the
+    sweep keeps it, and it is the fact; to who heard of the sweep first nobody hands it any more, so the other line is.
+    Both are the same origin's, so it lies about what is its own alone.
     """
-    queries = _shared_queries(db, alike, strange if not alike else frozenset())
-    return {table: db.execute(query).fetchall() for table, query in queries.items()}
+    found: set[str] = set()
+    void: dict[Clone, set[str]] = {}
+    for clone in (one, other):
+        rows = clone.store.reader.execute("SELECT event_id FROM events WHERE state = 'void' AND trust = 0")
+        void[clone] = {row[0] for row in rows}
+    for event_id in void[one] ^ void[other]:
+        if event_id in held.best and event_id in there.best:
+            first, second = held.best[event_id][0], there.best[event_id][0]
+            if oracle.is_true(first) and oracle.is_true(second) and rank(first)[0] != rank(second)[0]:
+                found.add(decode(first).origin_daemon)
+    return found
+
+
+def shared_picture(db: sqlite3.Connection, alike: bool, out: frozenset[str]) -> Picture:
+    """Every row of what all clones must have alike, or those that judge `alike`. `out`: origins that are somebody else
+    to one of two, or told them different things.
+    """
+    return {table: db.execute(query).fetchall() for table, query in _shared_queries(db, alike, out).items()}
 
 
 _queries: dict[tuple[bool, frozenset[str]], dict[str, str]] = {}
 
 
-def _shared_queries(db: sqlite3.Connection, alike: bool, strange: frozenset[str]) -> dict[str, str]:
+def _shared_queries(db: sqlite3.Connection, alike: bool, out: frozenset[str]) -> dict[str, str]:
     """What is asked of each table; tables and columns of tomorrow are asked for too."""
-    found = _queries.get((alike, strange))
+    found = _queries.get((alike, out))
     if found is None:
-        found = _queries[alike, strange] = dict(_make_queries(db, alike, strange))
+        found = _queries[alike, out] = dict(_make_queries(db, alike, out))
     return found
 
 
-def _make_queries(db: sqlite3.Connection, alike: bool, strange: frozenset[str]) -> Iterator[tuple[str, str]]:
+def _make_queries(db: sqlite3.Connection, alike: bool, out: frozenset[str]) -> Iterator[tuple[str, str]]:
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-    signed = {"daemon_projects": "daemon_id <> ''"} | (SIGNED_ROWS if not alike else {})
-    out = ", ".join(f"'{origin}'" for origin in sorted(strange))
+    whole = alike and not out
+    rows = {"daemon_projects": "daemon_id <> ''"} | ({} if whole else SIGNED_ROWS)
+    names = ", ".join(f"'{origin}'" for origin in sorted(out))
     for table in tables:
         if table in BOOKKEEPING_TABLES | LOCAL_TABLES or table.startswith(("sqlite_", SEARCH_TABLE)):
             continue
-        names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
-        left_out = BOOKKEEPING_COLUMNS | LOCAL_COLUMNS | (frozenset() if alike else GIVEN_COLUMNS)
-        kept = ", ".join(name for name in names if (table, name) not in left_out)
-        yield table, f"SELECT {kept} FROM {table} WHERE {signed.get(table, '1').format(out=out)} ORDER BY {kept}"
+        columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+        left_out = BOOKKEEPING_COLUMNS | LOCAL_COLUMNS | (frozenset() if whole else GIVEN_COLUMNS)
+        kept = ", ".join(name for name in columns if (table, name) not in left_out)
+        where = rows.get(table, "1").format(out=names, all=int(alike))
+        yield table, f"SELECT {kept} FROM {table} WHERE {where} ORDER BY {kept}"
 
 
 def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[str]]) -> Lines:
@@ -444,6 +467,9 @@ def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[st
     for here, theirs in zip(held, lets_go, strict=True):
         for event_id, (raw, file) in here.best.items():
             if event_id not in found and event_id in theirs and event_id not in gone:
+                continue
+            # A better line that is void is not taken in any more (see `self_contradictors`).
+            if event_id in found and event_id in gone:
                 continue
             # Of lines that say the same its own one: what it named as of before it named by its bytes.
             if event_id not in found or rank(raw)[0] < rank(found[event_id][0])[0]:

@@ -35,12 +35,15 @@ def verify_journals(
     """Look at what nobody has looked at, take forged lines out, and remember it. Before anything else reads the
     journals; the caller holds the daemon's lock. What was `set_aside` is durable after `flush`. Raises OSError.
     """
-    known = (_recorded(journals), _painted(picture))
+    recorded, painted = _recorded(journals), None
     for file in journals.names():
         standing = journals.look(file)
         if file == events.LOCAL_FILE or standing is None:
             continue
-        start = max(_end(each.get(file), standing) for each in known)
+        start = _end(recorded.get(file), standing)
+        if start < standing.size:
+            painted = _painted(picture) if painted is None else painted
+            start = max(start, _end(painted.get(file), standing))
         forged = [
             (line, flaw)
             for line in journals.iter_lines(file, _line_start(journals, file, start), standing.size)

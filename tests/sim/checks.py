@@ -69,8 +69,8 @@ SIGNED_ROWS: Final = {
     "horizons": "(realm <> 'before' AND substr(realm, 1, 2) <> 'u:' OR {all}) AND realm NOT IN ({out})",
     "agent_contexts": f"event_id IN (SELECT event_id FROM events WHERE {_SIGNED})",
 }
-"""What no unsigned line can change, of all origins but those that are left `out`. Which of the unsigned ones count hangs
-on when a clone saw them first. With `all` 1 the rows of unsigned lines too.
+"""What no unsigned line can change, of all origins but those that are left `out`. Which of the unsigned ones count
+hangs on when a clone saw them first. With `all` 1 the rows of unsigned lines too.
 """
 
 Acknowledged = dict[str, tuple[bytes, str]]

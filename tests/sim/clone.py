@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,8 +70,9 @@ def programs() -> Iterator[None]:
         yield
 
 
-_is_signed: Final = signatures.is_signed
-_flaw_of: Final = signing.flaw_of
+# A line is the same line in every clone: what it is follows from its bytes.
+_is_signed: Final = functools.lru_cache(16_384)(signatures.is_signed)
+_flaw_of: Final = functools.lru_cache(16_384)(signing.flaw_of)
 
 
 class Wall:
@@ -150,6 +152,10 @@ class Door:
         self._clone.run_batch([Errand(partial(Writer.keep, values=values))])
 
 
+def _places_in(root: Path) -> Places:
+    return Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+
+
 class Clone:
     """`opened` is None while its daemon is down. `acknowledged` gets every fact that a caller was told of."""
 
@@ -165,6 +171,7 @@ class Clone:
         self.filled: set[str] = set()
         """Journals that began as the branch had them."""
         self.directory = directory
+        self.places = _places_in(directory)
         self.wall = Wall(world)
         self.disk = Disk(world.chance)
         self.network = Network(world.remote, world.chance)
@@ -200,11 +207,6 @@ class Clone:
     @property
     def own(self) -> frozenset[str]:
         return self.former | {self.daemon_id}
-
-    @property
-    def places(self) -> Places:
-        root = self.directory
-        return Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
 
     @property
     def identity(self) -> DaemonIdentity:
@@ -353,7 +355,7 @@ class Clone:
     def _template(self) -> dict[str, bytes]:
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
             root = Path(scratch)
-            places = Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+            places = _places_in(root)
             open_blocking(
                 places, self.identity, self.own, wall=self.wall, program="sim", boot_id=f"boot-{self.boots}"
             ).close()

@@ -43,11 +43,15 @@ class DiskJournals(JournalFiles):
     def __init__(self, disk: Disk, branch_dir: Path, local_journal: Path) -> None:
         super().__init__(branch_dir, local_journal)
         self._disk = disk
+        self._paths: dict[str, Path] = {}
 
     def path(self, file: str) -> Path:
         if self._disk.is_compacting and self._disk.chance("kill in compaction"):
             self._die(f"while {file} was put in place")
-        return super().path(file)
+        found = self._paths.get(file)
+        if found is None:
+            found = self._paths[file] = super().path(file)
+        return found
 
     def append(self, buffers: Mapping[str, bytes | bytearray]) -> dict[str, Standing]:
         after = super().append(buffers)

@@ -24,6 +24,7 @@ from tests.sim.strangers import Stranger
 from thrum import clock, limits
 from thrum.errors import NewerFormat, StoreFailed, ThrumError
 from thrum.events import Accepted
+from thrum.identity import signing
 from thrum.identity.signing import Signer
 from thrum.store import journal
 from thrum.store.door import Decision, Stamp
@@ -467,8 +468,9 @@ def _rigged() -> Iterator[None]:
         mock.patch.object(merge, "grown", _grown),
         mock.patch.object(limits, "line_bytes_max", 6_000),
         mock.patch.object(limits, "batch_facts_max", 9),
-        # However slow the disk is: threads would not come out the same twice.
+        # However slow the disk is: threads would not come out the same twice. Waking one takes longer than its work.
         mock.patch.object(journal, "_POOL_PAYS_SECONDS", math.inf),
+        mock.patch.object(signing, "_SHARED_MIN", math.inf),
     ):
         yield
 

@@ -31,7 +31,6 @@ Rows = dict[str, list[tuple[Any, ...]]]
 decode = functools.lru_cache(8_192)(events.decode)
 
 
-@functools.lru_cache(16_384)
 def rank(raw: bytes) -> tuple[signatures.Rank, int, bytes]:
     """Of several lines of one id that of least rank is the fact; of those that say the same it is the shortest."""
     try:

@@ -362,6 +362,14 @@ def shown_by_old_program(clone: Clone) -> Picture | None:
     """What the program of before shows, if that is all that its journals hold, and it understands all of it."""
     if clone.finds_more_at_start():
         return None
+    # What counted while the clock ran ahead waits for its day in a picture that is painted after it was set back.
+    early = (
+        "SELECT 1 FROM events WHERE timestamp > ? AND state <> 'pending'"
+        " AND (origin_daemon <> ? OR type IN ('agent.cleanup', 'purge.executed'))"
+    )
+    horizon = horizon_of_the_clock(clone.wall.now_ms())
+    if clone.store.reader.execute(early, (horizon, clone.daemon_id)).fetchone():
+        return None
     known = database.offsets(clone.store.reader)
     for file in (*clone.branch_journals(), events.LOCAL_FILE):
         path = clone.store.journals.path(file)
@@ -498,7 +506,7 @@ def nobody_interferes(world: World, clone: Clone, lines: Lines, *, before: bool)
     with closing(oracle.of_honest(clone, lines, world.signers, before=before)) as db:
         live = clone.store.reader
         names = oracle.names_of_honest(live, db)
-        theirs, here = (oracle.honest_rows(each, world.signers, names, before=before) for each in (db, live))
+        theirs, here = (oracle.honest_rows(each, clone.own, world.signers, names, before=before) for each in (db, live))
     compare(theirs, here, f"without strangers, and with them, what honest clones wrote is in clone {clone.number}")
 
 

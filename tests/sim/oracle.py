@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import nacl.bindings
@@ -20,6 +20,7 @@ from thrum.events import Sealed
 from thrum.origins import BEFORE, LOOSE
 from thrum.store.lookahead import INTRODUCTIONS
 from thrum.store.projection import Entry, Projection, entry_of
+from thrum.store.views import View
 
 if TYPE_CHECKING:
     from tests.sim.clone import Clone
@@ -127,13 +128,16 @@ def _empty() -> bytes:
 _MESSAGE_COLUMNS: Final = (
     "message_id, agent_id, session_id, thread_own, reply_to, created_at, updated_at, body_format, body_content,"
     " body_structured, edit_count, quiet, deleted, deleted_at, delete_reason, authored_by, disclosed, origin_daemon,"
-    " create_event, edit_event, delete_event, trust, nullif(thread_id, 'thr_' || substr(message_id, 5))"
+    " create_event, edit_event, delete_event, trust, ifnull(nullif(thread_id, 'thr_' || substr(message_id, 5)), '')"
 )
 """But for the number. That a root has the thread that every reply to it names tells only that there is one."""
 
 
-def honest_rows(db: sqlite3.Connection, honest: Iterable[str], names: Iterable[str], *, before: bool) -> Rows:
-    """What honest clones made, row for row. `names`: the agents for whom nobody else may speak.
+def honest_rows(
+    db: sqlite3.Connection, own: frozenset[str], honest: Iterable[str], names: Collection[str], *, before: bool
+) -> Rows:
+    """What honest clones made, row for row. `own`: the ids of whose picture it is; `names`: the agents for whom nobody
+    else may speak.
 
     With `before`, what was here before there were signatures counts as made by them too.
     """
@@ -157,7 +161,8 @@ def honest_rows(db: sqlite3.Connection, honest: Iterable[str], names: Iterable[s
         f" origin_daemon, trust{', seen_at' if before else ''} FROM sessions WHERE {trust}",
         "groups": f"SELECT * FROM groups WHERE {trust}",
         "group_members": f"SELECT * FROM group_members WHERE {groups}"
-        f" AND (member_type <> 'agent' OR member_value IN ({known}))",
+        # What others say of an agent lies there too; that it does not count, its marks tell.
+        f" AND (member_type <> 'agent' OR (member_value IN ({known}) AND origin IN ({ids}, '')))",
         "horizons": f"SELECT * FROM horizons WHERE realm IN ({ids}{', ' + repr('before') if before else ''})",
     }
     for table in ("message_scopes", "message_refs", "message_audiences", "message_edits"):
@@ -167,9 +172,22 @@ def honest_rows(db: sqlite3.Connection, honest: Iterable[str], names: Iterable[s
     if before:
         queries["registrations"] = f"SELECT * FROM registrations WHERE home IN ({ids}, '')"
         queries["agent_contexts"] = f"SELECT * FROM agent_contexts WHERE home IN ({ids}, '')"
-        own = "SELECT agent_id FROM registrations WHERE home = '' AND live = 1"
-        queries["agents"] = f"SELECT * FROM agents WHERE agent_id IN ({own})"
-    return {name: sorted(db.execute(query).fetchall(), key=repr) for name, query in queries.items()}
+        here = "SELECT agent_id FROM registrations WHERE home = '' AND live = 1"
+        queries["agents"] = f"SELECT * FROM agents WHERE agent_id IN ({here})"
+    rows = {name: sorted(db.execute(query).fetchall(), key=repr) for name, query in queries.items()}
+    rows["group marks"] = _group_marks(View(db, own), {row[0]: row[1] for row in rows["groups"]}, names)
+    return rows
+
+
+def _group_marks(view: View, groups: Mapping[str, str], names: Iterable[str]) -> list[tuple[str, ...]]:
+    """What counts of each agent in these groups; `groups`: names by id."""
+    return sorted(
+        (mark.group_id, agent_id, mark.added_at, mark.removed_at)
+        for group in {*groups.values()}
+        for agent_id in names
+        for mark in view.group_marks(group, "agent", agent_id)
+        if mark.group_id in groups
+    )
 
 
 def names_of_honest(live: sqlite3.Connection, honest_only: sqlite3.Connection) -> set[str]:

@@ -207,13 +207,10 @@ def _is_purged(session_id: str, who: Standing, voids: Voids) -> bool:
 
 def superseded_ids(facts: Iterable[tuple[Order, AnyFact | Sealed, bool]]) -> set[str]:
     """The event ids of `agent.update`s whose registers are all set anew by later ones that stay, and that the same
-    origin wrote, both `signed` or neither: nobody replaces what another said.
+    origin wrote, both `signed` or neither: nobody replaces what another said. A line that lies there twice is one fact.
     """
-    updates = sorted(
-        ((order, fact, signed) for order, fact, signed in facts if isinstance(fact, AgentUpdated)),
-        key=lambda entry: entry[0],
-        reverse=True,
-    )
+    once = {fact.event_id: (order, fact, signed) for order, fact, signed in facts if isinstance(fact, AgentUpdated)}
+    updates = sorted(once.values(), key=lambda entry: entry[0], reverse=True)
     # Only what is later by order *and* by the register's time replaces: of the two it is never the one that a cleanup
     # between them makes void.
     latest: dict[tuple[str | bool, ...], str] = {}

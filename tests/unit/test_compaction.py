@@ -262,6 +262,28 @@ def test_of_receipts_those_go_that_an_earlier_one_implies() -> None:
     assert [facts.index(fact) for fact in facts if fact.event_id in gone] == [2, 3]
 
 
+def test_a_line_that_lies_in_a_journal_twice_does_not_replace_itself(tmp_path: Path) -> None:
+    """As in one that was filled from a branch on which somebody doubled it."""
+    make = Maker(START_MS - HOUR_MS)
+    work = Work(session_id="ses_1", intent="x", intent_updated_at=clock.format_ms(make.ms))
+    update = make(events.AgentUpdated, agent_id="furiosa", work_contexts=(work,))
+    receipt = make(events.MessageReceipt, message_id=make.id("msg_"), agent_id="bob", receipt_type="read")
+    seen = make(events.AgentSeen, agent_id="bob")
+    assert superseded_ids((events.order_of(fact), fact, False) for fact in (update, update)) == set()
+    for fact in (receipt, seen):
+        assert superseded_locally((events.order_of(each), each) for each in (fact, fact)) == set()
+    store = open_here(tmp_path)
+    write(store, update, make(events.AgentSeen, agent_id="furiosa"))
+    store.close()
+    file = events.file_of(update)
+    with store.journals.path(file).open("ab") as journal:
+        journal.write(events.encode(update) + b"\n")
+    store = open_here(tmp_path)
+    compact(store)
+    assert update.event_id in ids_in(store, file)
+    store.close()
+
+
 def test_an_update_goes_only_if_a_later_one_says_something_at_least_as_young() -> None:
     make = Maker()
 

@@ -28,11 +28,10 @@ _LAST: Final = {AgentPlaced: "place", AgentStatusSet: "status", AgentExited: "ex
 def superseded_locally(facts: Iterable[tuple[Order, AnyFact | Sealed]]) -> set[str]:
     """The event ids of what may go, of all facts of `local.jsonl` that are not void.
 
-    A line that holds a client key stays: it answers a retry.
+    A line that holds a client key stays: it answers a retry. One that lies there twice is one fact.
     """
-    ordered = sorted(
-        ((order, fact) for order, fact in facts if not isinstance(fact, Sealed)), key=lambda entry: entry[0]
-    )
+    once = {fact.event_id: (order, fact) for order, fact in facts if not isinstance(fact, Sealed)}
+    ordered = sorted(once.values(), key=lambda entry: entry[0])
     gone: set[str] = set()
     told: dict[tuple[str, str], int] = {}
     for _, fact in ordered:

@@ -16,7 +16,7 @@ from tests.sim.git import commit_of
 from tests.sim.oracle import Lines, decode, rank
 from thrum import clock, events, ids, signatures
 from thrum.events import AgentCleaned, AnyFact, MessageReceipt, PurgeExecuted, Sealed
-from thrum.origins import HIDDEN, OLD_REALM, OURS, STRANGE, Origins
+from thrum.origins import BEFORE, HIDDEN, OLD_REALM, OURS, STRANGE, Origins
 from thrum.store import database
 from thrum.store.horizons import purge_cutoff
 from thrum.store.journal import bare
@@ -221,7 +221,9 @@ def each_row_names_its_line(clone: Clone) -> None:
 
 
 def canonical_branch(world: World) -> None:
-    """Of every fact its smallest line is on the branch; and where no hostile clone was, that is all, in order."""
+    """Of every fact its smallest line is on the branch, or one that is smaller still and takes the place of none of
+    before; and where no hostile clone was, that is all, in order.
+    """
     clone = world.dice.choice(world.clones)
     here: dict[str, bytes] = {}
     for file in clone.branch_journals():
@@ -229,14 +231,23 @@ def canonical_branch(world: World) -> None:
             event_id = event_id_of(raw)
             if event_id and not events.never_travels(decode(raw)):
                 here[event_id] = min(raw, here.get(event_id, raw), key=rank)
-    there: set[signatures.Rank] = set()
+    there: dict[str, set[signatures.Rank]] = defaultdict(set)
     for path, entry in clone.repo.files(clone.repo.ref).items():
         lines = split_lines(clone.repo.blob(entry.object_id)) if JOURNAL_FILE.fullmatch(path) else []
-        there.update(rank(raw)[0] for raw in lines)
+        for raw in lines:
+            there[event_id_of(raw)].add(rank(raw)[0])
         orders = [events.order_of(decode(raw)) for raw in lines] if not world.profile.foreign else []
         if any(one >= other for one, other in itertools.pairwise(orders)):
             raise Violation(f"{path} is not in order on the branch")
-    missing = {event_id for event_id, raw in here.items() if rank(raw)[0] not in there}
+    origins = clone.store.view.origins()
+
+    def is_there(event_id: str, raw: bytes) -> bool:
+        origin, (unsigned, _) = decode(raw).origin_daemon, (least := rank(raw)[0])
+        if unsigned and origins.judge(raw, origin, signed=False).trust == BEFORE:
+            return min(there[event_id], default=(True, b"~")) <= least
+        return least in there[event_id]
+
+    missing = {event_id for event_id, raw in here.items() if not is_there(event_id, raw)}
     if missing and (missing := missing - droppable(clone, [], [Held(clone)])):
         raise Violation(f"the branch has not the smallest lines: {[here[event_id] for event_id in sorted(missing)]}")
 
@@ -472,12 +483,21 @@ def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[st
     acknowledged and that this one may let go.
     """
     found, gone = dict(held[clone.number].best), lets_go[clone.number]
+    origins = clone.store.view.origins()
+
+    def trust_of(raw: bytes) -> int:
+        origin = decode(raw).origin_daemon
+        return origins.judge(raw, origin, signed=signatures.is_signed(raw, origin)).trust
+
     for here, theirs in zip(held, lets_go, strict=True):
         for event_id, (raw, file) in here.best.items():
             if event_id not in found and event_id in theirs and event_id not in gone:
                 continue
-            # A better line that is void is not taken in any more (see `self_contradictors`).
-            if event_id in found and event_id in gone:
+            # A better line that is void is not taken in any more (see `self_contradictors`), and an unsigned one that
+            # came later takes the place of none of before.
+            if event_id in found and (
+                event_id in gone or trust_of(found[event_id][0]) == BEFORE < trust_of(raw) <= HIDDEN
+            ):
                 continue
             # Of lines that say the same its own one: what it named as of before it named by its bytes.
             if event_id not in found or rank(raw)[0] < rank(found[event_id][0])[0]:
@@ -540,9 +560,11 @@ def receipts_travelled(world: World) -> None:
                     " WHERE message_id = ? AND agent_id = ?",
                     (message_id, agent_id),
                 ).fetchone()
-                if not _believes(other, clone, agent_id):
-                    continue
-                if row < (seen, was_read):
+                sql = "SELECT 1 FROM messages WHERE message_id = ?"
+                shown = other.store.reader.execute(sql, (message_id,)).fetchone()
+                if shown is None or not _believes(other, clone, agent_id):
+                    continue  # the message is one that nobody signed, and counts here alone
+                if row is None or row < (seen, was_read):
                     raise Violation(
                         f"clone {other.number} does not know that {agent_id} has seen {message_id} in {clone.number}"
                     )

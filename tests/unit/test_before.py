@@ -213,3 +213,24 @@ def test_a_clone_that_is_not_upgraded_goes_on_talking_and_a_pusher_speaks_for_no
     arrive(store, (forged, events.encode(forged)))
     row = store.view.message(old[0])
     assert row is not None and not row.deleted
+
+
+def test_no_later_unsigned_line_takes_the_place_of_one_that_was_here_before(before: Before) -> None:
+    """Of two unsigned lines the smaller one is the fact; whoever may push can make a smaller one of the same id."""
+    store = before.open()
+    run(store, introduce(before))
+    shown = before.rows(store)
+    twins: list[tuple[AnyFact, bytes]] = []
+    for line in (line for file in store.journals.names() for line in store.journals.iter_lines(file)):
+        twin = line.raw.rstrip(b"\n").replace(b'"v":1', b'"v":1,"aa":1', 1)
+        if b'"sig"' not in twin and not events.never_travels(fact := events.decode(twin)):
+            assert twin < line.raw and not isinstance(fact, events.Sealed)
+            twins.append((fact, twin))
+    assert twins
+    arrive(store, *twins)
+    assert not store.writer.superseded
+    assert before.rows(store) == shown
+    store.close()
+    store = before.open()
+    assert before.rows(store) == shown
+    store.close()

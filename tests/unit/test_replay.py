@@ -428,3 +428,40 @@ def test_an_edit_after_a_start_is_later_than_what_it_edits(tmp_path: Path) -> No
     assert row is not None and row.body_content == "edited"
     assert clock.parse_ms(row.updated_at) > START_MS
     store.close()
+
+
+async def test_readings_share_a_connection_one_after_the_other_and_each_sees_its_moment(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        with store.reading() as before:
+            await store.committer.commit(sending("one"))
+            with store.reading() as beside:
+                assert (before.head_seq(), beside.head_seq()) == (0, 1)
+            assert before.head_seq() == 0
+        [idle] = store.idle
+        with store.reading() as after:
+            assert after.head_seq() == 1 and not store.idle
+        assert store.idle == [idle]
+        with pytest.raises(KeyError), store.reading():
+            raise KeyError
+        assert not store.idle, "nobody knows in what state it is"
+    assert not store.idle
+
+
+async def test_a_database_that_was_replaced_is_read_anew_and_one_that_is_gone_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.committer.commit(sending("one"))
+        with store.reading():
+            pass
+        copy = tmp_path / "copy"
+        with closing(sqlite3.connect(store.path)) as db, closing(sqlite3.connect(copy)) as other:
+            db.backup(other)
+            other.execute("DELETE FROM events")
+            other.commit()
+        os.rename(copy, store.path)
+        for suffix in ("-wal", "-shm"):
+            os.unlink(f"{store.path}{suffix}")
+        with store.reading() as view:
+            assert view.head_seq() == 0
+        store.path.unlink()
+        with pytest.raises(StoreFailed, match="taken away"), store.reading():
+            pass

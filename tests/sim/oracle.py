@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import nacl.bindings
 import nacl.exceptions
 
+from tests.sim.strangers import STRANGERS
 from tests.support.factmaker import empty_picture
 from thrum import events, signatures
 from thrum.events import Sealed
@@ -108,9 +109,16 @@ def of_honest(clone: Clone, lines: Lines, honest: Iterable[str], *, before: bool
         if signatures.is_signed(raw, origin):
             if origin in honest:
                 kept[event_id] = raw, file
-        elif before and origins.judge(raw, origin, signed=False).trust in (BEFORE, LOOSE):
+        elif before and origins.judge(raw, origin, signed=False).trust in (BEFORE, LOOSE) and not _is_of_strangers(raw):
             kept[event_id] = raw, file
     return paint(clone, kept)
+
+
+def _is_of_strangers(raw: bytes) -> bool:
+    """Whether a line makes a thing whose id tells that it is a stranger's: what he signed of it stands before that."""
+    fact = decode(raw)
+    made = None if isinstance(fact, Sealed) else signatures.MADE.get(events.type_of(fact))
+    return made is not None and any(signatures.id_fits(getattr(fact, made.field), origin) for origin in STRANGERS)
 
 
 @functools.cache

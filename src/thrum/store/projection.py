@@ -234,14 +234,14 @@ class Projection(Settling):
         fact = events.decode(raw)
         assert not isinstance(fact, Sealed)
         self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (thing, seq))
-        entry = entry_of(fact, raw, file, offset, length)
-        who = self.judge(entry)
+        who = self.judge(entry := entry_of(fact, raw, file, offset, length))
         self._db.execute("UPDATE events SET state = 'applied', trust = ? WHERE seq = ?", (who.trust, seq))
         return Due(seq, fact, self.project(seq, entry, events.order_of(fact), who))
 
+    # -- one fact
+
     def _known(self, entry: Entry, order: Order, who: Standing) -> Applied:
-        """A line of this id is here: the same, or the one of lesser rank is the fact (`thrum.signatures.rank`); but one
-        that counts as of before gives way to no unsigned one that came later, as anybody may push it."""
+        """A line of this id is here: the same, or the one of lesser rank is the fact (`thrum.signatures.rank`)."""
         seq, file, offset, length, trust, state = self._db.execute(
             "SELECT seq, file, offset, length, trust, state FROM events WHERE event_id = ?", (entry.fact.event_id,)
         ).fetchone()
@@ -249,6 +249,7 @@ class Projection(Settling):
             return Applied(seq, "known")
         stored = signatures.rank(bare(self._lines.read(file, offset, length)), trust in (SIGNED, STRANGE))
         new = signatures.rank(bare(entry.raw), entry.signed)
+        # What counts as of before gives way to no unsigned line that came later: anybody may push one.
         if new >= stored or (trust == BEFORE < who.trust <= HIDDEN):
             return Applied(seq, "known" if new[1] == stored[1] else "conflict")
         if state != "hidden" and trust != STRANGE:

@@ -109,16 +109,16 @@ def of_honest(clone: Clone, lines: Lines, honest: Iterable[str], *, before: bool
         if signatures.is_signed(raw, origin):
             if origin in honest:
                 kept[event_id] = raw, file
-        elif before and origins.judge(raw, origin, signed=False).trust in (BEFORE, LOOSE) and not _is_of_strangers(raw):
+        elif before and origins.judge(raw, origin, signed=False).trust in (BEFORE, LOOSE):
             kept[event_id] = raw, file
     return paint(clone, kept)
 
 
-def _is_of_strangers(raw: bytes) -> bool:
-    """Whether a line makes a thing whose id tells that it is a stranger's: what he signed of it stands before that."""
-    fact = decode(raw)
-    made = None if isinstance(fact, Sealed) else signatures.MADE.get(events.type_of(fact))
-    return made is not None and any(signatures.id_fits(getattr(fact, made.field), origin) for origin in STRANGERS)
+@functools.lru_cache(16_384)
+def _is_of_strangers(id: object) -> bool:
+    """Whether it is the id of a thing that is a stranger's: what he signed of it stands before what nobody signed."""
+    is_thing = isinstance(id, str) and id.startswith(("msg_", "ses_", "grp_"))
+    return is_thing and any(signatures.id_fits(id, origin) for origin in STRANGERS)
 
 
 @functools.cache
@@ -182,7 +182,10 @@ def honest_rows(
         queries["agent_contexts"] = f"SELECT * FROM agent_contexts WHERE home IN ({ids}, '')"
         here = "SELECT agent_id FROM registrations WHERE home = '' AND live = 1"
         queries["agents"] = f"SELECT * FROM agents WHERE agent_id IN ({here})"
-    rows = {name: sorted(db.execute(query).fetchall(), key=repr) for name, query in queries.items()}
+    rows: Rows = {}
+    for name, query in queries.items():
+        found = db.execute(query).fetchall()
+        rows[name] = sorted((row for row in found if not any(map(_is_of_strangers, row[:2]))), key=repr)
     rows["group marks"] = _group_marks(View(db, own), {row[0]: row[1] for row in rows["groups"]}, names)
     return rows
 

@@ -234,3 +234,26 @@ def test_no_later_unsigned_line_takes_the_place_of_one_that_was_here_before(befo
     store = before.open()
     assert before.rows(store) == shown
     store.close()
+
+
+def test_a_key_that_lies_behind_the_picture_at_a_start_ends_what_its_daemon_did_not_sign(tmp_path: Path) -> None:
+    """As a branch brings it that was filled in after a journal had been lost."""
+    name = JOURNALS[0]
+    before, eve = Before(name, tmp_path), Daemon(2, 1_000)
+    places = places_at(tmp_path)
+    shard = places.branch_dir / "messages" / "eve.jsonl"
+    said = eve(MessageCreated, message_id="", agent_id="eve", body=Body("plain", "unsigned"))
+    shard.write_bytes(events.encode(said) + b"\n")
+    opened = before.open()
+    assert opened.view.message(said.message_id) is not None
+    opened.close()
+    with (places.branch_dir / "events.jsonl").open("ab") as journal:
+        journal.write(eve.line(eve.introduction()) + b"\n")
+    opened = before.open()
+    assert opened.view.message(said.message_id) is None
+    live = database.dump(opened.reader)
+    opened.close()
+    places.database.unlink()
+    opened = before.open()
+    assert database.dump(opened.reader) == live
+    opened.close()

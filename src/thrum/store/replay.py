@@ -88,9 +88,7 @@ class Store:
     signer: Signer | None = None
 
     idle: list[tuple[int, sqlite3.Connection]] = field(default_factory=list[tuple[int, sqlite3.Connection]])
-    """A connection that nobody reads over just now, with the inode that it was opened on: to open one takes a
-    millisecond, and a round reads several times.
-    """
+    """A connection that nobody uses just now, with its file's inode: to open one takes a millisecond."""
 
     @contextmanager
     def reading(self) -> Generator[View]:
@@ -371,6 +369,8 @@ class _Opening:
                     self.set_aside(file, entry.offset, entry.raw, "id_conflict", stays=True)
                 applied += result.state != "known"
             database.set_offset(db, self.offset_at_end(file, lines + scan.lines))
+        if projection.outdated:
+            raise _Repaint("what others are to this machine changed")
         words.follow(db)
         self.quarantine.flush()
         db.execute("COMMIT")

@@ -356,10 +356,11 @@ async def _watch_signals(stop: Callable[[], None]) -> None:
 
 async def _watch_place(start: Start, mine: Bound, leave: Callable[[], None]) -> None:
     """A daemon whose sockets, lock or state directory are gone, or another's, serves nobody: it stops (rpc.md §1)."""
-    while True:
-        if not (mine.are_there and start.is_locked and _counts(start.places)):
-            break
-        await trio.sleep(limits.state_check_seconds)
+    looks = 0
+    while looks < 2:  # one alone may have come when nothing could be opened
+        placed = mine.are_there and start.is_locked and _counts(start.places)
+        looks = 0 if placed or files.is_short() else looks + 1
+        await trio.sleep(0.05 if looks else limits.state_check_seconds)
     log.warning("the socket, the lock or the state directory is gone: stopping")
     leave()
 

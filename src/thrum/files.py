@@ -42,7 +42,7 @@ def shortage(error: BaseException) -> Busy | None:
             return None
         if isinstance(seen, OSError) and seen.errno in (errno.EMFILE, errno.ENFILE):
             return too_many()
-        if getattr(seen, "sqlite_errorcode", 0) & 0xFF == _SQLITE_CANTOPEN and _is_short():
+        if getattr(seen, "sqlite_errorcode", 0) & 0xFF == _SQLITE_CANTOPEN and is_short():
             return too_many()  # SQLite does not say why
         seen = seen.__cause__ or seen.__context__
     return None
@@ -59,7 +59,8 @@ def too_many() -> Busy:
     )
 
 
-def _is_short() -> bool:
+def is_short() -> bool:
+    """Whether nothing can be opened just now. What a look found meanwhile may be wrong."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError:

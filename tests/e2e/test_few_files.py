@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import msgspec
 import pytest
 
 from tests.support.repo import THRUM, Repo, open_repo
-from thrum import sockets
+from thrum import limits, sockets
 from thrum.errors import DaemonStartFailed, ThrumError
 from thrum.rpc.listener import connections_within
 
@@ -82,6 +83,15 @@ def test_a_command_that_may_open_nothing_says_so_itself(repo: Repo) -> None:
     for words in ("verify", "backup", "sync status", "inbox", "send x --to @bob"):
         done = repo.shell(f"cd {repo.main}; ulimit -n 9; exec {THRUM} {words}").end()
         assert "internal" not in done.err.lower() and "Traceback" not in done.err, (words, done.err)
+
+
+def test_a_daemon_that_can_open_nothing_does_not_think_that_its_place_is_gone(repo: Repo) -> None:
+    pid = repo.daemon or 0
+    with exhausted(pid):
+        time.sleep(limits.state_check_seconds + 1)  # it looks meanwhile
+    assert repo.daemon == pid
+    with contextlib.chdir(repo.main), repo.client() as client:
+        assert client.call("health").status == "ok"
 
 
 def test_the_log_says_once_that_there_are_too_few(repo: Repo) -> None:

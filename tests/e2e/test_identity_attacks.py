@@ -34,8 +34,12 @@ def file_of(root: Path, name: str) -> Path:
 
 
 def contents(directory: Path) -> list[str]:
-    """Every path, but for what a round writes in git's own directories by the way."""
-    found = [path.relative_to(directory) for path in directory.rglob("*")]
+    """Every path, but for what a round writes in git's own directories by the way, and files of the moment."""
+    found = [
+        path.relative_to(directory)
+        for path in directory.rglob("*")
+        if not path.name.startswith(".compact.") and not path.name.endswith(".tmp")
+    ]
     return sorted(str(path) for path in found if ".git" not in path.parts or "thrum-sync" in path.parts)
 
 

@@ -370,9 +370,10 @@ class _Round:
         data = self.journals.read(file, mark) if mark.end else b""
         known = self.memory.journals.get(file)
         carried: list[bytes] = []
-        is_there = entry is not None and entry.holds(data)
-        if entry is not None and not is_there and (known is None or known.carries or entry.object_id != known.blob):
-            carried = self._not_here(entry, data)
+        is_there = False
+        if entry is not None and (known is None or known.carries or entry.object_id != known.blob):
+            is_there = entry.holds(data)
+            carried = [] if is_there else self._not_here(entry, data)
         if not carried and not extra and (grown := self._grow(file, mark, voids, data)):
             return grown
         result = merge.canonical(file, data, voids, (*carried, *extra))

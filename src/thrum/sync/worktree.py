@@ -29,8 +29,6 @@ FIRST: Final = "90843369767a3f41f94cd357d4493648e1154213"
 """The commit that the branch begins with, alike in every clone whose objects have SHA-1 names."""
 LOCK_REASON: Final = "thrum keeps the messages of this repository here"
 
-_SHA1_CHARS: Final = 40
-
 
 class TreeEntry(NamedTuple):
     path: bytes
@@ -44,8 +42,8 @@ class TreeEntry(NamedTuple):
 
     def holds(self, data: bytes) -> bool:
         """Whether it is a file of these bytes, by its id: nobody has to read it."""
-        kind = hashlib.sha1 if len(self.object_id) == _SHA1_CHARS else hashlib.sha256
-        return self.is_file and kind(b"blob %d\0" % len(data) + data).hexdigest() == self.object_id
+        object_id = _digest(b"blob %d\0" % len(data) + data, len(self.object_id)).hex()
+        return self.is_file and object_id == self.object_id
 
 
 def seen_ref(remote: str) -> str:
@@ -152,8 +150,12 @@ def index_bytes(entries: Iterable[TreeEntry], *, object_id_chars: int = 40) -> b
         entry += struct.pack(">HH", flags, 0x4000) + path  # skip-worktree
         parts.append(entry + b"\0" * (8 - len(entry) % 8))
     body = b"".join(parts)
-    digest = hashlib.sha256(body) if object_id_chars == 64 else hashlib.sha1(body, usedforsecurity=False)
-    return body + digest.digest()
+    return body + _digest(body, object_id_chars)
+
+
+def _digest(data: bytes, object_id_chars: int) -> bytes:
+    """git's, of a repository whose objects have names of so many characters."""
+    return (hashlib.sha256(data) if object_id_chars == 64 else hashlib.sha1(data, usedforsecurity=False)).digest()
 
 
 def read_text(path: Path) -> str:

@@ -44,7 +44,9 @@ LOCAL_COLUMNS: Final = frozenset(
     }
 )
 """What facts that never travel feed (events.md §14.2), and the times of receipts: only the highest one travels."""
-GIVEN_COLUMNS: Final = frozenset({("message_recipients", "replied_at"), ("messages", "thread_id")})
+GIVEN_COLUMNS: Final = frozenset(
+    {("message_recipients", "replied_at"), ("messages", "thread_id"), ("registrations", "registered_at")}
+)
 """What an unsigned line, or one of another origin, may give to a signed one."""
 _SIGNED: Final = "(trust = 0 OR {all}) AND origin_daemon NOT IN ({out})"
 _OF_MESSAGES: Final = f"message_id IN (SELECT message_id FROM messages WHERE {_SIGNED})"
@@ -526,7 +528,10 @@ def nobody_interferes(world: World, clone: Clone, lines: Lines, *, before: bool)
     with closing(oracle.of_honest(clone, lines, world.signers, before=before)) as db:
         live = clone.store.reader
         names = oracle.names_of_honest(live, db)
-        theirs, here = (oracle.honest_rows(each, clone.own, world.signers, names, before=before) for each in (db, live))
+        groups = oracle.groups_led_alike(live, db, clone.own)
+        theirs, here = (
+            oracle.honest_rows(each, clone.own, world.signers, names, groups, before=before) for each in (db, live)
+        )
     compare(theirs, here, f"without strangers, and with them, what honest clones wrote is in clone {clone.number}")
 
 

@@ -142,10 +142,16 @@ _MESSAGE_COLUMNS: Final = (
 
 
 def honest_rows(
-    db: sqlite3.Connection, own: frozenset[str], honest: Iterable[str], names: Collection[str], *, before: bool
+    db: sqlite3.Connection,
+    own: frozenset[str],
+    honest: Iterable[str],
+    names: Collection[str],
+    groups: Collection[str],
+    *,
+    before: bool,
 ) -> Rows:
     """What honest clones made, row for row. `own`: the ids of whose picture it is; `names`: the agents for whom nobody
-    else may speak.
+    else may speak; `groups`: the names whose marks are looked at.
 
     With `before`, what was here before there were signatures counts as made by them too.
     """
@@ -186,7 +192,8 @@ def honest_rows(
     for name, query in queries.items():
         found = db.execute(query).fetchall()
         rows[name] = sorted((row for row in found if not any(map(_is_of_strangers, row[:2]))), key=repr)
-    rows["group marks"] = _group_marks(View(db, own), {row[0]: row[1] for row in rows["groups"]}, names)
+    shown = {row[0]: row[1] for row in rows["groups"] if row[1] in groups}
+    rows["group marks"] = _group_marks(View(db, own), shown, names)
     return rows
 
 
@@ -205,6 +212,14 @@ def names_of_honest(live: sqlite3.Connection, honest_only: sqlite3.Connection) -
     """Agents of this machine, and those that nobody registered but who did among the honest."""
     one, other = _registrars(live), _registrars(honest_only)
     return {name for name, homes in other.items() if ("" in homes and "" in one[name]) or homes == one[name]}
+
+
+def groups_led_alike(live: sqlite3.Connection, honest_only: sqlite3.Connection, own: frozenset[str]) -> set[str]:
+    """Names of groups that this machine has in both pictures, or in none: one that it made itself, and nobody signed,
+    decides who counts in the others of its name.
+    """
+    one, other = View(live, own), View(honest_only, own)
+    return {name for name in one.groups() if one.is_group_here(name) == other.is_group_here(name)}
 
 
 def _registrars(db: sqlite3.Connection) -> dict[str, set[str]]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from thrum import ids
+from thrum import ids, signatures
 from thrum.errors import ThrumError
 from thrum.events import AgentRegistered, AnyFact, GroupCreated, GroupUpdated, bare
 
@@ -66,6 +66,17 @@ def may_say_of_session(fact: Standing, start: Standing) -> bool:
     if fact.trust == BEFORE and start.trust == LOOSE:
         return True
     return may_change(fact, start) or (fact.home == start.home and fact.trust == LOOSE and start.trust == BEFORE)
+
+
+Rank = tuple[int, bytes]
+
+
+def rank(raw: bytes, trust: int) -> Rank:
+    """Of lines of one event id, given what each is to this machine, that of least rank is the fact: a signed one before
+    any that is not, one of before before unsigned ones that came later (anybody may push one), then the one that is
+    smaller without signature. Of equal rank they are the same fact. What all clones agree on is `signatures.rank`.
+    """
+    return (0 if trust in (SIGNED, STRANGE) else 1 if trust == BEFORE else 2, signatures.unsigned(raw))
 
 
 def line_hash(raw: bytes) -> str:

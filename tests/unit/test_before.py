@@ -20,10 +20,11 @@ from tests.support.daemons import Daemon
 from tests.support.store_journals import FakeClock
 from tests.support.store_opened import IDENTITY, places_at
 from thrum import events
-from thrum.events import Accepted, AnyFact, Body, MessageCreated
+from thrum.events import Accepted, Body, MessageCreated
 from thrum.ops import introduction
 from thrum.store import database
 from thrum.store.arrival import verified
+from thrum.store.journal import bare
 from thrum.store.replay import Opened, open_blocking
 from thrum.store.writer import Call, Errand, Writer
 from thrum.voids import branch_file_of
@@ -92,9 +93,15 @@ def run(store: Opened, *calls: Call) -> None:
         store.writer.rollback()
 
 
-def arrive(store: Opened, *lines: tuple[AnyFact, bytes]) -> None:
-    arrived = [(branch_file_of(fact), raw) for fact, raw in lines]
+def arrive(store: Opened, *lines: bytes) -> None:
+    arrived = [(file_of(raw), raw) for raw in lines]
     run(store, Errand(partial(Writer.take_in, arrived=verified(arrived))))
+
+
+def file_of(raw: bytes) -> str:
+    fact = events.decode(raw)
+    assert not isinstance(fact, events.Sealed)
+    return branch_file_of(fact)
 
 
 def introduce(before: Before) -> Call:
@@ -186,7 +193,7 @@ def test_a_clone_that_is_not_upgraded_goes_on_talking_and_a_pusher_speaks_for_no
 
     before.wall.ms = 1_900_000_000_000
     lines = [letter(1, neighbour), letter(2, "d_01KGH87Y00FFFFFFFFFFFFFFFF"), letter(3, before.former)]
-    arrive(store, *((fact, events.encode(fact)) for fact in lines))
+    arrive(store, *map(events.encode, lines))
     states = {row.event_id: row.state for row in store.view.events_after(0, 1000)}
     assert [states[fact.event_id] for fact in lines] == ["applied", "hidden", "hidden"]
     # What was here before nobody changes without a signature.
@@ -210,7 +217,7 @@ def test_a_clone_that_is_not_upgraded_goes_on_talking_and_a_pusher_speaks_for_no
         message_id=old[0],
         agent_id=old[1],
     )
-    arrive(store, (forged, events.encode(forged)))
+    arrive(store, events.encode(forged))
     row = store.view.message(old[0])
     assert row is not None and not row.deleted
 
@@ -220,20 +227,74 @@ def test_no_later_unsigned_line_takes_the_place_of_one_that_was_here_before(befo
     store = before.open()
     run(store, introduce(before))
     shown = before.rows(store)
-    twins: list[tuple[AnyFact, bytes]] = []
-    for line in (line for file in store.journals.names() for line in store.journals.iter_lines(file)):
-        twin = line.raw.rstrip(b"\n").replace(b'"v":1', b'"v":1,"aa":1', 1)
-        if b'"sig"' not in twin and not events.never_travels(fact := events.decode(twin)):
-            assert twin < line.raw and not isinstance(fact, events.Sealed)
-            twins.append((fact, twin))
-    assert twins
-    arrive(store, *twins)
+    arrive(store, *twins_of(store))
     assert not store.writer.superseded
     assert before.rows(store) == shown
     store.close()
     store = before.open()
     assert before.rows(store) == shown
     store.close()
+
+
+def test_nor_where_a_journal_holds_both(before: Before) -> None:
+    """As a journal does that was filled in from a branch."""
+    store = before.open()
+    run(store, introduce(before))
+    shown, places, twins = before.rows(store), places_at(before.directory), twins_of(store)
+    store.close()
+    for twin in twins:
+        with store.journals.path(file_of(twin)).open("ab") as journal:
+            journal.write(twin + b"\n")
+    for is_painted in (False, True):
+        if is_painted:
+            places.database.unlink()
+        store = before.open()
+        assert before.rows(store) == shown
+        store.close()
+
+
+def test_what_was_here_before_takes_its_place_when_it_comes_after_such_a_line(before: Before) -> None:
+    store = before.open()
+    run(store, introduce(before))
+    places, twins = places_at(before.directory), twins_of(store)
+    originals = {
+        file: [bare(line.raw) for line in store.journals.iter_lines(file)]
+        for file in store.journals.names()
+        if file != events.LOCAL_FILE
+    }
+    messages = texts_of(store)
+    store.close()
+    places.database.unlink()
+    for file in originals:
+        said = [twin for twin in twins if file_of(twin) == file]
+        store.journals.path(file).write_bytes(b"".join(twin + b"\n" for twin in said))
+    store = before.open()
+    assert texts_of(store) != messages
+    arrived = [(file, raw) for file, lines in originals.items() for raw in lines]
+    run(store, Errand(partial(Writer.take_in, arrived=verified(arrived))))
+    store.close()
+    for is_painted in (False, True):
+        if is_painted:
+            places.database.unlink()
+        store = before.open()
+        assert texts_of(store) == messages
+        store.close()
+
+
+def twins_of(store: Opened) -> list[bytes]:
+    """Of every unsigned line of the branch a smaller one of its id, that says the same."""
+    twins: list[bytes] = []
+    for line in (line for file in store.journals.names() for line in store.journals.iter_lines(file)):
+        twin = line.raw.rstrip(b"\n").replace(b'"v":1', b'"v":1,"aa":1', 1)
+        if b'"sig"' not in twin and not events.never_travels(fact := events.decode(twin)):
+            assert twin < line.raw and not isinstance(fact, events.Sealed)
+            twins.append(twin)
+    assert twins
+    return twins
+
+
+def texts_of(store: Opened) -> list[tuple[str, str, int]]:
+    return store.reader.execute("SELECT message_id, body_content, trust FROM messages ORDER BY message_id").fetchall()
 
 
 def test_a_key_that_lies_behind_the_picture_at_a_start_ends_what_its_daemon_did_not_sign(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from thrum.events import (
     Sealed,
     bare,
 )
-from thrum.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE
+from thrum.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE, Rank, rank
 from thrum.store import merge_messages as merge
 from thrum.store.database import connect, create_indexes, create_search, create_tables
 from thrum.store.horizons import Order
@@ -140,7 +140,7 @@ def paint(
     daemon's identity nor journal offsets: the caller does, before it renames. `read_line` must know every line that the
     sources give. Raises OSError and sqlite3.Error; then `target` is rubbish.
     """
-    chosen: dict[str, signatures.Rank] = {}
+    chosen: dict[str, Rank] = {}
     while True:
         target.unlink(missing_ok=True)
         db = connect(target)
@@ -170,7 +170,7 @@ class _Painter:
         db: sqlite3.Connection,
         own: frozenset[str],
         read_line: ReadLine,
-        chosen: dict[str, signatures.Rank],
+        chosen: dict[str, Rank],
         now_ms: int,
     ) -> None:
         """`chosen`: of each id that was found with different lines the least rank, which is the fact's."""
@@ -261,13 +261,12 @@ class _Painter:
             if event_id > self._greatest_event:
                 self._greatest_event = event_id
             elif (twin := here.get(event_id)) is not None:
-                self._compare(_rank_of(twin), entry)
+                self._compare(self._rank(twin), entry)
                 continue
             elif row := self._db.execute(
                 "SELECT trust, file, offset, length FROM events WHERE event_id = ?", (event_id,)
             ).fetchone():
-                signed = row[0] in (SIGNED, STRANGE)
-                self._compare(signatures.rank(bare(self._read_line(*row[1:])), signed), entry)
+                self._compare(rank(bare(self._read_line(*row[1:])), row[0]), entry)
                 continue
             here[event_id] = entry
             if (at, event_id) < last:
@@ -276,9 +275,9 @@ class _Painter:
             yield at, entry
         self._last_order = last
 
-    def _compare(self, painted: signatures.Rank, entry: Entry) -> None:
+    def _compare(self, painted: Rank, entry: Entry) -> None:
         """A second line of one id: the same again, or the one of lesser rank is the fact."""
-        new = _rank_of(entry)
+        new = self._rank(entry)
         if new == painted:
             return
         least = self._chosen.setdefault(entry.fact.event_id, painted)
@@ -289,15 +288,22 @@ class _Painter:
             self._lose(entry, least)
             self._is_spoiled = self._is_spoiled or isinstance(entry.fact, SAID_AHEAD)
 
+    def _rank(self, entry: Entry) -> Rank:
+        trust = SIGNED
+        if not entry.signed:
+            trust = self._known_ahead.origins.judge(entry.raw, entry.fact.origin_daemon, signed=False).trust
+        return rank(bare(entry.raw), trust)
+
     def _is_chosen(self, entry: Entry) -> bool:
         """Whether no other line is known to be the fact; else this one is lost."""
         chosen = self._known.get(entry.fact.event_id)
-        if chosen is None or chosen == _rank_of(entry):
+        # What else it is hangs on facts that this may be one of.
+        if chosen is None or (chosen[0] != 0, chosen[1]) == signatures.rank(bare(entry.raw), entry.signed):
             return True
         self._lose(entry, chosen)
         return False
 
-    def _lose(self, entry: Entry, fact: signatures.Rank) -> None:
+    def _lose(self, entry: Entry, fact: Rank) -> None:
         if signatures.unsigned(raw := bare(entry.raw)) != fact[1]:  # else it says the same, only unsigned
             self.lost[entry.file, entry.offset] = Lost(entry.file, entry.offset, entry.length, raw)
 
@@ -335,8 +341,8 @@ class _Painter:
                 else:
                     later.append((seq,))
             elif isinstance(fact, MessageReceipt) and (is_local or ahead.may_mark(fact.agent_id, who.home)):
-                rank = merge.receipt_rank(fact.receipt_type)
-                receipts.append((fact.message_id, fact.agent_id, rank, at, seq))
+                height = merge.receipt_rank(fact.receipt_type)
+                receipts.append((fact.message_id, fact.agent_id, height, at, seq))
                 if not is_local:
                     hanging.append((REGISTERED + fact.agent_id, seq))
             else:
@@ -415,10 +421,6 @@ class _Painter:
                 fact = events.decode(raw)
                 entry = entry_of(fact, raw, file, offset, length)
                 projection.project(seq, entry, events.order_of(fact))
-
-
-def _rank_of(entry: Entry) -> signatures.Rank:
-    return signatures.rank(bare(entry.raw), entry.signed)
 
 
 def _straightened(items: Iterable[_Item], window: int) -> Iterator[_Item]:

@@ -60,6 +60,7 @@ from thrum.origins import (
     Standing,
     is_well_named,
     line_hash,
+    rank,
 )
 from thrum.store import sweep
 from thrum.store.database import get_meta, set_meta
@@ -105,7 +106,7 @@ class Applied(NamedTuple):
     this project. `not_yours`: its origin may not change that. `hidden`: unsigned, of an origin that does not count.
     `known`: the same line was there; `seq` is its old number, nothing happened.
 
-    `conflict`: another line of the same id was there. `wins`: the new one is of lesser rank (`signatures.rank`), so it
+    `conflict`: another line of the same id was there. `wins`: the new one is of lesser rank (`origins.rank`), so it
     is the fact, and the picture must be painted anew; otherwise the new one goes to quarantine.
     """
 
@@ -241,16 +242,15 @@ class Projection(Settling):
     # -- one fact
 
     def _known(self, entry: Entry, order: Order, who: Standing) -> Applied:
-        """A line of this id is here: the same, or the one of lesser rank is the fact (`thrum.signatures.rank`)."""
+        """A line of this id is here: the same, or the one of lesser rank is the fact (`thrum.origins.rank`)."""
         seq, file, offset, length, trust, state = self._db.execute(
             "SELECT seq, file, offset, length, trust, state FROM events WHERE event_id = ?", (entry.fact.event_id,)
         ).fetchone()
         if (file, offset) == (entry.file, entry.offset):
             return Applied(seq, "known")
-        stored = signatures.rank(bare(self._lines.read(file, offset, length)), trust in (SIGNED, STRANGE))
-        new = signatures.rank(bare(entry.raw), entry.signed)
-        # What counts as of before gives way to no unsigned line that came later: anybody may push one.
-        if new >= stored or (trust == BEFORE < who.trust <= HIDDEN):
+        stored = rank(bare(self._lines.read(file, offset, length)), trust)
+        new = rank(bare(entry.raw), who.trust)
+        if new >= stored:
             return Applied(seq, "known" if new[1] == stored[1] else "conflict")
         if state != "hidden" and trust != STRANGE:
             return Applied(seq, "conflict", wins=True)

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from thrum import events, limits, signatures
+from thrum import events, limits, origins, signatures
 from thrum.api import ClientKey
 from thrum.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerFormat, StoreFailed, ThrumError
 from thrum.events import AnyFact, Sealed
@@ -59,7 +59,7 @@ class _Winner(NamedTuple):
 
     event_id: str
     raw: bytes
-    rank: signatures.Rank
+    rank: origins.Rank
 
 
 class Writer:
@@ -90,7 +90,7 @@ class Writer:
         self._words = Words(db)
         self._journals = journals
         self._quarantine = quarantine
-        self._smaller: dict[str, signatures.Rank] = {}
+        self._smaller: dict[str, origins.Rank] = {}
         """The ranks of lines that supersede others, by event id, since the store was opened."""
         self._offsets = database.offsets(db)
         self._newer_format = False
@@ -457,7 +457,7 @@ class Writer:
             return False
         if applied.state == "conflict":
             # What is painted anew when the batch counts: until then the line of least rank is known here only.
-            rank = signatures.rank(raw, entry.signed)
+            rank = origins.rank(raw, self._projection.judge(entry).trust)
             known = next((each.rank for each in reversed(self._winners) if each.event_id == fact.event_id), None)
             known = known or self._smaller.get(fact.event_id)
             if known is not None and known <= rank:

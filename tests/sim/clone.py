@@ -311,7 +311,7 @@ class Clone:
         """`rm -rf` and `git clone`: a new daemon, that knows nothing but the remote."""
         self.crash(power=False)
         shutil.rmtree(self.directory, ignore_errors=True)
-        self.lives += 1
+        self.lives += 1 + self.keys  # its key too is a new one
         self.keys, self.former = 0, frozenset()
         self.repo = MemoryRepository(self.network, self.disk.die)
         if not self.network.is_offline:

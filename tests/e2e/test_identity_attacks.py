@@ -242,7 +242,7 @@ def test_another_user_gets_nothing_by_any_door(repo: Repo) -> None:
     """As that user: the command line over the repository's files, and the socket itself."""
     before = repo.facts()
     repo.top.chmod(0o755)
-    command = f"cd {repo.main} && HOME=/tmp {sys.executable} -I -m thrum.launcher send hi"
+    command = f"cd {repo.main} && HOME=/tmp {Path(sys.executable).parent / 'thrum'} send hi"
     script = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({str(repo.socket)!r})"
     for argv in (["sh", "-c", command], [sys.executable, "-c", script]):
         done = subprocess.run(

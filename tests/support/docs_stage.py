@@ -27,6 +27,7 @@ STREAMS = ("thrum watch", "thrum daemon logs -f")
 REFUSED = ("Error: ", "NO_MESSAGES_TIMEOUT", "Daemon:   not running")
 """How the output of a command begins whose status is not 0."""
 
+_SYNCING = b"State:     syncing\n"
 _ID = re.compile(r"\b(?:msg|thr|ses)_[0-9A-HJKMNP-TV-Z]{26}\b")
 
 
@@ -109,15 +110,9 @@ class Stage:
             printed = self._background.take(len(step.shown or ()))
             status = 0
         else:
-            done = subprocess.run(
-                ["bash", "-c", command],
-                cwd=cwd,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=SECONDS,
-            )
+            done = self._run(command, cwd)
+            while command.endswith("sync status") and _SYNCING in done.stdout:
+                done = self._run(command, cwd)  # a round is under way: the page shows what comes of it
             status = done.returncode
             printed = done.stdout.decode().splitlines() + self._end_background(step, done.stdout.count(b"\n"))
         printed = [line.replace(str(self.home), HOME) for line in printed]
@@ -125,6 +120,17 @@ class Stage:
         assert bool(status) == refused, f"{step.place}: {command}: status {status}: {printed}"
         self._compare(step, printed)
         return printed
+
+    def _run(self, command: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=cwd,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=SECONDS,
+        )
 
     def _end_background(self, step: Step, printed: int) -> list[str]:
         """The output of what ran beside this step, once the step has given it reason to print."""

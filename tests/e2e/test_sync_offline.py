@@ -9,8 +9,6 @@ import pytest
 from tests.support.clones import open_clones, shared
 from tests.support.repo import Repo
 
-EVENTS = 1_000
-
 
 def send_many(repo: Repo, at: Path, count: int, text: str, *to: str) -> None:
     done = repo.spawn_python("-m", "tests.support.many_sender", str(repo.socket), str(count), text, *to, at=at)
@@ -18,7 +16,8 @@ def send_many(repo: Repo, at: Path, count: int, text: str, *to: str) -> None:
     done.end()
 
 
-def test_three_clones_that_were_offline_converge() -> None:
+@pytest.mark.parametrize("events", [300, pytest.param(1_000, marks=pytest.mark.long)])
+def test_three_clones_that_were_offline_converge(events: int) -> None:
     with open_clones(["furiosa"], ["nux"], ["max"]) as clones:
         away = clones.network.with_name("away")
         clones.network.rename(away)
@@ -27,17 +26,17 @@ def test_three_clones_that_were_offline_converge() -> None:
             # The same name in two clones: neither could know of the other.
             twin = repo.agent("twin", module="twins") if number < 2 else repo.main
             others = [f"@{name}" for name in ("furiosa", "nux", "max") if name != mine]
-            send_many(repo, repo.main, EVENTS - 100, f"{mine} says", *others)
+            send_many(repo, repo.main, events - 100, f"{mine} says", *others)
             send_many(repo, twin, 100, f"twin {number} says")
             status = repo.json("sync", "status")
-            assert status["sync_state"] == "offline" and status["pending"] >= EVENTS
+            assert status["sync_state"] == "offline" and status["pending"] >= events
             assert "git ls-remote origin" in status["remedy"]
         away.rename(clones.network)
         clones.settle()
         assert len(set(clones.trees())) == 1
         for repo in clones.repos:
             found = repo.json("inbox", "--all", "--limit", "1")
-            assert found["total"] == 3 * EVENTS
+            assert found["total"] == 3 * events
             verified = repo.run("verify")
             assert verified.status == 0, verified
             repo.thrum("daemon", "stop")
@@ -46,7 +45,7 @@ def test_three_clones_that_were_offline_converge() -> None:
         for table in pictures[0]:
             if table not in ("agents", "message_recipients", "sessions"):
                 assert pictures[0][table] == pictures[1][table] == pictures[2][table], table
-        assert len(pictures[0]["messages"]) == 3 * EVENTS
+        assert len(pictures[0]["messages"]) == 3 * events
         for repo in clones.repos:
             repo.thrum("daemon", "start")
             repo.assert_picture_is_as_rebuilt()

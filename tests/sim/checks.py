@@ -15,7 +15,7 @@ from tests.sim.faults import Violation
 from tests.sim.git import commit_of
 from tests.sim.oracle import Lines, decode, rank
 from thrum import clock, events, ids, signatures
-from thrum.events import AgentCleaned, AnyFact, MessageReceipt, PurgeExecuted, Sealed
+from thrum.events import AgentCleaned, AnyFact, MessageCreated, MessageReceipt, PurgeExecuted, Sealed
 from thrum.origins import BEFORE, HIDDEN, OLD_REALM, OURS, STRANGE, Origins
 from thrum.store import database
 from thrum.store.horizons import purge_cutoff
@@ -329,9 +329,12 @@ def droppable_locally(clone: Clone, kept: Iterable[bytes]) -> set[str]:
     void = void_ids(facts, voids)
     # What was read of what it said under another id went with that.
     cutoff_ms = clock.parse_ms(voids.cutoff(clone.own) or "1970-01-01T00:00:00.000Z")
+    said = (decode(raw) for raw, daemon_id in clone.world.acknowledged.values() if daemon_id in clone.own)
+    mine = {fact.message_id for fact in said if isinstance(fact, MessageCreated)}
     for _, fact, _ in facts:
         if isinstance(fact, MessageReceipt) and (ids.ulid_ms(fact.message_id) or cutoff_ms) < cutoff_ms:
-            void |= {fact.event_id for origin in clone.own if signatures.id_fits(fact.message_id, origin)}
+            is_mine = any(signatures.id_fits(fact.message_id, origin) for origin in clone.own)
+            void |= {fact.event_id} if is_mine or fact.message_id in mine else set()
     return void | superseded_locally([(order, fact) for order, fact, _ in facts if fact.event_id not in void])
 
 

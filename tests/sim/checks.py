@@ -132,8 +132,8 @@ def one_branch(world: World) -> None:
             pass
         # What a sweep of before voided as long as that time was open lies in no journal, and is hidden since. And an
         # edit that is void only together with its message comes again where only here that message is void.
-        again = "SELECT event_id FROM events WHERE seq > ? AND trust <> ?"
-        late = {row[0] for row in clone.store.reader.execute(again, (known, HIDDEN))}
+        again = "SELECT event_id FROM events WHERE seq > ? AND trust <> ? AND file <> ?"
+        late = {row[0] for row in clone.store.reader.execute(again, (known, HIDDEN, events.LOCAL_FILE))}
         if late:
             late -= droppable(clone, [], [Held(clone)])
         # A line that lost its id may lie on the branch in its home, and here in the file that a stranger put it into.
@@ -289,8 +289,10 @@ class Held:
         self.known = {row[0] for row in clone.store.reader.execute("SELECT event_id FROM events")}
 
 
-def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held]) -> set[str]:
-    """Ids of the facts of the branch that need not be there any more, by all facts that there are."""
+def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held], *, surely: bool = False) -> set[str]:
+    """Ids of the facts of the branch that need not be there any more, by all facts that there are. `surely`: without
+    those that are gone only if they came at the wrong time.
+    """
     lines: dict[str, bytes] = {}
     kept = set(kept)  # as they were before they were signed
     for raw in (*kept, *(raw for here in held for raw, _ in here.best.values())):
@@ -307,7 +309,7 @@ def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held]) -> set[
             judged = voids.origins.judge(raw, fact.origin_daemon, signed=signed[event_id])
             facts.append((events.order_of(fact), fact, judged))
     void = void_ids(facts, voids)
-    if clone.world.profile.foreign:
+    if clone.world.profile.foreign and not surely:
         # A sweep whose line lost against another of its id may have swept before that came.
         void |= void_ids(facts, _voids_of(_contested_sweeps(held)))
         # What a stranger did in his own journal to others' messages is judged there.
@@ -491,6 +493,8 @@ def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[st
     acknowledged and that this one may let go.
     """
     found, gone = dict(held[clone.number].best), lets_go[clone.number]
+    said = [raw for raw, _ in world.acknowledged.values() if not is_local(raw)]
+    void = droppable(clone, said, held, surely=True)
     origins = clone.store.view.origins()
 
     def trust_of(raw: bytes) -> int:
@@ -499,7 +503,7 @@ def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[st
 
     for here, theirs in zip(held, lets_go, strict=True):
         for event_id, (raw, file) in here.best.items():
-            if event_id not in found and event_id in theirs and event_id not in gone:
+            if event_id not in found and event_id in theirs and event_id not in void:
                 continue
             # A better line that is void is not taken in any more (see `self_contradictors`), and an unsigned one that
             # came later takes the place of none of before.
@@ -511,7 +515,7 @@ def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[st
             if event_id not in found or rank(raw)[0] < rank(found[event_id][0])[0]:
                 found[event_id] = raw, file
     for event_id, (raw, daemon_id) in world.acknowledged.items():
-        if event_id in gone and event_id not in found and event_id not in world.excused and not is_local(raw):
+        if event_id in void and event_id not in found and event_id not in world.excused and not is_local(raw):
             fact = decode(raw)
             signer = world.signers[daemon_id]
             file = events.EVENTS_FILE if isinstance(fact, Sealed) else branch_file_of(fact)

@@ -258,7 +258,9 @@ def canonical_branch(world: World) -> None:
 
 
 class Held:
-    """What the journals of a clone hold. `best`: of each id the line of the branch's journals that is the fact."""
+    """What the journals of a clone hold. `best`: of each id the line of the branch's journals that is the fact there;
+    `least`: the one that clones agree on.
+    """
 
     def __init__(self, clone: Clone) -> None:
         self.count: Counter[str] = Counter()
@@ -266,6 +268,8 @@ class Held:
         self.conflicts: dict[str, bool] = defaultdict(bool)
         self.files: dict[str, set[str]] = defaultdict(set)
         self.best: dict[str, tuple[bytes, str]] = {}
+        self.least: dict[str, bytes] = {}
+        origins = clone.store.view.origins()
         for file in (*clone.branch_journals(), events.LOCAL_FILE):
             seen: set[str] = set()
             for raw in split_lines(b"\n".join([*clone.lines(file), b""])):
@@ -284,24 +288,38 @@ class Held:
                 seen.add(event_id)
                 if file == events.LOCAL_FILE or events.never_travels(decode(raw)):
                     continue
-                if event_id not in self.best or rank(raw) < rank(self.best[event_id][0]):
+                self.least[event_id] = min(raw, self.least.get(event_id, raw), key=rank)
+                known = self.best.get(event_id)
+                if known is None or rank_here(raw, origins) < rank_here(known[0], origins):
                     self.best[event_id] = raw, file
         self.known = {row[0] for row in clone.store.reader.execute("SELECT event_id FROM events")}
+
+
+def rank_here(raw: bytes, origins: Origins) -> tuple[bool, bool, bytes, int, bytes]:
+    """The rank of a line to a clone: there an unsigned one that came later takes the place of none of before."""
+    (is_unsigned, said), length, _ = rank(raw)
+    is_late = is_unsigned and origins.judge(raw, decode(raw).origin_daemon, signed=False).trust != BEFORE
+    return is_unsigned, is_late, said, length, raw
 
 
 def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held], *, surely: bool = False) -> set[str]:
     """Ids of the facts of the branch that need not be there any more, by all facts that there are. `surely`: without
     those that are gone only if they came at the wrong time.
     """
-    lines: dict[str, bytes] = {}
-    kept = set(kept)  # as they were before they were signed
+    held, kept = [*held], set(kept)  # as they were before they were signed
+    voids = clone.store.view.voids()
+    best: dict[str, bytes] = {}
+    least: dict[str, bytes] = {}
+    for raw in (*kept, *(raw for here in held for raw in here.least.values())):
+        event_id = decode(raw).event_id
+        least[event_id] = min(raw, least.get(event_id, raw), key=rank)
     for raw in (*kept, *(raw for here in held for raw, _ in here.best.values())):
         event_id = decode(raw).event_id
-        lines[event_id] = min(raw, lines.get(event_id, raw), key=rank)
+        best[event_id] = min(raw, best.get(event_id, raw), key=lambda line: rank_here(line, voids.origins))
     facts: list[Fact] = []
-    voids = clone.store.view.voids()
     signed: dict[str, bool] = {}
-    for event_id, raw in lines.items():
+    # The branch has the one, the picture the other.
+    for event_id, raw in dict.fromkeys((*best.items(), *(() if surely else least.items()))):
         fact = decode(raw)
         if not isinstance(fact, Sealed):
             said = raw in kept and clone.world.signers[fact.origin_daemon] is not None
@@ -496,23 +514,15 @@ def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[st
     said = [raw for raw, _ in world.acknowledged.values() if not is_local(raw)]
     void = droppable(clone, said, held, surely=True)
     origins = clone.store.view.origins()
-
-    def trust_of(raw: bytes) -> int:
-        origin = decode(raw).origin_daemon
-        return origins.judge(raw, origin, signed=signatures.is_signed(raw, origin)).trust
-
     for here, theirs in zip(held, lets_go, strict=True):
         for event_id, (raw, file) in here.best.items():
             if event_id not in found and event_id in theirs and event_id not in void:
                 continue
-            # A better line that is void is not taken in any more (see `self_contradictors`), and an unsigned one that
-            # came later takes the place of none of before.
-            if event_id in found and (
-                event_id in gone or trust_of(found[event_id][0]) == BEFORE < trust_of(raw) <= HIDDEN
+            # A better line that is void is not taken in any more (see `self_contradictors`). Of lines that say the same
+            # its own one: what it named as of before it named by its bytes.
+            if event_id not in found or (
+                event_id not in gone and rank_here(raw, origins)[:-2] < rank_here(found[event_id][0], origins)[:-2]
             ):
-                continue
-            # Of lines that say the same its own one: what it named as of before it named by its bytes.
-            if event_id not in found or rank(raw)[0] < rank(found[event_id][0])[0]:
                 found[event_id] = raw, file
     for event_id, (raw, daemon_id) in world.acknowledged.items():
         if event_id in void and event_id not in found and event_id not in world.excused and not is_local(raw):

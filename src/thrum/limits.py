@@ -142,6 +142,8 @@ subscription_bytes_max: Final = 256
 # -- the daemon
 user_tokens_max: Final = 4_096
 """How many tokens of users a daemon remembers."""
+stdin_seconds_max: Final = 1.0
+"""How long a pipe may take for its first byte where no word asked for stdin (cli.md §3.3)."""
 start_seconds_max: Final = 10.0
 seen_interval_ms: Final = 60_000
 state_check_seconds: Final = 5.0

@@ -57,6 +57,9 @@ class FakeTerminal:
     async def read_stdin(self) -> bytes:
         return self.stdin
 
+    async def offers_stdin(self) -> bool:
+        return bool(self.stdin)
+
 
 Answerer = Callable[[str, Any], Any]
 

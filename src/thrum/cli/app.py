@@ -135,7 +135,13 @@ _ALL = (
         "Found are agents whose process is gone and whose identity file, worktree or branch is gone, or that were not"
         " seen for more than --threshold days. Without a terminal nothing is deleted unless --force says so.",
     ),
-    _command("who-has", whohas.who_has, PEOPLE, "who is editing a file, as git says now"),
+    _command(
+        "who-has",
+        whohas.who_has,
+        PEOPLE,
+        "who is editing a file, as git says now",
+        "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file.",
+    ),
     _command("ping", whohas.ping, PEOPLE, "whether an agent is there, and what it works on"),
     _command("session start", sessions.start, PEOPLE, "start a session; an open one of mine is ended"),
     _command("session end", sessions.end, PEOPLE, "end my session"),

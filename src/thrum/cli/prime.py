@@ -74,7 +74,8 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
         if run.flags.repo or run.session.env.get("THRUM_HOME"):
             raise
         why = f": {line(str(error.details['reason']))}" if "reason" in error.details else ""
-        return Answer({"initialized": False}, aside=f"Thrum is not initialized here (thrum init){why}")
+        said = error.message if "leads_to" in error.details else f"Thrum is not initialized here (thrum init){why}"
+        return Answer({"initialized": False}, aside=said)
     running = await _connected(run)
     if running:
         await _claim(run)

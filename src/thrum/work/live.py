@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from thrum import clock, limits
-from thrum.dot_git import GitPlace, find_git
+from thrum.dot_git import GitPlace, find_git, nowhere
 from thrum.errors import ThrumError
 from thrum.events import Commit, FileChange
 from thrum.paths import Places
@@ -140,6 +140,8 @@ class LiveWork:
             git = self._git_place(root)
             if git is None or git.bare or not os.path.isdir(root):
                 standings[root] = GitState()
+            elif (gone := nowhere(git)) is not None:
+                standings[root] = GitState(problem=f"its .git leads to {gone}, which is not there")
             elif git.common_dir != common_dir or (str(git.root) != root != main_root):
                 standings[root] = GitState(problem="it is no worktree of this repository any more")
             else:

@@ -33,6 +33,7 @@ from thrum.cli import (
     overview,
     prime,
     purge,
+    sandbox,
     sessions,
     settings,
     setup,
@@ -42,8 +43,9 @@ from thrum.cli import (
     whohas,
 )
 from thrum.cli.body import decoded
-from thrum.cli.run import Answer, Run, unexpected
+from thrum.cli.run import Answer, Run, error_document, error_text, json_line, unexpected
 from thrum.cli.terminal import NeedsOwnProcess, OutputLost, OwnTerminal, Session
+from thrum.cli.text import clean
 from thrum.cli.words import Command, Globals, Handler, find, split, wants_json
 from thrum.errors import BadEncoding, ThrumError, UsageError
 from thrum.files import shortage
@@ -360,6 +362,11 @@ def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
 def _status(argv: Sequence[str], session: Session) -> int:
     try:
         return trio.run(run, argv, session)
+    except PermissionError:
+        # Not the command's own: those are refusals by now. The event loop could not begin.
+        if not sandbox.forbids_sockets():
+            raise
+        return _refuse_in_sandbox(argv, session)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BaseExceptionGroup as group:
@@ -375,6 +382,21 @@ def _status(argv: Sequence[str], session: Session) -> int:
         with contextlib.suppress(OSError):
             os.write(2, f"Error: cannot write the output: {error}\n".encode())
         return 1
+
+
+def _refuse_in_sandbox(argv: Sequence[str], session: Session) -> int:
+    path, words = None, ()
+    with contextlib.suppress(ThrumError):
+        line = split(argv)
+        words = find(line.tokens, COMMANDS, GROUPS)[1]
+        path = Run(session, line.flags, COMMANDS[("help",)]).places().socket_link
+    error = sandbox.refusal(path, session.env)
+    with contextlib.suppress(OSError):
+        if wants_json(argv):
+            os.write(1, json_line(error_document(error)))
+        else:
+            os.write(2, clean(f"{error_text(error)}\n").encode())
+    return ERROR_STATUS.get(words, error.status)
 
 
 def _cwd() -> str:

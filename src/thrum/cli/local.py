@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from thrum import files
+from thrum.cli import sandbox
 from thrum.cli.terminal import Witness
 from thrum.errors import DaemonUnavailable
 from thrum.identity.files import Identity
@@ -32,11 +33,7 @@ def connector(env: Mapping[str, str]) -> Callable[[Places, bool], AbstractAsyncC
             except DaemonUnavailable as error:
                 reason = error.details.get("reason")
                 if reason == "forbidden":
-                    raise DaemonUnavailable(
-                        "a sandbox forbids Unix sockets",
-                        remedy=f"run thrum outside it, or allow it the socket {path}",
-                        socket=str(path),
-                    ) from error
+                    raise sandbox.refusal(path, env) from error
                 if reason not in ("missing", "refused"):
                     raise
                 if env.get("THRUM_SOCKET"):

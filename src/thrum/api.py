@@ -731,6 +731,8 @@ class ContextSyncParams(Mutating, kw_only=True):
 
 
 class ContextSyncResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`synced`: whether there are notes, which are on the branch now. A round is run in any case."""
+
     agent_name: str
     synced: bool
     pushed: bool

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from thrum import config, files, ids, trust
+from thrum import config, files, ids, settings, trust
 from thrum.api import RegisterResult
 from thrum.care import modes
 from thrum.clock import Clock, SystemClock
@@ -133,7 +133,7 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     site = _survey(start, options)
     places = site.places
     _check_worktrees_root(options.worktrees_root, places)
-    settings = config.load_config(places.config_file)
+    read = config.load_config(places.config_file)
     listed, already = _plan(site, options)
     sync_recalled = not options.sync and not already and recalled_choice(places) is False
     clock = clock or SystemClock()
@@ -144,7 +144,7 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     if told := modes.planned(places, door, keep=options.keep_modes, failed=failed):
         skipped = told.action == "skip"
         listed.append(InitFile(**msgspec.structs.asdict(told), skipped=skipped))
-    known = _block(settings.raw, "identity")
+    known = _block(read.raw, "identity")
     return InitResult(
         repo_path=str(places.root),
         thrum_dir=str(places.state_dir),
@@ -152,7 +152,7 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
         daemon_id=identity.daemon_id if identity else str(known.get("daemon_id", "")),
         already_initialized=already,
         dry_run=options.dry_run,
-        runtime=options.runtime or settings.runtime.primary,
+        runtime=options.runtime or read.runtime.primary,
         detected=False,
         files=listed,
         redirect=str(places.state_dir) if site.linked else "",
@@ -318,12 +318,35 @@ def _plan(site: _Site, options: InitOptions) -> tuple[list[InitFile], bool]:
         action = "noop" if is_ignored(ignore_file) else "merge" if ignore_file.exists() else "create"
         undo = f"remove the line {IGNORE_RULE}"
         listed.append(InitFile(path=_shown(places, ignore_file), action=action, undo=undo))
+    listed += _planned_settings(places, options, already=already)
     if site.linked:
         own = places.root / ".thrum"
         there = own not in site.found and os.path.lexists(own / "redirect") and places.identities_dir.is_dir()
         listed.append(InitFile(path=".thrum/redirect", action="noop" if there else "create", undo="rm -r .thrum"))
         already = already and there
     return listed, already
+
+
+def _planned_settings(places: Places, options: InitOptions, *, already: bool) -> list[InitFile]:
+    """The settings that are changed: what the words say and the settings do not, yet."""
+    raw = config.read_raw(places.config_file)
+    wanted: dict[str, Any] = {"daemon.local_only": False} if options.sync and already else {}
+    wanted |= _worded(options)
+    listed: list[InitFile] = []
+    for key, value in wanted.items():
+        known = settings.setting_value(raw, key)
+        if known.value != value:
+            was = f"set {key} {settings.setting_text(known.value)}" if known.source != "default" else f"unset {key}"
+            text = f"setting {key} = {settings.setting_text(value)}"
+            listed.append(InitFile(path=text, action="merge", undo=f"thrum config {was}"))
+    return listed
+
+
+def _worded(options: InitOptions) -> dict[str, Any]:
+    """What the words of `init` set, by key."""
+    root = os.path.realpath(options.worktrees_root) if options.worktrees_root else ""
+    found = {"runtime.primary": options.runtime, "worktrees.base_path": root}
+    return {key: value for key, value in found.items() if value}
 
 
 def _shown(places: Places, path: Path) -> str:
@@ -385,10 +408,8 @@ def _store_settings(places: Places, options: InitOptions) -> None:
             config.set_value(values, "daemon.local_only", False)
         elif "local_only" not in (values.get("daemon") or {}):
             config.set_value(values, "daemon.local_only", recalled is not False)
-        if options.runtime:
-            config.set_value(values, "runtime.primary", options.runtime)
-        if options.worktrees_root:
-            config.set_value(values, "worktrees.base_path", os.path.realpath(options.worktrees_root))
+        for key, value in _worded(options).items():
+            config.set_value(values, key, value)
 
     config.update_settings(places, change)
     remember_choice(places, config.load_config(places.config_file).daemon.local_only)

@@ -274,7 +274,7 @@ async def test_in_a_worktree_whose_git_leads_nowhere_every_command_says_so_in_pl
     for argv in (*words, ["watch"], ["daemon", "stop"]):
         daemon = FakeDaemon(hostile_answers(yes=True, times=True))
         status, out, err = await go(daemon, lost, *argv, local=True, stdin=b"hi")
-        wrong_words = status == 2 or "to confirm" in err or "unknown setting" in err
+        wrong_words = status == 2 or "to confirm" in err or "unknown setting" in err or "no runtime" in err
         assert wrong_words or f"{lost}/.git leads to {tmp_path}/not-mounted/" in out + err, argv
         assert (status != 0 or argv == ["prime"]) and "unexpected error" not in out + err, argv
     assert not (tmp_path / "not-mounted").exists()

@@ -13,7 +13,7 @@ import trio
 from thrum.accepting import state_tracked
 from thrum.cli.agents import start_agent, wanted
 from thrum.cli.confirm import confirm
-from thrum.cli.local import check_no_agent
+from thrum.cli.local import check_no_agent, check_runtime
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.terminal import TTY_ERR, TTY_IN
 from thrum.cli.text import line
@@ -54,6 +54,8 @@ async def init(
 
     if stealth and gitignore:
         raise run.command.error("--stealth and --gitignore exclude each other")
+    if runtime:
+        await trio.to_thread.run_sync(check_runtime, run.session.env, _known_places(run), runtime)
     if name and not (run.flags.role and run.flags.module):
         raise run.command.error("--name needs --role and --module")
     env = run.session.env

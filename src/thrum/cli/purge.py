@@ -20,8 +20,10 @@ async def purge(
     confirm: Annotated[bool, switch("do it; without it only a preview")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    if bool(before) == all:
-        raise run.command.error("one of --before and --all")
+    if before and all:
+        raise run.command.error("--before and --all exclude each other")
+    if not before and not all:
+        raise run.command.error("--before T or --all is missing")
     cutoff = format_ms(run.now_ms if all else parse_time(before, "--before", run.now_ms))
     params = api.PurgeParams(before=cutoff, dry_run=not confirm, confirm=confirm)
     result: api.PurgeResult = await run.call("purge.execute", params)

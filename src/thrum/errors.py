@@ -528,7 +528,7 @@ class NoReplyAddress(ThrumError):
 class ConfirmationRequired(ThrumError):
     kind = "confirmation_required"
     code = -32005
-    default_remedy = "repeat with --force"
+    default_remedy = "repeat with --yes"
 
 
 class Cancelled(ThrumError):

@@ -135,7 +135,7 @@ _ALL = (
         PEOPLE,
         "find and delete agents that nobody is any more",
         "Found are agents whose process is gone and whose identity file, worktree or branch is gone, or that were not"
-        " seen for more than --threshold days. Without a terminal nothing is deleted unless --force says so.",
+        " seen for more than --threshold days. Without a terminal nothing is deleted unless --yes says so.",
     ),
     _command(
         "who-has",
@@ -196,7 +196,7 @@ _ALL = (
         purge.purge,
         CARE,
         "remove old messages and ended sessions, here and in other clones",
-        "One of --before and --all; without --confirm only a preview. Agents, groups and open sessions stay. Git"
+        "One of --before and --all; without --yes only a preview. Agents, groups and open sessions stay. Git"
         " history keeps what was pushed.",
     ),
     _command("purge accept", purge.accept, CARE, "not yet: carry out another clone's purge here; says what to do"),

@@ -44,6 +44,7 @@ async def init(
     worktrees_root: Annotated[str, option("PATH", "where new worktrees go")] = "",
     stealth: Annotated[bool, switch("no tracked file changes; so it is anyway")] = False,
     keep: Annotated[bool, switch("take a .thrum that lies there as it is, instead of moving it away")] = False,
+    yes: Annotated[bool, switch("don't ask before a .thrum is moved away")] = False,
     no_daemon: Annotated[bool, switch("without effect")] = False,
     non_interactive: Annotated[bool, switch("without effect: nothing is ever asked")] = False,
     run: Annotated[Run, RUN],
@@ -75,7 +76,8 @@ async def init(
     words = {"init --sync": sync, "init --keep": keep, "init --keep-modes": keep_modes}
     if not dry_run and (act := next((act for act, said in words.items() if said), "")):
         await trio.to_thread.run_sync(check_no_agent, env, _known_places(run), act)
-    await _ask(run, start, options)
+    if not yes:
+        await _ask(run, start, options)
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
     warnings = tuple(filter(None, [state_tracked(result.tracked)]))
     said = text(result, local_only=_local_only(result, sync, env))

@@ -178,7 +178,7 @@ async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Ann
     if not found:
         return Answer(api.ConfigChangesResult(), said="Nothing was changed outside thrum.")
     if not yes and not found.problem:
-        await confirm(run, f"{_lines(found.changed)}\nLet it count?", flag="--yes", what="the change")
+        await confirm(run, f"{_lines(found.changed)}\nLet it count?", what="the change")
     if await run.client_if_running() is not None:
         result: api.ConfigChangesResult = await run.call("config.accept", api.Empty())
     else:

@@ -145,6 +145,9 @@ user_tokens_max: Final = 4_096
 stdin_seconds_max: Final = 1.0
 """How long a pipe may take for its first byte where no word asked for stdin (cli.md §3.3)."""
 start_seconds_max: Final = 10.0
+idle_seconds_max: Final = 86_400.0
+"""A daemon ends by itself when for so long nobody came, no agent had a session, and nobody waited or listened."""
+idle_check_seconds: Final = 600.0
 seen_interval_ms: Final = 60_000
 state_check_seconds: Final = 5.0
 sweep_seconds: Final = 2.0

@@ -159,6 +159,7 @@ WALK: dict[str, tuple[str, ...]] = {
     "sync disable": ("sync disable",),
     "sync accept": ("sync accept X", "sync accept X --gone", "sync accept"),
     "daemon status": ("daemon status",),
+    "daemon list": ("daemon list",),
     "daemon logs": ("daemon logs -n 0", "daemon logs --since X"),
     "purge": ("purge --all", "purge --all --confirm"),
     "purge accept": ("purge accept X",),
@@ -269,7 +270,7 @@ async def test_in_a_worktree_whose_git_leads_nowhere_every_command_says_so_in_pl
     lost = tmp_path / "w"
     (lost / ".thrum" / "identities").mkdir(parents=True)
     (lost / ".git").write_text(f"gitdir: {tmp_path}/not-mounted/.git/worktrees/w\n")
-    placeless = ("version", "help", "completion", "purge accept")
+    placeless = ("version", "help", "completion", "purge accept", "daemon list")
     words = [each.split() for name, some in WALK.items() if name not in placeless for each in some]
     for argv in (*words, ["watch"], ["daemon", "stop"]):
         daemon = FakeDaemon(hostile_answers(yes=True, times=True))

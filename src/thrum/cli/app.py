@@ -21,6 +21,7 @@ from thrum.cli import (
     backup,
     care,
     daemon,
+    daemons,
     demo,
     groups,
     helping,
@@ -190,6 +191,7 @@ _ALL = (
     _command("daemon stop", daemon.stop, CARE, "stop it"),
     _command("daemon restart", daemon.restart, CARE, "stop and start it"),
     _command("daemon status", daemon.status, CARE, "whether it runs, and who it is"),
+    _command("daemon list", daemons.list_daemons, CARE, "every daemon of this user, with its memory and agents"),
     _command("daemon logs", daemon.logs, CARE, "its log"),
     _command(
         "purge",

@@ -72,6 +72,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "kill": "daemon stop",
         "down": "daemon stop",
         "info": "daemon status",
+        "ls": "daemon list",
+        "ps": "daemon list",
         "tail": "daemon logs -f",
     },
     "group": {"ls": "group list", "new": "group create", "rm": "group delete", "join": "group add"},

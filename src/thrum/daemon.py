@@ -64,7 +64,7 @@ from thrum.ops.moved import Moves
 from thrum.ops.waiting import Desks
 from thrum.paths import Places
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
-from thrum.rpc.listener import bind_listener, raise_open_file_limit
+from thrum.rpc.listener import bind_listener, few_open_files, raise_open_file_limit
 from thrum.rpc.run import RunIO, collected_run_handler
 from thrum.rpc.server import Bounds, serve_rpc
 from thrum.sockets import Bound, SocketPaths, prepare_socket_dir, remove_private_dir, socket_paths
@@ -411,11 +411,16 @@ def _run(start: Start, report: Report) -> None:
     gc.freeze()  # what was loaded stays: the collector need not look at it
     gc.enable()
     gc.set_threshold(*limits.gc_threshold)
-    connections = raise_open_file_limit()
     config = load_config(start.places.config_file)
     with open_log(start.places.log_file, config.daemon.log_level):
         try:
+            connections = raise_open_file_limit()
+            if few := few_open_files(files.open_files_max()):
+                log.warning("%s", few)
             trio.run(run_daemon, replace(start, connections=connections), report)
+        except ThrumError as error:
+            log.error("the daemon does not start: %s; %s", error.message, error.remedy)
+            raise
         except BaseException:
             log.exception("the daemon fails")
             raise

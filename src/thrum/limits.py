@@ -75,6 +75,8 @@ own_files_max: Final = 256
 """Of open files kept for the daemon's own: journals, database, git, the bus, processes that are watched."""
 open_files_wanted: Final = 65_536
 """The limit of open files that a daemon asks for: libzmq ends the process when its own accept finds none left."""
+open_files_least: Final = 1_024
+"""With fewer than these a daemon serves, and says that they are few."""
 own_files_min: Final = 40
 """With fewer than these, and a few connections, no daemon starts: 24 are open when nobody calls, git takes 8."""
 connections_min: Final = 8

@@ -237,12 +237,26 @@ class ListContextParams(Params, kw_only=True):
     agent_id: str = ""
     branch: str = ""
     file: str = ""
+    files: tuple[str, ...] = ()
+    """Further ones."""
+
+
+class UnknownWork(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An agent of whom it is not known whether it changes what was asked for. `elsewhere`: in another clone."""
+
+    agent_id: str
+    reason: str
+    elsewhere: bool = False
 
 
 class ListContextResult(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """`warnings`: of which agents git could not be asked."""
+    """`warnings`: of which agents git could not be asked. With files: of whom that leaves it open, and which of the
+    files no worktree has, as far as git knows.
+    """
 
     contexts: tuple[WorkContext, ...]
+    unknown: tuple[UnknownWork, ...] = ()
+    unseen: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -717,6 +731,8 @@ class ContextSyncParams(Mutating, kw_only=True):
 
 
 class ContextSyncResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`synced`: whether there are notes, which are on the branch now. A round is run in any case."""
+
     agent_name: str
     synced: bool
     pushed: bool

@@ -14,7 +14,7 @@ instead loses no answered request.
           ├─ syncing.serve                rounds with the other clones, one at a time
           ├─ care.serve                   journals are kept short
           ├─ Owners, StaleSessions        who is alive (watchers.py)
-          └─ watch_*                      signals, state directory, store, warm-up
+          └─ watch_*                      signals, state directory, idleness (endings.py), store, warm-up
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import contextlib
 import errno
 import logging
 import os
-import signal
 import socket
 import sys
 import time
@@ -48,6 +47,7 @@ from thrum.care import leftovers, restore
 from thrum.care.serving import Care
 from thrum.clock import SystemClock, boot_id
 from thrum.config import Config, load_config
+from thrum.endings import Ending, Idleness, is_needed, note_stop, watch_place, watch_signals
 from thrum.errors import DaemonStartFailed, ThrumError
 from thrum.exchange import Exchange
 from thrum.feed import Feed
@@ -63,11 +63,11 @@ from thrum.ops.introduction import introduce
 from thrum.ops.moved import Moves
 from thrum.ops.waiting import Desks
 from thrum.paths import Places
-from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
-from thrum.rpc.listener import bind_listener, raise_open_file_limit
+from thrum.rpc.dispatch import Dispatcher, PeerConnection
+from thrum.rpc.listener import bind_listener, few_open_files, raise_open_file_limit
 from thrum.rpc.run import RunIO, collected_run_handler
 from thrum.rpc.server import Bounds, serve_rpc
-from thrum.sockets import Bound, SocketPaths, prepare_socket_dir, socket_paths
+from thrum.sockets import Bound, SocketPaths, prepare_socket_dir, remove_private_dir, socket_paths
 from thrum.store.database import is_damage
 from thrum.store.replay import Store, open_store
 from thrum.sync import branch
@@ -109,33 +109,6 @@ class Start:
             return False
 
 
-@dataclass(slots=True)
-class Ending:
-    """How one life of the task tree ends. The first word begins the drain; the last one decides what follows."""
-
-    drain: Drain
-    again: bool = False
-    """Whether another life follows."""
-    lost: bool = False
-    """Whether the place is gone, or another daemon's by now: then nothing is written there any more."""
-
-    def stop(self) -> None:
-        """For good."""
-        self.again = False
-        self.drain.begin()
-
-    def leave(self) -> None:
-        """For good, and touch nothing."""
-        self.lost = True
-        self.stop()
-
-    def reopen(self) -> None:
-        """To live again; not if the end is near already."""
-        if not self.drain.begun:
-            self.again = True
-            self.drain.begin()
-
-
 async def run_daemon(start: Start, report: Report) -> None:
     """Serve until stopped by a signal, `daemon.stop`, or the loss of the state directory. The caller holds the lock.
 
@@ -171,6 +144,7 @@ async def serve_once(start: Start, report: Report) -> bool:
             store = await stack.enter_async_context(opening)
             patience.cancel_scope.cancel()
         sockets, listener = _bind(places)
+        stack.callback(remove_private_dir, sockets)
         stack.callback(listener.close)
         bus = stack.enter_context(open_xpub_socket(sockets.bus))
         publisher = Publisher(bus, epoch=store.epoch, head_seq=store.view.head_seq(), wall_clock=clock)
@@ -216,11 +190,14 @@ async def _serve(
     await introduce(wiring.house, await wiring.syncing.repo_ids())
     for service in (publisher.serve_bus, wiring.desks.serve, wiring.syncing.serve, wiring.care.serve, _warm_up):
         services.start_soon(service)
-    services.start_soon(_watch_signals, ending.stop)
-    services.start_soon(_watch_place, start, mine, ending.leave)
+    services.start_soon(watch_signals, ending.stop)
+    services.start_soon(watch_place, places, mine, lambda: start.is_locked, ending.leave)
+    idleness = Idleness(partial(is_needed, wiring), trio.current_time)
+    services.start_soon(_watch_while_sound, wiring, partial(idleness.watch, ending.rest))
     services.start_soon(_watch_store, wiring, ending.reopen)
 
     def on_connect(connection: PeerConnection) -> None:
+        idleness.touch()
         if not start.is_locked:
             ending.leave()  # it was moved while it served: whoever comes by the new path starts another one
         wiring.on_connect(connection)
@@ -241,10 +218,10 @@ async def _serve(
             )
         )
         await dispatcher.drain.wait_begun()
-        _note_stop(places, ending)
+        note_stop(places, ending)
         publisher.publish_state("stopping")
         wiring.desks.close()
-    _note_stop(places, ending)
+    note_stop(places, ending)
     mine.remove_rpc()
     log.info("stopped", extra={"fields": {"pid": os.getpid()}})
     return ending.again
@@ -347,31 +324,6 @@ def _mirrored(identity: DaemonIdentity) -> api.DaemonIdentity:
 # -- services
 
 
-async def _watch_signals(stop: Callable[[], None]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            log.info("signal %s", signal.Signals(number).name)
-            stop()
-
-
-async def _watch_place(start: Start, mine: Bound, leave: Callable[[], None]) -> None:
-    """A daemon whose sockets, lock or state directory are gone, or another's, serves nobody: it stops (rpc.md §1)."""
-    looks = 0
-    while looks < 2:  # one alone may have come when nothing could be opened
-        placed = mine.are_there and start.is_locked and _counts(start.places)
-        looks = 0 if placed or files.is_short() else looks + 1
-        await trio.sleep(0.05 if looks else limits.state_check_seconds)
-    log.warning("the socket, the lock or the state directory is gone: stopping")
-    leave()
-
-
-def _counts(places: Places) -> bool:
-    try:
-        return paths.counts(places.main_root)
-    except ThrumError:
-        return False
-
-
 async def _watch_store(wiring: Wiring, reopen: Callable[[], None]) -> None:
     cause = await wiring.committer.wait_broken()
     log.error("the store has to be opened anew: %s", cause)
@@ -383,13 +335,6 @@ async def _warm_up() -> None:
     from importlib import import_module
 
     await trio.to_thread.run_sync(import_module, "thrum.inside", abandon_on_cancel=True)
-
-
-def _note_stop(places: Places, ending: Ending) -> None:
-    """Leave word that this stop is meant: then nobody who only waits starts a daemon again."""
-    if not ending.again and not ending.lost:
-        with contextlib.suppress(OSError):
-            os.close(files.open_file(spawn.stopped_mark(places), os.O_WRONLY | os.O_CREAT))
 
 
 def _bind(places: Places) -> tuple[SocketPaths, socket.socket]:
@@ -466,11 +411,16 @@ def _run(start: Start, report: Report) -> None:
     gc.freeze()  # what was loaded stays: the collector need not look at it
     gc.enable()
     gc.set_threshold(*limits.gc_threshold)
-    connections = raise_open_file_limit()
     config = load_config(start.places.config_file)
     with open_log(start.places.log_file, config.daemon.log_level):
         try:
+            connections = raise_open_file_limit()
+            if few := few_open_files(files.open_files_max()):
+                log.warning("%s", few)
             trio.run(run_daemon, replace(start, connections=connections), report)
+        except ThrumError as error:
+            log.error("the daemon does not start: %s; %s", error.message, error.remedy)
+            raise
         except BaseException:
             log.exception("the daemon fails")
             raise

@@ -95,6 +95,11 @@ def git_at(directory: str) -> GitPlace | None:
     return GitPlace(Path(directory), Path(git_dir), Path(common_dir), linked=True, bare=False)
 
 
+def nowhere(git: GitPlace) -> Path | None:
+    """What a worktree's `.git` leads to and is not there: the repository is not mounted, was moved, or is gone."""
+    return next((path for path in (git.git_dir, git.common_dir) if not path.is_dir()), None)
+
+
 def first_line(path: str) -> str | None:
     """The stripped text of a small file, or None if it can't be read."""
     try:

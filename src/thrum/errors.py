@@ -148,6 +148,12 @@ class StateTracked(ThrumError):
     default_remedy = "leave the branch; or: git rm -r --cached .thrum, then: thrum doctor --fix"
 
 
+class RuntimeNotFound(ThrumError):
+    kind = "runtime_not_found"
+    code = -32602
+    default_remedy = "name one that thrum knows, or your own in ~/.thrum/runtimes.json"
+
+
 class NotAWorktree(ThrumError):
     kind = "not_a_worktree"
     code = -32602
@@ -522,7 +528,7 @@ class NoReplyAddress(ThrumError):
 class ConfirmationRequired(ThrumError):
     kind = "confirmation_required"
     code = -32005
-    default_remedy = "repeat with --force"
+    default_remedy = "repeat with --yes"
 
 
 class Cancelled(ThrumError):

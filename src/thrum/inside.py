@@ -30,10 +30,11 @@ from thrum.rpc.run import RunIO
 class LauncherTerminal:
     """The terminal at the other end of a launcher's connection."""
 
-    def __init__(self, streams: RunIO, width: int, tty: int) -> None:
+    def __init__(self, streams: RunIO, params: api.CliRunParams) -> None:
         self._streams = streams
-        self.width = width
-        self.tty = tty
+        self._params = params
+        self.width = params.width
+        self.tty = params.tty
 
     async def write_out(self, data: bytes) -> None:
         await self._streams.write_stdout(data)
@@ -52,6 +53,12 @@ class LauncherTerminal:
             pieces.append(piece)
             size += len(piece)
         return b"".join(pieces)
+
+    async def offers_stdin(self) -> bool:
+        """What kind of stdin a launcher has, only a process that has it too can tell."""
+        if self._params.frames == "raw":
+            raise NeedsOwnProcess
+        return bool(self._params.stdin)
 
 
 async def run_inside(
@@ -92,7 +99,7 @@ async def run_inside(
             yield client
 
         session = Session(
-            terminal=LauncherTerminal(streams, params.width, params.tty),
+            terminal=LauncherTerminal(streams, params),
             env=params.env,
             cwd=params.cwd,
             local=False,

@@ -75,6 +75,8 @@ own_files_max: Final = 256
 """Of open files kept for the daemon's own: journals, database, git, the bus, processes that are watched."""
 open_files_wanted: Final = 65_536
 """The limit of open files that a daemon asks for: libzmq ends the process when its own accept finds none left."""
+open_files_least: Final = 1_024
+"""With fewer than these a daemon serves, and says that they are few."""
 own_files_min: Final = 40
 """With fewer than these, and a few connections, no daemon starts: 24 are open when nobody calls, git takes 8."""
 connections_min: Final = 8
@@ -142,7 +144,12 @@ subscription_bytes_max: Final = 256
 # -- the daemon
 user_tokens_max: Final = 4_096
 """How many tokens of users a daemon remembers."""
+stdin_seconds_max: Final = 1.0
+"""How long a pipe may take for its first byte where no word asked for stdin (cli.md §3.3)."""
 start_seconds_max: Final = 10.0
+idle_seconds_max: Final = 86_400.0
+"""A daemon ends by itself when for so long nobody came, no agent had a session, and nobody waited or listened."""
+idle_check_seconds: Final = 600.0
 seen_interval_ms: Final = 60_000
 state_check_seconds: Final = 5.0
 sweep_seconds: Final = 2.0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from thrum import trust
-from thrum.dot_git import GitPlace, find_git, first_line, git_at, main_worktree, upwards, worktrees
+from thrum.dot_git import GitPlace, find_git, first_line, git_at, main_worktree, nowhere, upwards, worktrees
 from thrum.errors import BadRedirect, ForeignUser, NotARepository, NotInitialized, RepoConflict, StoreFailed
 from thrum.files import atomic_write, ensure_private_dir, is_file, locked, read_bytes, status
 
@@ -125,7 +125,7 @@ def find_places(start: Path) -> Places:
     """Root and state directory for whoever stands in `start`: the walk of identity.md §3, first hit wins.
 
     Raises BadRedirect (never passed over: that would raise a second daemon), NotInitialized, or NotARepository when
-    there is no git repository either.
+    there is no git repository either, or none where a `.git` leads.
     """
     try:
         directory = os.path.realpath(start)
@@ -136,10 +136,13 @@ def find_places(start: Path) -> Places:
     seen_git: GitPlace | None = None
     for candidate in upwards(directory):
         git = git_at(candidate)
+        if git is not None and (git.git_dir.parent.name == "worktrees" or os.path.lexists(f"{candidate}/.thrum")):
+            check_leads(git)  # else a submodule or a copy of one: it belongs to what is around it
         seen_git = seen_git or git
         state_dir = _state_at(candidate, git)
         if state_dir is not None:
             return places_of(Path(candidate), Path(state_dir))
+    check_leads(seen_git)
     if seen_git is not None:
         raise NotInitialized(f"thrum is not initialized in {seen_git.root}")
     bare = find_git(start)
@@ -147,6 +150,16 @@ def find_places(start: Path) -> Places:
         message = f"not a git worktree: {bare.root} is a bare repository"
         raise NotARepository(message, remedy="git worktree add PATH, then cd there and run: thrum init")
     raise NotARepository(f"not a git repository: {start}")
+
+
+def check_leads(git: GitPlace | None) -> None:
+    """Raise NotARepository for a worktree whose `.git` leads to what is not there: git works nowhere below it."""
+    gone = nowhere(git) if git is not None else None
+    if git is not None and gone is not None:
+        why = "its repository is not mounted here, or was moved or deleted"
+        remedy = f"make {gone} reachable; if it was moved, in its main worktree: git worktree repair {git.root}"
+        message = f"{git.root}/.git leads to {gone}, which is not there: {why}"
+        raise NotARepository(message, remedy=remedy, leads_to=str(gone))
 
 
 def places_of(root: Path, state_dir: Path) -> Places:

@@ -7,6 +7,8 @@ older Unicode.
 
 from __future__ import annotations
 
+import functools
+import re
 import unicodedata
 
 
@@ -32,8 +34,22 @@ def _counts(char: str) -> bool:
 
 def path_matches(path: str, wanted: str) -> bool:
     """Whether a path of the repository is the one wanted: the same, its end from a `/` on, or below a directory that is
-    named with its trailing `/`.
+    named with its trailing `/`. `*`, `**` and `?` are a pattern, as in git; brackets are not: names have them.
     """
+    if is_pattern(wanted):
+        return _pattern(wanted).fullmatch(path) is not None
     if wanted.endswith("/"):
         return path.startswith(wanted)
     return path == wanted or path.endswith(f"/{wanted}")
+
+
+def is_pattern(wanted: str) -> bool:
+    return "*" in wanted or "?" in wanted
+
+
+@functools.lru_cache(maxsize=64)
+def _pattern(wanted: str) -> re.Pattern[str]:
+    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", wanted)
+    inside = ".*" if wanted.endswith("/") else ""
+    return re.compile("(?:.*/)?" + "".join(parts.get(each) or re.escape(each) for each in pieces) + inside, re.DOTALL)

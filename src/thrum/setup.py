@@ -16,16 +16,13 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from thrum import config, files, ids, trust
+from thrum import config, files, ids, settings, trust
 from thrum.api import RegisterResult
 from thrum.care import modes
 from thrum.clock import Clock, SystemClock
-from thrum.dot_git import GitPlace, find_git, main_worktree
+from thrum.dot_git import find_git, main_worktree
 from thrum.errors import (
-    BadRedirect,
     NotARepository,
-    NotAWorktree,
-    NotInitialized,
     StateTracked,
     StoreFailed,
     UsageError,
@@ -38,6 +35,7 @@ from thrum.identity.notes import FIRST_PROJECT_STATE
 from thrum.ignoring import IGNORE_RULE, add_ignore_rule, is_ignored
 from thrum.paths import (
     Places,
+    check_leads,
     check_rightful,
     counts,
     find_places,
@@ -47,6 +45,7 @@ from thrum.paths import (
     places_of,
     tracked_in,
 )
+from thrum.redirecting import check_writable, kept_state
 from thrum.sync import branch
 from thrum.sync.mirror import meetings
 
@@ -134,7 +133,7 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     site = _survey(start, options)
     places = site.places
     _check_worktrees_root(options.worktrees_root, places)
-    settings = config.load_config(places.config_file)
+    read = config.load_config(places.config_file)
     listed, already = _plan(site, options)
     sync_recalled = not options.sync and not already and recalled_choice(places) is False
     clock = clock or SystemClock()
@@ -145,7 +144,7 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     if told := modes.planned(places, door, keep=options.keep_modes, failed=failed):
         skipped = told.action == "skip"
         listed.append(InitFile(**msgspec.structs.asdict(told), skipped=skipped))
-    known = _block(settings.raw, "identity")
+    known = _block(read.raw, "identity")
     return InitResult(
         repo_path=str(places.root),
         thrum_dir=str(places.state_dir),
@@ -153,7 +152,7 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
         daemon_id=identity.daemon_id if identity else str(known.get("daemon_id", "")),
         already_initialized=already,
         dry_run=options.dry_run,
-        runtime=options.runtime or settings.runtime.primary,
+        runtime=options.runtime or read.runtime.primary,
         detected=False,
         files=listed,
         redirect=str(places.state_dir) if site.linked else "",
@@ -223,74 +222,6 @@ def bootstrap_identity(places: Places, hostname: str, environ: Mapping[str, str]
     return done
 
 
-class SetupResult(msgspec.Struct, kw_only=True):
-    """`Setup` of cli.md §4. `redirect` is where it leads."""
-
-    worktree_path: str
-    redirect: str
-    identities_dir: str
-
-
-def set_up_worktree(start: Path, main_repo: Path | None, environ: Mapping[str, str]) -> SetupResult:
-    """Redirect a worktree that git already has to its repository's state: that of `main_repo`, else as git tells.
-
-    A redirect that is there is replaced, a broken one above all; data of its own is never hidden by one. Raises
-    NotARepository, NotAWorktree, NotInitialized, BadRedirect, UnsafeRepository, StoreFailed.
-    """
-    git = find_git(start) if start.is_dir() else None
-    if git is None or git.bare:
-        raise NotARepository(f"not a git worktree: {start}")
-    root = git.root
-    state_dir = _state_of_main(git, main_repo)
-    if state_dir.parent == root:
-        raise NotAWorktree(f"{root} is the main worktree: it needs no redirect", remedy="run it in a linked worktree")
-    main = find_git(state_dir.parent)
-    if main is None or main.common_dir != git.common_dir:
-        message = f"{root} is not a git worktree of {state_dir.parent}"
-        raise NotAWorktree(
-            message, remedy=f"git -C {state_dir.parent} worktree add PATH; a clone has its own: thrum init"
-        )
-    branch.verify_owner(root, git.common_dir, environ)
-    _check_writable(root)
-    own = root / ".thrum"
-    if own.is_symlink():
-        raise BadRedirect(f"{own} is a link: a redirect in it would land elsewhere", remedy=f"rm {own}; thrum setup")
-    if os.path.lexists(own) and not counts(root):
-        set_aside(own, SystemClock().now_ms())
-    if files.is_file(own / "config.json"):
-        message = f"{own} holds data of its own, which a redirect would hide"
-        raise BadRedirect(message, remedy=f"move {own} away, then: thrum setup")
-    _write_redirect(root, state_dir)
-    return SetupResult(
-        worktree_path=str(root), redirect=str(state_dir), identities_dir=str(places_of(root, state_dir).identities_dir)
-    )
-
-
-def _state_of_main(git: GitPlace, main_repo: Path | None) -> Path:
-    """The state directory that a worktree shares. Raises NotInitialized, BadRedirect, NotARepository."""
-    if main_repo is not None:
-        return find_places(main_repo).state_dir
-    main = main_worktree(git) if git.linked else git.root
-    if main is not None:
-        return git.root / ".thrum" if main == git.root else find_places(main).state_dir
-    kept = _kept_state(git.common_dir)
-    if kept is None:
-        raise NotInitialized(f"thrum is not initialized in any worktree of {git.common_dir}")
-    return kept
-
-
-def _write_redirect(root: Path, state_dir: Path) -> None:
-    own = root / ".thrum"
-    wanted = os.fsencode(f"{state_dir}\n")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            if not files.is_file(own / "redirect") or files.read_bytes(own / "redirect") != wanted:
-                files.remove(own / "redirect")
-        link_state(root, state_dir)
-    except OSError as error:
-        raise StoreFailed(f"could not write {own}: {(error.strerror or str(error)).lower()}") from error
-
-
 # -- looking
 
 
@@ -307,6 +238,7 @@ def _survey(start: Path, options: InitOptions) -> _Site:
             keep(root, None)
         found = (root / ".thrum",) if is_foreign(root) else ()
         return _Site(places_of(root, root / ".thrum"), linked=False, ignore_file=None, found=found)
+    check_leads(git)
     if git.bare:
         raise NotARepository(
             f"not a git worktree: {git.root} is a bare repository",
@@ -323,7 +255,7 @@ def _survey(start: Path, options: InitOptions) -> _Site:
     state_dir = _state_dir(root, main, git.common_dir, found)
     places = places_of(root, state_dir)
     for directory in (root, places.main_root, places.thrum_sync_dir.parent):
-        _check_writable(directory)
+        check_writable(directory)
     ignore_file = root / ".gitignore" if options.gitignore else git.common_dir / "info" / "exclude"
     linked = state_dir != root / ".thrum"
     for path in (state_dir / trust.MARK, *((root / ".thrum" / "redirect",) if linked else ())):
@@ -342,26 +274,7 @@ def _state_dir(root: Path, main: Path | None, common_dir: Path, found: tuple[Pat
     if main is not None:
         redirected = main / ".thrum" not in found and os.path.lexists(main / ".thrum" / "redirect")
         return find_places(main).state_dir if redirected else main / ".thrum"
-    return _kept_state(common_dir) or own
-
-
-def _kept_state(common_dir: Path) -> Path | None:
-    """A bare repository's: the worktree that was initialised first keeps the state."""
-    try:
-        kept: Any = msgspec.json.decode((common_dir / "thrum-sync" / "daemon.json").read_bytes())
-        first = Path(str(kept["state_dir"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return first if counts(first.parent) else None
-
-
-def _check_writable(directory: Path) -> None:
-    if directory.exists() and not os.access(directory, os.W_OK | os.X_OK):
-        read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
-        reason = "read-only file system" if read_only else "permission denied"
-        raise StoreFailed(
-            f"could not write {directory}: {reason}", remedy=f"make {directory} writable, then: thrum init"
-        )
+    return kept_state(common_dir) or own
 
 
 def _check_worktrees_root(text: str, places: Places) -> None:
@@ -405,12 +318,35 @@ def _plan(site: _Site, options: InitOptions) -> tuple[list[InitFile], bool]:
         action = "noop" if is_ignored(ignore_file) else "merge" if ignore_file.exists() else "create"
         undo = f"remove the line {IGNORE_RULE}"
         listed.append(InitFile(path=_shown(places, ignore_file), action=action, undo=undo))
+    listed += _planned_settings(places, options, already=already)
     if site.linked:
         own = places.root / ".thrum"
         there = own not in site.found and os.path.lexists(own / "redirect") and places.identities_dir.is_dir()
         listed.append(InitFile(path=".thrum/redirect", action="noop" if there else "create", undo="rm -r .thrum"))
         already = already and there
     return listed, already
+
+
+def _planned_settings(places: Places, options: InitOptions, *, already: bool) -> list[InitFile]:
+    """The settings that are changed: what the words say and the settings do not, yet."""
+    raw = config.read_raw(places.config_file)
+    wanted: dict[str, Any] = {"daemon.local_only": False} if options.sync and already else {}
+    wanted |= _worded(options)
+    listed: list[InitFile] = []
+    for key, value in wanted.items():
+        known = settings.setting_value(raw, key)
+        if known.value != value:
+            was = f"set {key} {settings.setting_text(known.value)}" if known.source != "default" else f"unset {key}"
+            text = f"setting {key} = {settings.setting_text(value)}"
+            listed.append(InitFile(path=text, action="merge", undo=f"thrum config {was}"))
+    return listed
+
+
+def _worded(options: InitOptions) -> dict[str, Any]:
+    """What the words of `init` set, by key."""
+    root = os.path.realpath(options.worktrees_root) if options.worktrees_root else ""
+    found = {"runtime.primary": options.runtime, "worktrees.base_path": root}
+    return {key: value for key, value in found.items() if value}
 
 
 def _shown(places: Places, path: Path) -> str:
@@ -472,10 +408,8 @@ def _store_settings(places: Places, options: InitOptions) -> None:
             config.set_value(values, "daemon.local_only", False)
         elif "local_only" not in (values.get("daemon") or {}):
             config.set_value(values, "daemon.local_only", recalled is not False)
-        if options.runtime:
-            config.set_value(values, "runtime.primary", options.runtime)
-        if options.worktrees_root:
-            config.set_value(values, "worktrees.base_path", os.path.realpath(options.worktrees_root))
+        for key, value in _worded(options).items():
+            config.set_value(values, key, value)
 
     config.update_settings(places, change)
     remember_choice(places, config.load_config(places.config_file).daemon.local_only)

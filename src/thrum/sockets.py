@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import stat
 import sys
 from collections.abc import Callable
@@ -74,6 +75,37 @@ def prepare_socket_dir(places: Places, sockets: SocketPaths) -> None:
         _make_private(sockets.private_dir)
 
 
+def remove_private_dir(sockets: SocketPaths) -> None:
+    """Take the short directory away when the sockets in it are gone; the next daemon makes it anew."""
+    if sockets.private_dir is not None:
+        with contextlib.suppress(OSError):
+            sockets.private_dir.rmdir()
+
+
+def remove_short_left(before_ms: int, base: Path = SHORT_BASE) -> None:
+    """Take away this user's short directories in which no daemon listens and nothing was made since then: those of
+    daemons that were killed, or of repositories that are gone. What can't be removed stays.
+    """
+    with contextlib.suppress(OSError):
+        for name in os.listdir(base):
+            if name.startswith(f"thrum-{os.getuid()}-"):
+                with contextlib.suppress(OSError):
+                    _remove_short(base / name, before_ms)
+
+
+def _remove_short(directory: Path, before_ms: int) -> None:
+    if private_dir_flaw(directory) or directory.lstat().st_mtime_ns >= before_ms * 1_000_000:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(str(directory / "thrum.sock")) not in (errno.ECONNREFUSED, errno.ENOENT):
+            return
+    for name in ("thrum.sock", "bus.sock"):
+        with contextlib.suppress(FileNotFoundError):
+            (directory / name).unlink()
+    directory.rmdir()
+
+
 Flaw = Literal["is not a directory", "belongs to another user", "is open to other users"]
 
 
@@ -99,7 +131,8 @@ def _make_private(path: Path) -> None:
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
-        pass
+        with contextlib.suppress(OSError):
+            os.utime(path)  # in use again: whoever takes away what was left here long ago lets it be
     flaw = private_dir_flaw(path)
     if flaw is not None:
         raise DaemonStartFailed(f"the socket directory {path} {flaw}", remedy=flaw_remedy(path, flaw))

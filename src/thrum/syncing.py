@@ -404,18 +404,18 @@ class Syncing:
             audience.confirm(self.settings.places, info.url)
 
     async def sync_context(self, call: Call, params: api.ContextSyncParams) -> api.ContextSyncResult:
-        """Put an agent's notes on the branch, and sync."""
+        """Put an agent's notes on the branch, if there are any, and sync."""
         name = params.agent_name
-        if not await notes.publish(self.house, call, name):
-            return api.ContextSyncResult(
-                agent_name=name, synced=False, pushed=False, message=f"No context saved for {name}"
-            )
+        published = await notes.publish(self.house, call, name)
         report = await self.loop.force(limits.sync_wait_max_ms / 2000)
         now = self._status()
         pushed = not now.local_only and report is not None and report.result != "error" and not now.last_error
-        message = f"Context synced for {name}."
+        what = "Context synced" if published else "No context saved: the rest is synced"
+        message = f"{what} for {name}."
         if not pushed:
             off = "no remote" if self.settings.remote is None else "sync is off"
             why = off if now.local_only else f"not pushed yet: {now.last_error or 'the round goes on'}"
-            message = f"Context synced locally for {name} ({why})."
-        return api.ContextSyncResult(agent_name=name, synced=True, pushed=pushed, commit=self._head, message=message)
+            message = f"{what} locally for {name} ({why})."
+        return api.ContextSyncResult(
+            agent_name=name, synced=published, pushed=pushed, commit=self._head, message=message
+        )

@@ -14,8 +14,8 @@ import pytest
 from tests.support.repo import Done, Repo, open_repo
 from thrum import clock, ids
 
-NAMES = ["python", "git", "tmux", "repository", "readers", "socket", "space", "clock", "daemon", "config", "tracked",
-         "hooks", "key", "identities", "repository id", "sync"]  # fmt: skip
+NAMES = ["python", "git", "tmux", "repository", "readers", "socket", "space", "clock", "open files", "daemon",
+         "config", "tracked", "hooks", "key", "identities", "repository id", "sync"]  # fmt: skip
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from tests.support.repo import THRUM, Repo, open_repo
 from thrum import limits, sockets
 from thrum.errors import DaemonStartFailed, ThrumError
-from thrum.rpc.listener import connections_within
+from thrum.rpc.listener import connections_within, few_open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="another process's limits are set on Linux alone")
 
@@ -46,6 +46,21 @@ def test_connections_are_what_the_limit_leaves_beside_the_daemons_own_files() ->
     with pytest.raises(DaemonStartFailed, match="only 47 open files are allowed, the daemon needs 48") as refused:
         connections_within(47)
     assert "ulimit -n" in refused.value.remedy
+
+
+def test_few_files_are_named_in_the_log_and_by_the_doctor(repo: Repo) -> None:
+    assert few_open_files(limits.open_files_least) == ""
+    repo.thrum("daemon", "stop")
+    few = ("sh", "-c", 'ulimit -n 256; exec "$0" "$@"')
+    repo.thrum("daemon", "start", under=few)
+    said = few_open_files(256)
+    assert said.startswith("only 256 open files are allowed: 171 connections")
+    assert said in repo.thrum("daemon", "logs")
+    (found,) = [each for each in repo.json("doctor")["checks"] if each["name"] == "open files"]
+    assert (found["status"], found["detail"]) == ("warn", said) and "ulimit -n 4096" in found["remedy"]
+    repo.thrum("daemon", "restart")
+    (found,) = [each for each in repo.json("doctor")["checks"] if each["name"] == "open files"]
+    assert found["status"] == "ok" and found["detail"].endswith(" for the daemon")
 
 
 def test_with_too_few_files_no_daemon_starts_and_the_number_is_said(repo: Repo) -> None:

@@ -79,7 +79,7 @@ def test_deleting_a_group_asks_the_person_at_the_terminal(repo: Repo) -> None:
 def test_without_a_terminal_nobody_is_asked(repo: Repo) -> None:
     repo.thrum("group", "create", "kept")
     done = repo.run("group", "delete", "kept", stdin="y\n")
-    assert done.status == 1 and "use --force to confirm deletion" in done.err
+    assert done.status == 1 and "use --yes to confirm deletion" in done.err
     assert repo.json("group", "show", "kept")["name"] == "kept"
 
 

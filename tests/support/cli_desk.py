@@ -43,6 +43,9 @@ class Desk:
     async def read_stdin(self) -> bytes:
         return self.stdin
 
+    async def offers_stdin(self) -> bool:
+        return bool(self.stdin)
+
     @asynccontextmanager
     async def _connect(self, _places: Places, _autostart: bool) -> AsyncGenerator[Client]:
         if self.agent is None:

@@ -90,7 +90,7 @@ async def test_deleting_asks_at_a_terminal_and_only_there(tmp_path: Path) -> Non
         assert (await desk.refused("group", "delete", "ghost"))["kind"] == "group_not_found"
         assert (await desk.refused("group", "delete", "core"))["kind"] == "confirmation_required"
         assert await desk.status("group", "delete", "core") == 1
-        assert b"use --force to confirm deletion" in desk.err
+        assert b"use --yes to confirm deletion" in desk.err
         inside = Desk(desk.root, desk.agent, local=False, tty=TTY_IN | TTY_ERR)
         with pytest.raises(NeedsOwnProcess):
             await inside.status("group", "delete", "core")

@@ -159,6 +159,7 @@ WALK: dict[str, tuple[str, ...]] = {
     "sync disable": ("sync disable",),
     "sync accept": ("sync accept X", "sync accept X --gone", "sync accept"),
     "daemon status": ("daemon status",),
+    "daemon list": ("daemon list",),
     "daemon logs": ("daemon logs -n 0", "daemon logs --since X"),
     "purge": ("purge --all", "purge --all --confirm"),
     "purge accept": ("purge accept X",),
@@ -263,6 +264,21 @@ async def test_no_refusal_of_a_daemon_forges_a_line(words: list[str], refusal: E
     daemon = FakeDaemon(lambda _method, _params: refusal)
     _, out, err = await go(daemon, root, *words, local=True, stdin=b"hi")
     check(words, out, err)
+
+
+async def test_in_a_worktree_whose_git_leads_nowhere_every_command_says_so_in_plain_words(tmp_path: Path) -> None:
+    lost = tmp_path / "w"
+    (lost / ".thrum" / "identities").mkdir(parents=True)
+    (lost / ".git").write_text(f"gitdir: {tmp_path}/not-mounted/.git/worktrees/w\n")
+    placeless = ("version", "help", "completion", "purge accept", "daemon list")
+    words = [each.split() for name, some in WALK.items() if name not in placeless for each in some]
+    for argv in (*words, ["watch"], ["daemon", "stop"]):
+        daemon = FakeDaemon(hostile_answers(yes=True, times=True))
+        status, out, err = await go(daemon, lost, *argv, local=True, stdin=b"hi")
+        wrong_words = status == 2 or "to confirm" in err or "unknown setting" in err or "no runtime" in err
+        assert wrong_words or f"{lost}/.git leads to {tmp_path}/not-mounted/" in out + err, argv
+        assert (status != 0 or argv == ["prime"]) and "unexpected error" not in out + err, argv
+    assert not (tmp_path / "not-mounted").exists()
 
 
 def test_the_walk_would_see_what_is_printed_raw() -> None:

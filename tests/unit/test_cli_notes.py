@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import open_daemon
-from thrum.cli.terminal import NeedsOwnProcess
+from thrum.cli.notes import HOW_TO_SAVE
+from thrum.cli.terminal import TTY_IN, NeedsOwnProcess
 
 TIME = 1_770_112_800
 
@@ -49,6 +50,19 @@ async def test_what_was_saved_is_shown_without_a_daemon(tmp_path: Path) -> None:
         assert await desk.says("context", "preamble") == f"{framed}\n"
         assert (await desk.refused("context", "show", "--project", "--session", status=2))["kind"] == "usage"
         assert (await desk.refused("context", "save", stdin="x"))["kind"] == "daemon_unavailable"
+
+
+async def test_notes_come_as_text_too_and_help_and_refusals_say_how(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await open_desk(daemon, "furiosa")
+        for words, stdin in ((("as text",), ""), (("-",), "asked for\n"), ((), "offered")):
+            assert (await desk.says("context", "save", *words, stdin=stdin)).startswith("Context saved for furiosa (")
+            assert f"  {words[0] if not stdin else stdin.strip()}\n" in await desk.says("context", "show")
+        desk.tty = TTY_IN
+        error = await desk.refused("context", "save", stdin="nobody is waited for at a keyboard", status=2)
+        assert (error["kind"], error["message"]) == ("usage", "context save: TEXT is missing")
+        assert error["remedy"].startswith(HOW_TO_SAVE)
+        assert "stdin" in await desk.says("context", "save", "--help")
 
 
 async def test_the_documents_have_the_shapes_that_are_promised(tmp_path: Path) -> None:
@@ -124,7 +138,8 @@ async def test_another_agents_notes_are_found_by_its_files_or_by_name(tmp_path: 
 async def test_too_much_and_nothing_are_refused(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         desk = await open_desk(daemon, "furiosa")
-        assert (await desk.refused("context", "save", stdin=""))["kind"] == "empty_body"
+        assert (await desk.refused("context", "save", stdin="", status=2))["message"] == "context save: TEXT is missing"
+        assert (await desk.refused("context", "save", ""))["kind"] == "empty_body"
         big = "x" * 262_144
         assert (await desk.refused("context", "save", stdin=big))["kind"] == "body_too_large"
         (desk.root / "big").write_text(big)
@@ -132,6 +147,7 @@ async def test_too_much_and_nothing_are_refused(tmp_path: Path) -> None:
         assert (error["kind"], error["details"]) == ("file_too_large", {"bytes": 262_145, "limit": 262_144})
         assert (await desk.refused("context", "save", "--file", "gone"))["kind"] == "file_not_found"
         assert (await desk.refused("context", "preamble", "--init", "--file", "big", status=2))["kind"] == "usage"
+        assert (await desk.refused("context", "save", "x", "--file", "big", status=2))["kind"] == "ambiguous_body"
         assert await desk.says("context", "show") == "No context saved for furiosa\n"
         inside = Desk(desk.root, desk.agent, local=False)
         with pytest.raises(NeedsOwnProcess):

@@ -91,7 +91,7 @@ async def test_deleting_needs_a_yes_or_force(tmp_path: Path) -> None:
         desk = await open_desk(daemon, "furiosa")
         await daemon.registered("nux")
         refusal = await desk.refused("agent", "delete", "nux")
-        assert (refusal["kind"], refusal["message"]) == ("confirmation_required", "use --force to confirm deletion")
+        assert (refusal["kind"], refusal["message"]) == ("confirmation_required", "use --yes to confirm deletion")
         desk.local, desk.tty = False, TTY_IN | TTY_ERR
         with pytest.raises(NeedsOwnProcess):
             await desk.status("agent", "delete", "nux")
@@ -113,7 +113,7 @@ async def test_cleanup_lists_and_deletes_by_force(tmp_path: Path) -> None:
         (Path(row.worktree_path) / ".thrum/identities/nux.json").unlink()
         listing = "Orphaned agents (1):\n  @nux  tester  nux  identity file gone, seen today, 0 messages\n"
         assert await desk.says("agent", "cleanup") == listing
-        assert desk.err.decode() == "Nothing was deleted; delete them all: thrum agent cleanup --force\n"
+        assert desk.err.decode() == "Nothing was deleted; delete them all: thrum agent cleanup --yes\n"
         assert await desk.says("agent", "cleanup", "--dry-run") == listing
         assert (await desk.json("agent", "cleanup"))["deleted"] == []
         assert (await desk.refused("agent", "cleanup", "--dry-run", "--force", status=2))["kind"] == "usage"

@@ -57,6 +57,9 @@ class FakeTerminal:
     async def read_stdin(self) -> bytes:
         return self.stdin
 
+    async def offers_stdin(self) -> bool:
+        return bool(self.stdin)
+
 
 Answerer = Callable[[str, Any], Any]
 
@@ -161,6 +164,17 @@ def always(result: Any) -> Answerer:
 
 def of(**results: Any) -> Answerer:
     return lambda method, params: results[method.replace(".", "_")]
+
+
+async def test_a_purge_with_both_flags_and_one_with_none_name_what_is_wrong(repository: Path) -> None:
+    daemon = FakeDaemon(of())
+    for words, wrong in (
+        (("--all", "--before", "1d"), "--before and --all exclude each other"),
+        ((), "--before T or --all is missing"),
+    ):
+        status, _, err = await go(daemon, repository, "purge", *words)
+        assert (status, err.split("\n")[0]) == (2, f"Error: purge: {wrong}")
+    assert daemon.calls == []
 
 
 # -- what is marked, and when

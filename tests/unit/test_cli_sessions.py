@@ -13,10 +13,10 @@ import pytest
 
 from tests.support.house import Agent, Daemon, open_daemon
 from tests.support.worktrees import Worktrees
-from thrum import shapes
+from thrum import api, shapes
 from thrum.cli.app import run
 from thrum.cli.terminal import Session
-from thrum.cli.whohas import editing, path_wanted
+from thrum.cli.whohas import editing, path_wanted, verdicts
 from thrum.events import Commit, FileChange
 from thrum.paths import Places
 from thrum.rpc.direct import DirectClient
@@ -39,6 +39,9 @@ class Terminal:
 
     async def read_stdin(self) -> bytes:
         return b""
+
+    async def offers_stdin(self) -> bool:
+        return False
 
 
 @dataclass
@@ -160,10 +163,45 @@ async def test_who_has_names_each_agent_its_path_and_how_far_it_is(tmp_path: Pat
             assert await desk.says("max", "who-has", file) == expected, file
         assert await desk.says("max", "who-has", "README.md") == "No agents are currently editing README.md"
         assert await desk.says("max", "who-has", "README.md", "--quiet") == ""
+        several = await desk.says("max", "who-has", "README.md", "*/token.py", "src/auth/token.py")
+        assert several == f"No agents are currently editing README.md\n{expected}"
         found = await desk.json("max", "who-has", "token.py")
-        assert [each["agent_id"] for each in found["contexts"]] == ["furiosa", "nux"]
+        assert ([each["agent_id"] for each in found["contexts"]], list(found)) == (["furiosa", "nux"], ["contexts"])
+        status, out, _ = await desk.run("max", "who-has", "tokne.py", "README.md")
+        open_ = "git knows no such file (misspelt, ignored, or yet to be written)"
+        assert (status, out) == (
+            1,
+            f"No agents are currently editing README.md\nNot known who is editing tokne.py: {open_}\n",
+        )
+        assert (await desk.run("max", "who-has"))[0] == 2
         status, _, err = await desk.run("max", "who-has", "../elsewhere")
         assert (status, err.split("\n")[0]) == (2, 'Error: who-has: "../elsewhere" is no path in the repository')
+
+
+async def test_who_has_takes_no_answer_for_no_and_names_all_of_one_worktree(tmp_path: Path) -> None:
+    async with open_desk(tmp_path, "furiosa", "nux") as desk:
+        desk.agents["max"] = await desk.daemon.registered("max", "reviewer", root=str(desk.trees["nux"]))
+        for name in ("furiosa", "nux"):
+            await desk.says(name, "session", "start")
+        await desk.agents["max"]("session.start")
+        desk.trees.write(desk.trees["nux"], {"src/auth/token.py": "one\n2\n3\n4\n"})
+        shared = "@max or @nux is editing src/auth/token.py (+3 -2, uncommitted, branch: nux; they share a worktree)"
+        assert await desk.says("furiosa", "who-has", "token.py") == shared
+        desk.trees.break_index(desk.trees["nux"])
+        status, out, err = await desk.run("furiosa", "who-has", "token.py", "README.md")
+        assert out.startswith("Not known whether @max or @nux is editing token.py or README.md: git: ")
+        assert (status, err, out.count("\n")) == (1, "", 1)
+        status, out, _ = await desk.run("furiosa", "who-has", "token.py", "--json")
+        assert (status, [each["agent_id"] for each in json.loads(out)["unknown"]]) == (1, ["max", "nux"])
+
+
+def test_a_no_is_of_those_who_were_heard() -> None:
+    far = api.UnknownWork("far", "it is in another clone and has not said what it changes", elsewhere=True)
+    found = api.ListContextResult(contexts=(), unknown=(far,))
+    assert verdicts(found, {"src/a.py": "a.py"}) == (
+        ["No agents here are currently editing a.py"],
+        ["Not known whether @far is editing a.py: it is in another clone and has not said what it changes"],
+    )
 
 
 async def test_ping_tells_who_is_there_and_what_it_works_on(tmp_path: Path) -> None:
@@ -198,7 +236,7 @@ def test_lines_leave_out_what_is_not_known() -> None:
         changed_files=("new.py", "c.py"),
         file_changes=(FileChange("new.py", "", 0, 0, "renamed"),),
     )
-    assert editing(context) == [
+    assert editing([context]) == [
         "@nux is editing new.py (+0 -0, uncommitted)",
         "@nux is editing old\\x0a.py (uncommitted)",
         "@nux is editing c.py (1 commit ahead)",

@@ -11,6 +11,7 @@ from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import open_daemon
 from tests.support.trusted import accept, trust_here
 from thrum import settings
+from thrum.cli.settings import HEADINGS
 from thrum.paths import find_places
 
 
@@ -78,10 +79,24 @@ async def test_show_names_each_source(alone: Desk) -> None:
     assert "Override:  THRUM_WS_PORT=7777\n" in text
     rows = [row.split() for row in text.splitlines()]
     assert ["daemon.local_only", "false", "environment"] in rows
+    assert [heading for heading in HEADINGS.values() if f"\n\n{heading}\n" not in text] == []
+    assert len(HEADINGS) == len({key.partition(".")[0] for key in settings.SETTINGS}), "a section each"
     assert ["daemon.log_level", "info", "default"] in rows
     alone.env = {}
     rows = [row.split() for row in (await alone.says("config", "show")).splitlines()]
     assert ["daemon.local_only", "true", "config.json"] in rows
+
+
+async def test_a_runtime_that_nobody_knows_is_refused_where_it_is_named(alone: Desk) -> None:
+    alone.env = {"HOME": str(alone.root)}
+    for words in (("init",), ("quickstart", "nux", "--role", "tester", "--module", "auth")):
+        error = await alone.refused(*words, "--runtime", "cladue")
+        assert (error["kind"], error["message"]) == ("runtime_not_found", 'no runtime "cladue" is known')
+        assert error["remedy"].startswith("did you mean claude")
+    assert await alone.says("config", "get", "runtime.primary") == "\n", "and nothing is stored"
+    (alone.root / ".thrum" / "runtimes.json").write_text('{"custom_runtimes": {"fast": {"command": "claude --fast"}}}')
+    assert "fast" in (await alone.refused("init", "--runtime", "bogus"))["remedy"]
+    assert "setting runtime.primary = fast" in await alone.says("init", "--runtime", "fast", "--dry-run")
 
 
 async def test_the_environment_is_said_to_override_what_is_set(alone: Desk) -> None:

@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum.cli.run import json_line
-from thrum.cli.text import clean, indent, json_clean, line
+from thrum import api
+from thrum.cli.daemon import log_text
+from thrum.cli.render import Eye
+from thrum.cli.run import error_text, json_line
+from thrum.cli.sync import status_text
+from thrum.cli.text import clean, indent, json_clean, line, one_line
+from thrum.errors import SyncFailed
 
 VISIBLE_FORMAT = {0x600, 0x601, 0x602, 0x603, 0x604, 0x605, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
 """Signs that stand around numbers: of category Cf, and seen (Prepended_Concatenation_Mark)."""
@@ -100,3 +105,20 @@ def test_shown_text_is_shown_the_same_again(text: str) -> None:
 def test_no_line_of_a_body_begins_where_thrums_own_lines_do(text: str) -> None:
     for each in clean(indent(text)).split("\n"):
         assert each == "" or each.startswith("  ")
+
+
+def test_what_others_say_in_many_lines_is_one_line_without_escapes() -> None:
+    said = "fatal: could not read\n\n  hint: try\r\n"
+    assert one_line(said) == "fatal: could not read; hint: try"
+    assert one_line("a\tb\x1b") == "a\\x09b\\x1b", "what acts is still shown"
+    entry = {"time": "", "level": "warning", "message": "sync: git push\nfatal: no", "why": "a\nb"}
+    assert log_text(entry) == "warning sync: git push; fatal: no  why=a; b"
+    status = api.SyncStatusResult(
+        running=True, sync_state="error", local_only=False, pending=0, last_error=said, remedy="git fetch\ngit push"
+    )
+    shown = status_text(status, Eye(0))
+    assert "Error:     fatal: could not read; hint: try\n" in shown and "\\x0a" not in shown
+    assert "git fetch; git push" in shown
+    assert error_text(SyncFailed(f"sync failed: {said}", remedy="")) == (
+        "Error: sync failed: fatal: could not read; hint: try"
+    )

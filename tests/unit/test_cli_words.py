@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from thrum.cli import completion, helping
 from thrum.cli.app import COMMANDS, GROUPS, HELP_GROUPS, help_answer
+from thrum.cli.meanings import MEANINGS
 from thrum.cli.words import GLOBAL_FLAGS, find, near, split, wants_json
 from thrum.errors import UsageError
 
@@ -101,7 +102,7 @@ def test_a_global_flag_without_its_value_is_named() -> None:
         (
             ["backup", "create"],
             'unknown command "backup create"',
-            "did you mean backup? or one of: config, restore, st",
+            "did you mean backup?",
         ),
         (["backup", "stat"], 'unknown command "backup stat"', "did you mean backup status?"),
         (["send", "hi", "--tp", "x"], "send: unknown flag --tp", "did you mean --to?"),
@@ -233,3 +234,84 @@ def test_bash_completes_commands_subcommands_and_flags() -> None:
 def test_the_usage_shows_the_global_flags_that_a_command_lives_by() -> None:
     assert COMMANDS[("quickstart",)].usage.startswith("thrum quickstart [NAME] --role R --module M [--name N]")
     assert COMMANDS[("agent", "list")].usage == "thrum agent list [--role R] [--module M] [--context]"
+
+
+ASKING = {
+    "init",
+    "message delete",
+    "agent delete",
+    "agent cleanup",
+    "group delete",
+    "sync enable",
+    "purge",
+    "config accept",
+    "backup restore",
+    "uninstall",
+}
+"""Commands that ask, or refuse without a word of confirmation."""
+
+
+def test_every_command_that_asks_takes_yes_and_what_it_took_before() -> None:
+    asks = ("confirm(", "_ask_each(", "_ask(", "ConfirmationRequired(", "dry_run=not yes")
+    found = {each.name for each in COMMANDS.values() if any(ask in inspect.getsource(each.handler) for ask in asks)}
+    assert found == ASKING
+    names = {each: {name for flag in COMMANDS[tuple(each.split())].flags for name in flag.names} for each in ASKING}
+    assert [each for each in sorted(ASKING) if "--yes" not in names[each]] == []
+    for line in (
+        "message delete MSG --force",
+        "agent cleanup --force",
+        "group delete G --force",
+        "purge --all --confirm",
+    ):
+        command, _, rest = find(line.split(), COMMANDS, GROUPS)
+        assert command is not None and command.bind(rest).arguments["yes"], line
+
+
+@pytest.mark.parametrize(
+    ("line", "suggested"),
+    [
+        ("read", "message read"),
+        ("search", "inbox --search"),
+        ("serach", "inbox --search"),
+        ("list", "agent list"),
+        ("register", "quickstart"),
+        ("stop", "daemon stop"),
+        ("logs", "daemon logs"),
+        ("inbx", "inbox"),
+        ("set-status", "agent set-status"),
+        ("message lst", "inbox"),
+        ("message list", "inbox"),
+        ("message raed", "message read"),
+        ("daemon log", "daemon logs"),
+        ("daemon kill", "daemon stop"),
+        ("context write", "context save"),
+        ("sync now", "sync force"),
+        ("config lst", "config show"),
+        ("group new", "group create"),
+    ],
+)
+def test_a_word_that_is_no_command_is_understood_by_its_meaning_at_every_level(line: str, suggested: str) -> None:
+    error = refusal(*line.split())
+    assert error.details["suggestions"][0] == suggested
+    assert error.remedy.startswith(f"did you mean {suggested}")
+
+
+def test_every_meaning_is_a_command_and_no_meaning_is_in_its_way() -> None:
+    for group, words in MEANINGS.items():
+        for word, meaning in words.items():
+            path = tuple(f"{group} {word}".split())
+            assert path not in COMMANDS and (group or word not in GROUPS), path
+            command, _, _ = find(meaning.split(), COMMANDS, GROUPS)
+            assert command is not None, meaning
+    assert "restore" not in refusal("restore").remedy, "nobody is led to what replaces all there is"
+
+
+def test_help_in_the_place_of_a_text_is_a_text() -> None:
+    for asks in ("--help", "-h", "--version", "-v"):
+        assert parse("quickstart", "--intent", asks)["intent"] == asks
+        assert parse("send", "--", asks)["text"] == asks
+        for line in (("send", asks), ("send", "hi", asks), ("send", "--to", asks), ("quickstart", "--name", asks)):
+            flags = split(line).flags
+            assert flags.help or flags.version, line
+    assert split(("--message", "--help", "--help")).flags.help
+    assert not split(("send", "-m", "--help")).flags.help

@@ -246,6 +246,23 @@ async def test_a_worktree_that_git_cannot_read_is_named_and_the_others_are_told(
         assert [each.agent_id for each in result.contexts] == ["nux"]
         assert len(result.warnings) == 1 and result.warnings[0].startswith("what @max changed is not known: git: ")
         assert (await nux("team.list")).warnings == result.warnings
+        (open_,) = result.unknown
+        assert (open_.agent_id, open_.elsewhere, open_.reason[:5]) == ("max", False, "git: ")
+        assert (await nux("agent.listContext")).unknown == (), "nothing was asked for"
+
+
+async def test_a_file_that_git_does_not_know_is_named_one_that_is_new_somewhere_is_not(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        nux, _max = await desk.agent("nux"), await desk.agent("max")
+        desk.trees.write(desk.trees["max"], {"fresh.py": "1\n", ".gitignore": "*.env\n", "prod.env": "1\n"})
+        desk.trees.commit(desk.trees["nux"], {"mine.py": "1\n"}, "Mine")
+        asked = ("README.md", "fresh.py", "mine.py", "tokne.py", "prod.env", "*.rs", "src/", "lib/", "auth/*")
+        result = await nux("agent.listContext", file="nosuch", files=asked)
+        assert result.unseen == ("nosuch", "tokne.py", "prod.env", "*.rs", "lib/")
+        assert [(each.agent_id, each.uncommitted_files, each.changed_files) for each in result.contexts] == [
+            ("max", ("fresh.py",), ()),
+            ("nux", (), ("mine.py",)),
+        ]
 
 
 async def test_the_team_shows_the_branch_commits_and_files_of_now(tmp_path: Path) -> None:

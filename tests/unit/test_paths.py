@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from thrum.dot_git import find_git, main_worktree
 from thrum.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInitialized
 from thrum.identity.evidence import standing_root
 from thrum.paths import Places, find_places
+from thrum.redirecting import set_up_worktree
+from thrum.setup import InitOptions
+from thrum.setup import initialise as init
 from thrum.sockets import prepare_socket_dir, private_dir_flaw, socket_paths
 
 
@@ -205,6 +209,23 @@ def test_a_moved_or_broken_git_file_is_no_linked_worktree(repo: Path, base: Path
     assert found is not None and not found.linked
     (base / "broken" / ".git").write_text("rubbish")
     assert find_git(base / "broken") is None
+
+
+def test_a_git_file_that_leads_nowhere_is_told_from_a_repository_without_thrum(repo: Path, base: Path) -> None:
+    initialise(repo)
+    options = InitOptions(hostname="h", environ=os.environ)
+    lost, nested, copied = base / "lost", repo / "nested", repo / "vendor" / "lib"
+    for root, kind in ((lost, "worktrees"), (nested, "worktrees"), (copied, "modules")):
+        root.mkdir(parents=True)
+        (root / ".git").write_text(f"gitdir: {base}/not-mounted/.git/{kind}/x\n")
+    for root in (lost, nested, lost):
+        for look in (find_places, partial(set_up_worktree, main_repo=None, environ={}), partial(init, options=options)):
+            with pytest.raises(NotARepository) as caught:
+                look(root)
+            assert f"{root}/.git leads to {base}/not-mounted/" in caught.value.message
+        (root / ".thrum" / "identities").mkdir(parents=True, exist_ok=True)
+    assert find_places(copied).root == repo, "a copied submodule belongs to what is around it"
+    assert not (base / "not-mounted").exists()
 
 
 @pytest.mark.spec("ID-11", "ID-12")

@@ -102,7 +102,7 @@ async def test_the_command_shows_a_preview_and_says_what_git_keeps(tmp_path: Pat
         at = clock.format_ms(daemon.clock.ms)
         short = at[:19] + "Z"
         assert await desk.says("purge", "--before", at) == (
-            f"Purge preview (before {short}):\n  1 message\n  0 sessions\n  1 event\nRun with --confirm to execute.\n"
+            f"Purge preview (before {short}):\n  1 message\n  0 sessions\n  1 event\nRun with --yes to execute.\n"
         )
         assert await desk.says("purge", "--before", at, "--confirm") == (
             f"Purged (before {short}):\n  1 message deleted\n  0 sessions deleted\n  1 event deleted\n"
@@ -136,4 +136,4 @@ async def test_another_clones_purge_is_refused_with_what_to_do_instead(tmp_path:
         desk = await open_desk(daemon, "furiosa")
         for words in ((), ("evt_01KGH87Y00AAAAAAAAAAAAAAAA",)):
             error = await desk.refused("purge", "accept", *words)
-            assert error["kind"] == "not_available" and "thrum purge --before T --confirm" in error["remedy"]
+            assert error["kind"] == "not_available" and "thrum purge --before T --yes" in error["remedy"]

@@ -19,7 +19,7 @@ import trio.testing
 from tests.support.house import Agent, HandClock, open_daemon
 from thrum import spawn
 from thrum.bus.publisher import Publisher
-from thrum.daemon import Ending
+from thrum.endings import Ending
 from thrum.errors import DaemonLocked, DaemonUnavailable, InternalError, InvalidParams, StoreFailed
 from thrum.paths import Places
 from thrum.rpc.client import RpcClient

@@ -179,6 +179,21 @@ def test_sync_and_settings_are_stored(root: Path) -> None:
     assert not load_config(root / ".thrum" / "config.json").daemon.local_only
 
 
+def test_what_is_changed_in_the_settings_of_before_is_listed_with_its_undo(root: Path) -> None:
+    init(root, runtime="claude")
+    trees = str(root.parent / "trees")
+    for dry_run in (True, False):
+        found = init(root, sync=True, runtime="codex", worktrees_root=trees, dry_run=dry_run)
+        assert found.already_initialized
+        assert {each.path: each.undo for each in found.files if each.action != "noop"} == {
+            "setting daemon.local_only = false": "thrum config set daemon.local_only true",
+            "setting runtime.primary = codex": "thrum config set runtime.primary claude",
+            f"setting worktrees.base_path = {trees}": "thrum config unset worktrees.base_path",
+        }
+    again = init(root, sync=True, runtime="codex", worktrees_root=trees)
+    assert set(actions(again).values()) == {"noop"}, "nothing is said of what is so already"
+
+
 def test_the_rule_goes_to_gitignore_on_request(root: Path) -> None:
     (root / ".gitignore").write_bytes(b"build\r\n*.o")
     (root / ".gitignore").chmod(0o640)

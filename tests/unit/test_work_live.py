@@ -58,7 +58,7 @@ async def test_a_file_in_conflict_is_one_that_is_edited(tmp_path: Path) -> None:
     trees.commit(trees["nux"], {"src/auth/token.py": "ours\n"}, "ours")
     with contextlib.suppress(subprocess.CalledProcessError):
         trees.git("merge", "main", at=trees["nux"])
-    state = await state_of(trees, trees["nux"], file="token.py")
+    state = await state_of(trees, trees["nux"], wanted=["token.py"])
     assert [(change.path, change.status) for change in state.file_changes] == [("src/auth/token.py", "modified")]
 
 
@@ -67,7 +67,7 @@ async def test_an_answer_is_never_of_yesterday(tmp_path: Path) -> None:
     nux, live = trees["nux"], live_of(trees)
 
     async def now(file: str) -> GitState:
-        return (await live([str(nux)], file=file))[str(nux)]
+        return (await live([str(nux)], wanted=[file]))[str(nux)]
 
     assert await now("token.py") == GitState(branch="nux")
     trees.write(nux, {"src/auth/token.py": "one\ntwo\nthree\n4\n"})
@@ -94,13 +94,13 @@ async def test_what_is_asked_for_by_name_is_what_the_whole_answer_holds_of_it(tm
     )
     trees.write(nux, {"lib/[a]*.py": "y\n", "lib/ab.py": "y\n", "token.py.d/x": "y\n", "here/token.py/x": "y\n"})
     whole = await state_of(trees, nux)
-    by_name = await state_of(trees, nux, file="token.py")
+    by_name = await state_of(trees, nux, wanted=["token.py"])
     assert set(by_name.uncommitted_files) == {"src/auth/token.py", "token.py", "deep/er/token.py"}
     assert by_name.changed_files == ("lib/token.py",)
     assert by_name.unmerged_commits == whole.unmerged_commits
     assert set(by_name.file_changes) == {c for c in whole.file_changes if c.path in by_name.uncommitted_files}
-    assert (await state_of(trees, nux, file="lib/[a]*.py")).uncommitted_files == ("lib/[a]*.py",)
-    directory = await state_of(trees, nux, file="lib/")
+    assert (await state_of(trees, nux, wanted=["lib/[a]*.py"])).uncommitted_files == ("lib/[a]*.py",)
+    directory = await state_of(trees, nux, wanted=["lib/"])
     assert set(directory.uncommitted_files) == {"lib/[a]*.py", "lib/ab.py"}
     assert directory.changed_files == ("lib/[a]*.py", "lib/token.py")
 
@@ -157,7 +157,7 @@ async def test_long_lists_are_cut_and_commits_are_still_counted(tmp_path: Path) 
     assert len(state.unmerged_commits) == limits.work_commits_max
     assert len(state.uncommitted_files) == len(state.file_changes) == limits.work_paths_max
     last = f"{limits.work_paths_max + 19:04}.py"
-    assert (await state_of(trees, nux, file=last)).uncommitted_files == (f"many/{last}",), "and yet each is found"
+    assert (await state_of(trees, nux, wanted=[last])).uncommitted_files == (f"many/{last}",), "and yet each is found"
 
 
 async def test_neither_index_nor_work_tree_is_touched(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_neither_index_nor_work_tree_is_touched(tmp_path: Path) -> None:
     os.utime(nux / "README.md", (1, 1))  # git status would write the index anew
     before = trees.standing_of_index(nux)
     assert (await state_of(trees, nux)).file_changes == ()
-    assert (await state_of(trees, nux, file="README.md")).file_changes == ()
+    assert (await state_of(trees, nux, wanted=["README.md"])).file_changes == ()
     assert trees.standing_of_index(nux) == before
 
 

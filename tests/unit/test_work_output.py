@@ -79,13 +79,23 @@ def test_a_log_tells_commits_with_and_without_files() -> None:
         ("src/auth/token.py", "src/auth/", True),
         ("src/authors.py", "src/auth/", False),
         ("a/src/auth/token.py", "src/auth/", False),
+        ("src/auth/token.py", "*.py", True),
+        ("src/auth/token.py", "src/*.py", False),
+        ("src/auth/token.py", "src/**/*.py", True),
+        ("src/token.py", "src/**/*.py", True),
+        ("src/auth/token.py", "auth/tok?n.*", True),
+        ("src/auth/deep/token.py", "src/*/", True),
+        ("mysrc/auth/token.py", "src/**", False),
+        ("app/[id].tsx", "app/[id].*", True),
+        ("app/i.tsx", "app/[id].*", False),
+        ("src/a.pyc", "*.py", False),
     ],
 )
-def test_a_file_is_a_path_the_end_of_one_or_a_directory(path: str, wanted: str, expected: bool) -> None:
+def test_a_file_is_a_path_the_end_of_one_a_directory_or_a_pattern(path: str, wanted: str, expected: bool) -> None:
     assert path_matches(path, wanted) is expected
 
 
-def test_a_name_with_wildcards_means_itself() -> None:
-    assert pathspecs("a[1]*?.py") == (rb":(top,glob)**/a\[1]\*\?.py",)
-    assert pathspecs("src/[x]/") == (b":(top,literal)src/[x]/",)
-    assert pathspecs("") == ()
+def test_brackets_mean_themselves_and_stars_are_a_pattern() -> None:
+    assert pathspecs(["a[1]*?.py"]) == [rb":(top,glob)**/a\[1]*?.py"]
+    assert pathspecs(["src/[x]/", "src/*/"]) == [b":(top,literal)src/[x]/", b":(top,glob)**/src/*/**"]
+    assert pathspecs([]) == []

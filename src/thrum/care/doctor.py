@@ -9,9 +9,11 @@ import errno
 import os
 import platform
 import re
+import resource
 import shutil
 import socket
 import stat
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from thrum.identity.files import list_identities
 from thrum.identity.notes import roots
 from thrum.launcher import VERSION
 from thrum.paths import Places, tracked_in
+from thrum.rpc.listener import few_open_files
 from thrum.store.journal import JournalFiles, bare
 from thrum.sync import branch
 from thrum.sync.git import run_git
@@ -93,6 +96,7 @@ def examine(patient: Patient) -> Doctor:
             ("socket", lambda: _socket(places)),
             ("space", lambda: _space(places)),
             ("clock", lambda: _clock(places)),
+            ("open files", lambda: _open_files(patient.health)),
             ("daemon", lambda: _daemon(places, patient.health)),
             ("config", lambda: _config(places)),
             ("tracked", lambda: _tracked(places)),
@@ -174,6 +178,19 @@ def _clock(places: Places) -> Finding:
     detail = f"the newest fact ({file}) is {ahead_ms // 60_000} min ahead of this clock"
     status = "fail" if ahead_ms > limits.future_stamp_ms_max else "warn"
     return _found("clock", status, detail, "set this clock, or that of the machine that wrote it (timedatectl, ntp)")
+
+
+def _open_files(health: api.HealthResult | None) -> Finding:
+    """Of the running daemon, else of one that would be started from here: it takes all that the hard limit gives."""
+    if health is not None and sys.platform == "linux":
+        allowed, of = resource.prlimit(health.pid, resource.RLIMIT_NOFILE)[0], "the daemon"
+    else:
+        allowed, of = resource.getrlimit(resource.RLIMIT_NOFILE)[1], "a daemon started here"
+    if allowed == resource.RLIM_INFINITY:
+        return _found("open files", "ok", "any number")
+    few = few_open_files(allowed)
+    remedy = "raise the limit: ulimit -n 4096 (ulimit -Hn shows how far it goes), then: thrum daemon restart"
+    return _found("open files", "warn", few, remedy) if few else _found("open files", "ok", f"{allowed} for {of}")
 
 
 def _newest_fact(places: Places) -> tuple[int, str]:

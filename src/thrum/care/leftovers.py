@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from thrum import events
+from thrum import events, sockets
 from thrum.identity.notes import roots
 from thrum.paths import Places, keep_of
 from thrum.sync.worktree import find_admin_dir
@@ -45,6 +45,7 @@ def remove_leftovers(places: Places, now_ms: int) -> None:
     for directory in directories:
         with suppress(OSError):
             _remove_old(directory, now_ms - AGE_MS)
+    sockets.remove_short_left(now_ms - AGE_MS)
 
 
 def _remove_old(directory: Path, before_ms: int) -> None:

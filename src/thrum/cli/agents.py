@@ -12,6 +12,7 @@ import trio
 from thrum import api, dot_git, ids, limits
 from thrum.cli import render
 from thrum.cli.body import read_text_file
+from thrum.cli.local import check_runtime
 from thrum.cli.render import Eye
 from thrum.cli.run import Answer, Run, error_document, error_text
 from thrum.cli.text import line
@@ -180,6 +181,8 @@ async def quickstart(
     run: Annotated[Run, RUN],
 ) -> Answer:
     del no_init
+    if runtime:
+        await trio.to_thread.run_sync(check_runtime, run.session.env, run.places(), runtime)
     preamble = await _preamble(run, preamble_file) if preamble_file else ""
     who = wanted(run, positional, name, display)
     if dry_run:

@@ -21,6 +21,7 @@ from thrum.cli import (
     backup,
     care,
     daemon,
+    daemons,
     demo,
     groups,
     helping,
@@ -33,6 +34,7 @@ from thrum.cli import (
     overview,
     prime,
     purge,
+    sandbox,
     sessions,
     settings,
     setup,
@@ -42,8 +44,9 @@ from thrum.cli import (
     whohas,
 )
 from thrum.cli.body import decoded
-from thrum.cli.run import Answer, Run, unexpected
+from thrum.cli.run import Answer, Run, error_document, error_text, json_line, unexpected
 from thrum.cli.terminal import NeedsOwnProcess, OutputLost, OwnTerminal, Session
+from thrum.cli.text import clean
 from thrum.cli.words import Command, Globals, Handler, find, split, wants_json
 from thrum.errors import BadEncoding, ThrumError, UsageError
 from thrum.files import shortage
@@ -133,9 +136,15 @@ _ALL = (
         PEOPLE,
         "find and delete agents that nobody is any more",
         "Found are agents whose process is gone and whose identity file, worktree or branch is gone, or that were not"
-        " seen for more than --threshold days. Without a terminal nothing is deleted unless --force says so.",
+        " seen for more than --threshold days. Without a terminal nothing is deleted unless --yes says so.",
     ),
-    _command("who-has", whohas.who_has, PEOPLE, "who is editing a file, as git says now"),
+    _command(
+        "who-has",
+        whohas.who_has,
+        PEOPLE,
+        "who is editing a file, as git says now",
+        "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file.",
+    ),
     _command("ping", whohas.ping, PEOPLE, "whether an agent is there, and what it works on"),
     _command("session start", sessions.start, PEOPLE, "start a session; an open one of mine is ended"),
     _command("session end", sessions.end, PEOPLE, "end my session"),
@@ -156,7 +165,13 @@ _ALL = (
     _command("group list", groups.list_groups, PEOPLE, "all groups"),
     _command("group show", groups.show, PEOPLE, "one group with its members"),
     _command("group members", groups.members, PEOPLE, "who is in a group"),
-    _command("context save", notes.save, PEOPLE, "save session notes, from stdin or a file"),
+    _command(
+        "context save",
+        notes.save,
+        PEOPLE,
+        "save session notes: TEXT, a file, or stdin",
+        "They replace what was saved.",
+    ),
     _command("context show", notes.show, PEOPLE, "project state, preamble and notes"),
     _command("context clear", notes.clear, PEOPLE, "remove session notes"),
     _command("context sync", sync.context, PEOPLE, "put my notes on the branch, for other machines"),
@@ -176,13 +191,14 @@ _ALL = (
     _command("daemon stop", daemon.stop, CARE, "stop it"),
     _command("daemon restart", daemon.restart, CARE, "stop and start it"),
     _command("daemon status", daemon.status, CARE, "whether it runs, and who it is"),
+    _command("daemon list", daemons.list_daemons, CARE, "every daemon of this user, with its memory and agents"),
     _command("daemon logs", daemon.logs, CARE, "its log"),
     _command(
         "purge",
         purge.purge,
         CARE,
         "remove old messages and ended sessions, here and in other clones",
-        "One of --before and --all; without --confirm only a preview. Agents, groups and open sessions stay. Git"
+        "One of --before and --all; without --yes only a preview. Agents, groups and open sessions stay. Git"
         " history keeps what was pushed.",
     ),
     _command("purge accept", purge.accept, CARE, "not yet: carry out another clone's purge here; says what to do"),
@@ -348,6 +364,11 @@ def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
 def _status(argv: Sequence[str], session: Session) -> int:
     try:
         return trio.run(run, argv, session)
+    except PermissionError:
+        # Not the command's own: those are refusals by now. The event loop could not begin.
+        if not sandbox.forbids_sockets():
+            raise
+        return _refuse_in_sandbox(argv, session)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BaseExceptionGroup as group:
@@ -363,6 +384,21 @@ def _status(argv: Sequence[str], session: Session) -> int:
         with contextlib.suppress(OSError):
             os.write(2, f"Error: cannot write the output: {error}\n".encode())
         return 1
+
+
+def _refuse_in_sandbox(argv: Sequence[str], session: Session) -> int:
+    path, words = None, ()
+    with contextlib.suppress(ThrumError):
+        line = split(argv)
+        words = find(line.tokens, COMMANDS, GROUPS)[1]
+        path = Run(session, line.flags, COMMANDS[("help",)]).places().socket_link
+    error = sandbox.refusal(path, session.env)
+    with contextlib.suppress(OSError):
+        if wants_json(argv):
+            os.write(1, json_line(error_document(error)))
+        else:
+            os.write(2, clean(f"{error_text(error)}\n").encode())
+    return ERROR_STATUS.get(words, error.status)
 
 
 def _cwd() -> str:

@@ -89,7 +89,7 @@ async def restore(
     source = await trio.to_thread.run_sync(source_of, places, archive, given)
     if not yes:
         question = f"Replace messages, agents and settings of {places.main_root} by {source}?"
-        await confirm(run, question, flag="--yes", what="the restore")
+        await confirm(run, question, what="the restore")
     if await run.client_if_running() is not None:
         params = api.RestoreParams(archive=archive, dir=given, confirm=True, other_repository=other_repository)
         result = await _by_daemon(run, params)

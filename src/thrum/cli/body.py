@@ -11,6 +11,7 @@ import trio
 
 from thrum import limits
 from thrum.cli.run import Run
+from thrum.cli.terminal import TTY_IN
 from thrum.errors import (
     AmbiguousBody,
     BadEncoding,
@@ -39,14 +40,32 @@ async def read_body(run: Run, text: str | None, stdin: bool, body_file: str) -> 
     if body_file:
         return await read_text_file(run, body_file)
     if from_stdin:
-        data = await run.session.terminal.read_stdin()
-        if len(data) > limits.request_line_bytes_max:
-            message = f"message body too large: {len(data)} bytes, the limit is {limits.body_bytes_max}"
-            raise BodyTooLarge(message, field="content", bytes=len(data), limit=limits.body_bytes_max)
-        return decoded(data, "stdin").removesuffix("\n")
+        return await _whole_stdin(run)
     if text is None:
         raise run.command.error("TEXT is missing", "give TEXT, --stdin or --body-file P")
     return text
+
+
+async def text_from_stdin(run: Run, advice: str) -> str:
+    """What stdin says to a command that got its text from no word or flag, less one final newline (cli.md §3.3).
+
+    Only a file counts, and a pipe that says something in time: anything else is a UsageError, `TEXT is missing` with
+    `advice`, where a read would hang for good. Raises BodyTooLarge, BadEncoding, NeedsOwnProcess.
+    """
+    terminal = run.session.terminal
+    is_offered = not terminal.tty & TTY_IN and await terminal.offers_stdin()
+    text = await _whole_stdin(run) if is_offered else ""
+    if not text:
+        raise run.command.error("TEXT is missing", advice)
+    return text
+
+
+async def _whole_stdin(run: Run) -> str:
+    data = await run.session.terminal.read_stdin()
+    if len(data) > limits.request_line_bytes_max:
+        message = f"message body too large: {len(data)} bytes, the limit is {limits.body_bytes_max}"
+        raise BodyTooLarge(message, field="content", bytes=len(data), limit=limits.body_bytes_max)
+    return decoded(data, "stdin").removesuffix("\n")
 
 
 async def read_text_file(run: Run, name: str) -> str:

@@ -1,4 +1,6 @@
-"""A question before something is gone for good. Only a person at a terminal is asked (cli.md §1.3, §6)."""
+"""A question before something is gone for good. Only a person at a terminal is asked (cli.md §1.3, §6); for all others,
+and whoever knows it before, `--yes` answers every command that asks (decision 0054).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,14 @@ from thrum.cli.text import line
 from thrum.errors import Cancelled, ConfirmationRequired
 
 
-async def confirm(run: Run, question: str, *, flag: str = "--force", what: str = "deletion") -> None:
+async def confirm(run: Run, question: str, *, what: str = "deletion") -> None:
     """Ask `QUESTION [y/N]` on stderr; return after a yes. Raises Cancelled after anything else.
 
     Without a terminal, and under `--json`, nothing is asked: raises ConfirmationRequired. Raises NeedsOwnProcess.
     """
     at_terminal = run.session.terminal.tty & TTY_IN and run.session.terminal.tty & TTY_ERR
     if run.flags.json or not at_terminal:
-        raise ConfirmationRequired(f"use {flag} to confirm {what}", remedy=f"repeat with {flag}")
+        raise ConfirmationRequired(f"use --yes to confirm {what}")
     run.own_process()
     await run.session.terminal.write_err(f"{line(question)} [y/N] ".encode())
     answer = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)

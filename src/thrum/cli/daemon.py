@@ -20,7 +20,7 @@ from thrum.cli import render
 from thrum.cli.local import check_no_agent
 from thrum.cli.local import start as start_daemon
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import indent, line
+from thrum.cli.text import indent, line, one_line
 from thrum.cli.values import absolute, parse_time, span
 from thrum.cli.words import RUN, option, switch
 from thrum.clock import format_ms
@@ -221,9 +221,9 @@ def log_entry(text: str, time: str) -> dict[str, Any]:
 def log_text(entry: dict[str, Any]) -> str:
     """`2026-02-03T10:00:00Z info     serving  pid=7718`."""
     known = ("time", "level", "message", "traceback")
-    fields = " ".join(line(f"{key}={value}") for key, value in entry.items() if key not in known)
+    fields = " ".join(one_line(f"{key}={value}") for key, value in entry.items() if key not in known)
     head = " ".join(
-        part for part in (absolute(entry["time"]), line(f"{entry['level']:<7}"), line(entry["message"])) if part
+        part for part in (absolute(entry["time"]), line(f"{entry['level']:<7}"), one_line(entry["message"])) if part
     )
     # Python's own words, and in them anybody's.
     traceback = "\n" + indent(str(entry["traceback"])) if entry.get("traceback") else ""

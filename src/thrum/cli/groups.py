@@ -43,12 +43,12 @@ async def delete(
     name: Name,
     /,
     *,
-    force: Annotated[bool, switch("don't ask")] = False,
+    yes: Annotated[bool, switch("don't ask", "--yes", "--force")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.identity()
     name = _bare(name)
-    if not force:
+    if not yes:
         # Nobody is asked about what cannot be deleted.
         found: api.GroupInfoResult = await run.call("group.info", api.GroupNameParams(name=name))
         if found.name == EVERYONE:

@@ -13,7 +13,7 @@ import trio
 from thrum.accepting import state_tracked
 from thrum.cli.agents import start_agent, wanted
 from thrum.cli.confirm import confirm
-from thrum.cli.local import check_no_agent
+from thrum.cli.local import check_no_agent, check_runtime
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.terminal import TTY_ERR, TTY_IN
 from thrum.cli.text import line
@@ -44,6 +44,7 @@ async def init(
     worktrees_root: Annotated[str, option("PATH", "where new worktrees go")] = "",
     stealth: Annotated[bool, switch("no tracked file changes; so it is anyway")] = False,
     keep: Annotated[bool, switch("take a .thrum that lies there as it is, instead of moving it away")] = False,
+    yes: Annotated[bool, switch("don't ask before a .thrum is moved away")] = False,
     no_daemon: Annotated[bool, switch("without effect")] = False,
     non_interactive: Annotated[bool, switch("without effect: nothing is ever asked")] = False,
     run: Annotated[Run, RUN],
@@ -54,6 +55,8 @@ async def init(
 
     if stealth and gitignore:
         raise run.command.error("--stealth and --gitignore exclude each other")
+    if runtime:
+        await trio.to_thread.run_sync(check_runtime, run.session.env, _known_places(run), runtime)
     if name and not (run.flags.role and run.flags.module):
         raise run.command.error("--name needs --role and --module")
     env = run.session.env
@@ -73,7 +76,8 @@ async def init(
     words = {"init --sync": sync, "init --keep": keep, "init --keep-modes": keep_modes}
     if not dry_run and (act := next((act for act, said in words.items() if said), "")):
         await trio.to_thread.run_sync(check_no_agent, env, _known_places(run), act)
-    await _ask(run, start, options)
+    if not yes:
+        await _ask(run, start, options)
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
     warnings = tuple(filter(None, [state_tracked(result.tracked)]))
     said = text(result, local_only=_local_only(result, sync, env))

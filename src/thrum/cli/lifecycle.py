@@ -21,13 +21,14 @@ async def delete(
     name: Annotated[str, word("NAME", "the agent")],
     /,
     *,
+    yes: Annotated[bool, switch("don't ask")] = False,
     force: Annotated[bool, switch("don't ask; also one that is running")] = False,
     with_messages: Annotated[bool, switch("what it wrote goes too; a copy stays in .thrum/archive/")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.identity()
     agent_id = agent_of(name)
-    if not force:
+    if not (yes or force):
         await confirm(run, f"Delete agent '{agent_id}'?")
     params = api.AgentDeleteParams(name=agent_id, force=force, with_messages=with_messages)
     try:
@@ -43,19 +44,19 @@ async def delete(
 async def cleanup(
     *,
     dry_run: Annotated[bool, switch("only list them")] = False,
-    force: Annotated[bool, switch("delete them all, without asking")] = False,
+    yes: Annotated[bool, switch("delete them all, without asking", "--yes", "--force")] = False,
     threshold: Annotated[int, option("DAYS", "unseen for more days than this is an orphan")] = 30,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    if dry_run and force:
-        raise run.command.error("--dry-run and --force exclude each other")
+    if dry_run and yes:
+        raise run.command.error("--dry-run and --yes exclude each other")
     if threshold < 0:
         raise run.command.error("--threshold must be 0 or more")
     run.identity()
-    asks = not (dry_run or force or run.flags.json) and _at_terminal(run)
+    asks = not (dry_run or yes or run.flags.json) and _at_terminal(run)
     if asks:
         run.own_process()
-    params = api.CleanupParams(dry_run=dry_run, force=force, threshold=threshold)
+    params = api.CleanupParams(dry_run=dry_run, force=yes, threshold=threshold)
     result: api.CleanupResult = await run.call("agent.cleanup", params)
     if not result.orphans:
         return Answer(result, said="No orphaned agents.")
@@ -64,9 +65,9 @@ async def cleanup(
         await run.write("\n".join(listing))
         gone = await _ask_each(run, result.orphans)
         return Answer(msgspec.structs.replace(result, deleted=tuple(gone)), said=_deleted(gone))
-    silent = dry_run or force or run.flags.json
-    aside = "" if silent else "Nothing was deleted; delete them all: thrum agent cleanup --force"
-    return Answer(result, said=_deleted(result.deleted) if force else "", data="\n".join(listing), aside=aside)
+    silent = dry_run or yes or run.flags.json
+    aside = "" if silent else "Nothing was deleted; delete them all: thrum agent cleanup --yes"
+    return Answer(result, said=_deleted(result.deleted) if yes else "", data="\n".join(listing), aside=aside)
 
 
 def _at_terminal(run: Run) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 import trio
 
 from thrum import files
+from thrum.cli import sandbox
 from thrum.cli.terminal import Witness
-from thrum.errors import DaemonUnavailable
+from thrum.errors import DaemonUnavailable, RuntimeNotFound
 from thrum.identity.files import Identity
 from thrum.identity.process import OwnerState, Process
 from thrum.identity.runtime import Link, RuntimeNames
@@ -32,11 +33,7 @@ def connector(env: Mapping[str, str]) -> Callable[[Places, bool], AbstractAsyncC
             except DaemonUnavailable as error:
                 reason = error.details.get("reason")
                 if reason == "forbidden":
-                    raise DaemonUnavailable(
-                        "a sandbox forbids Unix sockets",
-                        remedy=f"run thrum outside it, or allow it the socket {path}",
-                        socket=str(path),
-                    ) from error
+                    raise sandbox.refusal(path, env) from error
                 if reason not in ("missing", "refused"):
                     raise
                 if env.get("THRUM_SOCKET"):
@@ -84,6 +81,19 @@ def runtime_names(env: Mapping[str, str], places: Places) -> RuntimeNames:
     from thrum.identity.guard_modes import LiveSettings, runtimes_file
 
     return LiveSettings(places, runtimes_file(env)).runtime_names()
+
+
+def check_runtime(env: Mapping[str, str], places: Places | None, name: str) -> None:
+    """Raise RuntimeNotFound for what is no runtime that thrum or the user knows. `places`: None before `init`."""
+    from thrum.cli.words import did_you_mean, near
+    from thrum.identity.guard_modes import LiveSettings, runtimes_file
+    from thrum.identity.runtime import runtime_named, runtimes
+
+    known = runtimes(LiveSettings(places, runtimes_file(env)).runtime_names())
+    if runtime_named(name) not in known:
+        close = near(name, known)
+        remedy = f"{did_you_mean(close) or 'one of ' + ', '.join(known)}; your own: ~/.thrum/runtimes.json"
+        raise RuntimeNotFound(f'no runtime "{name}" is known', remedy=remedy, suggestions=close or None)
 
 
 def own_links(env: Mapping[str, str], places: Places) -> Sequence[Link]:

@@ -331,12 +331,12 @@ async def delete(
     message_id: Annotated[str, word("MSG_ID", "its id, in full")],
     /,
     *,
-    force: Annotated[bool, switch("yes, hide it everywhere")] = False,
+    yes: Annotated[bool, switch("hide it everywhere", "--yes", "--force")] = False,
     reason: Annotated[str, option("T", "why")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    if not force:
-        raise ConfirmationRequired("use --force to confirm deletion")
+    if not yes:
+        raise ConfirmationRequired("use --yes to confirm deletion")
     run.identity()
     result: api.DeleteResult = await run.call("message.delete", api.DeleteParams(message_id=message_id, reason=reason))
     return Answer(result, said=f"✓ Message deleted: {result.message_id}")

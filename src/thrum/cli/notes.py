@@ -12,15 +12,17 @@ from typing import Annotated, Any
 import trio
 
 from thrum import api, limits
-from thrum.cli.body import decoded, read_text_file
+from thrum.cli.body import read_body, read_text_file, text_from_stdin
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import framed, indent, line, plural
 from thrum.cli.values import absolute, agent_of
-from thrum.cli.words import RUN, did_you_mean, near, option, switch
-from thrum.errors import AgentNotFound, BodyTooLarge, FileTooLarge, NoIdentity, SeveralIdentities
+from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
+from thrum.errors import AgentNotFound, AmbiguousBody, BodyTooLarge, FileTooLarge, NoIdentity, SeveralIdentities
 from thrum.identity import notes
 from thrum.identity.files import identity_path, read_identity
 from thrum.identity.notes import Note
+
+HOW_TO_SAVE = "thrum context save \"NOTES\", --file P, or on stdin: thrum context save <<'EOF' … EOF"
 
 Agent = Annotated[str, option("N", "another agent's")]
 
@@ -138,12 +140,21 @@ def _document(
 
 
 async def save(
+    text: Annotated[str | None, word("TEXT", "the notes; - reads them from stdin, as does a pipe or < FILE")] = None,
+    /,
     *,
-    file: Annotated[str, option("P", "read them from a file; else from stdin")] = "",
+    file: Annotated[str, option("P", "read them from a file")] = "",
     agent: Agent = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    text = await read_text_file(run, file) if file else await _stdin(run)
+    if text is not None and file:
+        raise AmbiguousBody("more than one text: TEXT, --file", remedy="give one of TEXT, --file P, stdin")
+    if file:
+        text = await read_text_file(run, file)
+    elif text is None:
+        text = await text_from_stdin(run, HOW_TO_SAVE)
+    elif text == "-":
+        text = await read_body(run, "-", False, "")
     params = api.ContextSaveParams(agent_name=claim(run, agent), content=_whole(text, file))
     result: api.ContextSaveResult = await run.call("context.save", params)
     return Answer(result, said=result.message)
@@ -196,10 +207,6 @@ async def _first_preamble(run: Run, name: str) -> str:
     identity = await trio.to_thread.run_sync(read_identity, path) if path.is_file() else None
     role, module = (identity.role, identity.module) if identity else ("", "")
     return await trio.to_thread.run_sync(notes.first_preamble, places, name, role, module)
-
-
-async def _stdin(run: Run) -> str:
-    return decoded(await run.session.terminal.read_stdin(), "stdin").removesuffix("\n")
 
 
 def _whole(text: str, file: str) -> str:

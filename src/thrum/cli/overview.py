@@ -12,7 +12,7 @@ from thrum import api, shapes
 from thrum.cli.agents import me_from_files, me_with_session
 from thrum.cli.render import Eye, at, labelled, short_session
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import line, plural, shorten
+from thrum.cli.text import line, one_line, plural, shorten
 from thrum.cli.values import since
 from thrum.cli.words import RUN
 from thrum.errors import FileTooLarge, FileUnreadable, NoIdentity, SeveralIdentities
@@ -148,7 +148,7 @@ def _rest(look: Look, eye: Eye) -> str:
         ("Inbox", f"{member.inbox_unread} unread / {member.inbox_total} total" if member else ""),
         ("Sync", sync_text(health, eye)),
         ("Daemon", f"running (pid {health.pid}){web}"),
-        ("Problems", "; ".join(line(problem) for problem in health.problems)),
+        ("Problems", "; ".join(one_line(problem) for problem in health.problems)),
         width=10,
     )
 

@@ -17,7 +17,7 @@ from thrum.cli.messages import hosts_of
 from thrum.cli.overview import Look, branch_text, session_text, take_look, teammate, who_i_am, you
 from thrum.cli.render import Eye, at, author
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import framed, line, preview, shorten
+from thrum.cli.text import framed, line, one_line, preview, shorten
 from thrum.cli.words import RUN
 from thrum.config import load_config
 from thrum.errors import (
@@ -74,7 +74,8 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
         if run.flags.repo or run.session.env.get("THRUM_HOME"):
             raise
         why = f": {line(str(error.details['reason']))}" if "reason" in error.details else ""
-        return Answer({"initialized": False}, aside=f"Thrum is not initialized here (thrum init){why}")
+        said = error.message if "leads_to" in error.details else f"Thrum is not initialized here (thrum init){why}"
+        return Answer({"initialized": False}, aside=said)
     running = await _connected(run)
     if running:
         await _claim(run)
@@ -254,7 +255,7 @@ def _daemon(it: _Briefing) -> str:
     if it.look is None:
         return "## Daemon: not running (thrum daemon start)"
     health = it.look.health
-    problems = "".join(f"; {line(problem)}" for problem in health.problems)
+    problems = "".join(f"; {one_line(problem)}" for problem in health.problems)
     return f"## Daemon: running, sync {line(health.sync_state)}{problems}"
 
 

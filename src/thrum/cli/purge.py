@@ -17,18 +17,20 @@ async def purge(
     *,
     before: Annotated[str, option("T", "what is older than this: 30d, 2026-02-03, RFC 3339")] = "",
     all: Annotated[bool, switch("everything up to now")] = False,
-    confirm: Annotated[bool, switch("do it; without it only a preview")] = False,
+    yes: Annotated[bool, switch("do it; without it only a preview", "--yes", "--confirm")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    if bool(before) == all:
-        raise run.command.error("one of --before and --all")
+    if before and all:
+        raise run.command.error("--before and --all exclude each other")
+    if not before and not all:
+        raise run.command.error("--before T or --all is missing")
     cutoff = format_ms(run.now_ms if all else parse_time(before, "--before", run.now_ms))
-    params = api.PurgeParams(before=cutoff, dry_run=not confirm, confirm=confirm)
+    params = api.PurgeParams(before=cutoff, dry_run=not yes, confirm=yes)
     result: api.PurgeResult = await run.call("purge.execute", params)
-    if confirm:
+    if yes:
         aside = "git history keeps what was pushed; other clones follow when they sync"
         return Answer(result, said=_counts("Purged", result, " deleted"), aside="" if run.quiet else aside)
-    return Answer(result, data="\n".join([*_counts("Purge preview", result, ""), "Run with --confirm to execute."]))
+    return Answer(result, data="\n".join([*_counts("Purge preview", result, ""), "Run with --yes to execute."]))
 
 
 async def accept(
@@ -40,7 +42,7 @@ async def accept(
     del event_id, run
     raise NotAvailable(
         "thrum does not carry out another clone's purge: it takes only what that clone's agents wrote",
-        remedy="purge by the same time here, for what this clone's agents wrote: thrum purge --before T --confirm; "
+        remedy="purge by the same time here, for what this clone's agents wrote: thrum purge --before T --yes; "
         "each other clone does it for its own",
     )
 

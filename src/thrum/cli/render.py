@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from thrum import api, events, shapes
-from thrum.cli.text import clean, columns, indent, line, plural, preview, shorten
+from thrum.cli.text import clean, columns, indent, line, one_line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
 from thrum.ids import mention, parse_agent_id, short_daemon_id
 
@@ -314,7 +314,7 @@ def daemon_status(health: api.HealthResult, socket: str) -> str:
         ("Socket", line(socket)),
         ("Sync", line(health.sync_state)),
         ("Web", web),
-        ("Problems", "; ".join(line(problem) for problem in health.problems)),
+        ("Problems", "; ".join(one_line(problem) for problem in health.problems)),
         width=10,
     )
     if health.identity is None:

@@ -17,7 +17,7 @@ import trio
 from thrum import api
 from thrum.cli import guarding, values
 from thrum.cli.terminal import NeedsOwnProcess, Session
-from thrum.cli.text import clean, indent, json_clean, line
+from thrum.cli.text import clean, indent, json_clean, line, one_line
 from thrum.cli.who import Chosen, choose
 from thrum.cli.words import Command, Globals
 from thrum.errors import (
@@ -302,7 +302,7 @@ class Run:
     async def _asides(self, warnings: tuple[str, ...], hint: Hint | None) -> None:
         lines = [f"debug: {line(text)}" for text in self._debugged]
         if not self.flags.json:
-            lines += [f"warning: {line(text)}" for text in warnings]
+            lines += [f"warning: {one_line(text)}" for text in warnings]
             if hint is not None:
                 lines.append(f"hint: {line(hint.message)}")
         self._debugged.clear()
@@ -365,13 +365,13 @@ def error_text(error: ThrumError) -> str:
     # A guard's message has its details in it already, a line each (identity.md §12).
     is_guards = "guard" in error.details
     first, *rest = error.message.split("\n") if is_guards else (error.message,)
-    lines = [f"Error: {line(first)}"]
+    lines = [f"Error: {one_line(first)}"]
     for name in SHOWN_DETAILS:
         if error.details.get(name):
             lines.append(f"  {name.replace('_', ' ')}: {line(str(error.details[name]))}")
     lines += [line(each) for each in rest if each.startswith(CANNOT_TELL)]
     if error.remedy:
-        lines.append(f"  fix: {line(error.remedy)}")
+        lines.append(f"  fix: {one_line(error.remedy)}")
     return "\n".join(lines)
 
 

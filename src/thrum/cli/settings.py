@@ -39,6 +39,20 @@ SHOWN_VARIABLES = (
 )
 """Variables that change what thrum does (cli.md §1.10). A key is no business of a table."""
 
+HEADINGS = {
+    "daemon": "Daemon",
+    "sync": "Sync",
+    "runtime": "Runtimes",
+    "worktrees": "Worktrees",
+    "backup": "Backups",
+    "restart": "Restart of agents",
+    "peers": "Peers",
+    "identity_guard": "Guards",
+    "permission_supervisors": "Permissions",
+    "project_name": "Project",
+}
+"""What the settings are about, by the first word of their keys; each begins a section of `config show`."""
+
 RESTART = Hint(
     "config.restart-daemon",
     "the running daemon takes it up when it is restarted: thrum daemon restart",
@@ -122,15 +136,18 @@ def _text(result: api.ConfigShowResult, width: int) -> str:
     if identity:
         lines.append(f"Identity:  @{line(identity['agent'])}")
     lines += [f"Override:  {each['env_var']}={line(each['value'])}" for each in result.overrides]
-    keys = max(len("KEY"), *map(len, result.values))
+    keys = max(map(len, result.values))
     shown = {key: line(each.value) or "-" for key, each in result.values.items()}
     cells = max(len("VALUE"), *map(len, shown.values()))
     if width:
         cells = max(len("VALUE"), min(cells, width - keys - len("config.json") - 4))
     lines += ["", f"{'KEY':<{keys}}  {'VALUE':<{cells}}  SOURCE"]
-    lines += [
-        f"{key:<{keys}}  {shorten(shown[key], cells):<{cells}}  {each.source}" for key, each in result.values.items()
-    ]
+    section = ""
+    for key, each in result.values.items():
+        if key.partition(".")[0] != section:
+            section = key.partition(".")[0]
+            lines += ["", HEADINGS.get(section, section)]
+        lines.append(f"{key:<{keys}}  {shorten(shown[key], cells):<{cells}}  {each.source}")
     return "\n".join(lines)
 
 
@@ -161,7 +178,7 @@ async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Ann
     if not found:
         return Answer(api.ConfigChangesResult(), said="Nothing was changed outside thrum.")
     if not yes and not found.problem:
-        await confirm(run, f"{_lines(found.changed)}\nLet it count?", flag="--yes", what="the change")
+        await confirm(run, f"{_lines(found.changed)}\nLet it count?", what="the change")
     if await run.client_if_running() is not None:
         result: api.ConfigChangesResult = await run.call("config.accept", api.Empty())
     else:

@@ -12,7 +12,7 @@ from thrum.cli.run import Answer, Run
 from thrum.cli.words import RUN, option
 
 if TYPE_CHECKING:
-    from thrum.setup import SetupResult
+    from thrum.redirecting import SetupResult
 
 
 async def setup(
@@ -21,7 +21,7 @@ async def setup(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
-    from thrum.setup import set_up_worktree
+    from thrum.redirecting import set_up_worktree
 
     main = Path(run.session.cwd, main_repo) if main_repo else None
     work = partial(set_up_worktree, run.start(), main, run.session.env)

@@ -9,7 +9,7 @@ from thrum.cli.confirm import confirm
 from thrum.cli.notes import Agent, claim
 from thrum.cli.render import Eye, labelled
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import line
+from thrum.cli.text import line, one_line
 from thrum.cli.values import parse_duration, true
 from thrum.cli.words import RUN, option, switch, word
 from thrum.config import wishes_sync
@@ -25,7 +25,7 @@ async def status(*, run: Annotated[Run, RUN]) -> Answer:
 def status_text(found: api.SyncStatusResult, eye: Eye) -> str:
     """`Sync: Mode: State: Last sync: Pending: Error:`, each where there is something to say."""
     where = f"{line(found.remote)} ({line(found.remote_url)})" if found.remote else ""
-    mode = f"local only ({line(found.local_only_reason)})" if found.local_only else where
+    mode = f"local only ({one_line(found.local_only_reason)})" if found.local_only else where
     what = "not committed yet" if found.local_only else "not pushed yet"
     return labelled(
         ("Sync", "running" if found.running else "stopped"),
@@ -35,11 +35,11 @@ def status_text(found: api.SyncStatusResult, eye: Eye) -> str:
         ("Pending", f"{found.pending} {what}" if found.pending else "0"),
         ("Head", line(found.head)),
         ("Set aside", ", ".join(line(each) for each in found.skipped)),
-        ("Exposed", "; ".join(line(each) for each in found.exposed)),
+        ("Exposed", "; ".join(one_line(each) for each in found.exposed)),
         ("Read-only", "a newer thrum writes there: nothing is pushed" if found.read_only else ""),
         *(("Of others", _origin(each)) for each in found.origins),
-        ("Error", line(found.last_error)),
-        ("  fix", line(found.remedy)),
+        ("Error", one_line(found.last_error)),
+        ("  fix", one_line(found.remedy)),
         width=11,
     )
 
@@ -86,7 +86,7 @@ async def force(
     _warn_of_local(run, local_only=found.local_only)
     if found.result == "error":
         raise SyncFailed(f"sync failed: {found.last_error}", remedy=found.remedy or None)
-    where = f" (local only: {line(found.local_only_reason)})" if found.local_only else ""
+    where = f" (local only: {one_line(found.local_only_reason)})" if found.local_only else ""
     if not wait:
         return Answer(found, said=f"✓ Sync triggered{where}")
     if found.local_only:
@@ -118,7 +118,7 @@ async def enable(
         params = api.SyncConfigureParams(enabled=True, confirm_public=True)
         found = await run.call("sync.configure", params)
     if found.local_only:
-        return Answer(found, said=f"✓ Sync enabled; for now local only: {line(found.local_only_reason)}")
+        return Answer(found, said=f"✓ Sync enabled; for now local only: {one_line(found.local_only_reason)}")
     return Answer(found, said=f"✓ Sync enabled ({line(found.remote)})")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 import trio
 
+from thrum import limits
 from thrum.clock import Clock, SystemClock
 from thrum.identity.files import Identity
 from thrum.identity.process import OwnerState
@@ -63,6 +65,11 @@ class Terminal(Protocol):
 
     async def read_stdin(self) -> bytes:
         """All of stdin, to its end."""
+        ...
+
+    async def offers_stdin(self) -> bool:
+        """Whether stdin counts where no word asked for it: a file, or a pipe that says something (or ends) within
+        `limits.stdin_seconds_max` (cli.md §3.3). So nobody hangs on a stdin that a parent left open."""
         ...
 
 
@@ -161,6 +168,9 @@ class OwnTerminal:
     async def read_stdin(self) -> bytes:
         return await trio.to_thread.run_sync(_read_all, abandon_on_cancel=True)
 
+    async def offers_stdin(self) -> bool:
+        return await is_offered(0)
+
 
 def width_of(env: Mapping[str, str], tty: int) -> int:
     """`COLUMNS`, else the terminal, else 0 for unlimited (cli.md §1.8)."""
@@ -175,6 +185,21 @@ def _is_tty(fd: int) -> bool:
         return os.isatty(fd)
     except OSError:
         return False
+
+
+async def is_offered(fd: int) -> bool:
+    """`Terminal.offers_stdin` of a descriptor of this process."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    if stat.S_ISREG(mode):
+        return True
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        with trio.move_on_after(limits.stdin_seconds_max):
+            await trio.lowlevel.wait_readable(fd)
+            return True
+    return False
 
 
 def _read_all() -> bytes:

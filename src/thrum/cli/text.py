@@ -83,6 +83,11 @@ def line(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _UNSAFE_IN_LINE.sub(_escaped, text)
 
 
+def one_line(text: str) -> str:
+    """A text of many lines on one, with `; ` where they ended: git and the system say things in several."""
+    return line("; ".join(filter(None, (each.strip() for each in text.split("\n")))))
+
+
 def json_clean(document: bytes) -> bytes:
     """A JSON text with the same characters written as `\\u202e`: whoever parses it gets back what it was.
 

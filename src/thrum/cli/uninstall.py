@@ -34,7 +34,7 @@ async def uninstall(
         what = f"Remove thrum from {places.main_root}, {goes}"
         spared = "" if keep_messages or not lost.messages else " (keep them: --keep-messages)"
         try:
-            await confirm(run, f"{what}{spared}?", flag="--yes", what="the removal")
+            await confirm(run, f"{what}{spared}?", what="the removal")
         except ConfirmationRequired:
             raise ConfirmationRequired(f"{what}: say --yes{spared}", remedy="repeat with --yes") from None
     await trio.to_thread.run_sync(partial(stop_running, places, insist=True))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from thrum import api, shapes
 from thrum.cli import values
@@ -13,22 +14,56 @@ from thrum.cli.render import Eye, at, labelled
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, plural
 from thrum.cli.words import RUN, word
+from thrum.search import path_matches
 
 
 async def who_has(
-    file: Annotated[str, word("FILE", "a path, the end of one, or a directory with its trailing /")],
+    file: Annotated[
+        tuple[str, ...], word("FILE", "a path, the end of one, a directory with its trailing /, or a pattern in quotes")
+    ],
     /,
     *,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    wanted = path_wanted(file, run.session.cwd, run.places().root)
-    if not wanted:
-        raise run.command.error(f'"{line(file)}" is no path in the repository')
-    params = api.ListContextParams(file=wanted)
-    result: api.ListContextResult = await run.call("agent.listContext", params)
-    lines = [text for context in result.contexts for text in editing(context)]
-    said = "" if lines else f"No agents are currently editing {line(file)}"
-    return Answer({"contexts": result.contexts}, said=said, data="\n".join(lines), warnings=result.warnings)
+    if not file:
+        raise run.command.error("FILE is missing")
+    wanted: dict[str, str] = {}
+    for each in file:
+        path = path_wanted(each, run.session.cwd, run.places().root)
+        if not path:
+            raise run.command.error(f'"{line(each)}" is no path in the repository')
+        wanted.setdefault(path, each)
+    found: api.ListContextResult = await run.call("agent.listContext", api.ListContextParams(files=tuple(wanted)))
+    lines = editing(found.contexts)
+    nobody, open_ = verdicts(found, wanted)
+    document = {"contexts": found.contexts}
+    document |= {name: some for name, some in (("unknown", found.unknown), ("unseen", found.unseen)) if some}
+    unseen = bool(found.unseen) or any(not each.elsewhere for each in found.unknown)
+    return Answer(document, said=nobody, data="\n".join((*lines, *open_)), status=1 if unseen and not lines else 0)
+
+
+def verdicts(found: api.ListContextResult, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Of which of the files (path → as the user wrote it) it is known that nobody is at them, and what is open. A no is
+    only said where all who could say yes were heard, here at least; those elsewhere are named beside it.
+    """
+    touched = {path for each in found.contexts for path in (*each.uncommitted_files, *each.changed_files)}
+    left = {path: as_written for path, as_written in wanted.items() if not any(path_matches(t, path) for t in touched)}
+    reasons: dict[str, list[str]] = {}
+    for each in found.unknown:
+        reasons.setdefault(each.reason, []).append(each.agent_id)
+    files = " or ".join(line(each) for each in (left or wanted).values())
+    open_ = [f"Not known whether {_either(some)} is editing {files}: {line(why)}" for why, some in reasons.items()]
+    if any(not each.elsewhere for each in found.unknown):
+        return [], open_
+    unseen = set(found.unseen)
+    known = [as_written for path, as_written in left.items() if path not in unseen]
+    open_ += [
+        f"Not known who is editing {line(as_written)}: git knows no such file (misspelt, ignored, or yet to be written)"
+        for path, as_written in left.items()
+        if path in unseen
+    ]
+    here = " here" if found.unknown else ""
+    return [f"No agents{here} are currently editing {line(each)}" for each in known], open_
 
 
 def path_wanted(file: str, cwd: str, root: Path) -> str:
@@ -50,8 +85,29 @@ def path_wanted(file: str, cwd: str, root: Path) -> str:
     return path
 
 
-def editing(context: shapes.WorkContext) -> list[str]:
-    """A line for each path that an agent is at (5.9): what is uncommitted says how much, the rest how far ahead."""
+def editing(contexts: Sequence[shapes.WorkContext]) -> list[str]:
+    """A line for each path that is being changed (5.9). Who of several in one worktree does it, git does not tell: all
+    are named.
+    """
+    homes: dict[Any, list[shapes.WorkContext]] = {}
+    for context in contexts:
+        home = context.worktree_path or context.agent_id
+        homes.setdefault((home, context.branch, context.file_changes, context.changed_files), []).append(context)
+    lines: list[str] = []
+    for some in homes.values():
+        who = _either([each.agent_id for each in some])
+        shared = "; they share a worktree" if len(some) > 1 else ""
+        lines += [f"{who} is editing {line(path)} ({state}{shared})" for path, state in _states(some[0]).items()]
+    return lines
+
+
+def _either(agents: Sequence[str]) -> str:
+    """`@a`, `@a or @b`."""
+    return " or ".join(at(each) for each in agents)
+
+
+def _states(context: shapes.WorkContext) -> dict[str, str]:
+    """Path → what is uncommitted says how much, the rest how far ahead."""
     branch = f"branch: {line(context.branch)}" if context.branch else ""
     changes = {change.path: change for change in context.file_changes}
     states: dict[str, str] = {}
@@ -62,7 +118,7 @@ def editing(context: shapes.WorkContext) -> list[str]:
     for path in context.changed_files:
         ahead = f"{plural(len(context.unmerged_commits), 'commit')} ahead"
         states.setdefault(path, ", ".join(part for part in (ahead, branch) if part))
-    return [f"{at(context.agent_id)} is editing {line(path)} ({state})" for path, state in states.items()]
+    return states
 
 
 async def ping(

@@ -23,6 +23,7 @@ from cyclopts.exceptions import (
 )
 
 from thrum.addressing import suggest
+from thrum.cli.meanings import MEANINGS, meant
 from thrum.cli.quick import FLAG, SHIELD, Grammar
 from thrum.errors import UsageError
 
@@ -70,6 +71,11 @@ _SWITCHES: Final[Mapping[str, str]] = {
     "--version": "version",
     "-v": "version",
 }
+_TEXT_FLAGS: Final = frozenset(
+    {"-m", "--message", "--text", "--intent", "--reason", "--display", "--description", "--search"}
+)
+_ASKS: Final = frozenset({"--help", "-h", "--version", "-v"})
+"""Behind a flag of `_TEXT_FLAGS` they are the text: who writes a text about them wants no help with it."""
 _VALUES: Final = ("role", "module", "repo")
 _MAY_BE_EMPTY: Final = frozenset({"display", "intent", "reason", "runtime"})
 """Parameters whose empty value says something. Of the others it is a variable that the shell did not have."""
@@ -94,7 +100,9 @@ class Line:
 
 
 def split(argv: Sequence[str]) -> Line:
-    """Take the global flags out, wherever they stand; after `--` nothing is a flag. Raises UsageError."""
+    """Take the global flags out, wherever they stand; after `--`, and where a flag's text stands, nothing is a flag.
+    Raises UsageError.
+    """
     found: dict[str, Any] = {}
     tokens: list[str] = []
     position = 0
@@ -105,7 +113,10 @@ def split(argv: Sequence[str]) -> Line:
             tokens += [SHIELD + rest for rest in argv[position:]]
             break
         name, equals, value = token.partition("=")
-        if token in _SWITCHES:
+        if token in _TEXT_FLAGS and argv[position : position + 1] and argv[position] in _ASKS:
+            tokens += [token, SHIELD + argv[position]]
+            position += 1
+        elif token in _SWITCHES:
             found[_SWITCHES[token]] = True
         elif name.startswith("--") and name[2:] in _VALUES:
             if not equals:
@@ -346,16 +357,24 @@ def find(
         if path in commands:
             return commands[path], path, tuple(rest[1:])
         names = [words[1] for words in commands if words[0] == first and len(words) > 1]
-        close = [name for name in near(rest[0], names) if name not in _NEVER_GUESSED]
         own = f"did you mean {first}? or " if (first,) in commands else ""
-        raise _unknown(path, close, f"{own}one of: {', '.join(sorted(names))}")
+        raise _unknown(path, commands, names, f"{own}one of: {', '.join(sorted(names))}")
     if (first,) in commands:
         return commands[(first,)], (first,), tuple(rest)
-    raise _unknown((first,), near(first, [*(words[0] for words in commands if len(words) == 1), *groups]), "")
+    raise _unknown((first,), commands, [*(words[0] for words in commands if len(words) == 1), *groups], "")
 
 
-def _unknown(path: tuple[str, ...], close: list[str], otherwise: str) -> UsageError:
-    written = " ".join(path).replace(SHIELD, "")
-    advice = did_you_mean([" ".join((*path[:-1], name)) for name in close]) or otherwise
+def _unknown(
+    path: tuple[str, ...], commands: Iterable[tuple[str, ...]], names: Iterable[str], otherwise: str
+) -> UsageError:
+    """The refusal of a word that is none of `names`; what it means goes before what is spelled like it."""
+    *above, word = (each.replace(SHIELD, "") for each in path)
+    group = " ".join(above)
+    close = meant(group, word, commands)
+    if not close:
+        known = {**{name: f"{group} {name}".strip() for name in names}, **MEANINGS.get(group, {})}
+        close = list(dict.fromkeys(known[name] for name in near(word, known)))
+    close = [each for each in close if each.split()[-1] not in _NEVER_GUESSED]
+    advice = did_you_mean(close) or otherwise
     remedy = f"{advice}; thrum help" if advice else "thrum help"
-    return UsageError(f'unknown command "{written}"', remedy=remedy, suggestions=close or None)
+    return UsageError(f'unknown command "{" ".join((*above, word))}"', remedy=remedy, suggestions=close or None)

@@ -81,10 +81,12 @@ def runtimes_file(environ: Mapping[str, str]) -> Path | None:
 class LiveSettings:
     """The settings that need no restart. Cheap to ask: a `stat` for each file while nothing changes."""
 
-    def __init__(self, places: Places, runtimes_file: Path | None = None) -> None:
-        """`runtimes_file`: the user's own runtimes (`runtimes_file`), wanted where processes are looked at."""
-        self._daemon = _Watched(places.guard_file)
-        self._config = _Watched(places.config_file)
+    def __init__(self, places: Places | None, runtimes_file: Path | None = None) -> None:
+        """`places`: None where thrum is not set up. `runtimes_file`: the user's own runtimes (`runtimes_file`), wanted
+        where processes are looked at.
+        """
+        self._daemon = _Watched(Path(os.devnull) if places is None else places.guard_file)
+        self._config = _Watched(Path(os.devnull) if places is None else places.config_file)
         self._runtimes = None if runtimes_file is None else _Watched(runtimes_file)
         self._modes: Mapping[str, Mode] = DEFAULT_MODES
         self._names = KNOWN_RUNTIMES

@@ -6,13 +6,14 @@ pair of pid and start.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 CHAIN_MAX = 64
 """Steps of a walk to the top; a deeper tree is cut there."""
@@ -120,6 +121,32 @@ def same_process(
 def is_daemon(program: Program) -> bool:
     """Whether a process is a daemon of thrum's, of whatever repository."""
     return ("-m", "thrum.daemon") in zip(program.argv, program.argv[1:], strict=False)
+
+
+class RunningDaemon(NamedTuple):
+    """A daemon of this user's, as the process table tells. `root` is the repository that it was started for."""
+
+    pid: int
+    root: str
+    started_at: float
+    """Seconds since 1970."""
+    rss_bytes: int
+
+
+def daemons_of_user() -> list[RunningDaemon]:
+    """Every daemon of this user, of whatever repository, by its root."""
+    import psutil
+
+    found: list[RunningDaemon] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.uids().real != os.getuid():
+                continue
+            argv = process.cmdline()
+            if is_daemon(Program("", "", tuple(argv))):
+                root = argv[argv.index("thrum.daemon") + 1]
+                found.append(RunningDaemon(process.pid, root, process.create_time(), process.memory_info().rss))
+    return sorted(found, key=lambda each: each.root)
 
 
 OwnerState = Literal["none", "dead", "chain", "elsewhere"]

@@ -75,6 +75,8 @@ class RuntimeNames:
     by_package: Mapping[str, str] = field(default_factory=dict[str, str])
     cursor: bool = True
     """Whether a bare `agent` under a cursor path counts."""
+    own: frozenset[str] = frozenset()
+    """The user's own, though no process be told by them."""
 
 
 def runtime_names(
@@ -100,7 +102,7 @@ def runtime_names(
             by_name.setdefault(program, runtime)
             by_name.setdefault(program[:_COMM_CHARS], runtime)
     by_package = {package: runtime for package, runtime in _PACKAGES.items() if names[runtime]}
-    return RuntimeNames(by_name, by_package, cursor=bool(names["cursor"]))
+    return RuntimeNames(by_name, by_package, cursor=bool(names["cursor"]), own=frozenset(commands or ()))
 
 
 def _program_of(command: str) -> str:
@@ -119,6 +121,11 @@ def _program_of(command: str) -> str:
 
 
 KNOWN_RUNTIMES = runtime_names()
+
+
+def runtimes(names: RuntimeNames) -> list[str]:
+    """Every runtime that may be named: those that processes are told by, and the two that are none's process."""
+    return sorted({*names.by_name.values(), *names.own, "shell", "cli-only"})
 
 
 def runtime_named(text: str) -> str:

@@ -6,7 +6,7 @@ Built once by the daemon, never changed. An operation is `async def op(house, ca
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -74,8 +74,14 @@ class Here:
 class ReadWork(Protocol):
     """Asks git for the state of worktrees, now and side by side. What one cannot tell is its `problem`."""
 
-    async def __call__(self, roots: Collection[str], *, file: str = "", files: bool = True) -> Mapping[str, GitState]:
-        """`file` narrows all paths to what `search.path_matches` it; without `files`: branch and commits alone."""
+    async def __call__(
+        self, roots: Collection[str], *, wanted: Sequence[str] = (), files: bool = True
+    ) -> Mapping[str, GitState]:
+        """`wanted` narrows all paths to what `search.path_matches` one of them; without `files`: branch and commits."""
+        ...
+
+    async def unseen(self, roots: Collection[str], wanted: Sequence[str]) -> tuple[str, ...]:
+        """Which of the paths wanted git knows in none of these worktrees."""
         ...
 
     async def user(self) -> GitUser:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from thrum.ops.house import House
 from thrum.shapes import GitState
@@ -10,11 +10,11 @@ from thrum.store.views import AgentRow
 
 
 async def read_live(
-    house: House, rows: Iterable[AgentRow], *, file: str = "", files: bool = True
+    house: House, rows: Iterable[AgentRow], *, wanted: Sequence[str] = (), files: bool = True
 ) -> tuple[dict[str, GitState], tuple[str, ...]]:
     """Agent id -> state, of those that live here; and a line for each whose git gave no answer."""
     roots = {row.agent_id: row.worktree_path for row in rows if row.is_own and row.worktree_path}
-    states = await house.work(set(roots.values()), file=file, files=files)
+    states = await house.work(set(roots.values()), wanted=wanted, files=files)
     found = {agent_id: states[root] for agent_id, root in roots.items()}
     warnings = tuple(
         f"what @{agent_id} changed is not known: {state.problem} ({roots[agent_id]})"

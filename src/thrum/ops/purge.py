@@ -22,7 +22,9 @@ async def execute(house: House, call: Call, params: PurgeParams) -> PurgeResult:
     except ValueError as error:
         raise BadTime(f'bad time "{params.before}" for before', remedy="write RFC 3339", field="before") from error
     if not params.dry_run and not params.confirm:
-        raise ConfirmationRequired("use --confirm to purge", remedy="look at the preview, then repeat with --confirm")
+        raise ConfirmationRequired(
+            "use --yes to confirm the purge", remedy="look at the preview, then repeat with --yes"
+        )
 
     def decide(view: View, stamp: Stamp) -> Decision[PurgeResult]:
         cutoff = min(before, stamp.text)

@@ -23,6 +23,7 @@ from thrum.api import (
     SessionListResult,
     SetTaskParams,
     SetTaskResult,
+    UnknownWork,
 )
 from thrum.errors import InvalidParams, NoSession
 from thrum.events import AgentSeen, AgentUpdated, AnyFact, SessionEnded, SessionItemsChanged, Work
@@ -34,7 +35,7 @@ from thrum.ops.sessions import own_session
 from thrum.search import path_matches
 from thrum.shapes import GitState, Session, WorkContext
 from thrum.store.door import Decision, Stamp
-from thrum.store.views import View
+from thrum.store.views import AgentRow, View
 
 # -- task, heartbeat
 
@@ -221,34 +222,59 @@ async def list_sessions(house: House, _call: Call, params: SessionListParams) ->
 async def list_contexts(house: House, _call: Call, params: ListContextParams) -> ListContextResult:
     """What the open sessions work on: of local agents as git says now, of others as they last said.
 
-    With `file` (`search.path_matches`) only contexts that touch it, and in them only the paths that match. Raises
+    With files (`search.path_matches`) only contexts that touch one, and in them only the paths that match. Raises
     InvalidParams for a file outside the repository.
     """
-    file = checked_file(params.file)
+    wanted = tuple(dict.fromkeys(checked_file(file) for file in (params.file, *params.files) if file))
     view = house.view
     sessions = view.open_sessions()
     rows = [row for row in view.agents() if row.agent_id in sessions and params.agent_id in ("", row.agent_id)]
     told = {context.session_id: context for context in view.contexts(agent_id=params.agent_id)}
-    live, warnings = await read_live(house, rows, file=file)
+    live, warnings = await read_live(house, rows, wanted=wanted)
     moment = clock.format_ms(house.clock.now_ms())
     contexts: list[WorkContext] = []
+    unknown: list[UnknownWork] = []
     for row in sorted(rows, key=lambda row: row.agent_id):
         session_id = sessions[row.agent_id].session_id
         context = told.get(session_id) or WorkContext(session_id=session_id, agent_id=row.agent_id)
+        if wanted and (reason := _why_unknown(context, live.get(row.agent_id))):
+            unknown.append(UnknownWork(row.agent_id, reason, elsewhere=row.agent_id not in live))
         if row.agent_id in live:
             context = _as_git_says(context, live[row.agent_id], row.worktree_path, moment)
-        elif file:
-            context = _narrowed(context, file)
+        elif wanted:
+            context = _narrowed(context, wanted)
         touched = context.uncommitted_files or context.changed_files
-        if (touched or not file) and params.branch in ("", context.branch):
+        if (touched or not wanted) and params.branch in ("", context.branch):
             contexts.append(context)
-    return ListContextResult(contexts=tuple(contexts), warnings=warnings)
+    unseen = await _unseen(house, wanted, rows, contexts) if not any(not each.elsewhere for each in unknown) else ()
+    return ListContextResult(contexts=tuple(contexts), unknown=tuple(unknown), unseen=unseen, warnings=warnings)
+
+
+def _why_unknown(told: WorkContext, live: GitState | None) -> str:
+    """Why it is open whether an agent changes more than what is known of it; empty when it is not."""
+    if live is not None:
+        return live.problem
+    if not told.git_updated_at:
+        return "it is in another clone and has not said what it changes"
+    if len({*told.uncommitted_files, *told.changed_files}) >= limits.work_fact_paths_max:
+        return f"it is in another clone and names {limits.work_fact_paths_max} of its files alone"
+    return ""
+
+
+async def _unseen(
+    house: House, wanted: Sequence[str], rows: Sequence[AgentRow], contexts: Sequence[WorkContext]
+) -> tuple[str, ...]:
+    """The files that nobody is at and that git knows nowhere: that nobody is seen there says nothing."""
+    touched = {path for each in contexts for path in (*each.uncommitted_files, *each.changed_files)}
+    idle = [file for file in wanted if not any(path_matches(path, file) for path in touched)]
+    if not idle:
+        return ()
+    own = (row.worktree_path for row in rows if row.is_own and row.worktree_path)
+    return await house.work.unseen(dict.fromkeys((str(house.here.places.main_root), *own)), idle)
 
 
 def checked_file(file: str) -> str:
     """A path in the repository, as git writes it, a directory with its trailing `/`. Raises InvalidParams."""
-    if not file:
-        return ""
     path = posixpath.normpath(file)
     if path.startswith(("/", "../")) or path in (".", "..") or "\0" in path:
         raise InvalidParams(
@@ -270,13 +296,16 @@ def _as_git_says(context: WorkContext, git: GitState, root: str, moment: str) ->
     )
 
 
-def _narrowed(context: WorkContext, file: str) -> WorkContext:
+def _narrowed(context: WorkContext, wanted: Sequence[str]) -> WorkContext:
+    def is_wanted(path: str) -> bool:
+        return any(path_matches(path, file) for file in wanted)
+
     def matching(paths: Sequence[str]) -> tuple[str, ...]:
-        return tuple(path for path in paths if path_matches(path, file))
+        return tuple(path for path in paths if is_wanted(path))
 
     return msgspec.structs.replace(
         context,
         uncommitted_files=matching(context.uncommitted_files),
         changed_files=matching(context.changed_files),
-        file_changes=tuple(change for change in context.file_changes if path_matches(change.path, file)),
+        file_changes=tuple(change for change in context.file_changes if is_wanted(change.path)),
     )

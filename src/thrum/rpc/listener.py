@@ -71,6 +71,17 @@ def connections_within(open_files: int) -> int:
     return connections
 
 
+def few_open_files(open_files: int) -> str:
+    """What to say of a number of open files with which a daemon serves, and not many; empty where it is enough.
+
+    Raises DaemonStartFailed where it does not even start.
+    """
+    connections = connections_within(open_files)
+    if open_files >= limits.open_files_least:
+        return ""
+    return f"only {open_files} open files are allowed: {connections} connections at a time, one for each wait"
+
+
 class Spare:
     """One descriptor kept for the moment when there is no other: with it, who connects then can be told so."""
 

@@ -18,14 +18,14 @@ import msgspec
 import trio
 
 from thrum import clock, limits
-from thrum.dot_git import GitPlace, find_git
+from thrum.dot_git import GitPlace, find_git, nowhere
 from thrum.errors import ThrumError
 from thrum.events import Commit, FileChange
 from thrum.paths import Places
 from thrum.search import path_matches
 from thrum.shapes import GitState, GitUser
 from thrum.work.git import GitFailed, git_environ, run_git
-from thrum.work.output import LOG, NUMSTAT, STATUS, Change, parse_log, parse_numstat, parse_status, pathspecs
+from thrum.work.output import FILES, LOG, NUMSTAT, STATUS, Change, parse_log, parse_numstat, parse_status, pathspecs
 from thrum.work.refs import USUAL_DEFAULTS, DefaultBranch, Head, Refs
 
 _SIDE_BY_SIDE: Final = 32
@@ -75,9 +75,11 @@ class LiveWork:
         self._git_places: dict[str, tuple[tuple[int, ...], GitPlace]] = {}
         self._histories: dict[tuple[str, ...], History] = {(): History()}
 
-    async def __call__(self, roots: Collection[str], *, file: str = "", files: bool = True) -> dict[str, GitState]:
-        """The state of each root. `file` narrows every list of paths to what `path_matches` it, and so spares git most
-        of the work; without `files` the work tree is not looked at: branch and commits alone.
+    async def __call__(
+        self, roots: Collection[str], *, wanted: Sequence[str] = (), files: bool = True
+    ) -> dict[str, GitState]:
+        """The state of each root. `wanted` narrows every list of paths to what `path_matches` one of them, and so
+        spares git most of the work; without `files` the work tree is not looked at: branch and commits alone.
         """
         found: dict[str, GitState] = dict.fromkeys(roots, GitState())
         if not found or self._places.common_dir is None:
@@ -95,8 +97,20 @@ class LiveWork:
                     elif not files and (history := self._histories.get(standing.span)) is not None:
                         found[root] = _state(standing, history)
                     else:
-                        nursery.start_soon(self._ask, found, standing, file, files, deadline)
+                        nursery.start_soon(self._ask, found, standing, wanted, files, deadline)
         return found
+
+    async def unseen(self, roots: Collection[str], wanted: Sequence[str]) -> tuple[str, ...]:
+        """Which of the paths wanted git knows in none of these worktrees: nobody has them, or git is to ignore them.
+
+        Where git gives no answer it may know them all.
+        """
+        if self._places.common_dir is None:
+            return ()
+        deadline = time.monotonic() + self._seconds_max
+        with trio.move_on_at(trio.current_time() + self._seconds_max + _GRACE_SECONDS):
+            return await self._in_thread(self._find_unseen, tuple(roots), wanted, deadline)
+        return ()
 
     async def user(self) -> GitUser:
         """Whom git would name as the author in the main worktree, as configured now. Raises ThrumError without one."""
@@ -106,9 +120,9 @@ class LiveWork:
         raise ThrumError(f"git config could not be read: {_TOO_LATE}", remedy="repeat it")
 
     async def _ask(
-        self, found: dict[str, GitState], standing: Standing, file: str, files: bool, deadline: float
+        self, found: dict[str, GitState], standing: Standing, wanted: Sequence[str], files: bool, deadline: float
     ) -> None:
-        found[standing.root] = await self._in_thread(self._read, standing, file, files, deadline)
+        found[standing.root] = await self._in_thread(self._read, standing, wanted, files, deadline)
 
     async def _in_thread(self, function: Callable[[*Args], T], *args: *Args) -> T:
         return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True, limiter=self._limiter)
@@ -126,12 +140,28 @@ class LiveWork:
             git = self._git_place(root)
             if git is None or git.bare or not os.path.isdir(root):
                 standings[root] = GitState()
+            elif (gone := nowhere(git)) is not None:
+                standings[root] = GitState(problem=f"its .git leads to {gone}, which is not there")
             elif git.common_dir != common_dir or (str(git.root) != root != main_root):
                 standings[root] = GitState(problem="it is no worktree of this repository any more")
             else:
                 head = refs.head(git.git_dir)
                 standings[root] = Standing(root, head, default.bases_of(head))
         return standings
+
+    def _find_unseen(self, roots: Sequence[str], wanted: Sequence[str], deadline: float) -> tuple[str, ...]:
+        left = list(wanted)
+        for root in roots:
+            git = self._git_place(root)
+            if not left or git is None or git.bare or not os.path.isdir(root):
+                continue
+            try:
+                listed = self._git(root, (*FILES, "--", *pathspecs(left)), deadline)
+            except GitFailed:
+                return ()
+            paths = [_text(path) for path in listed.split(b"\0")]
+            left = [file for file in left if not any(path_matches(path, file) for path in paths)]
+        return tuple(left)
 
     def _read_user(self, deadline: float) -> GitUser:
         try:
@@ -173,24 +203,24 @@ class LiveWork:
             return found
         return refs.default_branch((*USUAL_DEFAULTS, _text(configured.strip())))
 
-    def _read(self, standing: Standing, file: str, files: bool, deadline: float) -> GitState:
+    def _read(self, standing: Standing, wanted: Sequence[str], files: bool, deadline: float) -> GitState:
         """Everything that git can tell; what it cannot is empty, with the reason as `problem`."""
         history = History()
         try:
             history = self._history(standing, deadline)
             if not files:
-                return _state(standing, history, file)
-            found = parse_status(self._git(standing.root, (*STATUS, "--", *pathspecs(file)), deadline))
-            found = [each for each in found if not file or path_matches(_text(each.path), file)]
+                return _state(standing, history, wanted)
+            found = parse_status(self._git(standing.root, (*STATUS, "--", *pathspecs(wanted)), deadline))
+            found = [each for each in found if _is_wanted(_text(each.path), wanted)]
             shown = found[: limits.work_paths_max]
             known = [each for each in shown if not each.untracked] if standing.head.object_id else []
             counts = self._counts(standing.root, known, deadline)
         except GitFailed as failed:
-            return msgspec.structs.replace(_state(standing, history, file), problem=str(failed))
+            return msgspec.structs.replace(_state(standing, history, wanted), problem=str(failed))
         paths = dict.fromkeys(_text(path) for each in found for path in (each.path, each.old_path) if path)
         return msgspec.structs.replace(
-            _state(standing, history, file),
-            uncommitted_files=_wanted(tuple(paths), file),
+            _state(standing, history, wanted),
+            uncommitted_files=_wanted(tuple(paths), wanted),
             file_changes=tuple(_file_change(standing.root, each, counts) for each in shown),
         )
 
@@ -224,18 +254,21 @@ class LiveWork:
         return run_git(root, words, self._environ, deadline)
 
 
-def _state(standing: Standing, history: History, file: str = "") -> GitState:
+def _state(standing: Standing, history: History, wanted: Sequence[str] = ()) -> GitState:
     return GitState(
         branch=standing.head.branch,
         ahead=history.ahead,
         unmerged_commits=history.commits,
-        changed_files=_wanted(history.paths, file),
+        changed_files=_wanted(history.paths, wanted),
     )
 
 
-def _wanted(paths: Sequence[str], file: str) -> tuple[str, ...]:
-    some = [path for path in paths if path_matches(path, file)] if file else paths
-    return tuple(some[: limits.work_paths_max])
+def _wanted(paths: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    return tuple([path for path in paths if _is_wanted(path, wanted)][: limits.work_paths_max])
+
+
+def _is_wanted(path: str, wanted: Sequence[str]) -> bool:
+    return not wanted or any(path_matches(path, file) for file in wanted)
 
 
 def _file_change(root: str, change: Change, counts: Mapping[bytes, tuple[int, int]]) -> FileChange:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from thrum.search import is_pattern
+
 STATUS: Final = (
     "status",
     "--porcelain=v2",
@@ -16,6 +18,7 @@ STATUS: Final = (
     "--ignore-submodules=dirty",
 )
 NUMSTAT: Final = ("diff", "--numstat", "-z", "--find-renames", "--no-ext-diff", "--no-textconv", "HEAD")
+FILES: Final = ("ls-files", "-z", "--full-name", "--cached", "--others", "--exclude-standard")
 LOG: Final = (
     "log",
     "-z",
@@ -107,11 +110,16 @@ def parse_log(output: bytes) -> list[LoggedCommit]:
     return commits
 
 
-def pathspecs(file: str) -> Sequence[bytes]:
-    """What limits git to a file as `path_matches` takes it; git itself may find a little more."""
-    if not file:
-        return ()
+def pathspecs(wanted: Sequence[str]) -> Sequence[bytes]:
+    """What limits git to files as `path_matches` takes them; git itself may find a little more. None: no limit."""
+    return [_pathspec(file) for file in wanted]
+
+
+def _pathspec(file: str) -> bytes:
     name = file.encode("utf-8", "surrogateescape")
+    if is_pattern(file):
+        inside = b"**" if file.endswith("/") else b""
+        return b":(top,glob)**/" + re.sub(rb"([\[\\])", rb"\\\1", name) + inside
     if file.endswith("/"):
-        return (b":(top,literal)" + name,)
-    return (b":(top,glob)**/" + re.sub(rb"([*?\[\\])", rb"\\\1", name),)
+        return b":(top,literal)" + name
+    return b":(top,glob)**/" + re.sub(rb"([\[\\])", rb"\\\1", name)

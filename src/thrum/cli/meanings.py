@@ -1,0 +1,99 @@
+"""What people mean by a word that is no command: commands by what they do, not by their spelling. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
+    "": {
+        "read": "message read",
+        "show": "message get",
+        "get": "message get",
+        "edit": "message edit",
+        "search": "inbox --search",
+        "find": "inbox --search",
+        "messages": "inbox",
+        "mail": "inbox",
+        "check": "inbox",
+        "list": "agent list",
+        "ls": "agent list",
+        "agents": "agent list",
+        "who": "team",
+        "register": "quickstart",
+        "join": "quickstart",
+        "login": "quickstart",
+        "start": "daemon start",
+        "stop": "daemon stop",
+        "restart": "daemon restart",
+        "logs": "daemon logs",
+        "broadcast": "send --to @everyone",
+        "tell": "send",
+        "answer": "reply",
+        "listen": "wait",
+        "save": "context save",
+        "notes": "context show",
+        "load": "context show",
+        "settings": "config show",
+        "set": "config set",
+        "push": "sync force",
+        "pull": "sync force",
+        "history": "log",
+        "briefing": "prime",
+        "remove": "uninstall",
+    },
+    "message": {
+        "list": "inbox",
+        "ls": "inbox",
+        "search": "inbox --search",
+        "send": "send",
+        "reply": "reply",
+        "show": "message get",
+        "view": "message get",
+        "remove": "message delete",
+        "rm": "message delete",
+    },
+    "agent": {
+        "ls": "agent list",
+        "create": "quickstart",
+        "add": "quickstart",
+        "new": "quickstart",
+        "show": "ping",
+        "info": "ping",
+        "status": "team",
+        "remove": "agent delete",
+        "rm": "agent delete",
+        "stop": "agent end",
+    },
+    "session": {"stop": "session end", "ls": "session list", "show": "whoami"},
+    "daemon": {
+        "run": "daemon start",
+        "up": "daemon start",
+        "kill": "daemon stop",
+        "down": "daemon stop",
+        "info": "daemon status",
+        "ls": "daemon list",
+        "ps": "daemon list",
+        "tail": "daemon logs -f",
+    },
+    "group": {"ls": "group list", "new": "group create", "rm": "group delete", "join": "group add"},
+    "context": {"read": "context show", "get": "context show", "list": "context show", "write": "context save"},
+    "config": {"list": "config show", "ls": "config show", "edit": "config set", "reset": "config unset"},
+    "sync": {
+        "now": "sync force",
+        "push": "sync force",
+        "pull": "sync force",
+        "run": "sync force",
+        "on": "sync enable",
+        "off": "sync disable",
+    },
+    "backup": {"create": "backup", "run": "backup", "now": "backup", "list": "backup status", "ls": "backup status"},
+}
+"""By the group that the word stands behind, `""` for none."""
+
+
+def meant(group: str, word: str, paths: Iterable[tuple[str, ...]]) -> list[str]:
+    """The commands that a word may mean: by the table, else those of that name in a group."""
+    if known := MEANINGS.get(group, {}).get(word):
+        return [known]
+    return [] if group else sorted({" ".join(path) for path in paths if len(path) == 2 and path[1] == word})

@@ -490,6 +490,20 @@ class AgentDeleteResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     message: str = ""
 
 
+class AgentRenameParams(Mutating, kw_only=True):
+    """The caller is called `name` from now on, and keeps its mail."""
+
+    name: str
+
+
+class AgentRenameResult(msgspec.Struct, kw_only=True):
+    """`of`: what it was called; `unread`: how much of what is in its inbox now it has not read."""
+
+    agent_id: str
+    of: str
+    unread: int
+
+
 class CleanupParams(Mutating, kw_only=True):
     dry_run: bool = False
     force: bool = False
@@ -1054,6 +1068,7 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="agent.lookup", params=LookupParams, result=LookupResult, access=Access.ANONYMOUS),
     Method(name="agent.set-status", params=SetStatusParams, result=SetStatusResult),
     Method(name="agent.delete", params=AgentDeleteParams, result=AgentDeleteResult, transports="U"),
+    Method(name="agent.rename", params=AgentRenameParams, result=AgentRenameResult, transports="U"),
     Method(name="agent.cleanup", params=CleanupParams, result=CleanupResult, transports="U"),
     Method(name="session.setTask", params=SetTaskParams, result=SetTaskResult, access=Access.OWNER),
     Method(name="session.heartbeat", params=HeartbeatParams, result=HeartbeatResult, access=Access.OWNER),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from thrum import api, shapes
+from thrum import api, ids, shapes
 from thrum.cli.confirm import confirm
 from thrum.cli.render import at
 from thrum.cli.run import Answer, Run
@@ -38,6 +38,25 @@ async def delete(
         advice = "; ".join(part for part in (did_you_mean(close), "thrum agent list") if part)
         raise AgentNotFound(error.message, remedy=advice, suggestions=close or None) from None
     return Answer(result, said=f"✓ Agent deleted: {result.agent_id}", aside="" if run.quiet else result.message)
+
+
+async def rename(
+    new: Annotated[str, word("NEW", "the name it goes on under")],
+    /,
+    *,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    run.identity()
+    name = agent_of(new)
+    ids.check_agent_name(name, "")
+    result: api.AgentRenameResult = await run.call("agent.rename", api.AgentRenameParams(name=name))
+    if result.of == result.agent_id:
+        return Answer(result, said=f"@{result.agent_id} is called that already.")
+    for variable in ("THRUM_NAME", "THRUM_AGENT_ID"):
+        if run.session.env.get(variable):
+            run.warnings.append(f"{variable} is {line(result.of)} here: export {variable}={result.agent_id}")
+    mail = f" ({result.unread} unread)" if result.unread else ""
+    return Answer(result, said=f"✓ @{line(result.of)} is @{result.agent_id} now{mail}")
 
 
 async def cleanup(

@@ -221,6 +221,8 @@ class WhoamiResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     tmux_session: str = ""
     tmux_alive: bool = False
     is_local: bool = False
+    namesakes: tuple[str, ...] = ()
+    """Machines with a clone that has another agent of this name."""
 
 
 class AgentListParams(Params, kw_only=True):
@@ -496,12 +498,13 @@ class AgentRenameParams(Mutating, kw_only=True):
     name: str
 
 
-class AgentRenameResult(msgspec.Struct, kw_only=True):
+class AgentRenameResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`of`: what it was called; `unread`: how much of what is in its inbox now it has not read."""
 
     agent_id: str
     of: str
     unread: int
+    warnings: tuple[str, ...] = ()
 
 
 class CleanupParams(Mutating, kw_only=True):
@@ -895,7 +898,8 @@ class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     facts of each type that this program does not know. `remedy`: for what does not agree.
 
     `foreign`: of the lines of other daemons how many are `unsigned` and count, `hidden` here, were not theirs to say
-    (`not_yours`), and wait for their daemon to say that it is of this project (`strange`). No fault.
+    (`not_yours`), and wait for their daemon to say that it is of this project (`strange`). No fault. `namesakes`: of
+    agents here whose name an agent of another clone has, too, the machines of these clones.
     """
 
     ok: bool
@@ -907,6 +911,7 @@ class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     quarantined: int = 0
     sealed: dict[str, int] = {}
     foreign: dict[str, int] = {}
+    namesakes: dict[str, tuple[str, ...]] = {}
     remedy: str = ""
 
 

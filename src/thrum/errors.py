@@ -507,6 +507,15 @@ class NotYours(ThrumError):
     default_remedy = "do it on that machine"
 
 
+def not_yours(agent_id: str, host: str) -> NotYours:
+    """Another daemon's agent is not deleted here."""
+    return NotYours(
+        f"@{agent_id} is an agent of {host or 'another machine'}",
+        remedy="delete it there; --force hides it here",
+        agent_id=agent_id,
+    )
+
+
 class DaemonUnknown(ThrumError):
     kind = "daemon_unknown"
     code = -32004

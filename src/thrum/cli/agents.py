@@ -356,6 +356,7 @@ async def me_with_session(run: Run, me: api.WhoamiResult) -> api.WhoamiResult:
         host=known.host,
         tmux_alive=known.tmux_alive,
         is_local=known.is_local,
+        namesakes=known.namesakes,
     )
 
 

@@ -76,6 +76,7 @@ async def whoami(house: House, call: Call, _params: Empty) -> WhoamiResult:
         pid=row.agent_pid if row else 0,
         tmux_session=row.tmux_session if row else "",
         is_local=bool(row and row.is_own),
+        namesakes=house.view.namesakes_of(agent_id),
     )
 
 

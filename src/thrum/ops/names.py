@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from thrum import ids
-from thrum.errors import NameTaken
+from thrum.api import RegisterParams
+from thrum.errors import NameTaken, ThrumError
+from thrum.ops.house import House
 from thrum.store.views import AgentRow, View
+
+
+def registered_as(house: House, params: RegisterParams) -> str:
+    """The id that a registration is about; empty for one that cannot be."""
+    try:
+        ids.check_role(params.role)
+        if params.name and ids.parse_agent_id(params.name).kind != "unnamed":
+            ids.check_agent_name(params.name, params.role)
+    except ThrumError:
+        return ""
+    return params.name or ids.agent_id_of(house.here.repo_id, params.role, params.module)
 
 
 def check_names(view: View, agent_id: str, name: str, role: str, *, without: Collection[str] = ()) -> None:

@@ -38,9 +38,24 @@ class DaemonViews(MessageViews):
         sql = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ?"
         return self._db.execute(sql, (agent_id, OURS)).fetchone() is not None
 
-    def namesakes(self, agent_id: str) -> list[str]:
-        """The other daemons that have an agent of that id, those apart that are gone or whose agent is hidden here."""
-        return others_of(self._db, agent_id, self.origins())
+    def namesakes_of(self, agent_id: str) -> tuple[str, ...]:
+        """The machines of whose clones another one has an agent of the same id as this daemon's; those apart that are
+        gone, or whose agent is hidden here.
+        """
+        here = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ? AND live = 1"
+        if self._db.execute(here, (agent_id, OURS)).fetchone() is None:
+            return ()
+        origins = others_of(self._db, agent_id, self.origins())
+        hosts = self.hosts() if origins else {}
+        return tuple(dict.fromkeys(hosts.get(origin) or origin for origin in origins))
+
+    def namesakes(self) -> dict[str, tuple[str, ...]]:
+        """Of every agent of this daemon whose id another one has, too, the machines (see `namesakes_of`)."""
+        rows = self._db.execute(
+            "SELECT agent_id FROM registrations GROUP BY agent_id HAVING sum(live) > 1 ORDER BY agent_id"
+        ).fetchall()
+        found = {agent_id: self.namesakes_of(agent_id) for (agent_id,) in rows}
+        return {agent_id: hosts for agent_id, hosts in found.items() if hosts}
 
     def renamed(self, agent_id: str) -> str:
         """As whom an agent goes on whose id nobody has any more; `""` if it was not renamed, or is gone."""

@@ -365,7 +365,7 @@ class AgentNotRegistered(ThrumError):
 class CrossWorktree(ThrumError):
     kind = "cross_worktree"
     code = -32003
-    default_remedy = "cd to the correct worktree or run 'thrum prime' to re-claim"
+    default_remedy = "cd to your own worktree, or set THRUM_NAME to the agent that is meant"
 
 
 class IdentityMismatch(ThrumError):
@@ -401,13 +401,13 @@ class PrimeOwnership(ThrumError):
 class QuickstartSelfRename(ThrumError):
     kind = "quickstart_self_rename"
     code = -32003
-    default_remedy = "use --force to rename the existing identity to .deleted and register fresh"
+    default_remedy = "thrum agent rename NEW"
 
 
 class QuickstartNameCollision(ThrumError):
     kind = "quickstart_name_collision"
     code = -32003
-    default_remedy = "choose another --name or pass --force to displace the existing identity"
+    default_remedy = "thrum quickstart NEWNAME --role ROLE --module MODULE"
 
 
 class DaemonWriterLiveness(ThrumError):

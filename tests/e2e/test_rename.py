@@ -211,3 +211,19 @@ def test_nobody_renames_an_agent_of_anothers_machine(clones: Clones) -> None:
     assert alpha.json("send", "still the eye", "--to", "@eye")["recipients"][0]["agent_id"] == "eye"
     for repo in clones.repos:
         repo.assert_picture_is_as_rebuilt()
+
+
+def test_a_rename_that_was_killed_before_the_files_followed_is_finished_by_the_next_start(repo: Repo) -> None:
+    repo.thrum("context", "save", stdin="remember the milk")
+    repo.thrum("agent", "rename", "maxine")
+    repo.kill_daemon()
+    files = repo.main / ".thrum/identities"
+    (files / "maxine.json").unlink()
+    (files / "furiosa.json.deleted").rename(files / "furiosa.json")
+    notes = repo.main / ".thrum/context"
+    (notes / "maxine.md").rename(notes / "furiosa.md")
+    repo.thrum("daemon", "start")
+    assert {each.name for each in files.glob("*.json*")} == {"maxine.json", "furiosa.json.deleted"}
+    assert repo.json("whoami")["agent_id"] == "maxine"
+    assert "remember the milk" in repo.thrum("context", "show")
+    assert repo.run("send", "here I am", "--to", "@nux").status == 0

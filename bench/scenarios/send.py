@@ -22,7 +22,8 @@ from bench.place import TEXT, Repository, open_repository
 from thrum import clock, events
 from thrum.rpc.client import BlockingClient
 from thrum.store import database
-from thrum.store.projection import Entry, Projection
+from thrum.store.entry import Entry
+from thrum.store.projection import Projection
 from thrum.store.words import Words
 
 AGENTS = 10

@@ -33,6 +33,10 @@ class Directory(Protocol):
         """Whether an agent or user with exactly this id is registered."""
         ...
 
+    def heir(self, agent_id: str) -> str:
+        """As whom an agent goes on whose id nobody has since it was renamed; empty for any other."""
+        ...
+
     def is_role_here(self, word: str) -> bool:
         """Whether the word is the role of an agent of this daemon, and the id of none."""
         ...
@@ -109,6 +113,8 @@ def resolve_reply(author: str, audiences: Sequence[Pair], quiet: bool, sender: s
     Who has left is left out. Answering one's own post to the team goes to the team again. NoRecipients when nobody is
     left.
     """
+    author = _today(author, directory)
+    audiences = [Pair("agent", _today(pair.value, directory)) if pair.type == "agent" else pair for pair in audiences]
     if quiet and author == sender:
         return to_team(sender, directory)
     pairs: dict[Pair, None] = {}
@@ -159,7 +165,13 @@ def _classify(address: str, directory: Directory) -> Pair | None:
         return Pair("group", word)
     if directory.with_role(word):
         return Pair("role", word)
-    return None
+    heir = directory.heir(word)
+    return _by_name(heir) if heir else None
+
+
+def _today(agent_id: str, directory: Directory) -> str:
+    """What an agent that was renamed is called now."""
+    return agent_id if directory.is_agent(agent_id) else directory.heir(agent_id) or agent_id
 
 
 def _by_name(actor: str) -> Pair:

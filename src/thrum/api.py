@@ -221,6 +221,8 @@ class WhoamiResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     tmux_session: str = ""
     tmux_alive: bool = False
     is_local: bool = False
+    namesakes: tuple[str, ...] = ()
+    """Machines with a clone that has another agent of this name."""
 
 
 class AgentListParams(Params, kw_only=True):
@@ -502,6 +504,21 @@ class AgentDeleteResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     agent_id: str
     deleted: bool
     message: str = ""
+
+
+class AgentRenameParams(Mutating, kw_only=True):
+    """The caller is called `name` from now on, and keeps its mail."""
+
+    name: str
+
+
+class AgentRenameResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`of`: what it was called; `unread`: how much of what is in its inbox now it has not read."""
+
+    agent_id: str
+    of: str
+    unread: int
+    warnings: tuple[str, ...] = ()
 
 
 class CleanupParams(Mutating, kw_only=True):
@@ -897,7 +914,8 @@ class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     facts of each type that this program does not know. `remedy`: for what does not agree.
 
     `foreign`: of the lines of other daemons how many are `unsigned` and count, `hidden` here, were not theirs to say
-    (`not_yours`), and wait for their daemon to say that it is of this project (`strange`). No fault.
+    (`not_yours`), and wait for their daemon to say that it is of this project (`strange`). No fault. `namesakes`: of
+    agents here whose name an agent of another clone has, too, the machines of these clones.
     """
 
     ok: bool
@@ -909,6 +927,7 @@ class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     quarantined: int = 0
     sealed: dict[str, int] = {}
     foreign: dict[str, int] = {}
+    namesakes: dict[str, tuple[str, ...]] = {}
     remedy: str = ""
 
 
@@ -1070,6 +1089,7 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="agent.lookup", params=LookupParams, result=LookupResult, access=Access.ANONYMOUS),
     Method(name="agent.set-status", params=SetStatusParams, result=SetStatusResult),
     Method(name="agent.delete", params=AgentDeleteParams, result=AgentDeleteResult, transports="U"),
+    Method(name="agent.rename", params=AgentRenameParams, result=AgentRenameResult, transports="U"),
     Method(name="agent.cleanup", params=CleanupParams, result=CleanupResult, transports="U"),
     Method(name="session.setTask", params=SetTaskParams, result=SetTaskResult, access=Access.OWNER),
     Method(name="session.heartbeat", params=HeartbeatParams, result=HeartbeatResult, access=Access.OWNER),

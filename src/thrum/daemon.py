@@ -55,7 +55,7 @@ from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import Roots
 from thrum.identity.guard_modes import LiveSettings, runtimes_file
 from thrum.identity.process import open_process_table
-from thrum.known import KnownPlaces
+from thrum.known import KnownPlaces, Told
 from thrum.launcher import VERSION
 from thrum.log import open_log
 from thrum.ops.house import Here, House
@@ -169,7 +169,7 @@ async def _serve(
 ) -> bool:
     """From the first accepted connection to the last answer; True if the store must be opened anew."""
     places, publisher = start.places, wiring.publisher
-    notices = accepting.Notices(places, trio.current_time)
+    notices, told = accepting.Notices(places, trio.current_time).take, Told()
     known_places = KnownPlaces(trio.current_time)
     dispatcher: Dispatcher
 
@@ -177,7 +177,7 @@ async def _serve(
         from thrum.inside import run_inside  # warmed up below: the first command pays, not the start
 
         return await run_inside(
-            streams, params, connection, dispatcher, places, wiring.house.registry, known_places.find, notices.take
+            streams, params, connection, dispatcher, places, wiring.house.registry, known_places.find, notices, told
         )
 
     handlers = wiring.handlers(lambda: dispatcher.drain)

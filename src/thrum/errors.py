@@ -371,7 +371,7 @@ class AgentNotRegistered(ThrumError):
 class CrossWorktree(ThrumError):
     kind = "cross_worktree"
     code = -32003
-    default_remedy = "cd to the correct worktree or run 'thrum prime' to re-claim"
+    default_remedy = "cd to your own worktree, or set THRUM_NAME to the agent that is meant"
 
 
 class IdentityMismatch(ThrumError):
@@ -407,13 +407,13 @@ class PrimeOwnership(ThrumError):
 class QuickstartSelfRename(ThrumError):
     kind = "quickstart_self_rename"
     code = -32003
-    default_remedy = "use --force to rename the existing identity to .deleted and register fresh"
+    default_remedy = "thrum agent rename NEW"
 
 
 class QuickstartNameCollision(ThrumError):
     kind = "quickstart_name_collision"
     code = -32003
-    default_remedy = "choose another --name or pass --force to displace the existing identity"
+    default_remedy = "thrum quickstart NEWNAME --role ROLE --module MODULE"
 
 
 class DaemonWriterLiveness(ThrumError):
@@ -511,6 +511,15 @@ class NotYours(ThrumError):
     kind = "not_yours"
     code = -32003
     default_remedy = "do it on that machine"
+
+
+def not_yours(agent_id: str, host: str) -> NotYours:
+    """Another daemon's agent is not deleted here."""
+    return NotYours(
+        f"@{agent_id} is an agent of {host or 'another machine'}",
+        remedy="delete it there; --force hides it here",
+        agent_id=agent_id,
+    )
 
 
 class DaemonUnknown(ThrumError):

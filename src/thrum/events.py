@@ -24,7 +24,7 @@ from thrum.parts import Pair as Pair
 from thrum.parts import Whole as Whole
 from thrum.parts import Work as Work
 
-FACTS_VERSION: Final = 3
+FACTS_VERSION: Final = 4
 """Rises when the picture of the same facts would change: then the database is painted anew."""
 
 KNOWN_V: Final = 1
@@ -123,6 +123,24 @@ class AgentCleaned(Fact, frozen=True, gc=False, kw_only=True, tag="agent.cleanup
     method: str = ""
     by: str = ""
     messages: bool = False
+
+
+class AgentAliased(Fact, frozen=True, gc=False, kw_only=True, tag="agent.alias"):
+    """The agent `of` goes on as `agent_id`, and has these messages of its inbox: unseen, seen, or read ones.
+
+    docs/decisions/0050. One that came late, for the old id, is handed on by another such fact.
+    """
+
+    agent_id: str
+    of: str
+    stored: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+
+    @property
+    def message_ids(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.stored, *self.seen, *self.read)
 
 
 class GroupCreated(Fact, frozen=True, gc=False, kw_only=True, tag="group.create"):
@@ -273,6 +291,7 @@ AnyFact: TypeAlias = (
     | SessionStarted
     | SessionEnded
     | AgentCleaned
+    | AgentAliased
     | GroupCreated
     | GroupMemberAdded
     | GroupMemberRemoved

@@ -20,6 +20,7 @@ from thrum.identity.files import Identity
 from thrum.identity.guard_modes import record_fire
 from thrum.identity.process import OwnerState
 from thrum.identity.runtime import SESSION_VARIABLE, Link
+from thrum.known import Told
 from thrum.paths import Places
 from thrum.rpc.client import Client
 from thrum.rpc.direct import open_direct
@@ -70,6 +71,7 @@ async def run_inside(
     registry: Callable[[], Registry],
     find_places: Callable[[Path], Places],
     notices: Callable[[Path], Sequence[str]] = lambda root: (),
+    told: Told | None = None,
 ) -> int | None:
     """Exit status of the command, or None when it must run in the launcher's own process."""
     if not os.path.isabs(params.cwd) or "\0" in params.cwd:
@@ -108,7 +110,7 @@ async def run_inside(
             links=lambda _: _links(connection),
             find_places=find_own,
             notices=noticed,
-            witness=lambda _: _Launcher(connection, registry()),
+            witness=lambda _: _Launcher(connection, registry(), told or Told()),
         )
         try:
             return await app.run(list(params.argv), session)
@@ -127,9 +129,10 @@ def _links(connection: PeerConnection) -> Sequence[Link]:
 class _Launcher:
     """The `Witness` of a command that runs here: the kernel's word on the launcher."""
 
-    def __init__(self, connection: PeerConnection, registry: Registry) -> None:
+    def __init__(self, connection: PeerConnection, registry: Registry, told: Told) -> None:
         self._evidence: PeerEvidence = connection.evidence
         self._registry = registry
+        self._told = told
 
     @property
     def pid(self) -> int:
@@ -165,6 +168,13 @@ class _Launcher:
             return "none" if place is None else self._evidence.state_of(place)
         except Failed as failed:
             raise OSError(str(failed)) from failed
+
+    def is_news(self, what: str) -> bool:
+        try:
+            chain = self._evidence.chain()
+        except Failed:
+            return True
+        return len(chain) < 2 or self._told.is_news(chain[1].pid, chain[1].started, what)
 
     def record(self, outcome: str, fields: Mapping[str, Any]) -> None:
         if outcome == "allowed":

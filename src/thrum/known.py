@@ -1,17 +1,18 @@
-"""The places that commands come from, judged once and believed as long as nothing that matters is touched."""
+"""What is remembered of those who come: where, as long as nothing that matters is touched, and what they were told."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from thrum import trust
 from thrum.paths import Places, find_places
 
 _KNOWN_MAX = 4_096
 _BELIEVED_SECONDS = 1.0
+_TOLD_MAX: Final = 1_000
 
 
 class KnownPlaces:
@@ -54,3 +55,20 @@ def _look(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+class Told:
+    """What shells were told already, so that they are not told at every command: in memory, of the last ones."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[int, str, str], None] = {}
+
+    def is_news(self, pid: int, started: str, what: str) -> bool:
+        """Whether that process was not told this; from now on it was."""
+        key = pid, started, what
+        if key in self._said:
+            return False
+        self._said[key] = None
+        if len(self._said) > _TOLD_MAX:
+            del self._said[next(iter(self._said))]
+        return True

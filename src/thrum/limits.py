@@ -63,6 +63,8 @@ quarantined_all_bytes_max: Final = 16 * MIB
 """The quarantine beyond which nothing more is kept but torn ends."""
 quarantined_counts_max: Final = 1_000
 """So many journals and reasons are counted apart; the others together."""
+compare_names_seconds: Final = 3.0
+"""How long a registration waits to learn who has a name elsewhere."""
 sync_wait_max_ms: Final = 60_000
 push_attempts_max: Final = 8
 """How often a round that lost the race to push fetches, merges and pushes again."""

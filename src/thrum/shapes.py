@@ -177,6 +177,8 @@ class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     tmux_state: str = ""
     reserved: bool = False
     is_local: bool = False
+    namesakes: tuple[str, ...] = ()
+    """Machines with a clone that has another agent of this name."""
 
 
 class GroupTotal(msgspec.Struct, gc=False):

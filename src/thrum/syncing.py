@@ -358,6 +358,20 @@ class Syncing:
             remedy="thrum sync status" if late else now.remedy if waited else "",
         )
 
+    async def compare(self) -> str:
+        """A round with the remote before a name is taken, so that it is known who has it elsewhere. Why that is not
+        known, as far as it matters: `""` also where nothing is synced.
+        """
+        if self.settings.places.common_dir is None or self.settings.mode().local_only:
+            return ""
+        await self._look()
+        if self.settings.mode().local_only:
+            return ""
+        report = await self.loop.force(limits.compare_names_seconds)
+        if report is None:
+            return f"no answer within {limits.compare_names_seconds:g} s"
+        return self.loop.status.last_error if report.result == "error" else ""
+
     async def configure(self, _call: Call, params: api.SyncConfigureParams) -> api.SyncStatusResult:
         """Turn remote sync on or off, at once. Raises ConfirmationRequired when others may read the remote."""
         places = self.settings.places

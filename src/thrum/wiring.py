@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import trio
 
 from thrum import api, clock, events, limits
@@ -35,6 +36,7 @@ from thrum.ops import (
     notes,
     purge,
     reading,
+    renaming,
     sessions,
     settings,
     team,
@@ -46,6 +48,7 @@ from thrum.ops.adoption import adopt
 from thrum.ops.house import House, Operation
 from thrum.ops.introduction import introduce
 from thrum.ops.liveness import seconds
+from thrum.ops.names import registered_as
 from thrum.rpc.dispatch import Call, Drain, Handler, PeerConnection
 from thrum.store.committer import Committed, Committer
 from thrum.store.database import is_damage
@@ -56,7 +59,6 @@ from thrum.syncing import Syncing
 log = logging.getLogger("thrum.daemon")
 
 OPERATIONS: Mapping[str, Operation] = {
-    "agent.register": agents.register,
     "agent.whoami": agents.whoami,
     "agent.list": team.list_agents,
     "agent.listContext": work.list_contexts,
@@ -244,6 +246,8 @@ class Wiring:
         if access == "person":
             act = f"{method.name} {getattr(params, 'key', '')}".rstrip()
             check_person(peer, self.registrar.current(), level, act)
+        if method.name == "message.wait" and outcome.agent_id is not None:
+            outcome = self._with_namesakes(outcome, outcome.agent_id)
         if outcome.by_name and (record := f"{_BY_NAME} {outcome.agent_id}") not in peer.told:
             peer.told.add(record)
             fields = {"agent": outcome.agent_id, "caller_pid": evidence.pid, "method": method.name}
@@ -252,6 +256,14 @@ class Wiring:
             fields = {"step": evidence.failed, "caller_pid": evidence.pid, "method": method.name}
             log.warning("introspection_failed: %s", evidence.failed_cause, extra={"fields": fields})
         return outcome
+
+    def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
+        """Who waits is told that another clone's agent has its mail, too."""
+        hosts = self.house.view.namesakes_of(agent_id)
+        if not hosts:
+            return caller
+        told = f"another @{agent_id}, of a clone on {' and '.join(hosts)}, shares this name: thrum agent rename NEW"
+        return replace(caller, warnings=(*caller.warnings, told))
 
     def _identify_user(self, connection: PeerConnection, claim: str, method: Method) -> Caller:
         user_id = connection.user_id
@@ -300,6 +312,8 @@ class Wiring:
             "bus.info": self._bus_info,
             "events.since": self._events_since,
             "message.wait": self._wait,
+            "agent.register": self._register,
+            "agent.rename": self._rename,
             "user.register": functools.partial(users.register, self.house, self.tokens),
             "daemon.stop": functools.partial(self._stop, drain),
             "sync.status": self.syncing.status,
@@ -396,6 +410,24 @@ class Wiring:
 
     async def _wait(self, call: Call, params: api.WaitParams) -> api.WaitResult:
         return await waiting.wait(self.house, self.desks, call, params)
+
+    async def _register(self, call: Call, params: api.RegisterParams) -> api.RegisterResult:
+        unknown = await self._compare(registered_as(self.house, params)) if params.command != "prime" else ""
+        result = await agents.register(self.house, call, params)
+        told = (unknown,) if unknown and result.status != "conflict" else ()
+        return msgspec.structs.replace(result, warnings=(*result.warnings, *told))
+
+    async def _rename(self, call: Call, params: api.AgentRenameParams) -> api.AgentRenameResult:
+        unknown = await self._compare(params.name.removeprefix("@"))
+        result = await renaming.rename(self.house, self.desks, call, params)
+        return msgspec.structs.replace(result, warnings=(unknown,) if unknown else ())
+
+    async def _compare(self, agent_id: str) -> str:
+        """Look who has a name elsewhere, before it is taken here first; what to say if that is not known."""
+        if not agent_id or self.house.view.is_live(agent_id):
+            return ""
+        why = await self.syncing.compare()
+        return f"@{agent_id} was not compared with other clones' names ({why}); later: thrum whoami" if why else ""
 
     async def _stop(self, drain: Callable[[], Drain], call: Call, params: api.StopParams) -> api.StopResult:
         """Answers first, then stops as house.md says."""

@@ -18,6 +18,9 @@ from tests.support.repo import THRUM, Done, Repo, open_repo
 from tests.support.trusted import trust_here
 from thrum.api import METHODS, Access
 
+A_SHELL = ("sh", "-c", '"$@"; exit $?', "sh")
+"""One that nobody has told anything."""
+
 
 @pytest.fixture(scope="module")
 def repo() -> Iterator[Repo]:
@@ -551,12 +554,12 @@ def test_a_look_as_a_living_agent_runs_with_one_warning_and_leaves_no_mark(repo:
     repo.thrum("send", "unread", "--to", "@looked_at_one")
     before, files = repo.facts(), tree(place)
     for words in (["whoami"], ["team"], ["agent", "list"], ["inbox", "--peek"], ["inbox", "--unread"], ["sent"]):
-        done = repo.run(*words, at=place)
+        done = repo.run(*words, at=place, under=A_SHELL)
         assert done.status == 0, done
         assert [line.split(" fired")[0] for line in done.err.splitlines() if line.startswith("warning: ")] == [
             'warning: identity guard "cross_worktree"'
         ], (words, done.err)
-        [warning] = repo.json(*words, at=place)["warnings"]
+        [warning] = repo.json(*words, at=place, under=A_SHELL)["warnings"]
         assert "looked_at_one" in warning
     assert (repo.facts(), tree(place)) == (before, files)
     for words in (["inbox"], ["send", "x"], ["message", "read", "--all"], ["session", "end"]):

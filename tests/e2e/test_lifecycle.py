@@ -102,7 +102,7 @@ def test_a_session_keeps_its_name_unless_it_is_forced(repo: Repo, desk: Desks) -
     done(quickstart(claude, "rename_one"))
     refusal = json.loads(quickstart(claude, "rename_two", "--json")["out"])["error"]
     assert (refusal["kind"], refusal["details"]["reason"]) == ("quickstart_self_rename", "caller_already_owns_identity")
-    assert refusal["remedy"] == "use --force to rename the existing identity to .deleted and register fresh"
+    assert "keep your mail: thrum agent rename rename_two; --force sets rename_one aside" in refusal["remedy"]
     assert fired(repo, "quickstart_self_rename")[-1]["outcome"] == "denied"
     side = under(repo, claude, "claude", "quickstart", "rename_two", "--role", "r", "--module", "m", "--json")
     assert json.loads(side["out"])["error"]["kind"] == "quickstart_self_rename"
@@ -184,13 +184,31 @@ def test_a_deleted_agent_leaves_nothing_but_its_words(repo: Repo) -> None:
     root, other = repo.agent("gone_one", module="g1"), repo.agent("gone_two", module="g2")
     repo.thrum("send", "last words", "--to", "@gone_two", at=root)
     repo.thrum("context", "save", at=root, stdin="notes")
-    assert repo.run("agent", "delete", "gone_one", "--json", at=other).kind == "confirmation_required"
+    refused = repo.run("agent", "delete", "gone_one", "--json", at=other)
+    assert refused.kind == "confirmation_required"
+    said = refused.json["error"]["message"]
+    assert said.startswith("use --force to confirm deletion: @gone_one lives elsewhere, in gone_one;")
+    assert "its inbox goes: 0 messages, 0 unread; what it wrote: 1 message, to stay;" in said
+    assert "starts afresh" in said and "thrum agent rename NEW" in said
+    assert f"Error: {said}\n" in repo.run("agent", "delete", "gone_one", at=other).err
+    assert (
+        "1 message, to go too, everywhere" in repo.run("agent", "delete", "gone_one", "--with-messages", at=other).err
+    )
+    assert "@gone_one is you;" in repo.run("agent", "delete", "gone_one", at=root).err
     assert repo.thrum("agent", "delete", "gone_one", "--force", at=other) == "✓ Agent deleted: gone_one\n"
     assert identities(root) == set() and list((root / ".thrum/context").iterdir()) == []
     assert "last words" in repo.thrum("inbox", at=other)
     assert repo.run("send", "x", "--json", at=root).kind == "no_identity"
     repo.kill_daemon()
     assert "gone_one" not in repo.thrum("agent", "list", at=other)
+
+
+def test_a_running_agent_is_said_to_run_before_anybody_is_asked(repo: Repo, desk: Desks) -> None:
+    other = repo.agent("asker", module="g3")
+    claude = desk(repo.worktree("runner"), "claude")
+    done(claude.thrum("quickstart", "runner", "--role", "worker", "--module", "g4"))
+    status, shown = at_a_terminal(repo, other, ["agent", "delete", "runner"])
+    assert status == 1 and f"@runner is running (pid {claude.pid})" in shown and "[y/N]" not in shown
 
 
 @pytest.mark.spec("ID-53")
@@ -225,6 +243,7 @@ def test_at_a_terminal_each_orphan_is_asked_for(repo: Repo) -> None:
     (last,) = left & {"asked_one", "asked_two"}
     status, shown = at_a_terminal(repo, home, ["agent", "delete", last], "no")
     assert status == 1 and "cancelled, nothing changed" in shown
+    assert shown.index("its inbox goes: 0 messages") < shown.index(f"Delete agent '{last}'? [y/N]")
     status, shown = at_a_terminal(repo, home, ["agent", "delete", last], "yes")
     assert status == 0 and f"✓ Agent deleted: {last}\n" in shown
 

@@ -97,7 +97,10 @@ def test_a_role_of_this_machine_is_meant_before_a_foreign_agent_of_that_name(clo
 
 def test_a_foreign_agent_that_is_hidden_here_is_hidden_here_alone_and_its_name_is_free(clones: Clones) -> None:
     alpha, _, gamma = clones.repos
-    alpha.thrum("agent", "delete", "eye", "--force")
+    refused = alpha.run("agent", "delete", "eye", "--json")
+    assert refused.kind == "not_yours" and "--force hides it here" in refused.json["error"]["remedy"]
+    said = alpha.thrum("agent", "delete", "eye", "--force")
+    assert said == "✓ @eye is hidden here; it goes on as an agent of gamma, where alone it is deleted\n"
     clones.settle()
     names = {each["agent_id"] for each in alpha.json("agent", "list")["agents"]["agents"]}
     assert "eye" not in names and module_of(gamma, "eye") == "all"
@@ -146,3 +149,43 @@ def test_unsigned_lines_count_once_a_person_says_so_and_verify_counts_them(clone
     assert "of old" in gamma.thrum("inbox", "--all") and "of old" not in alpha.thrum("inbox", "--all", "--to", "@eye")
     assert gamma.json("verify")["foreign"] == {"unsigned": 2}
     gamma.assert_picture_is_as_rebuilt()
+
+
+def test_that_two_clones_share_a_name_shows_wherever_one_looks_until_one_is_renamed(clones: Clones) -> None:
+    alpha, beta, gamma = clones.repos
+    said = "shared with another @sam, of a clone on beta (one of you: thrum agent rename NEW)"
+    assert f"Name:      {said}\n" in alpha.thrum("whoami") and alpha.json("whoami")["namesakes"] == ["beta"]
+    assert f"Name:     {said}\n" in alpha.thrum("team", "--all")
+    verified = alpha.run("verify")
+    assert f"Name {said}" in verified.out and verified.out.endswith("Verified.\n")
+    assert alpha.json("verify")["namesakes"] == {"sam": ["beta"]}
+    waited = alpha.run("wait", "--timeout", "0")
+    assert waited.err.count("another @sam, of a clone on beta, shares this name: thrum agent rename NEW") == 1
+    # Whom it does not concern is not told.
+    for words in (("whoami",), ("team", "--all"), ("verify",)):
+        assert "shared with" not in gamma.thrum(*words)
+    beta.thrum("agent", "rename", "pam")
+    clones.settle()
+    for repo in (alpha, beta):
+        for words in (("whoami",), ("team", "--all"), ("verify",)):
+            assert "shared with" not in repo.thrum(*words)
+        assert "shares this name" not in repo.run("wait", "--timeout", "0").err
+
+
+def test_a_name_is_compared_with_the_other_clones_before_it_is_taken(clones: Clones) -> None:
+    alpha, beta, gamma = clones.repos
+    alpha.agent("neo", role="worker", module="n")
+    clones.settle([alpha])
+    taken = beta.run("quickstart", "neo", "--role", "w", "--module", "z", "--json", at=beta.worktree("neo"))
+    assert taken.json["register"]["conflict"]["reason"] == "other_daemon"
+    assert beta.run("agent", "rename", "neo", "--json").kind == "name_taken"
+    fresh = Repo(clone_of=clones.remote)
+    clones.repos.append(fresh)
+    assert "not synced" not in fresh.run("init", "--sync").err
+    assert fresh.json("agent", "list")["agents"]["agents"], "it knows the others at once"
+    apart = clones.network.rename(clones.top / "away")
+    words = ("agent", "register", "--role", "w", "--module", "z", "--name")
+    done = gamma.run(*words, "trin", at=gamma.worktree("trin"))
+    assert done.status == 0 and "@trin was not compared with other clones' names (" in done.err
+    assert "not compared" not in gamma.run(*words, "trin", "--re-register", at=gamma.worktree("trin")).err
+    apart.rename(clones.network)

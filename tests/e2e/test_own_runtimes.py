@@ -62,7 +62,7 @@ def test_a_command_in_its_own_process_knows_them_too(repo: Repo, desk: Desks) ->
     assert agent.thrum("quickstart", "furiosa", "--role", "builder", "--module", "core")["status"] == 0
     second = desk(repo.main, "mytool").thrum("send", "hi", THRUM_LOCAL="1")
     assert second["status"] == 1
-    assert "choose another --name, or end that session" in second["err"], second
+    assert "thrum quickstart NEWNAME --role ROLE --module MODULE" in second["err"], second
 
 
 def test_a_broken_file_harms_nothing(repo: Repo, desk: Desks) -> None:

@@ -83,4 +83,5 @@ def shared(repo: Repo) -> dict[str, list[tuple[Any, ...]]]:
         picture.pop(table, None)
     # `home` is empty for one's own, and follows from the origin.
     picture["registrations"] = sorted((row[0], *row[2:]) for row in picture["registrations"])
+    picture["agent_aliases"] = sorted((*row[:2], *row[3:]) for row in picture["agent_aliases"])
     return picture

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from thrum import clock, events, ids
 from thrum.events import AnyFact, Body, Pair, Sealed
 from thrum.store import database, words
+from thrum.store.entry import Entry, entry_of
 from thrum.store.paint import Painted, Source, paint
-from thrum.store.projection import Applied, Entry, Projection, entry_of
+from thrum.store.projection import Applied, Projection
 
 START_MS = clock.parse_ms("2026-02-03T10:00:00.000Z")
 HERE = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
@@ -192,6 +193,7 @@ _works = st.builds(
     intent=_texts,
     intent_updated_at=st.one_of(st.just(""), _times, st.just("yesterday")),
 )
+_some_messages = st.lists(_messages, max_size=2, unique=True).map(tuple)
 _optional_text = st.one_of(st.none(), _texts)
 
 _FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
@@ -228,6 +230,13 @@ _FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
     events.SessionStarted: {"session_id": _sessions, "agent_id": _agents, "scopes": _pairs, "refs": _pairs},
     events.SessionEnded: {"session_id": _sessions, "reason": _texts},
     events.AgentCleaned: {"agent_id": _agents, "messages": st.booleans()},
+    events.AgentAliased: {
+        "agent_id": _agents,
+        "of": _agents,
+        "stored": _some_messages,
+        "seen": _some_messages,
+        "read": _some_messages,
+    },
     events.GroupCreated: {"group_id": _groups, "name": _texts, "description": _texts, "created_by": _agents},
     events.GroupMemberAdded: {
         "group_id": _groups,
@@ -267,6 +276,24 @@ _THEMES: tuple[tuple[type[Any], ...], ...] = (
     (events.MessageCreated, events.MessageCreated, events.MessageCreated, *_HORIZONS),
     (events.MessageCreated, events.MessageEdited, events.MessageDeleted, events.MessageReceipt),
     (events.MessageCreated, events.MessageEdited, events.MessageDeleted, events.MessageReceipt, *_HORIZONS),
+    (
+        events.AgentRegistered,
+        events.AgentRegistered,
+        events.MessageCreated,
+        events.MessageReceipt,
+        events.AgentAliased,
+        events.AgentAliased,
+    ),
+    (
+        events.AgentRegistered,
+        events.AgentRegistered,
+        events.MessageCreated,
+        events.MessageDeleted,
+        events.MessageReceipt,
+        events.AgentAliased,
+        events.AgentAliased,
+        *_HORIZONS,
+    ),
     (events.SessionStarted, events.SessionEnded, events.SessionItemsChanged, events.AgentUpdated, events.AgentSeen),
     (events.SessionStarted, events.SessionEnded, events.AgentUpdated, events.AgentSeen, *_HORIZONS),
     (events.SessionStarted, events.SessionEnded, events.PurgeExecuted),

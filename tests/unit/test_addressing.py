@@ -17,11 +17,15 @@ class Town:
 
     agents = {"furiosa": "implementer", "nux": "implementer", "max": "reviewer", "implementer_35HV62T9B9": "tester"}
     users = ("user:leon",)
+    renamed = {"rictus": "nux"}
     taken: tuple[str, ...] = ()
     """Roles of agents here that an agent elsewhere took as its name."""
 
     def is_agent(self, agent_id: str) -> bool:
         return agent_id in self.agents or agent_id in self.users
+
+    def heir(self, agent_id: str) -> str:
+        return self.renamed.get(agent_id, "")
 
     def is_role_here(self, word: str) -> bool:
         return word in self.taken
@@ -127,3 +131,11 @@ def test_a_reply_leaves_out_who_has_left() -> None:
     assert audience.recipients == ("nux",)
     with pytest.raises(NoRecipients):
         addressing.resolve_reply("gone", [Pair("agent", "left")], False, "max", TOWN)
+
+
+def test_who_was_renamed_is_reached_by_the_old_name_as_long_as_nobody_else_has_it() -> None:
+    audience = addressing.resolve(["@rictus"], "max", TOWN)
+    assert (audience.recipients, audience.audiences) == (("nux",), (Pair("agent", "nux"),))
+    assert addressing.resolve_reply("rictus", [], False, "max", TOWN).recipients == ("nux",)
+    asked = [Pair("agent", "rictus"), Pair("agent", "nux")]
+    assert addressing.resolve_reply("furiosa", asked, False, "max", TOWN).recipients == ("furiosa", "nux")

@@ -45,7 +45,7 @@ def test_the_message_is_the_fixed_block_and_the_details_carry_the_same() -> None
         "  expected pid: 98412\n"
         "  caller pid: 12050\n"
         "  caller cwd: /src/app-auth\n"
-        "  remediation: cd to the correct worktree or run 'thrum prime' to re-claim"
+        "  remediation: you are coord_main: cd to its worktree, or unset THRUM_NAME where that is set"
     )
     assert error.message == str(error).rpartition("\n")[0]
     assert error.kind == "cross_worktree"
@@ -74,7 +74,8 @@ def test_the_message_is_the_fixed_block_and_the_details_carry_the_same() -> None
         (
             Refusal("cross_worktree", "pid_mismatch", "runtime", "max", expected_pid=7),
             "cross_worktree",
-            "max runs in pid 7; choose another --name, or end that session",
+            "max runs in pid 7; register under a name of your own: "
+            "thrum quickstart NEWNAME --role ROLE --module MODULE",
         ),
         (
             Refusal("unauthenticated_rpc", "identity_mismatch", "worktree", "max", "nux"),

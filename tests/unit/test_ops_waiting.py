@@ -152,6 +152,27 @@ async def test_waits_end_with_shutting_down_when_the_daemon_stops(tmp_path: Path
             daemon.wiring.desks.close()
 
 
+async def test_a_wait_ends_when_its_agent_is_called_otherwise_and_mail_handed_on_wakes_the_new_name(
+    tmp_path: Path,
+) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        results: list[Any] = []
+
+        async def wait() -> None:
+            with pytest.raises(errors.AgentNotRegistered, match="you are @rictus now"):
+                await nux("message.wait", timeout_ms=60_000)
+            results.append("ended")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await nux("agent.rename", name="rictus")).agent_id == "rictus"
+        assert results == ["ended"]
+        sent = await furiosa("message.send", content="by the old name", to=["nux"])
+        assert [each.agent_id for each in sent.recipients] == ["rictus"]
+
+
 async def test_hundreds_of_agents_wait_and_each_gets_its_own_message_once(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

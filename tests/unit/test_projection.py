@@ -25,7 +25,8 @@ from tests.support.factmaker import (
 from thrum import clock, events
 from thrum.events import Body, Pair
 from thrum.store import database
-from thrum.store.projection import Projection, entry_of
+from thrum.store.entry import entry_of
+from thrum.store.projection import Projection
 from thrum.store.views import InboxQuery, View
 
 

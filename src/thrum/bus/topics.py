@@ -17,6 +17,7 @@ import msgspec
 from thrum import ids, limits
 from thrum.api import Hint
 from thrum.events import (
+    AgentAliased,
     AgentCleaned,
     AgentExited,
     AgentRegistered,
@@ -154,6 +155,8 @@ def audiences_of(fact: AnyFact | Sealed, about: About | None = None, *, pending:
         if isinstance(fact, _SESSION_FACTS) and fact.agent_id:
             return (agent_audience(fact.agent_id), TEAM, ALL)
         return (TEAM, ALL)
+    if isinstance(fact, AgentAliased):
+        return (agent_audience(fact.agent_id), agent_audience(fact.of), TEAM, ALL)
     if isinstance(fact, _GROUP_FACTS):
         name = fact.name if isinstance(fact, GroupCreated) else about.group if about is not None else ""
         return (group_audience(name), ALL) if name else (ALL,)

@@ -162,7 +162,7 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(places), kept)
         with closing(database.open_reader(everything)) as db:
             view = View(db, point.owner.own)
-            identities, foreign = _identities(places, view), count_foreign(view)
+            identities, foreign, namesakes = _identities(places, view), count_foreign(view), view.namesakes()
         if point.standing is None:
             askew = _torn(journals, whole, copy, not database_check.ok)
         else:
@@ -181,6 +181,7 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         uncommitted=uncommitted,
         sealed=dict(scan.sealed),
         foreign=foreign,
+        namesakes=namesakes,
     )
     return found, moved
 

@@ -23,6 +23,7 @@ from thrum.errors import (
     ConflictError,
     EmptyBody,
     FileTooLarge,
+    IdentityEnvConflict,
     IdentityMismatch,
     ModuleMissing,
     NoIdentity,
@@ -32,6 +33,7 @@ from thrum.errors import (
 )
 from thrum.identity import notes
 from thrum.identity.caller import claim_not_used
+from thrum.identity.files import Identity
 from thrum.identity.selection import wanted_name
 
 
@@ -57,6 +59,8 @@ def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
     places = run.places()
     known = to_register(places, run.session, run.flags, given)
     env = variables(run.session)
+    if warning and known is not None and known.identity is not None:
+        _check_whom(run, known.identity, flag or positional)
     name = given or (known.agent_id if known else "")
     role = run.flags.role or env.role or (known.role if known else "")
     module = run.flags.module or env.module or (known.module if known else "")
@@ -72,6 +76,20 @@ def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
         ids.check_agent_name(found.name, found.role)
     ids.check_display(found.display)
     return found
+
+
+def _check_whom(run: Run, named: Identity, other: str) -> None:
+    """THRUM_NAME goes before the name given; but nobody's role is changed by a variable that is left over."""
+    role, module = run.flags.role or named.role, run.flags.module or named.module
+    if (role, module) == (named.role, named.module):
+        return
+    words = line(f"{other} --role {role} --module {module}")
+    raise IdentityEnvConflict(
+        f"THRUM_NAME={named.name} goes before the name {other}: this would make @{named.name}"
+        f" ({named.role}, {named.module}) {role} of {module}",
+        remedy=f"to register {line(other)}: env -u THRUM_NAME thrum quickstart {words}; to change {named.name}, leave"
+        f" {line(other)} out",
+    )
 
 
 def _display(known: Chosen | None, role: str, module: str) -> str:
@@ -130,10 +148,15 @@ def conflict_error(who: Wanted, conflict: api.RegisterConflict, again: str = "")
         "other_worktree": f"{other} is registered in another worktree",
         "other_daemon": f"{other} is registered on another machine, or in the repository that this one is a copy of",
     }[conflict.reason]
-    look = f"look: thrum agent list --role {who.role} --module {who.module}; choose another name or module; "
-    # Nobody takes a name from there (identity.md §8.1).
-    gone = "or delete it there; if that clone is gone for good: thrum sync accept DAEMON --gone"
-    remedy = look + (gone if conflict.reason == "other_daemon" else f"{again}--force to take over")
+    another = f"thrum quickstart NEWNAME --role {line(who.role)} --module {line(who.module)}"
+    if conflict.reason == "other_daemon":  # nobody takes a name from there (identity.md §8.1)
+        remedy = f"choose another name: {another}; or rename it there; if that clone is gone for good: "
+        remedy += "thrum sync accept DAEMON --gone"
+    elif conflict.reason != "same_role_module" and conflict.conflict_pid:
+        remedy = f"it runs (pid {conflict.conflict_pid}); choose another name: {another}"
+    else:
+        look = f"look: thrum agent list --role {line(who.role)} --module {line(who.module)}"
+        remedy = f"{look}; choose another name or module; {again}--force to take over"
     return ConflictError(message, remedy=remedy, **msgspec.to_builtins(conflict))
 
 
@@ -359,6 +382,7 @@ async def me_with_session(run: Run, me: api.WhoamiResult) -> api.WhoamiResult:
         host=known.host,
         tmux_alive=known.tmux_alive,
         is_local=known.is_local,
+        namesakes=known.namesakes,
     )
 
 

@@ -129,7 +129,8 @@ _ALL = (
         "--role R --module M",
     ),
     _command("agent set-status", lifecycle.set_status, PEOPLE, "say how it goes: working, idle, blocked or stuck"),
-    _command("agent delete", lifecycle.delete, PEOPLE, "delete an agent and its data; what it said stays"),
+    _command("agent rename", lifecycle.rename, PEOPLE, "give your agent another name; its mail goes with it"),
+    _command("agent delete", lifecycle.delete, PEOPLE, "delete an agent and its mail; what it said stays"),
     _command(
         "agent cleanup",
         lifecycle.cleanup,

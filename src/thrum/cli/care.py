@@ -10,6 +10,7 @@ from typing import Annotated
 import trio
 
 from thrum import accepting, api
+from thrum.cli.render import namesake
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import clean, line, plural
 from thrum.cli.words import RUN, switch
@@ -97,6 +98,7 @@ def _text(result: api.VerifyResult) -> str:
         lines.append(f"Types of a newer thrum, kept as they are: {named}")
     if result.foreign:
         lines.append(f"Of other daemons: {', '.join(f'{count} {kind}' for kind, count in result.foreign.items())}")
+    lines += [f"Name {namesake(name, hosts)}" for name, hosts in result.namesakes.items()]
     if result.repaired:
         lines.append("Repaired.")
     lines.append("Verified." if result.ok else "Not in agreement.")

@@ -5,6 +5,7 @@ and whoever knows it before, `--yes` answers every command that asks (decision 0
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import trio
 
@@ -14,16 +15,21 @@ from thrum.cli.text import line
 from thrum.errors import Cancelled, ConfirmationRequired
 
 
-async def confirm(run: Run, question: str, *, what: str = "deletion") -> None:
-    """Ask `QUESTION [y/N]` on stderr; return after a yes. Raises Cancelled after anything else.
+async def confirm(
+    run: Run, question: str, *, what: str = "deletion", about: Sequence[str] = ()
+) -> None:
+    """Ask `QUESTION [y/N]` on stderr, after what it is `about`; return after a yes, raise Cancelled after all else.
 
-    Without a terminal, and under `--json`, nothing is asked: raises ConfirmationRequired. Raises NeedsOwnProcess.
+    Without a terminal, and under `--json`, nothing is asked: raises ConfirmationRequired, which says the same. Raises
+    NeedsOwnProcess.
     """
     at_terminal = run.session.terminal.tty & TTY_IN and run.session.terminal.tty & TTY_ERR
     if run.flags.json or not at_terminal:
-        raise ConfirmationRequired(f"use --yes to confirm {what}")
+        why = f": {'; '.join(about)}" if about else ""
+        raise ConfirmationRequired(f"use --yes to confirm {what}{why}")
     run.own_process()
-    await run.session.terminal.write_err(f"{line(question)} [y/N] ".encode())
+    lines = "".join(f"{line(each)}\n" for each in about)
+    await run.session.terminal.write_err(f"{lines}{line(question)} [y/N] ".encode())
     answer = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)
     if answer.strip().lower() not in ("y", "yes"):
         raise Cancelled("cancelled, nothing changed")

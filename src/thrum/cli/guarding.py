@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
 from thrum.cli.terminal import Session, Witness
@@ -128,7 +129,9 @@ def judge(session: Session, places: Places, chosen: Chosen, use: Use, command: s
     witness.record("allowed", fields)
     # In warn a claim for an agent that lives elsewhere is let pass; one for another's, never.
     claimed = not other and (mode == "warn" or (refusal.variant == "shell" and _is_meant(witness, chosen)))
-    return Judged(fire_line(refusal), fired=True, claimed=claimed, reader=refusal.detected)
+    # A person at an agent's desk looks again and again, and has read it.
+    said = refusal.variant == "shell" and not witness.is_news(f"{refusal.guard} {refusal.expected}")
+    return Judged("" if said else fire_line(refusal), fired=True, claimed=claimed, reader=refusal.detected)
 
 
 def _is_stray(witness: Witness, chosen: Chosen) -> bool:
@@ -171,5 +174,5 @@ def _refusal(witness: Witness, places: Places, chosen: Chosen, use: Use) -> Refu
             reclaim="off" if dead else "warn",
             expected_pid=identity.agent_pid if identity is not None else 0,
         )
-        return judged if isinstance(judged, Refusal) else None
+        return replace(judged, home=owner_root) if isinstance(judged, Refusal) else None
     return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import trio
 
+from thrum import api, limits
 from thrum.accepting import state_tracked
 from thrum.cli.agents import start_agent, wanted
 from thrum.cli.confirm import confirm
@@ -20,7 +21,7 @@ from thrum.cli.text import line
 from thrum.cli.values import true
 from thrum.cli.words import RUN, option, switch
 from thrum.config import load_config
-from thrum.errors import NotARepository, NotInitialized
+from thrum.errors import NotARepository, NotInitialized, ThrumError
 from thrum.identity.files import list_identities
 from thrum.paths import Places, places_of
 
@@ -81,6 +82,8 @@ async def init(
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
     warnings = tuple(filter(None, [state_tracked(result.tracked)]))
     said = text(result, local_only=_local_only(result, sync, env))
+    if sync and not dry_run:
+        await _first_round(run)
     if not name or dry_run:
         hint = Hint(
             "init.next-quickstart", f"register: {_NEXT}", options=({"label": "register an agent", "cmd": _NEXT},)
@@ -106,6 +109,20 @@ async def _ask(run: Run, start: Path, options: InitOptions) -> None:
     found: InitResult = await trio.to_thread.run_sync(initialise, start, replace(options, dry_run=True))
     for name in found.moved:
         await confirm(run, f"thrum did not make the .thrum that lies there. Move it to {line(name)}?")
+
+
+async def _first_round(run: Run) -> None:
+    """So that whoever registers next knows what others are called."""
+    wait_ms = int(limits.compare_names_seconds * 1000)
+    try:
+        result: api.SyncForceResult = await run.call("sync.force", api.SyncForceParams(wait_ms=wait_ms))
+        why = "" if result.local_only else result.last_error
+    except ThrumError as error:
+        why = error.message
+    if why:
+        run.warnings.append(
+            f"not synced yet, so names are not compared with other clones' ({why}): thrum sync force --wait"
+        )
 
 
 def _known_places(run: Run) -> Places | None:

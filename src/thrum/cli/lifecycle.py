@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from thrum import api, shapes
+from thrum import api, ids, shapes
 from thrum.cli.confirm import confirm
 from thrum.cli.render import at
 from thrum.cli.run import Answer, Run
@@ -14,7 +14,7 @@ from thrum.cli.terminal import TTY_ERR, TTY_IN
 from thrum.cli.text import line, plural
 from thrum.cli.values import agent_of
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
-from thrum.errors import AgentNotFound, Cancelled
+from thrum.errors import AgentAlive, AgentNotFound, Cancelled, not_yours
 
 
 async def delete(
@@ -26,10 +26,11 @@ async def delete(
     with_messages: Annotated[bool, switch("what it wrote goes too; a copy stays in .thrum/archive/")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.identity()
+    me = run.identity().agent_id
     agent_id = agent_of(name)
     if not (yes or force):
-        await confirm(run, f"Delete agent '{agent_id}'?")
+        about = await _consequences(run, agent_id, me, with_messages)
+        await confirm(run, f"Delete agent '{agent_id}'?", about=about)
     params = api.AgentDeleteParams(name=agent_id, force=force, with_messages=with_messages)
     try:
         result: api.AgentDeleteResult = await run.call("agent.delete", params)
@@ -38,7 +39,57 @@ async def delete(
         close = near(agent_id, [each.agent_id for each in listed.agents])
         advice = "; ".join(part for part in (did_you_mean(close), "thrum agent list") if part)
         raise AgentNotFound(error.message, remedy=advice, suggestions=close or None) from None
+    if not result.deleted:
+        return Answer(result, said=f"✓ {line(result.message)}")
     return Answer(result, said=f"✓ Agent deleted: {result.agent_id}", aside="" if run.quiet else result.message)
+
+
+async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -> list[str]:
+    """What a deletion would do, for whoever is about to confirm it. Raises NotYours and AgentAlive before anybody is
+    asked: `--force` alone passes these.
+    """
+    found: api.LookupResult = await run.call("agent.lookup", api.LookupParams(name=agent_id))
+    member = found.member
+    if member is None:
+        return []  # the daemon says so
+    if not member.is_local:
+        raise not_yours(agent_id, member.hostname)
+    if member.pid_live and agent_id != me:
+        raise AgentAlive(f"@{agent_id} is running (pid {member.agent_pid})", agent_id=agent_id, pid=member.agent_pid)
+    wrote: api.OutboxResult = await run.call("message.outbox", api.OutboxParams(author_id=agent_id, page_size=1))
+    fate = "to go too, everywhere (a copy stays in .thrum/archive/)" if with_messages else "to stay"
+    if agent_id == me:
+        who = f"{at(agent_id)} is you" + (f", running (pid {member.agent_pid})" if member.pid_live else "")
+    else:
+        here = member.worktree == run.places().root.name
+        who = f"{at(agent_id)} lives " + ("here" if here else f"elsewhere, in {line(member.worktree) or 'no worktree'}")
+    return [
+        f"{who}; its identity file, notes, record and sessions go",
+        f"its inbox goes: {plural(member.inbox_total, 'message')}, {member.inbox_unread} unread;"
+        f" what it wrote: {plural(wrote.total, 'message')}, {fate}",
+        "whoever registers that name again starts afresh; another name with the same mail: thrum agent rename NEW",
+    ]
+
+
+async def rename(
+    new: Annotated[str, word("NEW", "the name it goes on under")],
+    /,
+    *,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    run.identity()
+    name = agent_of(new)
+    ids.check_agent_name(name, "")
+    result: api.AgentRenameResult = await run.call("agent.rename", api.AgentRenameParams(name=name))
+    if result.of == result.agent_id:
+        return Answer(result, said=f"@{result.agent_id} is called that already.")
+    for variable in ("THRUM_NAME", "THRUM_AGENT_ID"):
+        if run.session.env.get(variable):
+            run.warnings.append(f"{variable} is {line(result.of)} here: export {variable}={result.agent_id}")
+    mail = f" ({result.unread} unread)" if result.unread else ""
+    run.warnings += result.warnings
+    document = msgspec.structs.replace(result, warnings=())
+    return Answer(document, said=f"✓ @{line(result.of)} is @{result.agent_id} now{mail}")
 
 
 async def cleanup(

@@ -173,6 +173,9 @@ class _OwnWitness:
             return "dead"
         return "chain" if any(each.pid == pid for each in self._chain) else "elsewhere"
 
+    def is_news(self, what: str) -> bool:
+        return True  # only a daemon remembers
+
     def record(self, outcome: str, fields: Mapping[str, Any]) -> None:
         from thrum.identity.guard_modes import FIRE
         from thrum.log import append_line

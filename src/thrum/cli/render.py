@@ -200,6 +200,14 @@ def short_session(session_id: str) -> str:
     return line(f"{prefix}_{ulid[:8]}...")
 
 
+def namesake(agent_id: str, hosts: Sequence[str]) -> str:
+    """That another clone has an agent of that name, and what ends it; empty without."""
+    if not hosts:
+        return ""
+    where = " and ".join(line(host) for host in hosts)
+    return f"shared with another {at(agent_id)}, of a clone on {where} (one of you: thrum agent rename NEW)"
+
+
 def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
     """The block of one agent (5.6, 3.8)."""
     head = f"{at(each.agent_id)} [{line(each.status)}] {line(each.module)}" + (
@@ -221,6 +229,7 @@ def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
         ("Intent", line(each.intent)),
         ("Task", line(each.current_task)),
         ("Status", each.agent_status if each.agent_status in ("blocked", "stuck") else ""),
+        ("Name", namesake(each.agent_id, each.namesakes)),
         ("Inbox", f"{each.inbox_unread} unread / {each.inbox_total} total"),
         ("Branch", line(each.branch) + _ahead(each.unmerged_commits) if near and each.branch else ""),
         width=10,
@@ -289,6 +298,7 @@ def whoami(me: api.WhoamiResult, eye: Eye, root: str) -> str:
     file = me.identity_file.removeprefix(root + "/") if root else me.identity_file
     return labelled(
         ("Agent ID", line(me.agent_id)),
+        ("Name", namesake(me.agent_id, me.namesakes)),
         ("Role", f"@{line(me.role)}" if me.role else ""),
         ("Module", line(me.module)),
         ("Display", line(me.display)),

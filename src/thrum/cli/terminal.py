@@ -103,6 +103,10 @@ class Witness(Protocol):
         """The owner state of an identity, by its file if there is one."""
         ...
 
+    def is_news(self, what: str) -> bool:
+        """Whether the shell that ran `thrum` was not told this before, as far as is remembered; from now on it was."""
+        ...
+
     def record(self, outcome: str, fields: Mapping[str, Any]) -> None:
         """Leave `identity_guard_fire` in the daemon's log."""
         ...

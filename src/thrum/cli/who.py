@@ -13,7 +13,7 @@ from thrum.cli.words import Globals
 from thrum.dot_git import worktrees
 from thrum.errors import IdentityNotFound, NoIdentity
 from thrum.identity.files import Identity, Listed, list_identities
-from thrum.identity.selection import Given, SelectedBy, Source, resolve_values, select
+from thrum.identity.selection import Given, SelectedBy, Selection, Source, resolve_values, select
 from thrum.paths import Places, keep_of
 
 
@@ -51,6 +51,7 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
         selection = look()
     except IdentityNotFound:
         selection = look(known_roots=_homes(places))
+    warnings = (*selection.warnings, *_said_of_several(places, session, listed, selection))
     found = _file_of(selection.agent_id, listed)
     identity = found.identity if found else None
     file = Given(identity.role, identity.module, identity.display) if identity else Given()
@@ -64,8 +65,20 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
         source=chosen.source,
         file=found.path if found else None,
         identity=identity,
-        warnings=selection.warnings,
+        warnings=warnings,
     )
+
+
+def _said_of_several(places: Places, session: Session, listed: list[Listed], selection: Selection) -> list[str]:
+    """Of several agents that live here the last one was taken, and no process proves it: once a shell that is said."""
+    if selection.rule != "P10":
+        return []
+    witness = session.witness(places)
+    if witness is not None and not witness.is_news(f"several, {selection.agent_id}"):
+        return []
+    names = sorted(each.identity.name for each in listed if each.identity is not None)
+    ways = " or ".join(f"THRUM_NAME={name}" for name in names)
+    return [f"several agents live here, and you act as {selection.agent_id}, registered last: export {ways}"]
 
 
 def _root_told(places: Places) -> str:

@@ -318,6 +318,24 @@ def update_identity(
         return _write(path, old_path, after, now_ms)
 
 
+def rename_identity(directory: Path, old: str, new: str, *, now_ms: int) -> bool:
+    """Let the file of `old` be that of `new`, with all that is in it; the old file is retired. False if there is none,
+    or one of the new name. Under the directory's lock. Raises IdentityInvalid, StateTracked, OSError.
+    """
+    if status(directory) is None:
+        return False
+    with locked(lock_path(directory)):
+        path = identity_path(directory, new)
+        found = identity_path(directory, old)
+        old_path = found if status(found) is not None else _old_form(directory, old)
+        if old_path is None or status(path) is not None:
+            return False
+        if is_tracked(path):
+            raise StateTracked(f"git tracks {path}: nothing is written there")
+        _write(path, old_path, replace(read_identity(old_path), name=new), now_ms)
+        return True
+
+
 def _old_form(directory: Path, agent_id: str) -> Path | None:
     """The file `{role}_{module}.json` in which older programs kept an unnamed agent."""
     if parse_agent_id(agent_id).kind != "unnamed":

@@ -44,7 +44,7 @@ UNCONDITIONAL: Final = frozenset(
 )
 """Reasons that no mode switches off."""
 
-Variant = Literal["", "owner", "shell", "runtime", "worktree", "chain", "user", "nobody"]
+Variant = Literal["", "owner", "dead", "shell", "runtime", "worktree", "chain", "user", "nobody"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Refusal:
     quickstart_helps: bool = False
     """The root holds an unbound identity file."""
     owner_uid: int = -1
+    home: str = ""
+    """Where the agent detected lives."""
 
     @property
     def by_mode(self) -> bool:
@@ -112,7 +114,7 @@ def cross_worktree(
     if not runtime:
         return Passed()
     if state == "dead" and reclaim == "off":
-        return fired("owner")
+        return fired("dead")
     return Passed(adopt=True)
 
 
@@ -131,6 +133,8 @@ _ERRORS: Final[Mapping[str, type[ThrumError]]] = {
     "name_held_by_live_foreign_pid": QuickstartNameCollision,
 }
 
+_NEW_NAME: Final = "thrum quickstart NEWNAME --role ROLE --module MODULE"
+
 _REMEDIES: Final[Mapping[str, str]] = {
     "no_caller_agent_id": "register first: user.register on this connection; CLI users: run 'thrum quickstart' to "
     "register an identity",
@@ -139,24 +143,24 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "run 'thrum quickstart' in its worktree",
     "caller_not_topmost_runtime": "you appear to be running inside a sub-agent; "
     "the parent runtime owns this identity — run prime from the top-level runtime instead",
-    "caller_already_owns_identity": "use --force to rename the existing identity to .deleted and register fresh",
-    "name_held_by_live_foreign_pid": "choose another --name or pass --force to displace the existing identity",
     "introspection_failed": "retry; if it stays, run from a process of the same user and pid namespace; "
     "thrum daemon logs",
 }
 
 
 def remedy_of(refusal: Refusal) -> str:
-    """The fixed words that mend a refusal."""
+    """The words that mend a refusal, in the state in which it is printed (docs/decisions/0051)."""
     reason, expected, detected = refusal.reason, refusal.expected, refusal.detected
+    alive = f"{expected} runs in pid {refusal.expected_pid}" if refusal.expected_pid else f"{expected} is running"
     if reason == "pid_mismatch":
-        alive = f"{expected} runs in pid {refusal.expected_pid}" if refusal.expected_pid else f"{expected} is running"
-        if refusal.variant == "shell":
-            how = f"set THRUM_NAME={expected} to act as it on purpose"
-            return f"{alive}; {how}, or register yourself: thrum quickstart NAME --role ROLE --module MODULE"
-        if refusal.variant == "runtime":
-            return f"{alive}; choose another --name, or end that session"
-        return "cd to the correct worktree or run 'thrum prime' to re-claim"
+        return _of_pid_mismatch(refusal, alive)
+    if reason == "name_held_by_live_foreign_pid":
+        return f"{alive}; register under another name: {_NEW_NAME}"
+    if reason == "caller_not_topmost_runtime" and refusal.variant == "runtime":
+        return f"{alive}; register under a name of your own: {_NEW_NAME}"
+    if reason == "caller_already_owns_identity":
+        keep = f"you are {detected}; to be called {expected} and keep your mail: thrum agent rename {expected}"
+        return f"{keep}; --force sets {detected} aside and registers afresh"
     if reason == "identity_mismatch" and refusal.variant == "user":
         who = f'act as "{detected}", who registered on this connection' if detected else "register a user"
         return f"no agent can be claimed over this transport: drop the identity claim and {who}"
@@ -178,6 +182,21 @@ def remedy_of(refusal: Refusal) -> str:
         owner = f"the daemon belongs to uid {refusal.owner_uid}; " if refusal.owner_uid >= 0 else ""
         return f"{owner}run thrum as that user"
     return _REMEDIES[reason]
+
+
+def _of_pid_mismatch(refusal: Refusal, alive: str) -> str:
+    expected, detected = refusal.expected, refusal.detected
+    match refusal.variant:
+        case "shell":
+            how = f"set THRUM_NAME={expected} to act as it on purpose"
+            return f"{alive}; {how}, or register yourself: thrum quickstart NAME --role ROLE --module MODULE"
+        case "runtime":
+            return f"{alive}; register under a name of your own: {_NEW_NAME}"
+        case "dead":
+            return f"the process of {expected} is gone, and dead_pid_auto_reclaim is off: thrum quickstart {expected}"
+        case _:
+            home = f" ({refusal.home})" if refusal.home else ""
+            return f"you are {detected}: cd to its worktree{home}, or unset THRUM_NAME where that is set"
 
 
 def refusal_error(

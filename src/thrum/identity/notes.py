@@ -22,6 +22,7 @@ from thrum.files import (
     open_file,
     opened_parent,
     remove,
+    rename,
     status,
     sync_directory,
 )
@@ -178,6 +179,27 @@ def clear_notes(root: Path, agent_id: str) -> bool:
 def remove_preamble(root: Path, agent_id: str) -> bool:
     """Remove an agent's preamble: only when the agent goes. Raises as `clear_notes`."""
     return _remove(preamble_path(root, agent_id))
+
+
+def rename_notes(root: Path, old: str, new: str, role: str, module: str) -> None:
+    """What an agent wrote down goes with it to its new name; what lies there under that name stays. A preamble that
+    nobody changed is made anew. Raises InvalidName, StoreFailed, FileUnreadable, FileTooLarge.
+    """
+    kept = read_preamble(root, old)
+    first = DEFAULT_PREAMBLE.format(name=old, role=role or "agent", module=module or "this repository")
+    for before, after in (
+        (notes_path(root, old), notes_path(root, new)),
+        (preamble_path(root, old), preamble_path(root, new)),
+    ):
+        if status(before) is None or status(after) is not None:
+            continue
+        try:
+            rename(before, after)
+            sync_directory(after.parent)
+        except OSError as error:
+            raise StoreFailed(f"could not rename {before}: {(error.strerror or str(error)).lower()}") from error
+    if kept is not None and kept.text == first:
+        save_preamble(root, new, DEFAULT_PREAMBLE.format(name=new, role=role, module=module))
 
 
 def _remove(path: Path) -> bool:

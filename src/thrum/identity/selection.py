@@ -118,13 +118,18 @@ def _by_name(name: str, canonical: str, candidates: Sequence[Candidate], known_r
                 return Selection(candidate.name, "P2", "thrum_name")
     home = known_roots.get(name) or known_roots.get(canonical)
     remedy = f"{canonical} lives in {home}: cd there, or correct or unset THRUM_NAME" if home else None
+    remedy = remedy or (
+        f"correct or unset THRUM_NAME, or register it here: thrum quickstart {canonical} --role ROLE --module MODULE"
+    )
     message = f"THRUM_NAME={name}, but .thrum/identities/{canonical}.json does not exist"
     raise IdentityNotFound(message, remedy=remedy, rule="P3")
 
 
 def _invalid(candidate: Candidate, rule: str) -> ThrumError:
     message = f".thrum/identities/{candidate.name}.json is not a valid identity: {candidate.broken}"
-    return IdentityInvalid(message, rule=rule)
+    file = f".thrum/identities/{candidate.name}.json"
+    remedy = f"mend it, or: rm {file}, then thrum quickstart NAME --role ROLE --module MODULE"
+    return IdentityInvalid(message, remedy=remedy, rule=rule)
 
 
 def _among_several(

@@ -18,7 +18,6 @@ from thrum.errors import (
     IdentityInvalid,
     IdentityMismatch,
     InvalidParams,
-    NameTaken,
     NotAWorktree,
     StateTracked,
     StoreFailed,
@@ -44,6 +43,7 @@ from thrum.ops.drafts import check_text
 from thrum.ops.house import Call, House, agent_of
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive, seconds
+from thrum.ops.names import check_names
 from thrum.ops.sessions import end_open_sessions
 from thrum.paths import check_counts, is_tracked, link_state
 from thrum.store.door import Decision, Stamp
@@ -76,6 +76,7 @@ async def whoami(house: House, call: Call, _params: Empty) -> WhoamiResult:
         pid=row.agent_pid if row else 0,
         tmux_session=row.tmux_session if row else "",
         is_local=bool(row and row.is_own),
+        namesakes=house.view.namesakes_of(agent_id),
     )
 
 
@@ -273,7 +274,7 @@ def _runtime(house: House, process: Process | None) -> str:
 
 
 def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision[_Outcome]:
-    _check_names(view, wanted)
+    check_names(view, wanted.agent_id, wanted.name, wanted.role)
     record = view.agent(wanted.agent_id)
     record = record if record is not None and record.live else None
     rival = _rival(view, wanted)
@@ -319,29 +320,6 @@ def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision
 
 def _file_of(row: AgentRow) -> list[Path]:
     return [identity_path(identities_of(row.worktree_path), row.agent_id)] if row.worktree_path else []
-
-
-def _check_names(view: View, wanted: _Wanted) -> None:
-    """The name rules of identity.md §2; a re-registration skips its own record.
-
-    A word that is in use here stays usable, whatever somebody elsewhere calls his agents and groups.
-    """
-    here = [row for row in view.agents() if row.is_own]
-    others, groups = _others(view, wanted, here_only=any(row.role == wanted.role for row in here))
-    ids.check_role(wanted.role, {row.agent_id for row in others if row.name}, groups)
-    is_here = any(row.agent_id == wanted.agent_id for row in here)
-    if wanted.name:
-        others, groups = _others(view, wanted, here_only=is_here)
-        ids.check_agent_name(wanted.name, wanted.role, {row.role: row.agent_id for row in others}, groups)
-    twin = view.id_differing_in_case(wanted.agent_id)
-    if twin is not None and not is_here:
-        raise NameTaken(f'"{wanted.agent_id}" differs from @{twin} only by case')
-
-
-def _others(view: View, wanted: _Wanted, *, here_only: bool) -> tuple[list[AgentRow], list[str]]:
-    """Whom a word may clash with: the other agents, and the groups."""
-    rows = [row for row in view.agents() if row.agent_id != wanted.agent_id and (row.is_own or not here_only)]
-    return rows, [name for name in view.groups() if not here_only or view.is_group_here(name)]
 
 
 def _rival(view: View, wanted: _Wanted) -> AgentRow | None:

@@ -144,24 +144,26 @@ def check_prime(house: House, evidence: PeerEvidence, agent_id: str) -> Arrival:
     registry, modes, now = house.registry(), house.modes(), trio.current_time()
     place = registry.by_id.get(agent_id)
     if place is None:
-        raise AgentNotRegistered(f"agent {agent_id} has an identity file, but is not registered here")
+        raise AgentNotRegistered(
+            f"agent {agent_id} has an identity file, but is not registered here",
+            remedy=f"thrum quickstart {agent_id} --role ROLE --module MODULE",
+        )
     links = [link for link in evidence.links(now) if link.runtime is not None]
     if not links:
         return Arrival(registry)
     state = evidence.state_of(place)
     process = evidence.binding(agent_id, registry, now)
     if state in ("chain", "elsewhere") and (process is None or process.pid != place.agent_pid):
+        variant = "runtime" if state == "elsewhere" else ""  # which is no sub-agent, but one beside it
         refusal = Refusal(
-            "prime_ownership", "caller_not_topmost_runtime", expected=agent_id, expected_pid=place.agent_pid
+            "prime_ownership", "caller_not_topmost_runtime", variant, agent_id, expected_pid=place.agent_pid
         )
         line = fire(refusal, modes, caller_pid=links[0].pid, caller_cwd=evidence.cwd(), method=_METHOD)
         return Arrival(registry, warnings=(line,) if line else ())
     if state == "dead" and process is not None:
         mode = modes["dead_pid_auto_reclaim"]
         if mode == "off":
-            refusal = Refusal(
-                "cross_worktree", "pid_mismatch", "owner", expected=agent_id, expected_pid=place.agent_pid
-            )
+            refusal = Refusal("cross_worktree", "pid_mismatch", "dead", agent_id, expected_pid=place.agent_pid)
             fire(refusal, modes, caller_pid=links[0].pid, caller_cwd=evidence.cwd(), method=_METHOD)
         else:
             report_reclaim(place, links[0].pid, mode, _METHOD)

@@ -21,6 +21,9 @@ class ViewDirectory:
     def is_agent(self, agent_id: str) -> bool:
         return self._address(agent_id) is not None
 
+    def heir(self, agent_id: str) -> str:
+        return self._view.renamed(agent_id)
+
     def is_role_here(self, word: str) -> bool:
         found = self._address(word)
         if found is not None and self._view.is_ours(found[0]):

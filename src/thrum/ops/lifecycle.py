@@ -19,7 +19,7 @@ from thrum.api import (
     SetStatusParams,
     SetStatusResult,
 )
-from thrum.errors import AgentAlive, AgentNotFound, IdentityInvalid, InvalidParams, NotYours, StoreFailed, ThrumError
+from thrum.errors import AgentAlive, AgentNotFound, IdentityInvalid, InvalidParams, StoreFailed, ThrumError, not_yours
 from thrum.events import AgentCleaned, AgentHidden, AgentStatusSet, AnyFact
 from thrum.files import atomic_write, ensure_private_dir, is_file, read_bytes
 from thrum.identity import notes
@@ -70,7 +70,7 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
             fact = _cleaned(stamp, row, "manual", caller, messages=params.with_messages)
         else:
             fact = stamp.make(AgentHidden, agent_id=agent_id, of=row.origin_daemon)
-        return Decision([fact], lambda _view, _seqs: AgentDeleteResult(agent_id=agent_id, deleted=True))
+        return Decision([fact], lambda after, seqs: _replay_delete(after, fact, seqs[0]))
 
     # Messages may be very many.
     result = await house.journal.commit(decide, key=call.key, replay=_replay_delete, heavy=params.with_messages)
@@ -82,9 +82,13 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
     return AgentDeleteResult(agent_id=agent_id, deleted=True, message=f"its messages are kept in {kept}")
 
 
-def _replay_delete(_view: View, fact: AnyFact, _seq: int) -> AgentDeleteResult:
+def _replay_delete(view: View, fact: AnyFact, _seq: int) -> AgentDeleteResult:
     assert isinstance(fact, AgentCleaned | AgentHidden)
-    return AgentDeleteResult(agent_id=fact.agent_id, deleted=True)
+    if isinstance(fact, AgentCleaned):
+        return AgentDeleteResult(agent_id=fact.agent_id, deleted=True)
+    host = view.hosts().get(fact.of, "another machine")
+    message = f"@{fact.agent_id} is hidden here; it goes on as an agent of {host}, where alone it is deleted"
+    return AgentDeleteResult(agent_id=fact.agent_id, deleted=False, message=message)
 
 
 def _id_meant(view: View, name: str) -> str:
@@ -98,11 +102,7 @@ def _check_deletable(house: House, call: Call, row: AgentRow, force: bool) -> No
     if force or (row.agent_id == call.caller.agent_id and row.is_own):
         return
     if not row.is_own:
-        raise NotYours(
-            f"@{row.agent_id} is an agent of {row.hostname or 'another machine'}",
-            remedy="delete it there; --force hides it here",
-            agent_id=row.agent_id,
-        )
+        raise not_yours(row.agent_id, row.hostname)
     if owner_alive(row, house.processes, house.runtime_names()):
         raise AgentAlive(f"@{row.agent_id} is running (pid {row.agent_pid})", agent_id=row.agent_id, pid=row.agent_pid)
 

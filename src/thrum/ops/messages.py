@@ -47,7 +47,8 @@ async def send(house: House, call: Call, params: SendParams) -> SendResult:
             audience = addressing.resolve(addresses, author, directory)
         elif parent is not None:
             _, _, asked = view.pairs(parent.message_id)
-            audience = addressing.resolve_reply(parent.agent_id, asked, parent.quiet, author, directory)
+            by = view.called_now(parent.agent_id, parent.origin_daemon)
+            audience = addressing.resolve_reply(by, asked, parent.quiet, author, directory)
         else:
             audience = addressing.to_team(author, directory)
         session_id, facts = ensure_session(view, stamp, author)

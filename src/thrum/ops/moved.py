@@ -23,6 +23,7 @@ from thrum.events import AgentPlaced
 from thrum.files import is_file
 from thrum.identity.evidence import Failed, PeerEvidence
 from thrum.identity.files import Identity, identity_path, list_identities, update_identity
+from thrum.ops import renaming
 from thrum.ops.house import House
 from thrum.ops.identity_file import identities_of
 from thrum.paths import Places, counts, is_tracked, keep_of
@@ -79,6 +80,11 @@ class Moves:
                 await house.journal.commit(partial(decide, own=house.here.own, moves=moves, strange=strange))
             if moves:
                 await trio.to_thread.run_sync(_note, moves, house.clock.now_ms())
+            if not root:
+                try:
+                    await renaming.finish(house)
+                except ThrumError as error:
+                    log.warning("%s", error)
 
 
 def decide(

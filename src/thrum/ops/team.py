@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os.path
 
+import msgspec
+
 from thrum import ids
 from thrum.api import (
     AgentInfo,
@@ -55,12 +57,16 @@ async def list_team(house: House, _call: Call, params: TeamListParams) -> TeamLi
     counts = view.inbox_counts()
     rows = [row for row in view.agents(kind="agent") if params.include_offline or row.agent_id in sessions]
     live, warnings = await read_live(house, rows, files=params.include_files)
+    namesakes = view.namesakes()
     members: list[TeamMember] = []
     for row in rows:
         session = sessions.get(row.agent_id)
         context = contexts.get(session.session_id) if session else None
         count = counts.get(row.agent_id, (0, 0))
-        members.append(_member(house, row, session, context, live.get(row.agent_id), count))
+        told = _member(house, row, session, context, live.get(row.agent_id), count)
+        if row.agent_id in namesakes:
+            told = msgspec.structs.replace(told, namesakes=namesakes[row.agent_id])
+        members.append(told)
     members.sort(key=lambda member: member.last_seen, reverse=True)
     members.sort(key=lambda member: member.status != "active")
     hosts = house.view.hosts() if params.hosts else {}

@@ -19,8 +19,8 @@ import trio
 
 from thrum import clock, limits
 from thrum.api import Message, WaitParams, WaitResult
-from thrum.errors import BadTime, Busy, InvalidParams, ShuttingDown
-from thrum.events import AnyFact, MessageCreated, MessageReceipt
+from thrum.errors import AgentNotRegistered, BadTime, Busy, InvalidParams, ShuttingDown
+from thrum.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt
 from thrum.ops.house import Call, House, agent_of
 from thrum.ops.reading import check_seq
 from thrum.ops.sessions import ensure_session
@@ -83,6 +83,16 @@ class Desks:
             if isinstance(fact, MessageCreated) and not fact.quiet:
                 for agent_id in self._desks.keys() & set(fact.recipients):
                     self._offer_later(agent_id, (fact.message_id,))
+            elif isinstance(fact, AgentAliased) and fact.agent_id in self._desks:
+                self._offer_later(fact.agent_id, fact.stored)
+
+    def dismiss(self, agent_id: str, why: str) -> None:
+        """Nobody is called so any more: whoever waits as that agent is told."""
+        desk = self._desks.get(agent_id)
+        for waiter in desk.waiters if desk is not None else ():
+            if not waiter.woken.is_set():
+                waiter.failure = AgentNotRegistered(why, remedy="wait again under that name")
+                waiter.woken.set()
 
     def close(self) -> None:
         """The daemon stops: every wait ends with ShuttingDown."""

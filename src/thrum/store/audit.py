@@ -17,8 +17,9 @@ from thrum import clock, events, ids, limits
 from thrum.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, Sealed
 from thrum.store import database, words
 from thrum.store import paint as painting
+from thrum.store.entry import Entry, entry_of
 from thrum.store.journal import JournalFiles, bare
-from thrum.store.projection import Entry, Projection, entry_of
+from thrum.store.projection import Projection
 from thrum.store.quarantine import Kept
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from thrum import events, ids
 from thrum.store import audit, database
 from thrum.store import paint as painting
+from thrum.store.entry import Entry, entry_of
 from thrum.store.journal import bare
-from thrum.store.projection import Entry, entry_of
 from thrum.store.views import View
 
 

@@ -10,6 +10,7 @@ from thrum.events import LOCAL_FILE
 from thrum.origins import OURS, Origins, Standing
 from thrum.store.horizons import AGENT, AUTHOR, PURGE
 from thrum.store.inbox import MessageViews
+from thrum.store.merge_agents import holders_of, may_speak, others_of, registrars_of
 from thrum.store.merge_daemons import load_origins
 from thrum.store.rows import OriginRow, RegistrationRow
 from thrum.voids import Ends, Voids
@@ -36,6 +37,85 @@ class DaemonViews(MessageViews):
         """Whether this daemon ever registered the agent: then it may say who of them joins or leaves."""
         sql = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ?"
         return self._db.execute(sql, (agent_id, OURS)).fetchone() is not None
+
+    def namesakes_of(self, agent_id: str) -> tuple[str, ...]:
+        """The machines of whose clones another one has an agent of the same id as this daemon's; those apart that are
+        gone, or whose agent is hidden here.
+        """
+        here = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ? AND live = 1"
+        if self._db.execute(here, (agent_id, OURS)).fetchone() is None:
+            return ()
+        origins = others_of(self._db, agent_id, self.origins())
+        hosts = self.hosts() if origins else {}
+        return tuple(dict.fromkeys(hosts.get(origin) or origin for origin in origins))
+
+    def namesakes(self) -> dict[str, tuple[str, ...]]:
+        """Of every agent of this daemon whose id another one has, too, the machines (see `namesakes_of`)."""
+        rows = self._db.execute(
+            "SELECT agent_id FROM registrations GROUP BY agent_id HAVING sum(live) > 1 ORDER BY agent_id"
+        ).fetchall()
+        found = {agent_id: self.namesakes_of(agent_id) for (agent_id,) in rows}
+        return {agent_id: hosts for agent_id, hosts in found.items() if hosts}
+
+    def renamed(self, agent_id: str) -> str:
+        """As whom an agent goes on whose id nobody has any more; `""` if it was not renamed, or is gone."""
+        origins = self.origins()
+        passed: set[str] = set()
+        while agent_id not in passed and not self._is_held(agent_id):
+            passed.add(agent_id)
+            rows = self._db.execute(
+                "SELECT x.agent_id, x.home, ifnull(r.live AND r.registered_at <= x.at, 0) FROM agent_aliases AS x"
+                " LEFT JOIN registrations AS r ON r.agent_id = x.agent_id AND r.home = x.home"
+                " WHERE x.of = ? AND x.agent_id <> x.of ORDER BY at DESC, x.event_id DESC",
+                (agent_id,),
+            )
+            homes = registrars_of(self._db, agent_id), holders_of(self._db, agent_id, origins)
+            said = [(new, stands) for new, home, stands in rows if may_speak(home, *homes)]
+            # What was registered anew under that name later is another agent.
+            found = next((new for new, stands in said if stands or not self._is_held(new)), "")
+            if not found:
+                return ""
+            agent_id = found
+        return agent_id if passed and agent_id not in passed else ""
+
+    def renamed_here(self) -> dict[str, str]:
+        """The agents of this daemon that were renamed and are not registered here anew: what they were called -> what
+        they are called since. Another daemon may have one of the old name.
+        """
+        rows = self._db.execute(
+            "SELECT x.of, x.agent_id FROM agent_aliases AS x"
+            " JOIN registrations AS new ON new.agent_id = x.agent_id AND new.home = x.home"
+            " JOIN registrations AS old ON old.agent_id = x.of AND old.home = x.home"
+            " WHERE x.home = ? AND new.live = 1 AND new.registered_at <= x.at AND old.live = 0 ORDER BY at, x.event_id",
+            (OURS,),
+        )
+        return dict(rows.fetchall())
+
+    def called_now(self, agent_id: str, origin: str) -> str:
+        """What the agent of that origin is called that was called so; there may be another of that name elsewhere."""
+        home, passed = self.origins().home(origin), {agent_id}
+        while row := self._db.execute(
+            "SELECT x.agent_id FROM agent_aliases AS x"
+            " JOIN registrations AS old ON old.agent_id = x.of AND old.home = x.home"
+            " WHERE x.of = ? AND x.home = ? AND old.live = 0 ORDER BY at DESC, x.event_id DESC LIMIT 1",
+            (agent_id, home),
+        ).fetchone():
+            if row[0] in passed:
+                break
+            agent_id = row[0]
+            passed.add(agent_id)
+        return agent_id
+
+    def heirs(self) -> dict[str, str]:
+        """Whom of this daemon's agents mail by an old name that nobody has is for: old -> new."""
+        rows = self._db.execute("SELECT DISTINCT of FROM agent_aliases WHERE home = ?", (OURS,)).fetchall()
+        found = {of: self.renamed(of) for (of,) in rows}
+        return {of: new for of, new in found.items() if new and self.registered_here(new)}
+
+    def _is_held(self, agent_id: str) -> bool:
+        return (
+            self._db.execute("SELECT 1 FROM agents WHERE agent_id = ? AND live = 1", (agent_id,)).fetchone() is not None
+        )
 
     def own_purge(self) -> str:
         """The greatest cutoff of this daemon's own purges; `""` without any."""

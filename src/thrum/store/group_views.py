@@ -46,6 +46,16 @@ class GroupViews(DaemonViews):
             found.append(GroupMark(group.group_id, added_at, removed_at, group.origin))
         return found
 
+    def groups_of(self, agent_id: str) -> list[str]:
+        """The ids of the live groups that an agent is a member of by name."""
+        rows = self._db.execute(
+            "SELECT DISTINCT name FROM groups JOIN group_members USING (group_id)"
+            " WHERE deleted_at = '' AND member_type = 'agent' AND member_value = ?",
+            (agent_id,),
+        ).fetchall()
+        marks = [mark for (name,) in rows for mark in self.group_marks(name, "agent", agent_id)]
+        return [mark.group_id for mark in marks if mark.added_at and mark.added_at >= mark.removed_at]
+
     def group_name(self, group_id: str) -> str:
         """The name of a group, deleted ones too; `""` if it is not known."""
         row = self._db.execute("SELECT name FROM groups WHERE group_id = ?", (group_id,)).fetchone()

@@ -12,7 +12,7 @@ from thrum import limits, shapes
 from thrum.events import Body
 from thrum.store import words
 from thrum.store.message_rows import Filter, Pairs, among, chunks, conditions
-from thrum.store.rows import InboxPage, InboxQuery, MessageRow
+from thrum.store.rows import InboxPage, InboxQuery, Mail, MessageRow
 from thrum.store.told import ToldViews
 
 
@@ -262,6 +262,24 @@ class MessageViews(ToldViews):
                 (*filter.values, *some),
             ).fetchall()
         return [row[1] for row in sorted(found)]
+
+    def mail(self, agent_id: str, *, read_max: int) -> Mail:
+        """What is in an inbox, oldest first; of what was read the newest `read_max`."""
+        rows = self._db.execute(
+            "SELECT message_id, CASE WHEN seen_at IS NULL THEN 'stored' ELSE 'seen' END FROM message_recipients"
+            " WHERE agent_id = ? AND hidden = 0 AND read_at IS NULL ORDER BY stored_at, message_id",
+            (agent_id,),
+        ).fetchall()
+        read = self._db.execute(
+            "SELECT message_id FROM message_recipients WHERE agent_id = ? AND hidden = 0 AND read_at IS NOT NULL"
+            " ORDER BY stored_at DESC, message_id DESC LIMIT ?",
+            (agent_id, read_max),
+        ).fetchall()
+        return Mail(
+            stored=[message_id for message_id, state in rows if state == "stored"],
+            seen=[message_id for message_id, state in rows if state == "seen"],
+            read=[row[0] for row in reversed(read)],
+        )
 
     # -- counts
 

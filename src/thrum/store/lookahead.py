@@ -24,10 +24,10 @@ from thrum.events import (
     Sealed,
 )
 from thrum.origins import BEFORE, HIDDEN, OURS, Origins, Standing, is_well_named
+from thrum.store.entry import Entry
 from thrum.store.horizons import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
 from thrum.store.merge_agents import may_speak
 from thrum.store.merge_daemons import Daemons
-from thrum.store.projection import Entry
 from thrum.voids import message_ms
 
 INTRODUCTIONS: Final = (DaemonKeyed, Accepted, AgentHidden)

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from thrum.events import (
+    AgentAliased,
     AgentContextSaved,
     AgentExited,
     AgentPlaced,
@@ -59,6 +60,24 @@ def holders_of(db: sqlite3.Connection, agent_id: str, origins: Origins) -> set[s
     """The homes that this machine noted as the agent's holders."""
     rows = db.execute("SELECT origin FROM holders WHERE agent_id = ?", (agent_id,))
     return {origins.home(row[0]) for row in rows}
+
+
+def is_out(db: sqlite3.Connection, agent_id: str, home: str, origins: Origins) -> bool:
+    """Whether the home is gone, or its agent hidden here."""
+    hidden = db.execute("SELECT origin FROM hidden_agents WHERE agent_id = ?", (agent_id,)).fetchall()
+    if any(origins.home(row[0]) == home for row in hidden):
+        return True
+    return db.execute("SELECT 1 FROM daemons WHERE daemon_id = ? AND gone = 1", (home,)).fetchone() is not None
+
+
+def others_of(db: sqlite3.Connection, agent_id: str, origins: Origins) -> list[str]:
+    """The origins of live registrations of the id by others than this daemon. Unsigned ones count for nobody's."""
+    rows = db.execute(
+        "SELECT home, origin_daemon FROM registrations WHERE agent_id = ? AND live = 1 AND signed = 1 AND home <> ?"
+        " ORDER BY registered_at, home",
+        (agent_id, OURS),
+    ).fetchall()
+    return [origin for home, origin in rows if not is_out(db, agent_id, home, origins)]
 
 
 class Agents:
@@ -163,6 +182,14 @@ class Agents:
         sql = "INSERT OR IGNORE INTO registrations (agent_id, home) VALUES (?, ?)"
         return self._db.execute(sql, (agent_id, home)).rowcount > 0
 
+    def note_alias(self, fact: AgentAliased, order: Order, who: Standing) -> None:
+        """Under which id that home's agent goes on, and since when it last said so. Who may say so, the reader asks."""
+        self._db.execute(
+            "INSERT INTO agent_aliases VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"
+            " event_id = excluded.event_id WHERE (at, event_id) < (excluded.at, excluded.event_id)",
+            (fact.agent_id, fact.of, who.home, *order),
+        )
+
     def is_registrar(self, agent_id: str, home: str) -> bool:
         """Whether that home registered or cleaned up the agent once."""
         sql = "SELECT 1 FROM registrations WHERE agent_id = ? AND home = ?"
@@ -219,7 +246,8 @@ class Agents:
             return None
         if rows[0][0] == OURS:
             return rows[0]
-        rows = [row for row in rows if not self._is_out(agent_id, row[0])]
+        origins = self._daemons.origins
+        rows = [row for row in rows if not is_out(self._db, agent_id, row[0], origins)]
         signed = {row[0]: row for row in rows if row[1]}
         if not signed:
             return max(rows, key=lambda row: row[-2:]) if rows else None
@@ -240,15 +268,6 @@ class Agents:
             "SELECT origin FROM holders WHERE agent_id = ? ORDER BY at DESC, event_id DESC LIMIT 1", (agent_id,)
         ).fetchone()
         return "" if told is not None and self._daemons.origins.home(told[0]) == row[0] else row[10]
-
-    def _is_out(self, agent_id: str, home: str) -> bool:
-        """Whether the home is gone, or its agent hidden."""
-        origins = self._daemons.origins
-        hidden = self._db.execute("SELECT origin FROM hidden_agents WHERE agent_id = ?", (agent_id,)).fetchall()
-        if any(origins.home(row[0]) == home for row in hidden):
-            return True
-        sql = "SELECT 1 FROM daemons WHERE daemon_id = ? AND gone = 1"
-        return self._db.execute(sql, (home,)).fetchone() is not None
 
     def registered_by(self, home: str) -> list[str]:
         """The agents that a home registered."""

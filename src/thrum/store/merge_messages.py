@@ -11,9 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from thrum import clock, ids
-from thrum.events import MESSAGES_DIR, AnyFact, MessageCreated, MessageDeleted, MessageEdited, MessageReceipt, Pair
+from thrum.events import (
+    MESSAGES_DIR,
+    AgentAliased,
+    AnyFact,
+    MessageCreated,
+    MessageDeleted,
+    MessageEdited,
+    MessageReceipt,
+    Pair,
+)
 from thrum.origins import BEFORE, Standing
-from thrum.store.horizons import Horizons, Order
+from thrum.store.horizons import AGENT, Horizons, Order
 from thrum.store.things import Winner
 from thrum.voids import message_ms
 
@@ -238,6 +247,8 @@ class Messages:
             return self._merge_receipt(fact, order)
         if isinstance(fact, MessageEdited):
             return self._merge_edit(fact, order, file)
+        if isinstance(fact, AgentAliased):
+            return self._merge_alias(message_id, fact, order)
         assert isinstance(fact, MessageDeleted)
         return self._merge_delete(fact, order, file)
 
@@ -248,6 +259,29 @@ class Messages:
     def _merge_receipt(self, fact: MessageReceipt, order: Order) -> bool:
         sql = _UPDATE_RECIPIENT.get(fact.receipt_type, _UPDATE_RECIPIENT["delivered"])
         return self._db.execute(sql, (fact.message_id, fact.agent_id, order[0])).rowcount > 0
+
+    def _merge_alias(self, message_id: str, fact: AgentAliased, order: Order) -> bool:
+        """The agent has the message under its new id as if it had come at that moment, and been marked as it was."""
+        db, key = self._db, (message_id, fact.agent_id)
+        created, deleted, stored_at = db.execute(
+            "SELECT create_event, deleted, stored_at FROM messages LEFT JOIN message_recipients AS r"
+            " ON r.message_id = messages.message_id AND r.agent_id = ?2 WHERE messages.message_id = ?1",
+            key,
+        ).fetchone()
+        at = max(order[0], stored_at or "")
+        horizon = self._horizons.get(AGENT, fact.agent_id, self._local.under)
+        below = horizon is not None and (at, created) <= horizon
+        db.execute(
+            "INSERT INTO message_recipients (message_id, agent_id, stored_at, hidden) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET stored_at = excluded.stored_at, hidden = excluded.hidden",
+            (*key, at, (DELETED if deleted else 0) | (BELOW_HORIZON if below else 0)),
+        )
+        state = "read" if message_id in fact.read else "seen" if message_id in fact.seen else ""
+        if state:
+            db.execute(_UPDATE_RECIPIENT[state], (*key, order[0]))
+        if db.execute("SELECT 1 FROM messages WHERE reply_to = ? AND reply_to <> '' LIMIT 1", (message_id,)).fetchone():
+            self.refresh_parent(message_id)
+        return True
 
     def _merge_edit(self, fact: MessageEdited, order: Order, file: str) -> bool:
         row = self._db.execute(

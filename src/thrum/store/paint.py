@@ -29,17 +29,10 @@ from thrum.events import (
 from thrum.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE, Rank, rank
 from thrum.store import merge_messages as merge
 from thrum.store.database import connect, create_indexes, create_search, create_tables
+from thrum.store.entry import Entry, client_key_row, entry_of, event_row
 from thrum.store.horizons import Order
 from thrum.store.lookahead import INTRODUCTIONS, SAID_AHEAD, LookAhead, may_be_key, may_introduce
-from thrum.store.projection import (
-    Entry,
-    Projection,
-    client_key_row,
-    entry_of,
-    event_row,
-    horizon_of_the_clock,
-    may_wait,
-)
+from thrum.store.projection import Projection, horizon_of_the_clock, may_wait
 from thrum.store.schema import REGISTERED, SUPERSEDED
 from thrum.store.things import ReadLine
 

@@ -22,6 +22,7 @@ from thrum import clock, events, limits, signatures
 from thrum.events import (
     LOCAL_FILE,
     Accepted,
+    AgentAliased,
     AgentCleaned,
     AgentContextSaved,
     AgentExited,
@@ -64,10 +65,11 @@ from thrum.origins import (
 )
 from thrum.store import sweep
 from thrum.store.database import get_meta, set_meta
+from thrum.store.entry import Entry, client_key_row, entry_of, event_row
 from thrum.store.horizons import AGENT, AUTHOR, PURGE, Order, purge_cutoff
 from thrum.store.merge_daemons import DaemonFact
 from thrum.store.schema import FOREIGN_FORMAT, HELD, JOURNAL_FORMAT, KEYLESS, REGISTERED, SUPERSEDED
-from thrum.store.settling import Settling, State
+from thrum.store.settling import Settling, State, messages_of
 from thrum.store.things import ReadLine, Thing
 
 SILENT: Final = frozenset({"void", "not_yours", "hidden", "bad_name"})
@@ -78,26 +80,6 @@ _EVERYBODY: Final = "*"  # no origin is called so
 _INSERT_EVENT: Final = """
 INSERT INTO events (event_id, type, timestamp, origin_daemon, actor, message_id, file, offset, length, trust, state)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'applied') ON CONFLICT (event_id) DO NOTHING"""
-
-
-class Entry(NamedTuple):
-    """A fact and where it lies. `raw` is without the newline, `length` counts it; a line that is signed only when the
-    batch is flushed is told without its signature. `file`: relative, as events.md §1. `signed`: by its origin; what
-    lies in the local journal is this daemon's own, and counts as signed.
-    """
-
-    fact: AnyFact | Sealed
-    raw: bytes
-    file: str
-    offset: int
-    length: int
-    signed: bool
-
-
-def entry_of(fact: AnyFact | Sealed, raw: bytes, file: str, offset: int, length: int) -> Entry:
-    """The entry of a line as it lies in a journal, or will."""
-    signed = file == LOCAL_FILE or signatures.is_signed(raw, fact.origin_daemon)
-    return Entry(fact, raw, file, offset, length, signed)
 
 
 class Applied(NamedTuple):
@@ -306,6 +288,8 @@ class Projection(Settling):
                 return "applied" if self._agents.merge_local(fact, order, who) else "void"
             case AgentRegistered():
                 return self._register(fact, order, seq, who)
+            case AgentAliased():
+                return self._hand_on(fact, order, seq, file, who)
             case AgentContextSaved():
                 self._remember(_AGENT + fact.agent_id, seq)
                 return "applied" if self._agents.merge(fact, order, who) else "void"
@@ -380,8 +364,8 @@ class Projection(Settling):
         for _, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
             if not everybody and who.home != home:
                 continue
-            if isinstance(fact, MessageReceipt):
-                found["m", fact.message_id] = self.messages
+            if isinstance(fact, MessageReceipt | AgentAliased):
+                found |= {("m", message_id): self.messages for message_id in messages_of(fact)}
             elif isinstance(fact, GroupMemberAdded | GroupMemberRemoved):
                 found["g", fact.group_id] = self.groups
         for (_, id), thing in found.items():
@@ -465,36 +449,3 @@ class Projection(Settling):
                     (thing,),
                 ).fetchall()
                 self.released += [self._again(thing, *row) for row in rows]
-
-
-def event_row(entry: Entry, at: str) -> tuple[str | int, ...]:
-    """The columns of `events` from event_id to length."""
-    fact = entry.fact
-    if isinstance(fact, MessageCreated):
-        # Most of them: spelled out.
-        return (
-            fact.event_id,
-            "message.create",
-            at,
-            fact.origin_daemon,
-            fact.agent_id or "system",
-            fact.message_id,
-            entry.file,
-            entry.offset,
-            entry.length,
-        )
-    return (
-        fact.event_id,
-        events.type_of(fact),
-        at,
-        fact.origin_daemon,
-        events.actor_of(fact),
-        getattr(fact, "message_id", ""),
-        entry.file,
-        entry.offset,
-        entry.length,
-    )
-
-
-def client_key_row(fact: AnyFact, order: Order) -> tuple[str, str, str, str, str]:
-    return (events.actor_of(fact), fact.client_key, *order, fact.client_digest)

@@ -29,9 +29,10 @@ from thrum.store import paint as painting
 from thrum.store.committer import Committer
 from thrum.store.committer import Statistics as CommitterStatistics
 from thrum.store.compaction import discard_leftovers
+from thrum.store.entry import Entry, entry_of
 from thrum.store.failures import database_refusal
 from thrum.store.journal import JournalFiles, mark_of, recover_tail, refusal
-from thrum.store.projection import Entry, Projection, entry_of
+from thrum.store.projection import Projection
 from thrum.store.quarantine import Quarantine
 from thrum.store.seal import Seal
 from thrum.store.stamping import Stamper, base_of
@@ -86,7 +87,6 @@ class Store:
     """The database."""
     own: frozenset[str]
     signer: Signer | None = None
-
     idle: list[tuple[int, sqlite3.Connection]] = field(default_factory=list[tuple[int, sqlite3.Connection]])
     """A connection that nobody uses just now, with its file's inode: to open one takes a millisecond."""
 

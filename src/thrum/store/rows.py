@@ -5,6 +5,7 @@ All times are 24-character text; what is not there is `""`, `0` or `False`, neve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -245,6 +246,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scope: Pair | None = None
     mention_role: str = ""
     author_id: str = ""
+
+
+class Mail(NamedTuple):
+    """Ids of the messages of an inbox, by how far they came."""
+
+    stored: Sequence[str]
+    seen: Sequence[str]
+    read: Sequence[str]
 
 
 class InboxPage(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
@@ -39,6 +39,10 @@ CREATE TABLE registrations (
 ) WITHOUT ROWID;
 CREATE TABLE holders (
   agent_id TEXT NOT NULL, origin TEXT NOT NULL, at TEXT NOT NULL, event_id TEXT NOT NULL, PRIMARY KEY (agent_id, origin)
+) WITHOUT ROWID;
+CREATE TABLE agent_aliases (
+  agent_id TEXT NOT NULL, of TEXT NOT NULL, home TEXT NOT NULL, at TEXT NOT NULL, event_id TEXT NOT NULL,
+  PRIMARY KEY (of, agent_id, home)
 ) WITHOUT ROWID;
 CREATE TABLE hidden_agents (agent_id TEXT NOT NULL, origin TEXT NOT NULL, PRIMARY KEY (agent_id, origin)) WITHOUT ROWID;
 CREATE TABLE daemons (

@@ -8,6 +8,7 @@ from typing import Literal
 
 from thrum import events
 from thrum.events import (
+    AgentAliased,
     AgentUpdated,
     AnyFact,
     GroupMemberAdded,
@@ -24,10 +25,16 @@ from thrum.store.merge_daemons import Daemons
 from thrum.store.merge_groups import Groups
 from thrum.store.merge_messages import Messages
 from thrum.store.merge_sessions import Sessions
+from thrum.store.schema import REGISTERED
 from thrum.store.sweep import Swept
 from thrum.store.things import Lines, ReadLine, Thing, Winner
 
 State = Literal["applied", "pending", "sealed", "void", "not_yours", "hidden", "bad_name", "known", "conflict"]
+
+
+def messages_of(fact: MessageReceipt | AgentAliased) -> tuple[str, ...]:
+    """The messages that a fact is about."""
+    return fact.message_ids if isinstance(fact, AgentAliased) else (fact.message_id,)
 
 
 class Settling:
@@ -72,11 +79,40 @@ class Settling:
             return "void"
         return "applied"
 
+    def _hand_on(self, fact: AgentAliased, order: Order, seq: int, file: str, who: Standing) -> State:
+        """An agent goes on under another id: each message named has that recipient, too."""
+        self._agents.note_alias(fact, order, who)
+        for agent_id in (fact.agent_id, fact.of):
+            self._remember(REGISTERED + agent_id, seq)
+        for message_id in fact.message_ids:
+            state = self._hang(self.messages, message_id, fact, order, seq, file, who)
+            if state == "applied" and self._was_marked(message_id, fact.agent_id):
+                self._settle(self.messages, message_id)
+        return self._state_of(fact, who)
+
+    def _was_marked(self, message_id: str, agent_id: str) -> bool:
+        """Whether it was told how far a message came with somebody: of no use before that one is a recipient."""
+        sql = (
+            "SELECT 1 FROM hanging JOIN events USING (seq)"
+            " WHERE thing = ? AND type = 'message.receipt' AND actor = ? LIMIT 1"
+        )
+        return self._db.execute(sql, (self.messages.prefix + message_id, agent_id)).fetchone() is not None
+
+    def _state_of(self, fact: AgentAliased, who: Standing) -> State:
+        """It is about many messages: whether it counts is told by who may say so alone."""
+        return "applied" if self._may_hand_on(fact, who) else "not_yours"
+
+    def _may_hand_on(self, fact: AgentAliased, who: Standing) -> bool:
+        """Only for one's own: who registered both, and may speak for the one that was."""
+        return self._agents.is_registrar(fact.agent_id, who.home) and self._agents.speaks(fact.of, who.home)
+
     def _standing_of(self, winner: Winner) -> Standing:
         return self._daemons.origins.standing(winner.origin, winner.trust)
 
     def _may(self, fact: AnyFact, who: Standing, winner: Winner) -> bool:
         """Whether a fact of the branch may change what that create made (events.md §11 "Who may change what")."""
+        if isinstance(fact, AgentAliased):
+            return self._may_hand_on(fact, who)
         owner = self._standing_of(winner)
         if isinstance(fact, MessageReceipt):
             if who.trust == owner.trust == BEFORE:
@@ -144,8 +180,14 @@ class Settling:
             winner, seq, fact, who = creates[0]
             thing.insert(fact, (winner.at, winner.event_id), seq, who)
             states[seq] = "applied"
+        # Recipients first: marks are theirs.
+        others.sort(key=lambda other: not isinstance(other[2], AgentAliased))
         for seq, order, fact, file, who in others:
-            if winner is None:
+            if isinstance(fact, AgentAliased):
+                states[seq] = self._state_of(fact, who)
+                if winner is not None and states[seq] == "applied":
+                    thing.merge(id, fact, order, file, who)
+            elif winner is None:
                 states[seq] = "pending"
             elif file != events.LOCAL_FILE and not self._may(fact, who, winner):
                 states[seq] = "not_yours"
@@ -173,4 +215,5 @@ class Settling:
             thing.erase(id)
             # By their numbers: given the query, SQLite looks at every fact there is.
             told = self._db.execute("SELECT seq FROM hanging WHERE thing = ?", (key,)).fetchall()
-            self._db.executemany("UPDATE events SET state = 'void' WHERE seq = ?", told)
+            sql = "UPDATE events SET state = 'void' WHERE seq = ? AND type <> 'agent.alias'"  # that has others, too
+            self._db.executemany(sql, told)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from thrum import shapes
-from thrum.events import LOCAL_FILE, Commit, FileChange
+from thrum.events import LOCAL_FILE, Commit, FileChange, Pair
 from thrum.origins import BEFORE, OLD_REALM
 from thrum.store import purging
 from thrum.store.database import get_meta
@@ -271,6 +271,16 @@ class View(GroupViews):
         return [PlaceRow(*row) for row in rows.fetchall()]
 
     # -- sessions and work
+
+    def session_items(self, session_id: str) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+        """Scopes and refs that are on a session now."""
+        rows = self._db.execute(
+            "SELECT kind, type, value FROM session_items WHERE session_id = ? AND add_at >= remove_at AND add_at <> ''"
+            " ORDER BY add_at, add_event, type, value",
+            (session_id,),
+        ).fetchall()
+        scopes, refs = ([Pair(row[1], row[2]) for row in rows if row[0] == kind] for kind in ("scope", "ref"))
+        return tuple(scopes), tuple(refs)
 
     def session(self, session_id: str) -> SessionRow | None:
         row = self._db.execute(f"{self._session_rows} AND session_id = ?", (session_id,)).fetchone()

@@ -27,11 +27,13 @@ from thrum.store.calls import Committed as Committed
 from thrum.store.calls import Errand as Errand
 from thrum.store.compaction import Draft, swap
 from thrum.store.door import Decision
+from thrum.store.entry import Entry, entry_of
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
 from thrum.store.founding import words_of_before
+from thrum.store.handing_on import handed_on
 from thrum.store.journal import JournalFiles, Standing, mark_of, refusal
 from thrum.store.merge_daemons import CLOSED
-from thrum.store.projection import Due, Entry, Projection, entry_of
+from thrum.store.projection import Due, Projection
 from thrum.store.quarantine import Aside, Quarantine
 from thrum.store.schema import SUPERSEDED
 from thrum.store.stamping import Stamper
@@ -397,6 +399,7 @@ class Writer:
         new += [events.decode(raw) for _, raw, _ in self._winners[winners:]]  # facts that are here, in other words
         ours = sum(self._view.is_own(fact.origin_daemon) for fact in new)
         self._note_holders()
+        self._hand_on(new)
         return TakenIn(len(new), aside, ours)
 
     def count_aside(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
@@ -414,6 +417,12 @@ class Writer:
                 fact = self.stamper.stamp().make(events.Accepted, kind="holder", id=agent_id, of=origin)
                 self._apply(Decision((fact,), lambda _view, _seqs: None), None)
         self._projection.touched.clear()
+
+    def _hand_on(self, new: Sequence[AnyFact | Sealed]) -> None:
+        """What was sent to an agent by its old name, where nobody knew of the new one, is that agent's all the same."""
+        facts = handed_on(self._view, self.stamper.stamp(), new)
+        if facts:
+            self._apply(Decision(facts, lambda _view, _seqs: None), None)
 
     def close_before(self) -> None:
         """Work of an errand: what comes unsigned from now on is not of before."""

@@ -1,0 +1,218 @@
+"""An agent goes on under another name, with its mail: `agent.rename`. Source: wake.md §6, docs/decisions/0050.
+
+One batch of facts: the new id is registered, lives where the old one lived, is in its groups and has its inbox; the old
+one is cleaned up. Then the files follow. What a kill left undone is done at the next start, or by the same call again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from thrum.api import AgentRenameParams, AgentRenameResult
+from thrum.errors import AgentNotRegistered, IdentityInvalid, NameTaken, StoreFailed, ThrumError
+from thrum.events import (
+    AgentAliased,
+    AgentCleaned,
+    AgentPlaced,
+    AgentRegistered,
+    AgentStatusSet,
+    AgentUpdated,
+    AnyFact,
+    GroupMemberAdded,
+    SessionStarted,
+    Work,
+)
+from thrum.files import is_file, status
+from thrum.identity import notes
+from thrum.identity.files import identity_path, rename_identity
+from thrum.ops.house import Call, House, agent_of
+from thrum.ops.identity_file import identities_of, note_in_file
+from thrum.ops.names import check_names
+from thrum.ops.waiting import Desks
+from thrum.store.door import Decision, Stamp
+from thrum.store.views import AgentRow, View
+
+log = logging.getLogger("thrum.ops")
+
+READ_MAX: Final = 1_000
+"""How many of the messages that were read go along: the newest. All unread ones do."""
+_IDS_A_FACT: Final = 1_000
+_HEAVY: Final = 500
+"""From so many messages on a rename is decided beside the loop."""
+
+
+async def rename(house: House, desks: Desks, call: Call, params: AgentRenameParams) -> AgentRenameResult:
+    """Let the caller go on as `params.name`. The name it has already is no error: a repeated call finishes the files.
+
+    Raises the name rules, NameTaken for a name that is registered anywhere or has a file here, StoreFailed.
+    """
+    old, new = agent_of(call), params.name.removeprefix("@")
+    if old == new:
+        await finish(house)
+        return AgentRenameResult(agent_id=new, of=new, unread=house.view.inbox_count(new)[1])
+    row = house.view.agent(old)
+    root = row.worktree_path if row is not None else ""
+    if root:
+        await trio.to_thread.run_sync(_check_files, root, new)
+
+    def decide(view: View, stamp: Stamp) -> Decision[AgentRenameResult]:
+        row = view.agent(old)
+        if row is None or not row.live or not row.is_own:
+            raise AgentNotRegistered(f"@{old} is not registered here")
+        _check_name(view, row, new)
+        facts = facts_of(view, stamp, row, new)
+        house.registering.add(new)  # from here on nobody else gets the name, though its file is not there yet
+        main = next(index for index, fact in enumerate(facts) if isinstance(fact, AgentRegistered))
+        return Decision(
+            facts, lambda after, _seqs: AgentRenameResult(agent_id=new, of=old, unread=after.inbox_count(new)[1]), main
+        )
+
+    heavy = house.view.inbox_count(old)[0] > _HEAVY
+    try:
+        result = await house.journal.commit(decide, key=call.key, heavy=heavy)
+        call.connection.registered.add(new)
+        desks.dismiss(old, f"you are @{new} now: @{old} was renamed")
+        await finish(house)
+    finally:
+        house.registering.discard(new)
+    return result
+
+
+def _check_name(view: View, row: AgentRow, new: str) -> None:
+    if view.is_live(new):
+        holder = view.agent(new)
+        where = "" if holder is None or holder.is_own else f" ({holder.hostname or 'another machine'})"
+        raise NameTaken(f"@{new} is another agent's name{where}", remedy="choose another: thrum agent rename NEW")
+    check_names(view, new, new, row.role, without={row.agent_id})
+
+
+def _check_files(root: str, new: str) -> None:
+    """Refuse, while nothing is recorded, what would keep the identity file from being written."""
+    path = identity_path(identities_of(root), new)
+    if status(path) is not None:
+        raise NameTaken(
+            f".thrum/identities/{path.name} is there already",
+            remedy=f"choose another name, or set it aside: mv {path} {path}.deleted",
+        )
+
+
+# -- what is written
+
+
+def facts_of(view: View, stamp: Stamp, row: AgentRow, new: str) -> list[AnyFact]:
+    """Everything that makes `new` of the agent, in the order in which it applies."""
+    horizon = view.horizon("agent", new)
+    registered = stamp.make(
+        AgentRegistered,
+        at=stamp.later_than(horizon[0] if horizon else ""),
+        agent_id=new,
+        kind=row.kind,
+        name=new,
+        role=row.role,
+        module=row.module,
+        worktree=row.worktree,
+        display=row.display,
+        hostname=row.hostname,
+    )
+    placed = stamp.make(
+        AgentPlaced,
+        at=registered.timestamp,
+        agent_id=new,
+        worktree_path=row.worktree_path,
+        agent_pid=row.agent_pid,
+        agent_pid_started=row.agent_pid_started,
+        runtime=row.runtime,
+        tmux_session=row.tmux_session,
+    )
+    facts: list[AnyFact] = [registered, placed]
+    if row.status:
+        facts.append(
+            stamp.make(AgentStatusSet, at=registered.timestamp, agent_id=new, status=row.status, by=new),
+        )
+    facts += _session(view, stamp, row.agent_id, new)
+    for group in view.groups_of(row.agent_id):
+        facts.append(
+            stamp.make(GroupMemberAdded, group_id=group, member_type="agent", member_value=new, added_by=new),
+        )
+    facts += _mail(view, stamp, registered, row.agent_id)
+    last = max(row.last_seen_at, row.place_at, row.status_at, row.exited_at)
+    gone = stamp.make(
+        AgentCleaned,
+        at=stamp.later_than(last),
+        agent_id=row.agent_id,
+        reason=f"renamed to {new}",
+        method="manual",
+        by=new,
+    )
+    return [*facts, gone]
+
+
+def _session(view: View, stamp: Stamp, old: str, new: str) -> Iterator[AnyFact]:
+    """What is open goes on: sessions are their agent's, so it is a new one, about the same."""
+    session = view.open_session(old)
+    if session is None:
+        return
+    session_id = stamp.new_id("ses_")
+    scopes, refs = view.session_items(session.session_id)
+    yield stamp.make(SessionStarted, session_id=session_id, agent_id=new, scopes=scopes, refs=refs)
+    work = view.work(session.session_id)
+    if work is not None and (work.intent or work.current_task):
+        told = Work(
+            session_id=session_id,
+            intent=work.intent,
+            intent_updated_at=stamp.text if work.intent else "",
+            current_task=work.current_task,
+            task_updated_at=stamp.text if work.current_task else "",
+        )
+        yield stamp.make(AgentUpdated, agent_id=new, work_contexts=(told,))
+
+
+def _mail(view: View, stamp: Stamp, registered: AgentRegistered, old: str) -> Iterator[AgentAliased]:
+    """At least one: it says also that the one is the other."""
+    mail = view.mail(old, read_max=READ_MAX)
+    every = [(state, message_id) for state, found in mail._asdict().items() for message_id in found]
+    for start in range(0, len(every) or 1, _IDS_A_FACT):
+        some = every[start : start + _IDS_A_FACT]
+        lists = {state: tuple(id for of, id in some if of == state) for state in mail._fields}
+        yield stamp.make(AgentAliased, at=registered.timestamp, agent_id=registered.agent_id, of=old, **lists)
+
+
+# -- the files follow
+
+
+async def finish(house: House) -> None:
+    """Give the files of agents that were renamed here their new names, where that was not done. Raises StoreFailed."""
+    for old, new in house.view.renamed_here().items():
+        row = house.view.agent(new)
+        if row is None or not row.worktree_path or is_file(identity_path(identities_of(row.worktree_path), new)):
+            continue
+        session = house.view.open_session(new)
+        try:
+            await trio.to_thread.run_sync(_move_files, row.worktree_path, old, row, house.clock.now_ms())
+        except OSError as error:
+            raise StoreFailed(
+                f"@{old} is @{new} now, but its identity file could not be written:"
+                f" {error.filename or row.worktree_path}: {error.strerror}",
+                remedy=f"mend that, then: THRUM_NAME={new} thrum agent rename {new}",
+            ) from error
+        await note_in_file(house, new, session_id=session.session_id if session else "")
+
+
+def _move_files(root: str, old: str, row: AgentRow, now_ms: int) -> None:
+    """Notes and preamble first: with the identity file it is done. Blocking."""
+    new = row.agent_id
+    try:
+        notes.rename_notes(Path(root), old, new, row.role, row.module)
+    except ThrumError as error:
+        log.warning("the notes of %s are not called after %s: %s", old, new, error)
+    if os.path.isdir(root):
+        try:
+            rename_identity(identities_of(root), old, new, now_ms=now_ms)
+        except IdentityInvalid as error:
+            log.warning("the identity file of %s is not called after %s: %s", old, new, error)

@@ -176,7 +176,7 @@ async def test_the_inbox_marks_what_it_printed_only_once_it_was_handed_over(repo
     (marks,) = daemon.asked("message.markRead")
     assert marks["message_ids"] == [MSG]
     assert "state" not in marks, "read is the default"
-    assert out.endswith("Showing 1-2 of 2 messages (2 unread)\n")
+    assert out.count("● ") == 1 and out.count("○ ") == 1
 
 
 @pytest.mark.parametrize("flag", ["--unread", "--peek"])
@@ -216,6 +216,7 @@ async def test_a_message_that_was_shown_but_not_marked_is_a_warning(repository: 
     ("argv", "text"),
     [
         (["inbox"], "No messages for @nux."),
+        (["inbox", "--peek"], "No messages for @nux."),
         (["inbox", "--unread"], "No unread messages for @nux."),
         (["inbox", "--scope", "module:auth"], "No messages match --scope module:auth (0 in the inbox)."),
         (["inbox", "--all"], "No messages."),
@@ -521,7 +522,7 @@ async def test_warnings_of_the_daemon_ride_along(repository: Path) -> None:
 async def test_foreign_text_cannot_act_on_the_terminal(repository: Path) -> None:
     evil = message(body=Body("markdown", "\x1b]0;owned\x07\x1b[2J\n● msg_fake  @boss → @nux\r\u202e" + "x" * 10_000))
     daemon = FakeDaemon(of(message_list=listing(evil), message_markRead=MARKED))
-    _, out, _ = await go(daemon, repository, "inbox", width=80)
+    _, out, _ = await go(daemon, repository, "inbox", "--peek", width=80)
     assert r"\x1b]0;owned\x07\x1b[2J" in out
     assert "\n  ● msg_fake  @boss → @nux\\x0d\\u202e" in out, "a forged head stays indented"
     assert "x" * 10_000 in out, "bodies are never shortened"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import trio
 
 from thrum import limits
 from thrum.cli.run import Run
+from thrum.cli.words import option, switch
 from thrum.errors import (
     AmbiguousBody,
     BadEncoding,
@@ -20,6 +21,9 @@ from thrum.errors import (
     FileTooLarge,
     FileUnreadable,
 )
+
+Stdin = Annotated[bool, switch("the body is what stdin says, as is TEXT -")]
+BodyFile = Annotated[str, option("P", "the body is in this file", "--body-file", "--file")]
 
 
 async def read_body(run: Run, text: str | None, stdin: bool, body_file: str) -> str:

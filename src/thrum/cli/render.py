@@ -90,20 +90,24 @@ def author(agent_id: str, origin_daemon: str, is_namesake: bool, eye: Eye) -> st
     return f"{name}{place[:-1]}: another {name}]" if is_namesake else name + place
 
 
+def head(each: shapes.Message, eye: Eye) -> str:
+    """The first line of a message of an inbox: id, who to whom, when, what it answers, what became of it (5.4)."""
+    by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
+    text = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.quiet, each.audiences)}"
+    text += f"  {eye.ago(each.created_at)}"
+    if each.reply_to:
+        text += f"  ↳ {line(each.reply_to)}"
+    if each.updated_at:
+        text += "  (edited)"
+    if each.deleted:
+        text += "  (deleted)"
+    return text
+
+
 def message(each: shapes.Message, eye: Eye) -> str:
     """A message of an inbox: head, body, extras (5.4)."""
-    by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
-    head = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.quiet, each.audiences)}"
-    head += f"  {eye.ago(each.created_at)}"
-    if each.reply_to:
-        head += f"  ↳ {line(each.reply_to)}"
-    if each.updated_at:
-        head += "  (edited)"
-    if each.deleted:
-        head += "  (deleted)"
-    return "\n".join(
-        [head, indent(each.body.content), *("  " + text for text in extras(each.body, each.scopes, each.refs))]
-    )
+    more = ("  " + text for text in extras(each.body, each.scopes, each.refs))
+    return "\n".join([head(each, eye), indent(each.body.content), *more])
 
 
 def messages(some: Sequence[shapes.Message], eye: Eye) -> str:

@@ -65,6 +65,9 @@ class SaidEvidence:
     def standing_root(self, now: float) -> str | None:
         return self.root
 
+    def chain(self) -> tuple[Process, ...]:
+        return (self.process,) if self.process else ()
+
     def binding(self, identity: str, registry: Registry, now: float) -> Process | None:
         return self.process
 

@@ -268,6 +268,7 @@ def _wire(
         hostname=identity.hostname,
         own=frozenset({*identity.own_ids, ""}),
     )
+    sync_settings = SyncSettings(start.places, start.environ, start.local)
     house = House(
         here=here,
         clock=SystemClock(),
@@ -281,11 +282,12 @@ def _wire(
         work=LiveWork(start.places, start.environ),
         modes=settings.modes,
         runtime_names=settings.runtime_names,
+        why_no_sync=lambda: sync_settings.mode().reason,
     )
     syncing = Syncing(
         house=house,
         exchange=Exchange(store),
-        settings=SyncSettings(start.places, start.environ, start.local),
+        settings=sync_settings,
         publish=partial(_publish_sync, publisher),
     )
     wiring = Wiring(

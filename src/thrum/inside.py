@@ -53,6 +53,9 @@ class LauncherTerminal:
             size += len(piece)
         return b"".join(pieces)
 
+    async def has_stdin(self) -> bool:
+        raise NeedsOwnProcess  # what stdin is shows where it is open
+
 
 async def run_inside(
     streams: RunIO,

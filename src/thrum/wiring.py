@@ -35,6 +35,7 @@ from thrum.ops import (
     notes,
     purge,
     reading,
+    references,
     sessions,
     settings,
     team,
@@ -194,6 +195,7 @@ class Wiring:
     problems: Sequence[str] = ()
     """What was found wrong at the start and is no hindrance: for `health`."""
     runtimes: Runtimes = field(default_factory=Runtimes)
+    printed: references.Printed = field(default_factory=references.Printed)
     tokens: users.Tokens = field(default_factory=users.Tokens)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
@@ -300,6 +302,8 @@ class Wiring:
             "bus.info": self._bus_info,
             "events.since": self._events_since,
             "message.wait": self._wait,
+            "message.find": functools.partial(references.find, self.house, self.printed),
+            "message.printed": functools.partial(references.note, self.house, self.printed),
             "user.register": functools.partial(users.register, self.house, self.tokens),
             "daemon.stop": functools.partial(self._stop, drain),
             "sync.status": self.syncing.status,

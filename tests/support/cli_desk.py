@@ -40,6 +40,9 @@ class Desk:
     async def flush(self) -> None:
         pass
 
+    async def has_stdin(self) -> bool:
+        return bool(self.stdin)
+
     async def read_stdin(self) -> bytes:
         return self.stdin
 

@@ -41,6 +41,8 @@ class FakeTerminal:
     width: int = 0
     tty: int = 0
     broken: bool = False
+    has_stdin_of_its_own: bool | None = False
+    """None: it is a launcher's."""
 
     async def write_out(self, data: bytes) -> None:
         if self.broken:
@@ -53,6 +55,11 @@ class FakeTerminal:
 
     async def flush(self) -> None:
         self.story.append("flush")
+
+    async def has_stdin(self) -> bool:
+        if self.has_stdin_of_its_own is None:
+            raise NeedsOwnProcess
+        return self.has_stdin_of_its_own
 
     async def read_stdin(self) -> bytes:
         return self.stdin
@@ -160,6 +167,8 @@ def always(result: Any) -> Answerer:
 
 
 def of(**results: Any) -> Answerer:
+    """Answers by the method's name; what was printed is always taken note of."""
+    results.setdefault("message_printed", api.Empty())
     return lambda method, params: results[method.replace(".", "_")]
 
 
@@ -172,7 +181,7 @@ async def test_the_inbox_marks_what_it_printed_only_once_it_was_handed_over(repo
     daemon = FakeDaemon(of(message_list=listing(message(), message("msg_b", is_read=True)), message_markRead=MARKED))
     status, out, _ = await go(daemon, repository, "inbox")
     assert status == 0
-    assert daemon.story == ["message.list", "out", "flush", "message.markRead"]
+    assert daemon.story == ["message.list", "out", "flush", "message.markRead", "message.printed"]
     (marks,) = daemon.asked("message.markRead")
     assert marks["message_ids"] == [MSG]
     assert "state" not in marks, "read is the default"
@@ -245,7 +254,7 @@ async def test_getting_a_message_marks_it_unless_one_peeks(repository: Path) -> 
     await go(daemon, repository, "message", "get", MSG, "--peek")
     assert daemon.asked("message.markRead") == []
     await go(daemon, repository, "message", "get", MSG)
-    assert daemon.story[-3:] == ["out", "flush", "message.markRead"]
+    assert daemon.story[-4:] == ["out", "flush", "message.markRead", "message.printed"]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +300,7 @@ async def test_wait_hands_its_output_over_before_anything_counts_as_seen(reposit
     daemon = FakeDaemon(of(message_wait=waited(message()), agent_list=known(0, "furiosa")))
     status, out, _ = await go(daemon, repository, "wait", "--timeout", "5m", "--from", "@furiosa", "--scope", "a:b")
     assert status == 0
-    assert daemon.story == ["agent.list", "message.wait", "out", "flush", "delivered"]
+    assert daemon.story == ["agent.list", "message.wait", "out", "flush", "delivered", "message.printed"]
     (asked,) = daemon.asked("message.wait")
     assert (asked["author_id"], asked["scope"]) == ("furiosa", {"type": "a", "value": "b"})
     assert 295_000 < asked["timeout_ms"] <= 300_000
@@ -299,7 +308,7 @@ async def test_wait_hands_its_output_over_before_anything_counts_as_seen(reposit
         "MESSAGES_RECEIVED",
         f"● {MSG}  @furiosa → @nux  1m ago",
         "  hi",
-        f'Next: thrum reply {MSG} "TEXT"  (mark as read: thrum message read {MSG})',
+        'Next: thrum reply VYABCD "TEXT"  (mark as read: thrum message read VYABCD)',
         "",
     ]
 
@@ -326,6 +335,7 @@ async def test_wait_goes_on_when_its_daemon_restarts(repository: Path) -> None:
         DaemonUnavailable("gone", reason="closed"),
         waited(message()),
         api.MarkReadResult(marked_count=0),
+        api.Empty(),
     ]
     daemon = FakeDaemon(lambda method, params: answers.pop(0))
     status, _, _ = await go(daemon, repository, "wait", "--after", "now", local=True)
@@ -418,8 +428,12 @@ async def test_a_file_is_the_body(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "kind", "status"),
     [
-        (["send", "hi", "--stdin"], "ambiguous_body", 2),
+        (["reply", MSG, "hi", "--stdin"], "ambiguous_body", 2),
+        (["send", "two words", "-m", "hi"], "ambiguous_body", 2),
         (["send", "-", "--body-file", "x"], "ambiguous_body", 2),
+        (["send", "-m", "hi", "--stdin"], "ambiguous_body", 2),
+        (["send", "a", "b", "c"], "usage", 2),
+        (["reply", MSG, "hi", "--all", "--only-author"], "usage", 2),
         (["send"], "usage", 2),
         (["send", "--stdin"], "bad_encoding", 2),
         (["send", "a\udcffb"], "bad_encoding", 2),

@@ -40,6 +40,9 @@ class Terminal:
     async def read_stdin(self) -> bytes:
         return b""
 
+    async def has_stdin(self) -> bool:
+        return False
+
 
 @dataclass
 class Desk:

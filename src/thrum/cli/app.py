@@ -92,7 +92,7 @@ _ALL = (
         "send a message",
         "Without --to it is information for the team: in everyone's inbox, and it wakes nobody.",
     ),
-    _command("reply", sending.reply, TALK, "answer a message, to all who got it and its author"),
+    _command("reply", sending.reply, TALK, "answer a message: its author, and those it named one by one"),
     _command(
         "wait",
         waiting.wait,

@@ -20,19 +20,25 @@ from thrum.errors import (
     FileNotFound,
     FileTooLarge,
     FileUnreadable,
+    UsageError,
 )
 
 Stdin = Annotated[bool, switch("the body is what stdin says, as is TEXT -")]
+MessageFlag = Annotated[str, option("TEXT", "the body, in place of the word TEXT", "-m", "--message", "--text")]
 BodyFile = Annotated[str, option("P", "the body is in this file", "--body-file", "--file")]
 
 
-async def read_body(run: Run, text: str | None, stdin: bool, body_file: str) -> str:
-    """The body of a command that takes one. Raises UsageError, AmbiguousBody, BadEncoding and the errors of files."""
+async def read_body(run: Run, text: str | None, message: str, stdin: bool, body_file: str) -> str:
+    """The body of a command that takes one; where nothing is said, stdin if it has something to say.
+
+    Raises UsageError, AmbiguousBody, BadEncoding and the errors of files.
+    """
     from_stdin = stdin or text == "-"
     given = [
         name
         for name, there in (
             ("TEXT", text is not None and text != "-"),
+            ("--message", bool(message)),
             ("--stdin", from_stdin),
             ("--body-file", bool(body_file)),
         )
@@ -42,15 +48,24 @@ async def read_body(run: Run, text: str | None, stdin: bool, body_file: str) -> 
         raise AmbiguousBody(f"more than one body: {', '.join(given)}")
     if body_file:
         return await read_text_file(run, body_file)
+    if message:
+        return message
+    from_stdin = from_stdin or (text is None and await run.session.terminal.has_stdin())
     if from_stdin:
         data = await run.session.terminal.read_stdin()
+        if not data and not given:
+            raise _missing(run)
         if len(data) > limits.request_line_bytes_max:
             message = f"message body too large: {len(data)} bytes, the limit is {limits.body_bytes_max}"
             raise BodyTooLarge(message, field="content", bytes=len(data), limit=limits.body_bytes_max)
         return decoded(data, "stdin").removesuffix("\n")
     if text is None:
-        raise run.command.error("TEXT is missing", "give TEXT, --stdin or --body-file P")
+        raise _missing(run)
     return text
+
+
+def _missing(run: Run) -> UsageError:
+    return run.command.error("TEXT is missing", "give TEXT, --stdin or --body-file P")
 
 
 async def read_text_file(run: Run, name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from thrum import api, limits, search, shapes
 from thrum.cli import briefing, render
 from thrum.cli.messages import check_agent, check_page, hosts_of
+from thrum.cli.references import find_message, note_printed
 from thrum.cli.render import Eye
 from thrum.cli.run import Answer, Run
 from thrum.cli.terminal import TTY_OUT
@@ -59,7 +60,7 @@ async def inbox(
         mentions=mentions,
         author_id=agent_of(from_) if from_ else "",
         scope=parse_pair(scope, "--scope") if scope else None,
-        thread_id=thread,
+        thread_id=await find_message(run, thread) if thread else "",
         query=search_,
         chronological=chronological or bool(thread),
         page=page,
@@ -126,6 +127,7 @@ async def _mark(run: Run, me: str, shown: tuple[shapes.Message, ...], state: Lit
     ids = [each.message_id for each in shown if not each.is_read and not _has_seen(each, me, state)]
     if ids:
         await run.call("message.markRead", api.MarkReadParams(message_ids=tuple(ids), state=state))
+    await note_printed(run, [each.message_id for each in shown])
 
 
 def _has_seen(each: shapes.Message, me: str, state: str) -> bool:

@@ -7,14 +7,15 @@ from typing import Annotated
 
 from thrum import api, limits, shapes
 from thrum.cli import render
-from thrum.cli.body import BodyFile, Stdin, read_body
+from thrum.cli.body import BodyFile, MessageFlag, Stdin, read_body
+from thrum.cli.references import find_message, note_printed
 from thrum.cli.render import Eye
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import plural
 from thrum.cli.values import agent_of
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.clock import format_ms
-from thrum.errors import AgentNotFound, ConfirmationRequired, NoIdentity, ThrumError
+from thrum.errors import AgentNotFound, ConfirmationRequired, NoIdentity, ThrumError, UnknownRecipient
 from thrum.ids import host_names
 
 Page = Annotated[int, option("N", "which page, from 1")]
@@ -30,6 +31,22 @@ async def check_agent(run: Run, agent_id: str) -> None:
     close = near(agent_id, names)
     remedy = "; ".join(part for part in (did_you_mean(["@" + name for name in close]), "thrum agent list") if part)
     raise AgentNotFound(f"agent not found: {agent_id}", remedy=remedy, suggestions=close or None)
+
+
+async def check_recipient(run: Run, word: str) -> None:
+    """Raise UnknownRecipient for a word that is no name, role or group."""
+    known: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+    words = {"everyone", *(each.agent_id for each in known.agents), *(each.role for each in known.agents)}
+    if word in words:
+        return
+    groups: api.GroupListResult = await run.call("group.list", api.Empty())
+    words |= {each.name for each in groups.groups}
+    if word in words:
+        return
+    close = near(word, words - {""})
+    asked = did_you_mean(["@" + name for name in close])
+    remedy = f"{asked} Names: thrum team --all" if asked else "names: thrum team --all"
+    raise UnknownRecipient(f"unknown recipient: @{word}", remedy=remedy, recipients=[word], suggestions=close or None)
 
 
 async def hosts_of(run: Run, some: Sequence[shapes.Message | shapes.OutMessage | shapes.Detail]) -> dict[str, str]:
@@ -82,7 +99,7 @@ async def sent(
 
 
 async def get(
-    message_id: Annotated[str, word("MSG_ID", "its id, in full")],
+    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, last, or @NAME")],
     /,
     *,
     peek: Annotated[bool, switch("leave it unread")] = False,
@@ -93,15 +110,18 @@ async def get(
     except NoIdentity:
         if not peek:
             raise
-    result: api.MessageGetResult = await run.call("message.get", api.MessageGetParams(message_id=message_id))
-
-    async def mark() -> None:
-        await run.call("message.markRead", api.MarkReadParams(message_ids=(message_id,)))
-
+    params = api.MessageGetParams(message_id=await find_message(run, message_id))
+    result: api.MessageGetResult = await run.call("message.get", params)
     # Marking what is not mine would only be skipped; a deleted message is in nobody's inbox.
     mine = not peek and any(_is_mine(run, one) and not one.read_at for one in result.message.recipients)
+
+    async def mark() -> None:
+        if mine:
+            await run.call("message.markRead", api.MarkReadParams(message_ids=(params.message_id,)))
+        await note_printed(run, [params.message_id])
+
     eye = Eye(run.now_ms, hosts=await hosts_of(run, [result.message]))
-    return Answer(result, data=render.detail(result.message, eye), then=mark if mine else None)
+    return Answer(result, data=render.detail(result.message, eye), then=mark)
 
 
 def _is_mine(run: Run, one: shapes.Recipient) -> bool:
@@ -109,22 +129,24 @@ def _is_mine(run: Run, one: shapes.Recipient) -> bool:
 
 
 async def edit(
-    message_id: Annotated[str, word("MSG_ID", "its id, in full")],
+    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, last, or @NAME")],
     text: Annotated[str | None, word("TEXT", "the new body; - reads it from stdin")] = None,
     /,
     *,
+    message: MessageFlag = "",
     stdin: Stdin = False,
     body_file: BodyFile = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    content = await read_body(run, text, stdin, body_file)
+    content = await read_body(run, text, message, stdin, body_file)
     run.identity()
-    result: api.EditResult = await run.call("message.edit", api.EditParams(message_id=message_id, content=content))
+    params = api.EditParams(message_id=await find_message(run, message_id), content=content)
+    result: api.EditResult = await run.call("message.edit", params)
     return Answer(result, said=f"✓ Message edited: {result.message_id} (version {result.version})")
 
 
 async def delete(
-    message_id: Annotated[str, word("MSG_ID", "its id, in full")],
+    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, last, or @NAME")],
     /,
     *,
     force: Annotated[bool, switch("yes, hide it everywhere")] = False,
@@ -134,12 +156,13 @@ async def delete(
     if not force:
         raise ConfirmationRequired("use --force to confirm deletion")
     run.identity()
-    result: api.DeleteResult = await run.call("message.delete", api.DeleteParams(message_id=message_id, reason=reason))
+    params = api.DeleteParams(message_id=await find_message(run, message_id), reason=reason)
+    result: api.DeleteResult = await run.call("message.delete", params)
     return Answer(result, said=f"✓ Message deleted: {result.message_id}")
 
 
 async def read(
-    message_ids: Annotated[tuple[str, ...], word("MSG_ID", "their ids, in full")] = (),
+    message_ids: Annotated[tuple[str, ...], word("MSG_ID", "their ids, ends of them, last, or @NAME")] = (),
     /,
     *,
     all: Annotated[bool, switch("every message in my inbox")] = False,
@@ -150,8 +173,9 @@ async def read(
     # Nobody has looked at what arrives from now on.
     before = format_ms(run.now_ms) if all else ""
     run.identity()
+    ids = [await find_message(run, each) for each in message_ids]
     result: api.MarkReadResult = await run.call(
-        "message.markRead", api.MarkReadParams(message_ids=message_ids, all=all, marked_before=before)
+        "message.markRead", api.MarkReadParams(message_ids=tuple(ids), all=all, marked_before=before)
     )
     return Answer(result, said=_marked(result, all))
 

@@ -15,6 +15,7 @@ import trio
 from thrum import api, shapes
 from thrum.cli.messages import hosts_of
 from thrum.cli.overview import Look, branch_text, session_text, take_look, teammate, who_i_am, you
+from thrum.cli.references import note_printed
 from thrum.cli.render import Eye, at, author
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import framed, line, preview, shorten
@@ -99,7 +100,13 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
     )
     some = briefing.inbox.messages if briefing.inbox else ()
     text = markdown(briefing, Eye(run.now_ms, hosts=await hosts_of(run, some)))
-    return Answer(_document(briefing, str(places.root)), data=text, warnings=look.warnings if look else ())
+    document = _document(briefing, str(places.root))
+
+    async def note() -> None:
+        if some:
+            await note_printed(run, [each.message_id for each in some])
+
+    return Answer(document, data=text, warnings=look.warnings if look else (), then=note)
 
 
 async def _connected(run: Run) -> bool:

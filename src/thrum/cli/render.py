@@ -12,10 +12,13 @@ from pathlib import PurePath
 from thrum import api, events, shapes
 from thrum.cli.text import clean, columns, indent, line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
-from thrum.ids import mention, parse_agent_id, short_daemon_id
+from thrum.ids import mention, parse_agent_id, short_daemon_id, short_message_id
 
 THRUMS_OWN = ("mention", "reply_to", "group", "broadcast")
 """Types of refs and scopes that thrum sets itself; they are shown as whom a message is to."""
+
+_PREVIEWED_CHARS = 1_000
+"""Of a body that is shown on one line: it may have a million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +180,15 @@ def detail(each: shapes.Detail, eye: Eye) -> str:
     return "\n".join([lines, "", indent(each.body.content), *structured])
 
 
+def answered(parent: shapes.Detail) -> str:
+    """The line of `reply` that says what was answered: one may have meant another message (3.4)."""
+    said = shorten(preview(parent.body.content[:_PREVIEWED_CHARS]), 60)
+    return f"  In reply to: {line(parent.message_id)} {at(parent.author.agent_id)}: {said}"
+
+
 def next_step(some: Sequence[shapes.Message]) -> str:
-    """What to do with what `wait` brought (5.5); also the JSON's `action`."""
-    target = line(some[-1].message_id) if len(some) == 1 else "MSG_ID"
+    """What to do with what `wait` brought (5.5); also the JSON's `action`. Its id stands above: here its end does."""
+    target = line(short_message_id(some[-1].message_id)) if len(some) == 1 else "MSG_ID"
     mark = f"thrum message read {target}" if len(some) == 1 else "thrum inbox"
     return f'thrum reply {target} "TEXT"  (mark as read: {mark})'
 

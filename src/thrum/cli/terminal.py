@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from thrum.rpc.client import Client
 TTY_IN, TTY_OUT, TTY_ERR = 1, 2, 4
 """Bits of `Terminal.tty` (rpc.md §6)."""
 
+_FIRST_BYTE_SECONDS = 1.0
+"""How long a pipe that is no one's may hold up a command that lacks its text."""
 PIECE_BYTES = 4096
 """What a pipe that is ready takes without blocking (POSIX: PIPE_BUF)."""
 
@@ -63,6 +66,13 @@ class Terminal(Protocol):
 
     async def read_stdin(self) -> bytes:
         """All of stdin, to its end."""
+        ...
+
+    async def has_stdin(self) -> bool:
+        """Whether stdin is a file, or a pipe that says something, or ends, within a second. Nothing is read.
+
+        A terminal, and a pipe that somebody left open, are nobody's text. In the daemon: NeedsOwnProcess.
+        """
         ...
 
 
@@ -160,6 +170,19 @@ class OwnTerminal:
 
     async def read_stdin(self) -> bytes:
         return await trio.to_thread.run_sync(_read_all, abandon_on_cancel=True)
+
+    async def has_stdin(self) -> bool:
+        try:
+            mode = os.fstat(0).st_mode
+        except OSError:
+            return False
+        if stat.S_ISREG(mode):
+            return True
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            with trio.move_on_after(_FIRST_BYTE_SECONDS):
+                await trio.lowlevel.wait_readable(0)
+                return True
+        return False
 
 
 def width_of(env: Mapping[str, str], tty: int) -> int:

@@ -44,7 +44,7 @@ class _Waiter:
     view: View
     wanted: Wanted
     limit: int
-    above: Collection[Living] = ()
+    above: Collection[Living | None] = ()
     """The processes that it is below, itself among them."""
     owner: Callable[[], Living | None] = lambda: None
     """The agent's live process, asked anew each time."""
@@ -231,10 +231,10 @@ class Desks:
 
 def _in_turn(waiters: Sequence[_Waiter]) -> Sequence[_Waiter]:
     """In the order in which a message is offered: below the agent's live process first, then the newest."""
-    if len(waiters) < 2:
-        return list(waiters)
-    owner = waiters[0].owner()
-    return sorted(waiters[::-1], key=lambda waiter: owner is None or owner not in waiter.above)
+    newest_first = waiters[::-1]
+    owner = waiters[0].owner() if len(waiters) > 1 else None
+    below = [waiter for waiter in newest_first if owner in waiter.above]
+    return [*below, *(waiter for waiter in newest_first if waiter not in below)]
 
 
 def _held_back(desk: _Desk, waiter: _Waiter) -> Collection[str]:

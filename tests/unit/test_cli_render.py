@@ -243,6 +243,7 @@ def test_team_lines_appear_only_where_there_is_something() -> None:
     )
     assert render.member(offline, EYE).split("\n") == [
         "@max [offline] auth",
+        "Role:     implementer",
         "Host:     laptop",
         "Session:  none (last seen 3h ago)",
         "Inbox:    3 unread / 12 total",

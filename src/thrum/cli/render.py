@@ -213,6 +213,11 @@ def short_session(session_id: str) -> str:
     return line(f"{prefix}_{ulid[:8]}...")
 
 
+def role_beside(agent_id: str, role: str) -> str:
+    """The role of an agent, where its name does not say it already, as an unnamed one's does."""
+    return line(role) if at(agent_id) == f"@{line(agent_id)}" else ""
+
+
 def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
     """The block of one agent (5.6, 3.8)."""
     head = f"{at(each.agent_id)} [{line(each.status)}] {line(each.module)}" + (
@@ -227,6 +232,7 @@ def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
     tmux = f"{line(each.tmux_session)} [{line(each.tmux_state)}]" if each.tmux_session else ""
     fields = labelled(
         ("PID", f"{each.agent_pid}{state}" if each.agent_pid else ""),
+        ("Role", role_beside(each.agent_id, each.role)),
         ("Tmux", tmux),
         ("Host", "" if each.is_local else line(each.hostname)),
         ("Worktree", line(PurePath(each.worktree).name) if near else ""),

@@ -61,7 +61,6 @@ from thrum.log import open_log
 from thrum.ops.house import Here, House
 from thrum.ops.introduction import introduce
 from thrum.ops.moved import Moves
-from thrum.ops.waiting import Desks
 from thrum.paths import Places
 from thrum.rpc.dispatch import Dispatcher, Drain, PeerConnection
 from thrum.rpc.listener import bind_listener, raise_open_file_limit
@@ -296,7 +295,6 @@ def _wire(
         registrar=registrar,
         feed=Feed(store.view, store.journals, publisher),
         publisher=publisher,
-        desks=Desks(),
         presence=Presence(house, services),
         care=Care(house, store.committer, store.journals, start.environ),
         identity=identity,

@@ -183,7 +183,6 @@ class Wiring:
     registrar: Registrar
     feed: Feed
     publisher: Publisher
-    desks: waiting.Desks
     presence: Presence
     care: Care
     identity: DaemonIdentity
@@ -195,6 +194,7 @@ class Wiring:
     problems: Sequence[str] = ()
     """What was found wrong at the start and is no hindrance: for `health`."""
     runtimes: Runtimes = field(default_factory=Runtimes)
+    desks: waiting.Desks = field(default_factory=waiting.Desks)
     printed: references.Printed = field(default_factory=references.Printed)
     tokens: users.Tokens = field(default_factory=users.Tokens)
 

@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from thrum import clock, events, limits, signatures
+from thrum import clock, events, limits
 from thrum.events import (
     LOCAL_FILE,
     Accepted,

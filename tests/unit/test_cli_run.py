@@ -62,7 +62,7 @@ class FakeTerminal:
     async def offers_stdin(self) -> bool:
         if self.has_stdin_of_its_own is None:
             raise NeedsOwnProcess
-        return self.has_stdin_of_its_own or bool(self.stdin)
+        return self.has_stdin_of_its_own
 
 
 Answerer = Callable[[str, Any], Any]

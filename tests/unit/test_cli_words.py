@@ -309,7 +309,7 @@ def test_every_meaning_is_a_command_and_no_meaning_is_in_its_way() -> None:
 def test_help_in_the_place_of_a_text_is_a_text() -> None:
     for asks in ("--help", "-h", "--version", "-v"):
         assert parse("quickstart", "--intent", asks)["intent"] == asks
-        assert parse("send", "--", asks)["text"] == asks
+        assert parse("send", "--", asks)["words"] == (asks,)
         for line in (("send", asks), ("send", "hi", asks), ("send", "--to", asks), ("quickstart", "--name", asks)):
             flags = split(line).flags
             assert flags.help or flags.version, line

@@ -230,6 +230,7 @@ class World:
             self._mind_failure(clone, failed)
         except NewerFormat as failed:
             self.note(clone.number, "writes no more:", failed)
+            self.ended += 1  # nothing more will come of that round
         except ThrumError as failed:
             raise Violation(f"clone {clone.number} {what}: {failed!r}") from failed
         if clone.opened is not None:

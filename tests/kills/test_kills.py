@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kills.acts import ACTS
+from tests.kills.every_act import ACTS
 
 
 def kill(act: str, kills: int, seed: int) -> None:

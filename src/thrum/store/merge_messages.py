@@ -261,8 +261,13 @@ class Messages:
         return self._db.execute(sql, (fact.message_id, fact.agent_id, order[0])).rowcount > 0
 
     def _merge_alias(self, message_id: str, fact: AgentAliased, order: Order) -> bool:
-        """The agent has the message under its new id as if it had come at that moment, and been marked as it was."""
+        """The agent has the message under its new id as if it had come at that moment, and been marked as it was. False
+        when it did not have it.
+        """
         db, key = self._db, (message_id, fact.agent_id)
+        had = "SELECT 1 FROM message_recipients WHERE message_id = ? AND agent_id = ?"
+        if db.execute(had, (message_id, fact.of)).fetchone() is None:
+            return False
         created, deleted, stored_at = db.execute(
             "SELECT create_event, deleted, stored_at FROM messages LEFT JOIN message_recipients AS r"
             " ON r.message_id = messages.message_id AND r.agent_id = ?2 WHERE messages.message_id = ?1",

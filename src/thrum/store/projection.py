@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from thrum import clock, events, limits, signatures
+from thrum import clock, events, limits
 from thrum.events import (
     LOCAL_FILE,
     Accepted,
@@ -361,9 +361,12 @@ class Projection(Settling):
         """Who may speak for the agent changed: that home may, if it is this daemon nobody else, or for all of them."""
         everybody = home in (OURS, _EVERYBODY)
         found: dict[tuple[str, str], Thing] = {}
-        for _, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
+        for seq, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
             if not everybody and who.home != home:
                 continue
+            if isinstance(fact, AgentAliased):  # it need not be about a message that is here
+                state = self._state_of(fact, who)
+                self._db.execute("UPDATE events SET state = ? WHERE seq = ?", (state, seq))
             if isinstance(fact, MessageReceipt | AgentAliased):
                 found |= {("m", message_id): self.messages for message_id in messages_of(fact)}
             elif isinstance(fact, GroupMemberAdded | GroupMemberRemoved):

@@ -430,8 +430,8 @@ class Projection(Settling):
             " WHERE trust BETWEEN 1 AND 3",
             (BEFORE, HIDDEN),
         ).fetchone()
-        named = self._db.execute("SELECT count(*) FROM lines_before").fetchone()[0]
-        if named != counting or (fact.lines and hidden):
+        named = {row[0] for row in self._db.execute("SELECT hash FROM lines_before")}
+        if len(named) != counting or (fact.lines and hidden) or not named.issuperset(self.unsigned_before()[0]):
             self._outdate(fact)
 
     def _outdate(self, fact: AnyFact) -> None:

@@ -107,16 +107,22 @@ def resolve(addresses: Sequence[str], sender: str, directory: Directory) -> Audi
     return _audience(recipients, audiences)
 
 
-def resolve_reply(author: str, audiences: Sequence[Pair], quiet: bool, sender: str, directory: Directory) -> Audience:
-    """The audience of an answer: the parent's author and its audience as they are today, without the sender.
+def resolve_reply(
+    author: str, audiences: Sequence[Pair], quiet: bool, sender: str, directory: Directory, *, everybody: bool = False
+) -> Audience:
+    """The audience of an answer: the parent's author and whom it named one by one, as they are today, without the
+    sender; with `everybody` also its roles and groups, and everyone.
 
-    Who has left is left out. Answering one's own post to the team goes to the team again. NoRecipients when nobody is
-    left.
+    A post to the team is answered to its author; with `everybody`, or if it is the sender's own, to the team again. Who
+    has left is left out. NoRecipients when nobody is left.
     """
     author = _today(author, directory)
     audiences = [Pair("agent", _today(pair.value, directory)) if pair.type == "agent" else pair for pair in audiences]
-    if quiet and author == sender:
+    if quiet and (author == sender or everybody):
         return to_team(sender, directory)
+    wide = [pair for pair in audiences if pair.type not in ("agent", "user")]
+    if not everybody:
+        audiences = [pair for pair in audiences if pair not in wide]
     pairs: dict[Pair, None] = {}
     if author != sender:
         pairs[_by_name(author)] = None
@@ -129,6 +135,9 @@ def resolve_reply(author: str, audiences: Sequence[Pair], quiet: bool, sender: s
             kept[pair] = None
             recipients.update(members)
     recipients.discard(sender)
+    if not kept and wide and not everybody:
+        words = ", ".join("@" + pair.value for pair in wide)
+        raise NoRecipients(f"that message names nobody but {words}", remedy="repeat with --all to answer all of them")
     if not kept:
         raise NoRecipients("nobody is left in that conversation", remedy="thrum team --all; name somebody with --to")
     return _audience(recipients, kept)
@@ -228,5 +237,9 @@ def _unknown(unknown: Sequence[str], directory: Directory) -> UnknownRecipient:
 
 
 def suggest(word: str, known: Iterable[str]) -> list[str]:
-    """Up to three close spellings, the closest first."""
-    return difflib.get_close_matches(word, sorted(known), n=limits.suggestions_max, cutoff=0.5)
+    """Up to three close spellings, the closest first; upper and lower case are alike."""
+    by_spelling: dict[str, list[str]] = {}
+    for each in sorted(known):
+        by_spelling.setdefault(each.casefold(), []).append(each)
+    close = difflib.get_close_matches(word.casefold(), by_spelling, n=limits.suggestions_max, cutoff=0.5)
+    return [each for spelling in close for each in by_spelling[spelling]][: limits.suggestions_max]

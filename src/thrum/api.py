@@ -304,6 +304,7 @@ class SendParams(Mutating, kw_only=True):
     scopes: tuple[Pair, ...] = ()
     refs: tuple[Pair, ...] = ()
     reply_to: str = ""
+    reply_all: bool = False
     tags: tuple[str, ...] = ()
 
 
@@ -319,6 +320,22 @@ class SendResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     recipients: tuple[Recipient, ...]
     warnings: tuple[str, ...] = ()
     replayed: bool = False
+
+
+class FindParams(Params, kw_only=True):
+    """One of them: the end of an id, whose newest message to the caller, or `last`, what was printed to it last."""
+
+    end: str = ""
+    author: str = ""
+    last: bool = False
+
+
+class FindResult(msgspec.Struct):
+    message_id: str
+
+
+class PrintedParams(Params, kw_only=True):
+    message_ids: tuple[str, ...]
 
 
 class MessageGetParams(Params, kw_only=True):
@@ -1067,6 +1084,14 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="session.setIntent", params=SetIntentParams, result=SetIntentResult, access=Access.BOOTSTRAP),
     Method(name="message.send", params=SendParams, result=SendResult),
     Method(name="message.get", params=MessageGetParams, result=MessageGetResult, access=Access.ANONYMOUS),
+    Method(
+        name="message.find",
+        params=FindParams,
+        result=FindResult,
+        access=Access.ANONYMOUS,
+        own_with=("author", "last"),
+    ),
+    Method(name="message.printed", params=PrintedParams, result=Empty, access=Access.ANONYMOUS, own=True),
     Method(
         name="message.list",
         params=MessageListParams,

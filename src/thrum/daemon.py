@@ -61,7 +61,6 @@ from thrum.log import open_log
 from thrum.ops.house import Here, House
 from thrum.ops.introduction import introduce
 from thrum.ops.moved import Moves
-from thrum.ops.waiting import Desks
 from thrum.paths import Places
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
 from thrum.rpc.listener import bind_listener, few_open_files, raise_open_file_limit
@@ -245,6 +244,7 @@ def _wire(
         hostname=identity.hostname,
         own=frozenset({*identity.own_ids, ""}),
     )
+    sync_settings = SyncSettings(start.places, start.environ, start.local)
     house = House(
         here=here,
         clock=SystemClock(),
@@ -258,11 +258,12 @@ def _wire(
         work=LiveWork(start.places, start.environ),
         modes=settings.modes,
         runtime_names=settings.runtime_names,
+        why_no_sync=lambda: sync_settings.mode().reason,
     )
     syncing = Syncing(
         house=house,
         exchange=Exchange(store),
-        settings=SyncSettings(start.places, start.environ, start.local),
+        settings=sync_settings,
         publish=partial(_publish_sync, publisher),
     )
     wiring = Wiring(
@@ -271,7 +272,6 @@ def _wire(
         registrar=registrar,
         feed=Feed(store.view, store.journals, publisher),
         publisher=publisher,
-        desks=Desks(),
         presence=Presence(house, services),
         care=Care(house, store.committer, store.journals, start.environ),
         identity=identity,

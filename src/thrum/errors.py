@@ -493,6 +493,12 @@ class MessageNotFound(ThrumError):
     default_remedy = "thrum inbox, thrum sent; ids are printed in full"
 
 
+class AmbiguousMessage(ThrumError):
+    kind = "ambiguous_message"
+    code = -32602
+    default_remedy = "say which, by more of its id"
+
+
 class MessageDeleted(ThrumError):
     kind = "message_deleted"
     code = -32005

@@ -208,6 +208,15 @@ def short_daemon_id(daemon_id: str) -> str:
     return "d_…" + daemon_id[-6:] if len(daemon_id) > 8 else daemon_id
 
 
+SHORT_MESSAGE_ID = 6
+"""Characters: of a hundred thousand messages, one in ten thousand ends so would be ambiguous, and refused as such."""
+
+
+def short_message_id(message_id: str) -> str:
+    """The end of a message's id, for hints: commands take it in its place (cli.md §3.4)."""
+    return message_id[-SHORT_MESSAGE_ID:]
+
+
 def host_names(told: Iterable[tuple[str, str]]) -> dict[str, str]:
     """What other daemons are called, by their ids: each by the host that it says it runs on, with the end of its id
     where another says the same, for anybody can. `told`: daemons and hosts, the last one of each counts.

@@ -36,6 +36,7 @@ from thrum.ops import (
     notes,
     purge,
     reading,
+    references,
     renaming,
     sessions,
     settings,
@@ -184,7 +185,6 @@ class Wiring:
     registrar: Registrar
     feed: Feed
     publisher: Publisher
-    desks: waiting.Desks
     presence: Presence
     care: Care
     identity: DaemonIdentity
@@ -196,6 +196,8 @@ class Wiring:
     problems: Sequence[str] = ()
     """What was found wrong at the start and is no hindrance: for `health`."""
     runtimes: Runtimes = field(default_factory=Runtimes)
+    desks: waiting.Desks = field(default_factory=waiting.Desks)
+    printed: references.Printed = field(default_factory=references.Printed)
     tokens: users.Tokens = field(default_factory=users.Tokens)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
@@ -314,6 +316,8 @@ class Wiring:
             "message.wait": self._wait,
             "agent.register": self._register,
             "agent.rename": self._rename,
+            "message.find": functools.partial(references.find, self.house, self.printed),
+            "message.printed": functools.partial(references.note, self.house, self.printed),
             "user.register": functools.partial(users.register, self.house, self.tokens),
             "daemon.stop": functools.partial(self._stop, drain),
             "sync.status": self.syncing.status,

@@ -90,7 +90,7 @@ def timeless(done: Done) -> Done:
 
 def test_what_a_closed_pipe_swallowed_stays_unread(repo: Repo, nux: Path) -> None:
     sent = repo.json("send", "-", "--to", "nux", stdin="x" * 300_000)
-    process = subprocess.Popen([str(THRUM), "inbox"], cwd=nux, env=repo.env, stdout=subprocess.PIPE)
+    process = subprocess.Popen([str(THRUM), "inbox", "--page", "1"], cwd=nux, env=repo.env, stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read(10)
     process.stdout.close()
@@ -106,11 +106,38 @@ def test_bodies_come_from_the_argument_stdin_or_a_file(repo: Repo, nux: Path) ->
         (["- a list\n- in markdown"], "", "- a list\n- in markdown"),
         (["-"], "from stdin\n", "from stdin"),
         (["--stdin"], "two\n\n", "two\n"),
+        ([], "from a pipe\n", "from a pipe"),
+        (["-m", "in a flag"], "ignored", "in a flag"),
         (["--body-file", "note.md"], "", "- from\n- a file"),
     ):
         sent = repo.json("send", *words, "--to", "@furiosa", at=nux, stdin=stdin)
         got = repo.json("message", "get", sent["message_id"], "--peek")
         assert got["message"]["body"]["content"] == expected
+
+
+def test_stdin_that_says_nothing_is_no_text_and_holds_nobody_up(repo: Repo, nux: Path) -> None:
+    """A pipe that somebody left open, as runtimes do, an empty one, and no stdin at all; a file is a text."""
+    (nux / "report.md").write_text("a report\n")
+    for stdin in (subprocess.PIPE, subprocess.DEVNULL):
+        running = subprocess.Popen(
+            [str(THRUM), "send", "--to", "@furiosa"],
+            cwd=nux,
+            env=repo.env,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with running:
+            assert running.wait(60) == 2 and running.stderr is not None
+            assert running.stderr.read().startswith(b"Error: send: TEXT is missing\n")
+    assert repo.run("send", "@furiosa", "--json", at=nux).kind == "usage"
+    with (nux / "report.md").open() as file:
+        out = subprocess.run(
+            [str(THRUM), "send", "@furiosa", "--json"], cwd=nux, env=repo.env, stdin=file, stdout=subprocess.PIPE
+        ).stdout
+    sent = json.loads(out)
+    got = repo.json("message", "get", sent["message_id"][-5:].lower(), "--peek")
+    assert got["message"]["body"]["content"] == "a report"
 
 
 @pytest.mark.parametrize(

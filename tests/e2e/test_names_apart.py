@@ -78,6 +78,12 @@ def test_who_writes_to_a_name_of_several_machines_is_told_and_all_of_them_get_it
     assert (alpha.json("inbox", "--peek")["unread"], beta.json("inbox", "--peek")["unread"]) == (0, 1)
     assert "to both" in beta.thrum("inbox")
     assert "several machines" not in gamma.run("send", "to one", "--to", "@eye").err
+    # With sync off `✓` alone would not be the truth, for a post to the team neither.
+    gamma.thrum("sync", "disable")
+    for words in (("to both", "--to", "@sam"), ("to all",), ("to a role", "--to", "@worker")):
+        err = gamma.run("send", *words).err
+        assert err == "warning: @sam is elsewhere, and sync is off: thrum sync enable\n", words
+    assert gamma.run("send", "to one", "--to", "@eye").err == ""
 
 
 def test_a_role_of_this_machine_is_meant_before_a_foreign_agent_of_that_name(clones: Clones) -> None:

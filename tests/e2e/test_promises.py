@@ -18,6 +18,7 @@ from tests.support.repo import Repo, open_repo, wait_until
 # -- a deleted database changes no output
 
 _ID = re.compile(r"\b(msg|thr|ses|evt|grp|d|r)_[0-9A-HJKMNP-TV-Za-z]{12,26}")
+_END = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{6}\b")
 _SHORT_SESSION = re.compile(r"\bses_\w{8}\.\.\.")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _SPAN = re.compile(r"\bactive \d+s\b|\bup \d+s\b|\bless than a second\b")
@@ -35,6 +36,8 @@ class Side:
         """The output with ids numbered as they come, and without times, paths and pids."""
         text = text.replace(str(self.repo.top), "TOP")
         text = _ID.sub(lambda match: self.names.setdefault(match[0], f"{match[1]}#{len(self.names)}"), text)
+        ends = {known[-6:]: name for known, name in self.names.items()}
+        text = _END.sub(lambda match: ends.get(match[0], match[0]), text)
         text = _SHORT_SESSION.sub("SESSION", text)
         text = _SPAN.sub("SPAN", _TIME.sub("TIME", text))
         return re.sub(r'"pid":\d+', '"pid":PID', re.sub(r"\(pid \d+", "(pid PID", text))

@@ -73,7 +73,7 @@ def test_people_see_the_words_of_the_contract(repo: Repo, bob: Path) -> None:
         "MESSAGES_RECEIVED",
         f"● {message_id}  @alice → @bob  just now",
         "  hello",
-        f'Next: thrum reply {message_id} "TEXT"  (mark as read: thrum message read {message_id})',
+        f'Next: thrum reply {message_id[-6:]} "TEXT"  (mark as read: thrum message read {message_id[-6:]})',
     ]
 
 

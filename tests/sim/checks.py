@@ -329,6 +329,9 @@ def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held], *, sure
             signed[event_id] = said or signatures.is_signed(raw, fact.origin_daemon)
             judged = voids.origins.judge(raw, fact.origin_daemon, signed=signed[event_id])
             facts.append((events.order_of(fact), fact, judged))
+            if raw in kept and not signed[event_id] and not surely:
+                # What went before that time was closed is not named as of before.
+                facts.append((events.order_of(fact), fact, voids.origins.standing(fact.origin_daemon, BEFORE)))
     void = void_ids(facts, voids)
     if clone.world.profile.foreign and not surely:
         # A sweep whose line lost against another of its id may have swept before that came.
@@ -579,8 +582,9 @@ def nobody_interferes(world: World, clone: Clone, lines: Lines, *, before: bool)
         live = clone.store.reader
         names = oracle.names_of_honest(live, db)
         groups = oracle.groups_led_alike(live, db, clone.own)
+        honest = [daemon_id for daemon_id, signer in world.signers.items() if before or signer is not None]
         theirs, here = (
-            oracle.honest_rows(each, clone.own, world.signers, names, groups, before=before) for each in (db, live)
+            oracle.honest_rows(each, clone.own, honest, names, groups, before=before) for each in (db, live)
         )
         # Where a stranger was the first to have an agent of that name, it is his to rename.
         his = [fact for fact, counts in aliases_of(clone).values() if counts and fact.origin_daemon in STRANGERS]

@@ -329,8 +329,10 @@ class Clone:
         (folder / "events.jsonl").touch()
 
     def finds_more_at_start(self) -> bool:
-        """Whether the branch, which somebody moved by hand, holds journals that the next start writes out."""
-        return bool(self._missing_journals())
+        """Whether the branch, which somebody moved or took away by hand, may hold journals that the next start writes
+        out.
+        """
+        return not self.repo.ref or bool(self._missing_journals())
 
     def _missing_journals(self) -> list[tuple[str, bytes]]:
         """Journals of the branch that are not in the folder, with the id of what they hold."""

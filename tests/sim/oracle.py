@@ -164,6 +164,7 @@ def honest_rows(
     messages = f"message_id IN (SELECT message_id FROM messages WHERE {trust})"
     sessions = f"session_id IN (SELECT session_id FROM sessions WHERE {trust})"
     groups = f"group_id IN (SELECT group_id FROM groups WHERE {trust})"
+    nobody = ", ''" if before else ""
     queries = {
         "messages": f"SELECT {_MESSAGE_COLUMNS} FROM messages WHERE {trust}",
         "message_recipients": "SELECT message_id, agent_id, stored_at, hidden & 1 FROM message_recipients"
@@ -176,7 +177,7 @@ def honest_rows(
         "groups": f"SELECT * FROM groups WHERE {trust}",
         "group_members": f"SELECT * FROM group_members WHERE {groups}"
         # What others say of an agent lies there too; that it does not count, its marks tell.
-        f" AND (member_type <> 'agent' OR (member_value IN ({known}) AND origin IN ({ids}, '')))",
+        f" AND (member_type <> 'agent' OR (member_value IN ({known}) AND origin IN ({ids}{nobody})))",
         "agent_aliases": f"SELECT * FROM agent_aliases WHERE home IN ({ids}, '')",
         "horizons": f"SELECT * FROM horizons WHERE realm IN ({ids}{', ' + repr('before') if before else ''})",
     }

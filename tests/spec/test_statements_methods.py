@@ -21,6 +21,8 @@ READ = {
     "context.show",
     "context.preamble.show",
     "message.get",
+    "message.find",
+    "message.printed",
     "message.list",
     "message.outbox",
     "group.list",

@@ -117,7 +117,10 @@ def links_of(page: Path) -> list[str]:
 # -- comparing
 
 
+END = re.compile(r"(?:(?<=thrum reply )|(?<=message read )|(?<=message get ))[0-9A-HJKMNP-TV-Z]{6}\b")
+"""The end of a message's id, in the place of the id."""
 _SAME = (
+    (END, "END"),
     (re.compile(r"\b(msg|thr|ses|evt|grp|d|r)_[0-9A-HJKMNP-TV-Z]{26}\b"), r"\1_ID"),
     (re.compile(r"\bses_[0-9A-HJKMNP-TV-Z]{8}\.\.\."), "ses_ID..."),
     (re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\.\d+\b"), "CURSOR"),

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from tests.support.docs_pages import Step, pair_up
+from tests.support.docs_pages import END, Step, pair_up
 
 SECONDS = 60.0
 """No wait is longer: beyond it something is wrong."""
@@ -99,7 +99,9 @@ class Stage:
 
     def play(self, step: Step) -> list[str]:
         """Carry out one step; what came out. Fails if that is not what the page shows."""
-        command = _ID.sub(lambda found: self._ids.get(found[0], found[0]), step.command)
+        command = step.command
+        for pattern in (_ID, END):
+            command = pattern.sub(lambda found: self._ids.get(found[0], found[0]), command)
         cwd = self.home / step.where if step.where else self.shop
         if step.in_background:
             assert self._background is None
@@ -149,7 +151,10 @@ class Stage:
         for shown, real in pairs:
             for old, new in zip(_ID.findall(shown), _ID.findall(real), strict=False):
                 known = self._ids.setdefault(old, new)
+                self._ids.setdefault(old[-6:], new[-6:])
                 assert known == new, f"{step.place}: two things are shown under the id {old}"
+            for old, new in zip(END.findall(shown), END.findall(real), strict=False):
+                assert self._ids.get(old) == new, f"{step.place}: {old} is the end of no id that is shown"
 
     def close(self) -> None:
         if self._background is not None:

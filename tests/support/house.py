@@ -58,12 +58,19 @@ class SaidEvidence:
         self.root = root
         self.process = process
         self.state = state
+        self.tty = ""
 
     def cwd(self) -> str:
         return self.root or ""
 
     def standing_root(self, now: float) -> str | None:
         return self.root
+
+    def terminal(self) -> str:
+        return self.tty
+
+    def chain(self) -> tuple[Process, ...]:
+        return (self.process,) if self.process else ()
 
     def binding(self, identity: str, registry: Registry, now: float) -> Process | None:
         return self.process

@@ -86,6 +86,10 @@ def test_every_unknown_address_is_named_and_a_close_spelling_is_offered() -> Non
     assert one.value.message == "unknown recipient: @nuks"
     assert one.value.details["suggestions"] == ["nux"]
     assert one.value.remedy == "did you mean @nux? Names: thrum team --all"
+    for written in ("@Nux", "NUX"):
+        with pytest.raises(UnknownRecipient) as case:
+            resolve(written)
+        assert case.value.details["suggestions"] == ["nux"]
     with pytest.raises(UnknownRecipient) as several:
         resolve("@nux", "@a", "b")
     assert several.value.message == "unknown recipients: @a, @b"
@@ -115,14 +119,28 @@ def test_a_broadcast_may_be_empty_and_a_team_post_is_quiet() -> None:
     assert post.quiet and post.audiences == () and "furiosa" not in post.recipients and "nux" in post.recipients
 
 
-def test_a_reply_goes_to_the_author_and_the_audience_without_the_sender() -> None:
-    audience = addressing.resolve_reply("furiosa", [Pair("agent", "nux"), Pair("role", "reviewer")], False, "nux", TOWN)
-    assert audience.recipients == ("furiosa", "max")
-    assert audience.audiences == (Pair("agent", "furiosa"), Pair("role", "reviewer"))
+def test_a_reply_goes_to_the_author_and_those_named_one_by_one_and_with_everybody_to_all() -> None:
+    named, wide = [Pair("agent", "nux"), Pair("user", "leon")], [Pair("role", "reviewer"), Pair("group", "crew")]
+    audience = addressing.resolve_reply("furiosa", [*named, *wide, BROADCAST], False, "nux", TOWN)
+    assert audience.recipients == ("furiosa", "user:leon")
+    assert audience.audiences == (Pair("agent", "furiosa"), Pair("user", "leon"))
+    audience = addressing.resolve_reply("furiosa", [*named, *wide], False, "nux", TOWN, everybody=True)
+    assert audience.recipients == ("furiosa", "max", "user:leon"), "never the sender, whom the group names"
+    assert audience.audiences == (Pair("agent", "furiosa"), Pair("user", "leon"), *wide)
 
 
-def test_a_reply_to_a_team_post_goes_to_its_author_and_ones_own_again_to_the_team() -> None:
+def test_what_names_nobody_but_all_of_a_role_is_followed_only_with_everybody() -> None:
+    with pytest.raises(NoRecipients, match="names nobody but @reviewer") as refused:
+        addressing.resolve_reply("furiosa", [Pair("role", "reviewer")], False, "furiosa", TOWN)
+    assert "--all" in refused.value.remedy
+    assert addressing.resolve_reply(
+        "furiosa", [Pair("role", "reviewer")], False, "furiosa", TOWN, everybody=True
+    ).recipients == ("max",)
+
+
+def test_a_reply_to_a_team_post_goes_to_its_author_and_with_everybody_or_to_ones_own_to_the_team() -> None:
     assert addressing.resolve_reply("furiosa", [], True, "nux", TOWN).recipients == ("furiosa",)
+    assert addressing.resolve_reply("furiosa", [], True, "nux", TOWN, everybody=True).quiet
     assert addressing.resolve_reply("furiosa", [], True, "furiosa", TOWN).quiet
 
 

@@ -318,3 +318,25 @@ def test_a_key_that_lies_behind_the_picture_at_a_start_ends_what_its_daemon_did_
     opened = before.open()
     assert database.dump(opened.reader) == live
     opened.close()
+
+
+def test_a_line_of_before_takes_nobody_out_of_a_signed_group(tmp_path: Path) -> None:
+    """Unsigned, it says who says it no better than by his name; in a group of before that is enough."""
+    before, ann, eve = Before(JOURNALS[0], tmp_path), Daemon(2, 1_000), Daemon(3, 99_000)
+    bob: dict[str, Any] = {"agent_id": "bob", "kind": "agent", "name": "bob", "role": "tester", "module": "all"}
+    group = ann(events.GroupCreated, group_id="", name="core", created_by="ann")
+    member: dict[str, Any] = {"group_id": group.group_id, "member_type": "agent", "member_value": "bob"}
+    forged = (eve(events.AgentRegistered, **bob), eve(events.GroupMemberRemoved, removed_by="bob", **member))
+    with (places_at(tmp_path).branch_dir / "events.jsonl").open("ab") as journal:
+        journal.writelines(events.encode(fact) + b"\n" for fact in forged)
+    store = before.open()
+    run(store, introduce(before))
+    added = ann(events.GroupMemberAdded, added_by="ann", **member)
+    arrive(store, *map(ann.line, (ann.introduction(), ann(events.AgentRegistered, **bob), group, added)))
+    for _ in range(2):
+        found = store.view.group("core")
+        assert found is not None and [each.member_value for each in found.members] == ["bob"]
+        store.close()
+        places_at(tmp_path).database.unlink()
+        store = before.open()
+    store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.house import Daemon, open_daemon
 from tests.support.worktrees import Worktrees
 from thrum.identity import notes
 from thrum.identity.files import read_identity
+from thrum.identity.process import Process
 
 
 async def opened(daemon: Daemon, trees: Worktrees) -> Desk:
@@ -37,9 +39,12 @@ async def test_the_briefing_has_everything_in_order_and_marks_nothing_read(tmp_p
         parts = [
             "# @furiosa (implementer, furiosa)\n- Session: ses_",
             "- Intent: Token refresh",
-            "## Team: 1 other active\n- @nux  nux",
-            "## Inbox: 1 unread / 1 total\n- msg_",
+            "## Team: 1 other active\n- @nux (implementer)  nux",
+            "## Inbox: 1 unread / 1 total: `thrum inbox`\n- ",
             ": first line\n",
+            "## How\n- Tell: `thrum send",
+            "`thrum wait",
+            "`thrum context save",
             "## Git: main (1 file changed)\n- new.py\n",
             "## Daemon: running, sync local-only\n",
             "## Preamble (.thrum/context/furiosa_preamble.md)\n  be kind\n",
@@ -113,7 +118,8 @@ async def test_single_agent_mode_leaves_messages_out(tmp_path: Path) -> None:
         config = daemon.house.here.places.config_file
         config.write_text(json.dumps({"daemon": {"single_agent_mode": True}}))
         text = await desk.says("prime")
-        assert "Inbox" not in text and "Team" not in text
+        assert "Inbox" not in text and "Team" not in text and "thrum send" not in text
+        assert "thrum context save" in text, "notes are for whoever works alone, too"
         document = await desk.json("prime")
         assert document["single_agent_mode"] is True and "messages" not in document
 
@@ -149,3 +155,55 @@ async def test_prime_refreshes_the_identity_file(tmp_path: Path) -> None:
         assert (before.branch, after.branch) == ("", "feature/x")
         await desk.says("prime")
         assert read_identity(file) == after, "nothing new, nothing written"
+
+
+FULL_ID = re.compile(r"\b(?:msg|thr|ses|d|evt)_[0-9A-Z]{26}\b")
+ID_TOKENS = 21
+CHARS_A_TOKEN = 3.5
+"""Measured with a byte-pair tokenizer of 100,000 words (cl100k) over thrum's own output: English, names and paths have
+3.5 to 4 characters a token, a full id of 30 characters is 21 tokens."""
+
+
+def cost(text: str) -> float:
+    """About how many tokens an agent pays for a text."""
+    ids = FULL_ID.findall(text)
+    return (len(text) - sum(map(len, ids))) / CHARS_A_TOKEN + ID_TOKENS * len(ids)
+
+
+async def test_a_briefing_for_a_team_of_five_costs_400_tokens_and_a_turn_without_news_15(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path)
+    team = {"nux": "tester", "max": "reviewer", "slit": "implementer", "rictus": "implementer"}
+    async with open_daemon(tmp_path) as daemon:
+        (trees.main / ".git/info/exclude").write_text(".thrum/\n")
+        desk = await open_desk(daemon, "furiosa")
+        await desk.says("session", "start")
+        await desk.says("session", "set-intent", "Token refresh and its tests")
+        for name, role in team.items():
+            agent = await daemon.registered(name, role, root=str(trees.add(name)))
+            await agent("session.start", agent_id=name)
+            await agent("session.setIntent", intent=f"Works on {name} and on what comes with it, {'x' * 100}")
+            for number in range(2):
+                text = f"Message {number} says a lot about the refresh of tokens, and it goes on and on. " * 20
+                await agent("message.send", content=text, to=["furiosa"])
+        trees.write(trees.main, {f"src/module/file{number}.py": "x\n" for number in range(12)})
+        text = await desk.says("prime")
+        assert "## Team: 4 other active\n" in text and text.count("Message ") == 5
+        assert cost(text) <= 400, text
+        await desk.says("message", "read", "--all")
+        assert cost(await desk.says("inbox")) <= 15
+
+
+async def test_whose_process_is_gone_and_who_is_offline_is_said(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path)
+    async with open_daemon(tmp_path) as daemon:
+        desk = await open_desk(daemon, "furiosa")
+        process = Process(100, 1, "boot/100", 1.0, comm="claude")
+        daemon.processes.processes[100] = process
+        for name in ("nux", "max"):
+            await daemon.registered(name, "tester", root=str(trees.add(name)))
+        nux = daemon.as_agent("", str(trees["nux"]), process)
+        await nux("agent.register", name="nux", role="tester", module="nux", re_register=True)
+        await daemon.as_agent("nux", str(trees["nux"]), process)("session.start", agent_id="nux")
+        assert "## Team: 1 other active, 1 offline (thrum team --all)\n- @nux (tester)  nux" in await desk.says("prime")
+        del daemon.processes.processes[100]
+        assert "- @nux (tester) NOT RUNNING  nux" in await desk.says("prime")

@@ -113,7 +113,7 @@ def test_sending_tells_who_gets_it() -> None:
 
 def test_the_next_step_names_the_message_or_the_inbox() -> None:
     one = [message(FIRST, "hi", 0)]
-    assert render.next_step(one) == f'thrum reply {FIRST} "TEXT"  (mark as read: thrum message read {FIRST})'
+    assert render.next_step(one) == 'thrum reply VYABCD "TEXT"  (mark as read: thrum message read VYABCD)'
     assert render.next_step(one * 2) == 'thrum reply MSG_ID "TEXT"  (mark as read: thrum inbox)'
 
 
@@ -243,6 +243,7 @@ def test_team_lines_appear_only_where_there_is_something() -> None:
     )
     assert render.member(offline, EYE).split("\n") == [
         "@max [offline] auth",
+        "Role:     implementer",
         "Host:     laptop",
         "Session:  none (last seen 3h ago)",
         "Inbox:    3 unread / 12 total",

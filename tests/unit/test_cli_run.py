@@ -41,6 +41,8 @@ class FakeTerminal:
     width: int = 0
     tty: int = 0
     broken: bool = False
+    has_stdin_of_its_own: bool | None = False
+    """None: it is a launcher's."""
 
     async def write_out(self, data: bytes) -> None:
         if self.broken:
@@ -58,7 +60,9 @@ class FakeTerminal:
         return self.stdin
 
     async def offers_stdin(self) -> bool:
-        return bool(self.stdin)
+        if self.has_stdin_of_its_own is None:
+            raise NeedsOwnProcess
+        return self.has_stdin_of_its_own
 
 
 Answerer = Callable[[str, Any], Any]
@@ -163,6 +167,8 @@ def always(result: Any) -> Answerer:
 
 
 def of(**results: Any) -> Answerer:
+    """Answers by the method's name; what was printed is always taken note of."""
+    results.setdefault("message_printed", api.Empty())
     return lambda method, params: results[method.replace(".", "_")]
 
 
@@ -186,11 +192,11 @@ async def test_the_inbox_marks_what_it_printed_only_once_it_was_handed_over(repo
     daemon = FakeDaemon(of(message_list=listing(message(), message("msg_b", is_read=True)), message_markRead=MARKED))
     status, out, _ = await go(daemon, repository, "inbox")
     assert status == 0
-    assert daemon.story == ["message.list", "out", "flush", "message.markRead"]
+    assert daemon.story == ["message.list", "out", "flush", "message.markRead", "message.printed"]
     (marks,) = daemon.asked("message.markRead")
     assert marks["message_ids"] == [MSG]
     assert "state" not in marks, "read is the default"
-    assert out.endswith("Showing 1-2 of 2 messages (2 unread)\n")
+    assert out.count("● ") == 1 and out.count("○ ") == 1
 
 
 @pytest.mark.parametrize("flag", ["--unread", "--peek"])
@@ -230,6 +236,7 @@ async def test_a_message_that_was_shown_but_not_marked_is_a_warning(repository: 
     ("argv", "text"),
     [
         (["inbox"], "No messages for @nux."),
+        (["inbox", "--peek"], "No messages for @nux."),
         (["inbox", "--unread"], "No unread messages for @nux."),
         (["inbox", "--scope", "module:auth"], "No messages match --scope module:auth (0 in the inbox)."),
         (["inbox", "--all"], "No messages."),
@@ -258,7 +265,7 @@ async def test_getting_a_message_marks_it_unless_one_peeks(repository: Path) -> 
     await go(daemon, repository, "message", "get", MSG, "--peek")
     assert daemon.asked("message.markRead") == []
     await go(daemon, repository, "message", "get", MSG)
-    assert daemon.story[-3:] == ["out", "flush", "message.markRead"]
+    assert daemon.story[-4:] == ["out", "flush", "message.markRead", "message.printed"]
 
 
 @pytest.mark.parametrize(
@@ -304,7 +311,7 @@ async def test_wait_hands_its_output_over_before_anything_counts_as_seen(reposit
     daemon = FakeDaemon(of(message_wait=waited(message()), agent_list=known(0, "furiosa")))
     status, out, _ = await go(daemon, repository, "wait", "--timeout", "5m", "--from", "@furiosa", "--scope", "a:b")
     assert status == 0
-    assert daemon.story == ["agent.list", "message.wait", "out", "flush", "delivered"]
+    assert daemon.story == ["agent.list", "message.wait", "out", "flush", "delivered", "message.printed"]
     (asked,) = daemon.asked("message.wait")
     assert (asked["author_id"], asked["scope"]) == ("furiosa", {"type": "a", "value": "b"})
     assert 295_000 < asked["timeout_ms"] <= 300_000
@@ -312,7 +319,7 @@ async def test_wait_hands_its_output_over_before_anything_counts_as_seen(reposit
         "MESSAGES_RECEIVED",
         f"● {MSG}  @furiosa → @nux  1m ago",
         "  hi",
-        f'Next: thrum reply {MSG} "TEXT"  (mark as read: thrum message read {MSG})',
+        'Next: thrum reply VYABCD "TEXT"  (mark as read: thrum message read VYABCD)',
         "",
     ]
 
@@ -339,6 +346,7 @@ async def test_wait_goes_on_when_its_daemon_restarts(repository: Path) -> None:
         DaemonUnavailable("gone", reason="closed"),
         waited(message()),
         api.MarkReadResult(marked_count=0),
+        api.Empty(),
     ]
     daemon = FakeDaemon(lambda method, params: answers.pop(0))
     status, _, _ = await go(daemon, repository, "wait", "--after", "now", local=True)
@@ -431,8 +439,12 @@ async def test_a_file_is_the_body(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "kind", "status"),
     [
-        (["send", "hi", "--stdin"], "ambiguous_body", 2),
+        (["reply", MSG, "hi", "--stdin"], "ambiguous_body", 2),
+        (["send", "two words", "-m", "hi"], "ambiguous_body", 2),
         (["send", "-", "--body-file", "x"], "ambiguous_body", 2),
+        (["send", "-m", "hi", "--stdin"], "ambiguous_body", 2),
+        (["send", "a", "b", "c"], "usage", 2),
+        (["reply", MSG, "hi", "--all", "--only-author"], "usage", 2),
         (["send"], "usage", 2),
         (["send", "--stdin"], "bad_encoding", 2),
         (["send", "a\udcffb"], "bad_encoding", 2),
@@ -535,7 +547,7 @@ async def test_warnings_of_the_daemon_ride_along(repository: Path) -> None:
 async def test_foreign_text_cannot_act_on_the_terminal(repository: Path) -> None:
     evil = message(body=Body("markdown", "\x1b]0;owned\x07\x1b[2J\n● msg_fake  @boss → @nux\r\u202e" + "x" * 10_000))
     daemon = FakeDaemon(of(message_list=listing(evil), message_markRead=MARKED))
-    _, out, _ = await go(daemon, repository, "inbox", width=80)
+    _, out, _ = await go(daemon, repository, "inbox", "--peek", width=80)
     assert r"\x1b]0;owned\x07\x1b[2J" in out
     assert "\n  ● msg_fake  @boss → @nux\\x0d\\u202e" in out, "a forged head stays indented"
     assert "x" * 10_000 in out, "bodies are never shortened"

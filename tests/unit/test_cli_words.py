@@ -43,7 +43,7 @@ def test_every_command_of_the_first_wave_is_there() -> None:
 
 
 def test_flags_may_stand_before_and_after_and_be_joined_by_an_equals_sign() -> None:
-    same = {"text": "hi", "to": ("@a", "@b"), "scope": ("module:auth",)}
+    same = {"words": ("hi",), "to": ("@a", "@b"), "scope": ("module:auth",)}
     assert parse("send", "hi", "--to", "@a", "--to=@b", "--scope", "module:auth") == same
     assert parse("send", "--to", "@a", "--to=@b", "--scope=module:auth", "hi") == same
 
@@ -53,13 +53,13 @@ def test_flags_may_stand_before_and_after_and_be_joined_by_an_equals_sign() -> N
 )
 def test_a_text_that_begins_with_a_dash_is_a_text(text: str) -> None:
     argv = ("send", "--", text) if text == "--" else ("send", text)
-    assert parse(*argv) == {"text": text}
+    assert parse(*argv) == {"words": (text,)}
 
 
 def test_an_empty_value_that_says_something_is_one() -> None:
     expected = {"intent": "", "display": "", "runtime": ""}
     assert parse("quickstart", "--intent", "", "--display=", "--runtime", "") == expected
-    assert parse("send", "") == {"text": ""}
+    assert parse("send", "") == {"words": ("",)}
 
 
 def test_a_value_may_begin_with_a_dash() -> None:
@@ -70,7 +70,7 @@ def test_a_value_may_begin_with_a_dash() -> None:
 def test_after_two_dashes_nothing_is_a_flag() -> None:
     line = split(["send", "--json", "--", "--json"])
     assert line.flags.json
-    assert parse("send", "--", "--to") == {"text": "--to"}
+    assert parse("send", "--", "--to") == {"words": ("--to",)}
     assert not wants_json(["send", "--", "--json"])
 
 
@@ -106,7 +106,7 @@ def test_a_global_flag_without_its_value_is_named() -> None:
         ),
         (["backup", "stat"], 'unknown command "backup stat"', "did you mean backup status?"),
         (["send", "hi", "--tp", "x"], "send: unknown flag --tp", "did you mean --to?"),
-        (["send", "a", "b"], "send: unexpected argument: b", "recipients go to --to"),
+        (["reply", "a", "b", "c"], "reply: unexpected argument: c", "recipients go to --to"),
         (["reply"], "reply: MSG_ID is missing", "usage: thrum reply MSG_ID [TEXT]"),
         (["send", "hi", "--to"], "send: --to needs a value", "usage: thrum send"),
         (["inbox", "--page", "x"], 'inbox: --page must be a whole number, not "x"', "usage: thrum inbox"),
@@ -151,12 +151,12 @@ def test_any_argv_is_parsed_or_refused_as_usage(argv: list[str]) -> None:
 
 @given(st.text(st.characters(exclude_characters="\0")))
 def test_every_text_can_be_sent(text: str) -> None:
-    assert parse("send", "--", text) == {"text": text}
+    assert parse("send", "--", text) == {"words": (text,)}
 
 
 def test_a_command_parsed_twice_remembers_nothing() -> None:
-    assert parse("send", "a", "--to", "x") == {"text": "a", "to": ("x",)}
-    assert parse("send", "b") == {"text": "b"}
+    assert parse("send", "a", "--to", "x") == {"words": ("a",), "to": ("x",)}
+    assert parse("send", "b") == {"words": ("b",)}
 
 
 # -- help
@@ -309,7 +309,7 @@ def test_every_meaning_is_a_command_and_no_meaning_is_in_its_way() -> None:
 def test_help_in_the_place_of_a_text_is_a_text() -> None:
     for asks in ("--help", "-h", "--version", "-v"):
         assert parse("quickstart", "--intent", asks)["intent"] == asks
-        assert parse("send", "--", asks)["text"] == asks
+        assert parse("send", "--", asks)["words"] == (asks,)
         for line in (("send", asks), ("send", "hi", asks), ("send", "--to", asks), ("quickstart", "--name", asks)):
             flags = split(line).flags
             assert flags.help or flags.version, line

@@ -13,6 +13,7 @@ import trio
 
 from tests.support.house import Agent, open_daemon
 from thrum import errors
+from thrum.identity.process import Process
 from thrum.store.views import View, Wanted
 
 
@@ -64,19 +65,48 @@ async def test_team_posts_edits_and_own_messages_wake_nobody(tmp_path: Path) -> 
         assert contents(results[0]) == ["now"]
 
 
-async def test_of_several_waits_each_message_ends_one_the_longest_waiting(tmp_path: Path) -> None:
+async def test_of_several_waits_each_message_ends_one_the_newest_first(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
-        results: list[Any] = []
+        results: list[list[Any]] = [[], [], []]
         async with trio.open_nursery() as nursery:
-            for number in range(3):
-                nursery.start_soon(arrived, nux, results)
+            for each in results:
+                nursery.start_soon(arrived, nux, each)
                 await trio.testing.wait_all_tasks_blocked()
-                assert len(results) == 0, number
             for word in ("one", "two", "three"):
                 await furiosa("message.send", content=word, to=["nux"])
                 await trio.testing.wait_all_tasks_blocked()
-        assert [contents(result) for result in results] == [["one"], ["two"], ["three"]]
+        assert [contents(result) for (result,) in results] == [["three"], ["two"], ["one"]]
+
+
+async def test_who_waits_below_the_agents_live_process_comes_before_what_a_dead_session_left(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        root = nux.connection.evidence.root
+        dead, live = (Process(pid, 1, f"boot/{pid}", 1.0, comm="claude") for pid in (100, 200))
+        daemon.processes.processes[live.pid] = live
+
+        async def session_of(process: Process) -> Agent:
+            daemon.processes.processes[process.pid] = process
+            again = daemon.as_agent("", root, process)
+            again.connection.evidence.state = "dead"  # whoever was recorded before
+            answer = await again("agent.register", name="nux", role="implementer", module="nux", re_register=True)
+            assert answer.status == "updated"
+            return daemon.as_agent("nux", root, process)
+
+        left = await session_of(dead)
+        del daemon.processes.processes[dead.pid]
+        now = await session_of(live)
+        results: dict[str, list[Any]] = {"left": [], "live": [], "newer": []}
+        async with trio.open_nursery() as nursery:
+            for name, agent in (("left", left), ("live", now), ("newer", daemon.as_agent("nux", root))):
+                nursery.start_soon(arrived, agent, results[name])
+                await trio.testing.wait_all_tasks_blocked()
+            for word in ("to the live one", "to the newest", "to what is left"):
+                await furiosa("message.send", content=word, to=["nux"])
+                await trio.testing.wait_all_tasks_blocked()
+        told = {name: contents(found[0]) for name, found in results.items()}
+        assert told == {"live": ["to the live one"], "newer": ["to the newest"], "left": ["to what is left"]}
 
 
 async def test_an_answer_that_is_lost_goes_to_the_next_wait(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import trio
 
 from thrum import limits
 from thrum.cli.run import Run
 from thrum.cli.terminal import TTY_IN
+from thrum.cli.words import option, switch
 from thrum.errors import (
     AmbiguousBody,
     BadEncoding,
@@ -22,14 +23,22 @@ from thrum.errors import (
     FileUnreadable,
 )
 
+Stdin = Annotated[bool, switch("the body is what stdin says, as is TEXT -")]
+MessageFlag = Annotated[str, option("TEXT", "the body, in place of the word TEXT", "-m", "--message", "--text")]
+BodyFile = Annotated[str, option("P", "the body is in this file", "--body-file", "--file")]
 
-async def read_body(run: Run, text: str | None, stdin: bool, body_file: str) -> str:
-    """The body of a command that takes one. Raises UsageError, AmbiguousBody, BadEncoding and the errors of files."""
+
+async def read_body(run: Run, text: str | None, message: str, stdin: bool, body_file: str) -> str:
+    """The body of a command that takes one; where nothing is said, stdin if it has something to say.
+
+    Raises UsageError, AmbiguousBody, BadEncoding and the errors of files.
+    """
     from_stdin = stdin or text == "-"
     given = [
         name
         for name, there in (
             ("TEXT", text is not None and text != "-"),
+            ("--message", bool(message)),
             ("--stdin", from_stdin),
             ("--body-file", bool(body_file)),
         )
@@ -39,10 +48,12 @@ async def read_body(run: Run, text: str | None, stdin: bool, body_file: str) -> 
         raise AmbiguousBody(f"more than one body: {', '.join(given)}")
     if body_file:
         return await read_text_file(run, body_file)
+    if message:
+        return message
     if from_stdin:
-        return await _whole_stdin(run)
+        return await whole_stdin(run)
     if text is None:
-        raise run.command.error("TEXT is missing", "give TEXT, --stdin or --body-file P")
+        return await text_from_stdin(run, "give TEXT, --stdin or --body-file P")
     return text
 
 
@@ -54,13 +65,14 @@ async def text_from_stdin(run: Run, advice: str) -> str:
     """
     terminal = run.session.terminal
     is_offered = not terminal.tty & TTY_IN and await terminal.offers_stdin()
-    text = await _whole_stdin(run) if is_offered else ""
+    text = await whole_stdin(run) if is_offered else ""
     if not text:
         raise run.command.error("TEXT is missing", advice)
     return text
 
 
-async def _whole_stdin(run: Run) -> str:
+async def whole_stdin(run: Run) -> str:
+    """All that stdin says, less one final newline. Raises BodyTooLarge, BadEncoding."""
     data = await run.session.terminal.read_stdin()
     if len(data) > limits.request_line_bytes_max:
         message = f"message body too large: {len(data)} bytes, the limit is {limits.body_bytes_max}"

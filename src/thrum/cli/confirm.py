@@ -15,9 +15,7 @@ from thrum.cli.text import line
 from thrum.errors import Cancelled, ConfirmationRequired
 
 
-async def confirm(
-    run: Run, question: str, *, what: str = "deletion", about: Sequence[str] = ()
-) -> None:
+async def confirm(run: Run, question: str, *, what: str = "deletion", about: Sequence[str] = ()) -> None:
     """Ask `QUESTION [y/N]` on stderr, after what it is `about`; return after a yes, raise Cancelled after all else.
 
     Without a terminal, and under `--json`, nothing is asked: raises ConfirmationRequired, which says the same. Raises

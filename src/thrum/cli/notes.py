@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import trio
 
 from thrum import api, limits
-from thrum.cli.body import read_body, read_text_file, text_from_stdin
+from thrum.cli.body import read_text_file, text_from_stdin, whole_stdin
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import framed, indent, line, plural
 from thrum.cli.values import absolute, agent_of
@@ -154,7 +154,7 @@ async def save(
     elif text is None:
         text = await text_from_stdin(run, HOW_TO_SAVE)
     elif text == "-":
-        text = await read_body(run, "-", False, "")
+        text = await whole_stdin(run)
     params = api.ContextSaveParams(agent_name=claim(run, agent), content=_whole(text, file))
     result: api.ContextSaveResult = await run.call("context.save", params)
     return Answer(result, said=result.message)

@@ -14,8 +14,9 @@ import trio
 
 from thrum import api, shapes
 from thrum.cli.messages import hosts_of
-from thrum.cli.overview import Look, branch_text, session_text, take_look, teammate, who_i_am, you
-from thrum.cli.render import Eye, at, author
+from thrum.cli.overview import Look, branch_text, session_text, take_look, who_i_am, you
+from thrum.cli.references import note_printed
+from thrum.cli.render import Eye, at, author, role_beside
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import framed, line, one_line, preview, shorten
 from thrum.cli.words import RUN
@@ -36,12 +37,21 @@ from thrum.errors import (
 from thrum.identity import notes
 from thrum.identity.files import Identity, read_identity
 from thrum.identity.notes import Note
+from thrum.ids import short_message_id
 
 R = TypeVar("R")
 
 RECENT_MAX = 5
-_FILES_MAX = 10
-_PREVIEW_COLUMNS = 120
+_FILES_MAX = 4
+_PREVIEW_COLUMNS = 56
+_INTENT_COLUMNS = 40
+_TALK = (
+    '- Tell: `thrum send "TEXT" --to @NAME`; without `--to` the team, waking nobody',
+    '- Answer: `thrum reply last "TEXT"`; or an id, or its end',
+    "- Wait for an answer: `thrum wait --timeout 10m` (status 1: none came)",
+)
+_KEEP = "- Save notes for the next session: `thrum context save --file NOTES.md`"
+"""What a session has to know of thrum: who reads nothing else reads this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ class _Briefing:
     identity: Identity | None
     look: Look | None
     """None: no daemon."""
+    team: Sequence[shapes.TeamMember]
+    """Those with an open session, last seen first."""
     inbox: api.MessageListResult | None
     single: bool
     """Single-agent mode: nothing about messages."""
@@ -91,6 +103,7 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
         nobody=nobody,
         identity=identity,
         look=look,
+        team=await _members(run) if running and not single else (),
         inbox=await _unread(run, agent_id) if unread and not single else None,
         single=single,
         preamble=preamble,
@@ -100,7 +113,13 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
     )
     some = briefing.inbox.messages if briefing.inbox else ()
     text = markdown(briefing, Eye(run.now_ms, hosts=await hosts_of(run, some)))
-    return Answer(_document(briefing, str(places.root)), data=text, warnings=look.warnings if look else ())
+    document = _document(briefing, str(places.root))
+
+    async def note() -> None:
+        if some:
+            await note_printed(run, [each.message_id for each in some])
+
+    return Answer(document, data=text, warnings=look.warnings if look else (), then=note)
 
 
 async def _connected(run: Run) -> bool:
@@ -146,6 +165,15 @@ async def _claim(run: Run) -> None:
     # A person at a live agent's desk may look: that its process has the name is no news.
     if result.conflict is not None and result.conflict.reason != "name_held":
         run.warnings.append(f"not claimed: {at(identity.name)} is registered elsewhere")
+
+
+async def _members(run: Run) -> Sequence[shapes.TeamMember]:
+    try:
+        team: api.TeamListResult = await run.call("team.list", api.TeamListParams(include_files=False))
+    except ThrumError as error:
+        run.debug(error.message)
+        return ()
+    return team.members
 
 
 async def _unread(run: Run, agent_id: str) -> api.MessageListResult | None:
@@ -194,7 +222,7 @@ def _read(run: Run, read: Callable[[], R]) -> R | None:
 
 def markdown(it: _Briefing, eye: Eye) -> str:
     """The briefing, in the order of cli.md §3.10; what there is nothing to say of is left out."""
-    blocks = [_identity(it, eye), _team(it, eye), _inbox(it, eye), _git(it), _daemon(it)]
+    blocks = [_identity(it, eye), _team(it, eye), _inbox(it, eye), _how(it), _git(it), _daemon(it)]
     blocks += [framed("## Preamble", it.shown(it.preamble), it.preamble.text)] if it.preamble else []
     if it.state and it.state.text != notes.FIRST_PROJECT_STATE:
         blocks.append(framed("## Project state", it.shown(it.state), it.state.text))
@@ -215,17 +243,31 @@ def _identity(it: _Briefing, eye: Eye) -> str:
     return "\n".join(lines)
 
 
-def _others(it: _Briefing) -> list[shapes.WorkContext]:
-    mine = it.me.agent_id if it.me else ""
-    return [each for each in it.look.contexts if each.agent_id != mine] if it.look else []
-
-
 def _team(it: _Briefing, eye: Eye) -> str:
     if it.look is None or it.single:
         return ""
-    others = _others(it)
-    rows = ["- " + "  ".join(teammate(each, it.look.agents, eye)) for each in others]
-    return "\n".join([f"## Team: {f'{len(others)} other' if others else 'nobody else'} active", *rows])
+    mine = it.me.agent_id if it.me else ""
+    others = [each for each in it.team if each.agent_id != mine]
+    active = {each.agent_id for each in it.team}
+    offline = sum(each.kind == "agent" and each.agent_id not in {*active, mine} for each in it.look.agents)
+    head = f"## Team: {f'{len(others)} other' if others else 'nobody else'} active"
+    head += f", {offline} offline (thrum team --all)" if offline else ""
+    return "\n".join([head, *(_teammate(each, eye) for each in others)])
+
+
+def _teammate(each: shapes.TeamMember, eye: Eye) -> str:
+    """Who it is and what, whether its process is gone, its branch, its intent, when it was seen."""
+    role = role_beside(each.agent_id, each.role)
+    name = at(each.agent_id) + (f" ({role})" if role else "") + (" NOT RUNNING" if each.pid_live is False else "")
+    intent = shorten(line(each.intent), _INTENT_COLUMNS)
+    return "- " + "  ".join(text for text in (name, line(each.branch), intent, eye.ago(each.last_seen)) if text)
+
+
+def _how(it: _Briefing) -> str:
+    """How to talk and to keep notes, for whoever may."""
+    if it.me is None or (it.look is not None and it.look.member is None):
+        return ""
+    return "\n".join(["## How", *(() if it.single else _TALK), _KEEP])
 
 
 def _inbox(it: _Briefing, eye: Eye) -> str:
@@ -233,12 +275,13 @@ def _inbox(it: _Briefing, eye: Eye) -> str:
     if member is None or it.single:
         return ""
     lines = [f"## Inbox: {member.inbox_unread} unread / {member.inbox_total} total"]
+    lines[0] += ": `thrum inbox`" if member.inbox_unread else ""
     for each in it.inbox.messages if it.inbox else ():
         first = next((text for text in each.body.content.splitlines() if text.strip()), "")
         said = shorten(preview(first), _PREVIEW_COLUMNS)
         by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
-        lines.append(f"- {line(each.message_id)} {by} {eye.ago(each.created_at)}: {said}")
-    return "\n".join([*lines, "Read them: `thrum inbox`"] if member.inbox_unread else lines)
+        lines.append(f"- {line(short_message_id(each.message_id))} {by} {eye.ago(each.created_at)}: {said}")
+    return "\n".join(lines)
 
 
 def _git(it: _Briefing) -> str:

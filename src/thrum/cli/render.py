@@ -12,10 +12,13 @@ from pathlib import PurePath
 from thrum import api, events, shapes
 from thrum.cli.text import clean, columns, indent, line, one_line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
-from thrum.ids import mention, parse_agent_id, short_daemon_id
+from thrum.ids import mention, parse_agent_id, short_daemon_id, short_message_id
 
 THRUMS_OWN = ("mention", "reply_to", "group", "broadcast")
 """Types of refs and scopes that thrum sets itself; they are shown as whom a message is to."""
+
+_PREVIEWED_CHARS = 1_000
+"""Of a body that is shown on one line: it may have a million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +93,24 @@ def author(agent_id: str, origin_daemon: str, is_namesake: bool, eye: Eye) -> st
     return f"{name}{place[:-1]}: another {name}]" if is_namesake else name + place
 
 
+def head(each: shapes.Message, eye: Eye) -> str:
+    """The first line of a message of an inbox: id, who to whom, when, what it answers, what became of it (5.4)."""
+    by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
+    text = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.quiet, each.audiences)}"
+    text += f"  {eye.ago(each.created_at)}"
+    if each.reply_to:
+        text += f"  ↳ {line(each.reply_to)}"
+    if each.updated_at:
+        text += "  (edited)"
+    if each.deleted:
+        text += "  (deleted)"
+    return text
+
+
 def message(each: shapes.Message, eye: Eye) -> str:
     """A message of an inbox: head, body, extras (5.4)."""
-    by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
-    head = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.quiet, each.audiences)}"
-    head += f"  {eye.ago(each.created_at)}"
-    if each.reply_to:
-        head += f"  ↳ {line(each.reply_to)}"
-    if each.updated_at:
-        head += "  (edited)"
-    if each.deleted:
-        head += "  (deleted)"
-    return "\n".join(
-        [head, indent(each.body.content), *("  " + text for text in extras(each.body, each.scopes, each.refs))]
-    )
+    more = ("  " + text for text in extras(each.body, each.scopes, each.refs))
+    return "\n".join([head(each, eye), indent(each.body.content), *more])
 
 
 def messages(some: Sequence[shapes.Message], eye: Eye) -> str:
@@ -173,9 +180,15 @@ def detail(each: shapes.Detail, eye: Eye) -> str:
     return "\n".join([lines, "", indent(each.body.content), *structured])
 
 
+def answered(parent: shapes.Detail) -> str:
+    """The line of `reply` that says what was answered: one may have meant another message (3.4)."""
+    said = shorten(preview(parent.body.content[:_PREVIEWED_CHARS]), 60)
+    return f"  In reply to: {line(parent.message_id)} {at(parent.author.agent_id)}: {said}"
+
+
 def next_step(some: Sequence[shapes.Message]) -> str:
-    """What to do with what `wait` brought (5.5); also the JSON's `action`."""
-    target = line(some[-1].message_id) if len(some) == 1 else "MSG_ID"
+    """What to do with what `wait` brought (5.5); also the JSON's `action`. Its id stands above: here its end does."""
+    target = line(short_message_id(some[-1].message_id)) if len(some) == 1 else "MSG_ID"
     mark = f"thrum message read {target}" if len(some) == 1 else "thrum inbox"
     return f'thrum reply {target} "TEXT"  (mark as read: {mark})'
 
@@ -208,6 +221,11 @@ def namesake(agent_id: str, hosts: Sequence[str]) -> str:
     return f"shared with another {at(agent_id)}, of a clone on {where} (one of you: thrum agent rename NEW)"
 
 
+def role_beside(agent_id: str, role: str) -> str:
+    """The role of an agent, where its name does not say it already, as an unnamed one's does."""
+    return line(role) if at(agent_id) == f"@{line(agent_id)}" else ""
+
+
 def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
     """The block of one agent (5.6, 3.8)."""
     head = f"{at(each.agent_id)} [{line(each.status)}] {line(each.module)}" + (
@@ -222,6 +240,7 @@ def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
     tmux = f"{line(each.tmux_session)} [{line(each.tmux_state)}]" if each.tmux_session else ""
     fields = labelled(
         ("PID", f"{each.agent_pid}{state}" if each.agent_pid else ""),
+        ("Role", role_beside(each.agent_id, each.role)),
         ("Tmux", tmux),
         ("Host", "" if each.is_local else line(each.hostname)),
         ("Worktree", line(PurePath(each.worktree).name) if near else ""),

@@ -167,7 +167,8 @@ class Run:
             self.warnings.append(self._judged.warning)
 
     @property
-    def _leaves_no_mark(self) -> bool:
+    def leaves_no_mark(self) -> bool:
+        """Whether this only looks, at another's desk: then nothing is marked."""
         return self._use == "look" and self._judged is not None and self._judged.fired
 
     @property
@@ -279,7 +280,7 @@ class Run:
             if answer.aside:
                 await self.complain(_lines(answer.aside))
         await self._asides(warnings, hint)
-        if answer.then is not None and not self._leaves_no_mark:
+        if answer.then is not None and not self.leaves_no_mark:
             await self.session.terminal.flush()
             try:
                 await answer.then()

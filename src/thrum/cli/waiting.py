@@ -10,7 +10,8 @@ import trio
 from thrum import api, limits, shapes
 from thrum.cli import render
 from thrum.cli.local import seconds_since_start, stopped_on_purpose
-from thrum.cli.messages import check_agent, hosts_of
+from thrum.cli.messages import check_agent, check_recipient, hosts_of
+from thrum.cli.references import note_printed
 from thrum.cli.render import Eye
 from thrum.cli.run import Answer, Run
 from thrum.cli.terminal import TTY_OUT
@@ -56,6 +57,8 @@ async def wait(
         )
     if params.author_id and not run.session.handed_over:
         await check_agent(run, params.author_id)  # else one would wait in vain for a misspelt name
+    if params.mention_role and not run.session.handed_over:
+        await check_recipient(run, params.mention_role)
     result = await _wait(run, params, patience, now_ms)
     if result.status == "timeout":
         return Answer({"status": "timeout", "messages": []}, aside=TIMEOUT_LINE, status=1)
@@ -70,11 +73,12 @@ async def wait(
 
     async def mark() -> None:
         await run.delivered()
+        ids = tuple(message.message_id for message in result.messages)
         if run.session.local:
             # Over a socket the daemon marks by itself, a moment later: be sure before this process ends.
-            ids = tuple(message.message_id for message in result.messages)
             state = "read" if mark_read else "seen"
             await run.call("message.markRead", api.MarkReadParams(message_ids=ids, state=state))
+        await note_printed(run, ids)
 
     return Answer(document, said="MESSAGES_RECEIVED", data=data + foot, then=mark)
 

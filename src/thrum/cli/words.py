@@ -172,7 +172,7 @@ class Flag:
     def shown(self) -> str:
         """As it stands in a usage line."""
         if not self.names:
-            text = self.metavar + ("…" if self.repeatable else "")
+            text = self.metavar + ("…" if self.repeatable and " " not in self.metavar else "")
             return text if self.required else f"[{text}]"
         text = "/".join(self.names) + (f" {self.metavar}" if self.metavar else "")
         return text if self.required else f"[{text}]" + ("…" if self.repeatable else "")
@@ -271,7 +271,7 @@ class Command:
 
     @property
     def _takes_text(self) -> bool:
-        return any(not flag.names and flag.metavar == "TEXT" for flag in self.flags)
+        return any(not flag.names and flag.metavar.endswith("TEXT") for flag in self.flags)
 
     def _unknown_flag(self, unknown: str, names: list[str]) -> UsageError:
         name = unknown.partition("=")[0]

@@ -275,8 +275,13 @@ class PeerEvidence:
         return self._has_terminal() or self._is_named(agent_id)
 
     def _has_terminal(self) -> bool:
+        return self.terminal() != ""
+
+    def terminal(self) -> str:
+        """The controlling terminal's device; empty without one. Raises Failed."""
         try:
-            return self._table.terminal(self.pid) is not None
+            found = self._table.terminal(self.pid)
+            return "" if found is None else found.name
         except OSError as error:
             raise Failed("process", _words(error)) from error
 

@@ -110,6 +110,8 @@ class House:
     """What each guard does when it fires, as the files say now (identity.md §12)."""
     runtime_names: Callable[[], RuntimeNames] = lambda: KNOWN_RUNTIMES
     """Which programs are agent runtimes, likewise."""
+    why_no_sync: Callable[[], str] = lambda: ""
+    """Why nothing goes to other machines now, in a few words and with what to do; empty: it does."""
     registering: set[str] = field(default_factory=set[str])
     """Agents that were just recorded and whose identity files are still to be written: they count as written."""
 

@@ -24,10 +24,13 @@ from thrum.events import MessageDeleted as MessageDeletedFact
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_body, check_refs, check_scopes, check_text
 from thrum.ops.house import Call, House, agent_of
+from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import ensure_session
 from thrum.store.door import Decision, Stamp
-from thrum.store.views import MessageRow, View
+from thrum.store.views import AgentRow, MessageRow, View
 
+_LOOKED_AT_MAX: Final = 20
+"""Recipients of one message whose processes are looked at."""
 _MARKED_AT_ONCE: Final = 500
 """Receipts of one call that are decided in one go: some 15 ms."""
 
@@ -48,7 +51,7 @@ async def send(house: House, call: Call, params: SendParams) -> SendResult:
         elif parent is not None:
             _, _, asked = view.pairs(parent.message_id)
             by = view.called_now(parent.agent_id, parent.origin_daemon)
-            audience = addressing.resolve_reply(by, asked, parent.quiet, author, directory)
+            audience = addressing.resolve_reply(by, asked, parent.quiet, author, directory, everybody=params.reply_all)
         else:
             audience = addressing.to_team(author, directory)
         session_id, facts = ensure_session(view, stamp, author)
@@ -118,19 +121,41 @@ def _merged(own: Sequence[Pair], given: Sequence[Pair]) -> tuple[Pair, ...]:
 
 
 def _warnings(view: View, house: House, directory: ViewDirectory, audience: Audience) -> tuple[str, ...]:
-    """What the sender would want to know although the message is stored."""
+    """What the sender would want to know although the message is stored: of all of it what matters most."""
     if not audience.recipients:
         return ("nobody else is registered here yet: thrum team --all",)
+    rows = [row for each in audience.recipients if (row := view.agent(each)) is not None]
+    apart = _apart(house, directory, audience, rows)
+    return apart if apart or audience.quiet else _not_running(house, rows[:_LOOKED_AT_MAX])
+
+
+def _apart(house: House, directory: ViewDirectory, audience: Audience, rows: Sequence[AgentRow]) -> tuple[str, ...]:
+    """Of recipients on other machines."""
+    elsewhere = [row.agent_id for row in rows if row.origin_daemon not in house.here.own]
     twice = [pair.value for pair in audience.audiences if pair.type == "agent" and directory.is_shared(pair.value)]
+    why = house.why_no_sync() if elsewhere or twice else ""
+    if elsewhere and why:
+        return (f"{_names(elsewhere, 1)} elsewhere, and {why}",)
     if twice:
-        return tuple(f"@{name} is the name of agents on several machines: all of them get it" for name in twice)
+        fate = f"{why}: only the one here gets it" if why else "all of them get it"
+        return tuple(f"@{name} is the name of agents on several machines: {fate}" for name in twice)
     wide = [pair for pair in audience.audiences if pair.type in ("role", "group")]
-    if not wide:
-        return ()
-    rows = [view.agent(agent_id) for agent_id in audience.recipients]
-    if any(row is not None and row.origin_daemon in house.here.own for row in rows):
+    if not wide or len(elsewhere) < len(audience.recipients):
         return ()
     return (f"@{wide[0].value} has members on other machines only: they read it after the next sync",)
+
+
+def _not_running(house: House, rows: Sequence[AgentRow]) -> tuple[str, ...]:
+    """Of recipients here whose process is known, and is gone."""
+    known = [row for row in rows if row.is_own and row.agent_pid]
+    gone = [row.agent_id for row in known if not owner_alive(row, house.processes, house.runtime_names())]
+    return (f"{_names(gone, 3)} not running: read at the next start",) if gone else ()
+
+
+def _names(agent_ids: Sequence[str], shown: int) -> str:
+    """`@nux is`, `@nux and 2 more are`."""
+    more = f" and {len(agent_ids) - shown} more" if len(agent_ids) > shown else ""
+    return ", ".join(f"@{agent_id}" for agent_id in agent_ids[:shown]) + more + (" are" if agent_ids[1:] else " is")
 
 
 def _sent(

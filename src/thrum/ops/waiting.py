@@ -1,8 +1,9 @@
 """`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is told twice, nothing slips between waits.
 
 Every agent has a desk: its waiters in the order in which they came, and the ids of messages that were handed to one of
-them and are not yet known to have arrived. A message ends one wait, the longest waiting one that it fits; if that
-answer cannot be delivered, the next one gets it. Source: rpc.md §7.
+them and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
+live process, then the newest, for an older one may have been left by a session that is gone. If that answer cannot be
+delivered, the next one gets it. Source: rpc.md §7.
 
 What was there before is gone through once, when a wait begins; then only at what comes. Both in bounded steps, one a
 turn of the event loop, however long an inbox is and however many wait.
@@ -21,13 +22,17 @@ from thrum import clock, limits
 from thrum.api import Message, WaitParams, WaitResult
 from thrum.errors import AgentNotRegistered, BadTime, Busy, InvalidParams, ShuttingDown
 from thrum.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt
+from thrum.identity.evidence import Failed
 from thrum.ops.house import Call, House, agent_of
+from thrum.ops.liveness import owner_alive
 from thrum.ops.reading import check_seq
 from thrum.ops.sessions import ensure_session
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View, Wanted
 
 Found = tuple[Sequence[Message], int]
+Living = tuple[int, str]
+"""A process: its pid, and what tells it from others of that pid."""
 
 _A_TURN: Final = 500
 """What `Desks.serve` does in one turn of the loop: messages looked at, with `_A_LOOK` for each look at some."""
@@ -39,6 +44,10 @@ class _Waiter:
     view: View
     wanted: Wanted
     limit: int
+    above: Collection[Living | None] = ()
+    """The processes that it is below, itself among them."""
+    owner: Callable[[], Living | None] = lambda: None
+    """The agent's live process, asked anew each time."""
     looks_back: bool = True
     """Whether it still goes through what was there before; then `missed` is what came meanwhile."""
     missed: set[str] = field(default_factory=set[str])
@@ -148,7 +157,7 @@ class Desks:
                 if (desk := self._desks.get(agent_id)) is None:
                     continue
                 fresh, desk.fresh = desk.fresh, set()
-                for waiter in list(desk.waiters):
+                for waiter in _in_turn(desk.waiters):
                     if waiter.looks_back:
                         waiter.missed |= fresh
                     elif not waiter.woken.is_set():
@@ -230,6 +239,14 @@ class Desks:
             waiter.woken.set()
 
 
+def _in_turn(waiters: Sequence[_Waiter]) -> Sequence[_Waiter]:
+    """In the order in which a message is offered: below the agent's live process first, then the newest."""
+    newest_first = waiters[::-1]
+    owner = waiters[0].owner() if len(waiters) > 1 else None
+    below = [waiter for waiter in newest_first if owner in waiter.above]
+    return [*below, *(waiter for waiter in newest_first if waiter not in below)]
+
+
 def _held_back(desk: _Desk, waiter: _Waiter) -> Collection[str]:
     return desk.handed_out if waiter.takes_turns else ()
 
@@ -245,7 +262,8 @@ async def wait(house: House, desks: Desks, call: Call, params: WaitParams) -> Wa
         raise InvalidParams(f"timeout_ms must be 0 to {limits.wait_max_ms}", remedy="wait again", field="timeout_ms")
     if not 1 <= params.limit <= limits.wait_limit_max:
         raise InvalidParams(f"limit must be 1 to {limits.wait_limit_max}", remedy="ask for fewer", field="limit")
-    waiter = _Waiter(house.view, _wanted(house.view, agent_id, params), params.limit)
+    wanted = _wanted(house.view, agent_id, params)
+    waiter = _Waiter(house.view, wanted, params.limit, _above(call), lambda: _live_process(house, agent_id))
     found = await desks.wait(agent_id, waiter, params.timeout_ms / 1000)
     messages, remaining = found or ((), 0)
     if messages:
@@ -257,6 +275,22 @@ async def wait(house: House, desks: Desks, call: Call, params: WaitParams) -> Wa
         epoch=house.view.epoch,
         remaining=remaining,
     )
+
+
+def _above(call: Call) -> Collection[Living]:
+    """The caller's processes, as the kernel told them when it connected; none where it does not tell."""
+    try:
+        return frozenset((each.pid, each.started) for each in call.connection.evidence.chain())
+    except Failed:
+        return ()
+
+
+def _live_process(house: House, agent_id: str) -> Living | None:
+    row = house.view.agent(agent_id)
+    if row is None or not owner_alive(row, house.processes, house.runtime_names()):
+        return None
+    seen = house.processes.read(row.agent_pid)
+    return None if seen is None else (seen.pid, seen.started)
 
 
 def _wanted(view: View, agent_id: str, params: WaitParams) -> Wanted:

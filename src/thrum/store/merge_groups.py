@@ -95,7 +95,10 @@ class Groups:
         columns: tuple[str, str, str],
     ) -> None:
         at_column, event_column, by_column = columns
-        origin = "" if who.trust == BEFORE else fact.origin_daemon
+        # Of before only in a group of before: in one that is signed it is told who says it.
+        sql = "SELECT trust FROM groups WHERE group_id = ?"
+        is_of_before = who.trust == BEFORE and self._db.execute(sql, (group_id,)).fetchone()[0] == BEFORE
+        origin = "" if is_of_before else fact.origin_daemon
         self._db.execute(
             "INSERT INTO group_members (group_id, member_type, member_value, origin,"
             f" {at_column}, {event_column}, {by_column})"

@@ -6,7 +6,7 @@ A message is read in parts, each with one statement for the whole page; the part
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Final
 
 from thrum import limits, shapes
@@ -27,6 +27,7 @@ _RECIPIENT: Final = (
 )
 _PAIR_TABLES: Final = ("message_scopes", "message_refs", "message_audiences")
 _IDS_AT_ONCE: Final = 500
+_STEP_IDS: Final = 2_000
 
 Pairs = tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[Pair, ...]]
 
@@ -79,6 +80,24 @@ class MessageRows:
         """A message as it stands, a deleted one too."""
         row = self._db.execute(f"SELECT {_MESSAGE} FROM messages WHERE message_id = ?", (message_id,)).fetchone()
         return None if row is None else _message_row(row)
+
+    def ids_in_steps(self) -> Generator[list[str]]:
+        """Every message's id, the newest first, some at a time: about 1 ms each."""
+        last = "\U0010ffff"
+        statement = "SELECT message_id FROM messages WHERE message_id < ? ORDER BY message_id DESC LIMIT ?"
+        while rows := self._db.execute(statement, (last, _STEP_IDS)).fetchall():
+            yield [row[0] for row in rows]
+            last = rows[-1][0]
+
+    def newest_from(self, author_id: str, reader_id: str) -> str:
+        """The id of the author's newest message in the reader's inbox; empty if there is none."""
+        row = self._db.execute(
+            "SELECT m.message_id FROM messages AS m WHERE m.agent_id = ? AND m.deleted = 0 AND EXISTS (SELECT 1"
+            " FROM message_recipients AS x WHERE x.message_id = m.message_id AND x.agent_id = ? AND x.hidden = 0)"
+            " ORDER BY m.created_at DESC, m.message_id DESC LIMIT 1",
+            (author_id, reader_id),
+        ).fetchone()
+        return "" if row is None else row[0]
 
     def recipients(self, message_id: str) -> list[shapes.Recipient]:
         """To whom it went and how far it came with each, by id."""

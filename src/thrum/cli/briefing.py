@@ -1,0 +1,64 @@
+"""What plain `thrum inbox` shows: all that is unread, oldest first, in bounded portions (cli.md §3.5). Pure.
+
+An agent says it at every turn and pays for each word: nothing is printed twice, and no body is endless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from thrum import shapes
+from thrum.cli import render
+from thrum.cli.render import Eye
+from thrum.cli.text import clean, preview, shorten
+from thrum.events import Body
+from thrum.ids import short_message_id
+
+MESSAGES_MAX: Final = 20
+TEXT_BYTES_MAX: Final = 16_384
+"""Of one portion; its first message is shown whatever it takes."""
+BODY_BYTES_MAX: Final = 4_096
+READ_SHOWN: Final = 3
+"""Read messages that are called to mind on a terminal where nothing is unread."""
+
+
+def portion(some: Sequence[shapes.Message], eye: Eye) -> tuple[list[shapes.Message], str]:
+    """As many of the messages, from the first on, as fit; and their text."""
+    shown: list[shapes.Message] = []
+    texts: list[str] = []
+    size = 0
+    for each in some[:MESSAGES_MAX]:
+        text = render.message(cut(each), eye)
+        size += len(clean(text).encode("utf-8", "backslashreplace")) + 1
+        if shown and size > TEXT_BYTES_MAX:
+            break
+        shown.append(each)
+        texts.append(text)
+    return shown, "\n".join(texts)
+
+
+def cut(each: shapes.Message) -> shapes.Message:
+    """The message with what is long in it cut, and the command that shows the rest."""
+    end = short_message_id(each.message_id)
+    content, structured = _cut(each.body.content, end, "\n"), _cut(each.body.structured, end, " ")
+    if (content, structured) == (each.body.content, each.body.structured):
+        return each
+    return msgspec.structs.replace(each, body=Body(each.body.format, content, structured))
+
+
+def _cut(text: str, end: str, between: str) -> str:
+    if len(text) <= BODY_BYTES_MAX // 4:
+        return text
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= BODY_BYTES_MAX:
+        return text
+    kept = data[:BODY_BYTES_MAX].decode("utf-8", "ignore")
+    return f"{kept}{between}… {len(data) - len(kept.encode())} more bytes: thrum message get {end}"
+
+
+def line(each: shapes.Message, eye: Eye) -> str:
+    """A message on one line: its head, and the beginning of its body."""
+    return shorten(f"{render.head(each, eye)}  {preview(each.body.content[:BODY_BYTES_MAX])}", eye.width or 120)

@@ -1,0 +1,219 @@
+"""send, reply. Source: cli.md §3.3, §3.4."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from thrum import api, shapes
+from thrum.cli import render, typed
+from thrum.cli.body import BodyFile, MessageFlag, Stdin, parse_structured, read_body
+from thrum.cli.references import find_message
+from thrum.cli.render import Eye, at
+from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.values import MINUTE_MS, agent_of, parse_pair
+from thrum.cli.words import RUN, option, switch, word
+from thrum.clock import parse_ms
+from thrum.errors import MessageNotFound, UsageError
+
+Format = Literal["markdown", "plain", "json"]
+STALE_MS = 30 * MINUTE_MS
+"""A recipient that was silent for longer may not be there (hint `send.recipient-stale`)."""
+LOOKED_AT_MAX = 20
+"""Beyond so many recipients nobody asks who is silent."""
+
+FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; markdown unless given")]
+
+
+async def send(
+    words: Annotated[
+        tuple[str, ...], word("[@X…] TEXT", "what to say, quoted; @X before it is --to X; - reads it from stdin")
+    ] = (),
+    /,
+    *,
+    message: MessageFlag = "",
+    to: Annotated[
+        tuple[str, ...], option("X", "agent, role, group, everyone; without it: information for the team")
+    ] = (),
+    thread: Annotated[str, option("ID", "an answer in this thread, by thread or message id")] = "",
+    broadcast: Annotated[bool, switch("to everyone")] = False,
+    mention: Annotated[tuple[str, ...], option("X", "another word for --to")] = (),
+    scope: Annotated[tuple[str, ...], option("T:V", "what it is about, e.g. module:auth")] = (),
+    ref: Annotated[tuple[str, ...], option("T:V", "what it points to, e.g. pr:42")] = (),
+    structured: Annotated[str, option("JSON", "an object for programs, e.g. '{\"passed\":45}'")] = "",
+    format: FormatFlag = "markdown",
+    stdin: Stdin = False,
+    body_file: BodyFile = "",
+    run: Annotated[Run, RUN],
+) -> Answer:
+    scopes = tuple(parse_pair(each, "--scope") for each in scope)
+    refs = tuple(parse_pair(each, "--ref") for each in ref)
+    data = parse_structured(structured)
+    given = typed.tell_apart(words, has_body=bool(message or stdin or body_file))
+    if given.rest:
+        raise run.command.error(
+            f"unexpected argument: {' '.join(given.rest)}", 'quote the text: "…"; recipients go to --to'
+        )
+    known = _Known(run)
+    text, addressed = await _read_words(run, known, given)
+    content = await read_body(run, text, message, stdin, body_file)
+    run.identity()
+    addresses = (*addressed, *to, *(("@everyone",) if broadcast else ()))
+    if text not in (None, "-") or message:  # of stdin and files each word is the text's
+        addresses += tuple(await _named_first(run, known, content))
+    parent = await _parent_in(run, thread) if thread else None
+    params = api.SendParams(
+        content=content,
+        format=format,
+        structured=data,
+        to=addresses,
+        mentions=mention,
+        scopes=scopes,
+        refs=refs,
+        reply_to=parent.message_id if parent else "",
+    )
+    result: api.SendResult = await run.call("message.send", params)
+    said = [f"✓ Message sent: {result.message_id}", *([render.answered(parent)] if parent else [])]
+    return await _sent(run, known, result, content, *said)
+
+
+async def reply(
+    message_id: Annotated[str, word("MSG_ID", "the message to answer: its id, the end of it, last, or @NAME")],
+    text: Annotated[str | None, word("TEXT", "what to say; - reads it from stdin")] = None,
+    /,
+    *,
+    message: MessageFlag = "",
+    only_author: Annotated[bool, switch("not to the others whom it named")] = False,
+    all: Annotated[bool, switch("also to its roles and groups, everyone, the team")] = False,
+    format: FormatFlag = "markdown",
+    stdin: Stdin = False,
+    body_file: BodyFile = "",
+    run: Annotated[Run, RUN],
+) -> Answer:
+    if only_author and all:
+        raise run.command.error("--only-author and --all exclude each other")
+    content = await read_body(run, text, message, stdin, body_file)
+    run.identity()
+    parent = await _message(run, await find_message(run, message_id))
+    to = (parent.author.agent_id,) if only_author else ()
+    params = api.SendParams(content=content, format=format, to=to, reply_to=parent.message_id, reply_all=all)
+    result: api.SendResult = await run.call("message.send", params)
+    said = (f"✓ Reply sent: {result.message_id}", render.answered(parent))
+    return await _sent(run, _Known(run), result, "", *said)
+
+
+async def _message(run: Run, message_id: str) -> shapes.Detail:
+    found: api.MessageGetResult = await run.call("message.get", api.MessageGetParams(message_id=message_id))
+    return found.message
+
+
+async def _parent_in(run: Run, thread: str) -> shapes.Detail:
+    """The message that is answered: the one named, or the newest of the thread."""
+    found = await find_message(run, thread)
+    if found.startswith("thr_"):
+        params = api.MessageListParams(thread_id=found, page_size=1)
+        listed: api.MessageListResult = await run.call("message.list", params)
+        if not listed.messages:
+            raise MessageNotFound(f"message not found: {thread}")
+        found = listed.messages[0].message_id
+    return await _message(run, found)
+
+
+# -- whom it is for
+
+
+class _Known:
+    """Who is registered, asked once and only when it matters."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._agents: tuple[shapes.AgentInfo, ...] | None = None
+
+    async def agents(self) -> tuple[shapes.AgentInfo, ...]:
+        if self._agents is None:
+            listed: api.AgentListResult = await self._run.call("agent.list", api.AgentListParams())
+            self._agents = listed.agents
+        return self._agents
+
+    async def names(self) -> set[str]:
+        return {each.agent_id for each in await self.agents()}
+
+
+async def _read_words(run: Run, known: _Known, given: typed.Typed) -> tuple[str | None, tuple[str, ...]]:
+    """The text, if the words have it, and the recipients among them. Raises UsageError."""
+    if given.text is not None and given.text.startswith("@") and typed.is_one_name(given.text, await known.names()):
+        return None, (*given.to, given.text)
+    if not given.bare:
+        return given.text, given.to
+    if agent_of(given.bare) in await known.names():
+        return given.text, (*given.to, given.bare)
+    if given.text is None:
+        return given.bare, given.to  # two bodies: said by `read_body`
+    raise _not_a_recipient(run, given.bare)
+
+
+def _not_a_recipient(run: Run, word: str) -> UsageError:
+    text = f'a text of several words is quoted: thrum send "{word} …"; to somebody: thrum send "TEXT" --to @NAME'
+    return run.command.error(f"{word} is no agent", text)
+
+
+async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
+    """Whom the text names at its beginning; who signs with the own name does not write to itself alone."""
+    if not content.lstrip().startswith("@"):
+        return []
+    me = run.identity().agent_id
+    return [name for name in typed.named_first(content, await known.names()) if name != me]
+
+
+# -- what the sender wants to know
+
+
+async def _sent(run: Run, known: _Known, result: api.SendResult, content: str, *said: str) -> Answer:
+    hint: Hint | None = None
+    if not result.warnings and not run.quiet:
+        hint = await (_nobody_woken(run, known, content) if result.quiet else _stale_recipient(run, known, result))
+    return Answer(_without(result, "warnings"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint)
+
+
+def _without(result: api.SendResult, *names: str) -> dict[str, Any]:
+    import msgspec
+
+    document: dict[str, Any] = msgspec.to_builtins(result)
+    return {key: value for key, value in document.items() if key not in names}
+
+
+async def _nobody_woken(run: Run, known: _Known, content: str) -> Hint | None:
+    """Whether a post to the team names somebody who may have been meant to hear of it."""
+    if "@" not in content:
+        return None
+    agents = await known.agents()
+    words = {"everyone", *(each.agent_id for each in agents), *(each.role for each in agents if each.role)}
+    name = typed.named_anywhere(content, words - {run.identity().agent_id})
+    if not name:
+        return None
+    command = f'thrum send "TEXT" --to @{name}'
+    return Hint(
+        "send.nobody-woken",
+        f"@{name} in a text wakes nobody: {command}",
+        severity="warn",
+        options=({"label": "tell them", "cmd": command},),
+    )
+
+
+async def _stale_recipient(run: Run, known: _Known, result: api.SendResult) -> Hint | None:
+    """Whether a recipient has been silent for so long that it may not read this."""
+    if not 0 < len(result.recipients) <= LOOKED_AT_MAX:
+        return None
+    seen = {each.agent_id: each.last_seen_at or each.registered_at for each in await known.agents()}
+    times = [(seen[each.agent_id], each.agent_id) for each in result.recipients if each.agent_id in seen]
+    silent = sorted(pair for pair in times if run.now_ms - parse_ms(pair[0]) > STALE_MS)
+    if not silent:
+        return None
+    time, agent_id = silent[0]
+    others = f" (and {len(silent) - 1} more)" if len(silent) > 1 else ""
+    eye = Eye(run.now_ms)
+    return Hint(
+        "send.recipient-stale",
+        f"{at(agent_id)} was last seen {eye.ago(time)}{others}: thrum team --all",
+        severity="warn",
+        options=({"label": "who is there", "cmd": "thrum team --all"},),
+    )

@@ -1,0 +1,138 @@
+"""Short words for messages: the end of an id, `last`, an author's newest message to me. Source: cli.md §3.4.
+
+What was printed to whom is remembered in memory, for hours rather than days: after a start of the daemon `last` is
+refused, and nothing else is lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from thrum.api import Empty, FindParams, FindResult, PrintedParams
+from thrum.errors import AmbiguousMessage, InvalidParams, MessageNotFound
+from thrum.identity.evidence import Failed
+from thrum.ids import short_message_id
+from thrum.ops.house import Call, House, agent_of
+from thrum.store.views import MessageRow
+
+END_CHARS_MIN: Final = 4
+_RIVAL_MS: Final = 5_000
+"""Who has just been told of two messages may not have noticed the second one."""
+_SESSIONS_MAX: Final = 1_000
+_PRINTED_MAX: Final = 50
+_CANDIDATES_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """A message that was shown, and when."""
+
+    message_id: str
+    author: str
+    at_ms: int
+
+
+@dataclass(slots=True)
+class Printed:
+    """What was printed last to each session of a process. Lives in the daemon."""
+
+    _sessions: dict[Hashable, deque[Print]] = field(default_factory=dict[Hashable, deque[Print]])
+
+    def note(self, session: Hashable, rows: Sequence[MessageRow], now_ms: int) -> None:
+        """These messages were printed together."""
+        prints = self._sessions.pop(session, None) or deque(maxlen=_PRINTED_MAX)
+        self._sessions[session] = prints
+        if len(self._sessions) > _SESSIONS_MAX:
+            del self._sessions[next(iter(self._sessions))]
+        oldest_first = sorted(rows, key=lambda row: (row.created_at, row.message_id))
+        prints.extend(Print(row.message_id, row.agent_id, now_ms) for row in oldest_first)
+
+    def last(self, session: Hashable, now_ms: int) -> Print:
+        """The newest one. AmbiguousMessage if another author's was printed a moment ago, too."""
+        prints = self._sessions.get(session)
+        if not prints:
+            raise MessageNotFound(
+                "no message was printed to this session", remedy="thrum inbox; or give the end of an id, or @NAME"
+            )
+        newest = prints[-1]
+        for each in reversed(prints):
+            if each.author != newest.author and abs(now_ms - each.at_ms) <= _RIVAL_MS:
+                raise _ambiguous("last", [newest, each])
+        return newest
+
+
+def _ambiguous(word: str, candidates: Sequence[Print]) -> AmbiguousMessage:
+    shown = [f"{short_message_id(each.message_id)} by @{each.author}" for each in candidates]
+    return AmbiguousMessage(
+        f'"{word}" may be {" or ".join(shown)}',
+        remedy="say which, by more of its id",
+        candidates=[each.message_id for each in candidates],
+    )
+
+
+def _session(house: House, call: Call, agent_id: str) -> Hashable:
+    """Whose eyes they were: the agent's live process; else whoever sits at that terminal, or at none, as that agent."""
+    evidence = call.connection.evidence
+    try:
+        place = house.registry().by_id.get(agent_id)
+        if place is not None and evidence.state_of(place) == "chain":
+            return agent_id, place.agent_pid, place.agent_pid_started
+        return agent_id, evidence.terminal()
+    except Failed:
+        return (agent_id,)
+
+
+async def note(house: House, printed: Printed, call: Call, params: PrintedParams) -> Empty:
+    """Messages were printed to the caller. Its own are none that it would answer."""
+    if call.caller.agent_id is not None:
+        rows = [row for message_id in params.message_ids if (row := house.view.message(message_id)) is not None]
+        others = [row for row in rows if row.agent_id != call.caller.agent_id]
+        printed.note(_session(house, call, call.caller.agent_id), others, house.clock.now_ms())
+    return Empty()
+
+
+async def find(house: House, printed: Printed, call: Call, params: FindParams) -> FindResult:
+    """The one message that is meant. MessageNotFound, AmbiguousMessage."""
+    if [params.end != "", params.author != "", params.last].count(True) != 1:
+        raise InvalidParams("give one of end, author, last", remedy="thrum reply MSG_ID", field="end")
+    if params.end:
+        return FindResult(message_id=await _by_end(house, params.end))
+    me = agent_of(call)
+    if params.last:
+        return FindResult(message_id=printed.last(_session(house, call, me), house.clock.now_ms()).message_id)
+    found = house.view.newest_from(params.author, me)
+    if not found:
+        raise MessageNotFound(f"no message of @{params.author} to you", remedy="thrum inbox --from NAME; thrum team")
+    return FindResult(message_id=found)
+
+
+async def _by_end(house: House, end: str) -> str:
+    """The id that ends so. A long picture is gone through in steps, so that nobody else waits."""
+    if len(end) < END_CHARS_MIN:
+        raise MessageNotFound(f"message not found: {end}", remedy=f"at least {END_CHARS_MIN} characters of its end")
+    found: list[str] = []
+    for step in house.view.ids_in_steps():
+        found += [message_id for message_id in step if message_id.endswith(end)]
+        if len(found) >= _CANDIDATES_MAX:
+            break
+        await trio.lowlevel.checkpoint()
+    if not found:
+        raise MessageNotFound(f"message not found: {end}")
+    if len(found) > 1:
+        rows = [row for message_id in found if (row := house.view.message(message_id)) is not None]
+        raise _ambiguous_end(end, rows)
+    return found[0]
+
+
+def _ambiguous_end(end: str, rows: Sequence[MessageRow]) -> AmbiguousMessage:
+    shown = ", ".join(f"{row.message_id} by @{row.agent_id}" for row in rows)
+    return AmbiguousMessage(
+        f"several messages end with {end}: {shown}",
+        remedy="say which, by more of its id",
+        candidates=[row.message_id for row in rows],
+    )

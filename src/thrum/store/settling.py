@@ -90,8 +90,9 @@ class Settling:
         for agent_id in (fact.agent_id, fact.of):
             self._remember(REGISTERED + agent_id, seq)
         for message_id in fact.message_ids:
+            is_new = not self.messages.has_recipient(message_id, fact.agent_id)
             state = self._hang(self.messages, message_id, fact, order, seq, file, who)
-            if state == "applied" and self._was_told(message_id, fact.agent_id):
+            if is_new and state == "applied" and self._was_told(message_id, fact.agent_id):
                 self._settle(self.messages, message_id)
         return self._state_of(fact, who)
 

@@ -227,3 +227,80 @@ def test_a_rename_that_was_killed_before_the_files_followed_is_finished_by_the_n
     assert repo.json("whoami")["agent_id"] == "maxine"
     assert "remember the milk" in repo.thrum("context", "show")
     assert repo.run("send", "here I am", "--to", "@nux").status == 0
+
+
+def test_two_clones_that_take_one_name_by_renaming_apart_keep_each_its_own_mail(clones: Clones) -> None:
+    """Alpha's `sam` and gamma's `eye` both become `boss` while neither hears of the other."""
+    alpha, beta, gamma = clones.repos
+    gamma.thrum("send", "for sam", "--to", "@sam")
+    beta.thrum("send", "for eye", "--to", "@eye")
+    clones.settle()
+    apart = clones.network.rename(clones.top / "away")
+    alpha.thrum("agent", "rename", "boss")
+    gamma.thrum("agent", "rename", "boss")
+    alpha.thrum("send", "late for eye", "--to", "@eye")
+    apart.rename(clones.network)
+    clones.settle()
+    clones.settle()
+    assert texts(alpha.json("inbox", "--peek"), unread=True) == ["for sam"]
+    assert texts(gamma.json("inbox", "--peek"), unread=True) == ["late for eye", "for eye"]
+    gamma.thrum("agent", "rename", "eye")
+    clones.settle()
+    assert texts(alpha.json("inbox", "--peek"), unread=True) == ["for sam"]
+    assert texts(gamma.json("inbox", "--peek"), unread=True) == ["late for eye", "for eye"]
+    for repo in clones.repos:
+        repo.assert_picture_is_as_rebuilt()
+
+
+def test_mail_that_comes_late_finds_its_way_along_a_chain_of_names(clones: Clones) -> None:
+    alpha, _, gamma = clones.repos
+    alpha.thrum("group", "create", "crew")
+    alpha.thrum("group", "add", "crew", "@eye")
+    asked = alpha.json("send", "first", "--to", "@eye")["message_id"]
+    clones.settle([alpha, gamma])
+    apart = clones.network.rename(clones.top / "away")
+    for name in ("ear", "nose", "eye", "mouth"):
+        gamma.thrum("agent", "rename", name)
+    gamma.thrum("reply", asked, "an answer")
+    for to in ("@eye", "@crew"):
+        alpha.thrum("send", f"late for {to}", "--to", to)
+    apart.rename(clones.network)
+    clones.settle([alpha, gamma])
+    clones.settle([alpha, gamma])
+    assert texts(gamma.json("inbox", "--peek"), unread=True) == ["late for @crew", "late for @eye"]
+    assert sorted(texts(gamma.json("inbox", "--peek"))) == ["first", "late for @crew", "late for @eye"]
+    assert texts(alpha.json("inbox", "--peek"), unread=True)[0] == "an answer"
+    answered = alpha.json("reply", "last", "thanks")
+    assert [each["agent_id"] for each in answered["recipients"]] == ["mouth"]
+    sent = alpha.json("send", "to the crew", "--to", "@crew")
+    assert [each["agent_id"] for each in sent["recipients"]] == ["mouth"]
+    clones.settle([alpha, gamma])
+    gamma.thrum("inbox")
+    clones.settle([alpha, gamma])
+    [first] = [each for each in alpha.json("sent")["messages"] if each["message_id"] == asked]
+    assert {one["agent_id"] for one in first["recipients"] if one.get("read_at")} == {"mouth"}
+    for repo in (alpha, gamma):
+        repo.assert_picture_is_as_rebuilt()
+
+
+def test_who_is_deleted_after_a_rename_is_gone_by_every_name(repo: Repo) -> None:
+    nux = repo.top / "nux"
+    repo.thrum("send", "old", "--to", "@furiosa", at=nux)
+    waiting = repo.start("wait", "--timeout", "60s")
+    assert "old" in waiting.end().out
+    repo.thrum("agent", "rename", "maxine")
+    repo.thrum("backup", at=nux)
+    repo.assert_picture_is_as_rebuilt()
+    repo.thrum("agent", "delete", "maxine", "--yes")
+    assert {each["agent_id"] for each in repo.json("team", "--all", at=nux)["members"]} == {"nux"}
+    for name in ("furiosa", "maxine"):
+        done = repo.run("send", "anybody?", "--to", f"@{name}", "--json", at=nux)
+        assert done.status != 0, (name, done.out)
+    repo.thrum("purge", "--all", "--confirm", at=nux)
+    repo.assert_picture_is_as_rebuilt()
+    # The name that was is free, and who takes it begins afresh.
+    repo.agent("furiosa", role="worker", module="again", at=repo.main)
+    assert texts(repo.json("inbox", "--peek")) == []
+    repo.kill_daemon()
+    repo.thrum("daemon", "start")
+    assert repo.json("whoami")["agent_id"] == "furiosa"

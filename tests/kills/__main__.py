@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.kills.acts import ACTS
+from tests.kills.every_act import ACTS
 from tests.kills.harness import adopt_orphans, remove, run_many
 
 _GIT_CONFIG = "[user]\n\tname = Test\n\temail = test@localhost\n[init]\n\tdefaultBranch = main\n[gc]\n\tauto = 0\n"

@@ -8,14 +8,13 @@ import random
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from tests.kills.harness import Act, Say, Told, fork_beside, remove
+from tests.kills.harness import Say, Told, fork_beside, remove
 from tests.kills.life import HOST, Life, age, check_picture, check_sound, creates_of, facts_of, live, start_only
 from tests.support.trusted import trust_here
 from thrum import events, setup, signatures, trust
@@ -644,8 +643,3 @@ class Sync(OnARepository):
 
     def tips(self) -> set[str]:
         return {git(at, "rev-parse", "a-sync") for at in (self.root, self.there, self.remote)}
-
-
-ACTS: dict[str, Callable[[Path], Act]] = {
-    each.name: each for each in (Purge, Compaction, Edit, Restore, Rotation, Sync)
-}

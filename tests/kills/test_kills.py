@@ -1,5 +1,5 @@
-"""`kill -9` during purge, compaction, `backup restore`, edit, key rotation and sync: nothing answered is lost or there
-twice, and the next one completes. What is looked at after a kill stands in `acts.py` and `life.check_sound`.
+"""`kill -9` during purge, compaction, `backup restore`, edit, key rotation, sync and a rename: nothing answered is lost
+or there twice, and the next one completes. What is looked at after a kill stands in `acts.py` and `life.check_sound`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kills.acts import ACTS
+from tests.kills.every_act import ACTS
 
 
 def kill(act: str, kills: int, seed: int) -> None:

@@ -14,8 +14,9 @@ from tests.sim import oracle
 from tests.sim.faults import Violation
 from tests.sim.git import commit_of
 from tests.sim.oracle import Lines, decode, rank
+from tests.sim.strangers import STRANGERS
 from thrum import clock, events, ids, signatures
-from thrum.events import AgentCleaned, AnyFact, MessageCreated, MessageReceipt, PurgeExecuted, Sealed
+from thrum.events import AgentAliased, AgentCleaned, AnyFact, MessageCreated, MessageReceipt, PurgeExecuted, Sealed
 from thrum.origins import BEFORE, HIDDEN, OLD_REALM, OURS, STRANGE, Origins
 from thrum.store import database
 from thrum.store.horizons import purge_cutoff
@@ -40,6 +41,7 @@ LOCAL_COLUMNS: Final = frozenset(
         ("sessions", "seen_at"),
         ("registrations", "home"),
         ("agent_contexts", "home"),
+        ("agent_aliases", "home"),
         *(("message_recipients", name) for name in ("delivered_at", "seen_at", "read_at", "hidden")),
     }
 )
@@ -70,6 +72,7 @@ SIGNED_ROWS: Final = {
     "registrations": "(signed = 1 OR {all}) AND origin_daemon NOT IN ({out}) AND home NOT IN ({out})",
     "horizons": "(realm <> 'before' AND substr(realm, 1, 2) <> 'u:' OR {all}) AND realm NOT IN ({out})",
     "agent_contexts": f"event_id IN (SELECT event_id FROM events WHERE {_SIGNED})",
+    "agent_aliases": f"event_id IN (SELECT event_id FROM events WHERE {_SIGNED})",
 }
 """What no unsigned line can change, of all origins but those that are left `out`. Which of the unsigned ones count
 hangs on when a clone saw them first. With `all` 1 the rows of unsigned lines too.
@@ -461,7 +464,34 @@ def all_judge_alike(world: World, held: list[Held]) -> None:
                 sql = "SELECT DISTINCT origin_daemon FROM events WHERE trust = ?"
                 out |= {row[0] for row in each.store.reader.execute(sql, (STRANGE,))}
         one, other = (shared_picture(each.store.reader, alike, frozenset(out)) for each in (world.clones[0], clone))
+        doubted = doubted_mail(world.clones[0], clone)
+        for picture in (one, other) if doubted else ():
+            rows = picture["message_recipients"]
+            picture["message_recipients"] = [row for row in rows if row[:2] not in doubted]
         compare(one, other, f"the pictures of clone 0 and clone {clone.number}")
+
+
+def aliases_of(clone: Clone) -> dict[str, tuple[AgentAliased, bool]]:
+    """What a clone was told of who goes on as whom, by event id, and whether it believes it."""
+    found: dict[str, tuple[AgentAliased, bool]] = {}
+    sql = "SELECT event_id, file, offset, length, state FROM events WHERE type = 'agent.alias'"
+    for event_id, file, offset, length, state in clone.store.reader.execute(sql):
+        fact = decode(clone.store.journals.read_line(file, offset, length))
+        if isinstance(fact, AgentAliased):
+            found[event_id] = fact, state == "applied"
+    return found
+
+
+def doubted_mail(one: Clone, other: Clone) -> set[tuple[str, str]]:
+    """Messages and the agents to whom they were handed on by a word that counts in one of two clones alone: who has an
+    agent of that name takes nobody else's word for it. What was handed on from there on is in doubt with it.
+    """
+    first, second = aliases_of(one), aliases_of(other)
+    all_of_them = [*first.items(), *second.items()]
+    believed = [{event_id for event_id, (_, counts) in each.items() if counts} for each in (first, second)]
+    contested = believed[0] ^ believed[1]
+    in_doubt = {id for event_id, (fact, _) in all_of_them if event_id in contested for id in fact.message_ids}
+    return {(id, fact.agent_id) for _, (fact, _) in all_of_them for id in in_doubt.intersection(fact.message_ids)}
 
 
 def self_contradictors(one: Clone, held: Held, other: Clone, there: Held) -> set[str]:
@@ -562,6 +592,11 @@ def nobody_interferes(world: World, clone: Clone, lines: Lines, *, before: bool)
         theirs, here = (
             oracle.honest_rows(each, clone.own, honest, names, groups, before=before) for each in (db, live)
         )
+        # Where a stranger was the first to have an agent of that name, it is his to rename.
+        his = [fact for fact, counts in aliases_of(clone).values() if counts and fact.origin_daemon in STRANGERS]
+        taken = {(id, fact.agent_id) for fact in his if fact.agent_id not in names for id in fact.message_ids}
+        for rows in (theirs, here):
+            rows["message_recipients"] = [row for row in rows["message_recipients"] if row[:2] not in taken]
     compare(theirs, here, f"without strangers, and with them, what honest clones wrote is in clone {clone.number}")
 
 

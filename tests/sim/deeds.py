@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from thrum import clock, events
 from thrum.api import SyncAcceptParams
-from thrum.errors import AgentNotFound, DaemonUnknown, InvalidParams
+from thrum.errors import AgentNotFound, DaemonUnknown, InvalidParams, ThrumError
 from thrum.events import Body, GroupFields, Pair, Work
-from thrum.ops import accepting
+from thrum.ops import accepting, renaming
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.views import View
 
@@ -51,6 +51,8 @@ class Deeds:
         profile = self.clone.world.profile
         if (profile.foreign or profile.before) and not self.clone.is_old and self.dice.random() < 0.04:
             return self.accept()
+        if not self.clone.is_old and self.dice.random() < (0.3 if profile.renaming else 0.01):
+            return self.rename()
         deeds, weights = zip(*_DEEDS, strict=True)
         if self.clone.world.profile.sweeping:
             weights = tuple(weight * _SWEEPING.get(deed, 1) for deed, weight in _DEEDS)
@@ -96,6 +98,26 @@ class Deeds:
                 return house.decide(view, stamp)
             except (DaemonUnknown, AgentNotFound, InvalidParams):
                 return Decision([], lambda _view, _seqs: None)
+
+        return decide
+
+    def rename(self) -> Decide[None]:
+        """`thrum agent rename`: of an agent of this machine, to a name that nobody has as far as is known here. Others
+        may go on by the old name for a while.
+        """
+        old, new, goes_on = self.me, self.dice.choice(NAMES), self.dice.random() < 0.3
+
+        def decide(view: View, stamp: Stamp) -> Decision[None]:
+            row = view.agent(old)
+            if row is None or not row.live or not row.is_own or "agent" not in (row.kind, "") or ":" in old + new:
+                return Decision([], lambda _view, _seqs: None)
+            try:
+                renaming.check_name(view, row, new)
+            except ThrumError:
+                return Decision([], lambda _view, _seqs: None)
+            kept = {*self.clone.agents} - (set() if goes_on else {old})
+            self.clone.agents = sorted(kept | {new})
+            return Decision(renaming.facts_of(view, stamp, row, new), lambda _view, _seqs: None)
 
         return decide
 

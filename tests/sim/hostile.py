@@ -131,6 +131,10 @@ class Hostile:
                 events.AgentRegistered,
                 {"agent_id": dice.choice((who, "Odd:Id/../x")), "kind": "agent", "role": "r", "module": "m"},
             ),
+            (
+                events.AgentAliased,
+                {"agent_id": other, "of": who, dice.choice(("stored", "seen", "read")): (message, message)},
+            ),
             (events.SessionStarted, {"session_id": session, "agent_id": who}),
             (events.SessionEnded, {"session_id": session}),
             (events.AgentCleaned, {"agent_id": who, "messages": dice.random() < 0.3}),

@@ -178,6 +178,7 @@ def honest_rows(
         "group_members": f"SELECT * FROM group_members WHERE {groups}"
         # What others say of an agent lies there too; that it does not count, its marks tell.
         f" AND (member_type <> 'agent' OR (member_value IN ({known}) AND origin IN ({ids}{nobody})))",
+        "agent_aliases": f"SELECT * FROM agent_aliases WHERE home IN ({ids}, '')",
         "horizons": f"SELECT * FROM horizons WHERE realm IN ({ids}{', ' + repr('before') if before else ''})",
     }
     for table in ("message_scopes", "message_refs", "message_audiences", "message_edits"):

@@ -57,6 +57,7 @@ class Stranger(Hostile):
             self.reuse,
             self.replay,
             self.bring_back,
+            self.take_over,
         ]
 
     # -- what he does to the files
@@ -97,6 +98,31 @@ class Stranger(Hostile):
             marked = self._make(events.AgentCleaned, agent_id=who, by=who, messages=True)
         facts = [self._key(), self._registration(who), marked]
         return "poses: " + ", ".join(self._add(files, fact, self.signer.sign(events.encode(fact))) for fact in facts)
+
+    def take_over(self, files: Files) -> str:
+        """He has agents of his own, and says that one of them goes on as another, or another as his, with its mail."""
+        dice = self.dice
+        line = self._some_line(files)
+        found = None if line is None else _decode(line)
+        fact = found if isinstance(found, events.MessageCreated) else None
+        if fact is not None and dice.random() < 0.3:
+            whom: tuple[str, ...] = (fact.agent_id, *fact.recipients)
+        else:
+            whom = NAMES
+        new, of = dice.choice((*whom, "odd")), dice.choice((*whom, "odd"))
+        mine = [self._registration(name) for name in (new, of) if dice.random() < 0.8]
+        alias = self._alias(new, of, fact)
+        last = [self._make(events.AgentCleaned, agent_id=of, by=of)] if dice.random() < 0.5 else []
+        facts = [self._key(), *mine, alias, *last]
+        return "takes over: " + ", ".join(
+            self._add(files, fact, self.signer.sign(events.encode(fact))) for fact in facts
+        )
+
+    def _alias(self, new: str, of: str, fact: events.MessageCreated | None) -> AnyFact:
+        ids = (*self._ids("msg_"), *((fact.message_id,) if fact is not None else ()))
+        mail = {state: (id,) for id in ids if (state := self.dice.choice(("", "stored", "seen", "read")))}
+        alias = self._make(events.AgentAliased, agent_id=new, of=of, **mail)
+        return msgspec.structs.replace(alias, timestamp=self._time())
 
     def reuse(self, files: Files) -> str:
         """Another line of somebody's id: other bytes, an earlier date, another thing of the same id."""
@@ -208,6 +234,7 @@ class Stranger(Hostile):
                         lambda: make(events.MessageEdited, agent_id="", body=Body("plain", "forged"), **of),
                         lambda: make(events.MessageDeleted, agent_id=fact.agent_id, reason="forged", **of),
                         lambda: make(events.MessageReceipt, agent_id=to, receipt_type="read", **of),
+                        lambda: self._alias(who, to, fact),
                         lambda: self._reply(fact, to),
                     )
                 )()
@@ -230,6 +257,15 @@ class Stranger(Hostile):
                         lambda: make(events.GroupMemberRemoved, removed_by=who, **about),
                         lambda: make(events.GroupUpdated, updated_by=who, fields=GroupFields(name="forged"), **of),
                         lambda: make(events.GroupDeleted, deleted_by=who, **of),
+                    )
+                )()
+            case events.AgentAliased():
+                return dice.choice(
+                    (
+                        lambda: make(events.AgentAliased, agent_id=who, of=fact.of, read=fact.message_ids),
+                        lambda: make(events.AgentAliased, agent_id=fact.agent_id, of=who, read=fact.message_ids),
+                        lambda: make(events.AgentAliased, agent_id=fact.of, of=fact.agent_id, seen=fact.message_ids),
+                        lambda: make(events.AgentAliased, agent_id=who, of=fact.agent_id, stored=fact.message_ids),
                     )
                 )()
             case events.AgentRegistered() | events.AgentUpdated() | events.AgentContextSaved():

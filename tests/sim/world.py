@@ -78,6 +78,8 @@ class Profile:
     """Some clones have the program of before signatures for a while."""
     sweeping: bool
     """Much is cleaned up, purged and said anew, and journals are compacted often."""
+    renaming: bool
+    """Agents are renamed often."""
     steps: int
 
     @property
@@ -104,6 +106,7 @@ def draw_profile(dice: random.Random) -> Profile:
         skew=1.0 if "skew" in kinds else 0.0,
         before="before" in kinds,
         sweeping=dice.random() < 0.4,
+        renaming=dice.random() < 0.3,
         steps=dice.choice((12, 20, 30, 45)),
     )
 

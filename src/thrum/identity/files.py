@@ -319,8 +319,9 @@ def update_identity(
 
 
 def rename_identity(directory: Path, old: str, new: str, *, now_ms: int) -> bool:
-    """Let the file of `old` be that of `new`, with all that is in it; the old file is retired. False if there is none,
-    or one of the new name. Under the directory's lock. Raises IdentityInvalid, StateTracked, OSError.
+    """Let the file of `old` be that of `new`, with all that is in it; the old file is retired. False if there is none.
+    One of the new name stays as it is: a kill came between the two. Under the directory's lock. Raises IdentityInvalid,
+    StateTracked, OSError.
     """
     if status(directory) is None:
         return False
@@ -328,8 +329,11 @@ def rename_identity(directory: Path, old: str, new: str, *, now_ms: int) -> bool
         path = identity_path(directory, new)
         found = identity_path(directory, old)
         old_path = found if status(found) is not None else _old_form(directory, old)
-        if old_path is None or status(path) is not None:
+        if old_path is None:
             return False
+        if status(path) is not None:
+            _retire(old_path)
+            return True
         if is_tracked(path):
             raise StateTracked(f"git tracks {path}: nothing is written there")
         _write(path, old_path, replace(read_identity(old_path), name=new), now_ms)

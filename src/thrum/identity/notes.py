@@ -183,10 +183,8 @@ def remove_preamble(root: Path, agent_id: str) -> bool:
 
 def rename_notes(root: Path, old: str, new: str, role: str, module: str) -> None:
     """What an agent wrote down goes with it to its new name; what lies there under that name stays. A preamble that
-    nobody changed is made anew. Raises InvalidName, StoreFailed, FileUnreadable, FileTooLarge.
+    nobody changed is made anew. Again after a kill. Raises InvalidName, StoreFailed, FileUnreadable, FileTooLarge.
     """
-    kept = read_preamble(root, old)
-    first = DEFAULT_PREAMBLE.format(name=old, role=role or "agent", module=module or "this repository")
     for before, after in (
         (notes_path(root, old), notes_path(root, new)),
         (preamble_path(root, old), preamble_path(root, new)),
@@ -198,8 +196,9 @@ def rename_notes(root: Path, old: str, new: str, role: str, module: str) -> None
             sync_directory(after.parent)
         except OSError as error:
             raise StoreFailed(f"could not rename {before}: {(error.strerror or str(error)).lower()}") from error
-    if kept is not None and kept.text == first:
-        save_preamble(root, new, DEFAULT_PREAMBLE.format(name=new, role=role, module=module))
+    kept = read_preamble(root, new)
+    if kept is not None and kept.text == _preamble_of(old, role, module):
+        save_preamble(root, new, _preamble_of(new, role, module))
 
 
 def _remove(path: Path) -> bool:
@@ -218,6 +217,11 @@ def _remove(path: Path) -> bool:
     return True
 
 
+def _preamble_of(agent_id: str, role: str, module: str) -> str:
+    """Thrum's own."""
+    return DEFAULT_PREAMBLE.format(name=agent_id, role=role or "agent", module=module or "this repository")
+
+
 def first_preamble(places: Places, agent_id: str, role: str, module: str) -> str:
     """What a preamble begins as: the role's template in `.thrum/role_templates/`, if there is one, else thrum's own.
 
@@ -225,7 +229,7 @@ def first_preamble(places: Places, agent_id: str, role: str, module: str) -> str
     """
     template = _read(places.state_dir / "role_templates" / f"{role}.md") if _ROLE.fullmatch(role) else None
     if template is None:
-        return DEFAULT_PREAMBLE.format(name=agent_id, role=role or "agent", module=module or "this repository")
+        return _preamble_of(agent_id, role, module)
     known = {
         "AgentName": agent_id,
         "Role": role,

@@ -82,7 +82,7 @@ class Moves:
                 await trio.to_thread.run_sync(_note, moves, house.clock.now_ms())
             if not root:
                 try:
-                    await renaming.finish(house)
+                    await renaming.resume(house)
                 except ThrumError as error:
                     log.warning("%s", error)
 

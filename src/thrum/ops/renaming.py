@@ -1,7 +1,8 @@
 """An agent goes on under another name, with its mail: `agent.rename`. Source: wake.md §6, docs/decisions/0050.
 
-One batch of facts: the new id is registered, lives where the old one lived, is in its groups and has its inbox; the old
-one is cleaned up. Then the files follow. What a kill left undone is done at the next start, or by the same call again.
+One batch of facts: the one goes on as the other; the new id is registered, lives where the old one lived, is in its
+groups and has its inbox; the old one is cleaned up. Then the files follow. What a kill left undone is done at the next
+start, or by the same call again: the first fact of the batch says what was begun.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ async def rename(house: House, desks: Desks, call: Call, params: AgentRenamePara
         row = view.agent(old)
         if row is None or not row.live or not row.is_own:
             raise AgentNotRegistered(f"@{old} is not registered here")
-        _check_name(view, row, new)
+        check_name(view, row, new)
         facts = facts_of(view, stamp, row, new)
         house.registering.add(new)  # from here on nobody else gets the name, though its file is not there yet
         main = next(index for index, fact in enumerate(facts) if isinstance(fact, AgentRegistered))
@@ -84,7 +85,8 @@ async def rename(house: House, desks: Desks, call: Call, params: AgentRenamePara
     return result
 
 
-def _check_name(view: View, row: AgentRow, new: str) -> None:
+def check_name(view: View, row: AgentRow, new: str) -> None:
+    """Refuse a name that another agent has, or that breaks a rule. Raises NameTaken, the name rules."""
     if view.is_live(new):
         holder = view.agent(new)
         where = "" if holder is None or holder.is_own else f" ({holder.hostname or 'another machine'})"
@@ -130,7 +132,8 @@ def facts_of(view: View, stamp: Stamp, row: AgentRow, new: str) -> list[AnyFact]
         runtime=row.runtime,
         tmux_session=row.tmux_session,
     )
-    facts: list[AnyFact] = [registered, placed]
+    begun = stamp.make(AgentAliased, at=registered.timestamp, agent_id=new, of=row.agent_id)
+    facts: list[AnyFact] = [begun, registered, placed]
     if row.status:
         facts.append(
             stamp.make(AgentStatusSet, at=registered.timestamp, agent_id=new, status=row.status, by=new),
@@ -156,7 +159,7 @@ def facts_of(view: View, stamp: Stamp, row: AgentRow, new: str) -> list[AnyFact]
 def _session(view: View, stamp: Stamp, old: str, new: str) -> Iterator[AnyFact]:
     """What is open goes on: sessions are their agent's, so it is a new one, about the same."""
     session = view.open_session(old)
-    if session is None:
+    if session is None or view.open_session(new) is not None:
         return
     session_id = stamp.new_id("ses_")
     scopes, refs = view.session_items(session.session_id)
@@ -174,13 +177,34 @@ def _session(view: View, stamp: Stamp, old: str, new: str) -> Iterator[AnyFact]:
 
 
 def _mail(view: View, stamp: Stamp, registered: AgentRegistered, old: str) -> Iterator[AgentAliased]:
-    """At least one: it says also that the one is the other."""
     mail = view.mail(old, read_max=READ_MAX)
     every = [(state, message_id) for state, found in mail._asdict().items() for message_id in found]
-    for start in range(0, len(every) or 1, _IDS_A_FACT):
+    for start in range(0, len(every), _IDS_A_FACT):
         some = every[start : start + _IDS_A_FACT]
         lists = {state: tuple(id for of, id in some if of == state) for state in mail._fields}
         yield stamp.make(AgentAliased, at=registered.timestamp, agent_id=registered.agent_id, of=old, **lists)
+
+
+# -- what a kill left undone
+
+
+async def resume(house: House) -> None:
+    """Make whole what a kill left in the middle of a batch, then the files. At the start. Raises StoreFailed."""
+    for old, new in house.view.renames_begun().items():
+
+        def decide(view: View, stamp: Stamp, old: str = old, new: str = new) -> Decision[None]:
+            row = view.agent(old)
+            holder = view.agent(new)
+            if (
+                row is None
+                or not (row.live and row.is_own)
+                or (holder is not None and holder.live and not holder.is_own)
+            ):
+                return Decision([], lambda _view, _seqs: None)
+            return Decision(facts_of(view, stamp, row, new), lambda _view, _seqs: None)
+
+        await house.journal.commit(decide, heavy=house.view.inbox_count(old)[0] > _HEAVY)
+    await finish(house)
 
 
 # -- the files follow
@@ -190,7 +214,7 @@ async def finish(house: House) -> None:
     """Give the files of agents that were renamed here their new names, where that was not done. Raises StoreFailed."""
     for old, new in house.view.renamed_here().items():
         row = house.view.agent(new)
-        if row is None or not row.worktree_path or is_file(identity_path(identities_of(row.worktree_path), new)):
+        if row is None or not row.worktree_path or _is_finished(row.worktree_path, old, new):
             continue
         session = house.view.open_session(new)
         try:
@@ -202,6 +226,11 @@ async def finish(house: House) -> None:
                 remedy=f"mend that, then: THRUM_NAME={new} thrum agent rename {new}",
             ) from error
         await note_in_file(house, new, session_id=session.session_id if session else "")
+
+
+def _is_finished(root: str, old: str, new: str) -> bool:
+    directory = identities_of(root)
+    return is_file(identity_path(directory, new)) and not is_file(identity_path(directory, old))
 
 
 def _move_files(root: str, old: str, row: AgentRow, now_ms: int) -> None:

@@ -91,6 +91,18 @@ class DaemonViews(MessageViews):
         )
         return dict(rows.fetchall())
 
+    def renames_begun(self) -> dict[str, str]:
+        """Old -> new of the renames of which a kill left but a part: what was to be cleaned up last is still there."""
+        rows = self._db.execute(
+            "SELECT x.of, x.agent_id FROM agent_aliases AS x"
+            " JOIN registrations AS old ON old.agent_id = x.of AND old.home = x.home"
+            " LEFT JOIN registrations AS new ON new.agent_id = x.agent_id AND new.home = x.home AND new.live = 1"
+            " WHERE x.home = ? AND old.live = 1 AND old.registered_at <= x.at"
+            " AND ifnull(new.registered_at, x.at) = x.at ORDER BY x.at, x.event_id",
+            (OURS,),
+        )
+        return dict(rows.fetchall())
+
     def called_now(self, agent_id: str, origin: str) -> str:
         """What the agent of that origin is called that was called so; there may be another of that name elsewhere."""
         home, passed = self.origins().home(origin), {agent_id}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from thrum.events import AgentAliased, AnyFact, MessageCreated, Sealed
 from thrum.store.door import Stamp
+from thrum.store.merge_messages import recipients_of
 from thrum.store.views import View
 
 
@@ -15,7 +16,7 @@ def handed_on(view: View, stamp: Stamp, arrived: Iterable[AnyFact | Sealed]) -> 
     renamed = view.heirs() if letters else {}
     found: dict[str, list[str]] = {}
     for letter in letters if renamed else ():
-        for old in renamed.keys() & set(letter.recipients):
+        for old in renamed.keys() & set(recipients_of(letter)):
             found.setdefault(old, []).append(letter.message_id)
     return [
         stamp.make(AgentAliased, agent_id=renamed[old], of=old, stored=tuple(dict.fromkeys(message_ids)))

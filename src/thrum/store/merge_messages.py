@@ -260,9 +260,18 @@ class Messages:
         sql = _UPDATE_RECIPIENT.get(fact.receipt_type, _UPDATE_RECIPIENT["delivered"])
         return self._db.execute(sql, (fact.message_id, fact.agent_id, order[0])).rowcount > 0
 
+    def has_recipient(self, message_id: str, agent_id: str) -> bool:
+        """Whether it went to that one, or was handed on to it."""
+        sql = "SELECT 1 FROM message_recipients WHERE message_id = ? AND agent_id = ?"
+        return self._db.execute(sql, (message_id, agent_id)).fetchone() is not None
+
     def _merge_alias(self, message_id: str, fact: AgentAliased, order: Order) -> bool:
-        """The agent has the message under its new id as if it had come at that moment, and been marked as it was."""
+        """The agent has the message under its new id as if it had come at that moment, and been marked as it was. False
+        when it did not have it.
+        """
         db, key = self._db, (message_id, fact.agent_id)
+        if not self.has_recipient(message_id, fact.of):
+            return False
         created, deleted, stored_at = db.execute(
             "SELECT create_event, deleted, stored_at FROM messages LEFT JOIN message_recipients AS r"
             " ON r.message_id = messages.message_id AND r.agent_id = ?2 WHERE messages.message_id = ?1",

@@ -186,7 +186,8 @@ class MessageRows:
                     created_at=row.created_at,
                     updated_at=row.updated_at,
                     deleted=row.deleted,
-                    is_read=row.message_id in read or (reader != "" and row.agent_id == reader),
+                    is_read=row.message_id in read
+                    or (reader != "" and row.agent_id == reader and row.message_id not in namesakes),
                     quiet=row.quiet,
                     scopes=scopes,
                     refs=refs,

@@ -361,9 +361,12 @@ class Projection(Settling):
         """Who may speak for the agent changed: that home may, if it is this daemon nobody else, or for all of them."""
         everybody = home in (OURS, _EVERYBODY)
         found: dict[tuple[str, str], Thing] = {}
-        for _, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
+        for seq, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
             if not everybody and who.home != home:
                 continue
+            if isinstance(fact, AgentAliased):  # it need not be about a message that is here
+                state = self._state_of(fact, who)
+                self._db.execute("UPDATE events SET state = ? WHERE seq = ?", (state, seq))
             if isinstance(fact, MessageReceipt | AgentAliased):
                 found |= {("m", message_id): self.messages for message_id in messages_of(fact)}
             elif isinstance(fact, GroupMemberAdded | GroupMemberRemoved):
@@ -427,8 +430,8 @@ class Projection(Settling):
             " WHERE trust BETWEEN 1 AND 3",
             (BEFORE, HIDDEN),
         ).fetchone()
-        named = self._db.execute("SELECT count(*) FROM lines_before").fetchone()[0]
-        if named != counting or (fact.lines and hidden):
+        named = {row[0] for row in self._db.execute("SELECT hash FROM lines_before")}
+        if len(named) != counting or (fact.lines and hidden) or not named.issuperset(self.unsigned_before()[0]):
             self._outdate(fact)
 
     def _outdate(self, fact: AnyFact) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from thrum import events
@@ -18,7 +18,7 @@ from thrum.events import (
     SessionEnded,
     bare,
 )
-from thrum.origins import BEFORE, OURS, Origins, Standing, may_change, may_say_of_session
+from thrum.origins import BEFORE, OURS, SIGNED, Origins, Standing, may_change, may_say_of_session
 from thrum.store.horizons import Horizons, Order
 from thrum.store.merge_agents import Agents
 from thrum.store.merge_daemons import Daemons
@@ -35,6 +35,10 @@ State = Literal["applied", "pending", "sealed", "void", "not_yours", "hidden", "
 def messages_of(fact: MessageReceipt | AgentAliased) -> tuple[str, ...]:
     """The messages that a fact is about."""
     return fact.message_ids if isinstance(fact, AgentAliased) else (fact.message_id,)
+
+
+Hanging = tuple[int, Order, AnyFact, str, Standing]
+"""A fact about a thing: its number, order, the fact, its file, and what its line is."""
 
 
 class Settling:
@@ -80,21 +84,47 @@ class Settling:
         return "applied"
 
     def _hand_on(self, fact: AgentAliased, order: Order, seq: int, file: str, who: Standing) -> State:
-        """An agent goes on under another id: each message named has that recipient, too."""
-        self._agents.note_alias(fact, order, who)
+        """An agent goes on under another id: each message named that the one had has that recipient, too."""
+        if who.trust == SIGNED:
+            self._agents.note_alias(fact, order, who)
         for agent_id in (fact.agent_id, fact.of):
             self._remember(REGISTERED + agent_id, seq)
         for message_id in fact.message_ids:
+            is_new = not self.messages.has_recipient(message_id, fact.agent_id)
             state = self._hang(self.messages, message_id, fact, order, seq, file, who)
-            if state == "applied" and self._was_marked(message_id, fact.agent_id):
+            if is_new and state == "applied" and self._was_told(message_id, fact.agent_id):
                 self._settle(self.messages, message_id)
         return self._state_of(fact, who)
 
-    def _was_marked(self, message_id: str, agent_id: str) -> bool:
-        """Whether it was told how far a message came with somebody: of no use before that one is a recipient."""
+    def _hand_all_on(self, thing: Thing | None, id: str, handed: Collection[Hanging]) -> dict[int, State]:
+        """Everything by which a message went from one to another: who had it from somebody comes after that one."""
+        states: dict[int, State] = {}
+        waiting: list[Hanging] = []
+        for each in handed:
+            _, _, fact, _, who = each
+            assert isinstance(fact, AgentAliased)
+            states[each[0]] = self._state_of(fact, who)
+            if states[each[0]] == "applied":
+                waiting.append(each)
+        while thing is not None and waiting:
+            left = [each for each in waiting if not self._merge_into(thing, id, each)]
+            if len(left) == len(waiting):
+                break
+            waiting = left
+        return states
+
+    def _merge_into(self, thing: Thing, id: str, hanging: Hanging) -> bool:
+        _, order, fact, file, who = hanging
+        return thing.merge(id, fact, order, file, who)
+
+    def _was_told(self, message_id: str, agent_id: str) -> bool:
+        """Whether there are words on a message that were of no use before somebody was its recipient: how far it came
+        with that one, and to whom that one handed it on.
+        """
         sql = (
             "SELECT 1 FROM hanging JOIN events USING (seq)"
-            " WHERE thing = ? AND type = 'message.receipt' AND actor = ? LIMIT 1"
+            " WHERE thing = ?1 AND (type = 'message.receipt' AND actor = ?2"
+            " OR type = 'agent.alias' AND actor IN (SELECT agent_id FROM agent_aliases WHERE of = ?2)) LIMIT 1"
         )
         return self._db.execute(sql, (self.messages.prefix + message_id, agent_id)).fetchone() is not None
 
@@ -103,8 +133,10 @@ class Settling:
         return "applied" if self._may_hand_on(fact, who) else "not_yours"
 
     def _may_hand_on(self, fact: AgentAliased, who: Standing) -> bool:
-        """Only for one's own: who registered both, and may speak for the one that was."""
-        return self._agents.is_registrar(fact.agent_id, who.home) and self._agents.speaks(fact.of, who.home)
+        """Only for one's own, the one that was and the one that is: who takes a name too renames nobody to it. And
+        signed: before there were signatures nobody was renamed.
+        """
+        return who.trust == SIGNED and all(self._agents.speaks(id, who.home) for id in (fact.agent_id, fact.of))
 
     def _standing_of(self, winner: Winner) -> Standing:
         return self._daemons.origins.standing(winner.origin, winner.trust)
@@ -141,11 +173,11 @@ class Settling:
                 (thing.prefix + id, winner.event_id),
             )
 
-    def _facts_of(self, key: str, swept: Swept | None = None) -> list[tuple[int, Order, AnyFact, str, Standing]]:
+    def _facts_of(self, key: str, swept: Swept | None = None) -> list[Hanging]:
         """Everything that hangs under a key: number, order, fact, file, and what its line is. With `swept` what is not
         void, and may become so in that realm.
         """
-        found: list[tuple[int, Order, AnyFact, str, Standing]] = []
+        found: list[Hanging] = []
         more = f" AND state <> 'void' AND {swept.where}" if swept else ""
         for seq, at, event_id, origin, trust, file, offset, length in self._db.execute(
             "SELECT seq, timestamp, event_id, origin_daemon, trust, file, offset, length"
@@ -164,7 +196,7 @@ class Settling:
         self._remember_winner(thing, id)
         thing.erase(id)
         creates: list[tuple[Winner, int, AnyFact, Standing]] = []
-        others: list[tuple[int, Order, AnyFact, str, Standing]] = []
+        others: list[Hanging] = []
         states: dict[int, State] = {}
         for seq, order, fact, file, who in self._facts_of(thing.prefix + id):
             if events.type_of(fact) != thing.create_type:
@@ -181,13 +213,12 @@ class Settling:
             thing.insert(fact, (winner.at, winner.event_id), seq, who)
             states[seq] = "applied"
         # Recipients first: marks are theirs.
-        others.sort(key=lambda other: not isinstance(other[2], AgentAliased))
+        handed = [other for other in others if isinstance(other[2], AgentAliased)]
+        states |= self._hand_all_on(thing if winner is not None else None, id, handed)
         for seq, order, fact, file, who in others:
             if isinstance(fact, AgentAliased):
-                states[seq] = self._state_of(fact, who)
-                if winner is not None and states[seq] == "applied":
-                    thing.merge(id, fact, order, file, who)
-            elif winner is None:
+                continue
+            if winner is None:
                 states[seq] = "pending"
             elif file != events.LOCAL_FILE and not self._may(fact, who, winner):
                 states[seq] = "not_yours"

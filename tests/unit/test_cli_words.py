@@ -106,7 +106,16 @@ def test_a_global_flag_without_its_value_is_named() -> None:
         ),
         (["backup", "stat"], 'unknown command "backup stat"', "did you mean backup status?"),
         (["send", "hi", "--tp", "x"], "send: unknown flag --tp", "did you mean --to?"),
-        (["reply", "a", "b", "c"], "reply: unexpected argument: c", "recipients go to --to"),
+        (["reply", "a", "b", "c"], "reply: unexpected argument: c", 'quote the text: thrum reply a "…"; thrum help reply'),
+        (["context", "save", "a", "b"], "unexpected argument: b", 'quote the text: thrum context save "…"; thrum help'),
+        (["reply", "last", "x", "--to", "boss"], "unknown flag --to", 'thrum send "TEXT" --to @NAME --thread MSG_ID'),
+        (["send", "hi", "-to", "x"], "unknown flag -to", "did you mean --to?"),
+        (["send", "hi", "--broad"], "unknown flag --broad", "did you mean --broadcast?"),
+        (["send", "hi", "--parent", "x"], "unknown flag --parent", "usage: thrum send [[@X…] TEXT] [FLAGS]; thrum help send"),
+        (["wait", "10s"], "unexpected argument: 10s", "thrum wait --timeout 10s; thrum help wait"),
+        (["inbox", "--last"], "unknown flag --last", "thrum message get last"),
+        (["sync", "enable", "--remote", "x"], "unknown flag --remote", "thrum config set sync.remote NAME"),
+        (["watch", "--timeout", "1s"], "unknown flag --timeout", "thrum wait --timeout"),
         (["reply"], "reply: MSG_ID is missing", "usage: thrum reply MSG_ID [TEXT]"),
         (["send", "hi", "--to"], "send: --to needs a value", "usage: thrum send"),
         (["inbox", "--page", "x"], 'inbox: --page must be a whole number, not "x"', "usage: thrum inbox"),
@@ -133,6 +142,7 @@ def test_words_that_cannot_be_parsed_are_refused_with_the_way_to_write_them(
     assert error.status == 2
     assert message in error.message
     assert advice in error.remedy
+    assert len(error.remedy) < 160, "an agent pays for each word"
 
 
 def test_close_spellings_are_details_too() -> None:
@@ -197,6 +207,12 @@ def test_a_group_alone_explains_its_commands() -> None:
     text = help_answer(("daemon",), 0).data
     assert "daemon restart" in text and "daemon logs" in text
     assert "unknown command" in refusal("daemon", "sing").message
+
+
+def test_a_group_lists_each_command_once() -> None:
+    for group in GROUPS:
+        lines = [line for line in (help_answer((group,), 0).data or "").split("\n") if line.startswith("  ")]
+        assert len(lines) == len(set(lines)), group
 
 
 def test_an_alias_has_the_help_of_its_command() -> None:
@@ -271,6 +287,10 @@ def test_every_command_that_asks_takes_yes_and_what_it_took_before() -> None:
     ("line", "suggested"),
     [
         ("read", "message read"),
+        ("unread", "inbox"),
+        ("notify", "send"),
+        ("ack", "message read"),
+        ("restore", "backup restore"),
         ("search", "inbox --search"),
         ("serach", "inbox --search"),
         ("list", "agent list"),
@@ -303,7 +323,7 @@ def test_every_meaning_is_a_command_and_no_meaning_is_in_its_way() -> None:
             assert path not in COMMANDS and (group or word not in GROUPS), path
             command, _, _ = find(meaning.split(), COMMANDS, GROUPS)
             assert command is not None, meaning
-    assert "restore" not in refusal("restore").remedy, "nobody is led to what replaces all there is"
+    assert "restore" not in refusal("restor").remedy, "nobody is led to what replaces all there is by a slip"
 
 
 def test_help_in_the_place_of_a_text_is_a_text() -> None:

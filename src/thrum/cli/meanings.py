@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -41,6 +42,10 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "history": "log",
         "briefing": "prime",
         "remove": "uninstall",
+        "unread": "inbox",
+        "notify": "send",
+        "ack": "message read",
+        "restore": "backup restore",
     },
     "message": {
         "list": "inbox",
@@ -90,6 +95,17 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "backup": {"create": "backup", "run": "backup", "now": "backup", "list": "backup status", "ls": "backup status"},
 }
 """By the group that the word stands behind, `""` for none."""
+
+INSTEAD_OF_FLAGS: Final[Mapping[tuple[str, str], str]] = {
+    ("reply", "--to"): 'to others than those it answers: thrum send "TEXT" --to @NAME --thread MSG_ID',
+    ("inbox", "--last"): "the newest message printed to you: thrum message get last",
+    ("sync enable", "--remote"): "thrum config set sync.remote NAME, then thrum sync enable",
+    ("watch", "--timeout"): "until a message comes, for a time: thrum wait --timeout 10m",
+}
+"""What a flag that a command does not have is meant to do, by command and flag."""
+
+SPAN: Final = re.compile(r"\d+(?:\.\d+)?(?:ms|s|m|h|d)", re.ASCII)
+"""A word that says how long, as `10s`."""
 
 
 def meant(group: str, word: str, paths: Iterable[tuple[str, ...]]) -> list[str]:

@@ -139,7 +139,10 @@ def resolve_reply(
         words = ", ".join("@" + pair.value for pair in wide)
         raise NoRecipients(f"that message names nobody but {words}", remedy="repeat with --all to answer all of them")
     if not kept:
-        raise NoRecipients("nobody is left in that conversation", remedy='to somebody else: thrum send "TEXT" --to @NAME; names: thrum team --all')
+        raise NoRecipients(
+            "nobody is left in that conversation",
+            remedy='to somebody else: thrum send "TEXT" --to @NAME; names: thrum team --all',
+        )
     return _audience(recipients, kept)
 
 

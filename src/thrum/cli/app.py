@@ -108,7 +108,8 @@ _ALL = (
         inbox.inbox,
         TALK,
         "messages for me; printed ones are marked read",
-        "Without flags: what is unread, oldest first, each once. With any: pages, newest first, read ones too.",
+        "Without flags: what is unread, oldest first, each once, at most 20. With any: pages of 10, newest first, read ones"
+        " too.\n● unread, ○ read, ↳ a reply.",
     ),
     _command("sent", messages.sent, TALK, "what I wrote, and who has read it"),
     _command("watch", waiting.watch, TALK, "every event as it happens, until interrupted"),
@@ -143,8 +144,8 @@ _ALL = (
         "agent cleanup",
         lifecycle.cleanup,
         PEOPLE,
-        "find and delete agents that nobody is any more",
-        "Found are agents whose process is gone and whose identity file, worktree or branch is gone, or that were not"
+        "delete orphaned agents",
+        "Orphaned are agents whose process is gone and whose identity file, worktree or branch is gone, or that were not"
         " seen for more than --threshold days. Without a terminal nothing is deleted unless --yes says so.",
     ),
     _command(
@@ -186,7 +187,7 @@ _ALL = (
     _command("context sync", sync.context, PEOPLE, "put my notes on the branch, for other machines"),
     _command("context preamble", notes.preamble, PEOPLE, "show, reset or replace the standing instructions"),
     _command("sync status", sync.status, CARE, "state of the exchange with other clones"),
-    _command("sync force", sync.force, CARE, "a round now"),
+    _command("sync force", sync.force, CARE, "exchange now"),
     _command(
         "sync enable",
         sync.enable,
@@ -194,7 +195,7 @@ _ALL = (
         "turn remote sync on",
         "If anybody can read the remote, or it does not say, it asks first; off a terminal say --yes.",
     ),
-    _command("sync accept", sync.accept, CARE, "take another daemon for who it says it is, or the remote for ours"),
+    _command("sync accept", sync.accept, CARE, "trust another clone's daemon, or the remote as this project's"),
     _command("sync disable", sync.disable, CARE, "turn it off: nothing is fetched or pushed"),
     _command("daemon start", daemon.start, CARE, "start it; commands also do when they need it"),
     _command("daemon stop", daemon.stop, CARE, "stop it"),
@@ -206,17 +207,18 @@ _ALL = (
         "purge",
         purge.purge,
         CARE,
-        "remove old messages and ended sessions, here and in other clones",
-        "One of --before and --all; without --yes only a preview. Agents, groups and open sessions stay. Git"
-        " history keeps what was pushed.",
+        "remove old messages and ended sessions of this clone",
+        "One of --before and --all; without --yes only a preview. What agents of this clone wrote goes, here and, once"
+        " they sync, in other clones; what others wrote stays. Agents, groups and open sessions stay too. Git history"
+        " keeps what was pushed.\nAfter a purge in another clone: thrum purge accept says what to do.",
     ),
-    _command("purge accept", purge.accept, CARE, "not yet: carry out another clone's purge here; says what to do"),
+    _command("purge accept", purge.accept, CARE, "another clone's purge is not carried out here; says what to do"),
     _command("config show", settings.show, CARE, "all settings, and where each comes from"),
     _command("config get", settings.get, CARE, "one setting"),
     _command("config set", settings.set_, CARE, "change a setting"),
     _command("config unset", settings.unset, CARE, "let the default count again"),
-    _command("config diff", settings.diff, CARE, "what was changed in the settings outside thrum"),
-    _command("config accept", settings.accept, CARE, "let it count"),
+    _command("config diff", settings.diff, CARE, "show what was changed in the settings outside thrum"),
+    _command("config accept", settings.accept, CARE, "let changes made outside thrum count"),
     _command(
         "backup",
         backup.backup,
@@ -267,6 +269,9 @@ ALIASES = {
     **{("agent", word): ("session", word) for word in ("start", "end", "heartbeat", "set-intent", "set-task")},
 }
 COMMANDS.update({alias: COMMANDS[path] for alias, path in ALIASES.items()})
+
+UNLISTED = {("purge", "accept")}
+"""Commands that the list of all leaves out; the help of the command above names them."""
 
 ERROR_STATUS: dict[tuple[str, ...], int] = {("wait",): 2}
 """Where every error has one status (cli.md §1.4)."""
@@ -339,7 +344,7 @@ def help_answer(path: tuple[str, ...], width: int) -> Answer:
     elif path:
         text = helping.group_help(path[0], GROUPS[path[0]], COMMANDS.values(), width)
     else:
-        text = helping.root_help(COMMANDS.values(), HELP_GROUPS, width)
+        text = helping.root_help((each for each in _ALL if each.path not in UNLISTED), HELP_GROUPS, width)
     return Answer({"command": " ".join(command.path if command else path), "help": text + "\n"}, data=text)
 
 

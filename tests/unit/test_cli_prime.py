@@ -219,6 +219,8 @@ async def test_whose_process_is_gone_and_who_is_offline_is_said(tmp_path: Path) 
         nux = daemon.as_agent("", str(trees["nux"]), process)
         await nux("agent.register", name="nux", role="tester", module="nux", re_register=True)
         await daemon.as_agent("nux", str(trees["nux"]), process)("session.start", agent_id="nux")
-        assert "## Team: 1 other active, 1 offline (thrum team --all)\n- @nux (tester)  on nux" in await desk.says("prime")
+        assert "## Team: 1 other active, 1 offline (thrum team --all)\n- @nux (tester)  on nux" in await desk.says(
+            "prime"
+        )
         del daemon.processes.processes[100]
         assert "- @nux (tester) NOT RUNNING  on nux" in await desk.says("prime")

@@ -96,6 +96,9 @@ async def test_words_that_are_no_recipient_are_refused_with_the_way_to_write_it(
     async with open_daemon(tmp_path) as daemon:
         desk = await at_desk(daemon)
         error = await desk.refused("send", "hello", "world", status=2)
+        assert (await desk.refused("send", "hello", "nux", status=2))["remedy"].startswith(
+            'the name goes first, or behind --to: thrum send "hello" --to @nux'
+        )
         assert "hello is no agent" in error["message"] and 'thrum send "TEXT" --to @NAME' in error["remedy"]
         error = await desk.refused("send", "nux", "hello", "world", status=2)
         assert "unexpected argument: hello world" in error["message"] and "--to" in error["remedy"]
@@ -304,7 +307,7 @@ async def test_of_ones_own_messages_last_is_the_newest_sent_one(tmp_path: Path) 
         theirs = (await daemon.as_agent("nux")("message.send", content="one", to=["furiosa"])).message_id
         await desk.says("inbox")
         first = (await desk.json("send", "first"))["message_id"]
-        mine = (await desk.json("send", "hi", "--thread", "last"))
+        mine = await desk.json("send", "hi", "--thread", "last")
         assert mine["reply_to"] == theirs
         assert (await desk.json("message", "edit", "last", "y"))["message_id"] == mine["message_id"]
         assert (await desk.json("message", "delete", "last", "--yes"))["message_id"] == mine["message_id"]

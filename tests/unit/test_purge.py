@@ -103,7 +103,8 @@ async def test_the_command_shows_a_preview_and_says_what_git_keeps(tmp_path: Pat
         at = clock.format_ms(daemon.clock.ms)
         short = at[:19] + "Z"
         assert await desk.says("purge", "--before", at) == (
-            f"Purge preview (before {short}):\n  1 message (1 not read by all)\n  0 sessions\n  1 event\nRun with --yes to execute.\n"
+            f"Purge preview (before {short}):\n  1 message (1 not read by all)\n  0 sessions\n  1 event\n"
+            "Run with --yes to execute.\n"
         )
         assert await desk.says("purge", "--before", at, "--confirm") == (
             f"Purged (before {short}):\n  1 message deleted\n  0 sessions deleted\n  1 event deleted\n"

@@ -108,8 +108,8 @@ _ALL = (
         inbox.inbox,
         TALK,
         "messages for me; printed ones are marked read",
-        "Without flags: what is unread, oldest first, each once, at most 20. With any: pages of 10, newest first, read ones"
-        " too.\n● unread, ○ read, ↳ a reply.",
+        "Without flags: what is unread, oldest first, each once, at most 20. With any: pages of 10, newest first, read"
+        " ones too.\n● unread, ○ read, ↳ a reply.",
     ),
     _command("sent", messages.sent, TALK, "what I wrote, and who has read it"),
     _command("watch", waiting.watch, TALK, "every event as it happens, until interrupted"),
@@ -145,8 +145,8 @@ _ALL = (
         lifecycle.cleanup,
         PEOPLE,
         "delete orphaned agents",
-        "Orphaned are agents whose process is gone and whose identity file, worktree or branch is gone, or that were not"
-        " seen for more than --threshold days. Without a terminal nothing is deleted unless --yes says so.",
+        "Orphaned are agents whose process is gone and whose identity file, worktree or branch is gone, or that were"
+        " not seen for more than --threshold days. Without a terminal nothing is deleted unless --yes says so.",
     ),
     _command(
         "who-has",

@@ -31,7 +31,6 @@ _FOREIGN = {
 """The lines of other daemons, by how they stand (`VerifyResult.foreign`)."""
 
 
-
 async def verify(
     *,
     repair: Annotated[bool, switch("paint the database anew, set a torn end aside")] = False,
@@ -105,7 +104,8 @@ def _text(result: api.VerifyResult) -> str:
         named = ", ".join(f"{line(name)} ({count})" for name, count in sorted(result.sealed.items()))
         lines.append(f"Types of a newer thrum, kept as they are: {named}")
     if result.foreign:
-        lines.append(f"Of other daemons: {', '.join(f'{count} {_FOREIGN.get(kind, kind)}' for kind, count in result.foreign.items())}")
+        counted = (f"{count} {_FOREIGN.get(kind, kind)}" for kind, count in result.foreign.items())
+        lines.append(f"Of other daemons: {', '.join(counted)}")
     lines += [f"Name {namesake(name, hosts)}" for name, hosts in result.namesakes.items()]
     if result.repaired:
         lines.append("Repaired.")

@@ -119,7 +119,11 @@ async def _first_round(run: Run) -> str:
         why = "" if result.local_only else result.last_error
         now: api.SyncStatusResult = await run.call("sync.status", api.Empty())
         where = line(f"{now.remote} ({now.remote_url})") if not now.local_only else ""
-        said = f"  Sync: on, with {where}" if where else f"  Sync: on; for now local only: {one_line(now.local_only_reason)}"
+        said = (
+            f"  Sync: on, with {where}"
+            if where
+            else f"  Sync: on; for now local only: {one_line(now.local_only_reason)}"
+        )
     except ThrumError as error:
         why, said = error.message, "  Sync: on"
     if why:

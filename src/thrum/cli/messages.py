@@ -19,9 +19,7 @@ from thrum.errors import AgentNotFound, ConfirmationRequired, NoIdentity, ThrumE
 from thrum.ids import host_names
 
 Page = Annotated[int, option("N", "which page, from 1")]
-PageSize = Annotated[
-    int, option("N", "messages on a page, 1 to 1000; 10 unless given", "-n", "--page-size", "--limit")
-]
+PageSize = Annotated[int, option("N", "messages on a page, 1 to 1000; 10 unless given", "-n", "--page-size", "--limit")]
 
 
 async def check_agent(run: Run, agent_id: str) -> None:

@@ -26,7 +26,8 @@ FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; 
 
 async def send(
     words: Annotated[
-        tuple[str, ...], word("[@X…] TEXT", "what to say, quoted; @X before or behind it is --to X; - reads it from stdin")
+        tuple[str, ...],
+        word("[@X…] TEXT", "what to say, quoted; @X before or behind it is --to X; - reads it from stdin"),
     ] = (),
     /,
     *,
@@ -148,6 +149,9 @@ async def _read_words(run: Run, known: _Known, given: typed.Typed) -> tuple[str 
         return given.text, (*given.to, given.bare)
     if given.text is None:
         return given.bare, given.to  # two bodies: said by `read_body`
+    if agent_of(given.text) in await known.names():
+        remedy = f'the name goes first, or behind --to: thrum send "{given.bare}" --to @{agent_of(given.text)}'
+        raise run.command.error(f"{given.bare} is no agent", remedy)
     raise _not_a_recipient(run, given.bare)
 
 

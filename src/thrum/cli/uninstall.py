@@ -36,7 +36,9 @@ async def uninstall(
         try:
             await confirm(run, f"{what}{spared}?", what="the removal")
         except ConfirmationRequired:
-            raise ConfirmationRequired(f"this would {what[0].lower()}{what[1:]}{spared}", remedy="repeat with --yes") from None
+            raise ConfirmationRequired(
+                f"this would {what[0].lower()}{what[1:]}{spared}", remedy="repeat with --yes"
+            ) from None
     await trio.to_thread.run_sync(partial(stop_running, places, insist=True))
     done = await trio.to_thread.run_sync(partial(uninstall, places, environ, keep_messages=keep_messages))
     lines = [f"  removed  {line(each)}" for each in done.removed] + [f"  kept     {line(each)}" for each in done.kept]

@@ -359,7 +359,7 @@ _VERY_CLOSE: Final = 0.8
 
 
 def near_flags(name: str, own: Sequence[str], everywhere: Sequence[str]) -> list[str]:
-    """The flags that are meant: what the name begins, else what is close; of those of all commands what is very close."""
+    """The flags that are meant: what the name begins, else what is close; of every command's what is very close."""
     bare = name.lstrip("-")
     begun = [each for each in own if len(bare) > 2 and each.startswith(f"--{bare}")]
     least = 0.5 if len(bare) == 2 else _CLOSE  # of two letters one is right

@@ -57,7 +57,8 @@ class Printed:
         prints = self._sessions.get(session)
         if not prints:
             raise MessageNotFound(
-                "no message was printed to this session", remedy="thrum inbox prints them; or give the end of an id, or @NAME"
+                "no message was printed to this session",
+                remedy="thrum inbox prints them; or give the end of an id, or @NAME",
             )
         newest = prints[-1]
         for each in reversed(prints):

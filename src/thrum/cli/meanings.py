@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -113,3 +113,16 @@ def meant(group: str, word: str, paths: Iterable[tuple[str, ...]]) -> list[str]:
     if known := MEANINGS.get(group, {}).get(word):
         return [known]
     return [] if group else sorted({" ".join(path) for path in paths if len(path) == 2 and path[1] == word})
+
+
+def filled(instead: str, flag: str, value: str, tokens: Sequence[str]) -> str:
+    """One of `INSTEAD_OF_FLAGS` with what was typed: the flag's value as NAME, the first word as MSG_ID."""
+    at = tokens.index(flag) + 1 if flag in tokens else len(tokens)
+    value = value or next(iter(tokens[at : at + 1]), "")
+    if _PLAIN.fullmatch(value):
+        instead = instead.replace("@NAME", f"@{value.removeprefix('@')}").replace("NAME", value)
+    return instead.replace("MSG_ID", tokens[0]) if tokens and _PLAIN.fullmatch(tokens[0]) else instead
+
+
+_PLAIN: Final = re.compile(r"@?[A-Za-z0-9_]+(?:[.:-][A-Za-z0-9_]+)*", re.ASCII)
+"""A word that needs no quotes."""

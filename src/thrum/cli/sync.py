@@ -49,7 +49,7 @@ def _origin(each: api.SyncOrigin) -> str:
     told = (
         (each.hidden, "unsigned and not shown"),
         (each.waiting, "of a daemon that has not said its project"),
-        (each.not_yours, "that it had no right to say: ignored"),
+        (each.not_yours, "it had no right to say, ignored"),
     )
     said = [f"{count} {what}" for count, what in told if count]
     said += [f"says it was {line(was)}" for was in each.was]

@@ -23,7 +23,7 @@ from cyclopts.exceptions import (
 )
 
 from thrum.addressing import suggest
-from thrum.cli.meanings import INSTEAD_OF_FLAGS, MEANINGS, SPAN, meant
+from thrum.cli.meanings import INSTEAD_OF_FLAGS, MEANINGS, SPAN, filled, meant
 from thrum.cli.quick import FLAG, SHIELD, Grammar
 from thrum.errors import UsageError
 
@@ -258,7 +258,7 @@ class Command:
         names = [name for flag in self.flags for name in flag.names]
         match error:
             case UnknownOptionError():
-                return self._unknown_flag(error.token.keyword or error.token.value, names)
+                return self._unknown_flag(error.token.keyword or error.token.value, names, tokens)
             case UnusedCliTokensError():
                 words = [token.removeprefix(SHIELD) for token in error.unused_tokens or ()]
                 return self.error(f"unexpected argument: {' '.join(words)}", self._too_many(tokens, words))
@@ -291,13 +291,13 @@ class Command:
         shown = before if any(each.startswith(("-", SHIELD)) for each in typed) else typed
         return f'quote the text: {" ".join(("thrum", *self.path, *shown))} "…"'
 
-    def _unknown_flag(self, unknown: str, names: list[str]) -> UsageError:
-        name = unknown.partition("=")[0]
+    def _unknown_flag(self, unknown: str, names: list[str], tokens: Sequence[str]) -> UsageError:
+        name, _, value = unknown.partition("=")
         if name in _SWITCHES:
             return self.error(f"{name} takes no value")
         message = f"unknown flag {unknown}"
         if instead := INSTEAD_OF_FLAGS.get((self.name, name)):
-            return self.error(message, instead)
+            return self.error(message, filled(instead, name, value, tokens))
         # One dash and more than a letter is rather a text than a misspelt flag.
         if name[1] != "-" and f"-{name}" not in names:
             text = "a text that begins with a dash goes last, after --" if self._takes_text and len(name) > 2 else ""

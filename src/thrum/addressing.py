@@ -139,7 +139,10 @@ def resolve_reply(
         words = ", ".join("@" + pair.value for pair in wide)
         raise NoRecipients(f"that message names nobody but {words}", remedy="repeat with --all to answer all of them")
     if not kept:
-        raise NoRecipients("nobody is left in that conversation", remedy="thrum team --all; name somebody with --to")
+        raise NoRecipients(
+            "nobody is left in that conversation",
+            remedy='to somebody else: thrum send "TEXT" --to @NAME; names: thrum team --all',
+        )
     return _audience(recipients, kept)
 
 
@@ -220,8 +223,9 @@ def _group_members(name: str, sender: str, directory: Directory) -> Sequence[str
 def _unknown(unknown: Sequence[str], directory: Directory) -> UnknownRecipient:
     shown = ["@" + word.removeprefix("@") for word in unknown]
     suggestions = suggest(unknown[0].removeprefix("@"), directory.words()) if len(unknown) == 1 else []
-    if any("," in word for word in unknown):
-        remedy = "one --to for each recipient: --to @a --to @b"
+    apart = [each for word in unknown for each in word.replace(",", " ").split()]
+    if len(apart) > len(unknown):
+        remedy = f"one --to for each: {' '.join('--to @' + each.removeprefix('@') for each in apart)}"
     elif suggestions:
         remedy = f"did you mean {' or '.join('@' + word for word in suggestions)}? Names: thrum team --all"
     elif any(word.removeprefix("@") in ("all", "broadcast", "team") for word in unknown):
@@ -236,10 +240,10 @@ def _unknown(unknown: Sequence[str], directory: Directory) -> UnknownRecipient:
     )
 
 
-def suggest(word: str, known: Iterable[str]) -> list[str]:
-    """Up to three close spellings, the closest first; upper and lower case are alike."""
+def suggest(word: str, known: Iterable[str], least: float = 0.5) -> list[str]:
+    """Up to three close spellings, the closest first; upper and lower case are alike. `least`: how close, up to 1."""
     by_spelling: dict[str, list[str]] = {}
     for each in sorted(known):
         by_spelling.setdefault(each.casefold(), []).append(each)
-    close = difflib.get_close_matches(word.casefold(), by_spelling, n=limits.suggestions_max, cutoff=0.5)
+    close = difflib.get_close_matches(word.casefold(), by_spelling, n=limits.suggestions_max, cutoff=least)
     return [each for spelling in close for each in by_spelling[spelling]][: limits.suggestions_max]

@@ -562,6 +562,7 @@ class PurgeParams(Mutating, kw_only=True):
 class PurgeResult(msgspec.Struct, kw_only=True):
     """The same in a preview. `events_deleted`: facts of all kinds; `sync_message_files`: files of messages that lose
     some; `sync_events_filtered`: lines of `events.jsonl` that go. `others`: messages of other daemons, not touched.
+    `unread`: of the messages those that not all have read.
     """
 
     before: str
@@ -573,6 +574,7 @@ class PurgeResult(msgspec.Struct, kw_only=True):
     sync_message_files: int
     sync_events_filtered: int
     others: int = 0
+    unread: int = 0
 
 
 class SetTaskParams(Mutating, kw_only=True):

@@ -490,7 +490,7 @@ class BodyTooLarge(ThrumError):
 class MessageNotFound(ThrumError):
     kind = "message_not_found"
     code = -32004
-    default_remedy = "thrum inbox, thrum sent; ids are printed in full"
+    default_remedy = "thrum inbox; thrum sent"
 
 
 class AmbiguousMessage(ThrumError):

@@ -178,8 +178,8 @@ def find(key: str) -> Setting:
     if key == "identity" or key.startswith("identity."):
         raise BadConfigKey(f'setting "{key}" is read-only', remedy="thrum daemon status shows it; init wrote it")
     below = [known for known in SETTINGS if known.startswith(f"{key}.")]
-    close = below or difflib.get_close_matches(key, SETTINGS, n=limits.suggestions_max, cutoff=0.5)
-    advice = f"{'one of' if below else 'did you mean'} {', '.join(close)}{'' if below else '?'} " if close else ""
+    close = below or difflib.get_close_matches(key, SETTINGS, n=limits.suggestions_max, cutoff=0.65)
+    advice = f"{'one of' if below else 'did you mean'} {', '.join(close)}{';' if below else '?'} " if close else ""
     raise BadConfigKey(f'unknown setting "{key}"', remedy=f"{advice}thrum config show", suggestions=close or None)
 
 

@@ -424,12 +424,13 @@ class Syncing:
         report = await self.loop.force(limits.sync_wait_max_ms / 2000)
         now = self._status()
         pushed = not now.local_only and report is not None and report.result != "error" and not now.last_error
-        what = "Context synced" if published else "No context saved: the rest is synced"
-        message = f"{what} for {name}."
+        where = "" if pushed else " locally"
+        what = f"Context synced{where} for {name}" if published else f"{name} has no notes; the rest is synced{where}"
+        message = f"{what}."
         if not pushed:
             off = "no remote" if self.settings.remote is None else "sync is off"
             why = off if now.local_only else f"not pushed yet: {now.last_error or 'the round goes on'}"
-            message = f"{what} locally for {name} ({why})."
+            message = f"{what} ({why})."
         return api.ContextSyncResult(
             agent_name=name, synced=published, pushed=pushed, commit=self._head, message=message
         )

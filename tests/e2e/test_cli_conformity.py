@@ -185,7 +185,12 @@ def test_an_unset_field_of_whoami_keeps_its_type(repo: Repo, field: str, unset: 
 @pytest.mark.parametrize(
     ("words", "kind", "status", "text"),
     [
-        ("inbox --thread msg_x", "message_not_found", 1, "message not found: msg_x\n  fix: thrum inbox"),
+        (
+            "inbox --thread msg_x",
+            "message_not_found",
+            1,
+            "message not found: msg_x\n  fix: give at least 4 characters of its end",
+        ),
         ("inbox --from ghost", "agent_not_found", 1, "agent not found: ghost\n  fix: thrum agent list"),
         ("inbox --all --to nuk", "agent_not_found", 1, "agent not found: nuk\n  fix: did you mean @nux?"),
         ("wait --from nuk --timeout 9", "agent_not_found", 2, "agent not found: nuk\n  fix: did you mean @nux?"),

@@ -97,7 +97,8 @@ def test_notes_are_written_in_their_own_worktree_only(repo: Repo) -> None:
     assert (wt / ".thrum" / "context" / "nux_preamble.md").read_text() == "nux's own\n"
     assert "what nux knows" in repo.thrum("context", "show", "--agent", "nux"), "reading is free"
     (wt / "notes.md").write_text("from a file")
-    assert repo.thrum("context", "save", "--file", "notes.md", at=wt) == "Context saved for nux (12 bytes)\n"
+    said = repo.thrum("context", "save", "--file", "notes.md", at=wt)
+    assert said == "Context saved for nux (12 bytes, replaced 15)\n"
 
 
 def test_notes_are_read_and_settings_changed_without_a_daemon(repo: Repo) -> None:

@@ -149,7 +149,7 @@ def test_unsigned_lines_count_once_a_person_says_so_and_verify_counts_them(clone
     assert "of old" not in gamma.thrum("inbox", "--all")
     said = gamma.json("verify")
     assert said["ok"] and said["foreign"]["hidden"] == 2
-    assert "Of other daemons: 2 hidden\n" in gamma.thrum("verify")
+    assert "Of other daemons: 2 unsigned, not shown\n" in gamma.thrum("verify")
     (origin,) = [each["daemon_id"] for each in gamma.json("sync", "status")["origins"] if each.get("hidden")]
     gamma.thrum("sync", "accept", origin)
     assert "of old" in gamma.thrum("inbox", "--all") and "of old" not in alpha.thrum("inbox", "--all", "--to", "@eye")
@@ -187,7 +187,8 @@ def test_a_name_is_compared_with_the_other_clones_before_it_is_taken(clones: Clo
     assert beta.run("agent", "rename", "neo", "--json").kind == "name_taken"
     fresh = Repo(clone_of=clones.remote)
     clones.repos.append(fresh)
-    assert "not synced" not in fresh.run("init", "--sync").err
+    done = fresh.run("init", "--sync")
+    assert "not synced" not in done.err and "\n  Sync: on, with origin (" in done.out
     assert fresh.json("agent", "list")["agents"]["agents"], "it knows the others at once"
     apart = clones.network.rename(clones.top / "away")
     words = ("agent", "register", "--role", "w", "--module", "z", "--name")

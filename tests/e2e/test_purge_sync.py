@@ -34,7 +34,7 @@ def test_what_was_purged_is_gone_in_both_clones_and_does_not_come_back() -> None
         assert preview["dry_run"] and (preview["messages_deleted"], preview["others"]) == (1, 1)
         assert len(texts(here)) == 2
         done = here.thrum("purge", "--all", "--confirm")
-        assert "1 message deleted" in done and "1 message of other machines not touched" in done
+        assert "1 message deleted" in done and "1 message that agents of other clones wrote: kept" in done
 
         there.thrum("sync", "enable", "--yes")
         for repo in clones.repos:

@@ -109,7 +109,7 @@ def test_a_name_that_lives_in_the_other_clone_is_refused(there: Repo) -> None:
 def test_notes_go_over_when_they_are_synced(clones: Clones, here: Repo, there: Repo) -> None:
     here.thrum("context", "clear")
     before = here.json("sync", "status")
-    assert here.thrum("context", "sync") == "No context saved: the rest is synced for furiosa.\n"
+    assert here.thrum("context", "sync") == "furiosa has no notes; the rest is synced.\n"
     assert here.json("sync", "status")["last_sync_at"] > before["last_sync_at"], "a round all the same"
     here.thrum("context", "save", stdin="Half way through the token code\n")
     assert here.thrum("context", "sync") == "Context synced for furiosa.\n"

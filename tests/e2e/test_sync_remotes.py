@@ -204,6 +204,8 @@ def test_sync_that_is_off_is_told_from_a_remote_that_is_not_there(clones: Clones
     here.thrum("context", "save", "--agent", "furiosa", stdin="notes")
     here.thrum("sync", "disable")
     assert "local only (sync is off: thrum sync enable)" in here.thrum("sync", "status")
+    said = "Local only: nothing is exchanged (sync is off: thrum sync enable)\n"
+    assert here.thrum("sync", "force") == said
     assert "locally for furiosa (sync is off)" in here.thrum("context", "sync", "--agent", "furiosa")
     here.git("remote", "remove", "origin")
     assert "locally for furiosa (no remote)" in here.thrum("context", "sync", "--agent", "furiosa")

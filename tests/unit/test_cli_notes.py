@@ -25,7 +25,7 @@ async def test_what_was_saved_is_shown_without_a_daemon(tmp_path: Path) -> None:
         desk = await open_desk(daemon, "furiosa")
         saved = await desk.says("context", "save", stdin="remember é\n")
         assert saved == "Context saved for furiosa (12 bytes)\n"
-        assert await desk.says("context", "preamble", "--init") == "Preamble saved for furiosa (308 bytes)\n"
+        assert await desk.says("context", "preamble", "--init") == "Preamble saved for furiosa (202 bytes)\n"
         (desk.root / "p.md").write_text("be kind")
         assert await desk.says("context", "preamble", "--file", "p.md") == "Preamble saved for furiosa (8 bytes)\n"
         (desk.root / ".thrum" / "context" / "project_state.md").write_text("# Goal\n")

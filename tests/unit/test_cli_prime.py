@@ -39,7 +39,7 @@ async def test_the_briefing_has_everything_in_order_and_marks_nothing_read(tmp_p
         parts = [
             "# @furiosa (implementer, furiosa)\n- Session: ses_",
             "- Intent: Token refresh",
-            "## Team: 1 other active\n- @nux (implementer)  nux",
+            "## Team: 1 other active\n- @nux (implementer)  on nux",
             "## Inbox: 1 unread / 1 total: `thrum inbox`\n- ",
             ": first line\n",
             "## How\n- Tell: `thrum send",
@@ -132,6 +132,21 @@ async def test_a_project_state_that_nobody_wrote_is_not_paid_for(tmp_path: Path)
         assert "Project state" not in await desk.says("prime")
 
 
+async def test_of_long_notes_a_briefing_has_the_beginning_and_says_how_to_see_the_rest(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path, "nux")
+    async with open_daemon(tmp_path) as daemon:
+        desk = await opened(daemon, trees)
+        long = "ä" * 9_000
+        assert "(18001 bytes, replaced " in await desk.says("context", "save", long)
+        (desk.root / ".thrum/context/project_state.md").write_text("b" * 8_200)
+        text = await desk.says("prime")
+        assert text.count("ä") == 4_096 and text.count("b" * 8_192) == 1
+        assert "\n… 9809 more bytes: thrum context show --session\n" in text
+        assert "\n… 8 more bytes: thrum context show --project\n" in text
+        assert (await desk.json("prime"))["saved_session_context"] == long + "\n", "a program gets it whole"
+        assert long in await desk.says("context", "show", "--session")
+
+
 async def test_a_file_that_cannot_be_read_is_a_warning(tmp_path: Path) -> None:
     trees = Worktrees(tmp_path, "nux")
     async with open_daemon(tmp_path) as daemon:
@@ -204,6 +219,8 @@ async def test_whose_process_is_gone_and_who_is_offline_is_said(tmp_path: Path) 
         nux = daemon.as_agent("", str(trees["nux"]), process)
         await nux("agent.register", name="nux", role="tester", module="nux", re_register=True)
         await daemon.as_agent("nux", str(trees["nux"]), process)("session.start", agent_id="nux")
-        assert "## Team: 1 other active, 1 offline (thrum team --all)\n- @nux (tester)  nux" in await desk.says("prime")
+        assert "## Team: 1 other active, 1 offline (thrum team --all)\n- @nux (tester)  on nux" in await desk.says(
+            "prime"
+        )
         del daemon.processes.processes[100]
-        assert "- @nux (tester) NOT RUNNING  nux" in await desk.says("prime")
+        assert "- @nux (tester) NOT RUNNING  on nux" in await desk.says("prime")

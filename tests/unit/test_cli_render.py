@@ -111,10 +111,10 @@ def test_sending_tells_who_gets_it() -> None:
     assert sent(5, Pair("broadcast", "everyone")) == "  To: @everyone (5 recipients)"
 
 
-def test_the_next_step_names_the_message_or_the_inbox() -> None:
+def test_the_next_step_marks_what_was_printed_and_nothing_else() -> None:
     one = [message(FIRST, "hi", 0)]
     assert render.next_step(one) == 'thrum reply VYABCD "TEXT"  (mark as read: thrum message read VYABCD)'
-    assert render.next_step(one * 2) == 'thrum reply MSG_ID "TEXT"  (mark as read: thrum inbox)'
+    assert render.next_step(one * 2) == 'thrum reply MSG_ID "TEXT"  (mark as read: thrum message read VYABCD VYABCD)'
 
 
 def test_what_i_sent_tells_who_has_read_it() -> None:

@@ -41,6 +41,10 @@ TEXT = "hi there"
         (["-m", TEXT, "--to", "nux"], ["nux"], TEXT),
         (["--message", TEXT, "@nux"], ["nux"], TEXT),
         (["nux", f"--text={TEXT}"], ["nux"], TEXT),
+        ([TEXT, "@nux"], ["nux"], TEXT),
+        (["hi", "@nux"], ["nux"], "hi"),
+        ([TEXT, "@nux", "@max"], ["max", "nux"], TEXT),
+        (["@nux", TEXT, "@max"], ["max", "nux"], TEXT),
         (["@nux @max: look"], ["max", "nux"], "@nux @max: look"),
         (["-m", "@nux, look"], ["nux"], "@nux, look"),
         (["@nux look", "--to", "@slit"], ["nux", "slit"], "@nux look"),
@@ -92,6 +96,9 @@ async def test_words_that_are_no_recipient_are_refused_with_the_way_to_write_it(
     async with open_daemon(tmp_path) as daemon:
         desk = await at_desk(daemon)
         error = await desk.refused("send", "hello", "world", status=2)
+        assert (await desk.refused("send", "hello", "nux", status=2))["remedy"].startswith(
+            'the name goes first, or behind --to: thrum send "hello" --to @nux'
+        )
         assert "hello is no agent" in error["message"] and 'thrum send "TEXT" --to @NAME' in error["remedy"]
         error = await desk.refused("send", "nux", "hello", "world", status=2)
         assert "unexpected argument: hello world" in error["message"] and "--to" in error["remedy"]
@@ -220,6 +227,9 @@ async def test_last_is_refused_while_another_authors_message_has_just_been_print
         await desk.says("inbox")
         error = await desk.refused("reply", "last", "x")
         assert (error["kind"], set(error["details"]["candidates"])) == ("ambiguous_message", {one, two})
+        assert error["remedy"] == f'thrum reply {two[-6:]} "TEXT", or reply @max'
+        error = await desk.refused("message", "get", "last")
+        assert error["remedy"] == f"thrum message get {two[-6:]}, or get @max"
         assert f"{two[-6:]} by @max or {one[-6:]} by @nux" in error["message"]
         daemon.clock.ms += 5_001
         assert (await desk.json("reply", "last", "x"))["reply_to"] == two
@@ -277,3 +287,56 @@ async def test_unknown_names_are_met_with_the_right_one(tmp_path: Path) -> None:
         error = await desk.refused("wait", "--timeout", "0", "--from", "NUX", status=2)
         assert error["details"]["suggestions"] == ["nux"]
         assert await desk.status("wait", "--timeout", "0", "--mention", "@reviewer") == 1, "a role is nobody's mistake"
+
+
+async def test_a_flag_that_was_quoted_with_the_text_is_told_of(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        for text, flag in (("hi --to qa", "--to"), ("hi --broadcast", "--broadcast"), ("hi --to=qa", "--to=qa")):
+            (hint,) = (await desk.json("send", text))["hints"]
+            assert hint["code"] == "send.flag-in-text"
+            assert hint["message"].startswith(f"{flag} was sent as text; a flag stands outside the quotes")
+        for text in ("--to is a flag of send", "use --to for that, please", "a\n--to qa", "rule ---"):
+            assert "hints" not in await desk.json("send", text), text
+
+
+async def test_of_ones_own_messages_last_is_the_newest_sent_one(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        assert (await desk.refused("message", "edit", "last", "x"))["message"] == "no message sent by @furiosa"
+        theirs = (await daemon.as_agent("nux")("message.send", content="one", to=["furiosa"])).message_id
+        await desk.says("inbox")
+        first = (await desk.json("send", "first"))["message_id"]
+        mine = await desk.json("send", "hi", "--thread", "last")
+        assert mine["reply_to"] == theirs
+        assert (await desk.json("message", "edit", "last", "y"))["message_id"] == mine["message_id"]
+        assert (await desk.json("message", "delete", "last", "--yes"))["message_id"] == mine["message_id"]
+        assert (await desk.json("message", "edit", "last", "y"))["message_id"] == first, "what was deleted is gone"
+
+
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("ABC", "give at least 4 characters of its end: thrum inbox; thrum sent"),
+        ("nuxx", "did you mean @nux?"),
+        ("slit", "did you mean @slit?"),
+        ("@nuxx", "did you mean @nux?"),
+        ("@Slit", "did you mean @slit?"),
+        ("@slit", 'thrum send "TEXT" --to @slit'),
+        ("@zzzzz", "thrum inbox; thrum team --all"),
+        ("0ZZZ9", "thrum inbox; thrum sent"),
+    ],
+)
+async def test_a_word_that_is_no_message_leads_to_what_was_meant(tmp_path: Path, word: str, remedy: str) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        error = await desk.refused("reply", word, "x")
+        assert (error["kind"], error["remedy"]) == ("message_not_found", remedy)
+
+
+async def test_several_recipients_in_one_word_are_told_apart(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        for word in ("nux max", "@nux,@max", "nux, max"):
+            error = await desk.refused("send", "hi", "--to", word)
+            assert error["remedy"] == "one --to for each: --to @nux --to @max"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thrum.cli import completion, helping
-from thrum.cli.app import COMMANDS, GROUPS, HELP_GROUPS, help_answer
+from thrum.cli.app import COMMANDS, GROUPS, HELP_GROUPS, UNLISTED, help_answer
 from thrum.cli.meanings import MEANINGS
 from thrum.cli.words import GLOBAL_FLAGS, find, near, split, wants_json
 from thrum.errors import UsageError
@@ -106,7 +106,29 @@ def test_a_global_flag_without_its_value_is_named() -> None:
         ),
         (["backup", "stat"], 'unknown command "backup stat"', "did you mean backup status?"),
         (["send", "hi", "--tp", "x"], "send: unknown flag --tp", "did you mean --to?"),
-        (["reply", "a", "b", "c"], "reply: unexpected argument: c", "recipients go to --to"),
+        (
+            ["reply", "a", "b", "c"],
+            "reply: unexpected argument: c",
+            'quote the text: thrum reply a "…"; thrum help reply',
+        ),
+        (["context", "save", "a", "b"], "unexpected argument: b", 'quote the text: thrum context save "…"; thrum help'),
+        (
+            ["reply", "last", "x", "--to", "boss"],
+            "unknown flag --to",
+            'thrum send "TEXT" --to @boss --thread last; thrum',
+        ),
+        (["reply", "--to=x y"], "unknown flag --to", 'thrum send "TEXT" --to @NAME --thread MSG_ID'),
+        (["send", "hi", "-to", "x"], "unknown flag -to", "did you mean --to?"),
+        (["send", "hi", "--broad"], "unknown flag --broad", "did you mean --broadcast?"),
+        (["send", "hi", "--parent", "x"], "unknown flag --parent", "usage: thrum send [[@X…] TEXT] [FLAGS]; thrum"),
+        (["wait", "10s"], "unexpected argument: 10s", "thrum wait --timeout 10s; thrum help wait"),
+        (["inbox", "--last"], "unknown flag --last", "thrum message get last"),
+        (
+            ["sync", "enable", "--remote", "x"],
+            "unknown flag --remote",
+            "thrum config set sync.remote x, then thrum sync enable",
+        ),
+        (["watch", "--timeout", "1s"], "unknown flag --timeout", "thrum wait --timeout"),
         (["reply"], "reply: MSG_ID is missing", "usage: thrum reply MSG_ID [TEXT]"),
         (["send", "hi", "--to"], "send: --to needs a value", "usage: thrum send"),
         (["inbox", "--page", "x"], 'inbox: --page must be a whole number, not "x"', "usage: thrum inbox"),
@@ -133,6 +155,7 @@ def test_words_that_cannot_be_parsed_are_refused_with_the_way_to_write_them(
     assert error.status == 2
     assert message in error.message
     assert advice in error.remedy
+    assert len(error.remedy) < 160, "an agent pays for each word"
 
 
 def test_close_spellings_are_details_too() -> None:
@@ -166,7 +189,9 @@ def test_the_root_help_has_a_line_for_every_command_and_all_global_flags() -> No
     text = help_answer((), 0).data
     lines = text.split("\n")
     for path, command in COMMANDS.items():
-        if command.path == path:
+        if path in UNLISTED:
+            assert f"thrum {command.name}" in help_answer(path[:1], 0).data and command.name not in text
+        elif command.path == path:
             assert any(line.startswith(f"  {command.name} ") for line in lines), command.name
     assert all(flag in text for flag in GLOBAL_FLAGS)
     assert [line.rstrip(":") for line in lines if line.rstrip(":") in HELP_GROUPS] == list(HELP_GROUPS)
@@ -197,6 +222,12 @@ def test_a_group_alone_explains_its_commands() -> None:
     text = help_answer(("daemon",), 0).data
     assert "daemon restart" in text and "daemon logs" in text
     assert "unknown command" in refusal("daemon", "sing").message
+
+
+def test_a_group_lists_each_command_once() -> None:
+    for group in GROUPS:
+        lines = [line for line in (help_answer((group,), 0).data or "").split("\n") if line.startswith("  ")]
+        assert len(lines) == len(set(lines)), group
 
 
 def test_an_alias_has_the_help_of_its_command() -> None:
@@ -271,6 +302,10 @@ def test_every_command_that_asks_takes_yes_and_what_it_took_before() -> None:
     ("line", "suggested"),
     [
         ("read", "message read"),
+        ("unread", "inbox"),
+        ("notify", "send"),
+        ("ack", "message read"),
+        ("restore", "backup restore"),
         ("search", "inbox --search"),
         ("serach", "inbox --search"),
         ("list", "agent list"),
@@ -303,7 +338,7 @@ def test_every_meaning_is_a_command_and_no_meaning_is_in_its_way() -> None:
             assert path not in COMMANDS and (group or word not in GROUPS), path
             command, _, _ = find(meaning.split(), COMMANDS, GROUPS)
             assert command is not None, meaning
-    assert "restore" not in refusal("restore").remedy, "nobody is led to what replaces all there is"
+    assert "restore" not in refusal("restor").remedy, "nobody is led to what replaces all there is by a slip"
 
 
 def test_help_in_the_place_of_a_text_is_a_text() -> None:

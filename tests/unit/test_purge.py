@@ -97,12 +97,14 @@ async def test_the_command_shows_a_preview_and_says_what_git_keeps(tmp_path: Pat
     async with open_daemon(tmp_path) as daemon:
         desk = await open_desk(daemon, "furiosa")
         assert desk.agent is not None
-        await desk.agent("message.send", content="old")
+        await daemon.registered("nux")
+        await desk.agent("message.send", content="old", to=["nux"])
         daemon.clock.ms += HOUR_MS
         at = clock.format_ms(daemon.clock.ms)
         short = at[:19] + "Z"
         assert await desk.says("purge", "--before", at) == (
-            f"Purge preview (before {short}):\n  1 message\n  0 sessions\n  1 event\nRun with --yes to execute.\n"
+            f"Purge preview (before {short}):\n  1 message (1 not read by all)\n  0 sessions\n  1 event\n"
+            "Run with --yes to execute.\n"
         )
         assert await desk.says("purge", "--before", at, "--confirm") == (
             f"Purged (before {short}):\n  1 message deleted\n  0 sessions deleted\n  1 event deleted\n"
@@ -118,6 +120,7 @@ async def test_the_command_shows_a_preview_and_says_what_git_keeps(tmp_path: Pat
             "sessions_deleted",
             "sync_events_filtered",
             "sync_message_files",
+            "unread",
         ]
         document = await desk.json("purge", "--all")
         assert document["dry_run"] and document["messages_deleted"] == 0

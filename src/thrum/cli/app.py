@@ -107,26 +107,27 @@ _ALL = (
         "inbox",
         inbox.inbox,
         TALK,
-        "messages for me; printed ones are marked read",
-        "Without flags: what is unread, oldest first, each once. With any: pages, newest first, read ones too.",
+        "print messages for me, and mark them read",
+        "Without flags: what is unread, oldest first, each once, at most 20. With any: pages of 10, newest first, read"
+        " ones too.\n● unread, ○ read, ↳ a reply.",
     ),
-    _command("sent", messages.sent, TALK, "what I wrote, and who has read it"),
-    _command("watch", waiting.watch, TALK, "every event as it happens, until interrupted"),
+    _command("sent", messages.sent, TALK, "list what I wrote, and who has read it"),
+    _command("watch", waiting.watch, TALK, "print every event as it happens, until interrupted"),
     _command(
         "log",
         history.log,
         TALK,
-        "the conversation as the branch a-sync has it, oldest first; needs no daemon",
+        "print the conversation as the branch a-sync has it, oldest first; needs no daemon",
     ),
-    _command("message get", messages.get, TALK, "one message in full"),
+    _command("message get", messages.get, TALK, "print one message in full"),
     _command("message edit", messages.edit, TALK, "replace the body of a message of mine"),
     _command("message delete", messages.delete, TALK, "hide a message of mine everywhere"),
     _command("message read", messages.read, TALK, "mark messages as read"),
-    _command("prime", prime.prime, PEOPLE, "the briefing at the start of a session; marks nothing read"),
-    _command("overview", overview.overview, PEOPLE, "me, team, inbox, sync and daemon at a glance"),
-    _command("whoami", agents.whoami, PEOPLE, "who would act, and why"),
-    _command("team", agents.team, PEOPLE, "what each active agent does"),
-    _command("agent list", agents.list_agents, PEOPLE, "all registered agents", takes="[--role R] [--module M]"),
+    _command("prime", prime.prime, PEOPLE, "brief me at the start of a session; marks nothing read"),
+    _command("overview", overview.overview, PEOPLE, "show me, team, inbox, sync and daemon at a glance"),
+    _command("whoami", agents.whoami, PEOPLE, "say who would act, and why"),
+    _command("team", agents.team, PEOPLE, "show what each active agent does"),
+    _command("agent list", agents.list_agents, PEOPLE, "list all registered agents", takes="[--role R] [--module M]"),
     _command(
         "agent register",
         agents.register,
@@ -143,21 +144,21 @@ _ALL = (
         "agent cleanup",
         lifecycle.cleanup,
         PEOPLE,
-        "find and delete agents that nobody is any more",
-        "Found are agents whose process is gone and whose identity file, worktree or branch is gone, or that were not"
-        " seen for more than --threshold days. Without a terminal nothing is deleted unless --yes says so.",
+        "delete orphaned agents",
+        "Orphaned are agents whose process is gone and whose identity file, worktree or branch is gone, or that were"
+        " not seen for more than --threshold days. Without a terminal nothing is deleted unless --yes says so.",
     ),
     _command(
         "who-has",
         whohas.who_has,
         PEOPLE,
-        "who is editing a file, as git says now",
+        "tell who is editing a file, as git says now",
         "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file.",
     ),
-    _command("ping", whohas.ping, PEOPLE, "whether an agent is there, and what it works on"),
+    _command("ping", whohas.ping, PEOPLE, "tell whether an agent is there, and what it works on"),
     _command("session start", sessions.start, PEOPLE, "start a session; an open one of mine is ended"),
     _command("session end", sessions.end, PEOPLE, "end my session"),
-    _command("session list", sessions.list_sessions, PEOPLE, "sessions, newest first"),
+    _command("session list", sessions.list_sessions, PEOPLE, "list sessions, newest first"),
     _command(
         "session heartbeat",
         sessions.heartbeat,
@@ -171,9 +172,9 @@ _ALL = (
     _command("group delete", groups.delete, PEOPLE, "delete a group; messages to it stay"),
     _command("group add", groups.add, PEOPLE, "add agents or roles to a group", takes="[--role R]"),
     _command("group remove", groups.remove, PEOPLE, "take agents or roles out of a group", takes="[--role R]"),
-    _command("group list", groups.list_groups, PEOPLE, "all groups"),
-    _command("group show", groups.show, PEOPLE, "one group with its members"),
-    _command("group members", groups.members, PEOPLE, "who is in a group"),
+    _command("group list", groups.list_groups, PEOPLE, "list all groups"),
+    _command("group show", groups.show, PEOPLE, "show one group with its members"),
+    _command("group members", groups.members, PEOPLE, "list who is in a group"),
     _command(
         "context save",
         notes.save,
@@ -181,12 +182,12 @@ _ALL = (
         "save session notes: TEXT, a file, or stdin",
         "They replace what was saved.",
     ),
-    _command("context show", notes.show, PEOPLE, "project state, preamble and notes"),
+    _command("context show", notes.show, PEOPLE, "show project state, preamble and notes"),
     _command("context clear", notes.clear, PEOPLE, "remove session notes"),
     _command("context sync", sync.context, PEOPLE, "put my notes on the branch, for other machines"),
     _command("context preamble", notes.preamble, PEOPLE, "show, reset or replace the standing instructions"),
-    _command("sync status", sync.status, CARE, "state of the exchange with other clones"),
-    _command("sync force", sync.force, CARE, "a round now"),
+    _command("sync status", sync.status, CARE, "show the state of the exchange with other clones"),
+    _command("sync force", sync.force, CARE, "exchange now"),
     _command(
         "sync enable",
         sync.enable,
@@ -194,29 +195,32 @@ _ALL = (
         "turn remote sync on",
         "If anybody can read the remote, or it does not say, it asks first; off a terminal say --yes.",
     ),
-    _command("sync accept", sync.accept, CARE, "take another daemon for who it says it is, or the remote for ours"),
-    _command("sync disable", sync.disable, CARE, "turn it off: nothing is fetched or pushed"),
-    _command("daemon start", daemon.start, CARE, "start it; commands also do when they need it"),
-    _command("daemon stop", daemon.stop, CARE, "stop it"),
-    _command("daemon restart", daemon.restart, CARE, "stop and start it"),
-    _command("daemon status", daemon.status, CARE, "whether it runs, and who it is"),
-    _command("daemon list", daemons.list_daemons, CARE, "every daemon of this user, with its memory and agents"),
-    _command("daemon logs", daemon.logs, CARE, "its log"),
+    _command("sync accept", sync.accept, CARE, "trust another clone's daemon, or the remote as this project's"),
+    _command("sync disable", sync.disable, CARE, "turn remote sync off: nothing is fetched or pushed"),
+    _command("daemon start", daemon.start, CARE, "start the daemon; commands also do when they need it"),
+    _command("daemon stop", daemon.stop, CARE, "stop the daemon"),
+    _command("daemon restart", daemon.restart, CARE, "stop the daemon and start it"),
+    _command("daemon status", daemon.status, CARE, "tell whether the daemon runs, and who it is"),
+    _command("daemon list", daemons.list_daemons, CARE, "list every daemon of this user, with its memory and agents"),
+    _command("daemon logs", daemon.logs, CARE, "print the daemon's log"),
     _command(
         "purge",
         purge.purge,
         CARE,
-        "remove old messages and ended sessions, here and in other clones",
-        "One of --before and --all; without --yes only a preview. Agents, groups and open sessions stay. Git"
-        " history keeps what was pushed.",
+        "remove old messages and ended sessions of this clone",
+        "One of --before and --all; without --yes only a preview. What agents of this clone wrote goes, here and, once"
+        " they sync, in other clones; what others wrote stays. Agents, groups and open sessions stay too. Git history"
+        " keeps what was pushed.\nAfter a purge in another clone: thrum purge accept says what to do.",
     ),
-    _command("purge accept", purge.accept, CARE, "not yet: carry out another clone's purge here; says what to do"),
-    _command("config show", settings.show, CARE, "all settings, and where each comes from"),
-    _command("config get", settings.get, CARE, "one setting"),
+    _command(
+        "purge accept", purge.accept, CARE, "say what to do about another clone's purge: it is not carried out here"
+    ),
+    _command("config show", settings.show, CARE, "show all settings, and where each comes from"),
+    _command("config get", settings.get, CARE, "print one setting"),
     _command("config set", settings.set_, CARE, "change a setting"),
     _command("config unset", settings.unset, CARE, "let the default count again"),
-    _command("config diff", settings.diff, CARE, "what was changed in the settings outside thrum"),
-    _command("config accept", settings.accept, CARE, "let it count"),
+    _command("config diff", settings.diff, CARE, "show what was changed in the settings outside thrum"),
+    _command("config accept", settings.accept, CARE, "let changes made outside thrum count"),
     _command(
         "backup",
         backup.backup,
@@ -224,8 +228,8 @@ _ALL = (
         "copy messages, agents, read marks and settings; the last backup becomes an archive",
         "Needs no daemon. Kept are 5 daily, 4 weekly and all monthly archives, as backup.retention says.",
     ),
-    _command("backup status", backup.status, CARE, "the last backup, and the archives"),
-    _command("backup config", backup.config, CARE, "where backups lie, and how many are kept"),
+    _command("backup status", backup.status, CARE, "show the last backup, and the archives"),
+    _command("backup config", backup.config, CARE, "show where backups lie, and how many are kept"),
     _command(
         "backup restore",
         backup.restore,
@@ -255,9 +259,9 @@ _ALL = (
         "Stops the daemon. Without --keep-messages the branch a-sync and its messages go too; what was pushed stays at"
         " the remote. Off a terminal say --yes.",
     ),
-    _command("version", misc.version, ABOUT, "the version"),
-    _command("help", misc.help, ABOUT, "help of a command"),
-    _command("completion", misc.completion, ABOUT, "a completion script: bash, zsh or fish"),
+    _command("version", misc.version, ABOUT, "print the version"),
+    _command("help", misc.help, ABOUT, "print the help of a command"),
+    _command("completion", misc.completion, ABOUT, "print a completion script: bash, zsh or fish"),
 )
 COMMANDS: dict[tuple[str, ...], Command] = {command.path: command for command in _ALL}
 ALIASES = {
@@ -267,6 +271,9 @@ ALIASES = {
     **{("agent", word): ("session", word) for word in ("start", "end", "heartbeat", "set-intent", "set-task")},
 }
 COMMANDS.update({alias: COMMANDS[path] for alias, path in ALIASES.items()})
+
+UNLISTED = {("purge", "accept")}
+"""Commands that the list of all leaves out; the help of the command above names them."""
 
 ERROR_STATUS: dict[tuple[str, ...], int] = {("wait",): 2}
 """Where every error has one status (cli.md §1.4)."""
@@ -339,7 +346,7 @@ def help_answer(path: tuple[str, ...], width: int) -> Answer:
     elif path:
         text = helping.group_help(path[0], GROUPS[path[0]], COMMANDS.values(), width)
     else:
-        text = helping.root_help(COMMANDS.values(), HELP_GROUPS, width)
+        text = helping.root_help((each for each in _ALL if each.path not in UNLISTED), HELP_GROUPS, width)
     return Answer({"command": " ".join(command.path if command else path), "help": text + "\n"}, data=text)
 
 

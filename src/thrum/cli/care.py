@@ -22,6 +22,13 @@ _ROUND_MS = 10_000
 _LOOK_SECONDS = 0.05
 _ANSWER_SECONDS = 5.0
 _SHOWN_MAX = 20
+_FOREIGN = {
+    "unsigned": "unsigned, which count",
+    "hidden": "unsigned, not shown",
+    "not_yours": "that they had no right to say, ignored",
+    "strange": "of a daemon that has not said its project",
+}
+"""The lines of other daemons, by how they stand (`VerifyResult.foreign`)."""
 
 
 async def verify(
@@ -97,7 +104,8 @@ def _text(result: api.VerifyResult) -> str:
         named = ", ".join(f"{line(name)} ({count})" for name, count in sorted(result.sealed.items()))
         lines.append(f"Types of a newer thrum, kept as they are: {named}")
     if result.foreign:
-        lines.append(f"Of other daemons: {', '.join(f'{count} {kind}' for kind, count in result.foreign.items())}")
+        counted = (f"{count} {_FOREIGN.get(kind, kind)}" for kind, count in result.foreign.items())
+        lines.append(f"Of other daemons: {', '.join(counted)}")
     lines += [f"Name {namesake(name, hosts)}" for name, hosts in result.namesakes.items()]
     if result.repaired:
         lines.append("Repaired.")

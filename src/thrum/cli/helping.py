@@ -33,7 +33,7 @@ def root_help(commands: Iterable[Command], groups: Mapping[str, str], width: int
 
 def group_help(name: str, summary: str, commands: Iterable[Command], width: int) -> str:
     """What a group's name alone prints."""
-    some = [command for command in commands if command.path[0] == name and len(command.path) > 1]
+    some = [command for command in dict.fromkeys(commands) if command.path[0] == name and len(command.path) > 1]
     pad = max(len(command.name) for command in some) + 2
     lines = [_entry(command.name, command.summary, pad, width) for command in some]
     return "\n".join([f"thrum {name}: {summary}", "", *lines, "", f"More of one: thrum help {name} COMMAND"])

@@ -19,7 +19,7 @@ from thrum.clock import format_ms
 
 async def log(
     *,
-    lines: Annotated[int, option("N", "the last N messages; 0: all", "-n", "--lines")] = 20,
+    lines: Annotated[int, option("N", "the last N messages; 0: all", "-n", "--lines", "--limit")] = 20,
     agent: Annotated[str, option("X", "only messages by X")] = "",
     since: Annotated[str, option("T", "only from then on")] = "",
     commits: Annotated[bool, switch("show the commits between")] = False,

@@ -28,7 +28,7 @@ async def inbox(
     to: Annotated[str, option("X", "with --all: of X's inbox")] = "",
     from_: Annotated[str, option("X", "only by this author", "--from")] = "",
     scope: Annotated[str, option("T:V", "only with this scope")] = "",
-    mentions: Annotated[bool, switch("only to my name or role")] = False,
+    mentions: Annotated[bool, switch("only what was sent to my name or role")] = False,
     thread: Annotated[str, option("ID", "the whole conversation, by thread or message id; oldest first")] = "",
     search_: Annotated[
         str, option("TEXT", "only with all these words; of the last one the beginning is enough", "--search")
@@ -38,7 +38,7 @@ async def inbox(
     ] = False,
     page: Annotated[int | None, option("N", "which page, from 1")] = None,
     page_size: Annotated[
-        int | None, option("N", "messages on a page, 1 to 1000; 10 unless given", "--page-size", "--limit")
+        int | None, option("N", "messages on a page, 1 to 1000; 10 unless given", "-n", "--page-size", "--limit")
     ] = None,
     run: Annotated[Run, RUN],
 ) -> Answer:

@@ -17,7 +17,7 @@ from thrum.cli.confirm import confirm
 from thrum.cli.local import check_no_agent, check_runtime
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.terminal import TTY_ERR, TTY_IN
-from thrum.cli.text import line
+from thrum.cli.text import line, one_line
 from thrum.cli.values import true
 from thrum.cli.words import RUN, option, switch
 from thrum.config import load_config
@@ -83,7 +83,7 @@ async def init(
     warnings = tuple(filter(None, [state_tracked(result.tracked)]))
     said = text(result, local_only=_local_only(result, sync, env))
     if sync and not dry_run:
-        await _first_round(run)
+        said = (*said, await _first_round(run))
     if not name or dry_run:
         hint = Hint(
             "init.next-quickstart", f"register: {_NEXT}", options=({"label": "register an agent", "cmd": _NEXT},)
@@ -111,18 +111,26 @@ async def _ask(run: Run, start: Path, options: InitOptions) -> None:
         await confirm(run, f"thrum did not make the .thrum that lies there. Move it to {line(name)}?")
 
 
-async def _first_round(run: Run) -> None:
-    """So that whoever registers next knows what others are called."""
+async def _first_round(run: Run) -> str:
+    """So that whoever registers next knows what others are called. Returns the line that says where it goes."""
     wait_ms = int(limits.compare_names_seconds * 1000)
     try:
         result: api.SyncForceResult = await run.call("sync.force", api.SyncForceParams(wait_ms=wait_ms))
         why = "" if result.local_only else result.last_error
+        now: api.SyncStatusResult = await run.call("sync.status", api.Empty())
+        where = line(f"{now.remote} ({now.remote_url})") if not now.local_only else ""
+        said = (
+            f"  Sync: on, with {where}"
+            if where
+            else f"  Sync: on; for now local only: {one_line(now.local_only_reason)}"
+        )
     except ThrumError as error:
-        why = error.message
+        why, said = error.message, "  Sync: on"
     if why:
         run.warnings.append(
             f"not synced yet, so names are not compared with other clones' ({why}): thrum sync force --wait"
         )
+    return said
 
 
 def _known_places(run: Run) -> Places | None:

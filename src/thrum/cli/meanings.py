@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -41,6 +42,10 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "history": "log",
         "briefing": "prime",
         "remove": "uninstall",
+        "unread": "inbox",
+        "notify": "send",
+        "ack": "message read",
+        "restore": "backup restore",
     },
     "message": {
         "list": "inbox",
@@ -91,9 +96,33 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """By the group that the word stands behind, `""` for none."""
 
+INSTEAD_OF_FLAGS: Final[Mapping[tuple[str, str], str]] = {
+    ("reply", "--to"): 'to others than those it answers: thrum send "TEXT" --to @NAME --thread MSG_ID',
+    ("inbox", "--last"): "the newest message printed to you: thrum message get last",
+    ("sync enable", "--remote"): "thrum config set sync.remote NAME, then thrum sync enable",
+    ("watch", "--timeout"): "until a message comes, for a time: thrum wait --timeout 10m",
+}
+"""What a flag that a command does not have is meant to do, by command and flag."""
+
+SPAN: Final = re.compile(r"\d+(?:\.\d+)?(?:ms|s|m|h|d)", re.ASCII)
+"""A word that says how long, as `10s`."""
+
 
 def meant(group: str, word: str, paths: Iterable[tuple[str, ...]]) -> list[str]:
     """The commands that a word may mean: by the table, else those of that name in a group."""
     if known := MEANINGS.get(group, {}).get(word):
         return [known]
     return [] if group else sorted({" ".join(path) for path in paths if len(path) == 2 and path[1] == word})
+
+
+def filled(instead: str, flag: str, value: str, tokens: Sequence[str]) -> str:
+    """One of `INSTEAD_OF_FLAGS` with what was typed: the flag's value as NAME, the first word as MSG_ID."""
+    at = tokens.index(flag) + 1 if flag in tokens else len(tokens)
+    value = value or next(iter(tokens[at : at + 1]), "")
+    if _PLAIN.fullmatch(value):
+        instead = instead.replace("@NAME", f"@{value.removeprefix('@')}").replace("NAME", value)
+    return instead.replace("MSG_ID", tokens[0]) if tokens and _PLAIN.fullmatch(tokens[0]) else instead
+
+
+_PLAIN: Final = re.compile(r"@?[A-Za-z0-9_]+(?:[.:-][A-Za-z0-9_]+)*", re.ASCII)
+"""A word that needs no quotes."""

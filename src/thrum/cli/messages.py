@@ -8,7 +8,7 @@ from typing import Annotated
 from thrum import api, limits, shapes
 from thrum.cli import render
 from thrum.cli.body import BodyFile, MessageFlag, Stdin, read_body
-from thrum.cli.references import find_message, note_printed
+from thrum.cli.references import ID_HELP, find_message, find_own, note_printed
 from thrum.cli.render import Eye
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import plural
@@ -19,7 +19,7 @@ from thrum.errors import AgentNotFound, ConfirmationRequired, NoIdentity, ThrumE
 from thrum.ids import host_names
 
 Page = Annotated[int, option("N", "which page, from 1")]
-PageSize = Annotated[int, option("N", "messages on a page, 1 to 1000; 10 unless given", "--page-size", "--limit")]
+PageSize = Annotated[int, option("N", "messages on a page, 1 to 1000; 10 unless given", "-n", "--page-size", "--limit")]
 
 
 async def check_agent(run: Run, agent_id: str) -> None:
@@ -99,7 +99,7 @@ async def sent(
 
 
 async def get(
-    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, last, or @NAME")],
+    message_id: Annotated[str, word("MSG_ID", ID_HELP)],
     /,
     *,
     peek: Annotated[bool, switch("leave it unread")] = False,
@@ -129,7 +129,7 @@ def _is_mine(run: Run, one: shapes.Recipient) -> bool:
 
 
 async def edit(
-    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, last, or @NAME")],
+    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, or last (the newest that you sent)")],
     text: Annotated[str | None, word("TEXT", "the new body; - reads it from stdin")] = None,
     /,
     *,
@@ -140,13 +140,13 @@ async def edit(
 ) -> Answer:
     content = await read_body(run, text, message, stdin, body_file)
     run.identity()
-    params = api.EditParams(message_id=await find_message(run, message_id), content=content)
+    params = api.EditParams(message_id=await find_own(run, message_id), content=content)
     result: api.EditResult = await run.call("message.edit", params)
     return Answer(result, said=f"✓ Message edited: {result.message_id} (version {result.version})")
 
 
 async def delete(
-    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, last, or @NAME")],
+    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, or last (the newest that you sent)")],
     /,
     *,
     yes: Annotated[bool, switch("hide it everywhere", "--yes", "--force")] = False,
@@ -156,7 +156,7 @@ async def delete(
     if not yes:
         raise ConfirmationRequired("use --yes to confirm deletion")
     run.identity()
-    params = api.DeleteParams(message_id=await find_message(run, message_id), reason=reason)
+    params = api.DeleteParams(message_id=await find_own(run, message_id), reason=reason)
     result: api.DeleteResult = await run.call("message.delete", params)
     return Answer(result, said=f"✓ Message deleted: {result.message_id}")
 

@@ -45,12 +45,14 @@ RECENT_MAX = 5
 _FILES_MAX = 4
 _PREVIEW_COLUMNS = 56
 _INTENT_COLUMNS = 40
+_NOTE_BYTES_MAX = 8_192
+"""Of preamble, project state and notes each: every session pays for them."""
 _TALK = (
     '- Tell: `thrum send "TEXT" --to @NAME`; without `--to` the team, waking nobody',
-    '- Answer: `thrum reply last "TEXT"`; or an id, or its end',
+    '- Answer: `thrum reply @NAME "TEXT"`; or the end of an id',
     "- Wait for an answer: `thrum wait --timeout 10m` (status 1: none came)",
 )
-_KEEP = "- Save notes for the next session: `thrum context save --file NOTES.md`"
+_KEEP = '- Save notes for the next session: `thrum context save "NOTES"`'
 """What a session has to know of thrum: who reads nothing else reads this."""
 
 
@@ -223,13 +225,22 @@ def _read(run: Run, read: Callable[[], R]) -> R | None:
 def markdown(it: _Briefing, eye: Eye) -> str:
     """The briefing, in the order of cli.md §3.10; what there is nothing to say of is left out."""
     blocks = [_identity(it, eye), _team(it, eye), _inbox(it, eye), _how(it), _git(it), _daemon(it)]
-    blocks += [framed("## Preamble", it.shown(it.preamble), it.preamble.text)] if it.preamble else []
+    blocks += [_note(it, "## Preamble", it.preamble, "thrum context preamble")] if it.preamble else []
     if it.state and it.state.text != notes.FIRST_PROJECT_STATE:
-        blocks.append(framed("## Project state", it.shown(it.state), it.state.text))
+        blocks.append(_note(it, "## Project state", it.state, "thrum context show --project"))
     if it.saved:
         head = f"## My notes, saved {eye.ago(it.saved.updated_at)}"
-        blocks.append(framed(head, it.shown(it.saved), it.saved.text))
+        blocks.append(_note(it, head, it.saved, "thrum context show --session"))
     return "\n\n".join(block for block in blocks if block)
+
+
+def _note(it: _Briefing, head: str, note: Note, whole: str) -> str:
+    """A file in its frame; of a long one the beginning, and below the frame the command that shows all of it."""
+    data = note.text.encode("utf-8", "backslashreplace")
+    kept = data[:_NOTE_BYTES_MAX].decode("utf-8", "ignore")
+    text = framed(head, it.shown(note), kept)
+    rest = len(data) - len(kept.encode())
+    return f"{text}\n… {rest} more bytes: {whole}" if rest else text
 
 
 def _identity(it: _Briefing, eye: Eye) -> str:
@@ -260,7 +271,8 @@ def _teammate(each: shapes.TeamMember, eye: Eye) -> str:
     role = role_beside(each.agent_id, each.role)
     name = at(each.agent_id) + (f" ({role})" if role else "") + (" NOT RUNNING" if each.pid_live is False else "")
     intent = shorten(line(each.intent), _INTENT_COLUMNS)
-    return "- " + "  ".join(text for text in (name, line(each.branch), intent, eye.ago(each.last_seen)) if text)
+    branch = f"on {line(each.branch)}" if each.branch else ""
+    return "- " + "  ".join(text for text in (name, branch, intent, eye.ago(each.last_seen)) if text)
 
 
 def _how(it: _Briefing) -> str:

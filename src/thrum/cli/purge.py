@@ -28,7 +28,7 @@ async def purge(
     params = api.PurgeParams(before=cutoff, dry_run=not yes, confirm=yes)
     result: api.PurgeResult = await run.call("purge.execute", params)
     if yes:
-        aside = "git history keeps what was pushed; other clones follow when they sync"
+        aside = "other clones let it go when they sync; git history keeps what was pushed"
         return Answer(result, said=_counts("Purged", result, " deleted"), aside="" if run.quiet else aside)
     return Answer(result, data="\n".join([*_counts("Purge preview", result, ""), "Run with --yes to execute."]))
 
@@ -48,8 +48,9 @@ async def accept(
 
 
 def _counts(what: str, result: api.PurgeResult, done: str) -> list[str]:
+    unread = f" ({result.unread} not read by all)" if result.unread and not done else ""
     counted = (
-        plural(result.messages_deleted, "message"),
+        plural(result.messages_deleted, "message") + unread,
         plural(result.sessions_deleted, "session"),
         plural(result.events_deleted, "event"),
     )
@@ -57,5 +58,5 @@ def _counts(what: str, result: api.PurgeResult, done: str) -> list[str]:
     if result.command_queue_deleted:
         lines.append(f"  {plural(result.command_queue_deleted, 'queued command')}{done}")
     if result.others:
-        lines.append(f"  {plural(result.others, 'message')} of other machines not touched")
+        lines.append(f"  {plural(result.others, 'message')} that agents of other clones wrote: kept")
     return lines

@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 from thrum import api
 from thrum.cli.run import Run
 from thrum.cli.values import agent_of
-from thrum.errors import MessageNotFound, NoIdentity, SeveralIdentities, UnknownMethod
+from thrum.cli.words import did_you_mean, near
+from thrum.errors import AmbiguousMessage, MessageNotFound, NoIdentity, SeveralIdentities, UnknownMethod
+from thrum.ids import short_message_id
 
-MEANT = "MSG_ID: an id, its end (4 characters or more), last, or @NAME: the newest of that author to me."
-"""For the help of commands that take one."""
+LAST_HELP = "last (the newest message printed to you)"
+ID_HELP = f"its id, the end of it, {LAST_HELP}, or @NAME"
+"""For the help of commands that take a message."""
 
+END_CHARS_MIN = 4
 _FULL = re.compile(r"(?:msg|thr)_[0-9A-Z]{26}")
 _END = re.compile(r"(?:msg_)?([0-9A-Za-z]{4,26})")
+_SHORT_END = re.compile(r"(?:msg_)?[0-9A-Za-z]{1,3}")
 
 
 async def find_message(run: Run, text: str) -> str:
@@ -30,6 +36,9 @@ async def find_message(run: Run, text: str) -> str:
         params = api.FindParams(author=agent_of(text))
     elif end is not None:
         params = api.FindParams(end=end[1].upper())
+    elif _SHORT_END.fullmatch(text):
+        remedy = f"give at least {END_CHARS_MIN} characters of its end: thrum inbox; thrum sent"
+        raise MessageNotFound(f"message not found: {text}", remedy=remedy)
     else:
         return text
     if not params.end:
@@ -37,10 +46,49 @@ async def find_message(run: Run, text: str) -> str:
     try:
         result: api.FindResult = await run.call("message.find", params)
     except MessageNotFound as error:
-        if end is None:
+        if params.last:
             raise
-        raise MessageNotFound(f"message not found: {text}", remedy=error.remedy) from error
+        message = f"message not found: {text}" if params.end else error.message
+        remedy = await _name_meant(run, text, params.author)
+        raise MessageNotFound(message, remedy=remedy or error.remedy) from error
+    except AmbiguousMessage as error:
+        if not params.last:
+            raise
+        raise AmbiguousMessage(error.message, remedy=_one_of(run, error.details), **error.details) from error
     return result.message_id
+
+
+async def find_own(run: Run, text: str) -> str:
+    """The same for what one does with one's own messages alone: `last` is the newest that I sent."""
+    if text != "last":
+        return await find_message(run, text)
+    me = run.identity().agent_id
+    result: api.OutboxResult = await run.call("message.outbox", api.OutboxParams(author_id=me, page_size=1))
+    if not result.messages:
+        raise MessageNotFound(f"no message sent by @{me}", remedy="thrum sent")
+    return result.messages[0].message_id
+
+
+async def _name_meant(run: Run, text: str, author: str) -> str:
+    """What to say where a word is no message: whom it names, or may have meant."""
+    listed: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+    names = [each.agent_id for each in listed.agents]
+    if author in names:
+        return f'thrum send "TEXT" --to @{author}' if run.command.path == ("reply",) else f"thrum inbox --from {author}"
+    close = near(text, names, _CLOSE)
+    return did_you_mean([f"@{name}" for name in close])
+
+
+_CLOSE = 0.7
+"""An end of an id is no name, however much it looks like one."""
+
+
+def _one_of(run: Run, details: dict[str, Any]) -> str:
+    """The command again with the newest of the messages that may be meant, and by whom it is."""
+    text = ' "TEXT"' if run.command.path == ("reply",) else ""
+    newest, author = details["candidates"][0], details.get("authors", [""])[0]
+    by = f", or {run.command.path[-1]} @{author}" if author else ""
+    return f"thrum {run.command.name} {short_message_id(newest)}{text}{by}"
 
 
 async def note_printed(run: Run, message_ids: Iterable[str]) -> None:

@@ -187,10 +187,11 @@ def answered(parent: shapes.Detail) -> str:
 
 
 def next_step(some: Sequence[shapes.Message]) -> str:
-    """What to do with what `wait` brought (5.5); also the JSON's `action`. Its id stands above: here its end does."""
-    target = line(short_message_id(some[-1].message_id)) if len(some) == 1 else "MSG_ID"
-    mark = f"thrum message read {target}" if len(some) == 1 else "thrum inbox"
-    return f'thrum reply {target} "TEXT"  (mark as read: {mark})'
+    """What to do with what `wait` brought (5.5); also the JSON's `action`. Ids stand above: here their ends do, and no
+    others than those are marked."""
+    ends = [line(short_message_id(each.message_id)) for each in some]
+    target = ends[0] if len(ends) == 1 else "MSG_ID"
+    return f'thrum reply {target} "TEXT"  (mark as read: thrum message read {" ".join(ends)})'
 
 
 def labelled(*fields: tuple[str, str], width: int = 0) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from thrum import api, shapes
 from thrum.cli import render, typed
 from thrum.cli.body import BodyFile, MessageFlag, Stdin, parse_structured, read_body
-from thrum.cli.references import find_message
+from thrum.cli.references import ID_HELP, find_message
 from thrum.cli.render import Eye, at
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.values import MINUTE_MS, agent_of, parse_pair
@@ -26,7 +26,8 @@ FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; 
 
 async def send(
     words: Annotated[
-        tuple[str, ...], word("[@X…] TEXT", "what to say, quoted; @X before it is --to X; - reads it from stdin")
+        tuple[str, ...],
+        word("[@X…] TEXT", "what to say, quoted; @X before or behind it is --to X; - reads it from stdin"),
     ] = (),
     /,
     *,
@@ -51,7 +52,7 @@ async def send(
     given = typed.tell_apart(words, has_body=bool(message or stdin or body_file))
     if given.rest:
         raise run.command.error(
-            f"unexpected argument: {' '.join(given.rest)}", 'quote the text: "…"; recipients go to --to'
+            f"unexpected argument: {' '.join(given.rest)}", 'quote the text: thrum send "…" --to @NAME'
         )
     known = _Known(run)
     text, addressed = await _read_words(run, known, given)
@@ -77,7 +78,7 @@ async def send(
 
 
 async def reply(
-    message_id: Annotated[str, word("MSG_ID", "the message to answer: its id, the end of it, last, or @NAME")],
+    message_id: Annotated[str, word("MSG_ID", f"the message to answer: {ID_HELP}")],
     text: Annotated[str | None, word("TEXT", "what to say; - reads it from stdin")] = None,
     /,
     *,
@@ -148,6 +149,9 @@ async def _read_words(run: Run, known: _Known, given: typed.Typed) -> tuple[str 
         return given.text, (*given.to, given.bare)
     if given.text is None:
         return given.bare, given.to  # two bodies: said by `read_body`
+    if agent_of(given.text) in await known.names():
+        remedy = f'the name goes first, or behind --to: thrum send "{given.bare}" --to @{agent_of(given.text)}'
+        raise run.command.error(f"{given.bare} is no agent", remedy)
     raise _not_a_recipient(run, given.bare)
 
 
@@ -168,8 +172,8 @@ async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
 
 
 async def _sent(run: Run, known: _Known, result: api.SendResult, content: str, *said: str) -> Answer:
-    hint: Hint | None = None
-    if not result.warnings and not run.quiet:
+    hint = _flag_inside(run, content)
+    if hint is None and not result.warnings and not run.quiet:
         hint = await (_nobody_woken(run, known, content) if result.quiet else _stale_recipient(run, known, result))
     return Answer(_without(result, "warnings"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint)
 
@@ -179,6 +183,16 @@ def _without(result: api.SendResult, *names: str) -> dict[str, Any]:
 
     document: dict[str, Any] = msgspec.to_builtins(result)
     return {key: value for key, value in document.items() if key not in names}
+
+
+def _flag_inside(run: Run, content: str) -> Hint | None:
+    """Whether a flag was quoted with the text: then it is text, and did nothing."""
+    flags = [name for flag in run.command.flags for name in flag.names if name.startswith("--")]
+    flag = typed.flag_inside(content, flags)
+    if not flag:
+        return None
+    said = f"{flag} was sent as text; a flag stands outside the quotes"
+    return Hint("send.flag-in-text", f'{said}: thrum send "TEXT" --to @NAME', severity="warn")
 
 
 async def _nobody_woken(run: Run, known: _Known, content: str) -> Hint | None:

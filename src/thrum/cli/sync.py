@@ -49,7 +49,7 @@ def _origin(each: api.SyncOrigin) -> str:
     told = (
         (each.hidden, "unsigned and not shown"),
         (each.waiting, "of a daemon that has not said its project"),
-        (each.not_yours, "not its own to say"),
+        (each.not_yours, "it had no right to say, ignored"),
     )
     said = [f"{count} {what}" for count, what in told if count]
     said += [f"says it was {line(was)}" for was in each.was]
@@ -86,9 +86,12 @@ async def force(
     _warn_of_local(run, local_only=found.local_only)
     if found.result == "error":
         raise SyncFailed(f"sync failed: {found.last_error}", remedy=found.remedy or None)
+    if not wait and found.local_only:
+        return Answer(found, said=f"Local only: nothing is exchanged ({one_line(found.local_only_reason)})")
     where = f" (local only: {one_line(found.local_only_reason)})" if found.local_only else ""
     if not wait:
-        return Answer(found, said=f"✓ Sync triggered{where}")
+        last = f"; the last round failed: {one_line(found.last_error)}" if found.last_error else ""
+        return Answer(found, said=f"✓ Sync triggered{last}")
     if found.local_only:
         return Answer(found, said=f"✓ {'Nothing to commit' if found.result == 'nothing_to_do' else 'Committed'}{where}")
     return Answer(found, said=f"✓ Synced ({found.received or 0} in, {found.sent or 0} out)")

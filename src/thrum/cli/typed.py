@@ -1,6 +1,6 @@
 """What people and models type for a recipient, understood (cli.md §3.3). Pure.
 
-`send @nux "hi"`, `send nux "hi"`, `send "@nux hi"`: all of them say `--to @nux`.
+`send @nux "hi"`, `send nux "hi"`, `send "hi" @nux`, `send "@nux hi"`: all of them say `--to @nux`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ def tell_apart(words: Sequence[str], *, has_body: bool) -> Typed:
     while addressed < len(words) and words[addressed].startswith("@") and not _has_blank(words[addressed]):
         addressed += 1
     to, others = tuple(words[:addressed]), words[addressed:]
+    if others and not has_body:
+        behind = len(others)
+        while behind > 1 and others[behind - 1].startswith("@") and not _has_blank(others[behind - 1]):
+            behind -= 1
+        to, others = (*to, *others[behind:]), others[:behind]
+        if len(words) == 2 and len(to) == 1 and not addressed and _BARE.fullmatch(others[0]):
+            return Typed(to, others[0])  # `nux @furiosa`: who says whether the first is a name, too, is not here
     if has_body and len(others) == 1 and _BARE.fullmatch(others[0]):
         return Typed(to, others[0])
     if has_body:
@@ -65,6 +72,12 @@ def named_first(text: str, agents: Collection[str]) -> list[str]:
             return []
         names.append(name)
     return names
+
+
+def flag_inside(text: str, flags: Collection[str]) -> str:
+    """The flag that a text of one line ends with, alone or with its value: it was quoted with the text. Empty: none."""
+    words = [] if "\n" in text else text.split()
+    return next((word for word in words[max(1, len(words) - 2) :] if word.partition("=")[0] in flags), "")
 
 
 def is_one_name(text: str, agents: Collection[str]) -> bool:

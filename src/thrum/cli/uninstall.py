@@ -30,13 +30,15 @@ async def uninstall(
     await trio.to_thread.run_sync(check_no_agent, environ, places, "uninstall")
     lost = await trio.to_thread.run_sync(loss, places, environ)
     if not yes:
-        goes = "its messages stay" if keep_messages else f"with {lost}"
+        goes = "keeping its messages" if keep_messages else f"with {lost}"
         what = f"Remove thrum from {places.main_root}, {goes}"
         spared = "" if keep_messages or not lost.messages else " (keep them: --keep-messages)"
         try:
             await confirm(run, f"{what}{spared}?", what="the removal")
         except ConfirmationRequired:
-            raise ConfirmationRequired(f"{what}: say --yes{spared}", remedy="repeat with --yes") from None
+            raise ConfirmationRequired(
+                f"this would {what[0].lower()}{what[1:]}{spared}", remedy="repeat with --yes"
+            ) from None
     await trio.to_thread.run_sync(partial(stop_running, places, insist=True))
     done = await trio.to_thread.run_sync(partial(uninstall, places, environ, keep_messages=keep_messages))
     lines = [f"  removed  {line(each)}" for each in done.removed] + [f"  kept     {line(each)}" for each in done.kept]

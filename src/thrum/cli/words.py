@@ -23,7 +23,7 @@ from cyclopts.exceptions import (
 )
 
 from thrum.addressing import suggest
-from thrum.cli.meanings import MEANINGS, meant
+from thrum.cli.meanings import INSTEAD_OF_FLAGS, MEANINGS, SPAN, filled, meant
 from thrum.cli.quick import FLAG, SHIELD, Grammar
 from thrum.errors import UsageError
 
@@ -210,6 +210,15 @@ class Command:
         words = sum(not flag.names for flag in self.flags)
         return " ".join(part for part in ("thrum", *self.path, *shown[:words], self.takes, *shown[words:]) if part)
 
+    @property
+    def usage_in_short(self) -> str:
+        """The same without the flags, where they are many: an agent pays for each."""
+        whole = self.usage
+        if len(whole) <= _USAGE_CHARS_MAX:
+            return whole
+        shown = [flag.shown for flag in self.flags if not flag.names or flag.required]
+        return " ".join(part for part in ("thrum", *self.path, *shown, self.takes, "[FLAGS]") if part)
+
     def bind(self, tokens: Sequence[str]) -> inspect.BoundArguments:
         """The values for the handler, all but `run`. Raises UsageError."""
         quick = self.grammar.bind(tokens)
@@ -241,19 +250,18 @@ class Command:
                 raise self.error(f"{flag.names[0]} needs a value")
 
     def error(self, message: str, advice: str = "", **details: Any) -> UsageError:
-        """A usage error of this command: what is wrong, and how it is written."""
-        remedy = "; ".join(part for part in (advice, f"usage: {self.usage}", f"thrum help {self.name}") if part)
+        """A usage error of this command: what is wrong, and how it is written: by `advice`, else in short."""
+        remedy = f"{advice or f'usage: {self.usage_in_short}'}; thrum help {self.name}"
         return UsageError(f"{self.name}: {message}", remedy=remedy, **details)
 
     def _usage_error(self, error: CycloptsError, tokens: Sequence[str]) -> UsageError:
         names = [name for flag in self.flags for name in flag.names]
         match error:
             case UnknownOptionError():
-                return self._unknown_flag(error.token.keyword or error.token.value, names)
+                return self._unknown_flag(error.token.keyword or error.token.value, names, tokens)
             case UnusedCliTokensError():
                 words = [token.removeprefix(SHIELD) for token in error.unused_tokens or ()]
-                advice = 'quote the text: "…"; recipients go to --to' if self._takes_text else ""
-                return self.error(f"unexpected argument: {' '.join(words)}", advice)
+                return self.error(f"unexpected argument: {' '.join(words)}", self._too_many(tokens, words))
             case MissingArgumentError() if error.keyword:
                 return self.error(f"{error.keyword} needs a value")
             case MissingArgumentError() if error.argument is not None:
@@ -273,14 +281,32 @@ class Command:
     def _takes_text(self) -> bool:
         return any(not flag.names and flag.metavar.endswith("TEXT") for flag in self.flags)
 
-    def _unknown_flag(self, unknown: str, names: list[str]) -> UsageError:
-        name = unknown.partition("=")[0]
+    def _too_many(self, tokens: Sequence[str], words: Sequence[str]) -> str:
+        """How to write a line with words too many."""
+        if not self._takes_text:
+            is_span = any("--timeout" in flag.names for flag in self.flags) and SPAN.fullmatch(words[0])
+            return f"thrum {self.name} --timeout {words[0]}" if is_span else ""
+        before = [flag.metavar for flag in self.flags if not flag.names and not flag.metavar.endswith("TEXT")]
+        typed = tokens[: len(before)]
+        shown = before if any(each.startswith(("-", SHIELD)) for each in typed) else typed
+        return f'quote the text: {" ".join(("thrum", *self.path, *shown))} "…"'
+
+    def _unknown_flag(self, unknown: str, names: list[str], tokens: Sequence[str]) -> UsageError:
+        name, _, value = unknown.partition("=")
         if name in _SWITCHES:
             return self.error(f"{name} takes no value")
+        message = f"unknown flag {unknown}"
+        if instead := INSTEAD_OF_FLAGS.get((self.name, name)):
+            return self.error(message, filled(instead, name, value, tokens))
         # One dash and more than a letter is rather a text than a misspelt flag.
-        close = near(name, [*names, *_SWITCHES, *(f"--{each}" for each in _VALUES)]) if name[1] == "-" else []
-        text = "a text that begins with a dash goes last, after --" if self._takes_text else ""
-        return self.error(f"unknown flag {unknown}", did_you_mean(close) or text, suggestions=close or None)
+        if name[1] != "-" and f"-{name}" not in names:
+            text = "a text that begins with a dash goes last, after --" if self._takes_text and len(name) > 2 else ""
+            return self.error(message, text)
+        close = near_flags(name, names, [*_SWITCHES, *(f"--{each}" for each in _VALUES)])
+        return self.error(message, did_you_mean(close), suggestions=close or None)
+
+
+_USAGE_CHARS_MAX: Final = 80
 
 
 @functools.cache
@@ -321,10 +347,23 @@ def _described(argument: cyclopts.Argument) -> Flag:
     )
 
 
-def near(text: str, names: Iterable[str]) -> list[str]:
+def near(text: str, names: Iterable[str], least: float = 0.5) -> list[str]:
     """The names closest in spelling, best first; dashes and `@` don't count."""
     bare = {name.lstrip("-@"): name for name in names}
-    return [bare[close] for close in suggest(text.lstrip("-@"), bare)]
+    return [bare[close] for close in suggest(text.lstrip("-@"), bare, least)]
+
+
+_CLOSE: Final = 0.65
+"""Below it a spelling is another word: nothing said is better than nonsense."""
+_VERY_CLOSE: Final = 0.8
+
+
+def near_flags(name: str, own: Sequence[str], everywhere: Sequence[str]) -> list[str]:
+    """The flags that are meant: what the name begins, else what is close; of every command's what is very close."""
+    bare = name.lstrip("-")
+    begun = [each for each in own if len(bare) > 2 and each.startswith(f"--{bare}")]
+    least = 0.5 if len(bare) == 2 else _CLOSE  # of two letters one is right
+    return begun or near(name, [each for each in own if len(each) > 2], least) or near(name, everywhere, _VERY_CLOSE)
 
 
 def did_you_mean(close: Sequence[str]) -> str:
@@ -373,8 +412,8 @@ def _unknown(
     close = meant(group, word, commands)
     if not close:
         known = {**{name: f"{group} {name}".strip() for name in names}, **MEANINGS.get(group, {})}
-        close = list(dict.fromkeys(known[name] for name in near(word, known)))
-    close = [each for each in close if each.split()[-1] not in _NEVER_GUESSED]
+        close = list(dict.fromkeys(known[name] for name in near(word, known, _CLOSE)))
+    close = [each for each in close if each.split()[-1] not in _NEVER_GUESSED or word in _NEVER_GUESSED]
     advice = did_you_mean(close) or otherwise
     remedy = f"{advice}; thrum help" if advice else "thrum help"
     return UsageError(f'unknown command "{" ".join((*above, word))}"', remedy=remedy, suggestions=close or None)

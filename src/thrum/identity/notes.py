@@ -46,10 +46,9 @@ What every agent should know when it starts: goals, decisions, where things stan
 DEFAULT_PREAMBLE: Final = """\
 # @{name}, {role} of {module}
 
-- Read what waits: `thrum inbox --unread`. Answer with `thrum reply MSG_ID "TEXT"`.
 - Say what you work on: `thrum session set-intent "TEXT"`.
 - Look before you edit: `thrum who-has FILE`.
-- Before the session ends, keep what the next one must know: `thrum context save`.
+- Before the session ends, keep what the next one must know.
 """
 
 

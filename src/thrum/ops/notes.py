@@ -21,7 +21,7 @@ from thrum.api import (
     PreambleShowParams,
     PreambleShowResult,
 )
-from thrum.errors import AgentNotFound, IdentityMismatch, NotAWorktree
+from thrum.errors import AgentNotFound, IdentityMismatch, NotAWorktree, ThrumError
 from thrum.events import AgentContextSaved
 from thrum.identity import notes
 from thrum.ops.house import Call, House, agent_of
@@ -75,8 +75,17 @@ async def show_preamble(house: House, _call: Call, params: PreambleShowParams) -
 async def save(house: House, call: Call, params: ContextSaveParams) -> ContextSaveResult:
     """Replace an agent's notes. Raises AgentNotFound, IdentityMismatch, EmptyBody, BodyTooLarge, StoreFailed."""
     agent_id, root = _to_write(house, call, params.agent_name, params.repo_path)
-    note = await trio.to_thread.run_sync(notes.save_notes, root, agent_id, params.content)
-    return _saved("Context", agent_id, root, note)
+    before, note = await trio.to_thread.run_sync(_replace_notes, root, agent_id, params.content)
+    return _saved("Context", agent_id, root, note, f", replaced {before}" if before else "")
+
+
+def _replace_notes(root: Path, agent_id: str, content: str) -> tuple[int, notes.Note]:
+    """How many bytes stood there, 0 for none or what cannot be read, and what stands there now."""
+    try:
+        found = notes.read_notes(root, agent_id)
+    except ThrumError:
+        found = None
+    return found.size if found else 0, notes.save_notes(root, agent_id, content)
 
 
 async def save_preamble(house: House, call: Call, params: ContextSaveParams) -> ContextSaveResult:
@@ -116,12 +125,12 @@ async def publish(house: House, call: Call, agent_name: str) -> bool:
     return True
 
 
-def _saved(what: str, agent_id: str, root: Path, note: notes.Note) -> ContextSaveResult:
+def _saved(what: str, agent_id: str, root: Path, note: notes.Note, also: str = "") -> ContextSaveResult:
     return ContextSaveResult(
         agent_name=agent_id,
         path=str(note.path.relative_to(root)),
         size=note.size,
-        message=f"{what} saved for {agent_id} ({note.size} byte{'' if note.size == 1 else 's'})",
+        message=f"{what} saved for {agent_id} ({note.size} byte{'' if note.size == 1 else 's'}{also})",
     )
 
 

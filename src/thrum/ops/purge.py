@@ -39,6 +39,7 @@ async def execute(house: House, call: Call, params: PurgeParams) -> PurgeResult:
             sync_message_files=counts.message_files,
             sync_events_filtered=counts.events_lines,
             others=counts.others,
+            unread=counts.unread,
         )
         if params.dry_run or cutoff <= view.own_purge():
             return Decision((), lambda _view, _seqs: result)

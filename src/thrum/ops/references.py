@@ -57,7 +57,8 @@ class Printed:
         prints = self._sessions.get(session)
         if not prints:
             raise MessageNotFound(
-                "no message was printed to this session", remedy="thrum inbox; or give the end of an id, or @NAME"
+                "no message was printed to this session",
+                remedy="thrum inbox prints them; or give the end of an id, or @NAME",
             )
         newest = prints[-1]
         for each in reversed(prints):
@@ -72,6 +73,7 @@ def _ambiguous(word: str, candidates: Sequence[Print]) -> AmbiguousMessage:
         f'"{word}" may be {" or ".join(shown)}',
         remedy="say which, by more of its id",
         candidates=[each.message_id for each in candidates],
+        authors=[each.author for each in candidates],
     )
 
 
@@ -107,7 +109,7 @@ async def find(house: House, printed: Printed, call: Call, params: FindParams) -
         return FindResult(message_id=printed.last(_session(house, call, me), house.clock.now_ms()).message_id)
     found = house.view.newest_from(params.author, me)
     if not found:
-        raise MessageNotFound(f"no message of @{params.author} to you", remedy="thrum inbox --from NAME; thrum team")
+        raise MessageNotFound(f"no message of @{params.author} to you", remedy="thrum inbox; thrum team --all")
     return FindResult(message_id=found)
 
 

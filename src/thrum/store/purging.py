@@ -21,6 +21,10 @@ WHERE thing IN (SELECT 's:' || value FROM json_each(?1))
 UNION SELECT seq, file FROM sessions JOIN events ON event_id = start_event
 WHERE session_id IN (SELECT value FROM json_each(?1))"""
 
+_UNREAD: Final = """
+SELECT count(DISTINCT message_id) FROM message_recipients
+WHERE message_id IN (SELECT value FROM json_each(?1)) AND hidden = 0 AND read_at IS NULL"""
+
 
 def count(db: sqlite3.Connection, cutoff: str, origins: Origins) -> PurgeCounts:
     """Looks at every fact about an old message; a cutoff at or below that of an earlier purge finds little.
@@ -53,4 +57,5 @@ def count(db: sqlite3.Connection, cutoff: str, origins: Origins) -> PurgeCounts:
         message_files=sum(file.startswith(f"{MESSAGES_DIR}/") for file in files),
         events_lines=files.get(EVENTS_FILE, 0),
         others=len(others),
+        unread=db.execute(_UNREAD, (json.dumps(messages),)).fetchone()[0],
     )

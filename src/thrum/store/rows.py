@@ -193,7 +193,7 @@ class GroupMark(msgspec.Struct, frozen=True, gc=False):
 
 class PurgeCounts(NamedTuple):
     """What of this daemon lies before a cutoff, and how many messages of `others` do. `facts`: lines of all journals;
-    `events_lines` of `events.jsonl` alone.
+    `events_lines` of `events.jsonl` alone. `unread`: of its messages those that not all have read.
     """
 
     messages: int
@@ -202,6 +202,7 @@ class PurgeCounts(NamedTuple):
     message_files: int
     events_lines: int
     others: int
+    unread: int
 
 
 class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -152,7 +152,8 @@ _ALL = (
         whohas.who_has,
         PEOPLE,
         "who is editing a file, as git says now",
-        "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file.",
+        "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file. What agents of"
+        " other clones have not committed cannot be seen: they are counted in one line.",
     ),
     _command("ping", whohas.ping, PEOPLE, "whether an agent is there, and what it works on"),
     _command("session start", sessions.start, PEOPLE, "start a session; an open one of mine is ended"),

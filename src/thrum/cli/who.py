@@ -34,23 +34,8 @@ class Chosen:
 
 def choose(places: Places, session: Session, flags: Globals) -> Chosen:
     """The identity of this command. Raises NoIdentity, SeveralIdentities and the others of identity.md §6."""
-    env = session.env
     listed = list_identities(places.identities_dir)
-    name, agent_id = env.get("THRUM_NAME"), env.get("THRUM_AGENT_ID")
-    several = len(listed) > 1 and not name and not agent_id
-    look = partial(
-        select,
-        [each.candidate for each in listed],
-        session.links(places) if several else (),
-        _root_told(places) if several else str(places.root),
-        thrum_name=name,
-        thrum_agent_id=agent_id,
-        proven_elsewhere=None if listed or name or agent_id else _proven(places, session),
-    )
-    try:
-        selection = look()
-    except IdentityNotFound:
-        selection = look(known_roots=_homes(places))
+    selection = selected(places, session, listed)
     warnings = (*selection.warnings, *_said_of_several(places, session, listed, selection))
     found = _file_of(selection.agent_id, listed)
     identity = found.identity if found else None
@@ -67,6 +52,26 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
         identity=identity,
         warnings=warnings,
     )
+
+
+def selected(places: Places, session: Session, listed: list[Listed]) -> Selection:
+    """Which of the identities listed this command has (phase 1 of identity.md §6). Raises as `choose`."""
+    env = session.env
+    name, agent_id = env.get("THRUM_NAME"), env.get("THRUM_AGENT_ID")
+    several = len(listed) > 1 and not name and not agent_id
+    look = partial(
+        select,
+        [each.candidate for each in listed],
+        session.links(places) if several else (),
+        _root_told(places) if several else str(places.root),
+        thrum_name=name,
+        thrum_agent_id=agent_id,
+        proven_elsewhere=None if listed or name or agent_id else _proven(places, session),
+    )
+    try:
+        return look()
+    except IdentityNotFound:
+        return look(known_roots=_homes(places))
 
 
 def _said_of_several(places: Places, session: Session, listed: list[Listed], selection: Selection) -> list[str]:

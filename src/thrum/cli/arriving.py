@@ -1,0 +1,76 @@
+"""What who registers is told: why it was refused, or who acts next in this worktree. Source: identity.md §6, §8."""
+
+from __future__ import annotations
+
+import msgspec
+
+from thrum import api
+from thrum.cli.run import Run
+from thrum.cli.text import line
+from thrum.cli.who import selected
+from thrum.errors import ConflictError, SeveralIdentities, ThrumError
+from thrum.identity.files import list_identities
+from thrum.identity.selection import Selection
+
+_NAMED_MAX = 3
+
+
+def conflict_error(role: str, module: str, conflict: api.RegisterConflict, again: str = "") -> ThrumError:
+    """A conflict as an error, with the ways out; `again`: the flag that says "it is me", where there is one."""
+    other = f"@{conflict.existing_agent_id}"
+    message = {
+        "same_role_module": f"{other} is already {role} of {module}",
+        "name_held": f"{other} already holds that name",
+        "other_worktree": f"{other} is registered in another worktree",
+        "other_daemon": f"{other} is registered on another machine, or in the repository that this one is a copy of",
+    }[conflict.reason]
+    another = f"thrum quickstart NEWNAME --role {line(role)} --module {line(module)}"
+    if conflict.reason == "other_daemon":  # nobody takes a name from there (identity.md §8.1)
+        remedy = f"choose another name: {another}; or rename it there; if that clone is gone for good: "
+        remedy += "thrum sync accept DAEMON --gone"
+    elif conflict.reason != "same_role_module" and conflict.conflict_pid:
+        remedy = f"it runs (pid {conflict.conflict_pid}); choose another name: {another}"
+    else:
+        look = f"look: thrum agent list --role {line(role)} --module {line(module)}"
+        remedy = f"{look}; choose another name or module; {again}--force to take over"
+    return ConflictError(message, remedy=remedy, **msgspec.to_builtins(conflict))
+
+
+def next_here(run: Run, agent_id: str) -> list[str]:
+    """What has to be exported, by the agent that just registered or by those beside it, so that the next command goes
+    out in the right name: of several identities the shells of a worktree have the last one.
+    """
+    places = run.places()
+    listed = list_identities(places.identities_dir)
+    identities = [each.identity for each in listed if each.identity is not None]
+    if all(each.name != agent_id for each in identities):
+        return []  # it is registered for another root than this shell looks into
+    try:
+        selection = selected(places, run.session, listed)
+    except SeveralIdentities:
+        selection = None
+    except ThrumError as error:
+        run.debug(error.message)
+        return []
+    # A live runtime proves which of them it is; what has no process has only the variable.
+    silent = [each.name for each in identities if not each.agent_pid and not each.reserved and each.name != agent_id]
+    return next_act(agent_id, selection, silent)
+
+
+def next_act(agent_id: str, selection: Selection | None, silent: list[str]) -> list[str]:
+    """The lines, at most one of each kind. `selection`: what this shell's next command goes by, None where it is
+    refused; `silent`: the others of the worktree that no process proves. Pure.
+    """
+    me = line(agent_id)
+    if selection is None:
+        return [f"several agents live here: export THRUM_NAME={me}, else it is not known who you are"]
+    if selection.agent_id != agent_id:
+        way = "unset THRUM_AGENT_ID" if selection.selected_by == "agent_id" else f"export THRUM_NAME={me}"
+        return [f"{way}, else you act as @{line(selection.agent_id)}"]
+    if not silent:
+        return []
+    names = sorted(line(name) for name in silent)
+    if len(names) == 1:
+        return [f"@{names[0]} lives here too: in its shell export THRUM_NAME={names[0]}, else it acts as @{me}"]
+    some = ", ".join([*(f"@{name}" for name in names[:_NAMED_MAX]), *(["…"] if names[_NAMED_MAX:] else [])])
+    return [f"{some} live here too: in their shells export THRUM_NAME=NAME, else they act as @{me}"]

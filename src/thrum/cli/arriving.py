@@ -6,34 +6,39 @@ import msgspec
 
 from thrum import api
 from thrum.cli.run import Run
-from thrum.cli.text import line
+from thrum.cli.text import few, line
 from thrum.cli.who import selected
-from thrum.errors import ConflictError, SeveralIdentities, ThrumError
+from thrum.errors import ConflictError, SeveralIdentities, ThrumError, if_gone
 from thrum.identity.files import list_identities
 from thrum.identity.selection import Selection
-
-_NAMED_MAX = 3
 
 
 def conflict_error(role: str, module: str, conflict: api.RegisterConflict, again: str = "") -> ThrumError:
     """A conflict as an error, with the ways out; `again`: the flag that says "it is me", where there is one."""
     other = f"@{conflict.existing_agent_id}"
+    where = f": {line(conflict.worktree)}" if conflict.worktree else ""
+    gone = "; its process is gone" if conflict.is_dead else ""
     message = {
         "same_role_module": f"{other} is already {role} of {module}",
-        "name_held": f"{other} already holds that name",
-        "other_worktree": f"{other} is registered in another worktree",
-        "other_daemon": f"{other} is registered on another machine, or in the repository that this one is a copy of",
+        "name_held": f"{other} already holds that name{gone}",
+        "other_worktree": f"{other} is registered in another worktree{where}{gone}",
+        "other_daemon": f"{other} is registered in another clone ({_clone(conflict)})",
     }[conflict.reason]
     another = f"thrum quickstart NEWNAME --role {line(role)} --module {line(module)}"
     if conflict.reason == "other_daemon":  # nobody takes a name from there (identity.md §8.1)
-        remedy = f"choose another name: {another}; or rename it there; if that clone is gone for good: "
-        remedy += "thrum sync accept DAEMON --gone"
+        remedy = f"choose another name: {another}; or rename it there; {if_gone(line(conflict.origin_daemon))}"
     elif conflict.reason != "same_role_module" and conflict.conflict_pid:
         remedy = f"it runs (pid {conflict.conflict_pid}); choose another name: {another}"
     else:
         look = f"look: thrum agent list --role {line(role)} --module {line(module)}"
         remedy = f"{look}; choose another name or module; {again}--force to take over"
     return ConflictError(message, remedy=remedy, **msgspec.to_builtins(conflict))
+
+
+def _clone(conflict: api.RegisterConflict) -> str:
+    """`d_…, worktree shop, host desk`, as far as it is known. The same host name may be another machine's."""
+    parts = ("", conflict.origin_daemon), ("worktree ", conflict.worktree), ("host ", conflict.hostname)
+    return ", ".join(f"{label}{line(text)}" for label, text in parts if text)
 
 
 def next_here(run: Run, agent_id: str) -> list[str]:
@@ -72,5 +77,5 @@ def next_act(agent_id: str, selection: Selection | None, silent: list[str]) -> l
     names = sorted(line(name) for name in silent)
     if len(names) == 1:
         return [f"@{names[0]} lives here too: in its shell export THRUM_NAME={names[0]}, else it acts as @{me}"]
-    some = ", ".join([*(f"@{name}" for name in names[:_NAMED_MAX]), *(["…"] if names[_NAMED_MAX:] else [])])
+    some = few([f"@{name}" for name in names])
     return [f"{some} live here too: in their shells export THRUM_NAME=NAME, else they act as @{me}"]

@@ -12,7 +12,7 @@ from thrum.cli.terminal import Session
 from thrum.cli.words import Globals
 from thrum.dot_git import worktrees
 from thrum.errors import IdentityNotFound, NoIdentity
-from thrum.identity.files import Identity, Listed, list_identities
+from thrum.identity.files import Identity, Listed, list_identities, list_retired
 from thrum.identity.selection import Given, SelectedBy, Selection, Source, resolve_values, select
 from thrum.paths import Places, keep_of
 
@@ -71,7 +71,9 @@ def selected(places: Places, session: Session, listed: list[Listed]) -> Selectio
     try:
         return look()
     except IdentityNotFound:
-        return look(known_roots=_homes(places))
+        return look(known_roots=homes(places))
+    except NoIdentity as error:
+        raise _taken(places) or error from None
 
 
 def _said_of_several(places: Places, session: Session, listed: list[Listed], selection: Selection) -> list[str]:
@@ -117,7 +119,19 @@ def to_register(places: Places, session: Session, flags: Globals, wanted: str) -
         return None
 
 
-def _homes(places: Places) -> dict[str, str]:
+def _taken(places: Places) -> NoIdentity | None:
+    """Why nobody lives here any more, where the identity of this worktree went to another one (`--force`)."""
+    retired = list_retired(places.identities_dir)
+    there = homes(places) if retired else {}
+    name = next((each for each in retired if each in there), "")
+    if not name:
+        return None
+    again = "--role ROLE --module MODULE"
+    remedy = f"another name: thrum quickstart NEWNAME {again}; to have it back: thrum quickstart {name} {again} --force"
+    return NoIdentity(f"@{name} is registered in {there[name]} now, and nobody in this worktree", remedy=remedy)
+
+
+def homes(places: Places) -> dict[str, str]:
     """Where the agents of this repository's worktrees have their identity files."""
     return {
         file.stem: str(root)

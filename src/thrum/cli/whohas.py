@@ -12,12 +12,9 @@ from thrum.cli import values
 from thrum.cli.messages import check_agent
 from thrum.cli.render import Eye, at, labelled
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import line, plural
+from thrum.cli.text import few, line, plural
 from thrum.cli.words import RUN, word
 from thrum.search import path_matches
-
-_NAMED_MAX = 3
-"""How many agents of other clones are named; `--json` names all."""
 
 
 async def who_has(
@@ -77,9 +74,8 @@ def _apart(found: api.ListContextResult) -> list[str]:
     agents = [each.agent_id for each in found.unknown if each.elsewhere and each.agent_id not in seen]
     if not agents:
         return []
-    names = [*(at(each) for each in agents[:_NAMED_MAX]), *(["…"] if agents[_NAMED_MAX:] else [])]
     clones = "another clone" if len(agents) == 1 else "other clones"
-    return [f"{plural(len(agents), 'agent')} in {clones}: unknown ({', '.join(names)})"]
+    return [f"{plural(len(agents), 'agent')} in {clones}: unknown ({few([at(each) for each in agents])})"]
 
 
 def path_wanted(file: str, cwd: str, root: Path) -> str:

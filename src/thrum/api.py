@@ -500,10 +500,13 @@ class LookupParams(Params, kw_only=True):
     name: str
 
 
-class LookupResult(msgspec.Struct):
-    """A miss is an answer: `member` is null."""
+class LookupResult(msgspec.Struct, omit_defaults=True):
+    """A miss is an answer: `member` is null, and beside it what is known of that name's end."""
 
     member: TeamMember | None
+    renamed_to: str = ""
+    deleted_by: str = ""
+    deleted_at: str = ""
 
 
 class SetStatusParams(Mutating, kw_only=True):

@@ -149,6 +149,24 @@ async def test_who_is_of_another_clone_is_named_with_what_to_do_once_that_is_gon
             assert f"{THERE} (host pc, @boss)" in (await desk.refused("sync", "accept", *words))["remedy"]
 
 
+async def test_a_variable_with_a_name_that_ended_says_how(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await open_desk(daemon, "dy")
+        desk.env["THRUM_NAME"] = "dy"
+        await desk.says("agent", "rename", "dz")
+        refusal = await desk.refused("whoami")
+        assert refusal["kind"] == "identity_not_found"
+        assert refusal["message"] == f"THRUM_NAME=dy, but dy is dz now, in {desk.root}"
+        assert refusal["remedy"] == "export THRUM_NAME=dz"
+        max_ = Desk(desk.root, await daemon.registered("max", root=str(desk.root)), {"THRUM_NAME": "max"})
+        await max_.says("agent", "delete", "dz", "--yes")
+        desk.env["THRUM_NAME"] = "dz"
+        refusal = await desk.refused("send", "hi")
+        assert refusal["message"].startswith("THRUM_NAME=dz, but @dz was deleted by @max, 2026-02-0")
+        desk.env["THRUM_NAME"] = "ghost"
+        assert "does not exist" in (await desk.refused("send", "hi"))["message"]
+
+
 async def test_a_name_that_force_takes_is_said_on_both_sides(tmp_path: Path) -> None:
     trees = Worktrees(tmp_path, "nux")
     async with open_daemon(tmp_path) as daemon:

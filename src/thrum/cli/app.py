@@ -45,12 +45,13 @@ from thrum.cli import (
     waiting,
     whohas,
 )
+from thrum.cli.arriving import name_that_ended
 from thrum.cli.body import decoded
 from thrum.cli.run import Answer, Run, error_document, error_text, json_line, unexpected
 from thrum.cli.terminal import NeedsOwnProcess, OutputLost, OwnTerminal, Session
 from thrum.cli.text import clean
 from thrum.cli.words import Command, Globals, Handler, find, split, wants_json
-from thrum.errors import BadEncoding, ThrumError, UsageError
+from thrum.errors import BadEncoding, IdentityNotFound, ThrumError, UsageError
 from thrum.files import shortage
 
 START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Who is there", "The daemon", "About"
@@ -312,6 +313,8 @@ async def _carry_out(run: Run, tokens: Sequence[str]) -> int:
             raise
         except Exception as error:
             refusal = _refusal(error, run.command.name)
+            if isinstance(refusal, IdentityNotFound):
+                refusal = await name_that_ended(run, refusal)
             return await run.fail(refusal, ERROR_STATUS.get(run.command.path, refusal.status))
     finally:
         await run.disconnect()

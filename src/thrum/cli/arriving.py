@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 
 from thrum import api
 from thrum.cli.run import Run
 from thrum.cli.text import few, line
-from thrum.cli.who import selected
-from thrum.errors import ConflictError, SeveralIdentities, ThrumError, if_gone
+from thrum.cli.who import homes, selected
+from thrum.errors import ConflictError, IdentityNotFound, SeveralIdentities, ThrumError, if_gone
 from thrum.identity.files import list_identities
 from thrum.identity.selection import Selection
 
@@ -39,6 +41,31 @@ def _clone(conflict: api.RegisterConflict) -> str:
     """`d_…, worktree shop, host desk`, as far as it is known. The same host name may be another machine's."""
     parts = ("", conflict.origin_daemon), ("worktree ", conflict.worktree), ("host ", conflict.hostname)
     return ", ".join(f"{label}{line(text)}" for label, text in parts if text)
+
+
+async def name_that_ended(run: Run, error: IdentityNotFound) -> IdentityNotFound:
+    """The refusal of a THRUM_NAME without a file, with what a running daemon knows of that name's end."""
+    name = run.session.env.get("THRUM_NAME", "")
+    found = api.LookupResult(None)
+    with suppress(ThrumError):
+        if name and await run.client_if_running() is not None:
+            found = await run.call_once("agent.lookup", api.LookupParams(name=name))
+    return ended(error, name, found, homes(run.places()).get(found.renamed_to, "") if found.renamed_to else "")
+
+
+def ended(error: IdentityNotFound, name: str, found: api.LookupResult, home: str) -> IdentityNotFound:
+    """`home`: the worktree of whom it is now, where that is known. Pure."""
+    if found.renamed_to:
+        new = found.renamed_to
+        there = f", in {home}" if home else ""
+        message, remedy = f"THRUM_NAME={name}, but {name} is {new} now{there}", f"export THRUM_NAME={new}"
+    elif found.deleted_at:
+        by = f" by @{found.deleted_by}" if found.deleted_by not in ("", "system") else ""
+        message = f"THRUM_NAME={name}, but @{name} was deleted{by}, {found.deleted_at}"
+        remedy = f"unset THRUM_NAME; to begin afresh: thrum quickstart {name} --role ROLE --module MODULE"
+    else:
+        return error
+    return IdentityNotFound(message, remedy=remedy, **error.details)
 
 
 def next_here(run: Run, agent_id: str) -> list[str]:

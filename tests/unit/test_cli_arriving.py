@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.support.cli_desk import open_desk
@@ -28,6 +29,23 @@ def test_who_arrives_in_an_occupied_worktree_is_told_what_the_others_need() -> N
     ]
     (line,) = next_act("bob", mine, ["dan", "ann", "cid", "eve"])
     assert line == ("@ann, @cid, @dan, … live here too: in their shells export THRUM_NAME=NAME, else they act as @bob")
+
+
+async def test_who_has_no_name_yet_is_shown_commands_that_work(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await open_desk(daemon, "nux")
+        desk.env["THRUM_NAME"] = "lead"
+        refusal = await desk.refused("quickstart", "--role", "lead", "--module", "all")
+        assert refusal["kind"] == "name_equals_role"
+        (example,) = re.findall(r"--role \w+", refusal["remedy"])
+        await desk.says("quickstart", *example.split(), "--module", "all")
+        for name in ("nux", "lead"):
+            (desk.root / f".thrum/identities/{name}.json").unlink()
+        del desk.env["THRUM_NAME"]
+        refusal = await desk.refused("send", "hi")
+        example = refusal["remedy"].rpartition("a person: thrum ")[2].replace("YOURNAME", "leon")
+        await desk.says(*example.split())
+        await desk.says("send", "hi", "--to", "@nux")
 
 
 async def test_a_registration_without_a_name_says_which_agent_it_changes(tmp_path: Path) -> None:

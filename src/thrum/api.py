@@ -189,6 +189,13 @@ class RegisterConflict(msgspec.Struct, omit_defaults=True, kw_only=True):
     last_seen_at: str
     conflict_pid: int = 0
     reason: Literal["same_role_module", "name_held", "other_worktree", "other_daemon"]
+    worktree: str = ""
+    """Where the other is: the root's path, of another clone its name alone."""
+    is_dead: bool = False
+    """Its process was recorded and is gone."""
+    origin_daemon: str = ""
+    """Of an agent of another clone, whose it is, and what that one calls its machine."""
+    hostname: str = ""
 
 
 class RegisterResult(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -493,10 +500,13 @@ class LookupParams(Params, kw_only=True):
     name: str
 
 
-class LookupResult(msgspec.Struct):
-    """A miss is an answer: `member` is null."""
+class LookupResult(msgspec.Struct, omit_defaults=True):
+    """A miss is an answer: `member` is null, and beside it what is known of that name's end."""
 
     member: TeamMember | None
+    renamed_to: str = ""
+    deleted_by: str = ""
+    deleted_at: str = ""
 
 
 class SetStatusParams(Mutating, kw_only=True):

@@ -511,6 +511,11 @@ class NotAuthor(ThrumError):
     default_remedy = "reply instead"
 
 
+def not_author(verb: str, message_id: str, author: str, me: str) -> NotAuthor:
+    """Only who wrote a message changes it."""
+    return NotAuthor(f"only the author may {verb} {message_id}: it is by @{author}, you are @{me}")
+
+
 class NotYours(ThrumError):
     """What another daemon made is that daemon's to change."""
 
@@ -519,11 +524,17 @@ class NotYours(ThrumError):
     default_remedy = "do it on that machine"
 
 
-def not_yours(agent_id: str, host: str) -> NotYours:
+def if_gone(daemon_id: str) -> str:
+    """What frees the names of a clone that nobody has any more."""
+    return f"if that clone is gone (deleted or uninstalled): thrum sync accept {daemon_id} --gone"
+
+
+def not_yours(agent_id: str, host: str, daemon_id: str) -> NotYours:
     """Another daemon's agent is not deleted here."""
+    where = ", ".join(part for part in (daemon_id, host and f"host {host}") if part)
     return NotYours(
-        f"@{agent_id} is an agent of {host or 'another machine'}",
-        remedy="delete it there; --force hides it here",
+        f"@{agent_id} is an agent of another clone ({where})",
+        remedy=f"delete it there; --force hides it here; {if_gone(daemon_id)}",
         agent_id=agent_id,
     )
 

@@ -374,6 +374,8 @@ def check_agent_name(
         raise ReservedName(f'{what} "{name}" is reserved', cause="reserved")
     remedy = f"choose another name, e.g. {name[:59]}_main"
     if name == role:
+        other = "developer" if name != "developer" else "coordinator"
+        remedy = f"another word for what it does, e.g. --role {other}; or another name, e.g. {name[:59]}_main"
         raise NameEqualsRole(f'{what} "{name}" cannot be the same as its role', remedy=remedy, cause="own_role")
     if name in other_roles:
         holder = f" of @{other_roles[name]}" if isinstance(other_roles, Mapping) else ""

@@ -279,7 +279,8 @@ class Wiring:
 
         `told`: as whom this peer was warned already. `pid` and `cwd` are the caller's.
         """
-        refusal, otherwise = refused.refusal, refused.otherwise
+        row = self.house.view.agent(refused.refusal.expected) if refused.refusal.expected else None
+        refusal, otherwise = replace(refused.refusal, runtime=row.runtime if row else ""), refused.otherwise
         record: Callable[[str, dict[str, Any]], None] | None = None
         if otherwise is not None and otherwise.agent_id in told:
             record = _record_denied

@@ -514,6 +514,8 @@ def test_reads_from_outside_leave_no_mark(repo: Repo, desk: Desks) -> None:
     before = repo.facts()
     needed: dict[str, dict[str, Any]] = {
         "message.get": {"message_id": sent},
+        "message.find": {"end": sent[-6:]},
+        "message.printed": {"message_ids": [sent]},
         "group.info": {"name": "everyone"},
         "group.members": {"name": "everyone"},
         "context.show": {"agent_name": "max"},

@@ -151,7 +151,8 @@ def test_a_guard_in_warn_says_its_line_and_goes_on(repo: Repo, desk: Desks) -> N
     assert "agent_pid" not in in_file(root, "warned_two"), "its process is another agent"
     repo.guards('{"quickstart_self_rename": "off"}')
     count = len(fired(repo, "quickstart_self_rename"))
-    assert quickstart(claude, "warned_three")["err"] == ""
+    said = "warning: export THRUM_NAME=warned_three, else you act as @warned_one\n"
+    assert quickstart(claude, "warned_three")["err"] == said
     assert len(fired(repo, "quickstart_self_rename")) == count
 
 
@@ -187,7 +188,7 @@ def test_a_deleted_agent_leaves_nothing_but_its_words(repo: Repo) -> None:
     refused = repo.run("agent", "delete", "gone_one", "--json", at=other)
     assert refused.kind == "confirmation_required"
     said = refused.json["error"]["message"]
-    assert said.startswith("use --force to confirm deletion: @gone_one lives elsewhere, in gone_one;")
+    assert said.startswith("use --yes to confirm deletion: @gone_one lives elsewhere, in gone_one;")
     assert "its inbox goes: 0 messages, 0 unread; what it wrote: 1 message, to stay;" in said
     assert "starts afresh" in said and "thrum agent rename NEW" in said
     assert f"Error: {said}\n" in repo.run("agent", "delete", "gone_one", at=other).err

@@ -117,8 +117,15 @@ def test_a_dead_agent_that_may_not_be_taken_over_is_registered_again(repo: Repo,
 def test_in_plain_shells_the_last_registration_does_not_take_over_in_silence(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("both")
     shell = desk(root, terminal=True)
-    for name in ("one", "two"):
-        assert shell.thrum("quickstart", name, "--role", "builder", "--module", f"m_{name}")["status"] == 0
+    told = [
+        shell.thrum("quickstart", name, "--role", "builder", "--module", f"m_{name}")["err"]
+        for name in ("one", "two", "one")
+    ]
+    assert told == [
+        "",
+        "warning: @one lives here too: in its shell export THRUM_NAME=one, else it acts as @two\n",
+        "warning: export THRUM_NAME=one, else you act as @two\n",
+    ]
     done = shell.thrum("send", "who am I?")
     assert "you act as two, registered last: export THRUM_NAME=one or THRUM_NAME=two" in done["err"], done
     assert "registered last" not in shell.thrum("send", "I know")["err"], "once a shell"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def test_the_guards_of_quickstart_and_prime_say_where_the_caller_stands(repo: Re
     below = root / "some" / "where"
     below.mkdir(parents=True)
     for words in (["quickstart", "deep", "--role", "builder", "--module", "deep"], ["prime"]):
-        done = desk(below, "codex").thrum(*words)
-        assert done["status"] == 1 and f"caller cwd: {below}" in done["err"], done
+        done = desk(below, "codex").thrum(*words, "--json")
+        error = json.loads(done["out"])["error"]
+        assert (done["status"], error["details"]["caller_cwd"]) == (1, str(below)), done
 
 
 def test_a_link_in_the_place_of_an_identity_is_named_as_such_and_left_alone(repo: Repo) -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import open_daemon
+from tests.support.store_arrivals import THERE, foreign, found
 from tests.support.worktrees import Worktrees
 from thrum.cli.terminal import TTY_ERR, TTY_IN, NeedsOwnProcess
+from thrum.events import AgentRegistered
 
 
 def settled(text: str) -> str:
@@ -99,8 +101,86 @@ async def test_deleting_needs_a_yes_or_force(tmp_path: Path) -> None:
         assert desk.out == desk.err == b""
         assert daemon.house.view.agent_ids() == {"furiosa", "nux"}
         assert await desk.says("agent", "delete", "@nux", "--force") == "✓ Agent deleted: nux\n"
-        refusal = await desk.refused("agent", "delete", "furioso", "--force")
-        assert (refusal["kind"], refusal["details"]["suggestions"]) == ("agent_not_found", ["furiosa"])
+        for words in (("--force",), ()):
+            refusal = await desk.refused("agent", "delete", "furioso", *words)
+            assert (refusal["kind"], refusal["details"]["suggestions"]) == ("agent_not_found", ["furiosa"])
+
+
+async def test_what_is_not_there_or_not_mine_is_refused_before_anybody_is_asked_to_confirm(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await open_desk(daemon, "furiosa")
+        nux = await daemon.registered("nux")
+        theirs = (await nux("message.send", content="hello", to=["@furiosa"])).message_id
+        mine = (await desk.json("send", "hi", "--to", "@nux"))["message_id"]
+        nothing = "msg_01KGH87Y00SNBDYSNBDYSNBDYS"
+        for message_id, kind in (
+            (theirs, "not_author"),
+            (nothing, "message_not_found"),
+            (mine, "confirmation_required"),
+        ):
+            assert (await desk.refused("message", "delete", message_id))["kind"] == kind
+        await desk.says("message", "delete", mine, "--yes")
+        assert (await desk.refused("message", "delete", mine))["kind"] == "message_deleted"
+        file = desk.root / ".thrum/identities/left.json"
+        file.write_bytes((file.parent / "furiosa.json").read_bytes().replace(b"furiosa", b"left"))
+        desk.env["THRUM_NAME"] = "furiosa"
+        assert (await desk.refused("agent", "delete", "left"))["kind"] == "confirmation_required"
+        assert await desk.says("agent", "delete", "left", "--yes") == "✓ Agent deleted: left\n"
+
+
+async def test_who_is_of_another_clone_is_named_with_what_to_do_once_that_is_gone(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await open_desk(daemon, "furiosa")
+        assert (await desk.refused("sync", "accept"))["remedy"].endswith("nothing here is of another daemon")
+        fields = {"role": "r", "module": "m", "worktree": "shop", "hostname": "pc"}
+        boss = foreign(AgentRegistered, agent_id="boss", kind="agent", name="boss", **fields)
+        await daemon.store.committer.take_in(found(boss))
+        gone = f"if that clone is gone (deleted or uninstalled): thrum sync accept {THERE} --gone"
+        refusal = await desk.refused("agent", "delete", "boss")
+        assert refusal["message"] == f"@boss is an agent of another clone ({THERE}, host pc)"
+        assert refusal["remedy"] == f"delete it there; --force hides it here; {gone}"
+        assert await desk.says("agent", "cleanup") == "No orphaned agents.\n"
+        assert desk.err.decode() == f"Not looked at, of another clone: @boss; {gone}\n"
+        assert await desk.status("agent", "register", "--name", "boss", "--role", "r", "--module", "m") == 1
+        err = desk.err.decode()
+        assert err.startswith(f"Error: @boss is registered in another clone ({THERE}, worktree shop, host pc)\n")
+        assert err.endswith(f"; or rename it there; {gone}\n")
+        for words in ((), ("d_01KGH87Y00SNBDYSNBDYSNBDYS", "--gone")):
+            assert f"{THERE} (host pc, @boss)" in (await desk.refused("sync", "accept", *words))["remedy"]
+
+
+async def test_a_variable_with_a_name_that_ended_says_how(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await open_desk(daemon, "dy")
+        desk.env["THRUM_NAME"] = "dy"
+        await desk.says("agent", "rename", "dz")
+        refusal = await desk.refused("whoami")
+        assert refusal["kind"] == "identity_not_found"
+        assert refusal["message"] == f"THRUM_NAME=dy, but dy is dz now, in {desk.root}"
+        assert refusal["remedy"] == "export THRUM_NAME=dz"
+        max_ = Desk(desk.root, await daemon.registered("max", root=str(desk.root)), {"THRUM_NAME": "max"})
+        await max_.says("agent", "delete", "dz", "--yes")
+        desk.env["THRUM_NAME"] = "dz"
+        refusal = await desk.refused("send", "hi")
+        assert refusal["message"].startswith("THRUM_NAME=dz, but @dz was deleted by @max, 2026-02-0")
+        desk.env["THRUM_NAME"] = "ghost"
+        assert "does not exist" in (await desk.refused("send", "hi"))["message"]
+
+
+async def test_a_name_that_force_takes_is_said_on_both_sides(tmp_path: Path) -> None:
+    trees = Worktrees(tmp_path, "nux")
+    async with open_daemon(tmp_path) as daemon:
+        desk = await open_desk(daemon, "furiosa")
+        home = trees["nux"]
+        victim = Desk(home, await daemon.registered("nux", root=str(home)))
+        words = ("quickstart", "nux", "--role", "implementer", "--module", "nux")
+        assert await desk.status(*words) == 1
+        assert desk.err.decode().startswith(f"Error: @nux is registered in another worktree: {home}\n")
+        await desk.says(*words, "--force")
+        assert f"warning: @nux was taken from {home}\n" in desk.err.decode()
+        refusal = await victim.refused("send", "hi")
+        assert refusal["kind"] == "no_identity"
+        assert refusal["message"] == f"@nux is registered in {desk.root} now, and nobody in this worktree"
 
 
 @pytest.mark.spec("ID-53")
@@ -123,7 +203,7 @@ async def test_cleanup_lists_and_deletes_by_force(tmp_path: Path) -> None:
         desk.local, desk.tty = False, TTY_IN | TTY_ERR
         with pytest.raises(NeedsOwnProcess):
             await desk.status("agent", "cleanup")
-        assert await desk.says("agent", "cleanup", "--force") == "✓ Deleted nux\n" + listing
+        assert await desk.says("agent", "cleanup", "--force") == listing + "✓ Deleted nux\n"
         assert daemon.house.view.agent_ids() == {"furiosa"}
 
 

@@ -456,7 +456,6 @@ async def test_a_file_is_the_body(repository: Path) -> None:
         (["send", "hi", "--structured", "{"], "bad_json", 2),
         (["send", "hi", "--structured", "[1]"], "bad_json", 2),
         (["send", "hi", "--structured", "[" * 100_000], "bad_json", 2),
-        (["message", "delete", MSG], "confirmation_required", 1),
         (["message", "read"], "usage", 2),
         (["message", "read", MSG, "--all"], "usage", 2),
         (["inbox", "--page-size", "1001"], "usage", 2),

@@ -195,12 +195,24 @@ async def test_who_has_takes_no_answer_for_no_and_names_all_of_one_worktree(tmp_
         assert (status, [each["agent_id"] for each in json.loads(out)["unknown"]]) == (1, ["max", "nux"])
 
 
-def test_a_no_is_of_those_who_were_heard() -> None:
-    far = api.UnknownWork("far", "it is in another clone and has not said what it changes", elsewhere=True)
-    found = api.ListContextResult(contexts=(), unknown=(far,))
-    assert verdicts(found, {"src/a.py": "a.py"}) == (
-        ["No agents here are currently editing a.py"],
-        ["Not known whether @far is editing a.py: it is in another clone and has not said what it changes"],
+def test_a_no_is_of_those_who_were_heard_and_names_in_one_line_the_agents_of_other_clones() -> None:
+    names = ("qa", "ann", "bob", "cid")
+    far = tuple(api.UnknownWork(name, "it is in another clone", elsewhere=True) for name in names)
+    wanted = {"src/a.py": "a.py", "b.py": "b.py"}
+    here = ["No agents here are currently editing a.py", "No agents here are currently editing b.py"]
+    for unknown, line in (
+        (far[:1], "1 agent in another clone: unknown (@qa)"),
+        (far[:3], "3 agents in other clones: unknown (@qa, @ann, @bob)"),
+        (far, "4 agents in other clones: unknown (@qa, @ann, @bob, …)"),
+    ):
+        assert verdicts(api.ListContextResult(contexts=(), unknown=unknown), wanted) == (here, [line])
+    sure = shapes.WorkContext(session_id="s", agent_id="qa", changed_files=("src/a.py", "b.py"))
+    found = api.ListContextResult(contexts=(sure,), unknown=far[:2])
+    assert verdicts(found, wanted) == ([], ["1 agent in another clone: unknown (@ann)"]), "after a sure answer too"
+    broken = api.UnknownWork("max", "git: no")
+    assert verdicts(api.ListContextResult(contexts=(), unknown=(broken, far[0])), {"b.py": "b.py"}) == (
+        [],
+        ["Not known whether @max is editing b.py: git: no", "1 agent in another clone: unknown (@qa)"],
     )
 
 

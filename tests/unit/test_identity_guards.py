@@ -68,13 +68,13 @@ def test_the_message_is_the_fixed_block_and_the_details_carry_the_same() -> None
         (
             Refusal("cross_worktree", "pid_mismatch", "shell", "max", expected_pid=7),
             "cross_worktree",
-            "max runs in pid 7; set THRUM_NAME=max to act as it on purpose, or register yourself: "
+            "@max is pid 7, alive in this worktree; set THRUM_NAME=max to act as it on purpose, or register yourself: "
             "thrum quickstart NAME --role ROLE --module MODULE",
         ),
         (
-            Refusal("cross_worktree", "pid_mismatch", "runtime", "max", expected_pid=7),
+            Refusal("cross_worktree", "pid_mismatch", "runtime", "max", expected_pid=7, runtime="claude"),
             "cross_worktree",
-            "max runs in pid 7; register under a name of your own: "
+            "@max is claude, pid 7, alive in this worktree; you are another: "
             "thrum quickstart NEWNAME --role ROLE --module MODULE",
         ),
         (

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from tests.support.house import Agent, Daemon, open_daemon
+from tests.support.store_arrivals import foreign, found
+from tests.support.store_journals import START_MS
 from tests.support.worktrees import Worktrees
 from thrum import clock, errors, limits
-from thrum.events import Pair
+from thrum.events import AgentRegistered, AgentUpdated, Pair, SessionStarted, Work
 from thrum.identity.process import Process
 
 
@@ -278,3 +280,19 @@ async def test_the_team_shows_the_branch_commits_and_files_of_now(tmp_path: Path
         assert (quick.branch, quick.unmerged_commits, quick.file_changes) == ("feature/auth", 1, ())
         assert (await nux("agent.lookup", name="@nux")).member == member
         assert (await nux("agent.lookup", name="ghost")).member is None
+
+
+async def test_what_an_agent_of_another_clone_said_of_its_files_leaves_the_rest_unknown(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        nux = await desk.agent("nux")
+        work = Work(session_id="ses_1", branch="b", git_updated_at=clock.format_ms(START_MS), changed_files=("x.py",))
+        facts = (
+            foreign(AgentRegistered, agent_id="far", kind="agent", name="far", role="tester", module="m"),
+            foreign(SessionStarted, session_id="ses_1", agent_id="far"),
+            foreign(AgentUpdated, agent_id="far", work_contexts=(work,)),
+        )
+        await desk.daemon.store.committer.take_in(found(*facts))
+        for file, editors in (("README.md", []), ("x.py", ["far"])):
+            result = await nux("agent.listContext", file=file)
+            assert [each.agent_id for each in result.contexts] == editors
+            assert [(each.agent_id, each.elsewhere) for each in result.unknown] == [("far", True)]

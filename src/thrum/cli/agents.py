@@ -11,6 +11,7 @@ import trio
 
 from thrum import api, dot_git, ids, limits
 from thrum.cli import render
+from thrum.cli.arriving import conflict_error, next_here
 from thrum.cli.body import read_text_file
 from thrum.cli.local import check_runtime
 from thrum.cli.render import Eye
@@ -20,7 +21,6 @@ from thrum.cli.who import Chosen, to_register, variables
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.errors import (
     AgentNotRegistered,
-    ConflictError,
     EmptyBody,
     FileTooLarge,
     IdentityEnvConflict,
@@ -44,6 +44,8 @@ class Wanted(msgspec.Struct, frozen=True):
     role: str
     module: str
     display: str
+    changes: str = ""
+    """What that changes of the identity file: `module s3 → s4`."""
 
     @property
     def mention(self) -> str:
@@ -65,7 +67,8 @@ def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
     role = run.flags.role or env.role or (known.role if known else "")
     module = run.flags.module or env.module or (known.module if known else "")
     display = display or env.display or _display(known, role, module)
-    found = Wanted(name=name, role=role, module=module, display=display)
+    changes = _changes(known.identity if known else None, role, module)
+    found = Wanted(name=name, role=role, module=module, display=display, changes=changes)
     try:
         ids.check_role(found.role)
         ids.check_module(found.module)
@@ -99,6 +102,13 @@ def _display(known: Chosen | None, role: str, module: str) -> str:
     was = known.identity
     automatic = was.display == ids.default_display(was.role, was.module)
     return ids.default_display(role, module) if automatic and role and module else known.display
+
+
+def _changes(was: Identity | None, role: str, module: str) -> str:
+    if was is None:
+        return ""
+    fields = (("role", was.role, role), ("module", was.module, module))
+    return ", ".join(f"{field} {line(before)} → {line(now)}" for field, before, now in fields if before != now)
 
 
 def _check_home(run: Run) -> None:
@@ -139,27 +149,6 @@ async def register_agent(
     return result
 
 
-def conflict_error(who: Wanted, conflict: api.RegisterConflict, again: str = "") -> ThrumError:
-    """A conflict as an error, with the ways out; `again`: the flag that says "it is me", where there is one."""
-    other = f"@{conflict.existing_agent_id}"
-    message = {
-        "same_role_module": f"{other} is already {who.role} of {who.module}",
-        "name_held": f"{other} already holds that name",
-        "other_worktree": f"{other} is registered in another worktree",
-        "other_daemon": f"{other} is registered on another machine, or in the repository that this one is a copy of",
-    }[conflict.reason]
-    another = f"thrum quickstart NEWNAME --role {line(who.role)} --module {line(who.module)}"
-    if conflict.reason == "other_daemon":  # nobody takes a name from there (identity.md §8.1)
-        remedy = f"choose another name: {another}; or rename it there; if that clone is gone for good: "
-        remedy += "thrum sync accept DAEMON --gone"
-    elif conflict.reason != "same_role_module" and conflict.conflict_pid:
-        remedy = f"it runs (pid {conflict.conflict_pid}); choose another name: {another}"
-    else:
-        look = f"look: thrum agent list --role {line(who.role)} --module {line(who.module)}"
-        remedy = f"{look}; choose another name or module; {again}--force to take over"
-    return ConflictError(message, remedy=remedy, **msgspec.to_builtins(conflict))
-
-
 def refused(document: dict[str, Any], error: ThrumError) -> Answer:
     """A conflict's answer: the result's own keys, and `error` beside them."""
     return Answer(document | error_document(error), aside=error_text(error).split("\n"), status=error.status)
@@ -167,7 +156,10 @@ def refused(document: dict[str, Any], error: ThrumError) -> Answer:
 
 async def register(
     *,
-    name: Annotated[str, option("N", "the agent's name; without it one is made of role and module")] = "",
+    name: Annotated[
+        str,
+        option("N", "the agent's name; without it that of the identity file here, else one made of role and module"),
+    ] = "",
     display: Annotated[str, option("D", "how people see it")] = "",
     force: Annotated[bool, switch("take over a name, or a role and module, from another agent")] = False,
     re_register: Annotated[bool, switch("it is me again")] = False,
@@ -177,9 +169,13 @@ async def register(
     result = await register_agent(run, who, force=force, re_register=re_register)
     document: dict[str, Any] = _document(result)
     if result.conflict is not None:
-        return refused(document, conflict_error(who, result.conflict, "--re-register if that is you; "))
-    word = "re-registered" if result.status == "updated" else "registered"
-    return Answer(document, said=f"✓ Agent {word}: {result.agent_id}", warnings=result.warnings)
+        return refused(
+            document, conflict_error(who.role, who.module, result.conflict, "--re-register if that is you; ")
+        )
+    said = f"✓ Agent registered: {result.agent_id}"
+    if result.status == "updated":
+        said = f"✓ Agent re-registered: {result.agent_id}" + (f" ({who.changes})" if who.changes else "")
+    return Answer(document, said=said, warnings=(*result.warnings, *next_here(run, result.agent_id)))
 
 
 def _document(result: msgspec.Struct) -> dict[str, Any]:
@@ -233,7 +229,7 @@ async def start_agent(
     if result.conflict is not None and not force:
         result = await register(re_register=True)
     if result.conflict is not None:
-        return refused({"register": _document(result)}, conflict_error(who, result.conflict))
+        return refused({"register": _document(result)}, conflict_error(who.role, who.module, result.conflict))
     document: dict[str, Any] = {"register": _document(result)}
     said = [f"✓ Registered as {_mention(who, result)} ({who.role}, {who.module})"]
     begin = api.SessionStartParams(agent_id=result.agent_id, resume=True)
@@ -247,7 +243,7 @@ async def start_agent(
     if runtime:
         document["runtime"] = runtime
     await trio.to_thread.run_sync(_keep_preamble, run, who, result.agent_id, preamble)
-    return Answer(document, said=said, warnings=result.warnings)
+    return Answer(document, said=said, warnings=(*result.warnings, *next_here(run, result.agent_id)))
 
 
 def _mention(who: Wanted, result: api.RegisterResult) -> str:

@@ -45,12 +45,13 @@ from thrum.cli import (
     waiting,
     whohas,
 )
+from thrum.cli.arriving import name_that_ended
 from thrum.cli.body import decoded
 from thrum.cli.run import Answer, Run, error_document, error_text, json_line, unexpected
 from thrum.cli.terminal import NeedsOwnProcess, OutputLost, OwnTerminal, Session
 from thrum.cli.text import clean
 from thrum.cli.words import Command, Globals, Handler, find, split, wants_json
-from thrum.errors import BadEncoding, ThrumError, UsageError
+from thrum.errors import BadEncoding, IdentityNotFound, ThrumError, UsageError
 from thrum.files import shortage
 
 START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Who is there", "The daemon", "About"
@@ -153,7 +154,8 @@ _ALL = (
         whohas.who_has,
         PEOPLE,
         "tell who is editing a file, as git says now",
-        "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file.",
+        "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file. What agents of"
+        " other clones have not committed cannot be seen: they are counted in one line.",
     ),
     _command("ping", whohas.ping, PEOPLE, "tell whether an agent is there, and what it works on"),
     _command("session start", sessions.start, PEOPLE, "start a session; an open one of mine is ended"),
@@ -318,6 +320,8 @@ async def _carry_out(run: Run, tokens: Sequence[str]) -> int:
             raise
         except Exception as error:
             refusal = _refusal(error, run.command.name)
+            if isinstance(refusal, IdentityNotFound):
+                refusal = await name_that_ended(run, refusal)
             return await run.fail(refusal, ERROR_STATUS.get(run.command.path, refusal.status))
     finally:
         await run.disconnect()

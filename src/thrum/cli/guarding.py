@@ -174,5 +174,6 @@ def _refusal(witness: Witness, places: Places, chosen: Chosen, use: Use) -> Refu
             reclaim="off" if dead else "warn",
             expected_pid=identity.agent_pid if identity is not None else 0,
         )
-        return replace(judged, home=owner_root) if isinstance(judged, Refusal) else None
+        runtime = identity.runtime if identity is not None else ""
+        return replace(judged, home=owner_root, runtime=runtime) if isinstance(judged, Refusal) else None
     return None

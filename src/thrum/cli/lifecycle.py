@@ -11,10 +11,13 @@ from thrum.cli.confirm import confirm
 from thrum.cli.render import at
 from thrum.cli.run import Answer, Run
 from thrum.cli.terminal import TTY_ERR, TTY_IN
-from thrum.cli.text import line, plural
+from thrum.cli.text import few, line, plural
 from thrum.cli.values import agent_of
+from thrum.cli.who import homes
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
-from thrum.errors import AgentAlive, AgentNotFound, Cancelled, not_yours
+from thrum.errors import AgentAlive, AgentNotFound, Cancelled, if_gone, not_yours
+
+_CLONES_MAX = 3
 
 
 async def delete(
@@ -35,25 +38,31 @@ async def delete(
     try:
         result: api.AgentDeleteResult = await run.call("agent.delete", params)
     except AgentNotFound as error:
-        listed: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
-        close = near(agent_id, [each.agent_id for each in listed.agents])
-        advice = "; ".join(part for part in (did_you_mean(close), "thrum agent list") if part)
-        raise AgentNotFound(error.message, remedy=advice, suggestions=close or None) from None
+        raise await _not_found(run, error.message, agent_id) from None
     if not result.deleted:
         return Answer(result, said=f"✓ {line(result.message)}")
     return Answer(result, said=f"✓ Agent deleted: {result.agent_id}", aside="" if run.quiet else result.message)
 
 
+async def _not_found(run: Run, message: str, agent_id: str) -> AgentNotFound:
+    listed: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+    close = near(agent_id, [each.agent_id for each in listed.agents])
+    advice = "; ".join(part for part in (did_you_mean(close), "thrum agent list") if part)
+    return AgentNotFound(message, remedy=advice, suggestions=close or None)
+
+
 async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -> list[str]:
-    """What a deletion would do, for whoever is about to confirm it. Raises NotYours and AgentAlive before anybody is
-    asked: `--force` alone passes these.
+    """What a deletion would do, for whoever is about to confirm it. Raises AgentNotFound, NotYours and AgentAlive
+    before anybody is asked: `--force` alone passes the last two.
     """
     found: api.LookupResult = await run.call("agent.lookup", api.LookupParams(name=agent_id))
     member = found.member
     if member is None:
-        return []  # the daemon says so
+        if agent_id in homes(run.places()):
+            return [f"{at(agent_id)} is not registered; its identity file and notes go"]
+        raise await _not_found(run, f"agent not found: {agent_id}", agent_id)
     if not member.is_local:
-        raise not_yours(agent_id, member.hostname)
+        raise not_yours(agent_id, member.hostname, member.origin_daemon)
     if member.pid_live and agent_id != me:
         raise AgentAlive(f"@{agent_id} is running (pid {member.agent_pid})", agent_id=agent_id, pid=member.agent_pid)
     wrote: api.OutboxResult = await run.call("message.outbox", api.OutboxParams(author_id=agent_id, page_size=1))
@@ -110,7 +119,9 @@ async def cleanup(
     params = api.CleanupParams(dry_run=dry_run, force=yes, threshold=threshold)
     result: api.CleanupResult = await run.call("agent.cleanup", params)
     if not result.orphans:
-        return Answer(result, said="No orphaned agents.")
+        aside = [] if run.quiet or run.flags.json else await _of_other_clones(run)
+        return Answer(result, said="No orphaned agents.", aside=aside)
+    deleted = _deleted(result.deleted) if yes and not run.quiet else []
     listing = [f"Orphaned agents ({len(result.orphans)}):", *(_orphan(each) for each in result.orphans)]
     if asks:
         await run.write("\n".join(listing))
@@ -118,7 +129,19 @@ async def cleanup(
         return Answer(msgspec.structs.replace(result, deleted=tuple(gone)), said=_deleted(gone))
     silent = dry_run or yes or run.flags.json
     aside = "" if silent else "Nothing was deleted; delete them all: thrum agent cleanup --yes"
-    return Answer(result, said=_deleted(result.deleted) if yes else "", data="\n".join(listing), aside=aside)
+    return Answer(result, data="\n".join([*listing, *deleted]), aside=aside)
+
+
+async def _of_other_clones(run: Run) -> list[str]:
+    """Whose agents a cleanup leaves alone, and what takes those of a clone away that is gone: a line for each clone."""
+    params = api.TeamListParams(include_offline=True, include_files=False)
+    team: api.TeamListResult = await run.call("team.list", params)
+    clones: dict[str, list[str]] = {}
+    for each in team.members:
+        if not each.is_local and each.origin_daemon:
+            clones.setdefault(each.origin_daemon, []).append(at(each.agent_id))
+    some = list(clones.items())[:_CLONES_MAX]
+    return [f"Not looked at, of another clone: {few(agents)}; {if_gone(clone)}" for clone, agents in some]
 
 
 def _at_terminal(run: Run) -> bool:

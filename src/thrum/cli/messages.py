@@ -15,7 +15,15 @@ from thrum.cli.text import plural
 from thrum.cli.values import agent_of
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.clock import format_ms
-from thrum.errors import AgentNotFound, ConfirmationRequired, NoIdentity, ThrumError, UnknownRecipient
+from thrum.errors import (
+    AgentNotFound,
+    ConfirmationRequired,
+    MessageDeleted,
+    NoIdentity,
+    ThrumError,
+    UnknownRecipient,
+    not_author,
+)
 from thrum.ids import host_names
 
 Page = Annotated[int, option("N", "which page, from 1")]
@@ -153,12 +161,23 @@ async def delete(
     reason: Annotated[str, option("T", "why")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    if not yes:
-        raise ConfirmationRequired("use --yes to confirm deletion")
-    run.identity()
+    me = run.identity().agent_id
     params = api.DeleteParams(message_id=await find_own(run, message_id), reason=reason)
+    if not yes:
+        await _check_mine(run, params.message_id, me)
+        raise ConfirmationRequired("use --yes to confirm deletion")
     result: api.DeleteResult = await run.call("message.delete", params)
     return Answer(result, said=f"✓ Message deleted: {result.message_id}")
+
+
+async def _check_mine(run: Run, message_id: str, me: str) -> None:
+    """Before anybody is asked to confirm. Raises MessageNotFound, NotAuthor, MessageDeleted."""
+    found: api.MessageGetResult = await run.call("message.get", api.MessageGetParams(message_id=message_id))
+    author = found.message.author.agent_id
+    if author != me:
+        raise not_author("delete", message_id, author, me)
+    if found.message.deleted:
+        raise MessageDeleted(f"{message_id} is deleted already")
 
 
 async def read(

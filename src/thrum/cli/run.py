@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 import traceback
@@ -368,12 +369,21 @@ def error_text(error: ThrumError) -> str:
     first, *rest = error.message.split("\n") if is_guards else (error.message,)
     lines = [f"Error: {one_line(first)}"]
     for name in SHOWN_DETAILS:
-        if error.details.get(name):
+        if error.details.get(name) and not (is_guards and _is_said(name, error)):
             lines.append(f"  {name.replace('_', ' ')}: {line(str(error.details[name]))}")
     lines += [line(each) for each in rest if each.startswith(CANNOT_TELL)]
     if error.remedy:
         lines.append(f"  fix: {one_line(error.remedy)}")
     return "\n".join(lines)
+
+
+def _is_said(name: str, error: ThrumError) -> bool:
+    """Whether a person learns nothing from a guard's field that its remedy does not say; programs have them all."""
+    if name in ("expected_pid", "caller_pid"):
+        return True  # the remedy names the process that matters
+    if name == "caller_cwd":
+        return "cd " not in error.remedy
+    return re.search(rf"\b{re.escape(str(error.details[name]))}\b", error.remedy) is not None
 
 
 def unexpected(error: Exception, command: str) -> InternalError:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import PurePath
 
+_FEW = 3
+"""How many of many names are printed."""
 _UNSAFE = re.compile(
     "["
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and newline
@@ -142,3 +145,8 @@ def shorten(text: str, width: int) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 message`, `2 messages`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def few(names: Sequence[str]) -> str:
+    """`@qa, @ann, @bob, …`: the first three of several."""
+    return ", ".join([*names[:_FEW], *["…"][: len(names) > _FEW]])

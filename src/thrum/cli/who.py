@@ -12,7 +12,7 @@ from thrum.cli.terminal import Session
 from thrum.cli.words import Globals
 from thrum.dot_git import worktrees
 from thrum.errors import IdentityNotFound, NoIdentity
-from thrum.identity.files import Identity, Listed, list_identities
+from thrum.identity.files import Identity, Listed, list_identities, list_retired
 from thrum.identity.selection import Given, SelectedBy, Selection, Source, resolve_values, select
 from thrum.paths import Places, keep_of
 
@@ -34,23 +34,8 @@ class Chosen:
 
 def choose(places: Places, session: Session, flags: Globals) -> Chosen:
     """The identity of this command. Raises NoIdentity, SeveralIdentities and the others of identity.md §6."""
-    env = session.env
     listed = list_identities(places.identities_dir)
-    name, agent_id = env.get("THRUM_NAME"), env.get("THRUM_AGENT_ID")
-    several = len(listed) > 1 and not name and not agent_id
-    look = partial(
-        select,
-        [each.candidate for each in listed],
-        session.links(places) if several else (),
-        _root_told(places) if several else str(places.root),
-        thrum_name=name,
-        thrum_agent_id=agent_id,
-        proven_elsewhere=None if listed or name or agent_id else _proven(places, session),
-    )
-    try:
-        selection = look()
-    except IdentityNotFound:
-        selection = look(known_roots=_homes(places))
+    selection = selected(places, session, listed)
     warnings = (*selection.warnings, *_said_of_several(places, session, listed, selection))
     found = _file_of(selection.agent_id, listed)
     identity = found.identity if found else None
@@ -67,6 +52,28 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
         identity=identity,
         warnings=warnings,
     )
+
+
+def selected(places: Places, session: Session, listed: list[Listed]) -> Selection:
+    """Which of the identities listed this command has (phase 1 of identity.md §6). Raises as `choose`."""
+    env = session.env
+    name, agent_id = env.get("THRUM_NAME"), env.get("THRUM_AGENT_ID")
+    several = len(listed) > 1 and not name and not agent_id
+    look = partial(
+        select,
+        [each.candidate for each in listed],
+        session.links(places) if several else (),
+        _root_told(places) if several else str(places.root),
+        thrum_name=name,
+        thrum_agent_id=agent_id,
+        proven_elsewhere=None if listed or name or agent_id else _proven(places, session),
+    )
+    try:
+        return look()
+    except IdentityNotFound:
+        return look(known_roots=homes(places))
+    except NoIdentity as error:
+        raise _taken(places) or error from None
 
 
 def _said_of_several(places: Places, session: Session, listed: list[Listed], selection: Selection) -> list[str]:
@@ -112,7 +119,19 @@ def to_register(places: Places, session: Session, flags: Globals, wanted: str) -
         return None
 
 
-def _homes(places: Places) -> dict[str, str]:
+def _taken(places: Places) -> NoIdentity | None:
+    """Why nobody lives here any more, where the identity of this worktree went to another one (`--force`)."""
+    retired = list_retired(places.identities_dir)
+    there = homes(places) if retired else {}
+    name = next((each for each in retired if each in there), "")
+    if not name:
+        return None
+    again = "--role ROLE --module MODULE"
+    remedy = f"another name: thrum quickstart NEWNAME {again}; to have it back: thrum quickstart {name} {again} --force"
+    return NoIdentity(f"@{name} is registered in {there[name]} now, and nobody in this worktree", remedy=remedy)
+
+
+def homes(places: Places) -> dict[str, str]:
     """Where the agents of this repository's worktrees have their identity files."""
     return {
         file.stem: str(root)

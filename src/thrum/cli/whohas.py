@@ -12,7 +12,7 @@ from thrum.cli import values
 from thrum.cli.messages import check_agent
 from thrum.cli.render import Eye, at, labelled
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import line, plural
+from thrum.cli.text import few, line, plural
 from thrum.cli.words import RUN, word
 from thrum.search import path_matches
 
@@ -50,11 +50,13 @@ def verdicts(found: api.ListContextResult, wanted: Mapping[str, str]) -> tuple[l
     left = {path: as_written for path, as_written in wanted.items() if not any(path_matches(t, path) for t in touched)}
     reasons: dict[str, list[str]] = {}
     for each in found.unknown:
-        reasons.setdefault(each.reason, []).append(each.agent_id)
+        if not each.elsewhere:
+            reasons.setdefault(each.reason, []).append(each.agent_id)
     files = " or ".join(line(each) for each in (left or wanted).values())
     open_ = [f"Not known whether {_either(some)} is editing {files}: {line(why)}" for why, some in reasons.items()]
-    if any(not each.elsewhere for each in found.unknown):
-        return [], open_
+    apart = _apart(found)
+    if reasons:
+        return [], open_ + apart
     unseen = set(found.unseen)
     known = [as_written for path, as_written in left.items() if path not in unseen]
     open_ += [
@@ -63,7 +65,17 @@ def verdicts(found: api.ListContextResult, wanted: Mapping[str, str]) -> tuple[l
         if path in unseen
     ]
     here = " here" if found.unknown else ""
-    return [f"No agents{here} are currently editing {line(each)}" for each in known], open_
+    return [f"No agents{here} are currently editing {line(each)}" for each in known], open_ + apart
+
+
+def _apart(found: api.ListContextResult) -> list[str]:
+    """One line about the active agents of other clones, none of whose uncommitted work can be seen from here."""
+    seen = {each.agent_id for each in found.contexts}
+    agents = [each.agent_id for each in found.unknown if each.elsewhere and each.agent_id not in seen]
+    if not agents:
+        return []
+    clones = "another clone" if len(agents) == 1 else "other clones"
+    return [f"{plural(len(agents), 'agent')} in {clones}: unknown ({few([at(each) for each in agents])})"]
 
 
 def path_wanted(file: str, cwd: str, root: Path) -> str:

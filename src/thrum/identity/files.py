@@ -160,6 +160,17 @@ def list_identities(directory: Path) -> list[Listed]:
     return listed
 
 
+def list_retired(directory: Path) -> list[str]:
+    """The names whose files were set aside in a root (`NAME.json.deleted`), the last one first."""
+    try:
+        names = [name for name in names_in(directory) if ".json.deleted" in name and not name.startswith(".")]
+    except OSError:
+        return []
+    found = {name: status(directory / name) for name in names}
+    last = sorted(names, key=lambda name: -(file.st_ctime if (file := found[name]) else 0))
+    return list(dict.fromkeys(name.partition(".json.deleted")[0] for name in last))
+
+
 def read_identity(path: Path) -> Identity:
     """The identity in a file. Raises IdentityNotFound or IdentityInvalid. Reading changes nothing."""
     if not is_file(path):

@@ -67,6 +67,8 @@ class Refusal:
     owner_uid: int = -1
     home: str = ""
     """Where the agent detected lives."""
+    runtime: str = ""
+    """The program that the agent expected is, as far as it is known."""
 
     @property
     def by_mode(self) -> bool:
@@ -151,13 +153,13 @@ _REMEDIES: Final[Mapping[str, str]] = {
 def remedy_of(refusal: Refusal) -> str:
     """The words that mend a refusal, in the state in which it is printed (docs/decisions/0051)."""
     reason, expected, detected = refusal.reason, refusal.expected, refusal.detected
-    alive = f"{expected} runs in pid {refusal.expected_pid}" if refusal.expected_pid else f"{expected} is running"
+    alive = _alive(refusal)
     if reason == "pid_mismatch":
         return _of_pid_mismatch(refusal, alive)
     if reason == "name_held_by_live_foreign_pid":
-        return f"{alive}; register under another name: {_NEW_NAME}"
+        return f"{alive}; you are another: {_NEW_NAME}"
     if reason == "caller_not_topmost_runtime" and refusal.variant == "runtime":
-        return f"{alive}; register under a name of your own: {_NEW_NAME}"
+        return f"{alive}; you are another: {_NEW_NAME}"
     if reason == "caller_already_owns_identity":
         keep = f"you are {detected}; to be called {expected} and keep your mail: thrum agent rename {expected}"
         return f"{keep}; --force sets {detected} aside and registers afresh"
@@ -184,6 +186,13 @@ def remedy_of(refusal: Refusal) -> str:
     return _REMEDIES[reason]
 
 
+def _alive(refusal: Refusal) -> str:
+    """`@ua is claude, pid 12705, alive in this worktree`."""
+    runtime = f"{refusal.runtime}, " if refusal.runtime else ""
+    pid = f"pid {refusal.expected_pid}, " if refusal.expected_pid else ""
+    return f"@{refusal.expected} is {runtime}{pid}alive in this worktree"
+
+
 def _of_pid_mismatch(refusal: Refusal, alive: str) -> str:
     expected, detected = refusal.expected, refusal.detected
     match refusal.variant:
@@ -191,7 +200,7 @@ def _of_pid_mismatch(refusal: Refusal, alive: str) -> str:
             how = f"set THRUM_NAME={expected} to act as it on purpose"
             return f"{alive}; {how}, or register yourself: thrum quickstart NAME --role ROLE --module MODULE"
         case "runtime":
-            return f"{alive}; register under a name of your own: {_NEW_NAME}"
+            return f"{alive}; you are another: {_NEW_NAME}"
         case "dead":
             return f"the process of {expected} is gone, and dead_pid_auto_reclaim is off: thrum quickstart {expected}"
         case _:

@@ -83,7 +83,8 @@ def select(
     if not candidates:
         if proven_elsewhere:
             return Selection(proven_elsewhere, "P5", "pid")
-        raise NoIdentity("no agent identities registered in this worktree", rule="P6")
+        remedy = f"{NoIdentity.default_remedy}; a person: thrum quickstart YOURNAME --role developer --module all"
+        raise NoIdentity("no agent identities registered in this worktree", remedy=remedy, rule="P6")
     sound = [candidate for candidate in candidates if not candidate.broken]
     if not sound:
         raise _invalid(candidates[0], "P7")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from thrum.api import SyncAcceptParams, SyncAcceptResult
 from thrum.errors import AgentNotFound, DaemonUnknown, InvalidParams
@@ -12,6 +13,9 @@ from thrum.ops.house import House
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View
 
+_AGENTS_MAX: Final = 3
+_DAEMONS_MAX: Final = 10
+
 
 async def accept(house: House, params: SyncAcceptParams, found: Collection[str]) -> SyncAcceptResult:
     """`found`: the repository ids of a branch that was refused as another project's.
@@ -20,13 +24,14 @@ async def accept(house: House, params: SyncAcceptParams, found: Collection[str])
     """
     if not params.origin:
         if params.gone or params.agent:
-            raise InvalidParams("name the daemon", remedy="thrum sync status lists them", field="origin")
+            raise _name_one(house.view, "name the daemon")
         return await _accept_project(house, found)
 
     def decide(view: View, stamp: Stamp) -> Decision[SyncAcceptResult]:
         known = {row.daemon_id for row in view.trusted_of()}
         if params.origin not in known:
-            raise DaemonUnknown(f"nothing here is of a daemon {params.origin}", remedy="thrum sync status lists them")
+            error = _name_one(view, f"nothing here is of a daemon {params.origin}")
+            raise DaemonUnknown(error.message, remedy=error.remedy)
         facts: list[AnyFact] = []
         if params.agent:
             if params.origin not in view.registrars_of(params.agent):
@@ -53,12 +58,30 @@ async def accept(house: House, params: SyncAcceptParams, found: Collection[str])
     return await house.journal.commit(decide, heavy=True)
 
 
+def _name_one(view: View, message: str) -> InvalidParams:
+    """A refusal that lists the daemons that could be named, each with its machine and agents."""
+    agents: dict[str, list[str]] = {}
+    for row in view.agents():
+        agents.setdefault(row.origin_daemon, []).append(f"@{row.agent_id}")
+    named: list[str] = []
+    for each in view.trusted_of():
+        some = sorted(agents.get(each.daemon_id, ()))
+        about = [
+            *([f"host {each.hostname}"] if each.hostname else []),
+            *some[:_AGENTS_MAX],
+            *["…"][: len(some) > _AGENTS_MAX],
+        ]
+        named.append(f"{each.daemon_id} ({', '.join(about)})" if about else each.daemon_id)
+    if not named:
+        return InvalidParams(message, remedy="thrum sync status; nothing here is of another daemon", field="origin")
+    known = "; ".join([*named[:_DAEMONS_MAX], *["…"][: len(named) > _DAEMONS_MAX]])
+    return InvalidParams(message, remedy=f"name one, and --gone if nobody has it any more: {known}", field="origin")
+
+
 async def _accept_project(house: House, found: Collection[str]) -> SyncAcceptResult:
     """Take over the repository ids of the branch: this project has these too."""
     if not found:
-        raise InvalidParams(
-            "no branch was refused as another project's", remedy="thrum sync status; name a daemon", field="origin"
-        )
+        raise _name_one(house.view, "no branch was refused as another project's")
 
     def decide(_view: View, stamp: Stamp) -> Decision[None]:
         facts = [stamp.make(Accepted, kind="project", id=repo_id) for repo_id in sorted(found)]

@@ -89,7 +89,14 @@ async def _record(house: House, place: AgentPlace, process: Process, caller_pid:
         if (row.agent_pid, row.agent_pid_started) == (process.pid, process.started):
             return Decision([], lambda _view, _seqs: False)
         if owner_alive(row, house.processes, house.runtime_names()):
-            refusal = Refusal("cross_worktree", "pid_mismatch", "runtime", row.agent_id, expected_pid=row.agent_pid)
+            refusal = Refusal(
+                "cross_worktree",
+                "pid_mismatch",
+                "runtime",
+                row.agent_id,
+                expected_pid=row.agent_pid,
+                runtime=row.runtime,
+            )
             fire(refusal, house.modes(), caller_pid=caller_pid, method=method)
             return Decision([], lambda _view, _seqs: False)
         if _other_owner(view, process, row.agent_id):

@@ -295,6 +295,7 @@ def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision
             warnings.append(f"@{left.agent_id} gave way to @{wanted.agent_id}: its identity is retired")
     if record is not None and verdict.retires_file:
         retired += _file_of(record)
+        warnings.append(_taken(house, wanted.root, record))
     if rival is not None and verdict.displaces_rival:
         facts = [*_displace(view, stamp, rival, wanted.agent_id), *facts]
         retired += _file_of(rival)
@@ -320,6 +321,15 @@ def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision
 
 def _file_of(row: AgentRow) -> list[Path]:
     return [identity_path(identities_of(row.worktree_path), row.agent_id)] if row.worktree_path else []
+
+
+def _taken(house: House, root: str, record: AgentRow) -> str:
+    """From whom a name was taken by force, and whether that one still runs."""
+    alive = owner_alive(record, house.processes, house.runtime_names())
+    runs = f"its process there, pid {record.agent_pid}, runs on and is nobody" if alive else "its process is gone"
+    process = f" ({runs})" if record.agent_pid else ""
+    whence = "the process that had it" if record.worktree_path == root else record.worktree_path
+    return f"@{record.agent_id} was taken from {whence}{process}"
 
 
 def _rival(view: View, wanted: _Wanted) -> AgentRow | None:
@@ -425,12 +435,18 @@ def _displace(view: View, stamp: Stamp, rival: AgentRow, by: str) -> list[AnyFac
 
 def _conflict(house: House, verdict: Verdict, holder: AgentRow | None) -> Decision[_Outcome]:
     assert verdict.reason and holder is not None
+    alive = owner_alive(holder, house.processes, house.runtime_names())
+    elsewhere = verdict.reason == "other_daemon"
     conflict = RegisterConflict(
         existing_agent_id=holder.agent_id,
         registered_at=holder.registered_at,
         last_seen_at=holder.last_seen_at,
-        conflict_pid=holder.agent_pid if owner_alive(holder, house.processes, house.runtime_names()) else 0,
+        conflict_pid=holder.agent_pid if alive else 0,
         reason=verdict.reason,
+        worktree=holder.worktree if elsewhere else holder.worktree_path,
+        is_dead=bool(holder.agent_pid) and not alive and not elsewhere,
+        origin_daemon=holder.origin_daemon if elsewhere else "",
+        hostname=holder.hostname if elsewhere else "",
     )
     result = RegisterResult(agent_id="", status="conflict", conflict=conflict)
     return Decision([], lambda _view, _seqs: _Outcome(result))

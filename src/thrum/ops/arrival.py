@@ -81,11 +81,17 @@ def check_quickstart(house: House, evidence: PeerEvidence, agent_id: str, root: 
                 "name_held_by_live_foreign_pid",
                 expected=agent_id,
                 expected_pid=held.agent_pid,
+                runtime=_runtime_of(house, agent_id),
             )
         )
     modes, cwd = house.modes(), evidence.cwd()
     lines = [fire(each, modes, caller_pid=evidence.pid, caller_cwd=cwd, method=_METHOD) for each in refusals]
     return Arrival(registry, warnings=tuple(line for line in lines if line))
+
+
+def _runtime_of(house: House, agent_id: str) -> str:
+    row = house.view.agent(agent_id)
+    return row.runtime if row is not None else ""
 
 
 def _session_identity(evidence: PeerEvidence, registry: Registry, agent_id: str, root: str) -> AgentPlace | None:
@@ -156,7 +162,12 @@ def check_prime(house: House, evidence: PeerEvidence, agent_id: str) -> Arrival:
     if state in ("chain", "elsewhere") and (process is None or process.pid != place.agent_pid):
         variant = "runtime" if state == "elsewhere" else ""  # which is no sub-agent, but one beside it
         refusal = Refusal(
-            "prime_ownership", "caller_not_topmost_runtime", variant, agent_id, expected_pid=place.agent_pid
+            "prime_ownership",
+            "caller_not_topmost_runtime",
+            variant,
+            agent_id,
+            expected_pid=place.agent_pid,
+            runtime=_runtime_of(house, agent_id),
         )
         line = fire(refusal, modes, caller_pid=links[0].pid, caller_cwd=evidence.cwd(), method=_METHOD)
         return Arrival(registry, warnings=(line,) if line else ())

@@ -86,7 +86,7 @@ def _replay_delete(view: View, fact: AnyFact, _seq: int) -> AgentDeleteResult:
     assert isinstance(fact, AgentCleaned | AgentHidden)
     if isinstance(fact, AgentCleaned):
         return AgentDeleteResult(agent_id=fact.agent_id, deleted=True)
-    host = view.hosts().get(fact.of, "another machine")
+    host = view.hosts().get(fact.of, "another clone")
     message = f"@{fact.agent_id} is hidden here; it goes on as an agent of {host}, where alone it is deleted"
     return AgentDeleteResult(agent_id=fact.agent_id, deleted=False, message=message)
 
@@ -102,7 +102,7 @@ def _check_deletable(house: House, call: Call, row: AgentRow, force: bool) -> No
     if force or (row.agent_id == call.caller.agent_id and row.is_own):
         return
     if not row.is_own:
-        raise not_yours(row.agent_id, row.hostname)
+        raise not_yours(row.agent_id, row.hostname, row.origin_daemon)
     if owner_alive(row, house.processes, house.runtime_names()):
         raise AgentAlive(f"@{row.agent_id} is running (pid {row.agent_pid})", agent_id=row.agent_id, pid=row.agent_pid)
 

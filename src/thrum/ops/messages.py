@@ -18,7 +18,7 @@ from thrum.api import (
     SendParams,
     SendResult,
 )
-from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotAuthor, NotYours
+from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotYours, not_author
 from thrum.events import AnyFact, Body, MessageCreated, MessageEdited, MessageReceipt, Pair
 from thrum.events import MessageDeleted as MessageDeletedFact
 from thrum.ops.directory import ViewDirectory
@@ -253,7 +253,7 @@ def _own_message(view: View, message_id: str, author: str, verb: str) -> Message
     if row is None:
         raise MessageNotFound(f"message not found: {message_id}")
     if row.agent_id != author:
-        raise NotAuthor(f"only the author may {verb} {message_id}: it is by @{row.agent_id}, you are @{author}")
+        raise not_author(verb, message_id, row.agent_id, author)
     if not view.is_ours(row.origin_daemon):
         raise NotYours(f"{message_id} was written on another machine", remedy=f"{verb} it there")
     if row.deleted:

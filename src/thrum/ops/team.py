@@ -23,7 +23,7 @@ from thrum.ops.house import Call, House
 from thrum.ops.live import read_live
 from thrum.ops.liveness import owner_alive
 from thrum.shapes import GitState, GroupTotal
-from thrum.store.views import AgentRow, SessionRow
+from thrum.store.views import AgentRow, SessionRow, View
 
 
 async def list_agents(house: House, _call: Call, params: AgentListParams) -> AgentListResult:
@@ -80,12 +80,23 @@ async def lookup(house: House, _call: Call, params: LookupParams) -> LookupResul
     rows = (view.agent(agent_id) for agent_id in dict.fromkeys((name, ids.parse_agent_id(name).canonical)))
     row = next((row for row in rows if row is not None and row.live), None)
     if row is None:
-        return LookupResult(None)
+        return _gone(view, name)
     session = view.open_session(row.agent_id)
     context = view.work(session.session_id) if session else None
     live, _ = await read_live(house, [row])
     count = view.inbox_count(row.agent_id)
     return LookupResult(_member(house, row, session, context, live.get(row.agent_id), count))
+
+
+def _gone(view: View, agent_id: str) -> LookupResult:
+    """What became of an agent that nobody is any more."""
+    if new := view.renamed(agent_id):
+        return LookupResult(None, renamed_to=new)
+    horizon = view.horizon("agent", agent_id)
+    event = view.event(horizon[1]) if horizon is not None else None
+    if horizon is None or event is None:
+        return LookupResult(None)
+    return LookupResult(None, deleted_by=event.actor, deleted_at=horizon[0])
 
 
 def _member(

@@ -237,7 +237,7 @@ async def list_contexts(house: House, _call: Call, params: ListContextParams) ->
     for row in sorted(rows, key=lambda row: row.agent_id):
         session_id = sessions[row.agent_id].session_id
         context = told.get(session_id) or WorkContext(session_id=session_id, agent_id=row.agent_id)
-        if wanted and (reason := _why_unknown(context, live.get(row.agent_id))):
+        if wanted and (reason := _why_unknown(live.get(row.agent_id))):
             unknown.append(UnknownWork(row.agent_id, reason, elsewhere=row.agent_id not in live))
         if row.agent_id in live:
             context = _as_git_says(context, live[row.agent_id], row.worktree_path, moment)
@@ -250,15 +250,12 @@ async def list_contexts(house: House, _call: Call, params: ListContextParams) ->
     return ListContextResult(contexts=tuple(contexts), unknown=tuple(unknown), unseen=unseen, warnings=warnings)
 
 
-def _why_unknown(told: WorkContext, live: GitState | None) -> str:
+def _why_unknown(live: GitState | None) -> str:
     """Why it is open whether an agent changes more than what is known of it; empty when it is not."""
     if live is not None:
         return live.problem
-    if not told.git_updated_at:
-        return "it is in another clone and has not said what it changes"
-    if len({*told.uncommitted_files, *told.changed_files}) >= limits.work_fact_paths_max:
-        return f"it is in another clone and names {limits.work_fact_paths_max} of its files alone"
-    return ""
+    # It told of its files when it last committed, and of a few (events.md §4): that is no live look at its worktree.
+    return "it is in another clone: what it has not committed is not seen here"
 
 
 async def _unseen(

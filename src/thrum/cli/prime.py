@@ -42,15 +42,14 @@ from thrum.ids import short_message_id
 R = TypeVar("R")
 
 RECENT_MAX = 5
-_FILES_MAX = 4
-_PREVIEW_COLUMNS = 56
+_PREVIEW_COLUMNS = 48
 _INTENT_COLUMNS = 40
 _NOTE_BYTES_MAX = 8_192
 """Of preamble, project state and notes each: every session pays for them."""
 _TALK = (
     '- Tell: `thrum send "TEXT" --to @NAME`; without `--to` the team, waking nobody',
     '- Answer: `thrum reply @NAME "TEXT"`; or the end of an id',
-    "- Wait for an answer: `thrum wait --timeout 10m` (status 1: none came)",
+    "- Wait for an answer: `thrum wait --timeout 10m`",
 )
 _KEEP = '- Save notes for the next session: `thrum context save "NOTES"`'
 """What a session has to know of thrum: who reads nothing else reads this."""
@@ -247,11 +246,17 @@ def _identity(it: _Briefing, eye: Eye) -> str:
     if it.me is None or (it.look is not None and it.look.member is None):
         return "# thrum\n" + you(it.me, None, eye, it.nobody)
     me, member = it.me, it.look.member if it.look else None
-    lines = [f"# {at(me.agent_id)} ({line(me.role)}, {line(me.module)})", f"- Session: {session_text(me, eye)}"]
+    lines = [f"# {at(me.agent_id)} ({line(me.role)}, {line(me.module)})", f"- Session: {_session(me, eye)}"]
     lines += [f"- Intent: {line(me.intent)}"] if me.intent else []
     lines += [f"- Task: {line(member.current_task)}"] if member and member.current_task else []
     lines += [f"- Status: {member.agent_status}"] if member and member.agent_status in ("blocked", "stuck") else []
     return "\n".join(lines)
+
+
+def _session(me: api.WhoamiResult, eye: Eye) -> str:
+    """Since when it is open; its id is nothing that anybody types."""
+    text = session_text(me, eye)
+    return (me.session_id and text.partition("(")[2].removesuffix(")")) or text
 
 
 def _team(it: _Briefing, eye: Eye) -> str:
@@ -300,10 +305,7 @@ def _git(it: _Briefing) -> str:
     member = it.look.member if it.look else None
     if member is None:
         return f"## Git: {line(it.me.branch)}" if it.me and it.me.branch else ""
-    paths = [change.path for change in member.file_changes]
-    rest = len(paths) - _FILES_MAX
-    lines = [f"## Git: {branch_text(member) or 'no branch'}", *(f"- {line(path)}" for path in paths[:_FILES_MAX])]
-    return "\n".join([*lines, f"- and {rest} more"] if rest > 0 else lines)
+    return f"## Git: {branch_text(member) or 'no branch'}"
 
 
 def _daemon(it: _Briefing) -> str:

@@ -201,7 +201,7 @@ def test_an_unset_field_of_whoami_keeps_its_type(repo: Repo, field: str, unset: 
         ("inbox --thread=", "usage", 2, "inbox: --thread needs a value\n  fix: usage: thrum inbox"),
         ("inbox --json=1", "usage", 2, "inbox: --json takes no value\n  fix: usage: thrum inbox"),
         ("inbox --to nux", "usage", 2, "inbox: --to goes with --all\n  fix: usage: thrum inbox"),
-        ("message delete msg_x", "message_not_found", 1, "message not found: msg_x\n  fix: thrum inbox"),
+        ("message delete msg_x", "message_not_found", 1, "message not found: msg_x\n  fix: give at least 4"),
         ("reply msg_x --file a --stdin", "ambiguous_body", 2, "more than one body: --stdin, --body-file\n  fix: give"),
         ("send --file nowhere", "file_not_found", 1, "no such file: nowhere\n  fix: check the path"),
         ("quickstart max --role r2 --module m --name=", "usage", 2, "quickstart: --name needs a value\n  fix: usage"),

@@ -209,6 +209,7 @@ def test_nobody_renames_an_agent_of_anothers_machine(clones: Clones) -> None:
         assert [each["agent_id"] for each in found["recipients"]] == ["eye"]
     assert "eye" in {each["agent_id"] for each in alpha.json("team", "--all")["members"]}
     assert alpha.json("send", "still the eye", "--to", "@eye")["recipients"][0]["agent_id"] == "eye"
+    clones.settle()
     for repo in clones.repos:
         repo.assert_picture_is_as_rebuilt()
 

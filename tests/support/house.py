@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from tests.support.daemons import daemon_id_of, signer_of
 from tests.support.trusted import trust_here
 from thrum import api
 from thrum.bus.memory import MemoryBus
@@ -145,8 +146,14 @@ class Daemon:
 
 
 @asynccontextmanager
-async def open_daemon(base: Path, clock: HandClock | None = None) -> AsyncGenerator[Daemon]:
-    """A daemon over `base/repo`; opened again on the same base it goes on where it was."""
+async def open_daemon(
+    base: Path, clock: HandClock | None = None, *, key_number: int | None = None
+) -> AsyncGenerator[Daemon]:
+    """A daemon over `base/repo`; opened again on the same base it goes on where it was. With the number of a key it
+    signs what it says.
+    """
+    daemon_id = DAEMON if key_number is None else daemon_id_of(key_number)
+    signer = None if key_number is None else signer_of(key_number)
     clock = clock or HandClock()
     root = base / "repo"
     state = root / ".thrum"
@@ -159,7 +166,7 @@ async def open_daemon(base: Path, clock: HandClock | None = None) -> AsyncGenera
     trust_here(root)
     places = Places(root=root, state_dir=state, main_root=root, common_dir=common)
     identity = DaemonIdentity(
-        daemon_id=DAEMON,
+        daemon_id=daemon_id,
         init_at="2026-02-03T10:00:00.000Z",
         repo_id="r_TEST00000001",
         repo_name="repo",
@@ -167,10 +174,10 @@ async def open_daemon(base: Path, clock: HandClock | None = None) -> AsyncGenera
         hostname="testhost",
     )
     mirrored = api.DaemonIdentity(
-        daemon_id=DAEMON, repo_name="repo", hostname="testhost", repo_path=str(root), init_at=identity.init_at
+        daemon_id=daemon_id, repo_name="repo", hostname="testhost", repo_path=str(root), init_at=identity.init_at
     )
-    own = frozenset({DAEMON, ""})
-    opening = open_store(places, mirrored, own, wall=clock, program="test", boot_id="boot")
+    own = frozenset({daemon_id, ""})
+    opening = open_store(places, mirrored, own, wall=clock, program="test", boot_id="boot", signer=signer)
     async with opening as store, trio.open_nursery() as writing:
         writing.start_soon(store.committer.serve_commits)
         async with trio.open_nursery() as services:
@@ -194,7 +201,7 @@ def _daemon(
     registrar = Registrar(store.view)
     processes = ProcessMap()
     house = House(
-        here=Here(places, DAEMON, identity.repo_id, identity.hostname, own),
+        here=Here(places, identity.daemon_id, identity.repo_id, identity.hostname, own),
         clock=clock,
         journal=store.committer,
         view=store.view,

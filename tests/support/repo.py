@@ -346,7 +346,12 @@ class Repo:
         rebuilt = self.picture()
         assert live.keys() == rebuilt.keys()
         for table, rows in live.items():
-            assert rows == rebuilt[table], table
+            if table == "client_keys":  # those of what is void go whenever the journals are compacted
+                assert {*rebuilt[table]} <= {*rows}, table
+                continue
+            gone = [row for row in rows if row not in rebuilt[table]]
+            new = [row for row in rebuilt[table] if row not in rows]
+            assert rows == rebuilt[table], (table, gone, new)
 
     # -- the end
 

@@ -150,7 +150,7 @@ async def test_who_is_of_another_clone_is_named_with_what_to_do_once_that_is_gon
 
 
 async def test_a_variable_with_a_name_that_ended_says_how(tmp_path: Path) -> None:
-    async with open_daemon(tmp_path) as daemon:
+    async with open_daemon(tmp_path, key_number=1) as daemon:
         desk = await open_desk(daemon, "dy")
         desk.env["THRUM_NAME"] = "dy"
         await desk.says("agent", "rename", "dz")

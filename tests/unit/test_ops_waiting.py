@@ -185,7 +185,7 @@ async def test_waits_end_with_shutting_down_when_the_daemon_stops(tmp_path: Path
 async def test_a_wait_ends_when_its_agent_is_called_otherwise_and_mail_handed_on_wakes_the_new_name(
     tmp_path: Path,
 ) -> None:
-    async with open_daemon(tmp_path) as daemon:
+    async with open_daemon(tmp_path, key_number=1) as daemon:
         furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
         results: list[Any] = []
 

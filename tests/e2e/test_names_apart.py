@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Generator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.support.clones import Clones
+from tests.support.clones import Clones, daemon_of, open_namesakes
 from tests.support.repo import Repo
 from tests.support.stranger import Stranger, letter, line
 
-HOSTS = ("alpha", "beta", "gamma")
-
 
 @pytest.fixture
-def clones() -> Generator[Clones]:
-    """Alpha and beta have an agent `sam` each, registered while neither could know of the other; gamma has `eye`."""
-    clones = Clones(3)
-    try:
-        for repo, host in zip(clones.repos, HOSTS, strict=True):
-            repo.env["THRUM_HOSTNAME"] = host
-            repo.thrum("init", "--sync")
-        clones.settle()
-        apart = clones.network.rename(clones.top / "away")
-        alpha, beta, gamma = clones.repos
-        alpha.agent("sam", role="worker", module="first", at=alpha.main)
-        beta.agent("sam", role="worker", module="second", at=beta.main)
-        gamma.agent("eye", role="tester", module="all", at=gamma.main)
-        apart.rename(clones.network)
-        clones.settle()
+def clones() -> Iterator[Clones]:
+    with open_namesakes() as clones:
         yield clones
-    finally:
-        clones.close()
 
 
 def heads(repo: Repo, *words: str) -> list[str]:
@@ -42,10 +24,6 @@ def heads(repo: Repo, *words: str) -> list[str]:
 def module_of(repo: Repo, name: str) -> str:
     found = repo.json("agent", "list")["agents"]["agents"]
     return {each["agent_id"]: each["module"] for each in found}[name]
-
-
-def daemon_of(repo: Repo) -> str:
-    return json.loads(repo.settings.read_text())["identity"]["daemon_id"]
 
 
 def test_each_clone_shows_its_own_agent_of_a_name_and_the_other_ones_words_with_the_host(clones: Clones) -> None:

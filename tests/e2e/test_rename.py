@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.clones import Clones
+from tests.support.clones import Clones, daemon_of, open_namesakes
 from tests.support.daemons import Daemon
 from tests.support.desks import Desks
 from tests.support.repo import Repo, open_repo
 from tests.support.stranger import Stranger
 from thrum import clock, events
 from thrum.events import AnyFact
-
-HOSTS = ("alpha", "beta", "gamma")
 
 
 @pytest.fixture
@@ -113,27 +111,8 @@ def test_a_running_agent_is_renamed_and_goes_on_as_itself(repo: Repo, desk: Desk
 
 @pytest.fixture
 def clones() -> Iterator[Clones]:
-    """Alpha and beta have an agent `sam` each, registered while neither could know of the other; gamma has `eye`."""
-    clones = Clones(3)
-    try:
-        for repo, host in zip(clones.repos, HOSTS, strict=True):
-            repo.env["THRUM_HOSTNAME"] = host
-            repo.thrum("init", "--sync")
-        clones.settle()
-        apart = clones.network.rename(clones.top / "away")
-        alpha, beta, gamma = clones.repos
-        alpha.agent("sam", role="worker", module="first", at=alpha.main)
-        beta.agent("sam", role="worker", module="second", at=beta.main)
-        gamma.agent("eye", role="tester", module="all", at=gamma.main)
-        apart.rename(clones.network)
-        clones.settle()
+    with open_namesakes() as clones:
         yield clones
-    finally:
-        clones.close()
-
-
-def daemon_of(repo: Repo) -> str:
-    return json.loads(repo.settings.read_text())["identity"]["daemon_id"]
 
 
 def test_a_rename_parts_two_agents_of_one_name_and_each_keeps_its_mail(clones: Clones) -> None:

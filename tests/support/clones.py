@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 import tempfile
@@ -72,6 +73,35 @@ def open_clones(*names: Sequence[str]) -> Generator[Clones]:
         yield clones
     finally:
         clones.close()
+
+
+HOSTS = ("alpha", "beta", "gamma")
+
+
+@contextlib.contextmanager
+def open_namesakes() -> Generator[Clones]:
+    """Alpha and beta have an agent `sam` each, registered while neither could know of the other; gamma has `eye`."""
+    clones = Clones(3)
+    try:
+        for repo, host in zip(clones.repos, HOSTS, strict=True):
+            repo.env["THRUM_HOSTNAME"] = host
+            repo.thrum("init", "--sync")
+        clones.settle()
+        apart = clones.network.rename(clones.top / "away")
+        alpha, beta, gamma = clones.repos
+        alpha.agent("sam", role="worker", module="first", at=alpha.main)
+        beta.agent("sam", role="worker", module="second", at=beta.main)
+        gamma.agent("eye", role="tester", module="all", at=gamma.main)
+        apart.rename(clones.network)
+        clones.settle()
+        yield clones
+    finally:
+        clones.close()
+
+
+def daemon_of(repo: Repo) -> str:
+    """The id of a clone's daemon."""
+    return json.loads(repo.settings.read_text())["identity"]["daemon_id"]
 
 
 def shared(repo: Repo) -> dict[str, list[tuple[Any, ...]]]:

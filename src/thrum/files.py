@@ -59,12 +59,19 @@ def too_many() -> Busy:
     )
 
 
+_OPEN_AT_ONCE = 8
+
+
 def is_short() -> bool:
-    """Whether nothing can be opened just now. What a look found meanwhile may be wrong."""
+    """Whether next to nothing can be opened just now. What a look found meanwhile may be wrong: it opens several."""
+    opened: list[int] = []
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        opened += (os.open(os.devnull, os.O_RDONLY) for _ in range(_OPEN_AT_ONCE))
     except OSError:
         return True
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
     return False
 
 

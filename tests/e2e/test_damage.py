@@ -310,4 +310,5 @@ def test_many_senders_at_once_are_all_heard(shared: Repo) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(inbox(shared)) - before == set(contents)
+    # What a sender left behind that had hung up before may come in only now.
+    assert {said for said in {*inbox(shared)} - before if not said.startswith("gone ")} == set(contents)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,16 @@ def test_a_log_of_gigabytes_is_given_up_for_a_new_one(tmp_path: Path) -> None:
     os.truncate(path, 1 << 40)
     os.close(log.open_to_append(path))
     assert path.read_bytes() == b""
+
+
+def test_with_one_descriptor_left_files_are_short() -> None:
+    """A look at a place takes several at once."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, before[1]))
+    try:
+        assert files.is_short()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert not files.is_short()

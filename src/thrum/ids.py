@@ -209,7 +209,9 @@ def short_daemon_id(daemon_id: str) -> str:
 
 
 SHORT_MESSAGE_ID = 6
-"""Characters: of a hundred thousand messages, one in ten thousand ends so would be ambiguous, and refused as such."""
+"""Characters that are printed. Of 100,000 messages one in 10,000 shares them with another, and is refused by them."""
+MESSAGE_ID_END_MIN = 4
+"""The fewest characters that are taken for the end of a message's id."""
 
 
 def short_message_id(message_id: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from thrum import shapes
 from thrum.cli import render
 from thrum.cli.render import Eye
-from thrum.cli.text import clean, preview, shorten
+from thrum.cli.text import beginning, clean, preview, shorten
 from thrum.events import Body
 from thrum.ids import short_message_id
 
@@ -50,13 +50,8 @@ def cut(each: shapes.Message) -> shapes.Message:
 
 
 def _cut(text: str, end: str, between: str) -> str:
-    if len(text) <= BODY_BYTES_MAX // 4:
-        return text
-    data = text.encode("utf-8", "backslashreplace")
-    if len(data) <= BODY_BYTES_MAX:
-        return text
-    kept = data[:BODY_BYTES_MAX].decode("utf-8", "ignore")
-    return f"{kept}{between}… {len(data) - len(kept.encode())} more bytes: thrum message get {end}"
+    kept, rest = beginning(text, BODY_BYTES_MAX)
+    return f"{kept}{between}… {rest} more bytes: thrum message get {end}" if rest else text
 
 
 def line(each: shapes.Message, eye: Eye) -> str:

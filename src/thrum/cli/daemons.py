@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from thrum import api
+from thrum.cli import render
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line
 from thrum.cli.values import span
@@ -73,13 +74,14 @@ def table(listed: list[Listed]) -> str:
     """`REPOSITORY PID UP MEMORY AGENTS`, a line each; paths are never shortened."""
     if not listed:
         return ""
-    rows = [("REPOSITORY", "PID", "UP", "MEMORY", "AGENTS")]
-    for each in listed:
-        agents = "?" if each.agents is None else str(each.agents)
-        rows.append(
-            (line(each.repo_path), str(each.pid), span(each.uptime_ms), f"{each.rss_bytes / 2**20:.0f} MB", agents)
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    rows = [
+        [
+            line(each.repo_path),
+            str(each.pid),
+            span(each.uptime_ms),
+            f"{each.rss_bytes / 2**20:.0f} MB",
+            "?" if each.agents is None else str(each.agents),
+        ]
+        for each in listed
+    ]
+    return render.table(["REPOSITORY", "PID", "UP", "MEMORY", "AGENTS"], rows, width=0, flexible=0)

@@ -110,8 +110,13 @@ def session_text(me: api.WhoamiResult, eye: Eye) -> str:
     """`ses_01HXF2A9... (active 2h15m)`."""
     if not me.session_id:
         return "none (the next change starts one)"
-    active = f" (active {since(me.session_start, eye.now_ms)})" if me.session_start else ""
-    return short_session(me.session_id) + active
+    active = active_since(me, eye)
+    return short_session(me.session_id) + (f" ({active})" if active else "")
+
+
+def active_since(me: api.WhoamiResult, eye: Eye) -> str:
+    """`active 2h15m`; empty where no session is open, or since when is not known."""
+    return f"active {since(me.session_start, eye.now_ms)}" if me.session_id and me.session_start else ""
 
 
 def branch_text(member: shapes.TeamMember) -> str:

@@ -14,11 +14,11 @@ import trio
 
 from thrum import api, shapes
 from thrum.cli.messages import hosts_of
-from thrum.cli.overview import Look, branch_text, session_text, take_look, who_i_am, you
+from thrum.cli.overview import Look, active_since, branch_text, session_text, take_look, who_i_am, you
 from thrum.cli.references import note_printed
 from thrum.cli.render import Eye, at, author, role_beside
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import framed, line, one_line, preview, shorten
+from thrum.cli.text import beginning, framed, line, one_line, preview, shorten
 from thrum.cli.words import RUN
 from thrum.config import load_config
 from thrum.errors import (
@@ -235,10 +235,8 @@ def markdown(it: _Briefing, eye: Eye) -> str:
 
 def _note(it: _Briefing, head: str, note: Note, whole: str) -> str:
     """A file in its frame; of a long one the beginning, and below the frame the command that shows all of it."""
-    data = note.text.encode("utf-8", "backslashreplace")
-    kept = data[:_NOTE_BYTES_MAX].decode("utf-8", "ignore")
+    kept, rest = beginning(note.text, _NOTE_BYTES_MAX)
     text = framed(head, it.shown(note), kept)
-    rest = len(data) - len(kept.encode())
     return f"{text}\n… {rest} more bytes: {whole}" if rest else text
 
 
@@ -255,8 +253,7 @@ def _identity(it: _Briefing, eye: Eye) -> str:
 
 def _session(me: api.WhoamiResult, eye: Eye) -> str:
     """Since when it is open; its id is nothing that anybody types."""
-    text = session_text(me, eye)
-    return (me.session_id and text.partition("(")[2].removesuffix(")")) or text
+    return active_since(me, eye) or session_text(me, eye)
 
 
 def _team(it: _Briefing, eye: Eye) -> str:

@@ -12,16 +12,14 @@ from thrum.cli.run import Run
 from thrum.cli.values import agent_of
 from thrum.cli.words import did_you_mean, near
 from thrum.errors import AmbiguousMessage, MessageNotFound, NoIdentity, SeveralIdentities, UnknownMethod
-from thrum.ids import short_message_id
+from thrum.ids import MESSAGE_ID_END_MIN, short_message_id
 
 LAST_HELP = "last (the newest message printed to you)"
 ID_HELP = f"its id, the end of it, {LAST_HELP}, or @NAME"
 """For the help of commands that take a message."""
 
-END_CHARS_MIN = 4
 _FULL = re.compile(r"(?:msg|thr)_[0-9A-Z]{26}")
-_END = re.compile(r"(?:msg_)?([0-9A-Za-z]{4,26})")
-_SHORT_END = re.compile(r"(?:msg_)?[0-9A-Za-z]{1,3}")
+_END = re.compile(r"(?:msg_)?([0-9A-Za-z]{1,26})")
 
 
 async def find_message(run: Run, text: str) -> str:
@@ -34,13 +32,13 @@ async def find_message(run: Run, text: str) -> str:
         params = api.FindParams(last=True)
     elif text.startswith("@") and len(text) > 1:
         params = api.FindParams(author=agent_of(text))
-    elif end is not None:
-        params = api.FindParams(end=end[1].upper())
-    elif _SHORT_END.fullmatch(text):
-        remedy = f"give at least {END_CHARS_MIN} characters of its end: thrum inbox; thrum sent"
+    elif end is None:
+        return text
+    elif len(end[1]) < MESSAGE_ID_END_MIN:
+        remedy = f"give at least {MESSAGE_ID_END_MIN} characters of its end: thrum inbox; thrum sent"
         raise MessageNotFound(f"message not found: {text}", remedy=remedy)
     else:
-        return text
+        params = api.FindParams(end=end[1].upper())
     if not params.end:
         run.identity()
     try:

@@ -142,6 +142,17 @@ def shorten(text: str, width: int) -> str:
     return kept.rstrip() + "…"
 
 
+def beginning(text: str, bytes_max: int) -> tuple[str, int]:
+    """As much of a text as fits, and how many bytes of UTF-8 do not."""
+    if len(text) <= bytes_max // 4:
+        return text, 0
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= bytes_max:
+        return text, 0
+    kept = data[:bytes_max].decode("utf-8", "ignore")
+    return kept, len(data) - len(kept.encode())
+
+
 def plural(count: int, noun: str) -> str:
     """`1 message`, `2 messages`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -24,14 +24,13 @@ async def accept(house: House, params: SyncAcceptParams, found: Collection[str])
     """
     if not params.origin:
         if params.gone or params.agent:
-            raise _name_one(house.view, "name the daemon")
+            raise InvalidParams("name the daemon", remedy=_which(house.view), field="origin")
         return await _accept_project(house, found)
 
     def decide(view: View, stamp: Stamp) -> Decision[SyncAcceptResult]:
         known = {row.daemon_id for row in view.trusted_of()}
         if params.origin not in known:
-            error = _name_one(view, f"nothing here is of a daemon {params.origin}")
-            raise DaemonUnknown(error.message, remedy=error.remedy)
+            raise DaemonUnknown(f"nothing here is of a daemon {params.origin}", remedy=_which(view))
         facts: list[AnyFact] = []
         if params.agent:
             if params.origin not in view.registrars_of(params.agent):
@@ -58,30 +57,30 @@ async def accept(house: House, params: SyncAcceptParams, found: Collection[str])
     return await house.journal.commit(decide, heavy=True)
 
 
-def _name_one(view: View, message: str) -> InvalidParams:
-    """A refusal that lists the daemons that could be named, each with its machine and agents."""
+def _which(view: View) -> str:
+    """What lists the daemons that could be named, each with its machine and agents."""
     agents: dict[str, list[str]] = {}
     for row in view.agents():
         agents.setdefault(row.origin_daemon, []).append(f"@{row.agent_id}")
     named: list[str] = []
     for each in view.trusted_of():
         some = sorted(agents.get(each.daemon_id, ()))
-        about = [
-            *([f"host {each.hostname}"] if each.hostname else []),
-            *some[:_AGENTS_MAX],
-            *["…"][: len(some) > _AGENTS_MAX],
-        ]
+        about = ([f"host {each.hostname}"] if each.hostname else []) + _some(some, _AGENTS_MAX)
         named.append(f"{each.daemon_id} ({', '.join(about)})" if about else each.daemon_id)
     if not named:
-        return InvalidParams(message, remedy="thrum sync status; nothing here is of another daemon", field="origin")
-    known = "; ".join([*named[:_DAEMONS_MAX], *["…"][: len(named) > _DAEMONS_MAX]])
-    return InvalidParams(message, remedy=f"name one, and --gone if nobody has it any more: {known}", field="origin")
+        return "thrum sync status; nothing here is of another daemon"
+    return f"name one, and --gone if nobody has it any more: {'; '.join(_some(named, _DAEMONS_MAX))}"
+
+
+def _some(texts: list[str], most: int) -> list[str]:
+    return [*texts[:most], "…"] if len(texts) > most else texts
 
 
 async def _accept_project(house: House, found: Collection[str]) -> SyncAcceptResult:
     """Take over the repository ids of the branch: this project has these too."""
     if not found:
-        raise _name_one(house.view, "no branch was refused as another project's")
+        message = "no branch was refused as another project's"
+        raise InvalidParams(message, remedy=_which(house.view), field="origin")
 
     def decide(_view: View, stamp: Stamp) -> Decision[None]:
         facts = [stamp.make(Accepted, kind="project", id=repo_id) for repo_id in sorted(found)]

@@ -27,7 +27,7 @@ from thrum.ops.house import Call, House, agent_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import ensure_session
 from thrum.store.door import Decision, Stamp
-from thrum.store.views import AgentRow, MessageRow, View
+from thrum.store.views import MessageRow, View
 
 _LOOKED_AT_MAX: Final = 20
 """Recipients of one message whose processes are looked at."""
@@ -124,14 +124,14 @@ def _warnings(view: View, house: House, directory: ViewDirectory, audience: Audi
     """What the sender would want to know although the message is stored: of all of it what matters most."""
     if not audience.recipients:
         return ("nobody else is registered here yet: thrum team --all",)
-    rows = [row for each in audience.recipients if (row := view.agent(each)) is not None]
-    apart = _apart(house, directory, audience, rows)
-    return apart if apart or audience.quiet else _not_running(house, rows[:_LOOKED_AT_MAX])
+    apart = _apart(view, house, directory, audience)
+    return apart if apart or audience.quiet else _not_running(view, house, audience.recipients[:_LOOKED_AT_MAX])
 
 
-def _apart(house: House, directory: ViewDirectory, audience: Audience, rows: Sequence[AgentRow]) -> tuple[str, ...]:
+def _apart(view: View, house: House, directory: ViewDirectory, audience: Audience) -> tuple[str, ...]:
     """Of recipients on other machines."""
-    elsewhere = [row.agent_id for row in rows if row.origin_daemon not in house.here.own]
+    apart = view.elsewhere(audience.recipients)
+    elsewhere = [each for each in audience.recipients if each in apart]
     twice = [pair.value for pair in audience.audiences if pair.type == "agent" and directory.is_shared(pair.value)]
     why = house.why_no_sync() if elsewhere or twice else ""
     if elsewhere and why:
@@ -145,9 +145,10 @@ def _apart(house: House, directory: ViewDirectory, audience: Audience, rows: Seq
     return (f"@{wide[0].value} has members on other machines only: they read it after the next sync",)
 
 
-def _not_running(house: House, rows: Sequence[AgentRow]) -> tuple[str, ...]:
+def _not_running(view: View, house: House, recipients: Sequence[str]) -> tuple[str, ...]:
     """Of recipients here whose process is known, and is gone."""
-    known = [row for row in rows if row.is_own and row.agent_pid]
+    rows = (view.agent(each) for each in recipients)
+    known = [row for row in rows if row is not None and row.is_own and row.agent_pid]
     gone = [row.agent_id for row in known if not owner_alive(row, house.processes, house.runtime_names())]
     return (f"{_names(gone, 3)} not running: read at the next start",) if gone else ()
 

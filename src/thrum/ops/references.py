@@ -16,11 +16,10 @@ import trio
 from thrum.api import Empty, FindParams, FindResult, PrintedParams
 from thrum.errors import AmbiguousMessage, InvalidParams, MessageNotFound
 from thrum.identity.evidence import Failed
-from thrum.ids import short_message_id
+from thrum.ids import MESSAGE_ID_END_MIN, short_message_id
 from thrum.ops.house import Call, House, agent_of
 from thrum.store.views import MessageRow
 
-END_CHARS_MIN: Final = 4
 _RIVAL_MS: Final = 5_000
 """Who has just been told of two messages may not have noticed the second one."""
 _SESSIONS_MAX: Final = 1_000
@@ -115,8 +114,9 @@ async def find(house: House, printed: Printed, call: Call, params: FindParams) -
 
 async def _by_end(house: House, end: str) -> str:
     """The id that ends so. A long picture is gone through in steps, so that nobody else waits."""
-    if len(end) < END_CHARS_MIN:
-        raise MessageNotFound(f"message not found: {end}", remedy=f"at least {END_CHARS_MIN} characters of its end")
+    if len(end) < MESSAGE_ID_END_MIN:
+        remedy = f"at least {MESSAGE_ID_END_MIN} characters of its end"
+        raise MessageNotFound(f"message not found: {end}", remedy=remedy)
     found: list[str] = []
     for step in house.view.ids_in_steps():
         found += [message_id for message_id in step if message_id.endswith(end)]

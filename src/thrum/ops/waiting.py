@@ -241,10 +241,9 @@ class Desks:
 
 def _in_turn(waiters: Sequence[_Waiter]) -> Sequence[_Waiter]:
     """In the order in which a message is offered: below the agent's live process first, then the newest."""
-    newest_first = waiters[::-1]
     owner = waiters[0].owner() if len(waiters) > 1 else None
-    below = [waiter for waiter in newest_first if owner in waiter.above]
-    return [*below, *(waiter for waiter in newest_first if waiter not in below)]
+    newest_first = waiters[::-1]
+    return sorted(newest_first, key=lambda waiter: owner not in waiter.above)
 
 
 def _held_back(desk: _Desk, waiter: _Waiter) -> Collection[str]:

@@ -7,6 +7,7 @@ is `""`, `0` or False. Source: events.md §10, rpc.md §5.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
@@ -217,6 +218,15 @@ class View(GroupViews):
             " FROM agents WHERE agent_id = ?1 AND live = 1",
             (agent_id,),
         ).fetchone()
+
+    def elsewhere(self, agent_ids: Sequence[str]) -> set[str]:
+        """Those of these ids that are another daemon's agents."""
+        rows = self._db.execute(
+            "SELECT agent_id FROM agents WHERE live = 1 AND agent_id IN (SELECT value FROM json_each(?))"
+            " AND origin_daemon NOT IN (SELECT value FROM json_each(?))",
+            (json.dumps(agent_ids), json.dumps(sorted(self._own))),
+        )
+        return {row[0] for row in rows}
 
     def is_live(self, agent_id: str) -> bool:
         """Whether an agent, user or proxy of exactly this id is registered."""

@@ -635,10 +635,27 @@ def live_is_rebuilt(clone: Clone) -> None:
     """The picture as it grew, and one painted of the journals as they are now: row for row, everything."""
     live = database.dump(clone.store.reader)
     clone.check_words()
+    # A line that is void is not taken in; the next start writes it out with its journal, and it may be the fact.
+    if starts_with_others(clone):
+        return
     clone.stop()
     clone.places.database.unlink()
     clone.start()
     compare(live, database.dump(clone.store.reader), f"the live picture and the rebuilt one of clone {clone.number}")
+
+
+def starts_with_others(clone: Clone) -> bool:
+    """Whether the next start writes out a journal with a line that says something else than the one of its id here."""
+    journals = clone.store.journals
+    sql = "SELECT file, offset, length FROM events WHERE event_id = ?"
+    for _, object_id in clone.missing_journals():
+        for raw in split_lines(clone.repo.blob(object_id)):
+            row = clone.store.reader.execute(sql, (event_id_of(raw),)).fetchone()
+            if row is not None and signatures.unsigned(bare(journals.read_line(*row))) != signatures.unsigned(
+                bare(raw)
+            ):
+                return True
+    return False
 
 
 def receipts_travelled(world: World) -> None:

@@ -21,7 +21,7 @@ from thrum.bus.publisher import Publisher
 from thrum.bus.topics import TOPICS
 from thrum.care.serving import Care
 from thrum.errors import StoreFailed, ThrumError
-from thrum.events import AgentCleaned, AgentExited, AgentPlaced, AgentRegistered, AgentSeen, SessionStarted
+from thrum.events import SPECS, AgentSeen
 from thrum.feed import Feed
 from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide, decide_user
 from thrum.identity.daemon_id import DaemonIdentity
@@ -106,9 +106,6 @@ OPERATIONS: Mapping[str, Operation] = {
 
 _BY_NAME = "claim_by_name"
 """The message of the record that a claim without a terminal leaves (identity.md §11, C11)."""
-_PLACE_FACTS = (AgentRegistered, AgentPlaced, AgentCleaned)
-_LIFE_FACTS = (*_PLACE_FACTS, AgentExited, SessionStarted)
-"""After these another process may have to be watched, or another session may end by itself."""
 
 
 class Registrar:
@@ -210,9 +207,10 @@ class Wiring:
     def on_due(self, committed: Sequence[Committed]) -> None:
         """Facts count from now on. Those that waited for their day were announced, by their numbers, long ago."""
         facts = [entry.fact for entry in committed]
-        if any(isinstance(fact, _PLACE_FACTS) for fact in facts):
+        changed = {spec.presence for fact in facts if (spec := SPECS.get(type(fact)))}
+        if "place" in changed:
             self.registrar.forget()
-        if any(isinstance(fact, _LIFE_FACTS) for fact in facts):
+        if changed - {""}:
             self.registrar.announce()
         # First whoever would sleep on: a hint that is not given is found by its number.
         self.desks.announce([fact for fact in facts if not isinstance(fact, events.Sealed)])

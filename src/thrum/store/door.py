@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from thrum import clock, ids, signatures
 from thrum.api import ClientKey
-from thrum.events import KNOWN_V, AnyFact, Fact
+from thrum.events import KNOWN_V, AnyFact, Fact, tag_of
 from thrum.store.views import View
 
 F = TypeVar("F", bound=Fact)
@@ -48,7 +48,7 @@ class Stamp:
         """A stamped fact. `at` is given by `later_than` for facts that change a row. What begins a thing has the ULID
         of the thing's id, which came from `new_id`.
         """
-        made = signatures.MADE.get(str(cls.__struct_config__.tag))
+        made = signatures.MADE.get(tag_of(cls))
         thing = fields[made.field] if made else ""
         return cls(
             timestamp=at or self.text,

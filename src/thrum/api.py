@@ -46,13 +46,14 @@ class ClientKey(NamedTuple):
 
 
 class Access(enum.Enum):
-    """Who may call (rpc.md §3). The class decides what an unproved caller gets (identity.md §11)."""
+    """Who may call (rpc.md §3): what is enforced before the operation begins, and no more. The class decides what an
+    unproved caller gets (identity.md §11). Whether a message, a session or a note is the caller's own to change, the
+    operation judges: only the store knows whose it is.
+    """
 
     ANONYMOUS = "A"
     BOOTSTRAP = "B"
     REGISTERED = "R"
-    AUTHOR = "Au"
-    OWNER = "O"
     OPERATOR = "Op"
     PERSON = "Pe"
     NOT_AN_AGENT = "Na"
@@ -1118,19 +1119,19 @@ METHODS: Final[dict[str, Method]] = _table(
         access=Access.ANONYMOUS,
         own_without="author_id",
     ),
-    Method(name="message.edit", params=EditParams, result=EditResult, access=Access.AUTHOR),
-    Method(name="message.delete", params=DeleteParams, result=DeleteResult, access=Access.AUTHOR),
-    Method(name="message.markRead", params=MarkReadParams, result=MarkReadResult, access=Access.OWNER),
-    Method(name="message.wait", params=WaitParams, result=WaitResult, access=Access.OWNER, long_poll=True),
+    Method(name="message.edit", params=EditParams, result=EditResult),
+    Method(name="message.delete", params=DeleteParams, result=DeleteResult),
+    Method(name="message.markRead", params=MarkReadParams, result=MarkReadResult),
+    Method(name="message.wait", params=WaitParams, result=WaitResult, long_poll=True),
     Method(name="team.list", params=TeamListParams, result=TeamListResult, access=Access.ANONYMOUS),
     Method(name="agent.lookup", params=LookupParams, result=LookupResult, access=Access.ANONYMOUS),
     Method(name="agent.set-status", params=SetStatusParams, result=SetStatusResult),
     Method(name="agent.delete", params=AgentDeleteParams, result=AgentDeleteResult, transports="U"),
     Method(name="agent.rename", params=AgentRenameParams, result=AgentRenameResult, transports="U"),
     Method(name="agent.cleanup", params=CleanupParams, result=CleanupResult, transports="U"),
-    Method(name="session.setTask", params=SetTaskParams, result=SetTaskResult, access=Access.OWNER),
-    Method(name="session.heartbeat", params=HeartbeatParams, result=HeartbeatResult, access=Access.OWNER),
-    Method(name="session.end", params=SessionEndParams, result=SessionEndResult, access=Access.OWNER),
+    Method(name="session.setTask", params=SetTaskParams, result=SetTaskResult),
+    Method(name="session.heartbeat", params=HeartbeatParams, result=HeartbeatResult),
+    Method(name="session.end", params=SessionEndParams, result=SessionEndResult),
     Method(name="session.list", params=SessionListParams, result=SessionListResult, access=Access.ANONYMOUS),
     Method(name="user.identify", params=Empty, result=UserIdentifyResult, access=Access.ANONYMOUS),
     Method(
@@ -1148,10 +1149,10 @@ METHODS: Final[dict[str, Method]] = _table(
     Method(name="group.info", params=GroupNameParams, result=GroupInfoResult, access=Access.ANONYMOUS),
     Method(name="group.members", params=GroupMembersParams, result=GroupMembersResult, access=Access.ANONYMOUS),
     Method(name="context.show", params=ContextShowParams, result=ContextShowResult, access=Access.ANONYMOUS),
-    Method(name="context.save", params=ContextSaveParams, result=ContextSaveResult, access=Access.OWNER),
-    Method(name="context.clear", params=ContextClearParams, result=ContextClearResult, access=Access.OWNER),
+    Method(name="context.save", params=ContextSaveParams, result=ContextSaveResult),
+    Method(name="context.clear", params=ContextClearParams, result=ContextClearResult),
     Method(name="context.preamble.show", params=PreambleShowParams, result=PreambleShowResult, access=Access.ANONYMOUS),
-    Method(name="context.preamble.save", params=ContextSaveParams, result=ContextSaveResult, access=Access.OWNER),
+    Method(name="context.preamble.save", params=ContextSaveParams, result=ContextSaveResult),
     Method(
         name="purge.execute",
         params=PurgeParams,
@@ -1160,9 +1161,7 @@ METHODS: Final[dict[str, Method]] = _table(
         transports="U",
         long_poll=True,
     ),
-    Method(
-        name="context.sync", params=ContextSyncParams, result=ContextSyncResult, access=Access.OWNER, long_poll=True
-    ),
+    Method(name="context.sync", params=ContextSyncParams, result=ContextSyncResult, long_poll=True),
     Method(name="sync.status", params=Empty, result=SyncStatusResult, access=Access.ANONYMOUS),
     Method(
         name="sync.force",

@@ -19,7 +19,7 @@ import pytest
 from tests.support.desks import Desks, result
 from tests.support.repo import SECONDS, THRUM, Repo, open_repo, wait_until
 from thrum.cli.app import ALIASES, COMMANDS
-from thrum.identity.guards import DEFAULT_MODES
+from thrum.guards import DEFAULT_MODES
 from thrum.store import database
 
 PAGE = (Path(__file__).parents[1] / "data/identity_page.md").read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ from thrum.errors import (
     ShuttingDown,
     ThrumError,
 )
-from thrum.identity.guards import CANNOT_TELL
+from thrum.guards import CANNOT_TELL
 from thrum.paths import Places
 from thrum.rpc.client import Client
 

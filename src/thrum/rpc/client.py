@@ -24,7 +24,7 @@ import trio
 
 from thrum import api, limits, sockets
 from thrum.errors import DaemonUnavailable, InvalidParams, TimedOut
-from thrum.identity.guards import Refusal, refusal_error
+from thrum.guards import Refusal, refusal_error
 from thrum.rpc import framing
 from thrum.rpc.jsonrpc import Reply, decode_reply, encode_request, error_of
 from thrum.rpc.peercred import peer_of

@@ -21,7 +21,7 @@ import trio
 
 from thrum import api, limits
 from thrum.errors import Busy, InvalidParams, InvalidRequest, LineTooLong, ThrumError
-from thrum.identity.guards import Refusal, refusal_error, refusal_fields
+from thrum.guards import Refusal, refusal_error, refusal_fields
 from thrum.rpc import framing
 from thrum.rpc.dispatch import RUN, Answer, Deliveries, Dispatcher, PeerConnection, invalid_params
 from thrum.rpc.jsonrpc import BadRequest, Request, RequestId, check_large, decode_request, encode_answer, encode_error

@@ -21,22 +21,14 @@ from thrum.errors import (
     ThrumError,
 )
 from thrum.identity.process import OwnerState
+from thrum.settings import GUARD_MODES
 
 Mode = Literal["strict", "warn", "off"]
 
 CANNOT_TELL: Final = "  cannot tell who is calling:"
 """How the line of a refusal begins whose details are in no field of it."""
 
-DEFAULT_MODES: Final[Mapping[str, Mode]] = {
-    "cross_worktree": "strict",
-    "unauthenticated_rpc": "strict",
-    "non_git_bootstrap": "strict",
-    "daemon_writer_liveness": "strict",
-    "prime_ownership": "strict",
-    "quickstart_self_rename": "strict",
-    "quickstart_name_collision": "strict",
-    "dead_pid_auto_reclaim": "warn",
-}
+DEFAULT_MODES: Final[Mapping[str, Mode]] = GUARD_MODES
 """Every guard and its mode when nothing is configured."""
 
 UNCONDITIONAL: Final = frozenset(

@@ -7,16 +7,15 @@ or a branch that was checked out.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from thrum import config, files
-from thrum.api import is_guarded
 from thrum.errors import ConfigInvalid, StateTracked, StoreFailed
 from thrum.paths import Places, index_of, is_tracked, tracked_in
+from thrum.settings import is_guarded
 from thrum.shapes import SettingChange
 
 _GUARDS: Final = "guard-daemon"
@@ -51,17 +50,32 @@ def look(places: Places) -> Outside:
 
 def notice(places: Places) -> str:
     """The sentence that says so, empty if there is nothing to say."""
+    if problem := _problem(places):
+        return problem
     found = look(places)
     if not found:
         return ""
-    if found.problem:
-        return f"{found.problem}: what counted before goes on"
     keys = [each.key for each in found.changed]
     more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
     said = ", ".join(key if key.isprintable() and len(key) <= 64 else "?" for key in keys[:_KEYS_SHOWN])
     guards = any(key.startswith(_GUARDS) for key in keys)
     name = ".thrum/var/guard-daemon.json" if guards else ".thrum/config.json"
     return f"{name} was changed outside thrum (keys {said}{more}): thrum config diff, thrum config accept"
+
+
+def _problem(places: Places) -> str:
+    """Why one of the files is not taken as it is, empty if each could be."""
+    try:
+        config.load_config(places.config_file)
+    except ConfigInvalid as error:
+        return f"{error.message}: no daemon starts with it, one that runs goes on with what counted before"
+    try:
+        config.load_config(places.config_copy)
+        for path in (places.guard_file, places.guard_copy):
+            config.read_raw(path)
+    except ConfigInvalid as error:
+        return f"{error.message}: what counted before goes on"
+    return ""
 
 
 class Notices:
@@ -147,7 +161,7 @@ def accept(places: Places, seen: tuple[SettingChange, ...]) -> tuple[SettingChan
             raise StateTracked(f"git tracks {path}: what a branch brings is not accepted")
     found = look(places)
     if found.problem:
-        raise ConfigInvalid(found.problem, remedy="mend the file, then: thrum config accept")
+        raise ConfigInvalid(found.problem, remedy="fix the file, then: thrum config accept")
     if not found.changed:
         return ()
     try:
@@ -203,8 +217,8 @@ def put_back(places: Places) -> bool:
 
 def _says(path: Path, raw: dict[str, Any]) -> bool:
     try:
-        return files.status(path) is not None and json.loads(files.read_bytes(path)) == raw
-    except (OSError, ValueError, RecursionError):
+        return files.status(path) is not None and config.read_raw(path) == raw
+    except ConfigInvalid:
         return False
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from thrum import limits
 from thrum.events import FileChange, Pair
+from thrum.settings import is_guarded
 from thrum.shapes import (
     AgentInfo,
     DaemonIdentity,
@@ -58,16 +59,6 @@ class Access(enum.Enum):
     PERSON = "Pe"
     NOT_AN_AGENT = "Na"
     INTERNAL = "I"
-
-
-_GUARDED: Final = ("daemon.local_only", "identity_guard", "guard-daemon", "runtime.processes")
-
-
-def is_guarded(key: str) -> bool:
-    """Whether a setting is no agent's to change (rpc.md §3, Na): what guards agents from each other, what keeps their
-    mail on this machine, and what says who is an agent. A key above such a one counts too.
-    """
-    return any(key == each or key.startswith(f"{each}.") or each.startswith(f"{key}.") for each in _GUARDED)
 
 
 # -- parameters

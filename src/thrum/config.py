@@ -1,6 +1,7 @@
-"""The settings, read into frozen structs, and the one way to change it (cli.md 3.19).
+"""The files that hold the settings: read whole or not at all, and the one way to change them (cli.md 3.19).
 
-Unknown keys are kept in the file and ignored here. The block `identity` belongs to `identity.daemon_id`.
+What each setting must be is in `settings`; unknown keys are kept in the file and ignored. The block `identity` belongs
+to `identity.daemon_id`.
 """
 
 from __future__ import annotations
@@ -8,35 +9,25 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import re
+import logging
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, TypeVar
 
-import msgspec
-
-from thrum import limits
+from thrum import json_text, settings
 from thrum.errors import BadConfigValue, ConfigInvalid, StoreFailed, ThrumError
 from thrum.files import atomic_write, ensure_private_dir, locked, read_bytes, status
 from thrum.paths import Places, is_tracked
+from thrum.settings import Setting, Value
 
-LogLevel = Literal["debug", "info", "warn", "error"]
-Port = Literal["auto"] | int
+log: Final = logging.getLogger("thrum.settings")
 
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+|\d+(?:\.\d+)?")
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])?")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, None: 1.0}
+T = TypeVar("T")
 
-
-def duration_seconds(value: str | float) -> float:
-    """Seconds of a duration as settings have it: `250ms`, `15s`, `1h30m`, `2d`, or bare seconds. ValueError if none."""
-    if isinstance(value, str):
-        if not _DURATION.fullmatch(value):
-            raise ValueError(f"not a duration: {value!r}")
-        return sum(float(number) * _SECONDS[unit or None] for number, unit in _DURATION_PART.findall(value))
-    if value < 0:
-        raise ValueError(f"not a duration: {value!r}")
-    return float(value)
+_MEND: Final = "fix the file, then: thrum config show"
 
 
 def wishes_sync(environ: Mapping[str, str]) -> bool | None:
@@ -45,112 +36,91 @@ def wishes_sync(environ: Mapping[str, str]) -> bool | None:
     return wish in ("0", "false") if wish else None
 
 
-class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True):
-    local_only: bool = True
-    ws_port: Port = "auto"
-    peer_port: Port = "auto"
-    single_agent_mode: bool = False
-    log_level: LogLevel = "info"
-    max_message_body_bytes: int = limits.body_bytes_max
-    stale_session_end: str | float = "24h"
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings that keep to their rules: `config[settings.SYNC_INTERVAL]`, the default where the file says nothing."""
 
-    @property
-    def stale_session_end_seconds(self) -> float:
-        return duration_seconds(self.stale_session_end)
+    raw: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The file as it is."""
 
-    @property
-    def body_bytes_max(self) -> int:
-        """The setting may lower the limit, never raise it."""
-        return min(self.max_message_body_bytes, limits.body_bytes_max)
+    def __getitem__(self, setting: Setting[T]) -> T:
+        return setting.of(self.raw)
 
 
-class SyncConfig(msgspec.Struct, frozen=True, kw_only=True):
-    remote: str = "origin"
-    interval: str | float = "15s"
-    debounce: str | float = "300ms"
-
-    @property
-    def interval_seconds(self) -> float:
-        return duration_seconds(self.interval)
-
-    @property
-    def debounce_seconds(self) -> float:
-        return duration_seconds(self.debounce)
-
-
-class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    primary: str = ""
-    processes: dict[str, Any] = {}
-    """More process names of runtimes (identity.md §5)."""
-
-
-class WorktreesConfig(msgspec.Struct, frozen=True, kw_only=True):
-    base_path: str = ""
-    thrum_enabled: bool = True
-
-
-class RetentionConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How many backups are kept; -1: all, 0: none."""
-
-    daily: int = 5
-    weekly: int = 4
-    monthly: int = -1
-
-
-class BackupConfig(msgspec.Struct, frozen=True, kw_only=True):
-    dir: str = ""
-    retention: RetentionConfig = RetentionConfig()
-
-
-class RestartConfig(msgspec.Struct, frozen=True, kw_only=True):
-    max_lines: int = 200
-    auto_threshold: int = 0
-    graceful_timeout: str | float = "30s"
-    silence_watchdog_seconds: float = 30
-
-
-class PeersConfig(msgspec.Struct, frozen=True, kw_only=True):
-    auto_connect: bool = True
-    pairing_code_length: int = 16
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Every known setting with its value or default; `raw` is the file as it is."""
-
-    daemon: DaemonConfig = DaemonConfig()
-    sync: SyncConfig = SyncConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-    worktrees: WorktreesConfig = WorktreesConfig()
-    backup: BackupConfig = BackupConfig()
-    restart: RestartConfig = RestartConfig()
-    peers: PeersConfig = PeersConfig()
-    identity_guard: Any = {}
-    """Not checked here: a bad guard mode is a missing one, with a warning (identity.md §12)."""
-    permission_supervisors: tuple[str, ...] = ("coordinator",)
-    project_name: str = ""
-    raw: dict[str, Any] = {}
+# -- reading
 
 
 def load_config(path: Path) -> Config:
-    """The settings in a file; without a file the defaults. Raises ConfigInvalid, naming the line."""
-    text, raw = _read(path)
-    try:
-        config = msgspec.convert({key: value for key, value in raw.items() if key != "raw"}, Config)
-        _check_duration("daemon.stale_session_end", config.daemon.stale_session_end)
-        _check_duration("sync.interval", config.sync.interval)
-        _check_duration("sync.debounce", config.sync.debounce)
-        _check_duration("restart.graceful_timeout", config.restart.graceful_timeout)
-    except msgspec.ValidationError as error:
-        reason, _, where = str(error).partition(" - at `$.")
-        keys = re.findall(r"[^.\[\]`]+", where)
-        name = f"{'.'.join(keys)}: " if keys else ""
-        raise ConfigInvalid(f"{_name(path)} is not valid: {name}{reason} at line {_line_of(text, keys)}") from error
-    return msgspec.structs.replace(config, raw=raw)
+    """The settings in a file; without a file the defaults. Raises ConfigInvalid with every key that `config set` would
+    refuse, and its line.
+    """
+    document = _read(path)
+    if found := settings.flaws(document.value):
+        reasons = "; ".join(f"{flaw.message} at line {document.lines[flaw.path]}" for flaw in found)
+        key = ".".join(map(str, found[0].path))
+        remedy = f"thrum config set {key} VALUE, or: thrum config unset {key}" if key in settings.SETTINGS else _MEND
+        raise ConfigInvalid(f"{_name(path)} is not valid: {reasons}", remedy=remedy)
+    return Config(document.value)
 
 
 def read_raw(path: Path) -> dict[str, Any]:
     """The file as it is, values unchecked; without a file nothing. Raises ConfigInvalid if it is no JSON object."""
-    return _read(path)[1]
+    return _read(path).value
+
+
+class LiveConfig:
+    """What a running daemon goes by: the file, read again when it is another one; the last good one while it is broken.
+
+    Cheap to ask: a `stat` while nothing changes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigInvalid: nothing starts with settings that are broken."""
+        self._path = path
+        self._seen = self._look()
+        self._config = load_config(path)
+        self.problem = ""
+        """Why the file does not count as it is now."""
+
+    def current(self) -> Config:
+        """The settings, now."""
+        seen = self._look()
+        if seen is not None and seen != self._seen:
+            # As it was before it was read: what is written meanwhile is found the next time.
+            self._seen = seen
+            self._read_again()
+        return self._config
+
+    def _read_again(self) -> None:
+        try:
+            self._config, self.problem = load_config(self._path), ""
+        except ConfigInvalid as error:
+            self.problem = f"{error.message}: what counted before goes on"
+            log.warning("%s", self.problem)
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+# -- changing
+
+
+def change(places: Places, key: str, value: Any) -> Value:
+    """Set one key, nothing else. Raises BadConfigKey, BadConfigValue, ConfigInvalid, StoreFailed."""
+    settings.check_value(key, value)
+    update_settings(places, lambda raw: settings.set_value(raw, key, value))
+    return Value(value, "config.json")
+
+
+def unset(places: Places, key: str) -> Value:
+    """Take one key out of the file, and objects that it leaves empty; fine if it is not there. Raises as above."""
+    settings.find(key)
+    update_settings(places, partial(settings.remove, key=key))
+    return settings.setting_value({}, key)
 
 
 def update_config(path: Path, lock: Path, change: Callable[[dict[str, Any]], None]) -> bool:
@@ -162,12 +132,12 @@ def update_config(path: Path, lock: Path, change: Callable[[dict[str, Any]], Non
     try:
         ensure_private_dir(lock.parent)
         with locked(lock):
-            _, config = _read(path)
-            before = json.dumps(config)
+            config = read_raw(path)
+            before = copy.deepcopy(config)
             change(config)
-            if json.dumps(config) == before:
+            if json.dumps(config) == json.dumps(before):
                 return False
-            _check(config)
+            _check(before, config)
             ensure_private_dir(path.parent)
             atomic_write(path, encoded(config))
             return True
@@ -199,9 +169,9 @@ def update_settings(places: Places, change: Callable[[dict[str, Any]], None]) ->
 
 def follow(places: Places, before: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> None:
     """Make the copy what counts, after a change of what was `before`. Raises OSError."""
-    counts = _read(places.config_file)[1]
+    counts = read_raw(places.config_file)
     try:
-        file = _read(places.config_copy)[1] if status(places.config_copy) is not None else before
+        file = read_raw(places.config_copy) if status(places.config_copy) is not None else before
     except ConfigInvalid:
         return  # somebody is at work there
     if file == before:
@@ -216,7 +186,7 @@ def follow(places: Places, before: dict[str, Any], change: Callable[[dict[str, A
 def write_copy(path: Path, raw: dict[str, Any]) -> None:
     """Write settings where people edit them, unless they stand there. Raises OSError."""
     with contextlib.suppress(ConfigInvalid):
-        if status(path) is not None and _read(path)[1] == raw:
+        if status(path) is not None and read_raw(path) == raw:
             return
     atomic_write(path, encoded(raw))
 
@@ -226,66 +196,24 @@ def encoded(raw: dict[str, Any]) -> bytes:
     return json.dumps(raw, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def set_value(config: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making the objects on its way. Raises ConfigInvalid if something else stands there."""
-    *groups, last = key.split(".")
-    for depth, group in enumerate(groups, 1):
-        inner: Any = config.setdefault(group, {})
-        if not isinstance(inner, dict):
-            raise ConfigInvalid(f".thrum/config.json is not valid: {'.'.join(groups[:depth])} is not an object")
-        config = cast("dict[str, Any]", inner)
-    config[last] = value
+def _check(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Refuse a change that adds a flaw; those that were there are mended one by one. Raises BadConfigValue."""
+    known = settings.flaws(before)
+    for flaw in settings.flaws(after):
+        if flaw not in known:
+            raise BadConfigValue(flaw.message)
 
 
-def _check_duration(key: str, value: str | float) -> None:
+def _read(path: Path) -> json_text.Document:
     try:
-        duration_seconds(value)
-    except ValueError as error:
-        raise msgspec.ValidationError(f"{error} - at `$.{key}`") from error
-
-
-def _check(raw: dict[str, Any]) -> None:
-    try:
-        msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        reason, _, where = str(error).partition(" - at `$.")
-        raise BadConfigValue(f"{where.rstrip('`') or 'config.json'}: {reason}") from error
-
-
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        data = read_bytes(path)
+        return json_text.decode(read_bytes(path))
     except FileNotFoundError:
-        return "", {}
+        return json_text.Document({}, {})
     except OSError as error:
-        raise ConfigInvalid(f"{_name(path)} cannot be read: {error.strerror}") from error
-    try:
-        text = data.decode("utf-8")
-        raw: Any = json.loads(text, parse_constant=refuse_constant)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigInvalid(f"{_name(path)} is not valid: not UTF-8 at line {line}") from error
-    except json.JSONDecodeError as error:
-        raise ConfigInvalid(f"{_name(path)} is not valid: {error.msg} at line {error.lineno}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigInvalid(f"{_name(path)} is not valid: {error} at line 1") from error
-    if not isinstance(raw, dict):
-        raise ConfigInvalid(f"{_name(path)} is not valid: not an object at line 1")
-    return text, cast("dict[str, Any]", raw)
+        raise ConfigInvalid(f"{_name(path)} cannot be read: {error.strerror}", remedy=_MEND) from error
+    except json_text.NotJson as error:
+        raise ConfigInvalid(f"{_name(path)} is not valid: {error}", remedy=_MEND) from error
 
 
 def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
-
-
-def refuse_constant(name: str) -> float:
-    """For `parse_constant`: Python's `NaN` and `Infinity` are no JSON."""
-    raise ValueError(f"{name} is no JSON")
-
-
-def _line_of(text: str, keys: list[str]) -> int:
-    """The line on which a key stands, below those that hold it."""
-    at = 0
-    for key in keys:
-        at = max(at, text.find(json.dumps(key), at))
-    return text.count("\n", 0, at) + 1

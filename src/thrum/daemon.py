@@ -40,13 +40,13 @@ from typing import cast
 import msgspec
 import trio
 
-from thrum import accepting, api, files, limits, paths, setup, spawn
+from thrum import accepting, api, files, limits, paths, settings, setup, spawn
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
 from thrum.care import leftovers, restore
 from thrum.care.serving import Care
 from thrum.clock import SystemClock, boot_id
-from thrum.config import Config, load_config
+from thrum.config import Config, LiveConfig
 from thrum.endings import Ending, Idleness, is_needed, note_stop, watch_place, watch_signals
 from thrum.errors import DaemonStartFailed, ThrumError
 from thrum.exchange import Exchange
@@ -107,27 +107,28 @@ class Start:
             return False
 
 
-async def run_daemon(start: Start, report: Report) -> None:
+async def run_daemon(start: Start, live: LiveConfig, report: Report) -> None:
     """Serve until stopped by a signal, `daemon.stop`, or the loss of the state directory. The caller holds the lock.
 
     Raises what keeps it from starting. A store that turned out to be changed under its feet is opened anew: its
     clients see a closed connection, come back, and find everything that was answered.
     """
-    while await serve_once(start, report):
+    while await serve_once(start, live, report):
         if not start.is_locked:
             log.warning("the lock is gone: another daemon may be running, this one ends")
             return
         log.warning("opening the store anew")
 
 
-async def serve_once(start: Start, report: Report) -> bool:
+async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
     """One life of the task tree; True if another is wanted."""
     places = start.places
     clock = SystemClock()
     await trio.to_thread.run_sync(restore.finish_at_start, places, start.environ)
-    config = load_config(places.config_file)
+    config = live.current()
     # First of all: it refuses a repository of another user before anything is written.
-    await trio.to_thread.run_sync(partial(branch.ensure_branch, places, start.environ, remote=config.sync.remote))
+    remote = config[settings.SYNC_REMOTE]
+    await trio.to_thread.run_sync(partial(branch.ensure_branch, places, start.environ, remote=remote))
     await trio.to_thread.run_sync(leftovers.remove_leftovers, places, clock.now_ms())
     bootstrapped = setup.bootstrap_identity(places, start.hostname, start.environ, clock)
     identity, signer = bootstrapped.identity, bootstrapped.signer
@@ -149,7 +150,7 @@ async def serve_once(start: Start, report: Report) -> bool:
         async with trio.open_nursery() as writing:
             writing.start_soon(store.committer.serve_commits)
             async with trio.open_nursery() as services:
-                wiring = _wire(start, config, identity, store, publisher, bus, services)
+                wiring = _wire(start, live, identity, store, publisher, bus, services)
                 _watch_lives(wiring, config, services)
                 again = await _serve(start, wiring, sockets, listener, services, report)
                 services.cancel_scope.cancel()
@@ -227,7 +228,7 @@ async def _serve(
 
 def _wire(
     start: Start,
-    config: Config,
+    live: LiveConfig,
     identity: DaemonIdentity,
     store: Store,
     publisher: Publisher,
@@ -235,7 +236,7 @@ def _wire(
     services: trio.Nursery,
 ) -> Wiring:
     registrar = Registrar(store.view)
-    settings = LiveSettings(start.places, runtimes_file(start.environ))
+    guards = LiveSettings(start.places, runtimes_file(start.environ))
     here = Here(
         places=start.places,
         daemon_id=identity.daemon_id,
@@ -243,7 +244,7 @@ def _wire(
         hostname=identity.hostname,
         own=frozenset({*identity.own_ids, ""}),
     )
-    sync_settings = SyncSettings(start.places, start.environ, start.local)
+    sync_settings = SyncSettings(start.places, live, start.environ, start.local)
     house = House(
         here=here,
         clock=SystemClock(),
@@ -251,12 +252,12 @@ def _wire(
         view=store.view,
         processes=open_process_table(),
         registry=registrar.current,
-        body_bytes_max=config.daemon.body_bytes_max,
+        body_bytes_max=live.current()[settings.BODY_BYTES_MAX],
         branch_of=branch_of,
         branch_exists=partial(branch_exists, start.places.common_dir),
         work=LiveWork(start.places, start.environ),
-        modes=settings.modes,
-        runtime_names=settings.runtime_names,
+        modes=guards.modes,
+        runtime_names=guards.runtime_names,
         why_no_sync=lambda: sync_settings.mode().reason,
     )
     syncing = Syncing(
@@ -291,7 +292,7 @@ def _publish_sync(publisher: Publisher, status: SyncStatus) -> None:
 def _watch_lives(wiring: Wiring, config: Config, services: trio.Nursery) -> None:
     """Learn of agents' deaths, and end sessions that nobody will end."""
     house, changed = wiring.house, wiring.registrar.changed
-    stale = StaleSessions(house, changed, config.daemon.stale_session_end_seconds)
+    stale = StaleSessions(house, changed, config[settings.STALE_SESSION_END])
     for watch in (Owners(house, changed).watch, stale.watch):
         services.start_soon(_watch_while_sound, wiring, watch)
 
@@ -410,13 +411,13 @@ def _run(start: Start, report: Report) -> None:
     gc.freeze()  # what was loaded stays: the collector need not look at it
     gc.enable()
     gc.set_threshold(*limits.gc_threshold)
-    config = load_config(start.places.config_file)
-    with open_log(start.places.log_file, config.daemon.log_level):
+    live = LiveConfig(start.places.config_file)
+    with open_log(start.places.log_file, live.current()[settings.LOG_LEVEL]):
         try:
             connections = raise_open_file_limit()
             if few := few_open_files(files.open_files_max()):
                 log.warning("%s", few)
-            trio.run(run_daemon, replace(start, connections=connections), report)
+            trio.run(run_daemon, replace(start, connections=connections), live, report)
         except ThrumError as error:
             log.error("the daemon does not start: %s; %s", error.message, error.remedy)
             raise

@@ -175,7 +175,7 @@ class UnsafeRepository(ThrumError):
 class ConfigInvalid(ThrumError):
     kind = "config_invalid"
     code = -32000
-    default_remedy = "mend the file; thrum config show"
+    default_remedy = "fix the file; thrum config show"
 
 
 class BadConfigKey(ThrumError):

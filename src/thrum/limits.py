@@ -48,6 +48,18 @@ client_key_chars_max: Final = 64
 user_name_chars_max: Final = 32
 future_stamp_ms_max: Final = 24 * 3600 * 1000
 
+
+# -- durations and settings (cli.md §1.6, §3.19)
+duration_ms_max: Final = 100_000 * 86_400_000
+setting_chars_max: Final = 4_096
+"""Of a setting that is text, and of each text in one that is a list."""
+setting_number_max: Final = 1_000_000
+"""Of a setting that counts something."""
+setting_names_max: Final = 256
+"""In a setting that is a list of names."""
+json_depth_max: Final = 32
+"""How deep a file that people edit may be nested."""
+
 # -- the committer (events.md §11)
 batch_facts_max: Final = 1_000
 batch_bytes_max: Final = 8 * MIB

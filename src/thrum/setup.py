@@ -152,7 +152,7 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
         daemon_id=identity.daemon_id if identity else str(known.get("daemon_id", "")),
         already_initialized=already,
         dry_run=options.dry_run,
-        runtime=options.runtime or read.runtime.primary,
+        runtime=options.runtime or read[settings.PRIMARY_RUNTIME],
         detected=False,
         files=listed,
         redirect=str(places.state_dir) if site.linked else "",
@@ -405,14 +405,14 @@ def _store_settings(places: Places, options: InitOptions) -> None:
 
     def change(values: dict[str, Any]) -> None:
         if options.sync:
-            config.set_value(values, "daemon.local_only", False)
+            settings.set_value(values, "daemon.local_only", False)
         elif "local_only" not in (values.get("daemon") or {}):
-            config.set_value(values, "daemon.local_only", recalled is not False)
+            settings.set_value(values, "daemon.local_only", recalled is not False)
         for key, value in _worded(options).items():
-            config.set_value(values, key, value)
+            settings.set_value(values, key, value)
 
     config.update_settings(places, change)
-    remember_choice(places, config.load_config(places.config_file).daemon.local_only)
+    remember_choice(places, config.load_config(places.config_file)[settings.LOCAL_ONLY])
 
 
 @contextlib.contextmanager

@@ -20,14 +20,15 @@ import trio
 from thrum import api, events, limits, setup
 from thrum.care import modes
 from thrum.clock import format_ms
-from thrum.config import Config, load_config, set_value, update_settings, wishes_sync
-from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, InvalidUrl, NotAvailable, ThrumError
+from thrum.config import LiveConfig, update_settings, wishes_sync
+from thrum.errors import ConfirmationRequired, InvalidParams, InvalidUrl, NotAvailable, ThrumError
 from thrum.events import SPECS, MessageReceipt, Sealed
 from thrum.exchange import Exchange
 from thrum.ids import repo_id_of_url
 from thrum.ops import accepting, notes
 from thrum.ops.house import Call, House
 from thrum.paths import Places
+from thrum.settings import LOCAL_ONLY, SYNC_DEBOUNCE, SYNC_INTERVAL, SYNC_REMOTE, set_value
 from thrum.store.writer import Committed
 from thrum.sync import audience, branch
 from thrum.sync.loop import Loop, Mode, Request, Status
@@ -44,9 +45,10 @@ FAILPOINT: Final = "THRUM_FAILPOINT"
 
 @dataclass(slots=True)
 class Settings:
-    """What the settings and the environment ask of sync, read anew when the file changes."""
+    """What the settings and the environment ask of sync, now."""
 
     places: Places
+    live: LiveConfig
     environ: Mapping[str, str]
     local: bool
     """Started with `--local`."""
@@ -56,19 +58,6 @@ class Settings:
     """Where that fetches from and pushes to: URLs without credentials."""
     _looked_for: str = ""
     """The name that it was looked for under; `""`: nobody has looked."""
-    _seen: tuple[int, int, int] | None = None
-    _config: Config = field(default_factory=Config)
-
-    def config(self) -> Config:
-        """The settings; those of before while the file is broken."""
-        try:
-            found = os.stat(self.places.config_file)
-            seen = (found.st_mtime_ns, found.st_size, found.st_ino)
-            if seen != self._seen:
-                self._config, self._seen = load_config(self.places.config_file), seen
-        except (OSError, ConfigInvalid) as error:
-            log.debug("settings: %s", error)
-        return self._config
 
     def note_remote(self, repo: GitRepository) -> str:
         """Ask git for the remote: its addresses. Blocks."""
@@ -80,25 +69,25 @@ class Settings:
 
     def mode(self) -> Mode:
         """Whether to fetch and push, how often, and why not."""
-        config = self.config()
+        config = self.live.current()
         wish = wishes_sync(self.environ)
-        local_only = config.daemon.local_only if wish is None else not wish
+        local_only = config[LOCAL_ONLY] if wish is None else not wish
         reason = "sync is off: thrum sync enable" if wish is None else "THRUM_LOCAL is set"
         if self.local:
             local_only, reason = True, "the daemon was started with --local"
         if self.places.common_dir is None:
             local_only, reason = True, "not a git repository"
-        lacks_remote = not local_only and self.remote is None and self._looked_for == config.sync.remote
+        lacks_remote = not local_only and self.remote is None and self._looked_for == config[SYNC_REMOTE]
         if lacks_remote:
-            local_only, reason = True, f"there is no remote {config.sync.remote}"
+            local_only, reason = True, f"there is no remote {config[SYNC_REMOTE]}"
         return Mode(
             local_only=local_only,
             reason=reason if local_only else "",
             lacks_remote=lacks_remote,
-            remote=config.sync.remote,
-            addresses=self.addresses if self._looked_for == config.sync.remote else "",
-            interval_seconds=config.sync.interval_seconds,
-            debounce_seconds=config.sync.debounce_seconds,
+            remote=config[SYNC_REMOTE],
+            addresses=self.addresses if self._looked_for == config[SYNC_REMOTE] else "",
+            interval_seconds=config[SYNC_INTERVAL],
+            debounce_seconds=config[SYNC_DEBOUNCE],
         )
 
 
@@ -168,7 +157,7 @@ class Syncing:
 
     def _git(self, known: GitRepository | None = None) -> GitRepository:
         """Git's side, with the remote that the settings name now; `known` if that still is the one."""
-        places, remote = self.settings.places, self.settings.config().sync.remote
+        places, remote = self.settings.places, self.settings.live.current()[SYNC_REMOTE]
         if known is not None:
             if known.remote_name == remote:
                 return known

@@ -300,8 +300,9 @@ class Wiring:
 
     async def _health(self, _call: Call, _params: api.Empty) -> api.HealthResult:
         view = self.house.view
-        problems = (*self._problems_of_the_store(), *self.publisher.problems(), *self.problems)
-        mode = self.syncing.settings.mode()
+        mode, live = self.syncing.settings.mode(), self.syncing.settings.live
+        found = (live.problem,) if live.problem else ()
+        problems = (*found, *self._problems_of_the_store(), *self.publisher.problems(), *self.problems)
         return api.HealthResult(
             status="degraded" if problems else "ok",
             problems=problems,

@@ -22,6 +22,7 @@ from thrum import accepting, api, daemon, events, files, paths
 from thrum.care.lock import held, owner_of
 from thrum.care.verify import Point, verify
 from thrum.clock import SystemClock
+from thrum.config import LiveConfig
 from thrum.events import MessageCreated
 from thrum.identity.caller import Caller
 from thrum.identity.daemon_key import load_key
@@ -119,7 +120,8 @@ def live(root: Path, work: Callable[[Life], Awaitable[None]]) -> None:
     places = paths.find_places(root)
     files.ensure_private_dir(places.thrum_sync_dir)
     with files.locked(places.lock_file):  # as a daemon holds it for its life
-        trio.run(daemon.serve_once, daemon.Start(places, HOST, os.environ), lambda _report: None)
+        live = LiveConfig(places.config_file)
+        trio.run(daemon.serve_once, daemon.Start(places, HOST, os.environ), live, lambda _report: None)
 
 
 def start_only(root: Path) -> None:

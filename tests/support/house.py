@@ -20,6 +20,7 @@ from thrum import api
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Publisher
 from thrum.care.serving import Care
+from thrum.config import LiveConfig
 from thrum.exchange import Exchange
 from thrum.feed import Feed
 from thrum.identity.caller import Caller, Evidence
@@ -225,7 +226,12 @@ def _daemon(
         identity=identity,
         bus_endpoint="ipc:///nowhere",
         authenticator=authenticator_of(house),
-        syncing=Syncing(house, Exchange(store), Settings(places, os.environ, local=True), lambda status: None),
+        syncing=Syncing(
+            house,
+            Exchange(store),
+            Settings(places, LiveConfig(places.config_file), os.environ, local=True),
+            lambda status: None,
+        ),
         started_at=trio.current_time(),
     )
     store.committer.on_commit = wiring.on_commit

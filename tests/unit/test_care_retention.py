@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from thrum import clock
+from thrum.api import Retention
 from thrum.care.retention import archive_name, archive_time, to_remove
-from thrum.config import RetentionConfig
 
 DAY_MS = 86_400_000
 NOON_MS = clock.parse_ms("2026-03-31T12:00:00.000Z")
@@ -18,7 +18,7 @@ def days(count: int, each: int = 1) -> list[str]:
 
 
 def kept(names: list[str], daily: int, weekly: int, monthly: int) -> list[str]:
-    gone = set(to_remove(names, RetentionConfig(daily=daily, weekly=weekly, monthly=monthly)))
+    gone = set(to_remove(names, Retention(daily=daily, weekly=weekly, monthly=monthly)))
     return [name.removesuffix(".zip") for name in names if name not in gone]
 
 
@@ -50,7 +50,7 @@ def test_all_and_none() -> None:
 
 @pytest.mark.parametrize("name", ["pre-restore-20200101T000000Z.zip", "notes.zip", "20269901T000000Z.zip", "x"])
 def test_what_was_made_before_a_restore_and_what_is_no_archive_stays(name: str) -> None:
-    assert to_remove([name], RetentionConfig(daily=0, weekly=0, monthly=0)) == []
+    assert to_remove([name], Retention(daily=0, weekly=0, monthly=0)) == []
 
 
 def test_of_two_archives_of_one_second_the_second_one_is_the_later() -> None:

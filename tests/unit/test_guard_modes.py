@@ -120,9 +120,11 @@ def test_runtime_processes_add_and_remove_names_without_a_restart(state: Path) -
         return runtime_of_process(Program(exe=f"/usr/bin/{name}"), settings.runtime_names())
 
     assert (runtime("mytool"), runtime("aider")) == (None, "aider")
-    write(state / "config.json", {"runtime": {"processes": {"mytool": ["mytool"], "aider": [], "odd": 3}}})
+    write(state / "config.json", {"runtime": {"processes": {"mytool": ["mytool"], "aider": []}}})
     assert (runtime("mytool"), runtime("aider")) == ("mytool", None)
-    write(state / "config.json", {"runtime": {"processes": "none"}})
+    write(state / "config.json", {"runtime": {"processes": {"mytool": [], "odd": 3}}})
+    assert (runtime("mytool"), runtime("aider")) == ("mytool", None), "a file that is refused changes nothing"
+    write(state / "config.json", {"runtime": {}})
     assert (runtime("mytool"), runtime("aider")) == (None, "aider")
 
 
@@ -146,7 +148,9 @@ def test_runtimes_of_the_users_own_count_without_a_restart(state: Path, caplog: 
         write(path, "{")
         assert (runtime("mytool"), runtime("claude")) == (None, "claude")
         settings.modes()
-    assert [record.getMessage() for record in caplog.records] == ["runtimes: runtimes.json: no JSON"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "runtimes: runtimes.json: Expecting property name enclosed in double quotes at line 1"
+    ]
     path.unlink()
     assert runtime("claude") == "claude"
 

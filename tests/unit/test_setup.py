@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from thrum import settings
 from thrum.care.modes import UNDO
 from thrum.clock import SystemClock
-from thrum.config import load_config, set_value, update_config
+from thrum.config import load_config, update_config
 from thrum.errors import (
     BadRedirect,
     ConfigInvalid,
@@ -137,14 +138,16 @@ def test_whether_a_clone_syncs_is_kept_when_git_clean_takes_its_settings(root: P
     assert not (root / ".thrum").exists()
     assert init(root, dry_run=True).sync_recalled is sync
     assert init(root).sync_recalled is sync
-    assert load_config(root / ".thrum" / "config.json").daemon.local_only is not sync
+    assert load_config(root / ".thrum" / "config.json")[settings.LOCAL_ONLY] is not sync
     assert not init(root).sync_recalled
 
 
 def test_what_was_set_by_hand_is_the_choice_that_is_kept(root: Path) -> None:
     init(root)
     places = find_places(root)
-    update_config(places.config_file, places.config_lock, lambda raw: set_value(raw, "daemon.local_only", False))
+    update_config(
+        places.config_file, places.config_lock, lambda raw: settings.set_value(raw, "daemon.local_only", False)
+    )
     bootstrap_identity(places, "laptop", os.environ, SystemClock())
     shutil.rmtree(root / ".thrum")
     assert init(root).sync_recalled
@@ -172,11 +175,11 @@ def test_from_a_subdirectory_the_root_is_set_up(root: Path) -> None:
 def test_sync_and_settings_are_stored(root: Path) -> None:
     init(root, sync=True, runtime="claude", worktrees_root=str(root.parent / "trees"))
     config = load_config(root / ".thrum" / "config.json")
-    assert not config.daemon.local_only
-    assert config.runtime.primary == "claude"
-    assert config.worktrees.base_path == str(root.parent / "trees")
+    assert not config[settings.LOCAL_ONLY]
+    assert config[settings.PRIMARY_RUNTIME] == "claude"
+    assert settings.lookup(config.raw, "worktrees.base_path") == str(root.parent / "trees")
     init(root)
-    assert not load_config(root / ".thrum" / "config.json").daemon.local_only
+    assert not load_config(root / ".thrum" / "config.json")[settings.LOCAL_ONLY]
 
 
 def test_what_is_changed_in_the_settings_of_before_is_listed_with_its_undo(root: Path) -> None:

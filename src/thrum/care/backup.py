@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from thrum import api, config, events, files
+from thrum import api, config, events, files, settings
 from thrum.care import bundle
 from thrum.care.bundle import FileEntry, Manifest
 from thrum.care.lock import held, owner_of
@@ -81,7 +81,7 @@ class Shelf:
 
 def directory_of(places: Places, given: str = "") -> Path:
     """DIR: what was given (absolute), else the setting, else `.thrum/backup`. Raises ConfigInvalid."""
-    told = given or config.load_config(places.config_file).backup.dir
+    told = given or config.load_config(places.config_file)[settings.BACKUP_DIR]
     return (places.main_root / os.path.expanduser(told)) if told else places.state_dir / "backup"
 
 
@@ -91,9 +91,14 @@ def shelf_of(places: Places, given: str = "") -> Shelf:
 
 def settings_of(places: Places) -> api.BackupConfigResult:
     """Raises ConfigInvalid."""
-    keep = config.load_config(places.config_file).backup.retention
-    retention = api.Retention(daily=keep.daily, weekly=keep.weekly, monthly=keep.monthly)
-    return api.BackupConfigResult(dir=str(directory_of(places)), retention=retention)
+    return api.BackupConfigResult(dir=str(directory_of(places)), retention=_retention_of(places))
+
+
+def _retention_of(places: Places) -> api.Retention:
+    found = config.load_config(places.config_file)
+    return api.Retention(
+        daily=found[settings.KEPT_DAILY], weekly=found[settings.KEPT_WEEKLY], monthly=found[settings.KEPT_MONTHLY]
+    )
 
 
 # -- making one
@@ -112,7 +117,7 @@ def create(source: Source, given: str = "") -> api.BackupResult:
     """Back up now. Raises ConfigInvalid, StoreFailed, JournalMoved (with a running daemon: look again)."""
     places = source.places
     shelf = shelf_of(places, given)
-    retention = config.load_config(places.config_file).backup.retention
+    retention = _retention_of(places)
     with _refusals(shelf.directory), _locked(shelf):
         _tidy(shelf)
         fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=shelf.directory))

@@ -299,12 +299,12 @@ def _daemon(places: Places, health: api.HealthResult | None) -> Finding:
 
 
 def _config(places: Places) -> Finding:
-    config.load_config(places.config_file)
+    counts = config.load_config(places.config_file)
     if notice := accepting.notice(places):
         return _found("config", "warn", notice, "thrum config diff; thrum config accept, or: thrum doctor --fix")
-    flaws = settings.flaws(config.read_raw(places.config_file))
-    if flaws:
-        return _found("config", "warn", "; ".join(flaws), "thrum config show; thrum config set KEY VALUE")
+    if unknown := settings.unknown(counts.raw):
+        detail = f"unknown, so ignored: {', '.join(unknown)}"
+        return _found("config", "warn", detail, "thrum config show has the keys; edit .thrum/config.json")
     return _found("config", "ok", str(places.config_file))
 
 
@@ -407,11 +407,11 @@ def _sync(places: Places, patient: Patient) -> Finding:
         found = config.load_config(places.config_file)
     except ThrumError:
         return _found("sync", "warn", "not known while config.json is broken", "mend it, then: thrum doctor")
-    if found.daemon.local_only or places.common_dir is None:
+    if found[settings.LOCAL_ONLY] or places.common_dir is None:
         return _found("sync", "ok", "local only")
-    done = run_git([f"--git-dir={places.common_dir}", "remote", "get-url", found.sync.remote], patient.environ)
+    name = found[settings.SYNC_REMOTE]
+    done = run_git([f"--git-dir={places.common_dir}", "remote", "get-url", name], patient.environ)
     if done is None or done.returncode != 0:
-        name = found.sync.remote
         return _found("sync", "warn", f"turned on, but there is no remote {name}", f"git remote add {name} URL")
     url = ids.without_credentials(os.fsdecode(done.stdout).strip())
-    return _found("sync", "ok", f"{found.sync.remote} ({url}); the daemon does it when it runs")
+    return _found("sync", "ok", f"{name} ({url}); the daemon does it when it runs")

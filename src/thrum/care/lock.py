@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple, cast
 
-from thrum import config, files
+from thrum import config, files, settings
 from thrum.care.leftovers import remove_leftovers
 from thrum.clock import SystemClock
 from thrum.errors import DaemonLocked
@@ -64,8 +64,8 @@ def held(places: Places) -> Generator[None]:
 
 def open_store_once(places: Places, hostname: str, environ: Mapping[str, str]) -> None:
     """What a start of the daemon does to branch, journals and picture: mend, catch up, paint. The caller `held` it."""
-    settings = config.load_config(places.config_file)
-    branch.ensure_branch(places, environ, remote=settings.sync.remote)
+    remote = config.load_config(places.config_file)[settings.SYNC_REMOTE]
+    branch.ensure_branch(places, environ, remote=remote)
     clock = SystemClock()
     remove_leftovers(places, clock.now_ms())
     identity = bootstrap_identity(places, hostname, environ, clock).identity

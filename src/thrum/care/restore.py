@@ -212,7 +212,7 @@ def _settings(found: Bundle, places: Places) -> bytes:
         settings.keep_guarded(told, known)
     local_only = _sync_choice(places)
     if local_only is not None:
-        config.set_value(told, "daemon.local_only", local_only)
+        settings.set_value(told, "daemon.local_only", local_only)
     return json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
@@ -233,7 +233,7 @@ def _sync_choice(places: Places) -> bool | None:
         found = config.load_config(places.config_file)
     except ConfigInvalid:
         return None
-    return found.daemon.local_only if found.raw else None
+    return found[settings.LOCAL_ONLY] if found.raw else None
 
 
 def _kept_choice(found: Bundle, places: Places) -> bool | None:
@@ -241,8 +241,7 @@ def _kept_choice(found: Bundle, places: Places) -> bool | None:
     here = _sync_choice(places)
     if here is None or bundle.CONFIG not in found.manifest.files:
         return None
-    told = msgspec.convert(_told(found, places), config.Config)
-    return here if told.daemon.local_only != here else None
+    return here if config.Config(_told(found, places))[settings.LOCAL_ONLY] != here else None
 
 
 def _block(raw: Mapping[str, Any]) -> dict[str, Any]:

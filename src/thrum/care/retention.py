@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from thrum.config import RetentionConfig
+from thrum.api import Retention
 
 _NAME: Final = re.compile(r"(?P<before>pre-restore-)?(?P<time>\d{8}T\d{6}Z)(?:-(?P<number>\d+))?\.zip", re.ASCII)
 _FORM: Final = "%Y%m%dT%H%M%SZ"
@@ -29,7 +29,7 @@ def archive_time(name: str) -> datetime | None:
         return None
 
 
-def to_remove(names: Iterable[str], retention: RetentionConfig) -> list[str]:
+def to_remove(names: Iterable[str], retention: Retention) -> list[str]:
     """The archives that may go: neither the last one of one of the last days, weeks or months that have any, nor made
     before a restore. What has no name of an archive is nobody's to remove.
     """

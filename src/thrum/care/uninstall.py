@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from thrum import config
+from thrum import config, settings
 from thrum.care import modes
 from thrum.care.backup import directory_of
 from thrum.care.doctor import hook_callers
@@ -75,7 +75,7 @@ def loss(places: Places, environ: Mapping[str, str]) -> Loss:
     pushed: set[bytes] = set()
     with branch.read_branch(places, environ) as found:
         if found is not None:
-            for entry in found.at_remote(config.load_config(places.config_file).sync.remote) or ():
+            for entry in found.at_remote(config.load_config(places.config_file)[settings.SYNC_REMOTE]) or ():
                 pushed.update(found.blob(entry).split(b"\n"))
     return Loss(len(creates), len(creates - pushed), (places.state_dir / "backup").is_dir())
 

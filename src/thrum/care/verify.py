@@ -30,6 +30,7 @@ from thrum.files import ensure_private_dir
 from thrum.identity.files import Listed, list_identities
 from thrum.identity.notes import roots
 from thrum.paths import Places
+from thrum.settings import SYNC_REMOTE
 from thrum.store import audit, database
 from thrum.store.audit import Flaw
 from thrum.store.failures import is_failure_of_the_disk
@@ -423,9 +424,9 @@ def _compare_remote(
 def _remote(places: Places) -> str:
     """The name of the remote; while the settings are broken, the usual one."""
     try:
-        return load_config(places.config_file).sync.remote
+        return load_config(places.config_file)[SYNC_REMOTE]
     except ConfigInvalid:
-        return "origin"
+        return SYNC_REMOTE.default
 
 
 def _lacks(each: api.VerifyDifference) -> str:

@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn, cast
 
 import trio
@@ -72,8 +72,16 @@ GROUPS = {
 }
 
 
-def _command(name: str, handler: Handler, group: str, summary: str, notes: str = "", takes: str = "") -> Command:
-    return Command(tuple(name.split()), handler, summary, group, notes, takes)
+def _command(
+    name: str,
+    handler: Handler,
+    group: str,
+    summary: str,
+    notes: str = "",
+    takes: str = "",
+    completes: Mapping[str, str] | None = None,
+) -> Command:
+    return Command(tuple(name.split()), handler, summary, group, notes, takes, completes or {})
 
 
 _ALL = (
@@ -218,9 +226,9 @@ _ALL = (
         "purge accept", purge.accept, CARE, "say what to do about another clone's purge: it is not carried out here"
     ),
     _command("config show", settings.show, CARE, "show all settings, and where each comes from"),
-    _command("config get", settings.get, CARE, "print one setting"),
-    _command("config set", settings.set_, CARE, "change a setting"),
-    _command("config unset", settings.unset, CARE, "let the default count again"),
+    _command("config get", settings.get, CARE, "print one setting", completes=settings.HELP),
+    _command("config set", settings.set_, CARE, "change a setting", completes=settings.HELP),
+    _command("config unset", settings.unset, CARE, "let the default count again", completes=settings.HELP),
     _command("config diff", settings.diff, CARE, "show what was changed in the settings outside thrum"),
     _command("config accept", settings.accept, CARE, "let changes made outside thrum count"),
     _command(

@@ -23,12 +23,16 @@ def _flags(command: Command) -> list[str]:
     return sorted({name for flag in command.flags for name in flag.names} | set(_globals()))
 
 
+def _words(command: Command) -> list[str]:
+    return [*command.completes, *_flags(command)]
+
+
 def _firsts(commands: Iterable[tuple[str, ...]], groups: Iterable[str]) -> list[str]:
     return sorted({path[0] for path in commands} | set(groups))
 
 
 def _bash(commands: Mapping[tuple[str, ...], Command], groups: Mapping[str, str], *, zsh: bool) -> str:
-    cases = [f'    "{" ".join(path)}") words="{" ".join(_flags(command))}" ;;' for path, command in commands.items()]
+    cases = [f'    "{" ".join(path)}") words="{" ".join(_words(command))}" ;;' for path, command in commands.items()]
     for group in groups:
         names = sorted(path[1] for path in commands if path[0] == group and len(path) > 1)
         cases.append(f'    "{group}") words="{" ".join(names)}" ;;')
@@ -68,6 +72,8 @@ def _fish(commands: Mapping[tuple[str, ...], Command], groups: Mapping[str, str]
             names = " ".join(each[1] for each in commands if each[0] == path[0] and len(each) > 1)
             open_group = f"__fish_seen_subcommand_from {path[0]}; and not __fish_seen_subcommand_from {names}"
             lines.append(f"complete -c thrum -n {_quoted(open_group)} -a {path[1]} -d {_quoted(command.summary)}")
+        for name, help in command.completes.items():
+            lines.append(f"complete -c thrum -n {_quoted(seen)} -a {name} -d {_quoted(help)}")
         for flag in command.flags:
             for name in flag.names:
                 kind = f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"

@@ -24,7 +24,7 @@ from thrum.cli.text import indent, line, one_line
 from thrum.cli.values import absolute, parse_time, span
 from thrum.cli.words import RUN, option, switch
 from thrum.clock import format_ms
-from thrum.config import wishes_sync
+from thrum.config import load_config, wishes_sync
 from thrum.errors import NotARepository
 from thrum.guards import Refusal, refusal_error
 from thrum.paths import Places
@@ -107,6 +107,8 @@ async def restart(*, local: Local = False, force: Force = False, run: Annotated[
 
     places = _places(run, force)
     await _check_wish(run, places)
+    # One that runs is not stopped for one that would not start.
+    await trio.to_thread.run_sync(load_config, places.config_file)
     await trio.to_thread.run_sync(lambda: stop_running(places, insist=True))
     pid = await start_daemon(places, local=local, force=force)
     return Answer(_action(places, "restarted", pid), said=f"✓ Daemon restarted (pid {pid})")

@@ -24,6 +24,7 @@ from thrum.config import load_config
 from thrum.errors import NotARepository, NotInitialized, ThrumError
 from thrum.identity.files import list_identities
 from thrum.paths import Places, places_of
+from thrum.settings import LOCAL_ONLY
 
 if TYPE_CHECKING:
     from thrum.setup import InitFile, InitOptions, InitResult
@@ -147,7 +148,7 @@ def _local_only(result: InitResult, sync: bool, env: Any) -> bool:
     config_file = places_of(Path(result.repo_path), Path(result.thrum_dir)).config_file
     if sync or result.sync_recalled or not config_file.exists():
         return not (sync or result.sync_recalled)
-    return load_config(config_file).daemon.local_only
+    return load_config(config_file)[LOCAL_ONLY]
 
 
 def text(result: InitResult, *, local_only: bool) -> tuple[str, ...]:

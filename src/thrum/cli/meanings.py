@@ -104,9 +104,6 @@ INSTEAD_OF_FLAGS: Final[Mapping[tuple[str, str], str]] = {
 }
 """What a flag that a command does not have is meant to do, by command and flag."""
 
-SPAN: Final = re.compile(r"\d+(?:\.\d+)?(?:ms|s|m|h|d)", re.ASCII)
-"""A word that says how long, as `10s`."""
-
 
 def meant(group: str, word: str, paths: Iterable[tuple[str, ...]]) -> list[str]:
     """The commands that a word may mean: by the table, else those of that name in a group."""

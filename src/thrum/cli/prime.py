@@ -38,6 +38,7 @@ from thrum.identity import notes
 from thrum.identity.files import Identity, read_identity
 from thrum.identity.notes import Note
 from thrum.ids import short_message_id
+from thrum.settings import SINGLE_AGENT_MODE
 
 R = TypeVar("R")
 
@@ -189,7 +190,7 @@ async def _unread(run: Run, agent_id: str) -> api.MessageListResult | None:
 
 def _single_agent_mode(run: Run) -> bool:
     try:
-        return load_config(run.places().config_file).daemon.single_agent_mode
+        return load_config(run.places().config_file)[SINGLE_AGENT_MODE]
     except ThrumError as error:
         run.warnings.append(error.message)
         return False

@@ -39,6 +39,9 @@ SHOWN_VARIABLES = (
 )
 """Variables that change what thrum does (cli.md §1.10). A key is no business of a table."""
 
+HELP = {key: row.help for key, row in settings.SETTINGS.items()}
+"""Every key with what it is for."""
+
 HEADINGS = {
     "daemon": "Daemon",
     "sync": "Sync",
@@ -67,7 +70,7 @@ def overrides(run: Run) -> dict[str, Any]:
     if env.get("THRUM_LOCAL"):
         found["daemon.local_only"] = true(env["THRUM_LOCAL"])
     if port := env.get("THRUM_WS_PORT", ""):
-        found["daemon.ws_port"] = int(port) if port.isdecimal() else port
+        found["daemon.ws_port"] = settings.parse_value("daemon.ws_port", port)
     return found
 
 
@@ -101,7 +104,11 @@ async def show(*, run: Annotated[Run, RUN]) -> Answer:
         overrides=tuple({"env_var": name, "value": env[name]} for name in SHOWN_VARIABLES if env.get(name)),
         values=values,
     )
-    return Answer(result, data=_text(result, run.session.terminal.width), warnings=tuple(settings.flaws(raw)))
+    return Answer(result, data=_text(result, run.session.terminal.width), warnings=_unknown(raw))
+
+
+def _unknown(raw: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(f"unknown setting {line(key)} in config.json: it is ignored" for key in settings.unknown(raw))
 
 
 async def _daemon(run: Run) -> dict[str, Any]:
@@ -167,7 +174,7 @@ async def get(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
 async def diff(*, run: Annotated[Run, RUN]) -> Answer:
     found = await trio.to_thread.run_sync(accepting.look, run.places())
     if found.problem:
-        raise ConfigInvalid(found.problem, remedy="mend the file, or: thrum doctor --fix")
+        raise ConfigInvalid(found.problem, remedy="fix the file, or: thrum doctor --fix")
     result = api.ConfigChangesResult(changed=found.changed)
     return Answer(result, said="" if found else "Nothing was changed outside thrum.", data=_lines(found.changed))
 
@@ -215,7 +222,7 @@ async def set_(
         run,
         key,
         ("config.set", api.ConfigSetParams(key=key, value=meant)),
-        partial(settings.change, places, key, meant),
+        partial(config.change, places, key, meant),
     )
     return _changed(run, result, f"✓ {key} = {line(settings.setting_text(result.value))}")
 
@@ -228,7 +235,7 @@ async def unset(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
         run,
         key,
         ("config.unset", api.ConfigKeyParams(key=key)),
-        partial(settings.unset, places, key),
+        partial(config.unset, places, key),
     )
     return _changed(run, result, f"✓ {key} unset")
 
@@ -240,7 +247,7 @@ async def _change(
     if await run.client_if_running() is not None:
         result: api.ConfigValueResult = await run.call(*call)
         return result
-    if api.is_guarded(key):
+    if settings.is_guarded(key):
         await trio.to_thread.run_sync(check_no_agent, run.session.env, run.places(), f"{call[0]} {key}")
     after = await trio.to_thread.run_sync(write)
     return api.ConfigValueResult(key=key, value=after.value, source=after.source)

@@ -6,32 +6,23 @@ import re
 
 from thrum import clock
 from thrum.cli.text import line
+from thrum.durations import duration_ms
 from thrum.errors import BadDuration, BadRef, BadScope, BadTime
 from thrum.events import Pair
 from thrum.ids import parse_agent_id
 
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
-MS_MAX = 100_000 * DAY_MS
 
-_UNITS = {"ms": 1, "s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
-_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
-_BARE = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _PAIR_TYPE = re.compile(r"[a-z0-9_-]+", re.ASCII)
 
 
 def parse_duration(text: str, flag: str) -> int:
     """Milliseconds of `30s`, `1h30m`, `1.5h`, `250ms`, `90` (seconds). Raises BadDuration, naming the flag."""
-    if _BARE.fullmatch(text):
-        ms = float(text) * SECOND_MS
-    elif _WHOLE.fullmatch(text):
-        ms = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-    else:
-        raise BadDuration(f'bad duration "{text}" for {flag}')
-    if ms > MS_MAX:
-        raise BadDuration(f'bad duration "{text}" for {flag}: too long')
-    return round(ms)
+    try:
+        return duration_ms(text)
+    except ValueError as error:
+        raise BadDuration(f'bad duration "{text}" for {flag}: {error}') from None
 
 
 def parse_time(text: str, flag: str, now_ms: int) -> int:

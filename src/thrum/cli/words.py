@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import cyclopts
@@ -23,8 +23,9 @@ from cyclopts.exceptions import (
 )
 
 from thrum.addressing import suggest
-from thrum.cli.meanings import INSTEAD_OF_FLAGS, MEANINGS, SPAN, filled, meant
+from thrum.cli.meanings import INSTEAD_OF_FLAGS, MEANINGS, filled, meant
 from thrum.cli.quick import FLAG, SHIELD, Grammar
+from thrum.durations import has_unit
 from thrum.errors import UsageError
 
 Handler = Callable[..., Awaitable[Any]]
@@ -190,6 +191,8 @@ class Command:
     """Further lines of its help."""
     takes: str = ""
     """Global flags that belong to what it does, for the usage line."""
+    completes: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What its first word may be, each with a line of help, for the completion of the shells."""
 
     @property
     def name(self) -> str:
@@ -284,7 +287,7 @@ class Command:
     def _too_many(self, tokens: Sequence[str], words: Sequence[str]) -> str:
         """How to write a line with words too many."""
         if not self._takes_text:
-            is_span = any("--timeout" in flag.names for flag in self.flags) and SPAN.fullmatch(words[0])
+            is_span = any("--timeout" in flag.names for flag in self.flags) and has_unit(words[0])
             return f"thrum {self.name} --timeout {words[0]}" if is_span else ""
         before = [flag.metavar for flag in self.flags if not flag.names and not flag.metavar.endswith("TEXT")]
         typed = tokens[: len(before)]

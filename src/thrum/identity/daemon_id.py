@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+from thrum import json_text
 from thrum.clock import format_ms
 from thrum.dot_git import find_git
 from thrum.errors import ConfigInvalid, InvalidUrl, StoreFailed
-from thrum.files import atomic_write, ensure_private_dir, is_same, locked
+from thrum.files import atomic_write, ensure_private_dir, is_same, locked, read_bytes
 from thrum.identity.daemon_key import DaemonKey, load_key, make_key
 from thrum.identity.signing import Signer
 from thrum.ids import crockford_sha256, is_id, repo_id_of_url, ulid_ms, without_credentials
@@ -94,7 +95,7 @@ def bootstrap(
         original, config = _read_config(places.config_file)
         block = config.get("identity")
         if block is not None and not isinstance(block, dict):
-            raise ConfigInvalid(".thrum/config.json is not valid: identity is not an object")
+            raise ConfigInvalid(".thrum/config.json is not valid: identity must be an object")
         before = cast("dict[str, Any]", block or {})
         kept = _read_daemon_json(places.daemon_json)
         key = load_key(places.daemon_key)
@@ -252,20 +253,15 @@ def _texts(value: Any) -> list[str]:
 def _read_config(path: Path) -> tuple[bytes | None, dict[str, Any]]:
     """The bytes of `config.json` (None: there is none) and what they say."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         return None, {}
     except OSError as error:
         raise ConfigInvalid(f".thrum/config.json cannot be read: {error.strerror}") from error
     try:
-        config: Any = json.loads(data.decode("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ConfigInvalid(f".thrum/config.json is not valid: {error.msg} at line {error.lineno}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+        return data, json_text.decode(data).value
+    except json_text.NotJson as error:
         raise ConfigInvalid(f".thrum/config.json is not valid: {error}") from error
-    if not isinstance(config, dict):
-        raise ConfigInvalid(".thrum/config.json is not valid: not an object at line 1")
-    return data, cast("dict[str, Any]", config)
 
 
 def _read_daemon_json(path: Path) -> dict[str, Any]:

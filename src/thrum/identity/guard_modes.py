@@ -2,20 +2,19 @@
 
 Three files are looked at each time and parsed only when they changed: `guard-daemon.json` for incidents, `config.json`,
 both as they count, and the user's own `~/.thrum/runtimes.json` (identity.md §3 "Trust", §5, §12). What is malformed
-counts as missing, with a warning in the log.
+counts as missing, with a warning in the log; so does `config.json` as a whole if one of its values is against its rule.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-from thrum import limits
+from thrum import json_text, limits
 from thrum.guards import (
     DEFAULT_MODES,
     Mode,
@@ -27,6 +26,7 @@ from thrum.guards import (
 )
 from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames, runtime_names
 from thrum.paths import Places
+from thrum.settings import Flaw, flaws
 
 log = logging.getLogger("thrum.guards")
 
@@ -39,11 +39,12 @@ _Seen = tuple[int, int, int] | None
 class _Watched:
     """A JSON object in a file, read again when the file is another one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, flaws: Callable[[dict[str, Any]], Sequence[Flaw]] = lambda value: ()) -> None:
         self.name = path.name
         self.problem = ""
         self.value: dict[str, Any] | None = None
         self._path = str(path)
+        self._flaws = flaws
         self._seen: _Seen = None
 
     def changed(self) -> bool:
@@ -62,14 +63,14 @@ class _Watched:
 
     def _read(self) -> tuple[dict[str, Any] | None, str]:
         try:
-            value: Any = json.loads(Path(self._path).read_bytes())
+            value = json_text.decode(Path(self._path).read_bytes()).value
         except OSError as error:
             return None, f"{self.name}: cannot be read: {(error.strerror or str(error)).lower()}"
-        except (ValueError, RecursionError):
-            return None, f"{self.name}: no JSON"
-        if not isinstance(value, dict):
-            return None, f"{self.name}: not an object"
-        return cast("dict[str, Any]", value), ""
+        except json_text.NotJson as error:
+            return None, f"{self.name}: {error}"
+        if found := self._flaws(value):
+            return None, f"{self.name}: {found[0].message}"
+        return value, ""
 
 
 def runtimes_file(environ: Mapping[str, str]) -> Path | None:
@@ -86,7 +87,7 @@ class LiveSettings:
         where processes are looked at.
         """
         self._daemon = _Watched(Path(os.devnull) if places is None else places.guard_file)
-        self._config = _Watched(Path(os.devnull) if places is None else places.config_file)
+        self._config = _Watched(Path(os.devnull) if places is None else places.config_file, flaws)
         self._runtimes = None if runtimes_file is None else _Watched(runtimes_file)
         self._modes: Mapping[str, Mode] = DEFAULT_MODES
         self._names = KNOWN_RUNTIMES
@@ -106,7 +107,7 @@ class LiveSettings:
     def _look(self) -> None:
         own_changed = self._runtimes is not None and self._runtimes.changed()
         daemon_changed, config_changed = self._daemon.changed(), self._config.changed()
-        if own_changed or config_changed:
+        if (own_changed or config_changed) and not self._config.problem:
             self._name_runtimes()
         if daemon_changed or config_changed:
             self._set_modes()

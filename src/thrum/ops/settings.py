@@ -61,14 +61,14 @@ async def get(house: House, _call: Call, params: ConfigKeyParams) -> ConfigValue
 async def change(house: House, _call: Call, params: ConfigSetParams) -> ConfigValueResult:
     """Set one setting. Raises BadConfigKey, BadConfigValue, ConfigInvalid, StoreFailed."""
     places = house.here.places
-    write = partial(settings.change, places, params.key, params.value)
+    write = partial(config.change, places, params.key, params.value)
     return await _changed(house, params.key, write)
 
 
 async def unset(house: House, _call: Call, params: ConfigKeyParams) -> ConfigValueResult:
     """Let the default count again. Raises BadConfigKey, ConfigInvalid, StoreFailed."""
     places = house.here.places
-    write = partial(settings.unset, places, params.key)
+    write = partial(config.unset, places, params.key)
     return await _changed(house, params.key, write)
 
 
@@ -89,9 +89,8 @@ async def accept(house: House, call: Call, _params: Empty) -> ConfigChangesResul
     changed = await trio.to_thread.run_sync(accepting.accept, places, found.changed)
     keys = [each.key for each in changed]
     if "daemon.log_level" in keys:
-        LOGGER.setLevel(
-            (await trio.to_thread.run_sync(config.load_config, places.config_file)).daemon.log_level.upper()
-        )
+        counts = await trio.to_thread.run_sync(config.load_config, places.config_file)
+        LOGGER.setLevel(counts[settings.LOG_LEVEL].upper())
     if keys:
         LOGGER.warning("settings accepted", extra={"fields": {"keys": keys}})
     return ConfigChangesResult(changed=changed)

@@ -56,7 +56,6 @@ from thrum.identity.evidence import Roots
 from thrum.identity.guard_modes import LiveSettings, runtimes_file
 from thrum.identity.process import open_process_table
 from thrum.known import KnownPlaces, Told
-from thrum.launcher import VERSION
 from thrum.log import open_log
 from thrum.ops.house import Here, House
 from thrum.ops.introduction import introduce
@@ -73,6 +72,7 @@ from thrum.sync import branch
 from thrum.sync.loop import Status as SyncStatus
 from thrum.syncing import Settings as SyncSettings
 from thrum.syncing import Syncing
+from thrum.version import VERSION
 from thrum.watchers import Owners, StaleSessions
 from thrum.wiring import Presence, Registrar, Wiring
 from thrum.work.context import branch_exists, branch_of

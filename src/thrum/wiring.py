@@ -27,7 +27,6 @@ from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide, d
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry, Roots, Runtimes, check_person
 from thrum.identity.guard_modes import fire, record_fire
-from thrum.launcher import VERSION
 from thrum.ops import (
     agents,
     groups,
@@ -56,6 +55,7 @@ from thrum.store.database import is_damage
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View
 from thrum.syncing import Syncing
+from thrum.version import VERSION
 
 log = logging.getLogger("thrum.daemon")
 

@@ -28,13 +28,13 @@ from thrum.errors import InvalidUrl, ThrumError
 from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.identity.files import list_identities
 from thrum.identity.notes import roots
-from thrum.launcher import VERSION
 from thrum.paths import Places, tracked_in
 from thrum.rpc.listener import few_open_files
 from thrum.store.journal import JournalFiles, bare
 from thrum.sync import branch
 from thrum.sync.git import run_git
 from thrum.sync.mirror import meetings
+from thrum.version import VERSION
 
 GIT_OLDEST: Final = (2, 31)
 _FREE_LITTLE: Final = 1024 * limits.MIB

@@ -183,7 +183,7 @@ async def _serve(
     dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)
     ending = Ending(dispatcher.drain)
     mine = Bound(sockets)
-    files.remove(spawn.stopped_mark(places))
+    files.remove(places.stopped_mark)
     moves = Moves(wiring.house, trio.current_time)
     await moves.follow()
     await introduce(wiring.house, await wiring.syncing.repo_ids())

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from thrum import accepting, api, config, events, files, ids, limits, settings, sockets, spawn
+from thrum import accepting, api, config, events, files, ids, limits, settings, sockets
 from thrum.care import modes
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import InvalidUrl, ThrumError
@@ -291,10 +291,10 @@ def _daemon(places: Places, health: api.HealthResult | None) -> Finding:
             detail = f"running (pid {health.pid}) is thrum {health.version}, this command {VERSION}"
             return _found("daemon", "warn", detail, "thrum daemon restart")
         return _found("daemon", "ok", f"running (pid {health.pid})")
-    holder = spawn.lock_holder(places)
+    holder = files.lock_holder(places.lock_file)
     if holder is not None:
         return _found("daemon", "fail", f"one runs (pid {holder}) but does not answer", "thrum daemon restart")
-    stopped = files.is_file(spawn.stopped_mark(places))
+    stopped = files.is_file(places.stopped_mark)
     return _found("daemon", "ok", f"not running{' (stopped)' * stopped}; commands start it when they need it")
 
 

@@ -1,6 +1,6 @@
 """Who answers which method: operations, callers and rooms put together for one daemon. Composition.
 
-Nothing here decides; it connects. The task tree is in `daemon.py`.
+Nothing here decides; it connects. The task tree is in `daemon/app.py`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "import psutil": ("identity/process.py",),
     "import nacl": ("identity/signing.py",),
     "import sqlite3": ("store/",),
-    "os.environ": ("cli/", "launcher.py", "daemon.py", "spawn.py"),
+    "os.environ": ("cli/", "launcher.py", "daemon/process.py", "spawn.py"),
     "os.getenv": (),
     "time.time": ("clock.py",),
     "time.time_ns": ("clock.py",),

@@ -21,6 +21,7 @@ from thrum.origins import BEFORE, HIDDEN, OLD_REALM, OURS, STRANGE, Origins
 from thrum.store import database
 from thrum.store.horizons import purge_cutoff
 from thrum.store.journal import bare
+from thrum.store.merge_agents import holders_of, may_speak, registrars_of
 from thrum.store.projection import horizon_of_the_clock
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 from thrum.store.superseded import superseded_locally
@@ -464,10 +465,13 @@ def all_judge_alike(world: World, held: list[Held]) -> None:
                 sql = "SELECT DISTINCT origin_daemon FROM events WHERE trust = ?"
                 out |= {row[0] for row in each.store.reader.execute(sql, (STRANGE,))}
         one, other = (shared_picture(each.store.reader, alike, frozenset(out)) for each in (world.clones[0], clone))
-        doubted = doubted_mail(world.clones[0], clone)
-        for picture in (one, other) if doubted else ():
+        doubted, disputed = doubted_mail(world.clones[0], clone), disputed_agents(world.clones[0], clone)
+        for picture in (one, other) if doubted or disputed else ():
             rows = picture["message_recipients"]
-            picture["message_recipients"] = [row for row in rows if row[:2] not in doubted]
+            # Of those the time of an answer, the last column, is in doubt.
+            picture["message_recipients"] = [
+                row[:3] if row[1] in disputed else row for row in rows if row[:2] not in doubted
+            ]
         compare(one, other, f"the pictures of clone 0 and clone {clone.number}")
 
 
@@ -492,6 +496,23 @@ def doubted_mail(one: Clone, other: Clone) -> set[tuple[str, str]]:
     contested = believed[0] ^ believed[1]
     in_doubt = {id for event_id, (fact, _) in all_of_them if event_id in contested for id in fact.message_ids}
     return {(id, fact.agent_id) for _, (fact, _) in all_of_them for id in in_doubt.intersection(fact.message_ids)}
+
+
+def speakers_of(clone: Clone) -> dict[str, set[str]]:
+    """Which origins' answers count as an agent's, by its id: that hangs on whom this machine saw first too."""
+    db, origins = clone.store.reader, clone.store.view.origins()
+    found: dict[str, set[str]] = {}
+    for (agent_id,) in db.execute("SELECT DISTINCT agent_id FROM registrations").fetchall():
+        registrars, held_by = registrars_of(db, agent_id), holders_of(db, agent_id, origins)
+        speaking = {home or clone.daemon_id for home in registrars if may_speak(home, registrars, held_by)}
+        found[agent_id] = speaking
+    return found
+
+
+def disputed_agents(one: Clone, other: Clone) -> set[str]:
+    """The agents for whom not the same speak to two clones."""
+    first, second = speakers_of(one), speakers_of(other)
+    return {agent_id for agent_id in first | second if first.get(agent_id) != second.get(agent_id)}
 
 
 def self_contradictors(one: Clone, held: Held, other: Clone, there: Held) -> set[str]:
@@ -592,11 +613,21 @@ def nobody_interferes(world: World, clone: Clone, lines: Lines, *, before: bool)
         theirs, here = (
             oracle.honest_rows(each, clone.own, honest, names, groups, before=before) for each in (db, live)
         )
-        # Where a stranger was the first to have an agent of that name, it is his to rename.
-        his = [fact for fact, counts in aliases_of(clone).values() if counts and fact.origin_daemon in STRANGERS]
-        taken = {(id, fact.agent_id) for fact in his if fact.agent_id not in names for id in fact.message_ids}
+        # Where a stranger was the first to have an agent of that name, it is his to rename; where he said in time that
+        # it is somebody else's, nobody's who renamed it.
+        his = [
+            fact
+            for fact, counts in aliases_of(clone).values()
+            if (
+                fact.agent_id not in names and fact.origin_daemon in STRANGERS
+                if counts
+                else not names >= {fact.agent_id, fact.of}
+            )
+        ]
+        taken = {(id, fact.agent_id) for fact in his for id in fact.message_ids}
         for rows in (theirs, here):
-            rows["message_recipients"] = [row for row in rows["message_recipients"] if row[:2] not in taken]
+            for table in ("message_recipients", "marks"):
+                rows[table] = [row for row in rows[table] if row[:2] not in taken]
     compare(theirs, here, f"without strangers, and with them, what honest clones wrote is in clone {clone.number}")
 
 
@@ -604,10 +635,27 @@ def live_is_rebuilt(clone: Clone) -> None:
     """The picture as it grew, and one painted of the journals as they are now: row for row, everything."""
     live = database.dump(clone.store.reader)
     clone.check_words()
+    # A line that is void is not taken in; the next start writes it out with its journal, and it may be the fact.
+    if starts_with_others(clone):
+        return
     clone.stop()
     clone.places.database.unlink()
     clone.start()
     compare(live, database.dump(clone.store.reader), f"the live picture and the rebuilt one of clone {clone.number}")
+
+
+def starts_with_others(clone: Clone) -> bool:
+    """Whether the next start writes out a journal with a line that says something else than the one of its id here."""
+    journals = clone.store.journals
+    sql = "SELECT file, offset, length FROM events WHERE event_id = ?"
+    for _, object_id in clone.missing_journals():
+        for raw in split_lines(clone.repo.blob(object_id)):
+            row = clone.store.reader.execute(sql, (event_id_of(raw),)).fetchone()
+            if row is not None and signatures.unsigned(bare(journals.read_line(*row))) != signatures.unsigned(
+                bare(raw)
+            ):
+                return True
+    return False
 
 
 def receipts_travelled(world: World) -> None:

@@ -323,7 +323,7 @@ class Clone:
         """What `ensure_branch` does: journals of the branch that are not here are written out."""
         folder = self.places.branch_dir
         (folder / "messages").mkdir(parents=True, exist_ok=True)
-        for path, object_id in self._missing_journals():
+        for path, object_id in self.missing_journals():
             (folder / path).write_bytes(self.repo.blob(object_id))
             self.filled.add(path)
         (folder / "events.jsonl").touch()
@@ -332,9 +332,9 @@ class Clone:
         """Whether the branch, which somebody moved or took away by hand, may hold journals that the next start writes
         out.
         """
-        return not self.repo.ref or bool(self._missing_journals())
+        return not self.repo.ref or bool(self.missing_journals())
 
-    def _missing_journals(self) -> list[tuple[str, bytes]]:
+    def missing_journals(self) -> list[tuple[str, bytes]]:
         """Journals of the branch that are not in the folder, with the id of what they hold."""
         return [
             (path, entry.object_id)

@@ -207,6 +207,35 @@ def test_of_two_lines_of_one_id_none_goes_and_odd_lines_stay(tmp_path: Path) -> 
     store.close()
 
 
+@pytest.mark.parametrize("is_painted", [False, True])
+def test_when_a_fact_goes_of_which_another_journal_holds_another_line_that_is_it_from_then_on(
+    tmp_path: Path, is_painted: bool
+) -> None:
+    make = Maker(START_MS - HOUR_MS)
+    old = make.message("furiosa", "nux", text="old")
+    make.ms = START_MS
+    twin = msgspec.structs.replace(make.message("zed", "nux", text="young"), event_id=old.event_id)
+    assert events.encode(old) < events.encode(twin)
+    store = open_here(tmp_path)
+    write(store, old)
+    store.close()
+    path = store.journals.path("messages/zed.jsonl")
+    path.write_bytes(events.encode(twin) + b"\n")
+    if is_painted:
+        store.path.unlink()
+    store = open_here(tmp_path)
+    assert [row[0] for row in store.reader.execute("SELECT agent_id FROM messages")] == ["furiosa"]
+    write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1)))
+    assert compact(store) > 0 and store.writer.superseded
+    assert b"old" not in store.journals.path(SHARD).read_bytes()
+    store.close()
+    store = open_here(tmp_path)
+    assert [row[0] for row in store.reader.execute("SELECT agent_id FROM messages")] == ["zed"]
+    check_rows(store)
+    assert compact(store) == 0 and not store.writer.superseded
+    store.close()
+
+
 def test_client_keys_go_with_their_lines(tmp_path: Path) -> None:
     store = open_here(tmp_path)
     make = Maker(START_MS + 1)

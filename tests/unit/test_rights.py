@@ -331,6 +331,26 @@ def test_who_takes_a_name_too_marks_and_answers_nothing_for_whom_it_is_pinned_to
         found.db.close()
 
 
+def test_who_is_noted_as_a_second_holder_speaks_from_then_on_for_all_that_was_said_before(
+    town: Town, tmp_path: Path
+) -> None:
+    town.register(town.me, "nux")
+    sent = town.say(town.me, town.me.message("nux", "ann"))
+    town.register(town.eve, "ann")
+    town.lines.append(pin(town, "ann", town.eve))
+    town.register(town.ann, "ann")
+    ann = town.ann
+    town.say(ann, ann.message("ann", "nux", reply=sent.message_id))
+    town.say(ann, ann(events.MessageReceipt, message_id=sent.message_id, agent_id="ann", receipt_type="read"))
+    town.lines.append(pin(town, "ann", ann))
+    for order in (town.lines, [*reversed(town.lines)]):
+        found = live(order)
+        to = View(found.db, OWN).is_recipient(sent.message_id, "ann")
+        assert to is not None and to.read_at and to.replied_at
+        assert painted(order, tmp_path) == found.dump()
+        found.db.close()
+
+
 def test_a_session_that_a_stranger_starts_for_an_agent_is_not_the_agents(town: Town) -> None:
     for who, agent in ((town.me, "nux"), (town.ann, "ann")):
         town.register(who, agent)

@@ -312,6 +312,8 @@ class Committer:
         except Exception as error:
             self._finish(waiting, internal(error))
         else:
+            if self._writer.superseded:
+                self.condemn()
             self._finish(waiting, None)
 
     async def _decide(self, batch: list[_Waiting], flusher: Flusher) -> None:

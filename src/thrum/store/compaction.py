@@ -32,6 +32,7 @@ from thrum.events import (
 )
 from thrum.store import database
 from thrum.store.journal import JournalChanged, JournalFiles, Standing, bare, mark_of, sync_data
+from thrum.store.schema import SUPERSEDED
 from thrum.store.superseded import superseded_locally
 from thrum.store.views import View
 from thrum.voids import Order, branch_file_of, is_void, superseded_ids, void_ids
@@ -411,6 +412,9 @@ def _move_rows(db: sqlite3.Connection, drafts: Sequence[Draft]) -> None:
     )
     db.execute("DELETE FROM client_keys WHERE event_id IN (SELECT event_id FROM gone)")
     db.execute("DELETE FROM hanging WHERE seq IN (SELECT seq FROM gone)")
+    rival = db.execute("SELECT event_id FROM gone JOIN rivals USING (event_id) LIMIT 1").fetchone()
+    if rival is not None:
+        database.set_meta(db, SUPERSEDED, rival[0])  # another line is the fact from now on
     db.execute("DELETE FROM events WHERE seq IN (SELECT seq FROM gone)")
     db.execute(
         "UPDATE events SET offset = offset - ifnull((SELECT bytes FROM shifts"

@@ -197,12 +197,13 @@ class Agents:
 
     def speaks(self, agent_id: str, home: str) -> bool:
         """See `may_speak`."""
-        db = self._db
-        return may_speak(home, registrars_of(db, agent_id), holders_of(db, agent_id, self._daemons.origins))
+        return home in self.speakers(agent_id)
 
-    def is_contested(self, agent_id: str) -> bool:
-        """Whether somebody registered the agent who was never noted as its holder."""
-        return not registrars_of(self._db, agent_id) <= holders_of(self._db, agent_id, self._daemons.origins)
+    def speakers(self, agent_id: str) -> set[str]:
+        """The homes that speak for the agent."""
+        registrars = registrars_of(self._db, agent_id)
+        held_by = holders_of(self._db, agent_id, self._daemons.origins)
+        return {home for home in registrars if may_speak(home, registrars, held_by)}
 
     def forget_told(self, agent_id: str, homes: Collection[str] | None) -> None:
         """As if these homes (None: all) had never said anything of the agent, but who did: to be merged again."""

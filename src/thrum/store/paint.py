@@ -32,7 +32,7 @@ from thrum.store.database import connect, create_indexes, create_search, create_
 from thrum.store.entry import Entry, client_key_row, entry_of, event_row
 from thrum.store.horizons import Order
 from thrum.store.lookahead import INTRODUCTIONS, SAID_AHEAD, LookAhead, may_be_key, may_introduce
-from thrum.store.projection import Projection, horizon_of_the_clock, may_wait
+from thrum.store.projection import Projection, horizon_of_the_clock, is_rival, may_wait
 from thrum.store.schema import REGISTERED, SUPERSEDED
 from thrum.store.things import ReadLine
 
@@ -169,6 +169,7 @@ class _Painter:
         """`chosen`: of each id that was found with different lines the least rank, which is the fact's."""
         self.lost: dict[tuple[str, int], Lost] = {}
         """The others, by their place."""
+        self._rivals: set[str] = set()
         self._now_ms = now_ms
         self._ahead = horizon_of_the_clock(now_ms)
         self._db = db
@@ -209,6 +210,7 @@ class _Painter:
         self._apply_later()
         # What would have it painted anew is in it.
         db.execute("DELETE FROM schema_meta WHERE key = ?", (SUPERSEDED,))
+        db.executemany("INSERT INTO rivals VALUES (?)", [(event_id,) for event_id in self._rivals])
         db.execute("DROP TABLE receipts")
         db.execute("DROP TABLE answerers")
         db.execute("DROP TABLE later")
@@ -254,12 +256,12 @@ class _Painter:
             if event_id > self._greatest_event:
                 self._greatest_event = event_id
             elif (twin := here.get(event_id)) is not None:
-                self._compare(self._rank(twin), entry)
+                self._compare(self._rank(twin), twin.file, entry)
                 continue
             elif row := self._db.execute(
                 "SELECT trust, file, offset, length FROM events WHERE event_id = ?", (event_id,)
             ).fetchone():
-                self._compare(rank(bare(self._read_line(*row[1:])), row[0]), entry)
+                self._compare(rank(bare(self._read_line(*row[1:])), row[0]), row[1], entry)
                 continue
             here[event_id] = entry
             if (at, event_id) < last:
@@ -268,9 +270,11 @@ class _Painter:
             yield at, entry
         self._last_order = last
 
-    def _compare(self, painted: Rank, entry: Entry) -> None:
+    def _compare(self, painted: Rank, file: str, entry: Entry) -> None:
         """A second line of one id: the same again, or the one of lesser rank is the fact."""
         new = self._rank(entry)
+        if is_rival(entry, file, is_same=new[1] == painted[1]):
+            self._rivals.add(entry.fact.event_id)
         if new == painted:
             return
         least = self._chosen.setdefault(entry.fact.event_id, painted)
@@ -297,6 +301,7 @@ class _Painter:
         return False
 
     def _lose(self, entry: Entry, fact: Rank) -> None:
+        self._rivals.add(entry.fact.event_id)
         if signatures.unsigned(raw := bare(entry.raw)) != fact[1]:  # else it says the same, only unsigned
             self.lost[entry.file, entry.offset] = Lost(entry.file, entry.offset, entry.length, raw)
 

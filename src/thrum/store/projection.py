@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from thrum import clock, events, limits
+from thrum import clock, events, limits, signatures
 from thrum.events import (
     LOCAL_FILE,
     Accepted,
@@ -110,6 +110,13 @@ def may_wait(fact: AnyFact, own: frozenset[str]) -> bool:
         return False  # or one whose clock once ran ahead would never count
     foreign = not fact.origin_daemon or fact.origin_daemon not in own
     return foreign or isinstance(fact, AgentCleaned | PurgeExecuted)
+
+
+def is_rival(entry: Entry, file: str, *, is_same: bool) -> bool:
+    """Whether a line is to be minded when the one of its id that is the fact, in the journal `file`, goes. `is_same`:
+    both say the same; what lies here and travels too is known to do so (`receipts`).
+    """
+    return not (is_same and LOCAL_FILE in (file, entry.file))
 
 
 class Due(NamedTuple):
@@ -207,6 +214,20 @@ class Projection(Settling):
         hashes = [line_hash(bare(self._lines.read(file, offset, length))) for _, file, offset, length in rows]
         return hashes, {row[0] for row in rows}
 
+    def note_rival(self, entry: Entry) -> None:
+        """A line that `apply` found to be known, or to have lost, lies in a journal beside the one that is the fact."""
+        file, offset, length = self._db.execute(
+            "SELECT file, offset, length FROM events WHERE event_id = ?", (entry.fact.event_id,)
+        ).fetchone()
+        if (file, offset) == (entry.file, entry.offset):
+            return
+        other = signatures.unsigned(bare(self._lines.read(file, offset, length)))
+        if is_rival(entry, file, is_same=other == signatures.unsigned(bare(entry.raw))):
+            self._note_rival(entry.fact.event_id)
+
+    def _note_rival(self, event_id: str) -> None:
+        self._db.execute("INSERT OR IGNORE INTO rivals VALUES (?)", (event_id,))
+
     def holder_to_note(self, agent_id: str) -> str:
         """See `Agents.holder_to_note`."""
         return self._agents.holder_to_note(agent_id)
@@ -236,7 +257,8 @@ class Projection(Settling):
             return Applied(seq, "known" if new[1] == stored[1] else "conflict")
         if state != "hidden" and trust != STRANGE:
             return Applied(seq, "conflict", wins=True)
-        # It changed nothing so far.
+        # It changed nothing so far, and stays in its journal.
+        self._note_rival(entry.fact.event_id)
         self._db.execute("DELETE FROM hanging WHERE seq = ?", (seq,))
         self._db.execute(
             "UPDATE events SET event_id = ?, type = ?, timestamp = ?, origin_daemon = ?, actor = ?, message_id = ?,"
@@ -385,6 +407,8 @@ class Projection(Settling):
         if isinstance(fact, DaemonKeyed | DaemonSucceeded) and who.trust not in (SIGNED, STRANGE):
             return "not_yours"
         before = self._daemons.origins
+        is_holder = isinstance(fact, Accepted) and fact.kind == "holder"
+        spoke = self._agents.speakers(fact.id) if is_holder else set[str]()
         if not self._daemons.merge(fact, order):
             return "applied"
         match fact:
@@ -396,7 +420,7 @@ class Projection(Settling):
                 self._release()
             case Accepted(kind="holder"):
                 self._agents.refresh(fact.id)
-                if self._agents.is_contested(fact.id):
+                if self._agents.speakers(fact.id) != spoke:
                     self._rejudge(fact.id, _EVERYBODY)
             case Accepted(kind="gone"):
                 for agent_id in self._agents.registered_by(fact.id):

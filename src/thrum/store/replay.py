@@ -367,6 +367,8 @@ class _Opening:
                     if result.wins:
                         raise _Repaint(f"{file} holds a line that counts more for the fact {entry.fact.event_id}")
                     self.set_aside(file, entry.offset, entry.raw, "id_conflict", stays=True)
+                if result.state in ("known", "conflict"):
+                    projection.note_rival(entry)
                 applied += result.state != "known"
             database.set_offset(db, self.offset_at_end(file, lines + scan.lines))
         if projection.outdated:

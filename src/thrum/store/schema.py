@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
@@ -137,6 +137,7 @@ CREATE TABLE events (
   file TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, state TEXT NOT NULL, trust INTEGER NOT NULL
 );
 CREATE TABLE hanging (thing TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (thing, seq)) WITHOUT ROWID;
+CREATE TABLE rivals (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE journal_offsets (
   file TEXT PRIMARY KEY, inode INTEGER NOT NULL, applied_offset INTEGER NOT NULL, applied_lines INTEGER NOT NULL,
   last_event_id TEXT NOT NULL
@@ -152,7 +153,9 @@ CREATE TABLE schema_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROW
 made again from: what waits for it, what was merged into it, and creates that lost. The spec's `pending` is the part of
 it whose `events.state` is pending; the bytes are read at (file, offset). Under `f:` + their own time stand facts of
 elsewhere that wait for their day; under `k:` + their origin those that wait for its `daemon.key`; under `r:` + the
-agent what counts only if its origin registered that agent."""
+agent what counts only if its origin registered that agent.
+
+`rivals` holds the id of every fact of which another line lies in a journal, too: that is it when the first one goes."""
 
 HELD: Final = "f:"
 """The prefix in `hanging` of what waits for its day."""
@@ -213,7 +216,7 @@ SEARCH_TABLE: Final = "messages_fts"
 """It and the tables behind it, `messages_fts_*`, are no rows of the picture: they follow from `messages`."""
 
 BOOKKEEPING_TABLES: Final = frozenset(
-    {"events", "hanging", "journal_offsets", "schema_meta", "sync_state", "unindexed"}
+    {"events", "hanging", "journal_offsets", "rivals", "schema_meta", "sync_state", "unindexed"}
 )
 BOOKKEEPING_COLUMNS: Final = frozenset({("messages", "seq"), ("daemon_identity", "updated_at")})
 """What is left out when two pictures are compared."""

@@ -208,6 +208,7 @@ class Writer:
             self.rollback()
         self._offsets.update(moved)
         self._projection.flushed()
+        self.superseded = bool(database.get_meta(self.db, SUPERSEDED))
         return size
 
     def rollback(self) -> None:

@@ -23,7 +23,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "import psutil": ("identity/process.py",),
     "import nacl": ("identity/signing.py",),
     "import sqlite3": ("store/",),
-    "os.environ": ("cli/", "launcher.py", "daemon/process.py", "spawn.py"),
+    "os.environ": ("cli/terminal.py", "launcher.py", "daemon/process.py", "spawn.py"),
     "os.getenv": (),
     "time.time": ("clock.py",),
     "time.time_ns": ("clock.py",),
@@ -57,6 +57,18 @@ def test_a_module_fits_a_sitting_and_uses_only_what_may_live_there(path: Path) -
         for what, line in _mentions(ast.parse(text))
         if what in HOMES and not name.startswith(HOMES[what] or ("-",))
     ]
+    assert strays == []
+
+
+def test_what_a_room_keeps_to_itself_no_other_room_imports() -> None:
+    """A module whose name begins with `_` is its package's own: `thrum.rpc._outbox` is nobody's but `thrum.rpc`'s."""
+    strays: list[str] = []
+    for path in MODULES:
+        package = ".".join(("thrum", *path.relative_to(SOURCE).parts[:-1]))
+        for what, line in _mentions(ast.parse(path.read_text(encoding="utf-8"))):
+            owner = re.match(r"(thrum(?:\.[a-z]\w*)*)\._[a-z]", what)
+            if owner and not f"{package}.".startswith(f"{owner[1]}."):
+                strays.append(f"{path.relative_to(SOURCE)}:{line}: {what}")
     assert strays == []
 
 

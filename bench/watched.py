@@ -19,7 +19,7 @@ from types import FrameType
 
 import trio
 
-from thrum import daemon
+from thrum.daemon import process
 
 
 class Turns(trio.abc.Instrument):
@@ -57,7 +57,7 @@ def main() -> int:
 
     signal.signal(signal.SIGUSR1, tell)
     trio.run = partial(trio.run, instruments=[turns])
-    return daemon.main([root])
+    return process.main([root])
 
 
 if __name__ == "__main__":

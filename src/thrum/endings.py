@@ -1,6 +1,6 @@
 """How a daemon ends: by a signal, with the loss of its place, or because nobody has needed it for a day.
 
-Composition: services of `daemon.py`. Source: rpc.md §1, house.md "Stop".
+Composition: services of `daemon/app.py`. Source: rpc.md §1, house.md "Stop".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from thrum import files, limits, paths, spawn
+from thrum import files, limits, paths
 from thrum.errors import ThrumError
 from thrum.paths import Places
 from thrum.rpc.dispatch import Drain
@@ -120,4 +120,4 @@ def note_stop(places: Places, ending: Ending) -> None:
     """Leave word that this stop is meant: then nobody who only waits starts a daemon again."""
     if not (ending.again or ending.lost or ending.unmeant):
         with contextlib.suppress(OSError):
-            os.close(files.open_file(spawn.stopped_mark(places), os.O_WRONLY | os.O_CREAT))
+            os.close(files.open_file(places.stopped_mark, os.O_WRONLY | os.O_CREAT))

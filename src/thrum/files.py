@@ -328,3 +328,22 @@ def try_lock(path: Path) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def lock_holder(path: Path) -> int | None:
+    """What the process that holds a lock wrote into it, its pid; 0 while it has written none; None if nobody holds it.
+
+    The look itself is a shared lock, so that looks do not take each other for a holder. Raises OSError.
+    """
+    try:
+        descriptor = open_file(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 20, 0).strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(descriptor)
+    return None

@@ -8,12 +8,11 @@ this process, which does the same command and finds the words for what is wrong.
 import os
 import sys
 
+from thrum import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-
-VERSION = "0.1.0"
-BUILD = "dev"
 
 _ENVIRONMENT = ("NO_COLOR", "TERM", "COLUMNS", "TMUX", "TMUX_PANE", "CODEX_THREAD_ID")
 _SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
@@ -28,6 +27,8 @@ def main() -> None:
     _fill_streams()
     try:
         if argv == ["--version"] or argv == ["-v"]:
+            from thrum.version import version_text
+
             _write(1, version_text().encode() + b"\n")
             os._exit(0)
         address = "" if _is_about_the_daemon(argv) else find_socket(argv)
@@ -52,11 +53,6 @@ def _is_about_the_daemon(argv: list[str]) -> bool:
     """Whether it is for the command to look after a daemon that may hang: then nobody waits for that one's answer."""
     words = [word for word in argv if not word.startswith("-")]
     return words[:1] == ["daemon"] or words[:1] == ["doctor"]
-
-
-def version_text() -> str:
-    """What `thrum version` says."""
-    return f"thrum {VERSION} (build {BUILD}, Python {sys.version.split()[0]})"
 
 
 # -- where the daemon is
@@ -231,7 +227,7 @@ def request_line(argv: list[str], key: str) -> bytes:
     variables = ",".join([f"{_json(name)}:{_json(environ[name])}" for name in claims])
     return (
         f'{{"jsonrpc":"2.0","id":1,"method":"cli.run","params":{{"argv":[{words}],"cwd":{_json(os.getcwd())},'
-        f'"env":{{{variables}}},"width":{width},"tty":{tty},"frames":"raw","program":"{VERSION}",'
+        f'"env":{{{variables}}},"width":{width},"tty":{tty},"frames":"raw","program":"{__version__}",'
         f'"client_key":"{key}"}}}}\n'
     ).encode()
 

@@ -107,6 +107,11 @@ class Places:
         return self.thrum_sync_dir / "daemon.lock"
 
     @property
+    def stopped_mark(self) -> Path:
+        """Is there when the daemon was stopped on purpose: `wait` does not start such a one again."""
+        return self.var_dir / "stopped"
+
+    @property
     def daemon_json(self) -> Path:
         return self.thrum_sync_dir / "daemon.json"
 

@@ -9,7 +9,6 @@ Source: rpc.md §1, cli.md 1.9, stack.md "Processes".
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -18,7 +17,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,7 +34,6 @@ from thrum.rpc.client import BlockingClient
 
 REPORT_VARIABLE = "THRUM_REPORT_FD"
 _NOT_INHERITED = ("GIT_", "THRUM_NAME", "THRUM_ROLE", "THRUM_MODULE", "THRUM_DISPLAY", "THRUM_AGENT_ID", "THRUM_HOME")
-_STOPPED = "stopped"
 _PID_SECONDS = 0.5
 """How long a daemon that has its lock may take to write its pid into it."""
 
@@ -51,30 +48,6 @@ class Report(msgspec.Struct, omit_defaults=True):
     message: str = ""
     remedy: str = ""
     details: dict[str, Any] = {}
-
-
-def stopped_mark(places: Places) -> Path:
-    """A file that says: stopped on purpose. `wait` does not start such a daemon again."""
-    return places.var_dir / _STOPPED
-
-
-def lock_holder(places: Places) -> int | None:
-    """Pid of the live daemon, 0 while it has not written it, or None. A lock is never stale: it dies with its process.
-
-    The look itself is a shared lock, so that looks do not take each other for a daemon.
-    """
-    try:
-        descriptor = files.open_file(places.lock_file, os.O_RDONLY)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.pread(descriptor, 20, 0).strip()
-        return int(text) if text.isdigit() else 0
-    finally:
-        os.close(descriptor)
-    return None
 
 
 def answers(places: Places) -> bool:
@@ -96,11 +69,11 @@ def start_in_background(places: Places, *, local: bool = False, force: bool = Fa
     """
     deadline = time.monotonic() + limits.start_seconds_max
     while True:
-        holder = lock_holder(places)
+        holder = files.lock_holder(places.lock_file)
         if holder is not None:
             if _wait_until_it_answers(places, deadline):
-                return lock_holder(places) or holder
-            if lock_holder(places) is None and time.monotonic() < deadline:
+                return files.lock_holder(places.lock_file) or holder
+            if files.lock_holder(places.lock_file) is None and time.monotonic() < deadline:
                 continue  # it ended in between
             raise DaemonLocked(f"another daemon holds {places.main_root} (pid {holder}) but does not answer")
         try:
@@ -151,7 +124,7 @@ def _wait_until_it_answers(places: Places, deadline: float) -> bool:
             return True
         if time.monotonic() > deadline:
             return False
-        if lock_holder(places) is None:
+        if files.lock_holder(places.lock_file) is None:
             return False
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
@@ -245,7 +218,7 @@ def wait_until_gone(places: Places, pid: int, seconds: float) -> bool:
     """
     deadline = time.monotonic() + seconds
     pause = 0.005
-    while lock_holder(places) == pid:
+    while files.lock_holder(places.lock_file) == pid:
         if time.monotonic() > deadline:
             return False
         time.sleep(pause)
@@ -254,9 +227,9 @@ def wait_until_gone(places: Places, pid: int, seconds: float) -> bool:
 
 
 def _named_holder(places: Places) -> int | None:
-    """As `lock_holder`, with a little patience for a pid that is about to be written."""
+    """As `files.lock_holder`, with a little patience for a pid that is about to be written."""
     deadline = time.monotonic() + _PID_SECONDS
-    while (pid := lock_holder(places)) == 0 and time.monotonic() < deadline:
+    while (pid := files.lock_holder(places.lock_file)) == 0 and time.monotonic() < deadline:
         time.sleep(0.005)
     return pid
 

@@ -1,6 +1,6 @@
 """Who answers which method: operations, callers and rooms put together for one daemon. Composition.
 
-Nothing here decides; it connects. The task tree is in `daemon.py`.
+Nothing here decides; it connects. The task tree is in `daemon/app.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from thrum.identity.authenticator import Authenticator
 from thrum.identity.caller import Caller, Request, is_act
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, Registry, Roots
-from thrum.launcher import VERSION
 from thrum.ops import (
     agents,
     groups,
@@ -56,6 +55,7 @@ from thrum.store.database import is_damage
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View
 from thrum.syncing import Syncing
+from thrum.version import VERSION
 
 log = logging.getLogger("thrum.daemon")
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.repo import Done, Repo, open_repo, wait_until
-from thrum import spawn
 from thrum.errors import DaemonUnavailable, StoreFailed
 from thrum.rpc.client import BlockingClient
 
@@ -80,7 +79,7 @@ def test_a_daemon_whose_lock_was_removed_gives_way_and_leaves_the_next_one_alone
     wait_until(lambda: [process.pid for process in repo.daemons()] == [new], "the end of the old daemon")
     assert repo.socket.exists(), "the old one took the new one's socket with it"
     assert (repo.var / "bus.sock").exists()
-    assert not spawn.stopped_mark(repo.places).exists(), "nobody stopped it on purpose"
+    assert not repo.places.stopped_mark.exists(), "nobody stopped it on purpose"
     repo.thrum("send", "after", "--to", "@nux")
     assert repo.daemon == new
     assert [fact["body"]["content"] for fact in repo.facts("message.create")] == ["before", "after"]

@@ -1,4 +1,4 @@
-"""A daemon's real start and composition (`daemon.serve_once`) in this process, with work in place of its sockets."""
+"""A daemon's real start and composition (`app.serve_once`) in this process, with work in place of its sockets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import trio
 
 from tests.support.house import Agent, SaidEvidence
 from tests.support.trusted import trust_here
-from thrum import accepting, api, daemon, events, files, paths
+from thrum import accepting, api, events, files, paths
 from thrum.care.lock import held, owner_of
 from thrum.care.verify import Point, verify
 from thrum.clock import SystemClock
 from thrum.config import LiveConfig
+from thrum.daemon import app
 from thrum.events import MessageCreated
 from thrum.identity.caller import Caller
 from thrum.identity.daemon_key import load_key
@@ -104,24 +105,24 @@ def live(root: Path, work: Callable[[Life], Awaitable[None]]) -> None:
     """Start in `root`, do `work`, and stop cleanly. Raises what either raises."""
 
     async def serve(
-        _start: daemon.Start,
+        _start: app.Start,
         wiring: Wiring,
         _sockets: SocketPaths,
         _listener: socket.socket,
         services: trio.Nursery,
-        _report: daemon.Report,
+        _report: app.Report,
     ) -> bool:
         await introduce(wiring.house)
         services.start_soon(wiring.desks.serve)
         await work(Life(wiring))
         return False
 
-    daemon._serve = serve
+    app._serve = serve
     places = paths.find_places(root)
     files.ensure_private_dir(places.thrum_sync_dir)
     with files.locked(places.lock_file):  # as a daemon holds it for its life
         live = LiveConfig(places.config_file)
-        trio.run(daemon.serve_once, daemon.Start(places, HOST, os.environ), live, lambda _report: None)
+        trio.run(app.serve_once, app.Start(places, HOST, os.environ), live, lambda _report: None)
 
 
 def start_only(root: Path) -> None:

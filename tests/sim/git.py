@@ -14,7 +14,8 @@ from typing import NamedTuple
 from tests.sim.faults import Chance, Killed, Violation
 from thrum.errors import StoreFailed
 from thrum.sync.ports import RemoteFailed, RemoteInfo
-from thrum.sync.worktree import FIRST, TreeEntry
+from thrum.sync.trees import TreeEntry
+from thrum.sync.worktree import FIRST
 
 Files = dict[str, TreeEntry]
 REGULAR = 0o100644

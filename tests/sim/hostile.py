@@ -14,7 +14,8 @@ from tests.sim.git import FIRST_OBJECTS, REGULAR, Files, Remote, blob_id, commit
 from thrum import clock, events, ids
 from thrum.events import Body, Pair
 from thrum.sync.merge import JOURNAL_FILE
-from thrum.sync.worktree import FIRST, TreeEntry
+from thrum.sync.trees import TreeEntry
+from thrum.sync.worktree import FIRST
 from thrum.voids import branch_file_of
 
 THEM = "d_01KGH87Y00FFFFFFFFFFFFFFFF"

@@ -12,7 +12,8 @@ from tests.sim.git import FIRST_OBJECTS, REGULAR, Objects, Remote, blob_id, comm
 from tests.support.store_journals import START_MS
 from thrum.identity.signing import Signer
 from thrum.sync.round import Outcome
-from thrum.sync.worktree import FIRST, TreeEntry
+from thrum.sync.trees import TreeEntry
+from thrum.sync.worktree import FIRST
 
 Files = dict[str, bytes]
 

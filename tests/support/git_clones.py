@@ -10,7 +10,7 @@ from pathlib import Path
 from thrum.paths import Places
 from thrum.sync.branch import ensure_branch
 from thrum.sync.repository import GitRepository
-from thrum.sync.worktree import TreeEntry
+from thrum.sync.trees import TreeEntry
 
 SECONDS_SINCE_1970 = 1_770_000_000
 

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from tests.support.trusted import accept
-from thrum import spawn
+from thrum import files
 from thrum.errors import ConfigInvalid
 from thrum.paths import Places, find_places
 from thrum.rpc.client import BlockingClient
@@ -311,7 +311,7 @@ class Repo:
     @property
     def daemon(self) -> int | None:
         """The pid of the running daemon."""
-        return spawn.lock_holder(self.places)
+        return files.lock_holder(self.places.lock_file)
 
     def daemons(self) -> list[psutil.Process]:
         """Every daemon of this repository that lives."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "import sqlite3": ("store/",),
     # Git is run by git.runner alone; the others start a daemon, and what `thrum demo` shows.
     "import subprocess": ("git/runner.py", "spawn.py", "cli/demo.py"),
-    "os.environ": ("cli/", "launcher.py", "daemon.py", "spawn.py"),
+    "os.environ": ("cli/terminal.py", "launcher.py", "daemon/process.py", "spawn.py"),
     "os.getenv": (),
     "time.time": ("clock.py",),
     "time.time_ns": ("clock.py",),
@@ -61,6 +62,18 @@ def test_a_module_fits_a_sitting_and_uses_only_what_may_live_there(path: Path) -
     assert strays == []
 
 
+def test_what_a_room_keeps_to_itself_no_other_room_imports() -> None:
+    """A module whose name begins with `_` is its package's own: `thrum.rpc._outbox` is nobody's but `thrum.rpc`'s."""
+    strays: list[str] = []
+    for path in MODULES:
+        package = ".".join(("thrum", *path.relative_to(SOURCE).parts[:-1]))
+        for what, line in _mentions(ast.parse(path.read_text(encoding="utf-8"))):
+            owner = re.match(r"(thrum(?:\.[a-z]\w*)*)\._[a-z]", what)
+            if owner and not f"{package}.".startswith(f"{owner[1]}."):
+                strays.append(f"{path.relative_to(SOURCE)}:{line}: {what}")
+    assert strays == []
+
+
 def test_the_launcher_loads_nothing_that_costs() -> None:
     tree = ast.parse((SOURCE / "launcher.py").read_text(encoding="utf-8"))
     loaded = {what for node in tree.body for what, _ in _mentions(node) if what.startswith("import ")}
@@ -71,7 +84,15 @@ def test_the_launcher_loads_nothing_that_costs() -> None:
         for what, _ in _mentions(node)
         if what.startswith("import ")
     }
-    assert loaded - inside <= {"import __future__", "import os", "import sys", "import _socket", "import _json"}
+    assert loaded - inside <= {
+        "import __future__",
+        "import os",
+        "import sys",
+        "import _socket",
+        "import _json",
+        "import thrum",
+        "thrum.__version__",
+    }
 
 
 def test_the_script_is_one_that_pip_only_changes_the_first_line_of() -> None:
@@ -81,4 +102,5 @@ def test_the_script_is_one_that_pip_only_changes_the_first_line_of() -> None:
 
 
 def test_importing_thrum_costs_nothing() -> None:
-    assert (SOURCE / "__init__.py").read_bytes() == b""
+    text = (SOURCE / "__init__.py").read_text(encoding="utf-8")
+    assert re.fullmatch(r'__version__ = "[\d.]+\w*"\n', text), "every start of the launcher pays for what stands here"

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.support.house import open_daemon
-from thrum import limits, spawn
+from thrum import limits
 from thrum.endings import Ending, Idleness, is_needed, note_stop
 from thrum.paths import places_of
 from thrum.rpc.dispatch import Drain
@@ -61,7 +61,7 @@ def test_who_ends_by_itself_leaves_no_word_that_it_was_stopped(tmp_path: Path) -
         ending = Ending(Drain())
         end(ending)
         note_stop(places, ending)
-        assert ending.drain.begun and spawn.stopped_mark(places).exists() == marked
+        assert ending.drain.begun and places.stopped_mark.exists() == marked
 
 
 def test_short_directories_of_killed_daemons_go_and_a_live_one_stays(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from tests.support.trusted import trust_here
-from thrum import api, launcher, paths, sockets
+from thrum import api, launcher, paths, sockets, version
 from thrum.errors import DaemonUnavailable, ThrumError
 from thrum.files import opened_parent
 from thrum.rpc.client import BlockingClient
@@ -201,7 +201,7 @@ def test_the_request_is_what_the_daemon_reads(tmp_path: Path, monkeypatch: pytes
     params = msgspec.json.decode(decode_request(line[:-1]).params, type=api.CliRunParams)
     assert list(params.argv) == argv
     assert (params.cwd, params.width, params.frames, params.client_key) == (str(place), 77, "raw", "0123")
-    assert params.program == launcher.VERSION
+    assert params.program == version.VERSION
     assert params.env["CODEX_THREAD_ID"] == "t"
     assert params.env["THRUM_NAME"] == "bob\n" and params.env["TMUX_PANE"] == "%1"
     assert not {"SECRET", "HOME", "PATH"} & params.env.keys()
@@ -216,5 +216,5 @@ def test_it_says_its_version_without_asking_anybody(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "THRUM_SOCKET": str(tmp_path / "none")}
     for flag in ("--version", "-v"):
         said = subprocess.run([sys.executable, SCRIPT, flag], env=environ, capture_output=True, check=True)
-        assert said.stdout.decode() == launcher.version_text() + "\n"
-        assert said.stdout.decode().startswith(f"thrum {launcher.VERSION} (build ")
+        assert said.stdout.decode() == version.version_text() + "\n"
+        assert said.stdout.decode().startswith(f"thrum {version.VERSION} (build ")

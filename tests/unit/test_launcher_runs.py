@@ -15,7 +15,7 @@ import trio
 
 from tests.support.rpc_commands import Commands, launcher_argv, launcher_env
 from tests.support.rpc_served import request, serving, talking
-from thrum import launcher
+from thrum import version
 from thrum.rpc.framing import frame
 
 
@@ -199,7 +199,7 @@ async def test_a_launcher_of_another_version_is_told_to_run_it_itself(tmp_path: 
 
 async def test_a_raw_run_wants_a_connection_of_its_own(tmp_path: Path) -> None:
     commands = Commands()
-    raw = {"argv": ["wait"], "cwd": "/", "frames": "raw", "program": launcher.VERSION}
+    raw = {"argv": ["wait"], "cwd": "/", "frames": "raw", "program": version.VERSION}
     async with serving(tmp_path / "s", {}, run_command=commands.run) as served, talking(served.path) as talk:
         await talk.send(request("cli.run", {"argv": ["wait"], "cwd": "/"}, 1) + request("cli.run", raw, 2))
         answer = await talk.read()
@@ -210,7 +210,7 @@ async def test_a_raw_run_wants_a_connection_of_its_own(tmp_path: Path) -> None:
 
 async def test_frames_may_follow_their_request_at_once_and_wrong_ones_end_the_run(tmp_path: Path) -> None:
     commands = Commands()
-    raw = {"argv": ["stdin", "wait"], "cwd": "/", "frames": "raw", "program": launcher.VERSION}
+    raw = {"argv": ["stdin", "wait"], "cwd": "/", "frames": "raw", "program": version.VERSION}
     async with serving(tmp_path / "s", {}, run_command=commands.run) as served, talking(served.path) as talk:
         await talk.send(request("cli.run", raw) + frame(b"s", b"a\nb\n") + frame(b"s"))
         said = b""

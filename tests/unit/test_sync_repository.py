@@ -27,7 +27,7 @@ from thrum.sync.branch import ensure_branch
 from thrum.sync.ports import RemoteFailed, RemoteInfo
 from thrum.sync.reader import FILES_MAX, open_reader
 from thrum.sync.repository import GitRepository, open_repository
-from thrum.sync.worktree import TreeEntry
+from thrum.sync.trees import TreeEntry
 
 FIRST = "90843369767a3f41f94cd357d4493648e1154213"
 LINES = b'{"e":1}\n{"e":2}\n'

@@ -14,7 +14,8 @@ from tests.support.sync_desk import SyncDesk
 from thrum import events, limits
 from thrum.errors import InternalError, StoreFailed
 from thrum.sync.ports import Arrived, ForeignProject, RemoteFailed, TakenIn
-from thrum.sync.worktree import FIRST, TreeEntry
+from thrum.sync.trees import TreeEntry
+from thrum.sync.worktree import FIRST
 
 
 @pytest.fixture

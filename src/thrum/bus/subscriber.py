@@ -15,7 +15,7 @@ comes back for the next. `open_stream` gives every fact of an audience (`all/`, 
   command that does; `wait_seconds=` waits for one.
 - A daemon that goes away is waited for, `reconnect_seconds` long, then `DaemonUnavailable` is raised; asking again
   waits again. Nothing is lost or repeated in between, also when its database was painted anew.
-- Every refusal is a `thrum.errors.ThrumError` with `kind`, `message` and `remedy`.
+- Every refusal is a `ThrumError`, which can be had from here, with `kind`, `message` and `remedy`.
 - One thread or task at a time per stream. After a fork the child must open its own: a parent's stream is refused there.
 """
 
@@ -35,7 +35,7 @@ from thrum.bus.cursor import Position, parse_position
 from thrum.bus.links import BlockingLink, TrioLink
 from thrum.bus.stream import EventFollower, Follower, InboxFollower
 from thrum.bus.topics import agent_audience, group_audience, is_audience, role_audience
-from thrum.errors import BadCursor, InvalidParams
+from thrum.errors import BadCursor, InvalidParams, ThrumError
 from thrum.rpc import client
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Message",
     "Position",
     "Stream",
+    "ThrumError",
     "agent_audience",
     "group_audience",
     "open_inbox",

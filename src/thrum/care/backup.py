@@ -28,11 +28,11 @@ from thrum.clock import SystemClock, format_ms, parse_ms
 from thrum.errors import BackupNotFound, StoreFailed, ThrumError
 from thrum.files import ensure_private_dir, locked, sync_directory
 from thrum.identity.notes import roots
-from thrum.launcher import VERSION
 from thrum.paths import Places
 from thrum.store import audit
 from thrum.store.journal import JournalFiles
 from thrum.sync import branch
+from thrum.version import VERSION
 
 _NEW, _OLD = ".new-", ".old"
 _COPY_BYTES: Final = 1 << 20

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from thrum import accepting, api, config, events, files, ids, limits, settings, sockets, spawn
+from thrum import accepting, api, config, events, files, ids, limits, settings, sockets
 from thrum.care import modes
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import InvalidUrl, ThrumError
@@ -29,12 +29,12 @@ from thrum.git.runner import run_git
 from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.identity.files import list_identities
 from thrum.identity.notes import roots
-from thrum.launcher import VERSION
 from thrum.paths import Places, tracked_in
 from thrum.rpc.listener import few_open_files
 from thrum.store.journal import JournalFiles, bare
 from thrum.sync import branch
 from thrum.sync.mirror import meetings
+from thrum.version import VERSION
 
 GIT_OLDEST: Final = (2, 31)
 _FREE_LITTLE: Final = 1024 * limits.MIB
@@ -291,10 +291,10 @@ def _daemon(places: Places, health: api.HealthResult | None) -> Finding:
             detail = f"running (pid {health.pid}) is thrum {health.version}, this command {VERSION}"
             return _found("daemon", "warn", detail, "thrum daemon restart")
         return _found("daemon", "ok", f"running (pid {health.pid})")
-    holder = spawn.lock_holder(places)
+    holder = files.lock_holder(places.lock_file)
     if holder is not None:
         return _found("daemon", "fail", f"one runs (pid {holder}) but does not answer", "thrum daemon restart")
-    stopped = files.is_file(spawn.stopped_mark(places))
+    stopped = files.is_file(places.stopped_mark)
     return _found("daemon", "ok", f"not running{' (stopped)' * stopped}; commands start it when they need it")
 
 

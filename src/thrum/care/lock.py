@@ -12,13 +12,13 @@ from thrum import config, files, settings
 from thrum.care.leftovers import remove_leftovers
 from thrum.clock import SystemClock
 from thrum.errors import DaemonLocked
-from thrum.launcher import VERSION
 from thrum.log import open_log
 from thrum.paths import Places
 from thrum.setup import bootstrap_identity
 from thrum.shapes import DaemonIdentity
 from thrum.store.replay import open_blocking
 from thrum.sync import branch
+from thrum.version import VERSION
 
 _PATIENCE_SECONDS = 2.0
 

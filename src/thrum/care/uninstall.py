@@ -31,7 +31,8 @@ from thrum.setup import IGNORE_RULE
 from thrum.store.journal import JournalFiles
 from thrum.sync import branch
 from thrum.sync.maintenance import index_ids
-from thrum.sync.worktree import BRANCH, OWN_REFS, find_admin_dir
+from thrum.sync.refs import BRANCH, OWN_REFS
+from thrum.sync.worktree import find_admin_dir
 
 _CREATE: Final = b'{"type":"message.create"'
 _AT_ONCE: Final = 100

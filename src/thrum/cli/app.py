@@ -48,7 +48,7 @@ from thrum.cli import (
 from thrum.cli.arriving import name_that_ended
 from thrum.cli.body import decoded
 from thrum.cli.run import Answer, Run, error_document, error_text, json_line, unexpected
-from thrum.cli.terminal import NeedsOwnProcess, OutputLost, OwnTerminal, Session
+from thrum.cli.terminal import NeedsOwnProcess, OutputLost, OwnTerminal, Session, own_directory, own_environment
 from thrum.cli.text import clean
 from thrum.cli.words import Command, Globals, Handler, find, split, wants_json
 from thrum.errors import BadEncoding, IdentityNotFound, ThrumError, UsageError
@@ -374,11 +374,11 @@ def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
     """
     from thrum.cli.local import connector, own_links, own_witness
 
-    env = dict(os.environ)
+    env = own_environment()
     session = Session(
         terminal=OwnTerminal(env),
         env=env,
-        cwd=_cwd(),
+        cwd=own_directory(),
         local=True,
         connect=connector(env),
         key=client_key or secrets.token_hex(16),
@@ -427,13 +427,6 @@ def _refuse_in_sandbox(argv: Sequence[str], session: Session) -> int:
         else:
             os.write(2, clean(f"{error_text(error)}\n").encode())
     return ERROR_STATUS.get(words, error.status)
-
-
-def _cwd() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return os.environ.get("PWD", "/")
 
 
 def _end(status: int) -> NoReturn:

@@ -74,10 +74,10 @@ async def start(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
-    from thrum.spawn import answers, child_environment, daemon_command, lock_holder
+    from thrum.spawn import answers, child_environment, daemon_command
 
     places = _places(run, force)
-    holder = await trio.to_thread.run_sync(lock_holder, places)
+    holder = await trio.to_thread.run_sync(files.lock_holder, places.lock_file)
     if holder is not None and await trio.to_thread.run_sync(answers, places):
         said = f"✓ Daemon already running (pid {holder})"
         return Answer(_action(places, "already_running", holder), said=said)

@@ -17,6 +17,7 @@ import trio
 
 from thrum.cli.local import own_links
 from thrum.cli.run import Answer, Run
+from thrum.cli.terminal import own_environment
 from thrum.cli.words import RUN, switch
 from thrum.errors import ThrumError
 from thrum.paths import find_places
@@ -87,7 +88,7 @@ def _thrum() -> list[str]:
 
 def _environment() -> dict[str, str]:
     """The user's, without what would lead git or thrum elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("THRUM_", "GIT_"))}
+    kept = {name: value for name, value in own_environment().items() if not name.startswith(("THRUM_", "GIT_"))}
     return kept | {"THRUM_LOCAL": "1", "COLUMNS": "100", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 

@@ -59,9 +59,7 @@ async def start(places: Places, *, local: bool = False, force: bool = False) -> 
 
 def stopped_on_purpose(places: Places) -> bool:
     """Whether the last daemon was told to stop: then nobody who only waited for it starts it again."""
-    from thrum.spawn import stopped_mark
-
-    return files.is_file(stopped_mark(places))
+    return files.is_file(places.stopped_mark)
 
 
 def seconds_since_start(now_ms: int) -> float:

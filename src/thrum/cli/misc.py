@@ -9,7 +9,7 @@ from thrum.cli import completion as scripts
 from thrum.cli.completion import Shell
 from thrum.cli.run import Answer, Run
 from thrum.cli.words import RUN, word
-from thrum.launcher import BUILD, VERSION, version_text
+from thrum.version import BUILD, VERSION, version_text
 
 
 async def version(*, run: Annotated[Run, RUN]) -> Answer:

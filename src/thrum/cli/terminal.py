@@ -148,6 +148,19 @@ class Session:
     clock: Clock = field(default_factory=SystemClock)
 
 
+def own_environment() -> dict[str, str]:
+    """Of this process; the one place where the command line reads it."""
+    return dict(os.environ)
+
+
+def own_directory() -> str:
+    """Where this process stands, or stood before that was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return own_environment().get("PWD", "/")
+
+
 class OwnTerminal:
     """The real one: descriptors 0, 1 and 2 of this process."""
 

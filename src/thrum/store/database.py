@@ -6,12 +6,14 @@ never its integrity, and replay brings them back. One connection writes, others 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from thrum.events import FACTS_VERSION
+from thrum.files import sync_directory
 from thrum.shapes import DaemonIdentity
 from thrum.store.schema import (
     BOOKKEEPING_COLUMNS,
@@ -190,3 +192,38 @@ def dump(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
         kept = ", ".join(name for name in names if (table, name) not in BOOKKEEPING_COLUMNS)
         picture[table] = db.execute(f"SELECT {kept} FROM {table} ORDER BY {kept}").fetchall()
     return picture
+
+
+# -- the database as a file
+
+
+def set_durably(db: sqlite3.Connection, values: dict[str, str]) -> None:
+    """Set meta values so that they survive a loss of power, with all that was committed before."""
+    db.execute("PRAGMA synchronous = FULL")
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        for key, value in values.items():
+            set_meta(db, key, value)
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        db.execute("PRAGMA synchronous = NORMAL")
+
+
+def remove(path: Path) -> None:
+    """Take away a database and its logs; the database first, since without its log it would be out of date."""
+    found = [name for suffix in ("", "-wal", "-shm", "-journal") if (name := Path(f"{path}{suffix}")).exists()]
+    for name in found:
+        name.unlink()
+    if found:
+        sync_directory(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have what was written into a closed database on disk."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -410,8 +410,9 @@ class Projection(Settling):
         if isinstance(fact, DaemonKeyed | DaemonSucceeded) and who.trust not in (SIGNED, STRANGE):
             return "not_yours"
         before = self._daemons.origins
-        is_holder = isinstance(fact, Accepted) and fact.kind == "holder"
-        spoke = self._agents.speakers(fact.id) if is_holder else set[str]()
+        spoke: set[str] = set()
+        if isinstance(fact, Accepted) and fact.kind == "holder":
+            spoke = self._agents.speakers(fact.id)
         if not self._daemons.merge(fact, order):
             return "applied"
         match fact:

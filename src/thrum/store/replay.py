@@ -195,14 +195,14 @@ class Opened(NamedTuple):
         self.journals.close()
         try:
             if not cause:
-                _set_durably(self.writer.db, {"clean_stop": "1"})
+                database.set_durably(self.writer.db, {"clean_stop": "1"})
                 note_verified(self.journals)
         except (OSError, sqlite3.Error) as error:
             log.warning("the stop could not be noted: %s", error)
         finally:
             self.writer.db.close()
             if cause == "database_damaged":
-                _remove_database(self.path)
+                database.remove(self.path)
             elif not cause:
                 with suppress(OSError):
                     self.seal.note(clean=True)
@@ -258,7 +258,7 @@ class _Opening:
         return self.path.with_name(self.path.name + ".new")
 
     def run(self, boot_id: str) -> Opened:
-        _remove_database(self.fresh)
+        database.remove(self.fresh)
         names = self.journals.names()
         for file in names:
             recover_tail(self.journals, file, self.set_aside_durably)
@@ -273,7 +273,7 @@ class _Opening:
         try:
             database.set_identity(db, self.identity, clock.format_ms(self.wall.now_ms()))
             self.seal.note(clean=False)
-            _set_durably(db, {"clean_stop": "", "boot_id": boot_id})
+            database.set_durably(db, {"clean_stop": "", "boot_id": boot_id})
             self.quarantine.flush()
             if self.found:
                 more = f", and {len(self.found) - 1} more" if self.found[1:] else ""
@@ -410,9 +410,9 @@ class _Opening:
             self.seal.put(db)
             db.execute("COMMIT")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        _sync_file(fresh)
+        database.sync(fresh)
         # A leftover log of the old database must never meet the new one.
-        _remove_database(self.path)
+        database.remove(self.path)
         os.rename(fresh, self.path)
         files.sync_directory(self.path.parent)
         return database.open_writer(self.path)
@@ -466,37 +466,3 @@ class _Scan:
                 continue
             yield entry_of(fact, raw, file, offset, length)
         self.lines = lines
-
-
-# -- the database as a file
-
-
-def _set_durably(db: sqlite3.Connection, values: dict[str, str]) -> None:
-    """Set meta values so that they survive a loss of power, with all that was committed before."""
-    db.execute("PRAGMA synchronous = FULL")
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        for key, value in values.items():
-            database.set_meta(db, key, value)
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        db.execute("PRAGMA synchronous = NORMAL")
-
-
-def _remove_database(path: Path) -> None:
-    """Take away a database and its logs; the database first, since without its log it would be out of date."""
-    found = [name for suffix in ("", "-wal", "-shm", "-journal") if (name := Path(f"{path}{suffix}")).exists()]
-    for name in found:
-        name.unlink()
-    if found:
-        files.sync_directory(path.parent)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

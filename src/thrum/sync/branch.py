@@ -23,19 +23,9 @@ from thrum.ids import JOURNAL_NAME_PATTERN
 from thrum.paths import Places
 from thrum.sync.merge import sound
 from thrum.sync.reader import BranchCommit, Reader, open_reader, read_ref
-from thrum.sync.worktree import (
-    BRANCH,
-    REF,
-    TreeEntry,
-    checked_out,
-    ensure_worktree,
-    find_admin_dir,
-    index_bytes,
-    on_branch,
-    seen_at_remote,
-    write_if_other,
-    write_index,
-)
+from thrum.sync.refs import BRANCH, REF, seen_at_remote
+from thrum.sync.trees import TreeEntry, index_bytes
+from thrum.sync.worktree import checked_out, ensure_worktree, find_admin_dir, on_branch, write_if_other, write_index
 
 log: Final = logging.getLogger("thrum.sync")
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from thrum.git.runner import Finished
 from thrum.ids import without_credentials
 from thrum.sync.ports import RemoteFailed, RemoteTrouble
-from thrum.sync.worktree import BRANCH
+from thrum.sync.refs import BRANCH
 
 _REASON_CHARS: Final = 300
 _SECRET_CHARS_MIN: Final = 4

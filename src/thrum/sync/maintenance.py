@@ -23,7 +23,7 @@ from thrum.errors import StoreFailed
 from thrum.files import atomic_write, sync_directory, try_lock
 from thrum.git.runner import DURABLE, GitRunner, checked_git, run_git
 from thrum.sync.reader import read_ref
-from thrum.sync.worktree import REF
+from thrum.sync.refs import REF
 
 LOOSE_BYTES_MAX: Final = 8 << 20
 """So much may rounds leave, by their own count, before it is worth packing."""

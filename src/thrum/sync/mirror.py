@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from thrum.git.runner import configured
-from thrum.sync.worktree import OWN_REFS, REF, seen_ref
+from thrum.sync.refs import OWN_REFS, REF, seen_ref
 
 
 class Meeting(NamedTuple):

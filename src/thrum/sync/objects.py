@@ -20,7 +20,7 @@ from thrum.errors import StoreFailed
 from thrum.files import sync_directory
 from thrum.git.runner import DURABLE, checked_git
 from thrum.sync.reader import loose_size
-from thrum.sync.worktree import TreeEntry
+from thrum.sync.trees import TreeEntry
 
 Kind = Literal["blob", "tree", "commit"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
-from thrum.sync.worktree import TreeEntry
+from thrum.sync.trees import TreeEntry
 from thrum.voids import Voids
 
 RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed", "foreign"]

@@ -8,7 +8,8 @@ from thrum import events, limits, signatures
 from thrum.events import BadLine
 from thrum.sync.merge import split_lines
 from thrum.sync.ports import ForeignProject, Journals, Repository
-from thrum.sync.worktree import BRANCH, TreeEntry
+from thrum.sync.refs import BRANCH
+from thrum.sync.trees import TreeEntry
 
 _KEY = b'"daemon.key"'
 

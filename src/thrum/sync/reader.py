@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from thrum.errors import NotAvailable, StoreFailed
 from thrum.git.runner import checked_git
-from thrum.sync.worktree import BRANCH, TreeEntry
+from thrum.sync.refs import BRANCH
+from thrum.sync.trees import TreeEntry
 
 if TYPE_CHECKING:
     from dulwich.objects import Commit, ObjectID

@@ -1,13 +1,35 @@
-"""Moving a ref by git's own files, as git does: its lock, its reflog, a rename. 1 ms instead of a process."""
+"""The refs that are thrum's, and moving one by git's own files, as git does: its lock, its reflog, a rename.
+
+That takes 1 ms instead of a process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from thrum.clock import SystemClock
-from thrum.sync.worktree import OWN_REFS
+
+BRANCH: Final = "a-sync"
+REF: Final = f"refs/heads/{BRANCH}"
+OWN_REFS: Final = "refs/thrum"
+"""Below it thrum keeps the refs that nobody else moves."""
+
+
+def seen_ref(remote: str) -> str:
+    """The ref that says where a remote's branch was when thrum last looked. A user's fetch moves another one."""
+    return f"{OWN_REFS}/{remote}/{BRANCH}"
+
+
+def seen_at_remote(read: Callable[[str], str], remote: str) -> str:
+    """Where a remote's branch was last seen, `""` if never. `read` gives the commit of a ref.
+
+    Where thrum has not looked yet, by the user's own fetch: so does a new clone, and what earlier versions kept there.
+    """
+    return read(seen_ref(remote)) or read(f"refs/remotes/{remote}/{BRANCH}")
 
 
 def move_plain_ref(common_dir: Path, ref: str, old: str, new: str, why: str) -> bool:

@@ -21,7 +21,8 @@ from thrum.git.runner import DURABLE, Finished, GitRunner, configured, git_missi
 from thrum.ids import without_credentials
 from thrum.sync.failures import clean, disk_full, remote_failed, secrets_in
 from thrum.sync.ports import RemoteFailed, RemoteInfo
-from thrum.sync.worktree import BRANCH, LOCK_REASON, REF, admin_dirs, read_text, seen_ref
+from thrum.sync.refs import BRANCH, REF, seen_ref
+from thrum.sync.worktree import LOCK_REASON, admin_dirs, read_text
 
 SILENT_SECONDS_MAX: Final = 60.0
 """A git that reports nothing for so long hangs."""

@@ -18,18 +18,10 @@ from thrum.sync.maintenance import Maintenance
 from thrum.sync.objects import GitWriter, LooseWriter, Writer, add_trees, commit_bytes
 from thrum.sync.ports import RemoteFailed, RemoteInfo
 from thrum.sync.reader import Reader, open_reader, read_ref
-from thrum.sync.refs import move_plain_ref
+from thrum.sync.refs import REF, move_plain_ref, seen_at_remote
 from thrum.sync.remote import Remote, remove_stale_lock
-from thrum.sync.worktree import (
-    REF,
-    TreeEntry,
-    checked_out,
-    ensure_worktree,
-    index_bytes,
-    on_branch,
-    seen_at_remote,
-    write_index,
-)
+from thrum.sync.trees import TreeEntry, index_bytes
+from thrum.sync.worktree import checked_out, ensure_worktree, on_branch, write_index
 
 _WHY: Final = "thrum: sync"
 _NEAR_COMMITS: Final = 16

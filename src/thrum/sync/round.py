@@ -22,7 +22,9 @@ from thrum.sync.intake import Intake, portions
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import Arrived, JournalMoved, Journals, Mark, RemoteFailed, Repository, Surplus
 from thrum.sync.projects import check_project
-from thrum.sync.worktree import BRANCH, FIRST, TreeEntry
+from thrum.sync.refs import BRANCH
+from thrum.sync.trees import TreeEntry
+from thrum.sync.worktree import FIRST
 
 _REGULAR: Final = 0o100644
 _MEMORY: Final = "round"

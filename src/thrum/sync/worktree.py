@@ -9,54 +9,19 @@ Its HEAD is the tip itself, not the branch: of a branch that a worktree is on, a
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import shlex
-import struct
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from thrum.errors import NotAvailable
 from thrum.files import atomic_write, sync_directory
+from thrum.sync.refs import BRANCH, REF
 
-BRANCH: Final = "a-sync"
-REF: Final = f"refs/heads/{BRANCH}"
-OWN_REFS: Final = "refs/thrum"
-"""Below it thrum keeps the refs that nobody else moves."""
 FIRST: Final = "90843369767a3f41f94cd357d4493648e1154213"
 """The commit that the branch begins with, alike in every clone whose objects have SHA-1 names."""
 LOCK_REASON: Final = "thrum keeps the messages of this repository here"
-
-
-class TreeEntry(NamedTuple):
-    path: bytes
-    mode: int
-    object_id: str
-
-    @property
-    def is_file(self) -> bool:
-        """No link, no submodule."""
-        return self.mode & 0o170000 == 0o100000
-
-    def holds(self, data: bytes) -> bool:
-        """Whether it is a file of these bytes, by its id: nobody has to read it."""
-        object_id = _digest(b"blob %d\0" % len(data) + data, len(self.object_id)).hex()
-        return self.is_file and object_id == self.object_id
-
-
-def seen_ref(remote: str) -> str:
-    """The ref that says where a remote's branch was when thrum last looked. A user's fetch moves another one."""
-    return f"{OWN_REFS}/{remote}/{BRANCH}"
-
-
-def seen_at_remote(read: Callable[[str], str], remote: str) -> str:
-    """Where a remote's branch was last seen, `""` if never. `read` gives the commit of a ref.
-
-    Where thrum has not looked yet, by the user's own fetch: so does a new clone, and what earlier versions kept there.
-    """
-    return read(seen_ref(remote)) or read(f"refs/remotes/{remote}/{BRANCH}")
 
 
 def ensure_worktree(common_dir: Path, folder: Path, tip: str, likely: Path | None = None) -> tuple[Path, bool]:
@@ -138,24 +103,6 @@ def linked_worktree(admin_dir: Path) -> Path | None:
     """The directory that a record in `worktrees/` says it belongs to."""
     text = read_text(admin_dir / "gitdir")
     return Path(os.path.realpath(os.path.dirname(admin_dir / text))) if text else None
-
-
-def index_bytes(entries: Iterable[TreeEntry], *, object_id_chars: int = 40) -> bytes:
-    """A git index (version 3) of these files, each marked skip-worktree and assume-unchanged, without stat data."""
-    ordered = sorted(entries)
-    parts = [struct.pack(">4sII", b"DIRC", 3 if ordered else 2, len(ordered))]
-    for path, mode, object_id in ordered:
-        flags = 0x8000 | 0x4000 | min(len(path), 0xFFF)  # assume-valid, extended, length of the name
-        entry = struct.pack(">10I", 0, 0, 0, 0, 0, 0, mode, 0, 0, 0) + bytes.fromhex(object_id)
-        entry += struct.pack(">HH", flags, 0x4000) + path  # skip-worktree
-        parts.append(entry + b"\0" * (8 - len(entry) % 8))
-    body = b"".join(parts)
-    return body + _digest(body, object_id_chars)
-
-
-def _digest(data: bytes, object_id_chars: int) -> bytes:
-    """git's, of a repository whose objects have names of so many characters."""
-    return (hashlib.sha256(data) if object_id_chars == 64 else hashlib.sha1(data, usedforsecurity=False)).digest()
 
 
 def read_text(path: Path) -> str:

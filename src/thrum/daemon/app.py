@@ -1,10 +1,10 @@
 """The daemon of one repository: its whole task tree on one page (house.md "Start", "Stop").
 
-Start: lock -> identity, branch -> store (journals recovered, picture opened or painted) -> sockets -> accept. Stop: no
-new requests -> a deadline for those under way -> the committer drains -> bus, then database close. Whatever is killed
-instead loses no answered request.
+Start: lock (process.py) -> identity, branch -> store (journals recovered, picture opened or painted) -> sockets ->
+accept. Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
+Whatever is killed instead loses no answered request.
 
-    run (lock, log)
+    run_daemon
     └─ serve_once ── again if the store had to be opened anew
        ├─ store: serve_commits            the one writer
        └─ services
@@ -19,28 +19,19 @@ instead loses no answered request.
 
 from __future__ import annotations
 
-import gc
-
-if __name__ == "__main__":
-    gc.disable()  # nothing of what is loaded now becomes garbage
-
 import contextlib
 import errno
 import logging
 import os
 import socket
-import sys
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import cast
 
-import msgspec
 import trio
 
-from thrum import accepting, api, files, limits, paths, settings, setup, spawn
+from thrum import accepting, api, files, limits, settings, setup, spawn
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
 from thrum.care import leftovers, restore
@@ -48,21 +39,18 @@ from thrum.care.serving import Care
 from thrum.clock import SystemClock, boot_id
 from thrum.config import Config, LiveConfig
 from thrum.endings import Ending, Idleness, is_needed, note_stop, watch_place, watch_signals
-from thrum.errors import DaemonStartFailed, ThrumError
 from thrum.exchange import Exchange
 from thrum.feed import Feed
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.guard_modes import LiveSettings, runtimes_file
 from thrum.identity.process import open_process_table
 from thrum.known import KnownPlaces, Told
-from thrum.launcher import VERSION
-from thrum.log import open_log
 from thrum.ops.house import Here, House
 from thrum.ops.introduction import introduce
 from thrum.ops.moved import Moves
 from thrum.paths import Places
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
-from thrum.rpc.listener import bind_listener, few_open_files, raise_open_file_limit
+from thrum.rpc.listener import bind_listener
 from thrum.rpc.run import RunIO, collected_run_handler
 from thrum.rpc.server import Bounds, serve_rpc
 from thrum.sockets import Bound, SocketPaths, prepare_socket_dir, remove_private_dir, socket_paths
@@ -72,6 +60,7 @@ from thrum.sync import branch
 from thrum.sync.loop import Status as SyncStatus
 from thrum.syncing import Settings as SyncSettings
 from thrum.syncing import Syncing
+from thrum.version import VERSION
 from thrum.watchers import Owners, StaleSessions
 from thrum.wiring import Presence, Registrar, Wiring, authenticator_of
 from thrum.work.context import branch_exists, branch_of
@@ -80,8 +69,6 @@ from thrum.work.live import LiveWork
 log = logging.getLogger("thrum.daemon")
 
 Report = Callable[[spawn.Report], None]
-SWITCH_SECONDS = 0.0005
-"""How long one thread may keep the interpreter while another waits for it: a flush that is done is answered soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +170,7 @@ async def _serve(
     dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)
     ending = Ending(dispatcher.drain)
     mine = Bound(sockets)
-    files.remove(spawn.stopped_mark(places))
+    files.remove(places.stopped_mark)
     moves = Moves(wiring.house, trio.current_time)
     await moves.follow()
     await introduce(wiring.house, await wiring.syncing.repo_ids())
@@ -356,94 +343,3 @@ async def _tell_progress(report: Report) -> None:
     while True:
         await trio.sleep(2)
         report(spawn.Report("painting"))
-
-
-# -- the process
-
-
-def main(arguments: Sequence[str]) -> int:
-    """`python -m thrum.daemon MAIN_ROOT [--local] [--force]`: what `spawn` starts; exit status 0 after a clean stop."""
-    report = _reporter()
-    try:
-        os.umask(0o077)
-        places = paths.find_places(Path(arguments[0]))
-        files.ensure_private_dir(places.thrum_sync_dir)
-        descriptor = _lock(places)
-        if descriptor is None:
-            report(spawn.Report("held"))
-            return 1
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        hostname = os.environ.get("THRUM_HOSTNAME") or os.uname().nodename
-        start = Start(places, hostname, spawn.own_environment(places), local="--local" in arguments, lock=descriptor)
-        _run(start, report)
-    except Exception as error:
-        report(spawn.report_failure(_refusal(error)))
-        return 1
-    return 0
-
-
-def _lock(places: Places) -> int | None:
-    """The daemon's lock, or None if another has it. Who only looks whether one runs holds it for a moment."""
-    for _ in range(20):
-        descriptor = files.try_lock(places.lock_file)
-        if descriptor is not None:
-            return descriptor
-        time.sleep(0.005)
-    return None
-
-
-def _refusal(error: BaseException) -> ThrumError:
-    """The one refusal inside whatever came out of the task tree."""
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    if isinstance(error, ThrumError):
-        return error
-    if (busy := files.shortage(error)) is not None:
-        return DaemonStartFailed(f"the daemon did not start: {busy.message}", remedy=busy.remedy)
-    if isinstance(error, OSError):
-        return spawn.unwritable(error)
-    return DaemonStartFailed(f"the daemon did not start: {type(error).__name__}: {error}")
-
-
-def _run(start: Start, report: Report) -> None:
-    sys.setswitchinterval(SWITCH_SECONDS)
-    gc.freeze()  # what was loaded stays: the collector need not look at it
-    gc.enable()
-    gc.set_threshold(*limits.gc_threshold)
-    live = LiveConfig(start.places.config_file)
-    with open_log(start.places.log_file, live.current()[settings.LOG_LEVEL]):
-        try:
-            connections = raise_open_file_limit()
-            if few := few_open_files(files.open_files_max()):
-                log.warning("%s", few)
-            trio.run(run_daemon, replace(start, connections=connections), live, report)
-        except ThrumError as error:
-            log.error("the daemon does not start: %s; %s", error.message, error.remedy)
-            raise
-        except BaseException:
-            log.exception("the daemon fails")
-            raise
-
-
-def _reporter() -> Report:
-    """Tells whoever started us how far we are; silent when nobody asked. The pipe is closed with the last word."""
-    text = os.environ.pop(spawn.REPORT_VARIABLE, "")
-    if not text.isdecimal():
-        return lambda report: None
-    descriptor: list[int] = [int(text)]
-    os.set_inheritable(descriptor[0], False)
-
-    def tell(report: spawn.Report) -> None:
-        if not descriptor:
-            return
-        with contextlib.suppress(OSError):
-            os.write(descriptor[0], msgspec.json.encode(report) + b"\n")
-        if report.state != "painting":
-            os.close(descriptor.pop())
-
-    return tell
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

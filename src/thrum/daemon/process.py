@@ -1,0 +1,114 @@
+"""The process of a daemon: its lock, its log, and the pipe over which it reports to whoever started it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import trio
+
+from thrum import files, limits, paths, settings, spawn
+from thrum.config import LiveConfig
+from thrum.daemon.app import Report, Start, run_daemon
+from thrum.errors import DaemonStartFailed, ThrumError
+from thrum.log import open_log
+from thrum.paths import Places
+from thrum.rpc.listener import few_open_files, raise_open_file_limit
+
+log = logging.getLogger("thrum.daemon")
+
+SWITCH_SECONDS = 0.0005
+"""How long one thread may keep the interpreter while another waits for it: a flush that is done is answered soon."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the daemon of `arguments[0]`, with `--local`, `--force`; the exit status, 0 after a clean stop."""
+    report = _reporter()
+    try:
+        os.umask(0o077)
+        places = paths.find_places(Path(arguments[0]))
+        files.ensure_private_dir(places.thrum_sync_dir)
+        descriptor = _lock(places)
+        if descriptor is None:
+            report(spawn.Report("held"))
+            return 1
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        hostname = os.environ.get("THRUM_HOSTNAME") or os.uname().nodename
+        start = Start(places, hostname, spawn.own_environment(places), local="--local" in arguments, lock=descriptor)
+        _run(start, report)
+    except Exception as error:
+        report(spawn.report_failure(_refusal(error)))
+        return 1
+    return 0
+
+
+def _lock(places: Places) -> int | None:
+    """The daemon's lock, or None if another has it. Who only looks whether one runs holds it for a moment."""
+    for _ in range(20):
+        descriptor = files.try_lock(places.lock_file)
+        if descriptor is not None:
+            return descriptor
+        time.sleep(0.005)
+    return None
+
+
+def _refusal(error: BaseException) -> ThrumError:
+    """The one refusal inside whatever came out of the task tree."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    if isinstance(error, ThrumError):
+        return error
+    if (busy := files.shortage(error)) is not None:
+        return DaemonStartFailed(f"the daemon did not start: {busy.message}", remedy=busy.remedy)
+    if isinstance(error, OSError):
+        return spawn.unwritable(error)
+    return DaemonStartFailed(f"the daemon did not start: {type(error).__name__}: {error}")
+
+
+def _run(start: Start, report: Report) -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()  # what was loaded stays: the collector need not look at it
+    gc.enable()
+    gc.set_threshold(*limits.gc_threshold)
+    live = LiveConfig(start.places.config_file)
+    with open_log(start.places.log_file, live.current()[settings.LOG_LEVEL]):
+        try:
+            connections = raise_open_file_limit()
+            if few := few_open_files(files.open_files_max()):
+                log.warning("%s", few)
+            trio.run(run_daemon, replace(start, connections=connections), live, report)
+        except ThrumError as error:
+            log.error("the daemon does not start: %s; %s", error.message, error.remedy)
+            raise
+        except BaseException:
+            log.exception("the daemon fails")
+            raise
+
+
+def _reporter() -> Report:
+    """Tells whoever started us how far we are; silent when nobody asked. The pipe is closed with the last word."""
+    text = os.environ.pop(spawn.REPORT_VARIABLE, "")
+    if not text.isdecimal():
+        return lambda report: None
+    descriptor: list[int] = [int(text)]
+    os.set_inheritable(descriptor[0], False)
+
+    def tell(report: spawn.Report) -> None:
+        if not descriptor:
+            return
+        with contextlib.suppress(OSError):
+            os.write(descriptor[0], msgspec.json.encode(report) + b"\n")
+        if report.state != "painting":
+            os.close(descriptor.pop())
+
+    return tell

@@ -1,0 +1,16 @@
+"""Which thrum this is. The number itself stands in `thrum.__init__`, where it costs the launcher no module more."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import thrum
+
+VERSION: Final = thrum.__version__
+BUILD: Final = "dev"
+
+
+def version_text() -> str:
+    """What `thrum version` says."""
+    return f"thrum {VERSION} (build {BUILD}, Python {sys.version.split()[0]})"

@@ -38,7 +38,7 @@ def contents(directory: Path) -> list[str]:
     found = [
         path.relative_to(directory)
         for path in directory.rglob("*")
-        if not path.name.startswith(".compact.") and not path.name.endswith(".tmp")
+        if not path.name.startswith(".compact.") and not path.name.endswith(".tmp") and path.name != "loose-bytes"
     ]
     return sorted(str(path) for path in found if ".git" not in path.parts or "thrum-sync" in path.parts)
 

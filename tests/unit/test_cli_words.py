@@ -258,6 +258,7 @@ def test_bash_completes_commands_subcommands_and_flags() -> None:
 
     assert complete("sen") == ["send", "sent"]
     assert complete("daemon", "st") == ["start", "status", "stop"]
+    assert complete("config", "set", "sync.") == ["sync.remote", "sync.interval", "sync.debounce"]
     assert complete("send", "hi", "--bro") == ["--broadcast"]
     assert "--lines" in complete("daemon", "logs", "--")
 

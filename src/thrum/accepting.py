@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from thrum import config, files
-from thrum.api import is_guarded
 from thrum.errors import ConfigInvalid, StateTracked, StoreFailed
+from thrum.methods.settings import is_guarded
 from thrum.paths import Places, index_of, is_tracked, tracked_in
-from thrum.shapes import SettingChange
+from thrum.wire_types import SettingChange
 
 _GUARDS: Final = "guard-daemon"
 """What the keys of the second file are shown under."""

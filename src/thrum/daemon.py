@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import gc
 
+from thrum.methods.daemon import CLI_RUN
+
 if __name__ == "__main__":
     gc.disable()  # nothing of what is loaded now becomes garbage
 
@@ -40,7 +42,7 @@ from typing import cast
 import msgspec
 import trio
 
-from thrum import accepting, api, files, limits, paths, setup, spawn
+from thrum import accepting, files, limits, paths, setup, spawn, wire_types
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
 from thrum.care import leftovers, restore
@@ -58,6 +60,7 @@ from thrum.identity.process import open_process_table
 from thrum.known import KnownPlaces, Told
 from thrum.launcher import VERSION
 from thrum.log import open_log
+from thrum.methods.daemon import CliRunParams
 from thrum.ops.house import Here, House
 from thrum.ops.introduction import introduce
 from thrum.ops.moved import Moves
@@ -172,7 +175,7 @@ async def _serve(
     known_places = KnownPlaces(trio.current_time)
     dispatcher: Dispatcher
 
-    async def run_command(streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int | None:
+    async def run_command(streams: RunIO, params: CliRunParams, connection: PeerConnection) -> int | None:
         from thrum.inside import run_inside  # warmed up below: the first command pays, not the start
 
         return await run_inside(
@@ -180,7 +183,7 @@ async def _serve(
         )
 
     handlers = wiring.handlers(lambda: dispatcher.drain)
-    dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)
+    dispatcher = Dispatcher(handlers | {CLI_RUN: collected_run_handler(run_command)}, wiring.identify)
     ending = Ending(dispatcher.drain)
     mine = Bound(sockets)
     files.remove(spawn.stopped_mark(places))
@@ -310,8 +313,8 @@ async def _watch_while_sound(wiring: Wiring, watch: Callable[[], Awaitable[None]
         wiring.committer.condemn()
 
 
-def _mirrored(identity: DaemonIdentity) -> api.DaemonIdentity:
-    return api.DaemonIdentity(
+def _mirrored(identity: DaemonIdentity) -> wire_types.DaemonIdentity:
+    return wire_types.DaemonIdentity(
         daemon_id=identity.daemon_id,
         repo_name=identity.repo_name,
         hostname=identity.hostname,

@@ -12,7 +12,6 @@ import msgspec
 import trio
 
 from thrum import events, limits
-from thrum.api import EventsSince, EventsSinceParams, Hint
 from thrum.bus.publisher import Publisher
 from thrum.bus.topics import About, hint_of, topics_of
 from thrum.errors import InvalidParams, StaleCursor, StoreFailed
@@ -27,11 +26,13 @@ from thrum.events import (
     MessageReceipt,
     Sealed,
 )
+from thrum.methods.daemon import EventsSince, EventsSinceParams
 from thrum.store.journal import JournalFiles
 from thrum.store.projection import SILENT
 from thrum.store.rows import EventRow
 from thrum.store.views import View
 from thrum.store.writer import Committed
+from thrum.wire_types import Hint
 
 _MESSAGE_FACTS = (MessageEdited, MessageDeleted, MessageReceipt)
 _GROUP_FACTS = (GroupMemberAdded, GroupMemberRemoved, GroupUpdated, GroupDeleted)

@@ -15,9 +15,9 @@ from typing import Any, Final, Literal, NamedTuple, cast
 import msgspec
 
 from thrum import limits
-from thrum.api import is_guarded
 from thrum.config import Config, duration_seconds, refuse_constant, set_value, update_settings
 from thrum.errors import BadConfigKey, BadConfigValue
+from thrum.methods.settings import is_guarded
 from thrum.paths import Places
 
 GUARD_MODES: Final[Mapping[str, str]] = {

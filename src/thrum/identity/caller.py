@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from thrum.api import Access
 from thrum.identity.guards import Refusal
 from thrum.identity.process import OwnerState
 from thrum.ids import parse_agent_id
+from thrum.methods.method import Access
 
 AccessClass = Literal["read", "bootstrap", "operator", "person", "agent"]
 Step = Literal["peer", "process", "chain", "cwd", "root", "registry"]

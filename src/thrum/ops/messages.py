@@ -7,20 +7,19 @@ from typing import Final
 
 from thrum import addressing, clock, limits
 from thrum.addressing import Audience
-from thrum.api import (
+from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotYours, not_author
+from thrum.events import AnyFact, Body, MessageCreated, MessageEdited, MessageReceipt, Pair
+from thrum.events import MessageDeleted as MessageDeletedFact
+from thrum.methods.messages import (
     DeleteParams,
     DeleteResult,
     EditParams,
     EditResult,
     MarkReadParams,
     MarkReadResult,
-    Recipient,
     SendParams,
     SendResult,
 )
-from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotYours, not_author
-from thrum.events import AnyFact, Body, MessageCreated, MessageEdited, MessageReceipt, Pair
-from thrum.events import MessageDeleted as MessageDeletedFact
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_body, check_refs, check_scopes, check_text
 from thrum.ops.house import Call, House, agent_of
@@ -28,6 +27,7 @@ from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import ensure_session
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import MessageRow, View
+from thrum.wire_types import Recipient
 
 _LOOKED_AT_MAX: Final = 20
 """Recipients of one message whose processes are looked at."""

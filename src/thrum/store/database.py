@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from thrum.events import FACTS_VERSION
-from thrum.shapes import DaemonIdentity
 from thrum.store.schema import (
     BOOKKEEPING_COLUMNS,
     BOOKKEEPING_TABLES,
@@ -23,6 +22,7 @@ from thrum.store.schema import (
     SUPERSEDED,
     TABLES,
 )
+from thrum.wire_types import DaemonIdentity
 
 _BUSY_MS: Final = 5_000
 _CACHED_STATEMENTS: Final = 512

@@ -23,7 +23,7 @@ from thrum.errors import ThrumError
 from thrum.events import Commit, FileChange
 from thrum.paths import Places
 from thrum.search import path_matches
-from thrum.shapes import GitState, GitUser
+from thrum.wire_types import GitState, GitUser
 from thrum.work.git import GitFailed, git_environ, run_git
 from thrum.work.output import FILES, LOG, NUMSTAT, STATUS, Change, parse_log, parse_numstat, parse_status, pathspecs
 from thrum.work.refs import USUAL_DEFAULTS, DefaultBranch, Head, Refs

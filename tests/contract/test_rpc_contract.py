@@ -197,7 +197,7 @@ async def test_a_wait_ends_with_the_daemon(kind: str, tmp_path: Path) -> None:
 async def test_calls_of_one_client_run_side_by_side(kind: str, tmp_path: Path) -> None:
     async with _way(kind, tmp_path / "s") as way, trio.open_nursery() as nursery:
         for number in range(20):
-            nursery.start_soon(way.client.call, "message.send", {"content": str(number)})
+            nursery.start_soon(way.client.call, MESSAGE_SEND, {"content": str(number)})
         await trio.testing.wait_all_tasks_blocked()
         assert len(way.ops.sent) == 20
         assert await way.client.call(AGENT_WHOAMI) is not None
@@ -208,7 +208,7 @@ async def test_calls_of_one_client_run_side_by_side(kind: str, tmp_path: Path) -
 async def test_who_leaves_loses_the_answers_it_waits_for(kind: str, tmp_path: Path) -> None:
     async with _way(kind, tmp_path / "s") as way:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(way.client.call, "message.wait", {"author_id": "w"})
+            nursery.start_soon(way.client.call, MESSAGE_WAIT, {"author_id": "w"})
             await way.ops.wait_began.wait()
             nursery.cancel_scope.cancel()
         ops = way.ops

@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.desks import Desks, result
 from tests.support.repo import SECONDS, THRUM, Repo, open_repo, wait_until
-from thrum.cli.app import ALIASES, COMMANDS
+from thrum.cli.table import ALIASES, COMMANDS
 from thrum.identity.guards import DEFAULT_MODES
 from thrum.store import database
 

@@ -20,8 +20,8 @@ import pytest
 
 from tests.unit.test_cli_run import FakeDaemon, add_identity, go
 from thrum import errors, wire_types
-from thrum.cli.app import ALIASES, COMMANDS
 from thrum.cli.render import hint_line
+from thrum.cli.table import ALIASES, COMMANDS
 from thrum.cli.text import clean
 from thrum.methods.table import METHODS
 

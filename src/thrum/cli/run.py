@@ -19,7 +19,7 @@ from thrum.cli import guarding, values
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.cli.text import clean, indent, json_clean, line, one_line
 from thrum.cli.who import Chosen, choose
-from thrum.cli.words import Command, Globals
+from thrum.cli.words import Command, Globals, Use
 from thrum.errors import (
     Busy,
     DaemonUnavailable,
@@ -97,7 +97,7 @@ class Run:
     _seen: Chosen | None = None
     """The identity found when the command began, before anybody asked for it."""
     _chosen: Chosen | None = None
-    _use: guarding.Use = "act"
+    _use: Use = "act"
     _judged: guarding.Judged | None = None
     _changes: int = 0
     _debugged: list[str] = field(default_factory=list[str])
@@ -140,7 +140,7 @@ class Run:
     def begin(self, arguments: Mapping[str, Any]) -> None:
         """Before the command: what it does in an agent's name. Looks are judged here, whether they need one or not."""
         self.warnings += self.session.notices(self.places)
-        self._use = guarding.use_of(self.command.name, arguments)
+        self._use = self.command.used(arguments)
         if self._use == "look":
             with suppress(ThrumError, OSError):
                 self._seen = choose(self.places(), self.session, self.flags)

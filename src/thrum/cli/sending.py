@@ -10,9 +10,8 @@ from thrum.cli.body import BodyFile, MessageFlag, Stdin, parse_structured, read_
 from thrum.cli.references import ID_HELP, find_message
 from thrum.cli.render import Eye, at
 from thrum.cli.run import Answer, Hint, Run
-from thrum.cli.values import MINUTE_MS, agent_of, parse_pair
+from thrum.cli.values import agent_of, parse_pair
 from thrum.cli.words import RUN, option, switch, word
-from thrum.clock import parse_ms
 from thrum.errors import MessageNotFound, UsageError
 from thrum.methods.agents import AGENT_LIST, AgentListParams
 from thrum.methods.messages import (
@@ -26,11 +25,6 @@ from thrum.methods.messages import (
 )
 
 Format = Literal["markdown", "plain", "json"]
-STALE_MS = 30 * MINUTE_MS
-"""A recipient that was silent for longer may not be there (hint `send.recipient-stale`)."""
-LOOKED_AT_MAX = 20
-"""Beyond so many recipients nobody asks who is silent."""
-
 FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; markdown unless given")]
 
 
@@ -184,8 +178,10 @@ async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
 async def _sent(run: Run, known: _Known, result: SendResult, content: str, *said: str) -> Answer:
     hint = _flag_inside(run, content)
     if hint is None and not result.warnings and not run.quiet:
-        hint = await (_nobody_woken(run, known, content) if result.quiet else _stale_recipient(run, known, result))
-    return Answer(_without(result, "warnings"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint)
+        hint = await _nobody_woken(run, known, content) if result.quiet else _stale_recipient(run, result)
+    return Answer(
+        _without(result, "warnings", "silent"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint
+    )
 
 
 def _without(result: SendResult, *names: str) -> dict[str, Any]:
@@ -223,21 +219,15 @@ async def _nobody_woken(run: Run, known: _Known, content: str) -> Hint | None:
     )
 
 
-async def _stale_recipient(run: Run, known: _Known, result: SendResult) -> Hint | None:
+def _stale_recipient(run: Run, result: SendResult) -> Hint | None:
     """Whether a recipient has been silent for so long that it may not read this."""
-    if not 0 < len(result.recipients) <= LOOKED_AT_MAX:
+    if not result.silent:
         return None
-    seen = {each.agent_id: each.last_seen_at or each.registered_at for each in await known.agents()}
-    times = [(seen[each.agent_id], each.agent_id) for each in result.recipients if each.agent_id in seen]
-    silent = sorted(pair for pair in times if run.now_ms - parse_ms(pair[0]) > STALE_MS)
-    if not silent:
-        return None
-    time, agent_id = silent[0]
-    others = f" (and {len(silent) - 1} more)" if len(silent) > 1 else ""
-    eye = Eye(run.now_ms)
+    longest = result.silent[0]
+    others = f" (and {len(result.silent) - 1} more)" if len(result.silent) > 1 else ""
     return Hint(
         "send.recipient-stale",
-        f"{at(agent_id)} was last seen {eye.ago(time)}{others}: thrum team --all",
+        f"{at(longest.agent_id)} was last seen {Eye(run.now_ms).ago(longest.last_seen_at)}{others}: thrum team --all",
         severity="warn",
         options=({"label": "who is there", "cmd": "thrum team --all"},),
     )

@@ -25,7 +25,16 @@ class SendParams(Mutating, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class SilentRecipient(msgspec.Struct, gc=False):
+    """A recipient that has been silent for so long that it may not be there; `last_seen_at`: registered, if never."""
+
+    agent_id: str
+    last_seen_at: str
+
+
 class SendResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`silent`: recipients last seen over 30 minutes ago, longest first; not told where there are more than 20."""
+
     message_id: str
     thread_id: str = ""
     created_at: str
@@ -35,6 +44,7 @@ class SendResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     quiet: bool = False
     audiences: tuple[Pair, ...]
     recipients: tuple[Recipient, ...]
+    silent: tuple[SilentRecipient, ...] = ()
     warnings: tuple[str, ...] = ()
     replayed: bool = False
 

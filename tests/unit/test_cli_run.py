@@ -31,6 +31,7 @@ from thrum.methods.messages import (
     MessageGetResult,
     MessageListResult,
     SendResult,
+    SilentRecipient,
     WaitResult,
 )
 from thrum.methods.method import AnyMethod, Empty
@@ -536,19 +537,26 @@ def known(last_seen_minutes: int, agent_id: str = "max") -> AgentListResult:
     return AgentListResult((info,))
 
 
-async def test_a_recipient_that_was_silent_for_long_gives_a_hint(repository: Path) -> None:
-    to_max = sent(recipients=(wire_types.Recipient("max", clock.format_ms(NOW)),))
+async def test_a_recipient_that_was_silent_for_long_gives_a_hint_without_a_second_call(repository: Path) -> None:
+    silent = (
+        SilentRecipient("max", clock.format_ms(NOW - 31 * 60_000)),
+        SilentRecipient("nux", clock.format_ms(NOW - 30 * 60_000)),
+    )
     argv = ("send", "hi", "--to", "max")
-    daemon = FakeDaemon(of(message_send=to_max, agent_list=known(31)))
+    daemon = FakeDaemon(of(message_send=sent(silent=silent[:1])))
     _, _, err = await go(daemon, repository, *argv)
     assert err == "hint: @max was last seen 31m ago: thrum team --all\n"
+    assert [method for method, _ in daemon.calls] == ["message.send"]
     _, out, err = await go(daemon, repository, *argv, "--json")
-    assert json.loads(out)["hints"][0]["code"] == "send.recipient-stale"
+    document = json.loads(out)
+    assert (document["hints"][0]["code"], "silent" in document) == ("send.recipient-stale", False)
     assert err == ""
     for quiet in ({"THRUM_NO_HINTS": "1"}, {}):
         more = [] if quiet else ["--quiet"]
         assert (await go(daemon, repository, *argv, *more, env=quiet))[2] == ""
-    daemon = FakeDaemon(of(message_send=to_max, agent_list=known(29)))
+    daemon = FakeDaemon(of(message_send=sent(silent=silent)))
+    assert (await go(daemon, repository, *argv))[2].startswith("hint: @max was last seen 31m ago (and 1 more)")
+    daemon = FakeDaemon(of(message_send=sent()))
     assert (await go(daemon, repository, *argv))[2] == ""
 
 

@@ -54,7 +54,6 @@ from thrum.errors import DaemonStartFailed, ThrumError
 from thrum.exchange import Exchange
 from thrum.feed import Feed
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.identity.evidence import Roots
 from thrum.identity.guard_modes import LiveSettings, runtimes_file
 from thrum.identity.process import open_process_table
 from thrum.known import KnownPlaces, Told
@@ -77,7 +76,7 @@ from thrum.sync.loop import Status as SyncStatus
 from thrum.syncing import Settings as SyncSettings
 from thrum.syncing import Syncing
 from thrum.watchers import Owners, StaleSessions
-from thrum.wiring import Presence, Registrar, Wiring
+from thrum.wiring import Presence, Registrar, Wiring, authenticator_of
 from thrum.work.context import branch_exists, branch_of
 from thrum.work.live import LiveWork
 
@@ -202,7 +201,7 @@ async def _serve(
         idleness.touch()
         if not start.is_locked:
             ending.leave()  # it was moved while it served: whoever comes by the new path starts another one
-        wiring.on_connect(connection)
+        wiring.authenticator.meet(connection)
 
     log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": wiring.house.view.epoch, "version": VERSION}})
     report(spawn.Report("ready", os.getpid()))
@@ -280,7 +279,7 @@ def _wire(
         identity=identity,
         bus_endpoint=bus.endpoint,
         syncing=syncing,
-        roots=Roots(start.places),
+        authenticator=authenticator_of(house),
         started_at=trio.current_time(),
     )
     store.committer.on_commit = wiring.on_commit

@@ -16,6 +16,10 @@ from typing import Final, TypeAlias
 import msgspec
 
 from thrum import clock, ids, limits
+from thrum.event_specs import EVENT_SPECS, LATER_LOCAL_TYPES, EventSpec
+from thrum.event_specs import EVENTS_FILE as EVENTS_FILE
+from thrum.event_specs import LOCAL_FILE as LOCAL_FILE
+from thrum.event_specs import MESSAGES_DIR as MESSAGES_DIR
 from thrum.parts import Body as Body
 from thrum.parts import Commit as Commit
 from thrum.parts import FileChange as FileChange
@@ -24,15 +28,11 @@ from thrum.parts import Pair as Pair
 from thrum.parts import Whole as Whole
 from thrum.parts import Work as Work
 
-FACTS_VERSION: Final = 4
+FACTS_VERSION: Final = 5
 """Rises when the picture of the same facts would change: then the database is painted anew."""
 
 KNOWN_V: Final = 1
 """The greatest `v` of a fact that this program understands."""
-
-EVENTS_FILE: Final = "events.jsonl"
-LOCAL_FILE: Final = "local.jsonl"
-MESSAGES_DIR: Final = "messages"
 
 _BOM: Final = b"\xef\xbb\xbf"
 _DEPTH_MAX: Final = 256
@@ -48,6 +48,11 @@ class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     origin_daemon: str = ""
     client_key: str = ""
     client_digest: str = ""
+
+
+def tag_of(cls: type[Fact]) -> str:
+    """The name on disk of a class."""
+    return str(cls.__struct_config__.tag)
 
 
 # -- messages/{author}.jsonl
@@ -281,69 +286,24 @@ class Sealed(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
 
 
-AnyFact: TypeAlias = (
-    MessageCreated
-    | MessageEdited
-    | MessageDeleted
-    | AgentUpdated
-    | AgentContextSaved
-    | AgentRegistered
-    | SessionStarted
-    | SessionEnded
-    | AgentCleaned
-    | AgentAliased
-    | GroupCreated
-    | GroupMemberAdded
-    | GroupMemberRemoved
-    | GroupUpdated
-    | GroupDeleted
-    | PurgeExecuted
-    | JournalFormat
-    | DaemonKeyed
-    | DaemonSucceeded
-    | MessageReceipt
-    | AgentPlaced
-    | AgentExited
-    | AgentSeen
-    | AgentStatusSet
-    | SessionItemsChanged
-    | AgentHidden
-    | Accepted
+MessageFact: TypeAlias = MessageCreated | MessageEdited | MessageDeleted | MessageReceipt
+SessionFact: TypeAlias = SessionStarted | SessionEnded | AgentUpdated | AgentSeen | SessionItemsChanged
+GroupFact: TypeAlias = GroupCreated | GroupMemberAdded | GroupMemberRemoved | GroupUpdated | GroupDeleted
+AgentFact: TypeAlias = (
+    AgentRegistered | AgentAliased | AgentCleaned | AgentContextSaved | AgentPlaced | AgentExited | AgentStatusSet
 )
+DaemonFact: TypeAlias = DaemonKeyed | DaemonSucceeded | Accepted | AgentHidden
+AnyFact: TypeAlias = MessageFact | SessionFact | GroupFact | AgentFact | DaemonFact | PurgeExecuted | JournalFormat
+"""By the entity of their rows in `EVENT_SPECS`."""
 
-LOCAL_FACTS: Final = (
-    MessageReceipt,
-    AgentPlaced,
-    AgentExited,
-    AgentSeen,
-    AgentStatusSet,
-    SessionItemsChanged,
-    AgentHidden,
-    Accepted,
-)
-MESSAGE_FACTS: Final = (MessageCreated, MessageEdited, MessageDeleted, AgentUpdated, AgentContextSaved)
-LOCAL_TYPES: Final = frozenset(
-    {
-        "message.receipt",
-        "agent.place",
-        "agent.exit",
-        "agent.seen",
-        "agent.status",
-        "session.items",
-        "wake.attempt",
-        "subscription.add",
-        "subscription.remove",
-        "queue.submit",
-        "queue.state",
-        "monitor.set",
-        "monitor.state",
-        "monitor.remove",
-        "agent.hide",
-        "accept",
-        "bridge.map",
-    }
-)
-"""Every type that belongs into the local journal, those of later waves too."""
+SPECS: Final[dict[type, EventSpec]] = {cls: EVENT_SPECS[tag_of(cls)] for cls in AnyFact.__args__}
+"""The row of each class; a `Sealed` has none."""
+assert len(SPECS) == len(EVENT_SPECS), "each row of EVENT_SPECS is of one class"
+
+SWEEPS: Final = tuple(cls for cls, spec in SPECS.items() if spec.ahead == "sweep")
+"""What takes other facts out of effect."""
+
+_NEVER_TRAVEL: Final = LATER_LOCAL_TYPES.union(name for name, spec in EVENT_SPECS.items() if not spec.travels)
 
 
 class BadLine(ValueError):
@@ -368,18 +328,6 @@ _BRACKETS: Final = re.compile(rb"[\[\]{}]")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyFact)
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
-
-_TAGS: Final = frozenset(str(cls.__struct_config__.tag) for cls in AnyFact.__args__)
-_ACTOR_FIELDS: Final[dict[type, str]] = {
-    AgentCleaned: "by",
-    AgentStatusSet: "by",
-    PurgeExecuted: "by",
-    GroupCreated: "created_by",
-    GroupMemberAdded: "added_by",
-    GroupMemberRemoved: "removed_by",
-    GroupUpdated: "updated_by",
-    GroupDeleted: "deleted_by",
-}
 
 
 def encode(fact: AnyFact) -> bytes:
@@ -441,7 +389,7 @@ def _decode_odd(line: bytes, error: msgspec.MsgspecError) -> Sealed:
     if not isinstance(raw, dict):
         raise BadLine("not_object")
     sealed = _sealed(line)
-    if sealed.type in _TAGS and sealed.v <= KNOWN_V:
+    if sealed.type in EVENT_SPECS and sealed.v <= KNOWN_V:
         raise BadLine("bad_field", str(error)) from error
     return sealed
 
@@ -461,22 +409,20 @@ def _sealed(line: bytes) -> Sealed:
 
 def type_of(fact: AnyFact | Sealed) -> str:
     """The dotted name on disk."""
-    return fact.type if isinstance(fact, Sealed) else str(fact.__struct_config__.tag)
+    return fact.type if isinstance(fact, Sealed) else tag_of(type(fact))
 
 
 def never_travels(fact: AnyFact | Sealed) -> bool:
     """Whether a fact may not come from the branch. Receipts may (events.md §5)."""
-    if isinstance(fact, Sealed):
-        return fact.type in LOCAL_TYPES
-    return isinstance(fact, LOCAL_FACTS) and not isinstance(fact, MessageReceipt)
+    return fact.type in _NEVER_TRAVEL if isinstance(fact, Sealed) else not SPECS[type(fact)].travels
 
 
 def actor_of(fact: AnyFact | Sealed) -> str:
     """Who did it (events.md §2): decides the file and the scope of a client key."""
     if isinstance(fact, Sealed):
         return "system"
-    field = _ACTOR_FIELDS.get(type(fact), "agent_id")
-    return getattr(fact, field, "") or "system"
+    field = SPECS[type(fact)].actor
+    return (getattr(fact, field) if field else "") or "system"
 
 
 def order_of(fact: AnyFact | Sealed) -> tuple[str, str]:
@@ -486,6 +432,5 @@ def order_of(fact: AnyFact | Sealed) -> tuple[str, str]:
 
 def file_of(fact: AnyFact) -> str:
     """The journal a fact belongs into: `events.jsonl`, `messages/{stem}.jsonl` or `local.jsonl`."""
-    if isinstance(fact, MESSAGE_FACTS):
-        return f"{MESSAGES_DIR}/{ids.file_stem(actor_of(fact))}.jsonl"
-    return LOCAL_FILE if isinstance(fact, LOCAL_FACTS) else EVENTS_FILE
+    journal = SPECS[type(fact)].journal
+    return f"{MESSAGES_DIR}/{ids.file_stem(actor_of(fact))}.jsonl" if journal == MESSAGES_DIR else journal

@@ -15,17 +15,7 @@ from thrum import events, limits
 from thrum.bus.publisher import Publisher
 from thrum.bus.topics import About, hint_of, topics_of
 from thrum.errors import InvalidParams, StaleCursor, StoreFailed
-from thrum.events import (
-    AnyFact,
-    GroupDeleted,
-    GroupMemberAdded,
-    GroupMemberRemoved,
-    GroupUpdated,
-    MessageDeleted,
-    MessageEdited,
-    MessageReceipt,
-    Sealed,
-)
+from thrum.events import SPECS, AnyFact, GroupFact, MessageFact, Sealed
 from thrum.methods.daemon import EventsSince, EventsSinceParams
 from thrum.store.journal import JournalFiles
 from thrum.store.projection import SILENT
@@ -34,21 +24,20 @@ from thrum.store.views import View
 from thrum.store.writer import Committed
 from thrum.wire_types import Hint
 
-_MESSAGE_FACTS = (MessageEdited, MessageDeleted, MessageReceipt)
-_GROUP_FACTS = (GroupMemberAdded, GroupMemberRemoved, GroupUpdated, GroupDeleted)
-
 _SLICE_SECONDS = 0.005
 """How long one look may go on before others on the loop get a turn."""
 
 
 def about(view: View, fact: AnyFact | Sealed) -> About | None:
     """The row that an edit, delete, receipt or group change is about; None if the fact says all itself."""
-    if isinstance(fact, _MESSAGE_FACTS):
+    if isinstance(fact, Sealed) or SPECS[type(fact)].begins:
+        return None
+    if isinstance(fact, MessageFact):
         head = view.message_head(fact.message_id)
         if head is None:
             return None
         return About(head.agent_id, head.thread_id, head.recipients, head.audiences, head.quiet)
-    if isinstance(fact, _GROUP_FACTS):
+    if isinstance(fact, GroupFact):
         return About(group=view.group_name(fact.group_id))
     return None
 

@@ -38,6 +38,8 @@ work_counted_bytes_max: Final = 1 * MIB
 """The lines of a new file are counted up to this size."""
 work_seconds_max: Final = 3.0
 """How long git may take for one worktree."""
+git_seconds_max: Final = 600.0
+"""How long any other git on this machine may take: only what hangs is killed."""
 work_fact_paths_max: Final = 20
 work_fact_interval_ms: Final = 15 * 60_000
 """How often a session's git state is written down at most (events.md §4)."""

@@ -17,20 +17,9 @@ import msgspec
 from thrum import limits
 from thrum.config import Config, duration_seconds, refuse_constant, set_value, update_settings
 from thrum.errors import BadConfigKey, BadConfigValue
+from thrum.guards import DEFAULT_MODES, GUARDS
 from thrum.methods.settings import is_guarded
 from thrum.paths import Places
-
-GUARD_MODES: Final[Mapping[str, str]] = {
-    "cross_worktree": "strict",
-    "unauthenticated_rpc": "strict",
-    "non_git_bootstrap": "strict",
-    "daemon_writer_liveness": "strict",
-    "prime_ownership": "strict",
-    "quickstart_self_rename": "strict",
-    "quickstart_name_collision": "strict",
-    "dead_pid_auto_reclaim": "warn",
-}
-"""The guards and their defaults, the same as in `identity.guards`, which stands above this module."""
 
 Source = Literal["config.json", "environment", "default"]
 
@@ -157,7 +146,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "restart.silence_watchdog_seconds": Setting(_SECONDS_RULE, restart=True),
     "peers.auto_connect": Setting(_BOOL, restart=True),
     "peers.pairing_code_length": Setting(_whole(8, 64)),
-    **{f"identity_guard.{guard}": Setting(_MODE) for guard in GUARD_MODES},
+    **{f"identity_guard.{guard}": Setting(_MODE) for guard in GUARDS},
     "permission_supervisors": Setting(_NAMES),
     "project_name": Setting(_LINE),
 }
@@ -166,7 +155,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 _MISSING: Final = object()
 _DEFAULTS: Final[dict[str, Any]] = {
     **msgspec.json.decode(msgspec.json.encode(Config())),
-    "identity_guard": dict(GUARD_MODES),
+    "identity_guard": dict(DEFAULT_MODES),
 }
 
 

@@ -28,8 +28,8 @@ from thrum.errors import (
 )
 from thrum.files import atomic_write, ensure_private_dir
 from thrum.found import aside, is_foreign, keep, set_aside
+from thrum.guards import Refusal, refusal_error
 from thrum.identity.daemon_id import Bootstrapped, DaemonIdentity, bootstrap
-from thrum.identity.guards import Refusal, refusal_error
 from thrum.identity.notes import FIRST_PROJECT_STATE
 from thrum.ignoring import IGNORE_RULE, add_ignore_rule, is_ignored
 from thrum.methods.agents import RegisterResult

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from thrum import ids
+from thrum.event_specs import EVENT_SPECS
 
 
 class _Hash(Protocol):
@@ -44,18 +45,14 @@ _PROOF_MASK: Final = (1 << 64) - 1
 
 
 class Made(NamedTuple):
-    """What kind of thing a fact begins: the field with its id, and how that id begins."""
+    """What entity a fact begins: the field with its id, and how that id begins."""
 
     field: str
     prefix: str
 
 
-MADE: Final = {
-    "message.create": Made("message_id", "msg_"),
-    "agent.session.start": Made("session_id", "ses_"),
-    "group.create": Made("group_id", "grp_"),
-}
-"""By type. The thing has the ULID of the fact (events.md §2)."""
+MADE: Final = {type_: Made(f"{spec.entity}_id", spec.begins) for type_, spec in EVENT_SPECS.items() if spec.begins}
+"""By type. The entity has the ULID of the fact (events.md §2)."""
 
 
 # -- lines

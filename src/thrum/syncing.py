@@ -22,7 +22,7 @@ from thrum.care import modes
 from thrum.clock import format_ms
 from thrum.config import Config, load_config, set_value, update_settings, wishes_sync
 from thrum.errors import ConfigInvalid, ConfirmationRequired, InvalidParams, InvalidUrl, NotAvailable, ThrumError
-from thrum.events import LOCAL_FACTS, MessageReceipt, Sealed
+from thrum.events import SPECS, MessageReceipt, Sealed
 from thrum.exchange import Exchange
 from thrum.ids import repo_id_of_url
 from thrum.methods.method import Empty
@@ -175,7 +175,7 @@ class Syncing:
         if isinstance(fact, MessageReceipt):
             row = self.house.view.message(fact.message_id)
             return row is not None and row.origin_daemon not in own
-        return not isinstance(fact, LOCAL_FACTS)
+        return SPECS[type(fact)].shared
 
     def _git(self, known: GitRepository | None = None) -> GitRepository:
         """Git's side, with the remote that the settings name now; `known` if that still is the one."""

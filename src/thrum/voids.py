@@ -14,40 +14,24 @@ from typing import Final
 
 from thrum import clock, events, ids, signatures
 from thrum.events import (
-    AgentContextSaved,
-    AgentExited,
-    AgentPlaced,
+    SPECS,
     AgentRegistered,
-    AgentSeen,
-    AgentStatusSet,
     AgentUpdated,
     AnyFact,
     GroupMemberAdded,
     MessageCreated,
     MessageDeleted,
     MessageEdited,
+    MessageFact,
     MessageReceipt,
     Sealed,
-    SessionItemsChanged,
-    SessionStarted,
+    SessionFact,
     Work,
 )
 from thrum.origins import BEFORE, HIDDEN, OLD_REALM, OURS, Origins, Standing, may_say_of_session, sweeps_of_mark
 
 Order = tuple[str, str]
 """`(normalised time, event id)`: the order of facts, compared as text."""
-
-_OF_AN_AGENT = (
-    AgentRegistered,
-    SessionStarted,
-    AgentUpdated,
-    AgentContextSaved,
-    AgentPlaced,
-    AgentExited,
-    AgentSeen,
-    AgentStatusSet,
-)
-
 
 Fact = tuple[Order, AnyFact, Standing]
 """A fact of a journal, and what its line is to whoever asks."""
@@ -155,22 +139,20 @@ def _is_void(fact: AnyFact, order: Order, who: Standing, voids: Voids) -> bool:
             return True
         cutoff = voids.cutoff(who.under)
         return bool(cutoff) and message_ms(fact.message_id, order[0]) < clock.parse_ms(cutoff)
-    if isinstance(fact, MessageEdited | MessageDeleted | MessageReceipt):
+    if isinstance(fact, MessageFact):
         return bool(voids.purges) and _is_about_purged(fact, order[0], who, voids)
     if isinstance(fact, AgentRegistered) and BEFORE <= who.trust <= HIDDEN:
         # Once registered there, for ever: what others may say for the agent must not hang on a line that went.
         return False
-    if isinstance(fact, _OF_AN_AGENT) and voids.covers_agent(fact.agent_id, order, who.under):
+    spec = SPECS[type(fact)]
+    names_an_agent = not isinstance(fact, GroupMemberAdded) or fact.member_type == "agent"
+    if spec.cleanup and names_an_agent and voids.covers_agent(getattr(fact, spec.cleanup), order, who.under):
         return True
-    if isinstance(fact, GroupMemberAdded):
-        return fact.member_type == "agent" and voids.covers_agent(fact.member_value, order, who.under)
-    if not voids.purges:
+    if not voids.purges or spec.purge != "session" or not isinstance(fact, SessionFact):
         return False
-    if isinstance(fact, SessionStarted | SessionItemsChanged):
-        return _is_purged(fact.session_id, who, voids)
     if isinstance(fact, AgentUpdated):
         return bool(fact.work_contexts) and all(_is_purged(work.session_id, who, voids) for work in fact.work_contexts)
-    return False
+    return _is_purged(fact.session_id, who, voids)
 
 
 def _is_about_purged(

@@ -20,13 +20,13 @@ from thrum.bus.publisher import Publisher
 from thrum.bus.topics import TOPICS
 from thrum.care.serving import Care
 from thrum.errors import StoreFailed, ThrumError
-from thrum.events import AgentCleaned, AgentExited, AgentPlaced, AgentRegistered, AgentSeen, SessionStarted
+from thrum.events import SPECS, AgentSeen
 from thrum.feed import Feed
 from thrum.handlers import OPERATIONS
-from thrum.identity.caller import CLASS_OF, Caller, Evidence, Refused, decide, decide_user
+from thrum.identity.authenticator import Authenticator
+from thrum.identity.caller import Caller, Request, is_act
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry, Roots, Runtimes, check_person
-from thrum.identity.guard_modes import fire, record_fire
+from thrum.identity.evidence import AgentPlace, Registry, Roots
 from thrum.launcher import VERSION
 from thrum.methods.agents import (
     AGENT_REGISTER,
@@ -81,12 +81,6 @@ from thrum.store.views import View
 from thrum.syncing import Syncing
 
 log = logging.getLogger("thrum.daemon")
-
-_BY_NAME = "claim_by_name"
-"""The message of the record that a claim without a terminal leaves (identity.md §11, C11)."""
-_PLACE_FACTS = (AgentRegistered, AgentPlaced, AgentCleaned)
-_LIFE_FACTS = (*_PLACE_FACTS, AgentExited, SessionStarted)
-"""After these another process may have to be watched, or another session may end by itself."""
 
 
 class Registrar:
@@ -167,13 +161,12 @@ class Wiring:
     care: Care
     identity: DaemonIdentity
     bus_endpoint: str
-    roots: Roots
+    authenticator: Authenticator
     started_at: float
     """trio's clock, seconds."""
     syncing: Syncing
     problems: Sequence[str] = ()
     """What was found wrong at the start and is no hindrance: for `health`."""
-    runtimes: Runtimes = field(default_factory=Runtimes)
     desks: waiting.Desks = field(default_factory=waiting.Desks)
     printed: references.Printed = field(default_factory=references.Printed)
     tokens: users.Tokens = field(default_factory=users.Tokens)
@@ -188,54 +181,22 @@ class Wiring:
     def on_due(self, committed: Sequence[Committed]) -> None:
         """Facts count from now on. Those that waited for their day were announced, by their numbers, long ago."""
         facts = [entry.fact for entry in committed]
-        if any(isinstance(fact, _PLACE_FACTS) for fact in facts):
+        changed = {spec.presence for fact in facts if (spec := SPECS.get(type(fact)))}
+        if "place" in changed:
             self.registrar.forget()
-        if any(isinstance(fact, _LIFE_FACTS) for fact in facts):
+        if changed - {""}:
             self.registrar.announce()
         # First whoever would sleep on: a hint that is not given is found by its number.
         self.desks.announce([fact for fact in facts if not isinstance(fact, events.Sealed)])
 
     # -- callers
 
-    def on_connect(self, connection: PeerConnection) -> None:
-        """Look at the peer before its first request: later its pid must still be the same process."""
-        connection.evidence = PeerEvidence(
-            self.house.processes,
-            self.house.here.places,
-            pid=connection.peer.pid,
-            uid=connection.peer.uid,
-            names=self.house.runtime_names,
-            roots=self.roots,
-            runtimes=self.runtimes,
-        )
-
     def identify(self, connection: PeerConnection, method: AnyMethod, params: Params) -> Caller:
-        """Who calls, decided anew for every request (identity.md §11): from the kernel's evidence, or over a WebSocket,
-        of which it says nothing, from who registered there."""
-        claim, level = params.caller_agent_id, method.level(params)
-        access = CLASS_OF.get(level, "agent")
-        if connection.transport == "W":
-            return self._identify_user(connection, claim, method)
-        peer: PeerEvidence = connection.evidence
-        evidence = peer.gather(self.registrar.current(), claim or None, now=trio.current_time())
-        outcome = decide(evidence, access, claim or None, own=method.asks_own(params))
-        if _claims_a_live_one(outcome, evidence, claim, method):
-            outcome = decide(evidence, "agent", claim)
-        if isinstance(outcome, Refused):
-            return self._refuse(outcome, method, peer.told, evidence.pid, evidence.cwd)
-        if access == "person":
-            act = f"{method.name} {getattr(params, 'key', '')}".rstrip()
-            check_person(peer, self.registrar.current(), level, act)
-        if method.name == "message.wait" and outcome.agent_id is not None:
-            outcome = self._with_namesakes(outcome, outcome.agent_id)
-        if outcome.by_name and (record := f"{_BY_NAME} {outcome.agent_id}") not in peer.told:
-            peer.told.add(record)
-            fields = {"agent": outcome.agent_id, "caller_pid": evidence.pid, "method": method.name}
-            log.info(_BY_NAME, extra={"fields": fields})
-        if evidence.failed is not None and outcome.rule in ("C3", "C7"):
-            fields = {"step": evidence.failed, "caller_pid": evidence.pid, "method": method.name}
-            log.warning("introspection_failed: %s", evidence.failed_cause, extra={"fields": fields})
-        return outcome
+        """Who calls, for this very request (`identity.authenticator`). Raises the refusal."""
+        caller = self.authenticator.identify(connection, request_of(method, params))
+        if method.name == "message.wait" and caller.agent_id is not None:
+            return self._with_namesakes(caller, caller.agent_id)
+        return caller
 
     def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
         """Who waits is told that another clone's agent has its mail, too."""
@@ -244,40 +205,6 @@ class Wiring:
             return caller
         told = f"another @{agent_id}, of a clone on {' and '.join(hosts)}, shares this name: thrum agent rename NEW"
         return replace(caller, warnings=(*caller.warnings, told))
-
-    def _identify_user(self, connection: PeerConnection, claim: str, method: AnyMethod) -> Caller:
-        user_id = connection.user_id
-        if user_id is not None and not self.house.view.is_live(user_id):
-            user_id = None
-        outcome = decide_user(user_id, method.name, CLASS_OF.get(method.access, "agent"), claim or None)
-        return self._refuse(outcome, method, set()) if isinstance(outcome, Refused) else outcome
-
-    def _refuse(self, refused: Refused, method: AnyMethod, told: set[str], pid: int = 0, cwd: str = "") -> Caller:
-        """Raise the refusal, unless the guard's mode lets it pass: then the caller all the same, and a warning.
-
-        `told`: as whom this peer was warned already. `pid` and `cwd` are the caller's.
-        """
-        row = self.house.view.agent(refused.refusal.expected) if refused.refusal.expected else None
-        refusal, otherwise = replace(refused.refusal, runtime=row.runtime if row else ""), refused.otherwise
-        record: Callable[[str, dict[str, Any]], None] | None = None
-        if otherwise is not None and otherwise.agent_id in told:
-            record = _record_denied
-        warning = fire(
-            refusal,
-            self.house.modes(),
-            caller_pid=pid,
-            caller_cwd=cwd,
-            method=method.name,
-            record=record,
-            passable=otherwise is not None,
-        )
-        # Only a refusal that a mode may let pass returns from there.
-        assert otherwise is not None
-        if not warning:
-            return otherwise
-        if otherwise.agent_id is not None:
-            told.add(otherwise.agent_id)
-        return replace(otherwise, warnings=(warning,))
 
     # -- methods
 
@@ -318,7 +245,7 @@ class Wiring:
 
         async def handle(call: Call, params: Any) -> Any:
             try:
-                if _is_act(call.method):
+                if is_act(call.method.name, call.method.access):
                     await adopt(self.house, call, call.method.name)
                 result = await handler(call, params)
             except StoreFailed as error:
@@ -424,24 +351,32 @@ class Wiring:
         return StopResult(stopping=True)
 
 
-def _is_act(method: AnyMethod) -> bool:
-    """Whether a call writes in an agent's name or changes its state. Registration records the process by itself."""
-    access = CLASS_OF.get(method.access, "agent")
-    return access == "agent" or (access == "bootstrap" and method.name not in ("agent.register", "user.register"))
+def request_of(method: AnyMethod, params: Params) -> Request:
+    """What a call asks of the authenticator."""
+    return Request(
+        method.name,
+        method.level(params),
+        params.caller_agent_id or None,
+        method.asks_own(params),
+        f"{method.name} {getattr(params, 'key', '')}".rstrip(),
+    )
 
 
-def _claims_a_live_one(outcome: Caller | Refused, evidence: Evidence, claim: str, method: AnyMethod) -> bool:
-    """Whether a session's call names an agent that lives here and runs elsewhere.
+def authenticator_of(house: House) -> Authenticator:
+    """Who judges the callers of this daemon."""
 
-    Registration leaves claims out of account, and with it the class `bootstrap`; but who may act as that agent, a
-    person's shell with THRUM_NAME set, may also start its session and say what it works on (identity.md §12).
-    """
-    nobody = isinstance(outcome, Caller) and outcome.agent_id is None
-    of_session = CLASS_OF.get(method.access) == "bootstrap" and _is_act(method)
-    return nobody and of_session and bool(claim) and evidence.here.get(claim) == "elsewhere"
+    def runtime_of(agent_id: str) -> str:
+        row = house.view.agent(agent_id)
+        return row.runtime if row is not None else ""
 
-
-def _record_denied(outcome: str, fields: dict[str, Any]) -> None:
-    """The record of a guard whose warning this peer was given already."""
-    if outcome == "denied":
-        record_fire(outcome, fields)
+    return Authenticator(
+        table=house.processes,
+        places=house.here.places,
+        registry=house.registry,
+        runtime_names=house.runtime_names,
+        modes=house.modes,
+        is_registered=house.view.is_live,
+        runtime_of=runtime_of,
+        now=trio.current_time,
+        roots=Roots(house.here.places),
+    )

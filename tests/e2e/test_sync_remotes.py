@@ -14,8 +14,8 @@ import pytest
 from tests.support.clones import Clones, open_clones
 from tests.support.git_servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
 from tests.support.repo import Repo, wait_until
+from thrum.git.runner import GitRunner
 from thrum.sync.audience import who_can_read
-from thrum.sync.git import Talk
 from thrum.sync.ports import RemoteInfo
 
 
@@ -235,11 +235,13 @@ def test_nobody_at_the_address_is_offline(clones: Clones, here: Repo) -> None:
 
 
 def readers(url: str) -> str:
-    return who_can_read(RemoteInfo("origin", url, ""), os.environ, Talk())
+    return who_can_read(RemoteInfo("origin", url, ""), os.environ, GitRunner())
 
 
 def test_who_can_read_is_asked_as_a_stranger_would(clones: Clones) -> None:
-    assert who_can_read(RemoteInfo("origin", str(clones.remote), str(clones.remote)), os.environ, Talk()) == "private"
+    assert (
+        who_can_read(RemoteInfo("origin", str(clones.remote), str(clones.remote)), os.environ, GitRunner()) == "private"
+    )
     with open_http(clones.network) as url:
         assert readers(f"{url}/remote.git") == "public"
         assert readers(f"{url}/none.git") == "private"

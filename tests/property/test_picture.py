@@ -45,7 +45,7 @@ def test_of_lines_with_one_id_only_the_smallest_shows_in_what_is_painted(facts: 
     for fact in found:
         known = smallest.setdefault(fact.event_id, fact)
         smallest[fact.event_id] = min(
-            known, fact, key=lambda each: (not isinstance(each, events.LOCAL_FACTS), events.encode(each))
+            known, fact, key=lambda each: (events.SPECS[type(each)].shared, events.encode(each))
         )
     assert maker.painted_dump(found) == maker.painted_dump([*smallest.values()])
 

@@ -32,9 +32,9 @@ def lines_of(facts: Sequence[AnyFact], chance: random.Random) -> list[Line]:
     """The facts as lines of daemons, with what these say of themselves, and what a person here said of them."""
     found: list[Line] = []
     for fact in facts:
-        if isinstance(fact, events.LOCAL_FACTS) and chance.random() < 0.5 and not events.never_travels(fact):
+        if not events.SPECS[type(fact)].shared and chance.random() < 0.5 and not events.never_travels(fact):
             pass  # a receipt from elsewhere
-        elif isinstance(fact, events.LOCAL_FACTS):
+        elif not events.SPECS[type(fact)].shared:
             own = msgspec.structs.replace(fact, origin_daemon=ME.daemon_id)
             found.append((own, events.encode(own)))
             continue

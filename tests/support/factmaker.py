@@ -196,7 +196,7 @@ _works = st.builds(
 _some_messages = st.lists(_messages, max_size=2, unique=True).map(tuple)
 _optional_text = st.one_of(st.none(), _texts)
 
-_FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
+FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
     events.MessageCreated: {
         "message_id": _messages,
         "thread_id": st.sampled_from(_THREADS),
@@ -316,7 +316,7 @@ _THEMES: tuple[tuple[type[Any], ...], ...] = (
         events.AgentContextSaved,
         events.AgentCleaned,
     ),
-    tuple(sorted(_FIELDS, key=repr)),
+    tuple(sorted(FIELDS, key=repr)),
 )
 """Which types a history is made of: few, so that their facts meet; the last theme is all of them."""
 
@@ -326,7 +326,7 @@ Drawn = tuple[type[Any], int, dict[str, Any]]
 def _unstamped(cls: type[Any]) -> st.SearchStrategy[Drawn]:
     """A type, a tick and the fields of one fact."""
     optional = {"client_key": st.sampled_from(("k1", "k2")), "origin_daemon": st.sampled_from((HERE, THERE))}
-    return st.tuples(st.just(cls), st.integers(0, _TICKS), st.fixed_dictionaries(_FIELDS[cls], optional=optional))
+    return st.tuples(st.just(cls), st.integers(0, _TICKS), st.fixed_dictionaries(FIELDS[cls], optional=optional))
 
 
 def _stamp(drawn: Sequence[Drawn]) -> list[AnyFact]:

@@ -25,7 +25,7 @@ from thrum.exchange import Exchange
 from thrum.feed import Feed
 from thrum.identity.caller import Caller, Evidence
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.identity.evidence import AgentPlace, Registry, Roots
+from thrum.identity.evidence import AgentPlace, Registry
 from thrum.identity.guard_modes import LiveSettings
 from thrum.identity.process import OwnerState, Process, ProcessMap
 from thrum.identity.runtime import Link
@@ -38,7 +38,7 @@ from thrum.rpc.dispatch import Dispatcher, PeerConnection
 from thrum.rpc.peercred import Peer
 from thrum.store.replay import Store, open_store
 from thrum.syncing import Settings, Syncing
-from thrum.wiring import Presence, Registrar, Wiring
+from thrum.wiring import Presence, Registrar, Wiring, authenticator_of
 from thrum.work.live import LiveWork
 
 DAEMON = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
@@ -226,7 +226,7 @@ def _daemon(
         care=Care(house, store.committer, store.journals, os.environ),
         identity=identity,
         bus_endpoint="ipc:///nowhere",
-        roots=Roots(places),
+        authenticator=authenticator_of(house),
         syncing=Syncing(house, Exchange(store), Settings(places, os.environ, local=True), lambda status: None),
         started_at=trio.current_time(),
     )

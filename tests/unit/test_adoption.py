@@ -16,9 +16,9 @@ import trio
 from tests.support.house import Daemon, open_daemon
 from thrum.errors import CrossWorktree, DaemonWriterLiveness
 from thrum.events import AgentExited
+from thrum.guards import DEFAULT_MODES, Mode
 from thrum.identity.caller import Caller
 from thrum.identity.evidence import PeerEvidence
-from thrum.identity.guards import DEFAULT_MODES, Mode
 from thrum.identity.process import Process, Program
 from thrum.ops.adoption import adopt
 from thrum.ops.house import House

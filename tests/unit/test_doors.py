@@ -22,6 +22,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "import psutil": ("identity/process.py",),
     "import nacl": ("identity/signing.py",),
     "import sqlite3": ("store/",),
+    # Git is run by git.runner alone; the others start a daemon, and what `thrum demo` shows.
+    "import subprocess": ("git/runner.py", "spawn.py", "cli/demo.py"),
     "os.environ": ("cli/", "launcher.py", "daemon.py", "spawn.py"),
     "os.getenv": (),
     "time.time": ("clock.py",),

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from thrum.errors import CrossWorktree, IdentityMismatch
+from thrum.guards import DEFAULT_MODES, Refusal
 from thrum.identity import guard_modes
 from thrum.identity.guard_modes import LiveSettings, fire
-from thrum.identity.guards import DEFAULT_MODES, Refusal
 from thrum.identity.process import Program
 from thrum.identity.runtime import runtime_of_process
 from thrum.paths import Places

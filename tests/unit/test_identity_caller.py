@@ -126,7 +126,5 @@ def test_a_level_without_a_class_of_its_own_needs_an_agent() -> None:
         Access.PERSON: "person",
         Access.NOT_AN_AGENT: "person",
         Access.REGISTERED: "agent",
-        Access.AUTHOR: "agent",
-        Access.OWNER: "agent",
         Access.INTERNAL: "agent",
     }

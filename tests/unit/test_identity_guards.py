@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from thrum.identity.guards import DEFAULT_MODES, Passed, Refusal, cross_worktree, guard_modes, refusal_error
+from thrum.guards import DEFAULT_MODES, Refusal, guard_modes, refusal_error
+from thrum.identity.cross_worktree import Passed, cross_worktree
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 

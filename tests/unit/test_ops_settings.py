@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.house import open_daemon
 from thrum import config, errors, settings
-from thrum.identity.guards import DEFAULT_MODES
+from thrum.guards import DEFAULT_MODES, GUARDS
 from thrum.paths import Places
 
 
@@ -26,8 +26,12 @@ def test_every_default_follows_its_own_rule() -> None:
             settings.check_value(key, found.value)
 
 
-def test_the_guards_are_those_that_there_are() -> None:
-    assert dict(settings.GUARD_MODES) == dict(DEFAULT_MODES)
+def test_every_guard_is_a_setting_with_its_own_default() -> None:
+    found = {name: settings.setting_value({}, f"identity_guard.{name}") for name in GUARDS}
+    assert {name: value.value for name, value in found.items()} == dict(DEFAULT_MODES)
+    assert {name for name in settings.SETTINGS if name.startswith("identity_guard.")} == {
+        f"identity_guard.{name}" for name in GUARDS
+    }
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from tests.support.git_clones import git, make_clone, make_origin, write
 from tests.support.git_servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
 from tests.support.repo import wait_until
 from thrum.errors import StoreFailed
+from thrum.git.runner import Finished
 from thrum.sync import remote as remote_module
 from thrum.sync.branch import ensure_branch
 from thrum.sync.failures import clean, reason_of, secrets_in, trouble_of
-from thrum.sync.git import Finished
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.remote import pushed
 from thrum.sync.repository import GitRepository, open_repository

@@ -373,10 +373,12 @@ def test_the_subject_counts_what_is_new_by_kind(make) -> None:
             make.message(),
             make.message(),
             make(events.GroupDeleted, group_id="grp_1", deleted_by="nux"),
+            make(events.GroupMemberAdded, group_id="grp_1", member_type="agent", member_value="ann", added_by="nux"),
+            make(events.GroupMemberAdded, group_id="grp_1", member_type="role", member_value="ops", added_by="nux"),
         )
     ]
-    assert subject([*lines, b"garbage"], "alice@host") == (
-        "sync: 2 messages, 1 registration, 2 other facts from alice@host"
+    assert subject([*lines, b'{"type":"mind.read","timestamp":"","event_id":"evt_1"}', b"garbage"], "alice@host") == (
+        "sync: 2 messages, 1 registration, 1 group deletion, 2 group members, 2 other facts from alice@host"
     )
     assert subject([], "alice@host") == "sync: tidied from alice@host"
 

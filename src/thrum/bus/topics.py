@@ -15,27 +15,18 @@ from typing import Final, NamedTuple
 import msgspec
 
 from thrum import ids, limits
+from thrum.event_specs import Audience
 from thrum.events import (
-    AgentAliased,
-    AgentCleaned,
-    AgentExited,
-    AgentRegistered,
-    AgentStatusSet,
-    AgentUpdated,
+    SPECS,
     AnyFact,
     GroupCreated,
-    GroupDeleted,
-    GroupMemberAdded,
-    GroupMemberRemoved,
-    GroupUpdated,
+    GroupFact,
     MessageCreated,
     MessageDeleted,
-    MessageEdited,
+    MessageFact,
     MessageReceipt,
     Pair,
     Sealed,
-    SessionEnded,
-    SessionStarted,
     actor_of,
     type_of,
 )
@@ -54,19 +45,6 @@ EVENT_BYTES_MAX: Final = 128
 _AUDIENCE: Final = re.compile(r"(?:agent|role|group)/[A-Za-z0-9_.:%-]+/|all/|team/", re.ASCII)
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-:")
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_TEAM_FACTS: Final = (
-    AgentRegistered,
-    AgentCleaned,
-    SessionStarted,
-    SessionEnded,
-    AgentUpdated,
-    AgentStatusSet,
-    AgentExited,
-)
-_CHANGES: Final = (MessageEdited, MessageDeleted)
-_MESSAGE_FACTS: Final = (MessageCreated, MessageEdited, MessageDeleted, MessageReceipt)
-_SESSION_FACTS: Final = (SessionStarted, SessionEnded)
-_GROUP_FACTS: Final = (GroupCreated, GroupMemberAdded, GroupMemberRemoved, GroupUpdated, GroupDeleted)
 
 
 class About(NamedTuple):
@@ -145,34 +123,39 @@ def audiences_of(fact: AnyFact | Sealed, about: About | None = None, *, pending:
     """
     if pending or isinstance(fact, Sealed):
         return (ALL,)
-    if isinstance(fact, MessageCreated):
-        return (*_message_audiences(fact.recipients, fact.audiences), ALL)
-    if isinstance(fact, _CHANGES):
-        return (ALL,) if about is None else (*_message_audiences(about.recipients, about.audiences), ALL)
-    if isinstance(fact, MessageReceipt):
-        return (agent_audience(about.agent_id), ALL) if about is not None and about.agent_id else (ALL,)
-    if isinstance(fact, _TEAM_FACTS):
-        if isinstance(fact, _SESSION_FACTS) and fact.agent_id:
-            return (agent_audience(fact.agent_id), TEAM, ALL)
-        return (TEAM, ALL)
-    if isinstance(fact, AgentAliased):
-        return (agent_audience(fact.agent_id), agent_audience(fact.of), TEAM, ALL)
-    if isinstance(fact, _GROUP_FACTS):
-        name = fact.name if isinstance(fact, GroupCreated) else about.group if about is not None else ""
-        return (group_audience(name), ALL) if name else (ALL,)
-    return (ALL,)
+    # Two spellings of one id, or two names with one stem, are one audience: a dict keeps each once, in order.
+    heard: dict[str, None] = {}
+    for who in SPECS[type(fact)].audiences:
+        heard.update(dict.fromkeys(_audiences_for(who, fact, about)))
+    return (*heard, ALL)
+
+
+def _audiences_for(who: Audience, fact: AnyFact, about: About | None) -> Iterable[str]:
+    """What a word in the column `audiences` of `EVENT_SPECS` means for a fact."""
+    match who:
+        case "recipients":
+            message = fact if isinstance(fact, MessageCreated) else about
+            return () if message is None else _message_audiences(message.recipients, message.audiences)
+        case "author":
+            return (agent_audience(about.agent_id),) if about is not None and about.agent_id else ()
+        case "group":
+            name = _group_name(fact, about)
+            return (group_audience(name),) if name else ()
+        case "team":
+            return (TEAM,)
+        case _:
+            agent_id: str = getattr(fact, who)
+            return (agent_audience(agent_id),) if agent_id else ()
+
+
+def _group_name(fact: AnyFact, about: About | None) -> str:
+    return fact.name if isinstance(fact, GroupCreated) else about.group if about is not None else ""
 
 
 def _message_audiences(recipients: Iterable[str], audiences: Iterable[Pair]) -> Iterable[str]:
-    # Two spellings of one id, or two names with one stem, are one audience: a dict keeps each once, in order.
-    heard: dict[str, None] = {agent_audience(recipient): None for recipient in recipients}
-    for pair in audiences:
-        if pair.type == "role":
-            heard[role_audience(pair.value)] = None
-    for pair in audiences:
-        if pair.type == "group":
-            heard[group_audience(pair.value)] = None
-    return heard
+    yield from map(agent_audience, recipients)
+    yield from (role_audience(pair.value) for pair in audiences if pair.type == "role")
+    yield from (group_audience(pair.value) for pair in audiences if pair.type == "group")
 
 
 def topics_of(fact: AnyFact | Sealed, about: About | None = None, *, pending: bool = False) -> tuple[str, ...]:
@@ -197,17 +180,15 @@ def hint_of(epoch: str, seq: int, fact: AnyFact | Sealed, about: About | None = 
         from_=_fitting(actor_of(fact)),
         at=_fitting(fact.timestamp),
     )
-    if isinstance(fact, _MESSAGE_FACTS):
+    if isinstance(fact, MessageFact):
         _say_message(hint, fact, about)
-    elif isinstance(fact, _GROUP_FACTS):
-        name = fact.name if isinstance(fact, GroupCreated) else about.group if about is not None else ""
+    elif isinstance(fact, GroupFact):
+        name = _group_name(fact, about)
         hint.to = (_fitting("@" + name),) if name else ()
     return hint
 
 
-def _say_message(
-    hint: Hint, fact: MessageCreated | MessageEdited | MessageDeleted | MessageReceipt, about: About | None
-) -> None:
+def _say_message(hint: Hint, fact: MessageFact, about: About | None) -> None:
     hint.message_id = _fitting(fact.message_id)
     if isinstance(fact, MessageCreated):
         hint.thread_id, hint.quiet = _fitting(fact.thread_id), fact.quiet

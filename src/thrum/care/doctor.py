@@ -25,6 +25,7 @@ from thrum import accepting, config, events, files, ids, limits, settings, socke
 from thrum.care import modes
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import InvalidUrl, ThrumError
+from thrum.git.runner import run_git
 from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.identity.files import list_identities
 from thrum.identity.notes import roots
@@ -35,7 +36,6 @@ from thrum.paths import Places, tracked_in
 from thrum.rpc.listener import few_open_files
 from thrum.store.journal import JournalFiles, bare
 from thrum.sync import branch
-from thrum.sync.git import run_git
 from thrum.sync.mirror import meetings
 
 GIT_OLDEST: Final = (2, 31)

@@ -20,8 +20,8 @@ from typing import Final, Literal
 import msgspec
 
 from thrum.files import atomic_write, ensure_private_dir
+from thrum.git.runner import run_git
 from thrum.paths import Places
-from thrum.sync.git import run_git
 from thrum.sync.worktree import admin_dirs, linked_worktree
 
 EVERYBODY: Final = "every user of this machine"

@@ -24,12 +24,12 @@ from thrum.care.doctor import hook_callers
 from thrum.care.lock import held
 from thrum.errors import NotAvailable, StoreFailed, ThrumError
 from thrum.files import atomic_write, read_bytes
+from thrum.git.runner import checked_git, run_git
 from thrum.identity.notes import roots
 from thrum.paths import Places
 from thrum.setup import IGNORE_RULE
 from thrum.store.journal import JournalFiles
 from thrum.sync import branch
-from thrum.sync.git import checked_git, run_git
 from thrum.sync.maintenance import index_ids
 from thrum.sync.worktree import BRANCH, OWN_REFS, find_admin_dir
 

@@ -26,7 +26,7 @@ from thrum.cli.words import RUN, option, switch
 from thrum.clock import format_ms
 from thrum.config import wishes_sync
 from thrum.errors import NotARepository
-from thrum.identity.guards import Refusal, refusal_error
+from thrum.guards import Refusal, refusal_error
 from thrum.methods.daemon import HEALTH
 from thrum.methods.method import Empty
 from thrum.paths import Places

@@ -14,8 +14,9 @@ from thrum.cli.terminal import Session, Witness
 from thrum.cli.who import Chosen
 from thrum.cli.words import Use
 from thrum.errors import ThrumError
+from thrum.guards import Refusal, refusal_fields
+from thrum.identity.cross_worktree import cross_worktree
 from thrum.identity.guard_modes import LiveSettings, fire, fire_line
-from thrum.identity.guards import Refusal, cross_worktree, refusal_fields
 from thrum.paths import Places
 
 

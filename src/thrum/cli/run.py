@@ -29,7 +29,7 @@ from thrum.errors import (
     ShuttingDown,
     ThrumError,
 )
-from thrum.identity.guards import CANNOT_TELL
+from thrum.guards import CANNOT_TELL
 from thrum.methods.messages import MarkReadParams
 from thrum.methods.method import Method, Mutating, P, R
 from thrum.paths import Places

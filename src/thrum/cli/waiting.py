@@ -20,6 +20,7 @@ from thrum.cli.values import agent_of, parse_after, parse_duration, parse_pair
 from thrum.cli.words import RUN, option, switch
 from thrum.clock import format_ms
 from thrum.errors import DaemonUnavailable, IdentityMismatch, ShuttingDown, TimedOut
+from thrum.event_specs import EVENT_SPECS, Entity
 from thrum.methods.messages import MESSAGE_MARK_READ, MESSAGE_WAIT, MarkReadParams, WaitParams, WaitResult
 
 TIMEOUT_LINE = "NO_MESSAGES_TIMEOUT — re-run thrum wait to continue listening"
@@ -138,25 +139,14 @@ async def _reconnect(run: Run, patience: _Patience) -> None:
 
 # -- watch
 
-SHARED_TYPES = (
-    "message.create",
-    "message.edit",
-    "message.delete",
-    "agent.register",
-    "agent.cleanup",
-    "agent.session.start",
-    "agent.session.end",
-    "agent.update",
-    "agent.context",
-    "group.create",
-    "group.update",
-    "group.delete",
-    "group.member.add",
-    "group.member.remove",
-    "purge.executed",
-)
-"""Facts that are no bookkeeping of this machine."""
-MINE = ("message.create", "message.edit", "message.delete")
+
+def _shared_types(*entities: Entity) -> tuple[str, ...]:
+    return tuple(type_ for type_, spec in EVENT_SPECS.items() if spec.shared and spec.entity in entities)
+
+
+WATCHED = _shared_types("message", "agent", "session", "group", "purge")
+"""No bookkeeping of this machine, nor of its daemons among each other (cli.md §3.7)."""
+MINE = _shared_types("message")
 
 
 async def watch(
@@ -185,7 +175,7 @@ async def _follow(run: Run, *, to_me: bool, since: str) -> None:
     from thrum.bus import subscriber
 
     audience = subscriber.agent_audience(run.identity().agent_id) if to_me else "all/"
-    types = MINE if to_me else SHARED_TYPES
+    types = MINE if to_me else WATCHED
     terminal = run.session.terminal
     width = terminal.width if terminal.tty & TTY_OUT else 0
     async with subscriber.open_stream_async(

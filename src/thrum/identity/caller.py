@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from thrum.identity.guards import Refusal
+from thrum.guards import Refusal
+from thrum.identity.cross_worktree import cross_worktree
 from thrum.identity.process import OwnerState
 from thrum.ids import parse_agent_id
 from thrum.methods.method import Access
@@ -27,11 +28,38 @@ CLASS_OF: Final[Mapping[Access, AccessClass]] = {
 }
 """The class of an access level; every other one is `agent`."""
 
-
 BEFORE_REGISTERING: Final = frozenset({"user.identify", "user.register", "health"})
 """What a connection without the kernel's evidence may call before `user.register`."""
 
 _NO_EVIDENCE: Final = "W"
+_REGISTERS: Final = frozenset({"agent.register", "user.register"})
+"""What is not done in an agent's name: it makes one."""
+
+
+def class_of(level: Access) -> AccessClass:
+    """Whom a level lets call: the class of identity.md §11."""
+    return CLASS_OF.get(level, "agent")
+
+
+def is_act(method: str, level: Access) -> bool:
+    """Whether a call writes in an agent's name or changes its state. Registration records the process by itself."""
+    access = class_of(level)
+    return access == "agent" or (access == "bootstrap" and method not in _REGISTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a call asks for, as far as it matters for who may make it."""
+
+    method: str
+    level: Access
+    """Who may make this very call."""
+    claim: str | None = None
+    """Whom it says that it is from."""
+    own: bool = False
+    """Whether it reads the inbox, the marks or the record of whoever calls."""
+    act: str = ""
+    """A person's act in a word or two, for the log; empty: the method's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +126,21 @@ class Refused:
     refusal: Refusal
     rule: str
     otherwise: Caller | None = None
+
+
+def decide_request(evidence: Evidence, request: Request) -> Caller | Refused:
+    """Who makes a request, or its refusal: `decide`, and what identity.md §12 adds for the calls of a session.
+
+    Registration leaves claims out of account, and with it the class `bootstrap`. But who may act as an agent that lives
+    here and runs elsewhere, a person's shell with THRUM_NAME set, may also start its session and say what it works on.
+    """
+    access, claim = class_of(request.level), request.claim
+    outcome = decide(evidence, access, claim, own=request.own)
+    nobody = isinstance(outcome, Caller) and outcome.agent_id is None
+    of_session = access == "bootstrap" and is_act(request.method, request.level)
+    if nobody and of_session and claim and evidence.here.get(claim) == "elsewhere":
+        return decide(evidence, "agent", claim)
+    return outcome
 
 
 def decide(evidence: Evidence, access: AccessClass, claim: str | None = None, *, own: bool = False) -> Caller | Refused:
@@ -183,11 +226,12 @@ def _by_place(evidence: Evidence, access: AccessClass, claim: str | None, own: b
         if claim not in here:
             detected = ", ".join(sorted(here))
             return Refused(Refusal("unauthenticated_rpc", "identity_mismatch", "worktree", claim, detected), "C9")
-        if evidence.runtime and here[claim] == "elsewhere":
-            return _live_elsewhere(evidence, claim, "C10")
+        refused = _used_elsewhere(
+            evidence, claim, "C10" if evidence.runtime else "C11", explicit=evidence.terminal or evidence.named
+        )
+        if refused is not None:
+            return refused
         visiting = here[claim] == "elsewhere"
-        if visiting and not evidence.terminal and not evidence.named:
-            return _live_elsewhere(evidence, claim, "C11")
         by_name = visiting and not evidence.terminal
         return Caller(claim, "agent", evidence.root, evidence.pid, rule="C11", visiting=visiting, by_name=by_name)
     if len(here) > 1:
@@ -196,15 +240,26 @@ def _by_place(evidence: Evidence, access: AccessClass, claim: str | None, own: b
         refusal = Refusal("unauthenticated_rpc", "ambiguous_worktree", candidates=tuple(sorted(here)))
         return Refused(refusal, "C12")
     (only,) = here
-    if here[only] == "elsewhere":
-        return _live_elsewhere(evidence, only, "C13") if access == "agent" else _nobody(evidence, "C13")
+    refused = _used_elsewhere(evidence, only, "C13", explicit=False)
+    if refused is not None:
+        return refused if access == "agent" else _nobody(evidence, "C13")
     return Caller(only, "agent", evidence.root, evidence.pid, rule="C14")
 
 
-def _live_elsewhere(evidence: Evidence, agent_id: str, rule: str) -> Refused:
-    variant = "runtime" if evidence.runtime else "shell"
-    refusal = Refusal("cross_worktree", "pid_mismatch", variant, agent_id, "", evidence.pids.get(agent_id, 0))
-    return Refused(refusal, rule, Caller(agent_id, "agent", evidence.root, evidence.pid, rule=rule))
+def _used_elsewhere(evidence: Evidence, agent_id: str, rule: str, *, explicit: bool) -> Refused | None:
+    """The refusal of `cross_worktree` for an agent of this root that lives in another process; the mode decides."""
+    judged = cross_worktree(
+        agent_id,
+        explicit=explicit,
+        owner=None,
+        state=evidence.here[agent_id],
+        runtime=evidence.runtime,
+        same_root=True,
+        expected_pid=evidence.pids.get(agent_id, 0),
+    )
+    if not isinstance(judged, Refusal):
+        return None
+    return Refused(judged, rule, Caller(agent_id, "agent", evidence.root, evidence.pid, rule=rule))
 
 
 def _nobody(evidence: Evidence, rule: str) -> Caller:

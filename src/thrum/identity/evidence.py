@@ -15,9 +15,9 @@ from typing import Any
 
 from thrum.dot_git import first_line, git_at, upwards
 from thrum.files import is_same
+from thrum.guards import DEFAULT_MODES, Refusal
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.guard_modes import fire
-from thrum.identity.guards import DEFAULT_MODES, Refusal
 from thrum.identity.person import Standing, judge, stand
 from thrum.identity.process import OwnerState, Process, ProcessTable, same_process
 from thrum.identity.runtime import (

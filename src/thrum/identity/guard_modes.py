@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from thrum import limits
-from thrum.identity.guards import (
+from thrum.guards import (
     DEFAULT_MODES,
     Mode,
     Refusal,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from thrum.errors import NotAPerson
-from thrum.identity.guards import Refusal, refusal_error
+from thrum.guards import Refusal, refusal_error
 from thrum.identity.process import CHAIN_MAX, Process, ProcessTable, Terminal, is_daemon, open_process_table
 from thrum.identity.runtime import MARKS, RuntimeNames, runtime_of_process
 from thrum.methods.method import Access

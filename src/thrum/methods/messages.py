@@ -180,7 +180,7 @@ class EditResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     replayed: bool = False
 
 
-MESSAGE_EDIT: Final = Method(name="message.edit", params=EditParams, result=EditResult, access=Access.AUTHOR)
+MESSAGE_EDIT: Final = Method(name="message.edit", params=EditParams, result=EditResult)
 
 
 class DeleteParams(Mutating, kw_only=True):
@@ -194,7 +194,7 @@ class DeleteResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     replayed: bool = False
 
 
-MESSAGE_DELETE: Final = Method(name="message.delete", params=DeleteParams, result=DeleteResult, access=Access.AUTHOR)
+MESSAGE_DELETE: Final = Method(name="message.delete", params=DeleteParams, result=DeleteResult)
 
 
 class MarkReadParams(Mutating, kw_only=True):
@@ -210,9 +210,7 @@ class MarkReadResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     remaining: int = 0
 
 
-MESSAGE_MARK_READ: Final = Method(
-    name="message.markRead", params=MarkReadParams, result=MarkReadResult, access=Access.OWNER
-)
+MESSAGE_MARK_READ: Final = Method(name="message.markRead", params=MarkReadParams, result=MarkReadResult)
 
 
 class WaitParams(Params, kw_only=True):
@@ -235,6 +233,4 @@ class WaitResult(msgspec.Struct, kw_only=True):
     remaining: int
 
 
-MESSAGE_WAIT: Final = Method(
-    name="message.wait", params=WaitParams, result=WaitResult, access=Access.OWNER, long_poll=True
-)
+MESSAGE_WAIT: Final = Method(name="message.wait", params=WaitParams, result=WaitResult, long_poll=True)

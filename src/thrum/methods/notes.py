@@ -44,12 +44,8 @@ class ContextSaveResult(msgspec.Struct, kw_only=True):
     message: str
 
 
-CONTEXT_SAVE: Final = Method(
-    name="context.save", params=ContextSaveParams, result=ContextSaveResult, access=Access.OWNER
-)
-CONTEXT_PREAMBLE_SAVE: Final = Method(
-    name="context.preamble.save", params=ContextSaveParams, result=ContextSaveResult, access=Access.OWNER
-)
+CONTEXT_SAVE: Final = Method(name="context.save", params=ContextSaveParams, result=ContextSaveResult)
+CONTEXT_PREAMBLE_SAVE: Final = Method(name="context.preamble.save", params=ContextSaveParams, result=ContextSaveResult)
 
 
 class ContextClearParams(Mutating, kw_only=True):
@@ -63,9 +59,7 @@ class ContextClearResult(msgspec.Struct, kw_only=True):
     message: str
 
 
-CONTEXT_CLEAR: Final = Method(
-    name="context.clear", params=ContextClearParams, result=ContextClearResult, access=Access.OWNER
-)
+CONTEXT_CLEAR: Final = Method(name="context.clear", params=ContextClearParams, result=ContextClearResult)
 
 
 class PreambleShowParams(Params, kw_only=True):
@@ -98,6 +92,4 @@ class ContextSyncResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     message: str
 
 
-CONTEXT_SYNC: Final = Method(
-    name="context.sync", params=ContextSyncParams, result=ContextSyncResult, access=Access.OWNER, long_poll=True
-)
+CONTEXT_SYNC: Final = Method(name="context.sync", params=ContextSyncParams, result=ContextSyncResult, long_poll=True)

@@ -59,9 +59,7 @@ class SetTaskResult(msgspec.Struct, kw_only=True):
     task_updated_at: str
 
 
-SESSION_SET_TASK: Final = Method(
-    name="session.setTask", params=SetTaskParams, result=SetTaskResult, access=Access.OWNER
-)
+SESSION_SET_TASK: Final = Method(name="session.setTask", params=SetTaskParams, result=SetTaskResult)
 
 
 class HeartbeatParams(Mutating, kw_only=True):
@@ -81,9 +79,7 @@ class HeartbeatResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-SESSION_HEARTBEAT: Final = Method(
-    name="session.heartbeat", params=HeartbeatParams, result=HeartbeatResult, access=Access.OWNER
-)
+SESSION_HEARTBEAT: Final = Method(name="session.heartbeat", params=HeartbeatParams, result=HeartbeatResult)
 
 
 class SessionEndParams(Mutating, kw_only=True):
@@ -97,7 +93,7 @@ class SessionEndResult(msgspec.Struct, kw_only=True):
     duration_ms: int
 
 
-SESSION_END: Final = Method(name="session.end", params=SessionEndParams, result=SessionEndResult, access=Access.OWNER)
+SESSION_END: Final = Method(name="session.end", params=SessionEndParams, result=SessionEndResult)
 
 
 class SessionListParams(Params, kw_only=True):

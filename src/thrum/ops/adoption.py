@@ -7,6 +7,7 @@ refused. The identity file follows.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +15,12 @@ import trio
 
 from thrum.errors import ThrumError
 from thrum.events import AgentPlaced
+from thrum.guards import Mode, Refusal, refusal_fields
+from thrum.identity.cross_worktree import may_not_adopt
 from thrum.identity.evidence import AgentPlace, Failed, Registry
 from thrum.identity.files import Pid, identity_path, read_identity, write_pid
 from thrum.identity.guard_modes import fire, record_fire
-from thrum.identity.guards import Mode, Refusal, cross_worktree, refusal_fields
-from thrum.identity.process import Process
+from thrum.identity.process import OwnerState, Process
 from thrum.identity.runtime import runtime_of_process
 from thrum.ops.house import Call, House
 from thrum.ops.identity_file import identities_of
@@ -61,18 +63,9 @@ async def adopt(house: House, call: Call, method: str) -> None:
         return
     modes = house.modes()
     reclaim = modes["dead_pid_auto_reclaim"]
-    judged = cross_worktree(
-        place.agent_id,
-        explicit=False,
-        owner=None,
-        state=state,
-        runtime=True,
-        same_root=True,
-        reclaim=reclaim,
-        expected_pid=place.agent_pid,
-    )
-    if isinstance(judged, Refusal):
-        fire(judged, modes, caller_pid=evidence.pid, method=method)
+    refusal = may_not_adopt(place.agent_id, state, place.agent_pid, reclaim)
+    if refusal is not None:
+        fire(refusal, modes, caller_pid=evidence.pid, method=method)
         return
     if process is not None and await _record(house, place, process, evidence.pid, method) and state == "dead":
         report_reclaim(place, evidence.pid, reclaim, method)
@@ -88,16 +81,11 @@ async def _record(house: House, place: AgentPlace, process: Process, caller_pid:
             return Decision([], lambda _view, _seqs: False)
         if (row.agent_pid, row.agent_pid_started) == (process.pid, process.started):
             return Decision([], lambda _view, _seqs: False)
-        if owner_alive(row, house.processes, house.runtime_names()):
-            refusal = Refusal(
-                "cross_worktree",
-                "pid_mismatch",
-                "runtime",
-                row.agent_id,
-                expected_pid=row.agent_pid,
-                runtime=row.runtime,
-            )
-            fire(refusal, house.modes(), caller_pid=caller_pid, method=method)
+        # Another session may have been quicker since the evidence was gathered.
+        state: OwnerState = "elsewhere" if owner_alive(row, house.processes, house.runtime_names()) else "dead"
+        refusal = may_not_adopt(row.agent_id, state, row.agent_pid)
+        if refusal is not None:
+            fire(replace(refusal, runtime=row.runtime), house.modes(), caller_pid=caller_pid, method=method)
             return Decision([], lambda _view, _seqs: False)
         if _other_owner(view, process, row.agent_id):
             return Decision([], lambda _view, _seqs: False)

@@ -24,6 +24,7 @@ from thrum.errors import (
 )
 from thrum.events import AgentCleaned, AgentPlaced, AgentRegistered, AgentStatusSet, AnyFact
 from thrum.files import is_directory, is_file, status
+from thrum.guards import Refusal, refusal_error
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import (
     Identity,
@@ -32,7 +33,6 @@ from thrum.identity.files import (
     retire_identity,
     update_identity,
 )
-from thrum.identity.guards import Refusal, refusal_error
 from thrum.identity.process import Process
 from thrum.identity.registration import Existing, Verdict, judge
 from thrum.identity.runtime import runtime_of_process

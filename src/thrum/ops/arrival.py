@@ -15,10 +15,11 @@ import trio
 from thrum.errors import AgentNotRegistered, IdentityInvalid, IdentityNotFound
 from thrum.events import AgentPlaced, AnyFact
 from thrum.files import is_file
+from thrum.guards import Refusal
+from thrum.identity.cross_worktree import may_not_adopt
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import Identity, Listed, identity_path, list_identities, read_identity, retire_identity
 from thrum.identity.guard_modes import fire
-from thrum.identity.guards import Refusal
 from thrum.ops.adoption import report_reclaim
 from thrum.ops.house import House
 from thrum.ops.identity_file import identities_of
@@ -173,8 +174,8 @@ def check_prime(house: House, evidence: PeerEvidence, agent_id: str) -> Arrival:
         return Arrival(registry, warnings=(line,) if line else ())
     if state == "dead" and process is not None:
         mode = modes["dead_pid_auto_reclaim"]
-        if mode == "off":
-            refusal = Refusal("cross_worktree", "pid_mismatch", "dead", agent_id, expected_pid=place.agent_pid)
+        refusal = may_not_adopt(agent_id, state, place.agent_pid, mode)
+        if refusal is not None:
             fire(refusal, modes, caller_pid=links[0].pid, caller_cwd=evidence.cwd(), method=_METHOD)
         else:
             report_reclaim(place, links[0].pid, mode, _METHOD)

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from thrum.clock import Clock
 from thrum.errors import NoIdentity
+from thrum.guards import DEFAULT_MODES, Mode
 from thrum.identity.caller import Caller
 from thrum.identity.evidence import PeerEvidence, Registry
-from thrum.identity.guards import DEFAULT_MODES, Mode
 from thrum.identity.process import ProcessTable
 from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames
 from thrum.methods.method import AnyMethod, Method, P, R

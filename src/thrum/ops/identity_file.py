@@ -12,9 +12,9 @@ import trio
 
 from thrum.errors import ThrumError
 from thrum.files import is_file
+from thrum.guards import Refusal, refusal_fields
 from thrum.identity.files import Identity, identity_path, update_identity
 from thrum.identity.guard_modes import fire, record_fire
-from thrum.identity.guards import Refusal, refusal_fields
 from thrum.ops.house import House
 from thrum.ops.liveness import owner_alive
 from thrum.store.views import AgentRow

@@ -24,7 +24,7 @@ import trio
 
 from thrum import limits, sockets
 from thrum.errors import DaemonUnavailable, InvalidParams, TimedOut
-from thrum.identity.guards import Refusal, refusal_error
+from thrum.guards import Refusal, refusal_error
 from thrum.methods.method import AnyMethod, Method, P, Params, R
 from thrum.rpc import framing
 from thrum.rpc.jsonrpc import Reply, decode_reply, encode_request, error_of

@@ -21,7 +21,7 @@ import trio
 
 from thrum import limits
 from thrum.errors import Busy, InvalidParams, InvalidRequest, LineTooLong, ThrumError
-from thrum.identity.guards import Refusal, refusal_error, refusal_fields
+from thrum.guards import Refusal, refusal_error, refusal_fields
 from thrum.methods.daemon import CLI_RUN, CliRunParams
 from thrum.methods.method import AnyMethod
 from thrum.rpc import framing

@@ -13,7 +13,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from thrum import clock, events, ids, limits
+from thrum import clock, events, ids, limits, signatures
+from thrum.event_specs import quoted
 from thrum.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, Sealed
 from thrum.store import database, words
 from thrum.store import paint as painting
@@ -154,10 +155,8 @@ def entries(
 def decode(file: str, raw: bytes) -> AnyFact | Sealed:
     """The fact of a line of that journal. Raises BadLine, also for a local type on the branch."""
     fact = events.decode(raw)
-    if file != events.LOCAL_FILE and not isinstance(fact, MessageReceipt):
-        type_ = fact.type if isinstance(fact, Sealed) else events.type_of(fact)
-        if type_ in events.LOCAL_TYPES and type_ != "message.receipt":
-            raise events.BadLine("local_type_on_branch")
+    if file != events.LOCAL_FILE and events.never_travels(fact):
+        raise events.BadLine("local_type_on_branch")
     return fact
 
 
@@ -226,7 +225,7 @@ def scan(
             row[0][2:]
             for row in db.execute(
                 "SELECT DISTINCT thing FROM hanging JOIN events USING (seq) WHERE state <> 'void' AND"
-                " type IN ('message.create', 'agent.session.start', 'group.create') AND state = 'pending'"
+                f" type IN {quoted(signatures.MADE)} AND state = 'pending'"
                 " AND substr(thing, 1, 2) IN ('m:', 's:', 'g:')"  # another one waits for its day
             )
         )

@@ -16,7 +16,7 @@ import trio
 
 from thrum import limits
 from thrum.errors import Busy, ShuttingDown, StoreFailed
-from thrum.events import AnyFact
+from thrum.events import SWEEPS, AnyFact, DaemonKeyed, tag_of
 from thrum.methods.method import ClientKey
 from thrum.store.arrival import Found, TakenIn, Verified, portions, verified
 from thrum.store.compaction import Draft, discard
@@ -36,6 +36,8 @@ _SLICE_SECONDS: Final = 0.005
 _RETRY_AFTER_MS: Final = 200
 _HEAVY_BYTES: Final = 64 * limits.KIB
 """A foreign line beyond it may take longer to apply than others on the loop should wait."""
+_HEAVY_TYPES: Final = tuple(f'"{type_}"'.encode() for type_ in (*map(tag_of, SWEEPS), tag_of(DaemonKeyed)))
+"""So may what sweeps rows away, and a key, for which much may have waited."""
 
 
 class Statistics(NamedTuple):
@@ -358,13 +360,7 @@ class Committer:
 def _errand_of(arrived: Sequence[Verified]) -> Errand:
     """What sweeps away many rows, or makes many (a stranger may name 600,000 recipients), is not done on the loop."""
     errand = Errand(partial(Writer.take_in, arrived=arrived))
-    errand.heavy = any(
-        len(raw) > _HEAVY_BYTES
-        or b'"purge.executed"' in raw
-        or b'"agent.cleanup"' in raw
-        or b'"daemon.key"' in raw  # for which much may have waited
-        for _, raw, _ in arrived
-    )
+    errand.heavy = any(len(raw) > _HEAVY_BYTES or any(type_ in raw for type_ in _HEAVY_TYPES) for _, raw, _ in arrived)
     return errand
 
 

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from thrum import events, files, ids, origins, signatures
+from thrum.event_specs import EVENT_SPECS, quoted
 from thrum.events import (
     AnyFact,
     Body,
@@ -40,6 +41,8 @@ from thrum.voids import Order, branch_file_of, is_void, superseded_ids, void_ids
 _PREFIX: Final = ".compact."
 """How the names of drafts begin."""
 _COPY_BYTES: Final = 1 << 20
+_SWEEPABLE: Final = quoted(type_ for type_, spec in EVENT_SPECS.items() if spec.sweepable)
+_COALESCING: Final = quoted(type_ for type_, spec in EVENT_SPECS.items() if spec.coalesces)
 
 
 class Draft(NamedTuple):
@@ -129,12 +132,12 @@ class Drafter:
         self._db.close()
 
     def weights(self) -> dict[str, Weight]:
-        """Of every journal. Ends of sessions are never void for a journal."""
+        """Of every journal. What is not sweepable, an end of a session, is never void for a journal."""
         rows = self._db.execute(
             "SELECT file, sum(length),"
-            " sum(CASE WHEN state = 'void' AND type <> 'agent.session.end' THEN length ELSE 0 END),"
-            " sum(CASE WHEN state <> 'void' AND type IN ('agent.update', 'agent.seen', 'agent.place', 'agent.status',"
-            " 'agent.exit', 'session.items') THEN length ELSE 0 END) FROM events GROUP BY file"
+            f" sum(CASE WHEN state = 'void' AND type IN {_SWEEPABLE} THEN length ELSE 0 END),"
+            f" sum(CASE WHEN state <> 'void' AND type IN {_COALESCING} THEN length ELSE 0 END)"
+            " FROM events GROUP BY file"
         )
         found = {row[0]: Weight(*row[1:]) for row in rows}
         # A copy of a receipt has no row of its own.

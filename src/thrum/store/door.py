@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from thrum import clock, ids, signatures
-from thrum.events import KNOWN_V, AnyFact, Fact
+from thrum.events import KNOWN_V, AnyFact, Fact, tag_of
 from thrum.methods.method import ClientKey
 from thrum.store.views import View
 
@@ -48,7 +48,7 @@ class Stamp:
         """A stamped fact. `at` is given by `later_than` for facts that change a row. What begins a thing has the ULID
         of the thing's id, which came from `new_id`.
         """
-        made = signatures.MADE.get(str(cls.__struct_config__.tag))
+        made = signatures.MADE.get(tag_of(cls))
         thing = fields[made.field] if made else ""
         return cls(
             timestamp=at or self.text,

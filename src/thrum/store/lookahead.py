@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from thrum import clock, events
+from thrum.event_specs import EVENT_SPECS
 from thrum.events import (
-    Accepted,
+    SPECS,
     AgentCleaned,
-    AgentHidden,
     AgentRegistered,
     AnyFact,
-    DaemonKeyed,
-    DaemonSucceeded,
+    DaemonFact,
     MessageCreated,
     PurgeExecuted,
     Sealed,
@@ -30,13 +29,16 @@ from thrum.store.merge_agents import may_speak
 from thrum.store.merge_daemons import Daemons
 from thrum.voids import message_ms
 
-INTRODUCTIONS: Final = (DaemonKeyed, Accepted, AgentHidden)
-SAID_AHEAD: Final = (*INTRODUCTIONS, DaemonSucceeded, AgentCleaned, PurgeExecuted, AgentRegistered)
+INTRODUCTIONS: Final = tuple(cls for cls, spec in SPECS.items() if spec.ahead == "who")
+SAID_AHEAD: Final = tuple(cls for cls, spec in SPECS.items() if spec.ahead)
+_STARTS: Final = tuple(
+    b'{"type":"%b"' % type_.encode() for type_, spec in EVENT_SPECS.items() if spec.ahead == "who" and not spec.shared
+)
 
 
 def may_introduce(raw: bytes) -> bool:
     """Whether a line of the local journal may say what others are to this machine, by its first bytes."""
-    return raw.startswith((b'{"type":"accept"', b'{"type":"agent.hide"'))
+    return raw.startswith(_STARTS)
 
 
 def may_be_key(raw: bytes) -> bool:
@@ -69,6 +71,7 @@ class LookAhead:
         for entry in introducing:
             fact = entry.fact
             if isinstance(fact, INTRODUCTIONS):
+                assert isinstance(fact, DaemonFact)
                 # An unsigned key says nothing; what others wait for does not wait itself.
                 if entry.signed:
                     daemons.merge(fact, events.order_of(fact))

@@ -9,12 +9,10 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 
-from thrum.events import Accepted, AgentHidden, DaemonKeyed, DaemonSucceeded
+from thrum.events import Accepted, AgentHidden, DaemonFact, DaemonKeyed, DaemonSucceeded
 from thrum.origins import OURS, Origins
 from thrum.store.database import get_meta, set_meta
 from thrum.store.horizons import Order
-
-DaemonFact = DaemonKeyed | DaemonSucceeded | Accepted | AgentHidden
 
 CLOSED = "before_closed"
 """The key of `schema_meta` that is set once no later unsigned line counts as of before."""

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 from thrum import clock, events, limits, signatures
 from thrum.events import (
     LOCAL_FILE,
+    SWEEPS,
     Accepted,
     AgentAliased,
     AgentCleaned,
@@ -33,6 +34,7 @@ from thrum.events import (
     AgentStatusSet,
     AgentUpdated,
     AnyFact,
+    DaemonFact,
     DaemonKeyed,
     DaemonSucceeded,
     GroupCreated,
@@ -67,7 +69,6 @@ from thrum.store import sweep
 from thrum.store.database import get_meta, set_meta
 from thrum.store.entry import Entry, client_key_row, entry_of, event_row
 from thrum.store.horizons import AGENT, AUTHOR, PURGE, Order, purge_cutoff
-from thrum.store.merge_daemons import DaemonFact
 from thrum.store.schema import FOREIGN_FORMAT, HELD, JOURNAL_FORMAT, KEYLESS, REGISTERED, SUPERSEDED
 from thrum.store.settling import Settling, State, messages_of
 from thrum.store.things import ReadLine, Thing
@@ -109,7 +110,7 @@ def may_wait(fact: AnyFact, own: frozenset[str]) -> bool:
     if isinstance(fact, DaemonKeyed):
         return False  # or one whose clock once ran ahead would never count
     foreign = not fact.origin_daemon or fact.origin_daemon not in own
-    return foreign or isinstance(fact, AgentCleaned | PurgeExecuted)
+    return foreign or isinstance(fact, SWEEPS)
 
 
 def is_rival(entry: Entry, file: str, *, is_same: bool) -> bool:
@@ -317,6 +318,8 @@ class Projection(Settling):
                 return "applied" if self._agents.merge(fact, order, who) else "void"
             case DaemonKeyed() | DaemonSucceeded() | Accepted() | AgentHidden():
                 return self._introduce(fact, order, who)
+            case _:
+                assert_never(fact)
         return "applied"
 
     def _update(self, fact: AgentUpdated, order: Order, seq: int, file: str, who: Standing) -> State:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from thrum import clock
-from thrum.events import EVENTS_FILE, MESSAGES_DIR
+from thrum.event_specs import EVENT_SPECS, EVENTS_FILE, MESSAGES_DIR, quoted
 from thrum.origins import OLD_REALM, OURS, Origins
 from thrum.store import sweep
 from thrum.store.rows import PurgeCounts
 from thrum.voids import message_ms
 
-_OF_SESSIONS: Final = """
+_OF_SESSIONS: Final = f"""
 SELECT DISTINCT seq, file FROM hanging JOIN events USING (seq)
 WHERE thing IN (SELECT 's:' || value FROM json_each(?1))
-  AND type IN ('agent.session.start', 'session.items', 'agent.update') AND state <> 'void'
+  AND type IN {quoted(type_ for type_, spec in EVENT_SPECS.items() if spec.purge == "session")} AND state <> 'void'
 UNION SELECT seq, file FROM sessions JOIN events ON event_id = start_event
 WHERE session_id IN (SELECT value FROM json_each(?1))"""
 

@@ -6,7 +6,6 @@ Only where the picture is the same without the line whatever comes: what replace
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from thrum import ids
 from thrum.events import (
@@ -18,11 +17,10 @@ from thrum.events import (
     MessageReceipt,
     Sealed,
     SessionItemsChanged,
+    type_of,
 )
 from thrum.store.merge_messages import receipt_rank
 from thrum.voids import Order
-
-_LAST: Final = {AgentPlaced: "place", AgentStatusSet: "status", AgentExited: "exit", AgentSeen: "seen"}
 
 
 def superseded_locally(facts: Iterable[tuple[Order, AnyFact | Sealed]]) -> set[str]:
@@ -55,9 +53,9 @@ def superseded_locally(facts: Iterable[tuple[Order, AnyFact | Sealed]]) -> set[s
 def _registers(fact: AnyFact) -> list[tuple[str, ...]]:
     """What a fact sets and the last one keeps."""
     if isinstance(fact, AgentPlaced | AgentStatusSet | AgentExited | AgentSeen):
-        found: list[tuple[str, ...]] = [(_LAST[type(fact)], fact.agent_id)]
+        found: list[tuple[str, ...]] = [(type_of(fact), fact.agent_id)]
         if isinstance(fact, AgentSeen) and fact.session_id:
-            found.append(("seen", fact.agent_id, fact.session_id))
+            found.append((type_of(fact), fact.agent_id, fact.session_id))
         return found
     if isinstance(fact, SessionItemsChanged):
         changes = (

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from thrum import clock, ids
+from thrum.event_specs import EVENT_SPECS, quoted
 from thrum.origins import BEFORE, LOOSE, SIGNED, Origins, Standing
 from thrum.store.horizons import Order
 from thrum.store.merge_messages import BELOW_HORIZON, DELETED
@@ -16,7 +17,10 @@ from thrum.voids import message_ms
 
 _MESSAGE_PREFIX: Final = "msg_"
 _MESSAGE_ID_CHARS: Final = len(_MESSAGE_PREFIX) + 26
-
+_TOLD: Final = quoted(
+    type_ for type_, spec in EVENT_SPECS.items() if spec.entity == "session" and spec.cleanup and not spec.begins
+)
+"""Types of what a session is told, and a cleanup of its agent takes out of effect alone."""
 
 Found = tuple[str, str, int]
 """A thing: its id, its create's origin and trust."""
@@ -103,7 +107,7 @@ def sessions_told_below(db: sqlite3.Connection, swept: Swept, agent_id: str, hor
         "SELECT DISTINCT session_id, sessions.origin_daemon, sessions.trust"
         " FROM sessions JOIN hanging ON thing = 's:' || session_id JOIN events USING (seq)"
         f" WHERE {swept.where.replace('origin_daemon', 'sessions.origin_daemon')} AND agent_id = :agent"
-        " AND type IN ('agent.update', 'agent.seen') AND (timestamp, event_id) <= (:at, :event)",
+        f" AND type IN {_TOLD} AND (timestamp, event_id) <= (:at, :event)",
         _values(swept, horizon, agent=agent_id),
     )
     return rows.fetchall()

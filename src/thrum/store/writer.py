@@ -17,7 +17,7 @@ import msgspec
 
 from thrum import events, limits, origins, signatures
 from thrum.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerFormat, StoreFailed, ThrumError
-from thrum.events import AnyFact, Sealed
+from thrum.events import SWEEPS, AnyFact, Sealed
 from thrum.identity.signing import Signer
 from thrum.methods.method import ClientKey
 from thrum.store import database
@@ -44,7 +44,6 @@ from thrum.voids import Voids, is_void
 R = TypeVar("R")
 
 _BUSY_MS: Final = 100
-_SWEEPS: Final = (events.AgentCleaned, events.PurgeExecuted)
 
 
 class _Line(NamedTuple):
@@ -159,7 +158,7 @@ class Writer:
             self._keep_aside()
             after = self._journals.append(self._buffers)
             try:
-                swept = any(isinstance(entry.fact, _SWEEPS) for entry in (*self._committed, *self._due))
+                swept = any(isinstance(entry.fact, SWEEPS) for entry in (*self._committed, *self._due))
                 self._words.wrote(len(self._committed), self._bytes, swept=swept)
                 moved = self._moved(after)
                 for offset in moved.values():
@@ -260,7 +259,7 @@ class Writer:
         return outdated
 
     def _mind_horizon(self, fact: AnyFact | Sealed) -> None:
-        if not isinstance(fact, _SWEEPS) or not self._view.sweeps_here(fact.event_id):
+        if not isinstance(fact, SWEEPS) or not self._view.sweeps_here(fact.event_id):
             return
         self.stamper.move_past(fact.timestamp)
         if isinstance(fact, events.PurgeExecuted):

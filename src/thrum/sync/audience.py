@@ -17,8 +17,8 @@ from typing import Any, Final, Literal, cast
 from thrum.clock import SystemClock, format_ms
 from thrum.errors import StoreFailed
 from thrum.files import atomic_write
+from thrum.git.runner import Finished, GitRunner
 from thrum.paths import Places
-from thrum.sync.git import Finished, Talk
 from thrum.sync.ports import RemoteInfo
 
 Readers = Literal["private", "public", "unknown"]
@@ -46,8 +46,8 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/@]*@)?(.*)", re.
 _HOST_PATH: Final = re.compile(r"(?:[^/@:]+@)?(\[[^\]]+\]|[^/:]+):(?!:)/?(.+)", re.DOTALL)
 
 
-def who_can_read(info: RemoteInfo, environ: Mapping[str, str], talk: Talk) -> Readers:
-    """Whether anybody can read a remote; up to 20 s. Blocks; `unknown` if the talk is ended.
+def who_can_read(info: RemoteInfo, environ: Mapping[str, str], runner: GitRunner) -> Readers:
+    """Whether anybody can read a remote; up to 20 s. Blocks; `unknown` if the runner is stopped.
 
     A directory on this machine is private. Of an address for ssh the same path is asked by https: only a server that
     gives it away, or wants a password for it, has answered.
@@ -56,11 +56,11 @@ def who_can_read(info: RemoteInfo, environ: Mapping[str, str], talk: Talk) -> Re
         return "private"
     scheme, rest = _parts(info.url)
     if scheme in _WEB:
-        return _judged(_ask(info.url, environ, talk), absent="private")
+        return _judged(_ask(info.url, environ, runner), absent="private")
     if scheme in _SSH:
-        return _judged(_ask(f"https://{rest}", environ, talk), absent="unknown")
+        return _judged(_ask(f"https://{rest}", environ, runner), absent="unknown")
     if scheme == "git":
-        return "public" if _ask(info.url, environ, talk).status == 0 else "unknown"
+        return "public" if _ask(info.url, environ, runner).status == 0 else "unknown"
     return "unknown"
 
 
@@ -74,7 +74,7 @@ def _parts(url: str) -> tuple[str, str]:
     return ("ssh", f"{found[1]}/{found[2]}") if found else ("", url)
 
 
-def _ask(url: str, environ: Mapping[str, str], talk: Talk) -> Finished:
+def _ask(url: str, environ: Mapping[str, str], runner: GitRunner) -> Finished:
     """`git ls-remote` by nobody."""
     nobody = {name: value for name, value in environ.items() if _KEPT.fullmatch(name)}
     nobody |= {
@@ -82,16 +82,14 @@ def _ask(url: str, environ: Mapping[str, str], talk: Talk) -> Finished:
         "XDG_CONFIG_HOME": os.devnull,
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "true",
         "GIT_CEILING_DIRECTORIES": "/",
-        "LC_ALL": "C",
     }
     words = ["-c", "credential.helper=", "-c", "protocol.allow=never"]
     words += ["-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={_SECONDS_MAX:.0f}"]
     for scheme in (*_WEB, "git"):
         words += ["-c", f"protocol.{scheme}.allow=always"]
-    return talk.run(
+    return runner.run(
         [*words, "ls-remote", "--", url], nobody, cwd="/", silent_seconds_max=_SECONDS_MAX, seconds_max=_SECONDS_MAX
     )
 

@@ -18,9 +18,9 @@ from typing import Final, Literal
 from thrum import limits
 from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
 from thrum.files import atomic_write, ensure_private_dir, locked, sync_directory
+from thrum.git.runner import DURABLE, checked_git, run_git
 from thrum.ids import JOURNAL_NAME_PATTERN
 from thrum.paths import Places
-from thrum.sync.git import DURABLE, NO_HOOKS, checked_git, run_git
 from thrum.sync.merge import sound
 from thrum.sync.reader import BranchCommit, Reader, open_reader, read_ref
 from thrum.sync.worktree import (
@@ -292,9 +292,7 @@ class _GitWriter:
         self._environ = environ
 
     def _git(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        return checked_git(
-            [f"--git-dir={self._common_dir}", *NO_HOOKS, *DURABLE, *arguments], self._environ, stdin=stdin
-        )
+        return checked_git([f"--git-dir={self._common_dir}", *DURABLE, *arguments], self._environ, stdin=stdin)
 
     def add_first_commit(self) -> str:
         tree = self._git("hash-object", "-w", "-t", "tree", "--stdin").strip()

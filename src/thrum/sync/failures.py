@@ -1,6 +1,6 @@
 """What git says when a remote does not do what it was asked, as one of five troubles. Pure.
 
-Git has one exit status for all of it, so its words decide; it speaks English to us (`git.git_environ`).
+Git has one exit status for all of it, so its words decide; it speaks English to us (`git.runner.git_environ`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote
 
+from thrum.git.runner import Finished
 from thrum.ids import without_credentials
-from thrum.sync.git import Finished
 from thrum.sync.ports import RemoteFailed, RemoteTrouble
 from thrum.sync.worktree import BRANCH
 

@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 from thrum.clock import SystemClock
 from thrum.errors import StoreFailed
 from thrum.files import atomic_write, sync_directory, try_lock
-from thrum.sync.git import DURABLE, NO_HOOKS, Talk, checked_git, git_environ, run_git
+from thrum.git.runner import DURABLE, GitRunner, checked_git, run_git
 from thrum.sync.reader import read_ref
 from thrum.sync.worktree import REF
 
@@ -43,7 +43,6 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _PARTS: Final = (".idx", ".rev", ".bitmap", ".mtimes", ".pack")
 """In the order in which they go: without its index a pack is not looked at."""
 _SETTINGS: Final = (
-    *NO_HOOKS,
     *DURABLE,
     "-c",
     "pack.compression=1",
@@ -67,7 +66,7 @@ class Maintenance:
         self._common_dir = common_dir
         self._environ = environ
         self._refs = (REF, seen_ref)
-        self._talk = Talk()
+        self._runner = GitRunner()
         self._packs_dir = common_dir / "objects" / "pack"
         self._work_dir = common_dir / "objects" / "thrum-packing"
         self._state_file = thrum_sync_dir / "packs.json"
@@ -97,7 +96,7 @@ class Maintenance:
 
     def stop(self) -> None:
         """End the git that packs, and every later one."""
-        self._talk.stop()
+        self._runner.stop()
 
     def _loose_size(self, before: str, now: str) -> int:
         """Bytes of the loose objects that came with a fetch. 0 if this git can't tell: those wait for the next time."""
@@ -209,9 +208,9 @@ class Maintenance:
         words += [f"--keep-pack={name}.pack" for name in others]
         if self._is_partial():
             words.append("--exclude-promisor-objects")
-        done = self._talk.run(
+        done = self._runner.run(
             [f"--git-dir={self._common_dir}", "--no-replace-objects", *_SETTINGS, *words, str(self._work_dir / "pack")],
-            git_environ(self._environ),
+            self._environ,
             cwd="/",
             silent_seconds_max=_SECONDS_MAX,
             seconds_max=_SECONDS_MAX,

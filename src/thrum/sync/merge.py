@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from thrum import clock, events, limits, signatures
+from thrum.event_specs import EVENT_SPECS
 from thrum.events import AgentUpdated, AnyFact, BadLine, MessageCreated, MessageDeleted, MessageEdited, Sealed
 from thrum.identity import signing
 from thrum.ids import JOURNAL_NAME_PATTERN
@@ -62,8 +63,10 @@ _LATER: Final = ("bad_field", "too_long")
 _GROWTH_LINES_MAX: Final = 64
 _GROWTH_STEPS_MAX: Final = 512
 _UPDATE: Final = b"agent.update"
-_OF_SESSIONS: Final = (b"agent.session.start", b"session.items", _UPDATE)
-"""Types whose facts a purge may make void later, when a session's end arrives."""
+_OF_SESSIONS: Final = tuple(
+    type_.encode() for type_, spec in EVENT_SPECS.items() if spec.shared and spec.purge == "session"
+)
+"""Types of the branch whose facts a purge may tombstone later, when a session's end arrives."""
 
 
 def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ()) -> Canonical:
@@ -423,20 +426,8 @@ def _stands(message_id: str, here: bytes, voids: Voids) -> bool:
 
 # -- what a commit says of itself
 
-_WORDS: Final = {
-    "message.create": "message",
-    "message.edit": "edit",
-    "message.delete": "deletion",
-    "message.receipt": "receipt",
-    "agent.register": "registration",
-    "agent.session.start": "session start",
-    "agent.session.end": "session end",
-    "agent.cleanup": "cleanup",
-    "agent.update": "update",
-    "agent.context": "note",
-    "purge.executed": "purge",
-}
-_ORDER: Final = {word: place for place, word in enumerate(_WORDS.values())}
+_WORDS: Final = {type_: spec.word for type_, spec in EVENT_SPECS.items() if spec.travels}
+_PLACES: Final = {word: place for place, word in enumerate(_WORDS.values())}
 
 
 def subject(added: Iterable[bytes], who: str) -> str:
@@ -448,7 +439,7 @@ def subject(added: Iterable[bytes], who: str) -> str:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             word = ""
         counts[word or "other fact"] += 1
-    parts = [_counted(count, word) for word, count in sorted(counts.items(), key=lambda item: _ORDER.get(item[0], 99))]
+    parts = [_counted(count, word) for word, count in sorted(counts.items(), key=lambda item: _PLACES.get(item[0], 99))]
     return f"sync: {', '.join(parts) or 'tidied'} from {who}"
 
 

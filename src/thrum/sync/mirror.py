@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from thrum.sync.git import configured
+from thrum.git.runner import configured
 from thrum.sync.worktree import OWN_REFS, REF, seen_ref
 
 

@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 
 from thrum.errors import StoreFailed
 from thrum.files import sync_directory
-from thrum.sync.git import DURABLE, checked_git
+from thrum.git.runner import DURABLE, checked_git
 from thrum.sync.reader import loose_size
 from thrum.sync.worktree import TreeEntry
 

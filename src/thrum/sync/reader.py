@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from thrum.errors import NotAvailable, StoreFailed
-from thrum.sync.git import checked_git
+from thrum.git.runner import checked_git
 from thrum.sync.worktree import BRANCH, TreeEntry
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from urllib.parse import unquote
 
 from thrum.clock import SystemClock
 from thrum.errors import StoreFailed
+from thrum.git.runner import DURABLE, Finished, GitRunner, configured, git_missing, run_git
 from thrum.ids import without_credentials
 from thrum.sync.failures import clean, disk_full, remote_failed, secrets_in
-from thrum.sync.git import DURABLE, NO_HOOKS, Finished, Talk, configured, git_environ, git_missing, run_git
 from thrum.sync.ports import RemoteFailed, RemoteInfo
 from thrum.sync.worktree import BRANCH, LOCK_REASON, REF, admin_dirs, read_text, seen_ref
 
@@ -34,7 +34,6 @@ _SSH: Final = (
     "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"  # for plain `ssh`
 )
 _SETTINGS: Final = (
-    *NO_HOOKS,
     *DURABLE,
     "-c",
     "gc.auto=0",
@@ -84,14 +83,14 @@ Pushed = Literal["pushed", "raced", "refused"]
 class Remote:
     """One configured remote of a repository. Blocks."""
 
-    def __init__(self, common_dir: Path, root: Path, environ: Mapping[str, str], name: str, talk: Talk) -> None:
+    def __init__(self, common_dir: Path, root: Path, environ: Mapping[str, str], name: str, runner: GitRunner) -> None:
         """`root`: where git takes relative paths of remotes from."""
         self.name: Final = name
         self.seen_ref: Final = seen_ref(name)
         self._common_dir = common_dir
         self._root = root
         self._environ = environ
-        self._talk = talk
+        self._runner = runner
         self._info: RemoteInfo | None = None
         self._push_infos: tuple[RemoteInfo, ...] = ()
         self._secrets: frozenset[str] = frozenset()
@@ -221,9 +220,10 @@ class Remote:
             raise RemoteFailed("missing", f"there is no remote {self.name}", f"git remote add {self.name} URL")
         if info.path and not os.path.lexists(info.path) and not os.path.lexists(os.path.dirname(info.path)):
             raise RemoteFailed("offline", f"{info.path} is not there", f"git ls-remote {self.name}")
-        return self._talk.run(
+        return self._runner.run(
             [f"--git-dir={self._common_dir}", *_SETTINGS, *arguments],
-            self._push_environ() if verb == "push" else self._quiet_environ(),
+            self._quiet_environ(),
+            extra=self._push_variables() if verb == "push" else None,
             cwd=self._cwd(),
             silent_seconds_max=SILENT_SECONDS_MAX + 5,
             seconds_max=SECONDS_MAX,
@@ -235,7 +235,7 @@ class Remote:
 
     def _quiet_environ(self) -> dict[str, str]:
         """Nobody sits here: no dialogues. A program that the user named for passwords may answer by itself."""
-        environ = git_environ(self._environ)
+        environ = dict(self._environ)
         environ.pop("SSH_ASKPASS", None)
         if "VSCODE_GIT_ASKPASS_MAIN" in environ:
             environ.pop("GIT_ASKPASS", None)  # it asks in the window whose terminal started the daemon
@@ -243,14 +243,12 @@ class Remote:
             environ["GIT_SSH_COMMAND"] = _SSH
         return environ | {"GCM_INTERACTIVE": "never", "SSH_ASKPASS_REQUIRE": "never"}
 
-    def _push_environ(self) -> dict[str, str]:
+    def _push_variables(self) -> dict[str, str]:
         """Not by `-c`: URLs may hold passwords, and every user of the machine sees the words of a command."""
-        environ = self._quiet_environ()
-        text = environ.get("GIT_CONFIG_COUNT", "")
-        count = int(text) if text.isdecimal() else 0
-        for number, (key, value) in enumerate(self._push_settings, count):
-            environ |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
-        return environ | {"GIT_CONFIG_COUNT": str(count + len(self._push_settings))}
+        variables = {"GIT_CONFIG_COUNT": str(len(self._push_settings))}
+        for number, (key, value) in enumerate(self._push_settings):
+            variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return variables
 
     def _failure(self, done: Finished, verb: str) -> RemoteFailed:
         info = self._whom(verb)

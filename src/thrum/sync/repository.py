@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from thrum.errors import NotAvailable, StoreFailed
+from thrum.git.runner import DURABLE, GitRunner, checked_git, run_git
 from thrum.paths import Places
 from thrum.sync.audience import Readers, who_can_read
 from thrum.sync.branch import verify_owner
-from thrum.sync.git import DURABLE, NO_HOOKS, Talk, checked_git, run_git
 from thrum.sync.maintenance import Maintenance
 from thrum.sync.objects import GitWriter, LooseWriter, Writer, add_trees, commit_bytes
 from thrum.sync.ports import RemoteFailed, RemoteInfo
@@ -61,8 +61,8 @@ class GitRepository:
         self._places = places
         self._common_dir = common_dir
         self._environ = environ
-        self._talk = Talk()
-        self._remote = Remote(common_dir, places.main_root, environ, remote, self._talk)
+        self._runner = GitRunner()
+        self._remote = Remote(common_dir, places.main_root, environ, remote, self._runner)
         self._maintenance = Maintenance(common_dir, places.thrum_sync_dir, environ, self._remote.seen_ref)
         self._open: AbstractContextManager[Reader] | None = None
         self._reader: Reader | None = None
@@ -147,7 +147,7 @@ class GitRepository:
 
     def _move_ref(self, ref: str, old: str, new: str) -> bool:
         """False if the ref is not at `old`. Another git may hold it for a moment."""
-        flags = [f"--git-dir={self._common_dir}", *NO_HOOKS, *DURABLE]
+        flags = [f"--git-dir={self._common_dir}", *DURABLE]
         expected = old or "0" * len(new)
         reason = ""
         try:
@@ -243,7 +243,7 @@ class GitRepository:
     def _forget_seen(self) -> None:
         if self._ref(self._remote.seen_ref):
             words = ["update-ref", "--no-deref", "-d", self._remote.seen_ref]
-            checked_git([f"--git-dir={self._common_dir}", *NO_HOOKS, *words], self._environ)
+            checked_git([f"--git-dir={self._common_dir}", *words], self._environ)
 
     def push(self, commit: str) -> bool:
         try:
@@ -261,16 +261,16 @@ class GitRepository:
 
     def stop(self) -> None:
         """From another thread: end the git that talks to the remote or packs, and every later one."""
-        self._talk.stop()
+        self._runner.stop()
         self._maintenance.stop()
 
     def cut(self) -> None:
         """From another thread: end the git that talks to the remote, if any does; none does before `resume`."""
-        self._talk.cut()
+        self._runner.cut()
 
     def resume(self) -> None:
         """A round begins, which looks after this whether it may talk to the remote. Raises StoreFailed."""
-        self._talk.resume()
+        self._runner.resume()
         self._mend()
 
     def _mend(self) -> bool:
@@ -278,7 +278,7 @@ class GitRepository:
 
     def who_can_read(self, info: RemoteInfo) -> Readers:
         """Whether anybody can read a remote; `stop` and `cut` end the question."""
-        return who_can_read(info, self._environ, self._talk)
+        return who_can_read(info, self._environ, self._runner)
 
     def peek(self) -> str | None:
         """A text that changes when the branch of a remote on this machine moves; None for other remotes. Cheap."""

@@ -21,10 +21,10 @@ from thrum import clock, limits
 from thrum.dot_git import GitPlace, find_git, nowhere
 from thrum.errors import ThrumError
 from thrum.events import Commit, FileChange
+from thrum.git.runner import GitFailed, read_git
 from thrum.paths import Places
 from thrum.search import path_matches
 from thrum.wire_types import GitState, GitUser
-from thrum.work.git import GitFailed, git_environ, run_git
 from thrum.work.output import FILES, LOG, NUMSTAT, STATUS, Change, parse_log, parse_numstat, parse_status, pathspecs
 from thrum.work.refs import USUAL_DEFAULTS, DefaultBranch, Head, Refs
 
@@ -33,6 +33,8 @@ _KEPT_MAX: Final = 1_000
 _PATHSPECS_MAX: Final = 200
 """With more changed files than this git looks at all of them, which is then as quick."""
 _GRACE_SECONDS: Final = 0.5
+_SETTINGS: Final = ("-c", "core.preloadIndex=false")
+"""Preloading is for one git on many cores: here many run side by side, and the threads only cost."""
 _TOO_LATE: Final = "it did not answer in time"
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -69,7 +71,7 @@ class LiveWork:
         self, places: Places, environ: Mapping[str, str], *, seconds_max: float = limits.work_seconds_max
     ) -> None:
         self._places = places
-        self._environ = git_environ(environ)
+        self._environ = environ
         self._seconds_max = seconds_max
         self._limiter = trio.CapacityLimiter(_SIDE_BY_SIDE)
         self._git_places: dict[str, tuple[tuple[int, ...], GitPlace]] = {}
@@ -165,7 +167,7 @@ class LiveWork:
 
     def _read_user(self, deadline: float) -> GitUser:
         try:
-            out = run_git(str(self._places.main_root), ("config", "--list", "-z"), self._environ, deadline)
+            out = self._git(str(self._places.main_root), ("config", "--list", "-z"), deadline)
         except GitFailed as failed:
             raise ThrumError(f"git config could not be read: {failed}", remedy="git config --list") from failed
         # As git has it: the last one counts.
@@ -251,7 +253,7 @@ class LiveWork:
         return parse_numstat(self._git(root, (*NUMSTAT, "--", *some), deadline))
 
     def _git(self, root: str, words: Sequence[str | bytes], deadline: float) -> bytes:
-        return run_git(root, words, self._environ, deadline)
+        return read_git(root, words, self._environ, deadline, *_SETTINGS)
 
 
 def _state(standing: Standing, history: History, wanted: Sequence[str] = ()) -> GitState:

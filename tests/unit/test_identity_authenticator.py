@@ -18,9 +18,7 @@ from thrum.identity.caller import Caller, Evidence, Refused, Request, decide_req
 from thrum.identity.evidence import Registry, Roots
 from thrum.identity.process import open_process_table
 from thrum.identity.runtime import KNOWN_RUNTIMES
-from thrum.methods.agents import AGENT_REGISTER, TEAM_LIST
 from thrum.methods.method import Access
-from thrum.methods.sessions import SESSION_START
 from thrum.paths import Places
 
 HERE = Evidence(pid=7, root="/w", here={"furiosa": "none"})
@@ -83,7 +81,7 @@ def test_every_request_of_a_connection_is_judged_anew(tmp_path: Path) -> None:
     peer.evidence = replace(HERE, here={})
     with pytest.raises(AnonymousCaller):
         judge.identify(line, asked(claim="furiosa"))
-    assert judge.identify(line, asked(TEAM_LIST, Access.ANONYMOUS)).agent_id is None
+    assert judge.identify(line, asked("team.list", Access.ANONYMOUS)).agent_id is None
     assert peer.claims == ["furiosa", "furiosa", None]
 
 
@@ -135,7 +133,7 @@ def test_a_user_who_is_not_registered_any_more_is_nobody(tmp_path: Path) -> None
 
 
 def test_a_session_s_calls_heed_the_claim_of_a_live_agent_and_registration_heeds_none() -> None:
-    session, register = asked(SESSION_START, Access.BOOTSTRAP, "furiosa"), asked(AGENT_REGISTER, Access.BOOTSTRAP)
+    session, register = asked("session.start", Access.BOOTSTRAP, "furiosa"), asked("agent.register", Access.BOOTSTRAP)
     person = replace(LIVES_ELSEWHERE, terminal=True)
     started = decide_request(person, session)
     assert isinstance(started, Caller) and (started.agent_id, started.visiting) == ("furiosa", True)

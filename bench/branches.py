@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.measure import Bench
 from bench.place import Repository, clean_environment, open_repository, write_history
-from thrum.api import SyncConfigureParams, SyncForceParams, SyncForceResult
+from thrum.methods.sync import SYNC_CONFIGURE, SYNC_FORCE, SyncConfigureParams, SyncForceParams, SyncForceResult
 from thrum.rpc.client import BlockingClient
 
 BRANCH = "a-sync"
@@ -94,7 +94,7 @@ def _commit_words(number: int) -> bytes:
 def begin_to_sync(repository: Repository) -> None:
     """Turn sync on, and wait until the remote has all."""
     with BlockingClient(repository.socket) as client:
-        client.call("sync.configure", SyncConfigureParams(enabled=True, confirm_public=True))
+        client.call(SYNC_CONFIGURE, SyncConfigureParams(enabled=True, confirm_public=True))
         force(client)
         force(client)
 
@@ -102,7 +102,7 @@ def begin_to_sync(repository: Repository) -> None:
 def force(client: BlockingClient) -> SyncForceResult:
     """A round, waited for."""
     while True:
-        done = client.call("sync.force", SyncForceParams(wait_ms=_WAIT_MS))
+        done = client.call(SYNC_FORCE, SyncForceParams(wait_ms=_WAIT_MS))
         if not done.late:
             break
     if done.result == "error" or done.local_only:

@@ -20,9 +20,9 @@ from itertools import islice
 from pathlib import Path
 
 from thrum import clock, events, paths, setup
-from thrum.api import DaemonIdentity
 from thrum.paths import Places
 from thrum.store.replay import open_blocking
+from thrum.wire_types import DaemonIdentity
 
 
 def main() -> None:

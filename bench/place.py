@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thrum import clock, events, ids, paths, spawn
-from thrum.api import RegisterParams, SessionStartParams
 from thrum.events import Body, MessageCreated, MessageReceipt, Pair
+from thrum.methods.agents import AGENT_REGISTER, RegisterParams
+from thrum.methods.daemon import HEALTH
+from thrum.methods.sessions import SESSION_START, SessionStartParams
 from thrum.paths import Places
 from thrum.rpc.client import BlockingClient
 from thrum.sockets import real_path
@@ -120,8 +122,8 @@ def _register(repository: Repository, name: str, worktree: Path) -> None:
     # The daemon believes the kernel, so this process goes and stands where the agent is.
     with contextlib.chdir(worktree), BlockingClient(repository.socket) as client:
         role = "implementer" if name.endswith("0") else "reviewer"
-        client.call("agent.register", RegisterParams(name=name, role=role, module=f"m{name}", bind_pid=False))
-        client.call("session.start", SessionStartParams(agent_id=name, resume=True))
+        client.call(AGENT_REGISTER, RegisterParams(name=name, role=role, module=f"m{name}", bind_pid=False))
+        client.call(SESSION_START, SessionStartParams(agent_id=name, resume=True))
 
 
 def write_history(repository: Repository, messages: int, say: Callable[[str], None], *, receipts: bool = False) -> int:
@@ -191,7 +193,7 @@ def _append(repository: Repository, files: dict[str, list[bytes]], local: list[b
 
 def _daemon_id(places: Places) -> str:
     with BlockingClient(places.socket_link) as client:
-        health = client.call("health")
+        health = client.call(HEALTH)
     return health.identity.daemon_id
 
 

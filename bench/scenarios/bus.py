@@ -15,7 +15,8 @@ from pathlib import Path
 from bench import listener, mouth
 from bench.measure import Bench, Goal, Row, median, percentile
 from bench.place import TEXT, Repository, open_repository
-from thrum.api import SendParams
+from thrum.methods.daemon import BUS_INFO
+from thrum.methods.messages import MESSAGE_SEND, SendParams
 from thrum.rpc.client import BlockingClient
 
 PAUSE_SECONDS = 0.005
@@ -72,7 +73,7 @@ def _tail(samples: Sequence[float]) -> dict[str, float | str]:
 
 def _endpoint(repository: Repository) -> str:
     with BlockingClient(repository.socket) as client:
-        return client.call("bus.info").endpoint
+        return client.call(BUS_INFO).endpoint
 
 
 def send_to(listening: list[str], repository: Repository, frames: int) -> list[float]:
@@ -86,7 +87,7 @@ def send_to(listening: list[str], repository: Repository, frames: int) -> list[f
                 time.sleep(PAUSE_SECONDS)
                 params = SendParams(content=TEXT, to=("@agent1",))
                 at = time.perf_counter_ns()
-                begun[client.call("message.send", params).seq] = at
+                begun[client.call(MESSAGE_SEND, params).seq] = at
         return _latencies(begun, subscribers, Path(directory))
 
 

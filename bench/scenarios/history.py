@@ -13,7 +13,8 @@ import msgspec
 from bench import painter
 from bench.measure import Bench, Goal, Row, median, number, percentile
 from bench.place import Repository, clean_environment, open_repository, write_history
-from thrum.api import MessageListParams
+from thrum.methods.daemon import HEALTH
+from thrum.methods.messages import MESSAGE_LIST, MessageListParams
 from thrum.rpc.client import BlockingClient
 
 _LIBRARIES = "import trio, zmq, msgspec, sqlite3, psutil, dulwich.repo"
@@ -93,7 +94,7 @@ def _start(bench: Bench, repository: Repository, messages: int) -> list[Row]:
         began = time.perf_counter()
         repository.start()
         with BlockingClient(repository.socket) as client:
-            client.call("health")
+            client.call(HEALTH)
         samples.append((time.perf_counter() - began) * 1000)
         repository.stop()
         began = time.perf_counter()
@@ -117,10 +118,10 @@ def _inbox(bench: Bench, repository: Repository, messages: int, agents: int, ful
     unread = MessageListParams(for_agent=agent, caller_agent_id=agent, page_size=10, unread=True)
     with chdir(worktree), BlockingClient(repository.socket) as client:
         calls = {
-            "inbox page and unread count": ("message.list", page),
-            "the same, unread only": ("message.list", unread),
-            "the same, a page from the middle": ("message.list", deep),
-            "health": ("health", None),
+            "inbox page and unread count": (MESSAGE_LIST, page),
+            "the same, unread only": (MESSAGE_LIST, unread),
+            "the same, a page from the middle": (MESSAGE_LIST, deep),
+            "health": (HEALTH, None),
         }
         samples: dict[str, list[float]] = {name: [] for name in calls}
         answers = {name: client.call(*call) for name, call in calls.items()}

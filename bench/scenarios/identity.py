@@ -22,11 +22,12 @@ from bench.measure import Bench, Goal, Row, alternate, median, percentile
 from bench.place import TEXT, Repository, clean_environment, open_repository, thrum_command
 from bench.scenarios.startup import FLOOR, run_ms
 from thrum import clock
-from thrum.api import EventsSinceParams, ListContextParams
 from thrum.identity.caller import Caller, decide
 from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry
 from thrum.identity.process import ProcessTable, open_process_table
 from thrum.identity.runtime import RuntimeNames
+from thrum.methods.agents import AGENT_LIST_CONTEXT, ListContextParams
+from thrum.methods.daemon import EVENTS_SINCE, EventsSinceParams
 from thrum.ops.adoption import adopt
 from thrum.ops.house import Call, House
 from thrum.rpc.client import BlockingClient
@@ -208,7 +209,7 @@ def _who_has(bench: Bench, repository: Repository) -> list[Row]:
 
         def ask() -> float:
             began = time.perf_counter()
-            result = client.call("agent.listContext", ListContextParams(file=file))
+            result = client.call(AGENT_LIST_CONTEXT, ListContextParams(file=file))
             elapsed = (time.perf_counter() - began) * 1000
             if len(result.contexts) != len(repository.agents):
                 raise SystemExit(f"bench: who-has found {len(result.contexts)} of {len(repository.agents)}")
@@ -293,12 +294,12 @@ def _death(repository: Repository, program: str) -> tuple[float, float]:
     with Nest(repository.worktrees[-1], 0, program) as agent, BlockingClient(repository.socket) as client:
         # The first act below a runtime records that process as the agent's.
         agent.run_ms(thrum_command(), "send", "I am here.", "--to", "@agent0")
-        head = client.call("events.since", EventsSinceParams(after_seq=0, limit=1)).head_seq
+        head = client.call(EVENTS_SINCE, EventsSinceParams(after_seq=0, limit=1)).head_seq
         wanted = EventsSinceParams(after_seq=head, types=("agent.exit",), wait_ms=10_000)
         came: list[float] = []
 
         def wait() -> None:
-            if client.call("events.since", wanted).events:
+            if client.call(EVENTS_SINCE, wanted).events:
                 came.append(time.perf_counter())
 
         waiting = threading.Thread(target=wait)

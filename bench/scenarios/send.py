@@ -20,6 +20,7 @@ from bench import load
 from bench.measure import Bench, Goal, Row, cpu_seconds, median, percentile
 from bench.place import TEXT, Repository, open_repository
 from thrum import clock, events
+from thrum.methods.daemon import HEALTH
 from thrum.rpc.client import BlockingClient
 from thrum.store import database
 from thrum.store.entry import Entry
@@ -101,7 +102,7 @@ def _remarks(bench: Bench, repository: Repository, pid: int) -> list[Row]:
 
 def _pid(repository: Repository) -> int:
     with BlockingClient(repository.socket) as client:
-        return client.call("health").pid
+        return client.call(HEALTH).pid
 
 
 # -- the load

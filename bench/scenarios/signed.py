@@ -11,7 +11,6 @@ from pathlib import Path
 
 from bench.measure import Bench, Goal, Row, median
 from thrum import clock, signatures
-from thrum.api import DaemonIdentity
 from thrum.events import Body, MessageCreated, encode
 from thrum.identity.signing import Signer
 from thrum.paths import Places
@@ -20,6 +19,7 @@ from thrum.store.door import Decision, Stamp
 from thrum.store.replay import Opened, open_blocking
 from thrum.store.views import View
 from thrum.store.writer import Call, Errand, Writer
+from thrum.wire_types import DaemonIdentity
 
 _TEXT = "The parser drops the last token when the input ends in a comment. Fixed on branch parser. " * 3
 _NOW_MS = 1_770_112_800_000

@@ -19,8 +19,10 @@ import msgspec
 from bench import watched
 from bench.measure import Bench, Goal, Row
 from bench.place import Repository, open_repository, write_inbox
-from thrum.api import RegisterParams
 from thrum.bus.socket import SubSocket
+from thrum.methods.agents import AGENT_REGISTER, RegisterParams
+from thrum.methods.daemon import BUS_INFO, HEALTH
+from thrum.methods.messages import MESSAGE_SEND
 from thrum.rpc.client import BlockingClient
 
 STALL_MS = 50
@@ -40,7 +42,7 @@ class Watched:
         self._tell()
         attack()
         with self.client() as client:
-            client.call("health")
+            client.call(HEALTH)
         return self._tell()
 
     def _tell(self) -> dict[str, float]:
@@ -174,7 +176,7 @@ def attacks(bench: Bench, daemon: Watched, unseen: int) -> dict[str, Callable[[]
 
 def _subscribe(daemon: Watched, count: int) -> None:
     with daemon.client() as client:
-        endpoint = client.call("bus.info").endpoint
+        endpoint = client.call(BUS_INFO).endpoint
     subscriber = SubSocket()
     try:
         subscriber.connect(endpoint)
@@ -206,7 +208,7 @@ def _wait(daemon: Watched, count: int, params: dict[str, object], answers: int) 
         while b'"id":%d,' % count not in connection.recv(1 << 20):
             pass
         with chdir(daemon.repository.worktrees[0]), daemon.client() as client:
-            client.call("message.send", {"content": "wake up", "to": ["@agent1"]})
+            client.call(MESSAGE_SEND, {"content": "wake up", "to": ["@agent1"]})
         received = b""
         while received.count(b"\n") < answers:
             received += connection.recv(1 << 20)
@@ -216,12 +218,12 @@ def _wait_as_many(daemon: Watched, count: int) -> None:
     names = [f"many{number}" for number in range(count)]
     with ExitStack() as stack, daemon.client() as client:
         for name in names:
-            client.call("agent.register", RegisterParams(name=name, role="crowd", module=name, bind_pid=False))
+            client.call(AGENT_REGISTER, RegisterParams(name=name, role="crowd", module=name, bind_pid=False))
         connection = stack.enter_context(daemon.connected())
         params = [{"caller_agent_id": name, "timeout_ms": 60_000} for name in names]
         connection.sendall(b"".join(line("message.wait", said, number) for number, said in enumerate(params)))
         with chdir(daemon.repository.worktrees[0]), daemon.client() as other:
-            other.call("message.send", {"content": "wake up", "to": ["@everyone"]})
+            other.call(MESSAGE_SEND, {"content": "wake up", "to": ["@everyone"]})
         received = b""
         while received.count(b"\n") < count:
             received += connection.recv(1 << 20)

@@ -14,7 +14,10 @@ from bench.branches import ByHand, Shape, Synced, begin_to_sync, bytes_below, fo
 from bench.measure import Bench, Goal, Row, alternate, median, number, percentile
 from bench.place import TEXT, Repository, clean_environment, open_repository, thrum_command
 from bench.scenarios.startup import run_ms
-from thrum.api import AgentListParams, EventsSinceParams, SendParams, SyncConfigureParams
+from thrum.methods.agents import AGENT_LIST, AgentListParams
+from thrum.methods.daemon import EVENTS_SINCE, EventsSinceParams
+from thrum.methods.messages import MESSAGE_SEND, SendParams
+from thrum.methods.sync import SYNC_CONFIGURE, SyncConfigureParams
 from thrum.rpc.client import BlockingClient
 
 BY_HAND = "git by hand"
@@ -59,7 +62,7 @@ def _standing(repository: Repository, agent: int = 0) -> Generator[BlockingClien
 
 def _send(client: BlockingClient, repository: Repository, to: str = "") -> None:
     author, other = repository.agents[:2]
-    client.call("message.send", SendParams(caller_agent_id=author, content=TEXT, to=(f"@{to or other}",)))
+    client.call(MESSAGE_SEND, SendParams(caller_agent_id=author, content=TEXT, to=(f"@{to or other}",)))
 
 
 def _ms_since(began: float) -> float:
@@ -135,7 +138,7 @@ def _until_known(repository: Repository, agent: str) -> None:
     with BlockingClient(repository.socket) as client:
         for _ in range(20):
             force(client)
-            if any(each.agent_id == agent for each in client.call("agent.list", AgentListParams()).agents):
+            if any(each.agent_id == agent for each in client.call(AGENT_LIST, AgentListParams()).agents):
                 return
     raise SystemExit(f"bench: {agent} never arrived")
 
@@ -181,7 +184,7 @@ def _arrives(bench: Bench, synced: Synced, other: Repository) -> Row:
             while force(sender).sent:
                 pass
             git(synced.remote, "fetch", "-q", str(stage), "a-sync")
-            head = watcher.call("events.since", EventsSinceParams(after_seq=0, limit=1)).head_seq
+            head = watcher.call(EVENTS_SINCE, EventsSinceParams(after_seq=0, limit=1)).head_seq
             came: list[float] = []
             watching = threading.Thread(target=_watch, args=(watcher, head, facts, came))
             watching.start()
@@ -203,7 +206,7 @@ def _watch(client: BlockingClient, head: int, facts: int, came: list[float]) -> 
     seen, after = 0, head
     while seen < facts:
         found = client.call(
-            "events.since", EventsSinceParams(after_seq=after, limit=1_000, wait_ms=30_000, types=("message.create",))
+            EVENTS_SINCE, EventsSinceParams(after_seq=after, limit=1_000, wait_ms=30_000, types=("message.create",))
         )
         seen, after = seen + len(found.events), found.next_seq
     came.append(time.perf_counter())
@@ -223,7 +226,7 @@ def _sends(bench: Bench, synced: Synced) -> list[Row]:
         for turn in range(bench.pick(1, 2, 4)):
             for samples, on in ((quiet, False), (busy, True)):
                 bench.say(f"sync: sends {'while rounds run' if on else 'alone'}, {turn + 1}")
-                client.call("sync.configure", SyncConfigureParams(enabled=on, confirm_public=True))
+                client.call(SYNC_CONFIGURE, SyncConfigureParams(enabled=on, confirm_public=True))
                 with ExitStack() as stack:
                     if on:
                         force(client)

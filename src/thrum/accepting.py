@@ -16,7 +16,7 @@ from thrum import config, files
 from thrum.errors import ConfigInvalid, StateTracked, StoreFailed
 from thrum.paths import Places, index_of, is_tracked, tracked_in
 from thrum.settings import is_guarded
-from thrum.shapes import SettingChange
+from thrum.wire_types import SettingChange
 
 _GUARDS: Final = "guard-daemon"
 """What the keys of the second file are shown under."""

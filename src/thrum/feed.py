@@ -12,16 +12,17 @@ import msgspec
 import trio
 
 from thrum import events, limits
-from thrum.api import EventsSince, EventsSinceParams, Hint
 from thrum.bus.publisher import Publisher
 from thrum.bus.topics import About, hint_of, topics_of
 from thrum.errors import InvalidParams, StaleCursor, StoreFailed
 from thrum.events import SPECS, AnyFact, GroupFact, MessageFact, Sealed
+from thrum.methods.daemon import EventsSince, EventsSinceParams
 from thrum.store.journal import JournalFiles
 from thrum.store.projection import SILENT
 from thrum.store.rows import EventRow
 from thrum.store.views import View
 from thrum.store.writer import Committed
+from thrum.wire_types import Hint
 
 _SLICE_SECONDS = 0.005
 """How long one look may go on before others on the loop get a turn."""

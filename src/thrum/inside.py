@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from thrum import api, limits
+from thrum import limits
 from thrum.cli import app
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.errors import InvalidParams, ThrumError
@@ -21,6 +21,7 @@ from thrum.identity.guard_modes import record_fire
 from thrum.identity.process import OwnerState
 from thrum.identity.runtime import SESSION_VARIABLE, Link
 from thrum.known import Told
+from thrum.methods.daemon import CliRunParams
 from thrum.paths import Places
 from thrum.rpc.client import Client
 from thrum.rpc.direct import open_direct
@@ -31,7 +32,7 @@ from thrum.rpc.run import RunIO
 class LauncherTerminal:
     """The terminal at the other end of a launcher's connection."""
 
-    def __init__(self, streams: RunIO, params: api.CliRunParams) -> None:
+    def __init__(self, streams: RunIO, params: CliRunParams) -> None:
         self._streams = streams
         self._params = params
         self.width = params.width
@@ -64,7 +65,7 @@ class LauncherTerminal:
 
 async def run_inside(
     streams: RunIO,
-    params: api.CliRunParams,
+    params: CliRunParams,
     connection: PeerConnection,
     dispatcher: Dispatcher,
     places: Places,

@@ -167,6 +167,8 @@ idle_seconds_max: Final = 86_400.0
 """A daemon ends by itself when for so long nobody came, no agent had a session, and nobody waited or listened."""
 idle_check_seconds: Final = 600.0
 seen_interval_ms: Final = 60_000
+recipient_silent_ms: Final = 30 * 60_000
+"""A recipient last seen longer ago may not be there (hint `send.recipient-stale`)."""
 state_check_seconds: Final = 5.0
 sweep_seconds: Final = 2.0
 """How often the processes of agents are looked at, where their end is not announced."""

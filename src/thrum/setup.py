@@ -17,7 +17,6 @@ from typing import Any, Literal, cast
 import msgspec
 
 from thrum import config, files, ids, settings, trust
-from thrum.api import RegisterResult
 from thrum.care import modes
 from thrum.clock import Clock, SystemClock
 from thrum.dot_git import find_git, main_worktree
@@ -33,6 +32,7 @@ from thrum.guards import Refusal, refusal_error
 from thrum.identity.daemon_id import Bootstrapped, DaemonIdentity, bootstrap
 from thrum.identity.notes import FIRST_PROJECT_STATE
 from thrum.ignoring import IGNORE_RULE, add_ignore_rule, is_ignored
+from thrum.methods.agents import RegisterResult
 from thrum.paths import (
     Places,
     check_leads,

@@ -29,6 +29,7 @@ from thrum.identity.person import judge_own_process
 from thrum.identity.process import is_daemon, open_process_table
 from thrum.identity.runtime import MARKS
 from thrum.log import append_line, open_to_append
+from thrum.methods.daemon import DAEMON_STOP
 from thrum.paths import Places
 from thrum.rpc.client import BlockingClient
 
@@ -273,7 +274,7 @@ def stop_running(places: Places, *, insist: bool = False) -> int | None:
 def _ask_to_stop(places: Places) -> bool:
     try:
         with contextlib.closing(BlockingClient(places.socket_link, connect_seconds=1.0)) as client:
-            client.call("daemon.stop", timeout_seconds=limits.drain_seconds)
+            client.call(DAEMON_STOP, timeout_seconds=limits.drain_seconds)
     except ThrumError:
         return False
     return True

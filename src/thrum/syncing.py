@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 import trio
 
-from thrum import api, events, limits, setup
+from thrum import events, limits, setup
 from thrum.care import modes
 from thrum.clock import format_ms
 from thrum.config import LiveConfig, update_settings, wishes_sync
@@ -25,6 +25,17 @@ from thrum.errors import ConfirmationRequired, InvalidParams, InvalidUrl, NotAva
 from thrum.events import SPECS, MessageReceipt, Sealed
 from thrum.exchange import Exchange
 from thrum.ids import repo_id_of_url
+from thrum.methods.method import Empty
+from thrum.methods.notes import ContextSyncParams, ContextSyncResult
+from thrum.methods.sync import (
+    SyncAcceptParams,
+    SyncAcceptResult,
+    SyncConfigureParams,
+    SyncForceParams,
+    SyncForceResult,
+    SyncOrigin,
+    SyncStatusResult,
+)
 from thrum.ops import accepting, notes
 from thrum.ops.house import Call, House
 from thrum.paths import Places
@@ -239,7 +250,7 @@ class Syncing:
 
     # -- methods
 
-    async def status(self, _call: Call, _params: api.Empty) -> api.SyncStatusResult:
+    async def status(self, _call: Call, _params: Empty) -> SyncStatusResult:
         """What is true of the sync now."""
         if self.settings.places.common_dir is not None:
             await self._look()
@@ -251,9 +262,9 @@ class Syncing:
         except OSError as error:
             return (f"not known who can read the messages: {error}",)
 
-    def _status(self) -> api.SyncStatusResult:
+    def _status(self) -> SyncStatusResult:
         mode, status, remote = self.settings.mode(), self.loop.status, self.settings.remote
-        return api.SyncStatusResult(
+        return SyncStatusResult(
             running=status.state != "stopped",
             last_sync_at=self.last_sync_at,
             last_error="" if mode.local_only or self._is_new_remote else status.last_error,
@@ -270,11 +281,11 @@ class Syncing:
             origins=self._origins(),
         )
 
-    def _origins(self) -> tuple[api.SyncOrigin, ...]:
+    def _origins(self) -> tuple[SyncOrigin, ...]:
         """Looks at the number of every fact: told when somebody asks, and no part of what is published."""
         view = self.house.view
         found = [
-            api.SyncOrigin(
+            SyncOrigin(
                 daemon_id=row.daemon_id,
                 hostname=row.hostname,
                 hidden=row.hidden,
@@ -286,7 +297,7 @@ class Syncing:
         ]
         return tuple(each for each in found if each.hidden or each.not_yours or each.waiting or each.was)
 
-    async def accept(self, call: Call, params: api.SyncAcceptParams) -> api.SyncAcceptResult:
+    async def accept(self, call: Call, params: SyncAcceptParams) -> SyncAcceptResult:
         """Take another daemon, or the branch that was refused, for what a person says that it is."""
         log.warning("accepted by %s: %s", call.caller.agent_id or "nobody known", params)
         said = await accepting.accept(self.house, params, self._foreign)
@@ -321,7 +332,7 @@ class Syncing:
         kept = view.sync_state()
         return view.unpushed(int(kept.get("committed_seq" if mode.local_only else "pushed_seq", "0")))
 
-    async def force(self, _call: Call, params: api.SyncForceParams) -> api.SyncForceResult:
+    async def force(self, _call: Call, params: SyncForceParams) -> SyncForceResult:
         """A round now. Local only: it commits, and says so."""
         if not 0 <= params.wait_ms <= limits.sync_wait_max_ms:
             raise InvalidParams(f"wait_ms must be 0 to {limits.sync_wait_max_ms}", remedy="wait again", field="wait_ms")
@@ -333,7 +344,7 @@ class Syncing:
         now = self._status()
         waited = params.wait_ms > 0
         late = waited and report is None and self.settings.places.common_dir is not None
-        return api.SyncForceResult(
+        return SyncForceResult(
             triggered=True,
             last_sync_at=now.last_sync_at,
             sync_state=now.sync_state,
@@ -361,7 +372,7 @@ class Syncing:
             return f"no answer within {limits.compare_names_seconds:g} s"
         return self.loop.status.last_error if report.result == "error" else ""
 
-    async def configure(self, _call: Call, params: api.SyncConfigureParams) -> api.SyncStatusResult:
+    async def configure(self, _call: Call, params: SyncConfigureParams) -> SyncStatusResult:
         """Turn remote sync on or off, at once. Raises ConfirmationRequired when others may read the remote."""
         places = self.settings.places
         if places.common_dir is None:
@@ -406,7 +417,7 @@ class Syncing:
         for info, _ in asked:
             audience.confirm(self.settings.places, info.url)
 
-    async def sync_context(self, call: Call, params: api.ContextSyncParams) -> api.ContextSyncResult:
+    async def sync_context(self, call: Call, params: ContextSyncParams) -> ContextSyncResult:
         """Put an agent's notes on the branch, if there are any, and sync."""
         name = params.agent_name
         published = await notes.publish(self.house, call, name)
@@ -420,6 +431,4 @@ class Syncing:
             off = "no remote" if self.settings.remote is None else "sync is off"
             why = off if now.local_only else f"not pushed yet: {now.last_error or 'the round goes on'}"
             message = f"{what} ({why})."
-        return api.ContextSyncResult(
-            agent_name=name, synced=published, pushed=pushed, commit=self._head, message=message
-        )
+        return ContextSyncResult(agent_name=name, synced=published, pushed=pushed, commit=self._head, message=message)

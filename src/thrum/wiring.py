@@ -8,48 +8,71 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 import trio
 
-from thrum import api, clock, events, limits
-from thrum.api import Method
+from thrum import clock, events, limits, wire_types
 from thrum.bus.publisher import Publisher
 from thrum.bus.topics import TOPICS
 from thrum.care.serving import Care
 from thrum.errors import StoreFailed, ThrumError
 from thrum.events import SPECS, AgentSeen
 from thrum.feed import Feed
+from thrum.handlers import OPERATIONS
 from thrum.identity.authenticator import Authenticator
 from thrum.identity.caller import Caller, Request, is_act
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, Registry, Roots
+from thrum.methods.agents import (
+    AGENT_REGISTER,
+    AGENT_RENAME,
+    AgentRenameParams,
+    AgentRenameResult,
+    RegisterParams,
+    RegisterResult,
+)
+from thrum.methods.daemon import (
+    BUS_INFO,
+    DAEMON_STOP,
+    EVENTS_SINCE,
+    HEALTH,
+    PROTOCOL,
+    BusInfo,
+    EventsSince,
+    EventsSinceParams,
+    HealthResult,
+    StopParams,
+    StopResult,
+)
+from thrum.methods.messages import MESSAGE_FIND, MESSAGE_PRINTED, MESSAGE_WAIT, WaitParams, WaitResult
+from thrum.methods.method import AnyMethod, Empty, Params
+from thrum.methods.notes import CONTEXT_SYNC
+from thrum.methods.sync import (
+    SYNC_ACCEPT,
+    SYNC_CONFIGURE,
+    SYNC_FORCE,
+    SYNC_STATUS,
+    SyncConfigureParams,
+    SyncStatusResult,
+)
+from thrum.methods.users import USER_REGISTER
 from thrum.ops import (
     agents,
-    groups,
-    lifecycle,
-    messages,
-    notes,
-    purge,
-    reading,
     references,
     renaming,
-    sessions,
-    settings,
-    team,
     users,
     waiting,
-    work,
 )
 from thrum.ops.adoption import adopt
 from thrum.ops.house import House, Operation
 from thrum.ops.introduction import introduce
 from thrum.ops.liveness import seconds
 from thrum.ops.names import registered_as
-from thrum.rpc.dispatch import Call, Drain, Handler, PeerConnection
+from thrum.rpc.dispatch import Call, Drain, Handler, PeerConnection, row
 from thrum.store.committer import Committed, Committer
 from thrum.store.database import is_damage
 from thrum.store.door import Decision, Stamp
@@ -58,51 +81,6 @@ from thrum.syncing import Syncing
 from thrum.version import VERSION
 
 log = logging.getLogger("thrum.daemon")
-
-OPERATIONS: Mapping[str, Operation] = {
-    "agent.whoami": agents.whoami,
-    "agent.list": team.list_agents,
-    "agent.listContext": work.list_contexts,
-    "agent.lookup": team.lookup,
-    "agent.set-status": lifecycle.set_status,
-    "agent.delete": lifecycle.delete,
-    "agent.cleanup": lifecycle.cleanup,
-    "session.start": sessions.start,
-    "session.setIntent": sessions.set_intent,
-    "session.setTask": work.set_task,
-    "session.heartbeat": work.heartbeat,
-    "session.end": work.end,
-    "session.list": work.list_sessions,
-    "message.send": messages.send,
-    "message.get": reading.get,
-    "message.list": reading.list_messages,
-    "message.outbox": reading.outbox,
-    "message.edit": messages.edit,
-    "message.delete": messages.delete,
-    "message.markRead": messages.mark_read,
-    "team.list": team.list_team,
-    "user.identify": users.identify,
-    "group.create": groups.create,
-    "group.delete": groups.delete,
-    "group.member.add": groups.add_member,
-    "group.member.remove": groups.remove_member,
-    "group.list": groups.list_groups,
-    "group.info": groups.info,
-    "group.members": groups.members,
-    "context.show": notes.show,
-    "context.save": notes.save,
-    "context.clear": notes.clear,
-    "context.preamble.show": notes.show_preamble,
-    "context.preamble.save": notes.save_preamble,
-    "purge.execute": purge.execute,
-    "config.show": settings.show,
-    "config.get": settings.get,
-    "config.set": settings.change,
-    "config.unset": settings.unset,
-    "config.diff": settings.diff,
-    "config.accept": settings.accept,
-}
-"""Every method that is an operation on the picture; the daemon's own ones are added in `handlers`."""
 
 
 class Registrar:
@@ -213,7 +191,7 @@ class Wiring:
 
     # -- callers
 
-    def identify(self, connection: PeerConnection, method: Method, params: api.Params) -> Caller:
+    def identify(self, connection: PeerConnection, method: AnyMethod, params: Params) -> Caller:
         """Who calls, for this very request (`identity.authenticator`). Raises the refusal."""
         caller = self.authenticator.identify(connection, request_of(method, params))
         if method.name == "message.wait" and caller.agent_id is not None:
@@ -230,32 +208,34 @@ class Wiring:
 
     # -- methods
 
-    async def _configure_sync(self, call: Call, params: api.SyncConfigureParams) -> api.SyncStatusResult:
+    async def _configure_sync(self, call: Call, params: SyncConfigureParams) -> SyncStatusResult:
         if params.enabled:  # the remote may have come since the start
             await introduce(self.house, await self.syncing.repo_ids())
         return await self.syncing.configure(call, params)
 
-    def handlers(self, drain: Callable[[], Drain]) -> dict[str, Handler]:
+    def handlers(self, drain: Callable[[], Drain]) -> dict[AnyMethod, Handler]:
         """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
-        own: dict[str, Handler] = {
-            "health": self._health,
-            "bus.info": self._bus_info,
-            "events.since": self._events_since,
-            "message.wait": self._wait,
-            "agent.register": self._register,
-            "agent.rename": self._rename,
-            "message.find": functools.partial(references.find, self.house, self.printed),
-            "message.printed": functools.partial(references.note, self.house, self.printed),
-            "user.register": functools.partial(users.register, self.house, self.tokens),
-            "daemon.stop": functools.partial(self._stop, drain),
-            "sync.status": self.syncing.status,
-            "sync.force": self.syncing.force,
-            "sync.configure": self._configure_sync,
-            "sync.accept": self.syncing.accept,
-            "context.sync": self.syncing.sync_context,
-        }
-        table = {name: self._operation(operation) for name, operation in OPERATIONS.items()}
-        return {name: self._noting(handler) for name, handler in (own | table | self.care.handlers()).items()}
+        own = dict(
+            (
+                row(HEALTH, self._health),
+                row(BUS_INFO, self._bus_info),
+                row(EVENTS_SINCE, self._events_since),
+                row(MESSAGE_WAIT, self._wait),
+                row(AGENT_REGISTER, self._register),
+                row(AGENT_RENAME, self._rename),
+                row(MESSAGE_FIND, functools.partial(references.find, self.house, self.printed)),
+                row(MESSAGE_PRINTED, functools.partial(references.note, self.house, self.printed)),
+                row(USER_REGISTER, functools.partial(users.register, self.house, self.tokens)),
+                row(DAEMON_STOP, functools.partial(self._stop, drain)),
+                row(SYNC_STATUS, self.syncing.status),
+                row(SYNC_FORCE, self.syncing.force),
+                row(SYNC_CONFIGURE, self._configure_sync),
+                row(SYNC_ACCEPT, self.syncing.accept),
+                row(CONTEXT_SYNC, self.syncing.sync_context),
+            )
+        )
+        table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
+        return {method: self._noting(handler) for method, handler in (own | table | self.care.handlers()).items()}
 
     def _operation(self, operation: Operation) -> Handler:
         return functools.partial(operation, self.house)
@@ -298,17 +278,17 @@ class Wiring:
         if held := self.house.view.held():
             yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
 
-    async def _health(self, _call: Call, _params: api.Empty) -> api.HealthResult:
+    async def _health(self, _call: Call, _params: Empty) -> HealthResult:
         view = self.house.view
         mode, live = self.syncing.settings.mode(), self.syncing.settings.live
         found = (live.problem,) if live.problem else ()
         problems = (*found, *self._problems_of_the_store(), *self.publisher.problems(), *self.problems)
-        return api.HealthResult(
+        return HealthResult(
             status="degraded" if problems else "ok",
             problems=problems,
             uptime_ms=int((trio.current_time() - self.started_at) * 1000),
             version=VERSION,
-            protocol=api.PROTOCOL,
+            protocol=PROTOCOL,
             repo_id=self.house.here.repo_id,
             pid=os.getpid(),
             epoch=view.epoch,
@@ -317,7 +297,7 @@ class Wiring:
             local_only=mode.local_only,
             local_only_reason=mode.reason,
             last_sync_at=self.syncing.last_sync_at,
-            identity=api.DaemonIdentity(
+            identity=wire_types.DaemonIdentity(
                 daemon_id=self.identity.daemon_id,
                 repo_name=self.identity.repo_name,
                 hostname=self.identity.hostname,
@@ -327,30 +307,30 @@ class Wiring:
             ),
         )
 
-    async def _bus_info(self, _call: Call, _params: api.Empty) -> api.BusInfo:
-        return api.BusInfo(
+    async def _bus_info(self, _call: Call, _params: Empty) -> BusInfo:
+        return BusInfo(
             endpoint=self.bus_endpoint,
             epoch=self.house.view.epoch,
             seq=self.house.view.head_seq(),
-            protocol=api.PROTOCOL,
+            protocol=PROTOCOL,
             tick_seconds=limits.tick_seconds,
             preview_max=limits.preview_chars_max,
             topics=TOPICS,
         )
 
-    async def _events_since(self, _call: Call, params: api.EventsSinceParams) -> api.EventsSince:
+    async def _events_since(self, _call: Call, params: EventsSinceParams) -> EventsSince:
         return await self.feed.since(params)
 
-    async def _wait(self, call: Call, params: api.WaitParams) -> api.WaitResult:
+    async def _wait(self, call: Call, params: WaitParams) -> WaitResult:
         return await waiting.wait(self.house, self.desks, call, params)
 
-    async def _register(self, call: Call, params: api.RegisterParams) -> api.RegisterResult:
+    async def _register(self, call: Call, params: RegisterParams) -> RegisterResult:
         unknown = await self._compare(registered_as(self.house, params)) if params.command != "prime" else ""
         result = await agents.register(self.house, call, params)
         told = (unknown,) if unknown and result.status != "conflict" else ()
         return msgspec.structs.replace(result, warnings=(*result.warnings, *told))
 
-    async def _rename(self, call: Call, params: api.AgentRenameParams) -> api.AgentRenameResult:
+    async def _rename(self, call: Call, params: AgentRenameParams) -> AgentRenameResult:
         unknown = await self._compare(params.name.removeprefix("@"))
         result = await renaming.rename(self.house, self.desks, call, params)
         return msgspec.structs.replace(result, warnings=(unknown,) if unknown else ())
@@ -362,17 +342,17 @@ class Wiring:
         why = await self.syncing.compare()
         return f"@{agent_id} was not compared with other clones' names ({why}); later: thrum whoami" if why else ""
 
-    async def _stop(self, drain: Callable[[], Drain], call: Call, params: api.StopParams) -> api.StopResult:
+    async def _stop(self, drain: Callable[[], Drain], call: Call, params: StopParams) -> StopResult:
         """Answers first, then stops as house.md says."""
 
         def begin() -> None:
             drain().begin(params.drain_ms / 1000)
 
         call.when_delivered(begin, begin)
-        return api.StopResult(stopping=True)
+        return StopResult(stopping=True)
 
 
-def request_of(method: Method, params: api.Params) -> Request:
+def request_of(method: AnyMethod, params: Params) -> Request:
     """What a call asks of the authenticator."""
     return Request(
         method.name,

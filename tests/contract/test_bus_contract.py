@@ -15,13 +15,14 @@ import msgspec
 import pytest
 import trio
 
-from thrum import api, clock, events
+from thrum import clock, events
 from thrum.bus.cursor import Cursor, Do
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Outlet, Publisher
 from thrum.bus.socket import SubSocket, XpubSocket, open_xpub_socket
 from thrum.bus.topics import Frame, Head, read_frame
 from thrum.events import Pair
+from thrum.wire_types import Hint
 
 SECONDS = 120
 
@@ -84,7 +85,7 @@ async def receive(inlet: Inlet) -> Frame:
     return frame
 
 
-async def said(inlet: Inlet) -> api.Hint | Head:
+async def said(inlet: Inlet) -> Hint | Head:
     frame = await receive(inlet)
     told = read_frame(frame)
     assert told is not None and int.from_bytes(frame.seq, "big") == told.seq
@@ -144,9 +145,9 @@ async def test_hints_of_an_audience_chain_by_prev(bus: Bus) -> None:
     bus.say(2, "carol")
     bus.say(3, "bob", "carol")
     hints = [await said(bob) for _ in range(2)]
-    assert [(hint.seq, hint.prev) for hint in hints if isinstance(hint, api.Hint)] == [(1, 0), (3, 1)]
+    assert [(hint.seq, hint.prev) for hint in hints if isinstance(hint, Hint)] == [(1, 0), (3, 1)]
     hints = [await said(everything) for _ in range(3)]
-    assert [(hint.seq, hint.prev) for hint in hints if isinstance(hint, api.Hint)] == [(1, 0), (2, 1), (3, 2)]
+    assert [(hint.seq, hint.prev) for hint in hints if isinstance(hint, Hint)] == [(1, 0), (2, 1), (3, 2)]
 
 
 async def test_bob_never_hears_of_bob2(bus: Bus) -> None:
@@ -170,7 +171,7 @@ async def test_coarser_and_finer_subscriptions_filter(bus: Bus) -> None:
         b"agent/carol/message.create",
     ]
     hint = await said(creates)
-    assert isinstance(hint, api.Hint) and hint.seq == 1
+    assert isinstance(hint, Hint) and hint.seq == 1
 
 
 async def test_the_last_unsubscribe_ends_an_audience(bus: Bus) -> None:

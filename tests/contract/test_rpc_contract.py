@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.rpc_served import HEALTH, UNCONFIRMED, Ops, claimed, serving
-from thrum import api
+from tests.support.named import named
+from tests.support.rpc_served import HEALTHY, UNCONFIRMED, Ops, claimed, serving
 from thrum.errors import (
     AnswerTooLarge,
     DaemonUnavailable,
@@ -27,6 +27,18 @@ from thrum.errors import (
     UnknownMethod,
 )
 from thrum.identity.caller import claim_not_used
+from thrum.methods.agents import AGENT_WHOAMI, WhoamiResult
+from thrum.methods.daemon import HEALTH
+from thrum.methods.messages import (
+    MESSAGE_LIST,
+    MESSAGE_OUTBOX,
+    MESSAGE_SEND,
+    MESSAGE_WAIT,
+    MessageListParams,
+    SendParams,
+    SendResult,
+)
+from thrum.methods.method import AnyMethod, Empty
 from thrum.rpc.client import BlockingClient, Client, open_client
 from thrum.rpc.direct import open_direct
 from thrum.rpc.dispatch import Call, Dispatcher, Drain, PeerConnection
@@ -48,21 +60,21 @@ class _InThread:
         self._client = client
         self.warnings = client.warnings
 
-    async def call(self, method: str, params: api.Params | Mapping[str, Any] | None = None) -> Any:
+    async def call(self, method: AnyMethod, params: Any = None) -> Any:
         return await trio.to_thread.run_sync(lambda: self._client.call(method, params, timeout_seconds=30))
 
     async def delivered(self) -> None:
         pass
 
 
-async def _newer(call: Call, params: api.MessageListParams) -> Any:
+async def _newer(call: Call, params: MessageListParams) -> Any:
     raise ForeignKind("brand_new", -32099, "something new", remedy="upgrade")
 
 
 @asynccontextmanager
 async def _way(kind: str, path: Path) -> AsyncGenerator[Way]:
     ops = Ops()
-    handlers = ops.handlers() | {"message.outbox": _newer}
+    handlers = ops.handlers() | {MESSAGE_OUTBOX: _newer}
     if kind == "direct":
         dispatcher = Dispatcher(handlers, claimed)
         async with open_direct(dispatcher, PeerConnection(Peer(0, 0, 1))) as client:
@@ -83,19 +95,19 @@ ways = pytest.mark.parametrize("kind", ["direct", "client", "blocking"])
 @ways
 async def test_parameters_may_be_a_struct_a_mapping_or_nothing(kind: str, tmp_path: Path) -> None:
     async with _way(kind, tmp_path / "s") as way:
-        assert await way.client.call("health") == HEALTH
-        assert await way.client.call("health", {}) == HEALTH
-        assert await way.client.call("health", api.Empty()) == HEALTH
-        claimed_one = await way.client.call("agent.whoami", api.Empty(caller_agent_id="alice"))
-        assert isinstance(claimed_one, api.WhoamiResult) and claimed_one.agent_id == "alice"
+        assert await way.client.call(HEALTH) == HEALTHY
+        assert await way.client.call(HEALTH, {}) == HEALTHY
+        assert await way.client.call(HEALTH, Empty()) == HEALTHY
+        claimed_one = await way.client.call(AGENT_WHOAMI, Empty(caller_agent_id="alice"))
+        assert isinstance(claimed_one, WhoamiResult) and claimed_one.agent_id == "alice"
 
 
 @ways
 async def test_what_is_to_be_said_of_the_caller_rides_beside_the_answer(kind: str, tmp_path: Path) -> None:
     async with _way(kind, tmp_path / "s") as way:
-        assert await way.client.call("health") == HEALTH
+        assert await way.client.call(HEALTH) == HEALTHY
         assert way.client.warnings == []
-        assert await way.client.call("health", api.Empty(caller_agent_id=UNCONFIRMED)) == HEALTH
+        assert await way.client.call(HEALTH, Empty(caller_agent_id=UNCONFIRMED)) == HEALTHY
         assert way.client.warnings == [claim_not_used(UNCONFIRMED)]
 
 
@@ -104,8 +116,8 @@ async def test_text_of_every_kind_survives(kind: str, tmp_path: Path) -> None:
     text = 'ü\u2028\x00\x1b\U0001f600"\\\n'
     async with _way(kind, tmp_path / "s") as way:
         way.ops.commit.set()
-        sent = await way.client.call("message.send", api.SendParams(content=text))
-        assert isinstance(sent, api.SendResult) and sent.message_id == f"msg_{text}"
+        sent = await way.client.call(MESSAGE_SEND, SendParams(content=text))
+        assert isinstance(sent, SendResult) and sent.message_id == f"msg_{text}"
         assert way.ops.sent == [text]
 
 
@@ -125,17 +137,17 @@ async def test_errors_are_of_their_own_class(
 ) -> None:
     async with _way(kind, tmp_path / "s") as way:
         with pytest.raises(error) as caught:
-            await way.client.call(method, params)
+            await way.client.call(named(method), params)
         assert type(caught.value) is error
         assert caught.value.details == details
-        assert await way.client.call("health") == HEALTH
+        assert await way.client.call(HEALTH) == HEALTHY
 
 
 @ways
 async def test_an_error_of_a_newer_daemon_keeps_its_words(kind: str, tmp_path: Path) -> None:
     async with _way(kind, tmp_path / "s") as way:
         with pytest.raises(ThrumError, match="something new") as caught:
-            await way.client.call("message.outbox")
+            await way.client.call(MESSAGE_OUTBOX)
         assert (caught.value.kind, caught.value.remedy) == ("brand_new", "upgrade")
 
 
@@ -144,16 +156,16 @@ async def test_what_json_cannot_hold_is_refused_before_it_leaves(kind: str, tmp_
     async with _way(kind, tmp_path / "s") as way:
         for params in ({"content": "\udcff"}, {"content": object()}):
             with pytest.raises(InvalidParams):
-                await way.client.call("message.send", params)
-        assert await way.client.call("health") == HEALTH
+                await way.client.call(MESSAGE_SEND, params)
+        assert await way.client.call(HEALTH) == HEALTHY
 
 
 @ways
 async def test_an_answer_beyond_the_limit_is_refused(kind: str, tmp_path: Path) -> None:
     async with _way(kind, tmp_path / "s") as way:
         with pytest.raises(AnswerTooLarge):
-            await way.client.call("message.list", {"page_size": 20_000})
-        page = await way.client.call("message.list", {"page_size": 1000})
+            await way.client.call(MESSAGE_LIST, {"page_size": 20_000})
+        page = await way.client.call(MESSAGE_LIST, {"page_size": 1000})
         assert len(page.messages) == 1000
 
 
@@ -161,7 +173,7 @@ async def test_an_answer_beyond_the_limit_is_refused(kind: str, tmp_path: Path) 
 async def test_an_answer_that_was_given_is_told_as_delivered(kind: str, tmp_path: Path) -> None:
     async with _way(kind, tmp_path / "s") as way:
         way.ops.release.set()
-        await way.client.call("message.wait", {"author_id": "w"})
+        await way.client.call(MESSAGE_WAIT, {"author_id": "w"})
         await way.client.delivered()
         await way.ops.settled.wait()
         assert (way.ops.delivered, way.ops.lost) == (["w"], [])
@@ -174,7 +186,7 @@ async def test_a_wait_ends_with_the_daemon(kind: str, tmp_path: Path) -> None:
         @nursery.start_soon
         async def _() -> None:
             with pytest.raises(ShuttingDown) as caught:
-                await way.client.call("message.wait", {"author_id": "w"})
+                await way.client.call(MESSAGE_WAIT, {"author_id": "w"})
             assert caught.value.details["retry_after_ms"] > 0
 
         await way.ops.wait_began.wait()
@@ -185,10 +197,10 @@ async def test_a_wait_ends_with_the_daemon(kind: str, tmp_path: Path) -> None:
 async def test_calls_of_one_client_run_side_by_side(kind: str, tmp_path: Path) -> None:
     async with _way(kind, tmp_path / "s") as way, trio.open_nursery() as nursery:
         for number in range(20):
-            nursery.start_soon(way.client.call, "message.send", {"content": str(number)})
+            nursery.start_soon(way.client.call, MESSAGE_SEND, {"content": str(number)})
         await trio.testing.wait_all_tasks_blocked()
         assert len(way.ops.sent) == 20
-        assert await way.client.call("agent.whoami") is not None
+        assert await way.client.call(AGENT_WHOAMI) is not None
         way.ops.commit.set()
 
 
@@ -196,7 +208,7 @@ async def test_calls_of_one_client_run_side_by_side(kind: str, tmp_path: Path) -
 async def test_who_leaves_loses_the_answers_it_waits_for(kind: str, tmp_path: Path) -> None:
     async with _way(kind, tmp_path / "s") as way:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(way.client.call, "message.wait", {"author_id": "w"})
+            nursery.start_soon(way.client.call, MESSAGE_WAIT, {"author_id": "w"})
             await way.ops.wait_began.wait()
             nursery.cancel_scope.cancel()
         ops = way.ops
@@ -211,9 +223,9 @@ async def test_answers_that_a_command_never_printed_are_lost(tmp_path: Path) -> 
     ops.release.set()
     dispatcher = Dispatcher(ops.handlers(), claimed)
     async with open_direct(dispatcher, PeerConnection(Peer(0, 0, 1))) as client:
-        await client.call("message.wait", {"author_id": "printed"})
+        await client.call(MESSAGE_WAIT, {"author_id": "printed"})
         await client.delivered()
-        await client.call("message.wait", {"author_id": "swallowed"})
+        await client.call(MESSAGE_WAIT, {"author_id": "swallowed"})
     assert (ops.delivered, ops.lost) == (["printed"], ["swallowed"])
 
 
@@ -257,10 +269,10 @@ async def test_a_late_answer_does_not_disturb_the_next_call(tmp_path: Path) -> N
         def calls() -> Any:
             with BlockingClient(served.path) as client:
                 with pytest.raises(TimedOut):
-                    client.call("message.wait", timeout_seconds=0.01)
+                    client.call(MESSAGE_WAIT, timeout_seconds=0.01)
                 trio.from_thread.run_sync(ops.release.set)
-                assert client.call("health") == HEALTH
-                return client.call("agent.whoami")
+                assert client.call(HEALTH) == HEALTHY
+                return client.call(AGENT_WHOAMI)
 
         assert (await trio.to_thread.run_sync(calls)).agent_id == "bob"
 

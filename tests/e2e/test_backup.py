@@ -18,7 +18,8 @@ import pytest
 
 from tests.support.branch import commit_journals
 from tests.support.repo import Repo, open_repo
-from thrum import api, clock, ids
+from thrum import clock, ids
+from thrum.methods.admin import BACKUP_RESTORE, RestoreParams
 
 
 @pytest.fixture
@@ -297,7 +298,7 @@ def test_without_a_yes_nothing_is_restored(repo: Repo) -> None:
     assert repo.run("backup", "restore", "--json").kind == "confirmation_required"
     assert inbox(repo) == ["one", "two"]
     with repo.client() as client, pytest.raises(Exception, match="--yes"):
-        client.call("backup.restore", api.RestoreParams())
+        client.call(BACKUP_RESTORE, RestoreParams())
 
 
 def test_what_is_no_backup_is_named(repo: Repo) -> None:
@@ -607,7 +608,7 @@ def test_a_daemon_that_is_killed_after_it_agreed_to_restore_does_so_when_it_star
     repo.thrum("backup")
     send(repo, "two")
     with repo.client() as client:
-        client.call("backup.restore", api.RestoreParams(confirm=True))
+        client.call(BACKUP_RESTORE, RestoreParams(confirm=True))
         repo.kill_daemon()
     assert inbox(repo) == ["one"]
     assert len(list((shelf(repo) / "archives").glob("pre-restore-*.zip"))) == 1

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from thrum import api
 from thrum.bus import subscriber
 from thrum.errors import DaemonUnavailable
+from thrum.methods.daemon import HEALTH
+from thrum.methods.messages import MESSAGE_LIST, MessageListParams
 from thrum.rpc.client import BlockingClient
 
 SECONDS = 60
@@ -58,11 +59,11 @@ class Place:
         """As `kill -9`; returns when its connections have ended."""
         client = BlockingClient(self.main / ".thrum/var/thrum.sock")
         with client:
-            pid = client.call("health").pid
+            pid = client.call(HEALTH).pid
             os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(DaemonUnavailable):
                 while True:
-                    client.call("health")
+                    client.call(HEALTH)
 
     def delete_database(self) -> None:
         for path in (self.main / ".thrum/var").glob("messages.db*"):
@@ -139,5 +140,5 @@ async def test_an_inbox_of_bob_s_own_process_marks_what_it_handled(place: Place)
                 await process.stdout.aclose()
         assert printed.decode().split() == ["one", "two", "end"]
         with BlockingClient(place.main / ".thrum/var/thrum.sock") as client:
-            unread = client.call("message.list", api.MessageListParams(unread_for_agent="bob", after_seq=0))
+            unread = client.call(MESSAGE_LIST, MessageListParams(unread_for_agent="bob", after_seq=0))
         assert unread.messages == ()

@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from tests.support.bus_daemon import make_repo
+from tests.support.named import named
 from thrum.rpc.client import open_client
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,7 @@ def open_listener(repo: Path, *options: str) -> contextlib.AbstractAsyncContextM
 
 async def ask(repo: Path, method: str, **params: Any) -> Any:
     async with open_client(repo / ".thrum/var/thrum.sock") as client:
-        return await client.call(method, params)
+        return await client.call(named(method), params)
 
 
 async def send(repo: Path, first: int, count: int, to: tuple[str, ...] = ("bob",), pad: str = "") -> None:
@@ -103,7 +104,7 @@ async def send(repo: Path, first: int, count: int, to: tuple[str, ...] = ("bob",
 async def end(repo: Path, to: tuple[str, ...] = ("bob",)) -> None:
     """The last message: listeners stop at it."""
     async with open_client(repo / ".thrum/var/thrum.sock") as client:
-        await client.call("test.end", {"to": to})
+        await client.call(named("test.end"), {"to": to})
 
 
 def assert_once_and_in_order(items: list[list[str]], numbers: range) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.repo import Repo, open_repo, wait_until
 from thrum import sockets
+from thrum.methods.messages import MESSAGE_LIST
 
 
 @pytest.fixture
@@ -296,7 +297,7 @@ def test_a_client_that_hangs_up_before_the_answer(shared: Repo) -> None:
     )
     assert shared.spawn_python("-c", program, str(shared.socket)).end().status == 0
     with shared.client() as client:
-        heard = [message.body.content for message in client.call("message.list", {"page_size": 1000}).messages]
+        heard = [message.body.content for message in client.call(MESSAGE_LIST, {"page_size": 1000}).messages]
     gone = [content for content in heard if content.startswith("gone")]
     assert set(gone) <= {f"gone {number}" for number in range(20)}
     assert len(set(gone)) == len(gone)

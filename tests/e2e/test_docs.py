@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.docs_pages import PROJECT, Block, Step, blocks, code_of, links_of, name_of, pages, steps
 from tests.support.docs_stage import SECONDS, Background, Stage, open_stage
-from thrum.cli.app import COMMANDS
+from thrum.cli.table import COMMANDS
 
 NOT_RUN = {
     "make demo": "test_make_demo_shows_the_main_job runs it",

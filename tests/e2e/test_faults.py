@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.repo import THRUM, Done, Repo, open_repo
+from thrum.methods.daemon import HEALTH
 
 pytestmark = pytest.mark.usefixtures("nothing_is_stored")
 
@@ -199,7 +200,7 @@ def talk(repo: Repo, *pieces: bytes) -> list[dict[str, Any]]:
 
 def is_well(repo: Repo) -> bool:
     with repo.client() as client:
-        return client.call("health").status == "ok"
+        return client.call(HEALTH).status == "ok"
 
 
 @pytest.mark.parametrize(

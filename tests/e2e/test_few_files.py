@@ -14,9 +14,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.named import named
 from tests.support.repo import THRUM, Repo, open_repo
 from thrum import limits, sockets
 from thrum.errors import DaemonStartFailed, ThrumError
+from thrum.methods.daemon import HEALTH
+from thrum.methods.messages import MESSAGE_SEND
 from thrum.rpc.listener import connections_within, few_open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="another process's limits are set on Linux alone")
@@ -83,7 +86,7 @@ def test_without_a_file_left_what_needs_one_says_so_nothing_is_written_and_then_
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.chdir(repo.main))
         client = stack.enter_context(repo.client())
-        assert client.call("health").status == "ok"
+        assert client.call(HEALTH).status == "ok"
         stack.enter_context(exhausted(pid))
         for method, params in (
             ("message.send", {"content": "x", "to": ["@bob"]}),
@@ -91,14 +94,14 @@ def test_without_a_file_left_what_needs_one_says_so_nothing_is_written_and_then_
             ("backup.create", {}),
         ):
             with pytest.raises(ThrumError) as refused:
-                client.call(method, params)
+                client.call(named(method), params)
             # Who calls may not be readable either; that is said with its reason.
             assert refused.value.kind in {"busy", "caller_unproved"}, (method, refused.value.kind)
             assert "too many open files" in refused.value.message
     assert repo.facts() == before
     with contextlib.chdir(repo.main), repo.client() as client:
-        client.call("message.send", {"content": "and on it goes", "to": ["@bob"]})
-        assert client.call("health").status == "ok"
+        client.call(MESSAGE_SEND, {"content": "and on it goes", "to": ["@bob"]})
+        assert client.call(HEALTH).status == "ok"
 
 
 def test_a_command_that_may_open_nothing_says_so_itself(repo: Repo) -> None:
@@ -113,7 +116,7 @@ def test_a_daemon_that_can_open_nothing_does_not_think_that_its_place_is_gone(re
         time.sleep(limits.state_check_seconds + 1)  # it looks meanwhile
     assert repo.daemon == pid, Path(repo.var, "daemon.log").read_text()
     with contextlib.chdir(repo.main), repo.client() as client:
-        assert client.call("health").status == "ok"
+        assert client.call(HEALTH).status == "ok"
 
 
 def test_the_log_says_once_that_there_are_too_few(repo: Repo) -> None:

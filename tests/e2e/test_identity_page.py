@@ -18,8 +18,9 @@ import pytest
 
 from tests.support.desks import Desks, result
 from tests.support.repo import SECONDS, THRUM, Repo, open_repo, wait_until
-from thrum.cli.app import ALIASES, COMMANDS
+from thrum.cli.table import ALIASES, COMMANDS
 from thrum.guards import DEFAULT_MODES
+from thrum.methods.agents import AGENT_REGISTER
 from thrum.store import database
 
 PAGE = (Path(__file__).parents[1] / "data/identity_page.md").read_text(encoding="utf-8")
@@ -206,10 +207,10 @@ def test_requests_of_the_page_are_taken_as_they_stand(repo: Repo, desk: Desks) -
     repo.thrum("daemon", "start")
     here, there = desk(repo.main), desk(repo.worktree("other"))
     again, force = _shown("Use the re_register flag when:"), _shown("Override the existing agent")
-    assert result(here.ask("agent.register", **again)) == {"agent_id": "furiosa", "status": "registered"}
-    assert result(here.ask("agent.register", **again)) == _shown("Response:")
-    assert result(there.ask("agent.register", **again))["status"] == "conflict"
-    assert result(there.ask("agent.register", **force))["status"] == "updated"
+    assert result(here.ask(AGENT_REGISTER, **again)) == {"agent_id": "furiosa", "status": "registered"}
+    assert result(here.ask(AGENT_REGISTER, **again)) == _shown("Response:")
+    assert result(there.ask(AGENT_REGISTER, **again))["status"] == "conflict"
+    assert result(there.ask(AGENT_REGISTER, **force))["status"] == "updated"
 
 
 def test_the_team_and_who_of_it_lives_look_as_shown(repo: Repo, desk: Desks) -> None:

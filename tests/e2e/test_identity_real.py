@@ -15,7 +15,8 @@ import pytest
 from tests.support.desks import Answer, Desks, kind, result
 from tests.support.repo import THRUM, Repo, open_repo
 from tests.support.trusted import trust_here
-from thrum import api
+from thrum.methods.method import Access
+from thrum.methods.table import METHODS
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -203,10 +204,10 @@ def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk:
         "message.wait": {"timeout_ms": 0},
     }
     before = repo.facts()
-    for name, method in api.METHODS.items():
-        if method.access in (api.Access.ANONYMOUS, api.Access.BOOTSTRAP, api.Access.OPERATOR, api.Access.INTERNAL):
+    for name, method in METHODS.items():
+        if method.access in (Access.ANONYMOUS, Access.BOOTSTRAP, Access.OPERATOR, Access.INTERNAL):
             continue
-        if method.access in (api.Access.PERSON, api.Access.NOT_AN_AGENT):
+        if method.access in (Access.PERSON, Access.NOT_AN_AGENT):
             needs = {"sync.configure": {"enabled": False}}.get(name, {})
             assert kind(below.ask(name, **needs)) in ("not_a_person", "invalid_params"), name
             continue

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.named import named
 from tests.support.repo import Repo, Running, open_repo, wait_until
 
 SENDERS = ("s1", "s2", "s3")
@@ -75,7 +76,7 @@ def _all_messages(repo: Repo, method: str, **params: Any) -> list[Any]:
     messages: list[Any] = []
     with repo.client() as client:
         while True:
-            page = client.call(method, {"page": len(messages) // 500 + 1, "page_size": 500, **params})
+            page = client.call(named(method), {"page": len(messages) // 500 + 1, "page_size": 500, **params})
             messages += page.messages
             if len(messages) >= page.total:
                 return messages

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.repo import Done, Repo, open_repo, wait_until
 from thrum.errors import DaemonUnavailable, StoreFailed
+from thrum.methods.daemon import EVENTS_SINCE, HEALTH
 from thrum.rpc.client import BlockingClient
 
 
@@ -111,7 +112,7 @@ def test_a_line_that_an_editor_changed_is_seen_by_whoever_reads_it_and_mended_wi
     repo.thrum("send", "one word", "--to", "@nux")
     pid = repo.daemon
     with repo.client() as client:
-        before = client.call("health")
+        before = client.call(HEALTH)
     journal = repo.journals / "messages/alice.jsonl"
     with journal.open("r+b") as file:
         text = file.read().replace(b'"event_id":"evt_', b'"event_id":"evt_X'[:-1])
@@ -121,13 +122,13 @@ def test_a_line_that_an_editor_changed_is_seen_by_whoever_reads_it_and_mended_wi
 
     def told() -> bool:
         with contextlib.suppress(StoreFailed, DaemonUnavailable), BlockingClient(repo.socket) as client:
-            client.call("events.since", {"after_seq": 0, "types": ["message.create"], "full": True})
-            return client.call("health").epoch != before.epoch
+            client.call(EVENTS_SINCE, {"after_seq": 0, "types": ["message.create"], "full": True})
+            return client.call(HEALTH).epoch != before.epoch
         return False
 
     wait_until(told, "another picture")
     with repo.client() as client:
-        after = client.call("health")
+        after = client.call(HEALTH)
     # Nobody signed what the line says now.
     assert "ZZZZ" in (repo.journals.parent / "quarantine.jsonl").read_text()
     assert after.pid == pid and after.epoch != before.epoch, "painted anew by the same daemon"

@@ -17,6 +17,7 @@ import trio.testing
 
 from tests.support.rpc_served import Ops, Served, request, serving, talking
 from thrum import limits
+from thrum.methods.messages import MESSAGE_SEND
 from thrum.rpc.client import open_client
 from thrum.rpc.server import Bounds
 
@@ -170,7 +171,7 @@ async def test_a_client_notices_the_daemons_end_in_the_middle_of_calls(tmp_path:
 
         async def call() -> None:
             try:
-                await client.call("message.send", {"content": "x"})
+                await client.call(MESSAGE_SEND, {"content": "x"})
             except Exception as error:
                 errors.append(getattr(error, "kind", repr(error)))
 

@@ -18,7 +18,7 @@ import trio
 
 from tests.support.house import Agent, SaidEvidence
 from tests.support.trusted import trust_here
-from thrum import accepting, api, events, files, paths
+from thrum import accepting, events, files, paths
 from thrum.care.lock import held, owner_of
 from thrum.care.verify import Point, verify
 from thrum.clock import SystemClock
@@ -27,6 +27,7 @@ from thrum.daemon import app
 from thrum.events import MessageCreated
 from thrum.identity.caller import Caller
 from thrum.identity.daemon_key import load_key
+from thrum.methods.method import Method, Params
 from thrum.ops.introduction import introduce
 from thrum.paths import Places, counts
 from thrum.rpc.direct import DirectClient
@@ -57,7 +58,7 @@ class Life:
         connection.evidence.agent_id = name  # type: ignore[attr-defined]
         return Agent(DirectClient(self._dispatcher, connection), connection)
 
-    def _identify(self, connection: PeerConnection, _method: api.Method, _params: api.Params) -> Caller:
+    def _identify(self, connection: PeerConnection, _method: Method, _params: Params) -> Caller:
         name: str = connection.evidence.agent_id  # type: ignore[attr-defined]
         root = connection.evidence.root
         return Caller(name, "agent", root, 1, proven=True) if name else Caller(None, "nobody", root, proven=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum.cli.app import COMMANDS
 from thrum.cli.quick import SHIELD
+from thrum.cli.table import COMMANDS
 from thrum.cli.words import Command, split
 from thrum.errors import UsageError
 

@@ -22,8 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.support.store_journals import START_MS, FakeClock
 from tests.support.store_opened import open_here, picture_of, places_at, resent, sending
 from thrum import clock, events, ids, limits, signatures
-from thrum.api import ClientKey
 from thrum.events import AnyFact, Body, GroupFields, Pair, Work
+from thrum.methods.method import ClientKey
 from thrum.store import database
 from thrum.store.arrival import verified
 from thrum.store.door import Decision, Stamp

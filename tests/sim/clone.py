@@ -19,7 +19,6 @@ from tests.sim.faults import Killed
 from tests.sim.git import MemoryRepository, Network
 from tests.support.daemons import PROJECT, daemon_id_of, signer_of
 from thrum import events, files, ids, signatures
-from thrum.api import DaemonIdentity
 from thrum.errors import NewerFormat, StoreFailed
 from thrum.identity import signing
 from thrum.identity.signing import Signer
@@ -40,6 +39,7 @@ from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
 from thrum.sync.round import Errand as RoundErrand
 from thrum.sync.round import Outcome, Steps, sync_round
 from thrum.voids import Voids
+from thrum.wire_types import DaemonIdentity
 
 if TYPE_CHECKING:
     from tests.sim.world import World

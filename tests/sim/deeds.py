@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from thrum import clock, events
-from thrum.api import SyncAcceptParams
 from thrum.errors import AgentNotFound, DaemonUnknown, InvalidParams, ThrumError
 from thrum.events import Body, GroupFields, Pair, Work
+from thrum.methods.sync import SyncAcceptParams
 from thrum.ops import accepting, renaming
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.views import View

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from thrum.api import METHODS, Access, Empty, Method
 from thrum.identity.caller import CLASS_OF
+from thrum.methods.method import Access, Empty, Method
+from thrum.methods.table import METHODS
 
 READ = {
     "health",

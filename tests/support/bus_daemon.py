@@ -20,12 +20,18 @@ import msgspec
 import trio
 
 from tests.support.trusted import trust_here
-from thrum import api, clock, events, ids, limits
+from thrum import clock, events, ids, limits
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import open_xpub_socket
 from thrum.bus.topics import TOPICS, About, hint_of, topics_of
 from thrum.errors import StaleCursor, ThrumError, UnknownMethod
 from thrum.events import Pair
+from thrum.methods.agents import WhoamiResult
+from thrum.methods.daemon import PROTOCOL, BusInfo, EventsSince, EventsSinceParams
+from thrum.methods.messages import MarkReadParams, MarkReadResult, MessageListParams, MessageListResult
+from thrum.methods.method import Empty
+from thrum.methods.table import METHODS
+from thrum.wire_types import Hint, Message
 
 
 class Request(msgspec.Struct):
@@ -98,23 +104,23 @@ class BusDaemon:
         handler = getattr(self, "do_" + method.replace(".", "_"), None)
         if handler is None:
             raise UnknownMethod(method)
-        known = api.METHODS.get(method)
+        known = METHODS.get(method)
         return handler(msgspec.json.decode(raw, type=known.params if known is not None else Any))
 
-    def do_bus_info(self, params: api.Empty) -> Any:
-        return api.BusInfo(
+    def do_bus_info(self, params: Empty) -> Any:
+        return BusInfo(
             endpoint=self.endpoint,
             epoch=self.epoch,
             seq=len(self.facts),
-            protocol=api.PROTOCOL,
+            protocol=PROTOCOL,
             tick_seconds=limits.tick_seconds,
             preview_max=limits.preview_chars_max,
             topics=TOPICS,
         )
 
-    def do_events_since(self, params: api.EventsSinceParams) -> Any:
+    def do_events_since(self, params: EventsSinceParams) -> Any:
         self._check(params.epoch)
-        found: list[api.Hint] = []
+        found: list[Hint] = []
         next_seq = params.after_seq
         for seq in range(params.after_seq + 1, len(self.facts) + 1):
             if len(found) == params.limit:
@@ -132,7 +138,7 @@ class BusDaemon:
             if params.full:
                 hint.fact = msgspec.Raw(events.encode(fact))
             found.append(hint)
-        return api.EventsSince(
+        return EventsSince(
             epoch=self.epoch,
             events=tuple(found),
             next_seq=next_seq,
@@ -140,14 +146,14 @@ class BusDaemon:
             more=next_seq < len(self.facts),
         )
 
-    def do_agent_whoami(self, params: api.Empty) -> Any:
+    def do_agent_whoami(self, params: Empty) -> Any:
         name = params.caller_agent_id or "bob"
-        return api.WhoamiResult(agent_id=name, role="tester", module="bus", display=name, source="identity_file")
+        return WhoamiResult(agent_id=name, role="tester", module="bus", display=name, source="identity_file")
 
-    def do_message_list(self, params: api.MessageListParams) -> Any:
+    def do_message_list(self, params: MessageListParams) -> Any:
         self._check(params.epoch)
         read = self.read_by(params.unread_for_agent)
-        found: list[api.Message] = []
+        found: list[Message] = []
         assert params.after_seq is not None
         next_seq = params.after_seq
         for seq in range(params.after_seq + 1, len(self.facts) + 1):
@@ -159,7 +165,7 @@ class BusDaemon:
                 continue
             if fact.message_id not in read:
                 found.append(
-                    api.Message(
+                    Message(
                         message_id=fact.message_id,
                         seq=seq,
                         agent_id=fact.agent_id,
@@ -171,9 +177,9 @@ class BusDaemon:
                     )
                 )
         more = next_seq < len(self.facts)
-        return api.MessageListResult(messages=tuple(found), unread=0, next_seq=next_seq, epoch=self.epoch, more=more)
+        return MessageListResult(messages=tuple(found), unread=0, next_seq=next_seq, epoch=self.epoch, more=more)
 
-    def do_message_markRead(self, params: api.MarkReadParams) -> Any:
+    def do_message_markRead(self, params: MarkReadParams) -> Any:
         new = [
             message_id for message_id in params.message_ids if message_id not in self.read_by(params.caller_agent_id)
         ]
@@ -191,7 +197,7 @@ class BusDaemon:
                 for message_id in new
             )
         )
-        return api.MarkReadResult(marked_count=len(new))
+        return MarkReadResult(marked_count=len(new))
 
     def do_test_send(self, params: dict[str, Any]) -> Any:
         first, count = params["first"], params["count"]

@@ -15,8 +15,9 @@ from typing import Any
 import trio
 
 from tests.support.daemons import daemon_id_of, signer_of
+from tests.support.named import named
 from tests.support.trusted import trust_here
-from thrum import api
+from thrum import wire_types
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Publisher
 from thrum.care.serving import Care
@@ -29,6 +30,7 @@ from thrum.identity.evidence import AgentPlace, Registry
 from thrum.identity.guard_modes import LiveSettings
 from thrum.identity.process import OwnerState, Process, ProcessMap
 from thrum.identity.runtime import Link
+from thrum.methods.method import Method, Params
 from thrum.ops.house import Here, House
 from thrum.ops.waiting import Desks
 from thrum.paths import Places, counts
@@ -101,13 +103,13 @@ class Agent:
 
     async def __call__(self, method: str, **params: Any) -> Any:
         """Call, and take the answer as delivered."""
-        result = await self.client.call(method, params)
+        result = await self.client.call(named(method), params)
         await self.client.delivered()
         return result
 
     async def undelivered(self, method: str, **params: Any) -> Any:
         """Call, and leave open whether the answer arrives."""
-        return await self.client.call(method, params)
+        return await self.client.call(named(method), params)
 
 
 @dataclass
@@ -174,7 +176,7 @@ async def open_daemon(
         repo_path=str(root),
         hostname="testhost",
     )
-    mirrored = api.DaemonIdentity(
+    mirrored = wire_types.DaemonIdentity(
         daemon_id=daemon_id, repo_name="repo", hostname="testhost", repo_path=str(root), init_at=identity.init_at
     )
     own = frozenset({daemon_id, ""})
@@ -237,7 +239,7 @@ def _daemon(
     store.committer.on_commit = wiring.on_commit
     dispatcher: Dispatcher
 
-    def identify(connection: PeerConnection, method: api.Method, params: api.Params) -> Caller:
+    def identify(connection: PeerConnection, method: Method, params: Params) -> Caller:
         if connection.transport == "W":
             return wiring.identify(connection, method, params)
         agent_id: str = connection.evidence.agent_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from thrum.api import SendParams
+from thrum.methods.messages import MESSAGE_SEND, SendParams
 from thrum.rpc.client import BlockingClient
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     socket, count, text, *to = sys.argv[1:]
     with BlockingClient(socket) as client:
         for number in range(int(count)):
-            client.call("message.send", SendParams(content=f"{text} {number}", to=to or ()))
+            client.call(MESSAGE_SEND, SendParams(content=f"{text} {number}", to=to or ()))
     print("sent", flush=True)
 
 

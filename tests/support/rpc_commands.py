@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from thrum import api
+from thrum.methods.daemon import CliRunParams
 from thrum.rpc.dispatch import PeerConnection
 from thrum.rpc.run import RunIO
 
@@ -40,10 +40,10 @@ class Commands:
     ended: trio.Event = field(default_factory=trio.Event)
     cancelled: bool = False
     marked: list[str] = field(default_factory=list[str])
-    params: list[api.CliRunParams] = field(default_factory=list[api.CliRunParams])
+    params: list[CliRunParams] = field(default_factory=list[CliRunParams])
     peers: list[PeerConnection] = field(default_factory=list[PeerConnection])
 
-    async def run(self, streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int | None:
+    async def run(self, streams: RunIO, params: CliRunParams, connection: PeerConnection) -> int | None:
         self.params.append(params)
         self.peers.append(connection)
         self.begun.set()

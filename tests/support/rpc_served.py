@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,16 +13,33 @@ from typing import Any
 import msgspec
 import trio
 
-from thrum import api
 from thrum.errors import MessageNotFound
 from thrum.events import Body
 from thrum.identity.caller import Caller, claim_not_used
-from thrum.rpc.dispatch import Call, Dispatcher, Handler, Identify, PeerConnection
+from thrum.methods.agents import AGENT_WHOAMI, TEAM_LIST, TeamListParams, TeamListResult, WhoamiResult
+from thrum.methods.daemon import CLI_RUN, HEALTH, HealthResult
+from thrum.methods.messages import (
+    MESSAGE_GET,
+    MESSAGE_LIST,
+    MESSAGE_SEND,
+    MESSAGE_WAIT,
+    MessageGetParams,
+    MessageGetResult,
+    MessageListParams,
+    MessageListResult,
+    SendParams,
+    SendResult,
+    WaitParams,
+    WaitResult,
+)
+from thrum.methods.method import AnyMethod, Empty, Params
+from thrum.rpc.dispatch import Call, Dispatcher, Handler, Handlers, Identify, PeerConnection
 from thrum.rpc.listener import bind_listener
 from thrum.rpc.run import RunCommand, collected_run_handler
 from thrum.rpc.server import Bounds, serve_rpc
+from thrum.wire_types import Message
 
-HEALTH = api.HealthResult(
+HEALTHY = HealthResult(
     status="ok",
     uptime_ms=1,
     version="0.1.0",
@@ -41,7 +58,7 @@ UNCONFIRMED = "unconfirmed"
 """A claim that is not used, with a warning."""
 
 
-def claimed(connection: PeerConnection, method: api.Method, params: api.Params) -> Caller:
+def claimed(connection: PeerConnection, method: AnyMethod, params: Params) -> Caller:
     """Believes every claim: who calls is identity's business and tested there."""
     claim = params.caller_agent_id
     if claim == UNCONFIRMED:
@@ -67,27 +84,27 @@ class Ops:
     commit: trio.Event = field(default_factory=trio.Event)
     calls: list[Call] = field(default_factory=list[Call])
 
-    def handlers(self) -> dict[str, Handler]:
+    def handlers(self) -> dict[AnyMethod, Handler]:
         return {
-            "health": self.health,
-            "message.send": self.send,
-            "message.get": self.get,
-            "message.list": self.list,
-            "message.wait": self.wait,
-            "agent.whoami": self.whoami,
-            "team.list": self.team,
+            HEALTH: self.health,
+            MESSAGE_SEND: self.send,
+            MESSAGE_GET: self.get,
+            MESSAGE_LIST: self.list,
+            MESSAGE_WAIT: self.wait,
+            AGENT_WHOAMI: self.whoami,
+            TEAM_LIST: self.team,
         }
 
-    async def health(self, call: Call, params: api.Empty) -> api.HealthResult:
+    async def health(self, call: Call, params: Empty) -> HealthResult:
         self.calls.append(call)
-        return HEALTH
+        return HEALTHY
 
-    async def send(self, call: Call, params: api.SendParams) -> api.SendResult:
+    async def send(self, call: Call, params: SendParams) -> SendResult:
         """Hands its decision over at once, and answers when it is committed."""
         self.calls.append(call)
         self.sent.append(params.content)
         await self.commit.wait()
-        return api.SendResult(
+        return SendResult(
             message_id=f"msg_{params.content[:20]}",
             created_at="2026-02-03T10:00:00.000Z",
             seq=len(self.sent),
@@ -96,18 +113,18 @@ class Ops:
             recipients=(),
         )
 
-    async def get(self, call: Call, params: api.MessageGetParams) -> api.MessageGetResult:
+    async def get(self, call: Call, params: MessageGetParams) -> MessageGetResult:
         raise MessageNotFound(f"message not found: {params.message_id}", suggestions=["x"])
 
-    async def list(self, call: Call, params: api.MessageListParams) -> api.MessageListResult:
+    async def list(self, call: Call, params: MessageListParams) -> MessageListResult:
         """A big answer: `page_size` messages of 1 KiB."""
         self.listed += 1
         call.when_delivered(partial(self.delivered.append, "list"), partial(self._settle, self.lost, "list"))
         body = Body("plain", "x" * 1024)
-        one = api.Message(message_id="m", seq=1, agent_id="a", body=body, created_at="", deleted=False, is_read=True)
-        return api.MessageListResult(messages=(one,) * params.page_size, unread=0)
+        one = Message(message_id="m", seq=1, agent_id="a", body=body, created_at="", deleted=False, is_read=True)
+        return MessageListResult(messages=(one,) * params.page_size, unread=0)
 
-    async def wait(self, call: Call, params: api.WaitParams) -> api.WaitResult:
+    async def wait(self, call: Call, params: WaitParams) -> WaitResult:
         call.when_delivered(
             partial(self._settle, self.delivered, params.author_id), partial(self._settle, self.lost, params.author_id)
         )
@@ -121,17 +138,17 @@ class Ops:
         finally:
             self.waiting -= 1
             self.wait_ended.set()
-        return api.WaitResult(status="timeout", messages=(), next_seq=1, epoch="e", remaining=0)
+        return WaitResult(status="timeout", messages=(), next_seq=1, epoch="e", remaining=0)
 
     def _settle(self, where: list[str], what: str) -> None:
         where.append(what)
         self.settled.set()
 
-    async def whoami(self, call: Call, params: api.Empty) -> api.WhoamiResult:
+    async def whoami(self, call: Call, params: Empty) -> WhoamiResult:
         agent_id = call.caller.agent_id or ""
-        return api.WhoamiResult(agent_id=agent_id, role="r", module="m", display="", source="flags")
+        return WhoamiResult(agent_id=agent_id, role="r", module="m", display="", source="flags")
 
-    async def team(self, call: Call, params: api.TeamListParams) -> api.TeamListResult:
+    async def team(self, call: Call, params: TeamListParams) -> TeamListResult:
         raise ZeroDivisionError("a bug")
 
 
@@ -146,7 +163,7 @@ class Served:
 @asynccontextmanager
 async def serving(
     path: Path,
-    handlers: Mapping[str, Handler],
+    handlers: Handlers,
     *,
     identify: Identify = claimed,
     bounds: Bounds | None = None,
@@ -157,7 +174,7 @@ async def serving(
     """A server on `path`, in this process."""
     all_handlers = dict(handlers)
     if run_command is not None:
-        all_handlers["cli.run"] = collected_run_handler(run_command)
+        all_handlers[CLI_RUN] = collected_run_handler(run_command)
     dispatcher = Dispatcher(all_handlers, identify, request_seconds=request_seconds)
     done = trio.Event()
     listener = bind_listener(path)

@@ -14,14 +14,15 @@ import trio
 from tests.support.daemons import Daemon
 from tests.support.store_journals import DAEMON, FakeClock
 from thrum import clock
-from thrum.api import ClientKey, DaemonIdentity
 from thrum.events import AnyFact, Body, MessageCreated, MessageEdited
+from thrum.methods.method import ClientKey
 from thrum.paths import Places
 from thrum.store import database, words
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.replay import Opened, Store, open_blocking, open_store
 from thrum.store.views import View
 from thrum.store.writer import Committed
+from thrum.wire_types import DaemonIdentity
 
 OWN = frozenset({DAEMON})
 IDENTITY = DaemonIdentity(

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from thrum import api, events, limits
+from thrum import events, limits
 from thrum.bus import topics
 from thrum.bus.topics import About, Frame, Head, HintTemplate, audiences_of, hint_of, read_frame, topics_of
 from thrum.events import Pair
+from thrum.wire_types import Hint
 
 AT = "2026-02-03T10:00:00.000Z"
 STAMP: dict[str, Any] = {"timestamp": AT, "event_id": "evt_1", "v": 1}
@@ -126,7 +127,7 @@ def test_a_frame_differs_only_in_prev_and_decodes_to_the_hint() -> None:
     hint = hint_of("one", 12, created(audiences=(Pair("agent", "bob"),)))
     body = HintTemplate(hint).body(7)
     decoded = read_frame(Frame(b"agent/bob/message.create", b"", body))
-    assert isinstance(decoded, api.Hint) and decoded.prev == 7
+    assert isinstance(decoded, Hint) and decoded.prev == 7
     decoded.prev = 0
     assert decoded == hint
     assert list(msgspec.json.decode(body))[:3] == ["epoch", "seq", "prev"]
@@ -144,7 +145,7 @@ def test_a_frame_is_at_most_2_kib_whatever_a_foreign_fact_holds() -> None:
     body = HintTemplate(hint_of("e" * 26, 10**17, worst)).body(10**17)
     assert len(body) <= limits.hint_bytes_max
     told = read_frame(Frame(b"all/message.create", b"", body))
-    assert isinstance(told, api.Hint) and told.message_id == worst.message_id
+    assert isinstance(told, Hint) and told.message_id == worst.message_id
     huge = created(message_id="m" * 100_000, event_id="\x01" * 128)
     assert len(HintTemplate(hint_of("e", 1, huge)).body(0)) <= limits.hint_bytes_max
 

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from tests.support.house import Agent, Daemon, open_daemon
+from thrum.methods.messages import MESSAGE_SEND, MESSAGE_WAIT
 from thrum.rpc.direct import open_direct
 from thrum.store.door import Decision
 
@@ -105,7 +106,7 @@ async def test_a_send_that_is_cancelled_anywhere_is_stored_whole_or_not_and_its_
 
             async def send() -> None:
                 async with open_direct(daemon.dispatcher, furiosa.connection) as client:
-                    done.append(await client.call("message.send", params))
+                    done.append(await client.call(MESSAGE_SEND, params))
                     await client.delivered()
 
             reached = await cancelled_at(step, mode, send)
@@ -129,7 +130,7 @@ async def test_a_send_that_is_cancelled_anywhere_is_stored_whole_or_not_and_its_
 async def told_to(daemon: Daemon, nux: Agent, told: list[str], mark: str) -> None:
     """A wait as a command makes it: what it was told goes out, then counts as seen."""
     async with open_direct(daemon.dispatcher, nux.connection) as client:
-        result = await client.call("message.wait", {"timeout_ms": 60_000, "mark": mark})
+        result = await client.call(MESSAGE_WAIT, {"timeout_ms": 60_000, "mark": mark})
         await trio.lowlevel.checkpoint()  # the output goes out
         told += [message.body.content for message in result.messages]
         await client.delivered()

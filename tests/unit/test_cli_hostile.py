@@ -19,10 +19,11 @@ import msgspec.inspect as mi
 import pytest
 
 from tests.unit.test_cli_run import FakeDaemon, add_identity, go
-from thrum import api, errors, shapes
-from thrum.cli.app import ALIASES, COMMANDS
+from thrum import errors, wire_types
 from thrum.cli.render import hint_line
+from thrum.cli.table import ALIASES, COMMANDS
 from thrum.cli.text import clean
+from thrum.methods.table import METHODS
 
 MARKS = (
     "Error:", "fix:", "warning:", "hint:", "debug:", "Next:", "MESSAGES_RECEIVED", "NO_MESSAGES_TIMEOUT", "✓", "●", "○",
@@ -79,7 +80,7 @@ def hostile_answers(*, yes: bool, times: bool) -> Any:
     epochs = itertools.count()
 
     def answer(method: str, _params: Any) -> Any:
-        kind = api.METHODS[method].result
+        kind = METHODS[method].result
         made = filled(mi.type_info(kind), "", yes=yes, times=times)
         if method == "health":
             made["epoch"] += str(next(epochs))  # a repair is over when it is another one
@@ -210,9 +211,9 @@ def check(argv: list[str], out: str, err: str) -> None:
 
 def test_a_line_of_watch_is_one_line() -> None:
     for yes in (True, False):
-        made = filled(mi.type_info(shapes.Hint), "", yes=yes, times=False)
+        made = filled(mi.type_info(wire_types.Hint), "", yes=yes, times=False)
         made.pop("fact")  # bytes of the journal, for programs
-        hint = msgspec.convert(made, shapes.Hint)
+        hint = msgspec.convert(made, wire_types.Hint)
         for kind in (HOSTILE, "message.create"):
             shown = hint_line(msgspec.structs.replace(hint, type=kind), 0)
             assert "\n" not in shown

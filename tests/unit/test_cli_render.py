@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from thrum import api, clock, shapes
+from thrum import clock, wire_types
 from thrum.cli import render
 from thrum.cli.render import Eye
 from thrum.events import Body, FileChange, Pair
+from thrum.methods.agents import WhoamiResult
+from thrum.methods.daemon import HealthResult
+from thrum.methods.messages import MessageListResult, SendResult
 
 NOW = clock.parse_ms("2026-02-03T12:00:00Z")
 EYE = Eye(NOW)
@@ -15,7 +18,7 @@ def ago(minutes: float) -> str:
     return clock.format_ms(NOW - round(minutes * 60_000))
 
 
-def message(message_id: str, content: str, minutes: float, **more: object) -> shapes.Message:
+def message(message_id: str, content: str, minutes: float, **more: object) -> wire_types.Message:
     fields: dict[str, object] = {
         "message_id": message_id,
         "seq": 1,
@@ -25,7 +28,7 @@ def message(message_id: str, content: str, minutes: float, **more: object) -> sh
         "deleted": False,
         "is_read": False,
     }
-    return shapes.Message(**(fields | more))  # pyright: ignore[reportArgumentType]
+    return wire_types.Message(**(fields | more))  # pyright: ignore[reportArgumentType]
 
 
 NUX, REVIEWER = Pair("agent", "nux"), Pair("role", "reviewer")
@@ -53,7 +56,7 @@ def test_the_inbox_reads_as_specified() -> None:
             is_read=True,
         ),
     ]
-    result = api.MessageListResult(messages=tuple(shown), unread=2, total=12, page=1, page_size=10, total_pages=2)
+    result = MessageListResult(messages=tuple(shown), unread=2, total=12, page=1, page_size=10, total_pages=2)
     assert render.messages(shown, EYE) + "\n" + render.showing(result, counted=True) == "\n".join(
         [
             "● msg_01HXE8Z9R9K3Q6M2W8F4VYABCE  @furiosa → team  2m ago  (edited)",
@@ -91,7 +94,7 @@ def test_structured_data_stands_below_the_body() -> None:
 
 def sent(resolved: int, *audiences: Pair, quiet: bool = False) -> str:
     return render.sent(
-        api.SendResult(
+        SendResult(
             message_id=FIRST,
             created_at=ago(0),
             seq=1,
@@ -118,7 +121,7 @@ def test_the_next_step_marks_what_was_printed_and_nothing_else() -> None:
 
 
 def test_what_i_sent_tells_who_has_read_it() -> None:
-    out = shapes.OutMessage(
+    out = wire_types.OutMessage(
         message_id=FIRST,
         seq=1,
         agent_id="me",
@@ -127,10 +130,10 @@ def test_what_i_sent_tells_who_has_read_it() -> None:
         deleted=False,
         audiences=(NUX, REVIEWER),
         recipients=(
-            shapes.Recipient("a", ago(5), read_at=ago(1)),
-            shapes.Recipient("b", ago(5), delivered_at=ago(5)),
-            shapes.Recipient("c", ago(5), seen_at=ago(1)),
-            shapes.Recipient("d", ago(5)),  # of another machine: nothing is known of it yet
+            wire_types.Recipient("a", ago(5), read_at=ago(1)),
+            wire_types.Recipient("b", ago(5), delivered_at=ago(5)),
+            wire_types.Recipient("c", ago(5), seen_at=ago(1)),
+            wire_types.Recipient("d", ago(5)),  # of another machine: nothing is known of it yet
         ),
         read_count=1,
     )
@@ -145,15 +148,15 @@ def test_what_i_sent_tells_who_has_read_it() -> None:
 
 
 def test_one_message_in_full_has_the_lines_that_apply() -> None:
-    detail = shapes.Detail(
+    detail = wire_types.Detail(
         message_id=FIRST,
         seq=1,
         version=2,
-        author=shapes.Author("furiosa", ""),
+        author=wire_types.Author("furiosa", ""),
         body=Body("markdown", "Token refresh is in"),
         scopes=(Pair("module", "auth"),),
         refs=(),
-        metadata=shapes.Metadata(deleted_at=ago(1), delete_reason="wrong\nbranch"),
+        metadata=wire_types.Metadata(deleted_at=ago(1), delete_reason="wrong\nbranch"),
         created_at="2026-02-03T10:00:00.000Z",
         updated_at="2026-02-03T11:00:00.000Z",
         deleted=True,
@@ -174,7 +177,7 @@ def test_one_message_in_full_has_the_lines_that_apply() -> None:
     assert "From:    @furiosa [" in render.detail(detail, EYE)
 
 
-def member(**more: object) -> shapes.TeamMember:
+def member(**more: object) -> wire_types.TeamMember:
     fields: dict[str, object] = {
         "agent_id": "implementer_35HV62T9B9",
         "role": "implementer",
@@ -192,7 +195,7 @@ def member(**more: object) -> shapes.TeamMember:
         "status": "active",
         "is_local": True,
     }
-    return shapes.TeamMember(**(fields | more))  # pyright: ignore[reportArgumentType]
+    return wire_types.TeamMember(**(fields | more))  # pyright: ignore[reportArgumentType]
 
 
 def test_the_team_reads_as_specified() -> None:
@@ -261,7 +264,7 @@ def test_an_intent_cannot_forge_lines_of_the_team() -> None:
 
 
 def test_whoami_reads_as_specified() -> None:
-    me = api.WhoamiResult(
+    me = WhoamiResult(
         agent_id="furiosa",
         role="implementer",
         module="auth",
@@ -286,7 +289,7 @@ def test_whoami_reads_as_specified() -> None:
         "Worktree:  /src/app",
         "Identity:  .thrum/identities/furiosa.json",
     ]
-    bare = api.WhoamiResult(agent_id="furiosa", role="", module="", display="", source="environment")
+    bare = WhoamiResult(agent_id="furiosa", role="", module="", display="", source="environment")
     assert render.whoami(bare, EYE, "").split("\n") == [
         "Agent ID:  furiosa",
         "Source:    environment",
@@ -295,7 +298,7 @@ def test_whoami_reads_as_specified() -> None:
 
 
 def test_the_daemons_status_reads_as_specified() -> None:
-    health = api.HealthResult(
+    health = HealthResult(
         status="ok",
         uptime_ms=12_240_000,
         version="0.1.0",
@@ -307,7 +310,7 @@ def test_the_daemons_status_reads_as_specified() -> None:
         sync_state="local-only",
         local_only=True,
         websocket_port=9999,
-        identity=shapes.DaemonIdentity(
+        identity=wire_types.DaemonIdentity(
             daemon_id="d_01HYTEST0R9K3Q6M2W8F4VYABC",
             repo_name="app",
             hostname="laptop",
@@ -334,7 +337,7 @@ def test_the_daemons_status_reads_as_specified() -> None:
 
 
 def test_a_watched_event_is_one_line_cut_to_the_width() -> None:
-    hint = shapes.Hint(
+    hint = wire_types.Hint(
         epoch="e",
         seq=1,
         type="message.create",
@@ -352,7 +355,7 @@ def test_a_watched_event_is_one_line_cut_to_the_width() -> None:
 
 
 def test_agents_are_listed_a_line_each() -> None:
-    info = shapes.AgentInfo(
+    info = wire_types.AgentInfo(
         agent_id="furiosa",
         kind="agent",
         role="implementer",

@@ -14,11 +14,28 @@ import msgspec
 import pytest
 
 from tests.support.trusted import trust_here
-from thrum import api, clock, shapes
+from thrum import clock, wire_types
 from thrum.cli.app import run
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.errors import Busy, DaemonUnavailable, ShuttingDown, StoreFailed, UnknownRecipient
 from thrum.events import Body, Pair
+from thrum.methods.agents import (
+    AgentListResult,
+    RegisterConflict,
+    RegisterResult,
+    TeamListParams,
+    TeamListResult,
+)
+from thrum.methods.messages import (
+    MarkReadResult,
+    MessageGetResult,
+    MessageListResult,
+    SendResult,
+    SilentRecipient,
+    WaitResult,
+)
+from thrum.methods.method import AnyMethod, Empty
+from thrum.methods.sessions import SessionStartResult, SetIntentResult
 from thrum.paths import Places
 
 NOW = clock.parse_ms("2026-02-03T12:00:00Z")
@@ -76,10 +93,10 @@ class FakeDaemon:
     connections: int = 0
     warnings: list[str] = field(default_factory=list[str])
 
-    async def call(self, method: str, params: Any) -> Any:
-        self.story.append(method)
-        self.calls.append((method, json.loads(msgspec.json.encode(params))))
-        found = self.answer(method, params)
+    async def call(self, method: AnyMethod, params: Any) -> Any:
+        self.story.append(method.name)
+        self.calls.append((method.name, json.loads(msgspec.json.encode(params))))
+        found = self.answer(method.name, params)
         if isinstance(found, Exception):
             raise found
         return found
@@ -123,7 +140,7 @@ def session(
     return made, terminal
 
 
-def message(message_id: str = MSG, **more: Any) -> shapes.Message:
+def message(message_id: str = MSG, **more: Any) -> wire_types.Message:
     fields: dict[str, Any] = {
         "message_id": message_id,
         "seq": 7,
@@ -134,17 +151,17 @@ def message(message_id: str = MSG, **more: Any) -> shapes.Message:
         "is_read": False,
         "audiences": (Pair("agent", "nux"),),
     }
-    return shapes.Message(**(fields | more))
+    return wire_types.Message(**(fields | more))
 
 
-def listing(*some: shapes.Message, total: int | None = None) -> api.MessageListResult:
+def listing(*some: wire_types.Message, total: int | None = None) -> MessageListResult:
     count = len(some) if total is None else total
-    return api.MessageListResult(
+    return MessageListResult(
         messages=some, unread=count, total=count, page=1, page_size=10, total_pages=1 if count else 0
     )
 
 
-def sent(**more: Any) -> api.SendResult:
+def sent(**more: Any) -> SendResult:
     fields: dict[str, Any] = {
         "message_id": MSG,
         "created_at": clock.format_ms(NOW),
@@ -153,7 +170,7 @@ def sent(**more: Any) -> api.SendResult:
         "audiences": (Pair("agent", "max"),),
         "recipients": (),
     }
-    return api.SendResult(**(fields | more))
+    return SendResult(**(fields | more))
 
 
 async def go(daemon: FakeDaemon, root: Path, *argv: str, **more: Any) -> tuple[int, str, str]:
@@ -168,7 +185,7 @@ def always(result: Any) -> Answerer:
 
 def of(**results: Any) -> Answerer:
     """Answers by the method's name; what was printed is always taken note of."""
-    results.setdefault("message_printed", api.Empty())
+    results.setdefault("message_printed", Empty())
     return lambda method, params: results[method.replace(".", "_")]
 
 
@@ -185,7 +202,7 @@ async def test_a_purge_with_both_flags_and_one_with_none_name_what_is_wrong(repo
 
 # -- what is marked, and when
 
-MARKED = api.MarkReadResult(marked_count=1)
+MARKED = MarkReadResult(marked_count=1)
 
 
 async def test_the_inbox_marks_what_it_printed_only_once_it_was_handed_over(repository: Path) -> None:
@@ -248,20 +265,20 @@ async def test_an_empty_inbox_says_why_it_is_empty(repository: Path, argv: list[
 
 
 async def test_getting_a_message_marks_it_unless_one_peeks(repository: Path) -> None:
-    detail = shapes.Detail(
+    detail = wire_types.Detail(
         message_id=MSG,
         seq=1,
         version=0,
-        author=shapes.Author("furiosa", ""),
+        author=wire_types.Author("furiosa", ""),
         body=Body("markdown", "hi"),
         scopes=(),
         refs=(),
-        metadata=shapes.Metadata(),
+        metadata=wire_types.Metadata(),
         created_at=clock.format_ms(NOW),
         deleted=False,
-        recipients=(shapes.Recipient("nux", clock.format_ms(NOW)),),
+        recipients=(wire_types.Recipient("nux", clock.format_ms(NOW)),),
     )
-    daemon = FakeDaemon(of(message_get=api.MessageGetResult(detail), message_markRead=MARKED))
+    daemon = FakeDaemon(of(message_get=MessageGetResult(detail), message_markRead=MARKED))
     await go(daemon, repository, "message", "get", MSG, "--peek")
     assert daemon.asked("message.markRead") == []
     await go(daemon, repository, "message", "get", MSG)
@@ -271,15 +288,15 @@ async def test_getting_a_message_marks_it_unless_one_peeks(repository: Path) -> 
 @pytest.mark.parametrize(
     ("result", "said"),
     [
-        (api.MarkReadResult(marked_count=2), "✓ Marked 2 messages as read\n"),
-        (api.MarkReadResult(marked_count=0), "No unread messages.\n"),
+        (MarkReadResult(marked_count=2), "✓ Marked 2 messages as read\n"),
+        (MarkReadResult(marked_count=0), "No unread messages.\n"),
         (
-            api.MarkReadResult(marked_count=1, remaining=1),
+            MarkReadResult(marked_count=1, remaining=1),
             "✓ Marked 1 message as read\n1 message came later: still unread.\n",
         ),
     ],
 )
-async def test_reading_all_leaves_what_came_later(repository: Path, result: api.MarkReadResult, said: str) -> None:
+async def test_reading_all_leaves_what_came_later(repository: Path, result: MarkReadResult, said: str) -> None:
     daemon = FakeDaemon(always(result))
     assert (await go(daemon, repository, "message", "read", "--all"))[1] == said
     (asked,) = daemon.asked("message.markRead")
@@ -289,7 +306,7 @@ async def test_reading_all_leaves_what_came_later(repository: Path, result: api.
 
 
 async def test_reading_what_is_not_mine_says_so(repository: Path) -> None:
-    daemon = FakeDaemon(always(api.MarkReadResult(marked_count=0, skipped_count=1, remaining=3)))
+    daemon = FakeDaemon(always(MarkReadResult(marked_count=0, skipped_count=1, remaining=3)))
     assert (await go(daemon, repository, "message", "read", MSG))[1] == "1 message not addressed to you.\n"
 
 
@@ -302,9 +319,9 @@ async def test_a_wait_for_a_name_that_nobody_has_is_an_error(repository: Path) -
 # -- wait
 
 
-def waited(*some: shapes.Message, remaining: int = 0) -> api.WaitResult:
+def waited(*some: wire_types.Message, remaining: int = 0) -> WaitResult:
     status = "received" if some else "timeout"
-    return api.WaitResult(status=status, messages=some, next_seq=1, epoch="e", remaining=remaining)
+    return WaitResult(status=status, messages=some, next_seq=1, epoch="e", remaining=remaining)
 
 
 async def test_wait_hands_its_output_over_before_anything_counts_as_seen(repository: Path) -> None:
@@ -345,8 +362,8 @@ async def test_wait_goes_on_when_its_daemon_restarts(repository: Path) -> None:
         ShuttingDown("the daemon is stopping"),
         DaemonUnavailable("gone", reason="closed"),
         waited(message()),
-        api.MarkReadResult(marked_count=0),
-        api.Empty(),
+        MarkReadResult(marked_count=0),
+        Empty(),
     ]
     daemon = FakeDaemon(lambda method, params: answers.pop(0))
     status, _, _ = await go(daemon, repository, "wait", "--after", "now", local=True)
@@ -365,7 +382,7 @@ async def test_a_wait_in_a_daemon_that_stops_goes_on_in_the_users_process(reposi
 
 
 async def test_changing_calls_carry_the_runs_key_and_a_number_each(repository: Path) -> None:
-    daemon = FakeDaemon(of(message_send=sent(), agent_list=api.AgentListResult(())))
+    daemon = FakeDaemon(of(message_send=sent(), agent_list=AgentListResult(())))
     await go(daemon, repository, "send", "hi", "--to", "@max")
     assert daemon.asked("message.send") == [
         {"caller_agent_id": "nux", "client_key": "KEY.1", "content": "hi", "to": ["@max"]}
@@ -512,27 +529,34 @@ async def test_an_unforeseen_error_shows_its_traceback_only_when_asked(repositor
     assert "Traceback" in err and "debug: identity nux by only_file" in err
 
 
-def known(last_seen_minutes: int, agent_id: str = "max") -> api.AgentListResult:
+def known(last_seen_minutes: int, agent_id: str = "max") -> AgentListResult:
     seen = clock.format_ms(NOW - last_seen_minutes * 60_000)
-    info = shapes.AgentInfo(
+    info = wire_types.AgentInfo(
         agent_id=agent_id, kind="agent", role="r", module="m", display="", registered_at=seen, last_seen_at=seen
     )
-    return api.AgentListResult((info,))
+    return AgentListResult((info,))
 
 
-async def test_a_recipient_that_was_silent_for_long_gives_a_hint(repository: Path) -> None:
-    to_max = sent(recipients=(shapes.Recipient("max", clock.format_ms(NOW)),))
+async def test_a_recipient_that_was_silent_for_long_gives_a_hint_without_a_second_call(repository: Path) -> None:
+    silent = (
+        SilentRecipient("max", clock.format_ms(NOW - 31 * 60_000)),
+        SilentRecipient("nux", clock.format_ms(NOW - 30 * 60_000)),
+    )
     argv = ("send", "hi", "--to", "max")
-    daemon = FakeDaemon(of(message_send=to_max, agent_list=known(31)))
+    daemon = FakeDaemon(of(message_send=sent(silent=silent[:1])))
     _, _, err = await go(daemon, repository, *argv)
     assert err == "hint: @max was last seen 31m ago: thrum team --all\n"
+    assert [method for method, _ in daemon.calls] == ["message.send"]
     _, out, err = await go(daemon, repository, *argv, "--json")
-    assert json.loads(out)["hints"][0]["code"] == "send.recipient-stale"
+    document = json.loads(out)
+    assert (document["hints"][0]["code"], "silent" in document) == ("send.recipient-stale", False)
     assert err == ""
     for quiet in ({"THRUM_NO_HINTS": "1"}, {}):
         more = [] if quiet else ["--quiet"]
         assert (await go(daemon, repository, *argv, *more, env=quiet))[2] == ""
-    daemon = FakeDaemon(of(message_send=to_max, agent_list=known(29)))
+    daemon = FakeDaemon(of(message_send=sent(silent=silent)))
+    assert (await go(daemon, repository, *argv))[2].startswith("hint: @max was last seen 31m ago (and 1 more)")
+    daemon = FakeDaemon(of(message_send=sent()))
     assert (await go(daemon, repository, *argv))[2] == ""
 
 
@@ -619,7 +643,7 @@ async def test_registering_refuses_a_variable_that_names_another_worktree(reposi
     assert json.loads(out)["error"]["kind"] == "repo_conflict"
 
 
-def registering(*results: api.RegisterResult) -> FakeDaemon:
+def registering(*results: RegisterResult) -> FakeDaemon:
     left = list(results)
 
     def answer(method: str, params: Any) -> Any:
@@ -627,25 +651,25 @@ def registering(*results: api.RegisterResult) -> FakeDaemon:
             case "agent.register":
                 return left.pop(0)
             case "session.start":
-                return api.SessionStartResult(session_id="ses_1", agent_id="max", started_at=clock.format_ms(NOW))
+                return SessionStartResult(session_id="ses_1", agent_id="max", started_at=clock.format_ms(NOW))
             case _:
-                return api.SetIntentResult(session_id="ses_1", intent="T", intent_updated_at=clock.format_ms(NOW))
+                return SetIntentResult(session_id="ses_1", intent="T", intent_updated_at=clock.format_ms(NOW))
 
     return FakeDaemon(answer)
 
 
-def conflict(reason: Any) -> api.RegisterResult:
-    held = api.RegisterConflict(
+def conflict(reason: Any) -> RegisterResult:
+    held = RegisterConflict(
         existing_agent_id="max", registered_at=clock.format_ms(NOW), last_seen_at=clock.format_ms(NOW), reason=reason
     )
-    return api.RegisterResult(agent_id="", status="conflict", conflict=held)
+    return RegisterResult(agent_id="", status="conflict", conflict=held)
 
 
 QUICK: Sequence[str] = ("quickstart", "max", "--role", "tester", "--module", "auth", "--intent", "T")
 
 
 async def test_quickstart_registers_starts_and_sets_the_intent(repository: Path) -> None:
-    daemon = registering(api.RegisterResult(agent_id="max", status="registered"))
+    daemon = registering(RegisterResult(agent_id="max", status="registered"))
     status, out, _ = await go(daemon, repository, *QUICK)
     assert status == 0
     assert out == "✓ Registered as @max (tester, auth)\n✓ Session started: ses_1\n✓ Intent set: T\n"
@@ -654,7 +678,7 @@ async def test_quickstart_registers_starts_and_sets_the_intent(repository: Path)
 
 
 async def test_quickstart_meets_a_conflict_by_saying_that_it_is_back(repository: Path) -> None:
-    daemon = registering(conflict("same_role_module"), api.RegisterResult(agent_id="max", status="registered"))
+    daemon = registering(conflict("same_role_module"), RegisterResult(agent_id="max", status="registered"))
     assert (await go(daemon, repository, *QUICK))[0] == 0
     assert [each.get("re_register", False) for each in daemon.asked("agent.register")] == [False, True]
 
@@ -702,12 +726,12 @@ async def test_names_are_checked_before_a_daemon_is_asked(repository: Path, argv
 
 
 async def test_no_active_agents_says_how_many_are_offline(repository: Path) -> None:
-    offline = shapes.TeamMember(
+    offline = wire_types.TeamMember(
         agent_id="max", role="r", module="m", unmerged_commits=0, inbox_total=0, inbox_unread=0, status="offline"
     )
 
-    def answer(method: str, params: api.TeamListParams) -> api.TeamListResult:
-        return api.TeamListResult(members=(offline,) if params.include_offline else ())
+    def answer(method: str, params: TeamListParams) -> TeamListResult:
+        return TeamListResult(members=(offline,) if params.include_offline else ())
 
     assert await go(FakeDaemon(answer), repository, "team") == (
         0,

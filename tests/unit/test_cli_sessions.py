@@ -13,11 +13,12 @@ import pytest
 
 from tests.support.house import Agent, Daemon, open_daemon
 from tests.support.worktrees import Worktrees
-from thrum import api, shapes
+from thrum import wire_types
 from thrum.cli.app import run
 from thrum.cli.terminal import Session
 from thrum.cli.whohas import editing, path_wanted, verdicts
 from thrum.events import Commit, FileChange
+from thrum.methods.agents import ListContextResult, UnknownWork
 from thrum.paths import Places
 from thrum.rpc.direct import DirectClient
 
@@ -197,7 +198,7 @@ async def test_who_has_takes_no_answer_for_no_and_names_all_of_one_worktree(tmp_
 
 def test_a_no_is_of_those_who_were_heard_and_names_in_one_line_the_agents_of_other_clones() -> None:
     names = ("qa", "ann", "bob", "cid")
-    far = tuple(api.UnknownWork(name, "it is in another clone", elsewhere=True) for name in names)
+    far = tuple(UnknownWork(name, "it is in another clone", elsewhere=True) for name in names)
     wanted = {"src/a.py": "a.py", "b.py": "b.py"}
     here = ["No agents here are currently editing a.py", "No agents here are currently editing b.py"]
     for unknown, line in (
@@ -205,12 +206,12 @@ def test_a_no_is_of_those_who_were_heard_and_names_in_one_line_the_agents_of_oth
         (far[:3], "3 agents in other clones: unknown (@qa, @ann, @bob)"),
         (far, "4 agents in other clones: unknown (@qa, @ann, @bob, …)"),
     ):
-        assert verdicts(api.ListContextResult(contexts=(), unknown=unknown), wanted) == (here, [line])
-    sure = shapes.WorkContext(session_id="s", agent_id="qa", changed_files=("src/a.py", "b.py"))
-    found = api.ListContextResult(contexts=(sure,), unknown=far[:2])
+        assert verdicts(ListContextResult(contexts=(), unknown=unknown), wanted) == (here, [line])
+    sure = wire_types.WorkContext(session_id="s", agent_id="qa", changed_files=("src/a.py", "b.py"))
+    found = ListContextResult(contexts=(sure,), unknown=far[:2])
     assert verdicts(found, wanted) == ([], ["1 agent in another clone: unknown (@ann)"]), "after a sure answer too"
-    broken = api.UnknownWork("max", "git: no")
-    assert verdicts(api.ListContextResult(contexts=(), unknown=(broken, far[0])), {"b.py": "b.py"}) == (
+    broken = UnknownWork("max", "git: no")
+    assert verdicts(ListContextResult(contexts=(), unknown=(broken, far[0])), {"b.py": "b.py"}) == (
         [],
         ["Not known whether @max is editing b.py: git: no", "1 agent in another clone: unknown (@qa)"],
     )
@@ -240,7 +241,7 @@ async def test_ping_tells_who_is_there_and_what_it_works_on(tmp_path: Path) -> N
 
 
 def test_lines_leave_out_what_is_not_known() -> None:
-    context = shapes.WorkContext(
+    context = wire_types.WorkContext(
         session_id="ses_1",
         agent_id="nux",
         unmerged_commits=(Commit("a" * 40, "One"),),

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum import api
 from thrum.cli.daemon import log_text
 from thrum.cli.render import Eye
 from thrum.cli.run import error_text, json_line
 from thrum.cli.sync import status_text
 from thrum.cli.text import clean, indent, json_clean, line, one_line
 from thrum.errors import SyncFailed
+from thrum.methods.sync import SyncStatusResult
 
 VISIBLE_FORMAT = {0x600, 0x601, 0x602, 0x603, 0x604, 0x605, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
 """Signs that stand around numbers: of category Cf, and seen (Prepended_Concatenation_Mark)."""
@@ -113,7 +113,7 @@ def test_what_others_say_in_many_lines_is_one_line_without_escapes() -> None:
     assert one_line("a\tb\x1b") == "a\\x09b\\x1b", "what acts is still shown"
     entry = {"time": "", "level": "warning", "message": "sync: git push\nfatal: no", "why": "a\nb"}
     assert log_text(entry) == "warning sync: git push; fatal: no  why=a; b"
-    status = api.SyncStatusResult(
+    status = SyncStatusResult(
         running=True, sync_state="error", local_only=False, pending=0, last_error=said, remedy="git fetch\ngit push"
     )
     shown = status_text(status, Eye(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from thrum.cli.app import COMMANDS
+from thrum.cli.table import COMMANDS
 from tools import settings_page
 from tools.commands_page import PAGE, page
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from thrum.api import Access
 from thrum.errors import AnonymousCaller, CrossWorktree, IdentityMismatch
 from thrum.guards import GUARDS, Mode
 from thrum.identity.authenticator import Authenticator
@@ -19,6 +18,7 @@ from thrum.identity.caller import Caller, Evidence, Refused, Request, decide_req
 from thrum.identity.evidence import Registry, Roots
 from thrum.identity.process import open_process_table
 from thrum.identity.runtime import KNOWN_RUNTIMES
+from thrum.methods.method import Access
 from thrum.paths import Places
 
 HERE = Evidence(pid=7, root="/w", here={"furiosa": "none"})

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.trusted import trust_here
-from thrum.api import Access
 from thrum.identity.caller import AccessClass, Caller, Evidence, decide
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.person import obstacle
 from thrum.identity.process import Process, ProcessMap, ProcessTable, Program, open_process_table
+from thrum.methods.method import Access
 from thrum.paths import Places, find_places
 
 PYTHON = sys.executable

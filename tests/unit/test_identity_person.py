@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from thrum import api
-from thrum.api import Access
 from thrum.errors import NotAPerson
 from thrum.identity.person import Standing, judge, obstacle, stand
 from thrum.identity.process import CHAIN_MAX, Process, ProcessMap, Program, Terminal
 from thrum.identity.runtime import KNOWN_RUNTIMES, MARKS
+from thrum.methods.agents import TeamListParams
+from thrum.methods.messages import MessageListParams, OutboxParams
+from thrum.methods.method import Access, Empty
+from thrum.methods.settings import ConfigSetParams
+from thrum.methods.table import METHODS
 
 TERMINAL = Terminal("/dev/pts/3", foreground=True)
 PERSON = Standing(9, ("thrum", "bash"), terminal=TERMINAL)
@@ -148,16 +151,16 @@ def _append(records: list[tuple[str, str, dict[str, Any]]]) -> Any:
 
 
 def test_a_person_s_methods_are_reached_over_the_unix_socket_alone() -> None:
-    methods = [method for method in api.METHODS.values() if method.access in (Access.PERSON, Access.NOT_AN_AGENT)]
+    methods = [method for method in METHODS.values() if method.access in (Access.PERSON, Access.NOT_AN_AGENT)]
     assert "sync.configure" in [method.name for method in methods]
-    for method in [*methods, *(method for method in api.METHODS.values() if method.level_of is not None)]:
+    for method in [*methods, *(method for method in METHODS.values() if method.level_of is not None)]:
         assert method.transports == "U", method.name
 
 
 @pytest.mark.parametrize("name", ["config.set", "config.unset"])
 def test_settings_that_guard_agents_are_no_agent_s_to_change(name: str) -> None:
     def level(key: str) -> Access:
-        return api.METHODS[name].level(api.ConfigSetParams(key=key, value=1))
+        return METHODS[name].level(ConfigSetParams(key=key, value=1))
 
     for key in ("daemon.local_only", "identity_guard.cross_worktree", "identity_guard", "daemon", "runtime.processes"):
         assert level(key) is Access.NOT_AN_AGENT, key
@@ -166,10 +169,10 @@ def test_settings_that_guard_agents_are_no_agent_s_to_change(name: str) -> None:
 
 
 def test_reads_of_what_is_one_s_own_are_told_from_looks() -> None:
-    listing, outbox = api.METHODS["message.list"], api.METHODS["message.outbox"]
+    listing, outbox = METHODS["message.list"], METHODS["message.outbox"]
     for own in ({"for_agent": "a"}, {"unread_for_agent": "a"}, {"unread": True}, {"mentions": True}):
-        assert listing.asks_own(api.MessageListParams(**own)), own
-    assert not listing.asks_own(api.MessageListParams(recipient="a", author_id="b"))
-    assert outbox.asks_own(api.OutboxParams()) and not outbox.asks_own(api.OutboxParams(author_id="a"))
-    assert api.METHODS["agent.whoami"].asks_own(api.Empty())
-    assert not api.METHODS["team.list"].asks_own(api.TeamListParams())
+        assert listing.asks_own(MessageListParams(**own)), own
+    assert not listing.asks_own(MessageListParams(recipient="a", author_id="b"))
+    assert outbox.asks_own(OutboxParams()) and not outbox.asks_own(OutboxParams(author_id="a"))
+    assert METHODS["agent.whoami"].asks_own(Empty())
+    assert not METHODS["team.list"].asks_own(TeamListParams())

@@ -15,9 +15,10 @@ import msgspec
 import pytest
 
 from tests.support.trusted import trust_here
-from thrum import api, launcher, paths, sockets, version
+from thrum import launcher, paths, sockets, version
 from thrum.errors import DaemonUnavailable, ThrumError
 from thrum.files import opened_parent
+from thrum.methods.daemon import CliRunParams
 from thrum.rpc.client import BlockingClient
 from thrum.rpc.jsonrpc import decode_request
 
@@ -198,7 +199,7 @@ def test_the_request_is_what_the_daemon_reads(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv(name, value)
     line = launcher.request_line(argv, "0123")
     assert line.endswith(b"}\n") and line.count(b"\n") == 1
-    params = msgspec.json.decode(decode_request(line[:-1]).params, type=api.CliRunParams)
+    params = msgspec.json.decode(decode_request(line[:-1]).params, type=CliRunParams)
     assert list(params.argv) == argv
     assert (params.cwd, params.width, params.frames, params.client_key) == (str(place), 77, "raw", "0123")
     assert params.program == version.VERSION

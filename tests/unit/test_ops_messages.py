@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.house import open_daemon
-from thrum import errors
+from thrum import clock, errors
 
 
 async def test_a_message_reaches_whom_it_names_and_is_on_disk_when_it_is_answered(tmp_path: Path) -> None:
@@ -58,6 +58,24 @@ async def test_a_retried_send_with_its_key_gives_the_first_answer_and_no_second_
         assert (await nux("message.list", for_agent="nux")).total == 1
         with pytest.raises(errors.ClientKeyReused):
             await furiosa("message.send", content="another", to=["nux"], client_key="k.1")
+
+
+async def test_the_answer_to_a_send_names_recipients_that_were_silent_for_half_an_hour(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        began = daemon.clock.now_ms()
+        daemon.clock.ms += 5 * 60_000
+        await daemon.registered("toast")
+        await nux("message.send", content="here")
+        daemon.clock.ms += 30 * 60_000
+        sent = await furiosa("message.send", content="hi", to=["nux", "toast"])
+        assert sent.silent == (), "half an hour is not over it"
+        daemon.clock.ms += 1
+        sent = await furiosa("message.send", content="hi", to=["nux", "toast"])
+        assert {each.agent_id for each in sent.silent} == {"nux", "toast"}
+        assert {clock.parse_ms(each.last_seen_at) for each in sent.silent} == {began + 5 * 60_000}
+        post = await furiosa("message.send", content="for whoever reads it")
+        assert post.quiet and post.silent == (), "a post to the team waits for nobody"
 
 
 async def test_a_reply_joins_the_thread_goes_to_the_audience_and_reads_the_parent(tmp_path: Path) -> None:

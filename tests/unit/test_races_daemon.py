@@ -21,6 +21,8 @@ from thrum import spawn
 from thrum.bus.publisher import Publisher
 from thrum.endings import Ending
 from thrum.errors import DaemonLocked, DaemonUnavailable, InternalError, InvalidParams, StoreFailed
+from thrum.methods.daemon import HEALTH
+from thrum.methods.messages import MESSAGE_SEND
 from thrum.paths import Places
 from thrum.rpc.client import RpcClient
 from thrum.rpc.dispatch import Drain
@@ -265,10 +267,10 @@ async def test_a_client_whose_call_was_torn_says_that_the_daemon_is_gone(tmp_pat
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.serve_replies)
             with trio.move_on_after(0.01):
-                await client.call("message.send", {"content": "x" * 8_000_000})
+                await client.call(MESSAGE_SEND, {"content": "x" * 8_000_000})
             await client.wait_closed()
             with pytest.raises(DaemonUnavailable):
-                await client.call("health")
+                await client.call(HEALTH)
             nursery.cancel_scope.cancel()
         del theirs
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.support.rpc_served import Ops, claimed
-from thrum import api, limits
+from thrum import limits
 from thrum.errors import (
     Busy,
     IdentityMismatch,
@@ -23,6 +23,8 @@ from thrum.errors import (
     WrongTransport,
 )
 from thrum.identity.caller import Caller
+from thrum.methods.daemon import HEALTH, HealthResult
+from thrum.methods.method import Access, Empty, Method
 from thrum.rpc.dispatch import Call, Dispatcher, PeerConnection
 from thrum.rpc.peercred import Peer
 
@@ -39,12 +41,10 @@ async def _call(dispatcher: Dispatcher, method: str, transport: str = "U", /, **
 
 
 async def test_unknown_internal_and_foreign_methods_do_not_exist() -> None:
-    secret = api.Method(name="secret", params=api.Empty, result=api.HealthResult, access=api.Access.INTERNAL)
-    local = api.Method(name="local", params=api.Empty, result=api.HealthResult, transports="U")
+    secret = Method(name="secret", params=Empty, result=HealthResult, access=Access.INTERNAL)
+    local = Method(name="local", params=Empty, result=HealthResult, transports="U")
     ops = Ops()
-    dispatcher = Dispatcher(
-        {"secret": ops.health, "local": ops.health}, claimed, methods={"secret": secret, "local": local}
-    )
+    dispatcher = Dispatcher({secret: ops.health, local: ops.health}, claimed)
     with pytest.raises(UnknownMethod):
         await _call(dispatcher, "no.such")
     with pytest.raises(UnknownMethod):
@@ -91,15 +91,15 @@ async def test_who_speaks_for_others_is_told_to_speak_as_itself() -> None:
 
 
 async def test_a_refused_caller_never_reaches_the_handler() -> None:
-    def refuse(connection: PeerConnection, claim: str, method: api.Method) -> Caller:
+    def refuse(connection: PeerConnection, claim: str, method: Method) -> Caller:
         raise IdentityMismatch(f"you are not {claim}")
 
     ops = Ops()
     dispatcher = Dispatcher(ops.handlers(), refuse)
     for method in ops.handlers():
-        params = {"message.send": {"content": "x"}, "message.get": {"message_id": "m"}}.get(method, {})
+        params = {"message.send": {"content": "x"}, "message.get": {"message_id": "m"}}.get(method.name, {})
         with pytest.raises(IdentityMismatch):
-            await _call(dispatcher, method, caller_agent_id="alice", **params)
+            await _call(dispatcher, method.name, caller_agent_id="alice", **params)
     assert not ops.calls and not ops.sent
 
 
@@ -145,7 +145,7 @@ async def test_what_follows_an_answer_runs_once_with_its_fate() -> None:
         await trio.lowlevel.checkpoint()
         fates.append("async ok")
 
-    async def handler(call: Call, params: api.Empty) -> api.HealthResult:
+    async def handler(call: Call, params: Empty) -> HealthResult:
         call.when_delivered(lambda: fates.append("ok"), lambda: fates.append("lost"))
         call.when_delivered(later)
         raise_it = call.connection.transport == "I"
@@ -153,7 +153,7 @@ async def test_what_follows_an_answer_runs_once_with_its_fate() -> None:
             raise ShuttingDown("no")
         return await Ops().health(call, params)
 
-    dispatcher = Dispatcher({"health": handler}, claimed)
+    dispatcher = Dispatcher({HEALTH: handler}, claimed)
     answer = await dispatcher.dispatch(_connection(), "health", b"{}")
     assert fates == []
     await answer.deliveries.settle(True)
@@ -167,12 +167,12 @@ async def test_what_follows_an_answer_runs_once_with_its_fate() -> None:
 async def test_a_hook_that_fails_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> None:
     fates: list[str] = []
 
-    async def handler(call: Call, params: api.Empty) -> api.HealthResult:
+    async def handler(call: Call, params: Empty) -> HealthResult:
         call.when_delivered(lambda: 1 / 0)
         call.when_delivered(lambda: fates.append("ok"))
         return await Ops().health(call, params)
 
-    answer = await Dispatcher({"health": handler}, claimed).dispatch(_connection(), "health", b"{}")
+    answer = await Dispatcher({HEALTH: handler}, claimed).dispatch(_connection(), "health", b"{}")
     await answer.deliveries.settle(True)
     assert fates == ["ok"] and "ZeroDivisionError" in caplog.text
 

@@ -12,8 +12,9 @@ import trio
 import trio.testing
 
 from tests.support.rpc_served import Ops, request, serving, talking
-from thrum import api
 from thrum.identity.caller import Caller
+from thrum.methods.daemon import DAEMON_STOP, StopParams, StopResult
+from thrum.methods.method import Method, Params
 from thrum.rpc.dispatch import Call, PeerConnection
 from thrum.rpc.listener import bind_listener
 from thrum.rpc.peercred import peer_of
@@ -240,12 +241,12 @@ async def test_a_stop_cuts_off_what_outlasts_its_time(tmp_path: Path) -> None:
 
 
 async def test_a_handler_can_stop_the_server_once_its_answer_is_out(tmp_path: Path) -> None:
-    async def stop(call: Call, params: api.StopParams) -> api.StopResult:
+    async def stop(call: Call, params: StopParams) -> StopResult:
         drain = served.dispatcher.drain
         call.when_delivered(partial(drain.begin, params.drain_ms / 1000), drain.begin)
-        return api.StopResult(True)
+        return StopResult(True)
 
-    async with serving(tmp_path / "s", {"daemon.stop": stop}) as served, talking(served.path) as talk:
+    async with serving(tmp_path / "s", {DAEMON_STOP: stop}) as served, talking(served.path) as talk:
         assert (await talk.ask("daemon.stop"))["result"] == {"stopping": True}
         await served.done.wait()
 
@@ -258,7 +259,7 @@ async def test_every_request_is_judged_anew_by_the_connections_evidence(tmp_path
         connection.evidence = len(met)
         met.append(connection)
 
-    def identify(connection: PeerConnection, method: api.Method, params: api.Params) -> Caller:
+    def identify(connection: PeerConnection, method: Method, params: Params) -> Caller:
         seen.append((connection.evidence, params.caller_agent_id))
         return Caller("bob", "agent")
 

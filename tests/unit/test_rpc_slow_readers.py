@@ -15,8 +15,10 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.rpc_served import HEALTH, Ops, Served, Talk, request, serving, talking
-from thrum import api, limits
+from tests.support.rpc_served import HEALTHY, Ops, Served, Talk, request, serving, talking
+from thrum import limits
+from thrum.methods.daemon import HEALTH, CliRunParams, HealthResult
+from thrum.methods.method import Empty
 from thrum.rpc.dispatch import Call, PeerConnection
 from thrum.rpc.outbox import Outbox
 from thrum.rpc.room import Shared
@@ -141,7 +143,7 @@ async def test_a_stop_waits_for_answers_that_are_being_read(tmp_path: Path) -> N
 async def test_the_output_of_a_run_that_nobody_reads_is_bounded_in_sum(tmp_path: Path) -> None:
     started: list[int] = []
 
-    async def prints(streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int:
+    async def prints(streams: RunIO, params: CliRunParams, connection: PeerConnection) -> int:
         started.append(1)
         await streams.write_stdout(b"x" * PAGE_BYTES)
         return 0
@@ -221,7 +223,7 @@ async def test_what_a_run_keeps_of_its_stdin_is_bounded_in_sum_and_given_back(tm
     reading = trio.Event()
     go_on = trio.Event()
 
-    async def reads(streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int:
+    async def reads(streams: RunIO, params: CliRunParams, connection: PeerConnection) -> int:
         size = 0
         while piece := await streams.read_stdin():
             size += len(piece)
@@ -345,14 +347,14 @@ async def test_requests_that_came_together_do_not_all_begin_in_one_turn(tmp_path
     turns = Turns()
     begun: Counter[int] = Counter()
 
-    async def slow(call: Call, params: api.Empty) -> api.HealthResult:
+    async def slow(call: Call, params: Empty) -> HealthResult:
         begun[turns.count] += 1
         end = time.perf_counter() + 0.01
         while time.perf_counter() < end:
             pass
-        return HEALTH
+        return HEALTHY
 
-    async with serving(tmp_path / "s", {"health": slow}) as served, AsyncExitStack() as stack:
+    async with serving(tmp_path / "s", {HEALTH: slow}) as served, AsyncExitStack() as stack:
         talks = [await stack.enter_async_context(talking(served.path)) for _ in range(8)]
         trio.lowlevel.add_instrument(turns)
         for talk in talks:

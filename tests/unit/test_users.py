@@ -13,7 +13,6 @@ import trio
 
 from tests.support.house import Agent, Daemon, open_daemon
 from thrum import limits
-from thrum.api import METHODS, Access
 from thrum.errors import (
     AnonymousCaller,
     BadToken,
@@ -27,6 +26,8 @@ from thrum.errors import (
     WrongTransport,
 )
 from thrum.identity.caller import Caller, Refused, decide_user
+from thrum.methods.method import Access
+from thrum.methods.table import METHODS
 from thrum.ops.users import Tokens
 
 OPEN = {"user.identify", "user.register", "health"}

@@ -13,7 +13,7 @@ import pytest
 from tests.support.repo import wait_until
 from tests.support.worktrees import Worktrees
 from thrum import limits
-from thrum.shapes import GitState
+from thrum.wire_types import GitState
 from thrum.work.context import branch_of
 from thrum.work.live import LiveWork
 

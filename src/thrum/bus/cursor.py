@@ -10,9 +10,9 @@ import enum
 import re
 from typing import Final, NamedTuple
 
-from thrum.api import Hint
 from thrum.bus.topics import Head
 from thrum.errors import BadCursor
+from thrum.wire_types import Hint
 
 
 class Position(NamedTuple):

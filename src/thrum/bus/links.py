@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
-from thrum import api
 from thrum.bus.socket import SubSocket
 from thrum.bus.topics import Frame
 from thrum.errors import DaemonUnavailable
+from thrum.methods.method import Method, P, R
 
 _GONE = "the daemon ended the connection"
 
@@ -24,7 +24,7 @@ _GONE = "the daemon ended the connection"
 class BlockingRpc(Protocol):
     """What a blocking link needs of `rpc.client.BlockingClient`."""
 
-    def call(self, method: str, params: Any) -> Any: ...
+    def call(self, method: Method[P, R], params: P | None = None) -> R: ...
 
     def fileno(self) -> int: ...
 
@@ -34,7 +34,7 @@ class BlockingRpc(Protocol):
 class TrioRpc(Protocol):
     """What a trio link needs of `rpc.client.Client`."""
 
-    async def call(self, method: str, params: Any) -> Any: ...
+    async def call(self, method: Method[P, R], params: P | None = None) -> R: ...
 
     async def wait_closed(self) -> None: ...
 
@@ -58,7 +58,7 @@ class BlockingLink:
         self._sub.subscribe(audience.encode())
         self._sub.connect(endpoint)
 
-    async def call(self, method: str, params: api.Params) -> Any:
+    async def call(self, method: Method[P, R], params: P) -> R:
         if self._rpc is None:
             raise DaemonUnavailable(_GONE)
         return self._rpc.call(method, params)
@@ -118,7 +118,7 @@ class TrioLink:
         self._sub.subscribe(audience.encode())
         self._sub.connect(endpoint)
 
-    async def call(self, method: str, params: api.Params) -> Any:
+    async def call(self, method: Method[P, R], params: P) -> R:
         if self._held is None or self._held.rpc is None:
             raise DaemonUnavailable(_GONE)
         return await self._held.rpc.call(method, params)

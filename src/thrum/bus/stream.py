@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
-from thrum import api, clock, ids, limits
+from thrum import clock, ids, limits
 from thrum.bus.cursor import Cursor, Do, Position
 from thrum.bus.topics import Frame, Head, agent_audience, audience_of_topic, read_frame
 from thrum.errors import DaemonUnavailable, IdentityMismatch, NoIdentity, ShuttingDown, StaleCursor
+from thrum.methods.agents import AGENT_WHOAMI
+from thrum.methods.daemon import BUS_INFO, EVENTS_SINCE, BusInfo, EventsSinceParams
+from thrum.methods.messages import MESSAGE_LIST, MESSAGE_MARK_READ, MarkReadParams, MessageListParams
+from thrum.methods.method import Empty, Method, P, R
+from thrum.wire_types import Hint, Message
 
 T = TypeVar("T")
 
@@ -38,7 +43,7 @@ class Link(Protocol):
         """Begin to receive an audience's frames."""
         ...
 
-    async def call(self, method: str, params: api.Params) -> Any:
+    async def call(self, method: Method[P, R], params: P) -> R:
         """One method; its result. DaemonUnavailable when the connection ended."""
         ...
 
@@ -164,8 +169,8 @@ class Follower(ABC, Generic[T]):
         if info.epoch != self._cursor.epoch:  # else it was a frame from before
             self._reset(info)
 
-    async def _info(self) -> api.BusInfo:
-        return await self._link.call("bus.info", api.Empty())
+    async def _info(self) -> BusInfo:
+        return await self._link.call(BUS_INFO, Empty())
 
     async def _before_next(self) -> None:
         """What is to be done for the item before, once its handler has come back."""
@@ -174,11 +179,11 @@ class Follower(ABC, Generic[T]):
         """Set `audience`, asking the daemon if need be."""
 
     @abstractmethod
-    async def _settle(self, info: api.BusInfo) -> None:
+    async def _settle(self, info: BusInfo) -> None:
         """Set the cursor to where the stream begins."""
 
     @abstractmethod
-    def _see_hint(self, hint: api.Hint) -> Do:
+    def _see_hint(self, hint: Hint) -> Do:
         """Judge a hint with the cursor, and take it if it is the next one."""
 
     @abstractmethod
@@ -186,7 +191,7 @@ class Follower(ABC, Generic[T]):
         """Read one batch from the store; `_owed` goes when nothing is left."""
 
     @abstractmethod
-    def _reset(self, info: api.BusInfo) -> None:
+    def _reset(self, info: BusInfo) -> None:
         """The database was painted anew: begin anew, skipping what is known."""
 
     @abstractmethod
@@ -221,7 +226,7 @@ class Known:
             self._ids = {item_id: when for item_id, when in self._ids.items() if when >= at}
 
 
-class EventFollower(Follower[api.Hint]):
+class EventFollower(Follower[Hint]):
     """Every fact of one audience, once and in order of `seq`.
 
     `start`: None = from now, 0 = from the first fact, else a position. With `full`, each comes with its fact as stored.
@@ -263,7 +268,7 @@ class EventFollower(Follower[api.Hint]):
         elif self._start == 0:
             self._begun_at = self._sound_at = clock.format_ms(0)
 
-    async def _settle(self, info: api.BusInfo) -> None:
+    async def _settle(self, info: BusInfo) -> None:
         start = self._start
         if isinstance(start, Position):
             if start.epoch != info.epoch:
@@ -277,7 +282,7 @@ class EventFollower(Follower[api.Hint]):
         self._cursor.reset(info.epoch, seq)
         self._out = self._cursor.position
 
-    def _see_hint(self, hint: api.Hint) -> Do:
+    def _see_hint(self, hint: Hint) -> Do:
         if self._full and hint.epoch == self._cursor.epoch and hint.seq > self._cursor.seq:
             return Do.FETCH
         do = self._cursor.see(hint)
@@ -285,7 +290,7 @@ class EventFollower(Follower[api.Hint]):
             self._accept(hint)
         return do
 
-    def _accept(self, hint: api.Hint) -> None:
+    def _accept(self, hint: Hint) -> None:
         if self._types and hint.type not in self._types:
             return
         if hint.seq <= self._replayed_up_to and (hint.event_id in self._known or hint.at < self._floor()):
@@ -299,9 +304,9 @@ class EventFollower(Follower[api.Hint]):
         began = clock.format_ms(self._clock.now_ms())
         cursor = self._cursor
         try:
-            found: api.EventsSince = await self._link.call(
-                "events.since",
-                api.EventsSinceParams(
+            found = await self._link.call(
+                EVENTS_SINCE,
+                EventsSinceParams(
                     after_seq=cursor.seq,
                     epoch=cursor.epoch,
                     topics=(self.audience,),
@@ -321,7 +326,7 @@ class EventFollower(Follower[api.Hint]):
             self._owed = False
             self._caught_up(began)
 
-    def _reset(self, info: api.BusInfo) -> None:
+    def _reset(self, info: BusInfo) -> None:
         if not self._sound_at:
             # Resumed from a stored cursor and never caught up: what came before it is not known here.
             raise StaleCursor("the database was painted anew since that cursor", epoch=info.epoch)
@@ -338,12 +343,12 @@ class EventFollower(Follower[api.Hint]):
         """Facts of before this time went out, or were there before the stream began."""
         return max(self._begun_at, clock.format_ms(max(0, clock.parse_ms(self._sound_at) - RESET_MARGIN_MS)))
 
-    def _take(self, item: api.Hint) -> api.Hint:
+    def _take(self, item: Hint) -> Hint:
         self._out = Position(item.epoch, item.seq)
         return item
 
 
-class InboxFollower(Follower[api.Message]):
+class InboxFollower(Follower[Message]):
     """Every unread message to one agent or user: those that are there, then each as it comes; each once.
 
     The bus only rings; the messages come from `message.list`, in order of `seq`. With `mark`, a message is marked as
@@ -382,12 +387,12 @@ class InboxFollower(Follower[api.Message]):
             self._in_hand = ""
         if self._handled:
             handled = tuple(self._handled)
-            params = api.MarkReadParams(message_ids=handled, caller_agent_id=self._claim)
-            await self._link.call("message.markRead", params)
+            params = MarkReadParams(message_ids=handled, caller_agent_id=self._claim)
+            await self._link.call(MESSAGE_MARK_READ, params)
             del self._handled[: len(handled)]
 
     async def _begin(self) -> None:
-        me: api.WhoamiResult = await self._link.call("agent.whoami", api.Empty(caller_agent_id=self._claim))
+        me = await self._link.call(AGENT_WHOAMI, Empty(caller_agent_id=self._claim))
         if not me.agent_id:
             raise NoIdentity("no identity here")
         if self._claim and me.agent_id != ids.parse_agent_id(self._claim).canonical:
@@ -395,11 +400,11 @@ class InboxFollower(Follower[api.Message]):
         self.agent_id = self._claim = me.agent_id
         self.audience = agent_audience(me.agent_id)
 
-    async def _settle(self, info: api.BusInfo) -> None:
+    async def _settle(self, info: BusInfo) -> None:
         self._cursor.reset(info.epoch, info.seq)
         self._rung_up_to = info.seq
 
-    def _see_hint(self, hint: api.Hint) -> Do:
+    def _see_hint(self, hint: Hint) -> Do:
         do = self._cursor.see(hint)
         # Of what comes on this stream only a new message fills an inbox.
         return Do.FETCH if do is Do.HANDLE and hint.type == "message.create" else do
@@ -409,9 +414,9 @@ class InboxFollower(Follower[api.Message]):
 
     async def _fetch(self) -> None:
         try:
-            found: api.MessageListResult = await self._link.call(
-                "message.list",
-                api.MessageListParams(
+            found = await self._link.call(
+                MESSAGE_LIST,
+                MessageListParams(
                     unread_for_agent=self.agent_id,
                     after_seq=self._listed_up_to,
                     epoch=self._cursor.epoch,
@@ -428,19 +433,19 @@ class InboxFollower(Follower[api.Message]):
             self._owed = False
             self._cursor.fetched(self._rung_up_to)
 
-    def _accept(self, message: api.Message) -> None:
+    def _accept(self, message: Message) -> None:
         unwanted = message.deleted or message.agent_id == self.agent_id or (message.quiet and not self._quiet)
         if unwanted or message.seq <= self._listed_up_to or message.message_id in self._known:
             return
         self._known.add(message.message_id, message.created_at)
         self._ready.append(message)
 
-    def _reset(self, info: api.BusInfo) -> None:
+    def _reset(self, info: BusInfo) -> None:
         self._cursor.reset(info.epoch, info.seq)
         self._listed_up_to, self._rung_up_to = 0, info.seq
         self._owed = True
 
-    def _take(self, item: api.Message) -> api.Message:
+    def _take(self, item: Message) -> Message:
         if self._mark:
             self._in_hand = item.message_id
         return item

@@ -30,13 +30,13 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from thrum import limits, paths
-from thrum.api import Hint, Message
 from thrum.bus.cursor import Position, parse_position
 from thrum.bus.links import BlockingLink, TrioLink
 from thrum.bus.stream import EventFollower, Follower, InboxFollower
 from thrum.bus.topics import agent_audience, group_audience, is_audience, role_audience
 from thrum.errors import BadCursor, InvalidParams, ThrumError
 from thrum.rpc import client
+from thrum.wire_types import Hint, Message
 
 __all__ = [
     "AsyncInbox",

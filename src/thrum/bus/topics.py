@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 import msgspec
 
 from thrum import ids, limits
-from thrum.api import Hint
 from thrum.event_specs import Audience
 from thrum.events import (
     SPECS,
@@ -31,6 +30,7 @@ from thrum.events import (
     actor_of,
     type_of,
 )
+from thrum.wire_types import Hint
 
 ALL: Final = "all/"
 TEAM: Final = "team/"

@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from thrum import api, config, events, files, settings
+from thrum import config, events, files, settings
 from thrum.care import bundle
 from thrum.care.bundle import FileEntry, Manifest
 from thrum.care.lock import held, owner_of
@@ -28,6 +28,7 @@ from thrum.clock import SystemClock, format_ms, parse_ms
 from thrum.errors import BackupNotFound, StoreFailed, ThrumError
 from thrum.files import ensure_private_dir, locked, sync_directory
 from thrum.identity.notes import roots
+from thrum.methods.admin import BackupArchives, BackupConfigResult, BackupResult, Retention
 from thrum.paths import Places
 from thrum.store import audit
 from thrum.store.journal import JournalFiles
@@ -89,14 +90,14 @@ def shelf_of(places: Places, given: str = "") -> Shelf:
     return Shelf(directory_of(places, given) / places.main_root.name)
 
 
-def settings_of(places: Places) -> api.BackupConfigResult:
+def settings_of(places: Places) -> BackupConfigResult:
     """Raises ConfigInvalid."""
-    return api.BackupConfigResult(dir=str(directory_of(places)), retention=_retention_of(places))
+    return BackupConfigResult(dir=str(directory_of(places)), retention=_retention_of(places))
 
 
-def _retention_of(places: Places) -> api.Retention:
+def _retention_of(places: Places) -> Retention:
     found = config.load_config(places.config_file)
-    return api.Retention(
+    return Retention(
         daily=found[settings.KEPT_DAILY], weekly=found[settings.KEPT_WEEKLY], monthly=found[settings.KEPT_MONTHLY]
     )
 
@@ -104,7 +105,7 @@ def _retention_of(places: Places) -> api.Retention:
 # -- making one
 
 
-def create_here(places: Places, environ: Mapping[str, str], given: str = "") -> api.BackupResult:
+def create_here(places: Places, environ: Mapping[str, str], given: str = "") -> BackupResult:
     """Back up without a daemon, under its lock. Raises DaemonLocked, and as `create`."""
     from thrum.care.restore import finish
 
@@ -113,7 +114,7 @@ def create_here(places: Places, environ: Mapping[str, str], given: str = "") -> 
         return create(Source(places, environ), given)
 
 
-def create(source: Source, given: str = "") -> api.BackupResult:
+def create(source: Source, given: str = "") -> BackupResult:
     """Back up now. Raises ConfigInvalid, StoreFailed, JournalMoved (with a running daemon: look again)."""
     places = source.places
     shelf = shelf_of(places, given)
@@ -311,7 +312,7 @@ def _exchange(shelf: Shelf, fresh: Path) -> None:
 # -- looking
 
 
-def status(places: Places, given: str = "") -> api.BackupResult:
+def status(places: Places, given: str = "") -> BackupResult:
     """The last backup and the archives. Raises BackupNotFound, BackupInvalid, ConfigInvalid."""
     shelf = shelf_of(places, given)
     if not shelf.current.is_dir() and not (shelf.directory / _OLD).is_dir():
@@ -326,12 +327,12 @@ def status(places: Places, given: str = "") -> api.BackupResult:
         times = sorted(time for name in names if (time := archive_time(name)))
         size = sum((shelf.archives / name).stat().st_size for name in names)
         oldest, newest = (format_ms(int(time.timestamp() * 1000)) for time in (times[0], times[-1]))
-        result.archives = api.BackupArchives(count=len(names), bytes=size, oldest=oldest, newest=newest)
+        result.archives = BackupArchives(count=len(names), bytes=size, oldest=oldest, newest=newest)
     return result
 
 
-def _result(shelf: Shelf, manifest: Manifest) -> api.BackupResult:
-    return api.BackupResult(
+def _result(shelf: Shelf, manifest: Manifest) -> BackupResult:
+    return BackupResult(
         version=manifest.version,
         timestamp=manifest.timestamp,
         thrum_version=manifest.thrum_version,

@@ -22,9 +22,10 @@ from typing import IO, Final
 
 import msgspec
 
-from thrum import api, limits
+from thrum import limits
 from thrum.errors import BackupInvalid, BackupNotFound, StoreFailed
 from thrum.files import ensure_private_dir, sync_directory
+from thrum.methods.admin import BackupCounts
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -67,7 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     daemon_id: str = ""
     head: str = ""
     roots: tuple[str, ...] = ()
-    counts: api.BackupCounts
+    counts: BackupCounts
     files: dict[str, FileEntry]
     worktrees: dict[str, str] = {}
 
@@ -88,8 +89,8 @@ def is_known(name: str) -> bool:
     return name in (MANIFEST, LOCAL, QUARANTINE, CONFIG) or is_journal(name) or file_of_root(name) is not None
 
 
-def counts_of(files: Mapping[str, FileEntry], events: int) -> api.BackupCounts:
-    return api.BackupCounts(
+def counts_of(files: Mapping[str, FileEntry], events: int) -> BackupCounts:
+    return BackupCounts(
         events=events,
         message_files=sum(name.startswith("messages/") for name in files),
         local_tables=int(LOCAL in files),

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from thrum import accepting, api, config, events, files, ids, limits, settings, sockets
+from thrum import accepting, config, events, files, ids, limits, settings, sockets
 from thrum.care import modes
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import InvalidUrl, ThrumError
@@ -29,6 +29,8 @@ from thrum.git.runner import run_git
 from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.identity.files import list_identities
 from thrum.identity.notes import roots
+from thrum.methods.daemon import HealthResult
+from thrum.methods.sync import SyncStatusResult
 from thrum.paths import Places, tracked_in
 from thrum.rpc.listener import few_open_files
 from thrum.store.journal import JournalFiles, bare
@@ -76,8 +78,8 @@ class Patient:
     environ: Mapping[str, str]
     places: Places | None
     refusal: ThrumError | None = None
-    health: api.HealthResult | None = None
-    sync: api.SyncStatusResult | None = None
+    health: HealthResult | None = None
+    sync: SyncStatusResult | None = None
 
 
 def examine(patient: Patient) -> Doctor:
@@ -180,7 +182,7 @@ def _clock(places: Places) -> Finding:
     return _found("clock", status, detail, "set this clock, or that of the machine that wrote it (timedatectl, ntp)")
 
 
-def _open_files(health: api.HealthResult | None) -> Finding:
+def _open_files(health: HealthResult | None) -> Finding:
     """Of the running daemon, else of one that would be started from here: it takes all that the hard limit gives."""
     if health is not None and sys.platform == "linux":
         allowed, of = resource.prlimit(health.pid, resource.RLIMIT_NOFILE)[0], "the daemon"
@@ -283,7 +285,7 @@ def _try_socket(directory: Path) -> None:
             Path(path).unlink(missing_ok=True)
 
 
-def _daemon(places: Places, health: api.HealthResult | None) -> Finding:
+def _daemon(places: Places, health: HealthResult | None) -> Finding:
     if health is not None:
         if health.problems:
             return _found("daemon", "warn", "; ".join(health.problems), "thrum daemon logs -n 20")

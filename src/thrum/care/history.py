@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from thrum import shapes
+from thrum import wire_types
 from thrum.care.lock import owner_of
 from thrum.clock import SystemClock, parse_ms
 from thrum.errors import NotAvailable, StoreFailed
@@ -23,7 +23,7 @@ _ALL = 2**31
 class History(NamedTuple):
     """Messages and commits, oldest first. `hosts`: of other daemons, by id. `total`: messages that match."""
 
-    entries: list[shapes.Message | BranchCommit]
+    entries: list[wire_types.Message | BranchCommit]
     hosts: dict[str, str]
     total: int
 
@@ -48,7 +48,7 @@ def read_history(
                     message.recipients = tuple(view.recipients(message.message_id))
                     message.seq = 0  # numbers are each clone's own
                 hosts = host_names(view.hosts().items())
-            entries: list[tuple[int, shapes.Message | BranchCommit]] = [
+            entries: list[tuple[int, wire_types.Message | BranchCommit]] = [
                 (parse_ms(message.created_at), message) for message in messages
             ]
             if commits:

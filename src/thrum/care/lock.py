@@ -15,10 +15,10 @@ from thrum.errors import DaemonLocked
 from thrum.log import open_log
 from thrum.paths import Places
 from thrum.setup import bootstrap_identity
-from thrum.shapes import DaemonIdentity
 from thrum.store.replay import open_blocking
 from thrum.sync import branch
 from thrum.version import VERSION
+from thrum.wire_types import DaemonIdentity
 
 _PATIENCE_SECONDS = 2.0
 

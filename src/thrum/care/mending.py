@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from thrum import api
+from thrum.methods.admin import VerifyCheck, VerifyDifference, VerifyResult
 
 MENDABLE: Final = ("torn", "shorter", "changed", "bad_line", "two_contents")
 """What opening the store anew cuts off, sets aside or takes as it is; the rest stays: no whole line is rewritten."""
 
 
-def is_mendable(found: api.VerifyResult) -> bool:
+def is_mendable(found: VerifyResult) -> bool:
     """Whether a repair would change anything: a picture that differs, a torn end, a line to be set aside."""
     for check in found.checks:
         if not check.ok and check.name == "database":
@@ -21,32 +21,32 @@ def is_mendable(found: api.VerifyResult) -> bool:
     return False
 
 
-def as_mended(found: api.VerifyResult) -> api.VerifyResult:
+def as_mended(found: VerifyResult) -> VerifyResult:
     """What will be true once the daemon has opened its store anew: it cuts, sets aside and paints as it does so."""
-    checks: list[api.VerifyCheck] = []
+    checks: list[VerifyCheck] = []
     for check in found.checks:
         left = tuple(each for each in check.differences if kind_of(each) not in MENDABLE)
         ok = check.ok or check.name == "database" or (check.name == "journal" and not left)
         differences = () if check.name == "database" else left
         detail = check.detail if check.ok or not ok else f"mended: {check.detail}"
-        checks.append(api.VerifyCheck(name=check.name, ok=ok, detail=detail, differences=differences))
+        checks.append(VerifyCheck(name=check.name, ok=ok, detail=detail, differences=differences))
     found.checks = tuple(checks)
     found.ok = all(check.ok for check in checks)
     return as_repaired(found)
 
 
-def as_repaired(found: api.VerifyResult) -> api.VerifyResult:
+def as_repaired(found: VerifyResult) -> VerifyResult:
     found.repaired = True
     found.remedy = remedy_of(found)
     return found
 
 
-def kind_of(difference: api.VerifyDifference) -> str:
+def kind_of(difference: VerifyDifference) -> str:
     """The word that the reason of a journal's difference begins with."""
     return difference.reason.partition(":")[0]
 
 
-def remedy_of(found: api.VerifyResult) -> str:
+def remedy_of(found: VerifyResult) -> str:
     """What mends the first thing that is wrong; `""` if all agrees."""
     failing = {check.name: check.differences for check in found.checks if not check.ok}
     if not failing:
@@ -68,7 +68,7 @@ def remedy_of(found: api.VerifyResult) -> str:
     return "thrum daemon restart; thrum verify"
 
 
-def _identity_remedy(difference: api.VerifyDifference) -> str:
+def _identity_remedy(difference: VerifyDifference) -> str:
     if not difference.ids or "is registered in" in difference.reason:
         return f"rm {shlex.quote(difference.file)}"
     return f"thrum quickstart {difference.ids[0]} --role ROLE --module MODULE, in its worktree"

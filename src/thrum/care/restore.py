@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from thrum import api, config, events, settings
+from thrum import config, events, settings
 from thrum.care import backup, bundle
 from thrum.care.backup import Source
 from thrum.care.bundle import Bundle
@@ -32,6 +32,7 @@ from thrum.errors import BackupInvalid, BackupNotFound, Busy, ConfigInvalid, Sto
 from thrum.files import atomic_write, ensure_private_dir, sync_directory
 from thrum.identity.daemon_key import load_key
 from thrum.identity.notes import roots
+from thrum.methods.admin import RestoreResult
 from thrum.paths import Places, link_state
 from thrum.store import audit
 from thrum.store.journal import JournalFiles
@@ -77,7 +78,7 @@ def source_of(places: Places, archive: str, given: str = "") -> Path:
 
 def stage(
     places: Places, environ: Mapping[str, str], archive: str = "", given: str = "", *, other_repository: bool = False
-) -> api.RestoreResult:
+) -> RestoreResult:
     """Check a backup, unpack it, and leave the plan. Raises BackupNotFound, BackupInvalid, StoreFailed, ConfigInvalid.
 
     Whatever is refused has changed nothing. `other_repository`: one of another project will do.
@@ -109,7 +110,7 @@ def stage(
     except OSError as error:
         name = error.filename or places.thrum_sync_dir
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
-    return api.RestoreResult(source=str(path), safety_backup=str(safety), daemon_restarted=False, local_only=local_only)
+    return RestoreResult(source=str(path), safety_backup=str(safety), daemon_restarted=False, local_only=local_only)
 
 
 def _stage_of(places: Places) -> Path:
@@ -308,7 +309,7 @@ def restore_here(
     given: str,
     *,
     other_repository: bool = False,
-) -> api.RestoreResult:
+) -> RestoreResult:
     """Both steps without a daemon, under its lock, and the picture painted. Raises as they do, and DaemonLocked."""
     with held(places):
         finish(places, environ)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from thrum.api import Retention
+from thrum.methods.admin import Retention
 
 _NAME: Final = re.compile(r"(?P<before>pre-restore-)?(?P<time>\d{8}T\d{6}Z)(?:-(?P<number>\d+))?\.zip", re.ASCII)
 _FORM: Final = "%Y%m%dT%H%M%SZ"

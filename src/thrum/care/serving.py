@@ -14,16 +14,30 @@ from typing import Final
 
 import trio
 
-from thrum import api
 from thrum.care import backup, mending, restore, verify
 from thrum.care.backup import Source
 from thrum.care.compacting import Compactor
 from thrum.care.lock import Owner
 from thrum.care.verify import Point
 from thrum.errors import Busy, ConfirmationRequired, InvalidParams, NewerFormat
+from thrum.methods.admin import (
+    BACKUP_CONFIG,
+    BACKUP_CREATE,
+    BACKUP_RESTORE,
+    BACKUP_STATUS,
+    VERIFY_RUN,
+    BackupConfigResult,
+    BackupParams,
+    BackupResult,
+    RestoreParams,
+    RestoreResult,
+    VerifyParams,
+    VerifyResult,
+)
+from thrum.methods.method import AnyMethod, Empty
 from thrum.ops.house import House
 from thrum.paths import Places
-from thrum.rpc.dispatch import Call, Handler
+from thrum.rpc.dispatch import Call, Handler, row
 from thrum.store import audit
 from thrum.store.committer import Committer
 from thrum.store.door import Decision, Stamp
@@ -56,16 +70,18 @@ class Care:
             self.compactor.ask()
         await self.compactor.serve()
 
-    def handlers(self) -> dict[str, Handler]:
-        return {
-            "verify.run": self._verify,
-            "backup.create": self._back_up,
-            "backup.status": self._backup_status,
-            "backup.config": self._backup_config,
-            "backup.restore": self._restore,
-        }
+    def handlers(self) -> dict[AnyMethod, Handler]:
+        return dict(
+            (
+                row(VERIFY_RUN, self._verify),
+                row(BACKUP_CREATE, self._back_up),
+                row(BACKUP_STATUS, self._backup_status),
+                row(BACKUP_CONFIG, self._backup_config),
+                row(BACKUP_RESTORE, self._restore),
+            )
+        )
 
-    async def _verify(self, call: Call, params: api.VerifyParams) -> api.VerifyResult:
+    async def _verify(self, call: Call, params: VerifyParams) -> VerifyResult:
         """With `repair`: what will be true once the store was opened anew, which begins with the answer."""
         here = self.house.here
         async with self._one:
@@ -78,7 +94,7 @@ class Care:
         call.when_delivered(self.committer.condemn, self.committer.condemn)
         return mending.as_mended(found)
 
-    async def _back_up(self, _call: Call, params: api.BackupParams) -> api.BackupResult:
+    async def _back_up(self, _call: Call, params: BackupParams) -> BackupResult:
         async with self._one:
             for _ in range(_TRIES):
                 source = Source(self._places, self.environ, await self._standing())
@@ -87,14 +103,14 @@ class Care:
                     return await trio.to_thread.run_sync(work)
         raise Busy("the journals are being written anew", retry_after_ms=1_000)
 
-    async def _backup_status(self, _call: Call, params: api.BackupParams) -> api.BackupResult:
+    async def _backup_status(self, _call: Call, params: BackupParams) -> BackupResult:
         work = partial(backup.status, self._places, _absolute(params.dir, "dir"))
         return await trio.to_thread.run_sync(work)
 
-    async def _backup_config(self, _call: Call, _params: api.Empty) -> api.BackupConfigResult:
+    async def _backup_config(self, _call: Call, _params: Empty) -> BackupConfigResult:
         return await trio.to_thread.run_sync(backup.settings_of, self._places)
 
-    async def _restore(self, call: Call, params: api.RestoreParams) -> api.RestoreResult:
+    async def _restore(self, call: Call, params: RestoreParams) -> RestoreResult:
         """Make all ready. With the answer the store is closed; when it is opened anew, it is the backup's."""
         if not params.confirm:
             raise ConfirmationRequired("use --yes to confirm the restore", remedy="repeat with --yes")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from thrum import api, events, signatures
+from thrum import events, signatures
 from thrum.events import BadLine
 from thrum.identity import signing
+from thrum.methods.admin import VerifyCheck, VerifyDifference
 from thrum.store.journal import JournalFiles
 from thrum.store.quarantine import Quarantined
 from thrum.store.views import View
@@ -17,15 +18,15 @@ _SHOWN_MAX = 20
 
 def check_signatures(
     journals: JournalFiles, ends: Mapping[str, int], quarantined: Iterable[Quarantined]
-) -> api.VerifyCheck:
+) -> VerifyCheck:
     """Every line of the journals that travel, up to `ends`; and of those set aside what another line of one id was.
 
     Two signed lines of one id: the smaller counts everywhere, and their daemon, or who has its key, is named.
     """
     signed = unsigned = 0
-    forged: list[api.VerifyDifference] = []
+    forged: list[VerifyDifference] = []
     said: dict[str, bytes] = {}
-    twice: dict[str, api.VerifyDifference] = {}
+    twice: dict[str, VerifyDifference] = {}
     for file, end in ends.items():
         if file == events.LOCAL_FILE:
             continue
@@ -33,7 +34,7 @@ def check_signatures(
             try:
                 standing = signing.check(line.raw)
             except BadLine as bad:
-                forged.append(api.VerifyDifference(file=file, line=number, reason=bad.reason))
+                forged.append(VerifyDifference(file=file, line=number, reason=bad.reason))
                 continue
             if standing == "unsigned":
                 unsigned += 1
@@ -48,7 +49,7 @@ def check_signatures(
         parts.append(f"{len(forged)} forged")
     parts += sorted({each.reason for each in twice.values()})
     found = (*forged, *twice.values())
-    return api.VerifyCheck(name="signatures", ok=not found, detail="; ".join(parts), differences=found[:_SHOWN_MAX])
+    return VerifyCheck(name="signatures", ok=not found, detail="; ".join(parts), differences=found[:_SHOWN_MAX])
 
 
 def count_foreign(view: View) -> dict[str, int]:
@@ -65,9 +66,7 @@ def _is_signed(raw: bytes) -> bool:
         return False
 
 
-def _compare(
-    file: str, number: int, raw: bytes, said: dict[str, bytes], twice: dict[str, api.VerifyDifference]
-) -> None:
+def _compare(file: str, number: int, raw: bytes, said: dict[str, bytes], twice: dict[str, VerifyDifference]) -> None:
     """Note a signed line, and its daemon if it signed another of that id."""
     try:
         fact = events.decode(raw)
@@ -76,4 +75,4 @@ def _compare(
     digest = hashlib.sha256(signatures.unsigned(raw)).digest()
     if said.setdefault(fact.event_id, digest) != digest:
         reason = f"{fact.origin_daemon} contradicts itself: it signed two lines of one id"
-        twice[fact.event_id] = api.VerifyDifference(file=file, line=number, ids=(fact.event_id,), reason=reason)
+        twice[fact.event_id] = VerifyDifference(file=file, line=number, ids=(fact.event_id,), reason=reason)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from thrum import api, limits
+from thrum import limits
 from thrum.care.here import Here
 from thrum.care.lock import Owner, held, open_store_once, owner_of
 from thrum.care.mending import as_repaired, is_mendable, kind_of, remedy_of
@@ -29,6 +29,7 @@ from thrum.errors import ConfigInvalid, StoreFailed, ThrumError
 from thrum.files import ensure_private_dir
 from thrum.identity.files import Listed, list_identities
 from thrum.identity.notes import roots
+from thrum.methods.admin import QuarantinedLine, VerifyCheck, VerifyDifference, VerifyResult
 from thrum.paths import Places
 from thrum.settings import SYNC_REMOTE
 from thrum.store import audit, database
@@ -68,7 +69,7 @@ class Point:
     standing: audit.Standing | None = None
 
 
-def verify_here(places: Places, environ: Mapping[str, str], hostname: str, *, repair: bool) -> api.VerifyResult:
+def verify_here(places: Places, environ: Mapping[str, str], hostname: str, *, repair: bool) -> VerifyResult:
     """Verify without a daemon, under its lock, and set right what can be. Raises DaemonLocked, StoreFailed …"""
     with held(places):
         finish(places, environ)
@@ -100,7 +101,7 @@ def _journals(places: Places) -> JournalFiles:
     return JournalFiles(places.branch_dir, places.local_journal)
 
 
-def verify(point: Point) -> api.VerifyResult:
+def verify(point: Point) -> VerifyResult:
     """Look at everything. Raises ConfigInvalid, StoreFailed."""
     with _refusals(point.places):
         found, moved = _verify(point)
@@ -134,7 +135,7 @@ def _too_full(places: Places, reason: str) -> StoreFailed:
     return StoreFailed(f"could not write {places.var_dir}: {reason}", remedy="free space, then: thrum verify")
 
 
-def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
+def _verify(point: Point) -> tuple[VerifyResult, bool]:
     """One look, and whether a journal was written anew meanwhile, so that it may have been half the old one."""
     places, journals, now_ms = point.places, _journals(point.places), SystemClock().now_ms()
     with _workplace(places) as directory, ExitStack() as stack:
@@ -172,7 +173,7 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
         checks = (_journal(journals, scan, askew), signed, database_check, branch_check, identities)
         # While a daemon runs, journals that are not the picture's are ones that it is writing anew.
         moved = not copy.flaw and (fits or point.standing is not None) and not audit.fits(journals, copy)
-    found = api.VerifyResult(
+    found = VerifyResult(
         ok=all(check.ok for check in checks),
         repaired=False,
         checks=checks,
@@ -187,11 +188,11 @@ def _verify(point: Point) -> tuple[api.VerifyResult, bool]:
     return found, moved
 
 
-def _listed(aside: Sequence[Quarantined]) -> tuple[api.QuarantinedLine, ...]:
+def _listed(aside: Sequence[Quarantined]) -> tuple[QuarantinedLine, ...]:
     """Some of the lines, then how many more there were of each journal and reason."""
     lines, counts = [each for each in aside if not each.more], [each for each in aside if each.more]
     return tuple(
-        api.QuarantinedLine(
+        QuarantinedLine(
             at=each.at, file=each.file, offset=each.offset, reason=each.reason, length=each.length, more=each.more
         )
         for each in (*lines[:_LISTED_MAX], *counts)
@@ -264,9 +265,9 @@ def _behind(journals: JournalFiles, whole: Mapping[str, int], ends: Mapping[str,
     )
 
 
-def _journal(journals: JournalFiles, scan: audit.Scan, askew: Mapping[str, str]) -> api.VerifyCheck:
+def _journal(journals: JournalFiles, scan: audit.Scan, askew: Mapping[str, str]) -> VerifyCheck:
     """`askew`: of the journals that do not end where they should."""
-    differences = [api.VerifyDifference(file=file, reason=reason) for file, reason in askew.items()]
+    differences = [VerifyDifference(file=file, reason=reason) for file, reason in askew.items()]
     counts = Counter(kind_of(each) for each in differences)
     counts.update(flaw.kind for flaw in scan.flaws)
     differences += [_flaw(journals, flaw) for flaw in scan.flaws[:_SHOWN_MAX]]
@@ -276,41 +277,39 @@ def _journal(journals: JournalFiles, scan: audit.Scan, askew: Mapping[str, str])
     if scan.second_creates:
         shown = ", ".join(scan.second_creates[: audit.IDS_SHOWN])
         parts.append(f"created twice: {shown}")
-    return api.VerifyCheck(name="journal", ok=not counts, detail=", ".join(parts), differences=tuple(differences))
+    return VerifyCheck(name="journal", ok=not counts, detail=", ".join(parts), differences=tuple(differences))
 
 
-def _flaw(journals: JournalFiles, flaw: Flaw) -> api.VerifyDifference:
+def _flaw(journals: JournalFiles, flaw: Flaw) -> VerifyDifference:
     with journals.path(flaw.file).open("rb") as file:
         line = file.read(flaw.offset).count(b"\n") + 1
     ids = (flaw.event_id,) if flaw.event_id else ()
-    return api.VerifyDifference(file=flaw.file, line=line, ids=ids, reason=f"{flaw.kind}: {flaw.detail}")
+    return VerifyDifference(file=flaw.file, line=line, ids=ids, reason=f"{flaw.kind}: {flaw.detail}")
 
 
 # -- database
 
 
-def _database(copy: audit.Copy, rebuilt: Path, journals: JournalFiles, facts: int, behind: int) -> api.VerifyCheck:
+def _database(copy: audit.Copy, rebuilt: Path, journals: JournalFiles, facts: int, behind: int) -> VerifyCheck:
     if copy.flaw in ("missing", "another"):
         # A picture may be deleted at any moment, and another version's is painted anew: neither says anything wrong.
         why = "none yet" if copy.flaw == "missing" else "of another version or daemon"
-        return api.VerifyCheck(name="database", ok=True, detail=f"{why}: the daemon paints it when it starts")
+        return VerifyCheck(name="database", ok=True, detail=f"{why}: the daemon paints it when it starts")
     if copy.flaw:
-        difference = api.VerifyDifference(reason=copy.flaw)
-        return api.VerifyCheck(name="database", ok=False, detail=copy.flaw, differences=(difference,))
+        difference = VerifyDifference(reason=copy.flaw)
+        return VerifyCheck(name="database", ok=False, detail=copy.flaw, differences=(difference,))
     found = audit.compare(copy.path, rebuilt, journals)
     if found:
         differences = tuple(
-            api.VerifyDifference(
+            VerifyDifference(
                 table=each.table, missing=each.missing, extra=each.extra, changed=each.changed, ids=each.ids
             )
             for each in found
         )
         detail = "; ".join(f"{each.table}: {_amounts(each)}" for each in found)
-        return api.VerifyCheck(name="database", ok=False, detail=detail, differences=differences)
+        return VerifyCheck(name="database", ok=False, detail=detail, differences=differences)
     late = f"; {_count(behind, 'line', 'lines')} not in it yet, the daemon takes them up when it starts" * bool(behind)
-    return api.VerifyCheck(
-        name="database", ok=True, detail=f"{_count(facts, 'fact', 'facts')}, rows equal a rebuild{late}"
-    )
+    return VerifyCheck(name="database", ok=True, detail=f"{_count(facts, 'fact', 'facts')}, rows equal a rebuild{late}")
 
 
 def _amounts(each: audit.Difference) -> str:
@@ -340,7 +339,7 @@ def _branch(
     painted: Path,
     remote: str,
     kept: Kept,
-) -> tuple[api.VerifyCheck, int]:
+) -> tuple[VerifyCheck, int]:
     """What is committed is in the journals; and how many facts are not committed yet."""
     try:
         if isinstance(tip, ThrumError):
@@ -349,12 +348,12 @@ def _branch(
             what = "no git repository" if tip is None else f"no branch {branch.BRANCH} yet"
             travelling = [file for file in ends if merge.JOURNAL_FILE.fullmatch(file)]
             uncommitted = sum(1 for file in travelling for _ in audit.entries(journals, file, ends[file]))
-            return api.VerifyCheck(name="branch", ok=True, detail=what), uncommitted
+            return VerifyCheck(name="branch", ok=True, detail=what), uncommitted
         with closing(database.open_reader(painted)) as db:
             return _compare_branch(tip, journals, ends, View(db, frozenset()).voids(), remote, kept)
     except ThrumError as error:
-        difference = api.VerifyDifference(reason=error.message)
-        return api.VerifyCheck(name="branch", ok=False, detail=error.message, differences=(difference,)), 0
+        difference = VerifyDifference(reason=error.message)
+        return VerifyCheck(name="branch", ok=False, detail=error.message, differences=(difference,)), 0
 
 
 def _compare_branch(
@@ -364,8 +363,8 @@ def _compare_branch(
     voids: Voids,
     remote: str,
     kept: Kept,
-) -> tuple[api.VerifyCheck, int]:
-    differences: list[api.VerifyDifference] = []
+) -> tuple[VerifyCheck, int]:
+    differences: list[VerifyDifference] = []
     here = Here(journals, ends)
     committed = uncommitted = 0
     known: dict[str, bytes] = {}
@@ -381,9 +380,7 @@ def _compare_branch(
         changed = sum(1 for _, raw in lacking if here.has(file, audit.event_id_of(raw)))
         if lacking:
             ids = tuple(audit.event_id_of(raw) for _, raw in lacking[: audit.IDS_SHOWN])
-            differences.append(
-                api.VerifyDifference(file=file, missing=len(lacking) - changed, changed=changed, ids=ids)
-            )
+            differences.append(VerifyDifference(file=file, missing=len(lacking) - changed, changed=changed, ids=ids))
     for file in ends:
         if merge.JOURNAL_FILE.fullmatch(file):
             canonical = merge.canonical(file, here.data(file), voids).data
@@ -394,7 +391,7 @@ def _compare_branch(
     if uncommitted:
         parts.append(f"{uncommitted} not committed yet")
     parts += _compare_remote(tip, known, here, voids, remote, kept)
-    check = api.VerifyCheck(name="branch", ok=not differences, detail="; ".join(parts), differences=tuple(differences))
+    check = VerifyCheck(name="branch", ok=not differences, detail="; ".join(parts), differences=tuple(differences))
     return check, uncommitted
 
 
@@ -429,7 +426,7 @@ def _remote(places: Places) -> str:
         return SYNC_REMOTE.default
 
 
-def _lacks(each: api.VerifyDifference) -> str:
+def _lacks(each: VerifyDifference) -> str:
     parts = [f"{each.missing} committed, not in the journal"] * bool(each.missing)
     parts += [f"{each.changed} with other bytes than committed"] * bool(each.changed)
     return ", ".join(parts)
@@ -438,8 +435,8 @@ def _lacks(each: api.VerifyDifference) -> str:
 # -- identities
 
 
-def _identities(places: Places, view: View) -> api.VerifyCheck:
-    found: list[api.VerifyDifference] = []
+def _identities(places: Places, view: View) -> VerifyCheck:
+    found: list[VerifyDifference] = []
     count = 0
     for root in roots(places):
         for listed in list_identities(root / ".thrum" / "identities"):
@@ -447,12 +444,12 @@ def _identities(places: Places, view: View) -> api.VerifyCheck:
             if flaw := _identity_flaw(listed, root, view):
                 name = listed.identity.name if listed.identity else ""
                 file = _shown(listed.path, places)
-                found.append(api.VerifyDifference(file=file, ids=(name,) if name else (), reason=flaw))
+                found.append(VerifyDifference(file=file, ids=(name,) if name else (), reason=flaw))
     if found:
         detail = f"{_count(len(found), 'file does', 'files do')} not agree"
     else:
         detail = f"{_count(count, 'file agrees', 'files agree')} with the records"
-    return api.VerifyCheck(name="identities", ok=not found, detail=detail, differences=tuple(found))
+    return VerifyCheck(name="identities", ok=not found, detail=detail, differences=tuple(found))
 
 
 def _identity_flaw(listed: Listed, root: Path, view: View) -> str:

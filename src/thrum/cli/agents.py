@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import trio
 
-from thrum import api, dot_git, ids, limits
+from thrum import dot_git, ids, limits
 from thrum.cli import render
 from thrum.cli.arriving import conflict_error, next_here
 from thrum.cli.body import read_text_file
@@ -35,6 +35,22 @@ from thrum.identity import notes
 from thrum.identity.caller import claim_not_used
 from thrum.identity.files import Identity
 from thrum.identity.selection import wanted_name
+from thrum.methods.agents import (
+    AGENT_LIST,
+    AGENT_LIST_CONTEXT,
+    AGENT_REGISTER,
+    AGENT_WHOAMI,
+    TEAM_LIST,
+    AgentListParams,
+    AgentListResult,
+    ListContextParams,
+    RegisterParams,
+    RegisterResult,
+    TeamListParams,
+    WhoamiResult,
+)
+from thrum.methods.method import Empty
+from thrum.methods.sessions import SESSION_SET_INTENT, SESSION_START, SessionStartParams, SetIntentParams
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -130,9 +146,9 @@ async def register_agent(
     bind_pid: bool = True,
     runtime: str = "",
     quickstart: bool = False,
-) -> api.RegisterResult:
+) -> RegisterResult:
     """One registration. A conflict is an answer."""
-    params = api.RegisterParams(
+    params = RegisterParams(
         name=who.name,
         role=who.role,
         module=who.module,
@@ -145,7 +161,7 @@ async def register_agent(
         hostname=run.session.env.get("THRUM_HOSTNAME", ""),
         command="quickstart" if quickstart else "register",
     )
-    result: api.RegisterResult = await run.call("agent.register", params)
+    result = await run.call(AGENT_REGISTER, params)
     return result
 
 
@@ -232,13 +248,13 @@ async def start_agent(
         return refused({"register": _document(result)}, conflict_error(who.role, who.module, result.conflict))
     document: dict[str, Any] = {"register": _document(result)}
     said = [f"✓ Registered as {_mention(who, result)} ({who.role}, {who.module})"]
-    begin = api.SessionStartParams(agent_id=result.agent_id, resume=True)
-    session: api.SessionStartResult = await run.call("session.start", begin)
+    begin = SessionStartParams(agent_id=result.agent_id, resume=True)
+    session = await run.call(SESSION_START, begin)
     document["session"] = session
     said.append(f"✓ Session {'resumed' if session.resumed else 'started'}: {session.session_id}")
     if intent:
-        params = api.SetIntentParams(session_id=session.session_id, intent=intent)
-        document["intent"] = await run.call("session.setIntent", params)
+        params = SetIntentParams(session_id=session.session_id, intent=intent)
+        document["intent"] = await run.call(SESSION_SET_INTENT, params)
         said.append(f"✓ Intent set: {line(intent)}")
     if runtime:
         document["runtime"] = runtime
@@ -246,7 +262,7 @@ async def start_agent(
     return Answer(document, said=said, warnings=(*result.warnings, *next_here(run, result.agent_id)))
 
 
-def _mention(who: Wanted, result: api.RegisterResult) -> str:
+def _mention(who: Wanted, result: RegisterResult) -> str:
     return f"@{result.agent_id}" if who.name == result.agent_id else ids.mention(result.agent_id, who.name or None)
 
 
@@ -284,21 +300,19 @@ async def list_agents(
     run: Annotated[Run, RUN],
 ) -> Answer:
     eye = Eye(run.now_ms, run.session.terminal.width)
-    params = api.AgentListParams(role=run.flags.role, module=run.flags.module)
-    result: api.AgentListResult = await run.call("agent.list", params)
+    params = AgentListParams(role=run.flags.role, module=run.flags.module)
+    result = await run.call(AGENT_LIST, params)
     if context or run.flags.json:
         return await _with_contexts(run, result, eye, alone=context)
     # Who is active, and on which branch, the team knows.
-    team: api.TeamListResult = await run.call(
-        "team.list", api.TeamListParams(include_offline=True, include_files=False)
-    )
+    team = await run.call(TEAM_LIST, TeamListParams(include_offline=True, include_files=False))
     head = f"Registered agents ({len(result.agents)}):"
     return Answer(None, said=head, data=render.agents(result.agents, team.members, eye))
 
 
-async def _with_contexts(run: Run, listed: api.AgentListResult, eye: Eye, *, alone: bool) -> Answer:
+async def _with_contexts(run: Run, listed: AgentListResult, eye: Eye, *, alone: bool) -> Answer:
     """What the agents' open sessions work on, `alone` or beside the agents."""
-    work: api.ListContextResult = await run.call("agent.listContext", api.ListContextParams())
+    work = await run.call(AGENT_LIST_CONTEXT, ListContextParams())
     names = {each.agent_id for each in listed.agents}
     contexts = tuple(each for each in work.contexts if each.agent_id in names)
     if not alone:
@@ -317,7 +331,7 @@ async def whoami(
     me = await me_with_session(run, me)
     if not field:
         return Answer(me, data=render.whoami(me, Eye(run.now_ms), str(run.places().root)))
-    names = [each.encode_name for each in msgspec.structs.fields(api.WhoamiResult)]
+    names = [each.encode_name for each in msgspec.structs.fields(WhoamiResult)]
     if field not in names:
         close = near(field, names)
         advice = did_you_mean(close) or f"one of {', '.join(names)}"
@@ -329,11 +343,11 @@ async def whoami(
     return Answer(None)
 
 
-def me_from_files(run: Run) -> api.WhoamiResult:
+def me_from_files(run: Run) -> WhoamiResult:
     """Who would act, as far as files and variables tell."""
     chosen, places = run.identity(), run.places()
     identity = chosen.identity
-    return api.WhoamiResult(
+    return WhoamiResult(
         agent_id=chosen.agent_id,
         role=chosen.role,
         module=chosen.module,
@@ -353,12 +367,12 @@ def me_from_files(run: Run) -> api.WhoamiResult:
     )
 
 
-async def me_with_session(run: Run, me: api.WhoamiResult) -> api.WhoamiResult:
+async def me_with_session(run: Run, me: WhoamiResult) -> WhoamiResult:
     """What a running daemon adds. One that knows nobody of that name adds nothing."""
     if await run.client_if_running() is None:
         return me
     try:
-        known: api.WhoamiResult = await run.call("agent.whoami", api.Empty())
+        known = await run.call(AGENT_WHOAMI, Empty())
     except (NoIdentity, AgentNotRegistered) as error:
         run.debug(error.message)
         return me
@@ -393,8 +407,8 @@ async def team(
 ) -> Answer:
     # Looking at every file of every worktree takes longer than all the rest.
     wanted_files = files or run.flags.json
-    params = api.TeamListParams(include_offline=all, include_system=system, include_files=wanted_files)
-    result: api.TeamListResult = await run.call("team.list", params)
+    params = TeamListParams(include_offline=all, include_system=system, include_files=wanted_files)
+    result = await run.call(TEAM_LIST, params)
     members = tuple(
         each
         for each in result.members
@@ -416,7 +430,7 @@ async def team(
 async def _nobody(run: Run, all: bool, system: bool) -> str:
     if all:
         return "No agents."
-    params = api.TeamListParams(include_offline=True, include_system=system, include_files=False)
-    everybody: api.TeamListResult = await run.call("team.list", params)
+    params = TeamListParams(include_offline=True, include_system=system, include_files=False)
+    everybody = await run.call(TEAM_LIST, params)
     offline = sum(each.status == "offline" for each in everybody.members)
     return "No active agents." + (f" ({offline} offline: thrum team --all)" if offline else "")

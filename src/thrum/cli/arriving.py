@@ -6,16 +6,16 @@ from contextlib import suppress
 
 import msgspec
 
-from thrum import api
 from thrum.cli.run import Run
 from thrum.cli.text import few, line
 from thrum.cli.who import homes, selected
 from thrum.errors import ConflictError, IdentityNotFound, SeveralIdentities, ThrumError, if_gone
 from thrum.identity.files import list_identities
 from thrum.identity.selection import Selection
+from thrum.methods.agents import AGENT_LOOKUP, LookupParams, LookupResult, RegisterConflict
 
 
-def conflict_error(role: str, module: str, conflict: api.RegisterConflict, again: str = "") -> ThrumError:
+def conflict_error(role: str, module: str, conflict: RegisterConflict, again: str = "") -> ThrumError:
     """A conflict as an error, with the ways out; `again`: the flag that says "it is me", where there is one."""
     other = f"@{conflict.existing_agent_id}"
     where = f": {line(conflict.worktree)}" if conflict.worktree else ""
@@ -37,7 +37,7 @@ def conflict_error(role: str, module: str, conflict: api.RegisterConflict, again
     return ConflictError(message, remedy=remedy, **msgspec.to_builtins(conflict))
 
 
-def _clone(conflict: api.RegisterConflict) -> str:
+def _clone(conflict: RegisterConflict) -> str:
     """`d_…, worktree shop, host desk`, as far as it is known. The same host name may be another machine's."""
     parts = ("", conflict.origin_daemon), ("worktree ", conflict.worktree), ("host ", conflict.hostname)
     return ", ".join(f"{label}{line(text)}" for label, text in parts if text)
@@ -46,14 +46,14 @@ def _clone(conflict: api.RegisterConflict) -> str:
 async def name_that_ended(run: Run, error: IdentityNotFound) -> IdentityNotFound:
     """The refusal of a THRUM_NAME without a file, with what a running daemon knows of that name's end."""
     name = run.session.env.get("THRUM_NAME", "")
-    found = api.LookupResult(None)
+    found = LookupResult(None)
     with suppress(ThrumError):
         if name and await run.client_if_running() is not None:
-            found = await run.call_once("agent.lookup", api.LookupParams(name=name))
+            found = await run.call_once(AGENT_LOOKUP, LookupParams(name=name))
     return ended(error, name, found, homes(run.places()).get(found.renamed_to, "") if found.renamed_to else "")
 
 
-def ended(error: IdentityNotFound, name: str, found: api.LookupResult, home: str) -> IdentityNotFound:
+def ended(error: IdentityNotFound, name: str, found: LookupResult, home: str) -> IdentityNotFound:
     """`home`: the worktree of whom it is now, where that is known. Pure."""
     if found.renamed_to:
         new = found.renamed_to

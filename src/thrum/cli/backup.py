@@ -9,7 +9,6 @@ from typing import Annotated
 
 import trio
 
-from thrum import api
 from thrum.cli import values
 from thrum.cli.care import hostname, wait_for_another
 from thrum.cli.confirm import confirm
@@ -17,6 +16,18 @@ from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, plural
 from thrum.cli.words import RUN, option, switch, word
 from thrum.errors import StoreFailed
+from thrum.methods.admin import (
+    BACKUP_CONFIG,
+    BACKUP_CREATE,
+    BACKUP_RESTORE,
+    BACKUP_STATUS,
+    BackupParams,
+    BackupResult,
+    RestoreParams,
+    RestoreResult,
+)
+from thrum.methods.daemon import HEALTH
+from thrum.methods.method import Empty
 
 Dir = Annotated[str, option("D", "where backups lie; else the setting backup.dir, else .thrum/backup", "--dir")]
 
@@ -29,7 +40,7 @@ _SYNC_KEPT = {
 async def backup(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
     given = _absolute(run, dir)
     if await run.client_if_running() is not None:
-        result: api.BackupResult = await run.call("backup.create", api.BackupParams(dir=given))
+        result = await run.call(BACKUP_CREATE, BackupParams(dir=given))
     else:
         from thrum.care.backup import create_here
 
@@ -40,7 +51,7 @@ async def backup(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
 async def status(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
     given = _absolute(run, dir)
     if await run.client_if_running() is not None:
-        result: api.BackupResult = await run.call("backup.status", api.BackupParams(dir=given))
+        result = await run.call(BACKUP_STATUS, BackupParams(dir=given))
     else:
         from thrum.care.backup import status as look
 
@@ -59,7 +70,7 @@ async def status(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
 async def config(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
     given = _absolute(run, dir)
     if await run.client_if_running() is not None:
-        result: api.BackupConfigResult = await run.call("backup.config", api.Empty())
+        result = await run.call(BACKUP_CONFIG, Empty())
     else:
         from thrum.care.backup import settings_of
 
@@ -91,7 +102,7 @@ async def restore(
         question = f"Replace messages, agents and settings of {places.main_root} by {source}?"
         await confirm(run, question, what="the restore")
     if await run.client_if_running() is not None:
-        params = api.RestoreParams(archive=archive, dir=given, confirm=True, other_repository=other_repository)
+        params = RestoreParams(archive=archive, dir=given, confirm=True, other_repository=other_repository)
         result = await _by_daemon(run, params)
     else:
         work = partial(restore_here, places, run.session.env, hostname(run), archive, given)
@@ -105,10 +116,10 @@ async def restore(
     return Answer(result, said=lines)
 
 
-async def _by_daemon(run: Run, params: api.RestoreParams) -> api.RestoreResult:
+async def _by_daemon(run: Run, params: RestoreParams) -> RestoreResult:
     """Ask the daemon, and wait until it serves what was restored. Raises StoreFailed when it gave that up."""
-    before: api.HealthResult = await run.call("health", api.Empty())
-    result: api.RestoreResult = await run.call("backup.restore", params)
+    before = await run.call(HEALTH, Empty())
+    result = await run.call(BACKUP_RESTORE, params)
     await wait_for_another(run, before.epoch)
     if not await trio.to_thread.run_sync(os.path.exists, result.safety_backup):
         raise StoreFailed(
@@ -129,7 +140,7 @@ def _absolute(run: Run, path: str) -> str:
     return os.path.abspath(os.path.join(run.session.cwd, os.path.expanduser(path))) if path else ""
 
 
-def _counts(result: api.BackupResult) -> list[str]:
+def _counts(result: BackupResult) -> list[str]:
     counts = result.counts
     named = (
         ("Events:", counts.events),

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from thrum import shapes
+from thrum import wire_types
 from thrum.cli import render
 from thrum.cli.render import Eye
 from thrum.cli.text import beginning, clean, preview, shorten
@@ -25,9 +25,9 @@ READ_SHOWN: Final = 3
 """Read messages that are called to mind on a terminal where nothing is unread."""
 
 
-def portion(some: Sequence[shapes.Message], eye: Eye) -> tuple[list[shapes.Message], str]:
+def portion(some: Sequence[wire_types.Message], eye: Eye) -> tuple[list[wire_types.Message], str]:
     """As many of the messages, from the first on, as fit; and their text."""
-    shown: list[shapes.Message] = []
+    shown: list[wire_types.Message] = []
     texts: list[str] = []
     size = 0
     for each in some[:MESSAGES_MAX]:
@@ -40,7 +40,7 @@ def portion(some: Sequence[shapes.Message], eye: Eye) -> tuple[list[shapes.Messa
     return shown, "\n".join(texts)
 
 
-def cut(each: shapes.Message) -> shapes.Message:
+def cut(each: wire_types.Message) -> wire_types.Message:
     """The message with what is long in it cut, and the command that shows the rest."""
     end = short_message_id(each.message_id)
     content, structured = _cut(each.body.content, end, "\n"), _cut(each.body.structured, end, " ")
@@ -54,6 +54,6 @@ def _cut(text: str, end: str, between: str) -> str:
     return f"{kept}{between}… {rest} more bytes: thrum message get {end}" if rest else text
 
 
-def line(each: shapes.Message, eye: Eye) -> str:
+def line(each: wire_types.Message, eye: Eye) -> str:
     """A message on one line: its head, and the beginning of its body."""
     return shorten(f"{render.head(each, eye)}  {preview(each.body.content[:BODY_BYTES_MAX])}", eye.width or 120)

@@ -9,12 +9,16 @@ from typing import Annotated
 
 import trio
 
-from thrum import accepting, api
+from thrum import accepting
 from thrum.cli.render import namesake
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import clean, line, plural
 from thrum.cli.words import RUN, switch
 from thrum.errors import ThrumError
+from thrum.methods.admin import VERIFY_RUN, QuarantinedLine, VerifyDifference, VerifyParams, VerifyResult
+from thrum.methods.daemon import HEALTH
+from thrum.methods.method import Empty
+from thrum.methods.sync import SYNC_FORCE, SYNC_STATUS, SyncForceParams
 
 _BACK_SECONDS = 600.0
 """How long a daemon may take to paint its database anew before it is no longer waited for."""
@@ -48,18 +52,18 @@ async def verify(
     return Answer(result, data=_text(result), status=0 if result.ok else 1)
 
 
-async def _by_daemon(run: Run, repair: bool) -> api.VerifyResult:
+async def _by_daemon(run: Run, repair: bool) -> VerifyResult:
     """Ask the daemon. After a repair it is asked again, once it has opened its store anew."""
-    before: api.HealthResult = await run.call("health", api.Empty())
-    result: api.VerifyResult = await run.call("verify.run", api.VerifyParams(repair=repair))
+    before = await run.call(HEALTH, Empty())
+    result = await run.call(VERIFY_RUN, VerifyParams(repair=repair))
     if not result.repaired:
         return result
     await wait_for_another(run, before.epoch)
-    result = await run.call("verify.run", api.VerifyParams())
+    result = await run.call(VERIFY_RUN, VerifyParams())
     if any(check.name == "branch" and not check.ok for check in result.checks):
         # What the journals lost and the branch has comes back with a round.
-        await run.call("sync.force", api.SyncForceParams(wait_ms=_ROUND_MS))
-        result = await run.call("verify.run", api.VerifyParams())
+        await run.call(SYNC_FORCE, SyncForceParams(wait_ms=_ROUND_MS))
+        result = await run.call(VERIFY_RUN, VerifyParams())
     from thrum.care.mending import as_repaired
 
     return as_repaired(result)
@@ -71,7 +75,7 @@ async def wait_for_another(run: Run, epoch: str) -> None:
     while True:
         await run.disconnect()
         try:
-            health: api.HealthResult = await run.call("health", api.Empty())
+            health = await run.call(HEALTH, Empty())
         except ThrumError:
             if trio.current_time() > deadline:
                 raise
@@ -86,7 +90,7 @@ def hostname(run: Run) -> str:
     return run.session.env.get("THRUM_HOSTNAME") or os.uname().nodename
 
 
-def _text(result: api.VerifyResult) -> str:
+def _text(result: VerifyResult) -> str:
     lines: list[str] = []
     for check in result.checks:
         lines.append(f"{check.name:<10} {'ok' if check.ok else 'DIFFERS':<8} {line(check.detail)}")
@@ -115,7 +119,7 @@ def _text(result: api.VerifyResult) -> str:
     return clean("\n".join(lines))
 
 
-def _set_aside(each: api.QuarantinedLine) -> str:
+def _set_aside(each: QuarantinedLine) -> str:
     size = plural(each.length, "byte")
     if each.more:
         file = line(each.file) or "other journals"
@@ -123,12 +127,12 @@ def _set_aside(each: api.QuarantinedLine) -> str:
     return f"{line(each.file)}{_offset(each)}: {line(each.reason)} ({size})"
 
 
-def _offset(each: api.QuarantinedLine) -> str:
+def _offset(each: QuarantinedLine) -> str:
     """Where it lies; a line of the branch that never was in a journal lies nowhere."""
     return f" byte {each.offset}" if each.offset >= 0 else ""
 
 
-def _place(each: api.VerifyDifference, ids: bool) -> str:
+def _place(each: VerifyDifference, ids: bool) -> str:
     place = f"{line(each.file)} line {each.line}" if each.line else line(each.file)
     said = [line(each.reason)] if each.reason else []
     named = [line(name) for name in each.ids if ids]
@@ -151,8 +155,8 @@ async def doctor(
         patient = Patient(run.session.env, run.places())
         if await run.client_if_running() is not None:
             with trio.move_on_after(_ANSWER_SECONDS):  # one that hangs is a finding
-                health: api.HealthResult = await run.call_once("health", api.Empty())
-                sync: api.SyncStatusResult = await run.call_once("sync.status", api.Empty())
+                health = await run.call_once(HEALTH, Empty())
+                sync = await run.call_once(SYNC_STATUS, Empty())
                 patient = replace(patient, health=health, sync=sync)
     except ThrumError as refusal:
         run.debug(refusal.message)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 import trio
 
-from thrum import api, files
+from thrum import files
 from thrum.cli import render
 from thrum.cli.local import check_no_agent
 from thrum.cli.local import start as start_daemon
@@ -27,6 +27,8 @@ from thrum.clock import format_ms
 from thrum.config import load_config, wishes_sync
 from thrum.errors import NotARepository
 from thrum.guards import Refusal, refusal_error
+from thrum.methods.daemon import HEALTH
+from thrum.methods.method import Empty
 from thrum.paths import Places
 
 Local = Annotated[bool, switch("no fetch, no push, for this start")]
@@ -119,7 +121,7 @@ async def status(*, run: Annotated[Run, RUN]) -> Answer:
     if await run.client_if_running() is None:
         document = {"running": False, "status": "stopped", "repo_path": str(places.main_root)}
         return Answer(document, data="Daemon:   not running", status=0 if run.flags.json else 1)
-    health: api.HealthResult = await run.call("health", api.Empty())
+    health = await run.call(HEALTH, Empty())
     # The path as one would type it; a link there leads to a short one.
     socket = str(places.socket_link)
     document = {

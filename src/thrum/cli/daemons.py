@@ -8,7 +8,6 @@ from typing import Annotated
 import msgspec
 import trio
 
-from thrum import api
 from thrum.cli import render
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line
@@ -16,6 +15,7 @@ from thrum.cli.values import span
 from thrum.cli.words import RUN
 from thrum.errors import ThrumError
 from thrum.identity.process import RunningDaemon, daemons_of_user
+from thrum.methods.agents import TEAM_LIST, TeamListParams
 from thrum.paths import find_places
 from thrum.rpc.client import BlockingClient
 
@@ -63,8 +63,8 @@ def _agents_of(daemon: RunningDaemon) -> int | None:
     try:
         path = find_places(Path(daemon.root)).socket_link
         with BlockingClient(path, connect_seconds=_ANSWER_SECONDS) as client:
-            params = api.TeamListParams(include_files=False)
-            team: api.TeamListResult = client.call("team.list", params, timeout_seconds=_ANSWER_SECONDS)
+            params = TeamListParams(include_files=False)
+            team = client.call(TEAM_LIST, params, timeout_seconds=_ANSWER_SECONDS)
     except (ThrumError, OSError):
         return None
     return sum(each.is_local for each in team.members)

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from thrum import api
 from thrum.addressing import EVERYONE
 from thrum.cli.confirm import confirm
 from thrum.cli.run import Answer, Run
@@ -14,7 +13,24 @@ from thrum.cli.text import columns, line, plural, preview
 from thrum.cli.values import age, agent_of
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.errors import AgentNotFound, ProtectedGroup
-from thrum.shapes import GroupMember
+from thrum.methods.agents import AGENT_LIST, AgentListParams
+from thrum.methods.groups import (
+    GROUP_CREATE,
+    GROUP_DELETE,
+    GROUP_INFO,
+    GROUP_LIST,
+    GROUP_MEMBER_ADD,
+    GROUP_MEMBER_REMOVE,
+    GROUP_MEMBERS,
+    GroupCreateParams,
+    GroupDeleteParams,
+    GroupMemberParams,
+    GroupMemberResult,
+    GroupMembersParams,
+    GroupNameParams,
+)
+from thrum.methods.method import Empty, Method
+from thrum.wire_types import GroupMember
 
 Name = Annotated[str, word("NAME", "the group")]
 Members = Annotated[tuple[str, ...], word("MEMBER", "agents, or roles")]
@@ -32,8 +48,8 @@ async def create(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.identity()
-    params = api.GroupCreateParams(name=_bare(name), description=description)
-    result: api.GroupCreateResult = await run.call("group.create", params)
+    params = GroupCreateParams(name=_bare(name), description=description)
+    result = await run.call(GROUP_CREATE, params)
     document: dict[str, Any] = msgspec.to_builtins(result)
     document.pop("replayed", None)
     return Answer(document, said=f"✓ Group created: {result.name}")
@@ -50,11 +66,11 @@ async def delete(
     name = _bare(name)
     if not yes:
         # Nobody is asked about what cannot be deleted.
-        found: api.GroupInfoResult = await run.call("group.info", api.GroupNameParams(name=name))
+        found = await run.call(GROUP_INFO, GroupNameParams(name=name))
         if found.name == EVERYONE:
             raise ProtectedGroup(f"@{EVERYONE} cannot be changed")
         await confirm(run, f"Delete group '{found.name}' ({plural(len(found.members), 'member')})?")
-    result: api.GroupDeleteResult = await run.call("group.delete", api.GroupDeleteParams(name=name))
+    result = await run.call(GROUP_DELETE, GroupDeleteParams(name=name))
     return Answer(result, said=f"✓ Group deleted: {result.name}")
 
 
@@ -64,13 +80,13 @@ async def delete(
 async def add(name: Name, members: Members = (), /, *, run: Annotated[Run, RUN]) -> Answer:
     run.identity()
     wanted = await _wanted(run, members)
-    results = [await _change(run, "group.member.add", name, kind, value) for kind, value in wanted]
+    results = [await _change(run, GROUP_MEMBER_ADD, name, kind, value) for kind, value in wanted]
     return _changed(_bare(name), results, "✓ Added {} to {}", "{} is already in {}")
 
 
 async def remove(name: Name, members: Members = (), /, *, run: Annotated[Run, RUN]) -> Answer:
     run.identity()
-    there: api.GroupMembersResult = await run.call("group.members", api.GroupMembersParams(name=_bare(name)))
+    there = await run.call(GROUP_MEMBERS, GroupMembersParams(name=_bare(name)))
     roles = {each.member_value for each in there.members if each.member_type == "role"}
     agents = {each.member_value for each in there.members if each.member_type == "agent"}
     wanted: list[tuple[str, str]] = []
@@ -80,7 +96,7 @@ async def remove(name: Name, members: Members = (), /, *, run: Annotated[Run, RU
         wanted.append(("role", _bare(member)) if is_role else ("agent", agent_of(member)))
     wanted += _role(run)
     _check_some(run, wanted)
-    results = [await _change(run, "group.member.remove", name, kind, value) for kind, value in wanted]
+    results = [await _change(run, GROUP_MEMBER_REMOVE, name, kind, value) for kind, value in wanted]
     return _changed(_bare(name), results, "✓ Removed {} from {}", "{} is not in {}")
 
 
@@ -88,7 +104,7 @@ async def _wanted(run: Run, members: tuple[str, ...]) -> list[tuple[str, str]]:
     """Each member as an agent, else as a role: all of them, before any is added. Raises AgentNotFound."""
     wanted: list[tuple[str, str]] = []
     if members:
-        known: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+        known = await run.call(AGENT_LIST, AgentListParams())
         ids = {each.agent_id for each in known.agents}
         roles = {each.role for each in known.agents if each.kind == "agent"}
         for member in members:
@@ -116,16 +132,16 @@ def _check_some(run: Run, wanted: list[tuple[str, str]]) -> None:
         raise run.command.error("MEMBER is missing", "name @AGENT, or --role R")
 
 
-async def _change(run: Run, method: str, group: str, kind: str, value: str) -> api.GroupMemberResult:
-    params = api.GroupMemberParams(group=_bare(group), member_type=_KINDS[kind], member_value=value)
-    result: api.GroupMemberResult = await run.call(method, params)
-    return result
+async def _change(
+    run: Run, method: Method[GroupMemberParams, GroupMemberResult], group: str, kind: str, value: str
+) -> GroupMemberResult:
+    return await run.call(method, GroupMemberParams(group=_bare(group), member_type=_KINDS[kind], member_value=value))
 
 
 _KINDS: dict[str, Any] = {"agent": "agent", "role": "role"}
 
 
-def _changed(group: str, results: list[api.GroupMemberResult], done: str, nothing: str) -> Answer:
+def _changed(group: str, results: list[GroupMemberResult], done: str, nothing: str) -> Answer:
     members = [
         {"member_type": each.member_type, "member_value": each.member_value, "changed": each.changed}
         for each in results
@@ -147,7 +163,7 @@ def _member(kind: str, value: str) -> str:
 
 
 async def list_groups(*, run: Annotated[Run, RUN]) -> Answer:
-    result: api.GroupListResult = await run.call("group.list", api.Empty())
+    result = await run.call(GROUP_LIST, Empty())
     names = [line(each.name) for each in result.groups]
     width = max((columns(each) for each in names), default=0)
     lines = [
@@ -166,7 +182,7 @@ async def list_groups(*, run: Annotated[Run, RUN]) -> Answer:
 
 
 async def show(name: Name, /, *, run: Annotated[Run, RUN]) -> Answer:
-    result: api.GroupInfoResult = await run.call("group.info", api.GroupNameParams(name=_bare(name)))
+    result = await run.call(GROUP_INFO, GroupNameParams(name=_bare(name)))
     lines = [f"Group:        @{line(result.name)}"]
     if result.description:
         lines.append(f"Description:  {preview(result.description)}")
@@ -183,8 +199,8 @@ async def members(
     expand: Annotated[bool, switch("also whom a message would reach now")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    params = api.GroupMembersParams(name=_bare(name), expand=expand)
-    result: api.GroupMembersResult = await run.call("group.members", params)
+    params = GroupMembersParams(name=_bare(name), expand=expand)
+    result = await run.call(GROUP_MEMBERS, params)
     lines = _lines(result.members)
     if result.expanded is not None:
         lines.append(f"Reaches: {', '.join('@' + line(each) for each in result.expanded) or 'nobody'}")

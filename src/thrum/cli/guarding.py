@@ -6,84 +6,18 @@ refuses in any mode (identity.md §11): this only spares the detour, and says it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from thrum.cli.terminal import Session, Witness
 from thrum.cli.who import Chosen
+from thrum.cli.words import Use
 from thrum.errors import ThrumError
 from thrum.guards import Refusal, refusal_fields
 from thrum.identity.cross_worktree import cross_worktree
 from thrum.identity.guard_modes import LiveSettings, fire, fire_line
 from thrum.paths import Places
-
-Use = Literal["act", "look", "never", "prime"]
-
-_LOOKS: Final = frozenset(
-    {
-        "whoami",
-        "team",
-        "agent list",
-        "ping",
-        "who-has",
-        "overview",
-        "status",
-        "sent",
-        "group list",
-        "group show",
-        "group members",
-        "session list",
-        "config show",
-        "config get",
-        "context show",
-        "daemon start",
-        "daemon stop",
-        "daemon restart",
-        "daemon status",
-        "daemon logs",
-    }
-)
-_NEVER: Final = frozenset(
-    {
-        "version",
-        "help",
-        "completion",
-        "init",
-        "setup",
-        "demo",
-        "quickstart",
-        "agent register",
-        "config set",
-        "config unset",
-        "config accept",
-        "purge",
-        "log",
-        "doctor",
-        "backup",
-        "backup status",
-        "backup config",
-        "backup restore",
-        "verify",
-        "uninstall",
-    }
-)
-_LOOKS_WITH: Final[Mapping[str, tuple[str, ...]]] = {"inbox": ("peek", "unread", "all"), "message get": ("peek",)}
-"""Commands that are looks with one of these flags: without, they mark as read."""
-_LOOKS_WITHOUT: Final[Mapping[str, tuple[str, ...]]] = {"context preamble": ("init", "file")}
-"""Commands that are looks without these flags: with one, they write."""
-
-
-def use_of(command: str, arguments: Mapping[str, Any]) -> Use:
-    """What a command does in an agent's name. One that is not listed acts."""
-    if command in _NEVER:
-        return "never"
-    if command in _LOOKS or any(arguments.get(flag) for flag in _LOOKS_WITH.get(command, ())):
-        return "look"
-    if command in _LOOKS_WITHOUT and not any(arguments.get(flag) for flag in _LOOKS_WITHOUT[command]):
-        return "look"
-    return "prime" if command == "prime" else "act"
 
 
 class Judged(NamedTuple):

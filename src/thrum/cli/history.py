@@ -7,7 +7,7 @@ from typing import Annotated
 
 import trio
 
-from thrum import shapes
+from thrum import wire_types
 from thrum.cli.render import Eye, at, audience
 from thrum.cli.render import author as author_of
 from thrum.cli.run import Answer, Run
@@ -40,7 +40,7 @@ async def log(
         since = f" since {since}" if since else ""
         return Answer({}, said=f"No messages{by}{since} on the branch.")
     for entry in found.entries:
-        if isinstance(entry, shapes.Message):
+        if isinstance(entry, wire_types.Message):
             if run.flags.json:
                 await run.write_json(entry)
             else:
@@ -53,7 +53,7 @@ async def log(
     return 0
 
 
-def _message(each: shapes.Message, hosts: dict[str, str], width: int) -> str:
+def _message(each: wire_types.Message, hosts: dict[str, str], width: int) -> str:
     """`2026-02-03T10:00:00Z  @furiosa → @nux  Token refresh is in  msg_…`; the body is cut to the width."""
     by = author_of(each.agent_id, each.origin_daemon, each.is_namesake, Eye(0, hosts=hosts))
     head = f"{absolute(each.created_at)}  {by} → {audience(each.quiet, each.audiences)}"

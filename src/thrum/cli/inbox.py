@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from thrum import api, limits, search, shapes
+from thrum import limits, search, wire_types
 from thrum.cli import briefing, render
 from thrum.cli.messages import check_agent, check_page, hosts_of
 from thrum.cli.references import find_message, note_printed
@@ -15,6 +15,7 @@ from thrum.cli.text import line
 from thrum.cli.values import agent_of, parse_pair
 from thrum.cli.words import RUN, option, switch
 from thrum.errors import AnswerTooLarge, MessageNotFound
+from thrum.methods.messages import MESSAGE_LIST, MESSAGE_MARK_READ, MarkReadParams, MessageListParams, MessageListResult
 
 _AT_ONCE = (briefing.MESSAGES_MAX, 8, 1)
 """How many messages a briefing asks for; fewer where they are so long that no answer holds them."""
@@ -53,7 +54,7 @@ async def inbox(
     me = "" if all else run.reader_id()
     if is_briefing:
         return await _briefing(run, me)
-    params = api.MessageListParams(
+    params = MessageListParams(
         for_agent="" if thread else me,
         recipient=agent_of(to) if to else "",
         unread=unread,
@@ -66,7 +67,7 @@ async def inbox(
         page=page,
         page_size=page_size,
     )
-    result: api.MessageListResult = await run.call("message.list", params)
+    result = await run.call(MESSAGE_LIST, params)
     if not result.total:
         await _check_named(run, params)
     eye = Eye(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
@@ -97,24 +98,24 @@ async def _briefing(run: Run, me: str) -> Answer:
     return Answer(result, data=text, then=lambda: _mark(run, me, tuple(shown), "read"))
 
 
-async def _oldest_unread(run: Run, me: str) -> api.MessageListResult:
+async def _oldest_unread(run: Run, me: str) -> MessageListResult:
     *sizes, least = _AT_ONCE
     for size in sizes:
         try:
-            return await run.call("message.list", _unread_params(me, size))
+            return await run.call(MESSAGE_LIST, _unread_params(me, size))
         except AnswerTooLarge:
             continue
-    return await run.call("message.list", _unread_params(me, least))
+    return await run.call(MESSAGE_LIST, _unread_params(me, least))
 
 
-def _unread_params(me: str, page_size: int) -> api.MessageListParams:
-    return api.MessageListParams(for_agent=me, unread=True, sort_order="asc", page_size=page_size)
+def _unread_params(me: str, page_size: int) -> MessageListParams:
+    return MessageListParams(for_agent=me, unread=True, sort_order="asc", page_size=page_size)
 
 
 async def _all_read(run: Run, me: str) -> Answer:
     """Nothing new: said in a few words. A person at a terminal is reminded of the last messages."""
-    params = api.MessageListParams(for_agent=me, page_size=briefing.READ_SHOWN)
-    result: api.MessageListResult = await run.call("message.list", params)
+    params = MessageListParams(for_agent=me, page_size=briefing.READ_SHOWN)
+    result = await run.call(MESSAGE_LIST, params)
     said = f"No {'unread ' if result.total else ''}messages for {render.at(me)}."
     if not run.session.terminal.tty & TTY_OUT:
         return Answer(result, said=said)
@@ -122,19 +123,19 @@ async def _all_read(run: Run, me: str) -> Answer:
     return Answer(result, said=said, data="\n".join(briefing.line(each, eye) for each in result.messages))
 
 
-async def _mark(run: Run, me: str, shown: tuple[shapes.Message, ...], state: Literal["seen", "read"]) -> None:
+async def _mark(run: Run, me: str, shown: tuple[wire_types.Message, ...], state: Literal["seen", "read"]) -> None:
     """Mark what was printed and is addressed to me; what has the state already needs no call."""
     ids = [each.message_id for each in shown if not each.is_read and not _has_seen(each, me, state)]
     if ids:
-        await run.call("message.markRead", api.MarkReadParams(message_ids=tuple(ids), state=state))
+        await run.call(MESSAGE_MARK_READ, MarkReadParams(message_ids=tuple(ids), state=state))
     await note_printed(run, [each.message_id for each in shown])
 
 
-def _has_seen(each: shapes.Message, me: str, state: str) -> bool:
+def _has_seen(each: wire_types.Message, me: str, state: str) -> bool:
     return state == "seen" and any(one.agent_id == me and one.seen_at for one in each.recipients)
 
 
-async def _nothing(run: Run, params: api.MessageListParams, me: str, result: api.MessageListResult) -> str:
+async def _nothing(run: Run, params: MessageListParams, me: str, result: MessageListResult) -> str:
     """Why there is nothing to show."""
     if result.total:
         return render.showing(result, counted=False)
@@ -145,21 +146,21 @@ async def _nothing(run: Run, params: api.MessageListParams, me: str, result: api
     words += [f'--search "{params.query}"'] if params.query else []
     words += [f"--to {params.recipient}"] if params.recipient else []
     if words:
-        everything = api.MessageListParams(for_agent=me, unread=params.unread, page_size=1)
-        whole: api.MessageListResult = await run.call("message.list", everything)
+        everything = MessageListParams(for_agent=me, unread=params.unread, page_size=1)
+        whole = await run.call(MESSAGE_LIST, everything)
         where = "in the inbox" if me else "in all"
         return f"No messages match {line(' '.join(words))} ({whole.total or 0} {where})."
     unread = "unread " if params.unread else ""
     return f"No {unread}messages for {render.at(me)}." if me else f"No {unread}messages."
 
 
-async def _check_named(run: Run, params: api.MessageListParams) -> None:
+async def _check_named(run: Run, params: MessageListParams) -> None:
     """Raise AgentNotFound or MessageNotFound when what the filters name is not there."""
     for agent_id in (params.author_id, params.recipient):
         if agent_id:
             await check_agent(run, agent_id)
     if params.thread_id:
-        whole = api.MessageListParams(thread_id=params.thread_id, include_deleted=True, page_size=1)
-        found: api.MessageListResult = await run.call("message.list", whole)
+        whole = MessageListParams(thread_id=params.thread_id, include_deleted=True, page_size=1)
+        found = await run.call(MESSAGE_LIST, whole)
         if not found.total:
             raise MessageNotFound(f"message not found: {params.thread_id}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import trio
 
-from thrum import api, limits
+from thrum import limits
 from thrum.accepting import state_tracked
 from thrum.cli.agents import start_agent, wanted
 from thrum.cli.confirm import confirm
@@ -23,6 +23,8 @@ from thrum.cli.words import RUN, option, switch
 from thrum.config import load_config
 from thrum.errors import NotARepository, NotInitialized, ThrumError
 from thrum.identity.files import list_identities
+from thrum.methods.method import Empty
+from thrum.methods.sync import SYNC_FORCE, SYNC_STATUS, SyncForceParams
 from thrum.paths import Places, places_of
 from thrum.settings import LOCAL_ONLY
 
@@ -116,9 +118,9 @@ async def _first_round(run: Run) -> str:
     """So that whoever registers next knows what others are called. Returns the line that says where it goes."""
     wait_ms = int(limits.compare_names_seconds * 1000)
     try:
-        result: api.SyncForceResult = await run.call("sync.force", api.SyncForceParams(wait_ms=wait_ms))
+        result = await run.call(SYNC_FORCE, SyncForceParams(wait_ms=wait_ms))
         why = "" if result.local_only else result.last_error
-        now: api.SyncStatusResult = await run.call("sync.status", api.Empty())
+        now = await run.call(SYNC_STATUS, Empty())
         where = line(f"{now.remote} ({now.remote_url})") if not now.local_only else ""
         said = (
             f"  Sync: on, with {where}"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from thrum import api, ids, shapes
+from thrum import ids, wire_types
 from thrum.cli.confirm import confirm
 from thrum.cli.render import at
 from thrum.cli.run import Answer, Run
@@ -16,6 +16,23 @@ from thrum.cli.values import agent_of
 from thrum.cli.who import homes
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
 from thrum.errors import AgentAlive, AgentNotFound, Cancelled, if_gone, not_yours
+from thrum.methods.agents import (
+    AGENT_CLEANUP,
+    AGENT_DELETE,
+    AGENT_LIST,
+    AGENT_LOOKUP,
+    AGENT_RENAME,
+    AGENT_SET_STATUS,
+    TEAM_LIST,
+    AgentDeleteParams,
+    AgentListParams,
+    AgentRenameParams,
+    CleanupParams,
+    LookupParams,
+    SetStatusParams,
+    TeamListParams,
+)
+from thrum.methods.messages import MESSAGE_OUTBOX, OutboxParams
 
 _CLONES_MAX = 3
 
@@ -34,9 +51,9 @@ async def delete(
     if not (yes or force):
         about = await _consequences(run, agent_id, me, with_messages)
         await confirm(run, f"Delete agent '{agent_id}'?", about=about)
-    params = api.AgentDeleteParams(name=agent_id, force=force, with_messages=with_messages)
+    params = AgentDeleteParams(name=agent_id, force=force, with_messages=with_messages)
     try:
-        result: api.AgentDeleteResult = await run.call("agent.delete", params)
+        result = await run.call(AGENT_DELETE, params)
     except AgentNotFound as error:
         raise await _not_found(run, error.message, agent_id) from None
     if not result.deleted:
@@ -45,7 +62,7 @@ async def delete(
 
 
 async def _not_found(run: Run, message: str, agent_id: str) -> AgentNotFound:
-    listed: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+    listed = await run.call(AGENT_LIST, AgentListParams())
     close = near(agent_id, [each.agent_id for each in listed.agents])
     advice = "; ".join(part for part in (did_you_mean(close), "thrum agent list") if part)
     return AgentNotFound(message, remedy=advice, suggestions=close or None)
@@ -55,7 +72,7 @@ async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -
     """What a deletion would do, for whoever is about to confirm it. Raises AgentNotFound, NotYours and AgentAlive
     before anybody is asked: `--force` alone passes the last two.
     """
-    found: api.LookupResult = await run.call("agent.lookup", api.LookupParams(name=agent_id))
+    found = await run.call(AGENT_LOOKUP, LookupParams(name=agent_id))
     member = found.member
     if member is None:
         if agent_id in homes(run.places()):
@@ -65,7 +82,7 @@ async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -
         raise not_yours(agent_id, member.hostname, member.origin_daemon)
     if member.pid_live and agent_id != me:
         raise AgentAlive(f"@{agent_id} is running (pid {member.agent_pid})", agent_id=agent_id, pid=member.agent_pid)
-    wrote: api.OutboxResult = await run.call("message.outbox", api.OutboxParams(author_id=agent_id, page_size=1))
+    wrote = await run.call(MESSAGE_OUTBOX, OutboxParams(author_id=agent_id, page_size=1))
     fate = "to go too, everywhere (a copy stays in .thrum/archive/)" if with_messages else "to stay"
     if agent_id == me:
         who = f"{at(agent_id)} is you" + (f", running (pid {member.agent_pid})" if member.pid_live else "")
@@ -89,7 +106,7 @@ async def rename(
     run.identity()
     name = agent_of(new)
     ids.check_agent_name(name, "")
-    result: api.AgentRenameResult = await run.call("agent.rename", api.AgentRenameParams(name=name))
+    result = await run.call(AGENT_RENAME, AgentRenameParams(name=name))
     if result.of == result.agent_id:
         return Answer(result, said=f"@{result.agent_id} is called that already.")
     for variable in ("THRUM_NAME", "THRUM_AGENT_ID"):
@@ -116,8 +133,8 @@ async def cleanup(
     asks = not (dry_run or yes or run.flags.json) and _at_terminal(run)
     if asks:
         run.own_process()
-    params = api.CleanupParams(dry_run=dry_run, force=yes, threshold=threshold)
-    result: api.CleanupResult = await run.call("agent.cleanup", params)
+    params = CleanupParams(dry_run=dry_run, force=yes, threshold=threshold)
+    result = await run.call(AGENT_CLEANUP, params)
     if not result.orphans:
         aside = [] if run.quiet or run.flags.json else await _of_other_clones(run)
         return Answer(result, said="No orphaned agents.", aside=aside)
@@ -134,8 +151,8 @@ async def cleanup(
 
 async def _of_other_clones(run: Run) -> list[str]:
     """Whose agents a cleanup leaves alone, and what takes those of a clone away that is gone: a line for each clone."""
-    params = api.TeamListParams(include_offline=True, include_files=False)
-    team: api.TeamListResult = await run.call("team.list", params)
+    params = TeamListParams(include_offline=True, include_files=False)
+    team = await run.call(TEAM_LIST, params)
     clones: dict[str, list[str]] = {}
     for each in team.members:
         if not each.is_local and each.origin_daemon:
@@ -148,7 +165,7 @@ def _at_terminal(run: Run) -> bool:
     return bool(run.session.terminal.tty & TTY_IN and run.session.terminal.tty & TTY_ERR)
 
 
-async def _ask_each(run: Run, orphans: tuple[shapes.Orphan, ...]) -> list[str]:
+async def _ask_each(run: Run, orphans: tuple[wire_types.Orphan, ...]) -> list[str]:
     """Ask for each; those that were deleted."""
     gone: list[str] = []
     for each in orphans:
@@ -156,7 +173,7 @@ async def _ask_each(run: Run, orphans: tuple[shapes.Orphan, ...]) -> list[str]:
             await confirm(run, f"Delete agent '{each.agent_id}'?")
         except Cancelled:
             continue
-        await run.call("agent.delete", api.AgentDeleteParams(name=each.agent_id))
+        await run.call(AGENT_DELETE, AgentDeleteParams(name=each.agent_id))
         gone.append(each.agent_id)
     return gone
 
@@ -165,7 +182,7 @@ def _deleted(names: list[str] | tuple[str, ...]) -> list[str]:
     return [f"✓ Deleted {name}" for name in names]
 
 
-def _orphan(each: shapes.Orphan) -> str:
+def _orphan(each: wire_types.Orphan) -> str:
     """`  @nux  implementer  sync  identity file gone, last seen 40 days ago, 3 messages`."""
     reasons = [
         text
@@ -193,8 +210,8 @@ async def set_status(
 ) -> Answer:
     run.identity()
     name = agent_of(agent) if agent else ""
-    params = api.SetStatusParams(agent=name, status=status)
-    result: api.SetStatusResult = await run.call("agent.set-status", params)
+    params = SetStatusParams(agent=name, status=status)
+    result = await run.call(AGENT_SET_STATUS, params)
     whose = f" for {result.agent_id}" if agent else ""
     document = msgspec.structs.replace(result, warnings=())
     return Answer(document, said=f"✓ Status{whose} set to {status}", warnings=result.warnings)

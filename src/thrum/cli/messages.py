@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from thrum import api, limits, shapes
+from thrum import limits, wire_types
 from thrum.cli import render
 from thrum.cli.body import BodyFile, MessageFlag, Stdin, read_body
 from thrum.cli.references import ID_HELP, find_message, find_own, note_printed
@@ -25,6 +25,22 @@ from thrum.errors import (
     not_author,
 )
 from thrum.ids import host_names
+from thrum.methods.agents import AGENT_LIST, TEAM_LIST, AgentListParams, TeamListParams
+from thrum.methods.groups import GROUP_LIST
+from thrum.methods.messages import (
+    MESSAGE_DELETE,
+    MESSAGE_EDIT,
+    MESSAGE_GET,
+    MESSAGE_MARK_READ,
+    MESSAGE_OUTBOX,
+    DeleteParams,
+    EditParams,
+    MarkReadParams,
+    MarkReadResult,
+    MessageGetParams,
+    OutboxParams,
+)
+from thrum.methods.method import Empty
 
 Page = Annotated[int, option("N", "which page, from 1")]
 PageSize = Annotated[int, option("N", "messages on a page, 1 to 1000; 10 unless given", "-n", "--page-size", "--limit")]
@@ -32,7 +48,7 @@ PageSize = Annotated[int, option("N", "messages on a page, 1 to 1000; 10 unless 
 
 async def check_agent(run: Run, agent_id: str) -> None:
     """Raise AgentNotFound for somebody that nobody knows. Users and thrum's own senders need no registration."""
-    known: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+    known = await run.call(AGENT_LIST, AgentListParams())
     names = [each.agent_id for each in known.agents]
     if agent_id in names or ":" in agent_id or agent_id == "system":
         return
@@ -43,11 +59,11 @@ async def check_agent(run: Run, agent_id: str) -> None:
 
 async def check_recipient(run: Run, word: str) -> None:
     """Raise UnknownRecipient for a word that is no name, role or group."""
-    known: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+    known = await run.call(AGENT_LIST, AgentListParams())
     words = {"everyone", *(each.agent_id for each in known.agents), *(each.role for each in known.agents)}
     if word in words:
         return
-    groups: api.GroupListResult = await run.call("group.list", api.Empty())
+    groups = await run.call(GROUP_LIST, Empty())
     words |= {each.name for each in groups.groups}
     if word in words:
         return
@@ -57,13 +73,15 @@ async def check_recipient(run: Run, word: str) -> None:
     raise UnknownRecipient(f"unknown recipient: @{word}", remedy=remedy, recipients=[word], suggestions=close or None)
 
 
-async def hosts_of(run: Run, some: Sequence[shapes.Message | shapes.OutMessage | shapes.Detail]) -> dict[str, str]:
+async def hosts_of(
+    run: Run, some: Sequence[wire_types.Message | wire_types.OutMessage | wire_types.Detail]
+) -> dict[str, str]:
     """The host of each other daemon that these messages are of, as far as it is known, for `Eye.hosts`."""
     if run.flags.json or not any(each.origin_daemon for each in some):
         return {}
-    params = api.TeamListParams(include_files=False, hosts=True)
+    params = TeamListParams(include_files=False, hosts=True)
     try:
-        team: api.TeamListResult = await run.call("team.list", params)
+        team = await run.call(TEAM_LIST, params)
     except ThrumError:
         return {}  # what was asked for is there all the same
     return host_names(team.hosts.items())
@@ -87,10 +105,8 @@ async def sent(
 ) -> Answer:
     check_page(run, page, page_size)
     me = run.identity().agent_id
-    params = api.OutboxParams(
-        author_id=me, to=agent_of(to) if to else "", unread=unread, page=page, page_size=page_size
-    )
-    result: api.OutboxResult = await run.call("message.outbox", params)
+    params = OutboxParams(author_id=me, to=agent_of(to) if to else "", unread=unread, page=page, page_size=page_size)
+    result = await run.call(MESSAGE_OUTBOX, params)
     eye = Eye(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
     if not result.total:
         return Answer(result, said="Nothing matches." if to or unread else f"No messages sent by {render.at(me)}.")
@@ -118,21 +134,21 @@ async def get(
     except NoIdentity:
         if not peek:
             raise
-    params = api.MessageGetParams(message_id=await find_message(run, message_id))
-    result: api.MessageGetResult = await run.call("message.get", params)
+    params = MessageGetParams(message_id=await find_message(run, message_id))
+    result = await run.call(MESSAGE_GET, params)
     # Marking what is not mine would only be skipped; a deleted message is in nobody's inbox.
     mine = not peek and any(_is_mine(run, one) and not one.read_at for one in result.message.recipients)
 
     async def mark() -> None:
         if mine:
-            await run.call("message.markRead", api.MarkReadParams(message_ids=(params.message_id,)))
+            await run.call(MESSAGE_MARK_READ, MarkReadParams(message_ids=(params.message_id,)))
         await note_printed(run, [params.message_id])
 
     eye = Eye(run.now_ms, hosts=await hosts_of(run, [result.message]))
     return Answer(result, data=render.detail(result.message, eye), then=mark)
 
 
-def _is_mine(run: Run, one: shapes.Recipient) -> bool:
+def _is_mine(run: Run, one: wire_types.Recipient) -> bool:
     return one.agent_id == run.identity().agent_id
 
 
@@ -148,8 +164,8 @@ async def edit(
 ) -> Answer:
     content = await read_body(run, text, message, stdin, body_file)
     run.identity()
-    params = api.EditParams(message_id=await find_own(run, message_id), content=content)
-    result: api.EditResult = await run.call("message.edit", params)
+    params = EditParams(message_id=await find_own(run, message_id), content=content)
+    result = await run.call(MESSAGE_EDIT, params)
     return Answer(result, said=f"✓ Message edited: {result.message_id} (version {result.version})")
 
 
@@ -162,17 +178,17 @@ async def delete(
     run: Annotated[Run, RUN],
 ) -> Answer:
     me = run.identity().agent_id
-    params = api.DeleteParams(message_id=await find_own(run, message_id), reason=reason)
+    params = DeleteParams(message_id=await find_own(run, message_id), reason=reason)
     if not yes:
         await _check_mine(run, params.message_id, me)
         raise ConfirmationRequired("use --yes to confirm deletion")
-    result: api.DeleteResult = await run.call("message.delete", params)
+    result = await run.call(MESSAGE_DELETE, params)
     return Answer(result, said=f"✓ Message deleted: {result.message_id}")
 
 
 async def _check_mine(run: Run, message_id: str, me: str) -> None:
     """Before anybody is asked to confirm. Raises MessageNotFound, NotAuthor, MessageDeleted."""
-    found: api.MessageGetResult = await run.call("message.get", api.MessageGetParams(message_id=message_id))
+    found = await run.call(MESSAGE_GET, MessageGetParams(message_id=message_id))
     author = found.message.author.agent_id
     if author != me:
         raise not_author("delete", message_id, author, me)
@@ -193,13 +209,11 @@ async def read(
     before = format_ms(run.now_ms) if all else ""
     run.identity()
     ids = [await find_message(run, each) for each in message_ids]
-    result: api.MarkReadResult = await run.call(
-        "message.markRead", api.MarkReadParams(message_ids=tuple(ids), all=all, marked_before=before)
-    )
+    result = await run.call(MESSAGE_MARK_READ, MarkReadParams(message_ids=tuple(ids), all=all, marked_before=before))
     return Answer(result, said=_marked(result, all))
 
 
-def _marked(result: api.MarkReadResult, all: bool) -> list[str]:
+def _marked(result: MarkReadResult, all: bool) -> list[str]:
     """What was marked, and what was not."""
     said = [f"✓ Marked {plural(result.marked_count, 'message')} as read"] if result.marked_count else []
     if all and result.remaining:

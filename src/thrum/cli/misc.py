@@ -27,7 +27,7 @@ async def help(command: Annotated[tuple[str, ...], word("COMMAND", "")] = (), /,
 async def completion(
     shell: Annotated[Shell, word("SHELL", "bash, zsh or fish")], /, *, run: Annotated[Run, RUN]
 ) -> Answer:
-    from thrum.cli.app import COMMANDS, GROUPS
+    from thrum.cli.table import COMMANDS, GROUPS
 
     del run
     text = scripts.script(shell, COMMANDS, GROUPS)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import trio
 
-from thrum import api, limits
+from thrum import limits
 from thrum.cli.body import read_text_file, text_from_stdin, whole_stdin
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import framed, indent, line, plural
@@ -21,6 +21,16 @@ from thrum.errors import AgentNotFound, AmbiguousBody, BodyTooLarge, FileTooLarg
 from thrum.identity import notes
 from thrum.identity.files import identity_path, read_identity
 from thrum.identity.notes import Note
+from thrum.methods.agents import AGENT_LIST, AgentListParams
+from thrum.methods.notes import (
+    CONTEXT_CLEAR,
+    CONTEXT_PREAMBLE_SAVE,
+    CONTEXT_SAVE,
+    CONTEXT_SHOW,
+    ContextClearParams,
+    ContextSaveParams,
+    ContextShowParams,
+)
 
 HOW_TO_SAVE = "thrum context save \"NOTES\", --file P, or on stdin: thrum context save <<'EOF' … EOF"
 
@@ -56,7 +66,7 @@ async def _check_known(run: Run, name: str) -> None:
     """An agent of another machine has no files here; nobody's name is a mistake. Raises AgentNotFound."""
     known: list[str] = []
     if await run.client_if_running() is not None:
-        listed: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+        listed = await run.call(AGENT_LIST, AgentListParams())
         known = [each.agent_id for each in listed.agents]
     if name not in known:
         close = near(name, known)
@@ -102,7 +112,7 @@ async def show(
 
 async def _show_elsewhere(run: Run, name: str) -> Answer:
     """What an agent of another machine put on the branch with `context sync`."""
-    found: api.ContextShowResult = await run.call("context.show", api.ContextShowParams(agent_name=name))
+    found = await run.call(CONTEXT_SHOW, ContextShowParams(agent_name=name))
     document: dict[str, Any] = {"agent_name": name, "has_context": found.has_context, "has_preamble": False}
     if not found.has_context:
         return Answer(document, said=f"No context synced by {name}")
@@ -155,14 +165,14 @@ async def save(
         text = await text_from_stdin(run, HOW_TO_SAVE)
     elif text == "-":
         text = await whole_stdin(run)
-    params = api.ContextSaveParams(agent_name=claim(run, agent), content=_whole(text, file))
-    result: api.ContextSaveResult = await run.call("context.save", params)
+    params = ContextSaveParams(agent_name=claim(run, agent), content=_whole(text, file))
+    result = await run.call(CONTEXT_SAVE, params)
     return Answer(result, said=result.message)
 
 
 async def clear(*, agent: Agent = "", run: Annotated[Run, RUN]) -> Answer:
-    params = api.ContextClearParams(agent_name=claim(run, agent))
-    result: api.ContextClearResult = await run.call("context.clear", params)
+    params = ContextClearParams(agent_name=claim(run, agent))
+    result = await run.call(CONTEXT_CLEAR, params)
     return Answer(result, said=result.message)
 
 
@@ -180,8 +190,8 @@ async def preamble(
     text = await read_text_file(run, file) if file else ""
     name = claim(run, agent)
     content = _whole(text, file) if file else await _first_preamble(run, name)
-    params = api.ContextSaveParams(agent_name=name, content=content)
-    result: api.ContextSaveResult = await run.call("context.preamble.save", params)
+    params = ContextSaveParams(agent_name=name, content=content)
+    result = await run.call(CONTEXT_PREAMBLE_SAVE, params)
     document = {"agent_name": result.agent_name, "has_preamble": True, "message": result.message}
     return Answer(document, said=result.message)
 

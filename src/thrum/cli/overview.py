@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import trio
 
-from thrum import api, shapes
+from thrum import wire_types
 from thrum.cli.agents import me_from_files, me_with_session
 from thrum.cli.render import Eye, at, labelled, short_session
 from thrum.cli.run import Answer, Run
@@ -18,6 +18,17 @@ from thrum.cli.words import RUN
 from thrum.errors import FileTooLarge, FileUnreadable, NoIdentity, SeveralIdentities
 from thrum.identity import notes
 from thrum.identity.notes import Note
+from thrum.methods.agents import (
+    AGENT_LIST,
+    AGENT_LIST_CONTEXT,
+    AGENT_LOOKUP,
+    AgentListParams,
+    ListContextParams,
+    LookupParams,
+    WhoamiResult,
+)
+from thrum.methods.daemon import HEALTH, HealthResult
+from thrum.methods.method import Empty
 
 NOT_REGISTERED = "not registered (thrum quickstart NAME --role ROLE --module MODULE)"
 
@@ -26,26 +37,26 @@ NOT_REGISTERED = "not registered (thrum quickstart NAME --role ROLE --module MOD
 class Look:
     """What the daemon knows, for somebody who has just come."""
 
-    health: api.HealthResult
-    agents: tuple[shapes.AgentInfo, ...]
-    contexts: tuple[shapes.WorkContext, ...]
+    health: HealthResult
+    agents: tuple[wire_types.AgentInfo, ...]
+    contexts: tuple[wire_types.WorkContext, ...]
     """Of the open sessions, as git says now."""
-    member: shapes.TeamMember | None
+    member: wire_types.TeamMember | None
     """Oneself; None for nobody and for whom the daemon does not know."""
     warnings: tuple[str, ...] = ()
 
-    def context_of(self, agent_id: str) -> shapes.WorkContext | None:
+    def context_of(self, agent_id: str) -> wire_types.WorkContext | None:
         return next((each for each in self.contexts if each.agent_id == agent_id), None)
 
 
 async def take_look(run: Run, agent_id: str) -> Look:
     """Four looks, none of which leaves a mark. `agent_id` may be empty."""
-    health: api.HealthResult = await run.call("health", api.Empty())
-    listed: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
-    work: api.ListContextResult = await run.call("agent.listContext", api.ListContextParams())
-    member: shapes.TeamMember | None = None
+    health = await run.call(HEALTH, Empty())
+    listed = await run.call(AGENT_LIST, AgentListParams())
+    work = await run.call(AGENT_LIST_CONTEXT, ListContextParams())
+    member: wire_types.TeamMember | None = None
     if agent_id:
-        found: api.LookupResult = await run.call("agent.lookup", api.LookupParams(name=agent_id))
+        found = await run.call(AGENT_LOOKUP, LookupParams(name=agent_id))
         member = found.member
     return Look(health, listed.agents, work.contexts, member, work.warnings)
 
@@ -76,7 +87,7 @@ async def overview(*, run: Annotated[Run, RUN]) -> Answer:
     return Answer(document, data="\n".join(block for block in blocks if block), warnings=look.warnings)
 
 
-async def who_i_am(run: Run) -> tuple[api.WhoamiResult | None, str]:
+async def who_i_am(run: Run) -> tuple[WhoamiResult | None, str]:
     """Who would act, with the session if a daemon tells; or nobody, and why."""
     try:
         run.identity()
@@ -87,7 +98,7 @@ async def who_i_am(run: Run) -> tuple[api.WhoamiResult | None, str]:
     return await me_with_session(run, me_from_files(run)), ""
 
 
-def you(me: api.WhoamiResult | None, member: shapes.TeamMember | None, eye: Eye, nobody: str) -> str:
+def you(me: WhoamiResult | None, member: wire_types.TeamMember | None, eye: Eye, nobody: str) -> str:
     """The lines about oneself."""
     if me is None:
         return f"You:      {nobody}"
@@ -106,7 +117,7 @@ def you(me: api.WhoamiResult | None, member: shapes.TeamMember | None, eye: Eye,
     )
 
 
-def session_text(me: api.WhoamiResult, eye: Eye) -> str:
+def session_text(me: WhoamiResult, eye: Eye) -> str:
     """`ses_01HXF2A9... (active 2h15m)`."""
     if not me.session_id:
         return "none (the next change starts one)"
@@ -114,12 +125,12 @@ def session_text(me: api.WhoamiResult, eye: Eye) -> str:
     return short_session(me.session_id) + (f" ({active})" if active else "")
 
 
-def active_since(me: api.WhoamiResult, eye: Eye) -> str:
+def active_since(me: WhoamiResult, eye: Eye) -> str:
     """`active 2h15m`; empty where no session is open, or since when is not known."""
     return f"active {since(me.session_start, eye.now_ms)}" if me.session_id and me.session_start else ""
 
 
-def branch_text(member: shapes.TeamMember) -> str:
+def branch_text(member: wire_types.TeamMember) -> str:
     """`feature/auth (2 commits ahead, 3 files changed)`; empty without a branch."""
     news: list[str] = []
     if member.unmerged_commits:
@@ -129,18 +140,18 @@ def branch_text(member: shapes.TeamMember) -> str:
     return line(member.branch) + (f" ({', '.join(news)})" if news else "") if member.branch else ""
 
 
-def teammate(each: shapes.WorkContext, agents: Sequence[shapes.AgentInfo], eye: Eye) -> list[str]:
+def teammate(each: wire_types.WorkContext, agents: Sequence[wire_types.AgentInfo], eye: Eye) -> list[str]:
     """Who it is, its branch, its intent, when it was seen."""
     known = next((one for one in agents if one.agent_id == each.agent_id), None)
     seen = eye.ago(known.last_seen_at or known.registered_at) if known else ""
     return [text for text in (at(each.agent_id), line(each.branch), line(each.intent), seen) if text]
 
 
-def _teammate(each: shapes.WorkContext, agents: Sequence[shapes.AgentInfo], eye: Eye) -> str:
+def _teammate(each: wire_types.WorkContext, agents: Sequence[wire_types.AgentInfo], eye: Eye) -> str:
     return shorten("  " + "  ".join(teammate(each, agents, eye)), eye.width)
 
 
-def sync_text(health: api.HealthResult, eye: Eye) -> str:
+def sync_text(health: HealthResult, eye: Eye) -> str:
     """`synced 2m ago`, or the bare state where that says all."""
     state = line(health.sync_state)
     return f"{state} {eye.ago(health.last_sync_at)}" if health.last_sync_at else state

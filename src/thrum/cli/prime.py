@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import trio
 
-from thrum import api, shapes
+from thrum import wire_types
 from thrum.cli.messages import hosts_of
 from thrum.cli.overview import Look, active_since, branch_text, session_text, take_look, who_i_am, you
 from thrum.cli.references import note_printed
@@ -38,6 +38,8 @@ from thrum.identity import notes
 from thrum.identity.files import Identity, read_identity
 from thrum.identity.notes import Note
 from thrum.ids import short_message_id
+from thrum.methods.agents import AGENT_REGISTER, TEAM_LIST, RegisterParams, TeamListParams, WhoamiResult
+from thrum.methods.messages import MESSAGE_LIST, MessageListParams, MessageListResult
 from thrum.settings import SINGLE_AGENT_MODE
 
 R = TypeVar("R")
@@ -60,15 +62,15 @@ _KEEP = '- Save notes for the next session: `thrum context save "NOTES"`'
 class _Briefing:
     """Everything there is to say; what is not known is None or empty."""
 
-    me: api.WhoamiResult | None
+    me: WhoamiResult | None
     nobody: str
     """Why there is no `me`."""
     identity: Identity | None
     look: Look | None
     """None: no daemon."""
-    team: Sequence[shapes.TeamMember]
+    team: Sequence[wire_types.TeamMember]
     """Those with an open session, last seen first."""
-    inbox: api.MessageListResult | None
+    inbox: MessageListResult | None
     single: bool
     """Single-agent mode: nothing about messages."""
     preamble: Note | None
@@ -145,7 +147,7 @@ async def _claim(run: Run) -> None:
     identity = chosen.identity
     if identity is None:
         return
-    params = api.RegisterParams(
+    params = RegisterParams(
         name=identity.name,
         role=identity.role,
         module=identity.module,
@@ -155,7 +157,7 @@ async def _claim(run: Run) -> None:
         command="prime",
     )
     try:
-        result: api.RegisterResult = await run.call("agent.register", params)
+        result = await run.call(AGENT_REGISTER, params)
     except AgentNotRegistered:
         return  # said below
     except ThrumError as error:
@@ -169,19 +171,19 @@ async def _claim(run: Run) -> None:
         run.warnings.append(f"not claimed: {at(identity.name)} is registered elsewhere")
 
 
-async def _members(run: Run) -> Sequence[shapes.TeamMember]:
+async def _members(run: Run) -> Sequence[wire_types.TeamMember]:
     try:
-        team: api.TeamListResult = await run.call("team.list", api.TeamListParams(include_files=False))
+        team = await run.call(TEAM_LIST, TeamListParams(include_files=False))
     except ThrumError as error:
         run.debug(error.message)
         return ()
     return team.members
 
 
-async def _unread(run: Run, agent_id: str) -> api.MessageListResult | None:
-    params = api.MessageListParams(for_agent=agent_id, unread=True, page_size=RECENT_MAX)
+async def _unread(run: Run, agent_id: str) -> MessageListResult | None:
+    params = MessageListParams(for_agent=agent_id, unread=True, page_size=RECENT_MAX)
     try:
-        result: api.MessageListResult = await run.call("message.list", params)
+        result = await run.call(MESSAGE_LIST, params)
     except ThrumError as error:
         run.debug(error.message)
         return None
@@ -252,7 +254,7 @@ def _identity(it: _Briefing, eye: Eye) -> str:
     return "\n".join(lines)
 
 
-def _session(me: api.WhoamiResult, eye: Eye) -> str:
+def _session(me: WhoamiResult, eye: Eye) -> str:
     """Since when it is open; its id is nothing that anybody types."""
     return active_since(me, eye) or session_text(me, eye)
 
@@ -269,7 +271,7 @@ def _team(it: _Briefing, eye: Eye) -> str:
     return "\n".join([head, *(_teammate(each, eye) for each in others)])
 
 
-def _teammate(each: shapes.TeamMember, eye: Eye) -> str:
+def _teammate(each: wire_types.TeamMember, eye: Eye) -> str:
     """Who it is and what, whether its process is gone, its branch, its intent, when it was seen."""
     role = role_beside(each.agent_id, each.role)
     name = at(each.agent_id) + (f" ({role})" if role else "") + (" NOT RUNNING" if each.pid_live is False else "")
@@ -346,7 +348,7 @@ def _document(it: _Briefing, root: str) -> dict[str, Any]:
     return document | ({"single_agent_mode": True} if it.single else {})
 
 
-def _work(me: api.WhoamiResult, look: Look | None) -> dict[str, Any]:
+def _work(me: WhoamiResult, look: Look | None) -> dict[str, Any]:
     member = look.member if look else None
     branch = member.branch if member else me.branch
     work: dict[str, Any] = {"branch": branch} if branch else {}

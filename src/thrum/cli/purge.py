@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from thrum import api
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import plural
 from thrum.cli.values import absolute, parse_time
 from thrum.cli.words import RUN, option, switch, word
 from thrum.clock import format_ms
 from thrum.errors import NotAvailable
+from thrum.methods.admin import PURGE_EXECUTE, PurgeParams, PurgeResult
 
 
 async def purge(
@@ -25,8 +25,8 @@ async def purge(
     if not before and not all:
         raise run.command.error("--before T or --all is missing")
     cutoff = format_ms(run.now_ms if all else parse_time(before, "--before", run.now_ms))
-    params = api.PurgeParams(before=cutoff, dry_run=not yes, confirm=yes)
-    result: api.PurgeResult = await run.call("purge.execute", params)
+    params = PurgeParams(before=cutoff, dry_run=not yes, confirm=yes)
+    result = await run.call(PURGE_EXECUTE, params)
     if yes:
         aside = "other clones let it go when they sync; git history keeps what was pushed"
         return Answer(result, said=_counts("Purged", result, " deleted"), aside="" if run.quiet else aside)
@@ -47,7 +47,7 @@ async def accept(
     )
 
 
-def _counts(what: str, result: api.PurgeResult, done: str) -> list[str]:
+def _counts(what: str, result: PurgeResult, done: str) -> list[str]:
     unread = f" ({result.unread} not read by all)" if result.unread and not done else ""
     counted = (
         plural(result.messages_deleted, "message") + unread,

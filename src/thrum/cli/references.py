@@ -7,12 +7,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from thrum import api
 from thrum.cli.run import Run
 from thrum.cli.values import agent_of
 from thrum.cli.words import did_you_mean, near
 from thrum.errors import AmbiguousMessage, MessageNotFound, NoIdentity, SeveralIdentities, UnknownMethod
 from thrum.ids import MESSAGE_ID_END_MIN, short_message_id
+from thrum.methods.agents import AGENT_LIST, AgentListParams
+from thrum.methods.messages import (
+    MESSAGE_FIND,
+    MESSAGE_OUTBOX,
+    MESSAGE_PRINTED,
+    FindParams,
+    OutboxParams,
+    PrintedParams,
+)
 
 LAST_HELP = "last (the newest message printed to you)"
 ID_HELP = f"its id, the end of it, {LAST_HELP}, or @NAME"
@@ -29,20 +37,20 @@ async def find_message(run: Run, text: str) -> str:
     if _FULL.fullmatch(text):
         return text
     if text == "last":
-        params = api.FindParams(last=True)
+        params = FindParams(last=True)
     elif text.startswith("@") and len(text) > 1:
-        params = api.FindParams(author=agent_of(text))
+        params = FindParams(author=agent_of(text))
     elif end is None:
         return text
     elif len(end[1]) < MESSAGE_ID_END_MIN:
         remedy = f"give at least {MESSAGE_ID_END_MIN} characters of its end: thrum inbox; thrum sent"
         raise MessageNotFound(f"message not found: {text}", remedy=remedy)
     else:
-        params = api.FindParams(end=end[1].upper())
+        params = FindParams(end=end[1].upper())
     if not params.end:
         run.identity()
     try:
-        result: api.FindResult = await run.call("message.find", params)
+        result = await run.call(MESSAGE_FIND, params)
     except MessageNotFound as error:
         if params.last:
             raise
@@ -61,7 +69,7 @@ async def find_own(run: Run, text: str) -> str:
     if text != "last":
         return await find_message(run, text)
     me = run.identity().agent_id
-    result: api.OutboxResult = await run.call("message.outbox", api.OutboxParams(author_id=me, page_size=1))
+    result = await run.call(MESSAGE_OUTBOX, OutboxParams(author_id=me, page_size=1))
     if not result.messages:
         raise MessageNotFound(f"no message sent by @{me}", remedy="thrum sent")
     return result.messages[0].message_id
@@ -69,7 +77,7 @@ async def find_own(run: Run, text: str) -> str:
 
 async def _name_meant(run: Run, text: str, author: str) -> str:
     """What to say where a word is no message: whom it names, or may have meant."""
-    listed: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+    listed = await run.call(AGENT_LIST, AgentListParams())
     names = [each.agent_id for each in listed.agents]
     if author in names:
         return f'thrum send "TEXT" --to @{author}' if run.command.path == ("reply",) else f"thrum inbox --from {author}"
@@ -98,4 +106,4 @@ async def note_printed(run: Run, message_ids: Iterable[str]) -> None:
         return
     if ids:
         with suppress(UnknownMethod):  # a daemon of before has no `last`
-            await run.call("message.printed", api.PrintedParams(message_ids=ids))
+            await run.call(MESSAGE_PRINTED, PrintedParams(message_ids=ids))

@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from thrum import api, events, shapes
+from thrum import events, wire_types
 from thrum.cli.text import clean, columns, indent, line, one_line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
 from thrum.ids import mention, parse_agent_id, short_daemon_id, short_message_id
+from thrum.methods.agents import WhoamiResult
+from thrum.methods.daemon import HealthResult
+from thrum.methods.messages import MessageListResult, OutboxResult, SendResult
 
 THRUMS_OWN = ("mention", "reply_to", "group", "broadcast")
 """Types of refs and scopes that thrum sets itself; they are shown as whom a message is to."""
@@ -93,7 +96,7 @@ def author(agent_id: str, origin_daemon: str, is_namesake: bool, eye: Eye) -> st
     return f"{name}{place[:-1]}: another {name}]" if is_namesake else name + place
 
 
-def head(each: shapes.Message, eye: Eye) -> str:
+def head(each: wire_types.Message, eye: Eye) -> str:
     """The first line of a message of an inbox: id, who to whom, when, what it answers, what became of it (5.4)."""
     by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
     text = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.quiet, each.audiences)}"
@@ -107,27 +110,27 @@ def head(each: shapes.Message, eye: Eye) -> str:
     return text
 
 
-def message(each: shapes.Message, eye: Eye) -> str:
+def message(each: wire_types.Message, eye: Eye) -> str:
     """A message of an inbox: head, body, extras (5.4)."""
     more = ("  " + text for text in extras(each.body, each.scopes, each.refs))
     return "\n".join([head(each, eye), indent(each.body.content), *more])
 
 
-def messages(some: Sequence[shapes.Message], eye: Eye) -> str:
+def messages(some: Sequence[wire_types.Message], eye: Eye) -> str:
     return "\n".join(message(each, eye) for each in some)
 
 
-def showing(result: api.MessageListResult | api.OutboxResult, *, counted: bool) -> str:
+def showing(result: MessageListResult | OutboxResult, *, counted: bool) -> str:
     """`Showing 1-3 of 12 messages (2 unread)`."""
     total = result.total or 0
     if not result.messages:
         return f"No messages on page {result.page} ({plural(total, 'message')})."
     first = (result.page - 1) * result.page_size + 1
     text = f"Showing {first}-{first + len(result.messages) - 1} of {plural(total, 'message')}"
-    return text + (f" ({result.unread} unread)" if counted and isinstance(result, api.MessageListResult) else "")
+    return text + (f" ({result.unread} unread)" if counted and isinstance(result, MessageListResult) else "")
 
 
-def sent(result: api.SendResult) -> str:
+def sent(result: SendResult) -> str:
     """The `To:` line after sending (5.3)."""
     if result.quiet:
         return f"  To: team ({plural(result.resolved_to, 'agent')}, nobody woken)"
@@ -136,7 +139,7 @@ def sent(result: api.SendResult) -> str:
     return f"  To: {audience(False, result.audiences)}{count}"
 
 
-def _state(each: shapes.Recipient) -> str:
+def _state(each: wire_types.Recipient) -> str:
     if each.read_at:
         return "read"
     if each.seen_at:
@@ -144,7 +147,7 @@ def _state(each: shapes.Recipient) -> str:
     return "delivered" if each.delivered_at else "stored"
 
 
-def out_message(each: shapes.OutMessage, eye: Eye) -> str:
+def out_message(each: wire_types.OutMessage, eye: Eye) -> str:
     """What I wrote, and who has read it."""
     head = f"{line(each.message_id)}  {eye.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
     head += f"  {each.read_count}/{len(each.recipients)} read" + ("  (edited)" if each.updated_at else "")
@@ -157,7 +160,7 @@ def out_message(each: shapes.OutMessage, eye: Eye) -> str:
     return "\n".join(lines)
 
 
-def detail(each: shapes.Detail, eye: Eye) -> str:
+def detail(each: wire_types.Detail, eye: Eye) -> str:
     """One message in full: labelled lines, a blank one, the body."""
     edited = f"{absolute(each.updated_at)} (version {each.version})" if each.updated_at and each.version else ""
     status = ""
@@ -180,13 +183,13 @@ def detail(each: shapes.Detail, eye: Eye) -> str:
     return "\n".join([lines, "", indent(each.body.content), *structured])
 
 
-def answered(parent: shapes.Detail) -> str:
+def answered(parent: wire_types.Detail) -> str:
     """The line of `reply` that says what was answered: one may have meant another message (3.4)."""
     said = shorten(preview(parent.body.content[:_PREVIEWED_CHARS]), 60)
     return f"  In reply to: {line(parent.message_id)} {at(parent.author.agent_id)}: {said}"
 
 
-def next_step(some: Sequence[shapes.Message]) -> str:
+def next_step(some: Sequence[wire_types.Message]) -> str:
     """What to do with what `wait` brought (5.5); also the JSON's `action`. Ids stand above: here their ends do, and no
     others than those are marked."""
     ends = [line(short_message_id(each.message_id)) for each in some]
@@ -227,7 +230,7 @@ def role_beside(agent_id: str, role: str) -> str:
     return line(role) if at(agent_id) == f"@{line(agent_id)}" else ""
 
 
-def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
+def member(each: wire_types.TeamMember, eye: Eye, *, files: bool = False) -> str:
     """The block of one agent (5.6, 3.8)."""
     head = f"{at(each.agent_id)} [{line(each.status)}] {line(each.module)}" + (
         f" — {line(each.branch)}" if each.branch else ""
@@ -264,7 +267,7 @@ def member(each: shapes.TeamMember, eye: Eye, *, files: bool = False) -> str:
     return "\n".join(lines)
 
 
-def agents(some: Sequence[shapes.AgentInfo], members: Sequence[shapes.TeamMember], eye: Eye) -> str:
+def agents(some: Sequence[wire_types.AgentInfo], members: Sequence[wire_types.TeamMember], eye: Eye) -> str:
     """The lines of `agent list`: `●` has an open session."""
     by_id = {each.agent_id: each for each in members}
     lines: list[str] = []
@@ -278,7 +281,7 @@ def agents(some: Sequence[shapes.AgentInfo], members: Sequence[shapes.TeamMember
     return "\n".join(lines)
 
 
-def contexts_table(some: Sequence[shapes.WorkContext], eye: Eye) -> str:
+def contexts_table(some: Sequence[wire_types.WorkContext], eye: Eye) -> str:
     """`agent list --context`: the open sessions."""
     rows = [
         [
@@ -310,7 +313,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, fle
     )
 
 
-def whoami(me: api.WhoamiResult, eye: Eye, root: str) -> str:
+def whoami(me: WhoamiResult, eye: Eye, root: str) -> str:
     """Who would act (5.7); empty fields are left out, but a missing session is said."""
     session = "none (the next change starts one)"
     if me.session_id:
@@ -335,7 +338,7 @@ def whoami(me: api.WhoamiResult, eye: Eye, root: str) -> str:
 # -- the daemon
 
 
-def daemon_status(health: api.HealthResult, socket: str) -> str:
+def daemon_status(health: HealthResult, socket: str) -> str:
     """5.10."""
     web = f"http://localhost:{health.websocket_port}" if health.websocket_port else ""
     text = labelled(
@@ -365,7 +368,7 @@ def daemon_status(health: api.HealthResult, socket: str) -> str:
 # -- live events
 
 
-def hint_line(hint: shapes.Hint, width: int) -> str:
+def hint_line(hint: wire_types.Hint, width: int) -> str:
     """A line of `watch`: time, event, who → whom, what, id; the preview gives way to the width."""
     who = at(hint.from_) if hint.from_ else ""
     if hint.type.startswith("message."):

@@ -15,12 +15,11 @@ from typing import Any
 import msgspec
 import trio
 
-from thrum import api
 from thrum.cli import guarding, values
 from thrum.cli.terminal import NeedsOwnProcess, Session
 from thrum.cli.text import clean, indent, json_clean, line, one_line
 from thrum.cli.who import Chosen, choose
-from thrum.cli.words import Command, Globals
+from thrum.cli.words import Command, Globals, Use
 from thrum.errors import (
     Busy,
     DaemonUnavailable,
@@ -31,6 +30,8 @@ from thrum.errors import (
     ThrumError,
 )
 from thrum.guards import CANNOT_TELL
+from thrum.methods.messages import MarkReadParams
+from thrum.methods.method import Method, Mutating, P, R
 from thrum.paths import Places
 from thrum.rpc.client import Client
 
@@ -96,7 +97,7 @@ class Run:
     _seen: Chosen | None = None
     """The identity found when the command began, before anybody asked for it."""
     _chosen: Chosen | None = None
-    _use: guarding.Use = "act"
+    _use: Use = "act"
     _judged: guarding.Judged | None = None
     _changes: int = 0
     _debugged: list[str] = field(default_factory=list[str])
@@ -139,7 +140,7 @@ class Run:
     def begin(self, arguments: Mapping[str, Any]) -> None:
         """Before the command: what it does in an agent's name. Looks are judged here, whether they need one or not."""
         self.warnings += self.session.notices(self.places)
-        self._use = guarding.use_of(self.command.name, arguments)
+        self._use = self.command.used(arguments)
         if self._use == "look":
             with suppress(ThrumError, OSError):
                 self._seen = choose(self.places(), self.session, self.flags)
@@ -204,14 +205,14 @@ class Run:
         if self._client is not None:
             await self._client.delivered()
 
-    async def call(self, method: str, params: api.Params) -> Any:
+    async def call(self, method: Method[P, R], params: P) -> R:
         """Call the daemon in this identity's name; a busy one, or one that just went away, is asked again.
 
         A changing call keeps its client key over all of that, so nothing is done twice.
         """
         # Marking twice is marking once, and another process that tries again would name another moment.
-        momentary = isinstance(params, api.MarkReadParams) and params.marked_before
-        if isinstance(params, api.Mutating) and not momentary and self.session.key:
+        momentary = isinstance(params, MarkReadParams) and params.marked_before
+        if isinstance(params, Mutating) and not momentary and self.session.key:
             self._changes += 1
             params.client_key = f"{self.session.key}.{self._changes}"
         for wait_seconds in RETRY_SECONDS:
@@ -223,11 +224,11 @@ class Run:
                 if not isinstance(error, Busy):
                     await self.disconnect()
                 self.elsewhere(error)
-                self.debug(f"{method}: {error.message}, again")
+                self.debug(f"{method.name}: {error.message}, again")
                 await trio.sleep(error.details.get("retry_after_ms", wait_seconds * 1000) / 1000)
         return await self.call_once(method, params)
 
-    async def call_once(self, method: str, params: api.Params) -> Any:
+    async def call_once(self, method: Method[P, R], params: P) -> R:
         """One try. Whoever catches ShuttingDown or DaemonUnavailable has to `disconnect`."""
         client = await self.connect(self.autostart)
         claimed = self._judged is None or self._judged.claimed
@@ -239,7 +240,7 @@ class Run:
         finally:
             self.warnings += client.warnings
             client.warnings.clear()
-            self.debug(f"{method} {(time.perf_counter() - began) * 1000:.1f} ms")
+            self.debug(f"{method.name} {(time.perf_counter() - began) * 1000:.1f} ms")
 
     def elsewhere(self, error: ThrumError) -> None:
         """A daemon that goes away takes its commands with it; what printed nothing goes on in the user's process."""

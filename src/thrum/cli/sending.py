@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from thrum import api, shapes
+from thrum import wire_types
 from thrum.cli import render, typed
 from thrum.cli.body import BodyFile, MessageFlag, Stdin, parse_structured, read_body
 from thrum.cli.references import ID_HELP, find_message
 from thrum.cli.render import Eye, at
 from thrum.cli.run import Answer, Hint, Run
-from thrum.cli.values import MINUTE_MS, agent_of, parse_pair
+from thrum.cli.values import agent_of, parse_pair
 from thrum.cli.words import RUN, option, switch, word
-from thrum.clock import parse_ms
 from thrum.errors import MessageNotFound, UsageError
+from thrum.methods.agents import AGENT_LIST, AgentListParams
+from thrum.methods.messages import (
+    MESSAGE_GET,
+    MESSAGE_LIST,
+    MESSAGE_SEND,
+    MessageGetParams,
+    MessageListParams,
+    SendParams,
+    SendResult,
+)
 
 Format = Literal["markdown", "plain", "json"]
-STALE_MS = 30 * MINUTE_MS
-"""A recipient that was silent for longer may not be there (hint `send.recipient-stale`)."""
-LOOKED_AT_MAX = 20
-"""Beyond so many recipients nobody asks who is silent."""
-
 FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; markdown unless given")]
 
 
@@ -62,7 +66,7 @@ async def send(
     if text not in (None, "-") or message:  # of stdin and files each word is the text's
         addresses += tuple(await _named_first(run, known, content))
     parent = await _parent_in(run, thread) if thread else None
-    params = api.SendParams(
+    params = SendParams(
         content=content,
         format=format,
         structured=data,
@@ -72,7 +76,7 @@ async def send(
         refs=refs,
         reply_to=parent.message_id if parent else "",
     )
-    result: api.SendResult = await run.call("message.send", params)
+    result = await run.call(MESSAGE_SEND, params)
     said = [f"✓ Message sent: {result.message_id}", *([render.answered(parent)] if parent else [])]
     return await _sent(run, known, result, content, *said)
 
@@ -96,23 +100,23 @@ async def reply(
     run.identity()
     parent = await _message(run, await find_message(run, message_id))
     to = (parent.author.agent_id,) if only_author else ()
-    params = api.SendParams(content=content, format=format, to=to, reply_to=parent.message_id, reply_all=all)
-    result: api.SendResult = await run.call("message.send", params)
+    params = SendParams(content=content, format=format, to=to, reply_to=parent.message_id, reply_all=all)
+    result = await run.call(MESSAGE_SEND, params)
     said = (f"✓ Reply sent: {result.message_id}", render.answered(parent))
     return await _sent(run, _Known(run), result, "", *said)
 
 
-async def _message(run: Run, message_id: str) -> shapes.Detail:
-    found: api.MessageGetResult = await run.call("message.get", api.MessageGetParams(message_id=message_id))
+async def _message(run: Run, message_id: str) -> wire_types.Detail:
+    found = await run.call(MESSAGE_GET, MessageGetParams(message_id=message_id))
     return found.message
 
 
-async def _parent_in(run: Run, thread: str) -> shapes.Detail:
+async def _parent_in(run: Run, thread: str) -> wire_types.Detail:
     """The message that is answered: the one named, or the newest of the thread."""
     found = await find_message(run, thread)
     if found.startswith("thr_"):
-        params = api.MessageListParams(thread_id=found, page_size=1)
-        listed: api.MessageListResult = await run.call("message.list", params)
+        params = MessageListParams(thread_id=found, page_size=1)
+        listed = await run.call(MESSAGE_LIST, params)
         if not listed.messages:
             raise MessageNotFound(f"message not found: {thread}")
         found = listed.messages[0].message_id
@@ -127,11 +131,11 @@ class _Known:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._agents: tuple[shapes.AgentInfo, ...] | None = None
+        self._agents: tuple[wire_types.AgentInfo, ...] | None = None
 
-    async def agents(self) -> tuple[shapes.AgentInfo, ...]:
+    async def agents(self) -> tuple[wire_types.AgentInfo, ...]:
         if self._agents is None:
-            listed: api.AgentListResult = await self._run.call("agent.list", api.AgentListParams())
+            listed = await self._run.call(AGENT_LIST, AgentListParams())
             self._agents = listed.agents
         return self._agents
 
@@ -171,14 +175,16 @@ async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
 # -- what the sender wants to know
 
 
-async def _sent(run: Run, known: _Known, result: api.SendResult, content: str, *said: str) -> Answer:
+async def _sent(run: Run, known: _Known, result: SendResult, content: str, *said: str) -> Answer:
     hint = _flag_inside(run, content)
     if hint is None and not result.warnings and not run.quiet:
-        hint = await (_nobody_woken(run, known, content) if result.quiet else _stale_recipient(run, known, result))
-    return Answer(_without(result, "warnings"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint)
+        hint = await _nobody_woken(run, known, content) if result.quiet else _stale_recipient(run, result)
+    return Answer(
+        _without(result, "warnings", "silent"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint
+    )
 
 
-def _without(result: api.SendResult, *names: str) -> dict[str, Any]:
+def _without(result: SendResult, *names: str) -> dict[str, Any]:
     import msgspec
 
     document: dict[str, Any] = msgspec.to_builtins(result)
@@ -213,21 +219,15 @@ async def _nobody_woken(run: Run, known: _Known, content: str) -> Hint | None:
     )
 
 
-async def _stale_recipient(run: Run, known: _Known, result: api.SendResult) -> Hint | None:
+def _stale_recipient(run: Run, result: SendResult) -> Hint | None:
     """Whether a recipient has been silent for so long that it may not read this."""
-    if not 0 < len(result.recipients) <= LOOKED_AT_MAX:
+    if not result.silent:
         return None
-    seen = {each.agent_id: each.last_seen_at or each.registered_at for each in await known.agents()}
-    times = [(seen[each.agent_id], each.agent_id) for each in result.recipients if each.agent_id in seen]
-    silent = sorted(pair for pair in times if run.now_ms - parse_ms(pair[0]) > STALE_MS)
-    if not silent:
-        return None
-    time, agent_id = silent[0]
-    others = f" (and {len(silent) - 1} more)" if len(silent) > 1 else ""
-    eye = Eye(run.now_ms)
+    longest = result.silent[0]
+    others = f" (and {len(result.silent) - 1} more)" if len(result.silent) > 1 else ""
     return Hint(
         "send.recipient-stale",
-        f"{at(agent_id)} was last seen {eye.ago(time)}{others}: thrum team --all",
+        f"{at(longest.agent_id)} was last seen {Eye(run.now_ms).ago(longest.last_seen_at)}{others}: thrum team --all",
         severity="warn",
         options=({"label": "who is there", "cmd": "thrum team --all"},),
     )

@@ -6,18 +6,33 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from thrum import api, shapes
+from thrum import wire_types
 from thrum.cli import values
 from thrum.cli.messages import check_agent
 from thrum.cli.render import Eye, at
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, plural, shorten
 from thrum.cli.words import RUN, option, switch, word
+from thrum.methods.sessions import (
+    SESSION_END,
+    SESSION_HEARTBEAT,
+    SESSION_LIST,
+    SESSION_SET_INTENT,
+    SESSION_SET_TASK,
+    SESSION_START,
+    HeartbeatParams,
+    HeartbeatResult,
+    SessionEndParams,
+    SessionListParams,
+    SessionStartParams,
+    SetIntentParams,
+    SetTaskParams,
+)
 
 
 async def start(*, run: Annotated[Run, RUN]) -> Answer:
     me = run.identity()
-    result: api.SessionStartResult = await run.call("session.start", api.SessionStartParams(agent_id=me.agent_id))
+    result = await run.call(SESSION_START, SessionStartParams(agent_id=me.agent_id))
     said = [
         f"✓ Session started: {result.session_id}",
         f"  Agent: {at(result.agent_id)}",
@@ -33,8 +48,8 @@ async def end(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.identity()
-    params = api.SessionEndParams(session_id=session_id, reason=reason)
-    result: api.SessionEndResult = await run.call("session.end", params)
+    params = SessionEndParams(session_id=session_id, reason=reason)
+    result = await run.call(SESSION_END, params)
     return Answer(result, said=f"✓ Session ended: {result.session_id} ({values.span(result.duration_ms)})")
 
 
@@ -45,8 +60,8 @@ async def list_sessions(
     run: Annotated[Run, RUN],
 ) -> Answer:
     agent_id = values.agent_of(agent) if agent else ""
-    params = api.SessionListParams(agent_id=agent_id, active_only=active)
-    result: api.SessionListResult = await run.call("session.list", params)
+    params = SessionListParams(agent_id=agent_id, active_only=active)
+    result = await run.call(SESSION_LIST, params)
     if agent_id and not result.sessions:
         await check_agent(run, agent_id)
     eye = Eye(run.now_ms, run.session.terminal.width)
@@ -54,7 +69,7 @@ async def list_sessions(
     return Answer(result, said=head, data="\n".join(session_line(each, eye) for each in result.sessions))
 
 
-def session_line(each: shapes.Session, eye: Eye) -> str:
+def session_line(each: wire_types.Session, eye: Eye) -> str:
     """`  ID  @AGENT  active|ended  AGE  INTENT`"""
     parts = [line(each.session_id), at(each.agent_id), each.status, eye.ago(each.started_at), line(each.intent)]
     return shorten("  " + "  ".join(part for part in parts if part), eye.width)
@@ -68,7 +83,7 @@ async def heartbeat(
     remove_ref: Annotated[tuple[str, ...], option("R", "take it off again")] = (),
     run: Annotated[Run, RUN],
 ) -> Answer:
-    params = api.HeartbeatParams(
+    params = HeartbeatParams(
         add_scopes=tuple(values.parse_pair(each, "--add-scope") for each in add_scope),
         remove_scopes=tuple(values.parse_pair(each, "--remove-scope") for each in remove_scope),
         # Refs have rules of their own, whichever flag brings them.
@@ -76,7 +91,7 @@ async def heartbeat(
         remove_refs=tuple(values.parse_pair(each, "--ref") for each in remove_ref),
     )
     run.identity()
-    result: api.HeartbeatResult = await run.call("session.heartbeat", params)
+    result = await run.call(SESSION_HEARTBEAT, params)
     document: dict[str, Any] = msgspec.to_builtins(result)
     document.pop("warnings", None)
     said = [f"✓ Heartbeat sent: {result.session_id}"]
@@ -85,7 +100,7 @@ async def heartbeat(
     return Answer(document, said=said, warnings=result.warnings)
 
 
-def _context(result: api.HeartbeatResult) -> str:
+def _context(result: HeartbeatResult) -> str:
     """`branch: B, N commits, M files`; nothing for an agent without a worktree."""
     if result.unmerged_commits is None:
         return ""
@@ -101,7 +116,7 @@ async def set_intent(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.identity()
-    result: api.SetIntentResult = await run.call("session.setIntent", api.SetIntentParams(intent=text))
+    result = await run.call(SESSION_SET_INTENT, SetIntentParams(intent=text))
     return Answer(result, said=f"✓ Intent set: {line(text)}" if text else "✓ Intent cleared")
 
 
@@ -112,5 +127,5 @@ async def set_task(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.identity()
-    result: api.SetTaskResult = await run.call("session.setTask", api.SetTaskParams(current_task=task))
+    result = await run.call(SESSION_SET_TASK, SetTaskParams(current_task=task))
     return Answer(result, said=f"✓ Task set: {line(task)}" if task else "✓ Task cleared")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import trio
 
-from thrum import accepting, api, config, settings
+from thrum import accepting, config, settings
 from thrum.cli.confirm import confirm
 from thrum.cli.local import check_no_agent
 from thrum.cli.run import Answer, Hint, Run
@@ -19,7 +19,19 @@ from thrum.cli.text import line, shorten
 from thrum.cli.values import true
 from thrum.cli.words import RUN, switch, word
 from thrum.errors import ConfigInvalid, ThrumError
-from thrum.shapes import SettingChange, SettingValue
+from thrum.methods.daemon import HEALTH
+from thrum.methods.method import Empty, Method, P
+from thrum.methods.settings import (
+    CONFIG_ACCEPT,
+    CONFIG_SET,
+    CONFIG_UNSET,
+    ConfigChangesResult,
+    ConfigKeyParams,
+    ConfigSetParams,
+    ConfigShowResult,
+    ConfigValueResult,
+)
+from thrum.wire_types import SettingChange, SettingValue
 
 Key = Annotated[str, word("KEY", "e.g. daemon.log_level")]
 
@@ -92,7 +104,7 @@ async def show(*, run: Annotated[Run, RUN]) -> Answer:
         for key, found in settings.all_settings(raw, overrides(run)).items()
     }
     primary = values["runtime.primary"]
-    result = api.ConfigShowResult(
+    result = ConfigShowResult(
         config_file=str(places.config_copy),
         runtime={"primary": primary.value, "source": primary.source},
         daemon={
@@ -116,7 +128,7 @@ async def _daemon(run: Run) -> dict[str, Any]:
     try:
         if await run.client_if_running() is None:
             return {"status": "stopped"}
-        health: api.HealthResult = await run.call("health", api.Empty())
+        health = await run.call(HEALTH, Empty())
     except ThrumError as error:
         run.debug(error.message)
         return {"status": "stopped"}
@@ -136,7 +148,7 @@ def _identity(run: Run) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def _text(result: api.ConfigShowResult, width: int) -> str:
+def _text(result: ConfigShowResult, width: int) -> str:
     daemon, identity = result.daemon, result.identity
     running = f"running (pid {daemon['pid']})" if daemon["status"] == "running" else "not running"
     lines = [f"Config:    {line(result.config_file)}", f"Daemon:    {running}"]
@@ -160,7 +172,7 @@ def _text(result: api.ConfigShowResult, width: int) -> str:
 
 async def get(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
     found = settings.setting_value(await _raw(run), key, overrides(run))
-    result = api.ConfigValueResult(key=key, value=found.value, source=found.source)
+    result = ConfigValueResult(key=key, value=found.value, source=found.source)
     if run.flags.json:
         return Answer(result)
     # Bare, also when it is empty: a script reads it.
@@ -175,7 +187,7 @@ async def diff(*, run: Annotated[Run, RUN]) -> Answer:
     found = await trio.to_thread.run_sync(accepting.look, run.places())
     if found.problem:
         raise ConfigInvalid(found.problem, remedy="fix the file, or: thrum doctor --fix")
-    result = api.ConfigChangesResult(changed=found.changed)
+    result = ConfigChangesResult(changed=found.changed)
     return Answer(result, said="" if found else "Nothing was changed outside thrum.", data=_lines(found.changed))
 
 
@@ -183,15 +195,15 @@ async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Ann
     places = run.places()
     found = await trio.to_thread.run_sync(accepting.look, places)
     if not found:
-        return Answer(api.ConfigChangesResult(), said="Nothing was changed outside thrum.")
+        return Answer(ConfigChangesResult(), said="Nothing was changed outside thrum.")
     if not yes and not found.problem:
         await confirm(run, f"{_lines(found.changed)}\nLet it count?", what="the change")
     if await run.client_if_running() is not None:
-        result: api.ConfigChangesResult = await run.call("config.accept", api.Empty())
+        result = await run.call(CONFIG_ACCEPT, Empty())
     else:
         if accepting.protects(found.changed):
             await trio.to_thread.run_sync(check_no_agent, run.session.env, places, "config.accept")
-        result = api.ConfigChangesResult(changed=await trio.to_thread.run_sync(accepting.accept, places, found.changed))
+        result = ConfigChangesResult(changed=await trio.to_thread.run_sync(accepting.accept, places, found.changed))
     return Answer(result, said="✓ Settings accepted", data=_lines(result.changed))
 
 
@@ -221,7 +233,8 @@ async def set_(
     result = await _change(
         run,
         key,
-        ("config.set", api.ConfigSetParams(key=key, value=meant)),
+        CONFIG_SET,
+        ConfigSetParams(key=key, value=meant),
         partial(config.change, places, key, meant),
     )
     return _changed(run, result, f"✓ {key} = {line(settings.setting_text(result.value))}")
@@ -234,26 +247,26 @@ async def unset(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
     result = await _change(
         run,
         key,
-        ("config.unset", api.ConfigKeyParams(key=key)),
+        CONFIG_UNSET,
+        ConfigKeyParams(key=key),
         partial(config.unset, places, key),
     )
     return _changed(run, result, f"✓ {key} unset")
 
 
 async def _change(
-    run: Run, key: str, call: tuple[str, api.Params], write: partial[settings.Value]
-) -> api.ConfigValueResult:
+    run: Run, key: str, method: Method[P, ConfigValueResult], params: P, write: partial[settings.Value]
+) -> ConfigValueResult:
     """Let the daemon do it, or do it here when none runs."""
     if await run.client_if_running() is not None:
-        result: api.ConfigValueResult = await run.call(*call)
-        return result
+        return await run.call(method, params)
     if settings.is_guarded(key):
-        await trio.to_thread.run_sync(check_no_agent, run.session.env, run.places(), f"{call[0]} {key}")
+        await trio.to_thread.run_sync(check_no_agent, run.session.env, run.places(), f"{method.name} {key}")
     after = await trio.to_thread.run_sync(write)
-    return api.ConfigValueResult(key=key, value=after.value, source=after.source)
+    return ConfigValueResult(key=key, value=after.value, source=after.source)
 
 
-def _changed(run: Run, result: api.ConfigValueResult, said: str) -> Answer:
+def _changed(run: Run, result: ConfigValueResult, said: str) -> Answer:
     forced = overrides(run)
     warnings = ()
     if result.key in forced:

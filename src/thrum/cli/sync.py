@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from thrum import api, limits
+from thrum import limits
 from thrum.cli.confirm import confirm
 from thrum.cli.notes import Agent, claim
 from thrum.cli.render import Eye, labelled
@@ -14,15 +14,28 @@ from thrum.cli.values import parse_duration, true
 from thrum.cli.words import RUN, option, switch, word
 from thrum.config import wishes_sync
 from thrum.errors import ConfirmationRequired, SyncFailed
+from thrum.methods.method import Empty
+from thrum.methods.notes import CONTEXT_SYNC, ContextSyncParams
+from thrum.methods.sync import (
+    SYNC_ACCEPT,
+    SYNC_CONFIGURE,
+    SYNC_FORCE,
+    SYNC_STATUS,
+    SyncAcceptParams,
+    SyncConfigureParams,
+    SyncForceParams,
+    SyncOrigin,
+    SyncStatusResult,
+)
 
 
 async def status(*, run: Annotated[Run, RUN]) -> Answer:
-    found: api.SyncStatusResult = await run.call("sync.status", api.Empty())
+    found = await run.call(SYNC_STATUS, Empty())
     _warn_of_local(run, local_only=found.local_only)
     return Answer(found, data=status_text(found, Eye(run.now_ms, run.session.terminal.width)))
 
 
-def status_text(found: api.SyncStatusResult, eye: Eye) -> str:
+def status_text(found: SyncStatusResult, eye: Eye) -> str:
     """`Sync: Mode: State: Last sync: Pending: Error:`, each where there is something to say."""
     where = f"{line(found.remote)} ({line(found.remote_url)})" if found.remote else ""
     mode = f"local only ({one_line(found.local_only_reason)})" if found.local_only else where
@@ -44,7 +57,7 @@ def status_text(found: api.SyncStatusResult, eye: Eye) -> str:
     )
 
 
-def _origin(each: api.SyncOrigin) -> str:
+def _origin(each: SyncOrigin) -> str:
     """One daemon of which not all counts, and what makes it count."""
     told = (
         (each.hidden, "unsigned and not shown"),
@@ -65,8 +78,8 @@ async def accept(
     holder: Annotated[str, option("AGENT", "that agent is this daemon's")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    params = api.SyncAcceptParams(origin=origin, gone=gone, agent=holder.removeprefix("@"))
-    found: api.SyncAcceptResult = await run.call("sync.accept", params)
+    params = SyncAcceptParams(origin=origin, gone=gone, agent=holder.removeprefix("@"))
+    found = await run.call(SYNC_ACCEPT, params)
     return Answer(found, said=f"✓ Accepted ({found.kind}): {line(found.accepted)}")
 
 
@@ -79,7 +92,7 @@ async def force(
     left_ms = parse_duration(timeout, "--timeout") if wait else 0
     while True:
         wait_ms = min(left_ms, limits.sync_wait_max_ms)
-        found: api.SyncForceResult = await run.call("sync.force", api.SyncForceParams(wait_ms=wait_ms))
+        found = await run.call(SYNC_FORCE, SyncForceParams(wait_ms=wait_ms))
         left_ms -= wait_ms
         if not (found.late and left_ms > 0):
             break
@@ -110,28 +123,28 @@ async def enable(
     yes: Annotated[bool, switch("others may read what is pushed, and that is meant")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    params = api.SyncConfigureParams(enabled=True, confirm_public=yes)
+    params = SyncConfigureParams(enabled=True, confirm_public=yes)
     try:
-        found: api.SyncStatusResult = await run.call("sync.configure", params)
+        found = await run.call(SYNC_CONFIGURE, params)
     except ConfirmationRequired as refusal:
         try:
             await confirm(run, f"{refusal.message}. Push all the same?")
         except ConfirmationRequired:
             raise refusal from None  # nobody there to be asked; it says what to do
-        params = api.SyncConfigureParams(enabled=True, confirm_public=True)
-        found = await run.call("sync.configure", params)
+        params = SyncConfigureParams(enabled=True, confirm_public=True)
+        found = await run.call(SYNC_CONFIGURE, params)
     if found.local_only:
         return Answer(found, said=f"✓ Sync enabled; for now local only: {one_line(found.local_only_reason)}")
     return Answer(found, said=f"✓ Sync enabled ({line(found.remote)})")
 
 
 async def disable(*, run: Annotated[Run, RUN]) -> Answer:
-    found: api.SyncStatusResult = await run.call("sync.configure", api.SyncConfigureParams(enabled=False))
+    found = await run.call(SYNC_CONFIGURE, SyncConfigureParams(enabled=False))
     warnings = () if found.local_only else ("the environment keeps it on: THRUM_LOCAL=0",)
     return Answer(found, said="✓ Sync disabled: local only", warnings=warnings)
 
 
 async def context(*, agent: Agent = "", run: Annotated[Run, RUN]) -> Answer:
-    params = api.ContextSyncParams(agent_name=claim(run, agent))
-    found: api.ContextSyncResult = await run.call("context.sync", params)
+    params = ContextSyncParams(agent_name=claim(run, agent))
+    found = await run.call(CONTEXT_SYNC, params)
     return Answer(found, said=found.message)

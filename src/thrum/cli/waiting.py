@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import trio
 
-from thrum import api, limits, shapes
+from thrum import limits, wire_types
 from thrum.cli import render
 from thrum.cli.local import seconds_since_start, stopped_on_purpose
 from thrum.cli.messages import check_agent, check_recipient, hosts_of
@@ -21,6 +21,7 @@ from thrum.cli.words import RUN, option, switch
 from thrum.clock import format_ms
 from thrum.errors import DaemonUnavailable, IdentityMismatch, ShuttingDown, TimedOut
 from thrum.event_specs import EVENT_SPECS, Entity
+from thrum.methods.messages import MESSAGE_MARK_READ, MESSAGE_WAIT, MarkReadParams, WaitParams, WaitResult
 
 TIMEOUT_LINE = "NO_MESSAGES_TIMEOUT — re-run thrum wait to continue listening"
 
@@ -44,7 +45,7 @@ async def wait(
 ) -> Answer:
     patience = _Patience(run, parse_duration(timeout, "--timeout"))
     now_ms = run.now_ms
-    params = api.WaitParams(
+    params = WaitParams(
         since=parse_after(after, now_ms) if after else "unseen",
         scope=parse_pair(scope, "--scope") if scope else None,
         mention_role=agent_of(mention) if mention else "",
@@ -78,7 +79,7 @@ async def wait(
         if run.session.local:
             # Over a socket the daemon marks by itself, a moment later: be sure before this process ends.
             state = "read" if mark_read else "seen"
-            await run.call("message.markRead", api.MarkReadParams(message_ids=ids, state=state))
+            await run.call(MESSAGE_MARK_READ, MarkReadParams(message_ids=ids, state=state))
         await note_printed(run, ids)
 
     return Answer(document, said="MESSAGES_RECEIVED", data=data + foot, then=mark)
@@ -96,7 +97,7 @@ class _Patience:
         return max(0.0, self._deadline - trio.current_time())
 
 
-async def _wait(run: Run, params: api.WaitParams, patience: _Patience, now_ms: int) -> api.WaitResult:
+async def _wait(run: Run, params: WaitParams, patience: _Patience, now_ms: int) -> WaitResult:
     """Until a message comes or the time is over, over restarts of the daemon."""
     if run.session.handed_over:
         # A daemon that had this wait went away.
@@ -105,9 +106,10 @@ async def _wait(run: Run, params: api.WaitParams, patience: _Patience, now_ms: i
         params.timeout_ms = min(round(patience.seconds * 1000), limits.wait_max_ms)
         try:
             await run.connect(run.autostart)
-            result: api.WaitResult | None = None
-            with trio.move_on_after(params.timeout_ms / 1000 + _ANSWER_SECONDS):
-                result = await run.call_once("message.wait", params)
+            with trio.move_on_after(params.timeout_ms / 1000 + _ANSWER_SECONDS) as scope:
+                result = await run.call_once(MESSAGE_WAIT, params)
+                if result.status == "received" or patience.seconds <= 0:
+                    return result
         except (ShuttingDown, DaemonUnavailable) as error:
             await run.disconnect()
             if isinstance(error, DaemonUnavailable) and error.details.get("reason") != "closed":
@@ -117,10 +119,8 @@ async def _wait(run: Run, params: api.WaitParams, patience: _Patience, now_ms: i
                 params.since = format_ms(now_ms)  # what came while nobody listened counts too
             await _reconnect(run, patience)
             continue
-        if result is None:
+        if scope.cancelled_caught:
             raise TimedOut(f"no answer within {_ANSWER_SECONDS:g} s", remedy="thrum daemon restart")
-        if result.status == "received" or patience.seconds <= 0:
-            return result
 
 
 async def _reconnect(run: Run, patience: _Patience) -> None:
@@ -205,7 +205,7 @@ async def _control(run: Run, kind: str, said: str, cursor: str) -> None:
         await run.complain(said)
 
 
-def _watch_line(hint: shapes.Hint) -> bytes:
+def _watch_line(hint: wire_types.Hint) -> bytes:
     """The fact as stored, with the cursor that resumes right after it."""
     fact = bytes(hint.fact or b"{}").rstrip()
     return b'%s,"cursor":"%s.%d"}\n' % (json_clean(fact[:-1]), hint.epoch.encode(), hint.seq)

@@ -7,13 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from thrum import api, shapes
+from thrum import wire_types
 from thrum.cli import values
 from thrum.cli.messages import check_agent
 from thrum.cli.render import Eye, at, labelled
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import few, line, plural
 from thrum.cli.words import RUN, word
+from thrum.methods.agents import (
+    AGENT_LIST,
+    AGENT_LIST_CONTEXT,
+    AgentListParams,
+    AgentListResult,
+    ListContextParams,
+    ListContextResult,
+)
 from thrum.search import path_matches
 
 
@@ -33,7 +41,7 @@ async def who_has(
         if not path:
             raise run.command.error(f'"{line(each)}" is no path in the repository')
         wanted.setdefault(path, each)
-    found: api.ListContextResult = await run.call("agent.listContext", api.ListContextParams(files=tuple(wanted)))
+    found = await run.call(AGENT_LIST_CONTEXT, ListContextParams(files=tuple(wanted)))
     lines = editing(found.contexts)
     nobody, open_ = verdicts(found, wanted)
     document = {"contexts": found.contexts}
@@ -42,7 +50,7 @@ async def who_has(
     return Answer(document, said=nobody, data="\n".join((*lines, *open_)), status=1 if unseen and not lines else 0)
 
 
-def verdicts(found: api.ListContextResult, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
+def verdicts(found: ListContextResult, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Of which of the files (path → as the user wrote it) it is known that nobody is at them, and what is open. A no is
     only said where all who could say yes were heard, here at least; those elsewhere are named beside it.
     """
@@ -68,7 +76,7 @@ def verdicts(found: api.ListContextResult, wanted: Mapping[str, str]) -> tuple[l
     return [f"No agents{here} are currently editing {line(each)}" for each in known], open_ + apart
 
 
-def _apart(found: api.ListContextResult) -> list[str]:
+def _apart(found: ListContextResult) -> list[str]:
     """One line about the active agents of other clones, none of whose uncommitted work can be seen from here."""
     seen = {each.agent_id for each in found.contexts}
     agents = [each.agent_id for each in found.unknown if each.elsewhere and each.agent_id not in seen]
@@ -97,11 +105,11 @@ def path_wanted(file: str, cwd: str, root: Path) -> str:
     return path
 
 
-def editing(contexts: Sequence[shapes.WorkContext]) -> list[str]:
+def editing(contexts: Sequence[wire_types.WorkContext]) -> list[str]:
     """A line for each path that is being changed (5.9). Who of several in one worktree does it, git does not tell: all
     are named.
     """
-    homes: dict[Any, list[shapes.WorkContext]] = {}
+    homes: dict[Any, list[wire_types.WorkContext]] = {}
     for context in contexts:
         home = context.worktree_path or context.agent_id
         homes.setdefault((home, context.branch, context.file_changes, context.changed_files), []).append(context)
@@ -118,7 +126,7 @@ def _either(agents: Sequence[str]) -> str:
     return " or ".join(at(each) for each in agents)
 
 
-def _states(context: shapes.WorkContext) -> dict[str, str]:
+def _states(context: wire_types.WorkContext) -> dict[str, str]:
     """Path → what is uncommitted says how much, the rest how far ahead."""
     branch = f"branch: {line(context.branch)}" if context.branch else ""
     changes = {change.path: change for change in context.file_changes}
@@ -140,18 +148,20 @@ async def ping(
     run: Annotated[Run, RUN],
 ) -> Answer:
     agent_id = values.agent_of(agent)
-    listed: api.AgentListResult = await run.call("agent.list", api.AgentListParams())
+    listed = await run.call(AGENT_LIST, AgentListParams())
     known = next((each for each in listed.agents if each.agent_id == agent_id), None)
     if known is None:
         await check_agent(run, agent_id)
-    result: api.ListContextResult = await run.call("agent.listContext", api.ListContextParams(agent_id=agent_id))
-    agents = api.AgentListResult(agents=(known,) if known else ())
+    result = await run.call(AGENT_LIST_CONTEXT, ListContextParams(agent_id=agent_id))
+    agents = AgentListResult(agents=(known,) if known else ())
     document = {"agents": agents, "contexts": {"contexts": result.contexts}}
     data = presence(agent_id, known, result.contexts, Eye(run.now_ms))
     return Answer(document, data=data, warnings=result.warnings)
 
 
-def presence(agent_id: str, known: shapes.AgentInfo | None, contexts: tuple[shapes.WorkContext, ...], eye: Eye) -> str:
+def presence(
+    agent_id: str, known: wire_types.AgentInfo | None, contexts: tuple[wire_types.WorkContext, ...], eye: Eye
+) -> str:
     """`@x: active, last heartbeat 5m ago`, and what it works on."""
     last = eye.ago(known.last_seen_at or known.registered_at) if known else ""
     if not contexts:

@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import cyclopts
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
@@ -29,6 +29,10 @@ from thrum.durations import has_unit
 from thrum.errors import UsageError
 
 Handler = Callable[..., Awaitable[Any]]
+
+Use = Literal["act", "look", "never", "prime"]
+"""What a command does in an agent's name: it writes, it only looks, it uses no identity at all, or it is `prime`, which
+claims a process and else looks. One that says nothing acts."""
 
 RUN: Final = Parameter(parse=False)
 """Marks the parameter `run`, which is handed in and never parsed."""
@@ -193,6 +197,26 @@ class Command:
     """Global flags that belong to what it does, for the usage line."""
     completes: Mapping[str, str] = field(default_factory=dict[str, str])
     """What its first word may be, each with a line of help, for the completion of the shells."""
+    use: Use = "act"
+    """What it does in an agent's name: see `used`."""
+    look_with: tuple[str, ...] = ()
+    """Parameters with any of which it only looks: without, it marks as read."""
+    look_without: tuple[str, ...] = ()
+    """Parameters without which it only looks: with one, it writes."""
+    listed: bool = True
+    """Whether the list of all commands has it; else the help of the command above names it."""
+    guessed: bool = True
+    """Whether it is suggested for a word that is spelled like it: what replaces all there is, never."""
+    error_status: int = 0
+    """The exit status of every error of it (cli.md §1.4); 0: each error has its own."""
+
+    def used(self, arguments: Mapping[str, Any]) -> Use:
+        """What it does in an agent's name with these arguments (identity.md §12)."""
+        given = arguments.get
+        is_look = any(given(name) for name in self.look_with) or (
+            bool(self.look_without) and not any(given(name) for name in self.look_without)
+        )
+        return "look" if is_look else self.use
 
     @property
     def name(self) -> str:
@@ -374,10 +398,6 @@ def did_you_mean(close: Sequence[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-_NEVER_GUESSED = ("restore",)
-"""Who meant something else must not replace all there is by a word that was put into the mouth."""
-
-
 def find(
     tokens: Sequence[str], commands: Mapping[tuple[str, ...], Command], groups: Mapping[str, str]
 ) -> tuple[Command | None, tuple[str, ...], tuple[str, ...]]:
@@ -407,7 +427,7 @@ def find(
 
 
 def _unknown(
-    path: tuple[str, ...], commands: Iterable[tuple[str, ...]], names: Iterable[str], otherwise: str
+    path: tuple[str, ...], commands: Mapping[tuple[str, ...], Command], names: Iterable[str], otherwise: str
 ) -> UsageError:
     """The refusal of a word that is none of `names`; what it means goes before what is spelled like it."""
     *above, word = (each.replace(SHIELD, "") for each in path)
@@ -416,7 +436,8 @@ def _unknown(
     if not close:
         known = {**{name: f"{group} {name}".strip() for name in names}, **MEANINGS.get(group, {})}
         close = list(dict.fromkeys(known[name] for name in near(word, known, _CLOSE)))
-    close = [each for each in close if each.split()[-1] not in _NEVER_GUESSED or word in _NEVER_GUESSED]
+    never = {command.path[-1] for command in commands.values() if not command.guessed}
+    close = [each for each in close if each.split()[-1] not in never or word in never]
     advice = did_you_mean(close) or otherwise
     remedy = f"{advice}; thrum help" if advice else "thrum help"
     return UsageError(f'unknown command "{" ".join((*above, word))}"', remedy=remedy, suggestions=close or None)

@@ -31,7 +31,7 @@ from typing import cast
 
 import trio
 
-from thrum import accepting, api, files, limits, settings, setup, spawn
+from thrum import accepting, files, limits, settings, setup, spawn, wire_types
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
 from thrum.care import leftovers, restore
@@ -45,6 +45,7 @@ from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.guard_modes import LiveSettings, runtimes_file
 from thrum.identity.process import open_process_table
 from thrum.known import KnownPlaces, Told
+from thrum.methods.daemon import CLI_RUN, CliRunParams
 from thrum.ops.house import Here, House
 from thrum.ops.introduction import introduce
 from thrum.ops.moved import Moves
@@ -159,7 +160,7 @@ async def _serve(
     known_places = KnownPlaces(trio.current_time)
     dispatcher: Dispatcher
 
-    async def run_command(streams: RunIO, params: api.CliRunParams, connection: PeerConnection) -> int | None:
+    async def run_command(streams: RunIO, params: CliRunParams, connection: PeerConnection) -> int | None:
         from thrum.inside import run_inside  # warmed up below: the first command pays, not the start
 
         return await run_inside(
@@ -167,7 +168,7 @@ async def _serve(
         )
 
     handlers = wiring.handlers(lambda: dispatcher.drain)
-    dispatcher = Dispatcher(handlers | {"cli.run": collected_run_handler(run_command)}, wiring.identify)
+    dispatcher = Dispatcher(handlers | {CLI_RUN: collected_run_handler(run_command)}, wiring.identify)
     ending = Ending(dispatcher.drain)
     mine = Bound(sockets)
     files.remove(places.stopped_mark)
@@ -297,8 +298,8 @@ async def _watch_while_sound(wiring: Wiring, watch: Callable[[], Awaitable[None]
         wiring.committer.condemn()
 
 
-def _mirrored(identity: DaemonIdentity) -> api.DaemonIdentity:
-    return api.DaemonIdentity(
+def _mirrored(identity: DaemonIdentity) -> wire_types.DaemonIdentity:
+    return wire_types.DaemonIdentity(
         daemon_id=identity.daemon_id,
         repo_name=identity.repo_name,
         hostname=identity.hostname,

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from thrum.api import Access
 from thrum.guards import Refusal
 from thrum.identity.cross_worktree import cross_worktree
 from thrum.identity.process import OwnerState
 from thrum.ids import parse_agent_id
+from thrum.methods.method import Access
 
 AccessClass = Literal["read", "bootstrap", "operator", "person", "agent"]
 Step = Literal["peer", "process", "chain", "cwd", "root", "registry"]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thrum.api import Access
 from thrum.dot_git import first_line, git_at, upwards
 from thrum.files import is_same
 from thrum.guards import DEFAULT_MODES, Refusal
@@ -33,6 +32,7 @@ from thrum.identity.runtime import (
     runtime_of_process,
 )
 from thrum.ids import file_stem, parse_agent_id
+from thrum.methods.method import Access
 from thrum.paths import Places
 
 log = logging.getLogger("thrum.identity")

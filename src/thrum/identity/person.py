@@ -11,11 +11,11 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from thrum.api import Access
 from thrum.errors import NotAPerson
 from thrum.guards import Refusal, refusal_error
 from thrum.identity.process import CHAIN_MAX, Process, ProcessTable, Terminal, is_daemon, open_process_table
 from thrum.identity.runtime import MARKS, RuntimeNames, runtime_of_process
+from thrum.methods.method import Access
 
 ACT: Final = "person_act"
 """The message of the record that each allowed act leaves in the log."""

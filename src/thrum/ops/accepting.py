@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from thrum.api import SyncAcceptParams, SyncAcceptResult
 from thrum.errors import AgentNotFound, DaemonUnknown, InvalidParams
 from thrum.events import Accepted, AnyFact
+from thrum.methods.sync import SyncAcceptParams, SyncAcceptResult
 from thrum.ops import introduction
 from thrum.ops.house import House
 from thrum.store.door import Decision, Stamp

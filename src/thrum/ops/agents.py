@@ -13,7 +13,6 @@ import msgspec
 import trio
 
 from thrum import ids, limits
-from thrum.api import Empty, RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
 from thrum.errors import (
     IdentityInvalid,
     IdentityMismatch,
@@ -37,6 +36,8 @@ from thrum.identity.files import (
 from thrum.identity.process import Process
 from thrum.identity.registration import Existing, Verdict, judge
 from thrum.identity.runtime import runtime_of_process
+from thrum.methods.agents import RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
+from thrum.methods.method import Empty
 from thrum.ops.adoption import record_pid
 from thrum.ops.arrival import Arrival, check_prime, check_quickstart, give_up, retire_stale
 from thrum.ops.drafts import check_text

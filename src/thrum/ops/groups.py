@@ -10,8 +10,9 @@ from typing import Final, Never
 
 from thrum import clock, ids, limits
 from thrum.addressing import EVERYONE, suggest
-from thrum.api import (
-    Empty,
+from thrum.errors import AgentNotFound, GroupExists, GroupNotFound, NameTaken, NotYours, ProtectedGroup
+from thrum.events import AnyFact, GroupCreated, GroupDeleted, GroupMemberAdded, GroupMemberRemoved
+from thrum.methods.groups import (
     GroupCreateParams,
     GroupCreateResult,
     GroupDeleteParams,
@@ -24,15 +25,14 @@ from thrum.api import (
     GroupMembersResult,
     GroupNameParams,
 )
-from thrum.errors import AgentNotFound, GroupExists, GroupNotFound, NameTaken, NotYours, ProtectedGroup
-from thrum.events import AnyFact, GroupCreated, GroupDeleted, GroupMemberAdded, GroupMemberRemoved
+from thrum.methods.method import Empty
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_text
 from thrum.ops.house import Call, House, agent_of
 from thrum.ops.sessions import ensure_session
-from thrum.shapes import GroupMember, GroupSummary
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import GroupMark, GroupRow, Member, View
+from thrum.wire_types import GroupMember, GroupSummary
 
 ANYBODY: Final = "*"
 """With type role: everybody."""

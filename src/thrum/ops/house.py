@@ -17,10 +17,11 @@ from thrum.identity.caller import Caller
 from thrum.identity.evidence import PeerEvidence, Registry
 from thrum.identity.process import ProcessTable
 from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames
+from thrum.methods.method import AnyMethod, Method, P, R
 from thrum.paths import Places
-from thrum.shapes import GitState, GitUser
 from thrum.store.door import ClientKey, Journal
 from thrum.store.views import View
+from thrum.wire_types import GitState, GitUser
 
 
 class Connection(Protocol):
@@ -124,3 +125,8 @@ def agent_of(call: Call) -> str:
 
 
 Operation = Callable[[House, Any, Any], Awaitable[Any]]
+
+
+def operation(method: Method[P, R], carry_out: Callable[[House, Call, P], Awaitable[R]]) -> tuple[AnyMethod, Operation]:
+    """A row of the table of operations: the type checker compares it with the method's parameters and result."""
+    return method, carry_out

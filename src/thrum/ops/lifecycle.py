@@ -11,7 +11,12 @@ from pathlib import Path
 import trio
 
 from thrum import clock, ids, limits
-from thrum.api import (
+from thrum.errors import AgentAlive, AgentNotFound, IdentityInvalid, InvalidParams, StoreFailed, ThrumError, not_yours
+from thrum.events import AgentCleaned, AgentHidden, AgentStatusSet, AnyFact
+from thrum.files import atomic_write, ensure_private_dir, is_file, read_bytes
+from thrum.identity import notes
+from thrum.identity.files import Identity, identity_path, read_identity, remove_identity
+from thrum.methods.agents import (
     AgentDeleteParams,
     AgentDeleteResult,
     CleanupParams,
@@ -19,18 +24,13 @@ from thrum.api import (
     SetStatusParams,
     SetStatusResult,
 )
-from thrum.errors import AgentAlive, AgentNotFound, IdentityInvalid, InvalidParams, StoreFailed, ThrumError, not_yours
-from thrum.events import AgentCleaned, AgentHidden, AgentStatusSet, AnyFact
-from thrum.files import atomic_write, ensure_private_dir, is_file, read_bytes
-from thrum.identity import notes
-from thrum.identity.files import Identity, identity_path, read_identity, remove_identity
 from thrum.ops.house import Call, House, agent_of
 from thrum.ops.identity_file import check_writable, identities_of, note_in_file
 from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import ensure_session
-from thrum.shapes import Orphan
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import AgentRow, View
+from thrum.wire_types import Orphan
 
 log = logging.getLogger("thrum.ops")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from thrum.ops.house import House
-from thrum.shapes import GitState
 from thrum.store.views import AgentRow
+from thrum.wire_types import GitState
 
 
 async def read_live(

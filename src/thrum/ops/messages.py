@@ -7,27 +7,28 @@ from typing import Final
 
 from thrum import addressing, clock, limits
 from thrum.addressing import Audience
-from thrum.api import (
+from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotYours, not_author
+from thrum.events import AnyFact, Body, MessageCreated, MessageEdited, MessageReceipt, Pair
+from thrum.events import MessageDeleted as MessageDeletedFact
+from thrum.methods.messages import (
     DeleteParams,
     DeleteResult,
     EditParams,
     EditResult,
     MarkReadParams,
     MarkReadResult,
-    Recipient,
     SendParams,
     SendResult,
+    SilentRecipient,
 )
-from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotYours, not_author
-from thrum.events import AnyFact, Body, MessageCreated, MessageEdited, MessageReceipt, Pair
-from thrum.events import MessageDeleted as MessageDeletedFact
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_body, check_refs, check_scopes, check_text
 from thrum.ops.house import Call, House, agent_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import ensure_session
 from thrum.store.door import Decision, Stamp
-from thrum.store.views import MessageRow, View
+from thrum.store.views import AgentRow, MessageRow, View
+from thrum.wire_types import Recipient
 
 _LOOKED_AT_MAX: Final = 20
 """Recipients of one message whose processes are looked at."""
@@ -70,10 +71,12 @@ async def send(house: House, call: Call, params: SendParams) -> SendResult:
             recipients=audience.recipients,
             quiet=audience.quiet,
         )
-        warnings = _warnings(view, house, directory, audience)
+        rows = [] if audience.quiet else _rows(view, audience.recipients)
+        warnings = _warnings(view, house, directory, audience, rows)
+        silent = _silent(rows, house.clock.now_ms()) if len(audience.recipients) <= _LOOKED_AT_MAX else ()
         return Decision(
             [*facts, created],
-            lambda after, seqs: _sent(created, seqs[-1], after.recipients(created.message_id), warnings),
+            lambda after, seqs: _sent(created, seqs[-1], after.recipients(created.message_id), warnings, silent),
             main=len(facts),
         )
 
@@ -120,12 +123,29 @@ def _merged(own: Sequence[Pair], given: Sequence[Pair]) -> tuple[Pair, ...]:
     return tuple(dict.fromkeys((*own, *given)))
 
 
-def _warnings(view: View, house: House, directory: ViewDirectory, audience: Audience) -> tuple[str, ...]:
+def _rows(view: View, recipients: Sequence[str]) -> list[AgentRow]:
+    found = (view.agent(each) for each in recipients[:_LOOKED_AT_MAX])
+    return [row for row in found if row is not None]
+
+
+def _silent(rows: Sequence[AgentRow], now_ms: int) -> tuple[SilentRecipient, ...]:
+    """Who may not be there to read it."""
+    seen = sorted((row.last_seen_at or row.registered_at, row.agent_id) for row in rows)
+    return tuple(
+        SilentRecipient(agent_id, at)
+        for at, agent_id in seen
+        if now_ms - clock.parse_ms(at) > limits.recipient_silent_ms
+    )
+
+
+def _warnings(
+    view: View, house: House, directory: ViewDirectory, audience: Audience, rows: Sequence[AgentRow]
+) -> tuple[str, ...]:
     """What the sender would want to know although the message is stored: of all of it what matters most."""
     if not audience.recipients:
         return ("nobody else is registered here yet: thrum team --all",)
     apart = _apart(view, house, directory, audience)
-    return apart if apart or audience.quiet else _not_running(view, house, audience.recipients[:_LOOKED_AT_MAX])
+    return apart if apart or audience.quiet else _not_running(house, rows)
 
 
 def _apart(view: View, house: House, directory: ViewDirectory, audience: Audience) -> tuple[str, ...]:
@@ -145,10 +165,9 @@ def _apart(view: View, house: House, directory: ViewDirectory, audience: Audienc
     return (f"@{wide[0].value} has members on other machines only: they read it after the next sync",)
 
 
-def _not_running(view: View, house: House, recipients: Sequence[str]) -> tuple[str, ...]:
+def _not_running(house: House, rows: Sequence[AgentRow]) -> tuple[str, ...]:
     """Of recipients here whose process is known, and is gone."""
-    rows = (view.agent(each) for each in recipients)
-    known = [row for row in rows if row is not None and row.is_own and row.agent_pid]
+    known = [row for row in rows if row.is_own and row.agent_pid]
     gone = [row.agent_id for row in known if not owner_alive(row, house.processes, house.runtime_names())]
     return (f"{_names(gone, 3)} not running: read at the next start",) if gone else ()
 
@@ -164,6 +183,7 @@ def _sent(
     seq: int,
     recipients: Sequence[Recipient],
     warnings: tuple[str, ...] = (),
+    silent: tuple[SilentRecipient, ...] = (),
     replayed: bool = False,
 ) -> SendResult:
     return SendResult(
@@ -176,6 +196,7 @@ def _sent(
         quiet=fact.quiet,
         audiences=fact.audiences,
         recipients=tuple(recipients),
+        silent=silent,
         warnings=warnings,
         replayed=replayed,
     )

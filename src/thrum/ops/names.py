@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from thrum import ids
-from thrum.api import RegisterParams
 from thrum.errors import NameTaken, ThrumError
+from thrum.methods.agents import RegisterParams
 from thrum.ops.house import House
 from thrum.store.views import AgentRow, View
 

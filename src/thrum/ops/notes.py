@@ -11,7 +11,10 @@ from pathlib import Path
 import trio
 
 from thrum import ids
-from thrum.api import (
+from thrum.errors import AgentNotFound, IdentityMismatch, NotAWorktree, ThrumError
+from thrum.events import AgentContextSaved
+from thrum.identity import notes
+from thrum.methods.notes import (
     ContextClearParams,
     ContextClearResult,
     ContextSaveParams,
@@ -21,9 +24,6 @@ from thrum.api import (
     PreambleShowParams,
     PreambleShowResult,
 )
-from thrum.errors import AgentNotFound, IdentityMismatch, NotAWorktree, ThrumError
-from thrum.events import AgentContextSaved
-from thrum.identity import notes
 from thrum.ops.house import Call, House, agent_of
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from thrum import clock
-from thrum.api import PurgeParams, PurgeResult
 from thrum.errors import BadTime, ConfirmationRequired
 from thrum.events import PurgeExecuted
+from thrum.methods.admin import PurgeParams, PurgeResult
 from thrum.ops.house import Call, House
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from thrum import clock, limits, search
-from thrum.api import (
+from thrum.errors import BadTime, IdentityMismatch, InvalidParams, MessageNotFound, StaleCursor
+from thrum.methods.messages import (
     MessageGetParams,
     MessageGetResult,
     MessageListParams,
@@ -11,7 +12,6 @@ from thrum.api import (
     OutboxParams,
     OutboxResult,
 )
-from thrum.errors import BadTime, IdentityMismatch, InvalidParams, MessageNotFound, StaleCursor
 from thrum.ops.house import Call, House, agent_of
 from thrum.store.views import InboxQuery
 

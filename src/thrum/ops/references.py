@@ -13,10 +13,11 @@ from typing import Final
 
 import trio
 
-from thrum.api import Empty, FindParams, FindResult, PrintedParams
 from thrum.errors import AmbiguousMessage, InvalidParams, MessageNotFound
 from thrum.identity.evidence import Failed
 from thrum.ids import MESSAGE_ID_END_MIN, short_message_id
+from thrum.methods.messages import FindParams, FindResult, PrintedParams
+from thrum.methods.method import Empty
 from thrum.ops.house import Call, House, agent_of
 from thrum.store.views import MessageRow
 

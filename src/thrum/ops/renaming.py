@@ -15,7 +15,6 @@ from typing import Final
 
 import trio
 
-from thrum.api import AgentRenameParams, AgentRenameResult
 from thrum.errors import AgentNotRegistered, IdentityInvalid, NameTaken, StoreFailed, ThrumError
 from thrum.events import (
     AgentAliased,
@@ -32,6 +31,7 @@ from thrum.events import (
 from thrum.files import is_file, status
 from thrum.identity import notes
 from thrum.identity.files import identity_path, rename_identity
+from thrum.methods.agents import AgentRenameParams, AgentRenameResult
 from thrum.ops.house import Call, House, agent_of
 from thrum.ops.identity_file import identities_of, note_in_file
 from thrum.ops.names import check_names

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import trio
 
 from thrum import events, limits
-from thrum.api import SessionStartParams, SessionStartResult, SetIntentParams, SetIntentResult
 from thrum.errors import (
     AgentNotFound,
     AnonymousCaller,
@@ -18,6 +17,7 @@ from thrum.errors import (
     SessionNotFound,
 )
 from thrum.events import AgentUpdated, AnyFact, SessionStarted, Work
+from thrum.methods.sessions import SessionStartParams, SessionStartResult, SetIntentParams, SetIntentResult
 from thrum.ops.drafts import check_refs, check_scopes, check_text
 from thrum.ops.house import Call, House
 from thrum.ops.identity_file import note_in_file

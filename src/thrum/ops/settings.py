@@ -12,20 +12,19 @@ from typing import Any
 import trio
 
 from thrum import accepting, config, settings
-from thrum.api import (
-    Access,
+from thrum.errors import ConfigInvalid
+from thrum.identity.evidence import check_person
+from thrum.log import LOGGER
+from thrum.methods.method import Access, Empty
+from thrum.methods.settings import (
     ConfigChangesResult,
     ConfigKeyParams,
     ConfigSetParams,
     ConfigShowResult,
     ConfigValueResult,
-    Empty,
 )
-from thrum.errors import ConfigInvalid
-from thrum.identity.evidence import check_person
-from thrum.log import LOGGER
 from thrum.ops.house import Call, House
-from thrum.shapes import SettingValue
+from thrum.wire_types import SettingValue
 
 
 async def show(house: House, _call: Call, _params: Empty) -> ConfigShowResult:

@@ -7,23 +7,19 @@ import os.path
 import msgspec
 
 from thrum import ids
-from thrum.api import (
-    AgentInfo,
+from thrum.methods.agents import (
     AgentListParams,
     AgentListResult,
     LookupParams,
     LookupResult,
-    SharedMessages,
     TeamListParams,
     TeamListResult,
-    TeamMember,
-    WorkContext,
 )
 from thrum.ops.house import Call, House
 from thrum.ops.live import read_live
 from thrum.ops.liveness import owner_alive
-from thrum.shapes import GitState, GroupTotal
 from thrum.store.views import AgentRow, SessionRow, View
+from thrum.wire_types import AgentInfo, GitState, GroupTotal, SharedMessages, TeamMember, WorkContext
 
 
 async def list_agents(house: House, _call: Call, params: AgentListParams) -> AgentListResult:

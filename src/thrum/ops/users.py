@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thrum import ids, limits
-from thrum.api import Empty, UserIdentifyResult, UserRegisterParams, UserRegisterResult
 from thrum.errors import BadToken
 from thrum.events import AgentRegistered, AnyFact
+from thrum.methods.method import Empty
+from thrum.methods.users import UserIdentifyResult, UserRegisterParams, UserRegisterResult
 from thrum.ops.house import Call, House
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View

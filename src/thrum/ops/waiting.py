@@ -19,16 +19,17 @@ from typing import Final
 import trio
 
 from thrum import clock, limits
-from thrum.api import Message, WaitParams, WaitResult
 from thrum.errors import AgentNotRegistered, BadTime, Busy, InvalidParams, ShuttingDown
 from thrum.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt
 from thrum.identity.evidence import Failed
+from thrum.methods.messages import WaitParams, WaitResult
 from thrum.ops.house import Call, House, agent_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.reading import check_seq
 from thrum.ops.sessions import ensure_session
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import View, Wanted
+from thrum.wire_types import Message
 
 Found = tuple[Sequence[Message], int]
 Living = tuple[int, str]

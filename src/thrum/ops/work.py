@@ -12,30 +12,28 @@ from typing import Any
 import msgspec
 
 from thrum import clock, limits
-from thrum.api import (
+from thrum.errors import InvalidParams, NoSession
+from thrum.events import AgentSeen, AgentUpdated, AnyFact, SessionEnded, SessionItemsChanged, Work
+from thrum.methods.agents import ListContextParams, ListContextResult, UnknownWork
+from thrum.methods.sessions import (
     HeartbeatParams,
     HeartbeatResult,
-    ListContextParams,
-    ListContextResult,
     SessionEndParams,
     SessionEndResult,
     SessionListParams,
     SessionListResult,
     SetTaskParams,
     SetTaskResult,
-    UnknownWork,
 )
-from thrum.errors import InvalidParams, NoSession
-from thrum.events import AgentSeen, AgentUpdated, AnyFact, SessionEnded, SessionItemsChanged, Work
 from thrum.ops.drafts import check_refs, check_scopes, check_text
 from thrum.ops.house import Call, House, agent_of
 from thrum.ops.identity_file import note_in_file
 from thrum.ops.live import read_live
 from thrum.ops.sessions import own_session
 from thrum.search import path_matches
-from thrum.shapes import GitState, Session, WorkContext
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import AgentRow, View
+from thrum.wire_types import GitState, Session, WorkContext
 
 # -- task, heartbeat
 

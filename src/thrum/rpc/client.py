@@ -1,7 +1,7 @@
 """The daemon, reached over its Unix socket: a trio client and a blocking one.
 
-Both take and give the structs of `thrum.api` and raise the classes of `thrum.errors`. They start no daemon: whoever may
-do so sees it by the `reason` of DaemonUnavailable.
+`call` takes a method's constant (`thrum.methods`) and its parameters, returns its result, and raises the classes of
+`thrum.errors`. No client starts a daemon: the `reason` of DaemonUnavailable says whether that would help.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -22,9 +22,10 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
-from thrum import api, limits, sockets
+from thrum import limits, sockets
 from thrum.errors import DaemonUnavailable, InvalidParams, TimedOut
 from thrum.guards import Refusal, refusal_error
+from thrum.methods.method import AnyMethod, Method, P, Params, R
 from thrum.rpc import framing
 from thrum.rpc.jsonrpc import Reply, decode_reply, encode_request, error_of
 from thrum.rpc.peercred import peer_of
@@ -50,8 +51,8 @@ class Client(Protocol):
     warnings: list[str]
     """What the daemon said beside its answers, in order."""
 
-    async def call(self, method: str, params: api.Params | Mapping[str, Any] | None = None) -> Any:
-        """The result struct of `method` (`api.METHODS`), or builtins of one that this program does not know."""
+    async def call(self, method: Method[P, R], params: P | None = None) -> R:
+        """The result of `method`; without `params` each has its default."""
         ...
 
     async def delivered(self) -> None:
@@ -59,7 +60,7 @@ class Client(Protocol):
         ...
 
 
-def encode_params(params: api.Params | Mapping[str, Any] | None) -> bytes:
+def encode_params(params: Params | None) -> bytes:
     """The JSON text of a parameter object. Raises InvalidParams for what JSON can't hold."""
     try:
         return b"{}" if params is None else _encode(params)
@@ -68,10 +69,13 @@ def encode_params(params: api.Params | Mapping[str, Any] | None) -> bytes:
 
 
 @cache
-def result_decoder(method: str) -> msgspec.json.Decoder[Any]:
-    """How the results of a method are read."""
-    known = api.METHODS.get(method)
-    return msgspec.json.Decoder(known.result if known is not None else Any)
+def _decoder(method: AnyMethod) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(method.result)
+
+
+def decode_result(method: Method[Any, R], text: bytes | msgspec.Raw) -> R:
+    """The result that the JSON `text` holds."""
+    return _decoder(method).decode(text)
 
 
 def _unavailable(path: Path | str, error: OSError) -> DaemonUnavailable:
@@ -98,12 +102,12 @@ class RpcClient:
         self._closed = trio.Event()
         self.warnings: list[str] = []
 
-    async def call(self, method: str, params: api.Params | Mapping[str, Any] | None = None) -> Any:
-        """The result struct of `method`. Raises the ThrumErrors of the call; DaemonUnavailable if the daemon went."""
+    async def call(self, method: Method[P, R], params: P | None = None) -> R:
+        """The result of `method`. Raises the ThrumErrors of the call; DaemonUnavailable if the daemon went."""
         if self._closed.is_set():
             raise _died(self._path)
         number = next(self._ids)
-        line = encode_request(number, method, encode_params(params))
+        line = encode_request(number, method.name, encode_params(params))
         pending = self._waiting[number] = _Pending()
         try:
             try:
@@ -169,11 +173,11 @@ class _Pending:
         return self._reply
 
 
-def _result(method: str, reply: Reply) -> Any:
+def _result(method: Method[Any, R], reply: Reply) -> R:
     error = error_of(reply)
     if error is not None:
         raise error
-    return result_decoder(method).decode(b"null" if reply.result is msgspec.UNSET else reply.result)
+    return decode_result(method, b"null" if reply.result is msgspec.UNSET else reply.result)
 
 
 @asynccontextmanager
@@ -264,26 +268,24 @@ class BlockingClient:
             time.sleep(pause)
             pause = min(pause * 2, _RETRY_SECONDS_MAX)
 
-    def call(
-        self, method: str, params: api.Params | Mapping[str, Any] | None = None, *, timeout_seconds: float | None = None
-    ) -> Any:
-        """The result struct of `method`. Raises the ThrumErrors of the call; DaemonUnavailable if the daemon went.
+    def call(self, method: Method[P, R], params: P | None = None, *, timeout_seconds: float | None = None) -> R:
+        """The result of `method`. Raises the ThrumErrors of the call; DaemonUnavailable if the daemon went.
 
         After `timeout_seconds` TimedOut; the daemon may still carry it out, and later calls are not disturbed.
         """
         number = next(self._ids)
-        line = encode_request(number, method, encode_params(params))
+        line = encode_request(number, method.name, encode_params(params))
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         try:
             self._socket.settimeout(timeout_seconds)
             self._socket.sendall(line)
         except TimeoutError as error:
             self.close()  # half a line is on the way
-            raise TimedOut(f"{method}: the daemon does not read") from error
+            raise TimedOut(f"{method.name}: the daemon does not read") from error
         except OSError:
             pass  # its last word may be on the way
         while True:
-            reply = self._next_reply(method, deadline)
+            reply = self._next_reply(method.name, deadline)
             if reply.id == number or reply.id is None:
                 self.warnings += reply.warnings
                 return _result(method, reply)

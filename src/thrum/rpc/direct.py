@@ -5,13 +5,12 @@ Commands that run in the daemon for a launcher call this way, with their launche
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from thrum import api
 from thrum.errors import AnswerTooLarge
-from thrum.rpc.client import encode_params, result_decoder
+from thrum.methods.method import Method, P, R
+from thrum.rpc.client import decode_result, encode_params
 from thrum.rpc.dispatch import Deliveries, Dispatcher, PeerConnection
 from thrum.rpc.jsonrpc import check_answer_size
 
@@ -25,9 +24,9 @@ class DirectClient:
         self._waiting: list[Deliveries] = []
         self.warnings: list[str] = []
 
-    async def call(self, method: str, params: api.Params | Mapping[str, Any] | None = None) -> Any:
-        """The result struct of `method`. Raises the ThrumErrors of the call."""
-        answer = await self._dispatcher.dispatch(self._connection, method, encode_params(params))
+    async def call(self, method: Method[P, R], params: P | None = None) -> R:
+        """The result of `method`. Raises the ThrumErrors of the call."""
+        answer = await self._dispatcher.dispatch(self._connection, method.name, encode_params(params))
         try:
             check_answer_size(answer.result)
         except AnswerTooLarge:
@@ -36,7 +35,7 @@ class DirectClient:
         if answer.deliveries:
             self._waiting.append(answer.deliveries)
         self.warnings += answer.warnings
-        return result_decoder(method).decode(answer.result)
+        return decode_result(method, answer.result)
 
     async def delivered(self) -> None:
         """The answers so far have reached the user: do what waited for that, and return when it is done."""

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import trio
 
-from thrum import api, files, limits
-from thrum.api import ClientKey
+from thrum import files, limits
 from thrum.errors import (
     Busy,
     InternalError,
@@ -31,15 +30,14 @@ from thrum.errors import (
     UnknownMethod,
     WrongTransport,
 )
+from thrum.methods.daemon import CLI_RUN
+from thrum.methods.method import Access, AnyMethod, ClientKey, Method, P, Params, R
 from thrum.rpc.peercred import Peer
 
 if TYPE_CHECKING:
     from thrum.identity.caller import Caller
 
 log = logging.getLogger("thrum.rpc")
-
-RUN: Final = "cli.run"
-"""The launcher's call. It is bound by its inner calls, not as one (rpc.md §6)."""
 
 _CLIENT_KEY: Final = re.compile(rf"[A-Za-z0-9._:-]{{1,{limits.client_key_chars_max}}}", re.ASCII)
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*?)`(?: - at `(.*)`)?", re.DOTALL)
@@ -107,7 +105,7 @@ class Deliveries:
 class Call(msgspec.Struct, frozen=True, gc=False):
     """What a handler knows of its call, besides the parameters."""
 
-    method: api.Method
+    method: AnyMethod
     caller: Caller
     key: ClientKey | None
     connection: PeerConnection
@@ -125,7 +123,16 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 Handler = Callable[[Call, Any], Awaitable[Any]]
 """`(call, params struct of the method) -> result struct of the method`, or a ThrumError."""
 
-Identify = Callable[[PeerConnection, api.Method, api.Params], "Caller"]
+Handlers = Mapping[AnyMethod, Handler]
+"""Who answers which method."""
+
+
+def row(method: Method[P, R], handler: Callable[[Call, P], Awaitable[R]]) -> tuple[AnyMethod, Handler]:
+    """A row of a handler table: the type checker compares the handler with the method's parameters and result."""
+    return method, handler
+
+
+Identify = Callable[[PeerConnection, AnyMethod, Params], "Caller"]
 """`(connection, method, params) -> caller` for this very request; raises the refusal (identity.md §11)."""
 
 
@@ -189,13 +196,14 @@ class _Route:
 
     __slots__ = ("_defaults", "decoder", "handler", "hidden", "is_mutating", "is_poll", "method", "seconds")
 
-    def __init__(self, method: api.Method, handler: Handler, request_seconds: float) -> None:
+    def __init__(self, method: AnyMethod, handler: Handler, request_seconds: float) -> None:
         self.method = method
         self.handler = handler
-        self.decoder = msgspec.json.Decoder(method.params)
+        params: type[Params] = method.params
+        self.decoder = msgspec.json.Decoder(params)
         self.is_mutating = method.mutating
         self.is_poll = method.long_poll
-        self.hidden = method.access is api.Access.INTERNAL
+        self.hidden = method.access is Access.INTERNAL
         # A wait ends by itself within the hour; this is for one that does not.
         self.seconds = limits.long_poll_seconds_max + request_seconds if method.long_poll else request_seconds
         fields = msgspec.structs.fields(method.params)
@@ -217,25 +225,23 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 class Dispatcher:
     """Every call of every transport goes through `dispatch`.
 
-    `handlers`: by method name; a method of `api.METHODS` without handler is unknown. `request_seconds`: what a normal
-    request may take.
+    A method without handler is unknown. `request_seconds`: what a normal request may take.
     """
 
     def __init__(
         self,
-        handlers: Mapping[str, Handler],
+        handlers: Handlers,
         identify: Identify,
         *,
-        methods: Mapping[str, api.Method] = api.METHODS,
         request_seconds: float = limits.request_seconds_max,
     ) -> None:
         self.drain = Drain()
         self._identify = identify
         self._encode = msgspec.json.Encoder().encode
         self._encode_sorted = msgspec.json.Encoder(order="sorted").encode
-        self._routes = {name: _Route(methods[name], handler, request_seconds) for name, handler in handlers.items()}
+        self._routes = {method.name: _Route(method, handler, request_seconds) for method, handler in handlers.items()}
 
-    def method(self, name: str) -> api.Method | None:
+    def method(self, name: str) -> AnyMethod | None:
         """The method of that name, if there is a handler for it."""
         route = self._routes.get(name)
         return None if route is None else route.method
@@ -279,7 +285,7 @@ class Dispatcher:
             raise WrongTransport(f"{name} can't be called over this transport")
         return route
 
-    def decode(self, route: _Route, params: bytes | msgspec.Raw) -> api.Params:
+    def decode(self, route: _Route, params: bytes | msgspec.Raw) -> Params:
         try:
             return route.decoder.decode(params)
         except msgspec.ValidationError as error:
@@ -304,16 +310,16 @@ class Dispatcher:
         text = route.method.name.encode() + b"\n" + self._encode_sorted(route.told(params))
         return ClientKey(actor, key, hashlib.sha256(text).hexdigest()[:16])
 
-    async def _run(self, route: _Route, call: Call, params: api.Params) -> Any:
+    async def _run(self, route: _Route, call: Call, params: Params) -> Any:
         if not route.is_poll:
             return await _within(route.seconds, route, call, params)
-        if route.method.name == RUN:
+        if route.method is CLI_RUN:  # bound by its inner calls, not as one (rpc.md §6)
             return await route.handler(call, params)
         with self.drain.poll():
             return await _within(route.seconds, route, call, params)
 
 
-async def _within(seconds: float, route: _Route, call: Call, params: api.Params) -> Any:
+async def _within(seconds: float, route: _Route, call: Call, params: Params) -> Any:
     with trio.CancelScope(deadline=trio.current_time() + seconds):
         return await route.handler(call, params)
     raise TimedOut(f"{route.method.name} took longer than {seconds:g} s", limit=seconds)

@@ -7,10 +7,11 @@ from typing import NamedTuple, Protocol
 
 import trio
 
-from thrum import api, limits
+from thrum import limits
 from thrum.errors import NotAvailable, ThrumError
+from thrum.methods.daemon import CLI_RUN, CliRunParams, CliRunResult
 from thrum.rpc import framing
-from thrum.rpc.dispatch import RUN, Call, Handler, PeerConnection, internal_error
+from thrum.rpc.dispatch import Call, Handler, PeerConnection, internal_error
 from thrum.rpc.jsonrpc import RequestId, encode_error
 from thrum.rpc.room import Large
 from thrum.rpc.wire import Gone
@@ -35,7 +36,7 @@ class RunIO(Protocol):
         ...
 
 
-RunCommand = Callable[[RunIO, api.CliRunParams, PeerConnection], Awaitable["int | None"]]
+RunCommand = Callable[[RunIO, CliRunParams, PeerConnection], Awaitable["int | None"]]
 """Runs one command line and gives its exit status; None, before anything was written or read: it must run in the
 launcher's own process. It is cancelled when the launcher goes away."""
 
@@ -155,16 +156,16 @@ class CollectedRun:
     async def flush(self) -> None:
         pass
 
-    def result(self, status: int) -> api.CliRunResult:
+    def result(self, status: int) -> CliRunResult:
         stdout = b"".join(self._stdout).decode(errors="replace")
         stderr = b"".join(self._stderr).decode(errors="replace")
-        return api.CliRunResult(status, stdout, stderr)
+        return CliRunResult(status, stdout, stderr)
 
 
 def collected_run_handler(run_command: RunCommand) -> Handler:
     """The handler of `cli.run` with `frames = json`."""
 
-    async def run(call: Call, params: api.CliRunParams) -> api.CliRunResult:
+    async def run(call: Call, params: CliRunParams) -> CliRunResult:
         streams = CollectedRun(params.stdin)
         status = await run_command(streams, params, call.connection)
         if status is None:
@@ -179,7 +180,7 @@ async def serve_framed(
     streams: Streams,
     run_command: RunCommand,
     request_id: RequestId,
-    params: api.CliRunParams,
+    params: CliRunParams,
     connection: PeerConnection,
 ) -> None:
     """Run one command over frames, to its last frame or until the launcher goes away."""
@@ -201,7 +202,7 @@ async def serve_framed(
 
 async def _fail(run: FramedRun, request_id: RequestId, error: Exception) -> None:
     """A command that failed as none should: before its first frame the launcher can still run it itself."""
-    refusal = error if isinstance(error, ThrumError) else internal_error(RUN, error)
+    refusal = error if isinstance(error, ThrumError) else internal_error(CLI_RUN.name, error)
     if not run.begun:
         await run.send(encode_error(request_id, refusal))
         return

@@ -19,11 +19,13 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from thrum import api, limits
+from thrum import limits
 from thrum.errors import Busy, InvalidParams, InvalidRequest, LineTooLong, ThrumError
 from thrum.guards import Refusal, refusal_error, refusal_fields
+from thrum.methods.daemon import CLI_RUN, CliRunParams
+from thrum.methods.method import AnyMethod
 from thrum.rpc import framing
-from thrum.rpc.dispatch import RUN, Answer, Deliveries, Dispatcher, PeerConnection, invalid_params
+from thrum.rpc.dispatch import Answer, Deliveries, Dispatcher, PeerConnection, invalid_params
 from thrum.rpc.jsonrpc import BadRequest, Request, RequestId, check_large, decode_request, encode_answer, encode_error
 from thrum.rpc.listener import Spare
 from thrum.rpc.outbox import Outbox
@@ -225,7 +227,7 @@ class _Takeover(NamedTuple):
     """
 
     request_id: RequestId
-    params: api.CliRunParams
+    params: CliRunParams
     received: bytes
     size: int
 
@@ -350,7 +352,7 @@ class _Connection:
             if len(line) > limits.large_request_bytes:
                 await trio.lowlevel.checkpoint()
             size = self._make_room(len(line), request, method)
-            if request.method == RUN and (takeover := self._takeover(request, size)) is not None:
+            if request.method == CLI_RUN.name and (takeover := self._takeover(request, size)) is not None:
                 return takeover
         except BadRequest as bad:
             server.large.give_back(size)
@@ -375,10 +377,10 @@ class _Connection:
             await trio.lowlevel.checkpoint()
         return None
 
-    def _make_room(self, size: int, request: Request, method: api.Method | None) -> int:
+    def _make_room(self, size: int, request: Request, method: AnyMethod | None) -> int:
         """Count a large request: what is to be given back of it. Raises BadRequest."""
         try:
-            if size > limits.large_request_bytes and method is not None and method.long_poll and method.name != RUN:
+            if size > limits.large_request_bytes and method is not None and method.long_poll and method is not CLI_RUN:
                 # It would keep its place for as long as it waits.
                 message = f"{method.name}: the parameters of a wait take {limits.large_request_bytes} bytes at most"
                 raise InvalidParams(message, limit=limits.large_request_bytes, bytes=size)
@@ -388,13 +390,11 @@ class _Connection:
         except ThrumError as error:
             raise BadRequest(error, _id_of(request)) from None
 
-    def _slots_of(self, method: api.Method | None) -> Sequence[trio.Semaphore]:
+    def _slots_of(self, method: AnyMethod | None) -> Sequence[trio.Semaphore]:
         """What a request occupies. A run may wait for an hour, so it is bound only within its connection."""
-        if method is not None and method.name == RUN:
+        if method is CLI_RUN:
             return (self._runs,)
         return () if method is not None and method.long_poll else (self._slots, self._server.slots)
-
-    # -- answering
 
     async def _carry_out(self, request: Request, held: Sequence[trio.Semaphore], size: int, mutating: bool) -> None:
         """Make the answer and post it. What the request occupied is free before the answer is sent."""
@@ -457,9 +457,11 @@ class _Connection:
         try:
             params = _run_params.decode(request.params)
         except msgspec.ValidationError as error:
-            raise BadRequest(invalid_params(RUN, error), request_id) from None
+            raise BadRequest(invalid_params(CLI_RUN.name, error), request_id) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadRequest(InvalidParams(f"{RUN}: the parameters are not JSON: {error}"), request_id) from None
+            raise BadRequest(
+                InvalidParams(f"{CLI_RUN.name}: the parameters are not JSON: {error}"), request_id
+            ) from None
         if params.frames != "raw":
             return None
         if self.unanswered or request_id is None:
@@ -482,7 +484,7 @@ class _Connection:
             self._end()
 
 
-_run_params = msgspec.json.Decoder(api.CliRunParams)
+_run_params = msgspec.json.Decoder(CliRunParams)
 
 
 def _id_of(request: Request) -> RequestId | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from thrum.api import ClientKey
 from thrum.events import AnyFact, Sealed
+from thrum.methods.method import ClientKey
 from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.views import View
 

@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 import trio
 
 from thrum import limits
-from thrum.api import ClientKey
 from thrum.errors import Busy, ShuttingDown, StoreFailed
 from thrum.events import SWEEPS, AnyFact, DaemonKeyed, tag_of
+from thrum.methods.method import ClientKey
 from thrum.store.arrival import Found, TakenIn, Verified, portions, verified
 from thrum.store.compaction import Draft, discard
 from thrum.store.door import Decide, Decision, Stamp

@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 
 from thrum.events import FACTS_VERSION
 from thrum.files import sync_directory
-from thrum.shapes import DaemonIdentity
 from thrum.store.schema import (
     BOOKKEEPING_COLUMNS,
     BOOKKEEPING_TABLES,
@@ -25,6 +24,7 @@ from thrum.store.schema import (
     SUPERSEDED,
     TABLES,
 )
+from thrum.wire_types import DaemonIdentity
 
 _BUSY_MS: Final = 5_000
 _CACHED_STATEMENTS: Final = 512

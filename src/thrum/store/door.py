@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from thrum import clock, ids, signatures
-from thrum.api import ClientKey
 from thrum.events import KNOWN_V, AnyFact, Fact, tag_of
+from thrum.methods.method import ClientKey
 from thrum.store.views import View
 
 F = TypeVar("F", bound=Fact)

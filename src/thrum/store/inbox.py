@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from thrum import limits, shapes
+from thrum import limits, wire_types
 from thrum.events import Body
 from thrum.store import words
 from thrum.store.message_rows import Filter, Pairs, among, chunks, conditions
@@ -147,7 +147,7 @@ class MessageViews(ToldViews):
 
     def _follow(
         self, q: InboxQuery, owner: str, unread_only: bool, filter: Filter
-    ) -> tuple[list[shapes.Message], int, bool]:
+    ) -> tuple[list[wire_types.Message], int, bool]:
         """What matches above a number, ascending; how far it was looked; whether there is more."""
         head = self._db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
         followed = Filter()
@@ -184,7 +184,7 @@ class MessageViews(ToldViews):
 
     def outbox(
         self, author_id: str, to: str = "", unread: bool = False, page: int = 1, page_size: int = 10
-    ) -> tuple[list[shapes.OutMessage], int]:
+    ) -> tuple[list[wire_types.OutMessage], int]:
         """What an author sent, newest first, and how many. `to`: an agent id among the recipients, or an audience's
         value. `unread`: only what some recipient has not read.
         """
@@ -217,8 +217,10 @@ class MessageViews(ToldViews):
             for row in self._rows(ids)
         ], total
 
-    def _out_message(self, row: MessageRow, recipients: list[shapes.Recipient], pairs: Pairs) -> shapes.OutMessage:
-        return shapes.OutMessage(
+    def _out_message(
+        self, row: MessageRow, recipients: list[wire_types.Recipient], pairs: Pairs
+    ) -> wire_types.OutMessage:
+        return wire_types.OutMessage(
             message_id=row.message_id,
             seq=row.seq,
             thread_id=row.thread_id,

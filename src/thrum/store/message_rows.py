@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Final
 
-from thrum import limits, shapes
+from thrum import limits, wire_types
 from thrum.errors import AnswerTooLarge
 from thrum.events import Body, Pair
 from thrum.origins import BEFORE
@@ -99,11 +99,11 @@ class MessageRows:
         ).fetchone()
         return "" if row is None else row[0]
 
-    def recipients(self, message_id: str) -> list[shapes.Recipient]:
+    def recipients(self, message_id: str) -> list[wire_types.Recipient]:
         """To whom it went and how far it came with each, by id."""
         return self._recipients_of([message_id]).get(message_id, [])
 
-    def is_recipient(self, message_id: str, agent_id: str) -> shapes.Recipient | None:
+    def is_recipient(self, message_id: str, agent_id: str) -> wire_types.Recipient | None:
         """How far the message came with one agent; None if it was not addressed to it."""
         row = self._db.execute(
             f"SELECT {_RECIPIENT} WHERE r.message_id = ? AND r.agent_id = ?", (message_id, agent_id)
@@ -114,24 +114,24 @@ class MessageRows:
         """Scopes, refs and audiences, each in the sender's order."""
         return self._pairs_of([message_id]).get(message_id, ((), (), ()))
 
-    def detail(self, message_id: str) -> shapes.Detail | None:
+    def detail(self, message_id: str) -> wire_types.Detail | None:
         """One message in full, a deleted one too."""
         row = self.message(message_id)
         if row is None:
             return None
         scopes, refs, audiences = self.pairs(message_id)
-        return shapes.Detail(
+        return wire_types.Detail(
             message_id=message_id,
             seq=row.seq,
             version=row.edit_count,
             quiet=row.quiet,
             thread_id=row.thread_id,
             reply_to=row.reply_to,
-            author=shapes.Author(row.agent_id, row.session_id),
+            author=wire_types.Author(row.agent_id, row.session_id),
             body=Body(row.body_format, row.body_content, row.body_structured),
             scopes=scopes,
             refs=refs,
-            metadata=shapes.Metadata(row.deleted_at, row.delete_reason),
+            metadata=wire_types.Metadata(row.deleted_at, row.delete_reason),
             created_at=row.created_at,
             updated_at=row.updated_at,
             deleted=row.deleted,
@@ -167,16 +167,16 @@ class MessageRows:
 
     # -- loading
 
-    def _load(self, ids: Sequence[str], reader: str) -> list[shapes.Message]:
+    def _load(self, ids: Sequence[str], reader: str) -> list[wire_types.Message]:
         pairs = self._pairs_of(ids)
         read = self._read_by(ids, reader)
-        messages: list[shapes.Message] = []
+        messages: list[wire_types.Message] = []
         rows = self._rows(ids)
         namesakes = self._namesakes(rows)
         for row in rows:
             scopes, refs, audiences = pairs.get(row.message_id, ((), (), ()))
             messages.append(
-                shapes.Message(
+                wire_types.Message(
                     message_id=row.message_id,
                     seq=row.seq,
                     thread_id=row.thread_id,
@@ -258,8 +258,8 @@ class MessageRows:
                     found.setdefault(message_id, ([], [], []))[index].append(Pair(type_, value))
         return {id: (tuple(scopes), tuple(refs), tuple(audiences)) for id, (scopes, refs, audiences) in found.items()}
 
-    def _recipients_of(self, ids: Sequence[str]) -> dict[str, list[shapes.Recipient]]:
-        found: dict[str, list[shapes.Recipient]] = {}
+    def _recipients_of(self, ids: Sequence[str]) -> dict[str, list[wire_types.Recipient]]:
+        found: dict[str, list[wire_types.Recipient]] = {}
         for some in chunks(ids):
             for row in self._db.execute(
                 f"SELECT {_RECIPIENT} WHERE r.{among(some)} ORDER BY r.message_id, r.agent_id", some
@@ -267,12 +267,14 @@ class MessageRows:
                 found.setdefault(row[0], []).append(self._recipient(row))
         return found
 
-    def _recipient(self, row: Sequence[Any]) -> shapes.Recipient:
+    def _recipient(self, row: Sequence[Any]) -> wire_types.Recipient:
         """A recipient registered at this daemon has a message as soon as it is stored (events.md §8)."""
         _, agent_id, stored_at, delivered_at, seen_at, read_at, replied_at, origin = row
         here = origin is not None and origin in self._own
         delivered = stored_at if here else delivered_at
-        return shapes.Recipient(agent_id, stored_at, delivered or "", seen_at or "", read_at or "", replied_at or "")
+        return wire_types.Recipient(
+            agent_id, stored_at, delivered or "", seen_at or "", read_at or "", replied_at or ""
+        )
 
     def _foreign(self, origin_daemon: str) -> str:
         """The daemon that a message came from, when it is another one."""

@@ -20,7 +20,6 @@ from typing import Final, NamedTuple
 import trio
 
 from thrum import clock, events, files, ids, limits
-from thrum.api import DaemonIdentity
 from thrum.errors import StoreFailed
 from thrum.identity.signing import Signer
 from thrum.paths import Places
@@ -39,6 +38,7 @@ from thrum.store.stamping import Stamper, base_of
 from thrum.store.verified import note_verified, verify_journals
 from thrum.store.views import View
 from thrum.store.writer import Committed, Writer
+from thrum.wire_types import DaemonIdentity
 
 log: Final = logging.getLogger("thrum.store")
 

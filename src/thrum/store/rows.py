@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from thrum import limits, shapes
+from thrum import limits, wire_types
 from thrum.events import Pair
 
 
@@ -263,7 +263,7 @@ class InboxPage(NamedTuple):
     `more` and `next_seq` belong to the cursor form: `next_seq` is the number up to which everything was looked at.
     """
 
-    messages: list[shapes.Message]
+    messages: list[wire_types.Message]
     total: int
     unread: int
     hidden_by_filter: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any, Final
 
-from thrum import limits, shapes
+from thrum import limits, wire_types
 from thrum.store.message_rows import Filter, MessageRows, among, chunks
 from thrum.store.rows import Wanted
 
@@ -86,7 +86,7 @@ class ToldViews(MessageRows):
             ).fetchall()
         return sorted(found)
 
-    def told(self, agent_id: str, ids: Sequence[str]) -> list[shapes.Message]:
+    def told(self, agent_id: str, ids: Sequence[str]) -> list[wire_types.Message]:
         """These messages, in this order: the first ones whose bodies fit into one answer, at least one."""
         size = 0
         for number, message_id in enumerate(ids):

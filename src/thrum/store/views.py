@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from thrum import shapes
+from thrum import wire_types
 from thrum.events import LOCAL_FILE, Commit, FileChange, Pair
 from thrum.origins import BEFORE, OLD_REALM
 from thrum.store import purging
@@ -324,7 +324,7 @@ class View(GroupViews):
         )
         return [SessionRow(*row) for row in rows.fetchall()]
 
-    def work(self, session_id: str) -> shapes.WorkContext | None:
+    def work(self, session_id: str) -> wire_types.WorkContext | None:
         """What a session works on, ended or not."""
         row = self._db.execute(f"{_WORK} WHERE w.session_id = ?", (session_id,)).fetchone()
         return None if row is None else _work(row)
@@ -340,7 +340,7 @@ class View(GroupViews):
             (agent_id,),
         ).fetchone()
 
-    def contexts(self, agent_id: str = "", branch: str = "", file: str = "") -> list[shapes.WorkContext]:
+    def contexts(self, agent_id: str = "", branch: str = "", file: str = "") -> list[wire_types.WorkContext]:
         """What is worked on in the open sessions. `file`: a path, the end of one from a `/` on, or a directory with
         its trailing `/`.
         """
@@ -371,8 +371,8 @@ class View(GroupViews):
         return dict(self._db.execute("SELECT session_id, intent FROM work_contexts WHERE intent <> ''").fetchall())
 
 
-def _work(row: Sequence[Any]) -> shapes.WorkContext:
-    return shapes.WorkContext(
+def _work(row: Sequence[Any]) -> wire_types.WorkContext:
+    return wire_types.WorkContext(
         session_id=row[0],
         agent_id=row[1],
         branch=row[2],

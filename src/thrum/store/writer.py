@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from thrum import events, limits, origins, signatures
-from thrum.api import ClientKey
 from thrum.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerFormat, StoreFailed, ThrumError
 from thrum.events import SWEEPS, AnyFact, Sealed
 from thrum.identity.signing import Signer
+from thrum.methods.method import ClientKey
 from thrum.store import database
 from thrum.store.arrival import Found, Judged, TakenIn, Verified
 from thrum.store.calls import Call as Call

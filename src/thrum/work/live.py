@@ -24,7 +24,7 @@ from thrum.events import Commit, FileChange
 from thrum.git.runner import GitFailed, read_git
 from thrum.paths import Places
 from thrum.search import path_matches
-from thrum.shapes import GitState, GitUser
+from thrum.wire_types import GitState, GitUser
 from thrum.work.output import FILES, LOG, NUMSTAT, STATUS, Change, parse_log, parse_numstat, parse_status, pathspecs
 from thrum.work.refs import USUAL_DEFAULTS, DefaultBranch, Head, Refs
 

@@ -1,4 +1,4 @@
-"""The shapes that methods answer with, and that programs read (rpc.md §4, cli.md §4).
+"""What several methods answer with, and what programs read (rpc.md §4, cli.md §4).
 
 An optional field that is empty is absent, never null. Times are 24-character text.
 """

@@ -1,0 +1,45 @@
+"""The constants of all methods: one each, answered by somebody, and loaded by family."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.house import open_daemon
+from thrum.methods.daemon import CLI_RUN
+from thrum.methods.method import Method
+from thrum.methods.table import METHODS
+
+FAMILIES = sorted(Path(__file__).parents[2].glob("src/thrum/methods/*.py"))
+
+
+def _constant(name: str) -> str:
+    """`agent.listContext` -> `AGENT_LIST_CONTEXT`."""
+    return re.sub(r"[.-]", "_", re.sub(r"([a-z])([A-Z])", r"\1_\2", name)).upper()
+
+
+async def test_every_method_has_a_handler(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        without = [method.name for method in METHODS.values() if daemon.dispatcher.method(method.name) is not method]
+    assert without == [CLI_RUN.name], "which the server of launchers adds"
+
+
+@pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.name)
+def test_a_family_loads_no_other_and_names_its_constants_as_the_wire_does(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    if path.name != "table.py":
+        assert {name for name in imported if name.startswith("thrum.methods")} <= {"thrum.methods.method"}
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and isinstance(node.target, ast.Name):
+            name = next(ast.literal_eval(each.value) for each in node.value.keywords if each.arg == "name")
+            assert node.target.id == _constant(name)
+            assert isinstance(METHODS[name], Method)
+
+
+def test_a_name_is_one_constants_alone() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in FAMILIES)
+    assert text.count("Final = Method(") == len(METHODS)

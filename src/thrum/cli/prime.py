@@ -87,8 +87,9 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
         if run.flags.repo or run.session.env.get("THRUM_HOME"):
             raise
         why = f": {line(str(error.details['reason']))}" if "reason" in error.details else ""
-        said = error.message if "leads_to" in error.details else f"Thrum is not initialized here (thrum init){why}"
-        return Answer({"initialized": False}, aside=said)
+        if error.details.keys() & {"leads_to", "broken_git"}:
+            return Answer({"initialized": False}, aside=(error.message, f"  fix: {error.remedy}"))
+        return Answer({"initialized": False}, aside=f"Thrum is not initialized here (thrum init){why}")
     running = await _connected(run)
     if running:
         await _claim(run)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from thrum import files, trust
-from thrum.dot_git import git_at, nowhere, upwards, worktrees
+from thrum.dot_git import find_git, first_line, git_at, nowhere, upwards
 from thrum.errors import NotARepository
 
 
@@ -28,6 +28,8 @@ def check_git_beside(root: Path) -> None:
     if not why or not _was_in_git(root):
         return
     main, linked = _main_of(root)
+    if main is None and not os.path.lexists(root / ".git") and find_git(root) is not None:
+        return  # part of the repository around it, which may have brought it
     message = f"{root}/.git {why}: thrum was set up here in a git repository"
     if main is not None and linked:
         raise NotARepository(message, remedy=f"git -C {main} worktree repair", broken_git=why)
@@ -42,8 +44,8 @@ def check_git_beside(root: Path) -> None:
 
 
 def broken(root: Path) -> str:
-    """What is wrong with the `.git` of a directory that needs one; empty if nothing is, or it leads to what is not there
-    (`paths.check_leads`).
+    """What is wrong with the `.git` of a directory that needs one; empty if nothing is, or if it leads to what is not
+    there (`paths.check_leads`).
     """
     dot_git = root / ".git"
     git = git_at(str(root))
@@ -58,22 +60,23 @@ def broken(root: Path) -> str:
 
 
 def _was_in_git(root: Path) -> bool:
-    """Whether the `.thrum` of a root says that it was set up in a repository: an archive can say that too, so it gives
-    no right to anything.
+    """Whether the `.thrum` of a root, one that does not count, says that it was set up in a repository: an archive can
+    say that too, so it gives no right to anything.
     """
     own = root / ".thrum"
     if not files.is_file(own / trust.MARK):
         return False
-    record = trust.read_record(trust.keep_outside(own))
-    if record is not None and trust.has_mark(own, record.mark):
-        return False
+    git = git_at(str(root))
+    keeps = (trust.keep_outside(own), *(() if git is None else (trust.keep_in_git(git.git_dir, git.common_dir),)))
+    if any(record is not None and trust.has_mark(own, record.mark) for record in map(trust.read_record, keeps)):
+        return False  # it counts
     # Outside git the daemon's own things lie in `var`.
     return files.is_file(own / "redirect") or not files.is_file(own / "var" / "daemon.json")
 
 
 def _main_of(root: Path) -> tuple[Path | None, bool]:
-    """The root that a redirect leads to, if its repository knows the mark beside that redirect; and whether git has this
-    worktree written down there.
+    """The root that a redirect leads to, if its repository knows the mark beside that redirect; and whether git has
+    this worktree written down there.
     """
     own = root / ".thrum"
     try:
@@ -83,4 +86,7 @@ def _main_of(root: Path) -> tuple[Path | None, bool]:
     git = git_at(str(state_dir.parent))
     if git is None or not any(trust.has_mark(own, mark) for mark in trust.marks_in(git.common_dir)):
         return None, False
-    return state_dir.parent, root in worktrees(git.common_dir)
+    # Not `worktrees`: that leaves out what leads elsewhere.
+    listed = sorted((git.common_dir / "worktrees").glob("*/gitdir"))
+    written = (os.path.normpath(each.parent / (first_line(str(each)) or "")) for each in listed)
+    return state_dir.parent, f"{root}/.git" in written

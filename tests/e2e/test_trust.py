@@ -664,7 +664,7 @@ def _break(dot_git: Path, how: str) -> None:
 
 
 def test_beside_a_broken_git_every_command_names_gits_own_repair_and_the_identity_stays(repo: Repo) -> None:
-    nux = repo.worktrees["nux"]
+    nux = repo.worktree("nux")
     whole = (nux / ".git").read_text()
     before = tree(nux / ".thrum")
     for how in ("garbage", "empty", "missing", "elsewhere", "empty directory"):

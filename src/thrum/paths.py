@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from thrum import trust
+from thrum.broken_git import check_git_beside
 from thrum.dot_git import GitPlace, find_git, first_line, git_at, main_worktree, nowhere, upwards, worktrees
 from thrum.errors import BadRedirect, ForeignUser, NotARepository, NotInitialized, RepoConflict, StoreFailed
 from thrum.files import atomic_write, ensure_private_dir, is_file, locked, read_bytes, status
@@ -130,7 +131,7 @@ def find_places(start: Path) -> Places:
     """Root and state directory for whoever stands in `start`: the walk of identity.md §3, first hit wins.
 
     Raises BadRedirect (never passed over: that would raise a second daemon), NotInitialized, or NotARepository when
-    there is no git repository either, or none where a `.git` leads.
+    there is no git repository either, none where a `.git` leads, or what thrum was set up beside is no `.git` any more.
     """
     try:
         directory = os.path.realpath(start)
@@ -144,7 +145,11 @@ def find_places(start: Path) -> Places:
         if git is not None and (git.git_dir.parent.name == "worktrees" or os.path.lexists(f"{candidate}/.thrum")):
             check_leads(git)  # else a submodule or a copy of one: it belongs to what is around it
         seen_git = seen_git or git
-        state_dir = _state_at(candidate, git)
+        try:
+            state_dir = _state_at(candidate, git)
+        except NotInitialized:
+            check_git_beside(Path(candidate))
+            raise
         if state_dir is not None:
             return places_of(Path(candidate), Path(state_dir))
     check_leads(seen_git)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from thrum import files
+from thrum.broken_git import check_git_above
 from thrum.clock import SystemClock
 from thrum.dot_git import GitPlace, find_git, main_worktree
 from thrum.errors import BadRedirect, NotARepository, NotAWorktree, NotInitialized, StoreFailed
@@ -33,6 +34,7 @@ def set_up_worktree(start: Path, main_repo: Path | None, environ: Mapping[str, s
     A redirect that is there is replaced; data of its own is never hidden. Raises NotARepository, NotAWorktree,
     NotInitialized, BadRedirect, UnsafeRepository, StoreFailed.
     """
+    check_git_above(start)
     git = find_git(start) if start.is_dir() else None
     if git is None or git.bare:
         raise NotARepository(f"not a git worktree: {start}")

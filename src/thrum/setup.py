@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from thrum import config, files, ids, settings, trust
+from thrum.broken_git import check_git_above
 from thrum.care import modes
 from thrum.clock import Clock, SystemClock
 from thrum.dot_git import find_git, main_worktree
@@ -229,6 +230,8 @@ def _survey(start: Path, options: InitOptions) -> _Site:
     """Root, state directory and git of `start`, or the reason why there can be none."""
     if not start.is_dir():
         raise NotARepository(f"no such directory: {start}", remedy="correct the path")
+    if not options.keep or os.path.lexists(start / ".thrum" / "redirect"):
+        check_git_above(start)
     git = find_git(start)
     if git is None:
         if not options.force:

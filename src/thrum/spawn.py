@@ -85,7 +85,16 @@ def start_in_background(places: Places, *, local: bool = False, force: bool = Fa
             return pid
         # Another start won the lock in between: wait for that one.
         if time.monotonic() > deadline:
-            raise DaemonStartFailed(f"the daemon did not start within {limits.start_seconds_max:g} s")
+            raise _too_slow(places)
+
+
+def _too_slow(places: Places) -> DaemonStartFailed:
+    """The machine may only be busy: then the daemon goes on starting, and is there for the next command."""
+    return DaemonStartFailed(
+        f"the daemon did not start within {limits.start_seconds_max:g} s: the machine may be busy",
+        remedy="repeat the command; if that fails again: thrum daemon logs -n 20",
+        log=str(places.log_file),
+    )
 
 
 def daemon_command(places: Places, *, local: bool, force: bool) -> list[str]:
@@ -168,9 +177,7 @@ def _read_reports(reader: int, process: subprocess.Popen[bytes], places: Places)
         ready, _, _ = select.select([reader], [], [], limits.start_seconds_max)
         chunk = os.read(reader, 65536) if ready else b""
         if not ready:
-            raise DaemonStartFailed(
-                f"the daemon did not start within {limits.start_seconds_max:g} s", log=str(places.log_file)
-            )
+            raise _too_slow(places)
         buffer += chunk
         *lines, buffer = buffer.split(b"\n")
         for line in lines:

@@ -73,6 +73,14 @@ def read_record(keep: Keep) -> Record | None:
     return Record(mark, *others) if mark and all(isinstance(each, str) for each in (mark, *others)) else None
 
 
+def marks_in(common_dir: Path) -> Iterator[str]:
+    """The marks of all worktrees of a repository."""
+    directory = common_dir / "thrum-sync"
+    for path in sorted((directory / "state").glob("*.json")):
+        if (record := read_record(Keep(directory, path))) is not None:
+            yield record.mark
+
+
 def require(own: Path, keep: Keep) -> Record:
     """The record of a `.thrum` that counts. Raises NotInitialized with the reason, or ForeignUser."""
     root = own.parent

@@ -107,6 +107,8 @@ class AgentInfo(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     registered_at: str
     last_seen_at: str = ""
     agent_pid: int = 0
+    worktree_missing: bool = False
+    """As in `TeamMember`."""
 
 
 class WorkContext(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
@@ -161,6 +163,8 @@ class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """None, and so absent, without a recorded pid."""
     runtime: str = ""
     worktree: str = ""
+    worktree_missing: bool = False
+    """It lived here, in a directory that is not there any more."""
     session_id: str = ""
     session_start: str = ""
     last_seen: str = ""

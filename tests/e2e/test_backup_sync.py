@@ -35,6 +35,7 @@ def test_the_next_sync_brings_back_what_the_remote_has(clones: Clones) -> None:
         assert contents(repo) == ["before", "from there", "pushed later"]
         assert repo.json("verify")["ok"]
     assert len(set(clones.trees())) == 1
+    assert "were not here" not in here.thrum("overview"), "what comes back is this daemon's own"
     here.thrum("send", "and on it goes", "--to", "@bob")
     clones.settle()
     assert "and on it goes" in contents(there)

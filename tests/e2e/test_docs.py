@@ -23,7 +23,7 @@ NOT_RUN = {
     "make demo": "test_make_demo_shows_the_main_job runs it",
     "make test": "it is what runs this; test_a_fresh_clone_can_be_tried_at_once does it in a clone",
     "make bench": "takes minutes, and its figures mean nothing beside other tests",
-    "python3 -m pip install .": "it would change the environment that the tests run in; in a clone make does it",
+    "pipx install .": "it would change the environment that the tests run in; in a clone make does it",
 }
 """What a test can't run, each with the reason."""
 SKIPPED_WITHOUT = ("jq", "sqlite3")

@@ -86,7 +86,7 @@ def test_without_a_terminal_nobody_is_asked(repo: Repo) -> None:
 @pytest.mark.spec("ID-14")
 def test_notes_are_written_in_their_own_worktree_only(repo: Repo) -> None:
     wt = repo.worktree("nux")
-    assert repo.thrum("context", "save", stdin="what nux knows\n", at=wt) == "Context saved for nux (15 bytes)\n"
+    assert repo.thrum("context", "save", stdin="what nux knows\n", at=wt) == "✓ Context saved for nux (15 bytes)\n"
     file = wt / ".thrum" / "context" / "nux.md"
     assert file.read_text() == "what nux knows\n" and file.stat().st_mode & 0o777 == 0o600
     (wt / ".thrum" / "context" / "nux_preamble.md").write_text("nux's own\n")
@@ -98,7 +98,7 @@ def test_notes_are_written_in_their_own_worktree_only(repo: Repo) -> None:
     assert "what nux knows" in repo.thrum("context", "show", "--agent", "nux"), "reading is free"
     (wt / "notes.md").write_text("from a file")
     said = repo.thrum("context", "save", "--file", "notes.md", at=wt)
-    assert said == "Context saved for nux (12 bytes, replaced 15)\n"
+    assert said == "✓ Context saved for nux (12 bytes, replaced 15)\n"
 
 
 def test_notes_are_read_and_settings_changed_without_a_daemon(repo: Repo) -> None:

@@ -188,7 +188,9 @@ def test_a_deleted_agent_leaves_nothing_but_its_words(repo: Repo) -> None:
     refused = repo.run("agent", "delete", "gone_one", "--json", at=other)
     assert refused.kind == "confirmation_required"
     said = refused.json["error"]["message"]
-    assert said.startswith("use --yes to confirm deletion: @gone_one lives elsewhere, in gone_one;")
+    assert said.startswith("use --force to confirm deletion: @gone_one lives elsewhere, in gone_one;")
+    by_yes = repo.run("agent", "delete", "gone_one", "--yes", "--json", at=other)
+    assert by_yes.kind == "confirmation_required" and "--force" in by_yes.json["error"]["remedy"]
     assert "its inbox goes: 0 messages, 0 unread; what it wrote: 1 message, to stay;" in said
     assert "starts afresh" in said and "thrum agent rename NEW" in said
     assert f"Error: {said}\n" in repo.run("agent", "delete", "gone_one", at=other).err

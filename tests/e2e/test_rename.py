@@ -129,6 +129,9 @@ def test_a_rename_parts_two_agents_of_one_name_and_each_keeps_its_mail(clones: C
         asked = {each["origin_daemon"]: each["message_id"] for each in gamma.json("inbox", "--peek")["messages"]}
         answered = gamma.json("reply", asked[daemon_of(repo)], "an answer")
         assert [each["agent_id"] for each in answered["recipients"]] == [answerer]
+    asked = {each["origin_daemon"]: each["message_id"] for each in gamma.json("inbox", "--peek")["messages"]}
+    by_name = gamma.json("message", "get", "@sam", "--peek")["message"]["message_id"]
+    assert by_name == asked[daemon_of(alpha)], "the newest by that name is of one who is pam now"
     for repo in clones.repos:
         found = {each["agent_id"]: each for each in repo.json("agent", "list")["agents"]["agents"]}
         assert {name: each["module"] for name, each in found.items()} == {

@@ -655,6 +655,45 @@ def test_outside_git_a_thrum_counts_where_init_made_it_and_nowhere_else(home: Pa
         repo.close()
 
 
+def _break(dot_git: Path, how: str) -> None:
+    dot_git.unlink(missing_ok=True)
+    if how == "empty directory":
+        dot_git.mkdir()
+    elif how != "missing":
+        dot_git.write_text({"garbage": "hello\n", "empty": "", "elsewhere": f"gitdir: {dot_git.parent.parent}\n"}[how])
+
+
+def test_beside_a_broken_git_every_command_names_gits_own_repair_and_the_identity_stays(repo: Repo) -> None:
+    nux = repo.worktree("nux")
+    whole = (nux / ".git").read_text()
+    before = tree(nux / ".thrum")
+    for how in ("garbage", "empty", "missing", "elsewhere", "empty directory"):
+        _break(nux / ".git", how)
+        for words in (("inbox",), ("init", "--force"), ("init", "--force", "--keep"), ("setup",), ("whoami",)):
+            done = repo.run(*words, "--json", at=nux)
+            assert done.kind == "not_a_repository" and done.json["error"]["remedy"].startswith("git "), (how, done)
+        done = repo.run("prime", at=nux)
+        assert done.status == 0 and "worktree repair" in done.err, (how, done)
+        assert tree(nux / ".thrum") == before
+        if how == "empty directory":
+            (nux / ".git").rmdir()
+        repo.git("worktree", "repair")
+        assert (nux / ".git").read_text() == whole or how == "elsewhere", how
+        (nux / ".git").write_text(whole)
+    assert repo.thrum("whoami", "--field", "agent_id", at=nux) == "nux\n"
+
+
+def test_a_main_worktree_without_its_git_is_not_offered_to_have_its_thrum_moved_away(repo: Repo) -> None:
+    away = repo.top / "away"
+    repo.thrum("daemon", "stop")
+    (repo.main / ".git").rename(away)
+    for words in (("team",), ("init", "--force")):
+        done = repo.run(*words, "--json")
+        assert done.kind == "not_a_repository" and "--force" not in done.json["error"]["remedy"], done
+    away.rename(repo.main / ".git")
+    assert "furiosa" in repo.thrum("team")
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
 def test_what_belongs_to_another_user_is_refused(repo: Repo) -> None:
     repo.thrum("daemon", "stop")

@@ -24,10 +24,10 @@ async def test_what_was_saved_is_shown_without_a_daemon(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         desk = await open_desk(daemon, "furiosa")
         saved = await desk.says("context", "save", stdin="remember é\n")
-        assert saved == "Context saved for furiosa (12 bytes)\n"
-        assert await desk.says("context", "preamble", "--init") == "Preamble saved for furiosa (202 bytes)\n"
+        assert saved == "✓ Context saved for furiosa (12 bytes)\n"
+        assert await desk.says("context", "preamble", "--init") == "✓ Preamble saved for furiosa (202 bytes)\n"
         (desk.root / "p.md").write_text("be kind")
-        assert await desk.says("context", "preamble", "--file", "p.md") == "Preamble saved for furiosa (8 bytes)\n"
+        assert await desk.says("context", "preamble", "--file", "p.md") == "✓ Preamble saved for furiosa (8 bytes)\n"
         (desk.root / ".thrum" / "context" / "project_state.md").write_text("# Goal\n")
         backdate(desk)
         desk.agent = None
@@ -39,7 +39,7 @@ async def test_what_was_saved_is_shown_without_a_daemon(tmp_path: Path) -> None:
         assert await desk.says("context", "show") == "\n\n".join((state, head, preamble, notes))
         assert await desk.says("context", "load") == await desk.says("context", "show")
         assert await desk.says("context", "show", "--project") == f"{state}\n"
-        assert await desk.says("context", "show", "--session") == f"{head}\n\n{preamble}\n\n{notes}"
+        assert await desk.says("context", "show", "--session") == f"{head}\n\n{notes}"
         assert await desk.says("context", "show", "--session", "--no-preamble") == f"{head}\n\n{notes}"
         assert await desk.says("context", "show", "--raw") == (
             "<!-- project state: .thrum/context/project_state.md -->\n# Goal\n<!-- end project state -->\n"
@@ -56,7 +56,7 @@ async def test_notes_come_as_text_too_and_help_and_refusals_say_how(tmp_path: Pa
     async with open_daemon(tmp_path) as daemon:
         desk = await open_desk(daemon, "furiosa")
         for words, stdin in ((("as text",), ""), (("-",), "asked for\n"), ((), "offered")):
-            assert (await desk.says("context", "save", *words, stdin=stdin)).startswith("Context saved for furiosa (")
+            assert (await desk.says("context", "save", *words, stdin=stdin)).startswith("✓ Context saved for furiosa (")
             assert f"  {words[0] if not stdin else stdin.strip()}\n" in await desk.says("context", "show")
         desk.tty = TTY_IN
         error = await desk.refused("context", "save", stdin="nobody is waited for at a keyboard", status=2)
@@ -109,7 +109,7 @@ async def test_nothing_saved_is_no_error(tmp_path: Path) -> None:
         desk = await open_desk(daemon, "furiosa")
         assert await desk.says("context", "show") == "No context saved for furiosa\n"
         assert await desk.says("context", "preamble") == "No preamble saved for furiosa\n"
-        assert await desk.says("context", "clear") == "Context cleared for furiosa\n"
+        assert await desk.says("context", "clear") == "No context saved for furiosa\n"
         assert await desk.says("context", "show", "--quiet") == ""
         assert await desk.says("context", "show", "--raw") == ""
         assert desk.err == b"No context saved for furiosa\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,9 @@ async def test_a_project_state_that_nobody_wrote_is_not_paid_for(tmp_path: Path)
         desk = await opened(daemon, trees)
         (desk.root / ".thrum/context/project_state.md").write_text(notes.FIRST_PROJECT_STATE)
         assert "Project state" not in await desk.says("prime")
+        (desk.root / ".thrum/context/project_state.md").write_text(f"{notes.FIRST_PROJECT_STATE}\nShip on Friday.\n")
+        said = await desk.says("prime")
+        assert "Ship on Friday." in said and "What every agent should know" not in said
 
 
 async def test_of_long_notes_a_briefing_has_the_beginning_and_says_how_to_see_the_rest(tmp_path: Path) -> None:
@@ -224,3 +228,8 @@ async def test_whose_process_is_gone_and_who_is_offline_is_said(tmp_path: Path) 
         )
         del daemon.processes.processes[100]
         assert "- @nux (tester) NOT RUNNING  on nux" in await desk.says("prime")
+        shutil.rmtree(trees["nux"])
+        assert "- @nux (tester) WORKTREE GONE  " in await desk.says("prime")
+        assert "worktree gone (thrum agent cleanup)" in await desk.says("overview")
+        await desk.says("send", "hi", "--to", "@nux")
+        assert b"@nux is gone with its worktree: thrum agent cleanup" in desk.err

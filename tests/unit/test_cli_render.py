@@ -198,6 +198,16 @@ def member(**more: object) -> wire_types.TeamMember:
     return wire_types.TeamMember(**(fields | more))  # pyright: ignore[reportArgumentType]
 
 
+def test_the_team_shows_every_status_but_idle_and_no_inbox_of_another_clones_agent() -> None:
+    assert "Status:   working" in render.member(member(agent_status="working"), EYE)
+    assert "Status:" not in render.member(member(agent_status="idle"), EYE)
+    assert "Inbox:" not in render.member(member(is_local=False, hostname="desk"), EYE)
+
+
+def test_the_team_says_that_a_worktree_is_gone() -> None:
+    assert "Worktree: gone (thrum agent cleanup)" in render.member(member(worktree="", worktree_missing=True), EYE)
+
+
 def test_the_team_reads_as_specified() -> None:
     assert render.member(member(), EYE).split("\n") == [
         "@implementer [active] auth — feature/auth",
@@ -249,7 +259,6 @@ def test_team_lines_appear_only_where_there_is_something() -> None:
         "Role:     implementer",
         "Host:     laptop",
         "Session:  none (last seen 3h ago)",
-        "Inbox:    3 unread / 12 total",
     ]
     change = FileChange("src/a.py", ago(5), 42, 10, "modified")
     busy = member(current_task="T-1", agent_status="blocked", unmerged_commits=1, file_changes=(change,))

@@ -13,10 +13,11 @@ import pytest
 
 from tests.support.house import Agent, Daemon, open_daemon
 from tests.support.worktrees import Worktrees
-from thrum import wire_types
+from thrum import clock, wire_types
 from thrum.cli.app import run
+from thrum.cli.render import Eye
 from thrum.cli.terminal import Session
-from thrum.cli.whohas import editing, path_wanted, verdicts
+from thrum.cli.whohas import editing, path_wanted, presence, verdicts
 from thrum.events import Commit, FileChange
 from thrum.methods.agents import ListContextResult, UnknownWork
 from thrum.paths import Places
@@ -263,7 +264,7 @@ def test_lines_leave_out_what_is_not_known() -> None:
         ("auth/token.py", "auth/token.py"),
         ("./token.py", "src/token.py"),
         ("../README.md", "README.md"),
-        ("..", ""),
+        ("..", "**"),
         ("../..", ""),
         ("../../x", ""),
         ("/etc/passwd", ""),
@@ -279,3 +280,27 @@ def test_a_file_is_taken_from_where_one_stands_only_when_it_says_so(tmp_path: Pa
     root = tmp_path.resolve() / "repo"
     (root / "src").mkdir(parents=True)
     assert path_wanted(file, str(root / "src"), root) == wanted
+
+
+def test_a_path_in_another_worktree_means_the_same_file_here(tmp_path: Path) -> None:
+    root, other, inner = (tmp_path.resolve() / name for name in ("repo", "other", "repo/w/inner"))
+    for each in (root, other, inner):
+        (each / "src").mkdir(parents=True)
+    others = (root, other, inner)
+    assert path_wanted("../other/src/auth.py", str(root), root, others) == "src/auth.py"
+    assert path_wanted(str(inner / "src/auth.py"), str(root), root, others) == "src/auth.py"
+    assert path_wanted(str(inner / "src"), str(other), other, others) == "src/"
+    assert path_wanted(str(other), str(root), root, others) == path_wanted(".", str(root), root, others) == "**"
+    assert path_wanted("../neither/src/auth.py", str(root), root, others) == ""
+
+
+def test_ping_says_what_the_agent_says_of_itself_and_that_its_worktree_is_gone() -> None:
+    at = "2026-02-03T12:00:00.000Z"
+    eye = Eye(clock.parse_ms(at))
+    known = wire_types.AgentInfo(
+        agent_id="nux", kind="agent", role="tester", module="m", display="", registered_at=at, worktree_missing=True
+    )
+    context = wire_types.WorkContext(session_id="ses_1", agent_id="nux")
+    said = presence("nux", known, (context,), eye, "stuck")
+    assert said == "@nux: active, last heartbeat just now; its worktree is gone (thrum agent cleanup)\nStatus:   stuck"
+    assert "its worktree is gone" in presence("nux", known, (), eye)

@@ -79,10 +79,14 @@ async def test_show_names_each_source(alone: Desk) -> None:
     assert "Override:  THRUM_WS_PORT=7777\n" in text
     rows = [row.split() for row in text.splitlines()]
     assert ["daemon.local_only", "false", "environment"] in rows
-    assert [heading for heading in HEADINGS.values() if f"\n\n{heading}\n" not in text] == []
+    hidden = [heading for heading in HEADINGS.values() if f"\n\n{heading}\n" not in text]
+    assert hidden == [HEADINGS[key] for key in HEADINGS if key in ("restart", "peers", "permission_supervisors")]
+    assert not any(row and row[0].startswith(("restart.", "peers.", "permission_supervisors")) for row in rows)
     assert len(HEADINGS) == len({key.partition(".")[0] for key in settings.SETTINGS}), "a section each"
     assert ["daemon.log_level", "info", "default"] in rows
     alone.env = {}
+    await alone.says("config", "set", "restart.max_lines", "7")
+    assert "restart.max_lines" in await alone.says("config", "show"), "who sets it sees it"
     rows = [row.split() for row in (await alone.says("config", "show")).splitlines()]
     assert ["daemon.local_only", "true", "config.json"] in rows
 

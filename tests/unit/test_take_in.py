@@ -287,6 +287,14 @@ async def test_facts_that_say_they_are_ours_and_were_not_here_are_counted(tmp_pa
         assert (await store.committer.take_in([(SHARD, smaller)])).ours == 1, "ours in other words"
 
 
+async def test_after_a_restore_own_facts_of_before_come_back_uncounted(tmp_path: Path) -> None:
+    before, after = letter(origin=DAEMON), letter("later", origin=DAEMON, ms=START_MS + 60_000)
+    async with opened(tmp_path) as store:
+        store.committer.note_restore(clock.format_ms(START_MS + 30_000))
+        assert (await store.committer.take_in(found(before))).ours == 0
+        assert (await store.committer.take_in(found(after))).ours == 1
+
+
 DAY_MS = limits.future_stamp_ms_max
 
 

@@ -27,7 +27,7 @@ from thrum.care import backup, bundle
 from thrum.care.backup import Source
 from thrum.care.bundle import Bundle
 from thrum.care.lock import held, open_store_once, owner_of
-from thrum.clock import SystemClock
+from thrum.clock import SystemClock, format_ms
 from thrum.errors import BackupInvalid, BackupNotFound, Busy, ConfigInvalid, StoreFailed, ThrumError
 from thrum.files import atomic_write, ensure_private_dir, sync_directory
 from thrum.identity.daemon_key import load_key
@@ -358,6 +358,7 @@ def finish(places: Places, environ: Mapping[str, str]) -> str:
         audit.remove_picture(places.database)
         _put_journals(places, stage_dir, plan)
         _put_files(places, stage_dir, plan)
+        atomic_write(_restored_file(places), f"{format_ms(SystemClock().now_ms())}\n".encode())
     except OSError as error:
         name = error.filename or places.branch_dir
         raise StoreFailed(
@@ -367,6 +368,18 @@ def finish(places: Places, environ: Mapping[str, str]) -> str:
     _give_up(stage_dir)
     log.warning("restored", extra={"fields": {"source": plan.source, "safety_backup": plan.safety}})
     return plan.source
+
+
+def restored_at(places: Places) -> str:
+    """When a backup was restored here last, empty if never: facts of before may come back from the remote."""
+    try:
+        return _restored_file(places).read_text().strip()
+    except (OSError, UnicodeError):
+        return ""
+
+
+def _restored_file(places: Places) -> Path:
+    return places.thrum_sync_dir / "restored"
 
 
 def _give_up(stage_dir: Path) -> None:

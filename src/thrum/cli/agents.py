@@ -33,7 +33,7 @@ from thrum.errors import (
 )
 from thrum.identity import notes
 from thrum.identity.caller import claim_not_used
-from thrum.identity.files import Identity
+from thrum.identity.files import Identity, list_identities
 from thrum.identity.selection import wanted_name
 from thrum.methods.agents import (
     AGENT_LIST,
@@ -171,6 +171,8 @@ def refused(document: dict[str, Any], error: ThrumError) -> Answer:
 
 
 async def register(
+    positional: Annotated[str, word("NAME", "the agent's name")] = "",
+    /,
     *,
     name: Annotated[
         str,
@@ -181,7 +183,7 @@ async def register(
     re_register: Annotated[bool, switch("it is me again")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    who = wanted(run, "", name, display)
+    who = wanted(run, positional, name, display)
     result = await register_agent(run, who, force=force, re_register=re_register)
     document: dict[str, Any] = _document(result)
     if result.conflict is not None:
@@ -240,6 +242,7 @@ async def start_agent(
     force: bool = False,
 ) -> Answer:
     """Register, start or resume a session, set the intent (identity.md §8.3). Each step may be repeated."""
+    before = {each.path.stem for each in list_identities(run.places().identities_dir)}
     register = partial(register_agent, run, who, force=force, bind_pid=pid, runtime=runtime, quickstart=True)
     result = await register(re_register=False)
     if result.conflict is not None and not force:
@@ -252,6 +255,8 @@ async def start_agent(
     session = await run.call(SESSION_START, begin)
     document["session"] = session
     said.append(f"✓ Session {'resumed' if session.resumed else 'started'}: {session.session_id}")
+    if session.resumed and ids.file_stem(result.agent_id) not in before:
+        run.warnings += _lost_notes(run, result.agent_id)
     if intent:
         params = SetIntentParams(session_id=session.session_id, intent=intent)
         document["intent"] = await run.call(SESSION_SET_INTENT, params)
@@ -260,6 +265,16 @@ async def start_agent(
         document["runtime"] = runtime
     await trio.to_thread.run_sync(_keep_preamble, run, who, result.agent_id, preamble)
     return Answer(document, said=said, warnings=(*result.warnings, *next_here(run, result.agent_id)))
+
+
+def _lost_notes(run: Run, agent_id: str) -> list[str]:
+    """Of an agent that goes on where no file knew of it: its notes lay in the `.thrum` that it had before."""
+    try:
+        if notes.read_notes(run.places().root, agent_id) is not None:
+            return []
+    except ThrumError as error:
+        return [error.message]
+    return ["no notes are here: what this agent saved, if it did, is gone with the .thrum that it had"]
 
 
 def _mention(who: Wanted, result: RegisterResult) -> str:

@@ -45,7 +45,7 @@ async def backup(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
         from thrum.care.backup import create_here
 
         result = await trio.to_thread.run_sync(create_here, run.places(), run.session.env, given)
-    return Answer(result, said=f"Backup complete: {line(result.location)}", data="\n".join(_counts(result)))
+    return Answer(result, said=[f"✓ Backup complete: {line(result.location)}", *_counts(result)])
 
 
 async def status(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:

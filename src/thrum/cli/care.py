@@ -29,7 +29,7 @@ _SHOWN_MAX = 20
 _FOREIGN = {
     "unsigned": "unsigned, which count",
     "hidden": "unsigned, not shown",
-    "not_yours": "that they had no right to say, ignored",
+    "not_yours": "about what is not theirs, ignored (no harm: an agent was renamed, or two clones share a name)",
     "strange": "of a daemon that has not said its project",
 }
 """The lines of other daemons, by how they stand (`VerifyResult.foreign`)."""

@@ -15,7 +15,7 @@ from thrum.cli.text import few, line, plural
 from thrum.cli.values import agent_of
 from thrum.cli.who import homes
 from thrum.cli.words import RUN, did_you_mean, near, option, switch, word
-from thrum.errors import AgentAlive, AgentNotFound, Cancelled, if_gone, not_yours
+from thrum.errors import AgentAlive, AgentNotFound, Cancelled, ConfirmationRequired, if_gone, not_yours
 from thrum.methods.agents import (
     AGENT_CLEANUP,
     AGENT_DELETE,
@@ -42,15 +42,21 @@ async def delete(
     /,
     *,
     yes: Annotated[bool, switch("don't ask")] = False,
-    force: Annotated[bool, switch("don't ask; also one that is running")] = False,
+    force: Annotated[bool, switch("don't ask; also one that is running, or lives in another worktree")] = False,
     with_messages: Annotated[bool, switch("what it wrote goes too; a copy stays in .thrum/archive/")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     me = run.identity().agent_id
     agent_id = agent_of(name)
-    if not (yes or force):
-        about = await _consequences(run, agent_id, me, with_messages)
-        await confirm(run, f"Delete agent '{agent_id}'?", about=about)
+    if not force:
+        about, elsewhere = await _consequences(run, agent_id, me, with_messages)
+        if elsewhere and not _is_asked(run):
+            raise ConfirmationRequired(
+                f"use --force to confirm deletion: {'; '.join(about)}",
+                remedy=f"leave it to whoever works there; if you were told to: thrum agent delete {agent_id} --force",
+            )
+        if not yes:
+            await confirm(run, f"Delete agent '{agent_id}'?", about=about)
     params = AgentDeleteParams(name=agent_id, force=force, with_messages=with_messages)
     try:
         result = await run.call(AGENT_DELETE, params)
@@ -68,15 +74,21 @@ async def _not_found(run: Run, message: str, agent_id: str) -> AgentNotFound:
     return AgentNotFound(message, remedy=advice, suggestions=close or None)
 
 
-async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -> list[str]:
-    """What a deletion would do, for whoever is about to confirm it. Raises AgentNotFound, NotYours and AgentAlive
+def _is_asked(run: Run) -> bool:
+    """Whether somebody sits there who can be asked: a person, and no agent's shell."""
+    return _at_terminal(run) and not run.flags.json
+
+
+async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -> tuple[list[str], bool]:
+    """What a deletion would do, for whoever is about to confirm it; and whether it is of an agent that lives in another
+    worktree. Raises AgentNotFound, NotYours and AgentAlive
     before anybody is asked: `--force` alone passes the last two.
     """
     found = await run.call(AGENT_LOOKUP, LookupParams(name=agent_id))
     member = found.member
     if member is None:
         if agent_id in homes(run.places()):
-            return [f"{at(agent_id)} is not registered; its identity file and notes go"]
+            return [f"{at(agent_id)} is not registered; its identity file and notes go"], False
         raise await _not_found(run, f"agent not found: {agent_id}", agent_id)
     if not member.is_local:
         raise not_yours(agent_id, member.hostname, member.origin_daemon)
@@ -84,17 +96,20 @@ async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -
         raise AgentAlive(f"@{agent_id} is running (pid {member.agent_pid})", agent_id=agent_id, pid=member.agent_pid)
     wrote = await run.call(MESSAGE_OUTBOX, OutboxParams(author_id=agent_id, page_size=1))
     fate = "to go too, everywhere (a copy stays in .thrum/archive/)" if with_messages else "to stay"
+    elsewhere = False
     if agent_id == me:
         who = f"{at(agent_id)} is you" + (f", running (pid {member.agent_pid})" if member.pid_live else "")
     else:
-        here = member.worktree == run.places().root.name
-        who = f"{at(agent_id)} lives " + ("here" if here else f"elsewhere, in {line(member.worktree) or 'no worktree'}")
-    return [
+        elsewhere = bool(member.worktree) and homes(run.places()).get(agent_id) != str(run.places().root)
+        where = f"elsewhere, in {line(member.worktree)}" if elsewhere else "here" if member.worktree else "nowhere"
+        who = f"{at(agent_id)} lives {where}"
+    about = [
         f"{who}; its identity file, notes, record and sessions go",
         f"its inbox goes: {plural(member.inbox_total, 'message')}, {member.inbox_unread} unread;"
         f" what it wrote: {plural(wrote.total, 'message')}, {fate}",
         "whoever registers that name again starts afresh; another name with the same mail: thrum agent rename NEW",
     ]
+    return about, elsewhere
 
 
 async def rename(

@@ -95,11 +95,12 @@ async def show(
     saved = await trio.to_thread.run_sync(notes.read_notes, root, name)
     preamble = await trio.to_thread.run_sync(notes.read_preamble, root, name)
     state = None if session else await trio.to_thread.run_sync(notes.read_project_state, places)
-    document = _document(name, saved, preamble, state, own=not project, with_preamble=not no_preamble)
+    with_preamble = not (no_preamble or session)
+    document = _document(name, saved, preamble, state, own=not project, with_preamble=with_preamble)
     parts = [] if state is None else [_part("project state", state, root, raw)]
     if saved is not None and not project and not raw:
         parts.append(f"# Context for {line(name)} ({plural(saved.size, 'byte')}, updated {absolute(saved.updated_at)})")
-    if preamble is not None and not project and not no_preamble:
+    if preamble is not None and not project and with_preamble:
         parts.append(_part("preamble", preamble, root, raw))
     if saved is not None and not project:
         parts.append(_part("context" if raw else "notes", saved, root, raw))
@@ -167,13 +168,14 @@ async def save(
         text = await whole_stdin(run)
     params = ContextSaveParams(agent_name=claim(run, agent), content=_whole(text, file))
     result = await run.call(CONTEXT_SAVE, params)
-    return Answer(result, said=result.message)
+    return Answer(result, said=f"✓ {line(result.message)}")
 
 
 async def clear(*, agent: Agent = "", run: Annotated[Run, RUN]) -> Answer:
     params = ContextClearParams(agent_name=claim(run, agent))
     result = await run.call(CONTEXT_CLEAR, params)
-    return Answer(result, said=result.message)
+    said = f"✓ {line(result.message)}" if result.cleared else f"No context saved for {line(result.agent_name)}"
+    return Answer(result, said=said)
 
 
 async def preamble(
@@ -193,7 +195,7 @@ async def preamble(
     params = ContextSaveParams(agent_name=name, content=content)
     result = await run.call(CONTEXT_PREAMBLE_SAVE, params)
     document = {"agent_name": result.agent_name, "has_preamble": True, "message": result.message}
-    return Answer(document, said=result.message)
+    return Answer(document, said=f"✓ {line(result.message)}")
 
 
 async def _show_preamble(run: Run, agent: str) -> Answer:

@@ -10,7 +10,7 @@ import trio
 
 from thrum import wire_types
 from thrum.cli.agents import me_from_files, me_with_session
-from thrum.cli.render import Eye, at, labelled, short_session
+from thrum.cli.render import GONE, Eye, at, labelled, short_session, status
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, one_line, plural, shorten
 from thrum.cli.values import since
@@ -111,7 +111,7 @@ def you(me: WhoamiResult | None, member: wire_types.TeamMember | None, eye: Eye,
         ("Session", session_text(me, eye)),
         ("Intent", line(me.intent)),
         ("Task", line(member.current_task)),
-        ("Status", member.agent_status if member.agent_status in ("blocked", "stuck") else ""),
+        ("Status", status(member)),
         ("Branch", branch_text(member)),
         width=10,
     )
@@ -144,7 +144,8 @@ def teammate(each: wire_types.WorkContext, agents: Sequence[wire_types.AgentInfo
     """Who it is, its branch, its intent, when it was seen."""
     known = next((one for one in agents if one.agent_id == each.agent_id), None)
     seen = eye.ago(known.last_seen_at or known.registered_at) if known else ""
-    return [text for text in (at(each.agent_id), line(each.branch), line(each.intent), seen) if text]
+    gone = f"worktree {GONE}" if known and known.worktree_missing else ""
+    return [text for text in (at(each.agent_id), line(each.branch), line(each.intent), seen, gone) if text]
 
 
 def _teammate(each: wire_types.WorkContext, agents: Sequence[wire_types.AgentInfo], eye: Eye) -> str:

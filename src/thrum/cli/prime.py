@@ -16,7 +16,7 @@ from thrum import wire_types
 from thrum.cli.messages import hosts_of
 from thrum.cli.overview import Look, active_since, branch_text, session_text, take_look, who_i_am, you
 from thrum.cli.references import note_printed
-from thrum.cli.render import Eye, at, author, role_beside
+from thrum.cli.render import Eye, at, author, namesake, role_beside, status
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import beginning, framed, line, one_line, preview, shorten
 from thrum.cli.words import RUN
@@ -90,8 +90,9 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
         if run.flags.repo or run.session.env.get("THRUM_HOME"):
             raise
         why = f": {line(str(error.details['reason']))}" if "reason" in error.details else ""
-        said = error.message if "leads_to" in error.details else f"Thrum is not initialized here (thrum init){why}"
-        return Answer({"initialized": False}, aside=said)
+        if error.details.keys() & {"leads_to", "broken_git"}:
+            return Answer({"initialized": False}, aside=(error.message, f"  fix: {error.remedy}"))
+        return Answer({"initialized": False}, aside=f"Thrum is not initialized here (thrum init){why}")
     running = await _connected(run)
     if running:
         await _claim(run)
@@ -229,7 +230,7 @@ def markdown(it: _Briefing, eye: Eye) -> str:
     blocks = [_identity(it, eye), _team(it, eye), _inbox(it, eye), _how(it), _git(it), _daemon(it)]
     blocks += [_note(it, "## Preamble", it.preamble, "thrum context preamble")] if it.preamble else []
     if it.state and it.state.text != notes.FIRST_PROJECT_STATE:
-        blocks.append(_note(it, "## Project state", it.state, "thrum context show --project"))
+        blocks.append(_note(it, "## Project state", notes.told_of(it.state), "thrum context show --project"))
     if it.saved:
         head = f"## My notes, saved {eye.ago(it.saved.updated_at)}"
         blocks.append(_note(it, head, it.saved, "thrum context show --session"))
@@ -250,7 +251,8 @@ def _identity(it: _Briefing, eye: Eye) -> str:
     lines = [f"# {at(me.agent_id)} ({line(me.role)}, {line(me.module)})", f"- Session: {_session(me, eye)}"]
     lines += [f"- Intent: {line(me.intent)}"] if me.intent else []
     lines += [f"- Task: {line(member.current_task)}"] if member and member.current_task else []
-    lines += [f"- Status: {member.agent_status}"] if member and member.agent_status in ("blocked", "stuck") else []
+    lines += [f"- Status: {status(member)}"] if member and status(member) else []
+    lines += [f"- Name: {namesake(me.agent_id, me.namesakes)}"] if me.namesakes else []
     return "\n".join(lines)
 
 
@@ -274,10 +276,13 @@ def _team(it: _Briefing, eye: Eye) -> str:
 def _teammate(each: wire_types.TeamMember, eye: Eye) -> str:
     """Who it is and what, whether its process is gone, its branch, its intent, when it was seen."""
     role = role_beside(each.agent_id, each.role)
-    name = at(each.agent_id) + (f" ({role})" if role else "") + (" NOT RUNNING" if each.pid_live is False else "")
+    gone = " WORKTREE GONE" if each.worktree_missing else " NOT RUNNING" if each.pid_live is False else ""
+    name = at(each.agent_id) + (f" ({role})" if role else "") + gone
+    name += " (another clone has one of that name)" if each.namesakes else ""
     intent = shorten(line(each.intent), _INTENT_COLUMNS)
     branch = f"on {line(each.branch)}" if each.branch else ""
-    return "- " + "  ".join(text for text in (name, branch, intent, eye.ago(each.last_seen)) if text)
+    state = status(each)
+    return "- " + "  ".join(text for text in (name, branch, state, intent, eye.ago(each.last_seen)) if text)
 
 
 def _how(it: _Briefing) -> str:

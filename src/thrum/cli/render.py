@@ -230,6 +230,15 @@ def role_beside(agent_id: str, role: str) -> str:
     return line(role) if at(agent_id) == f"@{line(agent_id)}" else ""
 
 
+GONE = "gone (thrum agent cleanup)"
+"""Of a worktree that was removed: who lived there is no more, but nobody said so."""
+
+
+def status(each: wire_types.TeamMember) -> str:
+    """The status that an agent was given; idle is how all begin, and is no news."""
+    return "" if each.agent_status == "idle" else line(each.agent_status)
+
+
 def member(each: wire_types.TeamMember, eye: Eye, *, files: bool = False) -> str:
     """The block of one agent (5.6, 3.8)."""
     head = f"{at(each.agent_id)} [{line(each.status)}] {line(each.module)}" + (
@@ -247,13 +256,14 @@ def member(each: wire_types.TeamMember, eye: Eye, *, files: bool = False) -> str
         ("Role", role_beside(each.agent_id, each.role)),
         ("Tmux", tmux),
         ("Host", "" if each.is_local else line(each.hostname)),
-        ("Worktree", line(PurePath(each.worktree).name) if near else ""),
+        ("Worktree", GONE if each.worktree_missing else line(PurePath(each.worktree).name) if near else ""),
         ("Session", session),
         ("Intent", line(each.intent)),
         ("Task", line(each.current_task)),
-        ("Status", each.agent_status if each.agent_status in ("blocked", "stuck") else ""),
+        ("Status", status(each)),
         ("Name", namesake(each.agent_id, each.namesakes)),
-        ("Inbox", f"{each.inbox_unread} unread / {each.inbox_total} total"),
+        # What an agent of another clone has read, and what it got there, is known there.
+        ("Inbox", f"{each.inbox_unread} unread / {each.inbox_total} total" if each.is_local else ""),
         ("Branch", line(each.branch) + _ahead(each.unmerged_commits) if near and each.branch else ""),
         width=10,
     )
@@ -276,7 +286,7 @@ def agents(some: Sequence[wire_types.AgentInfo], members: Sequence[wire_types.Te
         active = member is not None and member.status == "active"
         parts = [f"{'●' if active else '○'} {at(each.agent_id)}", line(each.role), line(each.module)]
         parts += [line(member.branch) if member else "", eye.ago(each.last_seen_at or each.registered_at)]
-        parts += [line(member.intent) if member else ""]
+        parts += [line(member.intent) if member else "", f"worktree {GONE}" if each.worktree_missing else ""]
         lines.append(shorten("  ".join(part for part in parts if part), eye.width))
     return "\n".join(lines)
 

@@ -148,6 +148,10 @@ def _identity(run: Run) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
+_NOT_BUILT = ("restart.", "peers.", "permission_supervisors")
+"""Settings of commands that are yet to come: shown only where somebody set them."""
+
+
 def _text(result: ConfigShowResult, width: int) -> str:
     daemon, identity = result.daemon, result.identity
     running = f"running (pid {daemon['pid']})" if daemon["status"] == "running" else "not running"
@@ -163,6 +167,8 @@ def _text(result: ConfigShowResult, width: int) -> str:
     lines += ["", f"{'KEY':<{keys}}  {'VALUE':<{cells}}  SOURCE"]
     section = ""
     for key, each in result.values.items():
+        if each.source == "default" and key.startswith(_NOT_BUILT):
+            continue
         if key.partition(".")[0] != section:
             section = key.partition(".")[0]
             lines += ["", HEADINGS.get(section, section)]

@@ -36,12 +36,14 @@ async def status(*, run: Annotated[Run, RUN]) -> Answer:
 
 
 def status_text(found: SyncStatusResult, eye: Eye) -> str:
-    """`Sync: Mode: State: Last sync: Pending: Error:`, each where there is something to say."""
+    """`Sync: Mode: State: Last sync: Pending: Error:`, each where there is something to say. `Sync: off` exchanges
+    nothing, though its rounds run: they commit.
+    """
     where = f"{line(found.remote)} ({line(found.remote_url)})" if found.remote else ""
     mode = f"local only ({one_line(found.local_only_reason)})" if found.local_only else where
     what = "not committed yet" if found.local_only else "not pushed yet"
     return labelled(
-        ("Sync", "running" if found.running else "stopped"),
+        ("Sync", "stopped" if not found.running else "off" if found.local_only else "running"),
         ("Mode", mode),
         ("State", line(found.sync_state)),
         ("Last sync", eye.ago(found.last_sync_at) if found.last_sync_at else ""),
@@ -62,7 +64,7 @@ def _origin(each: SyncOrigin) -> str:
     told = (
         (each.hidden, "unsigned and not shown"),
         (each.waiting, "of a daemon that has not said its project"),
-        (each.not_yours, "it had no right to say, ignored"),
+        (each.not_yours, "about what is not its own, ignored"),
     )
     said = [f"{count} {what}" for count, what in told if count]
     said += [f"says it was {line(was)}" for was in each.was]

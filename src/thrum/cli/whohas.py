@@ -10,17 +10,20 @@ from typing import Annotated, Any
 from thrum import wire_types
 from thrum.cli import values
 from thrum.cli.messages import check_agent
-from thrum.cli.render import Eye, at, labelled
+from thrum.cli.render import GONE, Eye, at, labelled, status
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import few, line, plural
+from thrum.cli.who import roots_of
 from thrum.cli.words import RUN, word
 from thrum.methods.agents import (
     AGENT_LIST,
     AGENT_LIST_CONTEXT,
+    AGENT_LOOKUP,
     AgentListParams,
     AgentListResult,
     ListContextParams,
     ListContextResult,
+    LookupParams,
 )
 from thrum.search import path_matches
 
@@ -36,8 +39,9 @@ async def who_has(
     if not file:
         raise run.command.error("FILE is missing")
     wanted: dict[str, str] = {}
+    roots = roots_of(run.places())
     for each in file:
-        path = path_wanted(each, run.session.cwd, run.places().root)
+        path = path_wanted(each, run.session.cwd, run.places().root, roots)
         if not path:
             raise run.command.error(f'"{line(each)}" is no path in the repository')
         wanted.setdefault(path, each)
@@ -86,18 +90,26 @@ def _apart(found: ListContextResult) -> list[str]:
     return [f"{plural(len(agents), 'agent')} in {clones}: unknown ({few([at(each) for each in agents])})"]
 
 
-def path_wanted(file: str, cwd: str, root: Path) -> str:
+_EVERYTHING = "**"
+
+
+def path_wanted(file: str, cwd: str, root: Path, others: Sequence[Path] = ()) -> str:
     """What the user means, from the root on; empty for what lies outside. Names without `./` may be the end of a path;
-    one that is a directory here means what lies below it.
+    one that is a directory here means what lies below it, and a root all there is. `others`: the repository's other
+    worktrees, in which a path means the same as here.
     """
     is_directory = file.endswith("/")
     if os.path.isabs(file) or "." in file.split("/") or ".." in file.split("/"):
         head, name = os.path.split(os.path.join(cwd, file).rstrip("/"))
         # Of a link that is meant itself only the way to it is resolved.
         full = os.path.realpath(f"{head}/{name}") if name in ("", ".", "..") else f"{os.path.realpath(head)}/{name}"
-        path = os.path.relpath(full, root)
-        if path in (".", "..") or path.startswith("../"):
+        around = [each for each in (root, *others) if Path(full).is_relative_to(each)]
+        if not around:
             return ""
+        root = max(around, key=lambda each: len(each.parts))
+        path = os.path.relpath(full, root)
+        if path == ".":
+            return _EVERYTHING
     else:
         path = os.path.normpath(file) if file.strip("/") else ""
     if path and (is_directory or (root / path).is_dir()):
@@ -155,23 +167,30 @@ async def ping(
     result = await run.call(AGENT_LIST_CONTEXT, ListContextParams(agent_id=agent_id))
     agents = AgentListResult(agents=(known,) if known else ())
     document = {"agents": agents, "contexts": {"contexts": result.contexts}}
-    data = presence(agent_id, known, result.contexts, Eye(run.now_ms))
+    found = await run.call(AGENT_LOOKUP, LookupParams(name=agent_id))
+    data = presence(agent_id, known, result.contexts, Eye(run.now_ms), status(found.member) if found.member else "")
     return Answer(document, data=data, warnings=result.warnings)
 
 
 def presence(
-    agent_id: str, known: wire_types.AgentInfo | None, contexts: tuple[wire_types.WorkContext, ...], eye: Eye
+    agent_id: str,
+    known: wire_types.AgentInfo | None,
+    contexts: tuple[wire_types.WorkContext, ...],
+    eye: Eye,
+    doing: str = "",
 ) -> str:
     """`@x: active, last heartbeat 5m ago`, and what it works on."""
     last = eye.ago(known.last_seen_at or known.registered_at) if known else ""
+    gone = f"; its worktree is {GONE}" if known and known.worktree_missing else ""
     if not contexts:
-        return f"{at(agent_id)}: offline" + (f" (last seen {last})" if last else "")
+        return f"{at(agent_id)}: offline" + (f" (last seen {last})" if last else "") + gone
     (context, *_) = contexts
     ahead = f" ({plural(len(context.unmerged_commits), 'commit')} ahead)" if context.unmerged_commits else ""
     fields = labelled(
         ("Intent", line(context.intent)),
         ("Task", line(context.current_task)),
+        ("Status", doing),
         ("Branch", line(context.branch) + ahead if context.branch else ""),
         width=10,
     )
-    return "\n".join(part for part in (f"{at(agent_id)}: active, last heartbeat {last}", fields) if part)
+    return "\n".join(part for part in (f"{at(agent_id)}: active, last heartbeat {last}{gone}", fields) if part)

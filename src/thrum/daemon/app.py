@@ -130,6 +130,7 @@ async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
             patience.start_soon(_tell_progress, report)
             store = await stack.enter_async_context(opening)
             patience.cancel_scope.cancel()
+        store.committer.note_restore(restore.restored_at(places))
         sockets, listener = _bind(places)
         stack.callback(remove_private_dir, sockets)
         stack.callback(listener.close)

@@ -36,11 +36,10 @@ _ROLE: Final = re.compile(r"[a-z0-9_-]+")
 _PLACEHOLDER: Final = re.compile(r"\{\{\s*\.?(\w+)\s*\}\}")
 """`{{.AgentName}}` (cli.md 3.24); a word that is not known stays as it is."""
 
-FIRST_PROJECT_STATE: Final = """\
-# Project state
-
-What every agent should know when it starts: goals, decisions, where things stand. Shown by `thrum prime`.
-"""
+_FOR_WHOM: Final = (
+    "What every agent should know when it starts: goals, decisions, where things stand. Shown by `thrum prime`."
+)
+FIRST_PROJECT_STATE: Final = f"# Project state\n\n{_FOR_WHOM}\n"
 """What `init` writes: a heading to write under, and nothing to know."""
 
 DEFAULT_PREAMBLE: Final = """\
@@ -219,6 +218,11 @@ def _remove(path: Path) -> bool:
 def _preamble_of(agent_id: str, role: str, module: str) -> str:
     """Thrum's own."""
     return DEFAULT_PREAMBLE.format(name=agent_id, role=role or "agent", module=module or "this repository")
+
+
+def told_of(state: Note) -> Note:
+    """A project state without what `init` wrote there for whoever edits it: an agent pays for each line."""
+    return state._replace(text=state.text.replace(f"{_FOR_WHOM}\n\n", "").replace(f"{_FOR_WHOM}\n", ""))
 
 
 def first_preamble(places: Places, agent_id: str, role: str, module: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 from thrum import clock
@@ -34,6 +35,20 @@ def owner_alive(record: Recorded, processes: ProcessTable, names: RuntimeNames =
         seen,
         lambda: runtime_of_process(processes.program(record.agent_pid), names) is not None,
     )
+
+
+class Housed(Protocol):
+    """A record that may say where its agent lives."""
+
+    @property
+    def is_own(self) -> bool: ...
+    @property
+    def worktree_path(self) -> str: ...
+
+
+def worktree_missing(record: Housed) -> bool:
+    """Whether an agent of this daemon lived in a directory that is not there any more. One look at the file system."""
+    return record.is_own and bool(record.worktree_path) and not os.path.isdir(record.worktree_path)
 
 
 def seconds(text: str) -> float:

@@ -24,7 +24,7 @@ from thrum.methods.messages import (
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_body, check_refs, check_scopes, check_text
 from thrum.ops.house import Call, House, agent_of
-from thrum.ops.liveness import owner_alive
+from thrum.ops.liveness import owner_alive, worktree_missing
 from thrum.ops.sessions import ensure_session
 from thrum.store.door import Decision, Stamp
 from thrum.store.views import AgentRow, MessageRow, View
@@ -166,8 +166,13 @@ def _apart(view: View, house: House, directory: ViewDirectory, audience: Audienc
 
 
 def _not_running(house: House, rows: Sequence[AgentRow]) -> tuple[str, ...]:
-    """Of recipients here whose process is known, and is gone."""
-    known = [row for row in rows if row.is_own and row.agent_pid]
+    """Of recipients here whose worktree is gone, else of those whose process is known, and is gone."""
+    rows = [row for row in rows if row.is_own]
+    homeless = [row.agent_id for row in rows if worktree_missing(row)]
+    if homeless:
+        home = "their worktrees" if homeless[1:] else "its worktree"
+        return (f"{_names(homeless, 3)} gone with {home}: thrum agent cleanup",)
+    known = [row for row in rows if row.agent_pid]
     gone = [row.agent_id for row in known if not owner_alive(row, house.processes, house.runtime_names())]
     return (f"{_names(gone, 3)} not running: read at the next start",) if gone else ()
 

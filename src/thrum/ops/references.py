@@ -19,7 +19,7 @@ from thrum.ids import MESSAGE_ID_END_MIN, short_message_id
 from thrum.methods.messages import FindParams, FindResult, PrintedParams
 from thrum.methods.method import Empty
 from thrum.ops.house import Call, House, agent_of
-from thrum.store.views import MessageRow
+from thrum.store.views import MessageRow, View
 
 _RIVAL_MS: Final = 5_000
 """Who has just been told of two messages may not have noticed the second one."""
@@ -107,10 +107,20 @@ async def find(house: House, printed: Printed, call: Call, params: FindParams) -
     me = agent_of(call)
     if params.last:
         return FindResult(message_id=printed.last(_session(house, call, me), house.clock.now_ms()).message_id)
-    found = house.view.newest_from(params.author, me)
-    if not found:
-        raise MessageNotFound(f"no message of @{params.author} to you", remedy="thrum inbox; thrum team --all")
-    return FindResult(message_id=found)
+    return FindResult(message_id=_newest_from(house.view, params.author, me))
+
+
+def _newest_from(view: View, author: str, me: str) -> str:
+    """The newest message to `me` of whoever is called so now; if nobody is, of one who was. Raises MessageNotFound."""
+    found, origin = view.newest_from(author, me)
+    newest, renamed, others = found, view.called_now(author, origin), [origin]
+    while found and view.is_live(author) and view.called_now(author, origin) != author:
+        found, origin = view.newest_from(author, me, others)
+        others.append(origin)
+    if found:
+        return found
+    was = f": {short_message_id(newest)} is of one who is @{renamed} now" if newest else ""
+    raise MessageNotFound(f"no message of @{author} to you{was}", remedy="thrum inbox; thrum team --all")
 
 
 async def _by_end(house: House, end: str) -> str:

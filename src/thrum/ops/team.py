@@ -17,7 +17,7 @@ from thrum.methods.agents import (
 )
 from thrum.ops.house import Call, House
 from thrum.ops.live import read_live
-from thrum.ops.liveness import owner_alive
+from thrum.ops.liveness import owner_alive, worktree_missing
 from thrum.store.views import AgentRow, SessionRow, View
 from thrum.wire_types import AgentInfo, GitState, GroupTotal, SharedMessages, TeamMember, WorkContext
 
@@ -38,6 +38,7 @@ def info(row: AgentRow) -> AgentInfo:
         registered_at=row.registered_at,
         last_seen_at=row.last_seen_at,
         agent_pid=row.agent_pid,
+        worktree_missing=worktree_missing(row),
     )
 
 
@@ -118,6 +119,7 @@ def _member(
         pid_live=owner_alive(row, house.processes, house.runtime_names()) if row.agent_pid else None,
         runtime=row.runtime,
         worktree=os.path.basename(root) if root else "" if local else row.worktree,
+        worktree_missing=worktree_missing(row),
         session_id=session.session_id if session else "",
         session_start=session.started_at if session else "",
         last_seen=row.last_seen_at,

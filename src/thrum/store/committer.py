@@ -121,6 +121,10 @@ class Committer:
         self._cause = self._cause or cause
         self._broken.set()
 
+    def note_restore(self, at: str) -> None:
+        """A backup was restored then (a timestamp; empty: never): own facts of before come back from the branch."""
+        self._writer.restored_at = at
+
     def statistics(self) -> Statistics:
         """What it has done so far."""
         waiting = sum(not each.withdrawn for each in self._queue)

@@ -89,15 +89,18 @@ class MessageRows:
             yield [row[0] for row in rows]
             last = rows[-1][0]
 
-    def newest_from(self, author_id: str, reader_id: str) -> str:
-        """The id of the author's newest message in the reader's inbox; empty if there is none."""
+    def newest_from(self, author_id: str, reader_id: str, but: Sequence[str] = ()) -> tuple[str, str]:
+        """Id and origin of the author's newest message in the reader's inbox, but those of some origins; both empty if
+        there is none.
+        """
         row = self._db.execute(
-            "SELECT m.message_id FROM messages AS m WHERE m.agent_id = ? AND m.deleted = 0 AND EXISTS (SELECT 1"
+            "SELECT m.message_id, m.origin_daemon FROM messages AS m WHERE m.agent_id = ? AND m.deleted = 0"
+            f" AND m.origin_daemon NOT IN ({', '.join('?' * len(but))}) AND EXISTS (SELECT 1"
             " FROM message_recipients AS x WHERE x.message_id = m.message_id AND x.agent_id = ? AND x.hidden = 0)"
             " ORDER BY m.created_at DESC, m.message_id DESC LIMIT 1",
-            (author_id, reader_id),
+            (author_id, *but, reader_id),
         ).fetchone()
-        return "" if row is None else row[0]
+        return ("", "") if row is None else (row[0], row[1])
 
     def recipients(self, message_id: str) -> list[wire_types.Recipient]:
         """To whom it went and how far it came with each, by id."""

@@ -86,6 +86,8 @@ class Writer:
         """Whether the journals hold a smaller line for some fact than the picture shows: it has to be painted anew."""
         self.released: list[Due] = []
         """Facts of earlier batches that the last one let count."""
+        self.restored_at = ""
+        """Own facts stamped no later may come back from the branch: a backup from before them was restored."""
         self._projection = projection
         self._view = view
         self._words = Words(db)
@@ -397,7 +399,7 @@ class Writer:
                 aside += self._receive(judged.fact, judged.file, file, raw)
         new = [each.fact for each in self._committed[facts:]]
         new += [events.decode(raw) for _, raw, _ in self._winners[winners:]]  # facts that are here, in other words
-        ours = sum(self._view.is_own(fact.origin_daemon) for fact in new)
+        ours = sum(fact.timestamp > self.restored_at and self._view.is_own(fact.origin_daemon) for fact in new)
         self._note_holders()
         self._hand_on(new)
         return TakenIn(len(new), aside, ours)

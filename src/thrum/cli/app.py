@@ -109,10 +109,17 @@ _ALL = (
         inbox.inbox,
         TALK,
         "print messages for me, and mark them read",
-        "Without flags: what is unread, oldest first, each once, at most 20. With any: pages of 10, newest first, read"
-        " ones too.\n● unread, ○ read, ↳ a reply.",
+        "Without flags (--json is none): what is unread, oldest first, each once, at most 20. With any: pages of 10,"
+        " newest first, read ones too.\n● unread, ○ read, ↳ a reply.",
     ),
-    _command("sent", messages.sent, TALK, "list what I wrote, and who has read it"),
+    _command(
+        "sent",
+        messages.sent,
+        TALK,
+        "list what I wrote, and who has read it",
+        "Behind a name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read; gone:"
+        " nobody has that name any more.",
+    ),
     _command("watch", waiting.watch, TALK, "print every event as it happens, until interrupted"),
     _command(
         "log",
@@ -298,7 +305,7 @@ async def run(argv: Sequence[str], session: Session) -> int:
             return await Run(session, line.flags, COMMANDS[("help",)]).finish(help_answer(path, session.terminal.width))
     except (UsageError, BadEncoding) as error:
         return await nothing.fail(error, error.status)
-    return await _carry_out(Run(session, line.flags, command), rest)
+    return await _carry_out(Run(session, line.flags, command, tuple(argv)), rest)
 
 
 def _check_encoding(argv: Sequence[str]) -> None:

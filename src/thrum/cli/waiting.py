@@ -62,7 +62,7 @@ async def wait(
     result = await _wait(run, params, patience, now_ms)
     if result.status == "timeout":
         return Answer({"status": "timeout", "messages": []}, aside=TIMEOUT_LINE, status=1)
-    action = render.next_step(result.messages)
+    action = render.next_step(result.messages, are_read=mark_read)
     document: dict[str, Any] = {"status": "received", "action": action, "messages": result.messages}
     if result.remaining:
         document["remaining"] = result.remaining

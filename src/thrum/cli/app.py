@@ -196,7 +196,7 @@ _ALL = (
     _command("context sync", sync.context, PEOPLE, "put my notes on the branch, for other machines"),
     _command("context preamble", notes.preamble, PEOPLE, "show, reset or replace the standing instructions"),
     _command("sync status", sync.status, CARE, "show the state of the exchange with other clones"),
-    _command("sync force", sync.force, CARE, "exchange now"),
+    _command("sync force", sync.force, CARE, "exchange now, and say how it went"),
     _command(
         "sync enable",
         sync.enable,

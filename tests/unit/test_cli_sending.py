@@ -318,6 +318,7 @@ async def test_of_ones_own_messages_last_is_the_newest_sent_one(tmp_path: Path) 
     ("word", "remedy"),
     [
         ("ABC", "give at least 4 characters of its end: thrum inbox; thrum sent"),
+        ("nux", "did you mean @nux?"),
         ("nuxx", "did you mean @nux?"),
         ("slit", "did you mean @slit?"),
         ("@nuxx", "did you mean @nux?"),

@@ -14,7 +14,7 @@ from thrum.cli.words import did_you_mean, near
 from thrum.errors import AmbiguousMessage, MessageNotFound, NoIdentity, SeveralIdentities, UnknownMethod
 from thrum.ids import MESSAGE_ID_END_MIN, short_message_id
 
-LAST_HELP = "last (the newest message printed to you)"
+LAST_HELP = "last (the newest message printed to you; refused where several authors' were printed together)"
 ID_HELP = f"its id, the end of it, {LAST_HELP}, or @NAME"
 """For the help of commands that take a message."""
 
@@ -36,7 +36,7 @@ async def find_message(run: Run, text: str) -> str:
         return text
     elif len(end[1]) < MESSAGE_ID_END_MIN:
         remedy = f"give at least {MESSAGE_ID_END_MIN} characters of its end: thrum inbox; thrum sent"
-        raise MessageNotFound(f"message not found: {text}", remedy=remedy)
+        raise MessageNotFound(f"message not found: {text}", remedy=await _name_meant(run, text, "") or remedy)
     else:
         params = api.FindParams(end=end[1].upper())
     if not params.end:

@@ -347,8 +347,13 @@ async def test_a_name_alone_is_no_text_and_the_overrides_of_ones_own_role_are_no
     async with open_daemon(tmp_path) as daemon:
         desk = await at_desk(daemon)
         await desk.says("group", "create", "core")
-        await desk.says("group", "add", "core", "nux")
-        for name, meant in (("nux", "nux"), ("Nux", "nux"), ("@nux", "nux"), ("reviewer", "reviewer"), ("core", "core")):
+        for name, meant in (
+            ("nux", "nux"),
+            ("Nux", "nux"),
+            ("@nux", "nux"),
+            ("reviewer", "reviewer"),
+            ("core", "core"),
+        ):
             error = await desk.refused("send", name, status=2)
             assert error["message"] == "send: TEXT is missing"
             assert error["remedy"].startswith(f'thrum send "TEXT" --to @{meant};'), error

@@ -52,7 +52,7 @@ async def test_a_pipe_that_a_command_writes_to_is_waited_for_however_long_it_tak
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     reader, writer = os.pipe()
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=writer) as producer:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=writer) as producer:  # noqa: ASYNC220
         os.close(writer)
         found: list[bool] = []
 

@@ -94,7 +94,8 @@ _ALL = (
         sending.send,
         TALK,
         "send a message",
-        "Without --to it is information for the team: in everyone's inbox, and it wakes nobody.",
+        "Without --to it is information for the team: in everyone's inbox, and it wakes nobody. Where no text is given,"
+        " a file or a command's pipe on stdin is it; - waits for any stdin.",
     ),
     _command("reply", sending.reply, TALK, "answer a message: its author, and those it named one by one"),
     _command(
@@ -117,8 +118,8 @@ _ALL = (
         messages.sent,
         TALK,
         "list what I wrote, and who has read it",
-        "Behind a name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read; gone:"
-        " nobody has that name any more.",
+        "Behind a name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read;"
+        " gone: nobody has that name any more.",
     ),
     _command("watch", waiting.watch, TALK, "print every event as it happens, until interrupted"),
     _command(

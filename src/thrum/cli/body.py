@@ -61,8 +61,9 @@ async def read_body(run: Run, text: str | None, message: str, stdin: bool, body_
 async def text_from_stdin(run: Run, advice: str) -> str:
     """What stdin says to a command that got its text from no word or flag, less one final newline (cli.md §3.3).
 
-    Only a file counts, a pipe that a command writes to, and what says something in time: anything else is a UsageError,
-    `TEXT is missing` with `advice`, where a read would hang for good. Raises BodyTooLarge, BadEncoding, NeedsOwnProcess.
+    Only a file counts, a pipe that a command writes to, and what says something in time: anything else is a
+    UsageError, `TEXT is missing` with `advice`, where a read would hang for good. Raises BodyTooLarge, BadEncoding,
+    NeedsOwnProcess.
     """
     terminal = run.session.terminal
     is_offered = not terminal.tty & TTY_IN and await terminal.offers_stdin()

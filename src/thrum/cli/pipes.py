@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from thrum.identity.process import open_process_table
 
@@ -13,7 +14,8 @@ _PROC = "/proc"
 
 def is_fed(fd: int) -> bool:
     """Whether a process that is no ancestor of this one holds the other end of a pipe, as `make test` does in
-    `make test | thrum send`: it will write or end. An ancestor, such as an agent's runtime, may have left it open for good.
+    `make test | thrum send`: it will write or end. An ancestor, such as an agent's runtime, may have left it open for
+    good.
     """
     try:
         pipe = os.readlink(f"{_PROC}/self/fd/{fd}")
@@ -32,12 +34,14 @@ def _writes(pid: int, pipe: str) -> bool:
     with suppress(OSError):
         for fd in os.listdir(f"{_PROC}/{pid}/fd"):
             with suppress(OSError):
-                if os.readlink(f"{_PROC}/{pid}/fd/{fd}") == pipe and _is_for_writing(f"{_PROC}/{pid}/fdinfo/{fd}"):
+                if os.readlink(f"{_PROC}/{pid}/fd/{fd}") == pipe and _is_for_writing(
+                    Path(f"{_PROC}/{pid}/fdinfo/{fd}")
+                ):
                     return True
     return False
 
 
-def _is_for_writing(fdinfo: str) -> bool:
-    with open(fdinfo) as file:
+def _is_for_writing(fdinfo: Path) -> bool:
+    with fdinfo.open() as file:
         flags = next((int(line.split()[1], 8) for line in file if line.startswith("flags:")), os.O_RDONLY)
     return flags & os.O_ACCMODE != os.O_RDONLY

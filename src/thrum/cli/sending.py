@@ -154,8 +154,8 @@ class _Known:
 
 
 def _refuse_overrides(run: Run, command: str) -> None:
-    """`--role tester` and `--module auth` say who I am (cli.md §1.1), which changes nothing of a message: whoever writes
-    them here means whom it is for, and it would go to the whole team. Raises UsageError.
+    """`--role tester` and `--module auth` say who I am (cli.md §1.1), which changes nothing of a message: whoever
+    writes them here means whom it is for, and it would go to the whole team. Raises UsageError.
     """
     if role := run.flags.role:
         raise run.command.error("--role says who you are, not whom it is for", f"{command} --to @{line(role)}")

@@ -50,8 +50,9 @@ async def who_has(
 
 
 def verdicts(found: api.ListContextResult, wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Of which of the files (path → as the user wrote it) it is known that nobody is at them, a line by path, and what is
-    open. A no is only said where all who could say yes were heard, here at least; those elsewhere are named beside it.
+    """Of which of the files (path → as the user wrote it) it is known that nobody is at them, a line by path, and what
+    is open. A no is only said where all who could say yes were heard, here at least; those elsewhere are named
+    beside it.
     """
     touched = {path for each in found.contexts for path in (*each.uncommitted_files, *each.changed_files)}
     left = {path: as_written for path, as_written in wanted.items() if not any(path_matches(t, path) for t in touched)}
@@ -106,7 +107,7 @@ def path_wanted(file: str, cwd: str, root: Path) -> str:
 
 
 def in_order(found: Sequence[tuple[str, str]], nobody: Mapping[str, str], wanted: Sequence[str]) -> list[str]:
-    """The lines of paths in which somebody is at work, and those of files that nobody is at, as the files were asked for."""
+    """The lines of paths that somebody is at, and those of files that nobody is at, as the files were asked for."""
     lines: list[str] = []
     left = list(found)
     for file in wanted:

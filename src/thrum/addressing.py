@@ -240,10 +240,20 @@ def _unknown(unknown: Sequence[str], directory: Directory) -> UnknownRecipient:
     )
 
 
+_APART = 0.15
+"""A spelling that is so much farther from a word than the closest one is another word."""
+
+
 def suggest(word: str, known: Iterable[str], least: float = 0.5) -> list[str]:
-    """Up to three close spellings, the closest first; upper and lower case are alike. `least`: how close, up to 1."""
+    """Up to three close spellings, the closest first, and none that is much farther off than that; upper and lower case
+    are alike. `least`: how close, up to 1.
+    """
     by_spelling: dict[str, list[str]] = {}
     for each in sorted(known):
         by_spelling.setdefault(each.casefold(), []).append(each)
-    close = difflib.get_close_matches(word.casefold(), by_spelling, n=limits.suggestions_max, cutoff=least)
+    folded = word.casefold()
+    close = difflib.get_close_matches(folded, by_spelling, n=limits.suggestions_max, cutoff=least)
+    if close:  # beside @reviewer_max nobody means @developer
+        best = difflib.SequenceMatcher(None, close[0], folded).ratio()
+        close = difflib.get_close_matches(folded, close, cutoff=max(least, best - _APART))
     return [each for spelling in close for each in by_spelling[spelling]][: limits.suggestions_max]

@@ -182,7 +182,7 @@ def test_edited_and_deleted_messages_say_so(repo: Repo, nux: Path) -> None:
     assert repo.thrum("message", "edit", message_id, "first") == f"✓ Message edited: {message_id} (version 1)\n"
     head = repo.thrum("inbox", at=nux).split("\n")[0]
     assert head.startswith(f"● {message_id}") and head.endswith("(edited)")
-    assert repo.run("message", "delete", message_id).err.startswith("Error: use --yes to confirm deletion\n")
+    assert f"fix: thrum message delete {message_id[-6:]} --yes\n" in repo.run("message", "delete", message_id).err
     assert repo.run("message", "delete", message_id, "--force", "--json", at=nux).kind == "not_author"
     repo.thrum("message", "delete", message_id, "--force", "--reason", "wrong")
     assert "Status:  DELETED" in repo.thrum("message", "get", message_id, at=nux)

@@ -355,7 +355,11 @@ def test_watch_says_that_it_had_to_reconnect_and_goes_on(repo: Repo) -> None:
     before = repo.json("send", "before", "--to", "nux")["message_id"]
     assert json.loads(programs.line())["message_id"] == before
     assert people.line().endswith(f"@furiosa → @nux  before  {before}")
-    repo.thrum("daemon", "restart")
+    repo.thrum("daemon", "stop")
+    gone = "the daemon is gone; waiting for it, 60 s at most"
+    for each in (programs, people):
+        wait_until(lambda each=each: gone in each.err, "the watch tells that nothing comes")
+    repo.thrum("daemon", "start")
     back = json.loads(programs.line())
     assert back.keys() == {"type", "cursor", "timestamp"} and back["type"] == "watch.reconnect"
     after = repo.json("send", "after", "--to", "nux")["message_id"]
@@ -364,7 +368,7 @@ def test_watch_says_that_it_had_to_reconnect_and_goes_on(repo: Repo) -> None:
     for each in (programs, people):
         each.kill(signal.SIGINT)
         assert each.end().status == 0
-    assert people.err.split("\n") == [f"watching from {start['cursor']}", "the daemon is back, nothing was lost"]
+    assert people.err.split("\n") == [f"watching from {start['cursor']}", gone, "the daemon is back, nothing was lost"]
     resumed = repo.start("watch", "--json", "--since", back["cursor"])
     assert json.loads(resumed.line())["cursor"] == back["cursor"]
     assert json.loads(resumed.line())["message_id"] == after

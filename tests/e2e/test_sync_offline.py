@@ -70,8 +70,10 @@ def test_status_names_the_trouble_and_its_mend_and_nothing_is_lost(trouble: str)
             ).strip()
             clones.git("update-ref", "refs/heads/a-sync", commit)
         here.thrum("send", "All the same", "--to", "@nux")
-        done = here.run("sync", "force", "--wait", "--json")
+        done = here.run("sync", "force", "--json")
         status = here.json("sync", "status")
+        asked = here.thrum("sync", "force", "--timeout", "0")
+        assert asked.startswith("Local only" if trouble == "no remote" else "Sync asked for")
         if trouble == "no remote":
             assert done.status == 0 and status["local_only_reason"] == "there is no remote origin"
             here.git("remote", "add", "origin", str(clones.remote))

@@ -56,7 +56,8 @@ def test_it_asks_and_off_a_terminal_says_what_would_be_lost(repo: Repo) -> None:
     talk(repo)
     done = repo.run("uninstall")
     assert done.status == 1
-    assert "with 1 message, 1 of them at no remote (keep them: --keep-messages)\n  fix: repeat with --yes" in done.err
+    assert "with 1 message, 1 of them at no remote (keep them: --keep-messages)\n" in done.err
+    assert "  fix: thrum uninstall --yes\n" in done.err
     assert repo.daemon
     assert repo.run("uninstall", "--json").kind == "confirmation_required"
     assert "kobold" in repo.git("log", "-p", "a-sync")

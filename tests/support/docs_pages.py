@@ -117,7 +117,9 @@ def links_of(page: Path) -> list[str]:
 # -- comparing
 
 
-END = re.compile(r"(?:(?<=thrum reply )|(?<=message read )|(?<=message get ))[0-9A-HJKMNP-TV-Z]{6}\b")
+END = re.compile(
+    r"(?:(?<=thrum reply )|(?<=message read )|(?<=message get )|(?<=message delete ))[0-9A-HJKMNP-TV-Z]{6}\b"
+)
 """The end of a message's id, in the place of the id."""
 _SAME = (
     (END, "END"),

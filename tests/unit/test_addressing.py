@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 from thrum import addressing
-from thrum.addressing import BROADCAST, Member
+from thrum.addressing import BROADCAST, Member, suggest
 from thrum.errors import NoRecipients, UnknownRecipient
 from thrum.events import Pair
 
@@ -157,3 +157,8 @@ def test_who_was_renamed_is_reached_by_the_old_name_as_long_as_nobody_else_has_i
     assert addressing.resolve_reply("rictus", [], False, "max", TOWN).recipients == ("nux",)
     asked = [Pair("agent", "rictus"), Pair("agent", "nux")]
     assert addressing.resolve_reply("furiosa", asked, False, "max", TOWN).recipients == ("furiosa", "nux")
+
+
+def test_beside_a_close_spelling_a_far_one_is_not_suggested() -> None:
+    assert suggest("reviewer", ["reviewer_max", "developer", "everyone"]) == ["reviewer_max"]
+    assert suggest("reviewr", ["reviewer", "reviewer_2"]) == ["reviewer", "reviewer_2"]

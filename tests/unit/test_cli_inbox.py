@@ -89,7 +89,7 @@ async def test_a_terminal_without_news_shows_the_last_three_a_line_each(tmp_path
         assert lines[0].startswith("○ ") and lines[0].endswith("  m4 and more")
 
 
-@pytest.mark.parametrize("flags", [["--page-size", "10"], ["--page", "1"], ["--from", "nux"], ["--peek"], ["--json"]])
+@pytest.mark.parametrize("flags", [["--page-size", "10"], ["--page", "1"], ["--from", "nux"], ["--peek"]])
 async def test_whoever_asks_for_something_gets_pages_newest_first_read_ones_too(
     tmp_path: Path, flags: list[str]
 ) -> None:
@@ -99,3 +99,19 @@ async def test_whoever_asks_for_something_gets_pages_newest_first_read_ones_too(
         await desk.says("inbox")
         text = await desk.says("inbox", *flags)
         assert text.index("new") < text.index("old")
+
+
+async def test_a_program_is_shown_the_same_messages_as_a_person(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk, nux = await at_desk(daemon)
+        await tell(nux, "read before")
+        await desk.says("inbox")
+        await tell(nux, "long " * 1_000, *[f"m{number}" for number in range(21)])
+        first = await desk.json("inbox")
+        texts = [each["body"]["content"] for each in first["messages"]]
+        assert texts == ["long " * 1_000, *[f"m{number}" for number in range(19)]], "oldest first, bodies whole"
+        assert first["total"] == 22, "how many there were"
+        assert [each["body"]["content"] for each in (await desk.json("inbox"))["messages"]] == ["m19", "m20"]
+        assert await desk.json("inbox") == {"messages": [], "unread": 0, "total": 0} | {
+            key: value for key, value in (await desk.json("inbox")).items() if key.startswith("page") or "pages" in key
+        }

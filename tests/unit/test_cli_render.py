@@ -117,6 +117,7 @@ def test_sending_tells_who_gets_it() -> None:
 def test_the_next_step_marks_what_was_printed_and_nothing_else() -> None:
     one = [message(FIRST, "hi", 0)]
     assert render.next_step(one) == 'thrum reply VYABCD "TEXT"  (mark as read: thrum message read VYABCD)'
+    assert render.next_step(one, are_read=True) == 'thrum reply VYABCD "TEXT"', "that is done"
     assert render.next_step(one * 2) == 'thrum reply MSG_ID "TEXT"  (mark as read: thrum message read VYABCD VYABCD)'
 
 
@@ -139,7 +140,7 @@ def test_what_i_sent_tells_who_has_read_it() -> None:
     )
     assert render.out_message(out, EYE).split("\n") == [
         f"{FIRST}  5m ago  to @nux, @reviewer  1/4 read",
-        "  Token refresh",
+        "  Token refresh…",
         "  Recipients: @a(read), @b(delivered), @c(seen), @d(stored)",
     ]
     out.origin_daemon = "d_01KGH87Y00FFFFFFFFFFFFFFFF"

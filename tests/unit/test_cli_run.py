@@ -396,7 +396,7 @@ async def test_a_busy_daemon_is_asked_again_under_the_same_key(repository: Path)
         sent(),
     ]
     daemon = FakeDaemon(lambda method, params: answers.pop(0))
-    status, out, _ = await go(daemon, repository, "send", "hi", "--quiet")
+    status, out, _ = await go(daemon, repository, "send", "hi all", "--quiet")
     assert (status, out) == (0, "")
     assert [each["client_key"] for each in daemon.asked("message.send")] == ["KEY.1"] * 3
 
@@ -407,10 +407,10 @@ async def test_a_daemon_that_died_under_a_call_is_asked_again_in_the_own_process
         return FakeDaemon(lambda method, params: answers.pop(0))
 
     daemon = dying()
-    assert (await go(daemon, repository, "send", "hi", "--quiet", local=True))[0] == 0
+    assert (await go(daemon, repository, "send", "hi all", "--quiet", local=True))[0] == 0
     assert (daemon.connections, [each["client_key"] for each in daemon.asked("message.send")]) == (2, ["KEY.1"] * 2)
     with pytest.raises(NeedsOwnProcess):
-        await go(dying(), repository, "send", "hi", "--quiet")
+        await go(dying(), repository, "send", "hi all", "--quiet")
 
 
 @pytest.mark.parametrize(
@@ -521,11 +521,11 @@ async def test_an_error_is_two_lines_on_stderr_or_one_document_on_stdout(reposit
 
 async def test_an_unforeseen_error_shows_its_traceback_only_when_asked(repository: Path) -> None:
     daemon = FakeDaemon(always(ZeroDivisionError("boom")))
-    status, _, err = await go(daemon, repository, "send", "hi")
+    status, _, err = await go(daemon, repository, "send", "hi all")
     assert status == 1
     assert err.startswith("Error: unexpected error in send: ZeroDivisionError: boom\n  fix: ")
     assert "Traceback" not in err
-    _, _, err = await go(daemon, repository, "send", "hi", "--verbose")
+    _, _, err = await go(daemon, repository, "send", "hi all", "--verbose")
     assert "Traceback" in err and "debug: identity nux by only_file" in err
 
 
@@ -562,8 +562,8 @@ async def test_a_recipient_that_was_silent_for_long_gives_a_hint_without_a_secon
 
 async def test_warnings_of_the_daemon_ride_along(repository: Path) -> None:
     daemon = FakeDaemon(always(sent(quiet=True, resolved_to=0, warnings=("nobody else is registered",))))
-    assert (await go(daemon, repository, "send", "hi"))[2] == "warning: nobody else is registered\n"
-    _, out, err = await go(daemon, repository, "send", "hi", "--json")
+    assert (await go(daemon, repository, "send", "hi all"))[2] == "warning: nobody else is registered\n"
+    _, out, err = await go(daemon, repository, "send", "hi all", "--json")
     assert (json.loads(out)["warnings"], err) == (["nobody else is registered"], "")
 
 
@@ -579,7 +579,7 @@ async def test_foreign_text_cannot_act_on_the_terminal(repository: Path) -> None
 
 async def test_text_of_half_characters_is_still_one_json_document(repository: Path) -> None:
     daemon = FakeDaemon(always(UnknownRecipient("unknown recipient: @a\udcff")))
-    _, out, _ = await go(daemon, repository, "send", "hi", "--json")
+    _, out, _ = await go(daemon, repository, "send", "hi all", "--json")
     assert json.loads(out)["error"]["message"] == r"unknown recipient: @a\udcff"
 
 

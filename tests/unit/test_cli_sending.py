@@ -318,6 +318,7 @@ async def test_of_ones_own_messages_last_is_the_newest_sent_one(tmp_path: Path) 
     ("word", "remedy"),
     [
         ("ABC", "give at least 4 characters of its end: thrum inbox; thrum sent"),
+        ("nux", "did you mean @nux?"),
         ("nuxx", "did you mean @nux?"),
         ("slit", "did you mean @slit?"),
         ("@nuxx", "did you mean @nux?"),
@@ -340,3 +341,33 @@ async def test_several_recipients_in_one_word_are_told_apart(tmp_path: Path) -> 
         for word in ("nux max", "@nux,@max", "nux, max"):
             error = await desk.refused("send", "hi", "--to", word)
             assert error["remedy"] == "one --to for each: --to @nux --to @max"
+
+
+async def test_a_name_alone_is_no_text_and_the_overrides_of_ones_own_role_are_no_recipients(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        await desk.says("group", "create", "core")
+        for name, meant in (
+            ("nux", "nux"),
+            ("Nux", "nux"),
+            ("@nux", "nux"),
+            ("reviewer", "reviewer"),
+            ("core", "core"),
+        ):
+            error = await desk.refused("send", name, status=2)
+            assert error["message"] == "send: TEXT is missing"
+            assert error["remedy"].startswith(f'thrum send "TEXT" --to @{meant};'), error
+        piped = await desk.json("send", "nux", stdin="from a pipe\n")
+        assert reached(piped) == ["nux"]
+        assert reached(await desk.json("send", "nux", "--to", "@max")) == ["max"], "then it is the text"
+        assert (await desk.json("send", "done")).get("quiet")
+        parent = (await desk.json("send", "x", "--to", "@nux"))["message_id"]
+        for argv, advice in (
+            (("send", "x", "--role", "tester"), 'thrum send "TEXT" --to @tester'),
+            (("send", "x", "--module", "auth"), 'thrum send "TEXT" --scope module:auth'),
+            (("reply", parent, "x", "--role", "tester"), f'thrum send "TEXT" --thread {parent} --to @tester'),
+        ):
+            error = await desk.refused(*argv, status=2)
+            assert error["remedy"].startswith(advice), error
+        for flag in ("--urgent", "--priority=high"):
+            assert "each --to wakes" in (await desk.refused("send", "x", flag, status=2))["remedy"]

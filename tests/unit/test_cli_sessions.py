@@ -17,7 +17,7 @@ from thrum import clock, wire_types
 from thrum.cli.app import run
 from thrum.cli.render import Eye
 from thrum.cli.terminal import Session
-from thrum.cli.whohas import editing, path_wanted, presence, verdicts
+from thrum.cli.whohas import edits, path_wanted, presence, verdicts
 from thrum.events import Commit, FileChange
 from thrum.methods.agents import ListContextResult, UnknownWork
 from thrum.paths import Places
@@ -167,6 +167,10 @@ async def test_who_has_names_each_agent_its_path_and_how_far_it_is(tmp_path: Pat
         assert await desk.says("max", "who-has", "README.md", "--quiet") == ""
         several = await desk.says("max", "who-has", "README.md", "*/token.py", "src/auth/token.py")
         assert several == f"No agents are currently editing README.md\n{expected}"
+        swapped = await desk.says("max", "who-has", "token.py", "README.md")
+        assert swapped == f"{expected}\nNo agents are currently editing README.md", "as they were asked for"
+        mine = await desk.says("nux", "who-has", "token.py")
+        assert mine == expected.replace("@nux is", "@nux (you) is")
         found = await desk.json("max", "who-has", "token.py")
         assert ([each["agent_id"] for each in found["contexts"]], list(found)) == (["furiosa", "nux"], ["contexts"])
         status, out, _ = await desk.run("max", "who-has", "tokne.py", "README.md")
@@ -201,7 +205,7 @@ def test_a_no_is_of_those_who_were_heard_and_names_in_one_line_the_agents_of_oth
     names = ("qa", "ann", "bob", "cid")
     far = tuple(UnknownWork(name, "it is in another clone", elsewhere=True) for name in names)
     wanted = {"src/a.py": "a.py", "b.py": "b.py"}
-    here = ["No agents here are currently editing a.py", "No agents here are currently editing b.py"]
+    here = {path: f"No agents here are currently editing {name}" for path, name in wanted.items()}
     for unknown, line in (
         (far[:1], "1 agent in another clone: unknown (@qa)"),
         (far[:3], "3 agents in other clones: unknown (@qa, @ann, @bob)"),
@@ -210,10 +214,10 @@ def test_a_no_is_of_those_who_were_heard_and_names_in_one_line_the_agents_of_oth
         assert verdicts(ListContextResult(contexts=(), unknown=unknown), wanted) == (here, [line])
     sure = wire_types.WorkContext(session_id="s", agent_id="qa", changed_files=("src/a.py", "b.py"))
     found = ListContextResult(contexts=(sure,), unknown=far[:2])
-    assert verdicts(found, wanted) == ([], ["1 agent in another clone: unknown (@ann)"]), "after a sure answer too"
+    assert verdicts(found, wanted) == ({}, ["1 agent in another clone: unknown (@ann)"]), "after a sure answer too"
     broken = UnknownWork("max", "git: no")
     assert verdicts(ListContextResult(contexts=(), unknown=(broken, far[0])), {"b.py": "b.py"}) == (
-        [],
+        {},
         ["Not known whether @max is editing b.py: git: no", "1 agent in another clone: unknown (@qa)"],
     )
 
@@ -250,7 +254,7 @@ def test_lines_leave_out_what_is_not_known() -> None:
         changed_files=("new.py", "c.py"),
         file_changes=(FileChange("new.py", "", 0, 0, "renamed"),),
     )
-    assert editing([context]) == [
+    assert [text for _, text in edits([context])] == [
         "@nux is editing new.py (+0 -0, uncommitted)",
         "@nux is editing old\\x0a.py (uncommitted)",
         "@nux is editing c.py (1 commit ahead)",

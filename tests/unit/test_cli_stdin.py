@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+import trio
 import trio.testing
 
 from thrum.cli.terminal import is_offered
@@ -40,4 +44,26 @@ async def test_a_pipe_that_speaks_or_ends_counts_and_a_silent_one_is_not_waited_
         here.close()
         there.close()
     assert await is_offered(reader)
+    os.close(reader)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only /proc tells who writes to a pipe")
+async def test_a_pipe_that_a_command_writes_to_is_waited_for_however_long_it_takes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    reader, writer = os.pipe()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=writer) as producer:  # noqa: ASYNC220
+        os.close(writer)
+        found: list[bool] = []
+
+        async def look() -> None:
+            found.append(await is_offered(reader))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await trio.sleep(3600)
+            assert not found, "neither given up nor read before it spoke"
+            assert producer.stdin is not None
+            producer.stdin.close()  # it ends without a word: its reader finds the end
+        assert found == [True]
     os.close(reader)

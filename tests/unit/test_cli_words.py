@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from thrum.cli import completion, helping
 from thrum.cli.app import help_answer
-from thrum.cli.meanings import MEANINGS
+from thrum.cli.meanings import MEANINGS, OF_SEVERAL
 from thrum.cli.table import COMMANDS, GROUPS, HELP_GROUPS
 from thrum.cli.words import GLOBAL_FLAGS, find, near, split, wants_json
 from thrum.errors import UsageError
@@ -325,12 +325,36 @@ def test_every_command_that_asks_takes_yes_and_what_it_took_before() -> None:
         ("sync now", "sync force"),
         ("config lst", "config show"),
         ("group new", "group create"),
+        ("group rm core", "group delete"),
+        ("group rm core nux", "group remove"),
+        ("intent x", "session set-intent"),
+        ("task x", "session set-task"),
+        ("rename nux2", "agent rename"),
     ],
 )
 def test_a_word_that_is_no_command_is_understood_by_its_meaning_at_every_level(line: str, suggested: str) -> None:
     error = refusal(*line.split())
     assert error.details["suggestions"][0] == suggested
     assert error.remedy.startswith(f"did you mean {suggested}")
+
+
+@pytest.mark.parametrize(
+    ("line", "suggested"),
+    [
+        ("inbox -u", "--unread"),
+        ("inbox -V", "--verbose or --version"),
+        ("agent list -r tester", "--role or --repo"),
+        ("wait -t 5m", "--timeout"),
+        ("send hi -t nux", "--text or --to or --thread"),
+        ("inbox -j", "--json"),
+    ],
+)
+def test_a_letter_is_understood_as_the_flag_that_it_begins(line: str, suggested: str) -> None:
+    command, _, rest = find(line.split(), COMMANDS, GROUPS)
+    assert command is not None
+    with pytest.raises(UsageError) as caught:
+        command.bind(rest)
+    assert f"did you mean {suggested}?" in caught.value.remedy
 
 
 def test_every_meaning_is_a_command_and_no_meaning_is_in_its_way() -> None:
@@ -340,6 +364,7 @@ def test_every_meaning_is_a_command_and_no_meaning_is_in_its_way() -> None:
             assert path not in COMMANDS and (group or word not in GROUPS), path
             command, _, _ = find(meaning.split(), COMMANDS, GROUPS)
             assert command is not None, meaning
+    assert all(tuple(meaning.split()) in COMMANDS for meaning in OF_SEVERAL.values())
     assert "restore" not in refusal("restor").remedy, "nobody is led to what replaces all there is by a slip"
 
 

@@ -104,7 +104,7 @@ async def test_the_command_shows_a_preview_and_says_what_git_keeps(tmp_path: Pat
         short = at[:19] + "Z"
         assert await desk.says("purge", "--before", at) == (
             f"Purge preview (before {short}):\n  1 message (1 not read by all)\n  0 sessions\n  1 event\n"
-            "Run with --yes to execute.\n"
+            f"Run with --yes to execute: thrum purge --before {at} --yes\n"
         )
         assert await desk.says("purge", "--before", at, "--confirm") == (
             f"Purged (before {short}):\n  1 message deleted\n  0 sessions deleted\n  1 event deleted\n"

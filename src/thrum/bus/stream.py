@@ -78,6 +78,11 @@ class Follower(ABC, Generic[T]):
         self.reconnects = 0
         """How often the daemon was lost and found again."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the daemon is gone, and looked for."""
+        return self._lost_since is not None
+
     async def open(self, wait_seconds: float) -> None:
         """Reach the daemon, for so long at most, and find the place to begin. DaemonUnavailable, StaleCursor."""
         give_up = self._link.now() + wait_seconds

@@ -195,6 +195,11 @@ class _Async(Generic[T]):
         """How often the daemon was lost and found again. What comes after has lost nothing."""
         return self._follower.reconnects
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the daemon is gone, and looked for."""
+        return self._follower.is_lost
+
     def __aiter__(self) -> _Async[T]:
         return self
 

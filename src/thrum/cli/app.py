@@ -44,7 +44,7 @@ async def run(argv: Sequence[str], session: Session) -> int:
             return await Run(session, line.flags, COMMANDS[("help",)]).finish(help_answer(path, session.terminal.width))
     except (UsageError, BadEncoding) as error:
         return await nothing.fail(error, error.status)
-    return await _carry_out(Run(session, line.flags, command), rest)
+    return await _carry_out(Run(session, line.flags, command, tuple(argv)), rest)
 
 
 def _check_encoding(argv: Sequence[str]) -> None:

@@ -28,8 +28,9 @@ MessageFlag = Annotated[str, option("TEXT", "the body, in place of the word TEXT
 BodyFile = Annotated[str, option("P", "the body is in this file", "--body-file", "--file")]
 
 
-async def read_body(run: Run, text: str | None, message: str, stdin: bool, body_file: str) -> str:
-    """The body of a command that takes one; where nothing is said, stdin if it has something to say.
+async def read_body(run: Run, text: str | None, message: str, stdin: bool, body_file: str, advice: str = "") -> str:
+    """The body of a command that takes one; where nothing is said, stdin if it has something to say. `advice`: how to
+    write the command with a text, where that is known.
 
     Raises UsageError, AmbiguousBody, BadEncoding and the errors of files.
     """
@@ -53,15 +54,16 @@ async def read_body(run: Run, text: str | None, message: str, stdin: bool, body_
     if from_stdin:
         return await whole_stdin(run)
     if text is None:
-        return await text_from_stdin(run, "give TEXT, --stdin or --body-file P")
+        return await text_from_stdin(run, advice or "give TEXT, - for stdin, or --body-file P")
     return text
 
 
 async def text_from_stdin(run: Run, advice: str) -> str:
     """What stdin says to a command that got its text from no word or flag, less one final newline (cli.md §3.3).
 
-    Only a file counts, and a pipe that says something in time: anything else is a UsageError, `TEXT is missing` with
-    `advice`, where a read would hang for good. Raises BodyTooLarge, BadEncoding, NeedsOwnProcess.
+    Only a file counts, a pipe that a command writes to, and what says something in time: anything else is a
+    UsageError, `TEXT is missing` with `advice`, where a read would hang for good. Raises BodyTooLarge, BadEncoding,
+    NeedsOwnProcess.
     """
     terminal = run.session.terminal
     is_offered = not terminal.tty & TTY_IN and await terminal.offers_stdin()

@@ -18,13 +18,13 @@ from thrum.errors import Cancelled, ConfirmationRequired
 async def confirm(run: Run, question: str, *, what: str = "deletion", about: Sequence[str] = ()) -> None:
     """Ask `QUESTION [y/N]` on stderr, after what it is `about`; return after a yes, raise Cancelled after all else.
 
-    Without a terminal, and under `--json`, nothing is asked: raises ConfirmationRequired, which says the same. Raises
-    NeedsOwnProcess.
+    Without a terminal, and under `--json`, nothing is asked: raises ConfirmationRequired, which says the same and how
+    to write the command with its yes. Raises NeedsOwnProcess.
     """
     at_terminal = run.session.terminal.tty & TTY_IN and run.session.terminal.tty & TTY_ERR
     if run.flags.json or not at_terminal:
         why = f": {'; '.join(about)}" if about else ""
-        raise ConfirmationRequired(f"use --yes to confirm {what}{why}")
+        raise ConfirmationRequired(f"use --yes to confirm {what}{why}", remedy=run.again("--yes"))
     run.own_process()
     lines = "".join(f"{line(each)}\n" for each in about)
     await run.session.terminal.write_err(f"{lines}{line(question)} [y/N] ".encode())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
+
 from thrum import limits, search, wire_types
 from thrum.cli import briefing, render
 from thrum.cli.messages import check_agent, check_page, hosts_of
@@ -44,7 +46,7 @@ async def inbox(
     run: Annotated[Run, RUN],
 ) -> Answer:
     asked = (unread, peek, all, from_, scope, mentions, thread, search_, chronological, page, page_size)
-    is_briefing = not run.flags.json and not any(each not in (False, "", None) for each in asked)
+    is_briefing = not any(each not in (False, "", None) for each in asked)
     page, page_size = 1 if page is None else page, limits.page_size_default if page_size is None else page_size
     check_page(run, page, page_size)
     if to and not all:
@@ -85,17 +87,20 @@ async def inbox(
 
 
 async def _briefing(run: Run, me: str) -> Answer:
-    """The oldest unread messages in full; said again, it goes on where it ended."""
+    """The oldest unread messages in full; said again, it goes on where it ended. As a document they are the same
+    messages, with whole bodies: `total` counts all that were unread.
+    """
     result = await _oldest_unread(run, me)
     if not result.messages:
-        return await _all_read(run, me)
+        return Answer(result) if run.flags.json else await _all_read(run, me)
     eye = Eye(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
     shown, text = briefing.portion(result.messages, eye)
     rest = (result.total or 0) - len(shown)
     if rest > 0 and not run.quiet:
         # Where nothing is marked, the same would come again.
         text += f"\n{rest} more unread: thrum inbox" + (" --unread --oldest" if run.leaves_no_mark else "")
-    return Answer(result, data=text, then=lambda: _mark(run, me, tuple(shown), "read"))
+    document = msgspec.structs.replace(result, messages=tuple(shown))
+    return Answer(document, data=text, then=lambda: _mark(run, me, tuple(shown), "read"))
 
 
 async def _oldest_unread(run: Run, me: str) -> MessageListResult:

@@ -160,7 +160,7 @@ async def cleanup(
         gone = await _ask_each(run, result.orphans)
         return Answer(msgspec.structs.replace(result, deleted=tuple(gone)), said=_deleted(gone))
     silent = dry_run or yes or run.flags.json
-    aside = "" if silent else "Nothing was deleted; delete them all: thrum agent cleanup --yes"
+    aside = "" if silent else f"Nothing was deleted; delete them all: {line(run.again('--yes'))}"
     return Answer(result, data="\n".join([*listing, *deleted]), aside=aside)
 
 

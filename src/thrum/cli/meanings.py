@@ -46,6 +46,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "notify": "send",
         "ack": "message read",
         "restore": "backup restore",
+        "intent": "session set-intent",
+        "task": "session set-task",
     },
     "message": {
         "list": "inbox",
@@ -81,7 +83,13 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "ps": "daemon list",
         "tail": "daemon logs -f",
     },
-    "group": {"ls": "group list", "new": "group create", "rm": "group delete", "join": "group add"},
+    "group": {
+        "ls": "group list",
+        "new": "group create",
+        "rm": "group delete",
+        "join": "group add",
+        "leave": "group remove",
+    },
     "context": {"read": "context show", "get": "context show", "list": "context show", "write": "context save"},
     "config": {"list": "config show", "ls": "config show", "edit": "config set", "reset": "config unset"},
     "sync": {
@@ -96,8 +104,13 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """By the group that the word stands behind, `""` for none."""
 
+OF_SEVERAL: Final[Mapping[tuple[str, str], str]] = {("group", "rm"): "group remove"}
+"""What a word means that has more than one behind it: `group rm core nux` takes a member out."""
+
+_WAKES: Final = 'each --to wakes, mail to the team wakes nobody: thrum send "TEXT" --to AGENT'
 INSTEAD_OF_FLAGS: Final[Mapping[tuple[str, str], str]] = {
     ("reply", "--to"): 'to others than those it answers: thrum send "TEXT" --to @NAME --thread MSG_ID',
+    **{("send", flag): _WAKES for flag in ("--urgent", "--priority", "--important", "--high")},
     ("inbox", "--last"): "the newest message printed to you: thrum message get last",
     ("sync enable", "--remote"): "thrum config set sync.remote NAME, then thrum sync enable",
     ("watch", "--timeout"): "until a message comes, for a time: thrum wait --timeout 10m",
@@ -105,8 +118,10 @@ INSTEAD_OF_FLAGS: Final[Mapping[tuple[str, str], str]] = {
 """What a flag that a command does not have is meant to do, by command and flag."""
 
 
-def meant(group: str, word: str, paths: Iterable[tuple[str, ...]]) -> list[str]:
-    """The commands that a word may mean: by the table, else those of that name in a group."""
+def meant(group: str, word: str, paths: Iterable[tuple[str, ...]], words: int = 0) -> list[str]:
+    """The commands that a word may mean: by the table, else those of that name in a group. `words`: how many follow."""
+    if words > 1 and (known := OF_SEVERAL.get((group, word))):
+        return [known]
     if known := MEANINGS.get(group, {}).get(word):
         return [known]
     return [] if group else sorted({" ".join(path) for path in paths if len(path) == 2 and path[1] == word})

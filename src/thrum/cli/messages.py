@@ -24,7 +24,7 @@ from thrum.errors import (
     UnknownRecipient,
     not_author,
 )
-from thrum.ids import host_names
+from thrum.ids import host_names, short_message_id
 from thrum.methods.agents import AGENT_LIST, TEAM_LIST, AgentListParams, TeamListParams
 from thrum.methods.groups import GROUP_LIST
 from thrum.methods.messages import (
@@ -113,10 +113,20 @@ async def sent(
     showing = render.showing(result, counted=False)
     if not result.messages:
         return Answer(result, said=showing)
-    blocks = [render.out_message(each, eye) for each in result.messages]
+    gone = await _gone(run, result.messages)
+    blocks = [render.out_message(each, eye, gone) for each in result.messages]
     if len(blocks) < result.total and not run.quiet:
         blocks.append(showing)
     return Answer(result, data="\n".join(blocks))
+
+
+async def _gone(run: Run, some: Sequence[wire_types.OutMessage]) -> set[str]:
+    """The recipients who have not read and never will: nobody has that name any more."""
+    unread = {one.agent_id for each in some for one in each.recipients if not one.read_at and ":" not in one.agent_id}
+    if not unread or run.flags.json:
+        return set()
+    known = await run.call(AGENT_LIST, AgentListParams())
+    return unread - {each.agent_id for each in known.agents}
 
 
 # -- one message
@@ -180,20 +190,22 @@ async def delete(
     me = run.identity().agent_id
     params = DeleteParams(message_id=await find_own(run, message_id), reason=reason)
     if not yes:
-        await _check_mine(run, params.message_id, me)
-        raise ConfirmationRequired("use --yes to confirm deletion")
+        said = await _first_line_of_mine(run, params.message_id, me)
+        again = run.again("--yes", message_id, short_message_id(params.message_id))  # `last` moves on
+        raise ConfirmationRequired(f"use --yes to confirm deletion of {params.message_id}: {said}", remedy=again)
     result = await run.call(MESSAGE_DELETE, params)
     return Answer(result, said=f"✓ Message deleted: {result.message_id}")
 
 
-async def _check_mine(run: Run, message_id: str, me: str) -> None:
-    """Before anybody is asked to confirm. Raises MessageNotFound, NotAuthor, MessageDeleted."""
+async def _first_line_of_mine(run: Run, message_id: str, me: str) -> str:
+    """What is about to be deleted. Raises MessageNotFound, NotAuthor, MessageDeleted before anybody is asked."""
     found = await run.call(MESSAGE_GET, MessageGetParams(message_id=message_id))
     author = found.message.author.agent_id
     if author != me:
         raise not_author("delete", message_id, author, me)
     if found.message.deleted:
         raise MessageDeleted(f"{message_id} is deleted already")
+    return render.first_line(found.message.body.content)
 
 
 async def read(

@@ -52,7 +52,7 @@ _NOTE_BYTES_MAX = 8_192
 _TALK = (
     '- Tell: `thrum send "TEXT" --to @NAME`; without `--to` the team, waking nobody',
     '- Answer: `thrum reply @NAME "TEXT"`; or the end of an id',
-    "- Wait for an answer: `thrum wait --timeout 10m`",
+    "- Wait: `thrum wait --timeout 10m --mark-read`",
 )
 _KEEP = '- Save notes for the next session: `thrum context save "NOTES"`'
 """What a session has to know of thrum: who reads nothing else reads this."""

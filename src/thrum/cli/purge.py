@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from thrum.cli.run import Answer, Run
-from thrum.cli.text import plural
+from thrum.cli.text import line, plural
 from thrum.cli.values import absolute, parse_time
 from thrum.cli.words import RUN, option, switch, word
 from thrum.clock import format_ms
@@ -30,7 +30,8 @@ async def purge(
     if yes:
         aside = "other clones let it go when they sync; git history keeps what was pushed"
         return Answer(result, said=_counts("Purged", result, " deleted"), aside="" if run.quiet else aside)
-    return Answer(result, data="\n".join([*_counts("Purge preview", result, ""), "Run with --yes to execute."]))
+    way = f"Run with --yes to execute: {line(run.again('--yes'))}"
+    return Answer(result, data="\n".join([*_counts("Purge preview", result, ""), way]))
 
 
 async def accept(

@@ -22,7 +22,7 @@ from thrum.methods.messages import (
     PrintedParams,
 )
 
-LAST_HELP = "last (the newest message printed to you)"
+LAST_HELP = "last (the newest message printed to you; refused where several authors' were printed together)"
 ID_HELP = f"its id, the end of it, {LAST_HELP}, or @NAME"
 """For the help of commands that take a message."""
 
@@ -44,7 +44,7 @@ async def find_message(run: Run, text: str) -> str:
         return text
     elif len(end[1]) < MESSAGE_ID_END_MIN:
         remedy = f"give at least {MESSAGE_ID_END_MIN} characters of its end: thrum inbox; thrum sent"
-        raise MessageNotFound(f"message not found: {text}", remedy=remedy)
+        raise MessageNotFound(f"message not found: {text}", remedy=await _name_meant(run, text, "") or remedy)
     else:
         params = FindParams(end=end[1].upper())
     if not params.end:

@@ -5,7 +5,7 @@ Text of others is made harmless where all output goes through (`Run.write`); her
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
@@ -147,16 +147,24 @@ def _state(each: wire_types.Recipient) -> str:
     return "delivered" if each.delivered_at else "stored"
 
 
-def out_message(each: wire_types.OutMessage, eye: Eye) -> str:
-    """What I wrote, and who has read it."""
+def first_line(content: str) -> str:
+    """Of a body its first line that says something, with `…` where more follows."""
+    first, *rest = [text for text in content.splitlines() if text.strip()] or [""]
+    return preview(first[:_PREVIEWED_CHARS]) + ("…" if rest or len(first) > _PREVIEWED_CHARS else "")
+
+
+def out_message(each: wire_types.OutMessage, eye: Eye, gone: Collection[str] = ()) -> str:
+    """What I wrote, and who has read it; of `gone` nobody will. Where the first line says it all, it stands alone."""
+    present = [one for one in each.recipients if one.read_at or one.agent_id not in gone]
     head = f"{line(each.message_id)}  {eye.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
-    head += f"  {each.read_count}/{len(each.recipients)} read" + ("  (edited)" if each.updated_at else "")
+    head += f"  {each.read_count}/{len(present)} read" + ("  (edited)" if each.updated_at else "")
     if each.origin_daemon:
         head += f"  written on{machine(each.origin_daemon, eye)}"
-    first = preview(next((text for text in each.body.content.splitlines() if text.strip()), ""))
-    lines = [head, "  " + shorten(first, eye.width - 2 if eye.width else 0)]
-    if each.recipients:
-        lines.append("  Recipients: " + ", ".join(f"{at(one.agent_id)}({_state(one)})" for one in each.recipients))
+    lines = [head, "  " + shorten(first_line(each.body.content), eye.width - 2 if eye.width else 0)]
+    one_by_one = all(pair.type in ("agent", "user") for pair in each.audiences) and not each.quiet
+    if each.recipients and not (one_by_one and all(one.read_at for one in each.recipients)):
+        states = [f"{at(one.agent_id)}({_state(one) if one in present else 'gone'})" for one in each.recipients]
+        lines.append(f"  Recipients: {', '.join(states)}")
     return "\n".join(lines)
 
 
@@ -189,12 +197,13 @@ def answered(parent: wire_types.Detail) -> str:
     return f"  In reply to: {line(parent.message_id)} {at(parent.author.agent_id)}: {said}"
 
 
-def next_step(some: Sequence[wire_types.Message]) -> str:
+def next_step(some: Sequence[wire_types.Message], *, are_read: bool = False) -> str:
     """What to do with what `wait` brought (5.5); also the JSON's `action`. Ids stand above: here their ends do, and no
-    others than those are marked."""
+    others than those are marked, if that is still to be done."""
     ends = [line(short_message_id(each.message_id)) for each in some]
     target = ends[0] if len(ends) == 1 else "MSG_ID"
-    return f'thrum reply {target} "TEXT"  (mark as read: thrum message read {" ".join(ends)})'
+    mark = "" if are_read else f"  (mark as read: thrum message read {' '.join(ends)})"
+    return f'thrum reply {target} "TEXT"{mark}'
 
 
 def labelled(*fields: tuple[str, str], width: int = 0) -> str:

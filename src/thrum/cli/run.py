@@ -88,6 +88,8 @@ class Run:
     session: Session
     flags: Globals
     command: Command
+    argv: tuple[str, ...] = ()
+    """The command line as it was typed."""
     warnings: list[str] = field(default_factory=list[str])
     printed: bool = False
     """Whether something went out: from then on it can't be done anew elsewhere."""
@@ -111,6 +113,12 @@ class Run:
     @property
     def quiet(self) -> bool:
         return self.flags.quiet
+
+    def again(self, flag: str, word: str = "", instead: str = "") -> str:
+        """The command as it was typed, and `flag`, for a shell; in the place of `word` there stands `instead`."""
+        words = [instead if word and each == word else each for each in self.argv]
+        end = words.index("--") if "--" in words else len(words)
+        return shlex.join(["thrum", *words[:end], flag, *words[end:]])
 
     def own_process(self) -> None:
         """From here on only in the user's own process: for its terminal, its life or its files."""

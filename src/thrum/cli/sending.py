@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from thrum import wire_types
+from thrum.addressing import EVERYONE
 from thrum.cli import render, typed
 from thrum.cli.body import BodyFile, MessageFlag, Stdin, parse_structured, read_body
 from thrum.cli.references import ID_HELP, find_message
 from thrum.cli.render import Eye, at
 from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.text import line
 from thrum.cli.values import agent_of, parse_pair
 from thrum.cli.words import RUN, option, switch, word
 from thrum.errors import MessageNotFound, UsageError
 from thrum.methods.agents import AGENT_LIST, AgentListParams
+from thrum.methods.groups import GROUP_LIST
 from thrum.methods.messages import (
     MESSAGE_GET,
     MESSAGE_LIST,
@@ -23,6 +26,7 @@ from thrum.methods.messages import (
     SendParams,
     SendResult,
 )
+from thrum.methods.method import Empty
 
 Format = Literal["markdown", "plain", "json"]
 FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; markdown unless given")]
@@ -50,6 +54,7 @@ async def send(
     body_file: BodyFile = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
+    _refuse_overrides(run, 'thrum send "TEXT"')
     scopes = tuple(parse_pair(each, "--scope") for each in scope)
     refs = tuple(parse_pair(each, "--ref") for each in ref)
     data = parse_structured(structured)
@@ -59,8 +64,11 @@ async def send(
             f"unexpected argument: {' '.join(given.rest)}", 'quote the text: thrum send "…" --to @NAME'
         )
     known = _Known(run)
-    text, addressed = await _read_words(run, known, given)
-    content = await read_body(run, text, message, stdin, body_file)
+    is_addressed = bool(to or mention or broadcast or thread)
+    text, addressed = await _read_words(run, known, given, is_addressed=is_addressed)
+    recipient = addressed[-1].removeprefix("@") if addressed else ""
+    advice = f'thrum send "TEXT" --to @{recipient}; - reads it from stdin' if recipient else ""
+    content = await read_body(run, text, message, stdin, body_file, advice)
     run.identity()
     addresses = (*addressed, *to, *(("@everyone",) if broadcast else ()))
     if text not in (None, "-") or message:  # of stdin and files each word is the text's
@@ -96,6 +104,7 @@ async def reply(
 ) -> Answer:
     if only_author and all:
         raise run.command.error("--only-author and --all exclude each other")
+    _refuse_overrides(run, f'thrum send "TEXT" --thread {line(message_id)}')
     content = await read_body(run, text, message, stdin, body_file)
     run.identity()
     parent = await _message(run, await find_message(run, message_id))
@@ -142,9 +151,37 @@ class _Known:
     async def names(self) -> set[str]:
         return {each.agent_id for each in await self.agents()}
 
+    async def words(self) -> set[str]:
+        """All that can be addressed: names, roles, groups, everyone."""
+        groups = await self._run.call(GROUP_LIST, Empty())
+        agents = await self.agents()
+        roles = {each.role for each in agents if each.role}
+        return {EVERYONE, *(each.agent_id for each in agents), *roles, *(each.name for each in groups.groups)}
 
-async def _read_words(run: Run, known: _Known, given: typed.Typed) -> tuple[str | None, tuple[str, ...]]:
-    """The text, if the words have it, and the recipients among them. Raises UsageError."""
+
+def _refuse_overrides(run: Run, command: str) -> None:
+    """`--role tester` and `--module auth` say who I am (cli.md §1.1), which changes nothing of a message: whoever
+    writes them here means whom it is for, and it would go to the whole team. Raises UsageError.
+    """
+    if role := run.flags.role:
+        raise run.command.error("--role says who you are, not whom it is for", f"{command} --to @{line(role)}")
+    if module := run.flags.module:
+        advice = f"{command} --scope module:{line(module)}"
+        raise run.command.error("--module says who you are, not what it is about", advice)
+
+
+async def _read_words(
+    run: Run, known: _Known, given: typed.Typed, *, is_addressed: bool
+) -> tuple[str | None, tuple[str, ...]]:
+    """The text, if the words have it, and the recipients among them. `is_addressed`: flags say whom it is for. Raises
+    UsageError.
+    """
+    alone = not given.bare and not given.to and not is_addressed
+    if alone and given.text is not None and typed.is_bare(given.text):
+        # One word that is a name is no text: who forgot the text would tell the whole team "nux".
+        name = typed.as_spelled(given.text, await known.words())
+        if name:
+            return None, (name,)
     if given.text is not None and given.text.startswith("@") and typed.is_one_name(given.text, await known.names()):
         return None, (*given.to, given.text)
     if not given.bare:

@@ -87,11 +87,14 @@ async def accept(
 
 async def force(
     *,
-    wait: Annotated[bool, switch("until the round is over")] = False,
-    timeout: Annotated[str, option("30s", "how long to wait at most")] = "30s",  # noqa: ASYNC109
+    wait: Annotated[bool, switch("as without it; for scripts of before")] = False,
+    timeout: Annotated[str, option("30s", "how long to wait for the round; 0: only ask for it")] = "30s",  # noqa: ASYNC109
     run: Annotated[Run, RUN],
 ) -> Answer:
-    left_ms = parse_duration(timeout, "--timeout") if wait else 0
+    """A ✓ says that it happened: whoever wants it in the background says `--timeout 0` (decision 0062)."""
+    del wait
+    left_ms = parse_duration(timeout, "--timeout")
+    waits = left_ms > 0
     while True:
         wait_ms = min(left_ms, limits.sync_wait_max_ms)
         found = await run.call(SYNC_FORCE, SyncForceParams(wait_ms=wait_ms))
@@ -101,14 +104,10 @@ async def force(
     _warn_of_local(run, local_only=found.local_only)
     if found.result == "error":
         raise SyncFailed(f"sync failed: {found.last_error}", remedy=found.remedy or None)
-    if not wait and found.local_only:
-        return Answer(found, said=f"Local only: nothing is exchanged ({one_line(found.local_only_reason)})")
-    where = f" (local only: {one_line(found.local_only_reason)})" if found.local_only else ""
-    if not wait:
-        last = f"; the last round failed: {one_line(found.last_error)}" if found.last_error else ""
-        return Answer(found, said=f"✓ Sync triggered{last}")
     if found.local_only:
-        return Answer(found, said=f"✓ {'Nothing to commit' if found.result == 'nothing_to_do' else 'Committed'}{where}")
+        return Answer(found, said=f"Local only: nothing is exchanged ({one_line(found.local_only_reason)})")
+    if not waits:
+        return Answer(found, said="Sync asked for; how it went: thrum sync status")
     return Answer(found, said=f"✓ Synced ({found.received or 0} in, {found.sent or 0} out)")
 
 

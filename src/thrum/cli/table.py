@@ -103,7 +103,8 @@ ALL = (
         sending.send,
         TALK,
         "send a message",
-        "Without --to it is information for the team: in everyone's inbox, and it wakes nobody.",
+        "Without --to it is information for the team: in everyone's inbox, and it wakes nobody. Where no text is given,"
+        " a file or a command's pipe on stdin is it; - waits for any stdin.",
     ),
     _command("reply", sending.reply, TALK, "answer a message: its author, and those it named one by one"),
     _command(
@@ -119,11 +120,19 @@ ALL = (
         inbox.inbox,
         TALK,
         "print messages for me, and mark them read",
-        "Without flags: what is unread, oldest first, each once, at most 20. With any: pages of 10, newest first, read"
-        " ones too.\n● unread, ○ read, ↳ a reply.",
+        "Without flags (--json is none): what is unread, oldest first, each once, at most 20. With any: pages of 10,"
+        " newest first, read ones too.\n● unread, ○ read, ↳ a reply.",
         look_with=("peek", "unread", "all"),
     ),
-    _command("sent", messages.sent, TALK, "list what I wrote, and who has read it", use="look"),
+    _command(
+        "sent",
+        messages.sent,
+        TALK,
+        "list what I wrote, and who has read it",
+        "Behind a name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read;"
+        " gone: nobody has that name any more.",
+        use="look",
+    ),
     _command("watch", waiting.watch, TALK, "print every event as it happens, until interrupted"),
     _command(
         "log",
@@ -216,7 +225,7 @@ ALL = (
         look_without=("init", "file"),
     ),
     _command("sync status", sync.status, CARE, "show the state of the exchange with other clones"),
-    _command("sync force", sync.force, CARE, "exchange now"),
+    _command("sync force", sync.force, CARE, "exchange now, and say how it went"),
     _command(
         "sync enable",
         sync.enable,

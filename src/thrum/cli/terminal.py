@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import trio
 
 from thrum import limits
+from thrum.cli.pipes import is_fed
 from thrum.clock import Clock, SystemClock
 from thrum.identity.files import Identity
 from thrum.identity.process import OwnerState
@@ -69,8 +70,9 @@ class Terminal(Protocol):
         ...
 
     async def offers_stdin(self) -> bool:
-        """Whether stdin counts where no word asked for it: a file, or a pipe that says something (or ends) within
-        `limits.stdin_seconds_max` (cli.md §3.3). So nobody hangs on a stdin that a parent left open."""
+        """Whether stdin counts where no word asked for it: a file, a pipe that another command writes to, or what says
+        something (or ends) within `limits.stdin_seconds_max` (cli.md §3.3). So nobody hangs on a stdin that a parent
+        left open."""
         ...
 
 
@@ -217,6 +219,9 @@ async def is_offered(fd: int) -> bool:
         with trio.move_on_after(limits.stdin_seconds_max):
             await trio.lowlevel.wait_readable(fd)
             return True
+    if stat.S_ISFIFO(mode) and is_fed(fd):
+        await trio.lowlevel.wait_readable(fd)  # it speaks, or its writers end
+        return True
     return False
 
 

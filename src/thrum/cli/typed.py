@@ -80,6 +80,16 @@ def flag_inside(text: str, flags: Collection[str]) -> str:
     return next((word for word in words[max(1, len(words) - 2) :] if word.partition("=")[0] in flags), "")
 
 
+def is_bare(text: str) -> bool:
+    """Whether the text is one word that may be a name."""
+    return _BARE.fullmatch(text) is not None
+
+
+def as_spelled(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that the word is, whatever its capitals; empty for none."""
+    return next((each for each in known if each.casefold() == word.casefold()), "")
+
+
 def is_one_name(text: str, agents: Collection[str]) -> bool:
     """Whether the text is `@nux` and nothing else: no message, but a recipient."""
     return text.startswith("@") and text[1:] in agents

@@ -37,7 +37,7 @@ async def uninstall(
             await confirm(run, f"{what}{spared}?", what="the removal")
         except ConfirmationRequired:
             raise ConfirmationRequired(
-                f"this would {what[0].lower()}{what[1:]}{spared}", remedy="repeat with --yes"
+                f"this would {what[0].lower()}{what[1:]}{spared}", remedy=run.again("--yes")
             ) from None
     await trio.to_thread.run_sync(partial(stop_running, places, insist=True))
     done = await trio.to_thread.run_sync(partial(uninstall, places, environ, keep_messages=keep_messages))

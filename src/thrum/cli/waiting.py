@@ -26,6 +26,7 @@ from thrum.methods.messages import MESSAGE_MARK_READ, MESSAGE_WAIT, MarkReadPara
 TIMEOUT_LINE = "NO_MESSAGES_TIMEOUT — re-run thrum wait to continue listening"
 
 _PAUSE_SECONDS = (0.05, 0.1, 0.2, 0.5)
+_GONE = f"the daemon is gone; waiting for it, {limits.watch_reconnect_seconds:g} s at most"
 _LOOK_SECONDS = 2.0
 """How often `watch` looks whether it had to reconnect while nothing happened."""
 _ANSWER_SECONDS = 10.0
@@ -64,7 +65,7 @@ async def wait(
     result = await _wait(run, params, patience, now_ms)
     if result.status == "timeout":
         return Answer({"status": "timeout", "messages": []}, aside=TIMEOUT_LINE, status=1)
-    action = render.next_step(result.messages)
+    action = render.next_step(result.messages, are_read=mark_read)
     document: dict[str, Any] = {"status": "received", "action": action, "messages": result.messages}
     if result.remaining:
         document["remaining"] = result.remaining
@@ -182,14 +183,18 @@ async def _follow(run: Run, *, to_me: bool, since: str) -> None:
         audience, cursor=since or None, types=types, full=run.flags.json, repo=run.places().root
     ) as stream:
         await _control(run, "watch.start", f"watching from {stream.cursor}", str(stream.cursor))
-        reconnects = 0
+        reconnects, is_told = 0, False
         while True:
             hint = await stream.next(_LOOK_SECONDS)
             if stream.reconnects != reconnects:
                 reconnects = stream.reconnects
                 cursor = str(stream.cursor) if hint is None else f"{hint.epoch}.{hint.seq - 1}"
                 await _control(run, "watch.reconnect", "the daemon is back, nothing was lost", cursor)
+                is_told = False
             if hint is None:
+                if stream.is_lost and not is_told and not run.quiet:
+                    await run.complain(_GONE)
+                is_told = stream.is_lost
                 continue
             if run.flags.json:
                 await terminal.write_out(_watch_line(hint))

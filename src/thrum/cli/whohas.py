@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from thrum.cli.run import Answer, Run
 from thrum.cli.text import few, line, plural
 from thrum.cli.who import roots_of
 from thrum.cli.words import RUN, word
+from thrum.errors import ThrumError
 from thrum.methods.agents import (
     AGENT_LIST,
     AGENT_LIST_CONTEXT,
@@ -46,17 +48,23 @@ async def who_has(
             raise run.command.error(f'"{line(each)}" is no path in the repository')
         wanted.setdefault(path, each)
     found = await run.call(AGENT_LIST_CONTEXT, ListContextParams(files=tuple(wanted)))
-    lines = editing(found.contexts)
     nobody, open_ = verdicts(found, wanted)
+    me = ""
+    with suppress(ThrumError):  # who asks need not be anybody
+        me = run.identity().agent_id
+    seen = edits(found.contexts, me)
+    lines = in_order(seen, {} if run.quiet else nobody, tuple(wanted))
     document = {"contexts": found.contexts}
     document |= {name: some for name, some in (("unknown", found.unknown), ("unseen", found.unseen)) if some}
     unseen = bool(found.unseen) or any(not each.elsewhere for each in found.unknown)
-    return Answer(document, said=nobody, data="\n".join((*lines, *open_)), status=1 if unseen and not lines else 0)
+    status = 1 if unseen and not seen else 0
+    return Answer(document, data="\n".join((*lines, *open_)), status=status)
 
 
-def verdicts(found: ListContextResult, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Of which of the files (path → as the user wrote it) it is known that nobody is at them, and what is open. A no is
-    only said where all who could say yes were heard, here at least; those elsewhere are named beside it.
+def verdicts(found: ListContextResult, wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Of which of the files (path → as the user wrote it) it is known that nobody is at them, a line by path, and what
+    is open. A no is only said where all who could say yes were heard, here at least; those elsewhere are named
+    beside it.
     """
     touched = {path for each in found.contexts for path in (*each.uncommitted_files, *each.changed_files)}
     left = {path: as_written for path, as_written in wanted.items() if not any(path_matches(t, path) for t in touched)}
@@ -68,16 +76,17 @@ def verdicts(found: ListContextResult, wanted: Mapping[str, str]) -> tuple[list[
     open_ = [f"Not known whether {_either(some)} is editing {files}: {line(why)}" for why, some in reasons.items()]
     apart = _apart(found)
     if reasons:
-        return [], open_ + apart
+        return {}, open_ + apart
     unseen = set(found.unseen)
-    known = [as_written for path, as_written in left.items() if path not in unseen]
     open_ += [
         f"Not known who is editing {line(as_written)}: git knows no such file (misspelt, ignored, or yet to be written)"
         for path, as_written in left.items()
         if path in unseen
     ]
     here = " here" if found.unknown else ""
-    return [f"No agents{here} are currently editing {line(each)}" for each in known], open_ + apart
+    known = {path: as_written for path, as_written in left.items() if path not in unseen}
+    said = {path: f"No agents{here} are currently editing {line(as_written)}" for path, as_written in known.items()}
+    return said, open_ + apart
 
 
 def _apart(found: ListContextResult) -> list[str]:
@@ -117,25 +126,38 @@ def path_wanted(file: str, cwd: str, root: Path, others: Sequence[Path] = ()) ->
     return path
 
 
-def editing(contexts: Sequence[wire_types.WorkContext]) -> list[str]:
-    """A line for each path that is being changed (5.9). Who of several in one worktree does it, git does not tell: all
-    are named.
+def in_order(found: Sequence[tuple[str, str]], nobody: Mapping[str, str], wanted: Sequence[str]) -> list[str]:
+    """The lines of paths that somebody is at, and those of files that nobody is at, as the files were asked for."""
+    lines: list[str] = []
+    left = list(found)
+    for file in wanted:
+        lines += [text for path, text in left if path_matches(path, file)]
+        left = [(path, text) for path, text in left if not path_matches(path, file)]
+        lines += [nobody[file]] if file in nobody else []
+    return lines + [text for _, text in left]
+
+
+def edits(contexts: Sequence[wire_types.WorkContext], me: str = "") -> list[tuple[str, str]]:
+    """Each path that is being changed, and a line that says by whom (5.9). Who of several in one worktree does it, git
+    does not tell: all are named.
     """
     homes: dict[Any, list[wire_types.WorkContext]] = {}
     for context in contexts:
         home = context.worktree_path or context.agent_id
         homes.setdefault((home, context.branch, context.file_changes, context.changed_files), []).append(context)
-    lines: list[str] = []
+    lines: list[tuple[str, str]] = []
     for some in homes.values():
-        who = _either([each.agent_id for each in some])
+        who = _either([each.agent_id for each in some], me)
         shared = "; they share a worktree" if len(some) > 1 else ""
-        lines += [f"{who} is editing {line(path)} ({state}{shared})" for path, state in _states(some[0]).items()]
+        lines += [
+            (path, f"{who} is editing {line(path)} ({state}{shared})") for path, state in _states(some[0]).items()
+        ]
     return lines
 
 
-def _either(agents: Sequence[str]) -> str:
-    """`@a`, `@a or @b`."""
-    return " or ".join(at(each) for each in agents)
+def _either(agents: Sequence[str], me: str = "") -> str:
+    """`@a`, `@a or @b (you)`."""
+    return " or ".join(at(each) + (" (you)" if each == me else "") for each in agents)
 
 
 def _states(context: wire_types.WorkContext) -> dict[str, str]:

@@ -27,6 +27,7 @@ from thrum.cli.meanings import INSTEAD_OF_FLAGS, MEANINGS, filled, meant
 from thrum.cli.quick import FLAG, SHIELD, Grammar
 from thrum.durations import has_unit
 from thrum.errors import UsageError
+from thrum.limits import suggestions_max
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -325,11 +326,13 @@ class Command:
         message = f"unknown flag {unknown}"
         if instead := INSTEAD_OF_FLAGS.get((self.name, name)):
             return self.error(message, filled(instead, name, value, tokens))
+        everywhere = [*_SWITCHES, *(f"--{each}" for each in _VALUES)]
         # One dash and more than a letter is rather a text than a misspelt flag.
         if name[1] != "-" and f"-{name}" not in names:
             text = "a text that begins with a dash goes last, after --" if self._takes_text and len(name) > 2 else ""
-            return self.error(message, text)
-        close = near_flags(name, names, [*_SWITCHES, *(f"--{each}" for each in _VALUES)])
+            close = [] if text else _abbreviated(name, [*names, *everywhere])
+            return self.error(message, text or did_you_mean(close), suggestions=close or None)
+        close = near_flags(name, names, everywhere)
         return self.error(message, did_you_mean(close), suggestions=close or None)
 
 
@@ -393,6 +396,12 @@ def near_flags(name: str, own: Sequence[str], everywhere: Sequence[str]) -> list
     return begun or near(name, [each for each in own if len(each) > 2], least) or near(name, everywhere, _VERY_CLOSE)
 
 
+def _abbreviated(name: str, flags: Sequence[str]) -> list[str]:
+    """The flags that a letter may stand for: `-u` for `--unread`."""
+    begun = f"--{name[1:].lower()}"
+    return [each for each in dict.fromkeys(flags) if len(begun) == 3 and each.startswith(begun)][:suggestions_max]
+
+
 def did_you_mean(close: Sequence[str]) -> str:
     """`did you mean X?`, or nothing."""
     return f"did you mean {' or '.join(close)}?" if close else ""
@@ -420,19 +429,26 @@ def find(
             return commands[path], path, tuple(rest[1:])
         names = [words[1] for words in commands if words[0] == first and len(words) > 1]
         own = f"did you mean {first}? or " if (first,) in commands else ""
-        raise _unknown(path, commands, names, f"{own}one of: {', '.join(sorted(names))}")
+        words = sum(not each.startswith("-") for each in rest[1:])
+        raise _unknown(path, commands, names, f"{own}one of: {', '.join(sorted(names))}", words)
     if (first,) in commands:
         return commands[(first,)], (first,), tuple(rest)
     raise _unknown((first,), commands, [*(words[0] for words in commands if len(words) == 1), *groups], "")
 
 
 def _unknown(
-    path: tuple[str, ...], commands: Mapping[tuple[str, ...], Command], names: Iterable[str], otherwise: str
+    path: tuple[str, ...],
+    commands: Mapping[tuple[str, ...], Command],
+    names: Iterable[str],
+    otherwise: str,
+    words: int = 0,
 ) -> UsageError:
-    """The refusal of a word that is none of `names`; what it means goes before what is spelled like it."""
+    """The refusal of a word that is none of `names`; what it means goes before what is spelled like it. `words`: how
+    many follow it.
+    """
     *above, word = (each.replace(SHIELD, "") for each in path)
     group = " ".join(above)
-    close = meant(group, word, commands)
+    close = meant(group, word, commands, words)
     if not close:
         known = {**{name: f"{group} {name}".strip() for name in names}, **MEANINGS.get(group, {})}
         close = list(dict.fromkeys(known[name] for name in near(word, known, _CLOSE)))

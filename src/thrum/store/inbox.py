@@ -186,7 +186,7 @@ class MessageViews(ToldViews):
         self, author_id: str, to: str = "", unread: bool = False, page: int = 1, page_size: int = 10
     ) -> tuple[list[wire_types.OutMessage], int]:
         """What an author sent, newest first, and how many. `to`: an agent id among the recipients, or an audience's
-        value. `unread`: only what some recipient has not read.
+        value. `unread`: only what somebody has not read who still may.
         """
         filter = Filter()
         filter.add("m.agent_id = ?", author_id)
@@ -200,7 +200,8 @@ class MessageViews(ToldViews):
             )
         if unread:
             filter.add(
-                "EXISTS (SELECT 1 FROM message_recipients AS r WHERE r.message_id = m.message_id AND r.read_at IS NULL)"
+                "EXISTS (SELECT 1 FROM message_recipients AS r WHERE r.message_id = m.message_id AND r.read_at IS NULL"
+                " AND r.hidden = 0)"
             )
         where = conditions(filter.terms)
         total = self._db.execute(f"SELECT count(*) FROM messages AS m{where}", filter.values).fetchone()[0]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.repo import Repo, open_repo
+from thrum.methods.daemon import HEALTH
 
 ALICE = {"THRUM_NAME": "alice"}
 NINES = "9" * 400
@@ -83,7 +84,7 @@ def test_a_daemon_that_runs_goes_on_with_what_counted_and_says_so(repo: Repo) ->
     assert (done.status, done.err.count(f"warning: {reason}")) == (0, 1), done
     assert "what counted before" in done.err
     with repo.client() as client:
-        health = client.call("health")
+        health = client.call(HEALTH)
         assert (health.status, health.problems[0].startswith(reason)) == ("degraded", True), health
     assert repo.run("doctor", "--json").status == 1
     repo.thrum("send", "still here", "--to", "@bob", env=ALICE)
@@ -92,4 +93,4 @@ def test_a_daemon_that_runs_goes_on_with_what_counted_and_says_so(repo: Repo) ->
     assert repo.daemon == pid, "a restart that cannot start again leaves what runs"
     repo.settings.write_text(text)
     with repo.client() as client:
-        assert client.call("health").status == "ok"
+        assert client.call(HEALTH).status == "ok"

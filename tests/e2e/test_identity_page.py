@@ -207,10 +207,10 @@ def test_requests_of_the_page_are_taken_as_they_stand(repo: Repo, desk: Desks) -
     repo.thrum("daemon", "start")
     here, there = desk(repo.main), desk(repo.worktree("other"))
     again, force = _shown("Use the re_register flag when:"), _shown("Override the existing agent")
-    assert result(here.ask(AGENT_REGISTER, **again)) == {"agent_id": "furiosa", "status": "registered"}
-    assert result(here.ask(AGENT_REGISTER, **again)) == _shown("Response:")
-    assert result(there.ask(AGENT_REGISTER, **again))["status"] == "conflict"
-    assert result(there.ask(AGENT_REGISTER, **force))["status"] == "updated"
+    assert result(here.ask(AGENT_REGISTER.name, **again)) == {"agent_id": "furiosa", "status": "registered"}
+    assert result(here.ask(AGENT_REGISTER.name, **again)) == _shown("Response:")
+    assert result(there.ask(AGENT_REGISTER.name, **again))["status"] == "conflict"
+    assert result(there.ask(AGENT_REGISTER.name, **force))["status"] == "updated"
 
 
 def test_the_team_and_who_of_it_lives_look_as_shown(repo: Repo, desk: Desks) -> None:

@@ -71,4 +71,6 @@ def test_a_broken_file_harms_nothing(repo: Repo, desk: Desks) -> None:
     assert claude.thrum("quickstart", "furiosa", "--role", "builder", "--module", "core")["status"] == 0
     assert "[live]" in repo.thrum("team")
     assert kind(desk(repo.worktree("other"), "claude").ask("message.send", content="hi")) == "anonymous_caller"
-    assert "runtimes: runtimes.json: no JSON" in repo.thrum("daemon", "logs")
+    assert "runtimes: runtimes.json: Expecting property name enclosed in double quotes at line 1" in repo.thrum(
+        "daemon", "logs"
+    )

@@ -215,6 +215,7 @@ def leftovers(places: Places) -> list[Path]:
         for top in (places.state_dir, places.thrum_sync_dir)
         for pattern in ("*.new*", ".compact.*", "restore*", "restore-*", "verify-*", ".safety-*", ".new-*")
         for path in top.rglob(pattern)
+        if path != places.thrum_sync_dir / "restored"
     ]
     found += [path for top in (places.state_dir, places.common_dir) for path in top.rglob(".*.tmp")]
     return found + [path for path in places.common_dir.rglob("*.lock") if path.parent != places.thrum_sync_dir]

@@ -43,7 +43,7 @@ async def test_what_asks_for_a_yes_says_what_it_is_about_and_the_whole_command(t
         assert error["message"] == f"use --yes to confirm deletion of {sent}: it is wrong…"
         assert error["remedy"] == f"thrum message delete {sent[-6:]} --reason 'was wrong' --json --yes"
         for argv, again in (
-            (("agent", "delete", "nux", "--with-messages"), "thrum agent delete nux --with-messages --yes"),
+            (("agent", "delete", "nux", "--with-messages"), "thrum agent delete nux --with-messages --force"),
             (("--repo", str(desk.root), "group", "delete", "--", "core"), "group delete --yes -- core"),
         ):
             assert await desk.status(*argv) == 1

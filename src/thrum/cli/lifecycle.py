@@ -53,7 +53,7 @@ async def delete(
         if elsewhere and not _is_asked(run):
             raise ConfirmationRequired(
                 f"use --force to confirm deletion: {'; '.join(about)}",
-                remedy=f"leave it to whoever works there; if you were told to: thrum agent delete {agent_id} --force",
+                remedy=f"leave it to whoever works there; if you were told to: {run.again('--force')}",
             )
         if not yes:
             await confirm(run, f"Delete agent '{agent_id}'?", about=about)

@@ -144,6 +144,7 @@ class _Known:
 
     async def agents(self) -> tuple[wire_types.AgentInfo, ...]:
         if self._agents is None:
+            self._run.identity()  # who may not send starts no daemon
             listed = await self._run.call(AGENT_LIST, AgentListParams())
             self._agents = listed.agents
         return self._agents
@@ -153,8 +154,8 @@ class _Known:
 
     async def words(self) -> set[str]:
         """All that can be addressed: names, roles, groups, everyone."""
-        groups = await self._run.call(GROUP_LIST, Empty())
         agents = await self.agents()
+        groups = await self._run.call(GROUP_LIST, Empty())
         roles = {each.role for each in agents if each.role}
         return {EVERYONE, *(each.agent_id for each in agents), *roles, *(each.name for each in groups.groups)}
 

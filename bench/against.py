@@ -32,7 +32,7 @@ from bench.place import clean_environment, open_repository, thrum_command
 from bench.scenarios import send, startup
 from thrum.rpc.client import BlockingClient
 try:
-    from thrum.methods.daemon import HEALTH
+    from thrum.model.methods.daemon import HEALTH
 except ImportError:  # a checkout whose methods were called by name
     HEALTH = "health"
 for name in set(os.environ) - set(clean_environment()):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.measure import Bench
 from bench.place import Repository, clean_environment, open_repository, write_history
-from thrum.methods.sync import SYNC_CONFIGURE, SYNC_FORCE, SyncConfigureParams, SyncForceParams, SyncForceResult
+from thrum.model.methods.sync import SYNC_CONFIGURE, SYNC_FORCE, SyncConfigureParams, SyncForceParams, SyncForceResult
 from thrum.rpc.client import BlockingClient
 
 BRANCH = "a-sync"

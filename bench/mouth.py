@@ -17,11 +17,11 @@ import trio
 import zmq
 
 from bench.place import TEXT
-from thrum import clock, ids
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import open_xpub_socket
 from thrum.bus.topics import Frame
-from thrum.events import Body, MessageCreated, Pair
+from thrum.model import clock, ids
+from thrum.model.events import Body, MessageCreated, Pair
 
 EPOCH = "01KGHF3N80EEEEEEEEEEEEEEEE"
 

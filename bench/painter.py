@@ -19,10 +19,11 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-from thrum import clock, events, paths, setup
-from thrum.paths import Places
-from thrum.store.replay import open_blocking
-from thrum.wire_types import DaemonIdentity
+from thrum.admin import init
+from thrum.model import clock, events, paths
+from thrum.model.paths import Places
+from thrum.model.wire_types import DaemonIdentity
+from thrum.store.recovery import open_blocking
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
 
 def paint(places: Places) -> float:
     """Seconds until the store is open."""
-    identity = setup.bootstrap_identity(places, "bench", {}, clock.SystemClock()).identity
+    identity = init.bootstrap_identity(places, "bench", {}, clock.SystemClock()).identity
     mirrored = DaemonIdentity(
         daemon_id=identity.daemon_id,
         repo_name=identity.repo_name,

@@ -12,14 +12,15 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thrum import clock, events, ids, paths, spawn
-from thrum.events import Body, MessageCreated, MessageReceipt, Pair
-from thrum.methods.agents import AGENT_REGISTER, RegisterParams
-from thrum.methods.daemon import HEALTH
-from thrum.methods.sessions import SESSION_START, SessionStartParams
-from thrum.paths import Places
+from thrum.daemon import launch
+from thrum.model import clock, events, ids, paths
+from thrum.model.events import Body, MessageCreated, MessageReceipt, Pair
+from thrum.model.methods.agents import AGENT_REGISTER, RegisterParams
+from thrum.model.methods.daemon import HEALTH
+from thrum.model.methods.sessions import SESSION_START, SessionStartParams
+from thrum.model.paths import Places
 from thrum.rpc.client import BlockingClient
-from thrum.sockets import real_path
+from thrum.rpc.sockets import real_path
 
 _GIT = ("git", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "commit.gpgsign=false")
 _CHUNK_LINES = 5_000
@@ -70,7 +71,7 @@ class Repository:
 
     def start(self) -> int:
         """Start the daemon; its pid."""
-        return spawn.start_in_background(self.places)
+        return launch.start_in_background(self.places)
 
     def stop(self) -> None:
         """Stop the daemon, if one runs."""

@@ -23,7 +23,7 @@ if __package__ in (None, ""):
 from bench.measure import Bench, Progress, Row, Scenario, table
 from bench.place import clean_environment
 from bench.scenarios import bus, floods, history, identity, idle, send, signed, stalls, startup, sync
-from thrum import clock
+from thrum.model import clock
 
 HISTORY = Path(__file__).with_name("history.jsonl")
 SCENARIOS: Mapping[str, Scenario] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from thrum.cli.parser import GLOBAL_FLAGS
 from thrum.cli.table import ALIASES, COMMANDS, HELP_GROUPS
-from thrum.cli.words import GLOBAL_FLAGS
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 HEAD = """\

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from thrum.settings import SETTINGS, setting_text
+from thrum.model.settings import SETTINGS, setting_text
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 HEAD = """\

@@ -15,8 +15,8 @@ from pathlib import Path
 from bench import listener, mouth
 from bench.measure import Bench, Goal, Row, median, percentile
 from bench.place import TEXT, Repository, open_repository
-from thrum.methods.daemon import BUS_INFO
-from thrum.methods.messages import MESSAGE_SEND, SendParams
+from thrum.model.methods.daemon import BUS_INFO
+from thrum.model.methods.messages import MESSAGE_SEND, SendParams
 from thrum.rpc.client import BlockingClient
 
 PAUSE_SECONDS = 0.005

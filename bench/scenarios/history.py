@@ -13,8 +13,8 @@ import msgspec
 from bench import painter
 from bench.measure import Bench, Goal, Row, median, number, percentile
 from bench.place import Repository, clean_environment, open_repository, write_history
-from thrum.methods.daemon import HEALTH
-from thrum.methods.messages import MESSAGE_LIST, MessageListParams
+from thrum.model.methods.daemon import HEALTH
+from thrum.model.methods.messages import MESSAGE_LIST, MessageListParams
 from thrum.rpc.client import BlockingClient
 
 _LIBRARIES = "import trio, zmq, msgspec, sqlite3, psutil, dulwich.repo"

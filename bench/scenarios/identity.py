@@ -21,15 +21,15 @@ import trio
 from bench.measure import Bench, Goal, Row, alternate, median, percentile
 from bench.place import TEXT, Repository, clean_environment, open_repository, thrum_command
 from bench.scenarios.startup import FLOOR, run_ms
-from thrum import clock
 from thrum.identity.caller import Caller, decide
 from thrum.identity.evidence import AgentPlace, PeerEvidence, Registry
-from thrum.identity.process import ProcessTable, open_process_table
-from thrum.identity.runtime import RuntimeNames
-from thrum.methods.agents import AGENT_LIST_CONTEXT, ListContextParams
-from thrum.methods.daemon import EVENTS_SINCE, EventsSinceParams
-from thrum.ops.adoption import adopt
-from thrum.ops.house import Call, House
+from thrum.identity.processes import ProcessTable, open_process_table
+from thrum.identity.runtimes import RuntimeNames
+from thrum.model import clock
+from thrum.model.methods.agents import AGENT_LIST_CONTEXT, ListContextParams
+from thrum.model.methods.daemon import EVENTS_SINCE, EventsSinceParams
+from thrum.ops.context import Call, House
+from thrum.ops.pid_binding import adopt
 from thrum.rpc.client import BlockingClient
 
 ANCESTORS = 15

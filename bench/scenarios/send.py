@@ -19,13 +19,13 @@ import msgspec
 from bench import load
 from bench.measure import Bench, Goal, Row, cpu_seconds, median, percentile
 from bench.place import TEXT, Repository, open_repository
-from thrum import clock, events
-from thrum.methods.daemon import HEALTH
+from thrum.model import clock, events
+from thrum.model.methods.daemon import HEALTH
 from thrum.rpc.client import BlockingClient
 from thrum.store import database
-from thrum.store.entry import Entry
-from thrum.store.projection import Projection
-from thrum.store.words import Words
+from thrum.store.projection.core import Projection
+from thrum.store.projection.entry import Entry
+from thrum.store.queries.fts import Words
 
 AGENTS = 10
 

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.measure import Bench, Goal, Row, median
-from thrum import clock, signatures
-from thrum.events import Body, MessageCreated, encode
 from thrum.identity.signing import Signer
-from thrum.paths import Places
-from thrum.store.arrival import Found, portions, verified
-from thrum.store.door import Decision, Stamp
-from thrum.store.replay import Opened, open_blocking
-from thrum.store.views import View
+from thrum.model import clock, signatures
+from thrum.model.events import Body, MessageCreated, encode
+from thrum.model.paths import Places
+from thrum.model.wire_types import DaemonIdentity
+from thrum.store.api import Decision, Stamp
+from thrum.store.ingest import Found, portions, verified
+from thrum.store.queries.views import View
+from thrum.store.recovery import Opened, open_blocking
 from thrum.store.writer import Call, Errand, Writer
-from thrum.wire_types import DaemonIdentity
 
 _TEXT = "The parser drops the last token when the input ends in a comment. Fixed on branch parser. " * 3
 _NOW_MS = 1_770_112_800_000

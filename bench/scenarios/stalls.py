@@ -20,9 +20,9 @@ from bench import watched
 from bench.measure import Bench, Goal, Row
 from bench.place import Repository, open_repository, write_inbox
 from thrum.bus.socket import SubSocket
-from thrum.methods.agents import AGENT_REGISTER, RegisterParams
-from thrum.methods.daemon import BUS_INFO, HEALTH
-from thrum.methods.messages import MESSAGE_SEND
+from thrum.model.methods.agents import AGENT_REGISTER, RegisterParams
+from thrum.model.methods.daemon import BUS_INFO, HEALTH
+from thrum.model.methods.messages import MESSAGE_SEND
 from thrum.rpc.client import BlockingClient
 
 STALL_MS = 50

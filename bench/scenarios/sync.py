@@ -14,10 +14,10 @@ from bench.branches import ByHand, Shape, Synced, begin_to_sync, bytes_below, fo
 from bench.measure import Bench, Goal, Row, alternate, median, number, percentile
 from bench.place import TEXT, Repository, clean_environment, open_repository, thrum_command
 from bench.scenarios.startup import run_ms
-from thrum.methods.agents import AGENT_LIST, AgentListParams
-from thrum.methods.daemon import EVENTS_SINCE, EventsSinceParams
-from thrum.methods.messages import MESSAGE_SEND, SendParams
-from thrum.methods.sync import SYNC_CONFIGURE, SyncConfigureParams
+from thrum.model.methods.agents import AGENT_LIST, AgentListParams
+from thrum.model.methods.daemon import EVENTS_SINCE, EventsSinceParams
+from thrum.model.methods.messages import MESSAGE_SEND, SendParams
+from thrum.model.methods.sync import SYNC_CONFIGURE, SyncConfigureParams
 from thrum.rpc.client import BlockingClient
 
 BY_HAND = "git by hand"

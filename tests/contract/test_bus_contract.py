@@ -15,14 +15,14 @@ import msgspec
 import pytest
 import trio
 
-from thrum import clock, events
-from thrum.bus.cursor import Cursor, Do
+from thrum.bus._cursor import Cursor, Do
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Outlet, Publisher
 from thrum.bus.socket import SubSocket, XpubSocket, open_xpub_socket
 from thrum.bus.topics import Frame, Head, read_frame
-from thrum.events import Pair
-from thrum.wire_types import Hint
+from thrum.model import clock, events
+from thrum.model.events import Pair
+from thrum.model.wire_types import Hint
 
 SECONDS = 120
 

@@ -14,7 +14,8 @@ import trio.testing
 
 from tests.support.named import named
 from tests.support.rpc_served import HEALTHY, UNCONFIRMED, Ops, claimed, serving
-from thrum.errors import (
+from thrum.identity.caller import claim_not_used
+from thrum.model.errors import (
     AnswerTooLarge,
     DaemonUnavailable,
     ForeignKind,
@@ -26,10 +27,9 @@ from thrum.errors import (
     TimedOut,
     UnknownMethod,
 )
-from thrum.identity.caller import claim_not_used
-from thrum.methods.agents import AGENT_WHOAMI, WhoamiResult
-from thrum.methods.daemon import HEALTH
-from thrum.methods.messages import (
+from thrum.model.methods.agents import AGENT_WHOAMI, WhoamiResult
+from thrum.model.methods.daemon import HEALTH
+from thrum.model.methods.messages import (
     MESSAGE_LIST,
     MESSAGE_OUTBOX,
     MESSAGE_SEND,
@@ -38,12 +38,12 @@ from thrum.methods.messages import (
     SendParams,
     SendResult,
 )
-from thrum.methods.method import AnyMethod, Empty
+from thrum.model.methods.method import AnyMethod, Empty
+from thrum.rpc._peercred import Peer
 from thrum.rpc.client import BlockingClient, Client, open_client
 from thrum.rpc.direct import open_direct
 from thrum.rpc.dispatch import Call, Dispatcher, Drain, PeerConnection
 from thrum.rpc.listener import bind_listener
-from thrum.rpc.peercred import Peer
 
 
 @dataclass

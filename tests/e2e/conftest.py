@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.desks import Desk, Desks
 from tests.support.repo import Repo
-from thrum.errors import ThrumError
+from thrum.model.errors import ThrumError
 
 
 @pytest.fixture

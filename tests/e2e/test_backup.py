@@ -18,8 +18,8 @@ import pytest
 
 from tests.support.branch import commit_journals
 from tests.support.repo import Repo, open_repo
-from thrum import clock, ids
-from thrum.methods.admin import BACKUP_RESTORE, RestoreParams
+from thrum.model import clock, ids
+from thrum.model.methods.admin import BACKUP_RESTORE, RestoreParams
 
 
 @pytest.fixture

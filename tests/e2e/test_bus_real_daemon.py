@@ -16,9 +16,9 @@ import pytest
 import trio
 
 from thrum.bus import subscriber
-from thrum.errors import DaemonUnavailable
-from thrum.methods.daemon import HEALTH
-from thrum.methods.messages import MESSAGE_LIST, MessageListParams
+from thrum.model.errors import DaemonUnavailable
+from thrum.model.methods.daemon import HEALTH
+from thrum.model.methods.messages import MESSAGE_LIST, MessageListParams
 from thrum.rpc.client import BlockingClient
 
 SECONDS = 60

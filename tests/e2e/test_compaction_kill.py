@@ -15,9 +15,9 @@ from tests.support.compacting import compact
 from tests.support.factmaker import Maker
 from tests.support.store_journals import START_MS
 from tests.support.store_opened import open_here, picture_of, places_at, sending
-from thrum import clock, events
-from thrum.events import AnyFact
-from thrum.store.door import Decision
+from thrum.model import clock, events
+from thrum.model.events import AnyFact
+from thrum.store.api import Decision
 from thrum.store.writer import Call
 
 HOUR_MS = 3_600_000

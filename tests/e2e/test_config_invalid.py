@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.repo import Repo, open_repo
-from thrum.methods.daemon import HEALTH
+from thrum.model.methods.daemon import HEALTH
 
 ALICE = {"THRUM_NAME": "alice"}
 NINES = "9" * 400

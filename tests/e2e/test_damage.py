@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.repo import Repo, open_repo, wait_until
-from thrum import sockets
-from thrum.methods.messages import MESSAGE_LIST
+from thrum.model.methods.messages import MESSAGE_LIST
+from thrum.rpc import sockets
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_refusal_about_place_identity_names_and_daemon_is_explained() -> None:
     """The sections of errors.py that the page has, too."""
-    source = (PROJECT / "src/thrum/errors.py").read_text(encoding="utf-8")
+    source = (PROJECT / "src/thrum/model/errors.py").read_text(encoding="utf-8")
     sections = re.split(r"^# -- (.+)$", source, flags=re.MULTILINE)
     named = dict(zip(sections[1::2], sections[2::2], strict=True))
     page = (PROJECT / "docs/troubleshooting.md").read_text(encoding="utf-8")

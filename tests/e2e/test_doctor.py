@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.repo import Done, Repo, open_repo
-from thrum import clock, ids
+from thrum.model import clock, ids
 
 NAMES = ["python", "git", "tmux", "repository", "readers", "socket", "space", "clock", "open files", "daemon",
          "config", "tracked", "hooks", "key", "identities", "repository id", "sync"]  # fmt: skip

@@ -16,10 +16,11 @@ import pytest
 
 from tests.support.named import named
 from tests.support.repo import THRUM, Repo, open_repo
-from thrum import limits, sockets
-from thrum.errors import DaemonStartFailed, ThrumError
-from thrum.methods.daemon import HEALTH
-from thrum.methods.messages import MESSAGE_SEND
+from thrum.model import limits
+from thrum.model.errors import DaemonStartFailed, ThrumError
+from thrum.model.methods.daemon import HEALTH
+from thrum.model.methods.messages import MESSAGE_SEND
+from thrum.rpc import sockets
 from thrum.rpc.listener import connections_within, few_open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="another process's limits are set on Linux alone")

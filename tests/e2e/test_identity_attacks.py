@@ -16,7 +16,7 @@ import pytest
 from tests.support.desks import Desks, kind, result, runtime_argv
 from tests.support.repo import PROJECT, Repo, open_repo, wait_until
 from tests.support.trusted import trust_here
-from thrum.identity.process import open_process_table
+from thrum.identity.processes import open_process_table
 
 QUICKSTART = ("--role", "builder", "--module", "core", "--no-agent-pid")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

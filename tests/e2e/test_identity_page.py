@@ -19,8 +19,8 @@ import pytest
 from tests.support.desks import Desks, result
 from tests.support.repo import SECONDS, THRUM, Repo, open_repo, wait_until
 from thrum.cli.table import ALIASES, COMMANDS
-from thrum.guards import DEFAULT_MODES
-from thrum.methods.agents import AGENT_REGISTER
+from thrum.model.guards import DEFAULT_MODES
+from thrum.model.methods.agents import AGENT_REGISTER
 from thrum.store import database
 
 PAGE = (Path(__file__).parents[1] / "data/identity_page.md").read_text(encoding="utf-8")

@@ -15,8 +15,8 @@ import pytest
 from tests.support.desks import Answer, Desks, kind, result
 from tests.support.repo import THRUM, Repo, open_repo
 from tests.support.trusted import trust_here
-from thrum.methods.method import Access
-from thrum.methods.table import METHODS
+from thrum.model.methods.method import Access
+from thrum.model.methods.table import METHODS
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

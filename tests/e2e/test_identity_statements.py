@@ -16,8 +16,8 @@ import pytest
 from tests.support.desks import Desk, Desks, kind, result, runtime_argv
 from tests.support.repo import THRUM, Done, Repo, open_repo
 from tests.support.trusted import trust_here
-from thrum.methods.method import Access
-from thrum.methods.table import METHODS
+from thrum.model.methods.method import Access
+from thrum.model.methods.table import METHODS
 
 A_SHELL = ("sh", "-c", '"$@"; exit $?', "sh")
 """One that nobody has told anything."""

@@ -15,7 +15,7 @@ import pytest
 from tests.support.desks import Desk, Desks, result
 from tests.support.repo import Repo, open_repo, wait_until
 from thrum.bus.subscriber import open_stream
-from thrum.identity.process import open_process_table
+from thrum.identity.processes import open_process_table
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from tests.support.daemons import Daemon
 from tests.support.desks import Desks
 from tests.support.repo import Repo, open_repo
 from tests.support.stranger import Stranger
-from thrum import clock, events
-from thrum.events import AnyFact
+from thrum.model import clock, events
+from thrum.model.events import AnyFact
 
 
 @pytest.fixture

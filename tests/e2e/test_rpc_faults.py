@@ -16,8 +16,8 @@ import trio
 import trio.testing
 
 from tests.support.rpc_served import Ops, Served, request, serving, talking
-from thrum import limits
-from thrum.methods.messages import MESSAGE_SEND
+from thrum.model import limits
+from thrum.model.methods.messages import MESSAGE_SEND
 from thrum.rpc.client import open_client
 from thrum.rpc.server import Bounds
 

@@ -14,9 +14,9 @@ import pytest
 
 from tests.support.store_child import AUTHORS
 from tests.support.store_opened import key_of, opened, picture_of, places_at, resent, sending
-from thrum import events
-from thrum.clock import SystemClock
-from thrum.events import MessageCreated
+from thrum.model import events
+from thrum.model.clock import SystemClock
+from thrum.model.events import MessageCreated
 
 Answered = dict[str, tuple[str, int]]
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.support.repo import Repo, Running, open_repo, wait_until
-from thrum import limits
+from thrum.model import limits
 
 PAST_HIGH_WATER_MARK = 4 * limits.bus_high_water_mark
 

@@ -12,9 +12,9 @@ from tests.support.clones import Clones, open_clones
 from tests.support.daemons import Daemon
 from tests.support.repo import Repo
 from tests.support.stranger import Stranger
-from thrum import clock, events
-from thrum.events import AnyFact, Work
-from thrum.voids import branch_file_of
+from thrum.model import clock, events
+from thrum.model.events import AnyFact, Work
+from thrum.model.tombstones import branch_file_of
 
 
 @pytest.fixture(scope="module")

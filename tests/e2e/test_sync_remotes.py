@@ -15,8 +15,8 @@ from tests.support.clones import Clones, open_clones
 from tests.support.git_servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
 from tests.support.repo import Repo, wait_until
 from thrum.git.runner import GitRunner
-from thrum.sync.audience import who_can_read
 from thrum.sync.ports import RemoteInfo
+from thrum.sync.visibility import who_can_read
 
 
 @pytest.fixture(scope="module")

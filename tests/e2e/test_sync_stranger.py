@@ -11,9 +11,9 @@ from tests.support.clones import Clones, open_clones
 from tests.support.daemons import Daemon
 from tests.support.repo import Repo
 from tests.support.stranger import Stranger, letter, line
-from thrum import events
-from thrum.events import Body
-from thrum.voids import branch_file_of
+from thrum.model import events
+from thrum.model.events import Body
+from thrum.model.tombstones import branch_file_of
 
 
 @pytest.fixture(scope="module")

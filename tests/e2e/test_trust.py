@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.repo import THRUM, Repo, open_repo, wait_until
-from thrum import paths
+from thrum.model import paths
 
 SHELL_WORDS = '$(touch "$HOME/owned")'
 SECRET = "-----BEGIN PRIVATE KEY-----"

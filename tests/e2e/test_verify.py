@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.branch import commit_journals
 from tests.support.repo import Repo, open_repo
-from thrum import clock, ids, signatures
 from thrum.identity.daemon_key import load_key
+from thrum.model import clock, ids, signatures
 
 
 @pytest.fixture

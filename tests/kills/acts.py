@@ -17,13 +17,13 @@ import trio
 from tests.kills.harness import Say, Told, fork_beside, remove
 from tests.kills.life import HOST, Life, age, check_picture, check_sound, creates_of, facts_of, live, start_only
 from tests.support.trusted import trust_here
-from thrum import events, setup, signatures, trust
-from thrum.care import backup, restore
-from thrum.clock import SystemClock, format_ms
-from thrum.events import Accepted, AgentRegistered, DaemonKeyed, DaemonSucceeded
+from thrum.admin import backup, init, restore
 from thrum.identity.daemon_key import load_key
-from thrum.origins import line_hash
-from thrum.paths import Places, find_places
+from thrum.model import events, signatures, trust
+from thrum.model.clock import SystemClock, format_ms
+from thrum.model.events import Accepted, AgentRegistered, DaemonKeyed, DaemonSucceeded
+from thrum.model.origins import line_hash
+from thrum.model.paths import Places, find_places
 
 
 def git(cwd: Path, *words: str) -> str:
@@ -38,7 +38,7 @@ def make_repository(root: Path, *, clone_of: Path | None = None, sync: bool = Fa
         git(root, "commit", "-q", "--allow-empty", "-m", "first")
     else:
         git(root.parent, "clone", "-q", "--template=", str(clone_of), str(root))
-    setup.initialise(root, setup.InitOptions(hostname=HOST, environ=os.environ, sync=sync))
+    init.initialise(root, init.InitOptions(hostname=HOST, environ=os.environ, sync=sync))
 
 
 def copy_tree(source: Path, target: Path) -> None:
@@ -416,7 +416,7 @@ class Rotation(OnARepository):
         say("!rotated", self.bootstrap())
 
     def bootstrap(self) -> str:
-        return setup.bootstrap_identity(self.places, HOST, os.environ, SystemClock()).identity.daemon_id
+        return init.bootstrap_identity(self.places, HOST, os.environ, SystemClock()).identity.daemon_id
 
     def check(self, told: Told, chance: random.Random) -> str:
         case, first = self.case_of_this

@@ -18,27 +18,28 @@ import trio
 
 from tests.support.house import Agent, SaidEvidence
 from tests.support.trusted import trust_here
-from thrum import accepting, events, files, paths
-from thrum.care.lock import held, owner_of
-from thrum.care.verify import Point, verify
-from thrum.clock import SystemClock
-from thrum.config import LiveConfig
+from thrum.admin.exclusive import held, owner_of
+from thrum.admin.verify import Point, verify
 from thrum.daemon import app
-from thrum.events import MessageCreated
+from thrum.daemon.build import Wiring
 from thrum.identity.caller import Caller
 from thrum.identity.daemon_key import load_key
-from thrum.methods.method import Method, Params
+from thrum.model import config_acceptance, events, files, paths
+from thrum.model.clock import SystemClock
+from thrum.model.config import LiveConfig
+from thrum.model.events import MessageCreated
+from thrum.model.methods.method import Method, Params
+from thrum.model.paths import Places, counts
 from thrum.ops.introduction import introduce
-from thrum.paths import Places, counts
+from thrum.rpc._peercred import Peer
 from thrum.rpc.direct import DirectClient
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
-from thrum.rpc.peercred import Peer
-from thrum.sockets import SocketPaths
-from thrum.store import audit, database, words
+from thrum.rpc.sockets import SocketPaths
+from thrum.store import audit, database
 from thrum.store.journal import JournalFiles
+from thrum.store.queries import fts
 from thrum.sync.loop import Request
 from thrum.sync.round import Outcome
-from thrum.wiring import Wiring
 
 HOST = "host"
 msgspec.structs.fields = functools.cache(msgspec.structs.fields)  # looked up anew by each start
@@ -167,7 +168,7 @@ def check_sound(places: Places, chance: random.Random) -> None:
     key = load_key(places.daemon_key)
     assert key is not None
     assert key.daemon_id == owner_of(places).daemon_id
-    assert not accepting.look(places), "the settings that people edit say other things than those that count"
+    assert not config_acceptance.look(places), "the settings that people edit say other things than those that count"
     copied, counting = (msgspec.json.decode(path.read_bytes()) for path in (places.config_copy, places.config_file))
     assert copied == counting
     assert not places.quarantine.exists() or torn_only(places.quarantine), places.quarantine.read_text()
@@ -188,7 +189,7 @@ def check_picture(places: Places) -> None:
     pictures: list[dict[str, list[tuple[Any, ...]]]] = []
     for path in (places.database, painted):
         with closing(sqlite3.connect(path)) as db:
-            words.check(db)
+            fts.check(db)
             pictures.append(database.dump(db))
     for table in (pictures[0].keys() | pictures[1].keys()) - {"daemon_identity"}:
         assert pictures[0].get(table) == pictures[1].get(table), f"{table} is not as painted anew"

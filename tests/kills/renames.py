@@ -10,8 +10,8 @@ from tests.kills.acts import OnARepository, send
 from tests.kills.harness import Say, Told
 from tests.kills.life import Life, check_sound, creates_of, live
 from thrum.identity.files import list_identities
-from thrum.identity.notes import DEFAULT_PREAMBLE, notes_path, preamble_path, save_notes, save_preamble
-from thrum.ops.moved import Moves
+from thrum.model.notes import DEFAULT_PREAMBLE, notes_path, preamble_path, save_notes, save_preamble
+from thrum.ops.relocation import Moves
 
 _NOTES = "remember the milk"
 _NAMES = ("ann", "cid", "dot")

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from thrum.bus.cursor import Cursor, Do, Position, parse_position
+from thrum.bus._cursor import Cursor, Do, Position, parse_position
 from thrum.bus.topics import Head
-from thrum.wire_types import Hint
+from thrum.model.wire_types import Hint
 
 AT = "2026-02-03T10:00:00.000Z"
 

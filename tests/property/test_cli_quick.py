@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum.cli.quick import SHIELD
+from thrum.cli.parser import Command, split
+from thrum.cli.quick_parser import SHIELD
 from thrum.cli.table import COMMANDS
-from thrum.cli.words import Command, split
-from thrum.errors import UsageError
+from thrum.model.errors import UsageError
 
 TEXTS = st.sampled_from(
     [

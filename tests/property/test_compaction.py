@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from tests.support import factmaker
 from tests.support.compacting import compact
 from tests.support.store_opened import open_here, picture_of, places_at
-from thrum import events
-from thrum.events import AnyFact, JournalFormat, MessageReceipt
-from thrum.store.arrival import verified
-from thrum.store.door import Decision
-from thrum.store.replay import Opened
+from thrum.model import events
+from thrum.model.events import AnyFact, JournalFormat, MessageReceipt
+from thrum.model.tombstones import branch_file_of
+from thrum.store.api import Decision
+from thrum.store.ingest import verified
+from thrum.store.recovery import Opened
 from thrum.store.writer import Call, Errand, Writer
-from thrum.voids import branch_file_of
 
 Picture = dict[str, list[tuple[Any, ...]]]
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import factmaker as maker
-from thrum import events
-from thrum.events import AnyFact
+from thrum.model import events
+from thrum.model.events import AnyFact
 
 
 def check_orders(facts: list[AnyFact], seed: int) -> None:

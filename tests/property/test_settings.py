@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from thrum import settings
-from thrum.config import LiveConfig, change, load_config
-from thrum.errors import BadConfigValue, ConfigInvalid
-from thrum.paths import Places
+from thrum.model import settings
+from thrum.model.config import LiveConfig, change, load_config
+from thrum.model.errors import BadConfigValue, ConfigInvalid
+from thrum.model.paths import Places
 
 _TEXTS = ["auto", "strict", "info", "0s", "15s", "1.5h", "３０s", "9" * 400 + "d", "", " x", "-x", "~/w", "/w", "a\n"]
 _NUMBERS = [0, -1, 1, 8, 65_535, 65_536, 2**53, 0.5, -0.0, 1e300]

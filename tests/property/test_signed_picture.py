@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from tests.support import factmaker as maker
 from tests.support.daemons import Daemon
-from thrum import clock, events
-from thrum.events import AnyFact
-from thrum.origins import line_hash
+from thrum.model import clock, events
+from thrum.model.events import AnyFact
+from thrum.model.origins import line_hash
+from thrum.model.tombstones import branch_file_of
 from thrum.store import database
-from thrum.store.paint import paint
-from thrum.voids import branch_file_of
+from thrum.store.rebuild import paint
 
 ME, ANN, EVE, FAR = (Daemon(number) for number in range(1, 5))
 OLD = "d_01KGH87Y00FFFFFFFFFFFFFFFF"

@@ -21,16 +21,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.support.store_journals import START_MS, FakeClock
 from tests.support.store_opened import open_here, picture_of, places_at, resent, sending
-from thrum import clock, events, ids, limits, signatures
-from thrum.events import AnyFact, Body, GroupFields, Pair, Work
-from thrum.methods.method import ClientKey
+from thrum.model import clock, events, ids, limits, signatures
+from thrum.model.events import AnyFact, Body, GroupFields, Pair, Work
+from thrum.model.methods.method import ClientKey
+from thrum.model.tombstones import branch_file_of
 from thrum.store import database
-from thrum.store.arrival import verified
-from thrum.store.door import Decision, Stamp
-from thrum.store.replay import Opened
-from thrum.store.views import View
+from thrum.store.api import Decision, Stamp
+from thrum.store.ingest import verified
+from thrum.store.queries.views import View
+from thrum.store.recovery import Opened
 from thrum.store.writer import Call, Errand, Writer
-from thrum.voids import branch_file_of
 
 AGENTS = ("furiosa", "nux", "user:max")
 _ulids = ids.Ulids(lambda count: b"\x11" * count)

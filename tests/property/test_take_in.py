@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.support import factmaker as maker
 from tests.support.store_arrivals import found
 from tests.support.store_opened import open_here, picture_of
-from thrum import events
-from thrum.events import AnyFact
-from thrum.store.arrival import verified
+from thrum.model import events
+from thrum.model.events import AnyFact
+from thrum.store.ingest import verified
 from thrum.store.writer import Errand, Writer
 
 # Nothing here is about the disk, and there a sync costs nothing.

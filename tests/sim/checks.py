@@ -15,19 +15,27 @@ from tests.sim.faults import Violation
 from tests.sim.git import commit_of
 from tests.sim.oracle import Lines, decode, rank
 from tests.sim.strangers import STRANGERS
-from thrum import clock, events, ids, signatures
-from thrum.events import AgentAliased, AgentCleaned, AnyFact, MessageCreated, MessageReceipt, PurgeExecuted, Sealed
-from thrum.origins import BEFORE, HIDDEN, OLD_REALM, OURS, STRANGE, Origins
+from thrum.model import clock, events, ids, signatures
+from thrum.model.events import (
+    AgentAliased,
+    AgentCleaned,
+    AnyFact,
+    MessageCreated,
+    MessageReceipt,
+    PurgeExecuted,
+    Sealed,
+)
+from thrum.model.origins import BEFORE, HIDDEN, OLD_REALM, OURS, STRANGE, Origins
+from thrum.model.tombstones import Fact, Voids, branch_file_of, superseded_ids, void_ids
 from thrum.store import database
-from thrum.store.horizons import purge_cutoff
+from thrum.store._superseded import superseded_locally
 from thrum.store.journal import bare
-from thrum.store.merge_agents import holders_of, may_speak, registrars_of
-from thrum.store.projection import horizon_of_the_clock
+from thrum.store.projection.core import horizon_of_the_clock
+from thrum.store.projection.merge_agents import holders_of, may_speak, registrars_of
+from thrum.store.projection.watermarks import purge_cutoff
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
-from thrum.store.superseded import superseded_locally
 from thrum.sync import merge
 from thrum.sync.merge import JOURNAL_FILE, split_lines
-from thrum.voids import Fact, Voids, branch_file_of, superseded_ids, void_ids
 
 if TYPE_CHECKING:
     from tests.sim.clone import Clone

@@ -18,28 +18,29 @@ from tests.sim.disk import Database, Disk, DiskJournals
 from tests.sim.faults import Killed
 from tests.sim.git import MemoryRepository, Network
 from tests.support.daemons import PROJECT, daemon_id_of, signer_of
-from thrum import events, files, ids, signatures
-from thrum.errors import NewerFormat, StoreFailed
 from thrum.identity import signing
 from thrum.identity.signing import Signer
+from thrum.model import events, files, ids, signatures
+from thrum.model.errors import NewerFormat, StoreFailed
+from thrum.model.paths import Places
+from thrum.model.tombstones import Voids
+from thrum.model.wire_types import DaemonIdentity
 from thrum.ops import introduction
-from thrum.paths import Places
-from thrum.store import replay, words
-from thrum.store.arrival import portions, verified
+from thrum.store import recovery
+from thrum.store._stamping import Stamper
+from thrum.store.api import Decide
 from thrum.store.compaction import Draft, Drafter, discard
-from thrum.store.door import Decide
+from thrum.store.ingest import portions, verified
 from thrum.store.journal import JournalChanged, Standing
-from thrum.store.projection import horizon_of_the_clock
+from thrum.store.projection.core import horizon_of_the_clock
+from thrum.store.queries import fts
 from thrum.store.receipts import RECEIPTS_SEQ, Receipts
-from thrum.store.replay import Opened, open_blocking
-from thrum.store.stamping import Stamper
+from thrum.store.recovery import Opened, open_blocking
 from thrum.store.writer import Call, Committed, Errand, Writer
 from thrum.sync import branch
 from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
 from thrum.sync.round import Errand as RoundErrand
 from thrum.sync.round import Outcome, Steps, sync_round
-from thrum.voids import Voids
-from thrum.wire_types import DaemonIdentity
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -87,7 +88,7 @@ class Wall:
 
 
 class Door:
-    """`sync.ports.Journals` over an open store: what `thrum.exchange` does, without an event loop."""
+    """`sync.ports.Journals` over an open store: what `thrum.daemon.sync_store` does, without an event loop."""
 
     def __init__(self, clone: Clone, opened: Opened) -> None:
         self._clone = clone
@@ -233,7 +234,7 @@ class Clone:
         self._fill_folder()
         self._lay_template()
         try:
-            with mock.patch.object(replay, "JournalFiles", partial(DiskJournals, self.disk)):
+            with mock.patch.object(recovery, "JournalFiles", partial(DiskJournals, self.disk)):
                 opened = open_blocking(
                     self.places,
                     self.identity,
@@ -437,7 +438,7 @@ class Clone:
         """The index of words holds the words of all messages. Raises sqlite3.DatabaseError."""
         db = self.store.writer.db
         db.execute("BEGIN")
-        words.check(db)
+        fts.check(db)
         db.execute("COMMIT")
 
     def forget_round(self) -> None:

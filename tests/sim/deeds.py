@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from thrum import clock, events
-from thrum.errors import AgentNotFound, DaemonUnknown, InvalidParams, ThrumError
-from thrum.events import Body, GroupFields, Pair, Work
-from thrum.methods.sync import SyncAcceptParams
-from thrum.ops import accepting, renaming
-from thrum.store.door import Decide, Decision, Stamp
-from thrum.store.views import View
+from thrum.model import clock, events
+from thrum.model.errors import AgentNotFound, DaemonUnknown, InvalidParams, ThrumError
+from thrum.model.events import Body, GroupFields, Pair, Work
+from thrum.model.methods.sync import SyncAcceptParams
+from thrum.ops import daemon_acceptance, renaming
+from thrum.store.api import Decide, Decision, Stamp
+from thrum.store.queries.views import View
 
 if TYPE_CHECKING:
     from tests.sim.clone import Clone
@@ -26,7 +26,7 @@ Make = Callable[[Stamp], "list[Any]"]
 
 
 class _House:
-    """What `ops.accepting` needs: it keeps the decision that it is handed."""
+    """What `ops.daemon_acceptance` needs: it keeps the decision that it is handed."""
 
     def __init__(self) -> None:
         self.journal = self
@@ -91,7 +91,7 @@ class Deeds:
         params = SyncAcceptParams(origin=origin, gone=which == "gone", agent=agent)
         house = _House()
         with contextlib.suppress(StopIteration):
-            accepting.accept(house, params, ()).send(None)  # pyright: ignore[reportArgumentType]
+            daemon_acceptance.accept(house, params, ()).send(None)  # pyright: ignore[reportArgumentType]
 
         def decide(view: View, stamp: Stamp) -> Decision[None]:
             try:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tests.sim.faults import Chance, Killed, Violation
-from thrum.errors import StoreFailed
+from thrum.git.trees import TreeEntry
+from thrum.model.errors import StoreFailed
 from thrum.sync.ports import RemoteFailed, RemoteInfo
-from thrum.sync.trees import TreeEntry
 from thrum.sync.worktree import FIRST
 
 Files = dict[str, TreeEntry]

@@ -11,12 +11,12 @@ from typing import Any
 
 from tests.sim.deeds import NAMES
 from tests.sim.git import FIRST_OBJECTS, REGULAR, Files, Remote, blob_id, commit_of, put_commit
-from thrum import clock, events, ids
-from thrum.events import Body, Pair
+from thrum.git.trees import TreeEntry
+from thrum.model import clock, events, ids
+from thrum.model.events import Body, Pair
+from thrum.model.tombstones import branch_file_of
 from thrum.sync.merge import JOURNAL_FILE
-from thrum.sync.trees import TreeEntry
 from thrum.sync.worktree import FIRST
-from thrum.voids import branch_file_of
 
 THEM = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
 HOUR_MS = 3_600_000

@@ -16,12 +16,12 @@ import nacl.exceptions
 
 from tests.sim.strangers import STRANGERS
 from tests.support.factmaker import empty_picture
-from thrum import events, signatures
-from thrum.events import Sealed
-from thrum.origins import BEFORE, LOOSE
-from thrum.store.lookahead import INTRODUCTIONS
-from thrum.store.projection import Entry, Projection, entry_of
-from thrum.store.views import View
+from thrum.model import events, signatures
+from thrum.model.events import Sealed
+from thrum.model.origins import BEFORE, LOOSE
+from thrum.store._rebuild_lookahead import INTRODUCTIONS
+from thrum.store.projection.core import Entry, Projection, entry_of
+from thrum.store.queries.views import View
 
 if TYPE_CHECKING:
     from tests.sim.clone import Clone

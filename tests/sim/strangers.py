@@ -17,10 +17,10 @@ from tests.sim.deeds import NAMES
 from tests.sim.git import Files, Remote, commit_of, history
 from tests.sim.hostile import HOUR_MS, Hostile
 from tests.support.daemons import PROJECT, daemon_id_of, signer_of
-from thrum import clock, events, signatures
-from thrum.events import AnyFact, Body, GroupFields, Pair, Sealed, Work
+from thrum.model import clock, events, signatures
+from thrum.model.events import AnyFact, Body, GroupFields, Pair, Sealed, Work
+from thrum.model.tombstones import branch_file_of
 from thrum.sync.merge import JOURNAL_FILE
-from thrum.voids import branch_file_of
 
 _NUMBERS: Final = (901, 902)
 """Of their keys."""

@@ -21,19 +21,19 @@ from tests.sim.faults import Chance, Killed, Violation
 from tests.sim.git import FIRST_OBJECTS, Objects, Remote, copy_closure, history, put_commit
 from tests.sim.hostile import Hostile
 from tests.sim.strangers import Stranger
-from thrum import clock, limits
-from thrum.errors import NewerFormat, StoreFailed, ThrumError
-from thrum.events import Accepted
 from thrum.identity import signing
 from thrum.identity.signing import Signer
+from thrum.model import clock, limits
+from thrum.model.errors import NewerFormat, StoreFailed, ThrumError
+from thrum.model.events import Accepted
+from thrum.model.tombstones import Voids
 from thrum.store import journal
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import View
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import View
 from thrum.sync import merge
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import ForeignProject, RemoteFailed
 from thrum.sync.worktree import FIRST
-from thrum.voids import Voids
 
 START_MS: Final = clock.parse_ms("2026-02-03T10:00:00.000Z")
 _HOUR_MS: Final = 3_600_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from thrum.identity.caller import CLASS_OF
-from thrum.methods.method import Access, Empty, Method
-from thrum.methods.table import METHODS
+from thrum.model.methods.method import Access, Empty, Method
+from thrum.model.methods.table import METHODS
 
 READ = {
     "health",

@@ -20,18 +20,18 @@ import msgspec
 import trio
 
 from tests.support.trusted import trust_here
-from thrum import clock, events, ids, limits
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import open_xpub_socket
 from thrum.bus.topics import TOPICS, About, hint_of, topics_of
-from thrum.errors import StaleCursor, ThrumError, UnknownMethod
-from thrum.events import Pair
-from thrum.methods.agents import WhoamiResult
-from thrum.methods.daemon import PROTOCOL, BusInfo, EventsSince, EventsSinceParams
-from thrum.methods.messages import MarkReadParams, MarkReadResult, MessageListParams, MessageListResult
-from thrum.methods.method import Empty
-from thrum.methods.table import METHODS
-from thrum.wire_types import Hint, Message
+from thrum.model import clock, events, ids, limits
+from thrum.model.errors import StaleCursor, ThrumError, UnknownMethod
+from thrum.model.events import Pair
+from thrum.model.methods.agents import WhoamiResult
+from thrum.model.methods.daemon import PROTOCOL, BusInfo, EventsSince, EventsSinceParams
+from thrum.model.methods.messages import MarkReadParams, MarkReadResult, MessageListParams, MessageListResult
+from thrum.model.methods.method import Empty
+from thrum.model.methods.table import METHODS
+from thrum.model.wire_types import Hint, Message
 
 
 class Request(msgspec.Struct):

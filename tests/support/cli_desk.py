@@ -11,9 +11,9 @@ from typing import Any
 
 from tests.support.house import Agent, Daemon
 from thrum.cli.app import run
-from thrum.cli.terminal import Session
-from thrum.errors import DaemonUnavailable
-from thrum.paths import Places
+from thrum.cli.session import Session
+from thrum.model.errors import DaemonUnavailable
+from thrum.model.paths import Places
 from thrum.rpc.client import Client
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.compacting import drafts_of
 from tests.support.store_opened import open_here
-from thrum import files
+from thrum.model import files
 from thrum.store import compaction
 
 STEPS = (

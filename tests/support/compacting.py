@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tests.support.store_opened import OWN
-from thrum.clock import format_ms
+from thrum.model.clock import format_ms
 from thrum.store.compaction import Draft, Drafter, discard
-from thrum.store.replay import Opened
+from thrum.store.recovery import Opened
 
 FAR = format_ms(4_000_000_000_000)
 """Nothing in a test is ahead of it."""

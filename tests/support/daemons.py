@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from tests.support.factmaker import START_MS, Maker
-from thrum import events, signatures
-from thrum.events import AnyFact, Sealed
 from thrum.identity.signing import Signer
-from thrum.store.door import Decision
+from thrum.model import events, signatures
+from thrum.model.events import AnyFact, Sealed
+from thrum.store.api import Decision
 
 PROJECT = "r_7K2Q1X9M3P0B"
 

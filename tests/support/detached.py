@@ -14,8 +14,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from thrum.identity.process import open_process_table
-from thrum.identity.runtime import MARKS, links_of
+from thrum.identity.processes import open_process_table
+from thrum.identity.runtimes import MARKS, links_of
 
 DETACHED = "TESTS_DETACHED"
 """Set for the command: where a runtime adopts orphans, one try is enough."""

@@ -14,12 +14,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from thrum import clock, events, ids
-from thrum.events import AnyFact, Body, Pair, Sealed
-from thrum.store import database, words
-from thrum.store.entry import Entry, entry_of
-from thrum.store.paint import Painted, Source, paint
-from thrum.store.projection import Applied, Projection
+from thrum.model import clock, events, ids
+from thrum.model.events import AnyFact, Body, Pair, Sealed
+from thrum.store import database
+from thrum.store.projection.core import Applied, Projection
+from thrum.store.projection.entry import Entry, entry_of
+from thrum.store.queries import fts
+from thrum.store.rebuild import Painted, Source, paint
 
 START_MS = clock.parse_ms("2026-02-03T10:00:00.000Z")
 HERE = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
@@ -115,7 +116,7 @@ class Live:
 
 def sound_dump(db: sqlite3.Connection) -> Dump:
     """The picture, whose index of words must fit it."""
-    words.check(db)
+    fts.check(db)
     return database.dump(db)
 
 

@@ -7,10 +7,10 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from thrum.paths import Places
+from thrum.git.trees import TreeEntry
+from thrum.model.paths import Places
 from thrum.sync.branch import ensure_branch
 from thrum.sync.repository import GitRepository
-from thrum.sync.trees import TreeEntry
 
 SECONDS_SINCE_1970 = 1_770_000_000
 

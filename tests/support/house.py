@@ -17,30 +17,30 @@ import trio
 from tests.support.daemons import daemon_id_of, signer_of
 from tests.support.named import named
 from tests.support.trusted import trust_here
-from thrum import wire_types
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Publisher
-from thrum.care.serving import Care
-from thrum.config import LiveConfig
-from thrum.exchange import Exchange
-from thrum.feed import Feed
+from thrum.daemon.build import Presence, Registrar, Wiring, authenticator_of
+from thrum.daemon.event_feed import Feed
+from thrum.daemon.maintenance import Care
+from thrum.daemon.sync_service import Settings, Syncing
+from thrum.daemon.sync_store import Exchange
+from thrum.git.worktree_status import LiveWork
 from thrum.identity.caller import Caller, Evidence
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, Registry
 from thrum.identity.guard_modes import LiveSettings
-from thrum.identity.process import OwnerState, Process, ProcessMap
-from thrum.identity.runtime import Link
-from thrum.methods.method import Method, Params
-from thrum.ops.house import Here, House
+from thrum.identity.processes import OwnerState, Process, ProcessMap
+from thrum.identity.runtimes import Link
+from thrum.model import wire_types
+from thrum.model.config import LiveConfig
+from thrum.model.methods.method import Method, Params
+from thrum.model.paths import Places, counts
+from thrum.ops.context import Here, House
 from thrum.ops.waiting import Desks
-from thrum.paths import Places, counts
+from thrum.rpc._peercred import Peer
 from thrum.rpc.direct import DirectClient
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
-from thrum.rpc.peercred import Peer
-from thrum.store.replay import Store, open_store
-from thrum.syncing import Settings, Syncing
-from thrum.wiring import Presence, Registrar, Wiring, authenticator_of
-from thrum.work.live import LiveWork
+from thrum.store.recovery import Store, open_store
 
 DAEMON = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from thrum.methods.messages import MESSAGE_SEND, SendParams
+from thrum.model.methods.messages import MESSAGE_SEND, SendParams
 from thrum.rpc.client import BlockingClient
 
 

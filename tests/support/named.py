@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from thrum.methods.method import AnyMethod, Empty, Method
-from thrum.methods.table import METHODS
+from thrum.model.methods.method import AnyMethod, Empty, Method
+from thrum.model.methods.table import METHODS
 
 
 def named(name: str) -> AnyMethod:

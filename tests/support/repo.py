@@ -24,9 +24,9 @@ from typing import Any
 import psutil
 
 from tests.support.trusted import accept
-from thrum import files
-from thrum.errors import ConfigInvalid
-from thrum.paths import Places, find_places
+from thrum.model import files
+from thrum.model.errors import ConfigInvalid
+from thrum.model.paths import Places, find_places
 from thrum.rpc.client import BlockingClient
 from thrum.store import database
 

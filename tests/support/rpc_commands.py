@@ -9,9 +9,9 @@ from pathlib import Path
 
 import trio
 
-from thrum.methods.daemon import CliRunParams
+from thrum.model.methods.daemon import CliRunParams
 from thrum.rpc.dispatch import PeerConnection
-from thrum.rpc.run import RunIO
+from thrum.rpc.framed_run import RunIO
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 import trio
 
-from thrum.errors import MessageNotFound
-from thrum.events import Body
 from thrum.identity.caller import Caller, claim_not_used
-from thrum.methods.agents import AGENT_WHOAMI, TEAM_LIST, TeamListParams, TeamListResult, WhoamiResult
-from thrum.methods.daemon import CLI_RUN, HEALTH, HealthResult
-from thrum.methods.messages import (
+from thrum.model.errors import MessageNotFound
+from thrum.model.events import Body
+from thrum.model.methods.agents import AGENT_WHOAMI, TEAM_LIST, TeamListParams, TeamListResult, WhoamiResult
+from thrum.model.methods.daemon import CLI_RUN, HEALTH, HealthResult
+from thrum.model.methods.messages import (
     MESSAGE_GET,
     MESSAGE_LIST,
     MESSAGE_SEND,
@@ -32,12 +32,12 @@ from thrum.methods.messages import (
     WaitParams,
     WaitResult,
 )
-from thrum.methods.method import AnyMethod, Empty, Params
+from thrum.model.methods.method import AnyMethod, Empty, Params
+from thrum.model.wire_types import Message
 from thrum.rpc.dispatch import Call, Dispatcher, Handler, Handlers, Identify, PeerConnection
+from thrum.rpc.framed_run import RunCommand, collected_run_handler
 from thrum.rpc.listener import bind_listener
-from thrum.rpc.run import RunCommand, collected_run_handler
 from thrum.rpc.server import Bounds, serve_rpc
-from thrum.wire_types import Message
 
 HEALTHY = HealthResult(
     status="ok",

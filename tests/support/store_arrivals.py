@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.store_journals import START_MS
-from thrum import clock, events, ids
-from thrum.events import AnyFact, Body, MessageCreated
-from thrum.store.arrival import Found
-from thrum.voids import branch_file_of
+from thrum.model import clock, events, ids
+from thrum.model.events import AnyFact, Body, MessageCreated
+from thrum.model.tombstones import branch_file_of
+from thrum.store.ingest import Found
 
 THERE = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
 

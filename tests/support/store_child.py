@@ -12,8 +12,8 @@ from pathlib import Path
 import trio
 
 from tests.support.store_opened import editing, key_of, opened, resent, sending
-from thrum.clock import SystemClock
-from thrum.store.replay import Store
+from thrum.model.clock import SystemClock
+from thrum.store.recovery import Store
 
 CALLERS = 12
 AUTHORS = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from thrum import clock, events, ids
-from thrum.events import AnyFact, Body, MessageCreated
+from thrum.model import clock, events, ids
+from thrum.model.events import AnyFact, Body, MessageCreated
 from thrum.store.journal import JournalFiles
 
 START_MS = clock.parse_ms("2026-02-03T10:00:00.000Z")

@@ -13,16 +13,17 @@ import trio
 
 from tests.support.daemons import Daemon
 from tests.support.store_journals import DAEMON, FakeClock
-from thrum import clock
-from thrum.events import AnyFact, Body, MessageCreated, MessageEdited
-from thrum.methods.method import ClientKey
-from thrum.paths import Places
-from thrum.store import database, words
-from thrum.store.door import Decide, Decision, Stamp
-from thrum.store.replay import Opened, Store, open_blocking, open_store
-from thrum.store.views import View
+from thrum.model import clock
+from thrum.model.events import AnyFact, Body, MessageCreated, MessageEdited
+from thrum.model.methods.method import ClientKey
+from thrum.model.paths import Places
+from thrum.model.wire_types import DaemonIdentity
+from thrum.store import database
+from thrum.store.api import Decide, Decision, Stamp
+from thrum.store.queries import fts
+from thrum.store.queries.views import View
+from thrum.store.recovery import Opened, Store, open_blocking, open_store
 from thrum.store.writer import Committed
-from thrum.wire_types import DaemonIdentity
 
 OWN = frozenset({DAEMON})
 IDENTITY = DaemonIdentity(
@@ -72,7 +73,7 @@ def open_here(directory: Path, *, wall: clock.Clock | None = None, boot_id: str 
 def picture_of(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of the database on disk, without bookkeeping."""
     with closing(sqlite3.connect(places_at(directory).database)) as db:
-        words.check(db)
+        fts.check(db)
         return database.dump(db)
 
 

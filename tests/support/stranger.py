@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from thrum import clock, ids
+from thrum.model import clock, ids
 
 _TRIES = 50
 _LOST_THE_RACE = re.compile(rb"fetch first|non-fast-forward|cannot lock ref|failed to update ref|stale info")

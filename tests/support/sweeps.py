@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from thrum.origins import BEFORE, OLD_REALM, Origins
-from thrum.voids import Ends, Order, Voids
+from thrum.model.origins import BEFORE, OLD_REALM, Origins
+from thrum.model.tombstones import Ends, Order, Voids
 
 ORIGINS = Origins()
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from tests.sim.faults import Chance
 from tests.sim.git import MemoryRepository, Network, Remote
-from thrum import events
+from thrum.model import events
+from thrum.model.tombstones import Voids
 from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
 from thrum.sync.round import Errand, Outcome, Steps, sync_round
-from thrum.voids import Voids
 
 
 class MemoryJournals:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from thrum import accepting, trust
-from thrum.paths import Places, keep_of
+from thrum.model import config_acceptance, trust
+from thrum.model.paths import Places, keep_of
 
 
 def trust_here(root: Path, redirect: Path | None = None) -> Path:
@@ -17,4 +17,4 @@ def trust_here(root: Path, redirect: Path | None = None) -> Path:
 
 def accept(places: Places) -> None:
     """Let count what a test wrote into the settings that people edit."""
-    accepting.accept(places, accepting.look(places).changed)
+    config_acceptance.accept(places, config_acceptance.look(places).changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from thrum.paths import Places
+from thrum.model.paths import Places
 
 
 class Worktrees:

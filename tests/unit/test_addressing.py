@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from thrum import addressing
-from thrum.addressing import BROADCAST, Member, suggest
-from thrum.errors import NoRecipients, UnknownRecipient
-from thrum.events import Pair
+from thrum.model import addressing
+from thrum.model.addressing import BROADCAST, Member, suggest
+from thrum.model.errors import NoRecipients, UnknownRecipient
+from thrum.model.events import Pair
 
 
 class Town:

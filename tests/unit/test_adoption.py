@@ -14,17 +14,17 @@ import pytest
 import trio
 
 from tests.support.house import Daemon, open_daemon
-from thrum.errors import CrossWorktree, DaemonWriterLiveness
-from thrum.events import AgentExited
-from thrum.guards import DEFAULT_MODES, Mode
+from thrum.daemon.watchers import StaleSessions
 from thrum.identity.caller import Caller
 from thrum.identity.evidence import PeerEvidence
-from thrum.identity.process import Process, Program
-from thrum.ops.adoption import adopt
-from thrum.ops.house import House
+from thrum.identity.processes import Process, Program
+from thrum.model.errors import CrossWorktree, DaemonWriterLiveness
+from thrum.model.events import AgentExited
+from thrum.model.guards import DEFAULT_MODES, Mode
+from thrum.ops.context import House
 from thrum.ops.identity_file import check_writable, note_in_file
-from thrum.store.door import Decision
-from thrum.watchers import StaleSessions
+from thrum.ops.pid_binding import adopt
+from thrum.store.api import Decision
 
 
 def session(daemon: Daemon, pid: int, runtime: str = "claude", *, shell: bool = False) -> Any:

@@ -19,15 +19,15 @@ import pytest
 from tests.support.daemons import Daemon
 from tests.support.store_journals import FakeClock
 from tests.support.store_opened import IDENTITY, places_at
-from thrum import events
-from thrum.events import Accepted, Body, MessageCreated
+from thrum.model import events
+from thrum.model.events import Accepted, Body, MessageCreated
+from thrum.model.tombstones import branch_file_of
 from thrum.ops import introduction
 from thrum.store import database
-from thrum.store.arrival import verified
+from thrum.store.ingest import verified
 from thrum.store.journal import bare
-from thrum.store.replay import Opened, open_blocking
+from thrum.store.recovery import Opened, open_blocking
 from thrum.store.writer import Call, Errand, Writer
-from thrum.voids import branch_file_of
 
 JOURNALS = sorted(path.name for path in (Path(__file__).parents[1] / "data" / "before").iterdir())
 REPLACED = {"horizons", "client_keys", "daemon_identity"}

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from thrum import limits
-from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
-from thrum.ids import file_stem
-from thrum.paths import Places
+from thrum.git.trees import TreeEntry, index_bytes
+from thrum.model import limits
+from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository
+from thrum.model.ids import file_stem
+from thrum.model.paths import Places
 from thrum.sync.branch import JOURNAL_FILE, branch_state, ensure_branch, origin_url, read_branch, verify_owner
-from thrum.sync.trees import TreeEntry, index_bytes
 
 FIRST = "90843369767a3f41f94cd357d4493648e1154213"
 ENVIRON = os.environ

@@ -14,9 +14,9 @@ import trio
 import trio.lowlevel
 
 from tests.support.bus_daemon import BusDaemon, make_repo, open_bus_daemon
-from thrum import events
 from thrum.bus import subscriber
-from thrum.errors import (
+from thrum.model import events
+from thrum.model.errors import (
     BadCursor,
     DaemonUnavailable,
     InvalidParams,

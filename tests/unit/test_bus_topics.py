@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from thrum import events, limits
 from thrum.bus import topics
 from thrum.bus.topics import About, Frame, Head, HintTemplate, audiences_of, hint_of, read_frame, topics_of
-from thrum.events import Pair
-from thrum.wire_types import Hint
+from thrum.model import events, limits
+from thrum.model.events import Pair
+from thrum.model.wire_types import Hint
 
 AT = "2026-02-03T10:00:00.000Z"
 STAMP: dict[str, Any] = {"timestamp": AT, "event_id": "evt_1", "v": 1}

@@ -12,9 +12,9 @@ import trio
 import trio.testing
 
 from tests.support.house import Agent, Daemon, open_daemon
-from thrum.methods.messages import MESSAGE_SEND, MESSAGE_WAIT
+from thrum.model.methods.messages import MESSAGE_SEND, MESSAGE_WAIT
 from thrum.rpc.direct import open_direct
-from thrum.store.door import Decision
+from thrum.store.api import Decision
 
 STEPS_MAX = 60
 NOTHING: Decision[None] = Decision([], lambda _view, _seqs: None)

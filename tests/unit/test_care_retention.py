@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from thrum import clock
-from thrum.care.retention import archive_name, archive_time, to_remove
-from thrum.methods.admin import Retention
+from thrum.admin._retention import archive_name, archive_time, to_remove
+from thrum.model import clock
+from thrum.model.methods.admin import Retention
 
 DAY_MS = 86_400_000
 NOON_MS = clock.parse_ms("2026-03-31T12:00:00.000Z")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import open_daemon
-from thrum.cli.terminal import TTY_ERR, TTY_IN, NeedsOwnProcess
+from thrum.cli.session import TTY_ERR, TTY_IN, NeedsOwnProcess
 
 
 async def test_a_group_is_made_filled_shown_emptied_and_deleted(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ import msgspec.inspect as mi
 import pytest
 
 from tests.unit.test_cli_run import FakeDaemon, add_identity, go
-from thrum import errors, wire_types
 from thrum.cli.render import hint_line
 from thrum.cli.table import ALIASES, COMMANDS
 from thrum.cli.text import clean
-from thrum.methods.table import METHODS
+from thrum.model import errors, wire_types
+from thrum.model.methods.table import METHODS
 
 MARKS = (
     "Error:", "fix:", "warning:", "hint:", "debug:", "Next:", "MESSAGES_RECEIVED", "NO_MESSAGES_TIMEOUT", "✓", "●", "○",

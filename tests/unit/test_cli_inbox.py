@@ -9,7 +9,7 @@ import pytest
 from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import Agent, Daemon, open_daemon
 from thrum.cli import briefing
-from thrum.cli.terminal import TTY_OUT
+from thrum.cli.session import TTY_OUT
 
 
 async def at_desk(daemon: Daemon) -> tuple[Desk, Agent]:

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import open_daemon
-from thrum.cli.notes import HOW_TO_SAVE
-from thrum.cli.terminal import TTY_IN, NeedsOwnProcess
+from thrum.cli.commands.context import HOW_TO_SAVE
+from thrum.cli.session import TTY_IN, NeedsOwnProcess
 
 TIME = 1_770_112_800
 

@@ -11,8 +11,8 @@ from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import open_daemon
 from tests.support.store_arrivals import THERE, foreign, found
 from tests.support.worktrees import Worktrees
-from thrum.cli.terminal import TTY_ERR, TTY_IN, NeedsOwnProcess
-from thrum.events import AgentRegistered
+from thrum.cli.session import TTY_ERR, TTY_IN, NeedsOwnProcess
+from thrum.model.events import AgentRegistered
 
 
 def settled(text: str) -> str:

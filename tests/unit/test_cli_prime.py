@@ -12,9 +12,9 @@ import pytest
 from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import Daemon, open_daemon
 from tests.support.worktrees import Worktrees
-from thrum.identity import notes
 from thrum.identity.files import read_identity
-from thrum.identity.process import Process
+from thrum.identity.processes import Process
+from thrum.model import notes
 
 
 async def opened(daemon: Daemon, trees: Worktrees) -> Desk:

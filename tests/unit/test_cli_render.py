@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from thrum import clock, wire_types
 from thrum.cli import render
 from thrum.cli.render import Eye
-from thrum.events import Body, FileChange, Pair
-from thrum.methods.agents import WhoamiResult
-from thrum.methods.daemon import HealthResult
-from thrum.methods.messages import MessageListResult, SendResult
+from thrum.model import clock, wire_types
+from thrum.model.events import Body, FileChange, Pair
+from thrum.model.methods.agents import WhoamiResult
+from thrum.model.methods.daemon import HealthResult
+from thrum.model.methods.messages import MessageListResult, SendResult
 
 NOW = clock.parse_ms("2026-02-03T12:00:00Z")
 EYE = Eye(NOW)

@@ -14,19 +14,13 @@ import msgspec
 import pytest
 
 from tests.support.trusted import trust_here
-from thrum import clock, wire_types
 from thrum.cli.app import run
-from thrum.cli.terminal import NeedsOwnProcess, Session
-from thrum.errors import Busy, DaemonUnavailable, ShuttingDown, StoreFailed, UnknownRecipient
-from thrum.events import Body, Pair
-from thrum.methods.agents import (
-    AgentListResult,
-    RegisterConflict,
-    RegisterResult,
-    TeamListParams,
-    TeamListResult,
-)
-from thrum.methods.messages import (
+from thrum.cli.session import NeedsOwnProcess, Session
+from thrum.model import clock, wire_types
+from thrum.model.errors import Busy, DaemonUnavailable, ShuttingDown, StoreFailed, UnknownRecipient
+from thrum.model.events import Body, Pair
+from thrum.model.methods.agents import AgentListResult, RegisterConflict, RegisterResult, TeamListParams, TeamListResult
+from thrum.model.methods.messages import (
     MarkReadResult,
     MessageGetResult,
     MessageListResult,
@@ -34,9 +28,9 @@ from thrum.methods.messages import (
     SilentRecipient,
     WaitResult,
 )
-from thrum.methods.method import AnyMethod, Empty
-from thrum.methods.sessions import SessionStartResult, SetIntentResult
-from thrum.paths import Places
+from thrum.model.methods.method import AnyMethod, Empty
+from thrum.model.methods.sessions import SessionStartResult, SetIntentResult
+from thrum.model.paths import Places
 
 NOW = clock.parse_ms("2026-02-03T12:00:00Z")
 MSG = "msg_01HXE8Z7R9K3Q6M2W8F4VYABCD"

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import Daemon, open_daemon
-from thrum.cli import typed
-from thrum.identity.process import Process
+from thrum.cli import recipients
+from thrum.identity.processes import Process
 
 
 async def at_desk(daemon: Daemon) -> Desk:
@@ -130,13 +130,13 @@ async def test_a_text_for_the_team_that_names_somebody_says_that_it_woke_nobody(
 
 
 def test_words_are_told_apart_without_asking_anybody() -> None:
-    assert typed.tell_apart([], has_body=False) == typed.Typed()
-    assert typed.tell_apart(["@a b"], has_body=False) == typed.Typed(text="@a b")
-    assert typed.tell_apart(["a", "b", "c"], has_body=False) == typed.Typed(text="a", rest=("b", "c"))
-    assert typed.tell_apart(["@a", "b", "c"], has_body=False) == typed.Typed(("@a",), text="b", rest=("c",))
-    assert typed.tell_apart(["x!", "y"], has_body=False) == typed.Typed(text="x!", rest=("y",))
-    assert typed.tell_apart(["@a"], has_body=True) == typed.Typed(("@a",))
-    assert typed.tell_apart(["-"], has_body=True) == typed.Typed(text="-")
+    assert recipients.tell_apart([], has_body=False) == recipients.Typed()
+    assert recipients.tell_apart(["@a b"], has_body=False) == recipients.Typed(text="@a b")
+    assert recipients.tell_apart(["a", "b", "c"], has_body=False) == recipients.Typed(text="a", rest=("b", "c"))
+    assert recipients.tell_apart(["@a", "b", "c"], has_body=False) == recipients.Typed(("@a",), text="b", rest=("c",))
+    assert recipients.tell_apart(["x!", "y"], has_body=False) == recipients.Typed(text="x!", rest=("y",))
+    assert recipients.tell_apart(["@a"], has_body=True) == recipients.Typed(("@a",))
+    assert recipients.tell_apart(["-"], has_body=True) == recipients.Typed(text="-")
 
 
 # -- replies

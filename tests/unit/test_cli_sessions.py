@@ -13,14 +13,14 @@ import pytest
 
 from tests.support.house import Agent, Daemon, open_daemon
 from tests.support.worktrees import Worktrees
-from thrum import clock, wire_types
 from thrum.cli.app import run
+from thrum.cli.commands.who_has import edits, path_wanted, presence, verdicts
 from thrum.cli.render import Eye
-from thrum.cli.terminal import Session
-from thrum.cli.whohas import edits, path_wanted, presence, verdicts
-from thrum.events import Commit, FileChange
-from thrum.methods.agents import ListContextResult, UnknownWork
-from thrum.paths import Places
+from thrum.cli.session import Session
+from thrum.model import clock, wire_types
+from thrum.model.events import Commit, FileChange
+from thrum.model.methods.agents import ListContextResult, UnknownWork
+from thrum.model.paths import Places
 from thrum.rpc.direct import DirectClient
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.support.cli_desk import Desk, open_desk
 from tests.support.house import open_daemon
 from tests.support.trusted import accept, trust_here
-from thrum import settings
-from thrum.cli.settings import HEADINGS
-from thrum.paths import find_places
+from thrum.cli.commands.config import HEADINGS
+from thrum.model import settings
+from thrum.model.paths import find_places
 
 
 @pytest.fixture

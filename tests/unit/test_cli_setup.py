@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.cli_desk import Desk
 from tests.support.trusted import trust_here
-from thrum.cli.terminal import NeedsOwnProcess
-from thrum.paths import find_places
-from thrum.setup import InitOptions, initialise
+from thrum.admin.init import InitOptions, initialise
+from thrum.cli.session import NeedsOwnProcess
+from thrum.model.paths import find_places
 
 
 def git(cwd: Path, *words: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from thrum.cli.terminal import is_offered
+from thrum.cli.session import is_offered
 
 
 async def test_a_file_counts_and_a_keyboard_or_nothing_does_not(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum.cli.daemon import log_text
+from thrum.cli.commands.daemon import log_text
+from thrum.cli.commands.sync import status_text
 from thrum.cli.render import Eye
 from thrum.cli.run import error_text, json_line
-from thrum.cli.sync import status_text
 from thrum.cli.text import clean, indent, json_clean, line, one_line
-from thrum.errors import SyncFailed
-from thrum.methods.sync import SyncStatusResult
+from thrum.model.errors import SyncFailed
+from thrum.model.methods.sync import SyncStatusResult
 
 VISIBLE_FORMAT = {0x600, 0x601, 0x602, 0x603, 0x604, 0x605, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
 """Signs that stand around numbers: of category Cf, and seen (Prepended_Concatenation_Mark)."""

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum import clock
 from thrum.cli import text, values
-from thrum.errors import BadDuration, BadRef, BadScope, BadTime
-from thrum.events import Pair
+from thrum.model import clock
+from thrum.model.errors import BadDuration, BadRef, BadScope, BadTime
+from thrum.model.events import Pair
 
 NOW = clock.parse_ms("2026-02-03T12:00:00Z")
 

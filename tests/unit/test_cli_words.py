@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum.cli import completion, helping
+from thrum.cli import completion, help
 from thrum.cli.app import help_answer
-from thrum.cli.meanings import MEANINGS, OF_SEVERAL
+from thrum.cli.parser import GLOBAL_FLAGS, find, near, split, wants_json
+from thrum.cli.suggestions import MEANINGS, OF_SEVERAL
 from thrum.cli.table import COMMANDS, GROUPS, HELP_GROUPS
-from thrum.cli.words import GLOBAL_FLAGS, find, near, split, wants_json
-from thrum.errors import UsageError
+from thrum.model.errors import UsageError
 
 W1 = """init|quickstart|agent register|agent list|agent whoami|whoami|send|reply|inbox|sent|message get|message edit
 message delete|message read|wait|watch|team|daemon start|daemon stop|daemon restart|daemon status|daemon logs|demo
@@ -203,7 +203,7 @@ EACH_ONCE = [command for path, command in sorted(COMMANDS.items()) if path == co
 
 @pytest.mark.parametrize("command", EACH_ONCE)
 def test_every_command_explains_each_of_its_words_and_flags(command: Any) -> None:
-    text = helping.command_help(command, (), 0)
+    text = help.command_help(command, (), 0)
     assert text.startswith(f"Usage: thrum {command.name}")
     parameters = [name for name in inspect.signature(command.handler).parameters if name != "run"]
     assert len(command.flags) == len(parameters)

@@ -14,21 +14,14 @@ import trio.testing
 from tests.support.store_disk import mounted
 from tests.support.store_journals import FakeClock
 from tests.support.store_opened import editing, key_of, opened, picture_of, places_at, resent, sending
-from thrum import clock, events, ids, limits
-from thrum.errors import (
-    Busy,
-    ClientKeyReused,
-    InternalError,
-    ShuttingDown,
-    StoreFailed,
-    UnknownRecipient,
-)
-from thrum.events import Body, MessageCreated
+from thrum.model import clock, events, ids, limits
+from thrum.model.errors import Busy, ClientKeyReused, InternalError, ShuttingDown, StoreFailed, UnknownRecipient
+from thrum.model.events import Body, MessageCreated
 from thrum.store import database
+from thrum.store._stamping import Stamper
+from thrum.store.api import Decide, Decision, Stamp
 from thrum.store.committer import Committer
-from thrum.store.door import Decide, Decision, Stamp
-from thrum.store.stamping import Stamper
-from thrum.store.views import View
+from thrum.store.queries.views import View
 from thrum.store.writer import Committed
 
 SHARD = "messages/furiosa.jsonl"

@@ -18,20 +18,20 @@ from tests.support.house import Daemon, open_daemon
 from tests.support.store_arrivals import foreign, found, letter
 from tests.support.store_journals import START_MS
 from tests.support.store_opened import OWN, editing, key_of, open_here, opened, picture_of, places_at, resent, sending
-from thrum import clock, events
-from thrum.care import compacting
-from thrum.errors import StoreFailed
-from thrum.events import AnyFact, Pair, Work
-from thrum.exchange import Exchange
+from thrum.daemon import compaction as compacting
+from thrum.daemon.sync_store import Exchange
+from thrum.model import clock, events
+from thrum.model.errors import StoreFailed
+from thrum.model.events import AnyFact, Pair, Work
+from thrum.model.tombstones import superseded_ids
 from thrum.store import compaction
-from thrum.store.arrival import verified
+from thrum.store._superseded import superseded_locally
+from thrum.store.api import Decision
 from thrum.store.compaction import Drafter
-from thrum.store.door import Decision
-from thrum.store.replay import Opened
-from thrum.store.superseded import superseded_locally
+from thrum.store.ingest import verified
+from thrum.store.recovery import Opened
 from thrum.store.writer import Call, Errand, Writer
 from thrum.sync.ports import JournalMoved
-from thrum.voids import superseded_ids
 
 SHARD = "messages/furiosa.jsonl"
 HOUR_MS = 3_600_000

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from thrum import settings
-from thrum.config import Config, LiveConfig, load_config, update_config
-from thrum.errors import BadConfigValue, ConfigInvalid
+from thrum.model import settings
+from thrum.model.config import Config, LiveConfig, load_config, update_config
+from thrum.model.errors import BadConfigValue, ConfigInvalid
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum import limits, settings
 from thrum.cli import values
-from thrum.durations import duration_ms, has_unit
-from thrum.errors import BadDuration
+from thrum.model import limits, settings
+from thrum.model.durations import duration_ms, has_unit
+from thrum.model.errors import BadDuration
 
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 

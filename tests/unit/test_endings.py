@@ -11,11 +11,11 @@ import trio
 import trio.testing
 
 from tests.support.house import open_daemon
-from thrum import limits
-from thrum.endings import Ending, Idleness, is_needed, note_stop
-from thrum.paths import places_of
+from thrum.daemon.shutdown import Ending, Idleness, is_needed, note_stop
+from thrum.model import limits
+from thrum.model.paths import places_of
 from thrum.rpc.dispatch import Drain
-from thrum.sockets import remove_short_left
+from thrum.rpc.sockets import remove_short_left
 
 
 async def test_the_day_counts_from_whoever_came_last_and_from_when_nobody_was_there(

@@ -11,18 +11,18 @@ import pytest
 
 from tests.support import factmaker
 from tests.support.factmaker import OWN, Live, Maker
-from thrum import events, signatures
 from thrum.bus.topics import audiences_of
-from thrum.cli import waiting
-from thrum.event_specs import EVENT_SPECS, LATER_LOCAL_TYPES, Entity, EventSpec
-from thrum.events import SPECS, Body, Pair, Sealed, Work, tag_of
-from thrum.feed import about
-from thrum.origins import BEFORE, OLD_REALM, OURS, SIGNED, Standing
-from thrum.store.arrival import judge
+from thrum.cli.commands import wait
+from thrum.daemon.event_feed import about
+from thrum.model import events, signatures
+from thrum.model.event_specs import EVENT_SPECS, LATER_LOCAL_TYPES, Entity, EventSpec
+from thrum.model.events import SPECS, Body, Pair, Sealed, Work, tag_of
+from thrum.model.origins import BEFORE, OLD_REALM, OURS, SIGNED, Standing
+from thrum.model.tombstones import Voids, is_void, superseded_ids
+from thrum.store._superseded import superseded_locally
 from thrum.store.audit import decode
-from thrum.store.superseded import superseded_locally
-from thrum.store.views import View
-from thrum.voids import Voids, is_void, superseded_ids
+from thrum.store.ingest import judge
+from thrum.store.queries.views import View
 
 ROWS = [pytest.param(cls, spec, id=tag_of(cls)) for cls, spec in SPECS.items()]
 CLASSES: dict[str, object] = {
@@ -178,11 +178,11 @@ def test_only_what_does_not_begin_it_has_the_picture_tell_of_its_message_or_grou
 
 
 def test_a_watch_tells_of_all_that_is_no_bookkeeping() -> None:
-    left_out = EVENT_SPECS.keys() - set(waiting.WATCHED)
+    left_out = EVENT_SPECS.keys() - set(wait.WATCHED)
     shared = {type_ for type_ in left_out if EVENT_SPECS[type_].shared}
     assert shared == {"daemon.key", "daemon.succession", "journal.format"}
-    assert "agent.alias" in waiting.WATCHED and "message.receipt" not in waiting.WATCHED
-    assert waiting.MINE == ("message.create", "message.edit", "message.delete")
+    assert "agent.alias" in wait.WATCHED and "message.receipt" not in wait.WATCHED
+    assert wait.MINE == ("message.create", "message.edit", "message.delete")
 
 
 # -- lists of types that had drifted apart

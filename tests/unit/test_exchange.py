@@ -12,14 +12,14 @@ import trio
 from tests.support.store_arrivals import foreign, found, letter
 from tests.support.store_journals import DAEMON, START_MS, FakeClock
 from tests.support.store_opened import open_here, opened, picture_of, places_at, sending
-from thrum import clock, events
-from thrum.errors import StoreFailed
-from thrum.events import AgentRegistered, MessageReceipt
-from thrum.exchange import Exchange
-from thrum.origins import OLD_REALM
-from thrum.store.door import Decide, Decision, Stamp
-from thrum.store.replay import Store
-from thrum.store.views import View
+from thrum.daemon.sync_store import Exchange
+from thrum.model import clock, events
+from thrum.model.errors import StoreFailed
+from thrum.model.events import AgentRegistered, MessageReceipt
+from thrum.model.origins import OLD_REALM
+from thrum.store.api import Decide, Decision, Stamp
+from thrum.store.queries.views import View
+from thrum.store.recovery import Store
 from thrum.sync.ports import Arrived, Journals, Mark, TakenIn
 
 R = TypeVar("R")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from thrum import files, limits, log
+from thrum.model import files, limits, log
 
 
 def test_a_file_of_gigabytes_that_a_small_branch_brings_is_not_read(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from tests.support.store_opened import opened, places_at
 from tests.support.sync_desk import SyncDesk
 from tests.unit.test_rights import Town, live
 from tests.unit.test_sync_round import tampered
-from thrum import events, limits
-from thrum.events import Body
-from thrum.store.arrival import verified
-from thrum.store.projection import Projection
+from thrum.model import events, limits
+from thrum.model.events import Body
+from thrum.model.tombstones import Voids
+from thrum.store.ingest import verified
+from thrum.store.projection.core import Projection
 from thrum.store.quarantine import Kept, Quarantine, Quarantined
 from thrum.sync import merge
 from thrum.sync.ports import Surplus
-from thrum.voids import Voids
 
 SHARD = "messages/slit.jsonl"
 MANY = 5 * limits.quarantined_each_max

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from thrum.errors import CrossWorktree, IdentityMismatch
-from thrum.guards import DEFAULT_MODES, Refusal
 from thrum.identity import guard_modes
 from thrum.identity.guard_modes import LiveSettings, fire
-from thrum.identity.process import Program
-from thrum.identity.runtime import runtime_of_process
-from thrum.paths import Places
+from thrum.identity.processes import Program
+from thrum.identity.runtimes import runtime_of_process
+from thrum.model.errors import CrossWorktree, IdentityMismatch
+from thrum.model.guards import DEFAULT_MODES, Refusal
+from thrum.model.paths import Places
 
 ELSEWHERE = Refusal("cross_worktree", "pid_mismatch", "shell", "furiosa", expected_pid=98412)
 FORGED = Refusal("unauthenticated_rpc", "identity_mismatch", "chain", "furiosa", "nux")

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from thrum.errors import AnonymousCaller, CrossWorktree, IdentityMismatch
-from thrum.guards import GUARDS, Mode
 from thrum.identity.authenticator import Authenticator
 from thrum.identity.caller import Caller, Evidence, Refused, Request, decide_request
 from thrum.identity.evidence import Registry, Roots
-from thrum.identity.process import open_process_table
-from thrum.identity.runtime import KNOWN_RUNTIMES
-from thrum.methods.method import Access
-from thrum.paths import Places
+from thrum.identity.processes import open_process_table
+from thrum.identity.runtimes import KNOWN_RUNTIMES
+from thrum.model.errors import AnonymousCaller, CrossWorktree, IdentityMismatch
+from thrum.model.guards import GUARDS, Mode
+from thrum.model.methods.method import Access
+from thrum.model.paths import Places
 
 HERE = Evidence(pid=7, root="/w", here={"furiosa": "none"})
 LIVES_ELSEWHERE = Evidence(pid=7, root="/w", here={"furiosa": "elsewhere"}, pids={"furiosa": 9}, terminal=False)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from thrum.identity.caller import CLASS_OF, AccessClass, Caller, Evidence, Refused, Step, claim_not_used, decide
-from thrum.identity.process import OwnerState
-from thrum.methods.method import Access
+from thrum.identity.processes import OwnerState
+from thrum.model.methods.method import Access
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 

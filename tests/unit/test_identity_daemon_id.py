@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from thrum import files, signatures
-from thrum.errors import ConfigInvalid, StoreFailed
 from thrum.identity.daemon_id import Bootstrapped, bootstrap, daemon_id_class, legacy_daemon_id
 from thrum.identity.daemon_key import key_flaw, load_key
-from thrum.ids import Ulids, is_id, repo_id_of_url
-from thrum.paths import Places
+from thrum.model import files, signatures
+from thrum.model.errors import ConfigInvalid, StoreFailed
+from thrum.model.ids import Ulids, is_id, repo_id_of_url
+from thrum.model.paths import Places
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 NOW = 1_770_141_730_000

@@ -16,10 +16,10 @@ import pytest
 from tests.support.trusted import trust_here
 from thrum.identity.caller import AccessClass, Caller, Evidence, decide
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
-from thrum.identity.person import obstacle
-from thrum.identity.process import Process, ProcessMap, ProcessTable, Program, open_process_table
-from thrum.methods.method import Access
-from thrum.paths import Places, find_places
+from thrum.identity.processes import Process, ProcessMap, ProcessTable, Program, open_process_table
+from thrum.identity.rights import obstacle
+from thrum.model.methods.method import Access
+from thrum.model.paths import Places, find_places
 
 PYTHON = sys.executable
 WAIT = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import thrum
-from thrum.errors import IdentityInvalid, IdentityNotFound, ThrumError
 from thrum.identity.files import (
     Identity,
     Pid,
@@ -25,8 +24,9 @@ from thrum.identity.files import (
     update_identity,
     write_pid,
 )
-from thrum.identity.process import Process
-from thrum.ids import agent_id_of
+from thrum.identity.processes import Process
+from thrum.model.errors import IdentityInvalid, IdentityNotFound, ThrumError
+from thrum.model.ids import agent_id_of
 
 NOW = 1_770_141_730_000
 NOW_TEXT = "2026-02-03T18:02:10.000Z"

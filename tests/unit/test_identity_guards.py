@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from thrum.guards import DEFAULT_MODES, Refusal, guard_modes, refusal_error
 from thrum.identity.cross_worktree import Passed, cross_worktree
+from thrum.model.guards import DEFAULT_MODES, Refusal, guard_modes, refusal_error
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from thrum.errors import NotAPerson
-from thrum.identity.person import Standing, judge, obstacle, stand
-from thrum.identity.process import CHAIN_MAX, Process, ProcessMap, Program, Terminal
-from thrum.identity.runtime import KNOWN_RUNTIMES, MARKS
-from thrum.methods.agents import TeamListParams
-from thrum.methods.messages import MessageListParams, OutboxParams
-from thrum.methods.method import Access, Empty
-from thrum.methods.settings import ConfigSetParams
-from thrum.methods.table import METHODS
+from thrum.identity.processes import CHAIN_MAX, Process, ProcessMap, Program, Terminal
+from thrum.identity.rights import Standing, judge, obstacle, stand
+from thrum.identity.runtimes import KNOWN_RUNTIMES, MARKS
+from thrum.model.errors import NotAPerson
+from thrum.model.methods.agents import TeamListParams
+from thrum.model.methods.messages import MessageListParams, OutboxParams
+from thrum.model.methods.method import Access, Empty
+from thrum.model.methods.settings import ConfigSetParams
+from thrum.model.methods.table import METHODS
 
 TERMINAL = Terminal("/dev/pts/3", foreground=True)
 PERSON = Standing(9, ("thrum", "bash"), terminal=TERMINAL)

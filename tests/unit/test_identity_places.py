@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.trusted import trust_here
-from thrum.errors import NotARepository
-from thrum.paths import find_places, link_state
+from thrum.model.errors import NotARepository
+from thrum.model.paths import find_places, link_state
 
 
 def test_a_linked_worktree_gets_private_directories_and_a_redirect(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from thrum.identity.process import (
+from thrum.identity.processes import (
     Process,
     ProcessMap,
     ProcessTable,
@@ -26,7 +26,7 @@ from thrum.identity.process import (
     open_process_table,
     same_process,
 )
-from thrum.identity.runtime import links_of, runtime_of_process
+from thrum.identity.runtimes import links_of, runtime_of_process
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from thrum.identity.process import Program
-from thrum.identity.runtime import Link, binding_pid, runtime_named, runtime_names, runtime_of_process
+from thrum.identity.processes import Program
+from thrum.identity.runtimes import Link, binding_pid, runtime_named, runtime_names, runtime_of_process
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 

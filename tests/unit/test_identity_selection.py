@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from thrum.errors import IdentityInvalid, IdentityNotFound, ThrumError
-from thrum.identity.runtime import Link
+from thrum.identity.runtimes import Link
 from thrum.identity.selection import Candidate, Given, resolve_values, select, wanted_name
+from thrum.model.errors import IdentityInvalid, IdentityNotFound, ThrumError
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 

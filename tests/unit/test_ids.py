@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum import ids
-from thrum.errors import InvalidName, InvalidUrl, ThrumError
+from thrum.model import ids
+from thrum.model.errors import InvalidName, InvalidUrl, ThrumError
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 
@@ -270,6 +270,6 @@ def test_stems_are_safe_and_do_not_collide(one: str, other: str) -> None:
 
 
 def test_importing_ids_loads_nothing_heavy() -> None:
-    code = "import sys, thrum.ids; print(*sys.modules)"
+    code = "import sys, thrum.model.ids; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"trio", "msgspec", "ulid", "hashlib", "psutil", "zmq"} & set(loaded)

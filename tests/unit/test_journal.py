@@ -16,8 +16,8 @@ import pytest
 
 from tests.support.store_disk import mounted, remount
 from tests.support.store_journals import FakeClock, append, journals_at, line_of, message
-from thrum import events, limits
-from thrum.errors import StoreFailed
+from thrum.model import events, limits
+from thrum.model.errors import StoreFailed
 from thrum.store.journal import JournalChanged, JournalFiles, recover_tail
 from thrum.store.quarantine import Quarantine
 
@@ -112,7 +112,7 @@ _LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from tests.support.store_journals import journals_at, line_of, message
-from thrum.errors import StoreFailed
+from thrum.model.errors import StoreFailed
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journals = journals_at(Path(sys.argv[1]))

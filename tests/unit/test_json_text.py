@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum import limits
-from thrum.json_text import NotJson, decode
+from thrum.model import limits
+from thrum.model.json_text import NotJson, decode
 
 _DEEP = limits.json_depth_max
 JSON = st.recursive(

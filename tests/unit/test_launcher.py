@@ -15,10 +15,12 @@ import msgspec
 import pytest
 
 from tests.support.trusted import trust_here
-from thrum import launcher, paths, sockets, version
-from thrum.errors import DaemonUnavailable, ThrumError
-from thrum.files import opened_parent
-from thrum.methods.daemon import CliRunParams
+from thrum import launcher, version
+from thrum.model import paths
+from thrum.model.errors import DaemonUnavailable, ThrumError
+from thrum.model.files import opened_parent
+from thrum.model.methods.daemon import CliRunParams
+from thrum.rpc import sockets
 from thrum.rpc.client import BlockingClient
 from thrum.rpc.jsonrpc import decode_request
 

@@ -16,7 +16,7 @@ import trio
 from tests.support.rpc_commands import Commands, launcher_argv, launcher_env
 from tests.support.rpc_served import request, serving, talking
 from thrum import version
-from thrum.rpc.framing import frame
+from thrum.rpc._framing import frame
 
 
 async def _run(path: Path, *words: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from thrum.care.leftovers import AGE_MS, remove_leftovers
-from thrum.clock import SystemClock
-from thrum.paths import Places, keep_of
+from thrum.admin.leftovers import AGE_MS, remove_leftovers
+from thrum.model.clock import SystemClock
+from thrum.model.paths import Places, keep_of
 from thrum.sync.worktree import ensure_worktree
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.house import open_daemon
-from thrum.methods.daemon import CLI_RUN
-from thrum.methods.method import Method
-from thrum.methods.table import METHODS
+from thrum.model.methods.daemon import CLI_RUN
+from thrum.model.methods.method import Method
+from thrum.model.methods.table import METHODS
 
 FAMILIES = sorted(Path(__file__).parents[2].glob("src/thrum/methods/*.py"))
 
@@ -32,7 +32,7 @@ def test_a_family_loads_no_other_and_names_its_constants_as_the_wire_does(path: 
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     if path.name != "table.py":
-        assert {name for name in imported if name.startswith("thrum.methods")} <= {"thrum.methods.method"}
+        assert {name for name in imported if name.startswith("thrum.model.methods")} <= {"thrum.model.methods.method"}
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and isinstance(node.target, ast.Name):
             name = next(ast.literal_eval(each.value) for each in node.value.keywords if each.arg == "name")

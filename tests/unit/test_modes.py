@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_setup import actions, git, init
-from thrum.care import modes
-from thrum.paths import Places, find_places
+from thrum.admin import git_permissions
+from thrum.model.paths import Places, find_places
 
 
 def mode(path: Path) -> int:
@@ -28,8 +28,8 @@ def root(tmp_path: Path) -> Path:
     return top / "app"
 
 
-def door_of(places: Places) -> modes.Door:
-    door = modes.find_door(places, os.environ)
+def door_of(places: Places) -> git_permissions.Door:
+    door = git_permissions.find_door(places, os.environ)
     assert door is not None
     return door
 
@@ -42,7 +42,7 @@ def test_init_closes_the_git_directory_says_so_and_keeps_what_it_was(root: Path)
     assert result.files[-1].undo.startswith("chmod 755 .git ")
     assert mode(root / ".git") == 0o700
     assert not any(name.startswith("mode of") for name in actions(init(root)))
-    assert modes.reopen(find_places(root)) == f"{root}/.git, 0700→0755"
+    assert git_permissions.reopen(find_places(root)) == f"{root}/.git, 0700→0755"
     assert mode(root / ".git") == 0o755
 
 
@@ -50,7 +50,7 @@ def test_the_bits_that_are_not_about_others_stay(root: Path) -> None:
     (root / ".git").chmod(0o2755)
     init(root)
     assert mode(root / ".git") == 0o2700
-    modes.reopen(find_places(root))
+    git_permissions.reopen(find_places(root))
     assert mode(root / ".git") == 0o2755
 
 
@@ -92,7 +92,9 @@ def test_what_is_shared_with_intent_is_left_alone_and_said(
 ) -> None:
     share(root)
     before = mode(root / ".git")
-    monkeypatch.setattr(modes, "readers_of", lambda _path: modes.EVERYBODY)  # the test's own directory is closed
+    monkeypatch.setattr(
+        git_permissions, "readers_of", lambda _path: git_permissions.EVERYBODY
+    )  # the test's own directory is closed
     result = init(root)
     assert mode(root / ".git") == before
     told = result.files[-1]
@@ -103,7 +105,7 @@ def test_what_is_shared_with_intent_is_left_alone_and_said(
 
 def test_a_umask_of_002_in_a_group_of_one_s_own_shares_nothing(root: Path) -> None:
     """As several systems set users up: whatever git makes is 0775, of a group in which nobody else is."""
-    if modes._crowd((root / ".git").stat().st_gid):  # pyright: ignore[reportPrivateUsage]
+    if git_permissions._crowd((root / ".git").stat().st_gid):  # pyright: ignore[reportPrivateUsage]
         pytest.skip("this user's group has others in it")
     for path in (root / ".git", root / ".git/objects"):
         path.chmod(0o775)
@@ -127,7 +129,7 @@ def test_what_belongs_to_another_user_is_left_alone(root: Path) -> None:
     door = door_of(places)
     assert not door.will_close
     assert "belongs to" in door.reason
-    assert modes.close(places, door, keep=False) == ""
+    assert git_permissions.close(places, door, keep=False) == ""
     assert mode(root / ".git") == 0o755
 
 
@@ -143,7 +145,7 @@ def test_a_bare_repository_with_worktrees_inside_keeps_them_reachable(root: Path
     (bare / "work/file").write_text("new")
     git(bare / "work", "add", "file")
     (bare / "objects" / "ff").mkdir(mode=0o700, exist_ok=True)
-    assert modes.reopen(find_places(bare / "work")).endswith("bare/objects, 0700→0755")
+    assert git_permissions.reopen(find_places(bare / "work")).endswith("bare/objects, 0700→0755")
     assert all(each.stat().st_mode & 0o044 for each in (bare / "objects").rglob("*"))
 
 
@@ -172,7 +174,7 @@ def test_a_killed_init_closes_the_next_time_and_what_was_opened_since_stays(root
 def test_a_mode_that_somebody_changed_since_is_not_put_back(root: Path) -> None:
     init(root)
     (root / ".git").chmod(0o750)
-    assert modes.reopen(find_places(root)) == ""
+    assert git_permissions.reopen(find_places(root)) == ""
     assert mode(root / ".git") == 0o750
 
 
@@ -180,7 +182,7 @@ def test_a_mode_that_somebody_changed_since_is_not_put_back(root: Path) -> None:
 def test_a_broken_record_is_none(root: Path, text: str) -> None:
     init(root)
     (root / ".git/thrum-sync/modes.json").write_text(text)
-    assert modes.reopen(find_places(root)) == ""
+    assert git_permissions.reopen(find_places(root)) == ""
     assert mode(root / ".git") == 0o700
 
 
@@ -188,21 +190,21 @@ def test_who_can_read_follows_from_every_directory_on_the_way(tmp_path: Path) ->
     top = Path(os.path.realpath(tmp_path))
     inner = top / "a" / "b"
     inner.mkdir(parents=True)
-    assert modes.readers_of(inner) == ""  # pytest's own directory is closed
+    assert git_permissions.readers_of(inner) == ""  # pytest's own directory is closed
     way = [each for each in (inner, *inner.parents) if each.stat().st_uid == os.geteuid() and each != Path("/")]
     before = {each: mode(each) for each in way}
     try:
         for each in way:
             each.chmod(mode(each) | 0o055)
-        assert modes.readers_of(inner) == modes.EVERYBODY
+        assert git_permissions.readers_of(inner) == git_permissions.EVERYBODY
         inner.parent.chmod(0o700)
-        assert modes.readers_of(inner) == ""
+        assert git_permissions.readers_of(inner) == ""
         inner.parent.chmod(0o711)  # what is known by name is readable without a list
-        assert modes.readers_of(inner) == modes.EVERYBODY
+        assert git_permissions.readers_of(inner) == git_permissions.EVERYBODY
         if os.geteuid() == 0:
             os.chown(inner, 0, 1)
             inner.chmod(0o750)
-            assert modes.readers_of(inner) == "whoever is in the group daemon"
+            assert git_permissions.readers_of(inner) == "whoever is in the group daemon"
     finally:
         for each, was in before.items():
             each.chmod(was)
@@ -227,5 +229,5 @@ def test_an_access_list_is_shut_with_the_mode_and_opened_with_it(root: Path) -> 
     init(root)
     mask = os.getxattr(root / ".git", "system.posix_acl_access")[4 + 3 * 8 :][:4]
     assert mask == struct.pack("<HH", 0x10, 0)  # nothing of what it grants counts
-    modes.reopen(find_places(root))
+    git_permissions.reopen(find_places(root))
     assert os.getxattr(root / ".git", "system.posix_acl_access") == acl

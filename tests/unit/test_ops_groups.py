@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support.house import DAEMON, Daemon, open_daemon
-from thrum import clock, errors, ids
-from thrum.events import GroupCreated, GroupMemberAdded
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import View
+from thrum.model import clock, errors, ids
+from thrum.model.events import GroupCreated, GroupMemberAdded
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import View
 
 
 async def names(agent: Any, group: str) -> list[tuple[str, str]]:

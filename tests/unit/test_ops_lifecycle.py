@@ -13,13 +13,12 @@ import pytest
 
 from tests.support.house import Agent, Daemon, HandClock, SaidEvidence, open_daemon
 from tests.support.trusted import trust_here
-from thrum import errors
-from thrum.events import AgentRegistered
-from thrum.identity import notes
 from thrum.identity.evidence import AgentPlace
 from thrum.identity.files import Pid, read_identity, update_identity
-from thrum.identity.process import OwnerState, Process, Program
-from thrum.store.door import Decision
+from thrum.identity.processes import OwnerState, Process, Program
+from thrum.model import errors, notes
+from thrum.model.events import AgentRegistered
+from thrum.store.api import Decision
 
 DAY_MS = 86_400_000
 

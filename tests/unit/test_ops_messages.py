@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.house import open_daemon
-from thrum import clock, errors
+from thrum.model import clock, errors
 
 
 async def test_a_message_reaches_whom_it_names_and_is_on_disk_when_it_is_answered(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.house import open_daemon
-from thrum import errors, limits
-from thrum.identity import notes
-from thrum.paths import Places
+from thrum.model import errors, limits, notes
+from thrum.model.paths import Places
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.house import open_daemon
-from thrum.errors import ThrumError
+from thrum.model.errors import ThrumError
 
 
 async def test_what_is_another_agents_is_refused_whatever_is_asked(tmp_path: Path) -> None:

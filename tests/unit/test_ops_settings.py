@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.support.house import open_daemon
-from thrum import config, errors, settings
-from thrum.guards import DEFAULT_MODES, GUARDS
-from thrum.paths import Places
+from thrum.model import config, errors, settings
+from thrum.model.guards import DEFAULT_MODES, GUARDS
+from thrum.model.paths import Places
 
 
 def test_every_default_follows_its_own_rule() -> None:

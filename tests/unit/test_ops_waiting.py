@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from tests.support.house import Agent, open_daemon
-from thrum import errors
-from thrum.identity.process import Process
-from thrum.store.views import View, Wanted
+from thrum.identity.processes import Process
+from thrum.model import errors
+from thrum.store.queries.views import View, Wanted
 
 
 async def arrived(agent: Agent, results: list[Any], **params: Any) -> None:
@@ -274,7 +274,7 @@ def looks_by_turn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[int]]:
 async def test_a_wait_goes_through_a_long_inbox_in_steps_of_a_turn_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thrum.store.told.STEP_ROWS", 10)
+    monkeypatch.setattr("thrum.store.queries._wait_scan.STEP_ROWS", 10)
     async with open_daemon(tmp_path) as daemon:
         furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
         for number in range(250):
@@ -319,7 +319,7 @@ async def test_many_waits_of_one_agent_look_a_bounded_number_of_times_a_turn_and
 async def test_what_comes_while_a_wait_looks_back_is_not_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thrum.store.told.STEP_ROWS", 1)
+    monkeypatch.setattr("thrum.store.queries._wait_scan.STEP_ROWS", 1)
     async with open_daemon(tmp_path) as daemon:
         furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
         for number in range(50):
@@ -338,7 +338,7 @@ async def test_what_comes_while_a_wait_looks_back_is_not_missed(
 async def test_what_fell_back_while_others_look_through_more_than_they_keep_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thrum.limits.wait_limit_max", 2)
+    monkeypatch.setattr("thrum.model.limits.wait_limit_max", 2)
     async with open_daemon(tmp_path) as daemon:
         furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
         for number in range(30):

@@ -15,9 +15,9 @@ from tests.support.house import Agent, Daemon, open_daemon
 from tests.support.store_arrivals import foreign, found
 from tests.support.store_journals import START_MS
 from tests.support.worktrees import Worktrees
-from thrum import clock, errors, limits
-from thrum.events import AgentRegistered, AgentUpdated, Pair, SessionStarted, Work
-from thrum.identity.process import Process
+from thrum.identity.processes import Process
+from thrum.model import clock, errors, limits
+from thrum.model.events import AgentRegistered, AgentUpdated, Pair, SessionStarted, Work
 
 
 @dataclass

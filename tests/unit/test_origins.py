@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.daemons import PROJECT, Daemon
 from tests.support.factmaker import Maker
-from thrum import events
-from thrum.origins import (
+from thrum.model import events
+from thrum.model.origins import (
     BEFORE,
     HIDDEN,
     LOOSE,
@@ -25,7 +25,7 @@ from thrum.origins import (
     may_change,
     may_say_of_session,
 )
-from thrum.voids import Voids, void_ids
+from thrum.model.tombstones import Voids, void_ids
 
 ME, ANN, BOB = "d_me", "d_ann", "d_bob"
 KINDS = {"signed": SIGNED, "before": BEFORE, "loose": LOOSE}

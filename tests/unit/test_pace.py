@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import trio
 
-from thrum.rpc.pace import Pace
+from thrum.rpc._pace import Pace
 
 
 class Turns(trio.abc.Instrument):

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.trusted import trust_here
-from thrum.dot_git import find_git, main_worktree
-from thrum.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInitialized
+from thrum.admin.init import InitOptions
+from thrum.admin.init import initialise as init
+from thrum.admin.worktree_setup import set_up_worktree
 from thrum.identity.evidence import standing_root
-from thrum.paths import Places, find_places
-from thrum.redirecting import set_up_worktree
-from thrum.setup import InitOptions
-from thrum.setup import initialise as init
-from thrum.sockets import prepare_socket_dir, private_dir_flaw, socket_paths
+from thrum.model.dot_git import find_git, main_worktree
+from thrum.model.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInitialized
+from thrum.model.paths import Places, find_places
+from thrum.rpc.sockets import prepare_socket_dir, private_dir_flaw, socket_paths
 
 
 def git(*args: str | Path, cwd: Path) -> None:

@@ -22,12 +22,12 @@ from tests.support.factmaker import (
     live_dump,
     paint_journals,
 )
-from thrum import clock, events
-from thrum.events import Body, Pair
+from thrum.model import clock, events
+from thrum.model.events import Body, Pair
 from thrum.store import database
-from thrum.store.entry import entry_of
-from thrum.store.projection import Projection
-from thrum.store.views import InboxQuery, View
+from thrum.store.projection.core import Projection
+from thrum.store.projection.entry import entry_of
+from thrum.store.queries.views import InboxQuery, View
 
 
 @pytest.fixture

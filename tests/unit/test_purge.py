@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.cli_desk import open_desk
 from tests.support.house import Daemon, open_daemon
-from thrum import clock, errors
-from thrum.events import PurgeExecuted, decode
+from thrum.model import clock, errors
+from thrum.model.events import PurgeExecuted, decode
 
 HOUR_MS = 3_600_000
 

@@ -17,17 +17,17 @@ import trio
 import trio.testing
 
 from tests.support.house import Agent, HandClock, open_daemon
-from thrum import spawn
 from thrum.bus.publisher import Publisher
-from thrum.endings import Ending
-from thrum.errors import DaemonLocked, DaemonUnavailable, InternalError, InvalidParams, StoreFailed
-from thrum.methods.daemon import HEALTH
-from thrum.methods.messages import MESSAGE_SEND
-from thrum.paths import Places
+from thrum.daemon import launch
+from thrum.daemon.shutdown import Ending
+from thrum.model.errors import DaemonLocked, DaemonUnavailable, InternalError, InvalidParams, StoreFailed
+from thrum.model.methods.daemon import HEALTH
+from thrum.model.methods.messages import MESSAGE_SEND
+from thrum.model.paths import Places
 from thrum.rpc.client import RpcClient
 from thrum.rpc.dispatch import Drain
-from thrum.rpc.wire import Gone, Wire
-from thrum.store.views import View, Wanted
+from thrum.rpc.stream import Gone, Wire
+from thrum.store.queries.views import View, Wanted
 
 
 async def arrived(agent: Agent, results: list[Any], **params: Any) -> None:
@@ -107,7 +107,7 @@ async def test_a_number_that_no_database_holds_is_refused(tmp_path: Path, method
 async def test_a_follower_is_told_of_a_burst_longer_than_one_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thrum.limits.since_scan_max", 2)
+    monkeypatch.setattr("thrum.model.limits.since_scan_max", 2)
     async with open_daemon(tmp_path) as daemon:
         furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
         await nux("message.send", content="session", to=["furiosa"])
@@ -130,7 +130,7 @@ async def test_a_follower_is_told_of_a_burst_longer_than_one_look(
 
 
 async def test_a_long_look_lets_others_have_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thrum.feed._SLICE_SECONDS", 0)
+    monkeypatch.setattr("thrum.daemon.event_feed._SLICE_SECONDS", 0)
     async with open_daemon(tmp_path) as daemon:
         furiosa = await daemon.registered("furiosa")
         await daemon.registered("nux")
@@ -311,18 +311,18 @@ def lock_held(places: Places, pid: int) -> Generator[None]:
 def test_a_stop_is_over_when_another_daemon_has_the_lock(tmp_path: Path) -> None:
     places = places_in(tmp_path)
     with lock_held(places, 4_000_002):
-        assert spawn.wait_until_gone(places, 4_000_001, 0.0)
-        assert not spawn.wait_until_gone(places, 4_000_002, 0.0)
+        assert launch.wait_until_gone(places, 4_000_001, 0.0)
+        assert not launch.wait_until_gone(places, 4_000_002, 0.0)
 
 
 def test_no_other_program_is_killed_for_the_pid_in_the_lock_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thrum.limits.start_seconds_max", 0.05)
+    monkeypatch.setattr("thrum.model.limits.start_seconds_max", 0.05)
     places = places_in(tmp_path)
     # This very process: it would not live to see the end of the test.
     with lock_held(places, os.getpid()), pytest.raises(DaemonLocked):
-        spawn.stop_running(places, insist=True)
+        launch.stop_running(places, insist=True)
 
 
 # -- clocks

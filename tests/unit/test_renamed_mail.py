@@ -12,10 +12,10 @@ import pytest
 
 from tests.support.daemons import Daemon
 from tests.support.factmaker import START_MS, Journals, empty_picture, paint_journals
-from thrum import events
+from thrum.model import events
 from thrum.store import database
-from thrum.store.projection import Projection
-from thrum.store.views import View
+from thrum.store.projection.core import Projection
+from thrum.store.queries.views import View
 
 Said = tuple[Daemon, Any]
 

@@ -23,12 +23,12 @@ from tests.support.store_opened import (
     places_at,
     sending,
 )
-from thrum import clock, events
-from thrum.errors import StoreFailed
-from thrum.events import MessageCreated
+from thrum.model import clock, events
+from thrum.model.errors import StoreFailed
+from thrum.model.events import MessageCreated
 from thrum.store import database
-from thrum.store.door import Decide
-from thrum.store.replay import Opened, open_blocking
+from thrum.store.api import Decide
+from thrum.store.recovery import Opened, open_blocking
 from thrum.store.writer import Call
 
 SHARD = "messages/furiosa.jsonl"

@@ -12,13 +12,13 @@ import pytest
 
 from tests.support import factmaker
 from tests.support.daemons import PROJECT, Daemon
-from thrum import addressing, clock, events
-from thrum.events import AnyFact, Body, GroupFields, Pair, Work
+from thrum.model import addressing, clock, events
+from thrum.model.events import AnyFact, Body, GroupFields, Pair, Work
+from thrum.model.tombstones import branch_file_of
 from thrum.ops.directory import ViewDirectory
 from thrum.store import database
-from thrum.store.paint import paint
-from thrum.store.views import InboxQuery, View
-from thrum.voids import branch_file_of
+from thrum.store.queries.views import InboxQuery, View
+from thrum.store.rebuild import paint
 
 HOUR_MS = 3_600_000
 ME = Daemon(1)

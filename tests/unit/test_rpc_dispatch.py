@@ -11,8 +11,9 @@ import trio
 import trio.testing
 
 from tests.support.rpc_served import Ops, claimed
-from thrum import limits
-from thrum.errors import (
+from thrum.identity.caller import Caller
+from thrum.model import limits
+from thrum.model.errors import (
     Busy,
     IdentityMismatch,
     InternalError,
@@ -22,11 +23,10 @@ from thrum.errors import (
     UnknownMethod,
     WrongTransport,
 )
-from thrum.identity.caller import Caller
-from thrum.methods.daemon import HEALTH, HealthResult
-from thrum.methods.method import Access, Empty, Method
+from thrum.model.methods.daemon import HEALTH, HealthResult
+from thrum.model.methods.method import Access, Empty, Method
+from thrum.rpc._peercred import Peer
 from thrum.rpc.dispatch import Call, Dispatcher, PeerConnection
-from thrum.rpc.peercred import Peer
 
 PEER = Peer(0, 0, 1)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thrum.rpc import framing
-from thrum.rpc.framing import Frame, FrameSplitter, LineSplitter, Overlong
+from thrum.rpc import _framing as framing
+from thrum.rpc._framing import Frame, FrameSplitter, LineSplitter, Overlong
 
 
 def _cut(data: bytes, places: list[int]) -> list[bytes]:

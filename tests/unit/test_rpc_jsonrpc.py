@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from thrum import limits
-from thrum.errors import KINDS, AnswerTooLarge, ForeignKind, ThrumError, UnknownRecipient
+from thrum.model import limits
+from thrum.model.errors import KINDS, AnswerTooLarge, ForeignKind, ThrumError, UnknownRecipient
 from thrum.rpc.jsonrpc import (
     BadRequest,
     decode_reply,

@@ -13,11 +13,11 @@ import trio.testing
 
 from tests.support.rpc_served import Ops, request, serving, talking
 from thrum.identity.caller import Caller
-from thrum.methods.daemon import DAEMON_STOP, StopParams, StopResult
-from thrum.methods.method import Method, Params
+from thrum.model.methods.daemon import DAEMON_STOP, StopParams, StopResult
+from thrum.model.methods.method import Method, Params
+from thrum.rpc._peercred import peer_of
 from thrum.rpc.dispatch import Call, PeerConnection
 from thrum.rpc.listener import bind_listener
-from thrum.rpc.peercred import peer_of
 from thrum.rpc.server import Bounds
 
 settled = trio.testing.wait_all_tasks_blocked

@@ -16,15 +16,15 @@ import trio
 import trio.testing
 
 from tests.support.rpc_served import HEALTHY, Ops, Served, Talk, request, serving, talking
-from thrum import limits
-from thrum.methods.daemon import HEALTH, CliRunParams, HealthResult
-from thrum.methods.method import Empty
+from thrum.model import limits
+from thrum.model.methods.daemon import HEALTH, CliRunParams, HealthResult
+from thrum.model.methods.method import Empty
+from thrum.rpc._memory_budget import Shared
+from thrum.rpc._outbox import Outbox
 from thrum.rpc.dispatch import Call, PeerConnection
-from thrum.rpc.outbox import Outbox
-from thrum.rpc.room import Shared
-from thrum.rpc.run import RunIO
+from thrum.rpc.framed_run import RunIO
 from thrum.rpc.server import Bounds
-from thrum.rpc.wire import Gone, Wire
+from thrum.rpc.stream import Gone, Wire
 
 settled = trio.testing.wait_all_tasks_blocked
 PAGE = {"page_size": 1000}
@@ -114,7 +114,7 @@ async def test_a_large_answer_to_a_reader_does_not_fall_to_many_small_ones_that_
 async def test_connections_that_do_not_read_make_room_for_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thrum.limits.unread_seconds", -math.inf)
+    monkeypatch.setattr("thrum.model.limits.unread_seconds", -math.inf)
     bounds = Bounds(connections=3)
     async with serving(tmp_path / "s", Ops().handlers(), bounds=bounds) as served, floods(served, 3, 2) as found:
         async with talking(served.path) as fourth:

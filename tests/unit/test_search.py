@@ -16,10 +16,10 @@ from tests.support.cli_desk import open_desk
 from tests.support.factmaker import OWN, Live, Maker
 from tests.support.house import open_daemon
 from tests.support.store_opened import editing, open_here, opened, picture_of, places_at, sending
-from thrum import errors, events, limits, search
-from thrum.events import AnyFact
-from thrum.store import words
-from thrum.store.views import InboxQuery, View
+from thrum.model import errors, events, limits, search
+from thrum.model.events import AnyFact
+from thrum.store.queries import fts
+from thrum.store.queries.views import InboxQuery, View
 from thrum.store.writer import Call
 
 
@@ -82,7 +82,7 @@ _TYPED = [
 def test_no_text_is_syntax(typed: str, indexed: bool) -> None:
     live = told(f"before {typed} after", "nothing")
     if indexed:
-        words.follow(live.db)
+        fts.follow(live.db)
     assert found(View(live.db, OWN), typed) == [f"before {typed} after"]
 
 
@@ -108,7 +108,7 @@ def test_no_text_is_syntax(typed: str, indexed: bool) -> None:
 def test_all_words_must_match_and_of_the_last_one_the_beginning(text: str, expected: list[str], indexed: bool) -> None:
     live = told("Token refresh is in", "a token of snake_case", "Im Café", "see src/auth.py:12")
     if indexed:
-        words.follow(live.db)
+        fts.follow(live.db)
     assert found(View(live.db, OWN), text) == expected
 
 
@@ -141,11 +141,11 @@ def check_words(facts: Sequence[AnyFact], follow_at: int) -> None:
         for number, fact in enumerate(facts):
             live.apply(fact)
             if number == follow_at:
-                words.follow(live.db)
+                fts.follow(live.db)
         view = View(live.db, OWN)
         for word in ("one", "two", "three"):
             assert found(view, word) == naive(view, word)
-        words.check(live.db)
+        fts.check(live.db)
 
 
 @given(factmaker.histories())
@@ -198,11 +198,11 @@ async def test_much_text_does_not_wait_for_the_index(tmp_path: Path) -> None:
 
 def test_an_index_that_does_not_fit_the_messages_is_noticed() -> None:
     live = told("one", "two")
-    words.check(live.db)
+    fts.check(live.db)
     live.db.execute("DROP TRIGGER unindexed_update")
     live.db.execute("UPDATE messages SET body_content = 'three' WHERE seq = 1")
     with pytest.raises(sqlite3.DatabaseError):
-        words.check(live.db)
+        fts.check(live.db)
 
 
 # -- the method and the command

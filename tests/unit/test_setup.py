@@ -17,11 +17,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from thrum import settings
-from thrum.care.modes import UNDO
-from thrum.clock import SystemClock
-from thrum.config import load_config, update_config
-from thrum.errors import (
+from thrum.admin.git_permissions import UNDO
+from thrum.admin.init import InitOptions, InitResult, bootstrap_identity, initialise, recalled_choice, remember_choice
+from thrum.model import settings
+from thrum.model.clock import SystemClock
+from thrum.model.config import load_config, update_config
+from thrum.model.errors import (
     BadRedirect,
     ConfigInvalid,
     NotARepository,
@@ -30,8 +31,7 @@ from thrum.errors import (
     UnsafeRepository,
     UsageError,
 )
-from thrum.paths import find_places
-from thrum.setup import InitOptions, InitResult, bootstrap_identity, initialise, recalled_choice, remember_choice
+from thrum.model.paths import find_places
 
 
 def git(cwd: Path, *arguments: str) -> str:
@@ -403,7 +403,7 @@ _KILLED = """
 import os, sys
 from pathlib import Path
 import dulwich.object_store, dulwich.repo
-from thrum.setup import InitOptions, initialise
+from thrum.admin.init import InitOptions, initialise
 print("ready", flush=True)
 initialise(Path(sys.argv[1]), InitOptions("laptop", os.environ))
 """

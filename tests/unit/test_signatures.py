@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.support import ed25519
 from tests.support.daemons import Daemon
-from thrum import events, ids, signatures
-from thrum.events import BadLine
 from thrum.identity import signing
+from thrum.model import events, ids, signatures
+from thrum.model.events import BadLine
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "signatures.json").read_text())
 GOOD: bytes = VECTORS["signatures"][0]["line"].encode()

@@ -11,11 +11,11 @@ import pytest
 
 from tests.support import factmaker
 from tests.support.daemons import Daemon
-from thrum import events
-from thrum.events import AnyFact, Body, MessageReceipt
-from thrum.origins import SIGNED
+from thrum.model import events
+from thrum.model.events import AnyFact, Body, MessageReceipt
+from thrum.model.origins import SIGNED
 from thrum.store import database
-from thrum.store.paint import paint
+from thrum.store.rebuild import paint
 
 OWN = frozenset({Daemon(1).daemon_id})
 Line = tuple[AnyFact, bytes, str]

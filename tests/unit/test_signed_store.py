@@ -14,18 +14,18 @@ from tests.support.daemons import Daemon
 from tests.support.store_arrivals import letter
 from tests.support.store_journals import START_MS, FakeClock
 from tests.support.store_opened import opened, picture_of, places_at, sending
-from thrum import events, ids, signatures
-from thrum.care.signed import check_signatures
-from thrum.errors import InternalError
-from thrum.events import MessageReceipt
-from thrum.exchange import Exchange
+from thrum.admin._signature_audit import check_signatures
+from thrum.daemon.sync_store import Exchange
 from thrum.identity import signing
+from thrum.model import events, ids, signatures
+from thrum.model.errors import InternalError
+from thrum.model.events import MessageReceipt
+from thrum.model.tombstones import Voids
+from thrum.store.api import Decision, Stamp
 from thrum.store.committer import Committer
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import View
+from thrum.store.queries.views import View
 from thrum.sync import merge
 from thrum.sync.ports import Arrived
-from thrum.voids import Voids
 
 FILE = "messages/furiosa.jsonl"
 

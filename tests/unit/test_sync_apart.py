@@ -11,9 +11,9 @@ import pytest
 
 from tests.support.git_clones import contents, git, make_clone, make_origin, places_of, sync, write
 from tests.support.git_servers import PASSWORD, USER, open_http
-from thrum.errors import NotAvailable
+from thrum.model.errors import NotAvailable
 from thrum.sync.branch import ensure_branch, read_branch
-from thrum.sync.mirror import Meeting, meetings, writer
+from thrum.sync.mirror_refspecs import Meeting, meetings, writer
 from thrum.sync.repository import GitRepository, open_repository
 from thrum.sync.worktree import on_branch
 

@@ -14,8 +14,8 @@ import pytest
 from tests.support.git_clones import git, make_clone, make_origin, write
 from tests.support.git_servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
 from tests.support.repo import wait_until
-from thrum.errors import StoreFailed
 from thrum.git.runner import Finished
+from thrum.model.errors import StoreFailed
 from thrum.sync import remote as remote_module
 from thrum.sync.branch import ensure_branch
 from thrum.sync.failures import clean, reason_of, secrets_in, trouble_of

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from thrum.errors import StoreFailed
+from thrum.model.errors import StoreFailed
 from thrum.sync import loop
 from thrum.sync.loop import BESIDE_MAX, BRISK_PEEK_SECONDS, PEEK_SECONDS, Loop, Mode, Request, State, Status
 from thrum.sync.ports import RemoteFailed

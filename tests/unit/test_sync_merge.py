@@ -10,13 +10,13 @@ import pytest
 from tests.support.daemons import Daemon
 from tests.support.factmaker import Maker
 from tests.support.sweeps import old_voids
-from thrum import clock, events, limits
-from thrum.events import Work
 from thrum.identity import signing
-from thrum.origins import OLD_REALM
-from thrum.signatures import split_signature, with_signature
+from thrum.model import clock, events, limits
+from thrum.model.events import Work
+from thrum.model.origins import OLD_REALM
+from thrum.model.signatures import split_signature, with_signature
+from thrum.model.tombstones import Voids
 from thrum.sync.merge import canonical, grown, joined, missing, split_lines, subject, wanted
-from thrum.voids import Voids
 
 NOTHING = Voids()
 

@@ -20,14 +20,14 @@ import pytest
 
 from tests.support.git_clones import SECONDS_SINCE_1970, contents, git, make_clone, make_origin, places_of, sync, write
 from tests.support.repo import wait_until
-from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
-from thrum.paths import Places
-from thrum.sync.audience import Readers, Readership, confirm
+from thrum.git.reader import FILES_MAX, open_reader
+from thrum.git.trees import TreeEntry
+from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository
+from thrum.model.paths import Places
 from thrum.sync.branch import ensure_branch
 from thrum.sync.ports import RemoteFailed, RemoteInfo
-from thrum.sync.reader import FILES_MAX, open_reader
 from thrum.sync.repository import GitRepository, open_repository
-from thrum.sync.trees import TreeEntry
+from thrum.sync.visibility import Readers, Readership, confirm
 
 FIRST = "90843369767a3f41f94cd357d4493648e1154213"
 LINES = b'{"e":1}\n{"e":2}\n'

@@ -12,8 +12,8 @@ from tests.support.calm_clones import CalmClones, Files
 from tests.support.store_arrivals import letter
 from tests.support.store_journals import START_MS
 from tests.support.store_opened import sending
-from thrum import events
-from thrum.store.door import Decision
+from thrum.model import events
+from thrum.store.api import Decision
 
 FURIOSA, NUX = "messages/furiosa.jsonl", "messages/nux.jsonl"
 SEALED = (

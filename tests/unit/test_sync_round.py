@@ -11,10 +11,10 @@ from tests.support.daemons import Daemon
 from tests.support.factmaker import Maker
 from tests.support.sweeps import old_voids
 from tests.support.sync_desk import SyncDesk
-from thrum import events, limits
-from thrum.errors import InternalError, StoreFailed
+from thrum.git.trees import TreeEntry
+from thrum.model import events, limits
+from thrum.model.errors import InternalError, StoreFailed
 from thrum.sync.ports import Arrived, ForeignProject, RemoteFailed, TakenIn
-from thrum.sync.trees import TreeEntry
 from thrum.sync.worktree import FIRST
 
 

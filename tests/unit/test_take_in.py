@@ -14,11 +14,11 @@ from tests.support.store_arrivals import THERE, foreign, found, letter
 from tests.support.store_disk import mounted
 from tests.support.store_journals import DAEMON, START_MS, FakeClock
 from tests.support.store_opened import editing, open_here, opened, picture_of, places_at, sending
-from thrum import clock, events, limits
-from thrum.errors import InternalError, StoreFailed
-from thrum.events import Body, MessageEdited
-from thrum.store.arrival import Found, verified
-from thrum.store.replay import Store
+from thrum.model import clock, events, limits
+from thrum.model.errors import InternalError, StoreFailed
+from thrum.model.events import Body, MessageEdited
+from thrum.store.ingest import Found, verified
+from thrum.store.recovery import Store
 from thrum.store.writer import Committed, Errand, Writer
 
 

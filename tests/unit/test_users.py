@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from tests.support.house import Agent, Daemon, open_daemon
-from thrum import limits
-from thrum.errors import (
+from thrum.identity.caller import Caller, Refused, decide_user
+from thrum.model import limits
+from thrum.model.errors import (
     AnonymousCaller,
     BadToken,
     IdentityMismatch,
@@ -25,9 +26,8 @@ from thrum.errors import (
     ThrumError,
     WrongTransport,
 )
-from thrum.identity.caller import Caller, Refused, decide_user
-from thrum.methods.method import Access
-from thrum.methods.table import METHODS
+from thrum.model.methods.method import Access
+from thrum.model.methods.table import METHODS
 from thrum.ops.users import Tokens
 
 OPEN = {"user.identify", "user.register", "health"}
@@ -122,7 +122,7 @@ async def test_a_laxer_mode_lets_nobody_read_and_never_more(
 ) -> None:
     daemon.house.here.places.guard_file.write_text(json.dumps({"unauthenticated_rpc": mode}))
     browser = daemon.as_browser()
-    with caplog.at_level(logging.WARNING, "thrum.guards"):
+    with caplog.at_level(logging.WARNING, "thrum.model.guards"):
         assert (await browser("agent.list")).agents == ()
         assert [getattr(each, "fields")["outcome"] for each in caplog.records] == (  # noqa: B009
             ["allowed"] if mode == "warn" else []

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support.factmaker import OWN, Live, Maker
-from thrum import clock, events
-from thrum.errors import AnswerTooLarge
-from thrum.events import Body, Pair
-from thrum.store.views import InboxPage, InboxQuery, View, Wanted
+from thrum.model import clock, events
+from thrum.model.errors import AnswerTooLarge
+from thrum.model.events import Body, Pair
+from thrum.store.queries.views import InboxPage, InboxQuery, View, Wanted
 
 
 class Desk:
@@ -134,7 +134,7 @@ def test_a_cursor_goes_up_by_number_and_says_whether_there_is_more(desk: Desk) -
 
 
 def test_a_cursor_batch_is_cut_by_the_sum_of_its_bodies(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thrum.limits.answer_bodies_bytes_max", 10)
+    monkeypatch.setattr("thrum.model.limits.answer_bodies_bytes_max", 10)
     ids = [desk.message("ann", "bob", text="x" * 6) for _ in range(3)]
     page = desk.list(for_agent="bob", after_seq=0)
     assert [message.message_id for message in page.messages] == ids[:1]
@@ -187,7 +187,7 @@ def told_to(desk: Desk, wanted: Wanted) -> list[str]:
 def test_what_a_wait_tells_is_looked_for_in_bounded_steps(
     desk: Desk, after_seq: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thrum.store.told.STEP_ROWS", 7)
+    monkeypatch.setattr("thrum.store.queries._wait_scan.STEP_ROWS", 7)
     told = [desk.message("ann", "bob") for _ in range(40)]
     for message_id in told[5:25]:
         desk.receipt(message_id, "bob", "seen")

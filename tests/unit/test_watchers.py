@@ -12,11 +12,11 @@ import trio
 import trio.testing
 
 from tests.support.house import Daemon, open_daemon
-from thrum import limits
-from thrum.events import AgentPlaced
-from thrum.identity.process import Process
-from thrum.store.door import Decision
-from thrum.watchers import Owners
+from thrum.daemon.watchers import Owners
+from thrum.identity.processes import Process
+from thrum.model import limits
+from thrum.model.events import AgentPlaced
+from thrum.store.api import Decision
 
 PID = os.getpid()
 

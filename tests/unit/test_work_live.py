@@ -12,10 +12,10 @@ import pytest
 
 from tests.support.repo import wait_until
 from tests.support.worktrees import Worktrees
-from thrum import limits
-from thrum.wire_types import GitState
-from thrum.work.context import branch_of
-from thrum.work.live import LiveWork
+from thrum.git.branches import branch_of
+from thrum.git.worktree_status import LiveWork
+from thrum.model import limits
+from thrum.model.wire_types import GitState
 
 
 def live_of(trees: Worktrees, **options: float) -> LiveWork:

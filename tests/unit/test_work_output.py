@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from thrum.search import path_matches
-from thrum.work.output import Change, LoggedCommit, parse_log, parse_numstat, parse_status, pathspecs
+from thrum.git._status_output import Change, LoggedCommit, parse_log, parse_numstat, parse_status, pathspecs
+from thrum.model.search import path_matches
 
 IDS = b"100644 100644 100644 " + b"a" * 40 + b" " + b"b" * 40
 

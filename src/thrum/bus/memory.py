@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import trio
 
-from thrum import limits
 from thrum.bus.topics import Frame
+from thrum.model import limits
 
 
 class MemoryBus:

@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol
 import msgspec
 import trio
 
-from thrum import clock, limits
 from thrum.bus.topics import (
     DAEMON,
     HEAD,
@@ -26,7 +25,8 @@ from thrum.bus.topics import (
     hint_of,
     is_audience,
 )
-from thrum.events import AnyFact, Sealed
+from thrum.model import clock, limits
+from thrum.model.events import AnyFact, Sealed
 
 _HEADS_AT_ONCE: Final = 64
 """Heads sent before other tasks get their turn: about 0.3 ms."""

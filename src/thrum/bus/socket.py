@@ -13,8 +13,8 @@ from pathlib import Path
 import trio
 import zmq
 
-from thrum import limits
 from thrum.bus.topics import Frame
+from thrum.model import limits
 
 
 @contextlib.contextmanager

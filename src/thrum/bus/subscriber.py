@@ -29,14 +29,14 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from thrum import limits, paths
-from thrum.bus.cursor import Position, parse_position
-from thrum.bus.links import BlockingLink, TrioLink
-from thrum.bus.stream import EventFollower, Follower, InboxFollower
+from thrum.bus._cursor import Position, parse_position
+from thrum.bus._links import BlockingLink, TrioLink
+from thrum.bus._stream import EventFollower, Follower, InboxFollower
 from thrum.bus.topics import agent_audience, group_audience, is_audience, role_audience
-from thrum.errors import BadCursor, InvalidParams, ThrumError
+from thrum.model import limits, paths
+from thrum.model.errors import BadCursor, InvalidParams, ThrumError
+from thrum.model.wire_types import Hint, Message
 from thrum.rpc import client
-from thrum.wire_types import Hint, Message
 
 __all__ = [
     "AsyncInbox",

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from thrum import ids, limits
-from thrum.event_specs import Audience
-from thrum.events import (
+from thrum.model import ids, limits
+from thrum.model.event_specs import Audience
+from thrum.model.events import (
     SPECS,
     AnyFact,
     GroupCreated,
@@ -30,7 +30,7 @@ from thrum.events import (
     actor_of,
     type_of,
 )
-from thrum.wire_types import Hint
+from thrum.model.wire_types import Hint
 
 ALL: Final = "all/"
 TEAM: Final = "team/"

@@ -16,16 +16,16 @@ from typing import NoReturn, cast
 
 import trio
 
-from thrum.cli import helping, sandbox
-from thrum.cli.arriving import name_that_ended
+from thrum.cli import help, sandbox
 from thrum.cli.body import decoded
+from thrum.cli.parser import Globals, find, split, wants_json
+from thrum.cli.registration_hints import name_that_ended
 from thrum.cli.run import Answer, Run, error_document, error_text, json_line, unexpected
+from thrum.cli.session import NeedsOwnProcess, OutputLost, OwnTerminal, Session, own_directory, own_environment
 from thrum.cli.table import ALIASES, ALL, COMMANDS, GROUPS, HELP_GROUPS
-from thrum.cli.terminal import NeedsOwnProcess, OutputLost, OwnTerminal, Session, own_directory, own_environment
 from thrum.cli.text import clean
-from thrum.cli.words import Globals, find, split, wants_json
-from thrum.errors import BadEncoding, IdentityNotFound, ThrumError, UsageError
-from thrum.files import shortage
+from thrum.model.errors import BadEncoding, IdentityNotFound, ThrumError, UsageError
+from thrum.model.files import shortage
 
 _NOT_REFUSALS = (NeedsOwnProcess, BrokenPipeError, OutputLost)
 """What ends the run without a word of the command's."""
@@ -92,11 +92,11 @@ def help_answer(path: tuple[str, ...], width: int) -> Answer:
         raise UsageError(f'unknown command "{" ".join(path)}"', remedy="thrum help")
     if command is not None:
         aliases = [" ".join(alias) for alias, real in ALIASES.items() if real == command.path]
-        text = helping.command_help(command, aliases, width)
+        text = help.command_help(command, aliases, width)
     elif path:
-        text = helping.group_help(path[0], GROUPS[path[0]], COMMANDS.values(), width)
+        text = help.group_help(path[0], GROUPS[path[0]], COMMANDS.values(), width)
     else:
-        text = helping.root_help((each for each in ALL if each.listed), HELP_GROUPS, width)
+        text = help.root_help((each for each in ALL if each.listed), HELP_GROUPS, width)
     return Answer({"command": " ".join(command.path if command else path), "help": text + "\n"}, data=text)
 
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
 
     `client_key`: the key under which a daemon was asked to run this very command before, else empty.
     """
-    from thrum.cli.local import connector, own_links, own_witness
+    from thrum.cli.connect import connector, own_links, own_witness
 
     env = own_environment()
     session = Session(

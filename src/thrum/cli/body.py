@@ -9,11 +9,11 @@ from typing import Annotated, Any, cast
 
 import trio
 
-from thrum import limits
+from thrum.cli.parser import option, switch
 from thrum.cli.run import Run
-from thrum.cli.terminal import TTY_IN
-from thrum.cli.words import option, switch
-from thrum.errors import (
+from thrum.cli.session import TTY_IN
+from thrum.model import limits
+from thrum.model.errors import (
     AmbiguousBody,
     BadEncoding,
     BadJson,

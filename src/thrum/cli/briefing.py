@@ -10,12 +10,12 @@ from typing import Final
 
 import msgspec
 
-from thrum import wire_types
 from thrum.cli import render
 from thrum.cli.render import Eye
 from thrum.cli.text import beginning, clean, preview, shorten
-from thrum.events import Body
-from thrum.ids import short_message_id
+from thrum.model import wire_types
+from thrum.model.events import Body
+from thrum.model.ids import short_message_id
 
 MESSAGES_MAX: Final = 20
 TEXT_BYTES_MAX: Final = 16_384

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from thrum.cli.words import GLOBAL_FLAGS, Command
+from thrum.cli.parser import GLOBAL_FLAGS, Command
 
 Shell = Literal["bash", "zsh", "fish"]
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import trio
 
 from thrum.cli.run import Run
-from thrum.cli.terminal import TTY_ERR, TTY_IN
+from thrum.cli.session import TTY_ERR, TTY_IN
 from thrum.cli.text import line
-from thrum.errors import Cancelled, ConfirmationRequired
+from thrum.model.errors import Cancelled, ConfirmationRequired
 
 
 async def confirm(run: Run, question: str, *, what: str = "deletion", about: Sequence[str] = ()) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from thrum.identity.process import open_process_table
+from thrum.identity.processes import open_process_table
 
 _PROC = "/proc"
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from thrum.cli.parser import did_you_mean, near
 from thrum.cli.run import Run
 from thrum.cli.values import agent_of
-from thrum.cli.words import did_you_mean, near
-from thrum.errors import AmbiguousMessage, MessageNotFound, NoIdentity, SeveralIdentities, UnknownMethod
-from thrum.ids import MESSAGE_ID_END_MIN, short_message_id
-from thrum.methods.agents import AGENT_LIST, AgentListParams
-from thrum.methods.messages import (
+from thrum.model.errors import AmbiguousMessage, MessageNotFound, NoIdentity, SeveralIdentities, UnknownMethod
+from thrum.model.ids import MESSAGE_ID_END_MIN, short_message_id
+from thrum.model.methods.agents import AGENT_LIST, AgentListParams
+from thrum.model.methods.messages import (
     MESSAGE_FIND,
     MESSAGE_OUTBOX,
     MESSAGE_PRINTED,

@@ -9,13 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from thrum import events, wire_types
 from thrum.cli.text import clean, columns, indent, line, one_line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
-from thrum.ids import mention, parse_agent_id, short_daemon_id, short_message_id
-from thrum.methods.agents import WhoamiResult
-from thrum.methods.daemon import HealthResult
-from thrum.methods.messages import MessageListResult, OutboxResult, SendResult
+from thrum.model import events, wire_types
+from thrum.model.ids import mention, parse_agent_id, short_daemon_id, short_message_id
+from thrum.model.methods.agents import WhoamiResult
+from thrum.model.methods.daemon import HealthResult
+from thrum.model.methods.messages import MessageListResult, OutboxResult, SendResult
 
 THRUMS_OWN = ("mention", "reply_to", "group", "broadcast")
 """Types of refs and scopes that thrum sets itself; they are shown as whom a message is to."""

@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 import trio
 
-from thrum.cli import guarding, values
-from thrum.cli.terminal import NeedsOwnProcess, Session
+from thrum.cli import guard_check, values
+from thrum.cli.acting import Chosen, choose
+from thrum.cli.parser import Command, Globals, Use
+from thrum.cli.session import NeedsOwnProcess, Session
 from thrum.cli.text import clean, indent, json_clean, line, one_line
-from thrum.cli.who import Chosen, choose
-from thrum.cli.words import Command, Globals, Use
-from thrum.errors import (
+from thrum.model.errors import (
     Busy,
     DaemonUnavailable,
     InternalError,
@@ -29,10 +29,10 @@ from thrum.errors import (
     ShuttingDown,
     ThrumError,
 )
-from thrum.guards import CANNOT_TELL
-from thrum.methods.messages import MarkReadParams
-from thrum.methods.method import Method, Mutating, P, R
-from thrum.paths import Places
+from thrum.model.guards import CANNOT_TELL
+from thrum.model.methods.messages import MarkReadParams
+from thrum.model.methods.method import Method, Mutating, P, R
+from thrum.model.paths import Places
 from thrum.rpc.client import Client
 
 RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0)
@@ -100,7 +100,7 @@ class Run:
     """The identity found when the command began, before anybody asked for it."""
     _chosen: Chosen | None = None
     _use: Use = "act"
-    _judged: guarding.Judged | None = None
+    _judged: guard_check.Judged | None = None
     _changes: int = 0
     _debugged: list[str] = field(default_factory=list[str])
 
@@ -172,7 +172,7 @@ class Run:
         return (self._judged.reader if self._judged else "") or chosen.agent_id
 
     def _judge(self, chosen: Chosen) -> None:
-        self._judged = guarding.judge(self.session, self.places(), chosen, self._use, self.command.name)
+        self._judged = guard_check.judge(self.session, self.places(), chosen, self._use, self.command.name)
         if self._judged.warning:
             self.warnings.append(self._judged.warning)
 

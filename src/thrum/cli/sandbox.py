@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from thrum.errors import DaemonUnavailable
+from thrum.model.errors import DaemonUnavailable
 
 _CODEX = "; Codex: network_access = true under [sandbox_workspace_write] in ~/.codex/config.toml"
 

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from thrum.cli import (
+from thrum.cli.commands import (
     agents,
     backup,
-    care,
+    config,
+    context,
     daemon,
-    daemons,
+    daemon_list,
     demo,
     groups,
-    history,
     inbox,
     init,
     lifecycle,
+    log,
     messages,
     misc,
-    notes,
     overview,
     prime,
     purge,
-    sending,
+    send,
     sessions,
-    settings,
     setup,
     sync,
     uninstall,
-    waiting,
-    whohas,
+    verify,
+    wait,
+    who_has,
 )
-from thrum.cli.words import Command, Handler, Use
+from thrum.cli.parser import Command, Handler, Use
 
 START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Who is there", "The daemon", "About"
 HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", CARE: "", ABOUT: ""}
@@ -100,16 +100,16 @@ ALL = (
     _command("demo", demo.demo, START, "show the main job in a throw-away repository", use="never"),
     _command(
         "send",
-        sending.send,
+        send.send,
         TALK,
         "send a message",
         "Without --to it is information for the team: in everyone's inbox, and it wakes nobody. Where no text is given,"
         " a file or a command's pipe on stdin is it; - waits for any stdin.",
     ),
-    _command("reply", sending.reply, TALK, "answer a message: its author, and those it named one by one"),
+    _command("reply", send.reply, TALK, "answer a message: its author, and those it named one by one"),
     _command(
         "wait",
-        waiting.wait,
+        wait.wait,
         TALK,
         "block until a message comes",
         "Status 0: received, 1: timeout, 2: an error. What is printed counts as seen and stays unread.",
@@ -133,10 +133,10 @@ ALL = (
         " gone: nobody has that name any more.",
         use="look",
     ),
-    _command("watch", waiting.watch, TALK, "print every event as it happens, until interrupted"),
+    _command("watch", wait.watch, TALK, "print every event as it happens, until interrupted"),
     _command(
         "log",
-        history.log,
+        log.log,
         TALK,
         "print the conversation as the branch a-sync has it, oldest first; needs no daemon",
         use="never",
@@ -180,14 +180,14 @@ ALL = (
     ),
     _command(
         "who-has",
-        whohas.who_has,
+        who_has.who_has,
         PEOPLE,
         "tell who is editing a file, as git says now",
         "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file. What agents of"
         " other clones have not committed cannot be seen: they are counted in one line.",
         use="look",
     ),
-    _command("ping", whohas.ping, PEOPLE, "tell whether an agent is there, and what it works on", use="look"),
+    _command("ping", who_has.ping, PEOPLE, "tell whether an agent is there, and what it works on", use="look"),
     _command("session start", sessions.start, PEOPLE, "start a session; an open one of mine is ended"),
     _command("session end", sessions.end, PEOPLE, "end my session"),
     _command("session list", sessions.list_sessions, PEOPLE, "list sessions, newest first", use="look"),
@@ -209,17 +209,17 @@ ALL = (
     _command("group members", groups.members, PEOPLE, "list who is in a group", use="look"),
     _command(
         "context save",
-        notes.save,
+        context.save,
         PEOPLE,
         "save session notes: TEXT, a file, or stdin",
         "They replace what was saved.",
     ),
-    _command("context show", notes.show, PEOPLE, "show project state, preamble and notes", use="look"),
-    _command("context clear", notes.clear, PEOPLE, "remove session notes"),
+    _command("context show", context.show, PEOPLE, "show project state, preamble and notes", use="look"),
+    _command("context clear", context.clear, PEOPLE, "remove session notes"),
     _command("context sync", sync.context, PEOPLE, "put my notes on the branch, for other machines"),
     _command(
         "context preamble",
-        notes.preamble,
+        context.preamble,
         PEOPLE,
         "show, reset or replace the standing instructions",
         look_without=("init", "file"),
@@ -239,7 +239,9 @@ ALL = (
     _command("daemon stop", daemon.stop, CARE, "stop the daemon", use="look"),
     _command("daemon restart", daemon.restart, CARE, "stop the daemon and start it", use="look"),
     _command("daemon status", daemon.status, CARE, "tell whether the daemon runs, and who it is", use="look"),
-    _command("daemon list", daemons.list_daemons, CARE, "list every daemon of this user, with its memory and agents"),
+    _command(
+        "daemon list", daemon_list.list_daemons, CARE, "list every daemon of this user, with its memory and agents"
+    ),
     _command("daemon logs", daemon.logs, CARE, "print the daemon's log", use="look"),
     _command(
         "purge",
@@ -258,12 +260,12 @@ ALL = (
         "say what to do about another clone's purge: it is not carried out here",
         listed=False,
     ),
-    _command("config show", settings.show, CARE, "show all settings, and where each comes from", use="look"),
-    _command("config get", settings.get, CARE, "print one setting", use="look", completes=settings.HELP),
-    _command("config set", settings.set_, CARE, "change a setting", use="never", completes=settings.HELP),
-    _command("config unset", settings.unset, CARE, "let the default count again", use="never", completes=settings.HELP),
-    _command("config diff", settings.diff, CARE, "show what was changed in the settings outside thrum"),
-    _command("config accept", settings.accept, CARE, "let changes made outside thrum count", use="never"),
+    _command("config show", config.show, CARE, "show all settings, and where each comes from", use="look"),
+    _command("config get", config.get, CARE, "print one setting", use="look", completes=config.HELP),
+    _command("config set", config.set_, CARE, "change a setting", use="never", completes=config.HELP),
+    _command("config unset", config.unset, CARE, "let the default count again", use="never", completes=config.HELP),
+    _command("config diff", config.diff, CARE, "show what was changed in the settings outside thrum"),
+    _command("config accept", config.accept, CARE, "let changes made outside thrum count", use="never"),
     _command(
         "backup",
         backup.backup,
@@ -285,7 +287,7 @@ ALL = (
     ),
     _command(
         "verify",
-        care.verify,
+        verify.verify,
         CARE,
         "hold journals, database, branch and identity files against each other",
         "Status 1 when something does not agree. Changes nothing without --repair.",
@@ -293,7 +295,7 @@ ALL = (
     ),
     _command(
         "doctor",
-        care.doctor,
+        verify.doctor,
         CARE,
         "look whether this machine and this repository are fit for thrum",
         "Status 1 when something is not. Needs no daemon.",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from thrum import clock
 from thrum.cli.text import line
-from thrum.durations import duration_ms
-from thrum.errors import BadDuration, BadRef, BadScope, BadTime
-from thrum.events import Pair
-from thrum.ids import parse_agent_id
+from thrum.model import clock
+from thrum.model.durations import duration_ms
+from thrum.model.errors import BadDuration, BadRef, BadScope, BadTime
+from thrum.model.events import Pair
+from thrum.model.ids import parse_agent_id
 
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
 

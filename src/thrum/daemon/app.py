@@ -14,7 +14,7 @@ Whatever is killed instead loses no answered request.
           ├─ syncing.serve                rounds with the other clones, one at a time
           ├─ care.serve                   journals are kept short
           ├─ Owners, StaleSessions        who is alive (watchers.py)
-          └─ watch_*                      signals, state directory, idleness (endings.py), store, warm-up
+          └─ watch_*                      signals, state directory, idleness (shutdown.py), store, warm-up
 """
 
 from __future__ import annotations
@@ -31,45 +31,46 @@ from typing import cast
 
 import trio
 
-from thrum import accepting, files, limits, settings, setup, spawn, wire_types
+from thrum.admin import init, leftovers, restore
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
-from thrum.care import leftovers, restore
-from thrum.care.serving import Care
-from thrum.clock import SystemClock, boot_id
-from thrum.config import Config, LiveConfig
-from thrum.endings import Ending, Idleness, is_needed, note_stop, watch_place, watch_signals
-from thrum.exchange import Exchange
-from thrum.feed import Feed
+from thrum.daemon import launch
+from thrum.daemon.build import Presence, Registrar, Wiring, authenticator_of
+from thrum.daemon.caller_memory import KnownPlaces, Told
+from thrum.daemon.event_feed import Feed
+from thrum.daemon.maintenance import Care
+from thrum.daemon.shutdown import Ending, Idleness, is_needed, note_stop, watch_place, watch_signals
+from thrum.daemon.sync_service import Settings as SyncSettings
+from thrum.daemon.sync_service import Syncing
+from thrum.daemon.sync_store import Exchange
+from thrum.daemon.watchers import Owners, StaleSessions
+from thrum.git.branches import branch_exists, branch_of
+from thrum.git.worktree_status import LiveWork
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.guard_modes import LiveSettings, runtimes_file
-from thrum.identity.process import open_process_table
-from thrum.known import KnownPlaces, Told
-from thrum.methods.daemon import CLI_RUN, CliRunParams
-from thrum.ops.house import Here, House
+from thrum.identity.processes import open_process_table
+from thrum.model import config_acceptance, files, limits, settings, wire_types
+from thrum.model.clock import SystemClock, boot_id
+from thrum.model.config import Config, LiveConfig
+from thrum.model.methods.daemon import CLI_RUN, CliRunParams
+from thrum.model.paths import Places
+from thrum.ops.context import Here, House
 from thrum.ops.introduction import introduce
-from thrum.ops.moved import Moves
-from thrum.paths import Places
+from thrum.ops.relocation import Moves
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
+from thrum.rpc.framed_run import RunIO, collected_run_handler
 from thrum.rpc.listener import bind_listener
-from thrum.rpc.run import RunIO, collected_run_handler
 from thrum.rpc.server import Bounds, serve_rpc
-from thrum.sockets import Bound, SocketPaths, prepare_socket_dir, remove_private_dir, socket_paths
+from thrum.rpc.sockets import Bound, SocketPaths, prepare_socket_dir, remove_private_dir, socket_paths
 from thrum.store.database import is_damage
-from thrum.store.replay import Store, open_store
+from thrum.store.recovery import Store, open_store
 from thrum.sync import branch
 from thrum.sync.loop import Status as SyncStatus
-from thrum.syncing import Settings as SyncSettings
-from thrum.syncing import Syncing
 from thrum.version import VERSION
-from thrum.watchers import Owners, StaleSessions
-from thrum.wiring import Presence, Registrar, Wiring, authenticator_of
-from thrum.work.context import branch_exists, branch_of
-from thrum.work.live import LiveWork
 
 log = logging.getLogger("thrum.daemon")
 
-Report = Callable[[spawn.Report], None]
+Report = Callable[[launch.Report], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
     remote = config[settings.SYNC_REMOTE]
     await trio.to_thread.run_sync(partial(branch.ensure_branch, places, start.environ, remote=remote))
     await trio.to_thread.run_sync(leftovers.remove_leftovers, places, clock.now_ms())
-    bootstrapped = setup.bootstrap_identity(places, start.hostname, start.environ, clock)
+    bootstrapped = init.bootstrap_identity(places, start.hostname, start.environ, clock)
     identity, signer = bootstrapped.identity, bootstrapped.signer
     for note in bootstrapped.notes:
         log.warning("%s", note)
@@ -157,12 +158,12 @@ async def _serve(
 ) -> bool:
     """From the first accepted connection to the last answer; True if the store must be opened anew."""
     places, publisher = start.places, wiring.publisher
-    notices, told = accepting.Notices(places, trio.current_time).take, Told()
+    notices, told = config_acceptance.Notices(places, trio.current_time).take, Told()
     known_places = KnownPlaces(trio.current_time)
     dispatcher: Dispatcher
 
     async def run_command(streams: RunIO, params: CliRunParams, connection: PeerConnection) -> int | None:
-        from thrum.inside import run_inside  # warmed up below: the first command pays, not the start
+        from thrum.daemon.cli_host import run_inside  # warmed up below: the first command pays, not the start
 
         return await run_inside(
             streams, params, connection, dispatcher, places, wiring.house.registry, known_places.find, notices, told
@@ -191,7 +192,7 @@ async def _serve(
         wiring.authenticator.meet(connection)
 
     log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": wiring.house.view.epoch, "version": VERSION}})
-    report(spawn.Report("ready", os.getpid()))
+    report(launch.Report("ready", os.getpid()))
     async with trio.open_nursery() as serving:
         serving.start_soon(
             partial(
@@ -323,7 +324,7 @@ async def _warm_up() -> None:
     """Import the command line now, in another thread, so that the first command does not pay for it."""
     from importlib import import_module
 
-    await trio.to_thread.run_sync(import_module, "thrum.inside", abandon_on_cancel=True)
+    await trio.to_thread.run_sync(import_module, "thrum.daemon.cli_host", abandon_on_cancel=True)
 
 
 def _bind(places: Places) -> tuple[SocketPaths, socket.socket]:
@@ -344,4 +345,4 @@ async def _tell_progress(report: Report) -> None:
     """Keep whoever started us patient while a large store is opened or painted anew."""
     while True:
         await trio.sleep(2)
-        report(spawn.Report("painting"))
+        report(launch.Report("painting"))

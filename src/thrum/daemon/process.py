@@ -16,12 +16,13 @@ from typing import cast
 import msgspec
 import trio
 
-from thrum import files, limits, paths, settings, spawn
-from thrum.config import LiveConfig
+from thrum.daemon import launch
 from thrum.daemon.app import Report, Start, run_daemon
-from thrum.errors import DaemonStartFailed, ThrumError
-from thrum.log import open_log
-from thrum.paths import Places
+from thrum.model import files, limits, paths, settings
+from thrum.model.config import LiveConfig
+from thrum.model.errors import DaemonStartFailed, ThrumError
+from thrum.model.log import open_log
+from thrum.model.paths import Places
 from thrum.rpc.listener import few_open_files, raise_open_file_limit
 
 log = logging.getLogger("thrum.daemon")
@@ -39,15 +40,15 @@ def main(arguments: Sequence[str]) -> int:
         files.ensure_private_dir(places.thrum_sync_dir)
         descriptor = _lock(places)
         if descriptor is None:
-            report(spawn.Report("held"))
+            report(launch.Report("held"))
             return 1
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         hostname = os.environ.get("THRUM_HOSTNAME") or os.uname().nodename
-        start = Start(places, hostname, spawn.own_environment(places), local="--local" in arguments, lock=descriptor)
+        start = Start(places, hostname, launch.own_environment(places), local="--local" in arguments, lock=descriptor)
         _run(start, report)
     except Exception as error:
-        report(spawn.report_failure(_refusal(error)))
+        report(launch.report_failure(_refusal(error)))
         return 1
     return 0
 
@@ -71,7 +72,7 @@ def _refusal(error: BaseException) -> ThrumError:
     if (busy := files.shortage(error)) is not None:
         return DaemonStartFailed(f"the daemon did not start: {busy.message}", remedy=busy.remedy)
     if isinstance(error, OSError):
-        return spawn.unwritable(error)
+        return launch.unwritable(error)
     return DaemonStartFailed(f"the daemon did not start: {type(error).__name__}: {error}")
 
 
@@ -97,13 +98,13 @@ def _run(start: Start, report: Report) -> None:
 
 def _reporter() -> Report:
     """Tells whoever started us how far we are; silent when nobody asked. The pipe is closed with the last word."""
-    text = os.environ.pop(spawn.REPORT_VARIABLE, "")
+    text = os.environ.pop(launch.REPORT_VARIABLE, "")
     if not text.isdecimal():
         return lambda report: None
     descriptor: list[int] = [int(text)]
     os.set_inheritable(descriptor[0], False)
 
-    def tell(report: spawn.Report) -> None:
+    def tell(report: launch.Report) -> None:
         if not descriptor:
             return
         with contextlib.suppress(OSError):

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from thrum import limits
-from thrum.errors import NotAvailable, StoreFailed
+from thrum.model import limits
+from thrum.model.errors import NotAvailable, StoreFailed
 
 DURABLE: Final = ("-c", "core.fsync=all")
 """By default git does not sync loose objects: after a power cut a ref would lead nowhere."""

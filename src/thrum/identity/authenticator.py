@@ -1,6 +1,6 @@
 """Who calls: the one place where the kernel's evidence and a claim become a `Caller`, or a refusal (identity.md §11).
 
-The judgement itself is pure (`identity.caller`, `identity.cross_worktree`, `identity.person`); what it needs to know is
+The judgement itself is pure (`identity.caller`, `identity.cross_worktree`, `identity.rights`); what it needs to know is
 passed in. Here a connected process is looked at, every request of it is judged anew, a guard's mode may let a refusal
 pass, and the log hears of it.
 """
@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from thrum.guards import Mode
 from thrum.identity.caller import Caller, Evidence, Refused, Request, class_of, decide_request, decide_user
 from thrum.identity.evidence import PeerEvidence, Registry, Roots, Runtimes, check_person
 from thrum.identity.guard_modes import fire, record_fire
-from thrum.identity.process import ProcessTable
-from thrum.identity.runtime import RuntimeNames
-from thrum.paths import Places
+from thrum.identity.processes import ProcessTable
+from thrum.identity.runtimes import RuntimeNames
+from thrum.model.guards import Mode
+from thrum.model.paths import Places
 
 log = logging.getLogger("thrum.daemon")
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from thrum.guards import Refusal
 from thrum.identity.cross_worktree import cross_worktree
-from thrum.identity.process import OwnerState
-from thrum.ids import parse_agent_id
-from thrum.methods.method import Access
+from thrum.identity.processes import OwnerState
+from thrum.model.guards import Refusal
+from thrum.model.ids import parse_agent_id
+from thrum.model.methods.method import Access
 
 AccessClass = Literal["read", "bootstrap", "operator", "person", "agent"]
 Step = Literal["peer", "process", "chain", "cwd", "root", "registry"]
@@ -147,7 +147,7 @@ def decide(evidence: Evidence, access: AccessClass, claim: str | None = None, *,
     """The caller of one request, or its refusal: the first row of identity.md §11 that applies.
 
     `own`: it reads the inbox, the marks or the record of whoever calls. Of the class `person` only the other user is
-    told off here; the rest is `identity.person`'s to judge.
+    told off here; the rest is `identity.rights`'s to judge.
     """
     if not evidence.uid_ok:
         refusal = Refusal("unauthenticated_rpc", "foreign_uid", owner_uid=evidence.daemon_uid)

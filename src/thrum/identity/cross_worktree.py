@@ -1,16 +1,16 @@
 """The guard `cross_worktree`: may a caller use an identity? One judgement for both who ask it. Pure.
 
-The command line asks before it sends anything (`cli.guarding`), with what its own look at the processes tells; the
-daemon asks for every call (`identity.caller`) and before it records a process (`ops.adoption`, `ops.arrival`), with the
-kernel's evidence and its records. Source: identity.md §12.
+The command line asks before it sends anything (`cli.guard_check`), with what its own look at the processes tells; the
+daemon asks for every call (`identity.caller`) and before it records a process (`ops.pid_binding`, `ops.quickstart`),
+with the kernel's evidence and its records. Source: identity.md §12.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thrum.guards import Mode, Refusal, Variant
-from thrum.identity.process import OwnerState
+from thrum.identity.processes import OwnerState
+from thrum.model.guards import Mode, Refusal, Variant
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from thrum import json_text
-from thrum.clock import format_ms
-from thrum.dot_git import find_git
-from thrum.errors import ConfigInvalid, InvalidUrl, StoreFailed
-from thrum.files import atomic_write, ensure_private_dir, is_same, locked, read_bytes
 from thrum.identity.daemon_key import DaemonKey, load_key, make_key
 from thrum.identity.signing import Signer
-from thrum.ids import crockford_sha256, is_id, repo_id_of_url, ulid_ms, without_credentials
-from thrum.paths import Places
+from thrum.model import json_text
+from thrum.model.clock import format_ms
+from thrum.model.dot_git import find_git
+from thrum.model.errors import ConfigInvalid, InvalidUrl, StoreFailed
+from thrum.model.files import atomic_write, ensure_private_dir, is_same, locked, read_bytes
+from thrum.model.ids import crockford_sha256, is_id, repo_id_of_url, ulid_ms, without_credentials
+from thrum.model.paths import Places
 
 DaemonIdClass = Literal["missing", "legacy", "valid", "malformed"]
 

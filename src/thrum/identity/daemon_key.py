@@ -14,10 +14,10 @@ import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from thrum import signatures
-from thrum.errors import StoreFailed
-from thrum.files import atomic_write
 from thrum.identity.signing import Signer
+from thrum.model import signatures
+from thrum.model.errors import StoreFailed
+from thrum.model.files import atomic_write
 
 _LINE: Final = re.compile(rb"(d_[0-9A-Z]{26}) ([A-Za-z0-9_-]{43})\n")
 _BYTES_MAX: Final = 4096

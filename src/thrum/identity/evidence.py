@@ -13,14 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thrum.dot_git import first_line, git_at, upwards
-from thrum.files import is_same
-from thrum.guards import DEFAULT_MODES, Refusal
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.guard_modes import fire
-from thrum.identity.person import Standing, judge, stand
-from thrum.identity.process import OwnerState, Process, ProcessTable, same_process
-from thrum.identity.runtime import (
+from thrum.identity.processes import OwnerState, Process, ProcessTable, same_process
+from thrum.identity.rights import Standing, judge, stand
+from thrum.identity.runtimes import (
     KNOWN_RUNTIMES,
     SESSION_VARIABLE,
     Link,
@@ -31,9 +28,12 @@ from thrum.identity.runtime import (
     may_be_shared_server,
     runtime_of_process,
 )
-from thrum.ids import file_stem, parse_agent_id
-from thrum.methods.method import Access
-from thrum.paths import Places
+from thrum.model.dot_git import first_line, git_at, upwards
+from thrum.model.files import is_same
+from thrum.model.guards import DEFAULT_MODES, Refusal
+from thrum.model.ids import file_stem, parse_agent_id
+from thrum.model.methods.method import Access
+from thrum.model.paths import Places
 
 log = logging.getLogger("thrum.identity")
 

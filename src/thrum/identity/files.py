@@ -16,10 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from thrum import limits
-from thrum.clock import format_ms, parse_ms
-from thrum.errors import IdentityInvalid, IdentityNotFound, StateTracked, ThrumError
-from thrum.files import (
+from thrum.identity.processes import Process
+from thrum.identity.selection import Candidate
+from thrum.model import limits
+from thrum.model.clock import format_ms, parse_ms
+from thrum.model.errors import IdentityInvalid, IdentityNotFound, StateTracked, ThrumError
+from thrum.model.files import (
     atomic_write,
     ensure_private_dir,
     is_file,
@@ -32,10 +34,8 @@ from thrum.files import (
     status,
     sync_directory,
 )
-from thrum.identity.process import Process
-from thrum.identity.selection import Candidate
-from thrum.ids import agent_id_of, file_stem, parse_agent_id
-from thrum.paths import is_tracked
+from thrum.model.ids import agent_id_of, file_stem, parse_agent_id
+from thrum.model.paths import is_tracked
 
 VERSION = 5
 

@@ -14,21 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-from thrum import json_text, limits
-from thrum.guards import (
-    DEFAULT_MODES,
-    Mode,
-    Refusal,
-    guard_modes,
-    refusal_error,
-    refusal_fields,
-    remedy_of,
-)
-from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames, runtime_names
-from thrum.paths import Places
-from thrum.settings import Flaw, flaws
+from thrum.identity.runtimes import KNOWN_RUNTIMES, RuntimeNames, runtime_names
+from thrum.model import json_text, limits
+from thrum.model.guards import DEFAULT_MODES, Mode, Refusal, guard_modes, refusal_error, refusal_fields, remedy_of
+from thrum.model.paths import Places
+from thrum.model.settings import Flaw, flaws
 
-log = logging.getLogger("thrum.guards")
+log = logging.getLogger("thrum.model.guards")
 
 FIRE: Final = "identity_guard_fire"
 """The message of every record that a guard leaves in the log."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from thrum.identity.process import OwnerState
+from thrum.identity.processes import OwnerState
 
 Status = Literal["registered", "updated", "conflict"]
 Reason = Literal["", "same_role_module", "name_held", "other_worktree", "other_daemon"]

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from thrum.errors import (
+from thrum.identity.processes import same_process
+from thrum.identity.runtimes import Link, proving
+from thrum.model.errors import (
     IdentityEnvConflict,
     IdentityInvalid,
     IdentityNotFound,
@@ -19,9 +21,7 @@ from thrum.errors import (
     SeveralIdentities,
     ThrumError,
 )
-from thrum.identity.process import same_process
-from thrum.identity.runtime import Link, proving
-from thrum.ids import ParsedAgent, parse_agent_id
+from thrum.model.ids import ParsedAgent, parse_agent_id
 
 SelectedBy = Literal["thrum_name", "agent_id", "only_file", "pid", "worktree"]
 

@@ -17,10 +17,10 @@ from typing import Any, Final, Literal, NamedTuple, cast
 import nacl.bindings as sodium
 from nacl.exceptions import BadSignatureError
 
-from thrum import events, signatures
-from thrum.events import BadLine, Sealed
-from thrum.ids import is_id
-from thrum.signatures import MADE
+from thrum.model import events, signatures
+from thrum.model.events import BadLine, Sealed
+from thrum.model.ids import is_id
+from thrum.model.signatures import MADE
 
 SEED_BYTES: Final = 32
 

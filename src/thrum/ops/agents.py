@@ -12,8 +12,13 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from thrum import ids, limits
-from thrum.errors import (
+from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
+from thrum.identity.files import Identity, identity_path, read_identity, retire_identity, update_identity
+from thrum.identity.processes import Process
+from thrum.identity.registration import Existing, Verdict, judge
+from thrum.identity.runtimes import runtime_of_process
+from thrum.model import ids, limits
+from thrum.model.errors import (
     IdentityInvalid,
     IdentityMismatch,
     InvalidParams,
@@ -22,33 +27,22 @@ from thrum.errors import (
     StoreFailed,
     ThrumError,
 )
-from thrum.events import AgentCleaned, AgentPlaced, AgentRegistered, AgentStatusSet, AnyFact
-from thrum.files import is_directory, is_file, status
-from thrum.guards import Refusal, refusal_error
-from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
-from thrum.identity.files import (
-    Identity,
-    identity_path,
-    read_identity,
-    retire_identity,
-    update_identity,
-)
-from thrum.identity.process import Process
-from thrum.identity.registration import Existing, Verdict, judge
-from thrum.identity.runtime import runtime_of_process
-from thrum.methods.agents import RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
-from thrum.methods.method import Empty
-from thrum.ops.adoption import record_pid
-from thrum.ops.arrival import Arrival, check_prime, check_quickstart, give_up, retire_stale
+from thrum.model.events import AgentCleaned, AgentPlaced, AgentRegistered, AgentStatusSet, AnyFact
+from thrum.model.files import is_directory, is_file, status
+from thrum.model.guards import Refusal, refusal_error
+from thrum.model.methods.agents import RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
+from thrum.model.methods.method import Empty
+from thrum.model.paths import check_counts, is_tracked, link_state
+from thrum.ops.context import Call, House, agent_of
 from thrum.ops.drafts import check_text
-from thrum.ops.house import Call, House, agent_of
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive, seconds
 from thrum.ops.names import check_names
+from thrum.ops.pid_binding import record_pid
+from thrum.ops.quickstart import Arrival, check_prime, check_quickstart, give_up, retire_stale
 from thrum.ops.sessions import end_open_sessions
-from thrum.paths import check_counts, is_tracked, link_state
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import AgentRow, View
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import AgentRow, View
 
 log = logging.getLogger("thrum.ops")
 

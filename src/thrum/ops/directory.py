@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from thrum.addressing import EVERYONE, Member
-from thrum.store.views import View
+from thrum.model.addressing import EVERYONE, Member
+from thrum.store.queries.views import View
 
 
 class ViewDirectory:

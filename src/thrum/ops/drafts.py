@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from thrum import limits
-from thrum.errors import BadEncoding, BadJson, BadRef, BadScope, BodyTooLarge, EmptyBody, InvalidParams
-from thrum.events import Body, Pair
+from thrum.model import limits
+from thrum.model.errors import BadEncoding, BadJson, BadRef, BadScope, BodyTooLarge, EmptyBody, InvalidParams
+from thrum.model.events import Body, Pair
 
 FORMATS = ("markdown", "plain", "json")
 OWN_REFS = ("mention", "reply_to")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Never
 
-from thrum import clock, ids, limits
-from thrum.addressing import EVERYONE, suggest
-from thrum.errors import AgentNotFound, GroupExists, GroupNotFound, NameTaken, NotYours, ProtectedGroup
-from thrum.events import AnyFact, GroupCreated, GroupDeleted, GroupMemberAdded, GroupMemberRemoved
-from thrum.methods.groups import (
+from thrum.model import clock, ids, limits
+from thrum.model.addressing import EVERYONE, suggest
+from thrum.model.errors import AgentNotFound, GroupExists, GroupNotFound, NameTaken, NotYours, ProtectedGroup
+from thrum.model.events import AnyFact, GroupCreated, GroupDeleted, GroupMemberAdded, GroupMemberRemoved
+from thrum.model.methods.groups import (
     GroupCreateParams,
     GroupCreateResult,
     GroupDeleteParams,
@@ -25,14 +25,14 @@ from thrum.methods.groups import (
     GroupMembersResult,
     GroupNameParams,
 )
-from thrum.methods.method import Empty
+from thrum.model.methods.method import Empty
+from thrum.model.wire_types import GroupMember, GroupSummary
+from thrum.ops.context import Call, House, agent_of
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_text
-from thrum.ops.house import Call, House, agent_of
 from thrum.ops.sessions import ensure_session
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import GroupMark, GroupRow, Member, View
-from thrum.wire_types import GroupMember, GroupSummary
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import GroupMark, GroupRow, Member, View
 
 ANYBODY: Final = "*"
 """With type role: everybody."""

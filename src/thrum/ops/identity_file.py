@@ -10,14 +10,14 @@ from typing import Any
 
 import trio
 
-from thrum.errors import ThrumError
-from thrum.files import is_file
-from thrum.guards import Refusal, refusal_fields
 from thrum.identity.files import Identity, identity_path, update_identity
 from thrum.identity.guard_modes import fire, record_fire
-from thrum.ops.house import House
+from thrum.model.errors import ThrumError
+from thrum.model.files import is_file
+from thrum.model.guards import Refusal, refusal_fields
+from thrum.ops.context import House
 from thrum.ops.liveness import owner_alive
-from thrum.store.views import AgentRow
+from thrum.store.queries.views import AgentRow
 
 log = logging.getLogger("thrum.ops")
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from thrum.errors import NewerFormat
-from thrum.events import AgentRegistered, AnyFact, DaemonKeyed, DaemonSucceeded
-from thrum.ops.house import House
-from thrum.origins import is_well_named
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import View
+from thrum.model.errors import NewerFormat
+from thrum.model.events import AgentRegistered, AnyFact, DaemonKeyed, DaemonSucceeded
+from thrum.model.origins import is_well_named
+from thrum.ops.context import House
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import View
 
 
 async def introduce(house: House, remotes: Iterable[str] = ()) -> None:

@@ -10,13 +10,20 @@ from pathlib import Path
 
 import trio
 
-from thrum import clock, ids, limits
-from thrum.errors import AgentAlive, AgentNotFound, IdentityInvalid, InvalidParams, StoreFailed, ThrumError, not_yours
-from thrum.events import AgentCleaned, AgentHidden, AgentStatusSet, AnyFact
-from thrum.files import atomic_write, ensure_private_dir, is_file, read_bytes
-from thrum.identity import notes
 from thrum.identity.files import Identity, identity_path, read_identity, remove_identity
-from thrum.methods.agents import (
+from thrum.model import clock, ids, limits, notes
+from thrum.model.errors import (
+    AgentAlive,
+    AgentNotFound,
+    IdentityInvalid,
+    InvalidParams,
+    StoreFailed,
+    ThrumError,
+    not_yours,
+)
+from thrum.model.events import AgentCleaned, AgentHidden, AgentStatusSet, AnyFact
+from thrum.model.files import atomic_write, ensure_private_dir, is_file, read_bytes
+from thrum.model.methods.agents import (
     AgentDeleteParams,
     AgentDeleteResult,
     CleanupParams,
@@ -24,13 +31,13 @@ from thrum.methods.agents import (
     SetStatusParams,
     SetStatusResult,
 )
-from thrum.ops.house import Call, House, agent_of
+from thrum.model.wire_types import Orphan
+from thrum.ops.context import Call, House, agent_of
 from thrum.ops.identity_file import check_writable, identities_of, note_in_file
 from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import ensure_session
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import AgentRow, View
-from thrum.wire_types import Orphan
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import AgentRow, View
 
 log = logging.getLogger("thrum.ops")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from thrum import clock
-from thrum.identity.process import ProcessTable, same_process
-from thrum.identity.runtime import KNOWN_RUNTIMES, RuntimeNames, runtime_of_process
+from thrum.identity.processes import ProcessTable, same_process
+from thrum.identity.runtimes import KNOWN_RUNTIMES, RuntimeNames, runtime_of_process
+from thrum.model import clock
 
 
 class Recorded(Protocol):

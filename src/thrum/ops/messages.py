@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from thrum import addressing, clock, limits
-from thrum.addressing import Audience
-from thrum.errors import BadTime, InvalidParams, MessageDeleted, MessageNotFound, NoReplyAddress, NotYours, not_author
-from thrum.events import AnyFact, Body, MessageCreated, MessageEdited, MessageReceipt, Pair
-from thrum.events import MessageDeleted as MessageDeletedFact
-from thrum.methods.messages import (
+from thrum.model import addressing, clock, limits
+from thrum.model.addressing import Audience
+from thrum.model.errors import (
+    BadTime,
+    InvalidParams,
+    MessageDeleted,
+    MessageNotFound,
+    NoReplyAddress,
+    NotYours,
+    not_author,
+)
+from thrum.model.events import AnyFact, Body, MessageCreated, MessageEdited, MessageReceipt, Pair
+from thrum.model.events import MessageDeleted as MessageDeletedFact
+from thrum.model.methods.messages import (
     DeleteParams,
     DeleteResult,
     EditParams,
@@ -21,14 +29,14 @@ from thrum.methods.messages import (
     SendResult,
     SilentRecipient,
 )
+from thrum.model.wire_types import Recipient
+from thrum.ops.context import Call, House, agent_of
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_body, check_refs, check_scopes, check_text
-from thrum.ops.house import Call, House, agent_of
 from thrum.ops.liveness import owner_alive, worktree_missing
 from thrum.ops.sessions import ensure_session
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import AgentRow, MessageRow, View
-from thrum.wire_types import Recipient
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import AgentRow, MessageRow, View
 
 _LOOKED_AT_MAX: Final = 20
 """Recipients of one message whose processes are looked at."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from thrum import ids
-from thrum.errors import NameTaken, ThrumError
-from thrum.methods.agents import RegisterParams
-from thrum.ops.house import House
-from thrum.store.views import AgentRow, View
+from thrum.model import ids
+from thrum.model.errors import NameTaken, ThrumError
+from thrum.model.methods.agents import RegisterParams
+from thrum.ops.context import House
+from thrum.store.queries.views import AgentRow, View
 
 
 def registered_as(house: House, params: RegisterParams) -> str:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import trio
 
-from thrum import ids
-from thrum.errors import AgentNotFound, IdentityMismatch, NotAWorktree, ThrumError
-from thrum.events import AgentContextSaved
-from thrum.identity import notes
-from thrum.methods.notes import (
+from thrum.model import ids, notes
+from thrum.model.errors import AgentNotFound, IdentityMismatch, NotAWorktree, ThrumError
+from thrum.model.events import AgentContextSaved
+from thrum.model.methods.notes import (
     ContextClearParams,
     ContextClearResult,
     ContextSaveParams,
@@ -24,9 +23,9 @@ from thrum.methods.notes import (
     PreambleShowParams,
     PreambleShowResult,
 )
-from thrum.ops.house import Call, House, agent_of
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import View
+from thrum.ops.context import Call, House, agent_of
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import View
 
 
 async def show(house: House, _call: Call, params: ContextShowParams) -> ContextShowResult:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from thrum import clock
-from thrum.errors import BadTime, ConfirmationRequired
-from thrum.events import PurgeExecuted
-from thrum.methods.admin import PurgeParams, PurgeResult
-from thrum.ops.house import Call, House
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import View
+from thrum.model import clock
+from thrum.model.errors import BadTime, ConfirmationRequired
+from thrum.model.events import PurgeExecuted
+from thrum.model.methods.admin import PurgeParams, PurgeResult
+from thrum.ops.context import Call, House
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import View
 
 
 async def execute(house: House, call: Call, params: PurgeParams) -> PurgeResult:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from thrum import clock, limits, search
-from thrum.errors import BadTime, IdentityMismatch, InvalidParams, MessageNotFound, StaleCursor
-from thrum.methods.messages import (
+from thrum.model import clock, limits, search
+from thrum.model.errors import BadTime, IdentityMismatch, InvalidParams, MessageNotFound, StaleCursor
+from thrum.model.methods.messages import (
     MessageGetParams,
     MessageGetResult,
     MessageListParams,
@@ -12,8 +12,8 @@ from thrum.methods.messages import (
     OutboxParams,
     OutboxResult,
 )
-from thrum.ops.house import Call, House, agent_of
-from thrum.store.views import InboxQuery
+from thrum.ops.context import Call, House, agent_of
+from thrum.store.queries.views import InboxQuery
 
 
 async def get(house: House, _call: Call, params: MessageGetParams) -> MessageGetResult:

@@ -13,13 +13,13 @@ from typing import Final
 
 import trio
 
-from thrum.errors import AmbiguousMessage, InvalidParams, MessageNotFound
 from thrum.identity.evidence import Failed
-from thrum.ids import MESSAGE_ID_END_MIN, short_message_id
-from thrum.methods.messages import FindParams, FindResult, PrintedParams
-from thrum.methods.method import Empty
-from thrum.ops.house import Call, House, agent_of
-from thrum.store.views import MessageRow, View
+from thrum.model.errors import AmbiguousMessage, InvalidParams, MessageNotFound
+from thrum.model.ids import MESSAGE_ID_END_MIN, short_message_id
+from thrum.model.methods.messages import FindParams, FindResult, PrintedParams
+from thrum.model.methods.method import Empty
+from thrum.ops.context import Call, House, agent_of
+from thrum.store.queries.views import MessageRow, View
 
 _RIVAL_MS: Final = 5_000
 """Who has just been told of two messages may not have noticed the second one."""

@@ -15,8 +15,10 @@ from typing import Final
 
 import trio
 
-from thrum.errors import AgentNotRegistered, IdentityInvalid, NameTaken, StoreFailed, ThrumError
-from thrum.events import (
+from thrum.identity.files import identity_path, rename_identity
+from thrum.model import notes
+from thrum.model.errors import AgentNotRegistered, IdentityInvalid, NameTaken, StoreFailed, ThrumError
+from thrum.model.events import (
     AgentAliased,
     AgentCleaned,
     AgentPlaced,
@@ -28,16 +30,14 @@ from thrum.events import (
     SessionStarted,
     Work,
 )
-from thrum.files import is_file, status
-from thrum.identity import notes
-from thrum.identity.files import identity_path, rename_identity
-from thrum.methods.agents import AgentRenameParams, AgentRenameResult
-from thrum.ops.house import Call, House, agent_of
+from thrum.model.files import is_file, status
+from thrum.model.methods.agents import AgentRenameParams, AgentRenameResult
+from thrum.ops.context import Call, House, agent_of
 from thrum.ops.identity_file import identities_of, note_in_file
 from thrum.ops.names import check_names
 from thrum.ops.waiting import Desks
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import AgentRow, View
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import AgentRow, View
 
 log = logging.getLogger("thrum.ops")
 

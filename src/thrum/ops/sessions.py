@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import trio
 
-from thrum import events, limits
-from thrum.errors import (
+from thrum.model import events, limits
+from thrum.model.errors import (
     AgentNotFound,
     AnonymousCaller,
     IdentityMismatch,
@@ -16,14 +16,14 @@ from thrum.errors import (
     SessionEnded,
     SessionNotFound,
 )
-from thrum.events import AgentUpdated, AnyFact, SessionStarted, Work
-from thrum.methods.sessions import SessionStartParams, SessionStartResult, SetIntentParams, SetIntentResult
+from thrum.model.events import AgentUpdated, AnyFact, SessionStarted, Work
+from thrum.model.methods.sessions import SessionStartParams, SessionStartResult, SetIntentParams, SetIntentResult
+from thrum.ops.context import Call, House
 from thrum.ops.drafts import check_refs, check_scopes, check_text
-from thrum.ops.house import Call, House
 from thrum.ops.identity_file import note_in_file
 from thrum.ops.liveness import owner_alive
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import SessionRow, View
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import SessionRow, View
 
 
 def ensure_session(view: View, stamp: Stamp, agent_id: str) -> tuple[str, list[AnyFact]]:

@@ -11,20 +11,20 @@ from typing import Any
 
 import trio
 
-from thrum import accepting, config, settings
-from thrum.errors import ConfigInvalid
 from thrum.identity.evidence import check_person
-from thrum.log import LOGGER
-from thrum.methods.method import Access, Empty
-from thrum.methods.settings import (
+from thrum.model import config, config_acceptance, settings
+from thrum.model.errors import ConfigInvalid
+from thrum.model.log import LOGGER
+from thrum.model.methods.method import Access, Empty
+from thrum.model.methods.settings import (
     ConfigChangesResult,
     ConfigKeyParams,
     ConfigSetParams,
     ConfigShowResult,
     ConfigValueResult,
 )
-from thrum.ops.house import Call, House
-from thrum.wire_types import SettingValue
+from thrum.model.wire_types import SettingValue
+from thrum.ops.context import Call, House
 
 
 async def show(house: House, _call: Call, _params: Empty) -> ConfigShowResult:
@@ -73,7 +73,7 @@ async def unset(house: House, _call: Call, params: ConfigKeyParams) -> ConfigVal
 
 async def diff(house: House, _call: Call, _params: Empty) -> ConfigChangesResult:
     """What was changed outside thrum. Raises ConfigInvalid when the file can't be read."""
-    found = await trio.to_thread.run_sync(accepting.look, house.here.places)
+    found = await trio.to_thread.run_sync(config_acceptance.look, house.here.places)
     if found.problem:
         raise ConfigInvalid(found.problem)
     return ConfigChangesResult(changed=found.changed)
@@ -82,10 +82,10 @@ async def diff(house: House, _call: Call, _params: Empty) -> ConfigChangesResult
 async def accept(house: House, call: Call, _params: Empty) -> ConfigChangesResult:
     """Let it count. Raises ConfigInvalid, StateTracked, StoreFailed; NotAPerson for an agent where a key is guarded."""
     places = house.here.places
-    found = await trio.to_thread.run_sync(accepting.look, places)
-    if accepting.protects(found.changed):
+    found = await trio.to_thread.run_sync(config_acceptance.look, places)
+    if config_acceptance.protects(found.changed):
         check_person(call.connection.evidence, house.registry(), Access.NOT_AN_AGENT, "config.accept")
-    changed = await trio.to_thread.run_sync(accepting.accept, places, found.changed)
+    changed = await trio.to_thread.run_sync(config_acceptance.accept, places, found.changed)
     keys = [each.key for each in changed]
     if "daemon.log_level" in keys:
         counts = await trio.to_thread.run_sync(config.load_config, places.config_file)

@@ -6,8 +6,8 @@ import os.path
 
 import msgspec
 
-from thrum import ids
-from thrum.methods.agents import (
+from thrum.model import ids
+from thrum.model.methods.agents import (
     AgentListParams,
     AgentListResult,
     LookupParams,
@@ -15,11 +15,11 @@ from thrum.methods.agents import (
     TeamListParams,
     TeamListResult,
 )
-from thrum.ops.house import Call, House
-from thrum.ops.live import read_live
+from thrum.model.wire_types import AgentInfo, GitState, GroupTotal, SharedMessages, TeamMember, WorkContext
+from thrum.ops.context import Call, House
+from thrum.ops.git_state import read_live
 from thrum.ops.liveness import owner_alive, worktree_missing
-from thrum.store.views import AgentRow, SessionRow, View
-from thrum.wire_types import AgentInfo, GitState, GroupTotal, SharedMessages, TeamMember, WorkContext
+from thrum.store.queries.views import AgentRow, SessionRow, View
 
 
 async def list_agents(house: House, _call: Call, params: AgentListParams) -> AgentListResult:

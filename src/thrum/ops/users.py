@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from thrum import ids, limits
-from thrum.errors import BadToken
-from thrum.events import AgentRegistered, AnyFact
-from thrum.methods.method import Empty
-from thrum.methods.users import UserIdentifyResult, UserRegisterParams, UserRegisterResult
-from thrum.ops.house import Call, House
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import View
+from thrum.model import ids, limits
+from thrum.model.errors import BadToken
+from thrum.model.events import AgentRegistered, AnyFact
+from thrum.model.methods.method import Empty
+from thrum.model.methods.users import UserIdentifyResult, UserRegisterParams, UserRegisterResult
+from thrum.ops.context import Call, House
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import View
 
 MODULE = "ui"
 """The module of every user."""

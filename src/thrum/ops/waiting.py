@@ -18,18 +18,18 @@ from typing import Final
 
 import trio
 
-from thrum import clock, limits
-from thrum.errors import AgentNotRegistered, BadTime, Busy, InvalidParams, ShuttingDown
-from thrum.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt
 from thrum.identity.evidence import Failed
-from thrum.methods.messages import WaitParams, WaitResult
-from thrum.ops.house import Call, House, agent_of
+from thrum.model import clock, limits
+from thrum.model.errors import AgentNotRegistered, BadTime, Busy, InvalidParams, ShuttingDown
+from thrum.model.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt
+from thrum.model.methods.messages import WaitParams, WaitResult
+from thrum.model.wire_types import Message
+from thrum.ops.context import Call, House, agent_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.reading import check_seq
 from thrum.ops.sessions import ensure_session
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import View, Wanted
-from thrum.wire_types import Message
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import View, Wanted
 
 Found = tuple[Sequence[Message], int]
 Living = tuple[int, str]

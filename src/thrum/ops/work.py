@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from thrum import clock, limits
-from thrum.errors import InvalidParams, NoSession
-from thrum.events import AgentSeen, AgentUpdated, AnyFact, SessionEnded, SessionItemsChanged, Work
-from thrum.methods.agents import ListContextParams, ListContextResult, UnknownWork
-from thrum.methods.sessions import (
+from thrum.model import clock, limits
+from thrum.model.errors import InvalidParams, NoSession
+from thrum.model.events import AgentSeen, AgentUpdated, AnyFact, SessionEnded, SessionItemsChanged, Work
+from thrum.model.methods.agents import ListContextParams, ListContextResult, UnknownWork
+from thrum.model.methods.sessions import (
     HeartbeatParams,
     HeartbeatResult,
     SessionEndParams,
@@ -25,15 +25,15 @@ from thrum.methods.sessions import (
     SetTaskParams,
     SetTaskResult,
 )
+from thrum.model.search import path_matches
+from thrum.model.wire_types import GitState, Session, WorkContext
+from thrum.ops.context import Call, House, agent_of
 from thrum.ops.drafts import check_refs, check_scopes, check_text
-from thrum.ops.house import Call, House, agent_of
+from thrum.ops.git_state import read_live
 from thrum.ops.identity_file import note_in_file
-from thrum.ops.live import read_live
 from thrum.ops.sessions import own_session
-from thrum.search import path_matches
-from thrum.store.door import Decision, Stamp
-from thrum.store.views import AgentRow, View
-from thrum.wire_types import GitState, Session, WorkContext
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import AgentRow, View
 
 # -- task, heartbeat
 

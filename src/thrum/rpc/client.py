@@ -1,7 +1,7 @@
 """The daemon, reached over its Unix socket: a trio client and a blocking one.
 
-`call` takes a method's constant (`thrum.methods`) and its parameters, returns its result, and raises the classes of
-`thrum.errors`. No client starts a daemon: the `reason` of DaemonUnavailable says whether that would help.
+`call` takes a method's constant (`thrum.model.methods`) and its parameters, returns its result, and raises the classes
+of `thrum.model.errors`. No client starts a daemon: the `reason` of DaemonUnavailable says whether that would help.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
-from thrum import limits, sockets
-from thrum.errors import DaemonUnavailable, InvalidParams, TimedOut
-from thrum.guards import Refusal, refusal_error
-from thrum.methods.method import AnyMethod, Method, P, Params, R
-from thrum.rpc import framing
+from thrum.model import limits
+from thrum.model.errors import DaemonUnavailable, InvalidParams, TimedOut
+from thrum.model.guards import Refusal, refusal_error
+from thrum.model.methods.method import AnyMethod, Method, P, Params, R
+from thrum.rpc import _framing as framing
+from thrum.rpc import sockets
+from thrum.rpc._peercred import peer_of
 from thrum.rpc.jsonrpc import Reply, decode_reply, encode_request, error_of
-from thrum.rpc.peercred import peer_of
-from thrum.rpc.wire import Gone, Wire
+from thrum.rpc.stream import Gone, Wire
 
 _encode = msgspec.json.Encoder().encode
 _CHUNK = 64 * limits.KIB

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from thrum.errors import AnswerTooLarge
-from thrum.methods.method import Method, P, R
+from thrum.model.errors import AnswerTooLarge
+from thrum.model.methods.method import Method, P, R
 from thrum.rpc.client import decode_result, encode_params
 from thrum.rpc.dispatch import Deliveries, Dispatcher, PeerConnection
 from thrum.rpc.jsonrpc import check_answer_size

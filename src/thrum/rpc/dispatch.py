@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import trio
 
-from thrum import files, limits
-from thrum.errors import (
+from thrum.model import files, limits
+from thrum.model.errors import (
     Busy,
     InternalError,
     InvalidParams,
@@ -30,9 +30,9 @@ from thrum.errors import (
     UnknownMethod,
     WrongTransport,
 )
-from thrum.methods.daemon import CLI_RUN
-from thrum.methods.method import Access, AnyMethod, ClientKey, Method, P, Params, R
-from thrum.rpc.peercred import Peer
+from thrum.model.methods.daemon import CLI_RUN
+from thrum.model.methods.method import Access, AnyMethod, ClientKey, Method, P, Params, R
+from thrum.rpc._peercred import Peer
 
 if TYPE_CHECKING:
     from thrum.identity.caller import Caller

@@ -6,8 +6,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from thrum import limits
-from thrum.errors import AnswerTooLarge, InvalidParams, InvalidRequest, ParseError, ThrumError, from_wire
+from thrum.model import limits
+from thrum.model.errors import AnswerTooLarge, InvalidParams, InvalidRequest, ParseError, ThrumError, from_wire
 
 RequestId = str | int
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import trio
 
-from thrum import files, limits
-from thrum.errors import DaemonStartFailed
+from thrum.model import files, limits
+from thrum.model.errors import DaemonStartFailed
 from thrum.rpc.jsonrpc import encode_error
 
 _PAUSE_SECONDS = 0.05

@@ -19,21 +19,21 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from thrum import limits
-from thrum.errors import Busy, InvalidParams, InvalidRequest, LineTooLong, ThrumError
-from thrum.guards import Refusal, refusal_error, refusal_fields
-from thrum.methods.daemon import CLI_RUN, CliRunParams
-from thrum.methods.method import AnyMethod
-from thrum.rpc import framing
+from thrum.model import limits
+from thrum.model.errors import Busy, InvalidParams, InvalidRequest, LineTooLong, ThrumError
+from thrum.model.guards import Refusal, refusal_error, refusal_fields
+from thrum.model.methods.daemon import CLI_RUN, CliRunParams
+from thrum.model.methods.method import AnyMethod
+from thrum.rpc import _framing as framing
+from thrum.rpc._memory_budget import Large, Shared
+from thrum.rpc._outbox import Outbox
+from thrum.rpc._pace import Pace
+from thrum.rpc._peercred import Peer, peer_of
 from thrum.rpc.dispatch import Answer, Deliveries, Dispatcher, PeerConnection, invalid_params
+from thrum.rpc.framed_run import RunCommand, Streams, serve_framed
 from thrum.rpc.jsonrpc import BadRequest, Request, RequestId, check_large, decode_request, encode_answer, encode_error
 from thrum.rpc.listener import Spare
-from thrum.rpc.outbox import Outbox
-from thrum.rpc.pace import Pace
-from thrum.rpc.peercred import Peer, peer_of
-from thrum.rpc.room import Large, Shared
-from thrum.rpc.run import RunCommand, Streams, serve_framed
-from thrum.rpc.wire import Gone, Wire
+from thrum.rpc.stream import Gone, Wire
 
 log = logging.getLogger("thrum.rpc")
 

@@ -13,15 +13,16 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from thrum import clock, events, ids, limits, signatures
-from thrum.event_specs import quoted
-from thrum.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, Sealed
-from thrum.store import database, words
-from thrum.store import paint as painting
-from thrum.store.entry import Entry, entry_of
+from thrum.model import clock, events, ids, limits, signatures
+from thrum.model.event_specs import quoted
+from thrum.model.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, Sealed
+from thrum.store import database
+from thrum.store import rebuild as painting
 from thrum.store.journal import JournalFiles, bare
-from thrum.store.projection import Projection
+from thrum.store.projection.core import Projection
+from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.quarantine import Kept
+from thrum.store.queries import fts
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 
 IDS_SHOWN: Final = 10
@@ -145,7 +146,7 @@ def fits(journals: JournalFiles, copy: Copy) -> bool:
 def entries(
     journals: JournalFiles, file: str, end: int, wanted: Callable[[bytes], bool] | None = None
 ) -> Iterator[Entry]:
-    """The usable facts of a journal up to `end`, as painting takes them (see `paint.Source`)."""
+    """The usable facts of a journal up to `end`, as painting takes them (see `rebuild.Source`)."""
     for raw, offset, length in journals.iter_lines(file, 0, end):
         if wanted is None or wanted(raw):
             with suppress(events.BadLine):
@@ -332,7 +333,7 @@ def _compare_events(db: sqlite3.Connection, journals: JournalFiles) -> Differenc
 def _check_words(db: sqlite3.Connection) -> Difference:
     """The index of words against the messages. SQLite says that they differ, not where."""
     try:
-        words.check(db)
+        fts.check(db)
     except sqlite3.DatabaseError:
         return Difference(SEARCH_TABLE, 0, 0, 1, ())
     return Difference(SEARCH_TABLE, 0, 0, 0, ())

@@ -14,16 +14,16 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import trio
 
-from thrum import limits
-from thrum.errors import Busy, ShuttingDown, StoreFailed
-from thrum.events import SWEEPS, AnyFact, DaemonKeyed, tag_of
-from thrum.methods.method import ClientKey
-from thrum.store.arrival import Found, TakenIn, Verified, portions, verified
+from thrum.model import limits
+from thrum.model.errors import Busy, ShuttingDown, StoreFailed
+from thrum.model.events import SWEEPS, AnyFact, DaemonKeyed, tag_of
+from thrum.model.methods.method import ClientKey
+from thrum.store._flusher import Flusher
+from thrum.store.api import Decide, Decision, Stamp
 from thrum.store.compaction import Draft, discard
-from thrum.store.door import Decide, Decision, Stamp
 from thrum.store.failures import internal
-from thrum.store.flusher import Flusher
-from thrum.store.views import View
+from thrum.store.ingest import Found, TakenIn, Verified, portions, verified
+from thrum.store.queries.views import View
 from thrum.store.writer import Call, Committed, Errand, Writer
 
 log: Final = logging.getLogger("thrum.store")
@@ -80,7 +80,7 @@ class _Waiting:
 
 
 class Committer:
-    """Implements `door.Journal` over a `Writer`. `serve_commits` must run for calls to be answered.
+    """Implements `api.Journal` over a `Writer`. `serve_commits` must run for calls to be answered.
 
     `on_commit` gets the facts of each batch in the order of `seq`, on the loop, once they are on disk; `on_due` those
     that were committed long ago, and whose day has come.
@@ -138,7 +138,7 @@ class Committer:
         replay: Callable[[View, AnyFact, int], R] | None = None,
         heavy: bool = False,
     ) -> R:
-        """See `door.Journal.commit`."""
+        """See `api.Journal.commit`."""
         call = Call(decide, key, replay)
         call.heavy = heavy
         await self._carry(call)

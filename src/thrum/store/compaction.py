@@ -19,9 +19,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from thrum import events, files, ids, origins, signatures
-from thrum.event_specs import EVENT_SPECS, quoted
-from thrum.events import (
+from thrum.model import events, files, ids, origins, signatures
+from thrum.model.event_specs import EVENT_SPECS, quoted
+from thrum.model.events import (
     AnyFact,
     Body,
     MessageCreated,
@@ -31,12 +31,12 @@ from thrum.events import (
     Sealed,
     SessionStarted,
 )
+from thrum.model.tombstones import Order, branch_file_of, is_void, superseded_ids, void_ids
 from thrum.store import database
+from thrum.store._superseded import superseded_locally
 from thrum.store.journal import JournalChanged, JournalFiles, Standing, bare, mark_of, sync_data
+from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
-from thrum.store.superseded import superseded_locally
-from thrum.store.views import View
-from thrum.voids import Order, branch_file_of, is_void, superseded_ids, void_ids
 
 _PREFIX: Final = ".compact."
 """How the names of drafts begin."""

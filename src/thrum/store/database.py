@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from thrum.events import FACTS_VERSION
-from thrum.files import sync_directory
+from thrum.model.events import FACTS_VERSION
+from thrum.model.files import sync_directory
+from thrum.model.wire_types import DaemonIdentity
 from thrum.store.schema import (
     BOOKKEEPING_COLUMNS,
     BOOKKEEPING_TABLES,
@@ -24,7 +25,6 @@ from thrum.store.schema import (
     SUPERSEDED,
     TABLES,
 )
-from thrum.wire_types import DaemonIdentity
 
 _BUSY_MS: Final = 5_000
 _CACHED_STATEMENTS: Final = 512
@@ -181,7 +181,7 @@ def set_identity(db: sqlite3.Connection, identity: DaemonIdentity, updated_at: s
 def dump(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of every table, sorted, without bookkeeping (events.md §10, ◦): the same for the same set of facts.
 
-    Without the index of words too: `words.check` holds it against `messages`.
+    Without the index of words too: `fts.check` holds it against `messages`.
     """
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
     picture: dict[str, list[tuple[Any, ...]]] = {}

@@ -7,8 +7,8 @@ import secrets
 import sqlite3
 from typing import Final
 
-from thrum.errors import InternalError, StoreFailed, ThrumError
-from thrum.files import shortage
+from thrum.model.errors import InternalError, StoreFailed, ThrumError
+from thrum.model.files import shortage
 from thrum.store import database
 
 log: Final = logging.getLogger("thrum.store")

@@ -21,9 +21,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from thrum import events, files
-from thrum.errors import StoreFailed
-from thrum.events import bare
+from thrum.model import events, files
+from thrum.model.errors import StoreFailed
+from thrum.model.events import bare
 
 _FLUSH_THREADS: Final = 8
 _POOL_PAYS_SECONDS: Final = 0.003

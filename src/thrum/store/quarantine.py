@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from thrum import clock, files, limits
+from thrum.model import clock, files, limits
 
 ALWAYS_KEPT: Final = "torn_tail"
 """The reason of what is cut off a journal: nobody else has it."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from thrum import events, signatures
-from thrum.errors import StoreFailed
-from thrum.events import MessageReceipt
 from thrum.identity.signing import Signer
-from thrum.store.arrival import Found
+from thrum.model import events, signatures
+from thrum.model.errors import StoreFailed
+from thrum.model.events import MessageReceipt
+from thrum.model.tombstones import branch_file_of
+from thrum.store.ingest import Found
 from thrum.store.journal import JournalFiles, refusal
-from thrum.store.merge_messages import receipt_rank
-from thrum.store.rows import EventRow
-from thrum.store.views import View
-from thrum.voids import branch_file_of
+from thrum.store.projection.merge_messages import receipt_rank
+from thrum.store.queries.rows import EventRow
+from thrum.store.queries.views import View
 
 RECEIPTS_SEQ: Final = "receipts_seq"
 """The key of `sync_state` with the number up to which local receipts were looked at."""

@@ -15,31 +15,31 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from thrum import events, limits, origins, signatures
-from thrum.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerFormat, StoreFailed, ThrumError
-from thrum.events import SWEEPS, AnyFact, Sealed
 from thrum.identity.signing import Signer
-from thrum.methods.method import ClientKey
+from thrum.model import events, limits, origins, signatures
+from thrum.model.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerFormat, StoreFailed, ThrumError
+from thrum.model.events import SWEEPS, AnyFact, Sealed
+from thrum.model.methods.method import ClientKey
+from thrum.model.tombstones import Voids, is_void
 from thrum.store import database
-from thrum.store.arrival import Found, Judged, TakenIn, Verified
-from thrum.store.calls import Call as Call
-from thrum.store.calls import Committed as Committed
-from thrum.store.calls import Errand as Errand
+from thrum.store._calls import Call as Call
+from thrum.store._calls import Committed as Committed
+from thrum.store._calls import Errand as Errand
+from thrum.store._forwarding import handed_on
+from thrum.store._founding import words_of_before
+from thrum.store._stamping import Stamper
+from thrum.store.api import Decision
 from thrum.store.compaction import Draft, swap
-from thrum.store.door import Decision
-from thrum.store.entry import Entry, entry_of
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
-from thrum.store.founding import words_of_before
-from thrum.store.handing_on import handed_on
+from thrum.store.ingest import Found, Judged, TakenIn, Verified
 from thrum.store.journal import JournalFiles, Standing, mark_of, refusal
-from thrum.store.merge_daemons import CLOSED
-from thrum.store.projection import Due, Projection
+from thrum.store.projection.core import Due, Projection
+from thrum.store.projection.entry import Entry, entry_of
+from thrum.store.projection.merge_daemons import CLOSED
 from thrum.store.quarantine import Aside, Quarantine
+from thrum.store.queries.fts import Words
+from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
-from thrum.store.stamping import Stamper
-from thrum.store.views import View
-from thrum.store.words import Words
-from thrum.voids import Voids, is_void
 
 R = TypeVar("R")
 

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from thrum import limits
-from thrum.errors import NotAvailable, StoreFailed, UnsafeRepository
-from thrum.files import atomic_write, ensure_private_dir, locked, sync_directory
+from thrum.git.reader import BranchCommit, Reader, open_reader, read_ref
+from thrum.git.refs import BRANCH, REF, seen_at_remote
 from thrum.git.runner import DURABLE, checked_git, run_git
-from thrum.ids import JOURNAL_NAME_PATTERN
-from thrum.paths import Places
+from thrum.git.trees import TreeEntry, index_bytes
+from thrum.model import limits
+from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository
+from thrum.model.files import atomic_write, ensure_private_dir, locked, sync_directory
+from thrum.model.ids import JOURNAL_NAME_PATTERN
+from thrum.model.paths import Places
 from thrum.sync.merge import sound
-from thrum.sync.reader import BranchCommit, Reader, open_reader, read_ref
-from thrum.sync.refs import BRANCH, REF, seen_at_remote
-from thrum.sync.trees import TreeEntry, index_bytes
 from thrum.sync.worktree import checked_out, ensure_worktree, find_admin_dir, on_branch, write_if_other, write_index
 
 log: Final = logging.getLogger("thrum.sync")

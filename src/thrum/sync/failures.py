@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote
 
+from thrum.git.refs import BRANCH
 from thrum.git.runner import Finished
-from thrum.ids import without_credentials
+from thrum.model.ids import without_credentials
 from thrum.sync.ports import RemoteFailed, RemoteTrouble
-from thrum.sync.refs import BRANCH
 
 _REASON_CHARS: Final = 300
 _SECRET_CHARS_MIN: Final = 4

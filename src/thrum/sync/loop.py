@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import trio
 
-from thrum.errors import StoreFailed, ThrumError
+from thrum.model.errors import StoreFailed, ThrumError
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.round import Outcome
 

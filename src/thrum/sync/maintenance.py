@@ -18,12 +18,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
-from thrum.clock import SystemClock
-from thrum.errors import StoreFailed
-from thrum.files import atomic_write, sync_directory, try_lock
+from thrum.git.reader import read_ref
+from thrum.git.refs import REF
 from thrum.git.runner import DURABLE, GitRunner, checked_git, run_git
-from thrum.sync.reader import read_ref
-from thrum.sync.refs import REF
+from thrum.model.clock import SystemClock
+from thrum.model.errors import StoreFailed
+from thrum.model.files import atomic_write, sync_directory, try_lock
 
 LOOSE_BYTES_MAX: Final = 8 << 20
 """So much may rounds leave, by their own count, before it is worth packing."""

@@ -15,13 +15,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from thrum import clock, events, limits, signatures
-from thrum.event_specs import EVENT_SPECS
-from thrum.events import AgentUpdated, AnyFact, BadLine, MessageCreated, MessageDeleted, MessageEdited, Sealed
 from thrum.identity import signing
-from thrum.ids import JOURNAL_NAME_PATTERN
-from thrum.origins import Standing
-from thrum.voids import Fact, Order, Voids, branch_file_of, is_void, superseded_ids, void_ids
+from thrum.model import clock, events, limits, signatures
+from thrum.model.event_specs import EVENT_SPECS
+from thrum.model.events import AgentUpdated, AnyFact, BadLine, MessageCreated, MessageDeleted, MessageEdited, Sealed
+from thrum.model.ids import JOURNAL_NAME_PATTERN
+from thrum.model.origins import Standing
+from thrum.model.tombstones import Fact, Order, Voids, branch_file_of, is_void, superseded_ids, void_ids
 
 JOURNAL_FILE: Final = re.compile(rf"events\.jsonl|messages/{JOURNAL_NAME_PATTERN}")
 """The files of the branch that are journals. Whatever else a foreign tree holds travels on unread."""

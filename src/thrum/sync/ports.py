@@ -1,7 +1,7 @@
 """What a sync round asks of git and of the store. Both are handed in: this room imports neither store nor network.
 
-`repository.py` is git's side, `thrum.syncing` the store's; the simulator in `tests/sim` has its own of both. Everything
-here blocks and is called in one worker thread at a time.
+`repository.py` is git's side, `thrum.daemon.sync_service` the store's; the simulator in `tests/sim` has its own of
+both. Everything here blocks and is called in one worker thread at a time.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
-from thrum.sync.trees import TreeEntry
-from thrum.voids import Voids
+from thrum.git.trees import TreeEntry
+from thrum.model.tombstones import Voids
 
 RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed", "foreign"]
 """`offline`: nobody answered (no network, no host, a path that is not mounted). `refused`: it answered, and does not

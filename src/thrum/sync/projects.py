@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from thrum import events, limits, signatures
-from thrum.events import BadLine
+from thrum.git.refs import BRANCH
+from thrum.git.trees import TreeEntry
+from thrum.model import events, limits, signatures
+from thrum.model.events import BadLine
 from thrum.sync.merge import split_lines
 from thrum.sync.ports import ForeignProject, Journals, Repository
-from thrum.sync.refs import BRANCH
-from thrum.sync.trees import TreeEntry
 
 _KEY = b'"daemon.key"'
 

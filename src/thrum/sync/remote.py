@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import unquote
 
-from thrum.clock import SystemClock
-from thrum.errors import StoreFailed
+from thrum.git.refs import BRANCH, REF, seen_ref
 from thrum.git.runner import DURABLE, Finished, GitRunner, configured, git_missing, run_git
-from thrum.ids import without_credentials
+from thrum.model.clock import SystemClock
+from thrum.model.errors import StoreFailed
+from thrum.model.ids import without_credentials
 from thrum.sync.failures import clean, disk_full, remote_failed, secrets_in
 from thrum.sync.ports import RemoteFailed, RemoteInfo
-from thrum.sync.refs import BRANCH, REF, seen_ref
 from thrum.sync.worktree import LOCK_REASON, admin_dirs, read_text
 
 SILENT_SECONDS_MAX: Final = 60.0

@@ -9,18 +9,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from thrum.errors import NotAvailable, StoreFailed
+from thrum.git.objects import GitWriter, LooseWriter, Writer, add_trees, commit_bytes
+from thrum.git.reader import Reader, open_reader, read_ref
+from thrum.git.refs import REF, move_plain_ref, seen_at_remote
 from thrum.git.runner import DURABLE, GitRunner, checked_git, run_git
-from thrum.paths import Places
-from thrum.sync.audience import Readers, who_can_read
+from thrum.git.trees import TreeEntry, index_bytes
+from thrum.model.errors import NotAvailable, StoreFailed
+from thrum.model.paths import Places
 from thrum.sync.branch import verify_owner
 from thrum.sync.maintenance import Maintenance
-from thrum.sync.objects import GitWriter, LooseWriter, Writer, add_trees, commit_bytes
 from thrum.sync.ports import RemoteFailed, RemoteInfo
-from thrum.sync.reader import Reader, open_reader, read_ref
-from thrum.sync.refs import REF, move_plain_ref, seen_at_remote
 from thrum.sync.remote import Remote, remove_stale_lock
-from thrum.sync.trees import TreeEntry, index_bytes
+from thrum.sync.visibility import Readers, who_can_read
 from thrum.sync.worktree import checked_out, ensure_worktree, on_branch, write_index
 
 _WHY: Final = "thrum: sync"

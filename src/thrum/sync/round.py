@@ -15,15 +15,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from thrum import events, limits
-from thrum.errors import InternalError, StoreFailed
+from thrum.git.refs import BRANCH
+from thrum.git.trees import TreeEntry
+from thrum.model import events, limits
+from thrum.model.errors import InternalError, StoreFailed
 from thrum.sync import merge
-from thrum.sync.intake import Intake, portions
+from thrum.sync.ingest_batches import Intake, portions
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import Arrived, JournalMoved, Journals, Mark, RemoteFailed, Repository, Surplus
 from thrum.sync.projects import check_project
-from thrum.sync.refs import BRANCH
-from thrum.sync.trees import TreeEntry
 from thrum.sync.worktree import FIRST
 
 _REGULAR: Final = 0o100644

@@ -15,9 +15,9 @@ import shlex
 from pathlib import Path
 from typing import Final
 
-from thrum.errors import NotAvailable
-from thrum.files import atomic_write, sync_directory
-from thrum.sync.refs import BRANCH, REF
+from thrum.git.refs import BRANCH, REF
+from thrum.model.errors import NotAvailable
+from thrum.model.files import atomic_write, sync_directory
 
 FIRST: Final = "90843369767a3f41f94cd357d4493648e1154213"
 """The commit that the branch begins with, alike in every clone whose objects have SHA-1 names."""

@@ -1,0 +1,81 @@
+"""Being the one process that may touch the journals while no daemon runs, and knowing whose they are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Generator, Mapping
+from typing import Any, NamedTuple, cast
+
+from thrum.admin.init import bootstrap_identity
+from thrum.admin.leftovers import remove_leftovers
+from thrum.model import config, files, settings
+from thrum.model.clock import SystemClock
+from thrum.model.errors import DaemonLocked
+from thrum.model.log import open_log
+from thrum.model.paths import Places
+from thrum.model.wire_types import DaemonIdentity
+from thrum.store.recovery import open_blocking
+from thrum.sync import branch
+from thrum.version import VERSION
+
+_PATIENCE_SECONDS = 2.0
+
+
+class Owner(NamedTuple):
+    """Whose journals these are. `own`: the daemon's id, its previous ones and `""`; an id of `""`: nobody's yet."""
+
+    daemon_id: str
+    own: frozenset[str]
+
+
+def owner_of(places: Places) -> Owner:
+    """As `config.json` says; nothing is written. Raises ConfigInvalid."""
+    block: Any = config.read_raw(places.config_file).get("identity")
+    block = cast("dict[str, Any]", block) if isinstance(block, dict) else {}
+    daemon_id = block.get("daemon_id")
+    previous: Any = block.get("previous_ids")
+    found = [daemon_id, *(cast("list[Any]", previous) if isinstance(previous, list) else [])]
+    return Owner(
+        daemon_id if isinstance(daemon_id, str) else "", frozenset({"", *(id for id in found if isinstance(id, str))})
+    )
+
+
+@contextlib.contextmanager
+def held(places: Places) -> Generator[None]:
+    """Hold the daemon's lock. Raises DaemonLocked when a daemon has it: one that starts, stops or does not answer."""
+    files.ensure_private_dir(places.thrum_sync_dir)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (descriptor := files.try_lock(places.lock_file)) is None:
+        if time.monotonic() > deadline:
+            message = f"a daemon of {places.main_root} starts, stops or does not answer"
+            raise DaemonLocked(message, remedy="repeat the command; thrum daemon restart")
+        time.sleep(0.01)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        files.ensure_private_dir(places.var_dir)
+        with open_log(places.log_file):  # the store tells there what it finds, as under a daemon
+            yield
+    finally:
+        os.close(descriptor)
+
+
+def open_store_once(places: Places, hostname: str, environ: Mapping[str, str]) -> None:
+    """What a start of the daemon does to branch, journals and picture: mend, catch up, paint. The caller `held` it."""
+    remote = config.load_config(places.config_file)[settings.SYNC_REMOTE]
+    branch.ensure_branch(places, environ, remote=remote)
+    clock = SystemClock()
+    remove_leftovers(places, clock.now_ms())
+    identity = bootstrap_identity(places, hostname, environ, clock).identity
+    mirrored = DaemonIdentity(
+        daemon_id=identity.daemon_id,
+        repo_name=identity.repo_name,
+        hostname=identity.hostname,
+        repo_path=identity.repo_path,
+        git_origin_url=identity.git_origin_url,
+        init_at=identity.init_at,
+    )
+    own = frozenset({*identity.own_ids, ""})
+    open_blocking(places, mirrored, own, wall=clock, program=VERSION, boot_id="").close()

@@ -1,0 +1,62 @@
+"""What a killed process was about to put in place, taken away at the next start: it may hold messages."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from thrum.model import events
+from thrum.model.notes import roots
+from thrum.model.paths import Places, keep_of
+from thrum.rpc import sockets
+from thrum.sync.worktree import find_admin_dir
+
+_TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]+\.tmp")
+"""What `files.atomic_write` and others name a file that is not in its place yet."""
+AGE_MS: Final = 3_600_000
+"""A younger one may be another process's, which is about to put it in place."""
+
+
+def remove_leftovers(places: Places, now_ms: int) -> None:
+    """Take away temporary files that nobody wrote to for an hour, wherever thrum puts files in place. Whoever holds
+    the daemon's lock calls it. What can't be looked at or removed stays: nothing depends on it.
+    """
+    directories = {
+        places.state_dir,
+        places.var_dir,
+        places.state_dir / "archive",
+        places.keep_dir,
+        places.thrum_sync_dir,
+        places.branch_dir,
+        places.branch_dir / events.MESSAGES_DIR,
+        places.identities_dir,
+        places.context_dir,
+    }
+    for root in roots(places):
+        own = root / ".thrum"
+        directories |= {own, own / "identities", own / "context", keep_of(root).record.parent}
+    if places.common_dir is not None:
+        directories.add(places.common_dir / "info")  # `init` writes its ignore rule there
+        if admin_dir := find_admin_dir(places.common_dir, places.branch_dir):
+            directories.add(admin_dir)
+    for directory in directories:
+        with suppress(OSError):
+            _remove_old(directory, now_ms - AGE_MS)
+    sockets.remove_short_left(now_ms - AGE_MS)
+
+
+def _remove_old(directory: Path, before_ms: int) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(descriptor):
+            if not _TEMPORARY.fullmatch(name):
+                continue
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode) and status.st_mtime_ns < before_ms * 1_000_000:
+                os.unlink(name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)

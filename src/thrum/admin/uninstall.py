@@ -1,0 +1,301 @@
+"""Undo what `init` made, and name what stays (cli.md §2 "W3", decision 0029). Without a daemon, under its lock.
+
+The order lets a killed call be repeated: `.thrum` of the main worktree, which tells that thrum is here, goes last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from thrum.admin import git_permissions
+from thrum.admin.backup import directory_of
+from thrum.admin.doctor import hook_callers
+from thrum.admin.exclusive import held
+from thrum.admin.init import IGNORE_RULE
+from thrum.git.refs import BRANCH, OWN_REFS
+from thrum.git.runner import checked_git, run_git
+from thrum.model import config, settings
+from thrum.model.errors import NotAvailable, StoreFailed, ThrumError
+from thrum.model.files import atomic_write, read_bytes
+from thrum.model.notes import roots
+from thrum.model.paths import Places
+from thrum.store.journal import JournalFiles
+from thrum.sync import branch
+from thrum.sync.maintenance import index_ids
+from thrum.sync.worktree import find_admin_dir
+
+_CREATE: Final = b'{"type":"message.create"'
+_AT_ONCE: Final = 100
+"""Blobs that are held in memory together."""
+_KEPT_FOLDERS: Final = ("backup", "archive")
+"""Below `.thrum`: copies of messages, which stay with them."""
+
+
+class Uninstalled(msgspec.Struct, kw_only=True):
+    """`Uninstall` of cli.md §2: each a thing, and behind it what else is to be known of it."""
+
+    removed: list[str]
+    kept: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What would be gone with the messages. `unpushed`: at no remote, as far as this clone has seen."""
+
+    messages: int
+    unpushed: int
+    backups: bool
+
+    def __str__(self) -> str:
+        if not self.messages:
+            return "no messages"
+        there = f"{self.messages} message{'s' * (self.messages != 1)}"
+        where = f"{self.unpushed} of them at no remote" if self.unpushed else "all of them at the remote too"
+        return f"{there}, {where}" + (", and the backups in .thrum/backup" if self.backups else "")
+
+
+def loss(places: Places, environ: Mapping[str, str]) -> Loss:
+    """How much is lost without `--keep-messages`. Raises UnsafeRepository, StoreFailed, ConfigInvalid."""
+    journals = JournalFiles(places.branch_dir, places.local_journal)
+    creates = {
+        bytes(line)
+        for name in journals.names()
+        for line in journals.path(name).read_bytes().split(b"\n")
+        if line.startswith(_CREATE)
+    }
+    pushed: set[bytes] = set()
+    with branch.read_branch(places, environ) as found:
+        if found is not None:
+            for entry in found.at_remote(config.load_config(places.config_file)[settings.SYNC_REMOTE]) or ():
+                pushed.update(found.blob(entry).split(b"\n"))
+    return Loss(len(creates), len(creates - pushed), (places.state_dir / "backup").is_dir())
+
+
+def uninstall(places: Places, environ: Mapping[str, str], *, keep_messages: bool) -> Uninstalled:
+    """Take thrum out of the repository; its daemon is stopped already. Each step may be done already.
+
+    `keep_messages`: branch, journals, backups and archives stay. Raises DaemonLocked, NotAvailable, StoreFailed.
+    """
+    if keep_messages and places.common_dir is None:
+        raise NotAvailable(
+            f"outside git all messages lie in {places.var_dir}", remedy="thrum backup --dir DIR; then: thrum uninstall"
+        )
+    done = Uninstalled(removed=[], kept=[])
+    try:
+        with held(places):
+            _say_what_stays(places, environ, done)
+            if places.common_dir is not None and not keep_messages:
+                _remove_branch(places, places.common_dir, environ, done)
+            elif places.common_dir is not None:
+                done.kept += [
+                    f"branch {BRANCH}: git branch -D {BRANCH} would remove it",
+                    f"{places.thrum_sync_dir}: the journals, and who this clone is",
+                ]
+                if undo := git_permissions.undo_of(places):
+                    done.kept.append(f"the mode of git's directory, as messages stay: {undo} would open it")
+            _remove_states(places, keep_messages, done)
+            if places.common_dir is not None and not places.state_dir.exists():
+                _remove_ignore_rule(places.common_dir / "info" / "exclude", done)
+            if places.common_dir is not None and not keep_messages:
+                shutil.rmtree(places.thrum_sync_dir)
+                done.removed.append(str(places.thrum_sync_dir))
+    except OSError as error:
+        name = error.filename or places.state_dir
+        remedy = f"make {name} writable, then: thrum uninstall"
+        raise StoreFailed(
+            f"could not remove {name}: {(error.strerror or str(error)).lower()}", remedy=remedy
+        ) from error
+    return done
+
+
+def _say_what_stays(places: Places, environ: Mapping[str, str], done: Uninstalled) -> None:
+    done.kept += [f"{name}: it calls thrum; take that out by hand" for name in hook_callers(places)]
+    with contextlib.suppress(OSError):
+        rules = read_bytes(places.main_root / ".gitignore").splitlines()
+        if IGNORE_RULE.encode() in rules:
+            done.kept.append(f".gitignore: it is tracked; the line {IGNORE_RULE} may be removed")
+    with contextlib.suppress(ThrumError):
+        backups = directory_of(places)
+        if backups.is_dir() and not backups.is_relative_to(places.state_dir):
+            done.kept.append(f"{backups}: backups")
+    if places.common_dir is not None and (at := _at_remotes(places.common_dir, environ)):
+        done.kept.append(f"{BRANCH} at {', '.join(at)}: what was pushed stays there, and in other clones")
+
+
+def _at_remotes(common_dir: Path, environ: Mapping[str, str]) -> list[str]:
+    words = [f"--git-dir={common_dir}", "for-each-ref", "--format=%(refname)", f"refs/remotes/*/{BRANCH}", OWN_REFS]
+    refs = checked_git(words, environ).decode(errors="replace").split()
+    return list(dict.fromkeys(ref.split("/")[2] for ref in refs))
+
+
+# -- git's part
+
+
+def _remove_branch(places: Places, common_dir: Path, environ: Mapping[str, str], done: Uninstalled) -> None:
+    """Branch, worktree, what git remembers of the remotes', and the objects that nothing else needs."""
+    admin_dir = find_admin_dir(common_dir, places.branch_dir)
+    if admin_dir is not None:
+        shutil.rmtree(admin_dir)
+        with contextlib.suppress(OSError):
+            (common_dir / "worktrees").rmdir()  # only where it is empty
+    git = [f"--git-dir={common_dir}"]
+    patterns = [f"refs/heads/{BRANCH}", f"refs/remotes/*/{BRANCH}", OWN_REFS]
+    refs = checked_git([*git, "for-each-ref", "--format=%(refname)", *patterns], environ).decode().split()
+    for ref in refs:
+        checked_git([*git, "update-ref", "--no-deref", "-d", ref], environ)
+    if refs:
+        done.removed.append(f"branch {BRANCH}")
+    left = _remove_objects(places, common_dir, environ)
+    reached = _reached(common_dir, environ)
+    undo = git_permissions.undo_of(places)
+    stays, opens = (f", and so the mode of {common_dir}", f"; {undo}") if undo else ("", "")
+    if reached is None:
+        done.kept.append(f"what git cannot read{stays}: mend what git fsck names; git gc --prune=now{opens}")
+    elif reached:
+        done.kept.append(
+            f"{reached} journals that a branch, tag, worktree, index or reflog of yours leads to{stays}: remove what"
+            f" git log --all --reflog -- '*.jsonl' shows; git gc --prune=now{opens}"
+        )
+    elif left:
+        done.kept.append(f"{left} objects with messages, packed together with yours{stays}: git gc --prune=now{opens}")
+    elif changed := git_permissions.reopen(places):
+        done.removed.append(f"mode of {changed}")
+
+
+def _remove_objects(places: Places, common_dir: Path, environ: Mapping[str, str]) -> int:
+    """Remove journals' blobs that nothing reaches any more: they would be readable. How many could not be.
+
+    Only what is a journal by its bytes, and packs that hold nothing else: a lost stash of the user's stays.
+    """
+    objects = common_dir / "objects"
+    unreachable = dict(_unreachable(common_dir, environ))
+    lost = _journals(common_dir, environ, [each for each, kind in unreachable.items() if kind == "blob"])
+    joint = (objects / "pack" / "multi-pack-index").exists()
+    for name in () if joint else _own_packs(places):
+        index = objects / "pack" / f"{name}.idx"
+        if index.exists() and unreachable.keys() >= {each.hex() for each in index_ids(index)}:
+            for path in (index, *objects.glob(f"pack/{name}.*")):
+                path.unlink(missing_ok=True)
+    for each in lost:
+        (objects / each[:2] / each[2:]).unlink(missing_ok=True)
+    return sum(
+        not told.endswith(" missing") for told in _batch(common_dir, environ, "--batch-check", lost).splitlines()
+    )
+
+
+def _reached(common_dir: Path, environ: Mapping[str, str]) -> int | None:
+    """How many journals are still led to: by a branch that somebody made of ours, a reflog, another worktree's index.
+
+    None where git can't tell, in a damaged repository.
+    """
+    words = [f"--git-dir={common_dir}", "rev-list", "--all", "--reflog", "--indexed-objects", "--objects"]
+    done = run_git([*words, "--missing=allow-any"], {**environ, "GIT_NO_LAZY_FETCH": "1"})
+    if done is None or done.returncode != 0:
+        return None
+    named = [line.split(b" ", 1)[0].decode() for line in done.stdout.splitlines() if line.endswith(b".jsonl")]
+    return len(_journals(common_dir, environ, named))
+
+
+def _unreachable(common_dir: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Id and type of each object that no ref, reflog and index leads to."""
+    words = [f"--git-dir={common_dir}", "fsck", "--unreachable", "--connectivity-only", "--no-progress"]
+    done = run_git(words, environ)  # its status tells of other faults too, which are not ours to judge
+    for told in (b"" if done is None else done.stdout).decode(errors="replace").splitlines():
+        match told.split():
+            case ["unreachable", kind, object_id]:
+                yield object_id, kind
+            case _:
+                pass
+
+
+def _journals(common_dir: Path, environ: Mapping[str, str], blobs: list[str]) -> list[str]:
+    """Those that begin as a journal does."""
+    found: list[str] = []
+    for start in range(0, len(blobs), _AT_ONCE):
+        data = _bytes(common_dir, environ, "--batch", blobs[start : start + _AT_ONCE])
+        while data:
+            head, _, data = data.partition(b"\n")
+            object_id, kind, size = head.decode().split(" ") if head.count(b" ") == 2 else ("", "", "-1")
+            content, data = data[: int(size)], data[int(size) + 1 :]
+            if kind == "blob" and content.startswith(b'{"type":"') and b'"event_id":"evt_' in content:
+                found.append(object_id)
+    return found
+
+
+def _batch(common_dir: Path, environ: Mapping[str, str], how: str, object_ids: list[str]) -> str:
+    return _bytes(common_dir, environ, how, object_ids).decode(errors="replace")
+
+
+def _bytes(common_dir: Path, environ: Mapping[str, str], how: str, object_ids: list[str]) -> bytes:
+    asked = "".join(f"{each}\n" for each in object_ids).encode()
+    # What is missing in a partial clone is not fetched for this.
+    return checked_git([f"--git-dir={common_dir}", "cat-file", how], {**environ, "GIT_NO_LAZY_FETCH": "1"}, stdin=asked)
+
+
+def _own_packs(places: Places) -> list[str]:
+    """Packs that thrum made of the branch (`sync.maintenance`)."""
+    try:
+        known = msgspec.json.decode((places.thrum_sync_dir / "packs.json").read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return []
+    names: Any = known.get("packs") or ()
+    return [str(name) for name in names if re.fullmatch(r"pack-[0-9a-f]+", str(name))]
+
+
+# -- the worktrees' part
+
+
+def _remove_states(places: Places, keep_messages: bool, done: Uninstalled) -> None:
+    """Each worktree's `.thrum` that leads here, the main one's last. What is a link is only unlinked."""
+    for root in [each for each in roots(places) if each / ".thrum" != places.state_dir]:
+        own = root / ".thrum"
+        if own.is_symlink() or _leads_to(own) == places.state_dir:
+            _remove(own)
+            done.removed.append(str(own))
+    kept = [name for name in _KEPT_FOLDERS if keep_messages and (places.state_dir / name).is_dir()]
+    if kept:
+        for each in sorted(places.state_dir.iterdir()):
+            if each.name not in kept:
+                _remove(each)
+        done.kept += [f"{places.state_dir / name}: copies of messages" for name in kept]
+        done.removed.append(f"what else was in {places.state_dir}")
+    elif os.path.lexists(places.state_dir):
+        _remove(places.state_dir)
+        done.removed.append(str(places.state_dir))
+
+
+def _leads_to(own: Path) -> Path | None:
+    try:
+        return Path((own / "redirect").read_text().strip())
+    except (OSError, UnicodeError):
+        return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
+
+
+def _remove_ignore_rule(path: Path, done: Uninstalled) -> None:
+    """Take the line out that `init` put in; the rest stays byte for byte."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    rest = [line for line in lines if line.strip() != IGNORE_RULE.encode()]
+    if len(rest) < len(lines):
+        path = Path(os.path.realpath(path))
+        atomic_write(path, b"".join(rest), mode=stat.S_IMODE(path.stat().st_mode))
+        done.removed.append(f"the line {IGNORE_RULE} of {path}")

@@ -1,0 +1,282 @@
+"""config show|get|set|unset|diff|accept: settings, and where each comes from. Source: cli.md §3.19.
+
+Everything works on the file itself. A daemon that runs makes the changes, so that it knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
+
+import trio
+
+from thrum.cli.confirm import confirm
+from thrum.cli.connect import check_no_agent
+from thrum.cli.parser import RUN, switch, word
+from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.text import line, shorten
+from thrum.cli.values import true
+from thrum.model import config, config_acceptance, settings
+from thrum.model.errors import ConfigInvalid, ThrumError
+from thrum.model.methods.daemon import HEALTH
+from thrum.model.methods.method import Empty, Method, P
+from thrum.model.methods.settings import (
+    CONFIG_ACCEPT,
+    CONFIG_SET,
+    CONFIG_UNSET,
+    ConfigChangesResult,
+    ConfigKeyParams,
+    ConfigSetParams,
+    ConfigShowResult,
+    ConfigValueResult,
+)
+from thrum.model.wire_types import SettingChange, SettingValue
+
+Key = Annotated[str, word("KEY", "e.g. daemon.log_level")]
+
+SHOWN_VARIABLES = (
+    "THRUM_NAME",
+    "THRUM_ROLE",
+    "THRUM_MODULE",
+    "THRUM_DISPLAY",
+    "THRUM_HOME",
+    "THRUM_AGENT_ID",
+    "THRUM_HOSTNAME",
+    "THRUM_SOCKET",
+    "THRUM_LOCAL",
+    "THRUM_WS_PORT",
+    "THRUM_NO_HINTS",
+    "THRUM_NO_AUTOSTART",
+)
+"""Variables that change what thrum does (cli.md §1.10). A key is no business of a table."""
+
+HELP = {key: row.help for key, row in settings.SETTINGS.items()}
+"""Every key with what it is for."""
+
+HEADINGS = {
+    "daemon": "Daemon",
+    "sync": "Sync",
+    "runtime": "Runtimes",
+    "worktrees": "Worktrees",
+    "backup": "Backups",
+    "restart": "Restart of agents",
+    "peers": "Peers",
+    "identity_guard": "Guards",
+    "permission_supervisors": "Permissions",
+    "project_name": "Project",
+}
+"""What the settings are about, by the first word of their keys; each begins a section of `config show`."""
+
+RESTART = Hint(
+    "config.restart-daemon",
+    "the running daemon takes it up when it is restarted: thrum daemon restart",
+    options=({"label": "restart the daemon", "cmd": "thrum daemon restart"},),
+)
+
+
+def overrides(run: Run) -> dict[str, Any]:
+    """What this command's environment says instead of a setting, by key."""
+    env = run.session.env
+    found: dict[str, Any] = {}
+    if env.get("THRUM_LOCAL"):
+        found["daemon.local_only"] = true(env["THRUM_LOCAL"])
+    if port := env.get("THRUM_WS_PORT", ""):
+        found["daemon.ws_port"] = settings.parse_value("daemon.ws_port", port)
+    return found
+
+
+async def _raw(run: Run) -> dict[str, Any]:
+    """The settings that count; what was changed outside thrum is said beside them."""
+    if notice := await trio.to_thread.run_sync(config_acceptance.notice, run.places()):
+        run.warnings.append(notice)
+    return await trio.to_thread.run_sync(config.read_raw, run.places().config_file)
+
+
+# -- looks
+
+
+async def show(*, run: Annotated[Run, RUN]) -> Answer:
+    places, env = run.places(), run.session.env
+    raw = await _raw(run)
+    values = {
+        key: SettingValue(settings.setting_text(found.value), found.source)
+        for key, found in settings.all_settings(raw, overrides(run)).items()
+    }
+    primary = values["runtime.primary"]
+    result = ConfigShowResult(
+        config_file=str(places.config_copy),
+        runtime={"primary": primary.value, "source": primary.source},
+        daemon={
+            "local_only": values["daemon.local_only"],
+            "ws_port": values["daemon.ws_port"],
+            **await _daemon(run),
+        },
+        identity=_identity(run),
+        overrides=tuple({"env_var": name, "value": env[name]} for name in SHOWN_VARIABLES if env.get(name)),
+        values=values,
+    )
+    return Answer(result, data=_text(result, run.session.terminal.width), warnings=_unknown(raw))
+
+
+def _unknown(raw: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(f"unknown setting {line(key)} in config.json: it is ignored" for key in settings.unknown(raw))
+
+
+async def _daemon(run: Run) -> dict[str, Any]:
+    """Whether it runs. One that does not answer as it should is reported by `daemon status`, not here."""
+    try:
+        if await run.client_if_running() is None:
+            return {"status": "stopped"}
+        health = await run.call(HEALTH, Empty())
+    except ThrumError as error:
+        run.debug(error.message)
+        return {"status": "stopped"}
+    return {"status": "running", "pid": health.pid, "socket": str(run.places().socket_link)}
+
+
+def _identity(run: Run) -> dict[str, str]:
+    """Who would act here; settings are anybody's to look at."""
+    try:
+        chosen = run.identity()
+    except ThrumError as error:
+        run.debug(error.message)
+        return {}
+    root = run.places().root
+    file = str(chosen.file.relative_to(root)) if chosen.file else ""
+    found = {"agent": chosen.agent_id, "role": chosen.role, "module": chosen.module, "file": file}
+    return {key: value for key, value in found.items() if value}
+
+
+_NOT_BUILT = ("restart.", "peers.", "permission_supervisors")
+"""Settings of commands that are yet to come: shown only where somebody set them."""
+
+
+def _text(result: ConfigShowResult, width: int) -> str:
+    daemon, identity = result.daemon, result.identity
+    running = f"running (pid {daemon['pid']})" if daemon["status"] == "running" else "not running"
+    lines = [f"Config:    {line(result.config_file)}", f"Daemon:    {running}"]
+    if identity:
+        lines.append(f"Identity:  @{line(identity['agent'])}")
+    lines += [f"Override:  {each['env_var']}={line(each['value'])}" for each in result.overrides]
+    keys = max(map(len, result.values))
+    shown = {key: line(each.value) or "-" for key, each in result.values.items()}
+    cells = max(len("VALUE"), *map(len, shown.values()))
+    if width:
+        cells = max(len("VALUE"), min(cells, width - keys - len("config.json") - 4))
+    lines += ["", f"{'KEY':<{keys}}  {'VALUE':<{cells}}  SOURCE"]
+    section = ""
+    for key, each in result.values.items():
+        if each.source == "default" and key.startswith(_NOT_BUILT):
+            continue
+        if key.partition(".")[0] != section:
+            section = key.partition(".")[0]
+            lines += ["", HEADINGS.get(section, section)]
+        lines.append(f"{key:<{keys}}  {shorten(shown[key], cells):<{cells}}  {each.source}")
+    return "\n".join(lines)
+
+
+async def get(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
+    found = settings.setting_value(await _raw(run), key, overrides(run))
+    result = ConfigValueResult(key=key, value=found.value, source=found.source)
+    if run.flags.json:
+        return Answer(result)
+    # Bare, also when it is empty: a script reads it.
+    await run.write(line(settings.setting_text(found.value)))
+    return Answer(None)
+
+
+# -- what was changed outside thrum
+
+
+async def diff(*, run: Annotated[Run, RUN]) -> Answer:
+    found = await trio.to_thread.run_sync(config_acceptance.look, run.places())
+    if found.problem:
+        raise ConfigInvalid(found.problem, remedy="fix the file, or: thrum doctor --fix")
+    result = ConfigChangesResult(changed=found.changed)
+    return Answer(result, said="" if found else "Nothing was changed outside thrum.", data=_lines(found.changed))
+
+
+async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Annotated[Run, RUN]) -> Answer:
+    places = run.places()
+    found = await trio.to_thread.run_sync(config_acceptance.look, places)
+    if not found:
+        return Answer(ConfigChangesResult(), said="Nothing was changed outside thrum.")
+    if not yes and not found.problem:
+        await confirm(run, f"{_lines(found.changed)}\nLet it count?", what="the change")
+    if await run.client_if_running() is not None:
+        result = await run.call(CONFIG_ACCEPT, Empty())
+    else:
+        if config_acceptance.protects(found.changed):
+            await trio.to_thread.run_sync(check_no_agent, run.session.env, places, "config.accept")
+        result = ConfigChangesResult(
+            changed=await trio.to_thread.run_sync(config_acceptance.accept, places, found.changed)
+        )
+    return Answer(result, said="✓ Settings accepted", data=_lines(result.changed))
+
+
+def _lines(changed: Sequence[SettingChange]) -> str:
+    """`KEY  counts → file`."""
+    return "\n".join(f"{line(each.key)}  {_value(each.counts)} → {_value(each.file)}" for each in changed)
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else line(settings.setting_text(value))
+
+
+# -- changes
+
+
+async def set_(
+    key: Key,
+    value: Annotated[str, word("VALUE", "JSON, else text")],
+    /,
+    *,
+    run: Annotated[Run, RUN],
+) -> Answer:
+    meant = settings.parse_value(key, value)
+    settings.check_value(key, meant)
+    places = run.places()
+    await _raw(run)
+    result = await _change(
+        run,
+        key,
+        CONFIG_SET,
+        ConfigSetParams(key=key, value=meant),
+        partial(config.change, places, key, meant),
+    )
+    return _changed(run, result, f"✓ {key} = {line(settings.setting_text(result.value))}")
+
+
+async def unset(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
+    settings.find(key)
+    places = run.places()
+    await _raw(run)
+    result = await _change(
+        run,
+        key,
+        CONFIG_UNSET,
+        ConfigKeyParams(key=key),
+        partial(config.unset, places, key),
+    )
+    return _changed(run, result, f"✓ {key} unset")
+
+
+async def _change(
+    run: Run, key: str, method: Method[P, ConfigValueResult], params: P, write: partial[settings.Value]
+) -> ConfigValueResult:
+    """Let the daemon do it, or do it here when none runs."""
+    if await run.client_if_running() is not None:
+        return await run.call(method, params)
+    if settings.is_guarded(key):
+        await trio.to_thread.run_sync(check_no_agent, run.session.env, run.places(), f"{method.name} {key}")
+    after = await trio.to_thread.run_sync(write)
+    return ConfigValueResult(key=key, value=after.value, source=after.source)
+
+
+def _changed(run: Run, result: ConfigValueResult, said: str) -> Answer:
+    forced = overrides(run)
+    warnings = ()
+    if result.key in forced:
+        warnings = (f"the environment overrides {result.key} here: {settings.setting_text(forced[result.key])}",)
+    return Answer(result, said=said, hint=RESTART if result.restart_needed else None, warnings=warnings)

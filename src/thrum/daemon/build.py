@@ -1,0 +1,377 @@
+"""Who answers which method: operations, callers and rooms put together for one daemon. Composition.
+
+Nothing here decides; it connects. The task tree is in `daemon/app.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import trio
+
+from thrum.bus.publisher import Publisher
+from thrum.bus.topics import TOPICS
+from thrum.daemon.event_feed import Feed
+from thrum.daemon.handlers import OPERATIONS
+from thrum.daemon.maintenance import Care
+from thrum.daemon.sync_service import Syncing
+from thrum.identity.authenticator import Authenticator
+from thrum.identity.caller import Caller, Request, is_act
+from thrum.identity.daemon_id import DaemonIdentity
+from thrum.identity.evidence import AgentPlace, Registry, Roots
+from thrum.model import clock, events, limits, wire_types
+from thrum.model.errors import StoreFailed, ThrumError
+from thrum.model.events import SPECS, AgentSeen
+from thrum.model.methods.agents import (
+    AGENT_REGISTER,
+    AGENT_RENAME,
+    AgentRenameParams,
+    AgentRenameResult,
+    RegisterParams,
+    RegisterResult,
+)
+from thrum.model.methods.daemon import (
+    BUS_INFO,
+    DAEMON_STOP,
+    EVENTS_SINCE,
+    HEALTH,
+    PROTOCOL,
+    BusInfo,
+    EventsSince,
+    EventsSinceParams,
+    HealthResult,
+    StopParams,
+    StopResult,
+)
+from thrum.model.methods.messages import MESSAGE_FIND, MESSAGE_PRINTED, MESSAGE_WAIT, WaitParams, WaitResult
+from thrum.model.methods.method import AnyMethod, Empty, Params
+from thrum.model.methods.notes import CONTEXT_SYNC
+from thrum.model.methods.sync import (
+    SYNC_ACCEPT,
+    SYNC_CONFIGURE,
+    SYNC_FORCE,
+    SYNC_STATUS,
+    SyncConfigureParams,
+    SyncStatusResult,
+)
+from thrum.model.methods.users import USER_REGISTER
+from thrum.ops import agents, references, renaming, users, waiting
+from thrum.ops.context import House, Operation
+from thrum.ops.introduction import introduce
+from thrum.ops.liveness import seconds
+from thrum.ops.names import registered_as
+from thrum.ops.pid_binding import adopt
+from thrum.rpc.dispatch import Call, Drain, Handler, PeerConnection, row
+from thrum.store.api import Decision, Stamp
+from thrum.store.committer import Committed, Committer
+from thrum.store.database import is_damage
+from thrum.store.queries.views import View
+from thrum.version import VERSION
+
+log = logging.getLogger("thrum.daemon")
+
+
+class Registrar:
+    """The agents of this daemon and where they live, read again from the picture when they change."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._registry: Registry | None = None
+        self._changed = trio.Event()
+
+    def forget(self) -> None:
+        """Agents changed."""
+        self._registry = None
+
+    def announce(self) -> None:
+        """Whom to watch changed, or which sessions are open."""
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def changed(self) -> trio.Event:
+        """Set by the next `announce`."""
+        return self._changed
+
+    def current(self) -> Registry:
+        """As of the last commit."""
+        if self._registry is None:
+            self._registry = Registry(
+                AgentPlace(row.agent_id, row.worktree_path, row.agent_pid, row.agent_pid_started, seconds(row.place_at))
+                for row in self._view.agents()
+                if row.worktree_path
+            )
+        return self._registry
+
+
+class Presence:
+    """Signs of life of agents that only look: one fact a minute at most (events.md §5, `agent.seen`)."""
+
+    def __init__(self, house: House, nursery: trio.Nursery) -> None:
+        self._house = house
+        self._nursery = nursery
+        self._noted_ms: dict[str, int] = {}
+
+    def note(self, agent_id: str, *, wrote: bool) -> None:
+        """A call of that agent ended; `wrote`: it left a fact, which is sign enough."""
+        now_ms = self._house.clock.now_ms()
+        if wrote:
+            self._noted_ms[agent_id] = now_ms
+        elif now_ms - self._noted_ms.get(agent_id, 0) >= limits.seen_interval_ms:
+            row = self._house.view.agent(agent_id)
+            last_ms = clock.parse_ms(row.last_seen_at) if row and row.last_seen_at else 0
+            self._noted_ms[agent_id] = max(last_ms, self._noted_ms.get(agent_id, 0))
+            if now_ms - last_ms >= limits.seen_interval_ms:
+                self._noted_ms[agent_id] = now_ms
+                self._nursery.start_soon(self._write, agent_id)
+
+    async def _write(self, agent_id: str) -> None:
+        def seen(view: View, stamp: Stamp) -> Decision[None]:
+            session = view.open_session(agent_id)
+            fact = stamp.make(AgentSeen, agent_id=agent_id, session_id=session.session_id if session else "")
+            return Decision([fact], lambda _view, _seqs: None)
+
+        try:
+            await self._house.journal.commit(seen)
+        except ThrumError as error:
+            log.debug("a sign of life was not written: %s", error)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The parts of one running daemon that its methods need."""
+
+    house: House
+    committer: Committer
+    registrar: Registrar
+    feed: Feed
+    publisher: Publisher
+    presence: Presence
+    care: Care
+    identity: DaemonIdentity
+    bus_endpoint: str
+    authenticator: Authenticator
+    started_at: float
+    """trio's clock, seconds."""
+    syncing: Syncing
+    problems: Sequence[str] = ()
+    """What was found wrong at the start and is no hindrance: for `health`."""
+    desks: waiting.Desks = field(default_factory=waiting.Desks)
+    printed: references.Printed = field(default_factory=references.Printed)
+    tokens: users.Tokens = field(default_factory=users.Tokens)
+
+    def on_commit(self, committed: Sequence[Committed]) -> None:
+        """Facts are on disk: tell everybody who waits for them."""
+        self.on_due(committed)
+        self.feed.announce(committed)
+        self.syncing.on_commit(committed)
+        self.care.compactor.note(committed)
+
+    def on_due(self, committed: Sequence[Committed]) -> None:
+        """Facts count from now on. Those that waited for their day were announced, by their numbers, long ago."""
+        facts = [entry.fact for entry in committed]
+        changed = {spec.presence for fact in facts if (spec := SPECS.get(type(fact)))}
+        if "place" in changed:
+            self.registrar.forget()
+        if changed - {""}:
+            self.registrar.announce()
+        # First whoever would sleep on: a hint that is not given is found by its number.
+        self.desks.announce([fact for fact in facts if not isinstance(fact, events.Sealed)])
+
+    # -- callers
+
+    def identify(self, connection: PeerConnection, method: AnyMethod, params: Params) -> Caller:
+        """Who calls, for this very request (`identity.authenticator`). Raises the refusal."""
+        caller = self.authenticator.identify(connection, request_of(method, params))
+        if method.name == "message.wait" and caller.agent_id is not None:
+            return self._with_namesakes(caller, caller.agent_id)
+        return caller
+
+    def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
+        """Who waits is told that another clone's agent has its mail, too."""
+        hosts = self.house.view.namesakes_of(agent_id)
+        if not hosts:
+            return caller
+        told = f"another @{agent_id}, of a clone on {' and '.join(hosts)}, shares this name: thrum agent rename NEW"
+        return replace(caller, warnings=(*caller.warnings, told))
+
+    # -- methods
+
+    async def _configure_sync(self, call: Call, params: SyncConfigureParams) -> SyncStatusResult:
+        if params.enabled:  # the remote may have come since the start
+            await introduce(self.house, await self.syncing.repo_ids())
+        return await self.syncing.configure(call, params)
+
+    def handlers(self, drain: Callable[[], Drain]) -> dict[AnyMethod, Handler]:
+        """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
+        own = dict(
+            (
+                row(HEALTH, self._health),
+                row(BUS_INFO, self._bus_info),
+                row(EVENTS_SINCE, self._events_since),
+                row(MESSAGE_WAIT, self._wait),
+                row(AGENT_REGISTER, self._register),
+                row(AGENT_RENAME, self._rename),
+                row(MESSAGE_FIND, functools.partial(references.find, self.house, self.printed)),
+                row(MESSAGE_PRINTED, functools.partial(references.note, self.house, self.printed)),
+                row(USER_REGISTER, functools.partial(users.register, self.house, self.tokens)),
+                row(DAEMON_STOP, functools.partial(self._stop, drain)),
+                row(SYNC_STATUS, self.syncing.status),
+                row(SYNC_FORCE, self.syncing.force),
+                row(SYNC_CONFIGURE, self._configure_sync),
+                row(SYNC_ACCEPT, self.syncing.accept),
+                row(CONTEXT_SYNC, self.syncing.sync_context),
+            )
+        )
+        table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
+        return {method: self._noting(handler) for method, handler in (own | table | self.care.handlers()).items()}
+
+    def _operation(self, operation: Operation) -> Handler:
+        return functools.partial(operation, self.house)
+
+    def _noting(self, handler: Handler) -> Handler:
+        """What holds for every method here: signs of life are noted, and a damaged database is painted anew."""
+
+        async def handle(call: Call, params: Any) -> Any:
+            try:
+                if is_act(call.method.name, call.method.access):
+                    await adopt(self.house, call, call.method.name)
+                result = await handler(call, params)
+            except StoreFailed as error:
+                if error.details.get("cause") == "database_damaged":
+                    self.committer.condemn()
+                raise
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+                self.committer.condemn()
+                raise StoreFailed(
+                    "the database is damaged; it is painted anew from the journals", remedy="repeat the command"
+                ) from error
+            agent_id = call.caller.agent_id
+            wrote = call.method.mutating
+            if agent_id is not None and call.caller.kind == "agent" and (wrote or not call.caller.visiting):
+                self.presence.note(agent_id, wrote=wrote)
+            return result
+
+        return handle
+
+    def _problems_of_the_store(self) -> Iterator[str]:
+        if self.committer.degraded:
+            yield self.committer.degraded
+        if claimed := self.committer.statistics().claimed:
+            yield (
+                f"facts on the branch that say they are of this daemon, and were not here: {claimed}"
+                " (was the repository copied with the daemon's id?)"
+            )
+        if held := self.house.view.held():
+            yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
+
+    async def _health(self, _call: Call, _params: Empty) -> HealthResult:
+        view = self.house.view
+        mode, live = self.syncing.settings.mode(), self.syncing.settings.live
+        found = (live.problem,) if live.problem else ()
+        problems = (*found, *self._problems_of_the_store(), *self.publisher.problems(), *self.problems)
+        return HealthResult(
+            status="degraded" if problems else "ok",
+            problems=problems,
+            uptime_ms=int((trio.current_time() - self.started_at) * 1000),
+            version=VERSION,
+            protocol=PROTOCOL,
+            repo_id=self.house.here.repo_id,
+            pid=os.getpid(),
+            epoch=view.epoch,
+            seq=view.head_seq(),
+            sync_state=self.syncing.state,
+            local_only=mode.local_only,
+            local_only_reason=mode.reason,
+            last_sync_at=self.syncing.last_sync_at,
+            identity=wire_types.DaemonIdentity(
+                daemon_id=self.identity.daemon_id,
+                repo_name=self.identity.repo_name,
+                hostname=self.identity.hostname,
+                repo_path=self.identity.repo_path,
+                git_origin_url=self.identity.git_origin_url,
+                init_at=self.identity.init_at,
+            ),
+        )
+
+    async def _bus_info(self, _call: Call, _params: Empty) -> BusInfo:
+        return BusInfo(
+            endpoint=self.bus_endpoint,
+            epoch=self.house.view.epoch,
+            seq=self.house.view.head_seq(),
+            protocol=PROTOCOL,
+            tick_seconds=limits.tick_seconds,
+            preview_max=limits.preview_chars_max,
+            topics=TOPICS,
+        )
+
+    async def _events_since(self, _call: Call, params: EventsSinceParams) -> EventsSince:
+        return await self.feed.since(params)
+
+    async def _wait(self, call: Call, params: WaitParams) -> WaitResult:
+        return await waiting.wait(self.house, self.desks, call, params)
+
+    async def _register(self, call: Call, params: RegisterParams) -> RegisterResult:
+        unknown = await self._compare(registered_as(self.house, params)) if params.command != "prime" else ""
+        result = await agents.register(self.house, call, params)
+        told = (unknown,) if unknown and result.status != "conflict" else ()
+        return msgspec.structs.replace(result, warnings=(*result.warnings, *told))
+
+    async def _rename(self, call: Call, params: AgentRenameParams) -> AgentRenameResult:
+        unknown = await self._compare(params.name.removeprefix("@"))
+        result = await renaming.rename(self.house, self.desks, call, params)
+        return msgspec.structs.replace(result, warnings=(unknown,) if unknown else ())
+
+    async def _compare(self, agent_id: str) -> str:
+        """Look who has a name elsewhere, before it is taken here first; what to say if that is not known."""
+        if not agent_id or self.house.view.is_live(agent_id):
+            return ""
+        why = await self.syncing.compare()
+        return f"@{agent_id} was not compared with other clones' names ({why}); later: thrum whoami" if why else ""
+
+    async def _stop(self, drain: Callable[[], Drain], call: Call, params: StopParams) -> StopResult:
+        """Answers first, then stops as house.md says."""
+
+        def begin() -> None:
+            drain().begin(params.drain_ms / 1000)
+
+        call.when_delivered(begin, begin)
+        return StopResult(stopping=True)
+
+
+def request_of(method: AnyMethod, params: Params) -> Request:
+    """What a call asks of the authenticator."""
+    return Request(
+        method.name,
+        method.level(params),
+        params.caller_agent_id or None,
+        method.asks_own(params),
+        f"{method.name} {getattr(params, 'key', '')}".rstrip(),
+    )
+
+
+def authenticator_of(house: House) -> Authenticator:
+    """Who judges the callers of this daemon."""
+
+    def runtime_of(agent_id: str) -> str:
+        row = house.view.agent(agent_id)
+        return row.runtime if row is not None else ""
+
+    return Authenticator(
+        table=house.processes,
+        places=house.here.places,
+        registry=house.registry,
+        runtime_names=house.runtime_names,
+        modes=house.modes,
+        is_registered=house.view.is_live,
+        runtime_of=runtime_of,
+        now=trio.current_time,
+        roots=Roots(house.here.places),
+    )

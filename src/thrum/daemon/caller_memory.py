@@ -1,0 +1,74 @@
+"""What is remembered of those who come: where, as long as nothing that matters is touched, and what they were told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from thrum.model import trust
+from thrum.model.paths import Places, find_places
+
+_KNOWN_MAX = 4_096
+_BELIEVED_SECONDS = 1.0
+_TOLD_MAX: Final = 1_000
+
+
+class KnownPlaces:
+    """The places of the directories that commands come from, believed for a second: agents come from few, and often.
+
+    `now` is a monotonic clock in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._found: dict[Path, _Known] = {}
+
+    def find(self, start: Path) -> Places:
+        """As `find_places`; what it raises is not remembered."""
+        now = self._now()
+        known = self._found.get(start)
+        if known is not None and now < known.until and known.seen == [_look(path) for path in known.paths]:
+            return known.places
+        if len(self._found) >= _KNOWN_MAX:
+            self._found.clear()
+        places = find_places(start)
+        owns = dict.fromkeys((f"{places.root}/.thrum", str(places.state_dir)))
+        paths = tuple(path for own in owns for path in (own, f"{own}/{trust.MARK}", f"{own}/redirect"))
+        self._found[start] = _Known(places, now + _BELIEVED_SECONDS, paths, [_look(path) for path in paths])
+        return places
+
+
+class _Known(NamedTuple):
+    places: Places
+    until: float
+    paths: tuple[str, ...]
+    """What the judgement depends on."""
+    seen: list[tuple[int, int] | None]
+    """How that stood: changed, it is judged anew at once."""
+
+
+def _look(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class Told:
+    """What shells were told already, so that they are not told at every command: in memory, of the last ones."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[int, str, str], None] = {}
+
+    def is_news(self, pid: int, started: str, what: str) -> bool:
+        """Whether that process was not told this; from now on it was."""
+        key = pid, started, what
+        if key in self._said:
+            return False
+        self._said[key] = None
+        if len(self._said) > _TOLD_MAX:
+            del self._said[next(iter(self._said))]
+        return True

@@ -1,0 +1,184 @@
+"""The command line inside the daemon: a launcher's argv, run against the same dispatcher as any client's calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from thrum.cli import app
+from thrum.cli.session import NeedsOwnProcess, Session
+from thrum.daemon.caller_memory import Told
+from thrum.identity.evidence import Failed, PeerEvidence, Registry
+from thrum.identity.files import Identity
+from thrum.identity.guard_modes import record_fire
+from thrum.identity.processes import OwnerState
+from thrum.identity.runtimes import SESSION_VARIABLE, Link
+from thrum.model import limits
+from thrum.model.errors import InvalidParams, ThrumError
+from thrum.model.files import is_same
+from thrum.model.methods.daemon import CliRunParams
+from thrum.model.paths import Places
+from thrum.rpc.client import Client
+from thrum.rpc.direct import open_direct
+from thrum.rpc.dispatch import Dispatcher, PeerConnection
+from thrum.rpc.framed_run import RunIO
+
+
+class LauncherTerminal:
+    """The terminal at the other end of a launcher's connection."""
+
+    def __init__(self, streams: RunIO, params: CliRunParams) -> None:
+        self._streams = streams
+        self._params = params
+        self.width = params.width
+        self.tty = params.tty
+
+    async def write_out(self, data: bytes) -> None:
+        await self._streams.write_stdout(data)
+
+    async def write_err(self, data: bytes) -> None:
+        await self._streams.write_stderr(data)
+
+    async def flush(self) -> None:
+        await self._streams.flush()
+
+    async def read_stdin(self) -> bytes:
+        """All of it; of what is longer than any request may be, no more than shows that."""
+        pieces: list[bytes] = []
+        size = 0
+        while size <= limits.request_line_bytes_max and (piece := await self._streams.read_stdin()):
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
+
+    async def offers_stdin(self) -> bool:
+        """What kind of stdin a launcher has, only a process that has it too can tell."""
+        if self._params.frames == "raw":
+            raise NeedsOwnProcess
+        return bool(self._params.stdin)
+
+
+async def run_inside(
+    streams: RunIO,
+    params: CliRunParams,
+    connection: PeerConnection,
+    dispatcher: Dispatcher,
+    places: Places,
+    registry: Callable[[], Registry],
+    find_places: Callable[[Path], Places],
+    notices: Callable[[Path], Sequence[str]] = lambda root: (),
+    told: Told | None = None,
+) -> int | None:
+    """Exit status of the command, or None when it must run in the launcher's own process."""
+    if not os.path.isabs(params.cwd) or "\0" in params.cwd:
+        raise InvalidParams("cwd must be an absolute path", field="cwd")
+    connection.evidence.session = params.env.get(SESSION_VARIABLE, "")
+    if len(params.argv) > limits.run_words_max:
+        return None  # to read so many words would hold everybody else
+
+    def find_own(start: Path) -> Places:
+        """The places of a directory: root, mark and redirect are judged here, for the launcher looked at neither."""
+        found = find_places(start)
+        if found.state_dir != places.state_dir and not is_same(found.state_dir, places.state_dir):
+            raise NeedsOwnProcess  # another repository, by --repo, THRUM_HOME or a redirect
+        return found
+
+    def noticed(stand: Callable[[], Places]) -> Sequence[str]:
+        try:
+            return notices(stand().root)
+        except ThrumError:
+            return ()  # the command itself says what is wrong there
+
+    async with open_direct(dispatcher, connection) as client:
+
+        @asynccontextmanager
+        async def connect(_wanted: Places, _autostart: bool) -> AsyncGenerator[Client]:
+            await trio.lowlevel.checkpoint()
+            yield client
+
+        session = Session(
+            terminal=LauncherTerminal(streams, params),
+            env=params.env,
+            cwd=params.cwd,
+            local=False,
+            connect=connect,
+            key=params.client_key,
+            links=lambda _: _links(connection),
+            find_places=find_own,
+            notices=noticed,
+            witness=lambda _: _Launcher(connection, registry(), told or Told()),
+        )
+        try:
+            return await app.run(list(params.argv), session)
+        except NeedsOwnProcess:
+            return None
+
+
+def _links(connection: PeerConnection) -> Sequence[Link]:
+    """The launcher's ancestors; none if they cannot be read: then they choose nothing, and prove nothing either."""
+    try:
+        return connection.evidence.links(trio.current_time())
+    except Failed:
+        return ()
+
+
+class _Launcher:
+    """The `Witness` of a command that runs here: the kernel's word on the launcher."""
+
+    def __init__(self, connection: PeerConnection, registry: Registry, told: Told) -> None:
+        self._evidence: PeerEvidence = connection.evidence
+        self._registry = registry
+        self._told = told
+
+    @property
+    def pid(self) -> int:
+        try:
+            chain = self._evidence.chain()
+        except Failed:
+            return self._evidence.pid
+        return chain[1].pid if len(chain) > 1 else self._evidence.pid
+
+    def owner(self) -> tuple[str, str] | None:
+        try:
+            found = self._evidence.proven_owner(self._registry) or self._evidence.bound_agent(self._registry)
+        except Failed as failed:
+            raise OSError(str(failed)) from failed
+        return None if found is None else (found.agent_id, found.root)
+
+    def has_runtime(self) -> bool:
+        try:
+            return self._evidence.has_runtime(trio.current_time())
+        except Failed as failed:
+            raise OSError(str(failed)) from failed
+
+    def is_meant(self, agent_id: str) -> bool:
+        try:
+            return self._evidence.is_meant(agent_id)
+        except Failed as failed:
+            raise OSError(str(failed)) from failed
+
+    def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
+        del identity  # what its file says of a process is a copy, and anybody's to write
+        place = self._registry.by_id.get(agent_id)
+        try:
+            return "none" if place is None else self._evidence.state_of(place)
+        except Failed as failed:
+            raise OSError(str(failed)) from failed
+
+    def is_news(self, what: str) -> bool:
+        try:
+            chain = self._evidence.chain()
+        except Failed:
+            return True
+        return len(chain) < 2 or self._told.is_news(chain[1].pid, chain[1].started, what)
+
+    def record(self, outcome: str, fields: Mapping[str, Any]) -> None:
+        if outcome == "allowed":
+            # The daemon's own judgement of the same would be a second record.
+            self._evidence.told.add(str(fields.get("expected_agent", "")))
+        record_fire(outcome, fields)

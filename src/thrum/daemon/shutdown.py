@@ -1,0 +1,123 @@
+"""How a daemon ends: by a signal, with the loss of its place, or because nobody has needed it for a day.
+
+Composition: services of `daemon/app.py`. Source: rpc.md §1, house.md "Stop".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from thrum.daemon.build import Wiring
+from thrum.model import files, limits, paths
+from thrum.model.errors import ThrumError
+from thrum.model.paths import Places
+from thrum.rpc.dispatch import Drain
+from thrum.rpc.sockets import Bound
+
+log = logging.getLogger("thrum.daemon")
+
+
+@dataclass(slots=True)
+class Ending:
+    """How one life of the task tree ends. The first word begins the drain; the last one decides what follows."""
+
+    drain: Drain
+    again: bool = False
+    """Whether another life follows."""
+    lost: bool = False
+    """Whether the place is gone, or another daemon's by now: then nothing is written there any more."""
+    unmeant: bool = False
+    """Whether it ends by itself."""
+
+    def stop(self) -> None:
+        """For good."""
+        self.again = False
+        self.drain.begin()
+
+    def leave(self) -> None:
+        """For good, and touch nothing."""
+        self.lost = True
+        self.stop()
+
+    def rest(self) -> None:
+        """Nobody needs it: whoever comes next starts another one, and a wait may."""
+        self.unmeant = True
+        self.stop()
+
+    def reopen(self) -> None:
+        """To live again; not if the end is near already."""
+        if not self.drain.begun:
+            self.again = True
+            self.drain.begin()
+
+
+def is_needed(wiring: Wiring) -> bool:
+    """Whether an agent of this daemon has a session open, or somebody waits or listens: programs, pages, peers."""
+    view = wiring.house.view
+    sessions = view.open_sessions()
+    own = any(row.is_own and row.agent_id in sessions for row in view.agents())
+    return own or wiring.publisher.listened or not wiring.desks.is_empty
+
+
+class Idleness:
+    """Since when nobody has needed this daemon. `is_needed`: whether somebody does now; `now`: monotonic seconds."""
+
+    def __init__(self, is_needed: Callable[[], bool], now: Callable[[], float]) -> None:
+        self._is_needed = is_needed
+        self._now = now
+        self._since = now()
+
+    def touch(self) -> None:
+        """Somebody came."""
+        self._since = self._now()
+
+    async def watch(self, rest: Callable[[], None]) -> None:
+        """Call `rest` once nobody came, and nobody was there, for `limits.idle_seconds_max`."""
+        while True:
+            if self._is_needed():
+                self.touch()
+            left = self._since + limits.idle_seconds_max - self._now()
+            if left <= 0:
+                log.info("nobody has needed this daemon for a day: stopping")
+                rest()
+                return
+            await trio.sleep(min(left, limits.idle_check_seconds))
+
+
+async def watch_signals(stop: Callable[[], None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            log.info("signal %s", signal.Signals(number).name)
+            stop()
+
+
+async def watch_place(places: Places, mine: Bound, is_locked: Callable[[], bool], leave: Callable[[], None]) -> None:
+    """A daemon whose sockets, lock or state directory are gone, or another's, serves nobody: it stops (rpc.md §1)."""
+    looks = 0
+    while looks < 2:  # one alone may have come when nothing could be opened
+        placed = mine.are_there and is_locked() and _counts(places)
+        looks = 0 if placed or files.is_short() else looks + 1
+        await trio.sleep(0.05 if looks else limits.state_check_seconds)
+    log.warning("the socket, the lock or the state directory is gone: stopping")
+    leave()
+
+
+def _counts(places: Places) -> bool:
+    try:
+        return paths.counts(places.main_root)
+    except ThrumError:
+        return False
+
+
+def note_stop(places: Places, ending: Ending) -> None:
+    """Leave word that this stop is meant: then nobody who only waits starts a daemon again."""
+    if not (ending.again or ending.lost or ending.unmeant):
+        with contextlib.suppress(OSError):
+            os.close(files.open_file(places.stopped_mark, os.O_WRONLY | os.O_CREAT))

@@ -1,0 +1,140 @@
+"""The store as sync asks it: `sync.ports.Journals` over an open store. Composition.
+
+Every method blocks and is called in one worker thread of the running trio loop: it reads there, from the files and over
+a connection of its own, and hops to the loop for what the committer has to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import trio
+
+from thrum.model import events
+from thrum.model.errors import StoreFailed
+from thrum.model.tombstones import Voids
+from thrum.store.journal import Standing, refusal
+from thrum.store.queries.views import View
+from thrum.store.receipts import RECEIPTS_SEQ, Copies, Receipts
+from thrum.store.recovery import Store
+from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
+
+
+class Exchange:
+    """Implements `sync.ports.Journals`. Raises StoreFailed, Busy, ShuttingDown."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._is_closed = False
+        self._receipts = Receipts(store.journals, store.signer)
+
+    def marks(self) -> dict[str, Mark]:
+        """See `sync.ports.Journals`. What is appended and not yet committed does not count."""
+        standings = self._store.journals.standings()
+        return {file: Mark(*standing) for file, standing in standings.items() if file != events.LOCAL_FILE}
+
+    def head_seq(self) -> int:
+        """See `sync.ports.Journals`."""
+        with self._reading() as view:
+            return view.head_seq()
+
+    def read(self, file: str, mark: Mark) -> bytes:
+        """See `sync.ports.Journals`. StoreFailed when somebody else replaced or cut it."""
+        journals = self._store.journals
+        with self._minding_damage():
+            try:
+                return journals.read_start(file, Standing(*mark))
+            except OSError as error:
+                raise refusal(error, "read") from error
+            except StoreFailed as error:
+                with journals.still:
+                    now = journals.standings().get(file)
+                if now is None or now.inode != mark.inode:
+                    raise JournalMoved(file) from error  # by the committer itself: compaction
+                raise
+
+    def voids(self) -> Voids:
+        """See `sync.ports.Journals`. It is of one moment, and does not look at the store again."""
+        with self._reading() as view:
+            voids = view.still_voids()
+            return replace(voids, origins=replace(voids.origins, exact=True)) if voids else voids
+
+    def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
+        """See `sync.ports.Journals`."""
+        taken = trio.from_thread.run(self._store.committer.take_in, arrived)
+        return TakenIn(taken.new, taken.set_aside)
+
+    def count_aside(self, surplus: Sequence[Surplus]) -> None:
+        """See `sync.ports.Journals`."""
+        trio.from_thread.run(self._store.committer.count_aside, surplus)
+
+    def project(self) -> frozenset[str]:
+        """See `sync.ports.Journals`."""
+        with self._reading() as view:
+            return frozenset(view.origins().ours)
+
+    def is_read_only(self) -> bool:
+        """See `sync.ports.Journals`."""
+        with self._reading() as view:
+            return view.foreign_format()
+
+    def close_before(self) -> None:
+        """See `sync.ports.Journals`."""
+        if not self._is_closed:
+            trio.from_thread.run(self._store.committer.close_before)
+            self._is_closed = True
+
+    def copy_receipts(self) -> int:
+        """See `sync.ports.Journals`."""
+        found = self._find_receipts()
+        try:
+            if found.lines or found.keep:
+                trio.from_thread.run(self._store.committer.remember, {RECEIPTS_SEQ: str(found.seq)}, found.lines)
+        except BaseException:
+            self._receipts.failed()
+            raise
+        self._receipts.done(found)
+        return len(found.lines)
+
+    def _find_receipts(self) -> Copies:
+        """Raises JournalMoved too: the rows are of one moment, the lines may be of a later one."""
+        journals = self._store.journals
+        since = journals.exchanged
+        with self._minding_damage():
+            try:
+                with self._store.reading() as view:
+                    return self._receipts.find(view)
+            except StoreFailed as error:
+                if journals.is_exchanged(since):
+                    raise JournalMoved(events.LOCAL_FILE) from error
+                raise
+
+    def recall(self) -> Mapping[str, str]:
+        """See `sync.ports.Journals`."""
+        with self._reading() as view:
+            return {key: value for key, value in view.sync_state().items() if key != RECEIPTS_SEQ}
+
+    def apply_due(self) -> None:
+        """Let facts count that waited for their day (events.md §13)."""
+        trio.from_thread.run(self._store.committer.apply_due)
+
+    def remember(self, values: Mapping[str, str]) -> None:
+        """See `sync.ports.Journals`."""
+        trio.from_thread.run(self._store.committer.remember, values)
+
+    @contextmanager
+    def _reading(self) -> Generator[View]:
+        with self._minding_damage(), self._store.reading() as view:
+            yield view
+
+    @contextmanager
+    def _minding_damage(self) -> Generator[None]:
+        """What is found changed or damaged here has the store opened anew, as what the committer finds."""
+        try:
+            yield
+        except StoreFailed as error:
+            if "cause" in error.details:
+                trio.from_thread.run_sync(self._store.committer.condemn, str(error.details["cause"]))
+            raise

@@ -1,0 +1,1 @@
+"""What everything agrees on: facts, ids, methods, errors, bounds, places, settings. No I/O but files."""

@@ -1,0 +1,17 @@
+"""All methods, by name. Whoever imports this imports every family: the tests do, the daemon's parts name theirs."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from thrum.model.methods import admin, agents, daemon, groups, messages, notes, sessions, settings, sync, users
+from thrum.model.methods.method import AnyMethod, Method
+
+_FAMILIES: Final = (daemon, agents, sessions, messages, users, groups, notes, sync, settings, admin)
+
+METHODS: Final[dict[str, AnyMethod]] = {
+    cast("AnyMethod", value).name: cast("AnyMethod", value)
+    for family in _FAMILIES
+    for value in vars(family).values()
+    if isinstance(value, Method)
+}

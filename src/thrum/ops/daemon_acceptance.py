@@ -1,0 +1,91 @@
+"""What a person has this machine take another daemon for (events.md §11, `thrum sync accept`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from thrum.model.errors import AgentNotFound, DaemonUnknown, InvalidParams
+from thrum.model.events import Accepted, AnyFact
+from thrum.model.methods.sync import SyncAcceptParams, SyncAcceptResult
+from thrum.ops import introduction
+from thrum.ops.context import House
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import View
+
+_AGENTS_MAX: Final = 3
+_DAEMONS_MAX: Final = 10
+
+
+async def accept(house: House, params: SyncAcceptParams, found: Collection[str]) -> SyncAcceptResult:
+    """`found`: the repository ids of a branch that was refused as another project's.
+
+    Raises InvalidParams, DaemonUnknown, AgentNotFound.
+    """
+    if not params.origin:
+        if params.gone or params.agent:
+            raise InvalidParams("name the daemon", remedy=_which(house.view), field="origin")
+        return await _accept_project(house, found)
+
+    def decide(view: View, stamp: Stamp) -> Decision[SyncAcceptResult]:
+        known = {row.daemon_id for row in view.trusted_of()}
+        if params.origin not in known:
+            raise DaemonUnknown(f"nothing here is of a daemon {params.origin}", remedy=_which(view))
+        facts: list[AnyFact] = []
+        if params.agent:
+            if params.origin not in view.registrars_of(params.agent):
+                raise AgentNotFound(f"{params.origin} has no agent @{params.agent}")
+            facts.append(stamp.make(Accepted, kind="holder", id=params.agent, of=params.origin))
+        elif params.gone:
+            facts.append(stamp.make(Accepted, kind="gone", id=params.origin))
+        else:
+            claimed = view.previous_ids_of(params.origin)
+            former = sorted(view.keyless_ids_of(params.origin))
+            if claimed and not former:
+                was = ", ".join(sorted(claimed))
+                raise InvalidParams(
+                    f"{params.origin} says that it was {was}: that has a key, and speaks for itself",
+                    remedy="if nobody is that daemon any more: thrum sync accept ID --gone",
+                    field="origin",
+                )
+            facts += [stamp.make(Accepted, kind="origin", id=params.origin, of=old) for old in former]
+            if not former:
+                facts.append(stamp.make(Accepted, kind="origin", id=params.origin))
+        said = SyncAcceptResult(kind=facts[0].kind if isinstance(facts[0], Accepted) else "", accepted=params.origin)
+        return Decision(facts, lambda _view, _seqs: said)
+
+    return await house.journal.commit(decide, heavy=True)
+
+
+def _which(view: View) -> str:
+    """What lists the daemons that could be named, each with its machine and agents."""
+    agents: dict[str, list[str]] = {}
+    for row in view.agents():
+        agents.setdefault(row.origin_daemon, []).append(f"@{row.agent_id}")
+    named: list[str] = []
+    for each in view.trusted_of():
+        some = sorted(agents.get(each.daemon_id, ()))
+        about = ([f"host {each.hostname}"] if each.hostname else []) + _some(some, _AGENTS_MAX)
+        named.append(f"{each.daemon_id} ({', '.join(about)})" if about else each.daemon_id)
+    if not named:
+        return "thrum sync status; nothing here is of another daemon"
+    return f"name one, and --gone if nobody has it any more: {'; '.join(_some(named, _DAEMONS_MAX))}"
+
+
+def _some(texts: list[str], most: int) -> list[str]:
+    return [*texts[:most], "…"] if len(texts) > most else texts
+
+
+async def _accept_project(house: House, found: Collection[str]) -> SyncAcceptResult:
+    """Take over the repository ids of the branch: this project has these too."""
+    if not found:
+        message = "no branch was refused as another project's"
+        raise InvalidParams(message, remedy=_which(house.view), field="origin")
+
+    def decide(_view: View, stamp: Stamp) -> Decision[None]:
+        facts = [stamp.make(Accepted, kind="project", id=repo_id) for repo_id in sorted(found)]
+        return Decision(facts, lambda _view, _seqs: None)
+
+    await house.journal.commit(decide)
+    await introduction.introduce(house)
+    return SyncAcceptResult(kind="project", accepted=" ".join(sorted(found)))

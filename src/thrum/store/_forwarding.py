@@ -1,0 +1,24 @@
+"""Mail that came by the name an agent had before it was renamed (docs/decisions/0050)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from thrum.model.events import AgentAliased, AnyFact, MessageCreated, Sealed
+from thrum.store.api import Stamp
+from thrum.store.projection.merge_messages import recipients_of
+from thrum.store.queries.views import View
+
+
+def handed_on(view: View, stamp: Stamp, arrived: Iterable[AnyFact | Sealed]) -> list[AgentAliased]:
+    """The facts that hand what arrived for agents renamed here on to them."""
+    letters = [fact for fact in arrived if isinstance(fact, MessageCreated)]
+    renamed = view.heirs() if letters else {}
+    found: dict[str, list[str]] = {}
+    for letter in letters if renamed else ():
+        for old in renamed.keys() & set(recipients_of(letter)):
+            found.setdefault(old, []).append(letter.message_id)
+    return [
+        stamp.make(AgentAliased, agent_id=renamed[old], of=old, stored=tuple(dict.fromkeys(message_ids)))
+        for old, message_ids in sorted(found.items())
+    ]

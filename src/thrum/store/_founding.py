@@ -1,0 +1,90 @@
+"""What was here before there were signatures counts as it did: `accept` facts name each of those lines (events.md §11).
+
+Done once, where a picture is painted by a daemon that signs; after that it takes a person's word. While there is
+nothing yet, the time stays open: it is closed once the first branch that a fetch brings has been taken in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from thrum.model import clock, events, limits, signatures
+from thrum.model.events import KNOWN_V, Accepted, bare
+from thrum.model.origins import line_hash
+from thrum.store.journal import JournalFiles
+
+_ACCEPTS: Final = b'{"type":"accept"'
+
+Words = tuple[str, str, str, tuple[str, ...]]
+"""Kind, id, of and lines of an `accept`."""
+
+
+def adopt(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
+    """Name every unsigned line of the branch's journals, and close that time; how many there are.
+
+    Nothing is written if there are none, or if it was closed before. Durable when it returns. Raises OSError.
+    """
+    if _is_closed(journals):
+        return 0
+    hashes: dict[str, None] = {}
+    origins: set[str] = set()
+    for file in journals.names():
+        for line in journals.iter_lines(file) if file != events.LOCAL_FILE else ():
+            try:
+                origin = events.decode(line.raw).origin_daemon
+            except events.BadLine:
+                continue
+            if not signatures.is_signed(line.raw, origin):
+                hashes[line_hash(bare(line.raw))] = None
+                origins.add(origin)
+    if not hashes:
+        return 0
+    ulids = signatures.CertifiedUlids(daemon_id)
+    facts = [
+        Accepted(
+            timestamp=clock.format_ms(now_ms),
+            event_id="evt_" + ulids.at(now_ms),
+            v=KNOWN_V,
+            origin_daemon=daemon_id,
+            kind=kind,
+            id=id,
+            of=of,
+            lines=lines,
+        )
+        for kind, id, of, lines in words_of_before(hashes, origins)
+    ]
+    data = b"".join(events.encode(fact) + b"\n" for fact in facts)
+    journals.settle(journals.append({events.LOCAL_FILE: data}))
+    return len(hashes)
+
+
+def words_of_before(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[Words]:
+    """What is to be accepted so that these lines count as of before, and no others; and later ones of their origins."""
+    rest = iter(sorted(hashes))
+    while some := tuple(islice(rest, limits.lines_before_max)):
+        yield "before", "", "", some
+    for origin in sorted(origins):
+        if origin:
+            yield "origin", origin, "", ()
+    yield "before", "", "", ()
+
+
+def _is_closed(journals: JournalFiles) -> bool:
+    for line in journals.iter_lines(events.LOCAL_FILE):
+        if line.raw.startswith(_ACCEPTS):
+            try:
+                fact = msgspec.json.decode(line.raw, type=_Word)
+            except msgspec.MsgspecError:
+                continue
+            if fact.kind == "before" and not fact.lines:
+                return True
+    return False
+
+
+class _Word(msgspec.Struct):
+    kind: str
+    lines: tuple[str, ...] = ()

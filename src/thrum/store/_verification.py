@@ -1,0 +1,111 @@
+"""Journals hold only what was verified (events.md §11 Signatures): how far each was looked at, and what lies behind.
+
+What this program appends it has signed or verified before. A program of before signatures believed every line, and may
+have run here before this one, or in between. So at each start the lines that this program has not put there are looked
+at, and forged ones leave the journal. Signatures cost 0.1 ms each: what was looked at is remembered, by the picture
+and, since that may be deleted, in `verified.json` beside the journals.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from thrum.identity import signing
+from thrum.model import events
+from thrum.model.files import atomic_write
+from thrum.store import database
+from thrum.store.journal import JournalFiles, Line, Standing
+from thrum.store.schema import SCHEMA_VERSION
+
+_decode: Final = msgspec.json.Decoder(dict[str, tuple[int, int]]).decode
+
+
+def verify_journals(
+    journals: JournalFiles,
+    picture: Path,
+    set_aside: Callable[[str, int, bytes, str], None],
+    flush: Callable[[], None],
+) -> None:
+    """Look at what nobody has looked at, take forged lines out, and remember it. Before anything else reads the
+    journals; the caller holds the daemon's lock. What was `set_aside` is durable after `flush`. Raises OSError.
+    """
+    recorded, painted = _recorded(journals), None
+    for file in journals.names():
+        standing = journals.look(file)
+        if file == events.LOCAL_FILE or standing is None:
+            continue
+        start = _end(recorded.get(file), standing)
+        if start < standing.size:
+            painted = _painted(picture) if painted is None else painted
+            start = max(start, _end(painted.get(file), standing))
+        forged = [
+            (line, flaw)
+            for line in journals.iter_lines(file, _line_start(journals, file, start), standing.size)
+            if (flaw := signing.flaw_of(line.raw))
+        ]
+        for line, flaw in forged:
+            set_aside(file, line.offset, line.raw, flaw)
+        if forged:
+            flush()
+            _cut(journals.path(file), [line for line, _ in forged])
+            journals.look(file)
+    note_verified(journals)
+
+
+def note_verified(journals: JournalFiles) -> None:
+    """Remember that all of the journals was looked at. Raises OSError."""
+    ends = {file: standing for file, standing in journals.standings().items() if file != events.LOCAL_FILE}
+    if ends != _recorded(journals):
+        atomic_write(_record_of(journals), msgspec.json.encode(ends), durable=False)
+
+
+def _record_of(journals: JournalFiles) -> Path:
+    return journals.local_journal.with_name("verified.json")
+
+
+def _recorded(journals: JournalFiles) -> dict[str, Standing]:
+    try:
+        return {file: Standing(*ends) for file, ends in _decode(_record_of(journals).read_bytes()).items()}
+    except (OSError, msgspec.MsgspecError):
+        return {}
+
+
+def _painted(picture: Path) -> Mapping[str, Standing]:
+    """Up to where this program's picture was brought. An older program's says nothing."""
+    if not picture.exists():
+        return {}
+    try:
+        with closing(database.open_reader(picture)) as db:
+            if database.get_meta(db, "schema_version") != str(SCHEMA_VERSION):
+                return {}
+            return {file: Standing(each.inode, each.applied_offset) for file, each in database.offsets(db).items()}
+    except sqlite3.Error:
+        return {}
+
+
+def _end(known: Standing | None, now: Standing) -> int:
+    return 0 if known is None or known.inode != now.inode or known.size > now.size else known.size
+
+
+def _line_start(journals: JournalFiles, file: str, start: int) -> int:
+    """`start` if a line begins there; else the beginning: it is not the file that it was."""
+    if start:
+        with journals.path(file).open("rb") as handle:
+            handle.seek(start - 1)
+            if handle.read(1) != b"\n":
+                return 0
+    return start
+
+
+def _cut(path: Path, lines: list[Line]) -> None:
+    data, begin, kept = path.read_bytes(), 0, list[bytes]()
+    for line in lines:
+        kept.append(data[begin : line.offset])
+        begin = line.offset + line.length
+    atomic_write(path, b"".join([*kept, data[begin:]]))

@@ -1,0 +1,1 @@
+"""Facts become rows: order-free, any number of times."""

@@ -1,0 +1,250 @@
+"""Things as functions of the facts about them: which create stands, what of the rest counts (events.md §7 to §9)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+from thrum.model import events
+from thrum.model.events import (
+    AgentAliased,
+    AgentUpdated,
+    AnyFact,
+    GroupMemberAdded,
+    GroupMemberRemoved,
+    MessageReceipt,
+    Sealed,
+    SessionEnded,
+    bare,
+)
+from thrum.model.origins import BEFORE, OURS, SIGNED, Origins, Standing, may_change, may_say_of_session
+from thrum.store.projection.entities import Lines, ReadLine, Thing, Winner
+from thrum.store.projection.merge_agents import Agents
+from thrum.store.projection.merge_daemons import Daemons
+from thrum.store.projection.merge_groups import Groups
+from thrum.store.projection.merge_messages import Messages
+from thrum.store.projection.merge_sessions import Sessions
+from thrum.store.projection.sweep import Swept
+from thrum.store.projection.watermarks import Horizons, Order
+from thrum.store.schema import REGISTERED
+
+State = Literal["applied", "pending", "sealed", "void", "not_yours", "hidden", "bad_name", "known", "conflict"]
+
+
+def messages_of(fact: MessageReceipt | AgentAliased) -> tuple[str, ...]:
+    """The messages that a fact is about."""
+    return fact.message_ids if isinstance(fact, AgentAliased) else (fact.message_id,)
+
+
+Hanging = tuple[int, Order, AnyFact, str, Standing]
+"""A fact about a thing: its number, order, the fact, its file, and what its line is."""
+
+
+class Settling:
+    """The part of `Projection` that makes things, and makes them again."""
+
+    def __init__(self, db: sqlite3.Connection, own: frozenset[str], read_line: ReadLine) -> None:
+        self._db = db
+        self._lines = Lines(read_line)
+        self._horizons = Horizons(db)
+        self._daemons = Daemons(db, own)
+        self._agents = Agents(db, self._horizons, self._daemons)
+        self._local = Origins(own=own | {OURS}).local()
+        self.messages = Messages(db, self._horizons, self._local, self._may_answer)
+        self.sessions = Sessions(db, self._horizons)
+        self.groups = Groups(db, self._horizons)
+
+    def _create(self, thing: Thing, id: str, fact: AnyFact, order: Order, seq: int, who: Standing) -> State:
+        if thing.is_void(fact, order, who):
+            return "void"
+        key = thing.prefix + id
+        winner = thing.winner(id)
+        if winner is None and not self._db.execute("SELECT 1 FROM hanging WHERE thing = ? LIMIT 1", (key,)).fetchone():
+            thing.insert(fact, order, seq, who)
+            return "applied"
+        self._remember(key, seq)
+        if winner is not None and (who.trust, *order) > winner[:3]:
+            return "pending"
+        self._settle(thing, id)
+        return self._db.execute("SELECT state FROM events WHERE seq = ?", (seq,)).fetchone()[0]
+
+    def _hang(self, thing: Thing, id: str, fact: AnyFact, order: Order, seq: int, file: str, who: Standing) -> State:
+        self._remember(thing.prefix + id, seq)
+        winner = thing.winner(id)
+        if winner is None:
+            return "pending"
+        if file != events.LOCAL_FILE and not self._may(fact, who, winner):
+            return "not_yours"
+        if not thing.merge(id, fact, order, file, who):
+            return "pending"
+        if thing.is_doomed(id, self._standing_of(winner)):
+            self._settle(thing, id)
+            return "void"
+        return "applied"
+
+    def _hand_on(self, fact: AgentAliased, order: Order, seq: int, file: str, who: Standing) -> State:
+        """An agent goes on under another id: each message named that the one had has that recipient, too."""
+        if who.trust == SIGNED:
+            self._agents.note_alias(fact, order, who)
+        for agent_id in (fact.agent_id, fact.of):
+            self._remember(REGISTERED + agent_id, seq)
+        for message_id in fact.message_ids:
+            is_new = not self.messages.has_recipient(message_id, fact.agent_id)
+            state = self._hang(self.messages, message_id, fact, order, seq, file, who)
+            if is_new and state == "applied" and self._was_told(message_id, fact.agent_id):
+                self._settle(self.messages, message_id)
+        return self._state_of(fact, who)
+
+    def _hand_all_on(self, thing: Thing | None, id: str, handed: Collection[Hanging]) -> dict[int, State]:
+        """Everything by which a message went from one to another: who had it from somebody comes after that one."""
+        states: dict[int, State] = {}
+        waiting: list[Hanging] = []
+        for each in handed:
+            _, _, fact, _, who = each
+            assert isinstance(fact, AgentAliased)
+            states[each[0]] = self._state_of(fact, who)
+            if states[each[0]] == "applied":
+                waiting.append(each)
+        while thing is not None and waiting:
+            left = [each for each in waiting if not self._merge_into(thing, id, each)]
+            if len(left) == len(waiting):
+                break
+            waiting = left
+        return states
+
+    def _merge_into(self, thing: Thing, id: str, hanging: Hanging) -> bool:
+        _, order, fact, file, who = hanging
+        return thing.merge(id, fact, order, file, who)
+
+    def _was_told(self, message_id: str, agent_id: str) -> bool:
+        """Whether there are words on a message that were of no use before somebody was its recipient: how far it came
+        with that one, and to whom that one handed it on.
+        """
+        sql = (
+            "SELECT 1 FROM hanging JOIN events USING (seq)"
+            " WHERE thing = ?1 AND (type = 'message.receipt' AND actor = ?2"
+            " OR type = 'agent.alias' AND actor IN (SELECT agent_id FROM agent_aliases WHERE of = ?2)) LIMIT 1"
+        )
+        return self._db.execute(sql, (self.messages.prefix + message_id, agent_id)).fetchone() is not None
+
+    def _state_of(self, fact: AgentAliased, who: Standing) -> State:
+        """It is about many messages: whether it counts is told by who may say so alone."""
+        return "applied" if self._may_hand_on(fact, who) else "not_yours"
+
+    def _may_hand_on(self, fact: AgentAliased, who: Standing) -> bool:
+        """Only for one's own, the one that was and the one that is: who takes a name too renames nobody to it. And
+        signed: before there were signatures nobody was renamed.
+        """
+        return who.trust == SIGNED and all(self._agents.speaks(id, who.home) for id in (fact.agent_id, fact.of))
+
+    def _standing_of(self, winner: Winner) -> Standing:
+        return self._daemons.origins.standing(winner.origin, winner.trust)
+
+    def _may(self, fact: AnyFact, who: Standing, winner: Winner) -> bool:
+        """Whether a fact of the branch may change what that create made (events.md §11 "Who may change what")."""
+        if isinstance(fact, AgentAliased):
+            return self._may_hand_on(fact, who)
+        owner = self._standing_of(winner)
+        if isinstance(fact, MessageReceipt):
+            if who.trust == owner.trust == BEFORE:
+                return True
+            return self._agents.speaks(fact.agent_id, who.home)
+        if isinstance(fact, SessionEnded | AgentUpdated):
+            return may_say_of_session(who, owner)
+        if may_change(who, owner):
+            return True
+        if isinstance(fact, GroupMemberAdded | GroupMemberRemoved) and fact.member_type == "agent":
+            return self._agents.is_registrar(fact.member_value, who.home)
+        return False
+
+    def _may_answer(self, agent_id: str, origin: str) -> bool:
+        home = self._daemons.origins.home(origin)
+        return home == OURS or self._agents.speaks(agent_id, home)
+
+    def _remember(self, key: str, seq: int) -> None:
+        self._db.execute("INSERT OR IGNORE INTO hanging VALUES (?, ?)", (key, seq))
+
+    def _remember_winner(self, thing: Thing, id: str) -> None:
+        winner = thing.winner(id)
+        if winner is not None:
+            self._db.execute(
+                "INSERT OR IGNORE INTO hanging SELECT ?, seq FROM events WHERE event_id = ?",
+                (thing.prefix + id, winner.event_id),
+            )
+
+    def _facts_of(self, key: str, swept: Swept | None = None) -> list[Hanging]:
+        """Everything that hangs under a key: number, order, fact, file, and what its line is. With `swept` what is not
+        void, and may become so in that realm.
+        """
+        found: list[Hanging] = []
+        more = f" AND state <> 'void' AND {swept.where}" if swept else ""
+        for seq, at, event_id, origin, trust, file, offset, length in self._db.execute(
+            "SELECT seq, timestamp, event_id, origin_daemon, trust, file, offset, length"
+            f" FROM hanging JOIN events USING (seq) WHERE thing = :key{more}",
+            {"key": key, "origins": swept.origins_json if swept else ""},
+        ).fetchall():
+            fact = events.decode(bare(self._lines.read(file, offset, length)))
+            assert not isinstance(fact, Sealed)
+            local = file == events.LOCAL_FILE
+            who = self._local if local else self._daemons.origins.standing(origin, trust)
+            found.append((seq, (at, event_id), fact, file, who))
+        return found
+
+    def _settle(self, thing: Thing, id: str) -> None:
+        """Make a thing again from every fact about it: the smallest create that is not void, then all the others."""
+        self._remember_winner(thing, id)
+        thing.erase(id)
+        creates: list[tuple[Winner, int, AnyFact, Standing]] = []
+        others: list[Hanging] = []
+        states: dict[int, State] = {}
+        for seq, order, fact, file, who in self._facts_of(thing.prefix + id):
+            if events.type_of(fact) != thing.create_type:
+                others.append((seq, order, fact, file, who))
+            elif thing.is_void(fact, order, who):
+                states[seq] = "void"
+            else:
+                creates.append((Winner(who.trust, *order, fact.origin_daemon), seq, fact, who))
+                states[seq] = "pending"
+        creates.sort(key=lambda create: create[0])
+        winner = None
+        if creates:
+            winner, seq, fact, who = creates[0]
+            thing.insert(fact, (winner.at, winner.event_id), seq, who)
+            states[seq] = "applied"
+        # Recipients first: marks are theirs.
+        handed = [other for other in others if isinstance(other[2], AgentAliased)]
+        states |= self._hand_all_on(thing if winner is not None else None, id, handed)
+        for seq, order, fact, file, who in others:
+            if isinstance(fact, AgentAliased):
+                continue
+            if winner is None:
+                states[seq] = "pending"
+            elif file != events.LOCAL_FILE and not self._may(fact, who, winner):
+                states[seq] = "not_yours"
+            else:
+                states[seq] = "applied" if thing.merge(id, fact, order, file, who) else "pending"
+        if winner is not None and thing.is_doomed(id, self._standing_of(winner)):
+            thing.erase(id)
+            states = dict.fromkeys(states, "void")
+        self._db.executemany(
+            "UPDATE events SET state = ? WHERE seq = ?", [(state, seq) for seq, state in states.items()]
+        )
+
+    def _revoke(self, thing: Thing, ids: Iterable[str]) -> None:
+        """A horizon rose above these things. Where another create may stand, the thing is made again."""
+        for id in ids:
+            key = thing.prefix + id
+            rival = self._db.execute(
+                "SELECT 1 FROM hanging JOIN events USING (seq) WHERE thing = ? AND type = ? LIMIT 1",
+                (key, thing.create_type),
+            ).fetchone()
+            if rival is not None:
+                self._settle(thing, id)
+                continue
+            self._remember_winner(thing, id)
+            thing.erase(id)
+            # By their numbers: given the query, SQLite looks at every fact there is.
+            told = self._db.execute("SELECT seq FROM hanging WHERE thing = ?", (key,)).fetchall()
+            sql = "UPDATE events SET state = 'void' WHERE seq = ? AND type <> 'agent.alias'"  # that has others, too
+            self._db.executemany(sql, told)

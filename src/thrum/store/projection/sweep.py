@@ -1,0 +1,156 @@
+"""What lies below a horizon that just rose: the rows to look at again (events.md §7, "Horizons")."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from thrum.model import clock, ids
+from thrum.model.event_specs import EVENT_SPECS, quoted
+from thrum.model.origins import BEFORE, LOOSE, SIGNED, Origins, Standing
+from thrum.model.tombstones import message_ms
+from thrum.store.projection.merge_messages import BELOW_HORIZON, DELETED
+from thrum.store.projection.watermarks import Order
+
+_MESSAGE_PREFIX: Final = "msg_"
+_MESSAGE_ID_CHARS: Final = len(_MESSAGE_PREFIX) + 26
+_TOLD: Final = quoted(
+    type_ for type_, spec in EVENT_SPECS.items() if spec.entity == "session" and spec.cleanup and not spec.begins
+)
+"""Types of what a session is told, and a cleanup of its agent takes out of effect alone."""
+
+Found = tuple[str, str, int]
+"""A thing: its id, its create's origin and trust."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What lies in one realm. Of a thing of another origin than may stand under it not even the row is read."""
+
+    realm: str
+    origins: Origins
+
+    @property
+    def where(self) -> str:
+        """The condition on the origin of a thing; it takes `origins_json`."""
+        return "origin_daemon IN (SELECT value FROM json_each(:origins))" if self._under is not None else "1"
+
+    @property
+    def origins_json(self) -> str:
+        return json.dumps(self._under or ())
+
+    @property
+    def homes(self) -> set[str] | None:
+        """Whose lines may lie in it; None: anybody's."""
+        return None if self._under is None else {self.origins.home(origin) for origin in self._under}
+
+    @property
+    def _under(self) -> tuple[str, ...] | None:
+        return self.origins.under(self.realm)
+
+    def standing(self, origin: str, trust: int) -> Standing:
+        """What lines of that origin and trust are."""
+        return self.origins.standing(origin, trust)
+
+    def only(self, things: Iterable[Found]) -> list[str]:
+        """Of these things the ids of those that a sweep of the realm may void."""
+        return [id for id, origin, trust in things if self.realm in self.standing(origin, trust).under]
+
+    def near(self, things: Iterable[Found]) -> list[str]:
+        """The same, and those of which only what they were told may be void."""
+        return [
+            id
+            for id, origin, trust in things
+            if any(self.realm in self.standing(origin, each).under for each in {trust, SIGNED, BEFORE, LOOSE})
+        ]
+
+
+def hide_below(db: sqlite3.Connection, agent_id: str, horizon: Order) -> None:
+    """The inbox of a cleaned agent starts afresh above its horizon."""
+    for before, after in ((0, BELOW_HORIZON), (DELETED, DELETED | BELOW_HORIZON)):
+        # A condition on a literal, so that the partial indexes of the inbox serve.
+        shown = "hidden = 0" if before == 0 else f"hidden <> 0 AND hidden = {before}"
+        db.execute(
+            f"UPDATE message_recipients SET hidden = {after} WHERE agent_id = ?1 AND {shown} AND stored_at <= ?2"
+            " AND (stored_at < ?2 OR (SELECT create_event FROM messages"
+            " WHERE messages.message_id = message_recipients.message_id) <= ?3)",
+            (agent_id, *horizon),
+        )
+
+
+def groups_of(db: sqlite3.Connection, agent_id: str, horizon: Order) -> list[str]:
+    """Groups that the agent was added to at or before its horizon."""
+    rows = db.execute(
+        "SELECT group_id FROM group_members WHERE member_type = 'agent' AND member_value = ?"
+        " AND (added_at, add_event) <= (?, ?)",
+        (agent_id, *horizon),
+    )
+    return [row[0] for row in rows.fetchall()]
+
+
+def sessions_below(db: sqlite3.Connection, swept: Swept, agent_id: str, horizon: Order) -> list[Found]:
+    """Sessions of the agent that started at or before its horizon."""
+    rows = db.execute(
+        f"SELECT session_id, origin_daemon, trust FROM sessions WHERE {swept.where}"
+        " AND agent_id = :agent AND (started_at, start_event) <= (:at, :event)",
+        _values(swept, horizon, agent=agent_id),
+    )
+    return rows.fetchall()
+
+
+def sessions_told_below(db: sqlite3.Connection, swept: Swept, agent_id: str, horizon: Order) -> list[Found]:
+    """Sessions of the agent that stay, but were told something that is void now."""
+    rows = db.execute(
+        "SELECT DISTINCT session_id, sessions.origin_daemon, sessions.trust"
+        " FROM sessions JOIN hanging ON thing = 's:' || session_id JOIN events USING (seq)"
+        f" WHERE {swept.where.replace('origin_daemon', 'sessions.origin_daemon')} AND agent_id = :agent"
+        f" AND type IN {_TOLD} AND (timestamp, event_id) <= (:at, :event)",
+        _values(swept, horizon, agent=agent_id),
+    )
+    return rows.fetchall()
+
+
+def sessions_ended_before(db: sqlite3.Connection, swept: Swept, cutoff: str) -> list[Found]:
+    rows = db.execute(
+        f"SELECT session_id, origin_daemon, trust FROM sessions WHERE {swept.where}"
+        " AND ended_at <> '' AND ended_at < :cutoff",
+        {"origins": swept.origins_json, "cutoff": cutoff},
+    )
+    return rows.fetchall()
+
+
+def messages_below(db: sqlite3.Connection, swept: Swept, author: str, horizon: Order) -> list[Found]:
+    """Messages of the author whose create lies at or below its horizon."""
+    rows = db.execute(
+        f"SELECT message_id, origin_daemon, trust FROM messages WHERE {swept.where}"
+        " AND agent_id = :agent AND (created_at, create_event) <= (:at, :event)",
+        _values(swept, horizon, agent=author),
+    )
+    return rows.fetchall()
+
+
+def messages_before(db: sqlite3.Connection, swept: Swept, cutoff: str) -> list[Found]:
+    """Messages whose own time lies before the cutoff of a purge."""
+    cutoff_ms = clock.parse_ms(cutoff)
+    # The least id of that millisecond; ids of another form are looked at one by one.
+    first = _MESSAGE_PREFIX + ids.Ulids(bytes).at(max(cutoff_ms, 0))
+    rows = db.execute(
+        f"SELECT message_id, origin_daemon, trust, created_at FROM messages WHERE {swept.where}"
+        " AND (message_id < :first OR created_at < :cutoff"
+        " OR length(message_id) <> :length OR substr(message_id, 1, 4) <> :prefix)",
+        {
+            "origins": swept.origins_json,
+            "first": first,
+            "cutoff": cutoff,
+            "length": _MESSAGE_ID_CHARS,
+            "prefix": _MESSAGE_PREFIX,
+        },
+    )
+    return [row[:3] for row in rows.fetchall() if message_ms(row[0], row[3]) < cutoff_ms]
+
+
+def _values(swept: Swept, horizon: Order, *, agent: str) -> dict[str, str]:
+    return {"origins": swept.origins_json, "agent": agent, "at": horizon[0], "event": horizon[1]}

@@ -232,6 +232,39 @@ def test_a_cleaned_agent_starts_afresh_above_its_horizon(live: Live, make: Maker
     assert view(live).inbox_count("bob") == (1, 1), "what it said to others stays"
 
 
+@pytest.mark.parametrize("order", [*permutations(range(3))])
+def test_a_cleanup_voids_what_its_daemon_said_in_anothers_session(order: tuple[int, ...], tmp_path: Path) -> None:
+    """A sign of life in a session of another daemon's agent of that name; and of before, when anybody went on with
+    anybody's session, what this daemon said under its former id.
+    """
+    me, other, old = Daemon(1), Daemon(2), "d_01KGH87Y00DDDDDDDDDDDDDDDD"
+    own = frozenset({me.daemon_id, old})
+    theirs = other(events.SessionStarted, agent_id="ann")
+    of_before = Maker()(events.SessionStarted, session_id="ses_before", agent_id="ann", origin_daemon=THERE)
+    seen = me(events.AgentSeen, ms=START_MS + 9, agent_id="ann", session_id=theirs.session_id)
+    work = events.Work(session_id="ses_before", intent="none", intent_updated_at=seen.timestamp)
+    update = me(events.AgentUpdated, agent_id="ann", work_contexts=(work,), origin_daemon=old)
+    cleanup = me(events.AgentCleaned, agent_id="ann")
+    parts = [
+        [(theirs, other.line(theirs)), (of_before, b"")],
+        [(seen, b""), (update, b"")],
+        [(cleanup, me.line(cleanup))],
+    ]
+    journals = Journals()
+    entries = [journals.add(fact, by.line(fact)) for by in (me, other) for fact in [by.introduction()]]
+    entries += [journals.add(*line) for i in order for line in parts[i]]
+    with closing(empty_picture()) as db:
+        projection = Projection(db, own, journals.read_line, lambda: START_MS)
+        for entry in entries:
+            projection.apply(entry)
+        assert db.execute("SELECT seen_at FROM sessions").fetchall() == [("",), ("",)]
+        assert db.execute("SELECT * FROM work_contexts").fetchall() == []
+        paint_journals(journals, tmp_path / "painted", own)
+        with closing(database.open_reader(tmp_path / "painted")) as painted:
+            there, here = database.dump(painted), database.dump(db)
+            assert {table for table in here if here[table] != there[table]} <= {"daemon_identity"}
+
+
 def test_a_late_cleanup_keeps_what_lies_above_it(live: Live, make: Maker) -> None:
     first = make(events.AgentRegistered, agent_id="ann", kind="agent", role="coder", module="m")
     cleanup = make(events.AgentCleaned, agent_id="ann")

@@ -349,14 +349,15 @@ class Projection(Settling):
         first = self._agents.note_registrar(agent_id, who.home)
         swept = sweep.Swept(realm, self._daemons.origins)
         if self._horizons.rise(AGENT, agent_id, realm, order):
-            if realm in self._local.under:
+            own = realm in self._local.under
+            if own:
                 self._agents.forget_local(agent_id, order)
                 sweep.hide_below(self._db, agent_id, order)
             self._retell(agent_id, swept)
             for group_id in sweep.groups_of(self._db, agent_id, order):
                 self._settle(self.groups, group_id)
             self._revoke(self.sessions, swept.only(sweep.sessions_below(self._db, swept, agent_id, order)))
-            for session_id in swept.near(sweep.sessions_told_below(self._db, swept, agent_id, order)):
+            for session_id in sweep.sessions_told_below(self._db, swept, agent_id, order, own=own):
                 self._settle(self.sessions, session_id)
         if fact.messages and self._horizons.rise(AUTHOR, agent_id, realm, order):
             self._revoke(self.messages, swept.only(sweep.messages_below(self._db, swept, agent_id, order)))

@@ -10,7 +10,8 @@ from typing import Final
 
 from thrum.model import clock, ids
 from thrum.model.event_specs import EVENT_SPECS, quoted
-from thrum.model.origins import BEFORE, LOOSE, SIGNED, Origins, Standing
+from thrum.model.events import LOCAL_FILE
+from thrum.model.origins import Origins, Standing
 from thrum.model.tombstones import message_ms
 from thrum.store.projection.merge_messages import BELOW_HORIZON, DELETED
 from thrum.store.projection.watermarks import Order
@@ -59,14 +60,6 @@ class Swept:
         """Of these things the ids of those that a sweep of the realm may void."""
         return [id for id, origin, trust in things if self.realm in self.standing(origin, trust).under]
 
-    def near(self, things: Iterable[Found]) -> list[str]:
-        """The same, and those of which only what they were told may be void."""
-        return [
-            id
-            for id, origin, trust in things
-            if any(self.realm in self.standing(origin, each).under for each in {trust, SIGNED, BEFORE, LOOSE})
-        ]
-
 
 def hide_below(db: sqlite3.Connection, agent_id: str, horizon: Order) -> None:
     """The inbox of a cleaned agent starts afresh above its horizon."""
@@ -101,16 +94,19 @@ def sessions_below(db: sqlite3.Connection, swept: Swept, agent_id: str, horizon:
     return rows.fetchall()
 
 
-def sessions_told_below(db: sqlite3.Connection, swept: Swept, agent_id: str, horizon: Order) -> list[Found]:
-    """Sessions of the agent that stay, but were told something that is void now."""
+def sessions_told_below(db: sqlite3.Connection, swept: Swept, agent_id: str, horizon: Order, *, own: bool) -> list[str]:
+    """Sessions of the agent, whosever they are, that were told something that is void now: that goes by who told it.
+    `own`: what lies in the local journal is void too.
+    """
     rows = db.execute(
-        "SELECT DISTINCT session_id, sessions.origin_daemon, sessions.trust"
+        "SELECT DISTINCT session_id, events.origin_daemon, events.trust, file = :local"
         " FROM sessions JOIN hanging ON thing = 's:' || session_id JOIN events USING (seq)"
-        f" WHERE {swept.where.replace('origin_daemon', 'sessions.origin_daemon')} AND agent_id = :agent"
-        f" AND type IN {_TOLD} AND (timestamp, event_id) <= (:at, :event)",
-        _values(swept, horizon, agent=agent_id),
-    )
-    return rows.fetchall()
+        f" WHERE ({swept.where.replace('origin_daemon', 'events.origin_daemon')} OR file = :local)"
+        f" AND agent_id = :agent AND type IN {_TOLD} AND (timestamp, event_id) <= (:at, :event)",
+        _values(swept, horizon, agent=agent_id) | {"local": LOCAL_FILE},
+    ).fetchall()
+    found = [row[0] for row in rows if row[3] and own]
+    return list(dict.fromkeys(found + swept.only(row[:3] for row in rows if not row[3])))
 
 
 def sessions_ended_before(db: sqlite3.Connection, swept: Swept, cutoff: str) -> list[Found]:

@@ -667,7 +667,9 @@ def starts_with_others(clone: Clone) -> bool:
 
 
 def receipts_travelled(world: World) -> None:
-    """Who wrote a message knows whether it was read elsewhere; but for one that a stranger took over later."""
+    """Who wrote a message knows whether it was read elsewhere; but for one that a stranger took over later, and mail
+    that went on to its reader by a word that does not count there.
+    """
     for clone in world.clones:
         read = clone.store.reader.execute(
             "SELECT r.message_id, r.agent_id, r.seen_at IS NOT NULL, r.read_at IS NOT NULL FROM message_recipients AS r"
@@ -679,8 +681,11 @@ def receipts_travelled(world: World) -> None:
             " AND EXISTS (SELECT 1 FROM registrations AS g WHERE g.agent_id = r.agent_id AND g.home = '')",
             (json.dumps(sorted(clone.own)), clone.daemon_id, events.LOCAL_FILE),
         ).fetchall()
-        for other in world.clones:
+        for other in world.clones if read else ():
+            doubted = doubted_mail(clone, other)
             for message_id, agent_id, seen, was_read in read if other is not clone else ():
+                if (message_id, agent_id) in doubted:
+                    continue
                 row = other.store.reader.execute(
                     "SELECT seen_at IS NOT NULL, read_at IS NOT NULL FROM message_recipients"
                     " WHERE message_id = ? AND agent_id = ?",

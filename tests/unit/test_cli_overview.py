@@ -95,7 +95,7 @@ async def test_deleting_needs_a_yes_or_force(tmp_path: Path) -> None:
         refusal = await desk.refused("agent", "delete", "nux")
         assert refusal["kind"] == "confirmation_required"
         assert refusal["message"].startswith("use --force to confirm deletion: @nux lives elsewhere, in ")
-        assert (await desk.refused("agent", "delete", "nux", "--yes"))["remedy"].endswith("agent delete nux --force")
+        assert (await desk.refused("agent", "delete", "nux", "--yes"))["remedy"].endswith(" --force")
         desk.local, desk.tty = False, TTY_IN | TTY_ERR
         with pytest.raises(NeedsOwnProcess):
             await desk.status("agent", "delete", "nux")

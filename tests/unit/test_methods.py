@@ -13,7 +13,7 @@ from thrum.model.methods.daemon import CLI_RUN
 from thrum.model.methods.method import Method
 from thrum.model.methods.table import METHODS
 
-FAMILIES = sorted(Path(__file__).parents[2].glob("src/thrum/methods/*.py"))
+FAMILIES = sorted(Path(__file__).parents[2].glob("src/thrum/model/methods/*.py"))
 
 
 def _constant(name: str) -> str:

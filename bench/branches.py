@@ -33,9 +33,9 @@ def git(at: Path, *words: str, stdin: bytes = b"", environ: dict[str, str] | Non
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large a branch is. `lines` are those of each shard, the journal of one agent's messages."""
+    """How large a branch is. `lines` are those of each journal, the journal of one agent's messages."""
 
-    shards: int
+    author_journals: int
     lines: int
     commits: int
 
@@ -51,10 +51,10 @@ class Synced:
 
 @contextlib.contextmanager
 def open_synced(bench: Bench, shape: Shape) -> Generator[Synced]:
-    """A repository of that shape. Its first agent's journal is the shard that is written to."""
-    with open_repository(bench.directory, shape.shards) as repository:
+    """A repository of that shape. Its first agent's journal is the journal that is written to."""
+    with open_repository(bench.directory, shape.author_journals) as repository:
         remote = repository.main.parent / "remote.git"
-        write_history(repository, shape.shards * shape.lines, bench.say)
+        write_history(repository, shape.author_journals * shape.lines, bench.say)
         bench.say(f"sync: {shape.commits:,} commits")
         _import_commits(repository, shape)
         git(repository.main, "clone", "-q", "--bare", ".", str(remote))
@@ -65,22 +65,22 @@ def open_synced(bench: Bench, shape: Shape) -> Generator[Synced]:
 
 
 def _import_commits(repository: Repository, shape: Shape) -> None:
-    """Each commit adds a line to one of the shards, as rounds do; the last one holds them whole."""
-    shards = [repository.journal(agent).read_bytes() for agent in repository.agents]
-    lines = [shard[:20_000].splitlines(keepends=True)[:20] for shard in shards]
+    """Each commit adds a line to one of the journals, as rounds do; the last one holds them whole."""
+    author_journals = [repository.journal(agent).read_bytes() for agent in repository.agents]
+    lines = [author_journal[:20_000].splitlines(keepends=True)[:20] for author_journal in author_journals]
     parts: list[bytes] = []
     for number in range(shape.commits):
         parts.append(_commit_words(number))
         if number:
-            shard, turn = number % shape.shards, number // shape.shards
-            changed = {shard: b"".join(lines[shard][: turn % 20 + 1])}
+            author_journal, turn = number % shape.author_journals, number // shape.author_journals
+            changed = {author_journal: b"".join(lines[author_journal][: turn % 20 + 1])}
         else:
             parts.append(f"from {_REF}^0\n".encode())
             changed = {}
         if number == shape.commits - 1:
-            changed = dict(enumerate(shards))
-        for shard, data in changed.items():
-            path = f"messages/{repository.agents[shard]}.jsonl"
+            changed = dict(enumerate(author_journals))
+        for author_journal, data in changed.items():
+            path = f"messages/{repository.agents[author_journal]}.jsonl"
             parts.append(f"M 100644 inline {path}\ndata {len(data)}\n".encode() + data + b"\n")
     git(repository.main, "fast-import", "--quiet", stdin=b"".join(parts))
 
@@ -117,7 +117,7 @@ class ByHand:
     clone: Path
     """Bare, as its remote is."""
     file: str
-    """The shard that is written to."""
+    """The journal that is written to."""
     working: Path
     """Its working file, outside the clone."""
     _number: int = field(default=0)

@@ -18,7 +18,7 @@ from thrum.model.events import Body, MessageCreated, MessageReceipt, Pair
 from thrum.model.methods.agents import AGENT_REGISTER, RegisterParams
 from thrum.model.methods.daemon import HEALTH
 from thrum.model.methods.sessions import SESSION_START, SessionStartParams
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc.client import BlockingClient
 from thrum.rpc.sockets import real_path
 
@@ -56,14 +56,14 @@ class Repository:
     worktrees: tuple[Path, ...]
 
     @property
-    def places(self) -> Places:
+    def layout(self) -> Layout:
         """Where thrum keeps what is its own here."""
-        return paths.find_places(self.main)
+        return paths.find_layout(self.main)
 
     @property
     def socket(self) -> str:
         """Where the daemon answers."""
-        return real_path(self.places.socket_link)
+        return real_path(self.layout.socket_link)
 
     def run(self, *argv: str, cwd: Path | None = None) -> str:
         """One thrum command, its output. Raises CalledProcessError."""
@@ -71,7 +71,7 @@ class Repository:
 
     def start(self) -> int:
         """Start the daemon; its pid."""
-        return launch.start_in_background(self.places)
+        return launch.start_in_background(self.layout)
 
     def stop(self) -> None:
         """Stop the daemon, if one runs."""
@@ -80,7 +80,7 @@ class Repository:
 
     def journal(self, agent: str) -> Path:
         """The file of an agent's messages."""
-        return self.places.main_root / ".git" / "thrum-sync" / "a-sync" / "messages" / f"{agent}.jsonl"
+        return self.layout.main_root / ".git" / "thrum-sync" / "a-sync" / "messages" / f"{agent}.jsonl"
 
 
 def _run(argv: Sequence[str], cwd: Path) -> str:
@@ -133,12 +133,12 @@ def write_history(repository: Repository, messages: int, say: Callable[[str], No
     Each goes from one agent to another, every seventh is a reply, every twentieth is to two. With `receipts` each has
     been read by its recipients.
     """
-    places = repository.places
-    daemon_id = _daemon_id(places)
+    layout = repository.layout
+    daemon_id = _daemon_id(layout)
     repository.stop()
     # What the agents' registration wrote is younger than the history: it goes behind it.
-    present = places.local_journal.read_bytes()
-    places.local_journal.write_bytes(b"")
+    present = layout.local_journal.read_bytes()
+    layout.local_journal.write_bytes(b"")
     ulids = ids.Ulids()
     ms = clock.SystemClock().now_ms() - messages - 3_600_000
     files: dict[str, list[bytes]] = {agent: [] for agent in repository.agents}
@@ -162,15 +162,15 @@ def write_history(repository: Repository, messages: int, say: Callable[[str], No
             size += _append(repository, files, local)
             say(f"writing history: {index:,} of {messages:,}")
     size += _append(repository, files, local)
-    with places.local_journal.open("ab") as file:
+    with layout.local_journal.open("ab") as file:
         file.write(present)
     return size
 
 
 def write_inbox(repository: Repository, messages: int) -> None:
     """Stop the daemon and write that many past messages from the first agent to the second one, unseen."""
-    places = repository.places
-    daemon_id = _daemon_id(places)
+    layout = repository.layout
+    daemon_id = _daemon_id(layout)
     repository.stop()
     ulids = ids.Ulids()
     ms = clock.SystemClock().now_ms() - messages - 3_600_000
@@ -182,7 +182,7 @@ def write_inbox(repository: Repository, messages: int) -> None:
 def _append(repository: Repository, files: dict[str, list[bytes]], local: list[bytes]) -> int:
     size = 0
     for path, lines in [(repository.journal(agent), lines) for agent, lines in files.items()] + [
-        (repository.places.local_journal, local)
+        (repository.layout.local_journal, local)
     ]:
         if lines:
             path.parent.mkdir(exist_ok=True)
@@ -192,8 +192,8 @@ def _append(repository: Repository, files: dict[str, list[bytes]], local: list[b
     return size
 
 
-def _daemon_id(places: Places) -> str:
-    with BlockingClient(places.socket_link) as client:
+def _daemon_id(layout: Layout) -> str:
+    with BlockingClient(layout.socket_link) as client:
         health = client.call(HEALTH)
     return health.identity.daemon_id
 

@@ -11,7 +11,7 @@ from bench.place import clean_environment
 from bench.scenarios.signed import foreign
 from thrum.rpc.client import BlockingClient
 
-_SHARD = "messages/slit.jsonl"
+_AUTHOR_JOURNAL = "messages/slit.jsonl"
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -59,9 +59,9 @@ def _garbage(bench: Bench) -> list[Row]:
         bench.say(f"floods: {count:,} lines of garbage, {turn + 1}")
         for name, data in (("garbage", flood), ("messages", messages)):
             with open_synced(bench, Shape(2, 10, 2)) as synced, BlockingClient(synced.repository.socket) as client:
-                found[name].append(_seconds(synced, client, {_SHARD: data}))
+                found[name].append(_seconds(synced, client, {_AUTHOR_JOURNAL: data}))
                 if name == "garbage":
-                    found["again"].append(_seconds(synced, client, {_SHARD: data + b"one more\n"}))
+                    found["again"].append(_seconds(synced, client, {_AUTHOR_JOURNAL: data + b"one more\n"}))
     floor = median(found["messages"]) * 10
     goal = Goal(at_most=1.0, of_ratio=True)
     name = f"{count:,} lines of garbage: the round"
@@ -85,7 +85,7 @@ def _journals(bench: Bench) -> list[Row]:
     found: dict[str, list[list[float]]] = {"many": [], "one": []}
     for turn in range(bench.pick(1, 3, 5)):
         bench.say(f"floods: {count:,} journals, {turn + 1}")
-        for name, files in (("many", many), ("one", {_SHARD: _joined(lines)})):
+        for name, files in (("many", many), ("one", {_AUTHOR_JOURNAL: _joined(lines)})):
             with open_synced(bench, Shape(2, 10, 2)) as synced, BlockingClient(synced.repository.socket) as client:
                 first = _seconds(synced, client, files)
                 more = [_seconds(synced, client, {"messages/more.jsonl": b'{"n":%d}\n' % n}) for n in range(3)]

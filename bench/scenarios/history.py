@@ -1,4 +1,4 @@
-"""Long histories: painting the picture anew, the daemon's start, one page of an inbox."""
+"""Long histories: rebuilding, the daemon's start, one page of an inbox."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import chdir
 
 import msgspec
 
-from bench import painter
+from bench import rebuilder
 from bench.measure import Bench, Goal, Row, median, number, percentile
 from bench.place import Repository, clean_environment, open_repository, write_history
 from thrum.model.methods.daemon import HEALTH
@@ -21,50 +21,50 @@ _LIBRARIES = "import trio, zmq, msgspec, sqlite3, psutil, dulwich.repo"
 
 
 def measure_start(bench: Bench) -> list[Row]:
-    """A history of 100k messages: painting it, and how soon a daemon over it answers."""
+    """A history of 100k messages: rebuilding it, and how soon a daemon over it answers."""
     messages = bench.pick(500, 20_000, 100_000)
     with open_repository(bench.directory, bench.pick(2, 20, 100)) as repository:
         write_history(repository, messages, bench.say)
-        rows = _paint(bench, repository, messages, Goal(at_most=2.0) if messages == 100_000 else None)
+        rows = _rebuild(bench, repository, messages, Goal(at_most=2.0) if messages == 100_000 else None)
         rows += _start(bench, repository, messages)
     if bench.scale == "smoke":
         return rows
     with open_repository(bench.directory, bench.pick(2, 20, 100)) as repository:
         write_history(repository, messages, bench.say, receipts=True)
-        rows += _paint(bench, repository, messages, None, " with as many read marks")
+        rows += _rebuild(bench, repository, messages, None, " with as many read marks")
     return rows
 
 
 def measure_large(bench: Bench) -> list[Row]:
-    """A history of 1M messages and 100 agents: painting it, and one page of an inbox of 10k unread messages."""
+    """A history of 1M messages and 100 agents: rebuilding it, and one page of an inbox of 10k unread messages."""
     messages, agents = bench.pick((500, 2), (100_000, 20), (1_000_000, 100))
     with open_repository(bench.directory, agents) as repository:
         write_history(repository, messages, bench.say)
         full = messages == 1_000_000
-        rows = _paint(bench, repository, messages, Goal(at_most=20.0) if full else None, "", full)
+        rows = _rebuild(bench, repository, messages, Goal(at_most=20.0) if full else None, "", full)
         rows += _inbox(bench, repository, messages, agents, full)
     return rows
 
 
-def _paint(
+def _rebuild(
     bench: Bench, repository: Repository, messages: int, goal: Goal | None, what: str = "", memory_goal: bool = False
 ) -> list[Row]:
     """The database is deleted and the store opened, in a process of its own: seconds and the most memory."""
-    painted: list[dict[str, float]] = []
+    rebuilt: list[dict[str, float]] = []
     floors: list[float] = []
     for turn in range(bench.pick(1, 2, 3)):
-        bench.say(f"history: painting {messages:,} messages{what}, round {turn + 1}")
-        for file in repository.places.var_dir.glob("messages.db*"):
+        bench.say(f"history: rebuilding {messages:,} messages{what}, round {turn + 1}")
+        for file in repository.layout.var_dir.glob("messages.db*"):
             file.unlink()
-        painted.append(_child(repository, "paint"))
+        rebuilt.append(_child(repository, "paint"))
         floors.append(_child(repository, "floor")["seconds"])
-    seconds = median([each["seconds"] for each in painted])
+    seconds = median([each["seconds"] for each in rebuilt])
     name = f"rebuild, {number(messages)} messages{what}"
     return [
         Row(name, seconds, "s", median(floors), "decode, insert in one bare table", goal),
         Row(
             f"{name}: peak memory",
-            max(each["peak_mib"] for each in painted),
+            max(each["peak_mib"] for each in rebuilt),
             "MiB",
             goal=Goal(at_most=400) if memory_goal else None,
         ),
@@ -73,13 +73,13 @@ def _paint(
 
 def _child(repository: Repository, what: str) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, painter.__file__, what, str(repository.main)],
+        [sys.executable, rebuilder.__file__, what, str(repository.main)],
         env=clean_environment(),
         capture_output=True,
         text=True,
     )
     if done.returncode:
-        raise SystemExit(f"bench: painter failed: {done.stderr[-2000:]}")
+        raise SystemExit(f"bench: rebuilder failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout)
 
 

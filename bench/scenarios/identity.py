@@ -28,7 +28,7 @@ from thrum.identity.runtimes import RuntimeNames
 from thrum.model import clock
 from thrum.model.methods.agents import AGENT_LIST_CONTEXT, ListContextParams
 from thrum.model.methods.daemon import EVENTS_SINCE, EventsSinceParams
-from thrum.ops.context import Call, House
+from thrum.ops.context import Call, Context
 from thrum.ops.pid_binding import adopt
 from thrum.rpc.client import BlockingClient
 
@@ -125,8 +125,8 @@ def _check(bench: Bench, repository: Repository) -> list[Row]:
         ancestors = len(table.chain(nest.pid)) - 1
         rows: list[Row] = []
         for name, pid in (("by its place", 0), ("by its processes", nest.top_pid)):
-            places = zip(repository.agents, repository.worktrees, strict=True)
-            first, *others = (AgentPlace(agent, str(root)) for agent, root in places)
+            layout = zip(repository.agents, repository.worktrees, strict=True)
+            first, *others = (AgentPlace(agent, str(root)) for agent, root in layout)
             first = AgentPlace(
                 first.agent_id, first.root, pid, started if pid else "", clock.SystemClock().now_ms() / 1000
             )
@@ -141,18 +141,18 @@ def _check(bench: Bench, repository: Repository) -> list[Row]:
 async def _check_samples(
     table: ProcessTable, repository: Repository, pid: int, registry: Registry, rounds: int
 ) -> list[float]:
-    house = cast("House", SimpleNamespace(registry=lambda: registry))
-    places = repository.places
+    ctx = cast("Context", SimpleNamespace(registry=lambda: registry))
+    layout = repository.layout
     samples: list[float] = []
     for _ in range(rounds):
         began = time.perf_counter()
         # Without `roots` and `runtimes` of its daemon: as for one that calls seldom.
-        evidence = PeerEvidence(table, places, pid=pid, uid=os.getuid(), names=lambda: NO_NAMES)
+        evidence = PeerEvidence(table, layout, pid=pid, uid=os.getuid(), names=lambda: NO_NAMES)
         caller = decide(evidence.gather(registry, now=trio.current_time()), "agent")
         if not isinstance(caller, Caller) or caller.agent_id != repository.agents[0]:
             raise SystemExit(f"bench: the caller is not recognised: {caller}")
         call: Any = SimpleNamespace(caller=caller, connection=SimpleNamespace(evidence=evidence))
-        await adopt(house, cast("Call", call), "message.send")
+        await adopt(ctx, cast("Call", call), "message.send")
         samples.append((time.perf_counter() - began) * 1000)
     return samples
 

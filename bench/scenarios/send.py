@@ -25,7 +25,7 @@ from thrum.rpc.client import BlockingClient
 from thrum.store import database
 from thrum.store.projection.core import Projection
 from thrum.store.projection.entry import Entry
-from thrum.store.queries.fts import Words
+from thrum.store.queries.fts import FullTextIndex
 
 AGENTS = 10
 
@@ -62,12 +62,12 @@ def _rows(bench: Bench, repository: Repository, pid: int, clients: int) -> list[
     lines = journal_lines(repository)
     found: list[Load] = []
     disk: list[float] = []
-    picture: list[float] = []
+    projection: list[float] = []
     for turn in range(rounds):
         bench.say(f"send: {clients} clients, round {turn + 1}/{rounds}")
         found.append(run_load(repository, pid, clients, message_request, seconds))
         disk += group_commit(bench.directory, lines, clients, seconds / 3)
-        picture += picture_alone(bench.directory, lines, clients, seconds / 3)
+        projection += projection_alone(bench.directory, lines, clients, seconds / 3)
     rate = median([load.rate for load in found])
     latency = median([load.p50 for load in found])
     floor = median(disk)
@@ -75,7 +75,7 @@ def _rows(bench: Bench, repository: Repository, pid: int, clients: int) -> list[
         "p99_ms": median([load.p99 for load in found]),
         "client_cpus": median([load.client_cpu for load in found]),
         "daemon_cpus": median([load.daemon_cpu or 0 for load in found]),
-        "picture_alone_per_second": clients / median(picture) * 1000,
+        "picture_alone_per_second": clients / median(projection) * 1000,
     }
     name = f"message.send, {clients} client{'s' * (clients > 1)}"
     goal_p50 = Goal(at_most=1.0) if clients == 1 else None
@@ -91,7 +91,7 @@ def _remarks(bench: Bench, repository: Repository, pid: int) -> list[Row]:
     clients, seconds = bench.pick(3, 100, 100), bench.pick(0.1, 1.0, 3.0)
     bench.say("send: with client keys; the road alone")
     lines = journal_lines(repository)
-    alone = median(picture_alone(bench.directory, lines, clients, seconds / 3))
+    alone = median(projection_alone(bench.directory, lines, clients, seconds / 3))
     keyed = run_load(repository, pid, clients, keyed_request, seconds)
     road = run_load(repository, pid, clients, info_request, seconds)
     return [
@@ -221,7 +221,7 @@ def group_commit(directory: Path, lines: Sequence[list[bytes]], writers: int, se
         return samples
 
 
-def picture_alone(directory: Path, lines: Sequence[list[bytes]], writers: int, seconds: float) -> list[float]:
+def projection_alone(directory: Path, lines: Sequence[list[bytes]], writers: int, seconds: float) -> list[float]:
     """Milliseconds of each SQLite transaction that holds that many messages: the rows thrum keeps, nothing else."""
     facts = [events.decode(line.rstrip(b"\n")) for file in lines for line in file]
     with tempfile.TemporaryDirectory(dir=directory) as home, closing(database.open_writer(Path(home, "db"))) as db:
@@ -230,7 +230,7 @@ def picture_alone(directory: Path, lines: Sequence[list[bytes]], writers: int, s
         database.create_search(db)
         now_ms = clock.SystemClock().now_ms
         projection = Projection(db, frozenset({""}), lambda _file, _offset, _length: b"", now_ms)
-        words = Words(db)
+        words = FullTextIndex(db)
         samples: list[float] = []
         number = 0
         end = time.perf_counter() + seconds

@@ -13,7 +13,7 @@ from bench.measure import Bench, Goal, Row, median
 from thrum.identity.signing import Signer
 from thrum.model import clock, signatures
 from thrum.model.events import Body, MessageCreated, encode
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.wire_types import DaemonIdentity
 from thrum.store.api import Decision, Stamp
 from thrum.store.ingest import Found, portions, verified
@@ -26,7 +26,7 @@ _NOW_MS = 1_770_112_800_000
 
 
 def measure(bench: Bench) -> list[Row]:
-    """Rows for one message a batch, for a hundred, and for taking in what another daemon wrote."""
+    """Rows for one message a batch, for a hundred, and for ingesting what another daemon wrote."""
     rows: list[Row] = []
     for calls, at_most in ((1, 1.10), (100, 1.15)):
         found: dict[bool, list[float]] = {False: [], True: []}
@@ -43,11 +43,11 @@ def measure(bench: Bench) -> list[Row]:
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(bench.pick(1, 2, 3)):
         for is_signed in (False, True):
-            bench.say(f"signed: taking in {count:,} facts, round {turn + 1}")
+            bench.say(f"signed: ingesting {count:,} facts, round {turn + 1}")
             with _store(bench.directory, True) as store:
                 seconds[is_signed].append(_take_in(store, foreign(count, is_signed)))
     value, floor = median(seconds[True]), median(seconds[False])
-    name = f"taking in {count:,} signed facts"
+    name = f"ingesting {count:,} signed facts"
     rows.append(Row(name, value, "s", floor, "unsigned", Goal(at_most=2.0, of_ratio=True)))
     return rows
 
@@ -56,14 +56,14 @@ def measure(bench: Bench) -> list[Row]:
 def _store(directory: Path, is_signed: bool) -> Generator[Opened]:
     with tempfile.TemporaryDirectory(prefix="thrum-bench-", dir=directory) as found:
         root = Path(found)
-        places = Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+        layout = Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
         signer = Signer.make()
         daemon_id = signatures.daemon_id_of(_NOW_MS, signer.public_key)
         identity = DaemonIdentity(
             daemon_id=daemon_id, repo_name="repo", hostname="host", repo_path="/repo", init_at=clock.format_ms(_NOW_MS)
         )
         opened = open_blocking(
-            places,
+            layout,
             identity,
             frozenset({daemon_id}),
             wall=clock.SystemClock(),
@@ -94,7 +94,7 @@ def _timed(store: Opened, calls: list[Call]) -> float:
     begun = time.perf_counter()
     store.writer.begin()
     for call in calls:
-        store.writer.carry_out(call)
+        store.writer.execute(call)
     store.writer.flush()
     return time.perf_counter() - begun
 
@@ -124,7 +124,7 @@ def _take_in(store: Opened, lines: list[Found]) -> float:
     begun = time.perf_counter()
     for start in range(0, len(lines), 1000):
         errands = [
-            Errand(lambda writer, some=some: Writer.take_in(writer, some))
+            Errand(lambda writer, some=some: Writer.ingest(writer, some))
             for some in portions(verified(lines[start : start + 1000]))
         ]
         _timed(store, [*errands])

@@ -44,7 +44,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _shapes(bench: Bench) -> list[Shape]:
-    """Shards of 1,000 lines: their number and that of the commits in turns."""
+    """Journals of 1,000 lines: their number and that of the commits in turns."""
     wanted: list[tuple[int, int, int]] = bench.pick(
         [(2, 10, 40)],
         [(10, 1_000, 1_000), (10, 1_000, 10_000)],
@@ -54,7 +54,7 @@ def _shapes(bench: Bench) -> list[Shape]:
 
 
 @contextmanager
-def _standing(repository: Repository, agent: int = 0) -> Generator[BlockingClient]:
+def _provenance(repository: Repository, agent: int = 0) -> Generator[BlockingClient]:
     """A connection of one agent, made where it stands."""
     with chdir(repository.worktrees[agent]), BlockingClient(repository.socket) as client:
         yield client
@@ -75,8 +75,8 @@ def _ms_since(began: float) -> float:
 def _round(bench: Bench, synced: Synced, shape: Shape, goal: Goal) -> Row:
     """A send, and the round that brings it to the remote."""
     repository = synced.repository
-    name = f"round, {shape.shards} × {number(shape.lines)} lines, {number(shape.commits)} commits"
-    with _standing(repository) as client, open_by_hand(synced) as hand:
+    name = f"round, {shape.author_journals} × {number(shape.lines)} lines, {number(shape.commits)} commits"
+    with _provenance(repository) as client, open_by_hand(synced) as hand:
 
         def send_and_sync() -> float:
             began = time.perf_counter()
@@ -106,7 +106,7 @@ def _wakes(bench: Bench, synced: Synced, other: Repository) -> Row:
     """From a send here to the end of a `thrum wait` there, with the settings as they come."""
     repository, receiver = synced.repository, other.agents[0]
     _until_known(repository, receiver)
-    with _standing(repository) as client, open_by_hand(synced) as hand:
+    with _provenance(repository) as client, open_by_hand(synced) as hand:
         second = hand.clone.with_name("second.git")
         git(second.parent, "clone", "-q", "--bare", "remote.git", second.name)
         fetches = ByHand(second, "", second)
@@ -175,7 +175,7 @@ def _arrives(bench: Bench, synced: Synced, other: Repository) -> Row:
     floors: list[float] = []
     behind = home / "behind.git"
     git(home, "clone", "-q", "--bare", str(synced.remote), str(behind))
-    with _standing(other) as sender, BlockingClient(here.socket) as client, BlockingClient(here.socket) as watcher:
+    with _provenance(other) as sender, BlockingClient(here.socket) as client, BlockingClient(here.socket) as watcher:
         force(client)
         for turn in range(rounds):
             bench.say(f"sync: {facts:,} facts of another clone, {turn + 1}/{rounds}")
@@ -222,7 +222,7 @@ def _sends(bench: Bench, synced: Synced) -> list[Row]:
     quiet: dict[str, list[float]] = {"rpc": [], "command": []}
     busy: dict[str, list[float]] = {"rpc": [], "command": []}
     rounds = 0
-    with _standing(repository) as client:
+    with _provenance(repository) as client:
         for turn in range(bench.pick(1, 2, 4)):
             for samples, on in ((quiet, False), (busy, True)):
                 bench.say(f"sync: sends {'while rounds run' if on else 'alone'}, {turn + 1}")
@@ -293,7 +293,7 @@ def _disk(bench: Bench, synced: Synced, shape: Shape) -> list[Row]:
     directory = repository.main / ".git"
     before = bytes_below(directory, ("thrum-sync",))
     began = time.perf_counter()
-    with _standing(repository) as client:
+    with _provenance(repository) as client:
         for turn in range(rounds):
             bench.say(f"sync: the disk, round {turn + 1:,}/{rounds:,}")
             _send(client, repository)

@@ -62,7 +62,7 @@ def find_socket(argv: list[str]) -> str:
     """The path of the socket of the daemon that is asked, by the walk of identity.md §3; empty when that takes a closer
     look.
 
-    `paths.find_places` is the rule; where it finds a place, this finds the same. What counts is the daemon's to judge.
+    `paths.find_layout` is the rule; where it finds a place, this finds the same. What counts is the daemon's to judge.
     """
     environ = os.environ
     address = environ.get("THRUM_SOCKET", "")
@@ -254,7 +254,7 @@ def run_in_daemon(address: str, argv: list[str]) -> str:
         _check_owner(connection)
         _send(connection, line)
     except (OSError, ValueError):  # nobody there, a sandbox, no working directory, no UTF-8
-        # A part of a line is no request: nothing was carried out.
+        # A part of a line is no request: nothing was executed.
         connection.close()
         return ""
     status = _converse(connection, stdin)

@@ -107,7 +107,7 @@ def test_the_directory_comes_from_the_flag_else_the_setting(repo: Repo) -> None:
     assert repo.json("backup", "config")["dir"] == str(repo.top / "set")
 
 
-def test_whole_lines_are_kept_and_torn_ones_left(repo: Repo) -> None:
+def test_whole_lines_are_kept_and_truncated_ones_left(repo: Repo) -> None:
     send(repo, "one")
     repo.thrum("daemon", "stop")
     with (repo.journals / "messages/alice.jsonl").open("ab") as file:
@@ -120,8 +120,8 @@ def test_whole_lines_are_kept_and_torn_ones_left(repo: Repo) -> None:
 def test_a_backup_that_was_damaged_is_never_archived_over_a_good_one_nor_restored(repo: Repo) -> None:
     send(repo, "one")
     current = Path(repo.json("backup")["location"])
-    shard = current / "messages/alice.jsonl"
-    shard.write_bytes(shard.read_bytes().replace(b"one", b"eno"))
+    author_journal = current / "messages/alice.jsonl"
+    author_journal.write_bytes(author_journal.read_bytes().replace(b"one", b"eno"))
     before = inbox(repo)
     refused = repo.run("backup", "restore", "--yes", "--json")
     assert refused.kind == "backup_invalid"
@@ -194,7 +194,7 @@ def test_after_backup_wipe_and_restore_every_read_command_says_the_same(repo: Re
     third = repo.json("send", "to the team")["message_id"]
     repo.thrum("message", "read", first, at=bob)
     repo.thrum("reply", first, "answer", at=bob)
-    repo.thrum("message", "edit", second, "two, mended")
+    repo.thrum("message", "edit", second, "two, fixed")
     gone = repo.json("send", "a mistake", "--to", "@bob")["message_id"]
     repo.thrum("message", "delete", gone, "--force")
     repo.thrum("session", "set-intent", "Merging", at=bob)
@@ -221,7 +221,7 @@ def test_after_backup_wipe_and_restore_every_read_command_says_the_same(repo: Re
         assert now == said, command
     assert repo.json("verify")["ok"]
     assert repo.git("status", "--porcelain") == ""
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
 
 
 def test_a_running_daemon_goes_on_with_what_was_restored(repo: Repo) -> None:
@@ -252,16 +252,16 @@ def tip(repo: Repo) -> str:
     return repo.git("rev-parse", "a-sync").strip()
 
 
-def shard(repo: Repo) -> str:
+def author_journal(repo: Repo) -> str:
     return (repo.journals / "messages/alice.jsonl").read_text()
 
 
 def test_the_branch_goes_back_to_the_commit_that_it_was_at(repo: Repo) -> None:
     send(repo, "one")
-    then = commit_journals(repo, {"messages/alice.jsonl": shard(repo)})
+    then = commit_journals(repo, {"messages/alice.jsonl": author_journal(repo)})
     repo.thrum("backup")
     send(repo, "two")
-    commit_journals(repo, {"messages/alice.jsonl": shard(repo)})
+    commit_journals(repo, {"messages/alice.jsonl": author_journal(repo)})
     repo.thrum("backup", "restore", "--yes")
     assert tip(repo) == then
     assert repo.json("verify")["ok"]
@@ -273,7 +273,7 @@ def test_a_branch_that_holds_more_than_the_backup_begins_anew(repo: Repo) -> Non
     send(repo, "one")
     current = Path(repo.json("backup")["location"])
     send(repo, "two")
-    later = commit_journals(repo, {"messages/alice.jsonl": shard(repo)})
+    later = commit_journals(repo, {"messages/alice.jsonl": author_journal(repo)})
     manifest = json.loads((current / "manifest.json").read_text())
     for head in (later, repo.git("rev-parse", "HEAD").strip(), "--all", "0" * 40):
         (current / "manifest.json").write_text(json.dumps({**manifest, "head": head}))
@@ -553,7 +553,7 @@ def killed_at(repo: Repo, number: int, *words: str) -> tuple[int, list[str]]:
 
 
 @pytest.mark.long
-def test_a_restore_that_is_killed_at_any_step_is_carried_out_or_has_not_happened(repo: Repo) -> None:
+def test_a_restore_that_is_killed_at_any_step_is_executed_or_has_not_happened(repo: Repo) -> None:
     send(repo, "one")
     repo.thrum("backup")
     send(repo, "two")

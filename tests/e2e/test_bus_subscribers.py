@@ -1,4 +1,4 @@
-"""Subscribers as separate processes: late, stopped, killed, over restarts and repaints (rpc.md §8, §11.5)."""
+"""Subscribers as separate processes: late, stopped, killed, over restarts and rebuilds (rpc.md §8, §11.5)."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_a_late_subscriber_sees_everything_once_although_messages_keep_com
                         await listener.line()
                     nursery.cancel_scope.cancel()
                     with trio.CancelScope(shield=True):
-                        # A call that was cancelled is carried out all the same: what is there tells how many there are.
+                        # A call that was cancelled is executed all the same: what is there tells how many there are.
                         sent = (await ask(repo, "bus.info")).seq
                         await end(repo)
                         assert_once_and_in_order(await listener.items_until_end(), range(400, sent))
@@ -190,7 +190,7 @@ async def test_a_subscriber_lives_through_kill_9_and_restart_of_the_daemon(repo:
             assert_once_and_in_order(await listener.items_until_end(), range(300))
 
 
-async def test_a_repainted_database_makes_a_running_subscriber_neither_lose_nor_repeat(repo: Path) -> None:
+async def test_a_rebuilt_database_makes_a_running_subscriber_neither_lose_nor_repeat(repo: Path) -> None:
     with trio.fail_after(SECONDS):
         async with contextlib.AsyncExitStack() as stack:
             daemon = await stack.enter_async_context(open_daemon(repo, "one"))

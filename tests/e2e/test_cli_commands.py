@@ -158,7 +158,7 @@ def test_stdin_that_says_nothing_is_no_text_and_holds_nobody_up(repo: Repo, nux:
         (["frobnicate"], b"", "usage", 2),
     ],
 )
-def test_bad_input_is_refused_with_its_mend(
+def test_bad_input_is_refused_with_its_fix(
     repo: Repo, words: list[str | bytes], stdin: bytes, kind: str, status: int
 ) -> None:
     done = repo.run(*words, "--json", stdin=stdin)

@@ -208,7 +208,7 @@ def test_an_unset_field_of_whoami_keeps_its_type(repo: Repo, field: str, unset: 
         ("watch --since yesterday", "bad_cursor", 2, 'not a cursor: "yesterday"\n  fix: one printed by'),
     ],
 )
-def test_a_refusal_names_its_mend(repo: Repo, words: str, kind: str, status: int, text: str) -> None:
+def test_a_refusal_names_its_fix(repo: Repo, words: str, kind: str, status: int, text: str) -> None:
     human = repo.run(*words.split())
     assert (human.status, human.out, human.err[: len(text) + 7]) == (status, "", f"Error: {text}")
     document = repo.run(*words.split(), "--json")
@@ -217,7 +217,7 @@ def test_a_refusal_names_its_mend(repo: Repo, words: str, kind: str, status: int
         assert human.err == f"Error: {document.json['error']['message']}\n  fix: {document.json['error']['remedy']}\n"
 
 
-def test_a_deleted_message_is_named_in_the_mend(repo: Repo) -> None:
+def test_a_deleted_message_is_named_in_the_fix(repo: Repo) -> None:
     sent = first_id(repo.thrum("send", "a slip", "--to", "nux"))
     repo.thrum("message", "delete", sent, "--force")
     for words in (["message", "edit", sent, "x"], ["reply", sent, "x"], ["message", "delete", sent, "--force"]):

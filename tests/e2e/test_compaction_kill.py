@@ -14,19 +14,19 @@ from tests.support.compact_child import STEPS
 from tests.support.compacting import compact
 from tests.support.factmaker import Maker
 from tests.support.store_journals import START_MS
-from tests.support.store_opened import open_here, picture_of, places_at, sending
+from tests.support.store_opened import layout_at, open_here, projection_of, sending
 from thrum.model import clock, events
 from thrum.model.events import AnyFact
 from thrum.store.api import Decision
 from thrum.store.writer import Call
 
 HOUR_MS = 3_600_000
-REPAINTS = ("one renamed", "all renamed", "directories synced")
-"""Where a journal is another file than the picture remembers."""
+REBUILDS = ("one renamed", "all renamed", "directories synced")
+"""Where a journal is another file than the projection remembers."""
 
 
 def history() -> list[AnyFact]:
-    """Two shards, events and local lines, all with something that goes and something that stays."""
+    """Two journals, events and local lines, all with something that goes and something that stays."""
     make = Maker(START_MS - HOUR_MS)
     facts: list[AnyFact] = []
     for author in ("furiosa", "nux"):
@@ -42,15 +42,15 @@ def history() -> list[AnyFact]:
     return [*facts, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))]
 
 
-def picture(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
-    found = picture_of(directory)
+def projection(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
+    found = projection_of(directory)
     del found["client_keys"]  # they go with their lines
     return found
 
 
 def lines(directory: Path) -> set[str]:
-    places = places_at(directory)
-    paths = [*places.branch_dir.rglob("*.jsonl"), places.local_journal]
+    layout = layout_at(directory)
+    paths = [*layout.branch_dir.rglob("*.jsonl"), layout.local_journal]
     return {events.decode(line).event_id for path in paths for line in path.read_bytes().splitlines()}
 
 
@@ -60,22 +60,22 @@ def test_a_kill_at_each_step_of_a_compaction_harms_nothing(tmp_path: Path, step:
     store = open_here(tmp_path)
     call = Call(lambda _view, _stamp: Decision(facts, lambda _view, _seqs: None))
     store.writer.begin()
-    store.writer.carry_out(call)
+    store.writer.execute(call)
     store.writer.flush()
     store.close()
-    expected, before = picture(tmp_path), lines(tmp_path)
+    expected, before = projection(tmp_path), lines(tmp_path)
 
     command = [sys.executable, "-m", "tests.support.compact_child", str(tmp_path), step]
     assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
 
     store = open_here(tmp_path)
-    assert bool(store.recovery.painted) is (step in REPAINTS)
+    assert bool(store.recovery.rebuilt) is (step in REBUILDS)
     assert not list(tmp_path.rglob(".compact.*"))
     compact(store)
     assert compact(store) == 0
     sent = Call(sending("goes on", to="eve"))
     store.writer.begin()
-    store.writer.carry_out(sent)
+    store.writer.execute(sent)
     store.writer.flush()
     assert store.view.event_at(sent.answer.seq) is not None
     store.close()
@@ -85,10 +85,10 @@ def test_a_kill_at_each_step_of_a_compaction_harms_nothing(tmp_path: Path, step:
     kinds = {type(fact) for fact in facts if fact.event_id in gone}
     assert kinds == {events.MessageCreated, events.SessionStarted, events.AgentSeen}
     assert len(gone) == 2 * (20 + 1 + 4)
-    live = picture(tmp_path)
+    live = projection(tmp_path)
     assert [row for row in live["messages"] if "goes on" not in row] == expected["messages"]
     for table in ("agents", "sessions", "message_recipients", "horizons"):
         assert [row for row in live[table] if "eve" not in row] == expected[table], table
-    places_at(tmp_path).database.unlink()
+    layout_at(tmp_path).database.unlink()
     open_here(tmp_path).close()
-    assert picture(tmp_path) == live
+    assert projection(tmp_path) == live

@@ -67,7 +67,7 @@ def test_no_command_goes_on_with_broken_settings_and_each_names_key_line_and_fix
     assert repo.run("config", "set", "sync.interval", "0s").err.startswith("Error: sync.interval must be a duration ab")
 
     repo.thrum("config", "set", "sync.interval", "20s")
-    assert repo.run("team", "--json").json["error"]["message"].count(" must be ") == 1, "one is mended, one is left"
+    assert repo.run("team", "--json").json["error"]["message"].count(" must be ") == 1, "one is fixed, one is left"
     repo.thrum("config", "unset", "sync.debounce")
     for words in COMMANDS[1:3]:
         repo.thrum(*words, env=ALICE)

@@ -1,4 +1,6 @@
-"""Damage between two commands: torn and foreign bytes, databases, sockets, locks, lost directories, several daemons."""
+"""Damage between two commands: truncated and foreign bytes, databases, sockets, locks, lost directories, several
+daemons.
+"""
 
 from __future__ import annotations
 
@@ -44,23 +46,23 @@ def inbox(repo: Repo) -> list[str]:
 # -- journals
 
 
-def test_a_torn_last_line_is_set_aside_and_the_rest_is_there(repo: Repo) -> None:
+def test_a_truncated_last_line_is_moved_away_and_the_rest_is_there(repo: Repo) -> None:
     send(repo, "one", "two")
     repo.kill_daemon()
-    shard = repo.journals / "messages/alice.jsonl"
-    whole = shard.read_bytes()
-    torn = whole.splitlines(keepends=True)[-1].replace(b"two", b"tor")[:-20]
-    shard.write_bytes(whole + torn)
+    author_journal = repo.journals / "messages/alice.jsonl"
+    whole = author_journal.read_bytes()
+    truncated = whole.splitlines(keepends=True)[-1].replace(b"two", b"tor")[:-20]
+    author_journal.write_bytes(whole + truncated)
     assert inbox(repo) == ["one", "two"]
     send(repo, "three")
     assert inbox(repo) == ["one", "two", "three"]
-    assert shard.read_bytes().startswith(whole)
+    assert author_journal.read_bytes().startswith(whole)
     [kept] = [json.loads(line) for line in (repo.journals.parent / "quarantine.jsonl").read_text().splitlines()]
     assert kept["file"] == "messages/alice.jsonl"
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
 
 
-def test_a_torn_end_of_the_local_journal_loses_no_other_mark(repo: Repo) -> None:
+def test_a_truncated_last_line_of_the_local_journal_loses_no_other_mark(repo: Repo) -> None:
     send(repo, "one")
     repo.thrum("inbox", at=repo.worktree("bob"))
     repo.kill_daemon()
@@ -74,14 +76,14 @@ def test_lines_of_rubbish_in_the_middle_hide_nothing(shared: Repo) -> None:
     before = inbox(shared)
     send(shared, "before", "after")
     shared.kill_daemon()
-    shard = shared.journals / "messages/alice.jsonl"
-    lines = shard.read_bytes().splitlines(keepends=True)
+    author_journal = shared.journals / "messages/alice.jsonl"
+    lines = author_journal.read_bytes().splitlines(keepends=True)
     rubbish = [b"rubbish\n", b"\x00\xff\xfe\n", b"{}\n", b"\n", b'{"type":"message.create"}\n', b"<<<<<<< HEAD\n"]
-    shard.write_bytes(b"".join([*lines[:-1], *rubbish, lines[-1]]))
+    author_journal.write_bytes(b"".join([*lines[:-1], *rubbish, lines[-1]]))
     assert inbox(shared) == [*before, "before", "after"]
     send(shared, "later")
     assert inbox(shared) == [*before, "before", "after", "later"]
-    assert b"".join(rubbish) in shard.read_bytes(), "whole lines are never rewritten"
+    assert b"".join(rubbish) in author_journal.read_bytes(), "whole lines are never rewritten"
     kept = (shared.journals.parent / "quarantine.jsonl").read_text().splitlines()
     assert len(kept) >= len(rubbish) - 1, "all but the empty line, which says nothing"
 
@@ -89,10 +91,10 @@ def test_lines_of_rubbish_in_the_middle_hide_nothing(shared: Repo) -> None:
 def test_a_journal_line_that_appears_twice_is_one_message(repo: Repo) -> None:
     send(repo, "one")
     repo.kill_daemon()
-    shard = repo.journals / "messages/alice.jsonl"
-    shard.write_bytes(shard.read_bytes() * 3)
+    author_journal = repo.journals / "messages/alice.jsonl"
+    author_journal.write_bytes(author_journal.read_bytes() * 3)
     assert inbox(repo) == ["one"]
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
 
 
 # -- the database
@@ -118,7 +120,7 @@ def _hole(path: Path) -> None:
 
 @pytest.mark.short(2)
 @pytest.mark.parametrize("damage", [Path.unlink, _overwrite, _truncate, _empty, _hole])
-def test_a_damaged_or_deleted_database_is_painted_anew(shared: Repo, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_or_deleted_database_is_rebuilt(shared: Repo, damage: Callable[[Path], None]) -> None:
     send(shared, "kept")
     before = inbox(shared)
     shared.thrum("daemon", "stop")
@@ -166,7 +168,7 @@ def test_something_else_in_the_socket_s_place_is_no_hindrance_or_is_named(
 
 
 @pytest.mark.parametrize("name", ["messages.db", "messages.db.new", "stopped", "daemon.log", "config.lock"])
-def test_a_directory_in_a_file_s_place_is_named_with_its_mend(shared: Repo, name: str) -> None:
+def test_a_directory_in_a_file_s_place_is_named_with_its_fix(shared: Repo, name: str) -> None:
     shared.thrum("daemon", "stop")
     path = shared.var / name
     path.unlink(missing_ok=True)
@@ -174,8 +176,8 @@ def test_a_directory_in_a_file_s_place_is_named_with_its_mend(shared: Repo, name
     (path / "file").touch()
     done = shared.run("daemon", "start")
     assert done.status == 1 and str(path) in done.err.splitlines()[0]
-    [mend] = [line.partition(": mv ")[2].split() for line in done.err.splitlines() if "fix: " in line]
-    os.rename(*mend)
+    [fix] = [line.partition(": mv ")[2].split() for line in done.err.splitlines() if "fix: " in line]
+    os.rename(*fix)
     shared.thrum("daemon", "start")
     assert (shared.var / f"{name}.found" / "file").exists()
     shutil.rmtree(shared.var / f"{name}.found")
@@ -183,7 +185,7 @@ def test_a_directory_in_a_file_s_place_is_named_with_its_mend(shared: Repo, name
 
 def test_a_lock_file_that_a_dead_daemon_left_is_no_hindrance(shared: Repo) -> None:
     shared.kill_daemon()
-    shared.places.lock_file.write_text(f"{os.getpid()}\n")
+    shared.layout.lock_file.write_text(f"{os.getpid()}\n")
     assert shared.run("daemon", "status").status == 1
     send(shared, "x")
     assert shared.daemon not in (None, os.getpid())

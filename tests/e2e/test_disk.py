@@ -86,7 +86,7 @@ def fills_and_recovers(repo: Repo, make_room: Any) -> None:
     assert contents(repo) == taken
     assert repo.daemon == pid, "the same daemon goes on"
     assert_nothing_is_half_written(repo, taken)
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
 
 
 @may_mount
@@ -94,10 +94,10 @@ def test_a_full_disk_under_the_journals(tmp_path: Path) -> None:
     with open_repo("alice", "bob") as repo:
         repo.thrum("daemon", "stop")
         place = repo.main / ".git/thrum-sync"
-        aside = repo.top / "aside"
-        shutil.copytree(place, aside, symlinks=True)
+        quarantined = repo.top / "aside"
+        shutil.copytree(place, quarantined, symlinks=True)
         with mounted(place, "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs"):
-            shutil.copytree(aside, place, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(quarantined, place, symlinks=True, dirs_exist_ok=True)
             ballast = place / "ballast"
             ballast.write_bytes(b"x" * 800_000)
             fills_and_recovers(repo, ballast.unlink)
@@ -105,7 +105,7 @@ def test_a_full_disk_under_the_journals(tmp_path: Path) -> None:
 
 @may_mount
 def test_a_full_disk_under_the_database_alone(tmp_path: Path) -> None:
-    """The picture may be lost; what was answered is in the journals."""
+    """The projection may be lost; what was answered is in the journals."""
     with open_repo("alice", "bob") as repo:
         repo.thrum("daemon", "stop")
         with mounted(repo.var, "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs"):
@@ -155,7 +155,7 @@ def test_a_file_size_limit_of_the_daemon_is_as_a_full_disk() -> None:
         make_room()
         assert send(repo, "after").status == 0
         assert contents(repo) == ["first", *taken, "after"]
-        repo.assert_picture_is_as_rebuilt()
+        repo.assert_projection_is_as_rebuilt()
 
 
 @may_mount
@@ -199,9 +199,9 @@ def test_a_file_system_that_becomes_read_only_under_the_daemon() -> None:
     """Marked so by the kernel after an error: here a journal that takes no more writes."""
     with open_repo("alice", "bob") as repo:
         repo.thrum("send", "before", "--to", "@bob")
-        shard = repo.journals / "messages/alice.jsonl"
+        author_journal = repo.journals / "messages/alice.jsonl"
         repo.kill_daemon()
-        subprocess.run(["chattr", "+i", str(shard)], check=False)
+        subprocess.run(["chattr", "+i", str(author_journal)], check=False)
         try:
             done = send(repo, "while it cannot be written")
             if done.status == 0:
@@ -209,7 +209,7 @@ def test_a_file_system_that_becomes_read_only_under_the_daemon() -> None:
             assert done.json["error"]["kind"] == "store_failed", done
             assert contents(repo) == ["before"]
         finally:
-            subprocess.run(["chattr", "-i", str(shard)], check=False)
+            subprocess.run(["chattr", "-i", str(author_journal)], check=False)
         assert send(repo, "after").status == 0
         assert contents(repo) == ["before", "after"]
 

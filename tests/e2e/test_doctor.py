@@ -1,4 +1,4 @@
-"""`thrum doctor`: what is not fit is found, named and told how to mend, with and without a daemon."""
+"""`thrum doctor`: what is not fit is found, named and told how to fix, with and without a daemon."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_outside_a_repository_the_machine_is_looked_at_all_the_same(repo: Repo) 
     assert lines[-1].startswith("      fix: ")
 
 
-def test_a_daemon_that_hangs_is_named_and_its_mend_mends_it(repo: Repo) -> None:
+def test_a_daemon_that_hangs_is_named_and_its_fix_fixes_it(repo: Repo) -> None:
     pid = repo.daemon
     assert pid
     os.kill(pid, signal.SIGSTOP)

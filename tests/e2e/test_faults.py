@@ -1,4 +1,4 @@
-"""Bad input: each is refused by name with its mend, a status that is not 0, and nothing stored (cli.md §6)."""
+"""Bad input: each is refused by name with its fix, a status that is not 0, and nothing stored (cli.md §6)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def nothing_is_stored(repo: Repo) -> Iterator[None]:
 
 
 def refused(done: Done, kind: str, *words: str, status: int = 1) -> dict[str, Any]:
-    """The JSON refusal of this kind, whose message and mend hold these words."""
+    """The JSON refusal of this kind, whose message and fix hold these words."""
     assert (done.status, done.kind) == (status, kind), done
     error = done.json["error"]
     for word in words:

@@ -49,7 +49,7 @@ def at_a_terminal(repo: Repo, answer: str, *words: str) -> tuple[int, str]:
         os.close(ours)
 
 
-def test_a_message_to_a_group_reaches_its_members_and_survives_a_repaint(repo: Repo) -> None:
+def test_a_message_to_a_group_reaches_its_members_and_survives_a_rebuild(repo: Repo) -> None:
     wt = repo.worktree("nux")
     repo.thrum("group", "create", "core", "--description", "the core")
     repo.thrum("group", "add", "core", "@nux")
@@ -60,7 +60,7 @@ def test_a_message_to_a_group_reaches_its_members_and_survives_a_repaint(repo: R
     done = repo.run("send", "nobody", "--to", "@core", "--json")
     assert (done.status, done.kind) == (1, "no_recipients")
     repo.thrum("group", "add", "core", "nux")
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
     assert [each["member_value"] for each in repo.json("group", "members", "core")["members"]] == ["nux"]
     assert {"group.create", "group.member.add", "group.member.remove"} <= {fact["type"] for fact in repo.facts()}
 

@@ -135,7 +135,7 @@ def _survives(repo: Repo, kills: int, seed: int) -> None:
     contents = Counter(content for content in heard if content in sent.ids)
     assert contents == Counter(sent.ids.keys()), "a subscriber heard of each message once"
     _check(repo, sent)
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
 
 
 def _check_told(lines: list[str], sent: Sent, kills: int) -> None:

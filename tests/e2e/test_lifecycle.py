@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.wait_queues import Desk, WaitQueues, runtime_argv
 
-from tests.support.desks import Desk, Desks, runtime_argv
 from tests.support.repo import THRUM, Repo, open_repo
 from tests.support.typed import at_a_terminal
 
@@ -49,7 +49,7 @@ def fired(repo: Repo, guard: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.spec("ID-50")
-def test_quickstart_again_resumes_its_session_and_records_nothing_new(repo: Repo, desk: Desks) -> None:
+def test_quickstart_again_resumes_its_session_and_records_nothing_new(repo: Repo, desk: WaitQueues) -> None:
     root = repo.worktree("again")
     claude = desk(root, "claude")
     first = done(quickstart(claude, "again_one", "--intent", "T"))
@@ -66,7 +66,7 @@ def test_quickstart_again_resumes_its_session_and_records_nothing_new(repo: Repo
 
 
 @pytest.mark.spec("ID-35")
-def test_thrum_name_is_the_name_wanted_and_says_what_it_overrides(repo: Repo, desk: Desks) -> None:
+def test_thrum_name_is_the_name_wanted_and_says_what_it_overrides(repo: Repo, desk: WaitQueues) -> None:
     root = repo.worktree("named")
     shell = desk(root)
     answer = quickstart(shell, "given", "--name", "flagged", THRUM_NAME="chosen")
@@ -77,7 +77,7 @@ def test_thrum_name_is_the_name_wanted_and_says_what_it_overrides(repo: Repo, de
 
 
 @pytest.mark.spec("ID-51")
-def test_one_runtime_after_another_leaves_one_identity_and_says_the_way_back(repo: Repo, desk: Desks) -> None:
+def test_one_runtime_after_another_leaves_one_identity_and_says_the_way_back(repo: Repo, desk: WaitQueues) -> None:
     root = repo.worktree("relay")
     first = desk(root, "claude")
     done(quickstart(first, "relay_one"))
@@ -87,7 +87,7 @@ def test_one_runtime_after_another_leaves_one_identity_and_says_the_way_back(rep
     done(answer)
     assert identities(root) == {"relay_two.json", "relay_one.json.deleted"}
     assert answer["err"] == (
-        "warning: @relay_one is set aside, its process is gone: .thrum/identities/relay_one.json.deleted"
+        "warning: @relay_one is moved away, its process is gone: .thrum/identities/relay_one.json.deleted"
         " (back: thrum quickstart relay_one --role builder --module m_relay_one)\n"
     )
     third = desk(root, "gemini")
@@ -96,13 +96,13 @@ def test_one_runtime_after_another_leaves_one_identity_and_says_the_way_back(rep
 
 
 @pytest.mark.spec("ID-70")
-def test_a_session_keeps_its_name_unless_it_is_forced(repo: Repo, desk: Desks) -> None:
+def test_a_session_keeps_its_name_unless_it_is_forced(repo: Repo, desk: WaitQueues) -> None:
     root = repo.worktree("rename")
     claude = desk(root, "claude")
     done(quickstart(claude, "rename_one"))
     refusal = json.loads(quickstart(claude, "rename_two", "--json")["out"])["error"]
     assert (refusal["kind"], refusal["details"]["reason"]) == ("quickstart_self_rename", "caller_already_owns_identity")
-    assert "keep your mail: thrum agent rename rename_two; --force sets rename_one aside" in refusal["remedy"]
+    assert "keep your mail: thrum agent rename rename_two; --force quarantines rename_one" in refusal["remedy"]
     assert fired(repo, "quickstart_self_rename")[-1]["outcome"] == "denied"
     side = under(repo, claude, "claude", "quickstart", "rename_two", "--role", "r", "--module", "m", "--json")
     assert json.loads(side["out"])["error"]["kind"] == "quickstart_self_rename"
@@ -115,7 +115,7 @@ def test_a_session_keeps_its_name_unless_it_is_forced(repo: Repo, desk: Desks) -
 
 
 @pytest.mark.spec("ID-33")
-def test_another_runtime_inside_a_session_may_have_a_name_of_its_own(repo: Repo, desk: Desks) -> None:
+def test_another_runtime_inside_a_session_may_have_a_name_of_its_own(repo: Repo, desk: WaitQueues) -> None:
     root = repo.worktree("inner")
     claude = desk(root, "claude")
     done(quickstart(claude, "inner_one"))
@@ -126,7 +126,7 @@ def test_another_runtime_inside_a_session_may_have_a_name_of_its_own(repo: Repo,
 
 
 @pytest.mark.spec("ID-70")
-def test_a_name_that_another_session_lives_under_is_taken_by_force_alone(repo: Repo, desk: Desks) -> None:
+def test_a_name_that_another_session_lives_under_is_taken_by_force_alone(repo: Repo, desk: WaitQueues) -> None:
     root = repo.worktree("collide")
     first, second = desk(root, "claude"), desk(root, "claude")
     done(quickstart(first, "collide_one"))
@@ -139,7 +139,7 @@ def test_a_name_that_another_session_lives_under_is_taken_by_force_alone(repo: R
 
 
 @pytest.mark.spec("ID-69")
-def test_a_guard_in_warn_says_its_line_and_goes_on(repo: Repo, desk: Desks) -> None:
+def test_a_guard_in_warn_says_its_line_and_goes_on(repo: Repo, desk: WaitQueues) -> None:
     root = repo.worktree("warned")
     claude = desk(root, "claude")
     done(quickstart(claude, "warned_one"))
@@ -157,7 +157,7 @@ def test_a_guard_in_warn_says_its_line_and_goes_on(repo: Repo, desk: Desks) -> N
 
 
 @pytest.mark.spec("ID-74", "ID-69", "ID-42")
-def test_prime_is_for_the_session_s_own_runtime_and_a_shell_looks(repo: Repo, desk: Desks) -> None:
+def test_prime_is_for_the_session_s_own_runtime_and_a_shell_looks(repo: Repo, desk: WaitQueues) -> None:
     root = repo.worktree("primed")
     shell, claude = desk(root), desk(root, "claude")
     done(quickstart(shell, "primed_one"))
@@ -206,7 +206,7 @@ def test_a_deleted_agent_leaves_nothing_but_its_words(repo: Repo) -> None:
     assert "gone_one" not in repo.thrum("agent", "list", at=other)
 
 
-def test_a_running_agent_is_said_to_run_before_anybody_is_asked(repo: Repo, desk: Desks) -> None:
+def test_a_running_agent_is_said_to_run_before_anybody_is_asked(repo: Repo, desk: WaitQueues) -> None:
     other = repo.agent("asker", module="g3")
     claude = desk(repo.worktree("runner"), "claude")
     done(claude.thrum("quickstart", "runner", "--role", "worker", "--module", "g4"))

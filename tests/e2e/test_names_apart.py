@@ -99,7 +99,7 @@ def test_a_person_says_whose_a_name_is(clones: Clones) -> None:
     other = {"first": beta, "second": alpha}[module_of(gamma, "sam")]
     gamma.thrum("sync", "accept", daemon_of(other), "--holder", "@sam")
     assert module_of(gamma, "sam") == {alpha: "first", beta: "second"}[other]
-    gamma.assert_picture_is_as_rebuilt()
+    gamma.assert_projection_is_as_rebuilt()
     assert module_of(gamma, "sam") == {alpha: "first", beta: "second"}[other]
     assert gamma.run("sync", "accept", daemon_of(other), "--holder", "nobody", "--json").kind == "agent_not_found"
     assert gamma.run("sync", "accept", "--holder", "sam", "--json").status != 0
@@ -132,7 +132,7 @@ def test_unsigned_lines_count_once_a_person_says_so_and_verify_counts_them(clone
     gamma.thrum("sync", "accept", origin)
     assert "of old" in gamma.thrum("inbox", "--all") and "of old" not in alpha.thrum("inbox", "--all", "--to", "@eye")
     assert gamma.json("verify")["foreign"] == {"unsigned": 2}
-    gamma.assert_picture_is_as_rebuilt()
+    gamma.assert_projection_is_as_rebuilt()
 
 
 def test_that_two_clones_share_a_name_shows_wherever_one_looks_until_one_is_renamed(clones: Clones) -> None:

@@ -151,7 +151,7 @@ def test_all_that_thrum_keeps_is_its_owners_whatever_the_umask(repo: Repo) -> No
     assert open_ones == {}
 
 
-def test_an_installation_of_before_is_told_and_init_mends_it(repo: Repo) -> None:
+def test_an_installation_of_before_is_told_and_init_fixes_it(repo: Repo) -> None:
     repo.thrum("init")
     (repo.main / ".git").chmod(0o755)
     (repo.main / ".git/thrum-sync/modes.json").unlink()  # what a thrum of before left

@@ -1,4 +1,6 @@
-"""The database is only a picture, and the user's repository is the user's: two promises, kept over whole sessions."""
+"""The database is only a projection, and the user's repository is the user's: two promises, kept over whole
+sessions.
+"""
 
 from __future__ import annotations
 
@@ -117,21 +119,21 @@ def sides() -> Iterator[list[Side]]:
 def test_a_database_deleted_between_commands_changes_no_output(sides: list[Side]) -> None:
     _play(sides, _delete_database, every=5)
     for side in sides:
-        side.repo.assert_picture_is_as_rebuilt()
+        side.repo.assert_projection_is_as_rebuilt()
 
 
 @pytest.mark.long
 def test_a_database_deleted_before_every_command_changes_no_output(sides: list[Side]) -> None:
     _play(sides, _delete_database, every=1)
     for side in sides:
-        side.repo.assert_picture_is_as_rebuilt()
+        side.repo.assert_projection_is_as_rebuilt()
 
 
 @pytest.mark.long
 def test_a_restart_before_every_command_changes_no_output(sides: list[Side]) -> None:
     _play(sides, lambda side: side.repo.thrum("daemon", "restart"), every=1)
     for side in sides:
-        side.repo.assert_picture_is_as_rebuilt()
+        side.repo.assert_projection_is_as_rebuilt()
 
 
 # -- the user's repository
@@ -252,7 +254,7 @@ def test_git_clean_and_init_bring_everything_back(repo: Repo) -> None:
     _come_back(repo)
     assert _everything(repo) == before
     assert repo.json("daemon", "status")["identity"]["daemon_id"] == daemon_id
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
 
 
 def test_deleting_thrum_s_directory_under_a_running_daemon_and_init_at_once_bring_everything_back(repo: Repo) -> None:

@@ -74,23 +74,23 @@ def test_a_daemon_whose_lock_was_removed_gives_way_and_leaves_the_next_one_alone
     old = repo.daemon
     assert old
     repo.thrum("send", "before", "--to", "@nux")
-    repo.places.lock_file.unlink()
+    repo.layout.lock_file.unlink()
     new = repo.json("daemon", "start")["pid"]
     assert new != old
     wait_until(lambda: [process.pid for process in repo.daemons()] == [new], "the end of the old daemon")
     assert repo.socket.exists(), "the old one took the new one's socket with it"
     assert (repo.var / "bus.sock").exists()
-    assert not repo.places.stopped_mark.exists(), "nobody stopped it on purpose"
+    assert not repo.layout.stopped_mark.exists(), "nobody stopped it on purpose"
     repo.thrum("send", "after", "--to", "@nux")
     assert repo.daemon == new
     assert [fact["body"]["content"] for fact in repo.facts("message.create")] == ["before", "after"]
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
 
 
 def test_a_daemon_without_lock_does_not_open_a_changed_store_again(repo: Repo) -> None:
     old = repo.daemon
     repo.thrum("send", "before", "--to", "@nux")
-    repo.places.lock_file.unlink()
+    repo.layout.lock_file.unlink()
     journal = repo.journals / "messages/alice.jsonl"
     journal.write_bytes(journal.read_bytes() + b'{"type":"odd"}\n')
     repo.run("send", "refused or sent", "--to", "@nux")
@@ -108,7 +108,7 @@ def test_a_daemon_whose_bus_was_removed_makes_room_for_one_that_has_one(repo: Re
     assert (repo.var / "bus.sock").exists()
 
 
-def test_a_line_that_an_editor_changed_is_seen_by_whoever_reads_it_and_mended_without_a_restart(repo: Repo) -> None:
+def test_a_line_that_an_editor_changed_is_seen_by_whoever_reads_it_and_fixed_without_a_restart(repo: Repo) -> None:
     repo.thrum("send", "one word", "--to", "@nux")
     pid = repo.daemon
     with repo.client() as client:
@@ -126,12 +126,12 @@ def test_a_line_that_an_editor_changed_is_seen_by_whoever_reads_it_and_mended_wi
             return client.call(HEALTH).epoch != before.epoch
         return False
 
-    wait_until(told, "another picture")
+    wait_until(told, "another projection")
     with repo.client() as client:
         after = client.call(HEALTH)
     # Nobody signed what the line says now.
     assert "ZZZZ" in (repo.journals.parent / "quarantine.jsonl").read_text()
-    assert after.pid == pid and after.epoch != before.epoch, "painted anew by the same daemon"
+    assert after.pid == pid and after.epoch != before.epoch, "rebuilt by the same daemon"
 
 
 @pytest.mark.long
@@ -148,4 +148,4 @@ def test_a_killed_start_leaves_nothing_that_hinders_the_next(repo: Repo) -> None
     repo.thrum("send", "after", "--to", "@nux")
     assert [fact["body"]["content"] for fact in repo.facts("message.create")] == ["before", "after"]
     assert len(repo.daemons()) == 1
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()

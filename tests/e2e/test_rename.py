@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.support.wait_queues import WaitQueues
 
 from tests.support.clones import Clones, daemon_of, open_namesakes
 from tests.support.daemons import Daemon
-from tests.support.desks import Desks
 from tests.support.repo import Repo, open_repo
 from tests.support.stranger import Stranger
 from thrum.model import clock, events
@@ -65,7 +65,7 @@ def test_an_agent_goes_on_under_another_name_with_its_mail_marks_notes_groups_an
     assert [each["agent_id"] for each in sent["recipients"]] == ["maxine"]
     repo.thrum("inbox")
     assert texts(repo.json("inbox", "--peek"), unread=True) == []
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
     assert texts(repo.json("inbox", "--peek"), unread=True) == [] and len(texts(repo.json("inbox", "--peek"))) == 4
     # Twice is once more, and back again is a rename, too.
     assert "called that already" in repo.thrum("agent", "rename", "maxine")
@@ -73,7 +73,7 @@ def test_an_agent_goes_on_under_another_name_with_its_mail_marks_notes_groups_an
     repo.thrum("agent", "rename", "furiosa")
     assert texts(repo.json("inbox", "--peek"), unread=True) == ["still unread"]
     assert len(texts(repo.json("inbox", "--peek"))) == 5
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
     assert json.loads(repo.thrum("verify", "--json"))["ok"]
 
 
@@ -94,7 +94,7 @@ def test_a_name_that_cannot_be_had_is_refused_and_nothing_is_changed(repo: Repo)
     assert len(repo.facts()) == before and repo.json("whoami")["agent_id"] == "furiosa"
 
 
-def test_a_running_agent_is_renamed_and_goes_on_as_itself(repo: Repo, desk: Desks) -> None:
+def test_a_running_agent_is_renamed_and_goes_on_as_itself(repo: Repo, desk: WaitQueues) -> None:
     nux = repo.top / "nux"
     claude = desk(repo.main, "claude")
     assert claude.thrum("prime")["status"] == 0
@@ -154,7 +154,7 @@ def test_a_rename_parts_two_agents_of_one_name_and_each_keeps_its_mail(clones: C
     }
     assert read["pam"] and not read["sam"]
     for repo in clones.repos:
-        repo.assert_picture_is_as_rebuilt()
+        repo.assert_projection_is_as_rebuilt()
 
 
 def test_mail_by_the_old_name_from_where_the_new_one_is_not_known_yet_arrives(clones: Clones) -> None:
@@ -168,7 +168,7 @@ def test_mail_by_the_old_name_from_where_the_new_one_is_not_known_yet_arrives(cl
     assert "are you there?" in waiting.end().out
     assert texts(gamma.json("inbox", "--peek"), unread=True) == ["are you there?"]
     for repo in (alpha, gamma):
-        repo.assert_picture_is_as_rebuilt()
+        repo.assert_projection_is_as_rebuilt()
 
 
 def test_nobody_renames_an_agent_of_anothers_machine(clones: Clones) -> None:
@@ -193,7 +193,7 @@ def test_nobody_renames_an_agent_of_anothers_machine(clones: Clones) -> None:
     assert alpha.json("send", "still the eye", "--to", "@eye")["recipients"][0]["agent_id"] == "eye"
     clones.settle()
     for repo in clones.repos:
-        repo.assert_picture_is_as_rebuilt()
+        repo.assert_projection_is_as_rebuilt()
 
 
 def test_a_rename_that_was_killed_before_the_files_followed_is_finished_by_the_next_start(repo: Repo) -> None:
@@ -232,7 +232,7 @@ def test_two_clones_that_take_one_name_by_renaming_apart_keep_each_its_own_mail(
     assert texts(alpha.json("inbox", "--peek"), unread=True) == ["for sam"]
     assert texts(gamma.json("inbox", "--peek"), unread=True) == ["late for eye", "for eye"]
     for repo in clones.repos:
-        repo.assert_picture_is_as_rebuilt()
+        repo.assert_projection_is_as_rebuilt()
 
 
 def test_mail_that_comes_late_finds_its_way_along_a_chain_of_names(clones: Clones) -> None:
@@ -263,7 +263,7 @@ def test_mail_that_comes_late_finds_its_way_along_a_chain_of_names(clones: Clone
     [first] = [each for each in alpha.json("sent")["messages"] if each["message_id"] == asked]
     assert {one["agent_id"] for one in first["recipients"] if one.get("read_at")} == {"mouth"}
     for repo in (alpha, gamma):
-        repo.assert_picture_is_as_rebuilt()
+        repo.assert_projection_is_as_rebuilt()
 
 
 def test_who_is_deleted_after_a_rename_is_gone_by_every_name(repo: Repo) -> None:
@@ -273,14 +273,14 @@ def test_who_is_deleted_after_a_rename_is_gone_by_every_name(repo: Repo) -> None
     assert "old" in waiting.end().out
     repo.thrum("agent", "rename", "maxine")
     repo.thrum("backup", at=nux)
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
     repo.thrum("agent", "delete", "maxine", "--yes")
     assert {each["agent_id"] for each in repo.json("team", "--all", at=nux)["members"]} == {"nux"}
     for name in ("furiosa", "maxine"):
         done = repo.run("send", "anybody?", "--to", f"@{name}", "--json", at=nux)
         assert done.status != 0, (name, done.out)
     repo.thrum("purge", "--all", "--confirm", at=nux)
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
     # The name that was is free, and who takes it begins afresh.
     repo.agent("furiosa", role="worker", module="again", at=repo.main)
     assert texts(repo.json("inbox", "--peek")) == []

@@ -30,11 +30,11 @@ async def _is_well(served: Served) -> None:
 async def test_a_request_cut_at_any_byte_harms_nobody(tmp_path: Path) -> None:
     ops = Ops()
     line = request("message.send", {"content": "ü", "client_key": "k"})
-    async with serving(tmp_path / "s", ops.handlers()) as served, talking(served.path) as witness:
+    async with serving(tmp_path / "s", ops.handlers()) as served, talking(served.path) as caller_probe:
         for cut in range(len(line)):
             async with talking(served.path) as talk:
                 await talk.send(line[:cut])
-            assert "result" in await witness.ask("health")
+            assert "result" in await caller_probe.ask("health")
         assert ops.sent == []
         ops.commit.set()
         async with talking(served.path) as talk:

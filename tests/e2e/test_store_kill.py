@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.store_child import AUTHORS
-from tests.support.store_opened import key_of, opened, picture_of, places_at, resent, sending
+from tests.support.store_opened import key_of, layout_at, opened, projection_of, resent, sending
 from thrum.model import events
 from thrum.model.clock import SystemClock
 from thrum.model.events import MessageCreated
@@ -53,7 +53,7 @@ def run_until_killed(
 def creates(directory: Path) -> list[MessageCreated]:
     """Every create in the journals, which must be whole."""
     found: list[MessageCreated] = []
-    for path in sorted(places_at(directory).branch_dir.glob("messages/*.jsonl")):
+    for path in sorted(layout_at(directory).branch_dir.glob("messages/*.jsonl")):
         data = path.read_bytes()
         assert data.endswith(b"\n")
         facts = [events.decode(line) for line in data.splitlines()]
@@ -68,7 +68,7 @@ async def check(directory: Path, begun: set[str], answered: Answered) -> None:
             assert row is not None, f"{name} was answered and is lost"
             assert row.seq == seq, "the numbers that went out are the numbers that stay"
             assert row.body_content.split()[0].rstrip("!") == name
-        assert store.recovery.painted == ""
+        assert store.recovery.rebuilt == ""
         for name in sorted(begun):
             author = f"agent{int(name.split('.')[1]) % AUTHORS}"
             sent = await store.committer.commit(
@@ -78,12 +78,12 @@ async def check(directory: Path, begun: set[str], answered: Answered) -> None:
                 assert sent == (*answered[name], True)
     per_key = Counter(fact.client_key for fact in creates(directory))
     assert per_key == Counter(begun), "every call is there once, answered or not"
-    assert not list(places_at(directory).database.parent.glob("*.new*"))
-    live = picture_of(directory)
-    places_at(directory).database.unlink()
+    assert not list(layout_at(directory).database.parent.glob("*.new*"))
+    live = projection_of(directory)
+    layout_at(directory).database.unlink()
     async with opened(directory, wall=SystemClock()):
         pass
-    assert picture_of(directory) == live
+    assert projection_of(directory) == live
 
 
 async def kill_many_times(directory: Path, kills: int, seed: int) -> None:
@@ -110,9 +110,9 @@ async def test_no_answered_message_is_lost_or_doubled_by_hundreds_of_kills(tmp_p
     await kill_many_times(tmp_path, 30, seed)
 
 
-async def test_a_kill_while_the_picture_is_painted_leaves_nothing_that_harms(tmp_path: Path) -> None:
+async def test_a_kill_while_the_projection_is_rebuilt_leaves_nothing_that_harms(tmp_path: Path) -> None:
     begun, answered = run_until_killed(tmp_path, 0, 0.2, from_start=False)
-    database = places_at(tmp_path).database
+    database = layout_at(tmp_path).database
     for delay in (0.15, 0.25, 0.3, 0.35):
         database.unlink()
         more = run_until_killed(tmp_path, int(delay * 100), delay, from_start=True)

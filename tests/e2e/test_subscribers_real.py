@@ -1,4 +1,6 @@
-"""Programs that listen by ZeroMQ, beside the real daemon: late, asleep, over kills and painted pictures (issue 2)."""
+"""Programs that listen by ZeroMQ, beside the real daemon: late, asleep, over kills and rebuilt projections
+(issue 2).
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,7 @@ def test_one_that_sleeps_past_the_high_water_mark_misses_nothing(repo: Repo, for
     assert heard(listener) == [*missed, "end"]
 
 
-def test_listeners_of_every_kind_live_through_kills_and_a_painted_picture(repo: Repo) -> None:
+def test_listeners_of_every_kind_live_through_kills_and_a_rebuilt_projection(repo: Repo) -> None:
     listeners = [
         listen(repo, "--audience", "agent/bob/"),
         listen(repo, "--audience", "agent/bob/", "--trio"),
@@ -115,7 +117,7 @@ def test_listeners_of_every_kind_live_through_kills_and_a_painted_picture(repo: 
 
 
 def heard_of_messages(listener: Running) -> list[str]:
-    """As `heard`; over a painted picture the numbers begin anew, so only the ids tell."""
+    """As `heard`; over a rebuilt projection the numbers begin anew, so only the ids tell."""
     items = [line.split(" ") for line in listener.lines(lambda line: line.split(" ")[3:4] == ["end"])]
     assert len({item[2] for item in items}) == len(items)
     return [item[3] for item in items if item[3].startswith(("part", "end"))]

@@ -9,7 +9,7 @@ import pytest
 from tests.support.clones import Clones, open_clones
 from tests.support.repo import Repo, wait_until
 
-STEPS = ("fetched", "took in", "copied receipts", "composed", "built", "moved", "remembered", "pushed")
+STEPS = ("fetched", "ingested", "copied receipts", "composed", "built", "moved", "remembered", "pushed")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_a_kill_after_any_step_loses_nothing(clones: Clones, step: str) -> None:
     there.thrum("send", f"from there, {step}", "--to", "@furiosa")
     there.thrum("sync", "force", "--wait")
     here.thrum("send", f"from here, {step}", "--to", "@nux", env={"THRUM_FAILPOINT": f"sync:{step}"})
-    # The first round of its life comes to every step: it fetches, takes in, commits and pushes.
+    # The first round of its life comes to every step: it fetches, ingests, commits and pushes.
     wait_until(lambda: here.daemon is None, f"the daemon was killed after {step}")
     clones.settle()
     for repo in clones.repos:

@@ -41,19 +41,19 @@ def test_three_clones_that_were_offline_converge(events: int) -> None:
             verified = repo.run("verify")
             assert verified.status == 0, verified
             repo.thrum("daemon", "stop")
-        pictures = [shared(repo) for repo in clones.repos]
-        assert pictures[0].keys() == pictures[1].keys()
-        for table in pictures[0]:
+        projections = [shared(repo) for repo in clones.repos]
+        assert projections[0].keys() == projections[1].keys()
+        for table in projections[0]:
             if table not in ("agents", "message_recipients", "sessions"):
-                assert pictures[0][table] == pictures[1][table] == pictures[2][table], table
-        assert len(pictures[0]["messages"]) == 3 * events
+                assert projections[0][table] == projections[1][table] == projections[2][table], table
+        assert len(projections[0]["messages"]) == 3 * events
         for repo in clones.repos:
             repo.thrum("daemon", "start")
-            repo.assert_picture_is_as_rebuilt()
+            repo.assert_projection_is_as_rebuilt()
 
 
 @pytest.mark.parametrize("trouble", ["no remote", "a hook", "a stranger's branch"])
-def test_status_names_the_trouble_and_its_mend_and_nothing_is_lost(trouble: str) -> None:
+def test_status_names_the_trouble_and_its_fix_and_nothing_is_lost(trouble: str) -> None:
     with open_clones(["furiosa"], ["nux"]) as clones:
         here, there = clones.repos
         if trouble == "no remote":

@@ -1,4 +1,4 @@
-"""What somebody pushes by plain git stops nobody: it is used or set aside, reported, and the others go on."""
+"""What somebody pushes by plain git stops nobody: it is used or quarantined, reported, and the others go on."""
 
 from __future__ import annotations
 
@@ -44,12 +44,14 @@ def assert_they_go_on(clones: Clones, text: str) -> None:
         repo.fsck()
 
 
-def test_lines_that_nobody_can_use_are_set_aside_and_no_fault_of_the_store(clones: Clones, stranger: Stranger) -> None:
+def test_lines_that_nobody_can_use_are_quarantined_and_no_fault_of_the_store(
+    clones: Clones, stranger: Stranger
+) -> None:
     far = line("message.delete", message_id="m").replace(b'"timestamp":"', b'"timestamp":"9999-12-31T23:59:59-23:00')
     deep = line("message.delete", message_id="m", x=0).replace(b'"x":0', b'"x":' + b"[" * 100_000)
     bad = b"garbage\n\xff\xfe\n{}\n[1]\n" + deep + far + line("journal.format", format=2**63)
-    shards = {"messages/slit.jsonl": bad + letter("slit", "between the garbage", "nux") + b'{"torn'}
-    stranger.push(appended=shards | {"events.jsonl": line("agent.exit", agent_id="furiosa", agent_pid=1)})
+    author_journals = {"messages/slit.jsonl": bad + letter("slit", "between the garbage", "nux") + b'{"torn'}
+    stranger.push(appended=author_journals | {"events.jsonl": line("agent.exit", agent_id="furiosa", agent_pid=1)})
     assert_they_go_on(clones, "past the garbage")
     reasons: set[str] = set()
     for repo in clones.repos:
@@ -63,7 +65,7 @@ def test_lines_that_nobody_can_use_are_set_aside_and_no_fault_of_the_store(clone
 
 def test_a_flood_of_garbage_costs_one_line_of_the_log_and_hides_nothing(clones: Clones, stranger: Stranger) -> None:
     """What of it nobody can use is counted; the message in the middle arrives as any other."""
-    said = [each.places.log_file.read_bytes().count(b"set aside") for each in clones.repos]
+    said = [each.layout.log_file.read_bytes().count(b"quarantined") for each in clones.repos]
     half = b"".join(b"flood %d\n" % number for number in range(10_000))
     stranger.push(appended={"messages/slit.jsonl": half + letter("slit", "in the flood", "nux") + half[:-9] + b"\n"})
     assert_they_go_on(clones, "past the flood")
@@ -72,18 +74,18 @@ def test_a_flood_of_garbage_costs_one_line_of_the_log_and_hides_nothing(clones: 
         kept = [each for each in found["quarantine"] if each["reason"] == "not_json" and not each.get("more")]
         more = sum(each.get("more", 0) for each in found["quarantine"])
         # Who comes second may find the branch cleaned already.
-        if repo.places.quarantine.exists() and more:
+        if repo.layout.quarantine.exists() and more:
             assert len(kept) <= 100 and more > 9_000 and found["quarantined"] > 9_000
-            assert repo.places.log_file.read_bytes().count(b"set aside") == before + 1
-            assert repo.places.quarantine.stat().st_size < 500_000
+            assert repo.layout.log_file.read_bytes().count(b"quarantined") == before + 1
+            assert repo.layout.quarantine.stat().st_size < 500_000
         assert len(repo.thrum("verify").splitlines()) < 60
-    assert any(b"flood 7" in repo.places.quarantine.read_bytes() for repo in clones.repos)
+    assert any(b"flood 7" in repo.layout.quarantine.read_bytes() for repo in clones.repos)
     assert any(b"in the flood" in (repo.journals / "messages/slit.jsonl").read_bytes() for repo in clones.repos)
 
 
 def test_what_is_no_file_in_a_journals_place_is_replaced_or_passed_over(clones: Clones, stranger: Stranger) -> None:
     link, text = stranger.blob(b"/etc/passwd"), stranger.blob(b"x")
-    places = {
+    layout = {
         "messages/furiosa.jsonl": ("120000", link),
         "messages/link.jsonl": ("120000", link),
         "messages/submodule.jsonl": ("160000", "1" * 40),
@@ -91,7 +93,7 @@ def test_what_is_no_file_in_a_journals_place_is_replaced_or_passed_over(clones: 
         "messages/é/x.jsonl": ("100644", text),
         "events.jsonl/inner": ("100644", text),
     }
-    stranger.push(entries=places, gone=("events.jsonl",))
+    stranger.push(entries=layout, gone=("events.jsonl",))
     assert_they_go_on(clones, "past the links")
     for repo in clones.repos:
         assert {path.name for path in (repo.journals / "messages").iterdir()} <= {

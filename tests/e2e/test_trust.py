@@ -616,7 +616,7 @@ def test_an_installation_of_before_that_another_process_takes_over_meanwhile_cou
         return look(own, git)
 
     monkeypatch.setattr(paths, "_state_of_before", late)
-    assert paths.find_places(repo.main).state_dir == repo.main / ".thrum"
+    assert paths.find_layout(repo.main).state_dir == repo.main / ".thrum"
 
 
 def test_an_installation_of_before_is_not_taken_over_while_git_tracks_something_there(repo: Repo, home: Path) -> None:

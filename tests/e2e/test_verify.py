@@ -1,4 +1,4 @@
-"""`thrum verify`: damage to journals, database, branch and identity files is named, and mended where it can be."""
+"""`thrum verify`: damage to journals, database, branch and identity files is named, and fixed where it can be."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_sound_repository_is_verified_with_and_without_a_daemon_and_left_as_it
 
 @pytest.mark.short(1)
 @pytest.mark.parametrize("running", [True, False])
-def test_rows_that_were_taken_away_changed_or_added_are_counted_and_a_repair_paints_them_anew(
+def test_rows_that_were_taken_away_changed_or_added_are_counted_and_a_repair_rebuilds_them(
     repo: Repo, running: bool
 ) -> None:
     if not running:
@@ -112,8 +112,8 @@ def test_rows_that_were_taken_away_changed_or_added_are_counted_and_a_repair_pai
     shown = repo.run("verify")
     assert "database   DIFFERS  groups: 1 extra; messages: 1 missing, 1 changed" in shown.out
     assert shown.out.splitlines()[-2:] == ["Not in agreement.", "  fix: thrum verify --repair"]
-    mended = verify(repo, "--repair", status=0)
-    assert mended["repaired"]
+    fixed = verify(repo, "--repair", status=0)
+    assert fixed["repaired"]
     assert not verify(repo, "--repair", status=0)["repaired"], "nothing is left to do"
     assert bool(repo.daemon) is running
     contents = [each["body"]["content"] for each in repo.json("inbox", "--peek", at=repo.worktree("bob"))["messages"]]
@@ -140,7 +140,7 @@ def test_an_index_of_words_that_lost_a_message_is_found_and_made_anew(repo: Repo
     assert [each["body"]["content"] for each in found["messages"]] == ["one"]
 
 
-def test_a_database_with_flipped_bytes_is_found_and_painted_anew(repo: Repo) -> None:
+def test_a_database_with_flipped_bytes_is_found_and_rebuilt(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
     path = repo.var / "messages.db"
     data = bytearray(path.read_bytes())
@@ -149,7 +149,7 @@ def test_a_database_with_flipped_bytes_is_found_and_painted_anew(repo: Repo) -> 
     path.write_bytes(data)
     assert check(verify(repo, status=1), "database")["detail"].startswith("damaged: ")
     assert verify(repo, "--repair", status=0)["repaired"]
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()
 
 
 def test_a_missing_database_is_no_fault(repo: Repo) -> None:
@@ -166,20 +166,20 @@ def test_facts_that_a_killed_daemon_left_behind_the_database_are_no_fault(repo: 
 
 @pytest.mark.short(1)
 @pytest.mark.parametrize("running", [True, False])
-def test_a_torn_end_is_named_and_a_repair_moves_it_to_quarantine(repo: Repo, running: bool) -> None:
+def test_a_truncated_last_line_is_named_and_a_repair_moves_it_to_quarantine(repo: Repo, running: bool) -> None:
     if not running:
         repo.thrum("daemon", "stop")
-    shard = repo.journals / "messages/alice.jsonl"
-    whole = shard.read_bytes()
-    append(shard, '{"type":"message.cre')
+    author_journal = repo.journals / "messages/alice.jsonl"
+    whole = author_journal.read_bytes()
+    append(author_journal, '{"type":"message.cre')
     found = verify(repo, status=1)
     assert failed(found) == ["journal"]
-    assert check(found, "journal")["detail"] == "1 torn end"
-    assert shard.read_bytes() != whole
-    mended = verify(repo, "--repair", status=0)
-    assert mended["repaired"]
-    assert shard.read_bytes() == whole
-    assert [(each["file"], each["reason"]) for each in mended["quarantine"]] == [("messages/alice.jsonl", "torn_tail")]
+    assert check(found, "journal")["detail"] == "1 truncated last line"
+    assert author_journal.read_bytes() != whole
+    fixed = verify(repo, "--repair", status=0)
+    assert fixed["repaired"]
+    assert author_journal.read_bytes() == whole
+    assert [(each["file"], each["reason"]) for each in fixed["quarantine"]] == [("messages/alice.jsonl", "torn_tail")]
     assert "1 line in quarantine:\n  messages/alice.jsonl byte" in repo.thrum("verify")
 
 
@@ -191,10 +191,10 @@ def test_a_journal_that_lost_a_line_is_called_shorter_and_gets_it_back_from_the_
     repo.thrum("sync", "force", "--wait")
     if not running:
         repo.thrum("daemon", "stop")
-    shard = repo.journals / "messages/alice.jsonl"
-    whole = shard.read_bytes()
+    author_journal = repo.journals / "messages/alice.jsonl"
+    whole = author_journal.read_bytes()
     last = whole.splitlines(True)[-1]
-    os.truncate(shard, len(whole) - len(last))
+    os.truncate(author_journal, len(whole) - len(last))
     found = verify(repo, status=1)
     assert check(found, "journal")["detail"] == "1 journal is shorter than it was"
     assert check(found, "journal")["differences"][0]["reason"] == f"shorter: by {len(last)} bytes"
@@ -204,39 +204,39 @@ def test_a_journal_that_lost_a_line_is_called_shorter_and_gets_it_back_from_the_
         assert repaired["remedy"] == "thrum sync force --wait; thrum verify"
         repo.thrum("sync", "force", "--wait")
     verify(repo, status=0)
-    assert shard.read_bytes() == whole
+    assert author_journal.read_bytes() == whole
 
 
 def test_a_journal_that_another_program_wrote_to_is_called_changed(repo: Repo) -> None:
-    shard = repo.journals / "messages/alice.jsonl"
+    author_journal = repo.journals / "messages/alice.jsonl"
     line = fact("message.edit", message_id="m", agent_id="alice", body={"format": "markdown", "content": "?"})
-    append(shard, line)
+    append(author_journal, line)
     found = verify(repo, status=1)
     assert check(found, "journal")["detail"] == "1 journal was changed by another program"
     assert check(found, "journal")["differences"][0]["reason"] == f"changed: {len(line)} bytes more"
     verify(repo, "--repair", status=0)
     saved = repo.top / "saved"  # as an editor saves: a new file takes the old one's place
-    saved.write_bytes(shard.read_bytes().replace(b'"one"', b'"eno"'))
-    saved.replace(shard)
+    saved.write_bytes(author_journal.read_bytes().replace(b'"one"', b'"eno"'))
+    saved.replace(author_journal)
     shown = repo.run("verify").out
     assert "1 journal was changed by another program\n  messages/alice.jsonl: changed: it is another file" in shown
     assert shown.endswith("Not in agreement.\n  fix: thrum verify --repair\n")
     assert repo.thrum("verify", "--repair").endswith("Repaired.\nVerified.\n")
 
 
-def test_a_line_that_lost_a_byte_is_named_and_once_set_aside_it_is_no_fault(repo: Repo) -> None:
+def test_a_line_that_lost_a_byte_is_named_and_once_quarantined_it_is_no_fault(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
-    shard = repo.journals / "messages/alice.jsonl"
-    damaged = shard.read_bytes().replace(b'"one"', b'"one?', 1)
-    shard.write_bytes(damaged)
+    author_journal = repo.journals / "messages/alice.jsonl"
+    damaged = author_journal.read_bytes().replace(b'"one"', b'"one?', 1)
+    author_journal.write_bytes(damaged)
     found = verify(repo, status=1)
     assert failed(found) == ["journal", "database"]
     [difference] = check(found, "journal")["differences"]
     assert (difference["file"], difference["reason"]) == ("messages/alice.jsonl", "bad_line: not_json")
-    assert shard.read_bytes().splitlines()[difference["line"] - 1].count(b'"one?') == 1
-    mended = verify(repo, "--repair", status=0)
-    assert shard.read_bytes() == damaged, "whole lines are never rewritten"
-    assert [each["reason"] for each in mended["quarantine"]] == ["not_json"]
+    assert author_journal.read_bytes().splitlines()[difference["line"] - 1].count(b'"one?') == 1
+    fixed = verify(repo, "--repair", status=0)
+    assert author_journal.read_bytes() == damaged, "whole lines are never rewritten"
+    assert [each["reason"] for each in fixed["quarantine"]] == ["not_json"]
 
 
 def test_a_fact_in_the_wrong_file_is_named_and_stays_one(repo: Repo) -> None:
@@ -252,23 +252,25 @@ def test_a_fact_in_the_wrong_file_is_named_and_stays_one(repo: Repo) -> None:
     assert again["remedy"].startswith("none is needed")
 
 
-def test_an_id_with_two_contents_is_named_until_one_is_set_aside(repo: Repo) -> None:
+def test_an_id_with_two_contents_is_named_until_one_is_quarantined(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
-    shard = repo.journals / "messages/alice.jsonl"
-    [line] = [text for text in shard.read_text().splitlines(True) if '"one"' in text]
-    append(shard, signatures.unsigned(line.rstrip("\n").encode()).decode().replace('"one"', '"zzz"') + "\n")
+    author_journal = repo.journals / "messages/alice.jsonl"
+    [line] = [text for text in author_journal.read_text().splitlines(True) if '"one"' in text]
+    append(author_journal, signatures.unsigned(line.rstrip("\n").encode()).decode().replace('"one"', '"zzz"') + "\n")
     assert check(verify(repo, status=1), "journal")["detail"] == "1 id has two contents"
     assert [each["reason"] for each in verify(repo, "--repair", status=0)["quarantine"]] == ["id_conflict"]
 
 
 def test_what_waits_for_long_and_what_comes_from_the_future_is_named(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
-    now_ms, shard = clock.SystemClock().now_ms(), repo.journals / "messages/alice.jsonl"
+    now_ms, author_journal = clock.SystemClock().now_ms(), repo.journals / "messages/alice.jsonl"
     body = {"format": "markdown", "content": "?"}
     for ms in (now_ms - 2 * 3_600_000, now_ms):
         message_id = f"msg_{ids.Ulids().at(ms)}"
-        append(shard, fact("message.edit", ms=ms, message_id=message_id, agent_id="alice", body=body))
-    append(shard, fact("message.create", ms=now_ms + 2 * 86_400_000, message_id="m", agent_id="alice", body=body))
+        append(author_journal, fact("message.edit", ms=ms, message_id=message_id, agent_id="alice", body=body))
+    append(
+        author_journal, fact("message.create", ms=now_ms + 2 * 86_400_000, message_id="m", agent_id="alice", body=body)
+    )
     append(repo.journals / "events.jsonl", fact("weather.forecast", sky="blue"))
     repo.thrum("daemon", "start")
     found = verify(repo, status=1)
@@ -299,18 +301,18 @@ def test_identity_files_are_held_against_the_records(repo: Repo) -> None:
 
 def test_what_is_committed_on_the_branch_has_to_be_in_the_journals(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
-    shard = (repo.journals / "messages/alice.jsonl").read_text()
-    commit_journals(repo, {"messages/alice.jsonl": shard})
+    author_journal = (repo.journals / "messages/alice.jsonl").read_text()
+    commit_journals(repo, {"messages/alice.jsonl": author_journal})
     found = verify(repo, status=0)
     total = sum(len(path.read_text().splitlines()) for path in repo.journals.rglob("*.jsonl"))
-    assert found["uncommitted"] == total - len(shard.splitlines())
+    assert found["uncommitted"] == total - len(author_journal.splitlines())
     other = fact(
         "message.create",
         message_id=f"msg_{ids.Ulids().at(1)}",
         agent_id="alice",
         body={"format": "markdown", "content": "lost"},
     )
-    commit_journals(repo, {"messages/alice.jsonl": shard.replace('"one"', '"eno"') + other})
+    commit_journals(repo, {"messages/alice.jsonl": author_journal.replace('"one"', '"eno"') + other})
     [difference] = check(verify(repo, status=1), "branch")["differences"]
     assert difference | {"ids": []} == {"file": "messages/alice.jsonl", "missing": 1, "changed": 1, "ids": []}
     assert failed(verify(repo, "--repair", status=1)) == ["branch"], "the branch is never rewritten"

@@ -164,8 +164,8 @@ def test_a_wait_lives_through_a_deleted_database(repo: Repo, bob: Path) -> None:
     assert with_kill
     wait_until(lambda: repo.daemon is None, "a stopped daemon")
     repo.delete_database()
-    send(repo, "from a painted picture")
-    assert contents(waiting.end().json) == ["from a painted picture"]
+    send(repo, "from a rebuilt projection")
+    assert contents(waiting.end().json) == ["from a rebuilt projection"]
 
 
 def test_a_message_is_not_lost_with_the_wait_that_was_killed_while_it_was_told(repo: Repo, bob: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_watch_has_neither_gap_nor_double_over_a_restart(repo: Repo, number: s
     assert end_watch(watching) == []
 
 
-def test_a_running_watch_goes_on_over_a_painted_picture_but_an_old_cursor_is_refused(repo: Repo) -> None:
+def test_a_running_watch_goes_on_over_a_rebuilt_projection_but_an_old_cursor_is_refused(repo: Repo) -> None:
     watching, cursor = start_watch(repo)
     send(repo, "old")
     assert next_message(watching)["body"]["content"] == "old"

@@ -95,4 +95,4 @@ def test_what_was_written_down_is_rebuilt_row_for_row(repo: Repo) -> None:
     nux = repo.worktree("nux")
     repo.thrum("agent", "set-task", "SYNC-7", at=nux)
     repo.thrum("agent", "heartbeat", "--add-scope", "module:sync", "--add-ref", "pr:42", at=nux)
-    repo.assert_picture_is_as_rebuilt()
+    repo.assert_projection_is_as_rebuilt()

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from tests.kills.harness import Say, Told, fork_beside, remove
-from tests.kills.life import HOST, Life, age, check_picture, check_sound, creates_of, facts_of, live, start_only
+from tests.kills.life import HOST, Life, age, check_projection, check_sound, creates_of, facts_of, live, start_only
 from tests.support.trusted import trust_here
 from thrum.admin import backup, init, restore
 from thrum.identity.daemon_key import load_key
@@ -23,7 +23,7 @@ from thrum.model import events, signatures, trust
 from thrum.model.clock import SystemClock, format_ms
 from thrum.model.events import Accepted, AgentRegistered, DaemonKeyed, DaemonSucceeded
 from thrum.model.origins import line_hash
-from thrum.model.paths import Places, find_places
+from thrum.model.paths import Layout, find_layout
 
 
 def git(cwd: Path, *words: str) -> str:
@@ -58,8 +58,8 @@ class OnARepository:
         self.kept = self.top / "kept"
 
     @property
-    def places(self) -> Places:
-        return find_places(self.root)
+    def layout(self) -> Layout:
+        return find_layout(self.root)
 
     def prepare(self) -> None:
         self.work.mkdir(parents=True)
@@ -86,7 +86,7 @@ async def send(life: Life, say: Say, text: str, author: str = "ann", to: str = "
 def check_sent(told: Told, life: Life) -> None:
     """What was answered is there, whatever else was begun is there once or not."""
     here = life.messages()
-    creates = creates_of(life.wiring.house.here.places)
+    creates = creates_of(life.parts.ctx.here.layout)
     for _, text, message_id in told.of("!"):
         assert here.get(message_id) == text, f"answered and lost: {text}"
     for _, text in told.of("?"):
@@ -116,12 +116,12 @@ class Purge(OnARepository):
                     )
                     if number % 2:
                         await life.as_agent(author)(
-                            "message.edit", message_id=result.message_id, content=f"old {author} {number} mended"
+                            "message.edit", message_id=result.message_id, content=f"old {author} {number} fixed"
                         )
                     if number % 3 == 0:
                         await life.as_agent(to)("message.markRead", message_ids=[result.message_id])
             await trio.sleep(0.005)
-            view = life.wiring.house.view
+            view = life.parts.ctx.view
             cutoff = view.latest_time() if hasattr(view, "latest_time") else now_text()
             await trio.sleep(0.005)
             for author, to in (("ann", "bob"), ("bob", "ann")):
@@ -140,7 +140,7 @@ class Purge(OnARepository):
         result = await life.as_agent("")("purge.execute", before=self.cutoff, dry_run=False, confirm=True)
         say("!purge", result.messages_deleted)
 
-    def carry_out(self, link: int, chance: random.Random, say: Say) -> None:
+    def execute(self, link: int, chance: random.Random, say: Say) -> None:
         before = chance.randint(0, 3)
 
         async def work(life: Life) -> None:
@@ -156,7 +156,7 @@ class Purge(OnARepository):
                 nursery.start_soon(senders, "bob", "ann", before)
                 if not self.compacts_only:
                     await self.purge(life, say)
-                await life.wiring.care.compactor.compact(whatever_is_void=True)
+                await life.parts.care.compactor.compact(whatever_is_tombstoned=True)
 
         live(self.root, work)
 
@@ -167,33 +167,33 @@ class Purge(OnARepository):
             nonlocal outcome
             check_sent(told, life)
             texts = list(life.messages().values())
-            horizons = life.horizons()
-            purged = bool(horizons)
+            watermarks = life.watermarks()
+            purged = bool(watermarks)
             assert purged or not told.of("!purge"), "answered, and not purged"
             assert not purged or told.of("?purge")
             young = [text for text in texts if text.startswith("young")]
             old = [text for text in texts if text.startswith("old")]
             assert sorted(young) == sorted(f"young {who} {n}" for who in ("ann", "bob") for n in range(3))
-            creates = [text for text in creates_of(self.places) if text.startswith("old")]
+            creates = [text for text in creates_of(self.layout) if text.startswith("old")]
             if purged:
                 assert not old, f"purged, and still there: {old}"
                 outcome = "purged" if creates else "purged and compacted"
             else:
-                mended = [f"old {who} {n}{' mended' * (n % 2)}" for who in ("ann", "bob") for n in range(6)]
-                assert sorted(old) == sorted(mended)
+                fixed = [f"old {who} {n}{' fixed' * (n % 2)}" for who in ("ann", "bob") for n in range(6)]
+                assert sorted(old) == sorted(fixed)
                 assert len(creates) == 12, creates
                 outcome = "not purged"
             # The next ones complete.
             await self.purge(life, lambda *_: None)
-            await life.wiring.care.compactor.compact(whatever_is_void=True)
+            await life.parts.care.compactor.compact(whatever_is_tombstoned=True)
             assert not [text for text in life.messages().values() if text.startswith("old")]
-            assert not [text for text in creates_of(self.places) if text.startswith("old")]
-            assert len(life.horizons()) == 1
+            assert not [text for text in creates_of(self.layout) if text.startswith("old")]
+            assert len(life.watermarks()) == 1
             await send(life, lambda *_: None, "goes on")
             assert "goes on" in life.messages().values()
 
         live(self.root, look)
-        check_sound(self.places, chance)
+        check_sound(self.layout, chance)
         return outcome
 
 
@@ -236,7 +236,7 @@ class Edit(OnARepository):
     def text(message: int, version: int) -> str:
         return f"{message} {version} " + ("x" * (20_000 * (message // 2) + version)) + " end"
 
-    def carry_out(self, link: int, chance: random.Random, say: Say) -> None:
+    def execute(self, link: int, chance: random.Random, say: Say) -> None:
         counts = [chance.randint(1, 4) for _ in range(4)]
 
         async def work(life: Life) -> None:
@@ -276,8 +276,8 @@ class Edit(OnARepository):
             assert sorted(life.messages().values()) == [f"{number} at last" for number in range(4)]
 
         live(self.root, look)
-        facts_of(self.places)
-        check_sound(self.places, chance)
+        facts_of(self.layout)
+        check_sound(self.layout, chance)
         return "some edits" if held else "none"
 
 
@@ -302,13 +302,13 @@ class Restore(OnARepository):
                 await send(life, lambda *_: None, f"two {author}", author, to)
 
         live(self.root, fill)
-        backup.create_here(self.places, os.environ)
+        backup.create_here(self.layout, os.environ)
         live(self.root, more)
 
     def restore(self) -> None:
-        restore.restore_here(self.places, os.environ, HOST, "", "")
+        restore.restore_here(self.layout, os.environ, HOST, "", "")
 
-    def carry_out(self, link: int, chance: random.Random, say: Say) -> None:
+    def execute(self, link: int, chance: random.Random, say: Say) -> None:
         say("arm")
         self.restore()
         say("!restored")
@@ -320,7 +320,7 @@ class Restore(OnARepository):
         async def look(life: Life) -> None:
             nonlocal outcome
             texts = sorted(life.messages().values())
-            archives = list((backup.shelf_of(self.places).archives).glob("pre-restore-*.zip"))
+            archives = list((backup.shelf_of(self.layout).archives).glob("pre-restore-*.zip"))
             if texts == old:
                 [archive] = archives
                 with zipfile.ZipFile(archive) as packed:
@@ -335,10 +335,10 @@ class Restore(OnARepository):
             await send(life, lambda *_: None, "goes on")
 
         live(self.root, look)
-        check_sound(self.places, chance)
+        check_sound(self.layout, chance)
         git(self.root, "fsck", "--strict", "--no-dangling")
         self.restore()
-        assert sorted(creates_of(self.places)) == old
+        assert sorted(creates_of(self.layout)) == old
         return outcome
 
 
@@ -352,27 +352,27 @@ class Rotation(OnARepository):
 
     def make(self) -> None:
         super().make()
-        standing: list[list[Any]] = []
+        provenance: list[list[Any]] = []
 
         async def fill(life: Life) -> None:
-            nonlocal standing
+            nonlocal provenance
             for name in ("ann", "bob"):
                 await life.register(name)
             for number in range(3):
                 await send(life, lambda *_: None, f"one {number}")
             ids = {text: id for id, text in life.messages().items()}
             await life.as_agent("bob")("message.markRead", message_ids=[ids["one 0"]])
-            await life.as_agent("ann")("message.edit", message_id=ids["one 2"], content="one 2, mended")
-            standing = life.standing()
+            await life.as_agent("ann")("message.edit", message_id=ids["one 2"], content="one 2, fixed")
+            provenance = life.provenance()
 
         live(self.root, fill)
-        (self.top / "standing.json").write_text(json.dumps(standing))
+        (self.top / "standing.json").write_text(json.dumps(provenance))
 
     def reset(self, chance: random.Random) -> None:
         super().reset(chance)
         case = self.case(chance)
-        places = self.places
-        key = load_key(places.daemon_key)
+        layout = self.layout
+        key = load_key(layout.daemon_key)
         assert key is not None
         if case == "fresh":
             remove(self.root)
@@ -382,19 +382,19 @@ class Rotation(OnARepository):
             (self.root / ".thrum/config.json").write_text("{}\n")
             trust_here(self.root)
         elif case == "legacy":
-            unsign(places, key.daemon_id, self.LEGACY)
-            unmark(places)
+            unsign(layout, key.daemon_id, self.LEGACY)
+            unmark(layout)
         elif case == "keyless":
-            unsign(places, key.daemon_id, key.daemon_id)
+            unsign(layout, key.daemon_id, key.daemon_id)
         elif case == "lost key":
-            places.daemon_key.unlink()
+            layout.daemon_key.unlink()
         elif case in ("copy", "moved copy"):
             copy_tree(self.work, self.top / "away")
             remove(self.root) if case == "moved copy" else self.root.rename(self.work / "original")
             (self.top / "away/repo").rename(self.root)
             remove(self.top / "away")
             if case == "copy":
-                rename_state(places, self.work / "original/.thrum")
+                rename_state(layout, self.work / "original/.thrum")
         (self.top / "case.json").write_text(json.dumps([case, key.daemon_id]))
 
     @property
@@ -406,7 +406,7 @@ class Rotation(OnARepository):
     def case(self, chance: random.Random) -> str:
         return chance.choice(self.CASES)
 
-    def carry_out(self, link: int, chance: random.Random, say: Say) -> None:
+    def execute(self, link: int, chance: random.Random, say: Say) -> None:
         two, whole = chance.random() < 0.3, chance.random() < 0.5
         case = self.case_of_this[0]
         say("arm", f"{case}{', whole' * whole}")
@@ -416,7 +416,7 @@ class Rotation(OnARepository):
         say("!rotated", self.bootstrap())
 
     def bootstrap(self) -> str:
-        return init.bootstrap_identity(self.places, HOST, os.environ, SystemClock()).identity.daemon_id
+        return init.bootstrap_identity(self.layout, HOST, os.environ, SystemClock()).identity.daemon_id
 
     def check(self, told: Told, chance: random.Random) -> str:
         case, first = self.case_of_this
@@ -429,19 +429,19 @@ class Rotation(OnARepository):
                 for name in ("ann", "bob"):
                     await life.register(name)
             else:
-                assert life.standing() == json.loads((self.top / "standing.json").read_text())
+                assert life.provenance() == json.loads((self.top / "standing.json").read_text())
             if case not in ("fresh", "copy"):
                 # What was written under the old id is this daemon's own.
                 [message_id] = [id for id, text in life.messages().items() if text == "one 0"]
-                await life.as_agent("ann")("message.edit", message_id=message_id, content="one 0 mended")
-                assert "one 0 mended" in life.messages().values()
+                await life.as_agent("ann")("message.edit", message_id=message_id, content="one 0 fixed")
+                assert "one 0 fixed" in life.messages().values()
             await send(life, lambda *_: None, "goes on")
 
         live(self.root, look)
-        key = load_key(self.places.daemon_key)
+        key = load_key(self.layout.daemon_key)
         assert key is not None
-        block = json.loads(self.places.config_file.read_text())["identity"]
-        kept = json.loads(self.places.daemon_json.read_text())
+        block = json.loads(self.layout.config_file.read_text())["identity"]
+        kept = json.loads(self.layout.daemon_json.read_text())
         assert block["daemon_id"] == kept["daemon_id"] == key.daemon_id
         assert block.get("previous_ids", []) == kept["previous_ids"] == previous, (case, block, kept)
         ids = (key.daemon_id, *previous)
@@ -450,18 +450,18 @@ class Rotation(OnARepository):
         for [told_id] in told.of("!rotated"):
             assert told_id == key.daemon_id, "it was said to be another one"
         if case == "copy":
-            original = find_places(self.work / "original")
+            original = find_layout(self.work / "original")
             theirs = load_key(original.daemon_key)
             assert theirs is not None
             assert theirs.daemon_id == first
         self.check_said(case, key.daemon_id, previous)
-        check_sound(self.places, chance)
+        check_sound(self.layout, chance)
         self.check_purge(case)
         return case
 
     def check_said(self, case: str, daemon_id: str, previous: list[str]) -> None:
         """What the daemon says of itself stands there once, and what was there before counts by its own word."""
-        facts = facts_of(self.places)
+        facts = facts_of(self.layout)
         own = [fact for fact in facts if fact.origin_daemon == daemon_id]
         assert len([fact for fact in own if isinstance(fact, DaemonKeyed)]) == 1
         assert [fact.previous_id for fact in own if isinstance(fact, DaemonSucceeded)] == previous
@@ -469,7 +469,7 @@ class Rotation(OnARepository):
         assert registered == ([] if case == "copy" else ["ann", "bob"]), "not said to be its own, or twice"
         accepted = [fact for fact in facts if isinstance(fact, Accepted) and fact.kind == "before"]
         before: set[str] = set()
-        for path in self.places.branch_dir.rglob("*.jsonl"):
+        for path in self.layout.branch_dir.rglob("*.jsonl"):
             for line in path.read_bytes().splitlines():
                 if not signatures.is_signed(line, events.decode(line).origin_daemon):
                     before.add(line_hash(line))
@@ -488,42 +488,42 @@ class Rotation(OnARepository):
             left = sorted(life.messages().values())
 
         live(self.root, purge)
-        assert left == (["one 0", "one 1", "one 2, mended"] if case == "copy" else []), left
-        check_picture(self.places)
+        assert left == (["one 0", "one 1", "one 2, fixed"] if case == "copy" else []), left
+        check_projection(self.layout)
 
 
 _SAID_SINCE = (DaemonKeyed, DaemonSucceeded, Accepted)
 
 
-def unsign(places: Places, daemon_id: str, old: str) -> None:
+def unsign(layout: Layout, daemon_id: str, old: str) -> None:
     """Make of it what a daemon of before left: no key, no signatures, and perhaps an id of the old kind."""
-    places.daemon_key.unlink()
-    for path in [*places.branch_dir.rglob("*.jsonl"), places.local_journal]:
+    layout.daemon_key.unlink()
+    for path in [*layout.branch_dir.rglob("*.jsonl"), layout.local_journal]:
         lines = [line for line in path.read_bytes().splitlines() if not isinstance(events.decode(line), _SAID_SINCE)]
         bare = [signatures.unsigned(line).replace(daemon_id.encode(), old.encode()) for line in lines]
         path.write_bytes(b"".join(line + b"\n" for line in bare))
-    for path in (places.config_file, places.config_copy):
+    for path in (layout.config_file, layout.config_copy):
         config = json.loads(path.read_text())
         config["identity"]["daemon_id"] = old
         path.write_text(json.dumps(config))
-    kept = json.loads(places.daemon_json.read_text()) | {"daemon_id": old}
+    kept = json.loads(layout.daemon_json.read_text()) | {"daemon_id": old}
     kept.pop("key_inode", None)
-    places.daemon_json.write_text(json.dumps(kept))
-    for path in places.var_dir.glob("messages.db*"):
+    layout.daemon_json.write_text(json.dumps(kept))
+    for path in layout.var_dir.glob("messages.db*"):
         path.unlink()
 
 
-def unmark(places: Places) -> None:
+def unmark(layout: Layout) -> None:
     """Take away what a daemon of before did not know: the marks, and settings that lie elsewhere than people edit."""
-    (places.state_dir / trust.MARK).unlink()
-    remove(places.thrum_sync_dir / "state")
-    places.config_file.unlink()
+    (layout.state_dir / trust.MARK).unlink()
+    remove(layout.thrum_sync_dir / "state")
+    layout.config_file.unlink()
 
 
-def rename_state(places: Places, original: Path) -> None:
+def rename_state(layout: Layout, original: Path) -> None:
     """Say in a copy where it was copied from."""
-    kept = json.loads(places.daemon_json.read_text())
-    places.daemon_json.write_text(json.dumps(kept | {"state_dir": str(original)}))
+    kept = json.loads(layout.daemon_json.read_text())
+    layout.daemon_json.write_text(json.dumps(kept | {"state_dir": str(original)}))
 
 
 class Sync(OnARepository):
@@ -562,7 +562,7 @@ class Sync(OnARepository):
 
         live(self.there, more)
 
-    def carry_out(self, link: int, chance: random.Random, say: Say) -> None:
+    def execute(self, link: int, chance: random.Random, say: Say) -> None:
         self.let_a_minute_pass()
         if chance.random() < 0.4:
             fork_beside(lambda: live(self.there, partial(self.race, link)))
@@ -604,7 +604,7 @@ class Sync(OnARepository):
         async def look(life: Life) -> None:
             nonlocal outcome
             check_sent(told, life)
-            outcome = "taken in" if set(waits) <= set(life.messages().values()) else "not yet"
+            outcome = "ingested" if set(waits) <= set(life.messages().values()) else "not yet"
             await send(life, lambda *_: None, "goes on", "ann", "bob")
             await life.round()
 
@@ -616,14 +616,14 @@ class Sync(OnARepository):
         sent = {text for _, text, _ in told.of("!")}
         begun = {text for _, text in told.of("?")}
         for root in (self.root, self.there):
-            places = find_places(root)
-            creates = creates_of(places)
+            layout = find_layout(root)
+            creates = creates_of(layout)
             assert max(creates.values()) == 1, creates
             fixed = {"first of ann", "first of bob", "goes on", *waits}
             others = {text for text in creates if text.startswith("raced")}
             assert fixed | sent <= set(creates) <= fixed | begun | others
-            check_sound(places, chance)
-        assert creates_of(find_places(self.root)) == creates_of(find_places(self.there))
+            check_sound(layout, chance)
+        assert creates_of(find_layout(self.root)) == creates_of(find_layout(self.there))
         for at in (self.root, self.there, self.remote):
             git(at, "fsck", "--strict", "--no-dangling")
         self.check_purge()
@@ -631,7 +631,7 @@ class Sync(OnARepository):
 
     def check_purge(self) -> None:
         """What another daemon signed is not this one's to purge."""
-        theirs = {text for text in creates_of(find_places(self.there)) if text.startswith(("waits", "raced"))}
+        theirs = {text for text in creates_of(find_layout(self.there)) if text.startswith(("waits", "raced"))}
 
         async def purge(life: Life) -> None:
             await trio.sleep(0.002)
@@ -639,7 +639,7 @@ class Sync(OnARepository):
             assert set(life.messages().values()) == {"first of bob", *theirs}
 
         live(self.root, purge)
-        check_picture(self.places)
+        check_projection(self.layout)
 
     def tips(self) -> set[str]:
         return {git(at, "rev-parse", "a-sync") for at in (self.root, self.there, self.remote)}

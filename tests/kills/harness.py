@@ -1,6 +1,6 @@
 """`kill -9` of a forked child at any moment of an act, thousands of times in minutes.
 
-The process that runs this imports once and forks for each try: a child that carries out the act and always dies by
+The process that runs this imports once and forks for each try: a child that executes the act and always dies by
 SIGKILL, at its N-th touch of the file system or after so many seconds (at its end at the latest); sometimes a child
 that starts anew and is killed too; and a child that starts anew and looks. The process itself opens no store and has
 one thread, so that its children may have more.
@@ -37,7 +37,7 @@ _AGAIN = 0.2
 """How often the start after a kill is killed too."""
 _FEW = 50
 _ONCE_MORE = 0.7
-"""How often an act is carried out again on what the kill left, before it is looked at."""
+"""How often an act is executed again on what the kill left, before it is looked at."""
 _AT_A_TOUCH = 0.75
 """How often a kill is at a touch; else at a moment, which may lie inside SQLite or git."""
 _AUDITED = {
@@ -63,12 +63,13 @@ class Kill(NamedTuple):
     """When a child dies after it said `arm`: before that touch, or after so many seconds, whichever is not 0. One for
     each kind of the act (`say("arm", kind)`), `""` for what is not known yet.
 
-    `torn`: a write that it dies at is half done. `git_too`: what it started dies with it; else that goes on beside.
+    `truncated`: a write that it dies at is half done. `git_too`: what it started dies with it; else that goes on
+    beside.
     """
 
     touch: int
     seconds: float
-    torn: bool
+    truncated: bool
     git_too: bool
 
 
@@ -95,7 +96,7 @@ class Act(Protocol):
 
     name: str
     links: int
-    """How often it can be carried out and killed until it is looked at, at most."""
+    """How often it can be executed and killed until it is looked at, at most."""
 
     def prepare(self) -> None:
         """Make what each try begins with. Once."""
@@ -105,7 +106,7 @@ class Act(Protocol):
         """Bring that back."""
         ...
 
-    def carry_out(self, link: int, chance: random.Random, say: Say) -> None:
+    def execute(self, link: int, chance: random.Random, say: Say) -> None:
         """The act, for the so-manieth time on what the one before left (from 0). `say("arm")`: from here on it may be
         killed. `say("?", …)` before, `say("!", …)` after each thing that is answered.
         """
@@ -188,10 +189,10 @@ class _Touches:
 
         def call(descriptor: int, *args: Any) -> Any:
             if self.armed and descriptor != self._pipe:
-                torn = None
-                if self._kill.torn and name == "write" and len(args[0]) > 1:
-                    torn = lambda: real(descriptor, memoryview(args[0])[: len(args[0]) // 2])  # noqa: E731
-                self._touch(f"{name} {_name_of(descriptor)}", torn)
+                truncated = None
+                if self._kill.truncated and name == "write" and len(args[0]) > 1:
+                    truncated = lambda: real(descriptor, memoryview(args[0])[: len(args[0]) // 2])  # noqa: E731
+                self._touch(f"{name} {_name_of(descriptor)}", truncated)
             return real(descriptor, *args)
 
         setattr(os, name, call)
@@ -359,11 +360,11 @@ class _Size:
             self._seconds[each] = told.seconds
 
     def kills(self, chance: random.Random) -> dict[str, Kill]:
-        torn, git_too, share = chance.random() < 0.5, chance.random() < 0.5, chance.random()
+        truncated, git_too, share = chance.random() < 0.5, chance.random() < 0.5, chance.random()
         if chance.random() < _AT_A_TOUCH:
             sizes = self._touches.items()
-            return {kind: Kill(1 + int(share * 1.02 * size), 0.0, torn, git_too) for kind, size in sizes}
-        return {kind: Kill(0, max(1e-6, share * size), torn, git_too) for kind, size in self._seconds.items()}
+            return {kind: Kill(1 + int(share * 1.02 * size), 0.0, truncated, git_too) for kind, size in sizes}
+        return {kind: Kill(0, max(1e-6, share * size), truncated, git_too) for kind, size in self._seconds.items()}
 
 
 def run_many(act: Act, kills: int, seed: int, first: int = 0, *, stop_after: int = 5) -> Tally:
@@ -380,7 +381,7 @@ def run_many(act: Act, kills: int, seed: int, first: int = 0, *, stop_after: int
     for number in range(-3 if kills > _FEW else -1, 0):  # how long it is
         chance = random.Random(f"{act.name}.{number}")
         act.reset(chance)
-        told = run_child(lambda say, chance=chance: act.carry_out(0, chance, say), NEVER)
+        told = run_child(lambda say, chance=chance: act.execute(0, chance, say), NEVER)
         acting.note(told)
         starting.note(run_child(lambda say: _start(act, say), NEVER))
         checked = run_child(lambda _say, chance=chance, told=told: act.check(told, chance) and None, NEVER)
@@ -425,7 +426,7 @@ def _run_one(act: Act, seed: int, number: int, acting: _Size, starting: _Size, t
     lines: list[list[Any]] = []
     try:
         for link in range(act.links):
-            told = run_child(lambda say, link=link: act.carry_out(link, chance, say), acting.kills(chance))
+            told = run_child(lambda say, link=link: act.execute(link, chance, say), acting.kills(chance))
             acting.note(told)
             lines += told.lines
             tally.kills += 1

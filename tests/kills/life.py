@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 import trio
 
-from tests.support.house import Agent, SaidEvidence
+from tests.support.ctx import Agent, SaidEvidence
 from tests.support.trusted import trust_here
 from thrum.admin.exclusive import held, owner_of
 from thrum.admin.verify import Point, verify
 from thrum.daemon import app
-from thrum.daemon.build import Wiring
+from thrum.daemon.build import DaemonParts
 from thrum.identity.caller import Caller
 from thrum.identity.daemon_key import load_key
 from thrum.model import config_acceptance, events, files, paths
@@ -29,7 +29,7 @@ from thrum.model.clock import SystemClock
 from thrum.model.config import LiveConfig
 from thrum.model.events import MessageCreated
 from thrum.model.methods.method import Method, Params
-from thrum.model.paths import Places, counts
+from thrum.model.paths import Layout, counts
 from thrum.ops.introduction import introduce
 from thrum.rpc._peercred import Peer
 from thrum.rpc.direct import DirectClient
@@ -48,14 +48,14 @@ msgspec.structs.fields = functools.cache(msgspec.structs.fields)  # looked up an
 class Life:
     """One life of a daemon: calls in anybody's name, and rounds."""
 
-    def __init__(self, wiring: Wiring) -> None:
-        self.wiring = wiring
-        self._dispatcher = Dispatcher(wiring.handlers(lambda: self._dispatcher.drain), self._identify)
+    def __init__(self, parts: DaemonParts) -> None:
+        self.parts = parts
+        self._dispatcher = Dispatcher(parts.handlers(lambda: self._dispatcher.drain), self._identify)
 
     def as_agent(self, name: str) -> Agent:
         """A client in an agent's name; `""`: a person's."""
         connection = PeerConnection(Peer(0, 0, 1))
-        connection.evidence = SaidEvidence(str(self.wiring.house.here.places.root))
+        connection.evidence = SaidEvidence(str(self.parts.ctx.here.layout.root))
         connection.evidence.agent_id = name  # type: ignore[attr-defined]
         return Agent(DirectClient(self._dispatcher, connection), connection)
 
@@ -65,7 +65,7 @@ class Life:
         return Caller(name, "agent", root, 1, proven=True) if name else Caller(None, "nobody", root, proven=True)
 
     async def register(self, name: str) -> None:
-        root = self.wiring.house.here.places.root.parent / f"w-{name}"
+        root = self.parts.ctx.here.layout.root.parent / f"w-{name}"
         (root / ".thrum/identities").mkdir(parents=True, exist_ok=True)
         if not counts(root):
             trust_here(root)
@@ -77,18 +77,18 @@ class Life:
     async def round(self) -> Outcome:
         """A sync round, as the loop runs it. Raises what it raises."""
         outcome = Outcome()
-        work = self.wiring.syncing._round
+        work = self.parts.sync_service._round
         await trio.to_thread.run_sync(work, Request(fetch=True, push=True), outcome, lambda: False)
         return outcome
 
     def messages(self) -> dict[str, str]:
-        """Id and text of every message in the picture."""
-        with closing(sqlite3.connect(self.wiring.house.here.places.database)) as db:
+        """Id and text of every message in the projection."""
+        with closing(sqlite3.connect(self.parts.ctx.here.layout.database)) as db:
             return dict(db.execute("SELECT message_id, body_content FROM messages"))
 
-    def standing(self) -> list[list[Any]]:
+    def provenance(self) -> list[list[Any]]:
         """Mail, marks and agents, as JSON would give them back."""
-        with closing(sqlite3.connect(self.wiring.house.here.places.database)) as db:
+        with closing(sqlite3.connect(self.parts.ctx.here.layout.database)) as db:
             return [
                 [list(row) for row in db.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2")]
                 for table, columns in (
@@ -98,8 +98,8 @@ class Life:
                 )
             ]
 
-    def horizons(self) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.wiring.house.here.places.database)) as db:
+    def watermarks(self) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.parts.ctx.here.layout.database)) as db:
             return db.execute("SELECT * FROM horizons WHERE kind = 'purge' ORDER BY at").fetchall()
 
 
@@ -108,23 +108,23 @@ def live(root: Path, work: Callable[[Life], Awaitable[None]]) -> None:
 
     async def serve(
         _start: app.Start,
-        wiring: Wiring,
+        parts: DaemonParts,
         _sockets: SocketPaths,
         _listener: socket.socket,
         services: trio.Nursery,
         _report: app.Report,
     ) -> bool:
-        await introduce(wiring.house)
-        services.start_soon(wiring.desks.serve)
-        await work(Life(wiring))
+        await introduce(parts.ctx)
+        services.start_soon(parts.wait_queues.serve)
+        await work(Life(parts))
         return False
 
     app._serve = serve
-    places = paths.find_places(root)
-    files.ensure_private_dir(places.thrum_sync_dir)
-    with files.locked(places.lock_file):  # as a daemon holds it for its life
-        live = LiveConfig(places.config_file)
-        trio.run(app.serve_once, app.Start(places, HOST, os.environ), live, lambda _report: None)
+    layout = paths.find_layout(root)
+    files.ensure_private_dir(layout.thrum_sync_dir)
+    with files.locked(layout.lock_file):  # as a daemon holds it for its life
+        live = LiveConfig(layout.config_file)
+        trio.run(app.serve_once, app.Start(layout, HOST, os.environ), live, lambda _report: None)
 
 
 def start_only(root: Path) -> None:
@@ -137,11 +137,11 @@ def start_only(root: Path) -> None:
 # -- what must be true whenever a daemon has started and stopped again
 
 
-def facts_of(places: Places) -> list[Any]:
+def facts_of(layout: Layout) -> list[Any]:
     """Every fact of every journal, whose lines are whole and none of them there twice."""
     found: list[Any] = []
-    messages = sorted((places.branch_dir / "messages").glob("*.jsonl"))
-    for path in (places.branch_dir / "events.jsonl", *messages, places.local_journal):
+    messages = sorted((layout.branch_dir / "messages").glob("*.jsonl"))
+    for path in (layout.branch_dir / "events.jsonl", *messages, layout.local_journal):
         data = path.read_bytes() if path.exists() else b""
         assert not data or data.endswith(b"\n"), f"{path} ends within a line"
         facts = [events.decode(line) for line in data.splitlines()]
@@ -151,49 +151,49 @@ def facts_of(places: Places) -> list[Any]:
     return found
 
 
-def creates_of(places: Places) -> Counter[str]:
+def creates_of(layout: Layout) -> Counter[str]:
     """How many creates say a text: each text is said once in a test."""
-    return Counter(fact.body.content for fact in facts_of(places) if isinstance(fact, MessageCreated))
+    return Counter(fact.body.content for fact in facts_of(layout) if isinstance(fact, MessageCreated))
 
 
-def check_sound(places: Places, chance: random.Random) -> None:
-    """The picture is as painted anew, the key fits, nothing is left over; often too all that `thrum verify` asks."""
-    facts_of(places)
-    check_picture(places)
+def check_sound(layout: Layout, chance: random.Random) -> None:
+    """The projection is as rebuilt, the key fits, nothing is left over; often too all that `thrum verify` asks."""
+    facts_of(layout)
+    check_projection(layout)
     if chance.random() < 0.3:
-        with held(places):
-            found = verify(Point(places, os.environ, owner_of(places)))
+        with held(layout):
+            found = verify(Point(layout, os.environ, owner_of(layout)))
         bad = [msgspec.to_builtins(each) for each in found.checks if not each.ok and each.name != "identities"]
         assert not bad, bad
-    key = load_key(places.daemon_key)
+    key = load_key(layout.daemon_key)
     assert key is not None
-    assert key.daemon_id == owner_of(places).daemon_id
-    assert not config_acceptance.look(places), "the settings that people edit say other things than those that count"
-    copied, counting = (msgspec.json.decode(path.read_bytes()) for path in (places.config_copy, places.config_file))
+    assert key.daemon_id == owner_of(layout).daemon_id
+    assert not config_acceptance.look(layout), "the settings that people edit say other things than those that count"
+    copied, counting = (msgspec.json.decode(path.read_bytes()) for path in (layout.config_copy, layout.config_file))
     assert copied == counting
-    assert not places.quarantine.exists() or torn_only(places.quarantine), places.quarantine.read_text()
-    if old := [path for path in leftovers(places) if path.name.endswith(".tmp")]:
+    assert not layout.quarantine.exists() or truncated_only(layout.quarantine), layout.quarantine.read_text()
+    if old := [path for path in leftovers(layout) if path.name.endswith(".tmp")]:
         age(old)
-        start_only(places.root)
-    left = [str(path) for path in leftovers(places)]
+        start_only(layout.root)
+    left = [str(path) for path in leftovers(layout)]
     assert not left, f"left over: {left}"
 
 
-def check_picture(places: Places) -> None:
+def check_projection(layout: Layout) -> None:
     """Live = rebuilt, row for row."""
-    journals = JournalFiles(places.branch_dir, places.local_journal)
-    painted = places.var_dir / "painted.db"
-    own = owner_of(places).own
-    lost = audit.paint(painted, journals, audit.whole_ends(journals), own, SystemClock().now_ms())
+    journals = JournalFiles(layout.branch_dir, layout.local_journal)
+    rebuilt = layout.var_dir / "painted.db"
+    own = owner_of(layout).own
+    lost = audit.rebuild(rebuilt, journals, audit.whole_ends(journals), own, SystemClock().now_ms())
     assert not lost, lost
-    pictures: list[dict[str, list[tuple[Any, ...]]]] = []
-    for path in (places.database, painted):
+    projections: list[dict[str, list[tuple[Any, ...]]]] = []
+    for path in (layout.database, rebuilt):
         with closing(sqlite3.connect(path)) as db:
             fts.check(db)
-            pictures.append(database.dump(db))
-    for table in (pictures[0].keys() | pictures[1].keys()) - {"daemon_identity"}:
-        assert pictures[0].get(table) == pictures[1].get(table), f"{table} is not as painted anew"
-    painted.unlink()
+            projections.append(database.dump(db))
+    for table in (projections[0].keys() | projections[1].keys()) - {"daemon_identity"}:
+        assert projections[0].get(table) == projections[1].get(table), f"{table} is not as rebuilt"
+    rebuilt.unlink()
 
 
 def age(paths: Iterable[Path]) -> None:
@@ -203,20 +203,20 @@ def age(paths: Iterable[Path]) -> None:
         os.utime(path, (hours_ago, hours_ago), follow_symlinks=False)
 
 
-def torn_only(quarantine: Path) -> bool:
+def truncated_only(quarantine: Path) -> bool:
     lines = [msgspec.json.decode(line) for line in quarantine.read_bytes().splitlines()]
     return all(line["reason"] == "torn_tail" for line in lines)
 
 
-def leftovers(places: Places) -> list[Path]:
+def leftovers(layout: Layout) -> list[Path]:
     """Files that a killed process was about to put in place."""
-    assert places.common_dir is not None
+    assert layout.common_dir is not None
     found = [
         path
-        for top in (places.state_dir, places.thrum_sync_dir)
+        for top in (layout.state_dir, layout.thrum_sync_dir)
         for pattern in ("*.new*", ".compact.*", "restore*", "restore-*", "verify-*", ".safety-*", ".new-*")
         for path in top.rglob(pattern)
-        if path != places.thrum_sync_dir / "restored"
+        if path != layout.thrum_sync_dir / "restored"
     ]
-    found += [path for top in (places.state_dir, places.common_dir) for path in top.rglob(".*.tmp")]
-    return found + [path for path in places.common_dir.rglob("*.lock") if path.parent != places.thrum_sync_dir]
+    found += [path for top in (layout.state_dir, layout.common_dir) for path in top.rglob(".*.tmp")]
+    return found + [path for path in layout.common_dir.rglob("*.lock") if path.parent != layout.thrum_sync_dir]

@@ -32,7 +32,7 @@ class Rename(OnARepository):
             ann = life.as_agent("ann")
             await life.as_agent("bob")("group.create", name="crew")
             await life.as_agent("bob")("group.member.add", group="crew", member_type="agent", member_value="ann")
-            root = life.wiring.house.here.places.root.parent / "w-ann"
+            root = life.parts.ctx.here.layout.root.parent / "w-ann"
             save_notes(root, "ann", _NOTES)
             save_preamble(root, "ann", DEFAULT_PREAMBLE.format(name="ann", role="worker", module="ann"))
             for text in _TEXTS:
@@ -42,11 +42,11 @@ class Rename(OnARepository):
 
         live(self.root, fill)
 
-    def carry_out(self, link: int, chance: random.Random, say: Say) -> None:
+    def execute(self, link: int, chance: random.Random, say: Say) -> None:
         before = chance.randint(0, 2)
 
         async def work(life: Life) -> None:
-            await Moves(life.wiring.house, trio.current_time).follow()
+            await Moves(life.parts.ctx, trio.current_time).follow()
             name = called(life)
             new = chance.choice([each for each in _NAMES if each != name])
 
@@ -67,7 +67,7 @@ class Rename(OnARepository):
 
     def start(self) -> None:
         async def follow(life: Life) -> None:
-            await Moves(life.wiring.house, trio.current_time).follow()
+            await Moves(life.parts.ctx, trio.current_time).follow()
 
         live(self.root, follow)
 
@@ -76,7 +76,7 @@ class Rename(OnARepository):
 
         async def look(life: Life) -> None:
             nonlocal name
-            await Moves(life.wiring.house, trio.current_time).follow()
+            await Moves(life.parts.ctx, trio.current_time).follow()
             name = called(life)
             answered, *begun = since_answered(told)
             assert name in (answered, *begun), f"{name} was answered to be {answered}; begun: {begun}"
@@ -87,7 +87,7 @@ class Rename(OnARepository):
                 there = [each for each in _NAMES if of(root, each).exists()]
                 assert there == [name], f"{name} has the notes of {there}"
                 assert text in of(root, name).read_text(), of(root, name).read_text()
-            creates = creates_of(life.wiring.house.here.places)
+            creates = creates_of(life.parts.ctx.here.layout)
             inbox = await life.as_agent(name)("message.list", for_agent=name, page_size=100)
             texts = sorted(each.body.content for each in inbox.messages)
             assert texts == sorted(creates), f"{name} has {texts} of {sorted(creates)}"
@@ -96,7 +96,7 @@ class Rename(OnARepository):
                 assert text in texts, f"answered and lost: {text}"
 
         live(self.root, look)
-        check_sound(self.places, chance)
+        check_sound(self.layout, chance)
         return "renamed" if name != "ann" else "not"
 
 
@@ -113,5 +113,5 @@ def since_answered(told: Told) -> list[str]:
 
 def called(life: Life) -> str:
     """What the agent is called that began as ann."""
-    [name] = [row.agent_id for row in life.wiring.house.view.agents() if row.live and row.agent_id != "bob"]
+    [name] = [row.agent_id for row in life.parts.ctx.view.agents() if row.live and row.agent_id != "bob"]
     return name

@@ -1,4 +1,4 @@
-"""The stream rules against random loss, repetition, restarts and repaints: every fact once and in order (rpc.md §8)."""
+"""The stream rules against random loss, repetition, restarts and rebuilds: every fact once and in order (rpc.md §8)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class OneStream(RuleBasedStateMachine):
         self.last = self.head
 
     @rule(gap=st.integers(0, 5))
-    def repaint(self, gap: int) -> None:
+    def rebuild(self, gap: int) -> None:
         self.pipe.clear()
         self.epoch += 1
         self.mine = [(gap + number, item) for number, (_, item) in enumerate(self.mine, 1)]
@@ -84,7 +84,7 @@ class OneStream(RuleBasedStateMachine):
 
     def fetch(self) -> None:
         for seq, item in self.mine:
-            # After a repaint facts repeat and are known by their id.
+            # After a rebuild facts repeat and are known by their id.
             if seq > self.cursor.seq and item not in self.handled:
                 self.handled.append(item)
         self.cursor.fetched(self.head)

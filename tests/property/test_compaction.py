@@ -1,5 +1,5 @@
-"""A journal may lose lines only where nobody can tell: the picture of a store that compacts at random points is that of
-one that never does, row for row, in whatever order lines arrive, and what was purged does not come back.
+"""A journal may lose lines only where nobody can tell: the projection of a store that compacts at random points is that
+of one that never does, row for row, in whatever order lines arrive, and what was purged does not come back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.support import factmaker
 from tests.support.compacting import compact
-from tests.support.store_opened import open_here, picture_of, places_at
+from tests.support.store_opened import layout_at, open_here, projection_of
 from thrum.model import events
 from thrum.model.events import AnyFact, JournalFormat, MessageReceipt
 from thrum.model.tombstones import branch_file_of
@@ -26,7 +26,7 @@ from thrum.store.ingest import verified
 from thrum.store.recovery import Opened
 from thrum.store.writer import Call, Errand, Writer
 
-Picture = dict[str, list[tuple[Any, ...]]]
+Projection = dict[str, list[tuple[Any, ...]]]
 
 
 def deliver(store: Opened, facts: Sequence[AnyFact], local: frozenset[str]) -> None:
@@ -37,26 +37,26 @@ def deliver(store: Opened, facts: Sequence[AnyFact], local: frozenset[str]) -> N
         if fact.event_id not in local
     ]
     own = tuple(fact for fact in facts if fact.event_id in local)
-    calls: list[Call] = [Errand(partial(Writer.take_in, arrived=verified(arrived)))]
+    calls: list[Call] = [Errand(partial(Writer.ingest, arrived=verified(arrived)))]
     calls.append(Call(lambda _view, _stamp: Decision(own, lambda _view, _seqs: None)))
     store.writer.begin()
     for call in calls:
-        store.writer.carry_out(call)
+        store.writer.execute(call)
         assert call.error is None, call.error
     store.writer.flush()
 
 
-def picture(directory: Path) -> Picture:
+def projection(directory: Path) -> Projection:
     """Keys go with their lines: all else must be the same."""
-    found = picture_of(directory)
+    found = projection_of(directory)
     del found["client_keys"]
     return found
 
 
 def lived(
     directory: Path, facts: Sequence[AnyFact], local: frozenset[str], chance: random.Random, often: float
-) -> Picture:
-    """The picture after facts arrived in a random order, some of them twice, with compactions in between."""
+) -> Projection:
+    """The projection after facts arrived in a random order, some of them twice, with compactions in between."""
     order = list(facts)
     chance.shuffle(order)
     store = open_here(directory)
@@ -68,21 +68,21 @@ def lived(
         if chance.random() < 0.1:
             store.close()
             store = open_here(directory)
-            assert store.recovery.painted == ""
-    # The others still have what is not void: the next round brings it.
+            assert store.recovery.rebuilt == ""
+    # The others still have what is not tombstoned: the next round brings it.
     deliver(store, [fact for fact in facts if fact.event_id not in local], local)
     if often:
         compact(store)
         deliver(store, [fact for fact in facts if fact.event_id not in local], local)
     store.close()
-    return picture(directory)
+    return projection(directory)
 
 
-def repainted(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    before = picture_of(directory)
-    places_at(directory).database.unlink()
+def rebuilt(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    before = projection_of(directory)
+    layout_at(directory).database.unlink()
     open_here(directory).close()
-    return before, picture_of(directory)
+    return before, projection_of(directory)
 
 
 def check(facts: list[AnyFact], seed: int) -> None:
@@ -100,7 +100,7 @@ def check(facts: list[AnyFact], seed: int) -> None:
         for table, rows in plain.items():
             assert short[table] == rows, table
         for name in ("short", "plain"):
-            before, after = repainted(Path(home, name))
+            before, after = rebuilt(Path(home, name))
             for table, rows in before.items():
                 assert after[table] == rows, (name, table)
 
@@ -114,5 +114,5 @@ def test_a_store_that_compacts_shows_what_one_that_never_does_shows(facts: list[
 @pytest.mark.long
 @given(factmaker.histories(60), st.integers(0, 2**32))
 @settings(max_examples=3_000)
-def test_long_histories_compacted_or_not_are_one_picture(facts: list[AnyFact], seed: int) -> None:
+def test_long_histories_compacted_or_not_are_one_projection(facts: list[AnyFact], seed: int) -> None:
     check(facts, seed)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from thrum.model import settings
 from thrum.model.config import LiveConfig, change, load_config
 from thrum.model.errors import BadConfigValue, ConfigInvalid
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 _TEXTS = ["auto", "strict", "info", "0s", "15s", "1.5h", "３０s", "9" * 400 + "d", "", " x", "-x", "~/w", "/w", "a\n"]
 _NUMBERS = [0, -1, 1, 8, 65_535, 65_536, 2**53, 0.5, -0.0, 1e300]
@@ -39,25 +39,25 @@ def test_set_refuses_a_value_exactly_if_the_daemon_does_and_says_the_same(key: s
         state_dir, common_dir = Path(directory, ".thrum"), Path(directory, ".git")
         (common_dir / "thrum-sync").mkdir(parents=True)
         state_dir.mkdir()
-        places = Places(Path(directory), state_dir, Path(directory), common_dir)
-        places.config_file.write_text("{}")
-        live = LiveConfig(places.config_file)
+        layout = Layout(Path(directory), state_dir, Path(directory), common_dir)
+        layout.config_file.write_text("{}")
+        live = LiveConfig(layout.config_file)
         by_hand = common_dir / "thrum-sync" / "by-hand.json"
         raw: dict[str, Any] = {}
         settings.set_value(raw, key, value)
         by_hand.write_text(json.dumps(raw, indent=1))
         try:
-            change(places, key, value)
+            change(layout, key, value)
         except BadConfigValue as refusal:
             with pytest.raises(ConfigInvalid) as refused:
                 load_config(by_hand)
             name = f"thrum-sync/{by_hand.name}"
             line = key.count(".") + 2  # each object begins a line
             assert refused.value.message == f"{name} is not valid: {refusal.message} at line {line}"
-            assert places.config_file.read_text() == "{}", "a refused change changes nothing"
+            assert layout.config_file.read_text() == "{}", "a refused change changes nothing"
         else:
             row = settings.SETTINGS[key]
-            assert load_config(by_hand)[row] == live.current()[row] == load_config(places.config_file)[row]
+            assert load_config(by_hand)[row] == live.current()[row] == load_config(layout.config_file)[row]
 
 
 @pytest.mark.parametrize("key", sorted(settings.SETTINGS))

@@ -1,4 +1,6 @@
-"""Facts of several daemons, signed and not, of this project and another, accepted and not: one picture in any order."""
+"""Facts of several daemons, signed and not, of this project and another, accepted and not: one projection in
+any order.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from thrum.model.events import AnyFact
 from thrum.model.origins import line_hash
 from thrum.model.tombstones import branch_file_of
 from thrum.store import database
-from thrum.store.rebuild import paint
+from thrum.store.rebuild import rebuild
 
 ME, ANN, EVE, FAR = (Daemon(number) for number in range(1, 5))
 OLD = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
@@ -72,7 +74,7 @@ def lines_of(facts: Sequence[AnyFact], chance: random.Random) -> list[Line]:
 
 
 def live(lines: Sequence[Line]) -> maker.Dump | None:
-    """None if it has to be painted anew."""
+    """None if it has to be rebuilt."""
     found = maker.Live(OWN)
     found.now_ms = NOW_MS
     conflicts = [found.projection.apply(found.journals.add(fact, raw, file_of(fact, raw))).wins for fact, raw in lines]
@@ -90,12 +92,12 @@ def _is_own(fact: AnyFact, raw: bytes) -> bool:
     return fact.origin_daemon == ME.daemon_id and b'"sig"' not in raw
 
 
-def painted(lines: Sequence[Line], directory: Path) -> maker.Dump:
+def rebuilt(lines: Sequence[Line], directory: Path) -> maker.Dump:
     journals = maker.Journals()
     for fact, raw in lines:
         journals.add(fact, raw, file_of(fact, raw))
     target = directory / "painted.db"
-    paint(target, journals.sources(), OWN, journals.read_line, epoch=maker.EPOCH, now_ms=NOW_MS, program="test")
+    rebuild(target, journals.sources(), OWN, journals.read_line, epoch=maker.EPOCH, now_ms=NOW_MS, program="test")
     db = database.connect(target)
     try:
         return maker.sound_dump(db)
@@ -106,17 +108,17 @@ def painted(lines: Sequence[Line], directory: Path) -> maker.Dump:
 def check(facts: Sequence[AnyFact], seed: int, directory: Path) -> None:
     chance = random.Random(seed)
     lines = lines_of(facts, chance)
-    expected = painted(lines, directory)
+    expected = rebuilt(lines, directory)
     for _ in range(3):
         chance.shuffle(lines)
-        assert painted(lines, directory) == expected
+        assert rebuilt(lines, directory) == expected
         found = live(lines)
         assert found is None or found == expected
 
 
 @given(maker.histories(), st.integers(0, 2**32))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_any_order_of_what_several_daemons_say_gives_one_picture(
+def test_any_order_of_what_several_daemons_say_gives_one_projection(
     tmp_path: Path, facts: list[AnyFact], seed: int
 ) -> None:
     check(facts, seed, tmp_path)
@@ -125,7 +127,7 @@ def test_any_order_of_what_several_daemons_say_gives_one_picture(
 @pytest.mark.long
 @given(maker.histories(60), st.integers(0, 2**32))
 @settings(max_examples=3_000, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_any_order_of_long_histories_of_several_daemons_gives_one_picture(
+def test_any_order_of_long_histories_of_several_daemons_gives_one_projection(
     tmp_path: Path, facts: list[AnyFact], seed: int
 ) -> None:
     check(facts, seed, tmp_path)

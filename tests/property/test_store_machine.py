@@ -1,7 +1,7 @@
-"""Random histories over restarts, crashes and deleted databases: the live picture is the one painted anew, row for row.
+"""Random histories over restarts, crashes and deleted databases: the live projection is the one rebuilt, row for row.
 
 What was acknowledged is in the journals exactly once; what was rolled back is nowhere. The facts are of every type, own
-ones through the writer, foreign ones as lines that arrive in any order: taken in by the writer, or lying there when the
+ones through the writer, foreign ones as lines that arrive in any order: ingested by the writer, or lying there when the
 store is opened.
 """
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.support.store_journals import START_MS, FakeClock
-from tests.support.store_opened import open_here, picture_of, places_at, resent, sending
+from tests.support.store_opened import layout_at, open_here, projection_of, resent, sending
 from thrum.model import clock, events, ids, limits, signatures
 from thrum.model.events import AnyFact, Body, GroupFields, Pair, Work
 from thrum.model.methods.method import ClientKey
@@ -144,13 +144,13 @@ class StoreMachine(RuleBasedStateMachine):
             facts: list[AnyFact] = []
             for spec in specs:
                 cls, fields = fields_of(spec)
-                made_thing = signatures.MADE.get(str(cls.__struct_config__.tag))
-                if made_thing is None:
+                made_entity = signatures.MADE.get(str(cls.__struct_config__.tag))
+                if made_entity is None:
                     facts.append(stamp.make(cls, **fields))
                 else:  # the same thing again and again, by facts that are not
-                    fresh = {made_thing.field: stamp.new_id(made_thing.prefix)}
+                    fresh = {made_entity.field: stamp.new_id(made_entity.prefix)}
                     fact = stamp.make(cls, **fields | fresh)
-                    facts.append(msgspec.structs.replace(fact, **{made_thing.field: fields[made_thing.field]}))
+                    facts.append(msgspec.structs.replace(fact, **{made_entity.field: fields[made_entity.field]}))
             made.extend(fact.event_id for fact in facts)
             return Decision(facts, lambda view, seqs: None)
 
@@ -165,7 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
         made: list[str] = []
         for specs in calls:
             call, ids_ = self.decide(specs)
-            self.store.writer.carry_out(call)
+            self.store.writer.execute(call)
             assert call.error is None
             made += ids_
         committed = self.store.writer.flush()
@@ -176,7 +176,7 @@ class StoreMachine(RuleBasedStateMachine):
     def roll_back(self, specs: list[Spec]) -> None:
         call, made = self.decide(specs)
         self.store.writer.begin()
-        self.store.writer.carry_out(call)
+        self.store.writer.execute(call)
         self.store.writer.rollback()
         self.dropped.update(made)
 
@@ -192,8 +192,8 @@ class StoreMachine(RuleBasedStateMachine):
 
         broken.decide = twice
         self.store.writer.begin()
-        self.store.writer.carry_out(broken)
-        self.store.writer.carry_out(kept)
+        self.store.writer.execute(broken)
+        self.store.writer.execute(kept)
         self.store.writer.flush()
         assert broken.error is not None
         assert kept.error is None
@@ -205,7 +205,7 @@ class StoreMachine(RuleBasedStateMachine):
         name = f"key{number}"
         call = Call(sending(name, author="keyed"), ClientKey("keyed", name, "0" * 16), resent)
         self.store.writer.begin()
-        self.store.writer.carry_out(call)
+        self.store.writer.execute(call)
         assert call.error is None
         committed = self.store.writer.flush()
         self.acknowledged += [fact.event_id for _, fact, _ in committed]
@@ -220,7 +220,7 @@ class StoreMachine(RuleBasedStateMachine):
             (branch_file_of(fact, events.file_of(fact)) or events.EVENTS_FILE, events.encode(fact)) for fact in facts
         ]
         self.taken |= {fact.event_id: fact for fact in facts if not events.never_travels(fact)}
-        return Errand(partial(Writer.take_in, arrived=verified(lines)))
+        return Errand(partial(Writer.ingest, arrived=verified(lines)))
 
     @rule(specs=SPECS, at=ARRIVALS, again=st.booleans(), own=SPECS)
     def foreign_facts_are_taken_in(self, specs: list[Spec], at: list[int], again: bool, own: list[Spec]) -> None:
@@ -229,18 +229,18 @@ class StoreMachine(RuleBasedStateMachine):
         calls = [self.taking_in(facts), call, *([self.taking_in(facts)] if again else [])]
         self.store.writer.begin()
         for each in calls:
-            self.store.writer.carry_out(each)
+            self.store.writer.execute(each)
             assert each.error is None
         self.store.writer.flush()
         self.acknowledged += made
         if again:
-            assert (calls[-1].answer.new, calls[-1].answer.set_aside) == (0, 0)
+            assert (calls[-1].answer.new, calls[-1].answer.quarantined) == (0, 0)
 
     @rule(specs=SPECS, at=ARRIVALS)
     def taking_in_is_rolled_back(self, specs: list[Spec], at: list[int]) -> None:
         facts = [stamped(spec, number) for spec, number in zip(specs, at, strict=False)]
         self.store.writer.begin()
-        self.store.writer.carry_out(self.taking_in(facts))
+        self.store.writer.execute(self.taking_in(facts))
         self.store.writer.rollback()
         for fact in facts:
             self.taken.pop(fact.event_id, None)
@@ -250,11 +250,11 @@ class StoreMachine(RuleBasedStateMachine):
     def crash_between_append_and_commit_of_what_arrived(self, specs: list[Spec], at: list[int]) -> None:
         facts = [stamped(spec, number) for spec, number in zip(specs, at, strict=False)]
         self.store.writer.begin()
-        self.store.writer.carry_out(self.taking_in(facts))
+        self.store.writer.execute(self.taking_in(facts))
         self.store.journals.append(self.store.writer._buffers)  # pyright: ignore[reportPrivateUsage]
         self.leave()
         self.store = self.open()
-        assert self.store.recovery.painted == ""
+        assert self.store.recovery.rebuilt == ""
 
     @precondition(lambda self: bool(self.taken))
     @rule(number=st.integers(0, 100), text=SMALL)
@@ -263,7 +263,7 @@ class StoreMachine(RuleBasedStateMachine):
         changed = msgspec.structs.replace(fact, origin_daemon=FOREIGN[:-1] + str(text))
         call = self.taking_in([changed])
         self.store.writer.begin()
-        self.store.writer.carry_out(call)
+        self.store.writer.execute(call)
         assert call.error is None
         self.store.writer.flush()
         if not call.answer.new:
@@ -271,14 +271,14 @@ class StoreMachine(RuleBasedStateMachine):
         if self.store.writer.superseded:
             self.store.close("database_damaged")
             self.store = self.open()
-            assert self.store.recovery.painted
+            assert self.store.recovery.rebuilt
 
     @rule()
     def a_day_passes(self) -> None:
         self.wall.ms += limits.future_stamp_ms_max
-        call = Errand(Writer.apply_due)
+        call = Errand(Writer.release_due_facts)
         self.store.writer.begin()
-        self.store.writer.carry_out(call)
+        self.store.writer.execute(call)
         assert call.error is None
         self.store.writer.flush()
 
@@ -296,7 +296,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.close()
         self.boots += reboot
         self.store = self.open()
-        assert self.store.recovery == ("", 0, self.store.recovery.set_aside)
+        assert self.store.recovery == ("", 0, self.store.recovery.quarantined)
         assert self.store.view.epoch == epoch
 
     @rule(reboot=st.booleans())
@@ -305,31 +305,31 @@ class StoreMachine(RuleBasedStateMachine):
         self.leave()
         self.boots += reboot
         self.store = self.open()
-        assert self.store.recovery.painted == ""
+        assert self.store.recovery.rebuilt == ""
         assert (self.store.view.epoch != epoch) is reboot
 
     @rule(specs=SPECS)
     def crash_between_append_and_commit(self, specs: list[Spec]) -> None:
         call, made = self.decide(specs)
         self.store.writer.begin()
-        self.store.writer.carry_out(call)
+        self.store.writer.execute(call)
         self.store.journals.append(self.store.writer._buffers)  # pyright: ignore[reportPrivateUsage]
         self.leave()
         self.unanswered.update(made)
         self.store = self.open()
-        assert self.store.recovery.painted == ""
+        assert self.store.recovery.rebuilt == ""
         assert self.store.recovery.applied == len(made)
 
     @rule()
-    def paint_anew(self) -> None:
+    def rebuild(self) -> None:
         self.store.close()
-        live = picture_of(self.directory)
-        places_at(self.directory).database.unlink()
+        live = projection_of(self.directory)
+        layout_at(self.directory).database.unlink()
         self.store = self.open()
-        assert self.store.recovery.painted
-        painted = picture_of(self.directory)
+        assert self.store.recovery.rebuilt
+        rebuilt = projection_of(self.directory)
         for table, rows in live.items():
-            assert painted[table] == rows, table
+            assert rebuilt[table] == rows, table
 
     @rule(specs=SPECS, at=ARRIVALS, delete=st.booleans())
     def foreign_lines_arrive(self, specs: list[Spec], at: list[int], delete: bool) -> None:
@@ -339,7 +339,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.foreign.append(fact)
             self.append_by_hand(fact)
         if delete:
-            places_at(self.directory).database.unlink()
+            layout_at(self.directory).database.unlink()
         self.store = self.open()
 
     @precondition(lambda self: bool(self.foreign))
@@ -348,7 +348,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.close()
         self.append_by_hand(self.foreign[number % len(self.foreign)])
         self.store = self.open()
-        assert self.store.recovery.painted == ""
+        assert self.store.recovery.rebuilt == ""
 
     @rule(tail=st.sampled_from([b"{", b'{"type":"message.create","time', b"\xff", b"\0\0"]))
     def a_line_is_torn(self, tail: bytes) -> None:
@@ -356,7 +356,7 @@ class StoreMachine(RuleBasedStateMachine):
         with self.path_of(events.EVENTS_FILE).open("ab") as file:
             file.write(tail)
         self.store = self.open()
-        assert self.store.recovery.painted == ""
+        assert self.store.recovery.rebuilt == ""
 
     # -- what must hold
 
@@ -377,20 +377,20 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "store"):
             try:
-                self.paint_anew()
-                self.paint_with_what_was_not_stored()
+                self.rebuild()
+                self.rebuild_with_what_was_not_stored()
                 assert database.identity(self.store.reader) is not None
             finally:
                 self.leave()
                 shutil.rmtree(self.directory)
 
-    def paint_with_what_was_not_stored(self) -> None:
-        """What was void when it arrived may as well be in the journals."""
+    def rebuild_with_what_was_not_stored(self) -> None:
+        """What was tombstoned when it arrived may as well be in the journals."""
         there = {row[0] for row in self.store.reader.execute("SELECT event_id FROM events")}
         for event_id, fact in self.taken.items():
             if event_id not in there:
                 self.append_by_hand(fact)
-        self.paint_anew()
+        self.rebuild()
 
     # -- files
 
@@ -401,7 +401,7 @@ class StoreMachine(RuleBasedStateMachine):
         with self.path_of(events.file_of(fact)).open("ab") as file:
             file.write(events.encode(fact) + b"\n")
 
-    def journals(self) -> list[AnyFact | events.Sealed]:
+    def journals(self) -> list[AnyFact | events.UnknownEvent]:
         journals = self.store.journals
         return [events.decode(line.raw) for file in journals.names() for line in journals.iter_lines(file)]
 

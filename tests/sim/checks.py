@@ -1,4 +1,4 @@
-"""What must hold, whatever happened: nothing lost, nothing twice, one picture, and quiet."""
+"""What must hold, whatever happened: nothing lost, nothing twice, one projection, and quiet."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from thrum.model.events import (
     MessageCreated,
     MessageReceipt,
     PurgeExecuted,
-    Sealed,
+    UnknownEvent,
 )
 from thrum.model.origins import BEFORE, HIDDEN, OLD_REALM, OURS, STRANGE, Origins
-from thrum.model.tombstones import Fact, Voids, branch_file_of, superseded_ids, void_ids
+from thrum.model.tombstones import Fact, Tombstones, branch_file_of, superseded_ids, tombstoned_ids
 from thrum.store import database
 from thrum.store._superseded import superseded_locally
 from thrum.store.journal import bare
-from thrum.store.projection.core import horizon_of_the_clock
+from thrum.store.projection.core import watermark_of_the_clock
 from thrum.store.projection.merge_agents import holders_of, may_speak, registrars_of
 from thrum.store.projection.watermarks import purge_cutoff
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
@@ -88,11 +88,11 @@ hangs on when a clone saw them first. With `all` 1 the rows of unsigned lines to
 """
 
 Acknowledged = dict[str, tuple[bytes, str]]
-Picture = dict[str, list[tuple[Any, ...]]]
+Projection = dict[str, list[tuple[Any, ...]]]
 
 
-def line_of(fact: AnyFact | Sealed) -> bytes:
-    return fact.raw if isinstance(fact, Sealed) else events.encode(fact)
+def line_of(fact: AnyFact | UnknownEvent) -> bytes:
+    return fact.raw if isinstance(fact, UnknownEvent) else events.encode(fact)
 
 
 # -- at the end
@@ -122,7 +122,7 @@ def all_agree(world: World) -> None:
         live_is_rebuilt(dice.choice(world.clones))
 
 
-def compare(one: Picture, other: Picture, what: str) -> None:
+def compare(one: Projection, other: Projection, what: str) -> None:
     for table in one:
         if one[table] != other[table]:
             first = [row for row in one[table] if row not in other[table]]
@@ -142,14 +142,15 @@ def one_branch(world: World) -> None:
         assert clone.steps is not None
         for _ in clone.steps:
             pass
-        # What a sweep of before voided as long as that time was open lies in no journal, and is hidden since. And an
-        # edit that is void only together with its message comes again where only here that message is void.
+        # What a sweep of before tombstoned as long as that time was open lies in no journal, and is hidden since. And
+        # an edit that is tombstoned only together with its message comes again where only here that message is
+        # tombstoned.
         again = "SELECT event_id FROM events WHERE seq > ? AND trust <> ? AND file <> ?"
         late = {row[0] for row in clone.store.reader.execute(again, (known, HIDDEN, events.LOCAL_FILE))}
         if late:
             late -= droppable(clone, [], [Held(clone)])
         # A line that lost its id may lie on the branch in its home, and here in the file that a stranger put it into.
-        odd = clone.outcome.set_aside and not world.profile.foreign
+        odd = clone.outcome.quarantined and not world.profile.foreign
         if {clone.repo.ref, world.remote.tip} != tips or late or odd:
             raise Violation(f"clone {clone.number} remembers nothing, and makes another branch: {clone.outcome}")
 
@@ -162,12 +163,12 @@ def nothing_swept_is_there(world: World) -> None:
         return
     clone = world.dice.choice(world.clones)
     assert clone.door is not None
-    voids = clone.door.voids()
-    for path, entry in clone.repo.files(world.remote.tip).items() if voids else ():
+    tombstones = clone.door.tombstones()
+    for path, entry in clone.repo.files(world.remote.tip).items() if tombstones else ():
         data = clone.repo.blob(entry.object_id)
-        left = merge.canonical(path, data, voids).data if JOURNAL_FILE.fullmatch(path) else data
-        # What nobody signed may be swept here and stand elsewhere. And where all of a journal was void when it came it
-        # lies with its own daemon alone, and goes with that one's next word.
+        left = merge.canonical(path, data, tombstones).data if JOURNAL_FILE.fullmatch(path) else data
+        # What nobody signed may be swept here and stand elsewhere. And where all of a journal was tombstoned when it
+        # came it lies with its own daemon alone, and goes with that one's next word.
         holders = {each.daemon_id for each in world.clones if path in each.branch_journals()}
         there = [
             raw
@@ -175,19 +176,19 @@ def nothing_swept_is_there(world: World) -> None:
             if (not world.profile.before or rank(raw)[0] < (True, b"")) and holders != {decode(raw).origin_daemon}
         ]
         if there:
-            raise Violation(f"{path} of the branch holds what is void: {there}")
+            raise Violation(f"{path} of the branch holds what is tombstoned: {there}")
 
 
 def nothing_lost(world: World, held: list[Held], *, shared: bool) -> list[set[str]]:
-    """Each acknowledged fact is in every journal and every picture, once; or void, or replaced. Unless they are
-    `shared`: in those of who wrote it. Returns what each clone may let go.
+    """Each acknowledged fact is in every journal and every projection, once; or tombstoned, or replaced. Unless they
+    are `shared`: in those of who wrote it. Returns what each clone may let go.
     """
     kept = {event_id: found for event_id, found in world.acknowledged.items() if event_id not in world.excused}
     found: dict[str, set[str]] = {}
     lets_go: list[set[str]] = []
     for clone in world.clones:
         # Those that judge alike let the same lines go.
-        alike = repr((clone.store.view.voids().mark(), view_of(clone)))
+        alike = repr((clone.store.view.tombstones().mark(), view_of(clone)))
         if alike not in found:
             found[alike] = droppable(clone, [raw for raw, _ in kept.values() if not is_local(raw)], held)
         lets_go.append(found[alike])
@@ -206,7 +207,7 @@ def nothing_lost(world: World, held: list[Held], *, shared: bool) -> list[set[st
             if count > 1 and not here.conflicts[event_id] and not spoiled:
                 raise Violation(f"clone {clone.number} holds {count} times {raw!r}")
             if count and event_id not in here.known:
-                raise Violation(f"the picture of clone {clone.number} does not know {raw!r}")
+                raise Violation(f"the projection of clone {clone.number} does not know {raw!r}")
         each_row_names_its_line(clone)
     return lets_go
 
@@ -229,7 +230,7 @@ def let_go_by_author(world: World, kept: Acknowledged, lets_go: list[set[str]]) 
 
 
 def each_row_names_its_line(clone: Clone) -> None:
-    """Where the picture says that a fact lies, it lies."""
+    """Where the projection says that a fact lies, it lies."""
     files: dict[str, bytes] = {}
     for event_id, file, offset, length in clone.store.reader.execute(
         "SELECT event_id, file, offset, length FROM events ORDER BY seq"
@@ -325,7 +326,7 @@ def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held], *, sure
     those that are gone only if they came at the wrong time.
     """
     held, kept = [*held], set(kept)  # as they were before they were signed
-    voids = clone.store.view.voids()
+    tombstones = clone.store.view.tombstones()
     best: dict[str, bytes] = {}
     least: dict[str, bytes] = {}
     for raw in (*kept, *(raw for here in held for raw in here.least.values())):
@@ -333,50 +334,52 @@ def droppable(clone: Clone, kept: Iterable[bytes], held: Iterable[Held], *, sure
         least[event_id] = min(raw, least.get(event_id, raw), key=rank)
     for raw in (*kept, *(raw for here in held for raw, _ in here.best.values())):
         event_id = decode(raw).event_id
-        best[event_id] = min(raw, best.get(event_id, raw), key=lambda line: rank_here(line, voids.origins))
+        best[event_id] = min(raw, best.get(event_id, raw), key=lambda line: rank_here(line, tombstones.origins))
     facts: list[Fact] = []
     signed: dict[str, bool] = {}
-    # The branch has the one, the picture the other.
+    # The branch has the one, the projection the other.
     for event_id, raw in dict.fromkeys((*best.items(), *(() if surely else least.items()))):
         fact = decode(raw)
-        if not isinstance(fact, Sealed):
+        if not isinstance(fact, UnknownEvent):
             said = raw in kept and clone.world.signers[fact.origin_daemon] is not None
             signed[event_id] = said or signatures.is_signed(raw, fact.origin_daemon)
-            judged = voids.origins.judge(raw, fact.origin_daemon, signed=signed[event_id])
+            judged = tombstones.origins.judge(raw, fact.origin_daemon, signed=signed[event_id])
             facts.append((events.order_of(fact), fact, judged))
             if raw in kept and not signed[event_id] and not surely:
                 # What went before that time was closed is not named as of before.
-                facts.append((events.order_of(fact), fact, voids.origins.standing(fact.origin_daemon, BEFORE)))
-    void = void_ids(facts, voids)
+                facts.append((events.order_of(fact), fact, tombstones.origins.provenance(fact.origin_daemon, BEFORE)))
+    tombstoned = tombstoned_ids(facts, tombstones)
     if clone.world.profile.foreign and not surely:
         # A sweep whose line lost against another of its id may have swept before that came.
-        void |= void_ids(facts, _voids_of(_contested_sweeps(held)))
+        tombstoned |= tombstoned_ids(facts, _tombstones_of(_contested_sweeps(held)))
         # What a stranger did in his own journal to others' messages is judged there.
         for _, some in itertools.groupby(sorted(facts, key=_home), key=_home):
-            void |= void_ids([*some], voids)
-    standing = [(order, fact) for order, fact, _ in facts if fact.event_id not in void]
-    return void | superseded_ids((order, fact, signed[fact.event_id]) for order, fact in standing)
+            tombstoned |= tombstoned_ids([*some], tombstones)
+    provenance = [(order, fact) for order, fact, _ in facts if fact.event_id not in tombstoned]
+    return tombstoned | superseded_ids((order, fact, signed[fact.event_id]) for order, fact in provenance)
 
 
 def droppable_locally(clone: Clone, kept: Iterable[bytes]) -> set[str]:
     """The same of a clone's own journal."""
-    voids = clone.store.view.voids()
+    tombstones = clone.store.view.tombstones()
     facts: list[Fact] = []
     # What nobody was told of counts too.
     for raw in {*kept, *clone.lines(events.LOCAL_FILE)}:
         fact = decode(raw)
-        assert not isinstance(fact, Sealed)
-        facts.append((events.order_of(fact), fact, voids.origins.local()))
-    void = void_ids(facts, voids)
+        assert not isinstance(fact, UnknownEvent)
+        facts.append((events.order_of(fact), fact, tombstones.origins.local()))
+    tombstoned = tombstoned_ids(facts, tombstones)
     # What was read of what it said under another id went with that.
-    cutoff_ms = clock.parse_ms(voids.cutoff(clone.own) or "1970-01-01T00:00:00.000Z")
+    cutoff_ms = clock.parse_ms(tombstones.cutoff(clone.own) or "1970-01-01T00:00:00.000Z")
     said = (decode(raw) for raw, daemon_id in clone.world.acknowledged.values() if daemon_id in clone.own)
     mine = {fact.message_id for fact in said if isinstance(fact, MessageCreated)}
     for _, fact, _ in facts:
         if isinstance(fact, MessageReceipt) and (ids.ulid_ms(fact.message_id) or cutoff_ms) < cutoff_ms:
             is_mine = any(signatures.id_fits(fact.message_id, origin) for origin in clone.own)
-            void |= {fact.event_id} if is_mine or fact.message_id in mine else set()
-    return void | superseded_locally([(order, fact) for order, fact, _ in facts if fact.event_id not in void])
+            tombstoned |= {fact.event_id} if is_mine or fact.message_id in mine else set()
+    return tombstoned | superseded_locally(
+        [(order, fact) for order, fact, _ in facts if fact.event_id not in tombstoned]
+    )
 
 
 def _home(entry: Fact) -> str:
@@ -389,8 +392,8 @@ def _contested_sweeps(held: Iterable[Held]) -> list[AgentCleaned | PurgeExecuted
     return [fact for fact in map(decode, lines) if isinstance(fact, AgentCleaned | PurgeExecuted)]
 
 
-def _voids_of(facts: Iterable[AgentCleaned | PurgeExecuted]) -> Voids:
-    """What these cleanups and purges make void, were all of them to count."""
+def _tombstones_of(facts: Iterable[AgentCleaned | PurgeExecuted]) -> Tombstones:
+    """What these cleanups and purges tombstone, were all of them to count."""
     agents: dict[str, tuple[str, str]] = {}
     authors: dict[str, tuple[str, str]] = {}
     purge = ""
@@ -398,11 +401,11 @@ def _voids_of(facts: Iterable[AgentCleaned | PurgeExecuted]) -> Voids:
     for fact in facts:
         order = events.order_of(fact)
         if isinstance(fact, AgentCleaned):
-            for horizons in (agents, authors) if fact.messages else (agents,):
-                horizons[fact.agent_id] = max(order, horizons.get(fact.agent_id, ("", "")))
+            for watermarks in (agents, authors) if fact.messages else (agents,):
+                watermarks[fact.agent_id] = max(order, watermarks.get(fact.agent_id, ("", "")))
         else:
             purge = max(purge, purge_cutoff(fact, order[0]))
-    return Voids(
+    return Tombstones(
         Origins(),
         {id: dict.fromkeys(realms, order) for id, order in agents.items()},
         {id: dict.fromkeys(realms, order) for id, order in authors.items()},
@@ -412,23 +415,23 @@ def _voids_of(facts: Iterable[AgentCleaned | PurgeExecuted]) -> Voids:
 
 def is_local(raw: bytes) -> bool:
     fact = decode(raw)
-    return not isinstance(fact, Sealed) and events.file_of(fact) == events.LOCAL_FILE
+    return not isinstance(fact, UnknownEvent) and events.file_of(fact) == events.LOCAL_FILE
 
 
-# -- pictures
+# -- projections
 
 
-def shown_by_old_program(clone: Clone) -> Picture | None:
+def shown_by_old_program(clone: Clone) -> Projection | None:
     """What the program of before shows, if that is all that its journals hold, and it understands all of it."""
     if clone.finds_more_at_start():
         return None
-    # What counted while the clock ran ahead waits for its day in a picture that is painted after it was set back.
+    # What counted while the clock ran ahead waits for its day in a projection that is rebuilt after it was set back.
     early = (
         "SELECT 1 FROM events WHERE timestamp > ? AND state <> 'pending'"
         " AND (origin_daemon <> ? OR type IN ('agent.cleanup', 'purge.executed'))"
     )
-    horizon = horizon_of_the_clock(clone.wall.now_ms())
-    if clone.store.reader.execute(early, (horizon, clone.daemon_id)).fetchone():
+    watermark = watermark_of_the_clock(clone.wall.now_ms())
+    if clone.store.reader.execute(early, (watermark, clone.daemon_id)).fetchone():
         return None
     known = database.offsets(clone.store.reader)
     for file in (*clone.branch_journals(), events.LOCAL_FILE):
@@ -440,7 +443,7 @@ def shown_by_old_program(clone: Clone) -> Picture | None:
     return None if clone.must_reopen else database.dump(clone.store.reader)
 
 
-def goes_on(clone: Clone, shown: Picture) -> None:
+def goes_on(clone: Clone, shown: Projection) -> None:
     """An installation of before goes on as it was: but for who says so, all rows are the same."""
     now = database.dump(clone.store.reader)
     own = LOCAL_TABLES | {"daemon_projects", "daemon_roots", "successions", "registrations"}
@@ -460,7 +463,7 @@ def view_of(clone: Clone) -> View:
 
 
 def all_judge_alike(world: World, held: list[Held]) -> None:
-    """Clones to which all lines are the same have the same picture, row for row; others that of the signed ones of
+    """Clones to which all lines are the same have the same projection, row for row; others that of the signed ones of
     whoever is the same to both.
     """
     views = [view_of(clone) for clone in world.clones]
@@ -472,15 +475,15 @@ def all_judge_alike(world: World, held: list[Held]) -> None:
             for each in (world.clones[0], clone):
                 sql = "SELECT DISTINCT origin_daemon FROM events WHERE trust = ?"
                 out |= {row[0] for row in each.store.reader.execute(sql, (STRANGE,))}
-        one, other = (shared_picture(each.store.reader, alike, frozenset(out)) for each in (world.clones[0], clone))
+        one, other = (shared_projection(each.store.reader, alike, frozenset(out)) for each in (world.clones[0], clone))
         doubted, disputed = doubted_mail(world.clones[0], clone), disputed_agents(world.clones[0], clone)
-        for picture in (one, other) if doubted or disputed else ():
-            rows = picture["message_recipients"]
+        for projection in (one, other) if doubted or disputed else ():
+            rows = projection["message_recipients"]
             # Of those the time of an answer, the last column, is in doubt.
-            picture["message_recipients"] = [
+            projection["message_recipients"] = [
                 row[:3] if row[1] in disputed else row for row in rows if row[:2] not in doubted
             ]
-        compare(one, other, f"the pictures of clone 0 and clone {clone.number}")
+        compare(one, other, f"the projections of clone 0 and clone {clone.number}")
 
 
 def aliases_of(clone: Clone) -> dict[str, tuple[AgentAliased, bool]]:
@@ -524,16 +527,16 @@ def disputed_agents(one: Clone, other: Clone) -> set[str]:
 
 
 def self_contradictors(one: Clone, held: Held, other: Clone, there: Held) -> set[str]:
-    """Origins that signed two lines of one fact, of which one is void by their own sweep: who had that one before the
-    sweep keeps it, and it is the fact; to who heard of the sweep first nobody hands it any more, so the other line is.
-    Both are the same origin's, so it lies about what is its own alone.
+    """Origins that signed two lines of one fact, of which one is tombstoned by their own sweep: who had that one before
+    the sweep keeps it, and it is the fact; to who heard of the sweep first nobody hands it any more, so the other line
+    is. Both are the same origin's, so it lies about what is its own alone.
     """
     found: set[str] = set()
-    void: dict[Clone, set[str]] = {}
+    tombstoned: dict[Clone, set[str]] = {}
     for clone in (one, other):
         rows = clone.store.reader.execute("SELECT event_id FROM events WHERE state = 'void' AND trust = 0")
-        void[clone] = {row[0] for row in rows}
-    for event_id in void[one] ^ void[other]:
+        tombstoned[clone] = {row[0] for row in rows}
+    for event_id in tombstoned[one] ^ tombstoned[other]:
         if event_id in held.best and event_id in there.best:
             first, second = held.best[event_id][0], there.best[event_id][0]
             if oracle.is_true(first) and oracle.is_true(second) and rank(first)[0] != rank(second)[0]:
@@ -541,7 +544,7 @@ def self_contradictors(one: Clone, held: Held, other: Clone, there: Held) -> set
     return found
 
 
-def shared_picture(db: sqlite3.Connection, alike: bool, out: frozenset[str]) -> Picture:
+def shared_projection(db: sqlite3.Connection, alike: bool, out: frozenset[str]) -> Projection:
     """Every row of what all clones must have alike, or those that judge `alike`. `out`: origins that are somebody else
     to one of two, or told them different things.
     """
@@ -580,33 +583,33 @@ def all_lines(world: World, held: list[Held], clone: Clone, lets_go: list[set[st
     """
     found, gone = dict(held[clone.number].best), lets_go[clone.number]
     said = [raw for raw, _ in world.acknowledged.values() if not is_local(raw)]
-    void = droppable(clone, said, held, surely=True)
+    tombstoned = droppable(clone, said, held, surely=True)
     origins = clone.store.view.origins()
     for here, theirs in zip(held, lets_go, strict=True):
         for event_id, (raw, file) in here.best.items():
-            if event_id not in found and event_id in theirs and event_id not in void:
+            if event_id not in found and event_id in theirs and event_id not in tombstoned:
                 continue
-            # A better line that is void is not taken in any more (see `self_contradictors`). Of lines that say the same
-            # its own one: what it named as of before it named by its bytes.
+            # A better line that is tombstoned is not ingested any more (see `self_contradictors`). Of lines that say
+            # the same its own one: what it named as of before it named by its bytes.
             if event_id not in found or (
                 event_id not in gone and rank_here(raw, origins)[:-2] < rank_here(found[event_id][0], origins)[:-2]
             ):
                 found[event_id] = raw, file
     for event_id, (raw, daemon_id) in world.acknowledged.items():
-        if event_id in void and event_id not in found and event_id not in world.excused and not is_local(raw):
+        if event_id in tombstoned and event_id not in found and event_id not in world.excused and not is_local(raw):
             fact = decode(raw)
             signer = world.signers[daemon_id]
-            file = events.EVENTS_FILE if isinstance(fact, Sealed) else branch_file_of(fact)
+            file = events.EVENTS_FILE if isinstance(fact, UnknownEvent) else branch_file_of(fact)
             found[event_id] = raw if signer is None else signer.sign(raw), file
     return found
 
 
 def it_follows_from_all_lines(clone: Clone, lines: Lines) -> None:
-    """The picture is a function of the set of facts and of this machine's own, whatever came when."""
+    """The projection is a function of the set of facts and of this machine's own, whatever came when."""
     with closing(oracle.of_all(clone, lines)) as db:
         theirs, here = database.dump(db), database.dump(clone.store.reader)
     del theirs["daemon_identity"], here["daemon_identity"]
-    compare(theirs, here, f"the picture of all lines and that of clone {clone.number}")
+    compare(theirs, here, f"the projection of all lines and that of clone {clone.number}")
 
 
 def nobody_interferes(world: World, clone: Clone, lines: Lines, *, before: bool) -> None:
@@ -640,16 +643,16 @@ def nobody_interferes(world: World, clone: Clone, lines: Lines, *, before: bool)
 
 
 def live_is_rebuilt(clone: Clone) -> None:
-    """The picture as it grew, and one painted of the journals as they are now: row for row, everything."""
+    """The projection as it grew, and one rebuilt of the journals as they are now: row for row, everything."""
     live = database.dump(clone.store.reader)
     clone.check_words()
-    # A line that is void is not taken in; the next start writes it out with its journal, and it may be the fact.
+    # A line that is tombstoned is not ingested; the next start writes it out with its journal, and it may be the fact.
     if starts_with_others(clone):
         return
     clone.stop()
-    clone.places.database.unlink()
+    clone.layout.database.unlink()
     clone.start()
-    compare(live, database.dump(clone.store.reader), f"the live picture and the rebuilt one of clone {clone.number}")
+    compare(live, database.dump(clone.store.reader), f"the live projection and the rebuilt one of clone {clone.number}")
 
 
 def starts_with_others(clone: Clone) -> bool:
@@ -720,7 +723,7 @@ def future_waits(clone: Clone) -> None:
     rows = clone.store.reader.execute(
         "SELECT event_id FROM events WHERE state IN ('applied', 'void') AND timestamp > ? AND origin_daemon <> ?"
         " AND type <> 'daemon.key'",
-        (horizon_of_the_clock(clone.wall.now_ms()), clone.daemon_id),
+        (watermark_of_the_clock(clone.wall.now_ms()), clone.daemon_id),
     ).fetchall()
     if rows and not clone.world.profile.skew:
         raise Violation(f"clone {clone.number} let facts count before their day: {rows}")

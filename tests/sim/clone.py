@@ -22,8 +22,8 @@ from thrum.identity import signing
 from thrum.identity.signing import Signer
 from thrum.model import events, files, ids, signatures
 from thrum.model.errors import NewerFormat, StoreFailed
-from thrum.model.paths import Places
-from thrum.model.tombstones import Voids
+from thrum.model.paths import Layout
+from thrum.model.tombstones import Tombstones
 from thrum.model.wire_types import DaemonIdentity
 from thrum.ops import introduction
 from thrum.store import recovery
@@ -31,14 +31,14 @@ from thrum.store._stamping import Stamper
 from thrum.store.api import Decide
 from thrum.store.compaction import Draft, Drafter, discard
 from thrum.store.ingest import portions, verified
-from thrum.store.journal import JournalChanged, Standing
-from thrum.store.projection.core import horizon_of_the_clock
+from thrum.store.journal import FileState, JournalChanged
+from thrum.store.projection.core import watermark_of_the_clock
 from thrum.store.queries import fts
 from thrum.store.receipts import RECEIPTS_SEQ, Receipts
 from thrum.store.recovery import Opened, open_blocking
 from thrum.store.writer import Call, Committed, Errand, Writer
 from thrum.sync import branch
-from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
+from thrum.sync.ports import Arrived, FilePosition, Ingested, JournalMoved, Surplus
 from thrum.sync.round import Errand as RoundErrand
 from thrum.sync.round import Outcome, Steps, sync_round
 
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 _templates: dict[str, dict[str, bytes]] = {}
-"""An empty picture for each daemon id, and the seal by which it is known again, by path: painting one takes longer than
-all else that a seed does.
+"""An empty projection for each daemon id, and the seal by which it is known again, by path: rebuilding one takes longer
+than all else that a seed does.
 """
 
 
@@ -87,7 +87,7 @@ class Wall:
         return self._world.ms + self.skew_ms
 
 
-class Door:
+class AccessPath:
     """`sync.ports.Journals` over an open store: what `thrum.daemon.sync_store` does, without an event loop."""
 
     def __init__(self, clone: Clone, opened: Opened) -> None:
@@ -95,25 +95,27 @@ class Door:
         self._opened = opened
         self._receipts = Receipts(opened.journals, clone.signer)
 
-    def marks(self) -> dict[str, Mark]:
-        standings = self._opened.journals.standings()
-        return {file: Mark(*standing) for file, standing in standings.items() if file != events.LOCAL_FILE}
+    def marks(self) -> dict[str, FilePosition]:
+        file_states = self._opened.journals.file_states()
+        return {
+            file: FilePosition(*file_state) for file, file_state in file_states.items() if file != events.LOCAL_FILE
+        }
 
     def head_seq(self) -> int:
         return self._opened.view.head_seq()
 
-    def read(self, file: str, mark: Mark) -> bytes:
+    def read(self, file: str, mark: FilePosition) -> bytes:
         try:
-            return self._opened.journals.read_start(file, Standing(*mark))
+            return self._opened.journals.read_start(file, FileState(*mark))
         except JournalChanged as error:
-            now = self._opened.journals.standings().get(file)
+            now = self._opened.journals.file_states().get(file)
             if now is None or now.inode != mark.inode:
                 raise JournalMoved from error
             raise
 
-    def voids(self) -> Voids:
-        voids = self._opened.view.still_voids()
-        return replace(voids, origins=replace(voids.origins, exact=True))
+    def tombstones(self) -> Tombstones:
+        tombstones = self._opened.view.still_tombstones()
+        return replace(tombstones, origins=replace(tombstones.origins, exact=True))
 
     def project(self) -> frozenset[str]:
         return frozenset(self._opened.view.origins().ours)
@@ -125,14 +127,14 @@ class Door:
         if not self._clone.is_old:
             self._clone.run_batch([Errand(Writer.close_before)])
 
-    def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
-        calls = [Errand(partial(Writer.take_in, arrived=some)) for some in portions(verified(arrived))]
+    def ingest(self, arrived: Sequence[Arrived]) -> Ingested:
+        calls = [Errand(partial(Writer.ingest, arrived=some)) for some in portions(verified(arrived))]
         self._clone.run_batch(calls)
         answers = [call.answer for call in calls]
-        return TakenIn(sum(answer.new for answer in answers), sum(answer.set_aside for answer in answers))
+        return Ingested(sum(answer.new for answer in answers), sum(answer.quarantined for answer in answers))
 
-    def count_aside(self, surplus: Sequence[Surplus]) -> None:
-        self._clone.run_batch([Errand(partial(Writer.count_aside, surplus=surplus))])
+    def count_quarantined(self, surplus: Sequence[Surplus]) -> None:
+        self._clone.run_batch([Errand(partial(Writer.count_quarantined, surplus=surplus))])
 
     def copy_receipts(self) -> int:
         found = self._receipts.find(self._opened.view)
@@ -153,8 +155,8 @@ class Door:
         self._clone.run_batch([Errand(partial(Writer.keep, values=values))])
 
 
-def _places_in(root: Path) -> Places:
-    return Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+def _layout_in(root: Path) -> Layout:
+    return Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
 
 
 class Clone:
@@ -172,7 +174,7 @@ class Clone:
         self.filled: set[str] = set()
         """Journals that began as the branch had them."""
         self.directory = directory
-        self.places = _places_in(directory)
+        self.layout = _layout_in(directory)
         self.wall = Wall(world)
         self.disk = Disk(world.chance)
         self.network = Network(world.remote, world.chance)
@@ -185,7 +187,7 @@ class Clone:
         """The facts that got a number in this epoch."""
         self.agents: list[str] = []
         self.opened: Opened | None = None
-        self.door: Door | None = None
+        self.door: AccessPath | None = None
         self.steps: Steps | None = None
         self.outcome = Outcome()
         self.drafts: list[Draft] = []
@@ -227,7 +229,7 @@ class Clone:
     # -- the daemon's life
 
     def start(self) -> None:
-        """Start the daemon; it recovers whatever it finds. What is damaged is painted anew, as the daemon does."""
+        """Start the daemon; it recovers whatever it finds. What is damaged is rebuilt, as the daemon does."""
         self.disk.dead = False
         self.world.signers[self.daemon_id] = self.signer
         self.repo.ensure()
@@ -236,7 +238,7 @@ class Clone:
         try:
             with mock.patch.object(recovery, "JournalFiles", partial(DiskJournals, self.disk)):
                 opened = open_blocking(
-                    self.places,
+                    self.layout,
                     self.identity,
                     self.own,
                     wall=self.wall,
@@ -254,8 +256,8 @@ class Clone:
         self.opened = opened
         if not self.is_old:
             self.introduce()
-        self.flushed = Database(self.places.database).log_size()
-        self.door = Door(self, opened)
+        self.flushed = Database(self.layout.database).log_size()
+        self.door = AccessPath(self, opened)
 
     def introduce(self) -> None:
         """What a daemon says of itself before anything else. One that can't does not start."""
@@ -271,8 +273,8 @@ class Clone:
         self.crash(power=False)
         self.former |= {self.daemon_id}
         if self.is_old:
-            # Its picture was of another form, and it noted nowhere what it had verified.
-            for path in (self.places.database, self.places.local_journal.with_name("verified.json")):
+            # Its projection was of another form, and it noted nowhere what it had verified.
+            for path in (self.layout.database, self.layout.local_journal.with_name("verified.json")):
                 path.unlink(missing_ok=True)
         else:
             self.keys += 1
@@ -300,7 +302,7 @@ class Clone:
         """Kill the daemon, or the machine."""
         self.steps = None
         if self.opened is not None:
-            database = Database(self.places.database)
+            database = Database(self.layout.database)
             content = database.take()
             self.leave()
             database.put(content, self.world.chance if power else None, self.flushed)
@@ -322,7 +324,7 @@ class Clone:
 
     def _fill_folder(self) -> None:
         """What `ensure_branch` does: journals of the branch that are not here are written out."""
-        folder = self.places.branch_dir
+        folder = self.layout.branch_dir
         (folder / "messages").mkdir(parents=True, exist_ok=True)
         for path, object_id in self.missing_journals():
             (folder / path).write_bytes(self.repo.blob(object_id))
@@ -341,12 +343,12 @@ class Clone:
             (path, entry.object_id)
             for path, entry in self.repo.files(self.repo.ref).items()
             if branch.JOURNAL_FILE.fullmatch(entry.path) and entry.mode & 0o170000 == 0o100000
-            if not (self.places.branch_dir / path).exists()
+            if not (self.layout.branch_dir / path).exists()
         ]
 
     def _lay_template(self) -> None:
-        """An empty picture, unless there is one, or was one."""
-        if self.places.database.parent.exists():
+        """An empty projection, unless there is one, or was one."""
+        if self.layout.database.parent.exists():
             return
         if self.daemon_id not in _templates:
             _templates[self.daemon_id] = self._template()
@@ -358,22 +360,22 @@ class Clone:
     def _template(self) -> dict[str, bytes]:
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
             root = Path(scratch)
-            places = _places_in(root)
+            layout = _layout_in(root)
             open_blocking(
-                places, self.identity, self.own, wall=self.wall, program="sim", boot_id=f"boot-{self.boots}"
+                layout, self.identity, self.own, wall=self.wall, program="sim", boot_id=f"boot-{self.boots}"
             ).close()
-            files = (places.database, places.keep_dir / "picture.json")
+            files = (layout.database, layout.keep_dir / "picture.json")
             return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
     # -- what it writes
 
     def run_batch(self, calls: Sequence[Call]) -> list[Committed]:
-        """Carry out calls as one batch. Raises what the batch fails with, then what the first call failed with."""
+        """Execute calls as one batch. Raises what the batch fails with, then what the first call failed with."""
         writer = self.store.writer
         try:
             writer.begin()
             for call in calls:
-                writer.carry_out(call)
+                writer.execute(call)
             committed = writer.flush() if writer.has_work else []
             if not committed:
                 writer.rollback()
@@ -393,15 +395,15 @@ class Clone:
             raise Killed("before the answer")
         return committed
 
-    def apply_due(self) -> None:
+    def release_due_facts(self) -> None:
         """What the daemon does when a day has come."""
-        self.run_batch([Errand(Writer.apply_due)])
+        self.run_batch([Errand(Writer.release_due_facts)])
 
     def draft(self) -> None:
         """Begin to compact: what stays of each journal is written beside it, while the daemon goes on."""
         discard(self.drafts)
-        ahead = horizon_of_the_clock(self.wall.now_ms())
-        with Drafter(self.places.database, self.store.journals, self.own, ahead) as drafter:
+        ahead = watermark_of_the_clock(self.wall.now_ms())
+        with Drafter(self.layout.database, self.store.journals, self.own, ahead) as drafter:
             found = [drafter.draft(file) for file in drafter.weights()]
         self.drafts = [draft for draft in found if draft is not None]
 
@@ -423,7 +425,7 @@ class Clone:
 
     @property
     def must_reopen(self) -> bool:
-        """Whether the daemon would paint its picture anew now."""
+        """Whether the daemon would rebuild its projection anew now."""
         return self.opened is not None and self.opened.writer.superseded
 
     # -- rounds
@@ -442,12 +444,12 @@ class Clone:
         db.execute("COMMIT")
 
     def forget_round(self) -> None:
-        """What rounds remember is lost, as with a picture that was painted anew."""
+        """What rounds remember is lost, as with a projection that was rebuilt."""
         self.store.writer.db.execute("DELETE FROM sync_state WHERE key <> ?", (RECEIPTS_SEQ,))
 
     def lines(self, file: str) -> list[bytes]:
         """Every whole line of a journal on disk."""
-        path = self.places.local_journal if file == events.LOCAL_FILE else self.places.branch_dir / file
+        path = self.layout.local_journal if file == events.LOCAL_FILE else self.layout.branch_dir / file
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -455,6 +457,6 @@ class Clone:
         return [line for line in data.split(b"\n")[:-1] if line.strip()]
 
     def branch_journals(self) -> list[str]:
-        folder = self.places.branch_dir
+        folder = self.layout.branch_dir
         messages = sorted(path.name for path in (folder / "messages").glob("*.jsonl"))
         return ["events.jsonl", *(f"messages/{name}" for name in messages)]

@@ -25,7 +25,7 @@ _TEXTS = ("hi", "done", "why", 'ünïcode\u2028 "x"')
 Make = Callable[[Stamp], "list[Any]"]
 
 
-class _House:
+class _Context:
     """What `ops.daemon_acceptance` needs: it keeps the decision that it is handed."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Deeds:
         self.me = self.dice.choice(clone.agents)
 
     def draw(self) -> Decide[None]:
-        """A decision; it finds its facts' times when it is carried out."""
+        """A decision; it finds its facts' times when it is executed."""
         profile = self.clone.world.profile
         if (profile.foreign or profile.before) and not self.clone.is_old and self.dice.random() < 0.04:
             return self.accept()
@@ -89,13 +89,13 @@ class Deeds:
         which, origin = self.dice.choice(("", "", "gone", "agent")), self.dice.choice(known)
         agent = self.dice.choice(NAMES) if which == "agent" else ""
         params = SyncAcceptParams(origin=origin, gone=which == "gone", agent=agent)
-        house = _House()
+        ctx = _Context()
         with contextlib.suppress(StopIteration):
-            daemon_acceptance.accept(house, params, ()).send(None)  # pyright: ignore[reportArgumentType]
+            daemon_acceptance.accept(ctx, params, ()).send(None)  # pyright: ignore[reportArgumentType]
 
         def decide(view: View, stamp: Stamp) -> Decision[None]:
             try:
-                return house.decide(view, stamp)
+                return ctx.decide(view, stamp)
             except (DaemonUnknown, AgentNotFound, InvalidParams):
                 return Decision([], lambda _view, _seqs: None)
 
@@ -326,7 +326,7 @@ _SWEEPING: dict[Callable[[Deeds], Any], int] = {
     Deeds.update: 3,
     Deeds.local: 4,
 }
-"""How much more often in a world where much is void or replaced soon."""
+"""How much more often in a world where much is tombstoned or replaced soon."""
 
 _DEEDS: list[tuple[Callable[[Deeds], Any], int]] = [
     (Deeds.send, 12),

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.sim.faults import Chance, Killed
-from thrum.store.journal import JournalFiles, Standing
+from thrum.store.journal import FileState, JournalFiles
 
 
 class Disk:
@@ -53,13 +53,13 @@ class DiskJournals(JournalFiles):
             found = self._paths[file] = super().path(file)
         return found
 
-    def append(self, buffers: Mapping[str, bytes | bytearray]) -> dict[str, Standing]:
+    def append(self, buffers: Mapping[str, bytes | bytearray]) -> dict[str, FileState]:
         after = super().append(buffers)
         if self._disk.chance("kill after append"):
             self._die("between append and commit")
         return after
 
-    def _append_one(self, file: str, data: bytes | bytearray) -> Standing:
+    def _append_one(self, file: str, data: bytes | bytearray) -> FileState:
         chance = self._disk.chance
         if chance("kill in append"):
             self._write_some(file, data, zeros=chance.below(3) == 0)
@@ -76,17 +76,17 @@ class DiskJournals(JournalFiles):
         """A part of an append, not flushed."""
         descriptor = os.open(self.path(file), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         status = os.fstat(descriptor)
-        self._uncut[file] = Standing(status.st_ino, status.st_size)
+        self._uncut[file] = FileState(status.st_ino, status.st_size)
         part = bytes(data[: self._disk.chance.below(len(data) + 1)])
         os.write(descriptor, part + b"\0" * (7 if zeros else 0))
         os.close(descriptor)
 
-    def _cut(self, file: str, standing: Standing) -> None:
+    def _cut(self, file: str, file_state: FileState) -> None:
         if self._disk.dead:
             raise Killed("long dead")
         if self._disk.chance("cut error"):
             raise OSError(errno.EIO, "Input/output error", str(self.path(file)))
-        super()._cut(file, standing)
+        super()._cut(file, file_state)
 
     def _die(self, where: str) -> None:
         self._disk.die()

@@ -1,6 +1,6 @@
-"""Pictures made of chosen facts in one go, to hold a clone's own one against.
+"""Projections made of chosen facts in one go, to hold a clone's own one against.
 
-- `of_all`: everything that anybody holds and this machine's own words. The picture is a function of that set.
+- `of_all`: everything that anybody holds and this machine's own words. The projection is a function of that set.
 - `of_honest`: without what strangers said. What honest clones made must be the same with and without them.
 """
 
@@ -15,9 +15,9 @@ import nacl.bindings
 import nacl.exceptions
 
 from tests.sim.strangers import STRANGERS
-from tests.support.factmaker import empty_picture
+from tests.support.factmaker import empty_projection
 from thrum.model import events, signatures
-from thrum.model.events import Sealed
+from thrum.model.events import UnknownEvent
 from thrum.model.origins import BEFORE, LOOSE
 from thrum.store._rebuild_lookahead import INTRODUCTIONS
 from thrum.store.projection.core import Entry, Projection, entry_of
@@ -56,19 +56,19 @@ def is_true(raw: bytes) -> bool:
     except nacl.exceptions.BadSignatureError:
         return False
     fact = decode(raw)
-    made = signatures.MADE.get(fact.type if isinstance(fact, Sealed) else events.type_of(fact))
-    thing = getattr(fact, made.field, "") if made else ""
-    fits = not thing or thing.rpartition("_")[2] == fact.event_id.rpartition("_")[2]
+    made = signatures.MADE.get(fact.type if isinstance(fact, UnknownEvent) else events.type_of(fact))
+    entity = getattr(fact, made.field, "") if made else ""
+    fits = not entity or entity.rpartition("_")[2] == fact.event_id.rpartition("_")[2]
     return fits and signatures.id_fits(fact.event_id, fact.origin_daemon)
 
 
-def paint(clone: Clone, lines: Lines) -> sqlite3.Connection:
-    """A picture in memory, as that clone would have it of these lines of the branch and its local journal."""
+def rebuild(clone: Clone, lines: Lines) -> sqlite3.Connection:
+    """A projection in memory, as that clone would have it of these lines of the branch and its local journal."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.deserialize(_empty())
-    places: dict[tuple[str, int], bytes] = {}
+    layout: dict[tuple[str, int], bytes] = {}
     projection = Projection(
-        db, clone.own, lambda file, offset, length: places[file, offset], lambda: clone.wall.now_ms()
+        db, clone.own, lambda file, offset, length: layout[file, offset], lambda: clone.wall.now_ms()
     )
     local = [(raw, events.LOCAL_FILE) for raw in clone.lines(events.LOCAL_FILE)]
     entries: list[Entry] = []
@@ -77,10 +77,10 @@ def paint(clone: Clone, lines: Lines) -> sqlite3.Connection:
             fact = decode(raw)
         except events.BadLine:
             continue
-        places[file, offset] = raw
-        if not isinstance(fact, Sealed):
+        layout[file, offset] = raw
+        if not isinstance(fact, UnknownEvent):
             entries.append(entry_of(fact, raw, file, offset, len(raw) + 1))
-    # What changes what others are comes first, as where a picture is painted anew, and a receipt before its copy; the
+    # What changes what others are comes first, as where a projection is rebuilt, and a receipt before its copy; the
     # rest in any order.
     clone.world.dice.shuffle(entries)
     entries.sort(key=lambda entry: (not isinstance(entry.fact, INTRODUCTIONS), entry.file != events.LOCAL_FILE))
@@ -92,8 +92,8 @@ def paint(clone: Clone, lines: Lines) -> sqlite3.Connection:
 
 
 def of_all(clone: Clone, lines: Lines) -> sqlite3.Connection:
-    """What that clone's picture must be, if it has all of these."""
-    return paint(clone, lines)
+    """What that clone's projection must be, if it has all of these."""
+    return rebuild(clone, lines)
 
 
 def of_honest(clone: Clone, lines: Lines, honest: Iterable[str], *, before: bool) -> sqlite3.Connection:
@@ -111,19 +111,19 @@ def of_honest(clone: Clone, lines: Lines, honest: Iterable[str], *, before: bool
                 kept[event_id] = raw, file
         elif before and origins.judge(raw, origin, signed=False).trust in (BEFORE, LOOSE):
             kept[event_id] = raw, file
-    return paint(clone, kept)
+    return rebuild(clone, kept)
 
 
 @functools.lru_cache(16_384)
 def _is_of_strangers(id: object) -> bool:
     """Whether it is the id of a thing that is a stranger's: what he signed of it stands before what nobody signed."""
-    is_thing = isinstance(id, str) and id.startswith(("msg_", "ses_", "grp_"))
-    return is_thing and any(signatures.id_fits(id, origin) for origin in STRANGERS)
+    is_entity = isinstance(id, str) and id.startswith(("msg_", "ses_", "grp_"))
+    return is_entity and any(signatures.id_fits(id, origin) for origin in STRANGERS)
 
 
 @functools.cache
 def _empty() -> bytes:
-    db = empty_picture()
+    db = empty_projection()
     try:
         db.execute("VACUUM")
         return db.serialize()
@@ -150,8 +150,8 @@ def honest_rows(
     *,
     before: bool,
 ) -> Rows:
-    """What honest clones made, row for row. `own`: the ids of whose picture it is; `names`: the agents for whom nobody
-    else may speak; `groups`: the names whose marks are looked at.
+    """What honest clones made, row for row. `own`: the ids of whose projection it is; `names`: the agents for whom
+    nobody else may speak; `groups`: the names whose marks are looked at.
 
     With `before`, what was here before there were signatures counts as made by them too.
     """
@@ -217,8 +217,8 @@ def names_of_honest(live: sqlite3.Connection, honest_only: sqlite3.Connection) -
 
 
 def groups_led_alike(live: sqlite3.Connection, honest_only: sqlite3.Connection, own: frozenset[str]) -> set[str]:
-    """Names of groups that this machine has in both pictures, or in none: one that it made itself, and nobody signed,
-    decides who counts in the others of its name.
+    """Names of groups that this machine has in both projections, or in none: one that it made itself, and nobody
+    signed, decides who counts in the others of its name.
     """
     one, other = View(live, own), View(honest_only, own)
     return {name for name in one.groups() if one.is_group_here(name) == other.is_group_here(name)}

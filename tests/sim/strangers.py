@@ -18,7 +18,7 @@ from tests.sim.git import Files, Remote, commit_of, history
 from tests.sim.hostile import HOUR_MS, Hostile
 from tests.support.daemons import PROJECT, daemon_id_of, signer_of
 from thrum.model import clock, events, signatures
-from thrum.model.events import AnyFact, Body, GroupFields, Pair, Sealed, Work
+from thrum.model.events import AnyFact, Body, GroupFields, Pair, UnknownEvent, Work
 from thrum.model.tombstones import branch_file_of
 from thrum.sync.merge import JOURNAL_FILE
 
@@ -338,4 +338,4 @@ def _decode(line: bytes) -> AnyFact | None:
         fact = events.decode(line)
     except events.BadLine:
         return None
-    return None if isinstance(fact, Sealed) else fact
+    return None if isinstance(fact, UnknownEvent) else fact

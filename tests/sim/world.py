@@ -26,7 +26,7 @@ from thrum.identity.signing import Signer
 from thrum.model import clock, limits
 from thrum.model.errors import NewerFormat, StoreFailed, ThrumError
 from thrum.model.events import Accepted
-from thrum.model.tombstones import Voids
+from thrum.model.tombstones import Tombstones
 from thrum.store import journal
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
@@ -226,7 +226,7 @@ class World:
             self.note(clone.number, "remote failed:", failed)
             clone.steps = None
             if self.at_rest:
-                self._mend_remote(clone, failed)
+                self._fix_remote(clone, failed)
         except StoreFailed as failed:
             self.note(clone.number, "store failed:", failed)
             clone.steps = None
@@ -240,11 +240,11 @@ class World:
             checks.numbers_stand(clone)
             checks.future_waits(clone)
         if clone.must_reopen:
-            self.note(clone.number, "paints anew")
+            self.note(clone.number, "rebuilds")
             clone.stop("superseded")
             self._start(clone)
 
-    def _mend_remote(self, clone: Clone, failed: RemoteFailed) -> None:
+    def _fix_remote(self, clone: Clone, failed: RemoteFailed) -> None:
         """At rest there is one trouble left: a hostile branch, where the user does what the error advises."""
         if isinstance(failed, ForeignProject):
             # Or else: others, whose program does not know of projects, would push it again.
@@ -321,7 +321,7 @@ class World:
             self.note("  ", clone.compact(), "bytes less")
 
     def _due(self, clone: Clone) -> None:
-        clone.apply_due()
+        clone.release_due_facts()
 
     def _begin(self, clone: Clone) -> None:
         fetch, push = self.dice.choice(
@@ -429,18 +429,18 @@ class World:
 
     def _until_quiet(self, when: str, *, must_rest: bool = True) -> None:
         for _ in range(_QUIET_PASSES_MAX):
-            before, self.ended = self._standing(), 0
+            before, self.ended = self._provenance(), 0
             for clone in self.clones:
                 clone.begin_round(fetch=True, push=True)
                 self._guard(clone, self._whole_round, "runs a round")
                 if clone.opened is None:
                     self._start(clone)
-            if self._standing() == before and self.ended == len(self.clones):
+            if self._provenance() == before and self.ended == len(self.clones):
                 return
         if must_rest:
             raise Violation(f"no rest {when} after {_QUIET_PASSES_MAX} passes: they go on pushing")
 
-    def _standing(self) -> tuple[str, ...]:
+    def _provenance(self) -> tuple[str, ...]:
         return (self.remote.tip, *(clone.repo.ref for clone in self.clones))
 
 
@@ -453,10 +453,10 @@ def _accept_project(clone: Clone, repo_ids: Iterable[str]) -> None:
     clone.introduce()
 
 
-def _grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> merge.Grown | None:
+def _grown(file: str, known: bytes, data: bytes, end: int, tombstones: Tombstones) -> merge.Grown | None:
     """The short way to a journal of the branch, held against the long one."""
-    found = _short_way(file, known, data, end, voids)
-    if found is not None and found.data != (whole := merge.canonical(file, data, voids).data):
+    found = _short_way(file, known, data, end, tombstones)
+    if found is not None and found.data != (whole := merge.canonical(file, data, tombstones).data):
         raise Violation(f"{file} grew to {found.data!r}, and composed it is {whole!r}")
     return found
 

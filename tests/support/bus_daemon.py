@@ -2,7 +2,7 @@
 of facts.
 
 In-process (`open_bus_daemon`) or as a program: `python -m tests.support.bus_daemon REPO EPOCH`. Its facts lie in a
-file, so it can be killed and started again; with another epoch they get new numbers, as after a repaint.
+file, so it can be killed and started again; with another epoch they get new numbers, as after a rebuild.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class BusDaemon:
         self.commit(self.message(tuple(params["to"]), "end"))
 
     def do_test_send_old(self, params: dict[str, Any]) -> Any:
-        """A fact that sorts before all others: after a repaint every number has moved."""
+        """A fact that sorts before all others: after a rebuild every number has moved."""
         self.commit(self.message(tuple(params["to"]), "old", ms=1_000_000_000_000))
 
     def do_test_calls(self, params: Any) -> Any:
@@ -217,7 +217,7 @@ class BusDaemon:
 
     def _check(self, epoch: str) -> None:
         if epoch and epoch != self.epoch:
-            raise StaleCursor("the database was painted anew since that cursor", epoch=self.epoch)
+            raise StaleCursor("the database was rebuilt since that cursor", epoch=self.epoch)
 
     # -- the wire
 
@@ -262,7 +262,7 @@ async def open_bus_daemon(repo: Path, epoch: str = "one") -> AsyncGenerator[BusD
 
 
 def make_repo(directory: Path) -> Path:
-    """A directory that `paths.find_places` takes for a repository of thrum."""
+    """A directory that `paths.find_layout` takes for a repository of thrum."""
     var = directory / ".thrum" / "var"
     var.mkdir(parents=True)
     var.chmod(0o700)

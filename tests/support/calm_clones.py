@@ -37,7 +37,7 @@ class CalmClones:
         copy_closure(self.remote.objects, target, tip)
 
     def round(self, number: int, *, push: bool = True) -> Outcome:
-        """A whole round of a clone, which then paints anew if it has to."""
+        """A whole round of a clone, which then rebuilds if it has to."""
         clone = self.clones[number]
         self.ms += 1_000
         clone.begin_round(fetch=True, push=push)

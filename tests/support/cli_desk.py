@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.house import Agent, Daemon
+from tests.support.ctx import Agent, Daemon
 from thrum.cli.app import run
 from thrum.cli.session import Session
 from thrum.model.errors import DaemonUnavailable
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc.client import Client
 
 
@@ -47,13 +47,13 @@ class Desk:
         return bool(self.stdin)
 
     @asynccontextmanager
-    async def _connect(self, _places: Places, _autostart: bool) -> AsyncGenerator[Client]:
+    async def _connect(self, _layout: Layout, _autostart: bool) -> AsyncGenerator[Client]:
         if self.agent is None:
             raise DaemonUnavailable("no daemon is running", reason="missing")
         yield self.agent.client
 
     async def status(self, *argv: str, stdin: str = "") -> int:
-        """Carry out one command line; what it prints is in `out` and `err`."""
+        """Execute one command line; what it prints is in `out` and `err`."""
         self.out = self.err = b""
         self.stdin = stdin.encode()
         return await run(argv, Session(self, self.env, str(self.root), self.local, self._connect))
@@ -74,5 +74,5 @@ class Desk:
 
 async def open_desk(daemon: Daemon, name: str, role: str = "implementer") -> Desk:
     """An agent in the main root of `daemon`, at a terminal there."""
-    root = daemon.house.here.places.root
+    root = daemon.ctx.here.layout.root
     return Desk(root, await daemon.registered(name, role, root=str(root)))

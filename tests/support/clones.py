@@ -105,13 +105,13 @@ def daemon_of(repo: Repo) -> str:
 
 
 def shared(repo: Repo) -> dict[str, list[tuple[Any, ...]]]:
-    """What of a picture must be the same in every clone: all that is not fed by facts of one machine."""
-    picture = repo.picture()
+    """What of a projection must be the same in every clone: all that is not fed by facts of one machine."""
+    projection = repo.projection()
     # Whom a clone takes for the holder of a name is its own to say; who registered it is not.
     own = ("agents", "holders", "lines_before", "hidden_agents")
     for table in ("client_keys", "daemon_identity", "session_items", "sync_state", *own):
-        picture.pop(table, None)
+        projection.pop(table, None)
     # `home` is empty for one's own, and follows from the origin.
-    picture["registrations"] = sorted((row[0], *row[2:]) for row in picture["registrations"])
-    picture["agent_aliases"] = sorted((*row[:2], *row[3:]) for row in picture["agent_aliases"])
-    return picture
+    projection["registrations"] = sorted((row[0], *row[2:]) for row in projection["registrations"])
+    projection["agent_aliases"] = sorted((*row[:2], *row[3:]) for row in projection["agent_aliases"])
+    return projection

@@ -31,7 +31,7 @@ def die(*_: object) -> None:
 
 
 def after(module: Any, name: str, times: int = 1) -> None:
-    """Die once a function of a module has been carried out so often."""
+    """Die once a function of a module has been executed so often."""
     real: Callable[..., Any] = getattr(module, name)
     left = [times]
 

@@ -11,7 +11,7 @@ import msgspec
 from tests.support.factmaker import START_MS, Maker
 from thrum.identity.signing import Signer
 from thrum.model import events, signatures
-from thrum.model.events import AnyFact, Sealed
+from thrum.model.events import AnyFact, UnknownEvent
 from thrum.store.api import Decision
 
 PROJECT = "r_7K2Q1X9M3P0B"
@@ -49,11 +49,11 @@ class Daemon(Maker):
         """The decision by which a store's own daemon does."""
         return Decision((stamp.make(events.DaemonKeyed, repo_ids=(PROJECT,)),), lambda _view, _seqs: None)
 
-    def line(self, fact: AnyFact | Sealed | bytes) -> bytes:
+    def line(self, fact: AnyFact | UnknownEvent | bytes) -> bytes:
         """The signed line of a fact, or of a line without signature."""
         if isinstance(fact, bytes):
             return self.signer.sign(fact)
-        return self.signer.sign(fact.raw if isinstance(fact, Sealed) else events.encode(fact))
+        return self.signer.sign(fact.raw if isinstance(fact, UnknownEvent) else events.encode(fact))
 
 
 @functools.cache

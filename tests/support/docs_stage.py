@@ -27,7 +27,7 @@ STREAMS = ("thrum watch", "thrum daemon logs -f")
 REFUSED = ("Error: ", "NO_MESSAGES_TIMEOUT", "Daemon:   not running")
 """How the output of a command begins whose status is not 0."""
 
-_SYNCING = b"State:     syncing\n"
+_SYNC_SERVICE = b"State:     syncing\n"
 _ID = re.compile(r"\b(?:msg|thr|ses)_[0-9A-HJKMNP-TV-Z]{26}\b")
 
 
@@ -98,7 +98,7 @@ class Stage:
             self.play(Step("prepared", where, command, None))
 
     def play(self, step: Step) -> list[str]:
-        """Carry out one step; what came out. Fails if that is not what the page shows."""
+        """Execute one step; what came out. Fails if that is not what the page shows."""
         command = step.command
         for pattern in (_ID, END):
             command = pattern.sub(lambda found: self._ids.get(found[0], found[0]), command)
@@ -113,7 +113,7 @@ class Stage:
             status = 0
         else:
             done = self._run(command, cwd)
-            while command.endswith("sync status") and _SYNCING in done.stdout:
+            while command.endswith("sync status") and _SYNC_SERVICE in done.stdout:
                 done = self._run(command, cwd)  # a round is under way: the page shows what comes of it
             status = done.returncode
             printed = done.stdout.decode().splitlines() + self._end_background(step, done.stdout.count(b"\n"))

@@ -1,5 +1,5 @@
 """Facts for tests: a maker of stamped facts, journals held in memory, random histories over every type, and both
-ways from facts to a picture: live (one by one) and painted.
+ways from facts to a projection: live (one by one) and rebuilt.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from thrum.model import clock, events, ids
-from thrum.model.events import AnyFact, Body, Pair, Sealed
+from thrum.model.events import AnyFact, Body, Pair, UnknownEvent
 from thrum.store import database
 from thrum.store.projection.core import Applied, Projection
 from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.queries import fts
-from thrum.store.rebuild import Painted, Source, paint
+from thrum.store.rebuild import Rebuilt, Source, rebuild
 
 START_MS = clock.parse_ms("2026-02-03T10:00:00.000Z")
 HERE = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
@@ -66,10 +66,10 @@ class Journals:
         self.lines: dict[str, list[Entry]] = defaultdict(list)
         self._ends: dict[str, int] = defaultdict(int)
 
-    def add(self, fact: AnyFact | Sealed, raw: bytes = b"", file: str = "") -> Entry:
+    def add(self, fact: AnyFact | UnknownEvent, raw: bytes = b"", file: str = "") -> Entry:
         """Append a fact to its file, or to another; by the line `raw`, if it is given (a signed one)."""
-        raw = raw or (fact.raw if isinstance(fact, Sealed) else events.encode(fact))
-        file = file or (events.EVENTS_FILE if isinstance(fact, Sealed) else events.file_of(fact))
+        raw = raw or (fact.raw if isinstance(fact, UnknownEvent) else events.encode(fact))
+        file = file or (events.EVENTS_FILE if isinstance(fact, UnknownEvent) else events.file_of(fact))
         entry = entry_of(fact, raw, file, self._ends[file], len(raw) + 1)
         self._ends[file] += entry.length
         self.lines[file].append(entry)
@@ -89,8 +89,8 @@ class Journals:
         return [Source(file, reader(file)) for file in sorted(self.lines)]
 
 
-def empty_picture(path: Path | str = ":memory:") -> sqlite3.Connection:
-    """A picture without facts."""
+def empty_projection(path: Path | str = ":memory:") -> sqlite3.Connection:
+    """A projection without facts."""
     db = database.connect(path)
     database.create_tables(db, epoch=EPOCH, created_at=clock.format_ms(START_MS), program="test")
     database.create_indexes(db)
@@ -99,15 +99,15 @@ def empty_picture(path: Path | str = ":memory:") -> sqlite3.Connection:
 
 
 class Live:
-    """A picture to which facts are applied one by one."""
+    """A projection to which facts are applied one by one."""
 
     def __init__(self, own: frozenset[str] = OWN) -> None:
-        self.db = empty_picture()
+        self.db = empty_projection()
         self.journals = Journals()
         self.now_ms = START_MS
         self.projection = Projection(self.db, own, self.journals.read_line, lambda: self.now_ms)
 
-    def apply(self, *facts: AnyFact | Sealed) -> list[Applied]:
+    def apply(self, *facts: AnyFact | UnknownEvent) -> list[Applied]:
         return [self.projection.apply(self.journals.add(fact)) for fact in facts]
 
     def dump(self) -> Dump:
@@ -115,13 +115,13 @@ class Live:
 
 
 def sound_dump(db: sqlite3.Connection) -> Dump:
-    """The picture, whose index of words must fit it."""
+    """The projection, whose index of words must fit it."""
     fts.check(db)
     return database.dump(db)
 
 
-def live_dump(facts: Iterable[AnyFact | Sealed]) -> Dump:
-    """The picture of facts applied in this order."""
+def live_dump(facts: Iterable[AnyFact | UnknownEvent]) -> Dump:
+    """The projection of facts applied in this order."""
     live = Live()
     live.apply(*facts)
     try:
@@ -130,8 +130,8 @@ def live_dump(facts: Iterable[AnyFact | Sealed]) -> Dump:
         live.db.close()
 
 
-def paint_journals(journals: Journals, target: Path, own: frozenset[str] = OWN) -> Painted:
-    return paint(
+def rebuild_journals(journals: Journals, target: Path, own: frozenset[str] = OWN) -> Rebuilt:
+    return rebuild(
         target,
         journals.sources(),
         own,
@@ -142,14 +142,14 @@ def paint_journals(journals: Journals, target: Path, own: frozenset[str] = OWN) 
     )
 
 
-def painted_dump(facts: Sequence[AnyFact | Sealed]) -> Dump:
-    """The picture that is painted from journals in which the facts lie in this order."""
+def rebuilt_dump(facts: Sequence[AnyFact | UnknownEvent]) -> Dump:
+    """The projection that is rebuilt from journals in which the facts lie in this order."""
     journals = Journals()
     for fact in facts:
         journals.add(fact)
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "messages.db"
-        paint_journals(journals, target)
+        rebuild_journals(journals, target)
         db = database.connect(target)
         try:
             return sound_dump(db)
@@ -270,13 +270,13 @@ FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
         "add_refs": _pairs,
     },
 }
-_HORIZONS = (events.AgentCleaned, events.PurgeExecuted)
+_WATERMARKS = (events.AgentCleaned, events.PurgeExecuted)
 _THEMES: tuple[tuple[type[Any], ...], ...] = (
     (events.MessageCreated,),
     (events.MessageCreated, events.MessageCreated, events.AgentCleaned),
-    (events.MessageCreated, events.MessageCreated, events.MessageCreated, *_HORIZONS),
+    (events.MessageCreated, events.MessageCreated, events.MessageCreated, *_WATERMARKS),
     (events.MessageCreated, events.MessageEdited, events.MessageDeleted, events.MessageReceipt),
-    (events.MessageCreated, events.MessageEdited, events.MessageDeleted, events.MessageReceipt, *_HORIZONS),
+    (events.MessageCreated, events.MessageEdited, events.MessageDeleted, events.MessageReceipt, *_WATERMARKS),
     (
         events.AgentRegistered,
         events.AgentRegistered,
@@ -293,10 +293,10 @@ _THEMES: tuple[tuple[type[Any], ...], ...] = (
         events.MessageReceipt,
         events.AgentAliased,
         events.AgentAliased,
-        *_HORIZONS,
+        *_WATERMARKS,
     ),
     (events.SessionStarted, events.SessionEnded, events.SessionItemsChanged, events.AgentUpdated, events.AgentSeen),
-    (events.SessionStarted, events.SessionEnded, events.AgentUpdated, events.AgentSeen, *_HORIZONS),
+    (events.SessionStarted, events.SessionEnded, events.AgentUpdated, events.AgentSeen, *_WATERMARKS),
     (events.SessionStarted, events.SessionEnded, events.PurgeExecuted),
     (events.SessionStarted, events.AgentUpdated, events.AgentSeen, events.AgentCleaned),
     (events.GroupCreated, events.GroupMemberAdded, events.AgentCleaned),

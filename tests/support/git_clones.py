@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from thrum.git.trees import TreeEntry
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.sync.branch import ensure_branch
 from thrum.sync.repository import GitRepository
 
@@ -25,9 +25,9 @@ def git(
     return done.stdout.decode("utf-8", "surrogateescape").strip()
 
 
-def places_of(root: Path) -> Places:
+def layout_of(root: Path) -> Layout:
     common = Path(os.path.realpath(root / git(root, "rev-parse", "--git-common-dir")))
-    return Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=common)
+    return Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=common)
 
 
 def make_origin(top: Path, *options: str) -> Path:
@@ -40,12 +40,12 @@ def make_origin(top: Path, *options: str) -> Path:
     return origin
 
 
-def make_clone(top: Path, name: str, url: str, *options: str) -> Places:
+def make_clone(top: Path, name: str, url: str, *options: str) -> Layout:
     """A clone with thrum's branch and its worktree."""
     git(top, "clone", "-q", *options, url, name)
-    places = places_of(Path(os.path.realpath(top / name)))
-    ensure_branch(places, os.environ)
-    return places
+    layout = layout_of(Path(os.path.realpath(top / name)))
+    ensure_branch(layout, os.environ)
+    return layout
 
 
 def write(repo: GitRepository, files: Mapping[str, bytes], message: str = "sync: 1 message") -> str:

@@ -26,7 +26,7 @@ import psutil
 from tests.support.trusted import accept
 from thrum.model import files
 from thrum.model.errors import ConfigInvalid
-from thrum.model.paths import Places, find_places
+from thrum.model.paths import Layout, find_layout
 from thrum.rpc.client import BlockingClient
 from thrum.store import database
 
@@ -260,8 +260,8 @@ class Repo:
         return path
 
     @property
-    def places(self) -> Places:
-        return find_places(self.main)
+    def layout(self) -> Layout:
+        return find_layout(self.main)
 
     @property
     def journals(self) -> Path:
@@ -298,7 +298,7 @@ class Repo:
         copy = self.var / "guard-daemon.json"
         copy.write_text(text) if text else copy.unlink(missing_ok=True)
         try:
-            accept(self.places)
+            accept(self.layout)
         except ConfigInvalid:  # nobody can accept it: as it would be if the disk had spoilt it
             (self.main / ".git/thrum-sync/guard-daemon.json").write_text(text)
 
@@ -311,7 +311,7 @@ class Repo:
     @property
     def daemon(self) -> int | None:
         """The pid of the running daemon."""
-        return files.lock_holder(self.places.lock_file)
+        return files.lock_holder(self.layout.lock_file)
 
     def daemons(self) -> list[psutil.Process]:
         """Every daemon of this repository that lives."""
@@ -331,22 +331,22 @@ class Repo:
         for path in self.var.glob("messages.db*"):
             path.unlink()
 
-    def picture(self) -> dict[str, list[tuple[Any, ...]]]:
+    def projection(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of the database, without bookkeeping."""
         with contextlib.closing(database.connect(self.var / "messages.db")) as db:
             return database.dump(db)
 
-    def assert_picture_is_as_rebuilt(self) -> None:
-        """Stop the daemon, and compare what it had with what a new one paints from the journals."""
+    def assert_projection_is_as_rebuilt(self) -> None:
+        """Stop the daemon, and compare what it had with what a new one rebuilds from the journals."""
         self.thrum("daemon", "stop")
-        live = self.picture()
+        live = self.projection()
         self.delete_database()
         self.thrum("daemon", "start")
         self.thrum("daemon", "stop")
-        rebuilt = self.picture()
+        rebuilt = self.projection()
         assert live.keys() == rebuilt.keys()
         for table, rows in live.items():
-            if table == "client_keys":  # those of what is void go whenever the journals are compacted
+            if table == "client_keys":  # those of what is tombstoned go whenever the journals are compacted
                 assert {*rebuilt[table]} <= {*rows}, table
                 continue
             gone = [row for row in rows if row not in rebuilt[table]]

@@ -34,7 +34,7 @@ main()
 
 @dataclass
 class Commands:
-    """`run` is the `RunCommand`; the words of argv are carried out one by one."""
+    """`run` is the `RunCommand`; the words of argv are executed one by one."""
 
     begun: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)

@@ -16,7 +16,7 @@ from tests.support.store_journals import DAEMON, FakeClock
 from thrum.model import clock
 from thrum.model.events import AnyFact, Body, MessageCreated, MessageEdited
 from thrum.model.methods.method import ClientKey
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.wire_types import DaemonIdentity
 from thrum.store import database
 from thrum.store.api import Decide, Decision, Stamp
@@ -31,8 +31,8 @@ IDENTITY = DaemonIdentity(
 )
 
 
-def places_at(directory: Path) -> Places:
-    return Places(root=directory, state_dir=directory / ".thrum", main_root=directory, common_dir=directory / ".git")
+def layout_at(directory: Path) -> Layout:
+    return Layout(root=directory, state_dir=directory / ".thrum", main_root=directory, common_dir=directory / ".git")
 
 
 @asynccontextmanager
@@ -48,7 +48,7 @@ async def opened(
     a key, whose store it is.
     """
     opening = open_store(
-        places_at(directory),
+        layout_at(directory),
         msgspec.structs.replace(IDENTITY, daemon_id=me.daemon_id) if me else IDENTITY,
         frozenset({me.daemon_id}) if me else OWN,
         wall=wall or FakeClock(),
@@ -67,12 +67,12 @@ async def opened(
 
 def open_here(directory: Path, *, wall: clock.Clock | None = None, boot_id: str = "boot-1") -> Opened:
     """The same without an event loop."""
-    return open_blocking(places_at(directory), IDENTITY, OWN, wall=wall or FakeClock(), program="test", boot_id=boot_id)
+    return open_blocking(layout_at(directory), IDENTITY, OWN, wall=wall or FakeClock(), program="test", boot_id=boot_id)
 
 
-def picture_of(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
+def projection_of(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of the database on disk, without bookkeeping."""
-    with closing(sqlite3.connect(places_at(directory).database)) as db:
+    with closing(sqlite3.connect(layout_at(directory).database)) as db:
         fts.check(db)
         return database.dump(db)
 
@@ -97,7 +97,7 @@ def sending(text: str, *, author: str = "furiosa", to: str = "nux") -> Decide[Se
 
 
 def resent(view: View, fact: AnyFact, seq: int) -> Sent:
-    """The answer of a create that was carried out before."""
+    """The answer of a create that was executed before."""
     assert isinstance(fact, MessageCreated)
     return Sent(fact.message_id, seq, replayed=True)
 

@@ -9,8 +9,8 @@ from typing import Any
 from tests.sim.faults import Chance
 from tests.sim.git import MemoryRepository, Network, Remote
 from thrum.model import events
-from thrum.model.tombstones import Voids
-from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
+from thrum.model.tombstones import Tombstones
+from thrum.sync.ports import Arrived, FilePosition, Ingested, JournalMoved, Surplus
 from thrum.sync.round import Errand, Outcome, Steps, sync_round
 
 
@@ -20,7 +20,7 @@ class MemoryJournals:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.inode = 1
-        self.void = Voids()
+        self.tombstoned = Tombstones()
         self.memory: dict[str, str] = {}
         self.asked: list[str] = []
         """The journals that were read, in order."""
@@ -29,7 +29,7 @@ class MemoryJournals:
         self.repo_ids: frozenset[str] = frozenset()
         self.read_only = False
         self.closed = 0
-        """How often it was said that all of a remote's branch was taken in."""
+        """How often it was said that all of a remote's branch was ingested."""
         self.moves = 0
         """How often reading finds another file in a journal's place."""
 
@@ -42,23 +42,23 @@ class MemoryJournals:
 
     # -- ports.Journals
 
-    def marks(self) -> dict[str, Mark]:
-        return {file: Mark(self.inode, len(data)) for file, data in self.files.items()}
+    def marks(self) -> dict[str, FilePosition]:
+        return {file: FilePosition(self.inode, len(data)) for file, data in self.files.items()}
 
     def head_seq(self) -> int:
         return sum(data.count(b"\n") for data in self.files.values())
 
-    def read(self, file: str, mark: Mark) -> bytes:
+    def read(self, file: str, mark: FilePosition) -> bytes:
         self.asked.append(file)
         if self.moves:
             self.moves -= 1
             raise JournalMoved
         return self.files[file][: mark.end]
 
-    def voids(self) -> Voids:
-        return self.void
+    def tombstones(self) -> Tombstones:
+        return self.tombstoned
 
-    def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
+    def ingest(self, arrived: Sequence[Arrived]) -> Ingested:
         self.arrived += arrived
         new = 0
         for file, raw in arrived:
@@ -69,9 +69,9 @@ class MemoryJournals:
                     continue
             self.append(file, raw)
             new += 1
-        return TakenIn(new, len(arrived) - new)
+        return Ingested(new, len(arrived) - new)
 
-    def count_aside(self, surplus: Sequence[Surplus]) -> None:
+    def count_quarantined(self, surplus: Sequence[Surplus]) -> None:
         self.surplus += surplus
 
     def project(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from thrum.model import config_acceptance, trust
-from thrum.model.paths import Places, keep_of
+from thrum.model.paths import Layout, keep_of
 
 
 def trust_here(root: Path, redirect: Path | None = None) -> Path:
@@ -15,6 +15,6 @@ def trust_here(root: Path, redirect: Path | None = None) -> Path:
     return own
 
 
-def accept(places: Places) -> None:
+def accept(layout: Layout) -> None:
     """Let count what a test wrote into the settings that people edit."""
-    config_acceptance.accept(places, config_acceptance.look(places).changed)
+    config_acceptance.accept(layout, config_acceptance.look(layout).changed)

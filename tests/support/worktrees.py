@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 
 class Worktrees:
@@ -24,9 +24,9 @@ class Worktrees:
         return self.base / f"w-{name}"
 
     @property
-    def places(self) -> Places:
+    def layout(self) -> Layout:
         state = self.main / ".thrum"
-        return Places(root=self.main, state_dir=state, main_root=self.main, common_dir=self.main / ".git")
+        return Layout(root=self.main, state_dir=state, main_root=self.main, common_dir=self.main / ".git")
 
     def git(self, *words: str, at: Path | None = None) -> str:
         done = subprocess.run(["git", *words], cwd=at or self.main, check=True, capture_output=True, text=True)

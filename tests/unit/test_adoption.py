@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.house import Daemon, open_daemon
+from tests.support.ctx import Daemon, open_daemon
 from thrum.daemon.watchers import StaleSessions
 from thrum.identity.caller import Caller
 from thrum.identity.evidence import PeerEvidence
@@ -21,7 +21,7 @@ from thrum.identity.processes import Process, Program
 from thrum.model.errors import CrossWorktree, DaemonWriterLiveness
 from thrum.model.events import AgentExited
 from thrum.model.guards import DEFAULT_MODES, Mode
-from thrum.ops.context import House
+from thrum.ops.context import Context
 from thrum.ops.identity_file import check_writable, note_in_file
 from thrum.ops.pid_binding import adopt
 from thrum.store.api import Decision
@@ -34,7 +34,7 @@ def session(daemon: Daemon, pid: int, runtime: str = "claude", *, shell: bool = 
     table.programs[pid] = Program(exe="/bin/bash" if shell else f"/usr/bin/{runtime}")
     table.processes[pid + 1] = Process(pid + 1, pid, f"b/{pid + 1}", 1_700_000_001.0, comm="thrum")
     table.programs[pid + 1] = Program(exe="/usr/bin/thrum")
-    return PeerEvidence(table, daemon.house.here.places, pid=pid + 1, uid=os.getuid())
+    return PeerEvidence(table, daemon.ctx.here.layout, pid=pid + 1, uid=os.getuid())
 
 
 def call(evidence: PeerEvidence, agent_id: str | None = "alice", rule: str = "C14") -> Any:
@@ -42,12 +42,12 @@ def call(evidence: PeerEvidence, agent_id: str | None = "alice", rule: str = "C1
     return SimpleNamespace(caller=caller, connection=SimpleNamespace(evidence=evidence))
 
 
-def in_mode(daemon: Daemon, **modes: Mode) -> House:
-    return replace(daemon.house, modes=lambda: {**DEFAULT_MODES, **modes})
+def in_mode(daemon: Daemon, **modes: Mode) -> Context:
+    return replace(daemon.ctx, modes=lambda: {**DEFAULT_MODES, **modes})
 
 
 def owner(daemon: Daemon, agent_id: str = "alice") -> tuple[int, str]:
-    row = daemon.house.view.agent(agent_id)
+    row = daemon.ctx.view.agent(agent_id)
     assert row is not None
     data = json.loads((Path(row.worktree_path) / f".thrum/identities/{agent_id}.json").read_text())
     assert (data.get("agent_pid", 0), data.get("agent_pid_started", "")) == (row.agent_pid, row.agent_pid_started)
@@ -68,23 +68,23 @@ async def test_the_first_act_under_a_runtime_records_its_process(tmp_path: Path)
         await daemon.registered("alice")
         assert owner(daemon) == (0, "")
         evidence = session(daemon, 500)
-        await adopt(daemon.house, call(evidence), "message.send")
+        await adopt(daemon.ctx, call(evidence), "message.send")
         assert owner(daemon) == (500, "b/500")
-        row = daemon.house.view.agent("alice")
+        row = daemon.ctx.view.agent("alice")
         assert row is not None and row.runtime == "claude"
-        before = daemon.house.view.head_seq()
-        await adopt(daemon.house, call(evidence), "message.send")
-        assert daemon.house.view.head_seq() == before, "the second act finds it done"
+        before = daemon.ctx.view.head_seq()
+        await adopt(daemon.ctx, call(evidence), "message.send")
+        assert daemon.ctx.view.head_seq() == before, "the second act finds it done"
 
 
 @pytest.mark.spec("ID-42")
 async def test_a_shell_and_nobody_and_a_proved_caller_adopt_nothing(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         await daemon.registered("alice")
-        await adopt(daemon.house, call(session(daemon, 500, "bash", shell=True)), "message.send")
-        await adopt(daemon.house, call(session(daemon, 600), None, "C8"), "message.send")
-        await adopt(daemon.house, call(session(daemon, 700), rule="C4"), "message.send")
-        await adopt(daemon.house, call(session(daemon, 800), rule="C5"), "message.send")
+        await adopt(daemon.ctx, call(session(daemon, 500, "bash", shell=True)), "message.send")
+        await adopt(daemon.ctx, call(session(daemon, 600), None, "C8"), "message.send")
+        await adopt(daemon.ctx, call(session(daemon, 700), rule="C4"), "message.send")
+        await adopt(daemon.ctx, call(session(daemon, 800), rule="C5"), "message.send")
         assert owner(daemon) == (0, "")
 
 
@@ -95,12 +95,12 @@ async def test_a_dead_owner_s_agent_is_taken_over_and_one_event_says_so(
 ) -> None:
     async with open_daemon(tmp_path) as daemon:
         alice = await daemon.registered("alice")
-        await adopt(daemon.house, call(session(daemon, 500)), "message.send")
+        await adopt(daemon.ctx, call(session(daemon, 500)), "message.send")
         first = (await alice("session.start")).session_id
         del daemon.processes.processes[500]
-        house = in_mode(daemon, dead_pid_auto_reclaim=mode)
+        ctx = in_mode(daemon, dead_pid_auto_reclaim=mode)
         with caplog.at_level(logging.INFO, "thrum"):
-            await adopt(house, call(session(daemon, 900, "codex")), "message.send")
+            await adopt(ctx, call(session(daemon, 900, "codex")), "message.send")
         assert owner(daemon) == (900, "b/900")
         [fired] = fires(caplog)
         assert fired == {
@@ -114,7 +114,7 @@ async def test_a_dead_owner_s_agent_is_taken_over_and_one_event_says_so(
             "method": "message.send",
             "level": level,
         }
-        ended = daemon.house.view.session(first)
+        ended = daemon.ctx.view.session(first)
         assert ended is not None and ended.end_reason == "crash_recovered"
 
 
@@ -122,7 +122,7 @@ async def test_a_dead_owner_s_agent_is_taken_over_and_one_event_says_so(
 async def test_with_reclaim_off_cross_worktree_fires_instead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with open_daemon(tmp_path) as daemon:
         await daemon.registered("alice")
-        await adopt(daemon.house, call(session(daemon, 500)), "message.send")
+        await adopt(daemon.ctx, call(session(daemon, 500)), "message.send")
         del daemon.processes.processes[500]
         evidence = session(daemon, 900)
         with caplog.at_level(logging.INFO, "thrum"):
@@ -141,9 +141,9 @@ async def test_with_reclaim_off_cross_worktree_fires_instead(tmp_path: Path, cap
 async def test_a_reused_pid_is_a_dead_owner(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         await daemon.registered("alice")
-        await adopt(daemon.house, call(session(daemon, 500)), "message.send")
+        await adopt(daemon.ctx, call(session(daemon, 500)), "message.send")
         daemon.processes.processes[500] = Process(500, 1, "b/later", 1_800_000_000.0, comm="claude")
-        await adopt(daemon.house, call(session(daemon, 900)), "message.send")
+        await adopt(daemon.ctx, call(session(daemon, 900)), "message.send")
         assert owner(daemon) == (900, "b/900")
 
 
@@ -153,10 +153,10 @@ async def test_an_owner_elsewhere_is_never_overwritten_nor_a_process_recorded_tw
         await daemon.registered("alice")
         await daemon.registered("bob")
         first = session(daemon, 500)
-        await adopt(daemon.house, call(first), "message.send")
-        await adopt(daemon.house, call(session(daemon, 900)), "message.send")
+        await adopt(daemon.ctx, call(first), "message.send")
+        await adopt(daemon.ctx, call(session(daemon, 900)), "message.send")
         assert owner(daemon) == (500, "b/500")
-        await adopt(daemon.house, call(first, "bob"), "message.send")
+        await adopt(daemon.ctx, call(first, "bob"), "message.send")
         assert owner(daemon, "bob") == (0, "")
 
 
@@ -168,7 +168,7 @@ async def test_of_twenty_that_adopt_at_once_one_wins_and_the_others_are_refused(
 
         async def act(pid: int) -> None:
             try:
-                await adopt(daemon.house, call(session(daemon, pid)), "message.send")
+                await adopt(daemon.ctx, call(session(daemon, pid)), "message.send")
             except CrossWorktree as error:
                 refused.append(error)
 
@@ -195,23 +195,23 @@ async def test_the_daemon_writes_no_file_of_a_dead_agent_but_to_tidy_up(
         def said(key: str) -> Any:
             return json.loads(path.read_text()).get(key)
 
-        await note_in_file(daemon.house, "alice", by="bob", agent_status="blocked", tmux_session="s:1.1")
+        await note_in_file(daemon.ctx, "alice", by="bob", agent_status="blocked", tmux_session="s:1.1")
         assert said("agent_status") == "blocked", "without a pid nobody can be dead"
-        await adopt(daemon.house, call(session(daemon, 500)), "message.send")
-        assert check_writable(daemon.house, "alice", "bob") == ""
+        await adopt(daemon.ctx, call(session(daemon, 500)), "message.send")
+        assert check_writable(daemon.ctx, "alice", "bob") == ""
         del daemon.processes.processes[500]
         with pytest.raises(DaemonWriterLiveness):
-            check_writable(daemon.house, "alice", "bob")
-        assert check_writable(daemon.house, "alice", "alice") == ""
+            check_writable(daemon.ctx, "alice", "bob")
+        assert check_writable(daemon.ctx, "alice", "alice") == ""
         caplog.clear()
         with caplog.at_level(logging.INFO, "thrum"):
-            await note_in_file(daemon.house, "alice", by="bob", agent_status="idle")
+            await note_in_file(daemon.ctx, "alice", by="bob", agent_status="idle")
         assert said("agent_status") == "blocked"
         assert [each["outcome"] for each in fires(caplog)] == ["denied"]
         assert "subject_pid_dead" in fires(caplog)[0]["reason"]
-        await note_in_file(daemon.house, "alice", by="bob", housekeeping=True, tmux_session="")
+        await note_in_file(daemon.ctx, "alice", by="bob", housekeeping=True, tmux_session="")
         assert said("tmux_session") is None
-        await note_in_file(daemon.house, "alice", intent="back")
+        await note_in_file(daemon.ctx, "alice", intent="back")
         assert said("intent") == "back"
         lax = in_mode(daemon, daemon_writer_liveness="warn")
         assert "daemon_writer_liveness" in check_writable(lax, "alice", "bob")
@@ -228,9 +228,9 @@ async def test_sessions_of_the_dead_end_a_day_later_and_those_of_nobody_when_uns
         await daemon.registered("carol")
         for agent in (alice, bob):
             await agent("session.start")
-        await adopt(daemon.house, call(session(daemon, 500)), "message.send")
-        stale = StaleSessions(daemon.house, trio.Event, 86_400)
-        assert [each.reason for each in stale.ripe(daemon.house.view)] == ["normal"], "the living end by themselves"
+        await adopt(daemon.ctx, call(session(daemon, 500)), "message.send")
+        stale = StaleSessions(daemon.ctx, trio.Event, 86_400)
+        assert [each.reason for each in stale.ripe(daemon.ctx.view)] == ["normal"], "the living end by themselves"
         del daemon.processes.processes[500]
 
         def died(view: Any, stamp: Any) -> Decision[None]:
@@ -240,8 +240,8 @@ async def test_sessions_of_the_dead_end_a_day_later_and_those_of_nobody_when_uns
             return Decision([fact], lambda _view, _seqs: None)
 
         daemon.clock.ms += 3_600_000
-        await daemon.house.journal.commit(died)
-        found = {each.session.agent_id: (each.reason, each.at_ms) for each in stale.ripe(daemon.house.view)}
+        await daemon.ctx.journal.commit(died)
+        found = {each.session.agent_id: (each.reason, each.at_ms) for each in stale.ripe(daemon.ctx.view)}
         hour_later = daemon.clock.ms + 86_400_000
         assert found["alice"] == ("crash", hour_later)
         assert found["bob"][0] == "normal" and found["bob"][1] < hour_later

@@ -1,6 +1,7 @@
 """What an installation had before there were signatures it goes on with: mail, marks, agents, groups, sessions.
 
-`tests/data/before/*` are the journals of one clone of three, and the picture that the program of before made of them.
+`tests/data/before/*` are the journals of one clone of three, and the projection that the program of before made of
+them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 
 from tests.support.daemons import Daemon
 from tests.support.store_journals import FakeClock
-from tests.support.store_opened import IDENTITY, places_at
+from tests.support.store_opened import IDENTITY, layout_at
 from thrum.model import events
 from thrum.model.events import Accepted, Body, MessageCreated
 from thrum.model.tombstones import branch_file_of
@@ -44,16 +45,16 @@ class Before:
         self.me = Daemon(1, self.expected["now_ms"])
         self.former = self.expected["daemon_id"]
         self.own = frozenset({self.me.daemon_id, self.former, ""})
-        places = places_at(directory)
-        places.branch_dir.parent.mkdir(parents=True)
-        shutil.copytree(source / "a-sync", places.branch_dir)
-        shutil.copy(source / "local.jsonl", places.local_journal)
+        layout = layout_at(directory)
+        layout.branch_dir.parent.mkdir(parents=True)
+        shutil.copytree(source / "a-sync", layout.branch_dir)
+        shutil.copy(source / "local.jsonl", layout.local_journal)
         self.wall = FakeClock(self.expected["now_ms"])
 
     def open(self) -> Opened:
         identity = msgspec.structs.replace(IDENTITY, daemon_id=self.me.daemon_id)
         return open_blocking(
-            places_at(self.directory),
+            layout_at(self.directory),
             identity,
             self.own,
             wall=self.wall,
@@ -85,7 +86,7 @@ def before(request: pytest.FixtureRequest, tmp_path: Path) -> Before:
 def run(store: Opened, *calls: Call) -> None:
     store.writer.begin()
     for call in calls:
-        store.writer.carry_out(call)
+        store.writer.execute(call)
         assert call.error is None, call.error
     if store.writer.has_work:
         store.writer.flush()
@@ -95,12 +96,12 @@ def run(store: Opened, *calls: Call) -> None:
 
 def arrive(store: Opened, *lines: bytes) -> None:
     arrived = [(file_of(raw), raw) for raw in lines]
-    run(store, Errand(partial(Writer.take_in, arrived=verified(arrived))))
+    run(store, Errand(partial(Writer.ingest, arrived=verified(arrived))))
 
 
 def file_of(raw: bytes) -> str:
     fact = events.decode(raw)
-    assert not isinstance(fact, events.Sealed)
+    assert not isinstance(fact, events.UnknownEvent)
     return branch_file_of(fact)
 
 
@@ -109,15 +110,15 @@ def introduce(before: Before) -> Call:
 
 
 def accepted(before: Before) -> list[Accepted]:
-    lines = places_at(before.directory).local_journal.read_bytes().splitlines()
+    lines = layout_at(before.directory).local_journal.read_bytes().splitlines()
     found = [events.decode(line) for line in lines]
     return [fact for fact in found if isinstance(fact, Accepted)]
 
 
-def test_everything_is_as_it_was_and_stays_so_when_the_picture_is_painted_again(before: Before) -> None:
+def test_everything_is_as_it_was_and_stays_so_when_the_projection_is_rebuilt(before: Before) -> None:
     for again in range(3):
         store = before.open()
-        assert bool(store.recovery.painted) is (again != 1)
+        assert bool(store.recovery.rebuilt) is (again != 1)
         assert before.rows(store) == before.wanted()
         store.close()
         kinds = [(fact.kind, bool(fact.lines)) for fact in accepted(before)]
@@ -126,7 +127,7 @@ def test_everything_is_as_it_was_and_stays_so_when_the_picture_is_painted_again(
         )
         assert ("origin", False) in kinds
         if again:
-            places_at(before.directory).database.unlink()
+            layout_at(before.directory).database.unlink()
 
 
 def test_it_says_who_it_was_before_and_its_agents_go_on(before: Before) -> None:
@@ -240,14 +241,14 @@ def test_nor_where_a_journal_holds_both(before: Before) -> None:
     """As a journal does that was filled in from a branch."""
     store = before.open()
     run(store, introduce(before))
-    shown, places, twins = before.rows(store), places_at(before.directory), twins_of(store)
+    shown, layout, twins = before.rows(store), layout_at(before.directory), twins_of(store)
     store.close()
     for twin in twins:
         with store.journals.path(file_of(twin)).open("ab") as journal:
             journal.write(twin + b"\n")
-    for is_painted in (False, True):
-        if is_painted:
-            places.database.unlink()
+    for is_rebuilt in (False, True):
+        if is_rebuilt:
+            layout.database.unlink()
         store = before.open()
         assert before.rows(store) == shown
         store.close()
@@ -256,7 +257,7 @@ def test_nor_where_a_journal_holds_both(before: Before) -> None:
 def test_what_was_here_before_takes_its_place_when_it_comes_after_such_a_line(before: Before) -> None:
     store = before.open()
     run(store, introduce(before))
-    places, twins = places_at(before.directory), twins_of(store)
+    layout, twins = layout_at(before.directory), twins_of(store)
     originals = {
         file: [bare(line.raw) for line in store.journals.iter_lines(file)]
         for file in store.journals.names()
@@ -264,18 +265,18 @@ def test_what_was_here_before_takes_its_place_when_it_comes_after_such_a_line(be
     }
     messages = texts_of(store)
     store.close()
-    places.database.unlink()
+    layout.database.unlink()
     for file in originals:
         said = [twin for twin in twins if file_of(twin) == file]
         store.journals.path(file).write_bytes(b"".join(twin + b"\n" for twin in said))
     store = before.open()
     assert texts_of(store) != messages
     arrived = [(file, raw) for file, lines in originals.items() for raw in lines]
-    run(store, Errand(partial(Writer.take_in, arrived=verified(arrived))))
+    run(store, Errand(partial(Writer.ingest, arrived=verified(arrived))))
     store.close()
-    for is_painted in (False, True):
-        if is_painted:
-            places.database.unlink()
+    for is_rebuilt in (False, True):
+        if is_rebuilt:
+            layout.database.unlink()
         store = before.open()
         assert texts_of(store) == messages
         store.close()
@@ -287,7 +288,7 @@ def twins_of(store: Opened) -> list[bytes]:
     for line in (line for file in store.journals.names() for line in store.journals.iter_lines(file)):
         twin = line.raw.rstrip(b"\n").replace(b'"v":1', b'"v":1,"aa":1', 1)
         if b'"sig"' not in twin and not events.never_travels(fact := events.decode(twin)):
-            assert twin < line.raw and not isinstance(fact, events.Sealed)
+            assert twin < line.raw and not isinstance(fact, events.UnknownEvent)
             twins.append(twin)
     assert twins
     return twins
@@ -297,24 +298,24 @@ def texts_of(store: Opened) -> list[tuple[str, str, int]]:
     return store.reader.execute("SELECT message_id, body_content, trust FROM messages ORDER BY message_id").fetchall()
 
 
-def test_a_key_that_lies_behind_the_picture_at_a_start_ends_what_its_daemon_did_not_sign(tmp_path: Path) -> None:
+def test_a_key_that_lies_behind_the_projection_at_a_start_ends_what_its_daemon_did_not_sign(tmp_path: Path) -> None:
     """As a branch brings it that was filled in after a journal had been lost."""
     name = JOURNALS[0]
     before, eve = Before(name, tmp_path), Daemon(2, 1_000)
-    places = places_at(tmp_path)
-    shard = places.branch_dir / "messages" / "eve.jsonl"
+    layout = layout_at(tmp_path)
+    author_journal = layout.branch_dir / "messages" / "eve.jsonl"
     said = eve(MessageCreated, message_id="", agent_id="eve", body=Body("plain", "unsigned"))
-    shard.write_bytes(events.encode(said) + b"\n")
+    author_journal.write_bytes(events.encode(said) + b"\n")
     opened = before.open()
     assert opened.view.message(said.message_id) is not None
     opened.close()
-    with (places.branch_dir / "events.jsonl").open("ab") as journal:
+    with (layout.branch_dir / "events.jsonl").open("ab") as journal:
         journal.write(eve.line(eve.introduction()) + b"\n")
     opened = before.open()
     assert opened.view.message(said.message_id) is None
     live = database.dump(opened.reader)
     opened.close()
-    places.database.unlink()
+    layout.database.unlink()
     opened = before.open()
     assert database.dump(opened.reader) == live
     opened.close()
@@ -327,7 +328,7 @@ def test_a_line_of_before_takes_nobody_out_of_a_signed_group(tmp_path: Path) -> 
     group = ann(events.GroupCreated, group_id="", name="core", created_by="ann")
     member: dict[str, Any] = {"group_id": group.group_id, "member_type": "agent", "member_value": "bob"}
     forged = (eve(events.AgentRegistered, **bob), eve(events.GroupMemberRemoved, removed_by="bob", **member))
-    with (places_at(tmp_path).branch_dir / "events.jsonl").open("ab") as journal:
+    with (layout_at(tmp_path).branch_dir / "events.jsonl").open("ab") as journal:
         journal.writelines(events.encode(fact) + b"\n" for fact in forged)
     store = before.open()
     run(store, introduce(before))
@@ -337,6 +338,6 @@ def test_a_line_of_before_takes_nobody_out_of_a_signed_group(tmp_path: Path) -> 
         found = store.view.group("core")
         assert found is not None and [each.member_value for each in found.members] == ["bob"]
         store.close()
-        places_at(tmp_path).database.unlink()
+        layout_at(tmp_path).database.unlink()
         store = before.open()
     store.close()

@@ -65,10 +65,10 @@ def test_group_changes_go_to_the_group_by_its_name() -> None:
     assert audiences_of(made) == ("group/core/", "all/")
 
 
-def test_a_sealed_fact_is_told_to_all_and_never_passes_for_a_head() -> None:
-    sealed = events.Sealed(type="head", timestamp=AT, event_id="evt_1", v=2, origin_daemon="", raw=b"{}")
-    assert topics_of(sealed) == ("all/fact.head",)
-    odd = events.Sealed(type="a/b é" * 100, timestamp=AT, event_id="evt_1", v=2, origin_daemon="", raw=b"{}")
+def test_an_opaque_fact_is_told_to_all_and_never_passes_for_a_head() -> None:
+    opaque = events.UnknownEvent(type="head", timestamp=AT, event_id="evt_1", v=2, origin_daemon="", raw=b"{}")
+    assert topics_of(opaque) == ("all/fact.head",)
+    odd = events.UnknownEvent(type="a/b é" * 100, timestamp=AT, event_id="evt_1", v=2, origin_daemon="", raw=b"{}")
     (topic,) = topics_of(odd)
     assert topic.isascii() and topic.count("/") == 1 and len(topic) < 120
 

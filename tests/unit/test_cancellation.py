@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.house import Agent, Daemon, open_daemon
+from tests.support.ctx import Agent, Daemon, open_daemon
 from thrum.model.methods.messages import MESSAGE_SEND, MESSAGE_WAIT
 from thrum.rpc.direct import open_direct
 from thrum.store.api import Decision
@@ -71,7 +71,7 @@ async def both(tmp_path: Path) -> AsyncGenerator[tuple[Daemon, Agent, Agent]]:
 
 
 async def cancelled_at_every_step(round_: Callable[[int, Mode], Awaitable[bool]]) -> int:
-    """Carry out rounds with the cancellation a step later each, until one ends before its step. How many there were."""
+    """Execute rounds with the cancellation a step later each, until one ends before its step. How many there were."""
     rounds = 0
     modes: tuple[Mode, ...] = ("before", "after", "writer")
     for mode in modes:
@@ -86,10 +86,10 @@ async def cancelled_at_every_step(round_: Callable[[int, Mode], Awaitable[bool]]
 
 async def quiet(daemon: Daemon) -> None:
     """Until all that was handed over is done, with nothing left of it in anyone's hands."""
-    await daemon.house.journal.commit(lambda _view, _stamp: NOTHING)
+    await daemon.ctx.journal.commit(lambda _view, _stamp: NOTHING)
     assert daemon.dispatcher.drain.polls() == 0
-    assert daemon.wiring.desks.is_empty, "someone still waits, or holds messages back"
-    assert daemon.wiring.committer.statistics().waiting == 0
+    assert daemon.parts.wait_queues.is_empty, "someone still waits, or holds messages back"
+    assert daemon.parts.committer.statistics().waiting == 0
 
 
 async def test_a_send_that_is_cancelled_anywhere_is_stored_whole_or_not_and_its_key_makes_it_once(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tests.support.cli_desk import open_desk
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from thrum.cli.registration_hints import next_act
 from thrum.identity.selection import Selection
 

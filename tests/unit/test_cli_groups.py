@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_desk import Desk, open_desk
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from thrum.cli.session import TTY_ERR, TTY_IN, NeedsOwnProcess
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_desk import Desk, open_desk
-from tests.support.house import Agent, Daemon, open_daemon
+from tests.support.ctx import Agent, Daemon, open_daemon
 from thrum.cli import briefing
 from thrum.cli.session import TTY_OUT
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support.cli_desk import open_desk
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 
 
 async def test_sent_says_once_who_has_read_and_counts_nobody_who_is_gone(tmp_path: Path) -> None:

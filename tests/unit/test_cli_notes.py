@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_desk import Desk, open_desk
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from thrum.cli.commands.context import HOW_TO_SAVE
 from thrum.cli.session import TTY_IN, NeedsOwnProcess
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_desk import Desk, open_desk
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from tests.support.store_arrivals import THERE, foreign, found
 from tests.support.worktrees import Worktrees
 from thrum.cli.session import TTY_ERR, TTY_IN, NeedsOwnProcess
@@ -55,14 +55,14 @@ async def test_me_team_inbox_sync_and_daemon_at_a_glance(tmp_path: Path) -> None
         assert document["inbox"] == {"total": 1, "unread": 1}
         assert document["context"] == {"has_context": False}
         assert document["health"]["status"] == "ok"
-        row = daemon.house.view.inbox_count("furiosa")
+        row = daemon.ctx.view.inbox_count("furiosa")
         assert row == (1, 1), "nothing was marked read"
 
 
 async def test_who_is_not_registered_is_told_so_and_sees_the_rest(tmp_path: Path) -> None:
     Worktrees(tmp_path)
     async with open_daemon(tmp_path) as daemon:
-        desk = Desk(daemon.house.here.places.root, daemon.as_agent(""))
+        desk = Desk(daemon.ctx.here.layout.root, daemon.as_agent(""))
         first = (await desk.says("overview")).splitlines()[0]
         assert first == "You:      not registered (thrum quickstart NAME --role ROLE --module MODULE)"
         document = await desk.json("overview")
@@ -100,7 +100,7 @@ async def test_deleting_needs_a_yes_or_force(tmp_path: Path) -> None:
         with pytest.raises(NeedsOwnProcess):
             await desk.status("agent", "delete", "nux")
         assert desk.out == desk.err == b""
-        assert daemon.house.view.agent_ids() == {"furiosa", "nux"}
+        assert daemon.ctx.view.agent_ids() == {"furiosa", "nux"}
         assert await desk.says("agent", "delete", "@nux", "--force") == "✓ Agent deleted: nux\n"
         for words in (("--force",), ()):
             refusal = await desk.refused("agent", "delete", "furioso", *words)
@@ -135,7 +135,7 @@ async def test_who_is_of_another_clone_is_named_with_what_to_do_once_that_is_gon
         assert (await desk.refused("sync", "accept"))["remedy"].endswith("nothing here is of another daemon")
         fields = {"role": "r", "module": "m", "worktree": "shop", "hostname": "pc"}
         boss = foreign(AgentRegistered, agent_id="boss", kind="agent", name="boss", **fields)
-        await daemon.store.committer.take_in(found(boss))
+        await daemon.store.committer.ingest(found(boss))
         gone = f"if that clone is gone (deleted or uninstalled): thrum sync accept {THERE} --gone"
         refusal = await desk.refused("agent", "delete", "boss")
         assert refusal["message"] == f"@boss is an agent of another clone ({THERE}, host pc)"
@@ -190,7 +190,7 @@ async def test_cleanup_lists_and_deletes_by_force(tmp_path: Path) -> None:
         desk = await open_desk(daemon, "furiosa")
         assert await desk.says("agent", "cleanup") == "No orphaned agents.\n"
         await daemon.registered("nux", "tester")
-        row = daemon.house.view.agent("nux")
+        row = daemon.ctx.view.agent("nux")
         assert row is not None
         (Path(row.worktree_path) / ".thrum/identities/nux.json").unlink()
         listing = "Orphaned agents (1):\n  @nux  tester  nux  identity file gone, seen today, 0 messages\n"
@@ -205,7 +205,7 @@ async def test_cleanup_lists_and_deletes_by_force(tmp_path: Path) -> None:
         with pytest.raises(NeedsOwnProcess):
             await desk.status("agent", "cleanup")
         assert await desk.says("agent", "cleanup", "--force") == listing + "✓ Deleted nux\n"
-        assert daemon.house.view.agent_ids() == {"furiosa"}
+        assert daemon.ctx.view.agent_ids() == {"furiosa"}
 
 
 async def test_a_status_is_said(tmp_path: Path) -> None:

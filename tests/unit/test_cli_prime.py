@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_desk import Desk, open_desk
-from tests.support.house import Daemon, open_daemon
+from tests.support.ctx import Daemon, open_daemon
 from tests.support.worktrees import Worktrees
 from thrum.identity.files import read_identity
 from thrum.identity.processes import Process
@@ -53,9 +53,9 @@ async def test_the_briefing_has_everything_in_order_and_marks_nothing_read(tmp_p
             "## My notes, saved ",
             "  remember\n",
         ]
-        places = [text.find(part) for part in parts]
-        assert -1 not in places, text
-        assert places == sorted(places), text
+        layout = [text.find(part) for part in parts]
+        assert -1 not in layout, text
+        assert layout == sorted(layout), text
         (head,) = (await daemon.as_agent("furiosa")("message.list", for_agent="furiosa")).messages
         assert not head.is_read and not head.recipients[0].seen_at if head.recipients else not head.is_read
 
@@ -106,7 +106,7 @@ async def test_without_thrum_it_is_silent_enough_for_a_global_hook(tmp_path: Pat
 async def test_nobody_is_told_how_to_become_somebody(tmp_path: Path) -> None:
     Worktrees(tmp_path)
     async with open_daemon(tmp_path) as daemon:
-        desk = Desk(daemon.house.here.places.root, daemon.as_agent(""))
+        desk = Desk(daemon.ctx.here.layout.root, daemon.as_agent(""))
         text = await desk.says("prime")
         assert text.startswith("# thrum\nYou:      not registered (thrum quickstart NAME")
         assert "identity" not in await desk.json("prime")
@@ -116,7 +116,7 @@ async def test_single_agent_mode_leaves_messages_out(tmp_path: Path) -> None:
     trees = Worktrees(tmp_path, "nux")
     async with open_daemon(tmp_path) as daemon:
         desk = await opened(daemon, trees)
-        config = daemon.house.here.places.config_file
+        config = daemon.ctx.here.layout.config_file
         config.write_text(json.dumps({"daemon": {"single_agent_mode": True}}))
         text = await desk.says("prime")
         assert "Inbox" not in text and "Team" not in text and "thrum send" not in text
@@ -167,7 +167,7 @@ async def test_prime_refreshes_the_identity_file(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         desk = await opened(daemon, trees)
         file = desk.root / ".thrum/identities/furiosa.json"
-        object.__setattr__(daemon.house, "branch_of", {str(desk.root): "feature/x"}.__getitem__)
+        object.__setattr__(daemon.ctx, "branch_of", {str(desk.root): "feature/x"}.__getitem__)
         before = read_identity(file)
         await desk.says("prime")
         after = read_identity(file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thrum.cli import render
-from thrum.cli.render import Eye
+from thrum.cli.render import RenderContext
 from thrum.model import clock, wire_types
 from thrum.model.events import Body, FileChange, Pair
 from thrum.model.methods.agents import WhoamiResult
@@ -11,7 +11,7 @@ from thrum.model.methods.daemon import HealthResult
 from thrum.model.methods.messages import MessageListResult, SendResult
 
 NOW = clock.parse_ms("2026-02-03T12:00:00Z")
-EYE = Eye(NOW)
+RENDERING = RenderContext(NOW)
 
 
 def ago(minutes: float) -> str:
@@ -57,7 +57,7 @@ def test_the_inbox_reads_as_specified() -> None:
         ),
     ]
     result = MessageListResult(messages=tuple(shown), unread=2, total=12, page=1, page_size=10, total_pages=2)
-    assert render.messages(shown, EYE) + "\n" + render.showing(result, counted=True) == "\n".join(
+    assert render.messages(shown, RENDERING) + "\n" + render.showing(result, counted=True) == "\n".join(
         [
             "● msg_01HXE8Z9R9K3Q6M2W8F4VYABCE  @furiosa → team  2m ago  (edited)",
             "  Starting work on auth module",
@@ -72,7 +72,7 @@ def test_the_inbox_reads_as_specified() -> None:
 
 
 def test_a_body_of_many_lines_is_whole_and_indented() -> None:
-    assert render.message(message(FIRST, "one\n\n● two", 0, audiences=(NUX,)), EYE).split("\n")[1:] == [
+    assert render.message(message(FIRST, "one\n\n● two", 0, audiences=(NUX,)), RENDERING).split("\n")[1:] == [
         "  one",
         "",
         "  ● two",
@@ -82,14 +82,14 @@ def test_a_body_of_many_lines_is_whole_and_indented() -> None:
 def test_an_author_of_another_daemon_is_followed_by_its_host() -> None:
     foreign = message(FIRST, "hi", 0, origin_daemon="d_01KGH87Y00FFFFFFFFFFFUVWXY", audiences=(NUX,))
     hosts = {"d_01KGH87Y00FFFFFFFFFFFUVWXY": "laptop"}
-    assert "@furiosa [laptop] → @nux" in render.message(foreign, Eye(NOW, hosts=hosts))
-    assert "@furiosa [d_…FUVWXY] → @nux" in render.message(foreign, EYE)
-    assert "@furiosa → @nux" in render.message(message(FIRST, "hi", 0, audiences=(NUX,)), EYE)
+    assert "@furiosa [laptop] → @nux" in render.message(foreign, RenderContext(NOW, hosts=hosts))
+    assert "@furiosa [d_…FUVWXY] → @nux" in render.message(foreign, RENDERING)
+    assert "@furiosa → @nux" in render.message(message(FIRST, "hi", 0, audiences=(NUX,)), RENDERING)
 
 
 def test_structured_data_stands_below_the_body() -> None:
     shown = message(FIRST, "hi", 0, body=Body("markdown", "hi", '{"passed":45}'), audiences=(NUX,))
-    assert render.message(shown, EYE).endswith('\n  structured: {"passed":45}')
+    assert render.message(shown, RENDERING).endswith('\n  structured: {"passed":45}')
 
 
 def sent(resolved: int, *audiences: Pair, quiet: bool = False) -> str:
@@ -138,14 +138,14 @@ def test_what_i_sent_tells_who_has_read_it() -> None:
         ),
         read_count=1,
     )
-    assert render.out_message(out, EYE).split("\n") == [
+    assert render.out_message(out, RENDERING).split("\n") == [
         f"{FIRST}  5m ago  to @nux, @reviewer  1/4 read",
         "  Token refresh…",
         "  Recipients: @a(read), @b(delivered), @c(seen), @d(stored)",
     ]
     out.origin_daemon = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
-    eye = render.Eye(NOW, hosts={out.origin_daemon: "desk"})
-    assert render.out_message(out, eye).split("\n")[0].endswith("1/4 read  written on [desk]")
+    rendering = render.RenderContext(NOW, hosts={out.origin_daemon: "desk"})
+    assert render.out_message(out, rendering).split("\n")[0].endswith("1/4 read  written on [desk]")
 
 
 def test_one_message_in_full_has_the_lines_that_apply() -> None:
@@ -163,7 +163,7 @@ def test_one_message_in_full_has_the_lines_that_apply() -> None:
         deleted=True,
         audiences=(NUX,),
     )
-    assert render.detail(detail, EYE).split("\n") == [
+    assert render.detail(detail, RENDERING).split("\n") == [
         f"Message: {FIRST}",
         "From:    @furiosa",
         "Time:    2026-02-03T10:00:00Z (2h ago)",
@@ -175,7 +175,7 @@ def test_one_message_in_full_has_the_lines_that_apply() -> None:
         "  Token refresh is in",
     ]
     detail.origin_daemon = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
-    assert "From:    @furiosa [" in render.detail(detail, EYE)
+    assert "From:    @furiosa [" in render.detail(detail, RENDERING)
 
 
 def member(**more: object) -> wire_types.TeamMember:
@@ -200,17 +200,19 @@ def member(**more: object) -> wire_types.TeamMember:
 
 
 def test_the_team_shows_every_status_but_idle_and_no_inbox_of_another_clones_agent() -> None:
-    assert "Status:   working" in render.member(member(agent_status="working"), EYE)
-    assert "Status:" not in render.member(member(agent_status="idle"), EYE)
-    assert "Inbox:" not in render.member(member(is_local=False, hostname="desk"), EYE)
+    assert "Status:   working" in render.member(member(agent_status="working"), RENDERING)
+    assert "Status:" not in render.member(member(agent_status="idle"), RENDERING)
+    assert "Inbox:" not in render.member(member(is_local=False, hostname="desk"), RENDERING)
 
 
 def test_the_team_says_that_a_worktree_is_gone() -> None:
-    assert "Worktree: gone (thrum agent cleanup)" in render.member(member(worktree="", worktree_missing=True), EYE)
+    assert "Worktree: gone (thrum agent cleanup)" in render.member(
+        member(worktree="", worktree_missing=True), RENDERING
+    )
 
 
 def test_the_team_reads_as_specified() -> None:
-    assert render.member(member(), EYE).split("\n") == [
+    assert render.member(member(), RENDERING).split("\n") == [
         "@implementer [active] auth — feature/auth",
         "PID:      12345 [live]",
         "Worktree: auth",
@@ -231,7 +233,7 @@ def test_the_team_reads_as_specified() -> None:
         inbox_unread=0,
         unmerged_commits=0,
     )
-    assert render.member(other, EYE).split("\n") == [
+    assert render.member(other, RENDERING).split("\n") == [
         "@reviewer [active] auth — feature/auth",
         "PID:      67890 [stale]",
         "Session:  ses_01HXF1B8... (active 45m)",
@@ -255,7 +257,7 @@ def test_team_lines_appear_only_where_there_is_something() -> None:
         is_local=False,
         hostname="laptop",
     )
-    assert render.member(offline, EYE).split("\n") == [
+    assert render.member(offline, RENDERING).split("\n") == [
         "@max [offline] auth",
         "Role:     implementer",
         "Host:     laptop",
@@ -263,13 +265,13 @@ def test_team_lines_appear_only_where_there_is_something() -> None:
     ]
     change = FileChange("src/a.py", ago(5), 42, 10, "modified")
     busy = member(current_task="T-1", agent_status="blocked", unmerged_commits=1, file_changes=(change,))
-    shown = render.member(busy, EYE, files=True)
+    shown = render.member(busy, RENDERING, files=True)
     assert "Intent:   Fixing token refresh\nTask:     T-1\nStatus:   blocked\nInbox:" in shown
     assert shown.endswith("(1 commit ahead)\nFiles:\n  src/a.py  5m ago  +42 -10")
 
 
 def test_an_intent_cannot_forge_lines_of_the_team() -> None:
-    shown = render.member(member(intent="x\nInbox:    0 unread"), EYE)
+    shown = render.member(member(intent="x\nInbox:    0 unread"), RENDERING)
     assert r"Intent:   x\x0aInbox:    0 unread" in shown
 
 
@@ -287,7 +289,7 @@ def test_whoami_reads_as_specified() -> None:
         worktree="/src/app",
         identity_file=".thrum/identities/furiosa.json",
     )
-    assert render.whoami(me, EYE, "/src/app").split("\n") == [
+    assert render.whoami(me, RENDERING, "/src/app").split("\n") == [
         "Agent ID:  furiosa",
         "Role:      @implementer",
         "Module:    auth",
@@ -300,7 +302,7 @@ def test_whoami_reads_as_specified() -> None:
         "Identity:  .thrum/identities/furiosa.json",
     ]
     bare = WhoamiResult(agent_id="furiosa", role="", module="", display="", source="environment")
-    assert render.whoami(bare, EYE, "").split("\n") == [
+    assert render.whoami(bare, RENDERING, "").split("\n") == [
         "Agent ID:  furiosa",
         "Source:    environment",
         "Session:   none (the next change starts one)",
@@ -376,8 +378,8 @@ def test_agents_are_listed_a_line_each() -> None:
     )
     here = member(agent_id="furiosa", intent="Token refresh")
     line = "furiosa  implementer  auth"
-    assert render.agents([info], [here], EYE) == f"● @{line}  feature/auth  5m ago  Token refresh"
-    assert render.agents([info], [], EYE) == f"○ @{line}  5m ago"
+    assert render.agents([info], [here], RENDERING) == f"● @{line}  feature/auth  5m ago  Token refresh"
+    assert render.agents([info], [], RENDERING) == f"○ @{line}  5m ago"
 
 
 def test_a_table_shortens_only_its_flexible_column() -> None:
@@ -388,7 +390,7 @@ def test_a_table_shortens_only_its_flexible_column() -> None:
 def test_what_thrum_itself_adds_to_scopes_and_refs_is_not_shown() -> None:
     everyone = Pair("broadcast", "everyone")
     each = message("msg_01", "hi", 2, scopes=(everyone,), refs=(everyone, Pair("mention", "nux"), Pair("pr", "42")))
-    assert render.message(each, EYE).split("\n")[1:] == ["  hi", "  refs: pr:42"]
+    assert render.message(each, RENDERING).split("\n")[1:] == ["  hi", "  refs: pr:42"]
 
 
 def test_a_name_that_only_looks_like_an_unnamed_id_is_shown_as_the_name() -> None:

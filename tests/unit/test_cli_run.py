@@ -30,13 +30,13 @@ from thrum.model.methods.messages import (
 )
 from thrum.model.methods.method import AnyMethod, Empty
 from thrum.model.methods.sessions import SessionStartResult, SetIntentResult
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 NOW = clock.parse_ms("2026-02-03T12:00:00Z")
 MSG = "msg_01HXE8Z7R9K3Q6M2W8F4VYABCD"
 
 
-class Standing:
+class Provenance:
     def now_ms(self) -> int:
         return NOW
 
@@ -99,8 +99,8 @@ class FakeDaemon:
         self.story.append("delivered")
 
     @asynccontextmanager
-    async def connect(self, places: Places, autostart: bool) -> AsyncGenerator[FakeDaemon]:
-        del places, autostart
+    async def connect(self, layout: Layout, autostart: bool) -> AsyncGenerator[FakeDaemon]:
+        del layout, autostart
         self.connections += 1
         yield self
 
@@ -130,7 +130,7 @@ def session(
     daemon: FakeDaemon, root: Path, *, local: bool = False, env: dict[str, str] | None = None, **more: Any
 ) -> tuple[Session, FakeTerminal]:
     terminal = FakeTerminal(daemon.story, **more)
-    made = Session(terminal, env or {}, str(root), local, daemon.connect, key="KEY", clock=Standing())
+    made = Session(terminal, env or {}, str(root), local, daemon.connect, key="KEY", clock=Provenance())
     return made, terminal
 
 
@@ -590,13 +590,13 @@ async def test_variables_choose_and_flags_override_the_identity(repository: Path
     add_identity(repository, "max")
 
     @asynccontextmanager
-    async def nobody(places: Places, autostart: bool) -> AsyncGenerator[Any]:
+    async def nobody(layout: Layout, autostart: bool) -> AsyncGenerator[Any]:
         raise DaemonUnavailable("no daemon is running for x")
         yield
 
     async def whoami(env: dict[str, str], *argv: str) -> dict[str, Any]:
         terminal = FakeTerminal([])
-        made = Session(terminal, env, str(repository), True, nobody, clock=Standing())
+        made = Session(terminal, env, str(repository), True, nobody, clock=Provenance())
         await run(["whoami", "--json", *argv], made)
         return json.loads(terminal.out)
 

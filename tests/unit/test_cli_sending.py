@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli_desk import Desk, open_desk
-from tests.support.house import Daemon, open_daemon
+from tests.support.ctx import Daemon, open_daemon
 from thrum.cli import recipients
 from thrum.identity.processes import Process
 
@@ -207,7 +207,7 @@ async def test_an_end_of_several_ids_is_refused_with_the_candidates(tmp_path: Pa
         sent = [await nux("message.send", content=str(number), to=["furiosa"]) for number in range(3)]
         ends = {each.message_id[-4:] for each in sent}
         assert len(ends) == 3
-        view = daemon.house.view
+        view = daemon.ctx.view
         ids = [each.message_id for each in sent]
         alike = [ids[0][:-4] + ids[1][-4:], *ids[1:]]  # what no clock makes is made up
         setattr(type(view), "ids_in_steps", lambda _view: iter([alike]))  # noqa: B010

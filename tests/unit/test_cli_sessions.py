@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.house import Agent, Daemon, open_daemon
+from tests.support.ctx import Agent, Daemon, open_daemon
 from tests.support.worktrees import Worktrees
 from thrum.cli.app import run
 from thrum.cli.commands.who_has import edits, path_wanted, presence, verdicts
-from thrum.cli.render import Eye
+from thrum.cli.render import RenderContext
 from thrum.cli.session import Session
 from thrum.model import clock, wire_types
 from thrum.model.events import Commit, FileChange
 from thrum.model.methods.agents import ListContextResult, UnknownWork
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc.direct import DirectClient
 
 
@@ -60,8 +60,8 @@ class Desk:
         """A command of that agent in its worktree: status, stdout, stderr."""
 
         @asynccontextmanager
-        async def connect(places: Places, autostart: bool) -> AsyncGenerator[DirectClient]:
-            del places, autostart
+        async def connect(layout: Layout, autostart: bool) -> AsyncGenerator[DirectClient]:
+            del layout, autostart
             yield self.agents[name].client
 
         terminal = Terminal()
@@ -123,8 +123,8 @@ async def test_sessions_as_json_have_the_shapes_of_the_contract(tmp_path: Path) 
         assert set(await desk.json("nux", "agent", "set-intent", "x")) == {"session_id", "intent", "intent_updated_at"}
         task = await desk.json("nux", "session", "set-task", "T")
         assert set(task) == {"session_id", "current_task", "task_updated_at"}
-        beat = await desk.json("nux", "session", "heartbeat")
-        assert set(beat) == {"session_id", "last_seen_at", "branch", "unmerged_commits"}
+        notify = await desk.json("nux", "session", "heartbeat")
+        assert set(notify) == {"session_id", "last_seen_at", "branch", "unmerged_commits"}
         (listed,) = (await desk.json("nux", "session", "list"))["sessions"]
         assert (listed["session_id"], listed["status"], listed["intent"]) == (started["session_id"], "active", "x")
         status, _, err = await desk.run("max", "session", "end", "--session-id", started["session_id"])
@@ -300,11 +300,11 @@ def test_a_path_in_another_worktree_means_the_same_file_here(tmp_path: Path) -> 
 
 def test_ping_says_what_the_agent_says_of_itself_and_that_its_worktree_is_gone() -> None:
     at = "2026-02-03T12:00:00.000Z"
-    eye = Eye(clock.parse_ms(at))
+    rendering = RenderContext(clock.parse_ms(at))
     known = wire_types.AgentInfo(
         agent_id="nux", kind="agent", role="tester", module="m", display="", registered_at=at, worktree_missing=True
     )
     context = wire_types.WorkContext(session_id="ses_1", agent_id="nux")
-    said = presence("nux", known, (context,), eye, "stuck")
+    said = presence("nux", known, (context,), rendering, "stuck")
     assert said == "@nux: active, last heartbeat just now; its worktree is gone (thrum agent cleanup)\nStatus:   stuck"
-    assert "its worktree is gone" in presence("nux", known, (), eye)
+    assert "its worktree is gone" in presence("nux", known, (), rendering)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_desk import Desk, open_desk
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from tests.support.trusted import accept, trust_here
 from thrum.cli.commands.config import HEADINGS
 from thrum.model import settings
-from thrum.model.paths import find_places
+from thrum.model.paths import find_layout
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def alone(tmp_path: Path) -> Desk:
     (tmp_path / ".thrum").mkdir()
     (tmp_path / ".thrum" / "config.json").write_text('{"daemon": {"local_only": true}}')
     trust_here(tmp_path)
-    accept(find_places(tmp_path))
+    accept(find_layout(tmp_path))
     return Desk(tmp_path, None)
 
 
@@ -110,9 +110,9 @@ async def test_the_environment_is_said_to_override_what_is_set(alone: Desk) -> N
     assert await alone.says("config", "get", "daemon.local_only") == "true\n"
 
 
-async def test_flaws_of_the_file_are_warnings_and_can_be_mended(alone: Desk) -> None:
+async def test_flaws_of_the_file_are_warnings_and_can_be_fixed(alone: Desk) -> None:
     file = alone.root / ".thrum" / "config.json"
-    find_places(alone.root).config_file.write_text('{"daemon": {"log_level": "loud", "nap": 1}}')
+    find_layout(alone.root).config_file.write_text('{"daemon": {"log_level": "loud", "nap": 1}}')
     file.unlink()
     await alone.says("config", "show")
     assert alone.err.decode() == (
@@ -122,13 +122,13 @@ async def test_flaws_of_the_file_are_warnings_and_can_be_mended(alone: Desk) -> 
     )
     await alone.says("config", "set", "daemon.log_level", "warn")
     assert json.loads(file.read_text()) == {"daemon": {"log_level": "warn", "nap": 1}}
-    find_places(alone.root).config_file.write_text("{")
+    find_layout(alone.root).config_file.write_text("{")
     assert (await alone.refused("config", "show"))["kind"] == "config_invalid"
 
 
 async def test_a_running_daemon_makes_the_change_and_what_needs_a_restart_says_so(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        daemon.house.here.places.config_file.write_text("{}")
+        daemon.ctx.here.layout.config_file.write_text("{}")
         desk = await open_desk(daemon, "furiosa")
         await desk.says("config", "set", "daemon.ws_port", "9999")
         assert desk.err.decode().startswith("hint: the running daemon takes it up when it is restarted")

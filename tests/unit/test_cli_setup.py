@@ -12,7 +12,7 @@ from tests.support.cli_desk import Desk
 from tests.support.trusted import trust_here
 from thrum.admin.init import InitOptions, initialise
 from thrum.cli.session import NeedsOwnProcess
-from thrum.model.paths import find_places
+from thrum.model.paths import find_layout
 
 
 def git(cwd: Path, *words: str) -> None:
@@ -40,7 +40,7 @@ async def test_a_worktree_is_redirected_to_the_main_one(top: Path) -> None:
     state = top / "app" / ".thrum"
     assert await here.says("setup") == f"✓ Worktree set up: .thrum/redirect → {state}\n"
     assert (top / "wt" / ".thrum" / "redirect").read_text() == f"{state}\n"
-    assert find_places(top / "wt").state_dir == state
+    assert find_layout(top / "wt").state_dir == state
     assert (top / "wt" / ".thrum" / "identities").stat().st_mode & 0o777 == 0o700
     assert await here.json("setup") == {
         "worktree_path": str(top / "wt"),
@@ -51,7 +51,7 @@ async def test_a_worktree_is_redirected_to_the_main_one(top: Path) -> None:
 
 @pytest.mark.spec("ID-13")
 @pytest.mark.parametrize("target", ["", "relative", "/nowhere", "SELF", "CHAIN"])
-async def test_a_bad_redirect_is_mended(top: Path, target: str) -> None:
+async def test_a_bad_redirect_is_fixed(top: Path, target: str) -> None:
     own = top / "wt" / ".thrum"
     (own / "identities").mkdir(parents=True)
     (own / "identities" / "kept.json").write_text("{}")
@@ -62,7 +62,7 @@ async def test_a_bad_redirect_is_mended(top: Path, target: str) -> None:
     (own / "redirect").write_text({"SELF": str(own), "CHAIN": str(other)}.get(target, target))
     assert (await desk(top / "wt").refused("whoami"))["kind"] == "bad_redirect"
     await desk(top / "wt").says("setup", "--main-repo", "../app")
-    assert find_places(top / "wt").state_dir == top / "app" / ".thrum"
+    assert find_layout(top / "wt").state_dir == top / "app" / ".thrum"
     assert (own / "identities" / "kept.json").exists()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from thrum.cli.commands.daemon import log_text
 from thrum.cli.commands.sync import status_text
-from thrum.cli.render import Eye
+from thrum.cli.render import RenderContext
 from thrum.cli.run import error_text, json_line
 from thrum.cli.text import clean, indent, json_clean, line, one_line
 from thrum.model.errors import SyncFailed
@@ -116,7 +116,7 @@ def test_what_others_say_in_many_lines_is_one_line_without_escapes() -> None:
     status = SyncStatusResult(
         running=True, sync_state="error", local_only=False, pending=0, last_error=said, remedy="git fetch\ngit push"
     )
-    shown = status_text(status, Eye(0))
+    shown = status_text(status, RenderContext(0))
     assert "Error:     fatal: could not read; hint: try\n" in shown and "\\x0a" not in shown
     assert "git fetch; git push" in shown
     assert error_text(SyncFailed(f"sync failed: {said}", remedy="")) == (

@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.support.store_disk import mounted
 from tests.support.store_journals import FakeClock
-from tests.support.store_opened import editing, key_of, opened, picture_of, places_at, resent, sending
+from tests.support.store_opened import editing, key_of, layout_at, opened, projection_of, resent, sending
 from thrum.model import clock, events, ids, limits
 from thrum.model.errors import Busy, ClientKeyReused, InternalError, ShuttingDown, StoreFailed, UnknownRecipient
 from thrum.model.events import Body, MessageCreated
@@ -24,15 +24,15 @@ from thrum.store.committer import Committer
 from thrum.store.queries.views import View
 from thrum.store.writer import Committed
 
-SHARD = "messages/furiosa.jsonl"
+AUTHOR_JOURNAL = "messages/furiosa.jsonl"
 
 
-def lines(directory: Path, file: str = SHARD) -> list[events.AnyFact | events.Sealed]:
-    path = places_at(directory).branch_dir / file
+def lines(directory: Path, file: str = AUTHOR_JOURNAL) -> list[events.AnyFact | events.UnknownEvent]:
+    path = layout_at(directory).branch_dir / file
     return [events.decode(line) for line in path.read_bytes().splitlines()]
 
 
-async def test_an_answer_comes_when_the_fact_is_in_the_journal_and_in_the_picture(tmp_path: Path) -> None:
+async def test_an_answer_comes_when_the_fact_is_in_the_journal_and_in_the_projection(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         sent = await store.committer.commit(sending("hi"))
         (fact,) = lines(tmp_path)
@@ -123,12 +123,12 @@ async def test_a_call_that_is_refused_or_broken_does_not_disturb_its_batch(tmp_p
     assert outcomes.count(InternalError) == 9
     facts = lines(tmp_path)
     assert sorted(fact.body.content for fact in facts if isinstance(fact, MessageCreated)) == [*"aaabbb"]
-    assert not (places_at(tmp_path).branch_dir / "messages/slit.jsonl").exists()
-    live = picture_of(tmp_path)
-    places_at(tmp_path).database.unlink()
+    assert not (layout_at(tmp_path).branch_dir / "messages/slit.jsonl").exists()
+    live = projection_of(tmp_path)
+    layout_at(tmp_path).database.unlink()
     async with opened(tmp_path) as store:
         assert store.view.head_seq() == 6
-    assert picture_of(tmp_path) == live
+    assert projection_of(tmp_path) == live
 
 
 async def test_a_batch_ends_at_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,11 +160,11 @@ async def test_a_repeated_call_gets_the_first_answer_also_after_a_restart(tmp_pa
         assert other.message_id != first.message_id
     async with opened(tmp_path) as store:
         assert await store.committer.commit(sending("hi"), key=key_of("k"), replay=resent) == again
-    places_at(tmp_path).database.unlink()
+    layout_at(tmp_path).database.unlink()
     async with opened(tmp_path) as store:
-        painted = await store.committer.commit(sending("hi"), key=key_of("k"), replay=resent)
-        assert painted.message_id == first.message_id
-        assert painted.replayed
+        rebuilt = await store.committer.commit(sending("hi"), key=key_of("k"), replay=resent)
+        assert rebuilt.message_id == first.message_id
+        assert rebuilt.replayed
     assert len(lines(tmp_path)) == 1
 
 
@@ -270,7 +270,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield directory
 
 
-async def test_on_a_full_disk_calls_fail_reads_go_on_and_it_mends_itself(small_disk: Path) -> None:
+async def test_on_a_full_disk_calls_fail_reads_go_on_and_it_fixes_itself(small_disk: Path) -> None:
     async with opened(small_disk) as store:
         kept = await store.committer.commit(sending("kept"))
         filler = small_disk / "filler"
@@ -287,11 +287,11 @@ async def test_on_a_full_disk_calls_fail_reads_go_on_and_it_mends_itself(small_d
         assert store.committer.degraded is None
         assert store.view.head_seq() == 2
     assert len(lines(small_disk)) == 2
-    live = picture_of(small_disk)
-    places_at(small_disk).database.unlink()
+    live = projection_of(small_disk)
+    layout_at(small_disk).database.unlink()
     async with opened(small_disk):
         pass
-    assert picture_of(small_disk) == live
+    assert projection_of(small_disk) == live
 
 
 async def test_a_full_disk_under_the_database_alone_leaves_no_line_in_the_journal(
@@ -321,7 +321,7 @@ async def test_every_call_of_a_failed_batch_is_told_with_an_error_of_its_own(tmp
     errors: list[StoreFailed] = []
     async with opened(tmp_path) as store:
         await store.committer.commit(sending("first"))
-        (places_at(tmp_path).branch_dir / SHARD).unlink()
+        (layout_at(tmp_path).branch_dir / AUTHOR_JOURNAL).unlink()
 
         async def send() -> None:
             try:
@@ -338,7 +338,7 @@ async def test_every_call_of_a_failed_batch_is_told_with_an_error_of_its_own(tmp
         await store.committer.commit(sending("elsewhere", author="slit"))
         assert store.committer.statistics().failed_batches >= 1
     async with opened(tmp_path) as store:
-        assert store.recovery.painted == f"{SHARD} is gone"
+        assert store.recovery.rebuilt == f"{AUTHOR_JOURNAL} is gone"
         assert store.view.head_seq() == 1
         await store.committer.commit(sending("again"))
 
@@ -373,7 +373,7 @@ async def test_a_listener_that_fails_does_not_stop_the_committer(tmp_path: Path)
 async def test_a_database_that_another_program_holds_fails_the_call_and_nothing_else(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await store.committer.commit(sending("a"))
-        other = sqlite3.connect(places_at(tmp_path).database, isolation_level=None)
+        other = sqlite3.connect(layout_at(tmp_path).database, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreFailed, match="locked"):
             await store.committer.commit(sending("b"))
@@ -399,7 +399,7 @@ def test_stamps_rise_although_the_clock_steps_back() -> None:
     assert orders == sorted(set(orders))
 
 
-def test_a_horizon_moves_the_base_past_it_but_a_day_ahead_at_most() -> None:
+def test_a_watermark_moves_the_base_past_it_but_a_day_ahead_at_most() -> None:
     wall = FakeClock()
     stamper = Stamper(wall, "d_x")
     stamper.move_past(clock.format_ms(wall.ms + 5000))
@@ -418,7 +418,7 @@ async def test_stamps_rise_over_a_restart_with_the_clock_set_back(tmp_path: Path
     wall.ms -= 3_600_000
     async with opened(tmp_path, wall=wall) as store:
         await store.committer.commit(sending("second"))
-    places_at(tmp_path).database.unlink()
+    layout_at(tmp_path).database.unlink()
     async with opened(tmp_path, wall=wall) as store:
         await store.committer.commit(sending("third"))
     first, _, second, third = lines(tmp_path)

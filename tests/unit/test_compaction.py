@@ -13,13 +13,23 @@ import pytest
 import trio
 
 from tests.support.compacting import FAR, compact, drafts_of
+from tests.support.ctx import Daemon, open_daemon
 from tests.support.factmaker import Maker
-from tests.support.house import Daemon, open_daemon
 from tests.support.store_arrivals import foreign, found, letter
 from tests.support.store_journals import START_MS
-from tests.support.store_opened import OWN, editing, key_of, open_here, opened, picture_of, places_at, resent, sending
+from tests.support.store_opened import (
+    OWN,
+    editing,
+    key_of,
+    layout_at,
+    open_here,
+    opened,
+    projection_of,
+    resent,
+    sending,
+)
 from thrum.daemon import compaction as compacting
-from thrum.daemon.sync_store import Exchange
+from thrum.daemon.sync_store import SyncStore
 from thrum.model import clock, events
 from thrum.model.errors import StoreFailed
 from thrum.model.events import AnyFact, Pair, Work
@@ -33,7 +43,7 @@ from thrum.store.recovery import Opened
 from thrum.store.writer import Call, Errand, Writer
 from thrum.sync.ports import JournalMoved
 
-SHARD = "messages/furiosa.jsonl"
+AUTHOR_JOURNAL = "messages/furiosa.jsonl"
 HOUR_MS = 3_600_000
 
 
@@ -45,7 +55,7 @@ def write(store: Opened, *facts: AnyFact) -> None:
 
 def run(store: Opened, call: Call) -> Any:
     store.writer.begin()
-    store.writer.carry_out(call)
+    store.writer.execute(call)
     if call.error:
         raise call.error
     store.writer.flush()
@@ -67,13 +77,13 @@ def numbers(store: Opened) -> dict[str, int]:
 
 
 def check_rows(store: Opened) -> None:
-    """Every row names the line that it is about, and each journal stands where the picture says."""
+    """Every row names the line that it is about, and each journal stands where the projection says."""
     for event_id, file, offset, length in store.reader.execute("SELECT event_id, file, offset, length FROM events"):
         raw = store.journals.read_line(file, offset, length)
         assert events.decode(raw).event_id == event_id
-    for file, standing in store.journals.standings().items():
+    for file, provenance in store.journals.file_states().items():
         status = os.stat(store.journals.path(file))
-        assert (status.st_ino, status.st_size) == standing
+        assert (status.st_ino, status.st_size) == provenance
 
 
 # -- which lines go
@@ -92,23 +102,23 @@ def test_a_purge_takes_the_lines_away_and_spares_the_rest(tmp_path: Path) -> Non
     purge = make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))
     write(store, purge)
     assert compact(store) > 0
-    assert ids_in(store, SHARD) == [young.event_id]
+    assert ids_in(store, AUTHOR_JOURNAL) == [young.event_id]
     assert ids_in(store, events.LOCAL_FILE) == []
     assert numbers(store) == {young.event_id: before[young.event_id], purge.event_id: 7}
     check_rows(store)
-    assert b"old" not in store.journals.path(SHARD).read_bytes()
+    assert b"old" not in store.journals.path(AUTHOR_JOURNAL).read_bytes()
     assert compact(store) == 0
     later = run(store, Call(sending("later")))
     assert later.seq == 8
     check_rows(store)
     store.close()
-    live = picture_of(tmp_path)
+    live = projection_of(tmp_path)
     store = open_here(tmp_path)
-    assert store.recovery.painted == "" and store.recovery.applied == 0
+    assert store.recovery.rebuilt == "" and store.recovery.applied == 0
     store.close()
-    places_at(tmp_path).database.unlink()
+    layout_at(tmp_path).database.unlink()
     open_here(tmp_path).close()
-    assert picture_of(tmp_path) == live
+    assert projection_of(tmp_path) == live
 
 
 def test_a_receipt_stays_until_its_copy_is_gone(tmp_path: Path) -> None:
@@ -123,20 +133,20 @@ def test_a_receipt_stays_until_its_copy_is_gone(tmp_path: Path) -> None:
     write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1)))
     for left in ([read.event_id], []):
         with Drafter(store.path, store.journals, OWN, FAR) as drafter:
-            files = [file for file, weight in drafter.weights().items() if weight.void]
+            files = [file for file, weight in drafter.weights().items() if weight.tombstoned]
         assert compact(store, *files) > 0
         assert (ids_in(store, copies), ids_in(store, events.LOCAL_FILE)) == ([], left)
         check_rows(store)
         store.close()
-        live = picture_of(tmp_path)
-        places_at(tmp_path).database.unlink()
+        live = projection_of(tmp_path)
+        layout_at(tmp_path).database.unlink()
         store = open_here(tmp_path)
-        assert picture_of(tmp_path) == live
+        assert projection_of(tmp_path) == live
     assert compact(store) == 0
     store.close()
 
 
-def test_a_cleanup_with_messages_empties_the_shard(tmp_path: Path) -> None:
+def test_a_cleanup_with_messages_empties_the_journal(tmp_path: Path) -> None:
     make = Maker()
     store = open_here(tmp_path)
     write(
@@ -147,13 +157,13 @@ def test_a_cleanup_with_messages_empties_the_shard(tmp_path: Path) -> None:
         make(events.AgentCleaned, agent_id="furiosa", messages=True),
     )
     compact(store)
-    assert store.journals.path(SHARD).read_bytes() == b""
+    assert store.journals.path(AUTHOR_JOURNAL).read_bytes() == b""
     # Who registered it once may go on saying what it has read: that line stays too.
     assert len(ids_in(store, events.EVENTS_FILE)) == 2
     assert len(ids_in(store, "messages/nux.jsonl")) == 1
     store.close()
     store = open_here(tmp_path)
-    assert store.recovery.painted == ""
+    assert store.recovery.rebuilt == ""
     run(store, Call(sending("again")))
     check_rows(store)
     store.close()
@@ -179,11 +189,11 @@ def test_what_was_purged_does_not_come_back(tmp_path: Path) -> None:
     old = letter("old", ms=START_MS - HOUR_MS)
     purge = foreign(events.PurgeExecuted, ms=START_MS, cutoff=clock.format_ms(START_MS - 1))
     after = letter("after", ms=START_MS + 1)
-    run(store, Errand(partial(Writer.take_in, arrived=verified(found(old)))))
-    run(store, Errand(partial(Writer.take_in, arrived=verified(found(purge, after)))))
+    run(store, Errand(partial(Writer.ingest, arrived=verified(found(old)))))
+    run(store, Errand(partial(Writer.ingest, arrived=verified(found(purge, after)))))
     compact(store)
     for _ in range(2):
-        run(store, Errand(partial(Writer.take_in, arrived=verified(found(old, purge, after)))))
+        run(store, Errand(partial(Writer.ingest, arrived=verified(found(old, purge, after)))))
         assert ids_in(store, "messages/slit.jsonl") == [after.event_id]
         assert store.view.message(old.message_id) is None
     store.close()
@@ -197,19 +207,19 @@ def test_of_two_lines_of_one_id_none_goes_and_odd_lines_stay(tmp_path: Path) -> 
     store = open_here(tmp_path)
     write(store, old, make(events.PurgeExecuted, ms=START_MS, cutoff=clock.format_ms(START_MS - 1)))
     store.close()
-    with store.journals.path(SHARD).open("ab") as file:
+    with store.journals.path(AUTHOR_JOURNAL).open("ab") as file:
         file.write(other + b"\n" + garbage)
     store = open_here(tmp_path)
-    size = store.journals.end(SHARD)
+    size = store.journals.end(AUTHOR_JOURNAL)
     compact(store)
-    assert store.journals.end(SHARD) == size, "the smaller is the fact: which it is may not be forgotten"
-    assert garbage in store.journals.path(SHARD).read_bytes()
+    assert store.journals.end(AUTHOR_JOURNAL) == size, "the smaller is the fact: which it is may not be forgotten"
+    assert garbage in store.journals.path(AUTHOR_JOURNAL).read_bytes()
     store.close()
 
 
-@pytest.mark.parametrize("is_painted", [False, True])
+@pytest.mark.parametrize("is_rebuilt", [False, True])
 def test_when_a_fact_goes_of_which_another_journal_holds_another_line_that_is_it_from_then_on(
-    tmp_path: Path, is_painted: bool
+    tmp_path: Path, is_rebuilt: bool
 ) -> None:
     make = Maker(START_MS - HOUR_MS)
     old = make.message("furiosa", "nux", text="old")
@@ -221,13 +231,13 @@ def test_when_a_fact_goes_of_which_another_journal_holds_another_line_that_is_it
     store.close()
     path = store.journals.path("messages/zed.jsonl")
     path.write_bytes(events.encode(twin) + b"\n")
-    if is_painted:
+    if is_rebuilt:
         store.path.unlink()
     store = open_here(tmp_path)
     assert [row[0] for row in store.reader.execute("SELECT agent_id FROM messages")] == ["furiosa"]
     write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1)))
     assert compact(store) > 0 and store.writer.superseded
-    assert b"old" not in store.journals.path(SHARD).read_bytes()
+    assert b"old" not in store.journals.path(AUTHOR_JOURNAL).read_bytes()
     store.close()
     store = open_here(tmp_path)
     assert [row[0] for row in store.reader.execute("SELECT agent_id FROM messages")] == ["zed"]
@@ -364,13 +374,13 @@ def test_what_was_written_since_the_draft_is_in_it(tmp_path: Path) -> None:
     sent = run(store, Call(sending("since")))
     run(store, Call(editing(sent.message_id, "since!")))
     assert store.writer.compact(drafts) > 0
-    assert len(ids_in(store, SHARD)) == 2
+    assert len(ids_in(store, AUTHOR_JOURNAL)) == 2
     check_rows(store)
     stale = drafts_of(store)
     assert stale == []
     store.close()
     store = open_here(tmp_path)
-    assert store.recovery.painted == ""
+    assert store.recovery.rebuilt == ""
     store.close()
 
 
@@ -384,7 +394,7 @@ def test_a_draft_of_a_journal_that_was_exchanged_meanwhile_is_not_used(tmp_path:
     run(store, Call(sending("since")))
     assert store.writer.compact(second) == 0
     compaction.discard(second)
-    assert len(ids_in(store, SHARD)) == 1
+    assert len(ids_in(store, AUTHOR_JOURNAL)) == 1
     check_rows(store)
     store.close()
 
@@ -395,7 +405,7 @@ def test_a_journal_that_somebody_else_wrote_to_is_not_exchanged(tmp_path: Path) 
     write(store, make.message("furiosa", "nux", text="old"))
     write(store, make(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1), ms=START_MS))
     drafts = drafts_of(store)
-    with store.journals.path(SHARD).open("ab") as file:
+    with store.journals.path(AUTHOR_JOURNAL).open("ab") as file:
         file.write(events.encode(make.message("furiosa", "nux", ms=START_MS, text="by hand")) + b"\n")
     with pytest.raises(StoreFailed) as caught:
         store.writer.compact(drafts)
@@ -403,7 +413,7 @@ def test_a_journal_that_somebody_else_wrote_to_is_not_exchanged(tmp_path: Path) 
     compaction.discard(drafts)
     store.close("journal_changed")
     store = open_here(tmp_path)
-    assert (store.recovery.painted, store.recovery.applied) == ("", 1)
+    assert (store.recovery.rebuilt, store.recovery.applied) == ("", 1)
     store.close()
 
 
@@ -416,19 +426,19 @@ def test_nothing_is_exchanged_when_the_database_refuses(tmp_path: Path, monkeypa
     def fail(*_: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    before = store.journals.path(SHARD).read_bytes()
+    before = store.journals.path(AUTHOR_JOURNAL).read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(compaction, "_rename", fail)
         with pytest.raises(StoreFailed):
             compact(store)
-    assert store.journals.path(SHARD).read_bytes() == before
+    assert store.journals.path(AUTHOR_JOURNAL).read_bytes() == before
     run(store, Call(sending("goes on")))
     assert compact(store) > 0
     check_rows(store)
     store.close()
 
 
-def test_a_crash_between_the_renames_and_the_commit_is_a_repaint(
+def test_a_crash_between_the_renames_and_the_commit_is_a_rebuild(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = Maker(START_MS - HOUR_MS)
@@ -447,7 +457,7 @@ def test_a_crash_between_the_renames_and_the_commit_is_a_repaint(
     assert caught.value.details["cause"] == "journal_changed"
     store.close("journal_changed")
     store = open_here(tmp_path)
-    assert "was replaced" in store.recovery.painted
+    assert "was replaced" in store.recovery.rebuilt
     assert store.view.inbox_count("nux") == expected == (1, 1)
     store.close()
 
@@ -456,8 +466,8 @@ async def test_calls_and_compactions_take_turns(tmp_path: Path) -> None:
     make = Maker(START_MS - HOUR_MS)
     async with opened(tmp_path) as store:
         facts = [make.message("furiosa", "nux", text=f"old {number}") for number in range(200)]
-        await store.committer.take_in(found(*facts))
-        await store.committer.take_in(found(foreign(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))))
+        await store.committer.ingest(found(*facts))
+        await store.committer.ingest(found(foreign(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))))
         answers: list[int] = []
 
         async def send(number: int) -> None:
@@ -474,7 +484,7 @@ async def test_calls_and_compactions_take_turns(tmp_path: Path) -> None:
         assert sorted(answers) == list(range(202, 252))
         assert store.view.inbox_count("nux") == (50, 50)
     store_ = open_here(tmp_path)
-    assert store_.recovery.painted == "" and len(ids_in(store_, SHARD)) == 50
+    assert store_.recovery.rebuilt == "" and len(ids_in(store_, AUTHOR_JOURNAL)) == 50
     check_rows(store_)
     store_.close()
 
@@ -485,9 +495,9 @@ async def test_calls_and_compactions_take_turns(tmp_path: Path) -> None:
 async def test_a_round_that_reads_while_a_journal_is_exchanged_begins_anew(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         old = letter("old", ms=START_MS - HOUR_MS)
-        await store.committer.take_in(found(old))
-        await store.committer.take_in(found(foreign(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))))
-        exchange = Exchange(store)
+        await store.committer.ingest(found(old))
+        await store.committer.ingest(found(foreign(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))))
+        exchange = SyncStore(store)
         marks = exchange.marks()
         with compaction.Drafter(store.path, store.journals, OWN, clock.format_ms(START_MS)) as drafter:
             draft = drafter.draft("messages/slit.jsonl")
@@ -517,7 +527,7 @@ async def test_events_since_copes_with_gaps_and_cursors_stay(tmp_path: Path) -> 
         before, head = await purged(daemon)
         nobody = daemon.as_agent("")
         epoch = daemon.store.view.epoch
-        assert await daemon.wiring.care.compactor.compact(whatever_is_void=True) > 0
+        assert await daemon.parts.care.compactor.compact(whatever_is_tombstoned=True) > 0
         for after in range(head + 1):
             found_ = await nobody("events.since", after_seq=after, epoch=epoch)
             assert all(hint.seq > after for hint in found_.events)
@@ -536,7 +546,7 @@ async def test_a_look_that_began_before_the_exchange_finds_its_lines(
         view = daemon.store.view
         # As they were before the purge, too: some of their lines go, others move.
         rows = [msgspec.structs.replace(row, state="applied") for row in view.events_after(0, 100)]
-        await daemon.wiring.care.compactor.compact(whatever_is_void=True)
+        await daemon.parts.care.compactor.compact(whatever_is_tombstoned=True)
         monkeypatch.setattr(
             type(view), "events_after", lambda _self, seq, _limit: [row for row in rows if row.seq > seq]
         )
@@ -552,13 +562,13 @@ async def test_after_a_purge_the_journals_are_compacted_by_themselves(
 ) -> None:
     monkeypatch.setattr(compacting, "SOON_SECONDS", 0.01)
     async with open_daemon(tmp_path) as daemon, trio.open_nursery() as nursery:
-        nursery.start_soon(daemon.wiring.care.serve)
-        turned = daemon.wiring.care.compactor.turned
+        nursery.start_soon(daemon.parts.care.serve)
+        turned = daemon.parts.care.compactor.turned
         await purged(daemon)
         with trio.fail_after(30):
             await turned.wait()
-        shard = (daemon.house.here.places.branch_dir / SHARD).read_bytes()
-        assert b'"two"' not in shard and b'"three"' in shard
+        author_journal = (daemon.ctx.here.layout.branch_dir / AUTHOR_JOURNAL).read_bytes()
+        assert b'"two"' not in author_journal and b'"three"' in author_journal
         nursery.cancel_scope.cancel()
 
 
@@ -568,14 +578,14 @@ async def test_what_an_earlier_run_did_not_come_to_is_done_first(
     monkeypatch.setattr(compacting, "SOON_SECONDS", 0.01)
     async with open_daemon(tmp_path) as daemon:
         await purged(daemon)
-        shard = daemon.house.here.places.branch_dir / SHARD
-        assert b'"two"' in shard.read_bytes()
+        author_journal = daemon.ctx.here.layout.branch_dir / AUTHOR_JOURNAL
+        assert b'"two"' in author_journal.read_bytes()
     async with open_daemon(tmp_path) as daemon, trio.open_nursery() as nursery:
-        turned = daemon.wiring.care.compactor.turned
-        nursery.start_soon(daemon.wiring.care.serve)
+        turned = daemon.parts.care.compactor.turned
+        nursery.start_soon(daemon.parts.care.serve)
         with trio.fail_after(30):
             await turned.wait()
-        assert b'"two"' not in shard.read_bytes()
+        assert b'"two"' not in author_journal.read_bytes()
         nursery.cancel_scope.cancel()
 
 
@@ -584,17 +594,17 @@ async def test_an_idle_store_is_compacted_when_it_pays(tmp_path: Path, monkeypat
     monkeypatch.setattr(compacting, "QUIET_SECONDS", 0.05)
     async with open_daemon(tmp_path) as daemon, trio.open_nursery() as nursery:
         await daemon.registered("furiosa")
-        local = daemon.house.here.places.local_journal
+        local = daemon.ctx.here.layout.local_journal
 
         def seen(_view: Any, stamp: Any) -> Decision[None]:
             facts = [stamp.make(events.AgentSeen, agent_id="furiosa") for _ in range(100)]
             return Decision(facts, lambda _view, _seqs: None)
 
         for _ in range(7):
-            await daemon.house.journal.commit(seen)
+            await daemon.ctx.journal.commit(seen)
         assert local.stat().st_size > 64_000
-        turned = daemon.wiring.care.compactor.turned
-        nursery.start_soon(daemon.wiring.care.serve)
+        turned = daemon.parts.care.compactor.turned
+        nursery.start_soon(daemon.parts.care.serve)
         with trio.fail_after(30):
             await turned.wait()
         assert local.stat().st_size < 2_000

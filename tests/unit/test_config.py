@@ -92,7 +92,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_its_line(file: Path) -> None:
         load_config(file)
 
 
-def test_a_refusal_names_the_command_that_mends_it(file: Path) -> None:
+def test_a_refusal_names_the_command_that_fixes_it(file: Path) -> None:
     file.write_text('{"wing": {"sync": 1}, "sync": {"interval": "0s"}}')
     with pytest.raises(ConfigInvalid) as refused:
         load_config(file)
@@ -123,7 +123,7 @@ def test_nothing_starts_with_broken_settings(file: Path) -> None:
         LiveConfig(file)
 
 
-def test_several_bad_values_are_mended_one_by_one(file: Path) -> None:
+def test_several_bad_values_are_fixed_one_by_one(file: Path) -> None:
     file.write_text('{"sync": {"interval": "0s", "remote": ""}}')
     lock = file.parent / "config.lock"
     assert update_config(file, lock, set_key("sync.interval", "15s"))

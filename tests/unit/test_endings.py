@@ -10,10 +10,10 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from thrum.daemon.shutdown import Ending, Idleness, is_needed, note_stop
 from thrum.model import limits
-from thrum.model.paths import places_of
+from thrum.model.paths import layout_of
 from thrum.rpc.dispatch import Drain
 from thrum.rpc.sockets import remove_short_left
 
@@ -40,7 +40,7 @@ async def test_the_day_counts_from_whoever_came_last_and_from_when_nobody_was_th
 
 async def test_an_open_session_or_somebody_who_waits_keeps_a_daemon(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        needed = partial(is_needed, daemon.wiring)
+        needed = partial(is_needed, daemon.parts)
         nux = await daemon.registered("nux")
         assert not needed(), "who is registered and not at work"
         await nux("session.start")
@@ -55,13 +55,13 @@ async def test_an_open_session_or_somebody_who_waits_keeps_a_daemon(tmp_path: Pa
 
 
 def test_who_ends_by_itself_leaves_no_word_that_it_was_stopped(tmp_path: Path) -> None:
-    places = places_of(tmp_path, tmp_path / ".thrum")
-    places.var_dir.mkdir(parents=True)
+    layout = layout_of(tmp_path, tmp_path / ".thrum")
+    layout.var_dir.mkdir(parents=True)
     for end, marked in ((Ending.rest, False), (Ending.leave, False), (Ending.stop, True)):
         ending = Ending(Drain())
         end(ending)
-        note_stop(places, ending)
-        assert ending.drain.begun and places.stopped_mark.exists() == marked
+        note_stop(layout, ending)
+        assert ending.drain.begun and layout.stopped_mark.exists() == marked
 
 
 def test_short_directories_of_killed_daemons_go_and_a_live_one_stays(tmp_path: Path) -> None:

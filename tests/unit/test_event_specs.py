@@ -16,9 +16,9 @@ from thrum.cli.commands import wait
 from thrum.daemon.event_feed import about
 from thrum.model import events, signatures
 from thrum.model.event_specs import EVENT_SPECS, LATER_LOCAL_TYPES, Entity, EventSpec
-from thrum.model.events import SPECS, Body, Pair, Sealed, Work, tag_of
-from thrum.model.origins import BEFORE, OLD_REALM, OURS, SIGNED, Standing
-from thrum.model.tombstones import Voids, is_void, superseded_ids
+from thrum.model.events import SPECS, Body, Pair, UnknownEvent, Work, tag_of
+from thrum.model.origins import BEFORE, OLD_REALM, OURS, SIGNED, Provenance
+from thrum.model.tombstones import Tombstones, is_tombstoned, superseded_ids
 from thrum.store._superseded import superseded_locally
 from thrum.store.audit import decode
 from thrum.store.ingest import judge
@@ -146,11 +146,11 @@ def test_a_cleanup_takes_out_of_effect_what_names_the_agent_in_that_column(
     make: Maker, cls: type[Any], spec: EventSpec
 ) -> None:
     fact = fact_of(make, cls)
-    who = Standing(0, OURS, "d", ("d",))
-    horizon = {"ann": {"d": ("2027-01-01T00:00:00.000Z", "")}}
-    assert is_void(fact, events.order_of(fact), who, Voids(agents=horizon)) is bool(spec.cleanup)
-    other = {"bob": horizon["ann"]}
-    assert not is_void(fact, events.order_of(fact), who, Voids(agents=other))
+    who = Provenance(0, OURS, "d", ("d",))
+    watermark = {"ann": {"d": ("2027-01-01T00:00:00.000Z", "")}}
+    assert is_tombstoned(fact, events.order_of(fact), who, Tombstones(agents=watermark)) is bool(spec.cleanup)
+    other = {"bob": watermark["ann"]}
+    assert not is_tombstoned(fact, events.order_of(fact), who, Tombstones(agents=other))
 
 
 @pytest.mark.parametrize(("cls", "spec"), ROWS)
@@ -158,14 +158,16 @@ def test_a_purge_takes_out_of_effect_what_goes_with_a_message_or_a_session(
     make: Maker, cls: type[Any], spec: EventSpec
 ) -> None:
     fact = fact_of(make, cls)
-    old = Standing(BEFORE, OURS, OLD_REALM, (OLD_REALM,))
-    who = old if spec.shared else Standing(SIGNED, OURS, "", (OLD_REALM,))
-    voids = Voids(purges={OLD_REALM: "2027-01-01T00:00:00.000Z"}, ends=lambda _: [(old, "2026-02-03T11:00:00.000Z")])
-    assert is_void(fact, events.order_of(fact), who, voids) is bool(spec.purge)
+    old = Provenance(BEFORE, OURS, OLD_REALM, (OLD_REALM,))
+    who = old if spec.shared else Provenance(SIGNED, OURS, "", (OLD_REALM,))
+    tombstones = Tombstones(
+        purges={OLD_REALM: "2027-01-01T00:00:00.000Z"}, ends=lambda _: [(old, "2026-02-03T11:00:00.000Z")]
+    )
+    assert is_tombstoned(fact, events.order_of(fact), who, tombstones) is bool(spec.purge)
 
 
 @pytest.mark.parametrize(("cls", "spec"), ROWS)
-def test_only_what_does_not_begin_it_has_the_picture_tell_of_its_message_or_group(
+def test_only_what_does_not_begin_it_has_the_projection_tell_of_its_message_or_group(
     make: Maker, cls: type[Any], spec: EventSpec
 ) -> None:
     live = Live()
@@ -195,13 +197,15 @@ def test_a_fact_of_a_newer_version_travels_if_its_type_does(make: Maker, type_: 
     raw = events.encode(made).replace(b'"journal.format"', b'"%b"' % type_.encode()).replace(b'"v":1', b'"v":2')
     travels = type_ not in LATER_LOCAL_TYPES and (type_ not in EVENT_SPECS or EVENT_SPECS[type_].travels)
     came = judge("messages/ann.jsonl", raw)
-    assert (came.reason, isinstance(came.fact, Sealed)) == (("", True) if travels else ("local_type_on_branch", False))
+    assert (came.reason, isinstance(came.fact, UnknownEvent)) == (
+        ("", True) if travels else ("local_type_on_branch", False)
+    )
     if travels:
-        assert isinstance(decode("messages/ann.jsonl", raw), Sealed)
+        assert isinstance(decode("messages/ann.jsonl", raw), UnknownEvent)
     else:
         with pytest.raises(events.BadLine, match="local_type_on_branch"):
             decode("messages/ann.jsonl", raw)
-    assert isinstance(decode(events.LOCAL_FILE, raw), Sealed)
+    assert isinstance(decode(events.LOCAL_FILE, raw), UnknownEvent)
 
 
 def test_an_agent_hears_once_of_a_name_that_it_took_from_itself(make: Maker) -> None:

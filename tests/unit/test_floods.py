@@ -12,20 +12,20 @@ from tests.sim.git import Remote, commit_of
 from tests.support.daemons import Daemon
 from tests.support.factmaker import START_MS, Maker
 from tests.support.store_journals import FakeClock
-from tests.support.store_opened import opened, places_at
+from tests.support.store_opened import layout_at, opened
 from tests.support.sync_desk import SyncDesk
 from tests.unit.test_rights import Town, live
 from tests.unit.test_sync_round import tampered
 from thrum.model import events, limits
 from thrum.model.events import Body
-from thrum.model.tombstones import Voids
+from thrum.model.tombstones import Tombstones
 from thrum.store.ingest import verified
 from thrum.store.projection.core import Projection
 from thrum.store.quarantine import Kept, Quarantine, Quarantined
 from thrum.sync import merge
 from thrum.sync.ports import Surplus
 
-SHARD = "messages/slit.jsonl"
+AUTHOR_JOURNAL = "messages/slit.jsonl"
 MANY = 5 * limits.quarantined_each_max
 GARBAGE: tuple[bytes, ...] = (
     b"x%d",
@@ -44,8 +44,8 @@ def pushed(remote: Remote, *lines: bytes) -> None:
     """Somebody appends lines to a journal of the remote's branch."""
 
     def append(files: dict[str, tuple[int, bytes]]) -> None:
-        mode, before = files.get(SHARD, (0o100644, b""))
-        files[SHARD] = (mode, before + b"".join(line + b"\n" for line in lines))
+        mode, before = files.get(AUTHOR_JOURNAL, (0o100644, b""))
+        files[AUTHOR_JOURNAL] = (mode, before + b"".join(line + b"\n" for line in lines))
 
     tampered(remote, append)
 
@@ -62,12 +62,12 @@ def test_of_a_flood_a_sample_is_looked_at_and_the_rest_counted_and_the_good_line
     lines, good = flood(pattern), events.encode(make.message("slit", "nux", text="between the garbage"))
     pushed(remote, *lines[: MANY // 2], good, *lines[MANY // 2 :])
     outcome = desk.sync()
-    assert (outcome.received, outcome.set_aside) == (1, MANY)
-    assert good in desk.journals.files[SHARD]
+    assert (outcome.received, outcome.quarantined) == (1, MANY)
+    assert good in desk.journals.files[AUTHOR_JOURNAL]
     assert len(desk.journals.arrived) == limits.quarantined_each_max + 1
     [left] = desk.journals.surplus
     left_out = lines[limits.quarantined_each_max :]
-    assert (left.file, left.lines, left.bytes) == (SHARD, len(left_out), sum(map(len, left_out)))
+    assert (left.file, left.lines, left.bytes) == (AUTHOR_JOURNAL, len(left_out), sum(map(len, left_out)))
 
 
 def test_what_was_looked_at_is_not_looked_at_again_when_more_is_pushed() -> None:
@@ -84,7 +84,7 @@ def test_what_was_looked_at_is_not_looked_at_again_when_more_is_pushed() -> None
     pushed(remote, good, b"one more")
     outcome = desk.sync()
     assert [raw for _, raw in desk.journals.arrived] == [good, b"one more"]
-    assert (outcome.received, outcome.set_aside, desk.journals.surplus) == (1, 1, [])
+    assert (outcome.received, outcome.quarantined, desk.journals.surplus) == (1, 1, [])
 
 
 def test_garbage_does_not_come_back_with_what_a_clone_writes_into_the_same_journal() -> None:
@@ -96,7 +96,7 @@ def test_garbage_does_not_come_back_with_what_a_clone_writes_into_the_same_journ
     desk.sync()
     desk.journals.add(make.message("slit"))
     desk.sync()
-    [entry] = [each for each in commit_of(remote.objects, remote.tip).files if each.path == SHARD.encode()]
+    [entry] = [each for each in commit_of(remote.objects, remote.tip).files if each.path == AUTHOR_JOURNAL.encode()]
     data = remote.objects[entry.object_id]
     assert isinstance(data, bytes) and data.count(b"\n") == 2 and b"x1" not in data
 
@@ -109,7 +109,7 @@ def test_of_lines_of_one_id_the_one_that_counts_comes_first_and_the_others_keep_
     ]
     others = [events.encode(make.message("slit")) for _ in range(2)]
     mixed = [lines[0], others[0], lines[1], others[1], lines[2]]
-    found = [raw for _, raw in merge.wanted(SHARD, mixed, Voids())]
+    found = [raw for _, raw in merge.wanted(AUTHOR_JOURNAL, mixed, Tombstones())]
     assert found == [lines[1], others[0], lines[2], others[1], lines[0]]
 
 
@@ -135,10 +135,10 @@ def conflicting(count: int) -> list[bytes]:
 
 def test_of_very_many_lines_of_one_id_the_store_looks_at_the_one_that_counts() -> None:
     lines = conflicting(MANY)
-    looked_at = verified((SHARD, raw) for raw in [*lines, lines[-1]])
+    looked_at = verified((AUTHOR_JOURNAL, raw) for raw in [*lines, lines[-1]])
     assert [line.raw for line in looked_at if not line.is_refused] == [lines[-1]] * 2
     assert {line.judged.reason for line in looked_at if line.is_refused} == {"id_conflict"}
-    few = verified((SHARD, raw) for raw in lines[:2])
+    few = verified((AUTHOR_JOURNAL, raw) for raw in lines[:2])
     assert not any(line.is_refused for line in few)
 
 
@@ -147,13 +147,13 @@ def test_a_forged_line_does_not_push_out_the_one_that_its_daemon_signed() -> Non
     fact = daemon(events.MessageCreated, agent_id="slit", body=Body("plain", "the truth"), recipients=("nux",))
     true = daemon.line(fact)
     lies = [true.replace(b"the truth", b"a lie %03d" % number) for number in range(MANY)]
-    looked_at = verified((SHARD, raw) for raw in [*lies, true])
+    looked_at = verified((AUTHOR_JOURNAL, raw) for raw in [*lies, true])
     assert [line.raw for line in looked_at if not line.is_refused] == [true]
     assert {line.judged.reason for line in looked_at if line.is_refused} == {"bad_signature"}
 
 
 def kept_by(directory: Path) -> list[Quarantined]:
-    return [*Quarantine(places_at(directory).quarantine, FakeClock()).entries()]
+    return [*Quarantine(layout_at(directory).quarantine, FakeClock()).entries()]
 
 
 async def test_the_store_keeps_a_sample_of_each_kind_and_the_number_of_the_others(tmp_path: Path) -> None:
@@ -163,15 +163,15 @@ async def test_the_store_keeps_a_sample_of_each_kind_and_the_number_of_the_other
     async with opened(tmp_path) as store:
         for lines in (forged, flood(b"x%d"), conflicting(MANY)[:-1]):
             for some in batched(lines, limits.quarantined_each_max + 7):
-                await store.committer.take_in([(SHARD, raw) for raw in some])
-        await store.committer.count_aside([Surplus(SHARD, "not_json", 1_000, 5_000)])
+                await store.committer.ingest([(AUTHOR_JOURNAL, raw) for raw in some])
+        await store.committer.count_quarantined([Surplus(AUTHOR_JOURNAL, "not_json", 1_000, 5_000)])
         assert store.committer.cause in ("", "database_damaged")
         kept = kept_by(tmp_path)
     for reason, more in (("bad_signature", 0), ("not_json", 1_000)):
         lines = [each for each in kept if each.reason == reason and not each.more]
         assert len(lines) == limits.quarantined_each_max
         [count] = [each for each in kept if each.reason == reason and each.more]
-        assert (count.file, count.more) == (SHARD, MANY - limits.quarantined_each_max + more)
+        assert (count.file, count.more) == (AUTHOR_JOURNAL, MANY - limits.quarantined_each_max + more)
     assert sum(each.reason == "id_conflict" and not each.more for each in kept) == limits.quarantined_each_max
 
 
@@ -179,13 +179,13 @@ async def test_a_flood_of_bad_fields_stays_in_the_journal_once_and_is_counted_on
     head = b'{"type":"message.create","timestamp":"2026-02-03T10:00:00.000Z","v":1,'
     lines = [head + b'"event_id":"evt_%d","message_id":7}' % number for number in range(MANY)]
     async with opened(tmp_path) as store:
-        await store.committer.take_in([(SHARD, raw) for raw in lines])
-    journal = places_at(tmp_path).branch_dir / SHARD
+        await store.committer.ingest([(AUTHOR_JOURNAL, raw) for raw in lines])
+    journal = layout_at(tmp_path).branch_dir / AUTHOR_JOURNAL
     assert journal.read_bytes().splitlines() == lines
     before = kept_by(tmp_path)
-    places_at(tmp_path).database.unlink()
+    layout_at(tmp_path).database.unlink()
     async with opened(tmp_path) as store:
-        assert store.recovery.set_aside == MANY
+        assert store.recovery.quarantined == MANY
     assert kept_by(tmp_path) == before and journal.read_bytes().splitlines() == lines
 
 
@@ -202,7 +202,7 @@ def test_a_quarantine_grows_by_no_byte_however_many_more_lines_there_are(tmp_pat
     for turn in range(1, 4):
         quarantine = Quarantine(path, FakeClock())
         for number in range(MANY):
-            assert quarantine.add(SHARD, -1, b"x%d-%d" % (turn, number), "not_json")
+            assert quarantine.add(AUTHOR_JOURNAL, -1, b"x%d-%d" % (turn, number), "not_json")
         quarantine.flush()
         sizes.append(path.stat().st_size)
         assert len(quarantine) == len(Quarantine(path, FakeClock())) == turn * MANY
@@ -212,12 +212,14 @@ def test_a_quarantine_grows_by_no_byte_however_many_more_lines_there_are(tmp_pat
     assert count.more == 3 * MANY - len(lines)
 
 
-def test_a_torn_end_is_kept_however_full_the_quarantine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_last_line_is_kept_however_full_the_quarantine_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "quarantined_all_bytes_max", 200)
     quarantine = Quarantine(tmp_path / "quarantine.jsonl", FakeClock())
     for number in range(MANY):
-        assert quarantine.add("local.jsonl", number, b"torn %d" % number, "torn_tail")
-        assert quarantine.add(SHARD, -1, b"x%d" % number, "not_json")
+        assert quarantine.add("local.jsonl", number, b"truncated %d" % number, "torn_tail")
+        assert quarantine.add(AUTHOR_JOURNAL, -1, b"x%d" % number, "not_json")
     quarantine.flush()
     kept = [*quarantine.entries()]
     assert sum(each.reason == "torn_tail" and not each.more for each in kept) == MANY
@@ -240,15 +242,15 @@ def test_a_quarantine_that_was_edited_or_taken_away_is_gone_on_with(tmp_path: Pa
     path = tmp_path / "quarantine.jsonl"
     quarantine = Quarantine(path, FakeClock())
     for number in range(MANY):
-        quarantine.add(SHARD, -1, b"x%d" % number, "not_json")
+        quarantine.add(AUTHOR_JOURNAL, -1, b"x%d" % number, "not_json")
     quarantine.flush()
     path.write_bytes(path.read_bytes()[500:])
-    quarantine.add(SHARD, -1, b"y", "not_json")
+    quarantine.add(AUTHOR_JOURNAL, -1, b"y", "not_json")
     quarantine.flush()
     more = MANY - limits.quarantined_each_max
     assert [each.more for each in quarantine.entries() if each.more] == [more, more + 1]
     path.unlink()
-    quarantine.add(SHARD, -1, b"z", "not_json")
+    quarantine.add(AUTHOR_JOURNAL, -1, b"z", "not_json")
     quarantine.flush()
     assert [each.more for each in quarantine.entries()] == [more + 2]
 
@@ -286,7 +288,7 @@ def test_a_purge_by_another_daemon_looks_at_what_is_its_own_alone() -> None:
     assert steps_of_a_foreign_purge(1_000) < 1.5 * steps_of_a_foreign_purge(10)
 
 
-def test_cleanups_of_an_agent_read_again_only_what_their_own_daemon_said_and_is_not_void() -> None:
+def test_cleanups_of_an_agent_read_again_only_what_their_own_daemon_said_and_is_not_tombstoned() -> None:
     town = Town()
     registered = 30
     for _ in range(registered):

@@ -16,7 +16,7 @@ from thrum.identity.processes import Program
 from thrum.identity.runtimes import runtime_of_process
 from thrum.model.errors import CrossWorktree, IdentityMismatch
 from thrum.model.guards import DEFAULT_MODES, Refusal
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 ELSEWHERE = Refusal("cross_worktree", "pid_mismatch", "shell", "furiosa", expected_pid=98412)
 FORGED = Refusal("unauthenticated_rpc", "identity_mismatch", "chain", "furiosa", "nux")
@@ -31,8 +31,8 @@ def state(tmp_path: Path) -> Path:
 
 def live(state: Path, runtimes_file: Path | None = None) -> LiveSettings:
     root = state.parents[1]
-    places = Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
-    return LiveSettings(places, runtimes_file)
+    layout = Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+    return LiveSettings(layout, runtimes_file)
 
 
 def write(path: Path, document: Any) -> None:

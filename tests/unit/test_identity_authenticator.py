@@ -19,7 +19,7 @@ from thrum.identity.runtimes import KNOWN_RUNTIMES
 from thrum.model.errors import AnonymousCaller, CrossWorktree, IdentityMismatch
 from thrum.model.guards import GUARDS, Mode
 from thrum.model.methods.method import Access
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 HERE = Evidence(pid=7, root="/w", here={"furiosa": "none"})
 LIVES_ELSEWHERE = Evidence(pid=7, root="/w", here={"furiosa": "elsewhere"}, pids={"furiosa": 9}, terminal=False)
@@ -56,17 +56,17 @@ class Line:
 
 
 def authenticator(root: Path, modes: Mapping[str, Mode] | None = None, users: frozenset[str] = frozenset()) -> Any:
-    places = Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=None)
+    layout = Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=None)
     return Authenticator(
         table=open_process_table(),
-        places=places,
+        layout=layout,
         registry=Registry,
         runtime_names=lambda: KNOWN_RUNTIMES,
         modes=lambda: {**{name: guard.mode for name, guard in GUARDS.items()}, **(modes or {})},
         is_registered=users.__contains__,
         runtime_of=lambda agent_id: f"runtime of {agent_id}",
         now=lambda: 12.5,
-        roots=Roots(places),
+        roots=Roots(layout),
     )
 
 

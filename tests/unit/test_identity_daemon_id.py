@@ -16,7 +16,7 @@ from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.model import files, signatures
 from thrum.model.errors import ConfigInvalid, StoreFailed
 from thrum.model.ids import Ulids, is_id, repo_id_of_url
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 NOW = 1_770_141_730_000
@@ -26,24 +26,24 @@ LEGACY = "d_nywz3tk0vqkh"
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def layout(tmp_path: Path) -> Layout:
     root = tmp_path / "app"
     (root / ".thrum").mkdir(parents=True)
     (root / ".git" / "thrum-sync").mkdir(parents=True)
-    return Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+    return Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
 
 
-def start(places: Places, *, hostname: str = "laptop", origin: str = ORIGIN, now_ms: int = NOW) -> Bootstrapped:
+def start(layout: Layout, *, hostname: str = "laptop", origin: str = ORIGIN, now_ms: int = NOW) -> Bootstrapped:
     source = Ulids()
-    return bootstrap(places, new_ulid=lambda: source.at(now_ms), now_ms=now_ms, hostname=hostname, origin_url=origin)
+    return bootstrap(layout, new_ulid=lambda: source.at(now_ms), now_ms=now_ms, hostname=hostname, origin_url=origin)
 
 
-def config_of(places: Places) -> dict[str, Any]:
-    return json.loads(places.config_file.read_text())
+def config_of(layout: Layout) -> dict[str, Any]:
+    return json.loads(layout.config_file.read_text())
 
 
-def backup_of(places: Places) -> Path:
-    return places.config_copy.with_name("config.json.pre-identity-bak")
+def backup_of(layout: Layout) -> Path:
+    return layout.config_copy.with_name("config.json.pre-identity-bak")
 
 
 @pytest.mark.spec("ID-75")
@@ -59,50 +59,50 @@ def test_an_id_is_classed_by_its_shape(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.spec("ID-75", "ID-77")
-def test_a_fresh_repository_gets_an_id_and_no_backup(places: Places) -> None:
-    identity = start(places, origin="https://user:secret@github.com/user/repo.git").identity
+def test_a_fresh_repository_gets_an_id_and_no_backup(layout: Layout) -> None:
+    identity = start(layout, origin="https://user:secret@github.com/user/repo.git").identity
     assert is_id("d_", identity.daemon_id)
     assert identity.init_at == NOW_TEXT
     assert identity.repo_id == repo_id_of_url(ORIGIN, "/")
-    assert config_of(places) == {
+    assert config_of(layout) == {
         "identity": {
             "daemon_id": identity.daemon_id,
             "init_at": NOW_TEXT,
             "git_origin_url": "https://github.com/user/repo.git",
             "repo_name": "app",
-            "repo_path": str(places.main_root),
+            "repo_path": str(layout.main_root),
             "hostname": "laptop",
         }
     }
-    assert json.loads(places.daemon_json.read_text()) == {
+    assert json.loads(layout.daemon_json.read_text()) == {
         "daemon_id": identity.daemon_id,
         "previous_ids": [],
         "init_at": NOW_TEXT,
-        "state_dir": str(places.state_dir),
-        "key_inode": places.daemon_key.stat().st_ino,
+        "state_dir": str(layout.state_dir),
+        "key_inode": layout.daemon_key.stat().st_ino,
     }
-    assert places.daemon_key.stat().st_mode & 0o777 == 0o600
-    key = load_key(places.daemon_key)
+    assert layout.daemon_key.stat().st_mode & 0o777 == 0o600
+    key = load_key(layout.daemon_key)
     assert key is not None and key.daemon_id == identity.daemon_id
-    assert places.config_file.stat().st_mode & 0o777 == places.daemon_json.stat().st_mode & 0o777 == 0o600
-    assert not backup_of(places).exists()
+    assert layout.config_file.stat().st_mode & 0o777 == layout.daemon_json.stat().st_mode & 0o777 == 0o600
+    assert not backup_of(layout).exists()
 
 
 @pytest.mark.spec("ID-76")
-def test_a_second_bootstrap_writes_nothing(places: Places) -> None:
-    first = start(places)
-    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in (places.config_file, places.daemon_json)]
-    assert start(places, now_ms=NOW + 99_000).identity == first.identity
-    assert before == [(path.read_bytes(), path.stat().st_mtime_ns) for path in (places.config_file, places.daemon_json)]
+def test_a_second_bootstrap_writes_nothing(layout: Layout) -> None:
+    first = start(layout)
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in (layout.config_file, layout.daemon_json)]
+    assert start(layout, now_ms=NOW + 99_000).identity == first.identity
+    assert before == [(path.read_bytes(), path.stat().st_mtime_ns) for path in (layout.config_file, layout.daemon_json)]
 
 
 @pytest.mark.spec("ID-75", "ID-77", "ID-78")
 @pytest.mark.parametrize(("old", "reason"), [(LEGACY, "legacy hostname-derived"), ("daemon-1", "malformed")])
-def test_an_old_or_malformed_id_is_rotated_with_a_backup(places: Places, old: str, reason: str) -> None:
+def test_an_old_or_malformed_id_is_rotated_with_a_backup(layout: Layout, old: str, reason: str) -> None:
     block = {"hostname": "old", "daemon_id": old, "init_at": "2025-01-01T00:00:00.000Z", "extra": 1}
     original = json.dumps({"z": {"y": 1}, "identity": block, "a": [1]})
-    places.config_file.write_text(original)
-    outcome = start(places)
+    layout.config_file.write_text(original)
+    outcome = start(layout)
     identity = outcome.identity
     assert is_id("d_", identity.daemon_id) and identity.init_at == NOW_TEXT
     assert identity.previous_ids == (old,)
@@ -110,94 +110,94 @@ def test_an_old_or_malformed_id_is_rotated_with_a_backup(places: Places, old: st
     rotated = f"[identity] daemon_id rotated: {old} -> {identity.daemon_id} (reason: {reason})"
     assert outcome.notes[0] == rotated
     assert "thrum peer remove laptop" in "\n".join(outcome.notes)
-    config = config_of(places)
+    config = config_of(layout)
     assert list(config) == ["z", "identity", "a"] and (config["z"], config["a"]) == ({"y": 1}, [1])
     assert list(config["identity"])[:4] == ["hostname", "daemon_id", "init_at", "extra"]
-    assert backup_of(places).read_text() == original
-    assert backup_of(places).stat().st_mode & 0o777 == 0o600
-    assert start(places).notes == ()
+    assert backup_of(layout).read_text() == original
+    assert backup_of(layout).stat().st_mode & 0o777 == 0o600
+    assert start(layout).notes == ()
 
 
 @pytest.mark.parametrize("old", ['$(touch "$HOME/owned")', "d_\x1b[2J", "d_1\n{}", "x" * 65])
-def test_an_id_that_is_no_word_is_not_logged(places: Places, old: str) -> None:
-    places.config_file.write_text(json.dumps({"identity": {"daemon_id": old}}))
-    outcome = start(places)
+def test_an_id_that_is_no_word_is_not_logged(layout: Layout, old: str) -> None:
+    layout.config_file.write_text(json.dumps({"identity": {"daemon_id": old}}))
+    outcome = start(layout)
     assert outcome.notes[0].startswith("[identity] daemon_id rotated: ? -> d_")
     assert old not in "\n".join(outcome.notes)
 
 
 @pytest.mark.spec("ID-77")
-def test_a_backup_is_never_overwritten_and_a_stable_id_makes_none(places: Places) -> None:
-    start(places)
-    start(places, hostname="renamed")
-    assert not backup_of(places).exists()
-    backup_of(places).write_text("first")
-    places.config_file.write_text(json.dumps({"identity": {"daemon_id": LEGACY}}))
-    start(places)
-    assert backup_of(places).read_text() == "first"
+def test_a_backup_is_never_overwritten_and_a_stable_id_makes_none(layout: Layout) -> None:
+    start(layout)
+    start(layout, hostname="renamed")
+    assert not backup_of(layout).exists()
+    backup_of(layout).write_text("first")
+    layout.config_file.write_text(json.dumps({"identity": {"daemon_id": LEGACY}}))
+    start(layout)
+    assert backup_of(layout).read_text() == "first"
 
 
 @pytest.mark.spec("ID-77")
-def test_without_a_backup_there_is_no_rotation(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_backup_there_is_no_rotation(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     original = json.dumps({"identity": {"daemon_id": LEGACY}})
-    places.config_file.write_text(original)
+    layout.config_file.write_text(original)
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("thrum.identity.daemon_id.atomic_write", full)
     with pytest.raises(StoreFailed, match="No space left on device"):
-        start(places)
-    assert places.config_file.read_text() == original
+        start(layout)
+    assert layout.config_file.read_text() == original
 
 
 @pytest.mark.spec("ID-75")
-def test_a_valid_id_stays_and_name_path_and_host_are_refreshed(places: Places) -> None:
-    first = start(places).identity
-    second = start(places, hostname="renamed", origin="https://example.com/other", now_ms=NOW + 5000).identity
+def test_a_valid_id_stays_and_name_path_and_host_are_refreshed(layout: Layout) -> None:
+    first = start(layout).identity
+    second = start(layout, hostname="renamed", origin="https://example.com/other", now_ms=NOW + 5000).identity
     assert (second.daemon_id, second.init_at) == (first.daemon_id, first.init_at)
     assert (second.hostname, second.git_origin_url) == ("renamed", first.git_origin_url)
 
 
-def test_a_lost_state_directory_makes_no_stranger(places: Places) -> None:
-    places.config_file.write_text(json.dumps({"identity": {"daemon_id": LEGACY}}))
-    first = start(places, origin="").identity
-    places.config_file.unlink()
-    backup_of(places).unlink()
-    again = start(places, origin="", now_ms=NOW + 5000).identity
+def test_a_lost_state_directory_makes_no_stranger(layout: Layout) -> None:
+    layout.config_file.write_text(json.dumps({"identity": {"daemon_id": LEGACY}}))
+    first = start(layout, origin="").identity
+    layout.config_file.unlink()
+    backup_of(layout).unlink()
+    again = start(layout, origin="", now_ms=NOW + 5000).identity
     assert again == first
     assert again.repo_id.startswith("r_") and again.previous_ids == (LEGACY,)
 
 
 @pytest.mark.spec("ID-04")
-def test_without_origin_the_repository_id_is_made_once_and_stays(places: Places) -> None:
-    first = start(places, origin="").identity
+def test_without_origin_the_repository_id_is_made_once_and_stays(layout: Layout) -> None:
+    first = start(layout, origin="").identity
     assert is_id("r_", first.repo_id)
-    assert start(places, origin="git@github.com:").identity.repo_id == first.repo_id
-    later = start(places, origin=ORIGIN).identity
+    assert start(layout, origin="git@github.com:").identity.repo_id == first.repo_id
+    later = start(layout, origin=ORIGIN).identity
     assert (later.repo_id, later.git_origin_url) == (first.repo_id, ORIGIN)
 
 
 @pytest.mark.spec("ID-04")
-def test_a_removed_origin_leaves_the_repository_id(places: Places) -> None:
-    first = start(places).identity
-    assert start(places, origin="").identity.repo_id == first.repo_id == repo_id_of_url(ORIGIN, "/")
+def test_a_removed_origin_leaves_the_repository_id(layout: Layout) -> None:
+    first = start(layout).identity
+    assert start(layout, origin="").identity.repo_id == first.repo_id == repo_id_of_url(ORIGIN, "/")
 
 
 @pytest.mark.spec("ID-78")
 @pytest.mark.parametrize("broken", [b"{", b"[]", b"\xff", b'{"identity": 3}', b""])
-def test_a_broken_configuration_is_refused_unchanged(places: Places, broken: bytes) -> None:
-    places.config_file.write_bytes(broken)
+def test_a_broken_configuration_is_refused_unchanged(layout: Layout, broken: bytes) -> None:
+    layout.config_file.write_bytes(broken)
     with pytest.raises(ConfigInvalid, match=r"\.thrum/config\.json is not valid"):
-        start(places)
-    assert places.config_file.read_bytes() == broken
-    assert not places.daemon_json.exists()
+        start(layout)
+    assert layout.config_file.read_bytes() == broken
+    assert not layout.daemon_json.exists()
 
 
 @pytest.mark.spec("ID-76")
-def test_two_at_once_give_one_id(places: Places) -> None:
+def test_two_at_once_give_one_id(layout: Layout) -> None:
     found: list[str] = []
-    threads = [threading.Thread(target=lambda: found.append(start(places).identity.daemon_id)) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(start(layout).identity.daemon_id)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -208,20 +208,20 @@ def test_two_at_once_give_one_id(places: Places) -> None:
 # -- the key
 
 
-def a_valid_id_without_key(places: Places) -> str:
+def a_valid_id_without_key(layout: Layout) -> str:
     old = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
-    places.config_file.write_text(json.dumps({"identity": {"daemon_id": old, "init_at": "2025-01-01T00:00:00.000Z"}}))
+    layout.config_file.write_text(json.dumps({"identity": {"daemon_id": old, "init_at": "2025-01-01T00:00:00.000Z"}}))
     return old
 
 
 @pytest.mark.parametrize("lost", [(), ("config_file",), ("daemon_json",), ("config_file", "daemon_json")])
-def test_the_id_is_the_keys_whatever_else_is_lost(places: Places, lost: tuple[str, ...]) -> None:
-    old = a_valid_id_without_key(places)
-    first = start(places)
+def test_the_id_is_the_keys_whatever_else_is_lost(layout: Layout, lost: tuple[str, ...]) -> None:
+    old = a_valid_id_without_key(layout)
+    first = start(layout)
     assert first.identity.previous_ids == (old,)
     for name in lost:
-        getattr(places, name).unlink()
-    again = start(places, now_ms=NOW + 5000)
+        getattr(layout, name).unlink()
+    again = start(layout, now_ms=NOW + 5000)
     assert (again.identity.daemon_id, again.identity.init_at) == (first.identity.daemon_id, NOW_TEXT)
     assert again.signer.public_key == first.signer.public_key
     # Without either file nobody knows any more who it was before; it is no stranger all the same.
@@ -229,105 +229,105 @@ def test_the_id_is_the_keys_whatever_else_is_lost(places: Places, lost: tuple[st
     assert again.notes == ()
 
 
-def test_an_id_that_no_key_certifies_rotates_once(places: Places) -> None:
-    old = a_valid_id_without_key(places)
-    first = start(places)
+def test_an_id_that_no_key_certifies_rotates_once(layout: Layout) -> None:
+    old = a_valid_id_without_key(layout)
+    first = start(layout)
     assert first.identity.previous_ids == (old,)
     assert first.notes[0] == f"[identity] daemon_id rotated: {old} -> {first.identity.daemon_id} (reason: no key)"
-    assert backup_of(places).exists()
-    again = start(places, now_ms=NOW + 5000)
+    assert backup_of(layout).exists()
+    again = start(layout, now_ms=NOW + 5000)
     assert (again.identity, again.notes) == (first.identity, ())
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"d_01KGH87Y00BBBBBBBBBBBBBBBB " + b"A" * 43 + b"\n", b"\0" * 80, None])
-def test_a_key_that_is_none_is_as_a_lost_one(places: Places, spoiled: bytes | None) -> None:
-    first = start(places).identity
+def test_a_key_that_is_none_is_as_a_lost_one(layout: Layout, spoiled: bytes | None) -> None:
+    first = start(layout).identity
     if spoiled is None:
-        places.daemon_key.unlink()
+        layout.daemon_key.unlink()
     else:
-        places.daemon_key.write_bytes(spoiled)
-        assert key_flaw(places.daemon_key)[0]
-    again = start(places, now_ms=NOW + 5000)
+        layout.daemon_key.write_bytes(spoiled)
+        assert key_flaw(layout.daemon_key)[0]
+    again = start(layout, now_ms=NOW + 5000)
     assert again.identity.previous_ids == (first.daemon_id,)
     assert again.notes[0].endswith("(reason: no key)")
 
 
-def test_a_key_that_cannot_be_read_rotates_nothing(places: Places, tmp_path: Path) -> None:
-    start(places)
+def test_a_key_that_cannot_be_read_rotates_nothing(layout: Layout, tmp_path: Path) -> None:
+    start(layout)
     there = tmp_path / "elsewhere"
-    places.daemon_key.rename(there)
-    places.daemon_key.symlink_to(there)
-    before = places.config_file.read_bytes()
+    layout.daemon_key.rename(there)
+    layout.daemon_key.symlink_to(there)
+    before = layout.config_file.read_bytes()
     with pytest.raises(StoreFailed, match="it is a link"):
-        start(places)
-    assert "no file of its own" in key_flaw(places.daemon_key)[0]
-    places.daemon_key.unlink()
-    places.daemon_key.mkdir()
+        start(layout)
+    assert "no file of its own" in key_flaw(layout.daemon_key)[0]
+    layout.daemon_key.unlink()
+    layout.daemon_key.mkdir()
     with pytest.raises(StoreFailed, match="it is no file"):
-        start(places)
-    assert places.config_file.read_bytes() == before
+        start(layout)
+    assert layout.config_file.read_bytes() == before
 
 
-def test_a_key_that_others_can_read_is_told(places: Places) -> None:
-    assert key_flaw(places.daemon_key) == ("", "")
-    start(places)
-    assert key_flaw(places.daemon_key) == ("", "")
-    places.daemon_key.chmod(0o640)
-    flaw, remedy = key_flaw(places.daemon_key)
-    assert "mode 640" in flaw and remedy == f"chmod 600 {places.daemon_key}"
+def test_a_key_that_others_can_read_is_told(layout: Layout) -> None:
+    assert key_flaw(layout.daemon_key) == ("", "")
+    start(layout)
+    assert key_flaw(layout.daemon_key) == ("", "")
+    layout.daemon_key.chmod(0o640)
+    flaw, remedy = key_flaw(layout.daemon_key)
+    assert "mode 640" in flaw and remedy == f"chmod 600 {layout.daemon_key}"
 
 
-def copied(places: Places, to: Path, move: bool = False) -> Places:
-    root = places.main_root
+def copied(layout: Layout, to: Path, move: bool = False) -> Layout:
+    root = layout.main_root
     if move:
         root.rename(to)
     else:
         shutil.copytree(root, to, symlinks=True)
-    return Places(root=to, state_dir=to / ".thrum", main_root=to, common_dir=to / ".git")
+    return Layout(root=to, state_dir=to / ".thrum", main_root=to, common_dir=to / ".git")
 
 
 @pytest.mark.parametrize("with_key", [True, False])
 @pytest.mark.parametrize("original_upgraded", [True, False])
 def test_a_copy_of_a_repository_that_is_still_there_is_a_stranger(
-    places: Places, tmp_path: Path, with_key: bool, original_upgraded: bool
+    layout: Layout, tmp_path: Path, with_key: bool, original_upgraded: bool
 ) -> None:
-    first = start(places).identity
+    first = start(layout).identity
     if not with_key:
-        places.daemon_key.unlink()
-    copy = copied(places, tmp_path / "copy")
+        layout.daemon_key.unlink()
+    copy = copied(layout, tmp_path / "copy")
     if original_upgraded:
-        start(places)
+        start(layout)
     outcome = start(copy, now_ms=NOW + 5000)
     assert outcome.identity.daemon_id != first.daemon_id
     assert outcome.identity.previous_ids == ()
     assert outcome.notes[0].endswith("(reason: copied repository)")
     assert start(copy, now_ms=NOW + 9000).identity == outcome.identity
     if with_key:
-        assert start(places).identity == first
+        assert start(layout).identity == first
 
 
-def test_a_copy_whose_original_is_gone_knows_who_it_was(places: Places, tmp_path: Path) -> None:
-    first = start(places).identity
-    copy = copied(places, tmp_path / "copy")
-    shutil.rmtree(places.main_root)
+def test_a_copy_whose_original_is_gone_knows_who_it_was(layout: Layout, tmp_path: Path) -> None:
+    first = start(layout).identity
+    copy = copied(layout, tmp_path / "copy")
+    shutil.rmtree(layout.main_root)
     outcome = start(copy, now_ms=NOW + 5000)
     assert outcome.identity.previous_ids == (first.daemon_id,)
     assert outcome.notes[0].endswith("(reason: copied repository)")
 
 
-def test_a_moved_repository_a_bind_mount_and_a_restore_in_place_are_no_copies(places: Places, tmp_path: Path) -> None:
-    first = start(places)
+def test_a_moved_repository_a_bind_mount_and_a_restore_in_place_are_no_copies(layout: Layout, tmp_path: Path) -> None:
+    first = start(layout)
     # Another name for the same directory, as a bind mount or a container gives it.
-    (tmp_path / "mount").symlink_to(places.main_root)
+    (tmp_path / "mount").symlink_to(layout.main_root)
     mount = tmp_path / "mount"
-    mounted = Places(root=mount, state_dir=mount / ".thrum", main_root=mount, common_dir=mount / ".git")
+    mounted = Layout(root=mount, state_dir=mount / ".thrum", main_root=mount, common_dir=mount / ".git")
     assert start(mounted).identity.daemon_id == first.identity.daemon_id
     # The same path, another inode: restored from somewhere, or a file system that numbers anew.
-    data = places.daemon_key.read_bytes()
-    places.daemon_key.rename(tmp_path / "kept-so-that-the-inode-is-not-used-again")
-    places.daemon_key.write_bytes(data)
-    assert start(places).identity.daemon_id == first.identity.daemon_id
-    moved = copied(places, tmp_path / "moved", move=True)
+    data = layout.daemon_key.read_bytes()
+    layout.daemon_key.rename(tmp_path / "kept-so-that-the-inode-is-not-used-again")
+    layout.daemon_key.write_bytes(data)
+    assert start(layout).identity.daemon_id == first.identity.daemon_id
+    moved = copied(layout, tmp_path / "moved", move=True)
     outcome = start(moved)
     assert (outcome.identity.daemon_id, outcome.notes) == (first.identity.daemon_id, ())
 
@@ -339,27 +339,27 @@ class Killed(BaseException):
 @pytest.mark.parametrize("case", ["no key", "legacy", "copied, original there", "copied, original gone", "fresh"])
 @pytest.mark.parametrize("before", [True, False])
 def test_killed_at_any_write_it_is_the_old_daemon_or_the_new_one(
-    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, before: bool
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, before: bool
 ) -> None:
     former: tuple[str, ...] = ()
     if case == "no key":
-        former = (a_valid_id_without_key(places),)
+        former = (a_valid_id_without_key(layout),)
     elif case == "legacy":
-        places.config_file.write_text(json.dumps({"identity": {"daemon_id": LEGACY}}))
+        layout.config_file.write_text(json.dumps({"identity": {"daemon_id": LEGACY}}))
         former = (LEGACY,)
     elif case.startswith("copied"):
-        first = start(places).identity.daemon_id
-        copy = copied(places, tmp_path / "copy")
+        first = start(layout).identity.daemon_id
+        copy = copied(layout, tmp_path / "copy")
         if case == "copied, original gone":
-            shutil.rmtree(places.main_root)
+            shutil.rmtree(layout.main_root)
             former = (first,)
-        places = copy
+        layout = copy
     state = tmp_path / "state"
-    shutil.copytree(places.main_root, state)
+    shutil.copytree(layout.main_root, state)
     for number in range(5):
         # In place, so that the path stays; what was rewritten has another inode, as after a real kill.
-        shutil.rmtree(places.main_root)
-        shutil.copytree(state, places.main_root)
+        shutil.rmtree(layout.main_root)
+        shutil.copytree(state, layout.main_root)
         left = [number]
 
         def dying(path: Path, data: bytes, left: list[int] = left, **kwargs: Any) -> None:
@@ -373,17 +373,17 @@ def test_killed_at_any_write_it_is_the_old_daemon_or_the_new_one(
         for module in ("daemon_id", "daemon_key"):
             monkeypatch.setattr(f"thrum.identity.{module}.atomic_write", dying)
         with suppress(Killed):
-            start(places)
+            start(layout)
         died = left[0] < 0
-        made = load_key(places.daemon_key)
+        made = load_key(layout.daemon_key)
         for module in ("daemon_id", "daemon_key"):
             monkeypatch.setattr(f"thrum.identity.{module}.atomic_write", files.atomic_write)
-        identity = start(places, now_ms=NOW + 5000).identity
+        identity = start(layout, now_ms=NOW + 5000).identity
         assert identity.previous_ids == former
-        assert signatures.certifies(identity.daemon_id, start(places).signer.public_key)
+        assert signatures.certifies(identity.daemon_id, start(layout).signer.public_key)
         if made is not None and made.daemon_id not in former and not case.startswith("copied"):
             assert identity.daemon_id == made.daemon_id
-        assert start(places, now_ms=NOW + 9000).identity == identity
+        assert start(layout, now_ms=NOW + 9000).identity == identity
         if not died:
             return
     raise AssertionError("more writes than expected")

@@ -19,7 +19,7 @@ from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.processes import Process, ProcessMap, ProcessTable, Program, open_process_table
 from thrum.identity.rights import obstacle
 from thrum.model.methods.method import Access
-from thrum.model.paths import Places, find_places
+from thrum.model.paths import Layout, find_layout
 
 PYTHON = sys.executable
 WAIT = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
@@ -75,7 +75,7 @@ def fake_runtime(root: Path, name: str) -> Path:
 
 
 def peer(root: Path, pid: int, table: ProcessTable | None = None) -> PeerEvidence:
-    return PeerEvidence(table or open_process_table(), find_places(root), pid=pid, uid=os.getuid())
+    return PeerEvidence(table or open_process_table(), find_layout(root), pid=pid, uid=os.getuid())
 
 
 def who(evidence: Evidence, access: AccessClass = "agent", claim: str | None = None) -> str:
@@ -181,7 +181,7 @@ def test_a_claim_of_a_living_agent_counts_from_a_terminal_or_by_the_first_enviro
 
 
 def stands(root: Path, pid: int, registry: Registry) -> str:
-    return obstacle(peer(root, pid).standing(registry), Access.PERSON)
+    return obstacle(peer(root, pid).ancestry(registry), Access.PERSON)
 
 
 def test_a_person_is_who_sits_at_a_terminal_in_which_no_agent_runs(root: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_person_is_who_sits_at_a_terminal_in_which_no_agent_runs(root: Path) -
         assert stands(root, neighbour, registry).startswith("@furiosa runs in this terminal, /dev/")
         gone = peer(root, person)
     with pytest.raises(Failed):
-        gone.standing(registry)
+        gone.ancestry(registry)
 
 
 # -- a server of many sessions
@@ -371,8 +371,8 @@ def test_a_peer_with_pid_1_is_as_good_as_any(root: Path) -> None:
 
 @pytest.mark.spec("ID-65")
 def test_another_user_is_nobody_whatever_the_kernel_knows(root: Path) -> None:
-    places: Places = find_places(root)
-    connection = PeerEvidence(ProcessMap(OTHER), places, pid=900, uid=os.getuid() + 1)
+    layout: Layout = find_layout(root)
+    connection = PeerEvidence(ProcessMap(OTHER), layout, pid=900, uid=os.getuid() + 1)
     evidence = connection.gather(Registry([place("furiosa", root, OTHER)]), now=0.0)
     assert (evidence.uid_ok, evidence.daemon_uid) == (False, os.getuid())
     assert who(evidence, "read") == "foreign_uid"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from thrum.identity.processes import CHAIN_MAX, Process, ProcessMap, Program, Terminal
-from thrum.identity.rights import Standing, judge, obstacle, stand
+from thrum.identity.rights import Ancestry, judge, obstacle, stand
 from thrum.identity.runtimes import KNOWN_RUNTIMES, MARKS
 from thrum.model.errors import NotAPerson
 from thrum.model.methods.agents import TeamListParams
@@ -18,7 +18,7 @@ from thrum.model.methods.settings import ConfigSetParams
 from thrum.model.methods.table import METHODS
 
 TERMINAL = Terminal("/dev/pts/3", foreground=True)
-PERSON = Standing(9, ("thrum", "bash"), terminal=TERMINAL)
+PERSON = Ancestry(9, ("thrum", "bash"), terminal=TERMINAL)
 SHELL, THRUM = Process(5, 1, "b/5", 5.0, comm="bash"), Process(9, 5, "b/9", 9.0, comm="thrum")
 
 
@@ -29,7 +29,7 @@ def table() -> ProcessMap:
     return found
 
 
-def look(found: ProcessMap, placed: dict[int, str] | None = None) -> Standing:
+def look(found: ProcessMap, placed: dict[int, str] | None = None) -> Ancestry:
     return stand(found, (THRUM, SHELL), KNOWN_RUNTIMES, placed or {}, (placed or {}).__getitem__)
 
 
@@ -73,9 +73,9 @@ def test_a_runtime_that_is_a_container_s_first_process_is_among_the_ancestors() 
 
 def test_a_command_that_is_a_container_s_first_process_is_judged_as_any() -> None:
     found = ProcessMap(Process(1, 0, "b/1", 1.0, comm="thrum"))
-    standing = stand(found, found.chain(1), KNOWN_RUNTIMES)
-    assert standing == Standing(1, ("thrum",))
-    assert obstacle(standing, Access.NOT_AN_AGENT) == ""
+    ancestry = stand(found, found.chain(1), KNOWN_RUNTIMES)
+    assert ancestry == Ancestry(1, ("thrum",))
+    assert obstacle(ancestry, Access.NOT_AN_AGENT) == ""
 
 
 def test_a_runtime_so_far_above_that_nobody_looks_is_not_outrun() -> None:
@@ -86,7 +86,7 @@ def test_a_runtime_so_far_above_that_nobody_looks_is_not_outrun() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "words"),
+    ("ancestry", "words"),
     [
         (replace(PERSON, terminal=None), "no terminal"),
         (replace(PERSON, terminal=Terminal("/dev/pts/3", foreground=False)), "it runs in the background of /dev/pts/3"),
@@ -94,9 +94,9 @@ def test_a_runtime_so_far_above_that_nobody_looks_is_not_outrun() -> None:
     ],
     ids=["no terminal", "background", "an agent's"],
 )
-def test_only_a_person_needs_a_terminal_of_its_own(standing: Standing, words: str) -> None:
-    assert obstacle(standing, Access.PERSON) == words
-    assert obstacle(standing, Access.NOT_AN_AGENT) == ""
+def test_only_a_person_needs_a_terminal_of_its_own(ancestry: Ancestry, words: str) -> None:
+    assert obstacle(ancestry, Access.PERSON) == words
+    assert obstacle(ancestry, Access.NOT_AN_AGENT) == ""
 
 
 def test_a_terminal_in_which_an_agent_runs_is_found_by_the_kernel() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.trusted import trust_here
 from thrum.model.errors import NotARepository
-from thrum.model.paths import find_places, link_state
+from thrum.model.paths import find_layout, link_state
 
 
 def test_a_linked_worktree_gets_private_directories_and_a_redirect(tmp_path: Path) -> None:
@@ -42,4 +42,4 @@ def test_a_root_with_a_state_of_its_own_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_path_with_a_nul_is_no_place(tmp_path: Path) -> None:
     with pytest.raises(NotARepository, match="no such directory"):
-        find_places(tmp_path / "a\0b")
+        find_layout(tmp_path / "a\0b")

@@ -1,4 +1,4 @@
-"""The journals as files: all or nothing, never into a file that someone touched, torn tails mended."""
+"""The journals as files: all or nothing, never into a file that someone touched, truncated last lines fixed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from thrum.model.errors import StoreFailed
 from thrum.store.journal import JournalChanged, JournalFiles, recover_tail
 from thrum.store.quarantine import Quarantine
 
-SHARD = "messages/furiosa.jsonl"
+AUTHOR_JOURNAL = "messages/furiosa.jsonl"
 
 
 @pytest.fixture
@@ -52,22 +52,22 @@ def test_an_append_to_many_files_is_read_back_line_by_line(journals: JournalFile
 
 
 def test_files_and_directories_are_private(journals: JournalFiles) -> None:
-    append(journals, SHARD, [message()])
-    assert journals.path(SHARD).stat().st_mode & 0o777 == 0o600
+    append(journals, AUTHOR_JOURNAL, [message()])
+    assert journals.path(AUTHOR_JOURNAL).stat().st_mode & 0o777 == 0o600
     assert journals.branch_dir.stat().st_mode & 0o777 == 0o700
     assert (journals.branch_dir / "messages").stat().st_mode & 0o777 == 0o700
 
 
 def test_an_unsettled_append_can_be_taken_back(journals: JournalFiles) -> None:
-    append(journals, SHARD, [message("kept")])
-    kept = journals.path(SHARD).read_bytes()
-    journals.append({SHARD: line_of(message("dropped")), events.EVENTS_FILE: b"{}\n"})
+    append(journals, AUTHOR_JOURNAL, [message("kept")])
+    kept = journals.path(AUTHOR_JOURNAL).read_bytes()
+    journals.append({AUTHOR_JOURNAL: line_of(message("dropped")), events.EVENTS_FILE: b"{}\n"})
     journals.undo()
-    assert journals.path(SHARD).read_bytes() == kept
+    assert journals.path(AUTHOR_JOURNAL).read_bytes() == kept
     assert journals.path(events.EVENTS_FILE).read_bytes() == b""
-    append(journals, SHARD, [message("next")])
+    append(journals, AUTHOR_JOURNAL, [message("next")])
     append(journals, events.EVENTS_FILE, [message("there")])
-    assert texts(journals, SHARD) == ["kept", "next"]
+    assert texts(journals, AUTHOR_JOURNAL) == ["kept", "next"]
     assert texts(journals, events.EVENTS_FILE) == ["there"]
 
 
@@ -75,8 +75,8 @@ def test_an_unsettled_append_can_be_taken_back(journals: JournalFiles) -> None:
 def test_nothing_is_written_into_a_file_that_someone_touched(
     journals: JournalFiles, tmp_path: Path, touch: str
 ) -> None:
-    append(journals, SHARD, [message("first")])
-    path = journals.path(SHARD)
+    append(journals, AUTHOR_JOURNAL, [message("first")])
+    path = journals.path(AUTHOR_JOURNAL)
     other = tmp_path / "other.jsonl"
     shutil.copyfile(path, other)
     if touch == "replaced":
@@ -91,7 +91,7 @@ def test_nothing_is_written_into_a_file_that_someone_touched(
             path.symlink_to(other)
     before = path.read_bytes() if path.exists() else None
     with pytest.raises(JournalChanged) as caught:
-        journals.append({events.LOCAL_FILE: b"{}\n", SHARD: line_of(message("second"))})
+        journals.append({events.LOCAL_FILE: b"{}\n", AUTHOR_JOURNAL: line_of(message("second"))})
     assert caught.value.kind == "store_failed"
     assert caught.value.details == {"cause": "journal_changed"}
     assert (path.read_bytes() if path.exists() else None) == before
@@ -99,10 +99,10 @@ def test_nothing_is_written_into_a_file_that_someone_touched(
 
 
 def test_a_file_that_appeared_by_itself_is_left_alone(journals: JournalFiles) -> None:
-    journals.path(SHARD).write_bytes(b"whose is this\n")
+    journals.path(AUTHOR_JOURNAL).write_bytes(b"whose is this\n")
     with pytest.raises(JournalChanged):
-        journals.append({SHARD: line_of(message())})
-    assert journals.path(SHARD).read_bytes() == b"whose is this\n"
+        journals.append({AUTHOR_JOURNAL: line_of(message())})
+    assert journals.path(AUTHOR_JOURNAL).read_bytes() == b"whose is this\n"
 
 
 # -- failing
@@ -155,43 +155,43 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_on_a_full_disk_nothing_stays_and_writing_goes_on_when_there_is_room(small_disk: Path) -> None:
     journals = journals_at(small_disk)
-    append(journals, SHARD, [message("kept")])
-    kept = journals.path(SHARD).read_bytes()
+    append(journals, AUTHOR_JOURNAL, [message("kept")])
+    kept = journals.path(AUTHOR_JOURNAL).read_bytes()
     filler = small_disk / "filler"
     filler.write_bytes(b"\0" * 900_000)
     for _ in range(3):
         with pytest.raises(StoreFailed, match="no space left on device"):
-            journals.append({events.EVENTS_FILE: b"{}\n", SHARD: line_of(message("x" * 500_000))})
-        assert journals.path(SHARD).read_bytes() == kept
+            journals.append({events.EVENTS_FILE: b"{}\n", AUTHOR_JOURNAL: line_of(message("x" * 500_000))})
+        assert journals.path(AUTHOR_JOURNAL).read_bytes() == kept
     filler.unlink()
-    append(journals, SHARD, [message("x" * 500_000)])
-    assert len(texts(journals, SHARD)) == 2
+    append(journals, AUTHOR_JOURNAL, [message("x" * 500_000)])
+    assert len(texts(journals, AUTHOR_JOURNAL)) == 2
 
 
-def test_a_read_only_file_system_is_named_with_its_mend(small_disk: Path) -> None:
+def test_a_read_only_file_system_is_named_with_its_fix(small_disk: Path) -> None:
     journals = journals_at(small_disk)
-    append(journals, SHARD, [message("kept")])
+    append(journals, AUTHOR_JOURNAL, [message("kept")])
     remount(small_disk, "ro")
     with pytest.raises(StoreFailed, match="read-only file system") as caught:
-        journals.append({SHARD: line_of(message("lost"))})
+        journals.append({AUTHOR_JOURNAL: line_of(message("lost"))})
     assert "permissions" in caught.value.remedy
     remount(small_disk, "rw")
-    append(journals, SHARD, [message("next")])
-    assert texts(journals, SHARD) == ["kept", "next"]
+    append(journals, AUTHOR_JOURNAL, [message("next")])
+    assert texts(journals, AUTHOR_JOURNAL) == ["kept", "next"]
 
 
 def test_what_could_not_be_cut_back_is_cut_before_the_next_append(small_disk: Path) -> None:
     journals = journals_at(small_disk)
-    append(journals, SHARD, [message("kept")])
-    journals.append({SHARD: line_of(message("unwanted"))})
+    append(journals, AUTHOR_JOURNAL, [message("kept")])
+    journals.append({AUTHOR_JOURNAL: line_of(message("unwanted"))})
     remount(small_disk, "ro")
     journals.undo()
     with pytest.raises(StoreFailed):
         journals.append({events.EVENTS_FILE: b"{}\n"})
-    assert texts(journals, SHARD) == ["kept", "unwanted"]
+    assert texts(journals, AUTHOR_JOURNAL) == ["kept", "unwanted"]
     remount(small_disk, "rw")
     append(journals, events.EVENTS_FILE, [message("next")])
-    assert texts(journals, SHARD) == ["kept"]
+    assert texts(journals, AUTHOR_JOURNAL) == ["kept"]
 
 
 # -- reading
@@ -200,43 +200,45 @@ def test_what_could_not_be_cut_back_is_cut_before_the_next_append(small_disk: Pa
 def test_blank_lines_carriage_returns_and_a_bom_are_accepted_silently(journals: JournalFiles) -> None:
     facts = [message(str(number)) for number in range(3)]
     lines = [line_of(fact) for fact in facts]
-    path = journals.path(SHARD)
+    path = journals.path(AUTHOR_JOURNAL)
     path.write_bytes(
         b"\xef\xbb\xbf" + lines[0].replace(b"\n", b"\r\n") + b"\n  \n\r\n" + lines[1] + lines[2] + b"{half"
     )
-    read = list(journals.iter_lines(SHARD))
+    read = list(journals.iter_lines(AUTHOR_JOURNAL))
     assert [events.decode(line.raw) for line in read] == facts
-    assert [journals.read_line(SHARD, line.offset, line.length) for line in read] == [line.raw for line in read]
-    assert [line.raw for line in journals.iter_lines(SHARD, read[1].offset, read[2].offset)] == [read[1].raw]
+    assert [journals.read_line(AUTHOR_JOURNAL, line.offset, line.length) for line in read] == [
+        line.raw for line in read
+    ]
+    assert [line.raw for line in journals.iter_lines(AUTHOR_JOURNAL, read[1].offset, read[2].offset)] == [read[1].raw]
 
 
 def test_names_are_regular_files_only(journals: JournalFiles, tmp_path: Path) -> None:
-    append(journals, SHARD, [message()])
+    append(journals, AUTHOR_JOURNAL, [message()])
     folder = journals.branch_dir / "messages"
-    (folder / "link.jsonl").symlink_to(journals.path(SHARD))
+    (folder / "link.jsonl").symlink_to(journals.path(AUTHOR_JOURNAL))
     (folder / "folder.jsonl").mkdir()
     (folder / ".hidden.jsonl").touch()
     (folder / "notes.txt").touch()
     with contextlib.suppress(OSError):  # some file systems take text only
         (folder / os.fsdecode(b"\xff.jsonl")).touch()
-    assert journals.names() == [SHARD]
+    assert journals.names() == [AUTHOR_JOURNAL]
 
 
-# -- torn tails
+# -- truncated last lines
 
 
 def recover(journals: JournalFiles, quarantine: Quarantine) -> None:
-    def set_aside(file: str, offset: int, raw: bytes, reason: str) -> None:
+    def quarantine_line(file: str, offset: int, raw: bytes, reason: str) -> None:
         quarantine.add(file, offset, raw, reason)
         quarantine.flush()
 
-    recover_tail(journals, SHARD, set_aside)
+    recover_tail(journals, AUTHOR_JOURNAL, quarantine_line)
 
 
 def test_a_file_cut_at_any_byte_of_its_last_line_loses_only_what_was_not_whole(tmp_path: Path) -> None:
     journals = journals_at(tmp_path)
     whole, last = line_of(message("whole")), line_of(message("last ü 😀"))
-    path = journals.path(SHARD)
+    path = journals.path(AUTHOR_JOURNAL)
     for cut in range(len(last) + 1):
         quarantine = Quarantine(tmp_path / f"quarantine-{cut}.jsonl", FakeClock())
         path.write_bytes(whole + last[:cut])
@@ -248,21 +250,21 @@ def test_a_file_cut_at_any_byte_of_its_last_line_loses_only_what_was_not_whole(t
         else:
             assert path.read_bytes() == whole
             assert [entry.reason for entry in entries] == (["torn_tail"] if cut else [])
-        append(journals, SHARD, [message("after")])
-        assert texts(journals, SHARD)[0] == "whole"
-        assert texts(journals, SHARD)[-1] == "after"
+        append(journals, AUTHOR_JOURNAL, [message("after")])
+        assert texts(journals, AUTHOR_JOURNAL)[0] == "whole"
+        assert texts(journals, AUTHOR_JOURNAL)[-1] == "after"
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 5000, b"\xff\xfe", b"{", b"null", b"[1]", b'{"type":"x"}', b"x" * 100_000])
 def test_a_tail_of_rubbish_is_kept_in_quarantine_and_cut(journals: JournalFiles, tmp_path: Path, tail: bytes) -> None:
-    path = journals.path(SHARD)
+    path = journals.path(AUTHOR_JOURNAL)
     for before in (b"", line_of(message("whole"))):
         path.write_bytes(before + tail)
         quarantine = Quarantine(tmp_path / f"quarantine-{len(before)}.jsonl", FakeClock())
         recover(journals, quarantine)
         assert path.read_bytes() == before
         (entry,) = quarantine.entries()
-        assert (entry.file, entry.offset, entry.length) == (SHARD, len(before), len(tail))
+        assert (entry.file, entry.offset, entry.length) == (AUTHOR_JOURNAL, len(before), len(tail))
         assert entry.text.encode() == tail or entry.base64
 
 
@@ -272,19 +274,19 @@ def test_a_tail_of_rubbish_is_kept_in_quarantine_and_cut(journals: JournalFiles,
 def test_the_quarantine_keeps_each_line_of_a_file_once_also_over_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "quarantine.jsonl"
     quarantine = Quarantine(path, FakeClock())
-    assert quarantine.add(SHARD, 0, b"rubbish", "not_json")
-    assert not quarantine.add(SHARD, 99, b"rubbish", "not_json")
+    assert quarantine.add(AUTHOR_JOURNAL, 0, b"rubbish", "not_json")
+    assert not quarantine.add(AUTHOR_JOURNAL, 99, b"rubbish", "not_json")
     quarantine.flush()
     path.write_bytes(path.read_bytes() + b'{"torn')
     again = Quarantine(path, FakeClock())
-    assert not again.add(SHARD, 0, b"rubbish", "not_json")
+    assert not again.add(AUTHOR_JOURNAL, 0, b"rubbish", "not_json")
     assert again.add("events.jsonl", 0, b"rubbish", "not_json")
-    assert again.add(SHARD, 7, b"\xff", "not_utf8")
+    assert again.add(AUTHOR_JOURNAL, 7, b"\xff", "not_utf8")
     again.flush()
     assert [(e.file, e.reason, e.text, e.base64) for e in again.entries()] == [
-        (SHARD, "not_json", "rubbish", ""),
+        (AUTHOR_JOURNAL, "not_json", "rubbish", ""),
         ("events.jsonl", "not_json", "rubbish", ""),
-        (SHARD, "not_utf8", "", "/w=="),
+        (AUTHOR_JOURNAL, "not_utf8", "", "/w=="),
     ]
     assert len(Quarantine(path, FakeClock())) == 3
     first = msgspec.json.decode(path.read_bytes().splitlines()[0])
@@ -295,8 +297,8 @@ def test_the_quarantine_keeps_each_line_of_a_file_once_also_over_a_restart(tmp_p
 def test_of_a_huge_line_of_the_branch_the_quarantine_keeps_the_start(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "quarantine.jsonl", FakeClock())
     huge = b"x" * (limits.line_bytes_max + 1)
-    assert quarantine.add(SHARD, -1, huge, "too_long")
-    assert not quarantine.add(SHARD, -1, huge, "too_long")
+    assert quarantine.add(AUTHOR_JOURNAL, -1, huge, "too_long")
+    assert not quarantine.add(AUTHOR_JOURNAL, -1, huge, "too_long")
     (kept,) = quarantine.entries()
     assert (kept.length, len(kept.text)) == (len(huge), limits.quarantined_bytes_max)
     assert quarantine.path.stat().st_size < limits.line_bytes_max / 8

@@ -89,15 +89,15 @@ def _fill(top: Path) -> Path:
 
 
 def test_the_walk_finds_the_place_that_the_rule_finds_or_none(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = [world / name for name in sorted(os.listdir(world))]
-    places += [world / "main" / name for name in sorted(os.listdir(world / "main")) if name != ".git"]
-    places += [world / "main" / "deep" / "er", world / "main" / ".thrum" / "identities"]
+    layout = [world / name for name in sorted(os.listdir(world))]
+    layout += [world / "main" / name for name in sorted(os.listdir(world / "main")) if name != ".git"]
+    layout += [world / "main" / "deep" / "er", world / "main" / ".thrum" / "identities"]
     found = 0
-    for place in places:
+    for place in layout:
         if not place.is_dir():
             continue
         try:
-            expected = str(paths.find_places(place).socket_link)
+            expected = str(paths.find_layout(place).socket_link)
         except ThrumError:
             expected = ""
         monkeypatch.chdir(place)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from thrum.model.methods.daemon import CLI_RUN
 from thrum.model.methods.method import Method
 from thrum.model.methods.table import METHODS

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.test_setup import actions, git, init
 from thrum.admin import git_permissions
-from thrum.model.paths import Places, find_places
+from thrum.model.paths import Layout, find_layout
 
 
 def mode(path: Path) -> int:
@@ -28,8 +28,8 @@ def root(tmp_path: Path) -> Path:
     return top / "app"
 
 
-def door_of(places: Places) -> git_permissions.Door:
-    door = git_permissions.find_door(places, os.environ)
+def door_of(layout: Layout) -> git_permissions.AccessPath:
+    door = git_permissions.find_door(layout, os.environ)
     assert door is not None
     return door
 
@@ -42,7 +42,7 @@ def test_init_closes_the_git_directory_says_so_and_keeps_what_it_was(root: Path)
     assert result.files[-1].undo.startswith("chmod 755 .git ")
     assert mode(root / ".git") == 0o700
     assert not any(name.startswith("mode of") for name in actions(init(root)))
-    assert git_permissions.reopen(find_places(root)) == f"{root}/.git, 0700→0755"
+    assert git_permissions.reopen(find_layout(root)) == f"{root}/.git, 0700→0755"
     assert mode(root / ".git") == 0o755
 
 
@@ -50,7 +50,7 @@ def test_the_bits_that_are_not_about_others_stay(root: Path) -> None:
     (root / ".git").chmod(0o2755)
     init(root)
     assert mode(root / ".git") == 0o2700
-    git_permissions.reopen(find_places(root))
+    git_permissions.reopen(find_layout(root))
     assert mode(root / ".git") == 0o2755
 
 
@@ -123,13 +123,13 @@ def test_an_unset_word_of_core_shared_repository_shares_nothing(root: Path) -> N
 @pytest.mark.skipif(os.geteuid() != 0, reason="to give a directory away takes root")
 def test_what_belongs_to_another_user_is_left_alone(root: Path) -> None:
     init(root, keep_modes=True)
-    places = find_places(root)
+    layout = find_layout(root)
     (root / ".git/thrum-sync/modes.json").unlink()
     os.chown(root / ".git", 65534, 65534)
-    door = door_of(places)
+    door = door_of(layout)
     assert not door.will_close
     assert "belongs to" in door.reason
-    assert git_permissions.close(places, door, keep=False) == ""
+    assert git_permissions.close(layout, door, keep=False) == ""
     assert mode(root / ".git") == 0o755
 
 
@@ -145,7 +145,7 @@ def test_a_bare_repository_with_worktrees_inside_keeps_them_reachable(root: Path
     (bare / "work/file").write_text("new")
     git(bare / "work", "add", "file")
     (bare / "objects" / "ff").mkdir(mode=0o700, exist_ok=True)
-    assert git_permissions.reopen(find_places(bare / "work")).endswith("bare/objects, 0700→0755")
+    assert git_permissions.reopen(find_layout(bare / "work")).endswith("bare/objects, 0700→0755")
     assert all(each.stat().st_mode & 0o044 for each in (bare / "objects").rglob("*"))
 
 
@@ -162,7 +162,7 @@ def test_a_killed_init_closes_the_next_time_and_what_was_opened_since_stays(root
     init(root)
     record = root / ".git/thrum-sync/modes.json"
     (root / ".git").chmod(0o755)
-    assert door_of(find_places(root)).reason == "it was opened again since"
+    assert door_of(find_layout(root)).reason == "it was opened again since"
     init(root)
     assert mode(root / ".git") == 0o755
     record.write_text(record.read_text().replace('"closed"', '"closing"'))
@@ -174,7 +174,7 @@ def test_a_killed_init_closes_the_next_time_and_what_was_opened_since_stays(root
 def test_a_mode_that_somebody_changed_since_is_not_put_back(root: Path) -> None:
     init(root)
     (root / ".git").chmod(0o750)
-    assert git_permissions.reopen(find_places(root)) == ""
+    assert git_permissions.reopen(find_layout(root)) == ""
     assert mode(root / ".git") == 0o750
 
 
@@ -182,7 +182,7 @@ def test_a_mode_that_somebody_changed_since_is_not_put_back(root: Path) -> None:
 def test_a_broken_record_is_none(root: Path, text: str) -> None:
     init(root)
     (root / ".git/thrum-sync/modes.json").write_text(text)
-    assert git_permissions.reopen(find_places(root)) == ""
+    assert git_permissions.reopen(find_layout(root)) == ""
     assert mode(root / ".git") == 0o700
 
 
@@ -229,5 +229,5 @@ def test_an_access_list_is_shut_with_the_mode_and_opened_with_it(root: Path) -> 
     init(root)
     mask = os.getxattr(root / ".git", "system.posix_acl_access")[4 + 3 * 8 :][:4]
     assert mask == struct.pack("<HH", 0x10, 0)  # nothing of what it grants counts
-    git_permissions.reopen(find_places(root))
+    git_permissions.reopen(find_layout(root))
     assert os.getxattr(root / ".git", "system.posix_acl_access") == acl

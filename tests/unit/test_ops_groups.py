@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.house import DAEMON, Daemon, open_daemon
+from tests.support.ctx import DAEMON, Daemon, open_daemon
 from thrum.model import clock, errors, ids
 from thrum.model.events import GroupCreated, GroupMemberAdded
 from thrum.store.api import Decision, Stamp
@@ -82,7 +82,7 @@ async def test_a_group_has_a_name_of_its_own(tmp_path: Path, name: str, error: t
 
 async def test_a_group_may_not_read_like_the_id_of_an_unnamed_agent(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        root = daemon.house.here.places.root
+        root = daemon.ctx.here.layout.root
         made = await daemon.as_agent("", str(root))("agent.register", role="tester", module="auth")
         with pytest.raises(errors.NameTaken):
             await daemon.as_agent(made.agent_id)("group.create", name=made.agent_id.lower())
@@ -193,7 +193,7 @@ async def put(daemon: Daemon, *members: str) -> None:
         ]
         return Decision([made, *added], lambda _view, _seqs: None)
 
-    await daemon.house.journal.commit(decide)
+    await daemon.ctx.journal.commit(decide)
 
 
 async def test_groups_of_one_name_are_changed_as_one(tmp_path: Path) -> None:

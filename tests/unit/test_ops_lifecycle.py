@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.house import Agent, Daemon, HandClock, SaidEvidence, open_daemon
+from tests.support.ctx import Agent, Daemon, HandClock, SaidEvidence, open_daemon
 from tests.support.trusted import trust_here
 from thrum.identity.evidence import AgentPlace
 from thrum.identity.files import Pid, read_identity, update_identity
@@ -28,14 +28,14 @@ def file_of(root: Path | str, name: str) -> Path:
 
 
 def root_of(daemon: Daemon, name: str) -> Path:
-    row = daemon.house.view.agent(name)
+    row = daemon.ctx.view.agent(name)
     assert row is not None
     return Path(row.worktree_path)
 
 
 def facts(daemon: Daemon, kind: str) -> list[dict[str, Any]]:
-    places = daemon.house.here.places
-    files = [path for path in (places.branch_dir / "events.jsonl", places.local_journal) if path.exists()]
+    layout = daemon.ctx.here.layout
+    files = [path for path in (layout.branch_dir / "events.jsonl", layout.local_journal) if path.exists()]
     lines = [line for path in files for line in path.read_text().splitlines()]
     return [fact for fact in map(json.loads, lines) if fact["type"] == kind]
 
@@ -79,7 +79,7 @@ async def quickstart(
     daemon: Daemon, name: str, process: Process | None = None, root: Path | None = None, **more: Any
 ) -> tuple[Any, Agent]:
     """As `thrum quickstart` begins: a registration by the process, and its session."""
-    home = root or daemon.house.here.places.root.parent / f"w-{name}"
+    home = root or daemon.ctx.here.layout.root.parent / f"w-{name}"
     (home / ".thrum" / "identities").mkdir(parents=True, exist_ok=True)
     trust_here(home)
     desk = desk_of(daemon, "", home, process)
@@ -105,9 +105,9 @@ async def test_deleting_an_agent_takes_its_files_and_record_and_leaves_what_it_s
         assert (result.agent_id, result.deleted, result.message) == ("nux", True, "")
         assert not file_of(root, "nux").exists()
         assert list((root / ".thrum" / "context").iterdir()) == []
-        row = daemon.house.view.agent("nux")
+        row = daemon.ctx.view.agent("nux")
         assert row is None or not row.live
-        assert daemon.house.view.sessions("nux") == []
+        assert daemon.ctx.view.sessions("nux") == []
         assert [fact["method"] for fact in facts(daemon, "agent.cleanup")] == ["manual"]
         inbox = await max_("message.list", for_agent="max")
         assert [each.message_id for each in inbox.messages] == [sent.message_id]
@@ -120,14 +120,14 @@ async def test_with_messages_takes_them_everywhere_and_keeps_a_copy(tmp_path: Pa
     async with open_daemon(tmp_path) as daemon:
         max_, nux = await daemon.registered("max"), await daemon.registered("nux")
         sent = await nux("message.send", content="mine", to=["@max"])
-        places = daemon.house.here.places
+        layout = daemon.ctx.here.layout
         line = next(
             line
-            for line in (places.branch_dir / "messages" / "nux.jsonl").read_text().splitlines()
+            for line in (layout.branch_dir / "messages" / "nux.jsonl").read_text().splitlines()
             if sent.message_id in line
         )
         result = await max_("agent.delete", name="nux", with_messages=True)
-        (kept,) = (places.state_dir / "archive").iterdir()
+        (kept,) = (layout.state_dir / "archive").iterdir()
         assert kept.name.startswith("nux-") and line in kept.read_text()
         assert kept.name in result.message
         assert (await max_("message.list", for_agent="max")).messages == ()
@@ -162,9 +162,9 @@ async def test_a_retried_deletion_gets_the_first_answer(tmp_path: Path) -> None:
 
 async def test_a_deletion_that_was_killed_before_the_files_went_is_completed_by_the_next(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        max_ = await daemon.registered("max", root=str(daemon.house.here.places.root))
-        await daemon.registered("nux", root=str(daemon.house.here.places.root))
-        left = file_of(daemon.house.here.places.root, "nux")
+        max_ = await daemon.registered("max", root=str(daemon.ctx.here.layout.root))
+        await daemon.registered("nux", root=str(daemon.ctx.here.layout.root))
+        left = file_of(daemon.ctx.here.layout.root, "nux")
         data = left.read_bytes()
         await max_("agent.delete", name="nux")
         left.write_bytes(data)
@@ -176,7 +176,7 @@ async def test_a_deletion_that_was_killed_before_the_files_went_is_completed_by_
 async def test_a_name_that_no_agent_can_have_deletes_no_file(tmp_path: Path, name: str) -> None:
     async with open_daemon(tmp_path) as daemon:
         max_ = await daemon.registered("max")
-        outside = daemon.house.here.places.root / ".thrum" / "x.json"
+        outside = daemon.ctx.here.layout.root / ".thrum" / "x.json"
         outside.write_text("{}")
         with pytest.raises(errors.AgentNotFound):
             await max_("agent.delete", name=name, force=True, with_messages=True)
@@ -227,7 +227,7 @@ async def test_what_is_missing_makes_an_orphan_and_force_alone_deletes_it(tmp_pa
             return dataclasses.replace(identity, branch="gone")
 
         update_identity(root / ".thrum/identities", "no_branch", on_branch, now_ms=daemon.clock.ms)
-        object.__setattr__(daemon.house, "branch_exists", "gone".__ne__)
+        object.__setattr__(daemon.ctx, "branch_exists", "gone".__ne__)
         listed = await max_("agent.cleanup")
         assert {each.agent_id for each in listed.orphans} == {"no_file", "no_root", "no_branch"}
         by_id = {each.agent_id: each for each in listed.orphans}
@@ -239,7 +239,7 @@ async def test_what_is_missing_makes_an_orphan_and_force_alone_deletes_it(tmp_pa
         assert set(done.deleted) == {"no_file", "no_root", "no_branch"}
         assert {fact["method"] for fact in facts(daemon, "agent.cleanup")} == {"automated"}
         assert not file_of(root, "no_branch").exists()
-        assert daemon.house.view.agent_ids() == {"max", "fine"}
+        assert daemon.ctx.view.agent_ids() == {"max", "fine"}
 
 
 @pytest.mark.spec("ID-53")
@@ -263,11 +263,11 @@ async def test_live_remote_and_reserved_agents_and_users_are_never_orphans(tmp_p
             made = [msgspec.structs.replace(far, origin_daemon="d_01KGH87Y00CCCCCCCCCCCCCCCC"), user]
             return Decision(made, lambda _view, _seqs: None)
 
-        await daemon.house.journal.commit(foreign)
+        await daemon.ctx.journal.commit(foreign)
         clock.ms += 40 * DAY_MS
         await max_("session.heartbeat")
         assert (await max_("agent.cleanup", force=True)).orphans == ()
-        assert daemon.house.view.agent_ids() == {"max", "live", "sender", "far", "user:leon"}
+        assert daemon.ctx.view.agent_ids() == {"max", "live", "sender", "far", "user:leon"}
 
 
 @pytest.mark.spec("ID-53")
@@ -320,7 +320,7 @@ async def test_of_a_dead_agent_nobody_else_sets_the_status(tmp_path: Path) -> No
 @pytest.mark.spec("ID-50")
 async def test_quickstart_may_stop_after_any_step_and_be_repeated(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        process, root = claude(daemon, 77), daemon.house.here.places.root
+        process, root = claude(daemon, 77), daemon.ctx.here.layout.root
         file = file_of(root, "nux")
         desk = daemon.as_agent("", str(root), process)
         words = {"name": "nux", "role": "worker", "module": "m", "command": "quickstart"}
@@ -344,19 +344,19 @@ async def test_quickstart_after_a_crash_ends_the_dead_process_s_session(tmp_path
     async with open_daemon(tmp_path) as daemon:
         first, second = claude(daemon, 77), claude(daemon, 78)
         await quickstart(daemon, "nux", first)
-        old = daemon.house.view.open_session("nux")
+        old = daemon.ctx.view.open_session("nux")
         dies(daemon, first)
         await quickstart(daemon, "nux", second)
-        new = daemon.house.view.open_session("nux")
+        new = daemon.ctx.view.open_session("nux")
         assert old and new and old.session_id != new.session_id
-        ended = daemon.house.view.session(old.session_id)
+        ended = daemon.ctx.view.session(old.session_id)
         assert ended is not None and ended.end_reason == "crash_recovered"
 
 
 @pytest.mark.spec("ID-70")
 async def test_a_session_gets_a_second_name_by_force_alone_and_its_first_file_is_kept(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        process, root = claude(daemon, 77), daemon.house.here.places.root
+        process, root = claude(daemon, 77), daemon.ctx.here.layout.root
         await quickstart(daemon, "nux", process, root)
         with pytest.raises(errors.QuickstartSelfRename) as refusal:
             await quickstart(daemon, "max", process, root)
@@ -369,15 +369,15 @@ async def test_a_session_gets_a_second_name_by_force_alone_and_its_first_file_is
         assert read_identity(file_of(root, "max")).owner == Pid(77, "boot/77")
         assert (root / ".thrum/identities/nux.json.deleted").exists()
         assert not file_of(root, "nux").exists()
-        assert daemon.house.view.open_session("nux") is None
-        row = daemon.house.view.agent("nux")
+        assert daemon.ctx.view.open_session("nux") is None
+        row = daemon.ctx.view.agent("nux")
         assert row is not None and row.live and row.agent_pid == 0
 
 
 @pytest.mark.spec("ID-50", "ID-70")
 async def test_a_rename_that_was_killed_before_the_file_went_is_completed_by_the_next(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        process, root = claude(daemon, 77), daemon.house.here.places.root
+        process, root = claude(daemon, 77), daemon.ctx.here.layout.root
         await quickstart(daemon, "nux", process, root)
         data = file_of(root, "nux").read_bytes()
         await quickstart(daemon, "max", process, root, force=True)
@@ -393,7 +393,7 @@ async def test_a_rename_that_was_killed_before_the_file_went_is_completed_by_the
 @pytest.mark.spec("ID-70")
 async def test_a_name_that_lives_elsewhere_is_taken_by_force_alone(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        root = daemon.house.here.places.root
+        root = daemon.ctx.here.layout.root
         await quickstart(daemon, "nux", claude(daemon, 77), root)
         with pytest.raises(errors.QuickstartNameCollision):
             await quickstart(daemon, "nux", claude(daemon, 78), root)
@@ -407,7 +407,7 @@ async def test_a_name_that_lives_elsewhere_is_taken_by_force_alone(tmp_path: Pat
 @pytest.mark.spec("ID-51")
 async def test_quickstart_retires_the_identities_that_nobody_is_any_more(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        root = daemon.house.here.places.root
+        root = daemon.ctx.here.layout.root
         dead, live = claude(daemon, 71), claude(daemon, 72)
         await quickstart(daemon, "dead", dead, root)
         await quickstart(daemon, "live", live, root)
@@ -422,10 +422,10 @@ async def test_quickstart_retires_the_identities_that_nobody_is_any_more(tmp_pat
         assert here == {"new.json", "live.json", "no_pid.json", "dead.json.deleted", "unknown.json.deleted"}
         assert len(result.warnings) == 2
         assert "thrum quickstart dead --role worker --module dead" in result.warnings[0]
-        assert daemon.house.view.open_session("dead") is None
-        ended = daemon.house.view.sessions("dead")
+        assert daemon.ctx.view.open_session("dead") is None
+        ended = daemon.ctx.view.sessions("dead")
         assert [each.end_reason for each in ended] == ["superseded"]
-        assert daemon.house.view.open_session("live") and daemon.house.view.open_session("no_pid")
+        assert daemon.ctx.view.open_session("live") and daemon.ctx.view.open_session("no_pid")
         back, _ = await quickstart(daemon, "dead", claude(daemon, 74), root)
         assert back.status == "registered" and file_of(root, "dead").exists()
 
@@ -433,7 +433,7 @@ async def test_quickstart_retires_the_identities_that_nobody_is_any_more(tmp_pat
 @pytest.mark.spec("ID-51")
 async def test_reserved_and_broken_files_stay_and_agent_register_retires_nothing(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        root = daemon.house.here.places.root
+        root = daemon.ctx.here.layout.root
         process = claude(daemon, 71)
         await quickstart(daemon, "dead", process, root)
         await quickstart(daemon, "sender", claude(daemon, 72), root)
@@ -464,7 +464,7 @@ async def prime(daemon: Daemon, name: str, root: Path, process: Process | None) 
 @pytest.mark.spec("ID-74")
 async def test_prime_claims_an_identity_without_a_live_process_and_notes_the_runtime(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        root = daemon.house.here.places.root
+        root = daemon.ctx.here.layout.root
         first, second = claude(daemon, 71), claude(daemon, 72)
         await quickstart(daemon, "nux", None, root)
         assert (await prime(daemon, "nux", root, first)).status == "registered"
@@ -483,7 +483,7 @@ async def test_prime_claims_an_identity_without_a_live_process_and_notes_the_run
 @pytest.mark.spec("ID-74", "ID-42")
 async def test_prime_from_a_shell_clears_a_dead_pid_and_leaves_a_live_one(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        root, process = daemon.house.here.places.root, claude(daemon, 71)
+        root, process = daemon.ctx.here.layout.root, claude(daemon, 71)
         await quickstart(daemon, "nux", process, root)
         before = file_of(root, "nux").read_bytes()
         result = await prime(daemon, "nux", root, None)
@@ -497,14 +497,14 @@ async def test_prime_from_a_shell_clears_a_dead_pid_and_leaves_a_live_one(tmp_pa
 async def test_prime_registers_nobody(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         with pytest.raises(errors.AgentNotRegistered):
-            await prime(daemon, "ghost", daemon.house.here.places.root, claude(daemon, 71))
+            await prime(daemon, "ghost", daemon.ctx.here.layout.root, claude(daemon, 71))
         assert facts(daemon, "agent.register") == []
 
 
 @pytest.mark.spec("ID-74")
 async def test_another_runtime_is_refused_a_live_identity(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        root = daemon.house.here.places.root
+        root = daemon.ctx.here.layout.root
         await quickstart(daemon, "nux", claude(daemon, 71), root)
         with pytest.raises(errors.PrimeOwnership) as refusal:
             await prime(daemon, "nux", root, claude(daemon, 72))

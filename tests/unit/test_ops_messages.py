@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from thrum.model import clock, errors
 
 
@@ -14,7 +14,7 @@ async def test_a_message_reaches_whom_it_names_and_is_on_disk_when_it_is_answere
     async with open_daemon(tmp_path) as daemon:
         furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
         sent = await furiosa("message.send", content="Token refresh is in", to=["@nux"])
-        journal = daemon.house.here.places.branch_dir / "messages" / "furiosa.jsonl"
+        journal = daemon.ctx.here.layout.branch_dir / "messages" / "furiosa.jsonl"
         assert sent.message_id in journal.read_text()
         assert [recipient.agent_id for recipient in sent.recipients] == ["nux"]
         assert sent.resolved_to == 1 and not sent.quiet and sent.seq == daemon.store.view.head_seq()
@@ -210,7 +210,7 @@ async def test_everything_is_there_after_a_restart_and_after_the_database_is_del
         sent = await furiosa("message.send", content="kept", to=["nux"])
         await nux("message.markRead", message_ids=[sent.message_id])
         await furiosa("session.setIntent", intent="Token refresh")
-        database, clock = daemon.house.here.places.database, daemon.clock
+        database, clock = daemon.ctx.here.layout.database, daemon.clock
         before = [await nux("message.list", for_agent="nux"), await nux("team.list")]
     for delete in (False, True):
         if delete:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from thrum.model import errors, limits, notes
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 
 @pytest.fixture
@@ -119,12 +119,12 @@ def test_what_is_no_text_file_holds_nobody_up(root: Path) -> None:
 
 def test_a_worktree_without_a_project_state_reads_the_shared_one(tmp_path: Path) -> None:
     main, linked = tmp_path / "main", tmp_path / "linked"
-    places = Places(root=linked, state_dir=main / ".thrum", main_root=main, common_dir=None)
-    assert notes.read_project_state(places) is None
+    layout = Layout(root=linked, state_dir=main / ".thrum", main_root=main, common_dir=None)
+    assert notes.read_project_state(layout) is None
     for root, text in ((main, "shared"), (linked, "own")):
         (root / ".thrum" / "context").mkdir(parents=True)
         (root / ".thrum" / "context" / "project_state.md").write_text(text)
-        found = notes.read_project_state(places)
+        found = notes.read_project_state(layout)
         assert found is not None and found.text == text
 
 
@@ -133,10 +133,10 @@ def test_a_preamble_begins_as_the_roles_template(tmp_path: Path) -> None:
     (state / "role_templates").mkdir(parents=True)
     (state / "role_templates" / "tester.md").write_text("I am {{.AgentName}}, {{ Role }} of {{.Module}}; {{.Other}}")
     (tmp_path / "secret.md").write_text("TREASURE")
-    places = Places(root=tmp_path, state_dir=state, main_root=tmp_path, common_dir=None)
-    assert notes.first_preamble(places, "nux", "tester", "auth") == "I am nux, tester of auth; {{.Other}}"
-    assert notes.first_preamble(places, "nux", "reviewer", "auth").startswith("# @nux, reviewer of auth\n")
-    assert "TREASURE" not in notes.first_preamble(places, "nux", "../../secret", "auth")
+    layout = Layout(root=tmp_path, state_dir=state, main_root=tmp_path, common_dir=None)
+    assert notes.first_preamble(layout, "nux", "tester", "auth") == "I am nux, tester of auth; {{.Other}}"
+    assert notes.first_preamble(layout, "nux", "reviewer", "auth").startswith("# @nux, reviewer of auth\n")
+    assert "TREASURE" not in notes.first_preamble(layout, "nux", "../../secret", "auth")
 
 
 # -- over RPC

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from thrum.model.errors import ThrumError
 
 
@@ -29,11 +29,11 @@ async def test_what_is_another_agents_is_refused_whatever_is_asked(tmp_path: Pat
             "context.preamble.save": {"agent_name": "ann", "content": "no"},
             "message.list": {"for_agent": "ann"},
         }
-        before = daemon.house.view.head_seq()
+        before = daemon.ctx.view.head_seq()
         for name, params in other.items():
             with pytest.raises(ThrumError) as raised:
                 await bob(name, **params)
             assert raised.value.kind in ("not_author", "not_owner", "identity_mismatch"), name
-        assert daemon.house.view.head_seq() == before, "nothing was written"
+        assert daemon.ctx.view.head_seq() == before, "nothing was written"
         for name in ("message.edit", "session.setTask", "context.save", "session.end"):
             await ann(name, **other[name])

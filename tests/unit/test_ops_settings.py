@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.house import open_daemon
+from tests.support.ctx import open_daemon
 from thrum.model import config, errors, settings
 from thrum.model.guards import DEFAULT_MODES, GUARDS
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 
 def test_every_default_follows_its_own_rule() -> None:
@@ -100,37 +100,37 @@ def test_the_environment_comes_first_then_the_file_then_the_default() -> None:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def layout(tmp_path: Path) -> Layout:
     (tmp_path / ".thrum").mkdir()
     (tmp_path / ".git" / "thrum-sync").mkdir(parents=True)
-    return Places(tmp_path, tmp_path / ".thrum", tmp_path, tmp_path / ".git")
+    return Layout(tmp_path, tmp_path / ".thrum", tmp_path, tmp_path / ".git")
 
 
 @pytest.mark.spec("ID-78")
-def test_a_change_touches_nothing_else_and_unsetting_leaves_no_empty_object(places: Places) -> None:
-    file = places.config_file
+def test_a_change_touches_nothing_else_and_unsetting_leaves_no_empty_object(layout: Layout) -> None:
+    file = layout.config_file
     raw = {"later": {"x": [1]}, "daemon": {"local_only": True}}
     file.write_text(json.dumps(raw))
-    config.change(places, "backup.retention.daily", 9)
-    config.change(places, "daemon.ws_port", 9999)
+    config.change(layout, "backup.retention.daily", 9)
+    config.change(layout, "daemon.ws_port", 9999)
     changed = json.loads(file.read_text())
     assert changed == {
         "later": {"x": [1]},
         "daemon": {"local_only": True, "ws_port": 9999},
         "backup": {"retention": {"daily": 9}},
     }
-    assert config.unset(places, "backup.retention.daily") == (5, "default")
-    config.unset(places, "daemon.ws_port")
-    config.unset(places, "sync.interval")
-    assert json.loads(file.read_text()) == json.loads(places.config_copy.read_text()) == raw
+    assert config.unset(layout, "backup.retention.daily") == (5, "default")
+    config.unset(layout, "daemon.ws_port")
+    config.unset(layout, "sync.interval")
+    assert json.loads(file.read_text()) == json.loads(layout.config_copy.read_text()) == raw
 
 
-def test_a_file_that_keeps_the_daemon_from_starting_can_be_mended_by_set(places: Places) -> None:
-    file = places.config_file
+def test_a_file_that_keeps_the_daemon_from_starting_can_be_fixed_by_set(layout: Layout) -> None:
+    file = layout.config_file
     file.write_text('{"daemon": {"log_level": "loud"}, "wing": {"x": 1}, "identity": {"repo_id": "r"}}')
     with pytest.raises(errors.ConfigInvalid):
         config.load_config(file)
-    config.change(places, "daemon.log_level", "info")
+    config.change(layout, "daemon.log_level", "info")
     assert config.load_config(file)[settings.LOG_LEVEL] == "info"
 
 
@@ -139,11 +139,11 @@ def test_a_file_that_keeps_the_daemon_from_starting_can_be_mended_by_set(places:
 
 async def test_the_daemon_shows_gets_sets_and_unsets(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        file = daemon.house.here.places.config_file
+        file = daemon.ctx.here.layout.config_file
         file.write_text("{}")
         nobody = daemon.as_agent("")
         shown = await nobody("config.show")
-        assert shown.config_file == str(daemon.house.here.places.config_copy)
+        assert shown.config_file == str(daemon.ctx.here.layout.config_copy)
         assert shown.daemon["status"] == "running"
         assert set(shown.values) == set(settings.SETTINGS)
         assert (shown.values["permission_supervisors"].value, shown.values["daemon.local_only"].value) == (
@@ -177,7 +177,7 @@ async def test_the_log_level_counts_at_once(tmp_path: Path) -> None:
     before = logger.level
     try:
         async with open_daemon(tmp_path) as daemon:
-            daemon.house.here.places.config_file.write_text("{}")
+            daemon.ctx.here.layout.config_file.write_text("{}")
             changed = await daemon.as_agent("")("config.set", key="daemon.log_level", value="debug")
             assert not changed.restart_needed
             assert logger.level == logging.DEBUG
@@ -190,7 +190,7 @@ async def test_the_log_level_counts_at_once(tmp_path: Path) -> None:
 @pytest.mark.spec("ID-78")
 async def test_a_broken_file_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        file = daemon.house.here.places.config_file
+        file = daemon.ctx.here.layout.config_file
         file.write_text('{"daemon": ')
         for method, params in (
             ("config.show", {}),

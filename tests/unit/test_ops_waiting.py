@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.house import Agent, open_daemon
+from tests.support.ctx import Agent, open_daemon
 from thrum.identity.processes import Process
 from thrum.model import errors
 from thrum.store.queries.views import View, Wanted
@@ -179,7 +179,7 @@ async def test_waits_end_with_shutting_down_when_the_daemon_stops(tmp_path: Path
 
             nursery.start_soon(refused)
             await trio.testing.wait_all_tasks_blocked()
-            daemon.wiring.desks.close()
+            daemon.parts.wait_queues.close()
 
 
 async def test_a_wait_ends_when_its_agent_is_called_otherwise_and_mail_handed_on_wakes_the_new_name(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.house import Agent, Daemon, open_daemon
+from tests.support.ctx import Agent, Daemon, open_daemon
 from tests.support.store_arrivals import foreign, found
 from tests.support.store_journals import START_MS
 from tests.support.worktrees import Worktrees
@@ -36,8 +36,8 @@ class Desk:
         self.daemon.clock.ms += ms
 
     def facts(self, kind: str = "") -> list[dict[str, Any]]:
-        places = self.daemon.house.here.places
-        files = [*places.branch_dir.rglob("*.jsonl"), places.local_journal]
+        layout = self.daemon.ctx.here.layout
+        files = [*layout.branch_dir.rglob("*.jsonl"), layout.local_journal]
         facts = [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
         return [fact for fact in facts if not kind or fact["type"] == kind]
 
@@ -291,7 +291,7 @@ async def test_what_an_agent_of_another_clone_said_of_its_files_leaves_the_rest_
             foreign(SessionStarted, session_id="ses_1", agent_id="far"),
             foreign(AgentUpdated, agent_id="far", work_contexts=(work,)),
         )
-        await desk.daemon.store.committer.take_in(found(*facts))
+        await desk.daemon.store.committer.ingest(found(*facts))
         for file, editors in (("README.md", []), ("x.py", ["far"])):
             result = await nux("agent.listContext", file=file)
             assert [each.agent_id for each in result.contexts] == editors

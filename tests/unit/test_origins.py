@@ -19,13 +19,13 @@ from thrum.model.origins import (
     SIGNED,
     STRANGE,
     Origins,
-    Standing,
+    Provenance,
     is_well_named,
     line_hash,
     may_change,
     may_say_of_session,
 )
-from thrum.model.tombstones import Voids, void_ids
+from thrum.model.tombstones import Tombstones, tombstoned_ids
 
 ME, ANN, BOB = "d_me", "d_ann", "d_bob"
 KINDS = {"signed": SIGNED, "before": BEFORE, "loose": LOOSE}
@@ -35,8 +35,8 @@ def origins(**fields: Any) -> Origins:
     return Origins(own={ME, "d_my_former", OURS}, ours={PROJECT}, **fields)
 
 
-def standing(whose: str, kind: str) -> Standing:
-    return origins().standing(whose, KINDS[kind])
+def provenance(whose: str, kind: str) -> Provenance:
+    return origins().provenance(whose, KINDS[kind])
 
 
 MAY = {
@@ -57,19 +57,19 @@ MAY = {
 def test_a_fact_changes_what_is_its_own_daemons_and_nothing_else(
     kinds: tuple[str, str], allowed: tuple[bool, bool]
 ) -> None:
-    fact, thing = kinds
-    assert may_change(standing(ANN, fact), standing(ANN, thing)) is allowed[0]
-    assert may_change(standing(BOB, fact), standing(ANN, thing)) is allowed[1]
-    assert may_change(standing(ME, fact), standing("d_my_former", thing)) is allowed[0]
+    fact, entity = kinds
+    assert may_change(provenance(ANN, fact), provenance(ANN, entity)) is allowed[0]
+    assert may_change(provenance(BOB, fact), provenance(ANN, entity)) is allowed[1]
+    assert may_change(provenance(ME, fact), provenance("d_my_former", entity)) is allowed[0]
 
 
 def test_a_daemon_of_before_goes_on_with_the_sessions_that_it_had() -> None:
-    assert may_say_of_session(standing(ANN, "loose"), standing(ANN, "before"))
-    assert not may_say_of_session(standing(BOB, "loose"), standing(ANN, "before"))
-    assert may_say_of_session(standing(BOB, "before"), standing(ANN, "loose"))  # it ended, whenever its start comes
-    for fact, thing in product(KINDS, KINDS):
-        if {fact, thing} != {"loose", "before"}:
-            assert may_say_of_session(standing(ANN, fact), standing(ANN, thing)) is MAY[fact, thing][0]
+    assert may_say_of_session(provenance(ANN, "loose"), provenance(ANN, "before"))
+    assert not may_say_of_session(provenance(BOB, "loose"), provenance(ANN, "before"))
+    assert may_say_of_session(provenance(BOB, "before"), provenance(ANN, "loose"))  # it ended, whenever its start comes
+    for fact, entity in product(KINDS, KINDS):
+        if {fact, entity} != {"loose", "before"}:
+            assert may_say_of_session(provenance(ANN, fact), provenance(ANN, entity)) is MAY[fact, entity][0]
 
 
 @pytest.mark.parametrize(
@@ -107,26 +107,26 @@ def test_a_signed_line_of_another_project_waits(origin: str, projects: dict[str,
 
 
 def test_a_sweep_reaches_its_own_realm_and_those_of_its_former_ids() -> None:
-    def swept(sweep: Standing, line: Standing) -> bool:
+    def swept(sweep: Provenance, line: Provenance) -> bool:
         return sweep.acts in line.under
 
-    assert swept(standing(ANN, "signed"), standing(ANN, "signed"))
-    assert not swept(standing(ANN, "signed"), standing(BOB, "signed"))
-    assert swept(standing(ANN, "signed"), standing(ANN, "before")) and swept(
-        standing(ANN, "signed"), standing(ANN, "loose")
+    assert swept(provenance(ANN, "signed"), provenance(ANN, "signed"))
+    assert not swept(provenance(ANN, "signed"), provenance(BOB, "signed"))
+    assert swept(provenance(ANN, "signed"), provenance(ANN, "before")) and swept(
+        provenance(ANN, "signed"), provenance(ANN, "loose")
     )
-    assert not swept(standing(ANN, "loose"), standing(ANN, "signed"))
-    assert not swept(standing(ANN, "loose"), standing(ANN, "before"))
-    assert swept(standing(BOB, "before"), standing(ANN, "before"))
-    assert not swept(standing(BOB, "before"), standing(ANN, "signed"))
-    assert swept(standing(ME, "signed"), standing("d_my_former", "before"))
-    assert swept(standing(ME, "signed"), origins().local()) and swept(standing(BOB, "before"), origins().local())
-    assert not swept(standing(BOB, "signed"), origins().local())
+    assert not swept(provenance(ANN, "loose"), provenance(ANN, "signed"))
+    assert not swept(provenance(ANN, "loose"), provenance(ANN, "before"))
+    assert swept(provenance(BOB, "before"), provenance(ANN, "before"))
+    assert not swept(provenance(BOB, "before"), provenance(ANN, "signed"))
+    assert swept(provenance(ME, "signed"), provenance("d_my_former", "before"))
+    assert swept(provenance(ME, "signed"), origins().local()) and swept(provenance(BOB, "before"), origins().local())
+    assert not swept(provenance(BOB, "signed"), origins().local())
     taken_over = origins(successors={ANN: BOB})
-    assert swept(taken_over.standing(BOB, SIGNED), taken_over.standing(ANN, BEFORE))
+    assert swept(taken_over.provenance(BOB, SIGNED), taken_over.provenance(ANN, BEFORE))
     # On the branch everybody judges alike, whatever a person here said.
     exact = origins(successors={ANN: BOB}, exact=True)
-    assert not swept(exact.standing(BOB, SIGNED), exact.standing(ANN, BEFORE))
+    assert not swept(exact.provenance(BOB, SIGNED), exact.provenance(ANN, BEFORE))
 
 
 @pytest.mark.parametrize("kind", [BEFORE, LOOSE, HIDDEN])
@@ -134,20 +134,20 @@ def test_a_sweep_reaches_its_own_realm_and_those_of_its_former_ids() -> None:
 def test_what_a_sweep_of_before_swept_stays_swept_whatever_the_line_is_when_it_comes_late(
     kind: int, exact: bool
 ) -> None:
-    late = origins(exact=exact).standing(ANN, kind)
-    voids = Voids(
+    late = origins(exact=exact).provenance(ANN, kind)
+    tombstones = Tombstones(
         purges={OLD_REALM: "2026-02-03T10:30:00.000Z"}, authors={"nux": {OLD_REALM: ("2026-02-03T11:00:00.000Z", "")}}
     )
     maker = Maker()
     message = maker.message("nux", "furiosa")
     edit = maker(events.MessageEdited, message_id=message.message_id, agent_id="nux", body=events.Body("plain", "x"))
     facts = [(events.order_of(fact), fact, late) for fact in (message, edit)]
-    assert void_ids(facts, voids) == {message.event_id, edit.event_id}
-    assert void_ids(facts[1:], voids) == {edit.event_id}
+    assert tombstoned_ids(facts, tombstones) == {message.event_id, edit.event_id}
+    assert tombstoned_ids(facts[1:], tombstones) == {edit.event_id}
     # Who registered an agent once may speak for it, for ever.
     agent = maker(events.AgentRegistered, agent_id="nux", kind="agent", role="tester", module="all")
-    swept = Voids(agents={"nux": {OLD_REALM: ("2026-02-03T11:00:00.000Z", "")}})
-    assert not void_ids([(events.order_of(agent), agent, late)], swept)
+    swept = Tombstones(agents={"nux": {OLD_REALM: ("2026-02-03T11:00:00.000Z", "")}})
+    assert not tombstoned_ids([(events.order_of(agent), agent, late)], swept)
 
 
 @pytest.mark.parametrize(

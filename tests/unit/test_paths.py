@@ -14,10 +14,10 @@ from tests.support.trusted import trust_here
 from thrum.admin.init import InitOptions
 from thrum.admin.init import initialise as init
 from thrum.admin.worktree_setup import set_up_worktree
-from thrum.identity.evidence import standing_root
+from thrum.identity.evidence import current_root
 from thrum.model.dot_git import find_git, main_worktree
 from thrum.model.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInitialized
-from thrum.model.paths import Places, find_places
+from thrum.model.paths import Layout, find_layout
 from thrum.rpc.sockets import prepare_socket_dir, private_dir_flaw, socket_paths
 
 
@@ -57,22 +57,22 @@ def linked(repo: Path, base: Path) -> Path:
 
 def test_places_are_named_after_the_specification(repo: Path) -> None:
     state = initialise(repo)
-    places = find_places(repo)
+    layout = find_layout(repo)
     common = repo / ".git"
-    assert places == Places(root=repo, state_dir=state, main_root=repo, common_dir=common)
-    assert places.identities_dir == state / "identities"
-    assert places.context_dir == state / "context"
-    assert places.config_copy == state / "config.json"
-    assert places.config_file == common / "thrum-sync" / "config.json"
-    assert places.guard_file == common / "thrum-sync" / "guard-daemon.json"
-    assert places.database == state / "var" / "messages.db"
-    assert places.log_file == state / "var" / "daemon.log"
-    assert places.socket_link == state / "var" / "thrum.sock"
-    assert places.branch_dir == common / "thrum-sync" / "a-sync"
-    assert places.local_journal == common / "thrum-sync" / "local.jsonl"
-    assert places.quarantine == common / "thrum-sync" / "quarantine.jsonl"
-    assert places.lock_file == common / "thrum-sync" / "daemon.lock"
-    assert places.daemon_json == common / "thrum-sync" / "daemon.json"
+    assert layout == Layout(root=repo, state_dir=state, main_root=repo, common_dir=common)
+    assert layout.identities_dir == state / "identities"
+    assert layout.context_dir == state / "context"
+    assert layout.config_copy == state / "config.json"
+    assert layout.config_file == common / "thrum-sync" / "config.json"
+    assert layout.guard_file == common / "thrum-sync" / "guard-daemon.json"
+    assert layout.database == state / "var" / "messages.db"
+    assert layout.log_file == state / "var" / "daemon.log"
+    assert layout.socket_link == state / "var" / "thrum.sock"
+    assert layout.branch_dir == common / "thrum-sync" / "a-sync"
+    assert layout.local_journal == common / "thrum-sync" / "local.jsonl"
+    assert layout.quarantine == common / "thrum-sync" / "quarantine.jsonl"
+    assert layout.lock_file == common / "thrum-sync" / "daemon.lock"
+    assert layout.daemon_json == common / "thrum-sync" / "daemon.json"
 
 
 @pytest.mark.spec("ID-09")
@@ -81,23 +81,23 @@ def test_root_and_state_are_found_from_any_depth_and_through_links(repo: Path, b
     deep = repo / "a" / "b" / "c"
     deep.mkdir(parents=True)
     (base / "link").symlink_to(deep)
-    assert find_places(deep).root == find_places(base / "link").root == repo
+    assert find_layout(deep).root == find_layout(base / "link").root == repo
 
 
 @pytest.mark.spec("ID-10")
 def test_a_linked_worktree_without_thrum_uses_the_main_ones_state(repo: Path, linked: Path) -> None:
     state = initialise(repo)
-    places = find_places(linked)
-    assert (places.root, places.state_dir, places.main_root) == (linked, state, repo)
-    assert places.identities_dir == linked / ".thrum" / "identities"
-    assert places.common_dir == repo / ".git"
+    layout = find_layout(linked)
+    assert (layout.root, layout.state_dir, layout.main_root) == (linked, state, repo)
+    assert layout.identities_dir == linked / ".thrum" / "identities"
+    assert layout.common_dir == repo / ".git"
 
 
 def test_identities_alone_do_not_make_a_linked_worktree_a_state_directory(repo: Path, linked: Path) -> None:
     state = initialise(repo)
     (linked / ".thrum" / "identities").mkdir(parents=True)
     trust_here(linked)
-    assert find_places(linked).state_dir == state
+    assert find_layout(linked).state_dir == state
 
 
 @pytest.mark.spec("ID-11")
@@ -105,7 +105,7 @@ def test_a_thrum_directory_without_marks_is_no_repository(base: Path) -> None:
     (base / ".thrum" / "worktrees").mkdir(parents=True)
     (base / ".thrum" / "runtimes.json").write_text("{}")
     with pytest.raises(NotARepository, match="not a git repository"):
-        find_places(base)
+        find_layout(base)
 
 
 @pytest.mark.spec("ID-11")
@@ -113,8 +113,8 @@ def test_a_worktree_nested_in_the_main_root_resolves_to_itself(repo: Path) -> No
     state = initialise(repo)
     git("worktree", "add", "-q", repo / "nested", cwd=repo)
     (repo / "nested" / "sub").mkdir()
-    places = find_places(repo / "nested" / "sub")
-    assert (places.root, places.state_dir) == (repo / "nested", state)
+    layout = find_layout(repo / "nested" / "sub")
+    assert (layout.root, layout.state_dir) == (repo / "nested", state)
 
 
 @pytest.mark.spec("ID-12")
@@ -123,7 +123,7 @@ def test_a_submodule_and_a_vendored_clone_resolve_to_the_enclosing_root(repo: Pa
     other = new_repository(base / "other")
     git("submodule", "add", "-q", other, "sub", cwd=repo)
     new_repository(repo / "vendor" / "lib")
-    assert find_places(repo / "sub").root == find_places(repo / "vendor" / "lib").root == repo
+    assert find_layout(repo / "sub").root == find_layout(repo / "vendor" / "lib").root == repo
     found = find_git(repo / "sub")
     assert found is not None and not found.linked
 
@@ -134,10 +134,10 @@ def test_a_redirect_shares_state_and_keeps_identities_local(repo: Path, linked: 
     (linked / ".thrum" / "identities").mkdir(parents=True)
     (linked / ".thrum" / "redirect").write_text(f"  {state}\n")
     trust_here(linked, state)
-    places = find_places(linked)
-    assert (places.root, places.state_dir, places.main_root) == (linked, state, repo)
-    assert places.config_copy == state / "config.json"
-    assert places.identities_dir == linked / ".thrum" / "identities"
+    layout = find_layout(linked)
+    assert (layout.root, layout.state_dir, layout.main_root) == (linked, state, repo)
+    assert layout.config_copy == state / "config.json"
+    assert layout.identities_dir == linked / ".thrum" / "identities"
 
 
 @pytest.mark.spec("ID-13")
@@ -161,18 +161,18 @@ def test_each_bad_redirect_has_its_own_words_and_never_falls_back(repo: Path, ba
     for text, words in cases.items():
         (state / "redirect").write_text(text)
         with pytest.raises(BadRedirect, match=words):
-            find_places(repo)
+            find_layout(repo)
 
 
-def test_without_state_the_error_names_the_mend(repo: Path, linked: Path, base: Path) -> None:
+def test_without_state_the_error_names_the_fix(repo: Path, linked: Path, base: Path) -> None:
     for start in (repo, linked):
         with pytest.raises(NotInitialized, match=f"thrum is not initialized in {start}$"):
-            find_places(start)
+            find_layout(start)
     with pytest.raises(NotARepository, match="no such directory"):
-        find_places(base / "typo")
+        find_layout(base / "typo")
     git("init", "-q", "--bare", base / "hub.git", cwd=base)
     with pytest.raises(NotARepository, match="is a bare repository") as caught:
-        find_places(base / "hub.git")
+        find_layout(base / "hub.git")
     assert "git worktree add" in caught.value.remedy
 
 
@@ -184,22 +184,22 @@ def test_worktrees_of_a_bare_repository_share_the_state_of_the_one_that_has_it(r
     found = find_git(two)
     assert found is not None and found.linked and main_worktree(found) is None
     state = initialise(one)
-    assert find_places(one).common_dir == base / "hub" / ".git"
+    assert find_layout(one).common_dir == base / "hub" / ".git"
     with pytest.raises(NotInitialized):
-        find_places(two)
+        find_layout(two)
     (two / ".thrum").mkdir()
     (two / ".thrum" / "redirect").write_text(str(state))
     trust_here(two, state)
-    assert find_places(two).main_root == one
+    assert find_layout(two).main_root == one
     hub = find_git(base / "hub")
     assert hub is not None and hub.bare
 
 
 def test_outside_git_the_journals_lie_beside_the_database(base: Path) -> None:
     state = initialise(base / "plain")
-    places = find_places(base / "plain")
-    assert places.common_dir is None
-    assert places.local_journal == state / "var" / "local.jsonl"
+    layout = find_layout(base / "plain")
+    assert layout.common_dir is None
+    assert layout.local_journal == state / "var" / "local.jsonl"
 
 
 def test_a_moved_or_broken_git_file_is_no_linked_worktree(repo: Path, base: Path) -> None:
@@ -219,12 +219,12 @@ def test_a_git_file_that_leads_nowhere_is_told_from_a_repository_without_thrum(r
         root.mkdir(parents=True)
         (root / ".git").write_text(f"gitdir: {base}/not-mounted/.git/{kind}/x\n")
     for root in (lost, nested, lost):
-        for look in (find_places, partial(set_up_worktree, main_repo=None, environ={}), partial(init, options=options)):
+        for look in (find_layout, partial(set_up_worktree, main_repo=None, environ={}), partial(init, options=options)):
             with pytest.raises(NotARepository) as caught:
                 look(root)
             assert f"{root}/.git leads to {base}/not-mounted/" in caught.value.message
         (root / ".thrum" / "identities").mkdir(parents=True, exist_ok=True)
-    assert find_places(copied).root == repo, "a copied submodule belongs to what is around it"
+    assert find_layout(copied).root == repo, "a copied submodule belongs to what is around it"
     assert not (base / "not-mounted").exists()
 
 
@@ -234,12 +234,12 @@ def test_one_stands_in_the_nearest_root_of_this_repository(repo: Path, linked: P
     common = str(repo / ".git")
     vendored = new_repository(linked / "vendor")
     foreign = new_repository(base / "foreign")
-    assert standing_root(str(vendored), common, str(repo)) == str(linked)
-    assert standing_root(str(repo), common, str(repo)) == str(repo)
-    assert standing_root(str(foreign), common, str(repo)) is None
-    assert standing_root(str(base), common, str(repo)) is None
+    assert current_root(str(vendored), common, str(repo)) == str(linked)
+    assert current_root(str(repo), common, str(repo)) == str(repo)
+    assert current_root(str(foreign), common, str(repo)) is None
+    assert current_root(str(base), common, str(repo)) is None
     shutil.rmtree(linked)
-    assert standing_root(str(linked), common, str(repo)) is None
+    assert current_root(str(linked), common, str(repo)) is None
 
 
 # -- sockets
@@ -250,65 +250,65 @@ def short_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(os.path.realpath(tmp_path_factory.mktemp("s")))
 
 
-def places_at(root: Path) -> Places:
-    return Places(root=root, state_dir=initialise(root), main_root=root, common_dir=None)
+def layout_at(root: Path) -> Layout:
+    return Layout(root=root, state_dir=initialise(root), main_root=root, common_dir=None)
 
 
 def test_sockets_lie_beside_the_state_when_the_path_fits(base: Path, short_base: Path) -> None:
-    places = places_at(base / "r")
-    places.var_dir.mkdir()
-    places.socket_link.symlink_to("/stale")
-    sockets = socket_paths(places, short_base)
-    assert (sockets.rpc, sockets.private_dir) == (places.socket_link, None)
-    assert sockets.bus == places.var_dir / "bus.sock"
-    prepare_socket_dir(places, sockets)
-    assert not places.socket_link.is_symlink()
-    assert places.var_dir.stat().st_mode & 0o777 == 0o700
+    layout = layout_at(base / "r")
+    layout.var_dir.mkdir()
+    layout.socket_link.symlink_to("/stale")
+    sockets = socket_paths(layout, short_base)
+    assert (sockets.rpc, sockets.private_dir) == (layout.socket_link, None)
+    assert sockets.bus == layout.var_dir / "bus.sock"
+    prepare_socket_dir(layout, sockets)
+    assert not layout.socket_link.is_symlink()
+    assert layout.var_dir.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_long_path_gets_a_short_private_directory_that_is_found_without_a_link(base: Path, short_base: Path) -> None:
-    places = places_at(base / ("long" * 30))
-    sockets = socket_paths(places, short_base)
-    assert sockets == socket_paths(places, short_base)
+    layout = layout_at(base / ("long" * 30))
+    sockets = socket_paths(layout, short_base)
+    assert sockets == socket_paths(layout, short_base)
     assert sockets.private_dir is not None and len(os.fsencode(sockets.rpc)) <= 107
     for _ in range(2):
-        prepare_socket_dir(places, sockets)
-        assert not os.path.lexists(places.socket_link)
+        prepare_socket_dir(layout, sockets)
+        assert not os.path.lexists(layout.socket_link)
         assert private_dir_flaw(sockets.private_dir) is None
 
 
 def test_a_file_system_without_sockets_gets_the_short_directory_too(base: Path, short_base: Path) -> None:
-    places = places_at(base / "r")
-    assert socket_paths(places, short_base, short=True).private_dir is not None
+    layout = layout_at(base / "r")
+    assert socket_paths(layout, short_base, short=True).private_dir is not None
 
 
 def test_a_short_directory_that_others_may_enter_or_that_is_a_link_is_refused(base: Path, short_base: Path) -> None:
-    places = places_at(base / "r")
-    sockets = socket_paths(places, short_base, short=True)
+    layout = layout_at(base / "r")
+    sockets = socket_paths(layout, short_base, short=True)
     assert sockets.private_dir is not None
     sockets.private_dir.mkdir()
     sockets.private_dir.chmod(0o755)
     with pytest.raises(DaemonStartFailed, match="is open to other users"):
-        prepare_socket_dir(places, sockets)
+        prepare_socket_dir(layout, sockets)
     sockets.private_dir.rmdir()
     sockets.private_dir.symlink_to(base)
     with pytest.raises(DaemonStartFailed, match="is not a directory"):
-        prepare_socket_dir(places, sockets)
+        prepare_socket_dir(layout, sockets)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
 def test_a_short_directory_of_another_user_is_refused(base: Path, short_base: Path) -> None:
-    places = places_at(base / "r")
-    sockets = socket_paths(places, short_base, short=True)
+    layout = layout_at(base / "r")
+    sockets = socket_paths(layout, short_base, short=True)
     assert sockets.private_dir is not None
     sockets.private_dir.mkdir(mode=0o700)
     os.chown(sockets.private_dir, 12345, 12345)
     with pytest.raises(DaemonStartFailed, match="belongs to another user") as caught:
-        prepare_socket_dir(places, sockets)
+        prepare_socket_dir(layout, sockets)
     # A link of his, too; nobody but he and root can take either away.
     assert caught.value.remedy.startswith(f"as root: rm -r {sockets.private_dir}; or move the repository")
     sockets.private_dir.rmdir()
     sockets.private_dir.symlink_to(base)
     os.chown(sockets.private_dir, 12345, 12345, follow_symlinks=False)
     with pytest.raises(DaemonStartFailed, match="belongs to another user"):
-        prepare_socket_dir(places, sockets)
+        prepare_socket_dir(layout, sockets)

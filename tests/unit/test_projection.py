@@ -1,4 +1,4 @@
-"""What single facts do to the picture, and what horizons take back."""
+"""What single facts do to the projection, and what watermarks take back."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.support.factmaker import (
     Journals,
     Live,
     Maker,
-    empty_picture,
+    empty_projection,
     live_dump,
-    paint_journals,
+    rebuild_journals,
 )
 from thrum.model import clock, events
 from thrum.model.events import Body, Pair
@@ -37,9 +37,9 @@ def make() -> Maker:
 
 @pytest.fixture
 def live() -> Any:
-    picture = Live()
-    yield picture
-    picture.db.close()
+    projection = Live()
+    yield projection
+    projection.db.close()
 
 
 def view(live: Live) -> View:
@@ -66,7 +66,7 @@ def test_of_two_lines_with_one_id_the_smaller_is_the_fact(live: Live, make: Make
     assert (won.state, won.wins) == ("conflict", True)
 
 
-def test_facts_of_a_newer_program_are_sealed(live: Live) -> None:
+def test_facts_of_a_newer_program_are_opaque(live: Live) -> None:
     line = b'{"type":"dance","timestamp":"2026-02-03T10:00:00.000Z","event_id":"evt_1","v":1}'
     assert states(live, events.decode(line)) == ["sealed"]
 
@@ -95,7 +95,7 @@ def test_only_the_author_edits_and_deletes(live: Live, make: Maker) -> None:
     assert (row.body_content, row.edit_count, row.deleted) == ("first", 0, False)
 
 
-def test_an_edit_that_names_nobody_is_that_of_the_owner_of_its_shard(make: Maker) -> None:
+def test_an_edit_that_names_nobody_is_that_of_the_owner_of_its_journal(make: Maker) -> None:
     message = make.message("ann", "bob", text="first")
     edit = make(events.MessageEdited, message_id=message.message_id, body=Body("plain", "second"))
     for file, content in (("messages/ann.jsonl", "second"), ("messages/bob.jsonl", "first")):
@@ -164,7 +164,7 @@ def test_a_key_counts_in_whatever_journal_it_lies(tmp_path: Path) -> None:
         (key := other.introduction(), other.line(key), "messages/bob.jsonl"),
     ):
         journals.add(fact, raw or me.line(fact), file)
-    paint_journals(journals, tmp_path / "painted", own)
+    rebuild_journals(journals, tmp_path / "painted", own)
     with closing(database.open_reader(tmp_path / "painted")) as db:
         assert View(db, own).message(claimed.message_id) is None
 
@@ -182,12 +182,12 @@ def test_nobody_moves_anothers_message_into_another_thread(order: tuple[int, ...
         journals = Journals()
         said = [(me, me.introduction()), (other, other.introduction()), *facts]
         entries = [journals.add(fact, by.line(fact)) for by, fact in said]
-        with closing(empty_picture()) as db:
+        with closing(empty_projection()) as db:
             projection = Projection(db, own, journals.read_line, lambda: START_MS)
             for entry in entries:
                 projection.apply(entry)
             live = View(db, own).thread_of(root.message_id)
-        paint_journals(journals, tmp_path / "painted", own)
+        rebuild_journals(journals, tmp_path / "painted", own)
         with closing(database.open_reader(tmp_path / "painted")) as db:
             assert View(db, own).thread_of(root.message_id) == live
         return live
@@ -197,7 +197,7 @@ def test_nobody_moves_anothers_message_into_another_thread(order: tuple[int, ...
     assert thread(*(facts[i] for i in order)) == "thr_" + root.message_id[4:]
 
 
-def test_of_two_creates_of_one_message_the_smaller_stands_until_it_is_void(live: Live, make: Maker) -> None:
+def test_of_two_creates_of_one_message_the_smaller_stands_until_it_is_tombstoned(live: Live, make: Maker) -> None:
     first = make.message("ann", "bob", text="first")
     second = make.message("eve", "bob", text="second", message_id=first.message_id)
     edit = make(events.MessageEdited, message_id=first.message_id, agent_id="eve", body=Body("plain", "edited"))
@@ -212,7 +212,7 @@ def test_of_two_creates_of_one_message_the_smaller_stands_until_it_is_void(live:
     assert (row.agent_id, row.body_content, row.edit_count) == ("eve", "edited", 1)
 
 
-def test_a_cleaned_agent_starts_afresh_above_its_horizon(live: Live, make: Maker) -> None:
+def test_a_cleaned_agent_starts_afresh_above_its_watermark(live: Live, make: Maker) -> None:
     register = make(events.AgentRegistered, agent_id="ann", kind="agent", role="coder", module="m")
     session = make(events.SessionStarted, session_id="ses_1", agent_id="ann")
     before = make.message("bob", "ann")
@@ -233,7 +233,7 @@ def test_a_cleaned_agent_starts_afresh_above_its_horizon(live: Live, make: Maker
 
 
 @pytest.mark.parametrize("order", [*permutations(range(3))])
-def test_a_cleanup_voids_what_its_daemon_said_in_anothers_session(order: tuple[int, ...], tmp_path: Path) -> None:
+def test_a_cleanup_tombstones_what_its_daemon_said_in_anothers_session(order: tuple[int, ...], tmp_path: Path) -> None:
     """A sign of life in a session of another daemon's agent of that name; and of before, when anybody went on with
     anybody's session, what this daemon said under its former id.
     """
@@ -253,15 +253,15 @@ def test_a_cleanup_voids_what_its_daemon_said_in_anothers_session(order: tuple[i
     journals = Journals()
     entries = [journals.add(fact, by.line(fact)) for by in (me, other) for fact in [by.introduction()]]
     entries += [journals.add(*line) for i in order for line in parts[i]]
-    with closing(empty_picture()) as db:
+    with closing(empty_projection()) as db:
         projection = Projection(db, own, journals.read_line, lambda: START_MS)
         for entry in entries:
             projection.apply(entry)
         assert db.execute("SELECT seen_at FROM sessions").fetchall() == [("",), ("",)]
         assert db.execute("SELECT * FROM work_contexts").fetchall() == []
-        paint_journals(journals, tmp_path / "painted", own)
-        with closing(database.open_reader(tmp_path / "painted")) as painted:
-            there, here = database.dump(painted), database.dump(db)
+        rebuild_journals(journals, tmp_path / "painted", own)
+        with closing(database.open_reader(tmp_path / "painted")) as rebuilt:
+            there, here = database.dump(rebuilt), database.dump(db)
             assert {table for table in here if here[table] != there[table]} <= {"daemon_identity"}
 
 
@@ -276,7 +276,7 @@ def test_a_late_cleanup_keeps_what_lies_above_it(live: Live, make: Maker) -> Non
     assert (agent.registered_at, agent.module) == (second.timestamp, "o")
 
 
-def test_a_purge_voids_old_messages_and_ended_sessions_and_their_late_facts(live: Live, make: Maker) -> None:
+def test_a_purge_tombstones_old_messages_and_ended_sessions_and_their_late_facts(live: Live, make: Maker) -> None:
     old = make.message("ann", "bob")
     start = make(events.SessionStarted, session_id="ses_1", agent_id="ann")
     end = make(events.SessionEnded, session_id="ses_1", agent_id="ann")
@@ -370,45 +370,45 @@ def test_a_journal_of_a_newer_format_is_told(live: Live, make: Maker) -> None:
     assert view(live).newer_format()
 
 
-def test_painting_numbers_in_the_order_of_facts_however_they_lie(tmp_path: Any, make: Maker) -> None:
+def test_rebuilding_numbers_in_the_order_of_facts_however_they_lie(tmp_path: Any, make: Maker) -> None:
     messages = [make.message(author, "bob") for author in ("ann", "eve", "ann", "eve")]
     journals = Journals()
     for message in reversed(messages):
         journals.add(message)
-    painted = paint_journals(journals, tmp_path / "p.db")
+    rebuilt = rebuild_journals(journals, tmp_path / "p.db")
     db = database.connect(tmp_path / "p.db")
     numbered = [row.message_id for row in View(db, OWN).events_after(0, 10)]
     by_seq = [row[0] for row in db.execute("SELECT message_id FROM messages ORDER BY seq")]
     db.close()
-    assert painted.head_seq == 4
+    assert rebuilt.head_seq == 4
     assert numbered == by_seq == [message.message_id for message in messages]
 
 
-def test_painting_takes_the_smaller_of_two_lines_with_one_id_wherever_it_lies(tmp_path: Any, make: Maker) -> None:
+def test_rebuilding_takes_the_smaller_of_two_lines_with_one_id_wherever_it_lies(tmp_path: Any, make: Maker) -> None:
     small = make.message("ann", "bob", text="a")
     large = events.decode(events.encode(small).replace(b'"a"', b'"z"'))
     assert isinstance(large, events.MessageCreated)
     for order in ((small, large), (large, small)):
         journals = Journals()
         entries = [journals.add(fact) for fact in order]
-        painted = paint_journals(journals, tmp_path / "p.db")
+        rebuilt = rebuild_journals(journals, tmp_path / "p.db")
         db = database.connect(tmp_path / "p.db")
         row = View(db, OWN).message(small.message_id)
         db.close()
         assert row is not None
         assert row.body_content == "a"
         lost = entries[order.index(large)]
-        assert [(line.file, line.offset, line.raw) for line in painted.lost] == [(lost.file, lost.offset, lost.raw)]
+        assert [(line.file, line.offset, line.raw) for line in rebuilt.lost] == [(lost.file, lost.offset, lost.raw)]
 
 
-def test_a_painted_picture_can_be_gone_on_with(tmp_path: Any, make: Maker) -> None:
+def test_a_rebuilt_projection_can_be_gone_on_with(tmp_path: Any, make: Maker) -> None:
     facts = [make.message("ann", "bob") for _ in range(3)]
     facts.append(make(events.MessageReceipt, message_id=facts[0].message_id, agent_id="bob", receipt_type="read"))
     edit = make(events.MessageEdited, message_id=facts[0].message_id, agent_id="ann", body=Body("plain", "x"))
     journals = Journals()
     for fact in facts:
         journals.add(fact)
-    paint_journals(journals, tmp_path / "p.db")
+    rebuild_journals(journals, tmp_path / "p.db")
     db = database.open_writer(tmp_path / "p.db")
     applied = Projection(db, OWN, journals.read_line, lambda: START_MS).apply(journals.add(edit))
     dumped = database.dump(db)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_desk import open_desk
-from tests.support.house import Daemon, open_daemon
+from tests.support.ctx import Daemon, open_daemon
 from thrum.model import clock, errors
 from thrum.model.events import PurgeExecuted, decode
 
@@ -15,7 +15,7 @@ HOUR_MS = 3_600_000
 
 
 def facts_of(daemon: Daemon, file: str = "events.jsonl") -> list[object]:
-    path = daemon.house.here.places.branch_dir / file
+    path = daemon.ctx.here.layout.branch_dir / file
     return [decode(line) for line in path.read_bytes().splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""What must hold while several things happen at once in one daemon: waits, hints, marks, files, a torn stream."""
+"""What must hold while several things happen at once in one daemon: waits, hints, marks, files, a truncated stream."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.house import Agent, HandClock, open_daemon
+from tests.support.ctx import Agent, HandClock, open_daemon
 from thrum.bus.publisher import Publisher
 from thrum.daemon import launch
 from thrum.daemon.shutdown import Ending
 from thrum.model.errors import DaemonLocked, DaemonUnavailable, InternalError, InvalidParams, StoreFailed
 from thrum.model.methods.daemon import HEALTH
 from thrum.model.methods.messages import MESSAGE_SEND
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc.client import RpcClient
 from thrum.rpc.dispatch import Drain
 from thrum.rpc.stream import Gone, Wire
@@ -65,7 +65,7 @@ async def test_a_look_that_fails_is_its_waiters_alone(tmp_path: Path, monkeypatc
             monkeypatch.setattr(View, "told_among", fail)
             await furiosa("message.send", content="wake", to=["nux"])
         assert isinstance(failed[0], InternalError) and contents(told[0]) == ["wake"]
-        assert daemon.wiring.desks.is_empty
+        assert daemon.parts.wait_queues.is_empty
 
 
 async def test_waits_are_woken_although_the_bus_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ async def test_a_follower_is_told_of_a_burst_longer_than_one_look(
         answers: list[Any] = []
 
         async def follow() -> None:
-            after = daemon.house.view.head_seq()
+            after = daemon.ctx.view.head_seq()
             params = {"after_seq": after, "topics": ["agent/nux/"], "wait_ms": 60_000}
             answers.append(await nux("events.since", **params))
 
@@ -151,16 +151,16 @@ async def test_a_long_look_lets_others_have_their_turn(tmp_path: Path, monkeypat
         assert len(answer.events) >= 20 and turns >= 20
 
 
-async def test_a_journal_that_was_edited_under_the_picture_has_it_painted_anew(tmp_path: Path) -> None:
+async def test_a_journal_that_was_edited_under_the_projection_has_it_rebuilt(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         furiosa = await daemon.registered("furiosa")
         await daemon.registered("nux")
         sent = await furiosa("message.send", content="as it was", to=["nux"])
-        path = daemon.house.here.places.branch_dir / "messages" / "furiosa.jsonl"
+        path = daemon.ctx.here.layout.branch_dir / "messages" / "furiosa.jsonl"
         path.write_bytes(path.read_bytes().replace(b'"event_id":"evt_', b'"event_id":"evx_'))
         with pytest.raises(StoreFailed):
             await furiosa("events.since", after_seq=sent.seq - 1)
-        assert daemon.wiring.committer.cause == "database_damaged"
+        assert daemon.parts.committer.cause == "database_damaged"
 
 
 # -- marks
@@ -202,7 +202,7 @@ async def test_what_came_just_at_the_moment_is_marked_and_not_called_skipped(tmp
 # -- files beside the journal
 
 
-async def test_a_registration_whose_file_cannot_be_written_says_so_and_is_mended_by_another(
+async def test_a_registration_whose_file_cannot_be_written_says_so_and_is_fixed_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_daemon(tmp_path) as daemon:
@@ -223,7 +223,7 @@ async def test_a_registration_whose_file_cannot_be_written_says_so_and_is_mended
         assert (home / ".thrum" / "identities" / "nux.json").exists()
 
 
-# -- a stream that is torn
+# -- a stream that is truncated
 
 
 @contextmanager
@@ -261,7 +261,7 @@ async def test_a_cancelled_sender_that_has_sent_nothing_tears_nothing() -> None:
         assert theirs.recv(100) == b"next\n"
 
 
-async def test_a_client_whose_call_was_torn_says_that_the_daemon_is_gone(tmp_path: Path) -> None:
+async def test_a_client_whose_call_was_truncated_says_that_the_daemon_is_gone(tmp_path: Path) -> None:
     with pair() as (wire, theirs):
         client = RpcClient(wire, tmp_path)
         async with trio.open_nursery() as nursery:
@@ -291,15 +291,15 @@ def test_an_end_for_good_prevails_over_a_new_life_whichever_came_first() -> None
     trio.run(main)
 
 
-def places_in(root: Path) -> Places:
+def layout_in(root: Path) -> Layout:
     (root / ".thrum" / "var").mkdir(parents=True)
     (root / ".git" / "thrum-sync").mkdir(parents=True)
-    return Places(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
+    return Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=root / ".git")
 
 
 @contextmanager
-def lock_held(places: Places, pid: int) -> Generator[None]:
-    descriptor = os.open(places.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+def lock_held(layout: Layout, pid: int) -> Generator[None]:
+    descriptor = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.write(descriptor, f"{pid}\n".encode())
@@ -309,20 +309,20 @@ def lock_held(places: Places, pid: int) -> Generator[None]:
 
 
 def test_a_stop_is_over_when_another_daemon_has_the_lock(tmp_path: Path) -> None:
-    places = places_in(tmp_path)
-    with lock_held(places, 4_000_002):
-        assert launch.wait_until_gone(places, 4_000_001, 0.0)
-        assert not launch.wait_until_gone(places, 4_000_002, 0.0)
+    layout = layout_in(tmp_path)
+    with lock_held(layout, 4_000_002):
+        assert launch.wait_until_gone(layout, 4_000_001, 0.0)
+        assert not launch.wait_until_gone(layout, 4_000_002, 0.0)
 
 
 def test_no_other_program_is_killed_for_the_pid_in_the_lock_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("thrum.model.limits.start_seconds_max", 0.05)
-    places = places_in(tmp_path)
+    layout = layout_in(tmp_path)
     # This very process: it would not live to see the end of the test.
-    with lock_held(places, os.getpid()), pytest.raises(DaemonLocked):
-        launch.stop_running(places, insist=True)
+    with lock_held(layout, os.getpid()), pytest.raises(DaemonLocked):
+        launch.stop_running(layout, insist=True)
 
 
 # -- clocks

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemons import Daemon
-from tests.support.factmaker import START_MS, Journals, empty_picture, paint_journals
+from tests.support.factmaker import START_MS, Journals, empty_projection, rebuild_journals
 from thrum.model import events
 from thrum.store import database
 from thrum.store.projection.core import Projection
@@ -22,17 +22,17 @@ Said = tuple[Daemon, Any]
 
 @contextmanager
 def seen_by(own: Daemon, said: list[Said], directory: Path) -> Iterator[View]:
-    """The picture that a daemon has of what was said, as it comes; it is the same where it is painted anew."""
+    """The projection that a daemon has of what was said, as it comes; it is the same where it is rebuilt."""
     mine = frozenset({own.daemon_id})
     journals = Journals()
     entries = [journals.add(fact, by.line(fact)) for by, fact in said]
-    with closing(empty_picture()) as db:
+    with closing(empty_projection()) as db:
         projection = Projection(db, mine, journals.read_line, lambda: START_MS)
         for entry in entries:
             projection.apply(entry)
-        paint_journals(journals, directory / "painted", mine)
-        with closing(database.open_reader(directory / "painted")) as painted:
-            there, here = database.dump(painted), database.dump(db)
+        rebuild_journals(journals, directory / "painted", mine)
+        with closing(database.open_reader(directory / "painted")) as rebuilt:
+            there, here = database.dump(rebuilt), database.dump(db)
             for table in here.keys() - {"daemon_identity"}:
                 assert there[table] == here[table], table
         yield View(db, mine)
@@ -104,7 +104,7 @@ def test_an_unsigned_line_renames_nobody(origin: str, tmp_path: Path) -> None:
     said = [fact for _, fact in registered(me, "ann", "bob")[1:]] + [sent, gone]
     entries = [journals.add(fact, me.line(fact)) for fact in said]
     entries.append(journals.add(forged, events.encode(forged)))
-    with closing(empty_picture()) as db:
+    with closing(empty_projection()) as db:
         projection = Projection(db, own, journals.read_line, lambda: START_MS)
         for entry in entries:
             projection.apply(entry)

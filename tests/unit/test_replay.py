@@ -1,4 +1,4 @@
-"""Opening the store: gone on with when it may be, painted anew when it must be, and no whole fact is ever lost."""
+"""Opening the store: gone on with when it may be, rebuilt when it must be, and no whole fact is ever lost."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.support.store_journals import START_MS, FakeClock, line_of, message
 from tests.support.store_opened import (
     IDENTITY,
     editing,
+    layout_at,
     open_here,
     opened,
-    picture_of,
-    places_at,
+    projection_of,
     sending,
 )
 from thrum.model import clock, events
@@ -31,7 +31,7 @@ from thrum.store.api import Decide
 from thrum.store.recovery import Opened, open_blocking
 from thrum.store.writer import Call
 
-SHARD = "messages/furiosa.jsonl"
+AUTHOR_JOURNAL = "messages/furiosa.jsonl"
 
 
 def commit(store: Opened, *decides: Decide[Any]) -> None:
@@ -39,7 +39,7 @@ def commit(store: Opened, *decides: Decide[Any]) -> None:
     calls = [Call(decide) for decide in decides]
     store.writer.begin()
     for call in calls:
-        store.writer.carry_out(call)
+        store.writer.execute(call)
         assert call.error is None
     store.writer.flush()
 
@@ -52,16 +52,16 @@ def crash(store: Opened) -> None:
 
 
 def filled(directory: Path) -> Path:
-    """A closed store with a few facts; its shard."""
+    """A closed store with a few facts; its journal."""
     store = open_here(directory)
     for text in ("one", "two", "three"):
         commit(store, sending(text), sending(f"{text} of slit", author="slit"))
     store.close()
-    return places_at(directory).branch_dir / SHARD
+    return layout_at(directory).branch_dir / AUTHOR_JOURNAL
 
 
 def reasons(directory: Path) -> list[tuple[str, str]]:
-    lines = places_at(directory).quarantine.read_bytes().splitlines()
+    lines = layout_at(directory).quarantine.read_bytes().splitlines()
     return [(entry["file"], entry["reason"]) for entry in map(msgspec.json.decode, lines)]
 
 
@@ -73,9 +73,9 @@ def contents(store: Opened) -> list[str]:
 # -- going on
 
 
-def test_a_clean_stop_and_start_goes_on_with_epoch_numbers_and_picture(tmp_path: Path) -> None:
+def test_a_clean_stop_and_start_goes_on_with_epoch_numbers_and_projection(tmp_path: Path) -> None:
     filled(tmp_path)
-    before = picture_of(tmp_path)
+    before = projection_of(tmp_path)
     store = open_here(tmp_path)
     epoch = store.view.epoch
     assert store.recovery == ("", 0, 0)
@@ -83,31 +83,31 @@ def test_a_clean_stop_and_start_goes_on_with_epoch_numbers_and_picture(tmp_path:
     assert store.view.head_seq() == 7
     store.close()
     again = open_here(tmp_path)
-    assert (again.view.epoch, again.recovery.painted) == (epoch, "")
+    assert (again.view.epoch, again.recovery.rebuilt) == (epoch, "")
     again.close()
-    assert picture_of(tmp_path) != before
+    assert projection_of(tmp_path) != before
 
 
-def test_lines_behind_the_picture_are_applied_once(tmp_path: Path) -> None:
-    shard = filled(tmp_path)
+def test_lines_behind_the_projection_are_applied_once(tmp_path: Path) -> None:
+    author_journal = filled(tmp_path)
     late = [message("four"), message("five")]
-    with shard.open("ab") as file:
+    with author_journal.open("ab") as file:
         file.writelines(line_of(fact) for fact in late)
         file.write(line_of(late[0]))
-    newcomer = places_at(tmp_path).branch_dir / "messages/new.jsonl"
+    newcomer = layout_at(tmp_path).branch_dir / "messages/new.jsonl"
     newcomer.write_bytes(line_of(message("of new", author="new")))
     store = open_here(tmp_path)
-    assert (store.recovery.painted, store.recovery.applied) == ("", 3)
+    assert (store.recovery.rebuilt, store.recovery.applied) == ("", 3)
     assert contents(store)[-3:] == ["four", "five", "of new"]
     commit(store, sending("six"), sending("more of new", author="new"))
     store.close()
     again = open_here(tmp_path)
     assert again.recovery == ("", 0, 0)
     again.close()
-    live = picture_of(tmp_path)
+    live = projection_of(tmp_path)
     again.path.unlink()
     open_here(tmp_path).close()
-    assert picture_of(tmp_path) == live
+    assert projection_of(tmp_path) == live
 
 
 def test_an_append_whose_commit_was_lost_is_applied_at_the_next_start(tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_an_append_whose_commit_was_lost_is_applied_at_the_next_start(tmp_path: 
     commit(store, sending("one"))
     call = Call(sending("two"))
     store.writer.begin()
-    store.writer.carry_out(call)
+    store.writer.execute(call)
     store.journals.append(store.writer._buffers)  # pyright: ignore[reportPrivateUsage]
     crash(store)
     again = open_here(tmp_path)
-    assert (again.recovery.painted, again.recovery.applied) == ("", 1)
+    assert (again.recovery.rebuilt, again.recovery.applied) == ("", 1)
     assert contents(again) == ["one", "two"]
     again.close()
 
@@ -146,15 +146,15 @@ def test_the_epoch_changes_when_numbers_may_have_been_lost_with_the_machine(tmp_
     store.close()
 
 
-# -- painting anew
+# -- rebuilding
 
 
 def _delete(directory: Path) -> None:
-    places_at(directory).database.unlink()
+    layout_at(directory).database.unlink()
 
 
 def _leave_a_stale_log(directory: Path) -> None:
-    path = places_at(directory).database
+    path = layout_at(directory).database
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("UPDATE messages SET body_content = 'stale'")
         log = path.with_name(path.name + "-wal").read_bytes()
@@ -163,12 +163,12 @@ def _leave_a_stale_log(directory: Path) -> None:
 
 
 def _spoil_the_head(directory: Path) -> None:
-    with places_at(directory).database.open("r+b") as file:
+    with layout_at(directory).database.open("r+b") as file:
         file.write(b"rubbish" * 100)
 
 
 def _spoil_the_middle(directory: Path) -> None:
-    path = places_at(directory).database
+    path = layout_at(directory).database
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(4096)
@@ -176,22 +176,22 @@ def _spoil_the_middle(directory: Path) -> None:
 
 
 def _empty(directory: Path) -> None:
-    places_at(directory).database.write_bytes(b"")
+    layout_at(directory).database.write_bytes(b"")
 
 
 def _of_another_version(directory: Path) -> None:
-    with closing(sqlite3.connect(places_at(directory).database, isolation_level=None)) as db:
+    with closing(sqlite3.connect(layout_at(directory).database, isolation_level=None)) as db:
         database.set_meta(db, "facts_version", "0")
 
 
 def _of_another_daemon(directory: Path) -> None:
-    with closing(sqlite3.connect(places_at(directory).database, isolation_level=None)) as db:
+    with closing(sqlite3.connect(layout_at(directory).database, isolation_level=None)) as db:
         database.set_identity(db, msgspec.structs.replace(IDENTITY, daemon_id="d_other"), IDENTITY.init_at)
 
 
-def _leave_half_a_picture(directory: Path) -> None:
+def _leave_half_a_projection(directory: Path) -> None:
     _delete(directory)
-    path = places_at(directory).database
+    path = layout_at(directory).database
     path.with_name("messages.db.new").write_bytes(b"half")
     path.with_name("messages.db.new-wal").write_bytes(b"half")
 
@@ -206,42 +206,44 @@ def _leave_half_a_picture(directory: Path) -> None:
         _empty,
         _of_another_version,
         _of_another_daemon,
-        _leave_half_a_picture,
+        _leave_half_a_projection,
     ],
 )
-def test_without_a_usable_database_the_same_picture_is_painted(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_without_a_usable_database_the_same_projection_is_rebuilt(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     filled(tmp_path)
     store = open_here(tmp_path)
-    epoch, before = store.view.epoch, picture_of(tmp_path)
+    epoch, before = store.view.epoch, projection_of(tmp_path)
     store.close()
     damage(tmp_path)
     again = open_here(tmp_path)
-    assert again.recovery.painted
+    assert again.recovery.rebuilt
     assert again.view.epoch != epoch
     commit(again, sending("next"))
     again.close()
-    messages = [row for row in picture_of(tmp_path)["messages"] if "next" not in row]
+    messages = [row for row in projection_of(tmp_path)["messages"] if "next" not in row]
     assert messages == before["messages"]
     names = {path.name for path in again.path.parent.iterdir()}
     assert names == {"messages.db"}
 
 
-def _replace(shard: Path) -> None:
-    copy = shard.with_suffix(".copy")
-    shutil.copyfile(shard, copy)
-    copy.replace(shard)
+def _replace(author_journal: Path) -> None:
+    copy = author_journal.with_suffix(".copy")
+    shutil.copyfile(author_journal, copy)
+    copy.replace(author_journal)
 
 
-def _restore_an_older_one(shard: Path) -> None:
-    os.truncate(shard, shard.read_bytes().index(b"\n") + 1)
+def _restore_an_older_one(author_journal: Path) -> None:
+    os.truncate(author_journal, author_journal.read_bytes().index(b"\n") + 1)
 
 
-def _swap_the_last_line(shard: Path) -> None:
-    lines = shard.read_bytes().splitlines(keepends=True)
+def _swap_the_last_line(author_journal: Path) -> None:
+    lines = author_journal.read_bytes().splitlines(keepends=True)
     fact = events.decode(lines[-1])
     assert isinstance(fact, MessageCreated)
     other = msgspec.structs.replace(fact, event_id=message().event_id, message_id=message().message_id)
-    with shard.open("r+b") as file:
+    with author_journal.open("r+b") as file:
         file.write(b"".join([*lines[:-1], line_of(other)]))
 
 
@@ -254,33 +256,33 @@ def _swap_the_last_line(shard: Path) -> None:
         (Path.unlink, "is gone", 3),
     ],
 )
-def test_a_journal_that_is_another_one_is_believed_before_the_picture(
+def test_a_journal_that_is_another_one_is_believed_before_the_projection(
     tmp_path: Path, touch: Callable[[Path], None], why: str, left: int
 ) -> None:
     touch(filled(tmp_path))
     store = open_here(tmp_path)
-    assert store.recovery.painted == f"{SHARD} {why}"
+    assert store.recovery.rebuilt == f"{AUTHOR_JOURNAL} {why}"
     assert store.view.head_seq() == left
     commit(store, sending("next"))
     store.close()
     again = open_here(tmp_path)
-    assert again.recovery.painted == ""
+    assert again.recovery.rebuilt == ""
     again.close()
 
 
-def test_a_copy_of_the_repository_paints_the_same_picture(tmp_path: Path) -> None:
+def test_a_copy_of_the_repository_rebuilds_the_same_projection(tmp_path: Path) -> None:
     filled(tmp_path / "here")
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     open_here(tmp_path / "there").close()
-    assert picture_of(tmp_path / "there") == picture_of(tmp_path / "here")
+    assert projection_of(tmp_path / "there") == projection_of(tmp_path / "here")
 
 
-async def test_a_picture_found_damaged_while_running_is_painted_anew_at_the_next_start(tmp_path: Path) -> None:
+async def test_a_projection_found_damaged_while_running_is_rebuilt_at_the_next_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await store.committer.commit(sending("one"))
-        store.committer.condemn()
+        store.committer.request_reopen()
         assert await store.committer.wait_broken() == "database_damaged"
-    assert not places_at(tmp_path).database.exists()
+    assert not layout_at(tmp_path).database.exists()
     async with opened(tmp_path) as store:
         assert store.view.head_seq() == 1
 
@@ -288,7 +290,7 @@ async def test_a_picture_found_damaged_while_running_is_painted_anew_at_the_next
 async def test_a_database_deleted_while_running_costs_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await store.committer.commit(sending("one"))
-        places_at(tmp_path).database.unlink()
+        layout_at(tmp_path).database.unlink()
         await store.committer.commit(sending("two"))
         assert store.view.head_seq() == 2
     async with opened(tmp_path) as store:
@@ -321,21 +323,21 @@ BAD_LINES = [
 
 @pytest.mark.parametrize(("bad", "reason"), BAD_LINES, ids=lambda value: value if isinstance(value, str) else "")
 @pytest.mark.parametrize("when", ["behind", "painted"])
-def test_a_bad_line_is_set_aside_and_the_whole_facts_around_it_survive(
+def test_a_bad_line_is_quarantined_and_the_whole_facts_around_it_survive(
     tmp_path: Path, bad: bytes, reason: str, when: str
 ) -> None:
-    shard = filled(tmp_path)
-    with shard.open("ab") as file:
+    author_journal = filled(tmp_path)
+    with author_journal.open("ab") as file:
         file.write(bad + b"\n" + line_of(message("after")) + bad + b"\n")
-    held = shard.read_bytes()
+    held = author_journal.read_bytes()
     if when == "painted":
         _delete(tmp_path)
     store = open_here(tmp_path)
-    assert bool(store.recovery.painted) is (when == "painted")
+    assert bool(store.recovery.rebuilt) is (when == "painted")
     assert contents(store).count("after") == 1
-    assert reasons(tmp_path) == [(SHARD, reason)]
-    assert store.recovery.set_aside == 1
-    assert shard.read_bytes() == held, "a working file is not rewritten"
+    assert reasons(tmp_path) == [(AUTHOR_JOURNAL, reason)]
+    assert store.recovery.quarantined == 1
+    assert author_journal.read_bytes() == held, "a working file is not rewritten"
     commit(store, sending("next"))
     store.close()
     again = open_here(tmp_path)
@@ -343,68 +345,68 @@ def test_a_bad_line_is_set_aside_and_the_whole_facts_around_it_survive(
     again.close()
 
 
-def test_a_torn_tail_is_cut_and_a_whole_one_counts(tmp_path: Path) -> None:
-    shard = filled(tmp_path)
-    with shard.open("ab") as file:
+def test_a_truncated_last_line_is_cut_and_a_whole_one_counts(tmp_path: Path) -> None:
+    author_journal = filled(tmp_path)
+    with author_journal.open("ab") as file:
         file.write(line_of(message("whole")).removesuffix(b"\n"))
     store = open_here(tmp_path)
     assert contents(store)[-1] == "whole"
     store.close()
-    with shard.open("ab") as file:
+    with author_journal.open("ab") as file:
         file.write(line_of(message("torn"))[:50])
     store = open_here(tmp_path)
     assert store.recovery == ("", 0, 1)
-    assert reasons(tmp_path) == [(SHARD, "torn_tail")]
+    assert reasons(tmp_path) == [(AUTHOR_JOURNAL, "torn_tail")]
     commit(store, sending("next"))
     assert contents(store)[-2:] == ["whole", "next"]
     store.close()
 
 
 def test_facts_of_a_newer_program_are_numbered_and_kept(tmp_path: Path) -> None:
-    shard = filled(tmp_path)
-    with shard.open("ab") as file:
+    author_journal = filled(tmp_path)
+    with author_journal.open("ab") as file:
         file.write(b'{"type":"poll.open","timestamp":"2026-02-03T10:00:00.000Z","event_id":"evt_9","v":1,"x":1.5}\n')
     store = open_here(tmp_path)
-    assert (store.recovery.applied, store.recovery.set_aside, store.view.head_seq()) == (1, 0, 7)
+    assert (store.recovery.applied, store.recovery.quarantined, store.view.head_seq()) == (1, 0, 7)
     store.close()
 
 
 @pytest.mark.parametrize("smaller_last", [True, False])
 @pytest.mark.parametrize("when", ["behind", "painted"])
 def test_of_two_lines_with_one_id_the_smaller_is_the_fact(tmp_path: Path, smaller_last: bool, when: str) -> None:
-    shard = filled(tmp_path)
+    author_journal = filled(tmp_path)
     fact = message("bbb")
     smaller, larger = (line_of(msgspec.structs.replace(fact, agent_id=name)) for name in ("furiosa", "max"))
     first, second = (larger, smaller) if smaller_last else (smaller, larger)
-    with shard.open("ab") as file:
+    with author_journal.open("ab") as file:
         file.write(first)
     open_here(tmp_path).close()
-    with (places_at(tmp_path).branch_dir / "messages/max.jsonl").open("ab") as file:
+    with (layout_at(tmp_path).branch_dir / "messages/max.jsonl").open("ab") as file:
         file.write(second)
     if when == "painted":
         _delete(tmp_path)
     store = open_here(tmp_path)
     row = store.view.message(fact.message_id)
     assert row is not None and row.agent_id == "furiosa"
-    assert bool(store.recovery.painted) is (smaller_last or when == "painted")
-    (entry,) = [msgspec.json.decode(line) for line in places_at(tmp_path).quarantine.read_bytes().splitlines()]
+    assert bool(store.recovery.rebuilt) is (smaller_last or when == "painted")
+    (entry,) = [msgspec.json.decode(line) for line in layout_at(tmp_path).quarantine.read_bytes().splitlines()]
     assert (entry["reason"], entry["text"].encode() + b"\n") == ("id_conflict", larger)
     store.close()
     again = open_here(tmp_path)
-    assert again.recovery.painted == ""
+    assert again.recovery.rebuilt == ""
     again.close()
 
 
 # -- places
 
 
-def test_the_picture_mirrors_the_daemons_record(tmp_path: Path) -> None:
+def test_the_projection_mirrors_the_daemons_record(tmp_path: Path) -> None:
     filled(tmp_path)
     moved = msgspec.structs.replace(IDENTITY, repo_path="/elsewhere")
     store = open_blocking(
-        places_at(tmp_path), moved, frozenset({moved.daemon_id}), wall=FakeClock(), program="test", boot_id="b"
+        layout_at(tmp_path), moved, frozenset({moved.daemon_id}), wall=FakeClock(), program="test", boot_id="b"
     )
-    assert store.recovery.painted == ""
+    assert store.recovery.rebuilt == ""
     assert database.identity(store.reader) == moved
     store.close()
 

@@ -18,7 +18,7 @@ from thrum.model.tombstones import branch_file_of
 from thrum.ops.directory import ViewDirectory
 from thrum.store import database
 from thrum.store.queries.views import InboxQuery, View
-from thrum.store.rebuild import paint
+from thrum.store.rebuild import rebuild
 
 HOUR_MS = 3_600_000
 ME = Daemon(1)
@@ -56,12 +56,12 @@ def live(lines: Sequence[Line]) -> factmaker.Live:
     return found
 
 
-def painted(lines: Sequence[Line], directory: Path) -> factmaker.Dump:
+def rebuilt(lines: Sequence[Line], directory: Path) -> factmaker.Dump:
     journals = factmaker.Journals()
     for fact, raw in lines:
         journals.add(fact, raw, branch_file_of(fact) or events.LOCAL_FILE)
     target = directory / "painted.db"
-    paint(
+    rebuild(
         target,
         journals.sources(),
         OWN,
@@ -88,10 +88,10 @@ def check_nothing_changes(honest: Sequence[Line], hostile: Sequence[Line], tmp_p
     expected.db.close()
     orders = [[*honest, *hostile], [*hostile, *honest], [*reversed([*honest, *hostile])]]
     for order in orders:
-        rows = painted(order, tmp_path)
+        rows = rebuilt(order, tmp_path)
         assert {table: found for table, found in rows.items() if table not in NOISE} == wanted
         found = live(order)
-        # What was unsigned is another's by its key, or another line is the fact: then it is painted anew.
+        # What was unsigned is another's by its key, or another line is the fact: then it is rebuilt.
         assert found.projection.outdated or found.dump() == rows
         found.db.close()
 
@@ -119,8 +119,8 @@ def test_a_smaller_line_without_a_signature_is_nothing_beside_the_signed_one(tow
     forged = msgspec.structs.replace(sent, body=Body("markdown", "a lie"))
     lines = [*town.lines, (forged, events.encode(forged)), (sent, events.encode(sent))]
     for order in ([*lines], [*reversed(lines)]):
-        text = [row for row in painted(order, tmp_path)["messages"] if "true" in row]
-        assert len(text) == 1 and len(painted(order, tmp_path)["messages"]) == 1
+        text = [row for row in rebuilt(order, tmp_path)["messages"] if "true" in row]
+        assert len(text) == 1 and len(rebuilt(order, tmp_path)["messages"]) == 1
 
 
 def test_nobody_marks_anothers_mail_read(town: Town, tmp_path: Path) -> None:
@@ -143,15 +143,15 @@ def test_who_registered_an_agent_marks_for_it_whatever_comes_first(town: Town, t
     town.register(town.ann, "ann")
     ann = town.ann
     town.say(ann, ann(events.MessageReceipt, message_id=sent.message_id, agent_id="ann", receipt_type="read"))
-    pictures: list[factmaker.Dump] = []
+    projections: list[factmaker.Dump] = []
     for order in permutations(town.lines[-3:]):
         lines = [*town.lines[:-3], *order]
         found = live(lines)
         row = View(found.db, OWN).is_recipient(sent.message_id, "ann")
         assert row is not None and row.read_at
-        pictures.append(found.dump())
+        projections.append(found.dump())
         found.db.close()
-        assert painted(lines, tmp_path) == pictures[0] == pictures[-1]
+        assert rebuilt(lines, tmp_path) == projections[0] == projections[-1]
 
 
 def test_a_mark_counts_no_more_once_the_agent_is_registered_here(town: Town, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_mark_counts_no_more_once_the_agent_is_registered_here(town: Town, tmp
         assert row is not None and not row.read_at
         agent = View(found.db, OWN).agent("nux")
         assert agent is not None and agent.is_own and agent.reg_event == here.event_id
-        assert painted(lines, tmp_path) == found.dump()
+        assert rebuilt(lines, tmp_path) == found.dump()
         found.db.close()
 
 
@@ -218,7 +218,7 @@ def test_an_agent_joins_and_leaves_where_it_is_registered(town: Town, tmp_path: 
     for lines in (town.lines, [*reversed(town.lines)]):
         found = live(lines)
         assert [each.member_value for each in View(found.db, OWN).groups()["crew"]] == ["ann"]
-        assert painted(lines, tmp_path) == found.dump()
+        assert rebuilt(lines, tmp_path) == found.dump()
         found.db.close()
 
 
@@ -242,7 +242,7 @@ def test_a_name_stays_with_whom_it_is_pinned_to_and_bad_ones_show_nowhere(town: 
             agent = view.agent("max")
             assert agent is not None and (agent.role, agent.origin_daemon == eve.daemon_id) == (role, role == "evil")
             assert view.agent_ids() == {"max"}
-            assert painted(order, tmp_path) == found.dump()
+            assert rebuilt(order, tmp_path) == found.dump()
             found.db.close()
     assert early.timestamp < pinned.timestamp
 
@@ -256,7 +256,7 @@ def test_lines_of_another_project_wait_until_it_is_said_that_it_is_this_one(town
         for order in (lines, [*reversed(lines)]):
             found = live(order)
             assert len(found.dump()["messages"]) == count
-            assert painted(order, tmp_path) == found.dump()
+            assert rebuilt(order, tmp_path) == found.dump()
             found.db.close()
 
 
@@ -288,7 +288,7 @@ def test_no_reply_moves_a_message_into_another_thread(town: Town, tmp_path: Path
     for lines in (town.lines, [*reversed(town.lines)]):
         found = live(lines)
         assert View(found.db, OWN).thread_of(root.message_id) == thread
-        assert painted(lines, tmp_path) == found.dump()
+        assert rebuilt(lines, tmp_path) == found.dump()
         found.db.close()
 
 
@@ -306,7 +306,7 @@ def test_nobody_answers_for_an_agent_that_he_did_not_register(town: Town, tmp_pa
             view = View(found.db, OWN)
             rows = {each.agent_id: bool(each.replied_at) for each in view.recipients(sent.message_id)}
             assert rows == {"nux": False, "ann": True, "bob": False} and (rows[agent] == has_answered)
-            assert painted(lines, tmp_path) == found.dump()
+            assert rebuilt(lines, tmp_path) == found.dump()
             found.db.close()
 
 
@@ -327,7 +327,7 @@ def test_who_takes_a_name_too_marks_and_answers_nothing_for_whom_it_is_pinned_to
         forged, true = (view.is_recipient(each.message_id, "ann") for each in (sent, other))
         assert forged is not None and not forged.read_at and not forged.replied_at
         assert true is not None and true.read_at
-        assert painted(order, tmp_path) == found.dump()
+        assert rebuilt(order, tmp_path) == found.dump()
         found.db.close()
 
 
@@ -347,7 +347,7 @@ def test_who_is_noted_as_a_second_holder_speaks_from_then_on_for_all_that_was_sa
         found = live(order)
         to = View(found.db, OWN).is_recipient(sent.message_id, "ann")
         assert to is not None and to.read_at and to.replied_at
-        assert painted(order, tmp_path) == found.dump()
+        assert rebuilt(order, tmp_path) == found.dump()
         found.db.close()
 
 
@@ -444,5 +444,5 @@ def test_a_foreign_group_takes_no_word_and_adds_nobody_to_a_group_of_here(town: 
         # Who is registered elsewhere may join there.
         assert [each.member_value for each in ours.members] == ["eve", "nux"]
         assert addressing.resolve(["@coder"], "user:leon", ViewDirectory(view)).audiences == (Pair("role", "coder"),)
-        assert painted(lines, tmp_path) == found.dump()
+        assert rebuilt(lines, tmp_path) == found.dump()
         found.db.close()

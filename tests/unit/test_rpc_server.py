@@ -64,7 +64,7 @@ async def test_answers_come_when_they_are_ready_and_blank_lines_are_nothing(tmp_
         assert (await talk.read())["id"] == "slow"
 
 
-async def test_a_request_without_id_is_carried_out_though_its_sender_hangs_up(tmp_path: Path) -> None:
+async def test_a_request_without_id_is_executed_though_its_sender_hangs_up(tmp_path: Path) -> None:
     ops = Ops()
     ops.commit.set()
     async with serving(tmp_path / "s", ops.handlers()) as served:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 
 from tests.support import factmaker
 from tests.support.cli_desk import open_desk
+from tests.support.ctx import open_daemon
 from tests.support.factmaker import OWN, Live, Maker
-from tests.support.house import open_daemon
-from tests.support.store_opened import editing, open_here, opened, picture_of, places_at, sending
+from tests.support.store_opened import editing, layout_at, open_here, opened, projection_of, sending
 from thrum.model import errors, events, limits, search
 from thrum.model.events import AnyFact
 from thrum.store.queries import fts
@@ -161,10 +161,10 @@ def test_what_was_rolled_back_is_not_found(tmp_path: Path) -> None:
     store = open_here(tmp_path)
     try:
         store.writer.begin()
-        store.writer.carry_out(Call(sending("gone")))
+        store.writer.execute(Call(sending("gone")))
         store.writer.rollback()
         store.writer.begin()
-        store.writer.carry_out(Call(sending("here")))
+        store.writer.execute(Call(sending("here")))
         store.writer.flush()
         assert (found(store.view, "gone"), found(store.view, "here")) == ([], ["here"])
     finally:
@@ -183,11 +183,11 @@ async def test_the_index_follows_in_steps_over_restarts(tmp_path: Path, monkeypa
             for past in range(turn + 1):
                 assert len(found(store.view, f"edited{past}")) == 3
                 assert found(store.view, f"word{past}") == []
-    live = picture_of(tmp_path)
-    places_at(tmp_path).database.unlink()
+    live = projection_of(tmp_path)
+    layout_at(tmp_path).database.unlink()
     async with opened(tmp_path) as store:
         assert len(found(store.view, "edited")) == 12
-    assert picture_of(tmp_path) == live
+    assert projection_of(tmp_path) == live
 
 
 async def test_much_text_does_not_wait_for_the_index(tmp_path: Path) -> None:

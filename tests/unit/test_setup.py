@@ -31,7 +31,7 @@ from thrum.model.errors import (
     UnsafeRepository,
     UsageError,
 )
-from thrum.model.paths import find_places
+from thrum.model.paths import find_layout
 
 
 def git(cwd: Path, *arguments: str) -> str:
@@ -84,7 +84,7 @@ def test_init_makes_all_that_thrum_needs_and_changes_no_tracked_file(root: Path)
     assert result.repo_path == str(root)
     assert result.thrum_dir == str(root / ".thrum")
     assert not result.already_initialized
-    assert find_places(root).state_dir == root / ".thrum"
+    assert find_layout(root).state_dir == root / ".thrum"
     config = json.loads((root / ".thrum" / "config.json").read_text())
     assert config["identity"]["daemon_id"] == result.daemon_id
     assert config["identity"]["hostname"] == "laptop"
@@ -144,17 +144,17 @@ def test_whether_a_clone_syncs_is_kept_when_git_clean_takes_its_settings(root: P
 
 def test_what_was_set_by_hand_is_the_choice_that_is_kept(root: Path) -> None:
     init(root)
-    places = find_places(root)
+    layout = find_layout(root)
     update_config(
-        places.config_file, places.config_lock, lambda raw: settings.set_value(raw, "daemon.local_only", False)
+        layout.config_file, layout.config_lock, lambda raw: settings.set_value(raw, "daemon.local_only", False)
     )
-    bootstrap_identity(places, "laptop", os.environ, SystemClock())
+    bootstrap_identity(layout, "laptop", os.environ, SystemClock())
     shutil.rmtree(root / ".thrum")
     assert init(root).sync_recalled
-    remember_choice(places, True)
-    assert recalled_choice(places) is True
-    (places.thrum_sync_dir / "sync-choice").write_text("rubbish")
-    assert recalled_choice(places) is None
+    remember_choice(layout, True)
+    assert recalled_choice(layout) is True
+    (layout.thrum_sync_dir / "sync-choice").write_text("rubbish")
+    assert recalled_choice(layout) is None
 
 
 def test_a_dry_run_touches_nothing(root: Path) -> None:
@@ -247,7 +247,7 @@ def test_outside_git_force_makes_a_throw_away_place(top: Path) -> None:
     result = init(top, force=True)
     assert actions(result) == {".thrum/": "create"}
     assert (top / ".thrum" / "var" / "a-sync" / "events.jsonl").is_file()
-    assert find_places(top).thrum_sync_dir == top / ".thrum" / "var"
+    assert find_layout(top).thrum_sync_dir == top / ".thrum" / "var"
     assert init(top, force=True).already_initialized
 
 
@@ -260,9 +260,9 @@ def test_a_linked_worktree_gets_a_redirect_and_its_main_the_state(root: Path) ->
     assert result.repo_path == str(feature)
     assert (feature / ".thrum" / "redirect").read_text().strip() == str(root / ".thrum")
     assert (feature / ".thrum" / "identities").is_dir()
-    places = find_places(feature)
-    assert (places.root, places.state_dir) == (feature, root / ".thrum")
-    assert find_places(root).state_dir == root / ".thrum"
+    layout = find_layout(feature)
+    assert (layout.root, layout.state_dir) == (feature, root / ".thrum")
+    assert find_layout(root).state_dir == root / ".thrum"
     assert git(feature, "status", "--porcelain") == ""
     assert init(root).already_initialized
     assert init(feature).already_initialized

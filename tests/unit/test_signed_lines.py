@@ -1,4 +1,4 @@
-"""Which of two lines of one id is the fact, live and painted: a signed one before any other (events.md §11)."""
+"""Which of two lines of one id is the fact, live and rebuilt: a signed one before any other (events.md §11)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from thrum.model import events
 from thrum.model.events import AnyFact, Body, MessageReceipt
 from thrum.model.origins import SIGNED
 from thrum.store import database
-from thrum.store.rebuild import paint
+from thrum.store.rebuild import rebuild
 
 OWN = frozenset({Daemon(1).daemon_id})
 Line = tuple[AnyFact, bytes, str]
 
 
-def painted_texts(tmp_path: Path, lines: Sequence[Line]) -> tuple[list[str], list[bytes]]:
-    """What the messages say in a picture painted of these lines, and what was set aside. The one fact is signed."""
+def rebuilt_texts(tmp_path: Path, lines: Sequence[Line]) -> tuple[list[str], list[bytes]]:
+    """What the messages say in a projection rebuilt of these lines, and what was quarantined. The one fact is
+    signed.
+    """
     journals = factmaker.Journals()
     for line in lines:
         journals.add(*line)
     target = tmp_path / "painted.db"
-    painted = paint(
+    rebuilt = rebuild(
         target,
         journals.sources(),
         OWN,
@@ -42,7 +44,7 @@ def painted_texts(tmp_path: Path, lines: Sequence[Line]) -> tuple[list[str], lis
         assert db.execute("SELECT trust FROM events").fetchall() == [(SIGNED,)]
     finally:
         db.close()
-    return texts, [lost.raw for lost in painted.lost]
+    return texts, [lost.raw for lost in rebuilt.lost]
 
 
 def test_a_signed_line_is_the_fact_although_another_is_smaller(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_a_signed_line_is_the_fact_although_another_is_smaller(tmp_path: Path) -
     unsigned, other = events.encode(forged), bob.line(forged)
     lines = [(fact, ann.line(fact), file), (forged, unsigned, file), (forged, other, file)]
     for order in permutations(lines):
-        texts, lost = painted_texts(tmp_path, order)
+        texts, lost = rebuilt_texts(tmp_path, order)
         assert texts == ["what ann said"]
         assert {*lost} <= {unsigned, other}
         live = factmaker.Live(OWN)
@@ -70,11 +72,11 @@ def test_the_same_line_without_its_signature_is_no_other_fact(tmp_path: Path, si
     lines = [(fact, ann.line(fact), file), (fact, events.encode(fact), file)]
     if not signed_first:
         lines.reverse()
-    assert painted_texts(tmp_path, lines) == (["hi"], [])
+    assert rebuilt_texts(tmp_path, lines) == (["hi"], [])
     live = factmaker.Live(OWN)
     first, second = [live.projection.apply(live.journals.add(*line)) for line in lines]
     assert first.state == "applied"
-    # What was taken for unsigned has rights that it had not: the picture is painted anew.
+    # What was taken for unsigned has rights that it had not: the projection is rebuilt.
     assert (second.state, second.wins) == (("known", False) if signed_first else ("conflict", True))
 
 
@@ -87,4 +89,4 @@ def test_a_receipt_and_its_copy_are_one_fact(tmp_path: Path, copy_is_signed: boo
     lines = [(receipt, raw, "local.jsonl"), (receipt, me.line(raw) if copy_is_signed else raw, "messages/nux.jsonl")]
     if copy_first:
         lines.reverse()
-    assert painted_texts(tmp_path, lines) == ([], [])
+    assert rebuilt_texts(tmp_path, lines) == ([], [])

@@ -13,14 +13,14 @@ import trio
 from tests.support.daemons import Daemon
 from tests.support.store_arrivals import letter
 from tests.support.store_journals import START_MS, FakeClock
-from tests.support.store_opened import opened, picture_of, places_at, sending
+from tests.support.store_opened import layout_at, opened, projection_of, sending
 from thrum.admin._signature_audit import check_signatures
-from thrum.daemon.sync_store import Exchange
+from thrum.daemon.sync_store import SyncStore
 from thrum.identity import signing
 from thrum.model import events, ids, signatures
 from thrum.model.errors import InternalError
 from thrum.model.events import MessageReceipt
-from thrum.model.tombstones import Voids
+from thrum.model.tombstones import Tombstones
 from thrum.store.api import Decision, Stamp
 from thrum.store.committer import Committer
 from thrum.store.queries.views import View
@@ -31,11 +31,11 @@ FILE = "messages/furiosa.jsonl"
 
 
 def lines_of(directory: Path, file: str = FILE) -> list[bytes]:
-    path = places_at(directory).branch_dir / file
+    path = layout_at(directory).branch_dir / file
     return path.read_bytes().splitlines() if path.exists() else []
 
 
-async def test_every_line_that_travels_is_signed_and_lies_where_the_picture_says(tmp_path: Path) -> None:
+async def test_every_line_that_travels_is_signed_and_lies_where_the_projection_says(tmp_path: Path) -> None:
     me = Daemon(1)
     async with opened(tmp_path, me=me) as store:
         async with trio.open_nursery() as nursery:  # several calls of one batch
@@ -47,11 +47,11 @@ async def test_every_line_that_travels_is_signed_and_lies_where_the_picture_says
             raw = store.journals.read_line(row.file, row.offset, row.length)
             assert signing.check(raw) == "signed"
             assert events.decode(raw).event_id == row.event_id
-    before = picture_of(tmp_path)
-    places_at(tmp_path).database.unlink()
+    before = projection_of(tmp_path)
+    layout_at(tmp_path).database.unlink()
     async with opened(tmp_path, me=me) as store:
-        assert store.recovery.painted and not len(store.quarantine)
-    assert picture_of(tmp_path) == before
+        assert store.recovery.rebuilt and not len(store.quarantine)
+    assert projection_of(tmp_path) == before
 
 
 async def failing(committer: Committer) -> None:
@@ -69,20 +69,20 @@ async def test_local_facts_are_not_signed_but_the_copy_that_travels_is(tmp_path:
     key, sent = there.introduction(), there.message("slit", "nux")
     async with opened(tmp_path, me=me) as store:
         await store.committer.commit(me.introduce)
-        await store.committer.take_in([("events.jsonl", there.line(key)), ("messages/slit.jsonl", there.line(sent))])
+        await store.committer.ingest([("events.jsonl", there.line(key)), ("messages/slit.jsonl", there.line(sent))])
 
         def read(_view: View, stamp: Stamp) -> Decision[None]:
             receipt = stamp.make(MessageReceipt, message_id=sent.message_id, agent_id="nux", receipt_type="read")
             return Decision((receipt,), lambda _view, _seqs: None)
 
         await store.committer.commit(read)
-        exchange = Exchange(store)
+        exchange = SyncStore(store)
         assert await trio.to_thread.run_sync(exchange.copy_receipts) == 1
         assert await trio.to_thread.run_sync(exchange.copy_receipts) == 0
         # After a restart the journals themselves say what they hold.
-        assert await trio.to_thread.run_sync(Exchange(store).copy_receipts) == 0
+        assert await trio.to_thread.run_sync(SyncStore(store).copy_receipts) == 0
     [copy] = lines_of(tmp_path, "messages/nux.jsonl")
-    [local] = places_at(tmp_path).local_journal.read_bytes().splitlines()
+    [local] = layout_at(tmp_path).local_journal.read_bytes().splitlines()
     assert signing.check(copy) == "signed" and signing.check(local) == "unsigned"
     assert signatures.unsigned(copy) == local
 
@@ -106,12 +106,12 @@ async def test_a_forged_line_goes_to_quarantine_and_into_no_journal(tmp_path: Pa
     old = events.encode(letter(author="furiosa"))
     forged = forgeries(there)
     async with opened(tmp_path, me=Daemon(1)) as store:
-        exchange = Exchange(store)
+        exchange = SyncStore(store)
         arrived = [Arrived(FILE, raw) for raw in (*forged.values(), good, old)]
-        taken = await trio.to_thread.run_sync(partial(exchange.take_in, arrived))
-        assert (taken.new, taken.set_aside) == (2, 3)
-        taken = await trio.to_thread.run_sync(partial(exchange.take_in, arrived))
-        assert (taken.new, taken.set_aside) == (0, 0)
+        taken = await trio.to_thread.run_sync(partial(exchange.ingest, arrived))
+        assert (taken.new, taken.quarantined) == (2, 3)
+        taken = await trio.to_thread.run_sync(partial(exchange.ingest, arrived))
+        assert (taken.new, taken.quarantined) == (0, 0)
         assert [entry.reason for entry in store.quarantine.entries()] == [*forged]
     assert sorted(lines_of(tmp_path)) == sorted([good, old])
 
@@ -129,10 +129,10 @@ def test_a_forged_line_of_the_branch_goes_into_no_blob_and_shadows_none() -> Non
         (smaller + b"\n", [bare, good, forged]),
         (bare + b"\n", [good]),
     ):
-        assert merge.canonical(FILE, here, Voids(), extra).data == blob
+        assert merge.canonical(FILE, here, Tombstones(), extra).data == blob
     # An odd tail that nobody signed makes no other line of one that nobody signed.
     odd = Daemon(3).line(bare)
-    assert merge.canonical(FILE, odd + b"\n", Voids(), [bare]).data == bare + b"\n"
+    assert merge.canonical(FILE, odd + b"\n", Tombstones(), [bare]).data == bare + b"\n"
     assert merge.sound(forged + b"\n" + blob + b"\xef\xbb\xbf" + forged + b"\r\n") == blob
     assert merge.sound(blob) is not None
 
@@ -142,7 +142,7 @@ async def test_lines_that_a_program_of_before_believed_are_looked_at(tmp_path: P
     me, there = Daemon(1), Daemon(2)
     async with opened(tmp_path, me=me) as store:
         await store.committer.commit(sending("mine"))
-    path = places_at(tmp_path).branch_dir / FILE
+    path = layout_at(tmp_path).branch_dir / FILE
     [mine] = lines_of(tmp_path)
     good = there.line(there.message("furiosa", "nux"))
     for again in (False, True):
@@ -150,7 +150,7 @@ async def test_lines_that_a_program_of_before_believed_are_looked_at(tmp_path: P
         with path.open("ab") as journal:
             journal.write(b"".join(raw + b"\n" for raw in (*forged.values(), good)))
         if again:
-            for left in places_at(tmp_path).database.parent.glob("messages.db*"):
+            for left in layout_at(tmp_path).database.parent.glob("messages.db*"):
                 left.unlink()
         async with opened(tmp_path, me=me) as store:
             assert {entry.reason for entry in store.quarantine.entries()} == {*forged}
@@ -164,15 +164,15 @@ async def test_what_was_looked_at_is_not_looked_at_again(tmp_path: Path, monkeyp
         await store.committer.commit(sending("mine"))
     looked: list[bytes] = []
     monkeypatch.setattr(signing, "flaw_of", lambda raw: looked.append(raw) or "")
-    for left in places_at(tmp_path).database.parent.glob("messages.db*"):
+    for left in layout_at(tmp_path).database.parent.glob("messages.db*"):
         left.unlink()
     async with opened(tmp_path, me=me, wall=FakeClock()):
         pass
     assert looked == []
-    record = places_at(tmp_path).local_journal.with_name("verified.json")
+    record = layout_at(tmp_path).local_journal.with_name("verified.json")
     assert [*json.loads(record.read_bytes())] == ["events.jsonl", FILE] or [*json.loads(record.read_bytes())] == [FILE]
     record.unlink()
-    async with opened(tmp_path, me=me):  # the picture knows it too
+    async with opened(tmp_path, me=me):  # the projection knows it too
         pass
     assert looked == []
 
@@ -183,18 +183,18 @@ async def test_verify_counts_signed_lines_and_names_a_daemon_that_contradicts_it
     old = events.encode(letter(author="furiosa"))
     async with opened(tmp_path, me=me) as store:
         await store.committer.commit(sending("mine"))
-        await store.committer.take_in([(FILE, there.line(fact)), (FILE, old)])
+        await store.committer.ingest([(FILE, there.line(fact)), (FILE, old)])
         ends = {FILE: store.journals.end(FILE)}
         sound = check_signatures(store.journals, ends, store.quarantine.entries())
         assert (sound.ok, sound.detail) == (True, "2 lines signed, 1 not")
         other = there.line(events.encode(fact).replace(b"yes", b"yet"))
-        await store.committer.take_in([(FILE, other)])
+        await store.committer.ingest([(FILE, other)])
         told = check_signatures(store.journals, {FILE: store.journals.end(FILE)}, store.quarantine.entries())
         assert not told.ok
         assert f"{there.daemon_id} contradicts itself" in told.detail
         assert told.differences[0].ids == (fact.event_id,)
         with store.journals.path(FILE).open("ab") as journal:
             journal.write(other.replace(b"yet", b"yep") + b"\n")
-        standing = store.journals.path(FILE).stat().st_size
-        told = check_signatures(store.journals, {FILE: standing}, ())
+        provenance = store.journals.path(FILE).stat().st_size
+        told = check_signatures(store.journals, {FILE: provenance}, ())
         assert (told.ok, told.detail) == (False, "2 lines signed, 1 not; 1 forged")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_clones import contents, git, make_clone, make_origin, places_of, sync, write
+from tests.support.git_clones import contents, git, layout_of, make_clone, make_origin, sync, write
 from tests.support.git_servers import PASSWORD, USER, open_http
 from thrum.model.errors import NotAvailable
 from thrum.sync.branch import ensure_branch, read_branch
@@ -110,10 +110,10 @@ def test_what_an_earlier_version_had_seen_is_taken_over(alice: GitRepository, bo
     git(root, "fetch", "-q")
     (root / ".git/worktrees/a-sync/HEAD").write_text("ref: refs/heads/a-sync\n")
     assert alice.remote_tip() == first == alice.fetch()
-    ensure_branch(places_of(root), os.environ)
+    ensure_branch(layout_of(root), os.environ)
     assert alice.move(alice.tip(), first)
-    assert git(places_of(root).branch_dir, "rev-parse", "HEAD") == first
-    with read_branch(places_of(root), os.environ) as branch:
+    assert git(layout_of(root).branch_dir, "rev-parse", "HEAD") == first
+    with read_branch(layout_of(root), os.environ) as branch:
         assert branch is not None
         assert [entry.path for entry in branch.at_remote("origin") or ()] == [b"events.jsonl"]
     second = write(alice, {"events.jsonl": LINES * 2})
@@ -136,7 +136,7 @@ def test_a_push_obeys_all_that_is_configured_of_its_remote(alice: GitRepository,
     git(root, "remote", "set-url", "origin", f"file://{top}/origin.git")
     git(root, "config", "remote.origin.receivepack", f"touch {top}/asked; git-receive-pack")
     environ = {**os.environ, "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.abbrev", "GIT_CONFIG_VALUE_0": "12"}
-    with open_repository(places_of(root), environ) as again:
+    with open_repository(layout_of(root), environ) as again:
         tip = write(again, {"events.jsonl": LINES * 2})
         assert again.push(tip)
     assert (top / "asked").exists()
@@ -181,12 +181,12 @@ def test_a_branch_that_somebody_looks_at_is_not_moved_under_them(alice: GitRepos
         write(alice, {"events.jsonl": LINES * 2})
     assert alice.tip() == tip
     assert git(where, "status", "--porcelain") == ""
-    assert ensure_branch(places_of(root), os.environ).tip == tip, "a daemon starts all the same"
+    assert ensure_branch(layout_of(root), os.environ).tip == tip, "a daemon starts all the same"
     command = caught.value.remedy.partition(", then")[0].replace("OTHER_BRANCH", "-c other")
     subprocess.run(command, shell=True, check=True, capture_output=True)
     newer = write(alice, {"events.jsonl": LINES * 2})
     assert alice.tip() == newer
-    assert on_branch(places_of(root).common_dir or root, places_of(root).branch_dir) is None
+    assert on_branch(layout_of(root).common_dir or root, layout_of(root).branch_dir) is None
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_a_mirror_is_told_with_what_keeps_it_off(alice: GitRepository, top: Path
 def test_a_mirrors_fetch_takes_the_branch_back_and_thrum_goes_on(alice: GitRepository, top: Path) -> None:
     git(top, "clone", "-q", "--mirror", "origin.git", "mirror.git")
     git(top / "mirror.git", "worktree", "add", "-q", "-b", "feat", str(top / "feat"))
-    ensure_branch(places_of(top / "feat"), os.environ)
-    with open_repository(places_of(top / "feat"), os.environ) as repo:
+    ensure_branch(layout_of(top / "feat"), os.environ)
+    with open_repository(layout_of(top / "feat"), os.environ) as repo:
         tip = write(repo, {"events.jsonl": LINES})
         git(top / "feat", "fetch", "-q")
         assert repo.push(tip)

@@ -177,7 +177,7 @@ def test_a_server_that_only_gives_refuses_a_push(alice: GitRepository, top: Path
 
 
 @pytest.mark.parametrize("value", ["", "updateInstead"])
-def test_an_older_thrum_or_a_user_on_the_branch_there_is_told_with_the_mend_and_nothing_is_overwritten(
+def test_an_older_thrum_or_a_user_on_the_branch_there_is_told_with_the_fix_and_nothing_is_overwritten(
     alice: GitRepository, top: Path, value: str
 ) -> None:
     bob = make_clone(top, "bob", "origin.git")
@@ -195,7 +195,7 @@ def test_an_older_thrum_or_a_user_on_the_branch_there_is_told_with_the_mend_and_
     assert (bob.branch_dir / "events.jsonl").read_text() == "not committed yet\n"
 
 
-def test_a_branch_below_ours_is_no_race_and_told_with_the_mend(alice: GitRepository, top: Path) -> None:
+def test_a_branch_below_ours_is_no_race_and_told_with_the_fix(alice: GitRepository, top: Path) -> None:
     git(top / "origin.git", "update-ref", "refs/heads/a-sync/x", "refs/heads/main")
     failed = pushing(alice)
     assert (failed.trouble, "a-sync/x" in failed.reason) == ("refused", True), failed.reason

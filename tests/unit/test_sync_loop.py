@@ -83,7 +83,7 @@ class Desk:
         await self.until(lambda: len(self.requests) >= count and self.loop.status.state not in ("idle", "syncing"))
 
 
-def void(_: object) -> None:
+def tombstoned(_: object) -> None:
     pass
 
 
@@ -268,7 +268,7 @@ async def test_a_ref_that_moved_on_this_machine_is_fetched(nursery: trio.Nursery
     assert desk.requests[1].fetch
 
 
-async def test_what_another_clone_pushes_into_one_that_is_local_only_is_taken_in(
+async def test_what_another_clone_pushes_into_one_that_is_local_only_is_ingested(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "LOOK_SECONDS", 0.001)
@@ -297,7 +297,7 @@ async def test_care_and_looks_that_stumble_end_nothing_and_are_logged_once(
         looks.append(1)
         raise error
 
-    desk = Desk(peek=stumble, tidy=lambda: void(stumble()))
+    desk = Desk(peek=stumble, tidy=lambda: tombstoned(stumble()))
     nursery.start_soon(desk.loop.serve_sync)
     for _ in range(3):
         assert await desk.loop.force(SECONDS) is not None

@@ -9,16 +9,16 @@ import pytest
 
 from tests.support.daemons import Daemon
 from tests.support.factmaker import Maker
-from tests.support.sweeps import old_voids
+from tests.support.sweeps import old_tombstones
 from thrum.identity import signing
 from thrum.model import clock, events, limits
 from thrum.model.events import Work
 from thrum.model.origins import OLD_REALM
 from thrum.model.signatures import split_signature, with_signature
-from thrum.model.tombstones import Voids
+from thrum.model.tombstones import Tombstones
 from thrum.sync.merge import canonical, grown, joined, missing, split_lines, subject, wanted
 
-NOTHING = Voids()
+NOTHING = Tombstones()
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_lines_found_elsewhere_join_their_journal(make) -> None:
     assert found.data == data_of(here, elsewhere)
 
 
-# -- what is void, and what was replaced
+# -- what is tombstoned, and what was replaced
 
 
 def test_a_cleanup_takes_what_lies_below_it_and_leaves_what_came_after(make) -> None:
@@ -112,9 +112,9 @@ def test_a_cleanup_takes_what_lies_below_it_and_leaves_what_came_after(make) -> 
     other = make(events.SessionStarted, session_id="ses_2", agent_id="furiosa")
     cleaned = make(events.AgentCleaned, agent_id="nux")
     after = make(events.SessionStarted, session_id="ses_3", agent_id="nux")
-    voids = old_voids(agents={"nux": events.order_of(cleaned)})
+    tombstones = old_tombstones(agents={"nux": events.order_of(cleaned)})
     data = data_of(before, other, cleaned, after)
-    assert canonical("events.jsonl", data, voids).data == data_of(other, cleaned, after)
+    assert canonical("events.jsonl", data, tombstones).data == data_of(other, cleaned, after)
 
 
 def test_a_purge_takes_messages_with_what_was_done_to_them(make) -> None:
@@ -122,10 +122,10 @@ def test_a_purge_takes_messages_with_what_was_done_to_them(make) -> None:
     edited = make(events.MessageEdited, message_id=old.message_id, agent_id="furiosa", body=events.Body("plain", "x"))
     receipt = make(events.MessageReceipt, message_id=old.message_id, agent_id="furiosa", receipt_type="read")
     young = make.message()
-    voids = old_voids(purge=clock.format_ms(make.ms))
+    tombstones = old_tombstones(purge=clock.format_ms(make.ms))
     data = data_of(old, edited, receipt, young)
     # Whose message it was, a receipt does not say, and without a signature the message's id doesn't either.
-    assert canonical("messages/furiosa.jsonl", data, voids).data == data_of(receipt, young)
+    assert canonical("messages/furiosa.jsonl", data, tombstones).data == data_of(receipt, young)
 
 
 def test_an_update_goes_when_all_it_says_was_said_anew(make) -> None:
@@ -147,15 +147,15 @@ def test_an_update_goes_when_all_it_says_was_said_anew(make) -> None:
 FILE = "messages/furiosa.jsonl"
 
 
-def grow(before: bytes, more: bytes, voids: Voids = NOTHING) -> bytes | None:
+def grow(before: bytes, more: bytes, tombstones: Tombstones = NOTHING) -> bytes | None:
     """By what was appended alone; None if that won't do. Never other than by a look at all."""
-    known = canonical(FILE, before, voids)
+    known = canonical(FILE, before, tombstones)
     if not known.plain or known.strays:
         return None
-    found = grown(FILE, known.data, before + more, len(before), voids)
+    found = grown(FILE, known.data, before + more, len(before), tombstones)
     if found is None:
         return None
-    assert found.data == canonical(FILE, before + more, voids).data
+    assert found.data == canonical(FILE, before + more, tombstones).data
     assert list(found.added) == missing(known.data, found.data)
     return found.data
 
@@ -179,8 +179,8 @@ def test_what_hangs_on_other_lines_has_all_of_them_looked_at(make) -> None:
     assert grow(data_of(one), data_of(stray)) is None
     assert grow(data_of(one)[:-1], b"\n" + data_of(two)) is None
     edited = make(events.MessageEdited, message_id=one.message_id, agent_id="furiosa", body=events.Body("plain", "x"))
-    horizon = events.order_of(make(events.AgentCleaned, agent_id="furiosa"))
-    assert grow(data_of(make.message()), data_of(edited), old_voids(authors={"furiosa": horizon})) is None
+    watermark = events.order_of(make(events.AgentCleaned, agent_id="furiosa"))
+    assert grow(data_of(make.message()), data_of(edited), old_tombstones(authors={"furiosa": watermark})) is None
 
 
 def test_an_appended_update_replaces_the_one_before(make) -> None:
@@ -219,17 +219,17 @@ def test_whatever_is_appended_the_bytes_are_those_of_a_look_at_all(make, seed) -
             lines.append(raw.replace(b'"x"', b'"y"'))
         lines.append(raw)
     chance.shuffle(lines)
-    horizon = (clock.format_ms(make.ms - chance.randrange(30)), "evt_zzz")
-    voids = chance.choice(
+    watermark = (clock.format_ms(make.ms - chance.randrange(30)), "evt_zzz")
+    tombstones = chance.choice(
         [
             NOTHING,
-            old_voids(agents={"furiosa": horizon}),
-            old_voids(authors={"furiosa": horizon}),
-            old_voids(purge=horizon[0]),
+            old_tombstones(agents={"furiosa": watermark}),
+            old_tombstones(authors={"furiosa": watermark}),
+            old_tombstones(purge=watermark[0]),
         ]
     )
     for cut in range(1, len(lines)):
-        grow(data_of(*lines[:cut]), data_of(*lines[cut : cut + 3]), voids)
+        grow(data_of(*lines[:cut]), data_of(*lines[cut : cut + 3]), tombstones)
 
 
 # -- what arrives
@@ -240,17 +240,17 @@ def test_missing_lines_are_those_of_there_in_their_order(make) -> None:
     assert missing(data_of(two), data_of(three, two, one)) == [three, one]
 
 
-def test_what_arrives_goes_where_it_belongs_and_what_is_void_stays_out(make) -> None:
+def test_what_arrives_goes_where_it_belongs_and_what_is_tombstoned_stays_out(make) -> None:
     stray = make.message("nux")
     placed = make(events.AgentPlaced, agent_id="nux", worktree_path="/x")
     gone = make(events.SessionStarted, session_id="ses_1", agent_id="nux")
-    sealed = events.encode(stray).replace(b'"v":1', b'"v":9')
-    lines = [events.encode(stray), b"garbage", events.encode(placed), events.encode(gone), sealed]
-    voids = old_voids(agents={"nux": events.order_of(gone)})
-    assert wanted("events.jsonl", lines, voids) == [
+    opaque = events.encode(stray).replace(b'"v":1', b'"v":9')
+    lines = [events.encode(stray), b"garbage", events.encode(placed), events.encode(gone), opaque]
+    tombstones = old_tombstones(agents={"nux": events.order_of(gone)})
+    assert wanted("events.jsonl", lines, tombstones) == [
         ("messages/nux.jsonl", events.encode(stray)),
         ("events.jsonl", b"garbage"),
-        ("events.jsonl", sealed),
+        ("events.jsonl", opaque),
     ]
     assert wanted("events.jsonl", lines, NOTHING)[2:4] == [
         ("events.jsonl", events.encode(placed)),
@@ -272,18 +272,18 @@ def test_what_was_done_to_a_message_that_stands_here_arrives_whatever_its_id_say
         )
         deleted = make(events.MessageDeleted, message_id=message_id, agent_id="furiosa")
         order = events.order_of(cleaned)
-        voids = old_voids(agents={"furiosa": order}, authors={"furiosa": order})
+        tombstones = old_tombstones(agents={"furiosa": order}, authors={"furiosa": order})
         file, raw = "messages/furiosa.jsonl", events.encode(deleted)
-        assert wanted(file, [raw], voids, data_of(created)) == [(file, raw)]
-        assert canonical(file, data_of(created, deleted), voids).data == data_of(created, deleted)
+        assert wanted(file, [raw], tombstones, data_of(created)) == [(file, raw)]
+        assert canonical(file, data_of(created, deleted), tombstones).data == data_of(created, deleted)
 
 
 def test_what_was_done_to_a_message_that_a_cleanup_took_stays_away(make) -> None:
     created = make.message()
     deleted = make(events.MessageDeleted, message_id=created.message_id, agent_id="furiosa")
     cleaned = make(events.AgentCleaned, agent_id="furiosa", messages=True)
-    voids = old_voids(authors={"furiosa": events.order_of(cleaned)})
-    assert wanted("messages/furiosa.jsonl", [events.encode(deleted)], voids, data_of(created)) == []
+    tombstones = old_tombstones(authors={"furiosa": events.order_of(cleaned)})
+    assert wanted("messages/furiosa.jsonl", [events.encode(deleted)], tombstones, data_of(created)) == []
 
 
 def pasted(signed: bytes, old: bytes, new: bytes) -> bytes:
@@ -294,7 +294,7 @@ def pasted(signed: bytes, old: bytes, new: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_void_line_keeps_no_other_line_of_its_id_out(first: int) -> None:
+def test_a_tombstoned_line_keeps_no_other_line_of_its_id_out(first: int) -> None:
     ann = Daemon(1)
     cleaned = ann(events.AgentCleaned, agent_id="furiosa", messages=True)
     message = ann.message()
@@ -302,18 +302,18 @@ def test_a_void_line_keeps_no_other_line_of_its_id_out(first: int) -> None:
     earlier = clock.format_ms(ann.ms - 99_000)
     forged = pasted(signed, message.timestamp.encode(), earlier.encode())
     unsigned = events.encode(msgspec.structs.replace(message, timestamp=earlier))
-    voids = Voids(authors={"furiosa": {ann.daemon_id: order, OLD_REALM: order}})
+    tombstones = Tombstones(authors={"furiosa": {ann.daemon_id: order, OLD_REALM: order}})
     twin = ann.line(msgspec.structs.replace(message, timestamp=earlier))
     assert unsigned < events.encode(message)
     for other in (forged, unsigned, twin):
         lines = [signed, other] if first else [other, signed]
         file = "messages/furiosa.jsonl"
-        assert wanted(file, lines, voids) == [(file, signed)]
-        assert wanted(file, [other], voids) == []
-        made = canonical(file, data_of(signed), voids, [other])
+        assert wanted(file, lines, tombstones) == [(file, signed)]
+        assert wanted(file, [other], tombstones) == []
+        made = canonical(file, data_of(signed), tombstones, [other])
         assert made.data == data_of(signed)
         assert made.plain
-        assert canonical(file, b"", voids, lines).data == data_of(signed)
+        assert canonical(file, b"", tombstones, lines).data == data_of(signed)
 
 
 def test_what_grows_was_made_of_the_journal_alone() -> None:
@@ -321,7 +321,7 @@ def test_what_grows_was_made_of_the_journal_alone() -> None:
     ann = Daemon(1)
     message = ann.message()
     better = ann.line(msgspec.structs.replace(message, timestamp=clock.format_ms(ann.ms - 99_000)))
-    made = canonical("messages/furiosa.jsonl", data_of(ann.line(message)), Voids(), [better])
+    made = canonical("messages/furiosa.jsonl", data_of(ann.line(message)), Tombstones(), [better])
     assert made.data == data_of(better)
     assert not made.plain
 
@@ -333,7 +333,7 @@ def test_of_a_flood_of_forged_lines_of_one_id_each_is_looked_at_once(monkeypatch
     looked_at: list[bytes] = []
     flaw_of = signing.flaw_of
     monkeypatch.setattr(signing, "flaw_of", lambda raw: looked_at.append(raw) or flaw_of(raw))
-    assert canonical("messages/furiosa.jsonl", data_of(signed), Voids(), forged).data == data_of(signed)
+    assert canonical("messages/furiosa.jsonl", data_of(signed), Tombstones(), forged).data == data_of(signed)
     assert sorted(looked_at) == sorted(forged)
 
 

@@ -18,16 +18,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.git_clones import SECONDS_SINCE_1970, contents, git, make_clone, make_origin, places_of, sync, write
+from tests.support.git_clones import SECONDS_SINCE_1970, contents, git, layout_of, make_clone, make_origin, sync, write
 from tests.support.repo import wait_until
 from thrum.git.reader import FILES_MAX, open_reader
 from thrum.git.trees import TreeEntry
 from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.sync.branch import ensure_branch
 from thrum.sync.ports import RemoteFailed, RemoteInfo
 from thrum.sync.repository import GitRepository, open_repository
-from thrum.sync.visibility import Readers, Readership, confirm
+from thrum.sync.visibility import Readers, Visibility, confirm
 
 FIRST = "90843369767a3f41f94cd357d4493648e1154213"
 LINES = b'{"e":1}\n{"e":2}\n'
@@ -56,7 +56,7 @@ def clean(root: Path) -> None:
     """Git finds nothing wrong, and nothing to do."""
     assert git(root, "fsck", "--strict", "--no-dangling") == ""
     assert git(root, "status", "--porcelain") == ""
-    assert git(places_of(root).branch_dir, "status", "--porcelain") == ""
+    assert git(layout_of(root).branch_dir, "status", "--porcelain") == ""
 
 
 def test_what_is_written_is_what_git_reads(alice: GitRepository, top: Path) -> None:
@@ -180,8 +180,8 @@ def test_odd_modes_are_read_as_git_reads_them_and_its_gc_still_runs(alice: GitRe
     assert alice.move(alice.tip(), git(root, "commit-tree", tree, "-p", alice.tip(), "-m", "odd"))
     ours = alice.files(alice.tip())["README"]
     assert git(root, "ls-tree", "a-sync", "README").startswith(f"{ours.mode:06o} ")
-    ensure_branch(places_of(root), os.environ)
-    git(places_of(root).branch_dir, "status", "--porcelain")
+    ensure_branch(layout_of(root), os.environ)
+    git(layout_of(root).branch_dir, "status", "--porcelain")
     git(root, "gc", "--quiet")
 
 
@@ -343,8 +343,8 @@ def test_nothing_else_is_fetched_or_pushed(alice: GitRepository, bob: GitReposit
 def test_a_clone_of_one_branch_follows_ours_too(alice: GitRepository, top: Path) -> None:
     tip = write(alice, {"events.jsonl": LINES})
     assert alice.push(tip)
-    places = make_clone(top, "single", f"file://{top}/origin.git", "--single-branch", "--branch", "main", "--depth=1")
-    with open_repository(places, os.environ) as single:
+    layout = make_clone(top, "single", f"file://{top}/origin.git", "--single-branch", "--branch", "main", "--depth=1")
+    with open_repository(layout, os.environ) as single:
         assert single.fetch() == tip
         assert single.move(single.tip(), tip)
         newer = write(single, {"events.jsonl": LINES * 2})
@@ -358,8 +358,8 @@ def test_a_shallow_clone_knows_no_more_than_git_does(alice: GitRepository, top: 
     for count in (1, 2, 3):
         tip = write(alice, {"events.jsonl": LINES * count})
     sync(alice)
-    places = make_clone(top, "shallow", f"file://{top}/origin.git", "--depth=1", "--no-single-branch")
-    with open_repository(places, os.environ) as shallow:
+    layout = make_clone(top, "shallow", f"file://{top}/origin.git", "--depth=1", "--no-single-branch")
+    with open_repository(layout, os.environ) as shallow:
         newer = write(alice, {"events.jsonl": LINES * 4})
         sync(alice)
         assert shallow.fetch() == newer
@@ -448,7 +448,7 @@ def test_what_the_user_does_with_git_does_no_harm(
     assert sync(bob) == bobs == sync(alice)
     assert git(root, "rev-parse", "--abbrev-ref", "HEAD") == status
     assert git(root, "fsck", "--strict", "--no-dangling") == ""
-    assert git(places_of(root).branch_dir, "status", "--porcelain") == ""
+    assert git(layout_of(root).branch_dir, "status", "--porcelain") == ""
 
 
 def test_what_git_packed_and_removed_is_found_without_opening_anew(alice: GitRepository, top: Path) -> None:
@@ -512,20 +512,20 @@ def test_a_ref_that_a_power_cut_emptied_is_told(alice: GitRepository, top: Path)
 def test_outside_git_and_in_anothers_repository_nothing_is_opened(
     alice: GitRepository, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bare = Places(root=top, state_dir=top / ".thrum", main_root=top, common_dir=None)
+    bare = Layout(root=top, state_dir=top / ".thrum", main_root=top, common_dir=None)
     with pytest.raises(NotAvailable), open_repository(bare, os.environ):
         pass
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     # Git finds it to be root's as well, so say that it may not be trusted.
     environ = {**os.environ, "GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
-    with pytest.raises(UnsafeRepository), open_repository(places_of(top / "alice"), environ):
+    with pytest.raises(UnsafeRepository), open_repository(layout_of(top / "alice"), environ):
         pass
 
 
 def test_another_remote_than_origin_will_do(alice: GitRepository, top: Path) -> None:
     git(top, "init", "-q", "--bare", "team.git")
     git(top / "alice", "remote", "add", "team/x", str(top / "team.git"))
-    with open_repository(places_of(top / "alice"), os.environ, remote="team/x") as repo:
+    with open_repository(layout_of(top / "alice"), os.environ, remote="team/x") as repo:
         tip = write(repo, {"events.jsonl": LINES})
         assert repo.push(tip)
         assert repo.fetch() == tip == repo.remote_tip()
@@ -535,7 +535,7 @@ def test_another_remote_than_origin_will_do(alice: GitRepository, top: Path) -> 
 
 @pytest.mark.parametrize("name", ["nosuch", "", "-x", "--upload-pack=touch /tmp/owned"])
 def test_a_remote_that_is_not_configured_is_none(alice: GitRepository, top: Path, name: str) -> None:
-    with open_repository(places_of(top / "alice"), os.environ, remote=name) as repo:
+    with open_repository(layout_of(top / "alice"), os.environ, remote=name) as repo:
         assert repo.remote() is None
         assert repo.peek() is None
         with pytest.raises(RemoteFailed) as caught:
@@ -575,37 +575,37 @@ def test_every_place_that_is_pushed_to_is_told(alice: GitRepository, top: Path, 
 
 def test_nothing_is_pushed_while_others_may_read_one_of_the_places(top: Path) -> None:
     make_origin(top)
-    places = make_clone(top, "alice", "origin.git")
+    layout = make_clone(top, "alice", "origin.git")
     private, open_one = RemoteInfo("origin", "/a", "/a"), RemoteInfo("origin", "host.invalid:x", "")
-    readership = Readership(places)
-    with open_repository(places, os.environ) as repo:
-        assert readership.may_push([private], repo.who_can_read)
-        assert not readership.may_push([], repo.who_can_read)
-        assert not readership.may_push([private, open_one], repo.who_can_read)
-        assert readership.unconfirmed([private, open_one], repo.who_can_read) == [(open_one, "unknown")]
-        confirm(places, open_one.url)
-        assert readership.may_push([private, open_one], repo.who_can_read)
+    visibility = Visibility(layout)
+    with open_repository(layout, os.environ) as repo:
+        assert visibility.may_push([private], repo.who_can_read)
+        assert not visibility.may_push([], repo.who_can_read)
+        assert not visibility.may_push([private, open_one], repo.who_can_read)
+        assert visibility.unconfirmed([private, open_one], repo.who_can_read) == [(open_one, "unknown")]
+        confirm(layout, open_one.url)
+        assert visibility.may_push([private, open_one], repo.who_can_read)
 
 
 def test_who_can_read_a_remote_is_not_asked_in_every_round(top: Path) -> None:
     make_origin(top)
-    places = make_clone(top, "alice", "origin.git")
+    layout = make_clone(top, "alice", "origin.git")
     remotes = [RemoteInfo("origin", "git@host.invalid:x", "")]
-    readership, asked = Readership(places), list[RemoteInfo]()
+    visibility, asked = Visibility(layout), list[RemoteInfo]()
 
     def ask(info: RemoteInfo) -> Readers:
         asked.append(info)
         return "unknown"
 
     for _ in range(3):
-        assert not readership.may_push(remotes, ask)
+        assert not visibility.may_push(remotes, ask)
     assert len(asked) == 1
-    readership.forget(private=False)
-    assert not readership.may_push(remotes, ask)
+    visibility.forget(private=False)
+    assert not visibility.may_push(remotes, ask)
     assert len(asked) == 2, "enable and force ask afresh"
-    readership.forget(private=True)
-    confirm(places, remotes[0].url)
-    assert readership.may_push(remotes, ask)
+    visibility.forget(private=True)
+    confirm(layout, remotes[0].url)
+    assert visibility.may_push(remotes, ask)
     assert len(asked) == 2, "what is confirmed need not be asked"
 
 
@@ -663,13 +663,13 @@ def test_a_remote_elsewhere_is_not_looked_at_from_beside(alice: GitRepository, t
 
 def test_a_sha256_repository_will_do(top: Path) -> None:
     git(top, "init", "-q", "--bare", "--object-format=sha256", "origin.git")
-    places: list[Places] = []
+    layout: list[Layout] = []
     for name in ("alice", "bob"):
         git(top, "init", "-q", "--object-format=sha256", name)
         git(top / name, "remote", "add", "origin", "../origin.git")
-        places.append(places_of(top / name))
-        ensure_branch(places[-1], os.environ)
-    with open_repository(places[0], os.environ) as alice, open_repository(places[1], os.environ) as bob:
+        layout.append(layout_of(top / name))
+        ensure_branch(layout[-1], os.environ)
+    with open_repository(layout[0], os.environ) as alice, open_repository(layout[1], os.environ) as bob:
         tip = write(alice, {"events.jsonl": LINES, "messages/nux.jsonl": LINES})
         assert len(tip) == 64
         assert sync(alice) == tip == sync(bob)
@@ -686,8 +686,8 @@ def test_a_partial_clone_will_do(alice: GitRepository, top: Path) -> None:
     git(top / "origin.git", "config", "uploadpack.allowFilter", "true")
     first = write(alice, {"events.jsonl": LINES})
     sync(alice)
-    places = make_clone(top, "partial", f"file://{top}/origin.git", "--filter=blob:none")
-    with open_repository(places, os.environ) as partial:
+    layout = make_clone(top, "partial", f"file://{top}/origin.git", "--filter=blob:none")
+    with open_repository(layout, os.environ) as partial:
         assert sync(partial) == first
         assert contents(partial, first) == {"events.jsonl": LINES}
         tip = write(partial, {"messages/nux.jsonl": LINES})
@@ -704,9 +704,9 @@ def test_a_partial_clone_will_do(alice: GitRepository, top: Path) -> None:
 def test_a_shared_repository_keeps_its_modes(alice: GitRepository, top: Path) -> None:
     git(top, "init", "-q", "--shared=group", "shared")
     root = top / "shared"
-    places = places_of(root)
-    ensure_branch(places, os.environ)
-    with open_repository(places, os.environ) as repo:
+    layout = layout_of(root)
+    ensure_branch(layout, os.environ)
+    with open_repository(layout, os.environ) as repo:
         object_id = repo.add_blob(b"of the group\n")
     by_git = git(root, "hash-object", "-w", "--stdin", stdin=b"of git\n")
     objects = root / ".git" / "objects"

@@ -16,10 +16,10 @@ from thrum.model import events
 from thrum.store.api import Decision
 
 FURIOSA, NUX = "messages/furiosa.jsonl", "messages/nux.jsonl"
-SEALED = (
+OPAQUE = (
     b'{"type":"future.thing","timestamp":"2026-02-03T10:00:00.000Z","event_id":"evt_x1","v":1,"origin_daemon":"d_z"}\n'
 )
-NAMELESS = SEALED.replace(b"future.thing", b"message.delete").replace(b"}", b',"message_id":"msg_q"}')
+NAMELESS = OPAQUE.replace(b"future.thing", b"message.delete").replace(b"}", b',"message_id":"msg_q"}')
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def part(calm: CalmClones, one: bytes, other: bytes) -> None:
     calm.round(1, push=False)
 
 
-@pytest.mark.parametrize("line", [SEALED, NAMELESS])
+@pytest.mark.parametrize("line", [OPAQUE, NAMELESS])
 def test_a_line_that_may_lie_anywhere_in_two_files(calm: CalmClones, line: bytes) -> None:
     part(calm, line, line)
     assert calm.come_to_rest()
@@ -82,7 +82,7 @@ def test_one_id_in_the_files_of_three_authors(calm: CalmClones) -> None:
 
 def test_a_working_file_that_was_removed_is_not_taken_off_the_branch(calm: CalmClones) -> None:
     clone = calm.clones[0]
-    (clone.places.branch_dir / NUX).unlink()
+    (clone.layout.branch_dir / NUX).unlink()
     clone.commit(
         lambda _view, stamp: Decision(
             (stamp.make(events.PurgeExecuted, cutoff="2020-01-01T00:00:00.000Z"),), lambda _view, _seqs: None

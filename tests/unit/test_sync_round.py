@@ -1,4 +1,4 @@
-"""A round against git and journals in memory: what it takes in, commits and pushes, and when it leaves things alone."""
+"""A round against git and journals in memory: what it ingests, commits and pushes, and when it leaves things alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from tests.sim.git import FIRST_OBJECTS, REGULAR, Remote, blob_id, commit_of, copy_closure, history, put_commit
 from tests.support.daemons import Daemon
 from tests.support.factmaker import Maker
-from tests.support.sweeps import old_voids
+from tests.support.sweeps import old_tombstones
 from tests.support.sync_desk import SyncDesk
 from thrum.git.trees import TreeEntry
 from thrum.model import events, limits
 from thrum.model.errors import InternalError, StoreFailed
-from thrum.sync.ports import Arrived, ForeignProject, RemoteFailed, TakenIn
+from thrum.sync.ports import Arrived, ForeignProject, Ingested, RemoteFailed
 from thrum.sync.worktree import FIRST
 
 
@@ -167,7 +167,7 @@ def test_a_branch_that_is_deleted_and_collected_meanwhile_is_told_as_gone(remote
                 desk.repo.objects.pop(FIRST, None)
 
 
-def test_what_somebody_put_on_our_branch_by_hand_is_taken_in(remote, make) -> None:
+def test_what_somebody_put_on_our_branch_by_hand_is_ingested(remote, make) -> None:
     """By `git pull` there, say; and then the remote's branch was deleted."""
     one, other = SyncDesk(remote), SyncDesk(remote)
     one.journals.add(make.message())
@@ -224,8 +224,8 @@ def test_a_journal_that_is_written_anew_meanwhile_is_read_again(remote, make) ->
 # -- agreeing
 
 
-def test_clones_that_do_not_agree_on_what_is_void_come_to_rest(remote, make) -> None:
-    """One clock runs ahead: what its user cleaned up is void there, and for the others not before its day."""
+def test_clones_that_do_not_agree_on_what_is_tombstoned_come_to_rest(remote, make) -> None:
+    """One clock runs ahead: what its user cleaned up is tombstoned there, and for the others not before its day."""
     ahead, other = SyncDesk(remote), SyncDesk(remote)
     registered = make(events.SessionStarted, session_id="ses_" + "nux", agent_id="nux")
     other.journals.add(registered)
@@ -233,7 +233,7 @@ def test_clones_that_do_not_agree_on_what_is_void_come_to_rest(remote, make) -> 
     ahead.sync()
     cleaned = make(events.AgentCleaned, agent_id="nux")
     ahead.journals.add(cleaned)
-    ahead.journals.void = old_voids(agents={"nux": events.order_of(cleaned)})
+    ahead.journals.tombstoned = old_tombstones(agents={"nux": events.order_of(cleaned)})
     for _ in range(2):
         ahead.sync()
         other.sync()
@@ -242,21 +242,21 @@ def test_clones_that_do_not_agree_on_what_is_void_come_to_rest(remote, make) -> 
         assert ahead.sync().sent == 0
         assert other.sync().sent == 0
     assert ahead.repo.ref == other.repo.ref == remote.tip == tip
-    other.journals.void = ahead.journals.void
+    other.journals.tombstoned = ahead.journals.tombstoned
     other.journals.add(make.message())
     other.sync()
     assert b"agent.session.start" not in other.blob("events.jsonl")
 
 
 def test_clones_that_each_take_away_what_the_other_brings_back_come_to_rest(remote, make) -> None:
-    """A stranger's cleanups, and clocks far apart: one calls this void, the other that."""
+    """A stranger's cleanups, and clocks far apart: one calls this tombstoned, the other that."""
     one, other = SyncDesk(remote), SyncDesk(remote)
     names = ("furiosa", "nux", "max")
     one.journals.add(*(make(events.SessionStarted, session_id="ses_" + name, agent_id=name) for name in names))
     one.sync()
     other.sync()
-    one.journals.void = old_voids(agents={"furiosa": ("9999", "")})
-    other.journals.void = old_voids(agents={"nux": ("9999", "")})
+    one.journals.tombstoned = old_tombstones(agents={"furiosa": ("9999", "")})
+    other.journals.tombstoned = old_tombstones(agents={"nux": ("9999", "")})
     for desk in (one, other):
         desk.journals.add(make(events.SessionStarted, session_id="ses_" + "ace", agent_id="ace"))
         desk.sync()
@@ -280,7 +280,7 @@ def test_what_was_purged_leaves_the_branch_with_the_purge_however_often_others_w
     desk.sync()
     cleaned = make(events.AgentCleaned, agent_id="nux")
     desk.journals.add(cleaned)
-    desk.journals.void = old_voids(agents={"nux": events.order_of(cleaned)})
+    desk.journals.tombstoned = old_tombstones(agents={"nux": events.order_of(cleaned)})
     if earlier == "offline":
         desk.sync(fetch=False, push=False)
     for step in desk.begin():
@@ -298,7 +298,7 @@ def test_a_round_that_would_only_leave_lines_out_does_not_look_at_them_again(rem
     desk.journals.add(make(events.SessionStarted, session_id="ses_" + "nux", agent_id="nux"), make.message())
     desk.sync()
     tip = remote.tip
-    desk.journals.void = old_voids(agents={"nux": ("9999", "")})
+    desk.journals.tombstoned = old_tombstones(agents={"nux": ("9999", "")})
     desk.sync()
     assert desk.journals.asked.count("events.jsonl") == 2
     desk.sync()
@@ -318,7 +318,7 @@ def test_what_was_taken_away_from_the_branch_comes_back(remote, make) -> None:
     assert desk.blob("messages/nux.jsonl")
 
 
-def test_a_branch_of_ours_that_somebody_filled_with_other_files_is_mended(remote, make) -> None:
+def test_a_branch_of_ours_that_somebody_filled_with_other_files_is_fixed(remote, make) -> None:
     desk = SyncDesk(remote)
     desk.journals.add(make.message())
     desk.sync()
@@ -332,7 +332,7 @@ def test_a_branch_of_ours_that_somebody_filled_with_other_files_is_mended(remote
     assert desk.blob("README") == b"mine"
 
 
-def test_a_spoiled_branch_that_began_anew_is_mended_by_who_never_saw_it(remote, make) -> None:
+def test_a_spoiled_branch_that_began_anew_is_fixed_by_who_never_saw_it(remote, make) -> None:
     data = b"mine"
     remote.objects |= FIRST_OBJECTS | {blob_id(data): data}
     remote.move(put_commit(remote.objects, [TreeEntry(b"README", REGULAR, blob_id(data))], FIRST, "spoiled", 2))
@@ -403,7 +403,7 @@ def test_a_fact_in_the_wrong_file_goes_home(remote, make) -> None:
     assert other.repo.ref == desk.repo.ref == remote.tip
 
 
-def test_lines_over_the_limit_travel_on_and_are_not_taken_in(remote, make, monkeypatch) -> None:
+def test_lines_over_the_limit_travel_on_and_are_not_ingested(remote, make, monkeypatch) -> None:
     monkeypatch.setattr(limits, "line_bytes_max", 1_000)
     desk = SyncDesk(remote)
     desk.journals.add(make.message())
@@ -422,7 +422,7 @@ def test_a_journal_of_the_remote_that_is_too_large_stops_nobody_else(remote, mak
     one, other = SyncDesk(remote), SyncDesk(remote)
     one.journals.add(make.message(text="x" * 5_000), make.message("nux"))
     one.sync()
-    monkeypatch.setattr(limits, "shard_bytes_max", 4_000)
+    monkeypatch.setattr(limits, "author_journal_bytes_max", 4_000)
     other.journals.add(make.message("furiosa"), make.message("nux"))
     outcome = other.sync()
     assert outcome.skipped == {"messages/furiosa.jsonl"}
@@ -430,7 +430,7 @@ def test_a_journal_of_the_remote_that_is_too_large_stops_nobody_else(remote, mak
     assert other.blob("messages/furiosa.jsonl") == one.blob("messages/furiosa.jsonl")
 
 
-def test_what_could_not_be_taken_in_stays_on_the_branch_in_every_later_round(remote, make, monkeypatch) -> None:
+def test_what_could_not_be_ingested_stays_on_the_branch_in_every_later_round(remote, make, monkeypatch) -> None:
     one, other = SyncDesk(remote), SyncDesk(remote)
     other.journals.add(make.message("furiosa"))
     other.sync()
@@ -439,7 +439,7 @@ def test_what_could_not_be_taken_in_stays_on_the_branch_in_every_later_round(rem
     one.sync()
     large = one.blob("messages/furiosa.jsonl")
     with monkeypatch.context() as patch:
-        patch.setattr(limits, "shard_bytes_max", 4_000)
+        patch.setattr(limits, "author_journal_bytes_max", 4_000)
         for _ in range(3):
             other.journals.add(make.message("furiosa"), make.message("nux"))
             outcome = other.sync()
@@ -458,20 +458,20 @@ def test_a_journal_that_the_store_stumbles_over_stops_nobody_else(remote, make) 
     bad = make.message("furiosa", text="bad")
     one.journals.add(make.message("furiosa"), bad, make.message("nux"))
     one.sync()
-    take_in = other.journals.take_in
+    ingest = other.journals.ingest
 
-    def stumble(arrived: Sequence[Arrived]) -> TakenIn:
+    def stumble(arrived: Sequence[Arrived]) -> Ingested:
         if any(line.raw == events.encode(bad) for line in arrived):
             raise InternalError("internal error 1")
-        return take_in(arrived)
+        return ingest(arrived)
 
-    other.journals.take_in = stumble
+    other.journals.ingest = stumble
     for _ in range(2):
         other.journals.add(make.message("ace"))
         assert other.sync().skipped == {"messages/furiosa.jsonl"}
         assert other.blob("messages/furiosa.jsonl") == one.blob("messages/furiosa.jsonl")
     assert other.journals.files["messages/nux.jsonl"] == one.journals.files["messages/nux.jsonl"]
-    other.journals.take_in = take_in
+    other.journals.ingest = ingest
     assert other.sync().received == 2
     assert other.outcome.skipped == set()
 
@@ -481,7 +481,7 @@ def test_small_journals_arrive_together(remote, make) -> None:
     names = [f"agent_{number}" for number in range(50)]
     one.journals.add(*(make.message(name) for name in names), make(events.AgentCleaned, agent_id="nux"))
     one.sync()
-    assert [step for step in other.begin() if step == "took in"] == ["took in"] * 2
+    assert [step for step in other.begin() if step == "ingested"] == ["ingested"] * 2
     assert other.outcome.received == 51
     assert other.repo.ref == one.repo.ref == remote.tip
 
@@ -491,7 +491,7 @@ def test_many_lines_arrive_in_portions_that_fit_a_batch(remote, make, monkeypatc
     one, other = SyncDesk(remote), SyncDesk(remote)
     one.journals.add(*(make.message() for _ in range(8)))
     one.sync()
-    assert [step for step in other.begin() if step == "took in"] == ["took in"] * 3
+    assert [step for step in other.begin() if step == "ingested"] == ["ingested"] * 3
     assert other.outcome.received == 8
 
 
@@ -533,7 +533,7 @@ def test_a_branch_with_one_key_of_ours_or_with_none_is_no_other_project(remote, 
     assert other.sync().received == 2
 
 
-def test_what_a_newer_program_changed_the_rules_of_is_taken_in_and_not_pushed_to(remote, make) -> None:
+def test_what_a_newer_program_changed_the_rules_of_is_ingested_and_not_pushed_to(remote, make) -> None:
     one, other = SyncDesk(remote), SyncDesk(remote)
     one.journals.add(make.message())
     one.sync()

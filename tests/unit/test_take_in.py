@@ -1,4 +1,4 @@
-"""Facts of other daemons: taken in through the same committer, byte for byte, in any order, as often as they come."""
+"""Facts of other daemons: ingested through the same committer, byte for byte, in any order, as often as they come."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.support.store_arrivals import THERE, foreign, found, letter
 from tests.support.store_disk import mounted
 from tests.support.store_journals import DAEMON, START_MS, FakeClock
-from tests.support.store_opened import editing, open_here, opened, picture_of, places_at, sending
+from tests.support.store_opened import editing, layout_at, open_here, opened, projection_of, sending
 from thrum.model import clock, events, limits
 from thrum.model.errors import InternalError, StoreFailed
 from thrum.model.events import Body, MessageEdited
@@ -29,25 +29,25 @@ def line(type_: str, rest: str) -> bytes:
 
 BAD_FIELD = line("message.delete", "")
 FAR = b"9999-12-31T23:59:59-23:00"
-SHARD = "messages/slit.jsonl"
+AUTHOR_JOURNAL = "messages/slit.jsonl"
 
 
-def journal(directory: Path, file: str = SHARD) -> bytes:
-    path = places_at(directory).branch_dir / file
+def journal(directory: Path, file: str = AUTHOR_JOURNAL) -> bytes:
+    path = layout_at(directory).branch_dir / file
     return path.read_bytes() if path.exists() else b""
 
 
 def quarantined(directory: Path) -> list[tuple[str, str]]:
-    path = places_at(directory).quarantine
+    path = layout_at(directory).quarantine
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [(entry["file"], entry["reason"]) for entry in map(msgspec.json.decode, lines)]
 
 
-def painted(directory: Path, wall: FakeClock | None = None) -> dict[str, list[tuple[Any, ...]]]:
-    """The picture made anew from the journals of a closed store."""
-    places_at(directory).database.unlink()
+def rebuilt(directory: Path, wall: FakeClock | None = None) -> dict[str, list[tuple[Any, ...]]]:
+    """The projection made anew from the journals of a closed store."""
+    layout_at(directory).database.unlink()
     open_here(directory, wall=wall).close()
-    return picture_of(directory)
+    return projection_of(directory)
 
 
 async def test_what_arrives_is_numbered_kept_as_it_came_and_announced(tmp_path: Path) -> None:
@@ -55,27 +55,27 @@ async def test_what_arrives_is_numbered_kept_as_it_came_and_announced(tmp_path: 
     fact = letter("one")
     raw = b'{"x_of_a_newer_one":[1],' + events.encode(fact)[1:]
     async with opened(tmp_path, on_commit=heard.extend) as store:
-        taken = await store.committer.take_in([(SHARD, raw)])
-        assert (taken.new, taken.set_aside, taken.ours) == (1, 0, 0)
+        taken = await store.committer.ingest([(AUTHOR_JOURNAL, raw)])
+        assert (taken.new, taken.quarantined, taken.ours) == (1, 0, 0)
         assert journal(tmp_path) == raw + b"\n"
         row = store.view.message(fact.message_id)
         assert row is not None and (row.body_content, row.origin_daemon, row.seq) == ("one", THERE, 1)
         assert [(entry.seq, entry.fact, entry.state) for entry in heard] == [(1, fact, "applied")]
-        await store.committer.take_in([(SHARD, raw), (SHARD, raw)])
+        await store.committer.ingest([(AUTHOR_JOURNAL, raw), (AUTHOR_JOURNAL, raw)])
         assert len(heard) == 1
         assert journal(tmp_path) == raw + b"\n"
-    live = picture_of(tmp_path)
-    assert painted(tmp_path) == live
+    live = projection_of(tmp_path)
+    assert rebuilt(tmp_path) == live
 
 
 async def test_own_and_foreign_facts_share_the_numbers_and_a_fact_goes_where_it_belongs(tmp_path: Path) -> None:
     fact = letter("there", author="slit")
     async with opened(tmp_path) as store:
         own = await store.committer.commit(sending("here"))
-        await store.committer.take_in([("messages/nux.jsonl", events.encode(fact))])
+        await store.committer.ingest([("messages/nux.jsonl", events.encode(fact))])
         assert (own.seq, store.view.head_seq()) == (1, 2)
         await store.committer.commit(sending("again"))
-    assert journal(tmp_path, SHARD) == events.encode(fact) + b"\n"
+    assert journal(tmp_path, AUTHOR_JOURNAL) == events.encode(fact) + b"\n"
     assert not journal(tmp_path, "messages/nux.jsonl")
     store = open_here(tmp_path)
     assert store.recovery == ("", 0, 0)
@@ -88,19 +88,19 @@ async def test_an_edit_of_elsewhere_waits_for_its_message(tmp_path: Path) -> Non
         MessageEdited, ms=START_MS + 5, message_id=create.message_id, agent_id="slit", body=Body("plain", "two")
     )
     async with opened(tmp_path) as store:
-        await store.committer.take_in(found(edit))
-        await store.committer.take_in(found(create))
+        await store.committer.ingest(found(edit))
+        await store.committer.ingest(found(create))
         row = store.view.message(create.message_id)
         assert row is not None and row.body_content == "two"
-    live = picture_of(tmp_path)
-    assert painted(tmp_path) == live
+    live = projection_of(tmp_path)
+    assert rebuilt(tmp_path) == live
 
 
 async def test_an_older_edit_that_names_nobody_stays_in_the_journal_of_its_author(tmp_path: Path) -> None:
     create = letter("one")
     edit = foreign(MessageEdited, ms=START_MS + 5, message_id=create.message_id, body=Body("plain", "two"))
     async with opened(tmp_path) as store:
-        await store.committer.take_in([(SHARD, events.encode(edit)), *found(create)])
+        await store.committer.ingest([(AUTHOR_JOURNAL, events.encode(edit)), *found(create)])
         assert texts(store) == ["two"]
     assert len(journal(tmp_path).splitlines()) == 2
 
@@ -108,7 +108,7 @@ async def test_an_older_edit_that_names_nobody_stays_in_the_journal_of_its_autho
 async def test_many_lines_are_a_few_batches_and_own_calls_come_between(tmp_path: Path) -> None:
     facts = [letter(str(number), ms=START_MS + number) for number in range(500)]
     async with opened(tmp_path) as store:
-        taken = await store.committer.take_in(found(*facts))
+        taken = await store.committer.ingest(found(*facts))
         assert taken.new == 500
         assert store.committer.statistics().batches <= 2
         assert store.view.head_seq() == 500
@@ -134,14 +134,14 @@ async def test_many_lines_are_a_few_batches_and_own_calls_come_between(tmp_path:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_what_cannot_be_used_is_set_aside_once(tmp_path: Path, bad: bytes, reason: str, stays: bool) -> None:
+async def test_what_cannot_be_used_is_quarantined_once(tmp_path: Path, bad: bytes, reason: str, stays: bool) -> None:
     good = letter()
     async with opened(tmp_path) as store:
-        taken = await store.committer.take_in([(SHARD, bad), *found(good), (SHARD, bad)])
-        assert (taken.new, taken.set_aside) == (1, 1)
-        assert quarantined(tmp_path) == [(SHARD, reason)]
-        taken = await store.committer.take_in([(SHARD, bad)])
-        assert (taken.new, taken.set_aside) == (0, 0)
+        taken = await store.committer.ingest([(AUTHOR_JOURNAL, bad), *found(good), (AUTHOR_JOURNAL, bad)])
+        assert (taken.new, taken.quarantined) == (1, 1)
+        assert quarantined(tmp_path) == [(AUTHOR_JOURNAL, reason)]
+        taken = await store.committer.ingest([(AUTHOR_JOURNAL, bad)])
+        assert (taken.new, taken.quarantined) == (0, 0)
         await store.committer.commit(sending("own"))
     lines = journal(tmp_path).splitlines()
     assert lines == ([bad, events.encode(good)] if stays else [events.encode(good)])
@@ -149,17 +149,17 @@ async def test_what_cannot_be_used_is_set_aside_once(tmp_path: Path, bad: bytes,
     assert store.recovery == ("", 0, 1)
     store.close()
     async with opened(tmp_path) as again:
-        taken = await again.committer.take_in([(SHARD, bad)])
-        assert (taken.new, taken.set_aside) == (0, 0)
+        taken = await again.committer.ingest([(AUTHOR_JOURNAL, bad)])
+        assert (taken.new, taken.quarantined) == (0, 0)
     assert journal(tmp_path).splitlines() == lines
-    live = picture_of(tmp_path)
-    assert painted(tmp_path) == live
-    assert quarantined(tmp_path) == [(SHARD, reason)]
+    live = projection_of(tmp_path)
+    assert rebuilt(tmp_path) == live
+    assert quarantined(tmp_path) == [(AUTHOR_JOURNAL, reason)]
 
 
-async def test_a_bad_line_alone_at_the_end_is_remembered_as_where_the_picture_stands(tmp_path: Path) -> None:
+async def test_a_bad_line_alone_at_the_end_is_remembered_as_where_the_projection_stands(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        await store.committer.take_in([(SHARD, BAD_FIELD)])
+        await store.committer.ingest([(AUTHOR_JOURNAL, BAD_FIELD)])
     store = open_here(tmp_path)
     assert store.recovery == ("", 0, 1)
     store.close()
@@ -168,10 +168,10 @@ async def test_a_bad_line_alone_at_the_end_is_remembered_as_where_the_picture_st
 async def test_facts_of_a_newer_program_stay_where_they_were_found(tmp_path: Path) -> None:
     raw = line("poll.open", ',"x":1.5')
     async with opened(tmp_path) as store:
-        taken = await store.committer.take_in([(SHARD, raw)])
+        taken = await store.committer.ingest([(AUTHOR_JOURNAL, raw)])
         assert taken.new == 1
         event = store.view.event("evt_9")
-        assert event is not None and (event.state, event.file) == ("sealed", SHARD)
+        assert event is not None and (event.state, event.file) == ("sealed", AUTHOR_JOURNAL)
     assert journal(tmp_path) == raw + b"\n"
 
 
@@ -179,7 +179,7 @@ async def test_facts_of_a_newer_program_stay_where_they_were_found(tmp_path: Pat
 async def test_a_line_that_lies_in_no_journal_of_the_branch_is_a_bug_of_the_caller(tmp_path: Path, file: str) -> None:
     async with opened(tmp_path) as store:
         with pytest.raises(InternalError):
-            await store.committer.take_in([(file, events.encode(letter()))])
+            await store.committer.ingest([(file, events.encode(letter()))])
         assert store.view.head_seq() == 0
     assert not journal(tmp_path)
 
@@ -187,9 +187,9 @@ async def test_a_line_that_lies_in_no_journal_of_the_branch_is_a_bug_of_the_call
 async def test_reading_goes_on_under_a_newer_format(tmp_path: Path) -> None:
     newer = foreign(events.JournalFormat, format=99)
     async with opened(tmp_path) as store:
-        await store.committer.take_in(found(newer))
+        await store.committer.ingest(found(newer))
         assert store.view.foreign_format() and not store.view.newer_format()
-        taken = await store.committer.take_in(found(letter()))
+        taken = await store.committer.ingest(found(letter()))
         assert taken.new == 1
 
 
@@ -206,12 +206,12 @@ def two_lines(event_id: str = "evt_01KGHF3N80AAAAAAAAAAAAAAAA") -> tuple[bytes, 
 async def test_a_larger_line_of_a_known_id_goes_to_quarantine(tmp_path: Path) -> None:
     smaller, larger = two_lines()
     async with opened(tmp_path) as store:
-        await store.committer.take_in([(SHARD, smaller)])
-        taken = await store.committer.take_in([(SHARD, larger)])
-        assert (taken.new, taken.set_aside) == (0, 1)
+        await store.committer.ingest([(AUTHOR_JOURNAL, smaller)])
+        taken = await store.committer.ingest([(AUTHOR_JOURNAL, larger)])
+        assert (taken.new, taken.quarantined) == (0, 1)
         assert store.committer.cause == ""
     assert journal(tmp_path) == smaller + b"\n"
-    assert quarantined(tmp_path) == [(SHARD, "id_conflict")]
+    assert quarantined(tmp_path) == [(AUTHOR_JOURNAL, "id_conflict")]
 
 
 def texts(store: Store) -> list[str]:
@@ -221,78 +221,80 @@ def texts(store: Store) -> list[str]:
 async def test_a_smaller_line_of_a_known_id_becomes_the_fact_and_nothing_is_lost(tmp_path: Path) -> None:
     smaller, larger = two_lines()
     async with opened(tmp_path) as store:
-        await store.committer.take_in([(SHARD, larger)])
-        taken = await store.committer.take_in([(SHARD, smaller)])
-        assert (taken.new, taken.set_aside) == (1, 0)
+        await store.committer.ingest([(AUTHOR_JOURNAL, larger)])
+        taken = await store.committer.ingest([(AUTHOR_JOURNAL, smaller)])
+        assert (taken.new, taken.quarantined) == (1, 0)
         assert store.committer.cause == "database_damaged"
-        # Until the picture is painted anew it may come again, and so may the other one.
-        again = await store.committer.take_in([(SHARD, smaller), (SHARD, larger)])
-        assert (again.new, again.set_aside) == (0, 0)
+        # Until the projection is rebuilt it may come again, and so may the other one.
+        again = await store.committer.ingest([(AUTHOR_JOURNAL, smaller), (AUTHOR_JOURNAL, larger)])
+        assert (again.new, again.quarantined) == (0, 0)
     assert journal(tmp_path) == larger + b"\n" + smaller + b"\n"
     for _ in range(2):
         async with opened(tmp_path) as store:
             assert texts(store) == ["aaa"]
-            again = await store.committer.take_in([(SHARD, smaller), (SHARD, larger)])
-            assert (again.new, again.set_aside) == (0, 0)
+            again = await store.committer.ingest([(AUTHOR_JOURNAL, smaller), (AUTHOR_JOURNAL, larger)])
+            assert (again.new, again.quarantined) == (0, 0)
             assert store.committer.cause == ""
     assert journal(tmp_path) == larger + b"\n" + smaller + b"\n"
-    assert quarantined(tmp_path) == [(SHARD, "id_conflict")]
+    assert quarantined(tmp_path) == [(AUTHOR_JOURNAL, "id_conflict")]
 
 
-def test_a_smaller_line_counts_also_when_the_daemon_dies_before_it_is_painted(tmp_path: Path) -> None:
+def test_a_smaller_line_counts_also_when_the_daemon_dies_before_it_is_rebuilt(tmp_path: Path) -> None:
     smaller, larger = two_lines()
     store = open_here(tmp_path)
     for raw in (larger, smaller):
         store.writer.begin()
-        store.writer.carry_out(Errand(partial(Writer.take_in, arrived=verified([(SHARD, raw)]))))
+        store.writer.execute(Errand(partial(Writer.ingest, arrived=verified([(AUTHOR_JOURNAL, raw)]))))
         store.writer.flush()
     store.reader.close()
     store.journals.close()
     store.writer.db.close()
     store = open_here(tmp_path)
-    assert store.recovery.painted
+    assert store.recovery.rebuilt
     assert store.reader.execute("SELECT body_content FROM messages").fetchall() == [("aaa",)]
     store.close()
     store = open_here(tmp_path)
-    assert store.recovery.painted == ""
+    assert store.recovery.rebuilt == ""
     store.close()
 
 
-# -- what is void, what is ours, what lies ahead
+# -- what is tombstoned, what is ours, what lies ahead
 
 
-async def test_a_cleanup_that_arrives_moves_own_stamps_past_it_and_what_is_void_is_not_stored(tmp_path: Path) -> None:
+async def test_a_cleanup_that_arrives_moves_own_stamps_past_it_and_what_is_tombstoned_is_not_stored(
+    tmp_path: Path,
+) -> None:
     started = foreign(events.SessionStarted, session_id="ses_1", agent_id="slit")
     cleaned = foreign(events.AgentCleaned, ms=START_MS + 60_000, agent_id="slit", messages=True)
     early = letter("void", ms=START_MS + 5)
     async with opened(tmp_path) as store:
-        await store.committer.take_in(found(cleaned))
-        taken = await store.committer.take_in(found(started, early))
-        assert (taken.new, taken.set_aside) == (0, 0)
+        await store.committer.ingest(found(cleaned))
+        taken = await store.committer.ingest(found(started, early))
+        assert (taken.new, taken.quarantined) == (0, 0)
         assert store.view.head_seq() == 1
         own = await store.committer.commit(sending("mine", author="slit"))
         row = store.view.message(own.message_id)
         assert row is not None and row.created_at > cleaned.timestamp
-    live = picture_of(tmp_path)
-    assert painted(tmp_path) == live
+    live = projection_of(tmp_path)
+    assert rebuilt(tmp_path) == live
 
 
 async def test_facts_that_say_they_are_ours_and_were_not_here_are_counted(tmp_path: Path) -> None:
     fact = letter(origin=DAEMON)
     async with opened(tmp_path) as store:
-        assert (await store.committer.take_in(found(fact))).ours == 1
-        assert (await store.committer.take_in(found(fact, letter(origin="")))).ours == 0
+        assert (await store.committer.ingest(found(fact))).ours == 1
+        assert (await store.committer.ingest(found(fact, letter(origin="")))).ours == 0
         assert store.committer.statistics().claimed == 1
         smaller = events.encode(fact).replace(b'"hi"', b'"by"')
-        assert (await store.committer.take_in([(SHARD, smaller)])).ours == 1, "ours in other words"
+        assert (await store.committer.ingest([(AUTHOR_JOURNAL, smaller)])).ours == 1, "ours in other words"
 
 
 async def test_after_a_restore_own_facts_of_before_come_back_uncounted(tmp_path: Path) -> None:
     before, after = letter(origin=DAEMON), letter("later", origin=DAEMON, ms=START_MS + 60_000)
     async with opened(tmp_path) as store:
         store.committer.note_restore(clock.format_ms(START_MS + 30_000))
-        assert (await store.committer.take_in(found(before))).ours == 0
-        assert (await store.committer.take_in(found(after))).ours == 1
+        assert (await store.committer.ingest(found(before))).ours == 0
+        assert (await store.committer.ingest(found(after))).ours == 1
 
 
 DAY_MS = limits.future_stamp_ms_max
@@ -306,8 +308,8 @@ async def test_a_foreign_fact_of_the_future_waits_for_its_day(tmp_path: Path) ->
     edge = letter("edge", ms=START_MS + DAY_MS)
     heard: list[Committed] = []
     async with opened(tmp_path, wall=wall, on_commit=heard.extend) as store:
-        store.committer.on_due = heard.extend
-        taken = await store.committer.take_in(found(early, purge, late, edge))
+        store.committer.on_release = heard.extend
+        taken = await store.committer.ingest(found(early, purge, late, edge))
         assert taken.new == 4
         assert [entry.state for entry in heard] == ["applied", "pending", "pending", "applied"]
         assert texts(store) == ["now", "edge"]
@@ -315,40 +317,40 @@ async def test_a_foreign_fact_of_the_future_waits_for_its_day(tmp_path: Path) ->
         own = await store.committer.commit(sending("own"))
         row = store.view.message(own.message_id)
         assert row is not None and row.created_at == clock.format_ms(START_MS)
-        assert await store.committer.apply_due() == 0
-    live = picture_of(tmp_path)
-    assert painted(tmp_path, wall) == live
+        assert await store.committer.release_due_facts() == 0
+    live = projection_of(tmp_path)
+    assert rebuilt(tmp_path, wall) == live
     wall.ms += DAY_MS
     heard.clear()
     async with opened(tmp_path, wall=wall, on_commit=heard.extend) as store:
         assert sorted(texts(store)) == ["edge", "late", "now", "own"]
         assert store.view.held() == 1
         wall.ms += DAY_MS
-        store.committer.on_due = heard.extend
-        assert await store.committer.apply_due() == 1
+        store.committer.on_release = heard.extend
+        assert await store.committer.release_due_facts() == 1
         assert [(entry.fact, entry.state) for entry in heard] == [(purge, "applied")]
         assert texts(store) == []
         assert store.view.held() == 0
         own = await store.committer.commit(sending("after"))
         assert texts(store) == ["after"]
-    live = picture_of(tmp_path)
-    assert painted(tmp_path, wall) == live
+    live = projection_of(tmp_path)
+    assert rebuilt(tmp_path, wall) == live
 
 
 async def test_own_facts_are_never_held(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        await store.committer.take_in(found(letter("mine", ms=START_MS + 9 * DAY_MS, origin=DAEMON)))
+        await store.committer.ingest(found(letter("mine", ms=START_MS + 9 * DAY_MS, origin=DAEMON)))
         assert texts(store) == ["mine"]
 
 
 async def test_own_edits_take_effect_on_foreign_text_and_restarts_keep_it(tmp_path: Path) -> None:
     ahead = letter("theirs", ms=START_MS + 60_000, author="nux")
     async with opened(tmp_path) as store:
-        await store.committer.take_in(found(ahead))
+        await store.committer.ingest(found(ahead))
         await store.committer.commit(editing(ahead.message_id, "mine", "nux"))
         assert texts(store) == ["mine"]
-    live = picture_of(tmp_path)
-    assert painted(tmp_path) == live
+    live = projection_of(tmp_path)
+    assert rebuilt(tmp_path) == live
 
 
 # -- failures
@@ -357,28 +359,28 @@ async def test_own_edits_take_effect_on_foreign_text_and_restarts_keep_it(tmp_pa
 async def test_when_nothing_can_be_written_nothing_of_what_arrived_remains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrived: Sequence[Found] = [*found(letter("one"), letter("two")), (SHARD, BAD_FIELD)]
+    arrived: Sequence[Found] = [*found(letter("one"), letter("two")), (AUTHOR_JOURNAL, BAD_FIELD)]
     async with opened(tmp_path) as store:
         await store.committer.commit(sending("own"))
-        shard = places_at(tmp_path).branch_dir / SHARD
-        shard.mkdir()
+        author_journal = layout_at(tmp_path).branch_dir / AUTHOR_JOURNAL
+        author_journal.mkdir()
         with pytest.raises(StoreFailed):
-            await store.committer.take_in(arrived)
+            await store.committer.ingest(arrived)
         assert store.view.head_seq() == 1
-        shard.rmdir()
-        taken = await store.committer.take_in(arrived)
+        author_journal.rmdir()
+        taken = await store.committer.ingest(arrived)
         # The line was in quarantine already: that is done first.
-        assert (taken.new, taken.set_aside) == (2, 0)
+        assert (taken.new, taken.quarantined) == (2, 0)
     assert len(journal(tmp_path).splitlines()) == 3
-    live = picture_of(tmp_path)
-    assert painted(tmp_path) == live
+    live = projection_of(tmp_path)
+    assert rebuilt(tmp_path) == live
 
 
-async def test_on_a_full_disk_what_arrived_is_taken_in_whole_the_next_time(tmp_path: Path) -> None:
+async def test_on_a_full_disk_what_arrived_is_ingested_whole_the_next_time(tmp_path: Path) -> None:
     bad = BAD_FIELD[:-1] + b',"a":"' + b"x" * 50_000 + b'"}'
     arrived = [
         *found(*(letter(f"{number} " + "x" * 50_000, ms=START_MS + number) for number in range(8))),
-        (SHARD, bad),
+        (AUTHOR_JOURNAL, bad),
     ]
     with mounted(tmp_path / "small", "4m") as directory:
         async with opened(directory) as store:
@@ -388,27 +390,27 @@ async def test_on_a_full_disk_what_arrived_is_taken_in_whole_the_next_time(tmp_p
                 while True:
                     file.write(b"\0" * 4096)
             with pytest.raises(StoreFailed):
-                await store.committer.take_in(arrived)
+                await store.committer.ingest(arrived)
             filler.unlink()
-            await store.committer.take_in(arrived)
+            await store.committer.ingest(arrived)
             assert store.view.head_seq() == 9
         assert sorted(journal(directory).splitlines()) == sorted(raw for _, raw in arrived)
-        live = picture_of(directory)
-        assert painted(directory) == live
+        live = projection_of(directory)
+        assert rebuilt(directory) == live
 
 
 @pytest.mark.parametrize("origin", [DAEMON, THERE])
-async def test_nobody_voids_the_future_also_not_in_this_daemons_name(tmp_path: Path, origin: str) -> None:
+async def test_nobody_tombstones_the_future_also_not_in_this_daemons_name(tmp_path: Path, origin: str) -> None:
     async with opened(tmp_path) as store:
         far = "9999-01-01T00:00:00.000Z"
         purge = events.PurgeExecuted(timestamp=far, event_id="evt_far", v=1, origin_daemon=origin, cutoff=far)
         cleanup = events.AgentCleaned(
             timestamp=far, event_id="evt_farther", v=1, origin_daemon=origin, agent_id="furiosa", messages=True
         )
-        await store.committer.take_in(found(purge, cleanup))
+        await store.committer.ingest(found(purge, cleanup))
         sent = await store.committer.commit(sending("hello"))
         assert store.view.message(sent.message_id) is not None
-    live = picture_of(tmp_path)
-    places_at(tmp_path).database.unlink()
+    live = projection_of(tmp_path)
+    layout_at(tmp_path).database.unlink()
     open_here(tmp_path).close()
-    assert picture_of(tmp_path) == live
+    assert projection_of(tmp_path) == live

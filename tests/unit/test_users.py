@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.house import Agent, Daemon, open_daemon
+from tests.support.ctx import Agent, Daemon, open_daemon
 from thrum.identity.caller import Caller, Refused, decide_user
 from thrum.model import limits
 from thrum.model.errors import (
@@ -97,7 +97,7 @@ def test_after_registering_the_caller_is_that_user(claim: str | None) -> None:
 async def test_a_connection_without_user_reaches_exactly_the_three(daemon: Daemon) -> None:
     browser = daemon.as_browser()
     assert (await browser("health")).status == "ok"
-    before = daemon.house.view.head_seq()
+    before = daemon.ctx.view.head_seq()
     for name in OVER_W:
         if name not in OPEN:
             assert await kind_of(browser, name) in ("no_caller_agent_id", "invalid_params", "unknown_method"), name
@@ -112,7 +112,7 @@ async def test_a_connection_without_user_reaches_exactly_the_three(daemon: Daemo
         "context.save": {"agent_name": "x", "content": "x"},
     }.items():
         assert await kind_of(browser, name, **params) == "no_caller_agent_id", name
-    assert daemon.house.view.head_seq() == before
+    assert daemon.ctx.view.head_seq() == before
 
 
 @pytest.mark.spec("ID-66")
@@ -120,7 +120,7 @@ async def test_a_connection_without_user_reaches_exactly_the_three(daemon: Daemo
 async def test_a_laxer_mode_lets_nobody_read_and_never_more(
     daemon: Daemon, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    daemon.house.here.places.guard_file.write_text(json.dumps({"unauthenticated_rpc": mode}))
+    daemon.ctx.here.layout.guard_file.write_text(json.dumps({"unauthenticated_rpc": mode}))
     browser = daemon.as_browser()
     with caplog.at_level(logging.WARNING, "thrum.model.guards"):
         assert (await browser("agent.list")).agents == ()
@@ -158,11 +158,11 @@ async def test_an_agent_cannot_be_claimed(daemon: Daemon) -> None:
 
 @pytest.mark.spec("ID-80")
 async def test_a_user_cannot_be_registered_over_the_unix_socket(daemon: Daemon) -> None:
-    before = daemon.house.view.head_seq()
+    before = daemon.ctx.view.head_seq()
     for caller in (daemon.as_agent(""), daemon.as_agent("furiosa")):
         with pytest.raises(WrongTransport):
             await caller("user.register", username="leon")
-    assert daemon.house.view.head_seq() == before
+    assert daemon.ctx.view.head_seq() == before
 
 
 @pytest.mark.spec("ID-80")
@@ -171,16 +171,16 @@ async def test_registering_again_gives_the_same_user_and_a_new_token(daemon: Dae
     first = await browser("user.register", username="Leon", display="Leon Letto")
     assert (first.user_id, first.username, first.display_name) == ("user:leon", "leon", "Leon Letto")
     assert first.status == "registered" and first.token.startswith("tok_") and len(first.token) == 30
-    seq = daemon.house.view.head_seq()
+    seq = daemon.ctx.view.head_seq()
     again = await daemon.as_browser()("user.register", username="leon")
     assert (again.status, again.user_id, again.display_name) == ("existing", "user:leon", "Leon Letto")
     assert again.token != first.token
-    assert daemon.house.view.head_seq() == seq, "nothing new, no fact"
-    row = daemon.house.view.agent("user:leon")
+    assert daemon.ctx.view.head_seq() == seq, "nothing new, no fact"
+    row = daemon.ctx.view.agent("user:leon")
     assert row is not None and (row.kind, row.role, row.module, row.live) == ("user", "leon", "ui", True)
     renamed = await browser("user.register", username="leon", display="L.")
     assert (renamed.status, renamed.display_name) == ("existing", "L.")
-    assert daemon.house.view.head_seq() == seq + 1
+    assert daemon.ctx.view.head_seq() == seq + 1
 
 
 @pytest.mark.spec("ID-66", "ID-80")
@@ -213,7 +213,7 @@ async def test_a_user_writes_reads_and_has_no_session(daemon: Daemon) -> None:
             await browser(name, **params)
     with pytest.raises(IdentityMismatch):
         await browser("session.start", agent_id="furiosa")
-    assert daemon.house.view.sessions("user:leon") == []
+    assert daemon.ctx.view.sessions("user:leon") == []
 
 
 @pytest.mark.spec("ID-66")
@@ -244,16 +244,16 @@ async def test_every_method_answers_a_user_or_refuses_it_in_words(daemon: Daemon
 )
 async def test_a_bad_user_name_registers_nobody(daemon: Daemon, name: str, error: type[ThrumError]) -> None:
     await daemon.registered("furiosa")
-    before = daemon.house.view.head_seq()
+    before = daemon.ctx.view.head_seq()
     browser = daemon.as_browser()
     with pytest.raises(error):
         await browser("user.register", username=name)
-    assert daemon.house.view.head_seq() == before
+    assert daemon.ctx.view.head_seq() == before
     assert await kind_of(browser, "agent.whoami") == "no_caller_agent_id"
 
 
 async def test_git_proposes_who_works_here(daemon: Daemon) -> None:
-    root = daemon.house.here.places.main_root
+    root = daemon.ctx.here.layout.main_root
     browser = daemon.as_browser()
     for key, value in (("user.name", "Émile  Zola"), ("user.email", "emile@example.org")):
         await trio.run_process(["git", "config", key, value], cwd=root)

@@ -15,7 +15,7 @@ from thrum.store.queries.views import InboxPage, InboxQuery, View, Wanted
 
 
 class Desk:
-    """A live picture, its maker and its view."""
+    """A live projection, its maker and its view."""
 
     def __init__(self) -> None:
         self.live = Live()
@@ -269,7 +269,7 @@ def test_places_are_those_of_registered_agents(desk: Desk) -> None:
     desk.register("ann")
     for agent_id in ("ann", "ghost"):
         desk.tell(desk.make(events.AgentPlaced, agent_id=agent_id, worktree_path="/a", agent_pid=7))
-    assert [(place.agent_id, place.worktree_path, place.agent_pid) for place in desk.view.places()] == [
+    assert [(place.agent_id, place.worktree_path, place.agent_pid) for place in desk.view.layout()] == [
         ("ann", "/a", 7)
     ]
 
@@ -289,11 +289,11 @@ def test_the_open_session_is_the_newest_that_has_not_ended(desk: Desk) -> None:
     assert ended.end_reason == "crash"
 
 
-def test_horizons_and_events_can_be_asked_for(desk: Desk) -> None:
+def test_watermarks_and_events_can_be_asked_for(desk: Desk) -> None:
     cleanup = desk.make(events.AgentCleaned, agent_id="ann")
     desk.tell(cleanup)
-    assert desk.view.horizon("agent", "ann") == (cleanup.timestamp, cleanup.event_id)
-    assert desk.view.horizon("agent", "bob") is None
+    assert desk.view.watermark("agent", "ann") == (cleanup.timestamp, cleanup.event_id)
+    assert desk.view.watermark("agent", "bob") is None
     event = desk.view.event(cleanup.event_id)
     assert event is not None
     assert (event.type, event.actor, event.file) == ("agent.cleanup", "system", "events.jsonl")

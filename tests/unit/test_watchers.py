@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.house import Daemon, open_daemon
+from tests.support.ctx import Daemon, open_daemon
 from thrum.daemon.watchers import Owners
 from thrum.identity.processes import Process
 from thrum.model import limits
@@ -36,7 +36,7 @@ async def placed(daemon: Daemon, agent_id: str, started: str) -> None:
         )
         return Decision([fact], lambda _view, _seqs: None)
 
-    await daemon.house.journal.commit(decide)
+    await daemon.ctx.journal.commit(decide)
 
 
 def alive(daemon: Daemon, started: str) -> None:
@@ -44,7 +44,7 @@ def alive(daemon: Daemon, started: str) -> None:
 
 
 def has_exited(daemon: Daemon, agent_id: str) -> bool:
-    row = daemon.house.view.agent(agent_id)
+    row = daemon.ctx.view.agent(agent_id)
     assert row is not None
     return row.exited_at > row.place_at
 
@@ -52,7 +52,7 @@ def has_exited(daemon: Daemon, agent_id: str) -> bool:
 async def wait_exited(daemon: Daemon, *agent_ids: str) -> None:
     with trio.fail_after(30):
         while not all(has_exited(daemon, agent_id) for agent_id in agent_ids):
-            await daemon.wiring.registrar.changed().wait()
+            await daemon.parts.registrar.changed().wait()
 
 
 @pytest.fixture(params=["no pidfds", "no more of them"])
@@ -74,7 +74,7 @@ async def test_without_pidfds_a_sweep_finds_the_dead_and_those_whose_pid_is_anot
         await daemon.registered("alice")
         alive(daemon, "b/1")
         await placed(daemon, "alice", "b/1")
-        nursery.start_soon(Owners(daemon.house, daemon.wiring.registrar.changed).watch)
+        nursery.start_soon(Owners(daemon.ctx, daemon.parts.registrar.changed).watch)
         await trio.testing.wait_all_tasks_blocked()
         assert not has_exited(daemon, "alice")
         del daemon.processes.processes[PID]
@@ -95,12 +95,12 @@ async def test_at_the_start_the_dead_are_told_once_each_also_two_that_were_one_p
             await placed(daemon, agent_id, "b/gone")
         alive(daemon, "b/another")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Owners(daemon.house, daemon.wiring.registrar.changed).watch)
+            nursery.start_soon(Owners(daemon.ctx, daemon.parts.registrar.changed).watch)
             await wait_exited(daemon, "alice", "bob")
             nursery.cancel_scope.cancel()
-        head = daemon.house.view.head_seq()
+        head = daemon.ctx.view.head_seq()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Owners(daemon.house, daemon.wiring.registrar.changed).watch)
+            nursery.start_soon(Owners(daemon.ctx, daemon.parts.registrar.changed).watch)
             await trio.testing.wait_all_tasks_blocked(0.05)
             nursery.cancel_scope.cancel()
-        assert daemon.house.view.head_seq() == head
+        assert daemon.ctx.view.head_seq() == head

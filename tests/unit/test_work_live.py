@@ -19,7 +19,7 @@ from thrum.model.wire_types import GitState
 
 
 def live_of(trees: Worktrees, **options: float) -> LiveWork:
-    return LiveWork(trees.places, os.environ, **options)
+    return LiveWork(trees.layout, os.environ, **options)
 
 
 async def state_of(trees: Worktrees, at: Path, **options: object) -> GitState:

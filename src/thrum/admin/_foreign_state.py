@@ -14,7 +14,7 @@ from thrum.model import files, trust
 from thrum.model.clock import format_ms
 from thrum.model.errors import BadRedirect, StoreFailed
 from thrum.model.files import sync_directory
-from thrum.model.paths import counts, keep_of, places_of, take_over
+from thrum.model.paths import counts, keep_of, layout_of, take_over
 
 
 def is_foreign(root: Path) -> bool:
@@ -39,9 +39,9 @@ def keep(root: Path, common_dir: Path | None) -> None:
         if common_dir is not None:
             take_over(state_dir, common_dir, tracked=True, was=_was(common_dir))
         trust.write_marks(own, keep_of(root), str(state_dir) if target else "")
-        places = places_of(state_dir.parent, state_dir)
-        if files.is_file(places.config_copy) and not files.is_file(places.config_file):
-            files.atomic_write(places.config_file, files.read_bytes(places.config_copy))
+        layout = layout_of(state_dir.parent, state_dir)
+        if files.is_file(layout.config_copy) and not files.is_file(layout.config_file):
+            files.atomic_write(layout.config_file, files.read_bytes(layout.config_copy))
     except OSError as error:
         raise StoreFailed(
             f"could not write {error.filename or own}: {(error.strerror or str(error)).lower()}"
@@ -57,14 +57,14 @@ def _was(common_dir: Path) -> Path | None:
         return None
 
 
-def aside(own: Path, now_ms: int) -> Path:
+def quarantined(own: Path, now_ms: int) -> Path:
     """The name under which what is found there is kept."""
     utc = format_ms(now_ms).translate(str.maketrans("", "", "-:")).replace(".", "")
     return own.with_name(f"{own.name}.found-{utc}")
 
 
-def set_aside(own: Path, now_ms: int) -> None:
+def move_away(own: Path, now_ms: int) -> None:
     """Move it away as it is, a link as a link."""
     if os.path.lexists(own):
-        os.rename(own, aside(own, now_ms))
+        os.rename(own, quarantined(own, now_ms))
         sync_directory(own.parent)

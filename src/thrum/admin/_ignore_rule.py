@@ -44,6 +44,4 @@ def _read(path: Path) -> bytes:
         return b""
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StoreFailed(
-            f"cannot read {path}: {reason.lower()}", remedy="mend it, or leave --gitignore out"
-        ) from error
+        raise StoreFailed(f"cannot read {path}: {reason.lower()}", remedy="fix it, or leave --gitignore out") from error

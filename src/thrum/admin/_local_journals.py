@@ -12,7 +12,7 @@ from thrum.store.quarantine import Kept, digest
 from thrum.sync import merge
 
 
-class Here:
+class LocalNode:
     """The journals of this machine, one at a time in memory."""
 
     def __init__(self, journals: JournalFiles, ends: Mapping[str, int]) -> None:
@@ -47,7 +47,7 @@ class Here:
 
     def lacks(self, file: str, raw: bytes, kept: Kept) -> bool:
         """Whether a line ought to be in it, and is not. What nobody can use ought not, unless it is a fact that is
-        here, in other words; what was set aside ought not either.
+        here, in other words; what was quarantined ought not either.
         """
         if raw in self.lines(file) or kept.has(file, digest(raw)):
             return False

@@ -19,7 +19,7 @@ _SHOWN_MAX = 20
 def check_signatures(
     journals: JournalFiles, ends: Mapping[str, int], quarantined: Iterable[Quarantined]
 ) -> VerifyCheck:
-    """Every line of the journals that travel, up to `ends`; and of those set aside what another line of one id was.
+    """Every line of the journals that travel, up to `ends`; and of those quarantined what another line of one id was.
 
     Two signed lines of one id: the smaller counts everywhere, and their daemon, or who has its key, is named.
     """
@@ -32,11 +32,11 @@ def check_signatures(
             continue
         for number, line in enumerate(journals.iter_lines(file, 0, end), 1):
             try:
-                standing = signing.check(line.raw)
+                signature_state = signing.check(line.raw)
             except BadLine as bad:
                 forged.append(VerifyDifference(file=file, line=number, reason=bad.reason))
                 continue
-            if standing == "unsigned":
+            if signature_state == "unsigned":
                 unsigned += 1
                 continue
             signed += 1

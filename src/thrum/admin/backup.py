@@ -29,7 +29,7 @@ from thrum.model.errors import BackupNotFound, StoreFailed, ThrumError
 from thrum.model.files import ensure_private_dir, locked, sync_directory
 from thrum.model.methods.admin import BackupArchives, BackupConfigResult, BackupResult, Retention
 from thrum.model.notes import roots
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.store import audit
 from thrum.store.journal import JournalFiles
 from thrum.sync import branch
@@ -41,11 +41,13 @@ _COPY_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is backed up. `standing`: how a running daemon's journals stand; None: none runs, whole lines count."""
+    """What is backed up. `journal_states`: how a running daemon's journals stand; None: none runs, whole lines
+    count.
+    """
 
-    places: Places
+    layout: Layout
     environ: Mapping[str, str]
-    standing: audit.Standing | None = None
+    journal_states: audit.JournalStates | None = None
 
 
 class JournalMoved(Exception):
@@ -80,23 +82,23 @@ class Shelf:
         return name
 
 
-def directory_of(places: Places, given: str = "") -> Path:
+def directory_of(layout: Layout, given: str = "") -> Path:
     """DIR: what was given (absolute), else the setting, else `.thrum/backup`. Raises ConfigInvalid."""
-    told = given or config.load_config(places.config_file)[settings.BACKUP_DIR]
-    return (places.main_root / os.path.expanduser(told)) if told else places.state_dir / "backup"
+    told = given or config.load_config(layout.config_file)[settings.BACKUP_DIR]
+    return (layout.main_root / os.path.expanduser(told)) if told else layout.state_dir / "backup"
 
 
-def shelf_of(places: Places, given: str = "") -> Shelf:
-    return Shelf(directory_of(places, given) / places.main_root.name)
+def shelf_of(layout: Layout, given: str = "") -> Shelf:
+    return Shelf(directory_of(layout, given) / layout.main_root.name)
 
 
-def settings_of(places: Places) -> BackupConfigResult:
+def settings_of(layout: Layout) -> BackupConfigResult:
     """Raises ConfigInvalid."""
-    return BackupConfigResult(dir=str(directory_of(places)), retention=_retention_of(places))
+    return BackupConfigResult(dir=str(directory_of(layout)), retention=_retention_of(layout))
 
 
-def _retention_of(places: Places) -> Retention:
-    found = config.load_config(places.config_file)
+def _retention_of(layout: Layout) -> Retention:
+    found = config.load_config(layout.config_file)
     return Retention(
         daily=found[settings.KEPT_DAILY], weekly=found[settings.KEPT_WEEKLY], monthly=found[settings.KEPT_MONTHLY]
     )
@@ -105,20 +107,20 @@ def _retention_of(places: Places) -> Retention:
 # -- making one
 
 
-def create_here(places: Places, environ: Mapping[str, str], given: str = "") -> BackupResult:
+def create_here(layout: Layout, environ: Mapping[str, str], given: str = "") -> BackupResult:
     """Back up without a daemon, under its lock. Raises DaemonLocked, and as `create`."""
     from thrum.admin.restore import finish
 
-    with held(places):
-        finish(places, environ)
-        return create(Source(places, environ), given)
+    with held(layout):
+        finish(layout, environ)
+        return create(Source(layout, environ), given)
 
 
 def create(source: Source, given: str = "") -> BackupResult:
     """Back up now. Raises ConfigInvalid, StoreFailed, JournalMoved (with a running daemon: look again)."""
-    places = source.places
-    shelf = shelf_of(places, given)
-    retention = _retention_of(places)
+    layout = source.layout
+    shelf = shelf_of(layout, given)
+    retention = _retention_of(layout)
     with _refusals(shelf.directory), _locked(shelf):
         _tidy(shelf)
         fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=shelf.directory))
@@ -135,7 +137,7 @@ def create(source: Source, given: str = "") -> BackupResult:
 
 def copy_to(source: Source, target: Path) -> Manifest:
     """Copy what is truth into an empty directory, the manifest last. Raises OSError, ConfigInvalid, JournalMoved."""
-    places = source.places
+    layout = source.layout
     # First of all: a round that is under way commits only what was in the journals before.
     head = _head(source)
     found: dict[str, FileEntry] = {}
@@ -145,7 +147,7 @@ def copy_to(source: Source, target: Path) -> Manifest:
         found[name] = entry
         lines += lines_here if name == events.EVENTS_FILE else 0
     worktrees: dict[str, str] = {}
-    for name, path in _other_files(places, worktrees):
+    for name, path in _other_files(layout, worktrees):
         with contextlib.suppress(FileNotFoundError):
             modified_ms = path.stat().st_mtime_ns // 1_000_000
             entry, _ = _copy(target / name, _plain_pieces(path))
@@ -154,10 +156,10 @@ def copy_to(source: Source, target: Path) -> Manifest:
         version=bundle.VERSION,
         timestamp=format_ms(SystemClock().now_ms()),
         thrum_version=VERSION,
-        repo_name=places.main_root.name,
-        daemon_id=owner_of(places).daemon_id,
+        repo_name=layout.main_root.name,
+        daemon_id=owner_of(layout).daemon_id,
         head=head,
-        roots=branch.root_commits(places, source.environ),
+        roots=branch.root_commits(layout, source.environ),
         counts=bundle.counts_of(found, lines),
         files=found,
         worktrees=worktrees,
@@ -170,7 +172,7 @@ def copy_to(source: Source, target: Path) -> Manifest:
 
 def _head(source: Source) -> str:
     try:
-        with branch.read_branch(source.places, source.environ) as found:
+        with branch.read_branch(source.layout, source.environ) as found:
             return "" if found is None else found.tip
     except ThrumError:
         return ""  # what git can't read is no part of a backup: the journals hold all of it
@@ -192,13 +194,13 @@ def _copy(target: Path, pieces: Iterator[bytes]) -> tuple[FileEntry, int]:
 
 def _journal_files(source: Source) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Every journal as a backup names it, up to where it counts."""
-    places = source.places
-    journals = JournalFiles(places.branch_dir, places.local_journal)
-    ends = audit.whole_ends(journals) if source.standing is None else source.standing.ends
+    layout = source.layout
+    journals = JournalFiles(layout.branch_dir, layout.local_journal)
+    ends = audit.whole_ends(journals) if source.journal_states is None else source.journal_states.ends
     for file, end in ends.items():
         name = bundle.LOCAL if file == events.LOCAL_FILE else file
         if bundle.is_known(name):
-            inode = None if source.standing is None else source.standing.inodes[file]
+            inode = None if source.journal_states is None else source.journal_states.inodes[file]
             yield name, _pieces_up_to(journals.path(file), end, inode)
 
 
@@ -221,15 +223,15 @@ def _plain_pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _other_files(places: Places, worktrees: dict[str, str]) -> Iterator[tuple[str, Path]]:
+def _other_files(layout: Layout, worktrees: dict[str, str]) -> Iterator[tuple[str, Path]]:
     """Quarantine, settings, identity files and notes. `worktrees` is filled with the roots beside the main one."""
-    if places.quarantine.is_file():
-        yield bundle.QUARANTINE, places.quarantine
-    if places.config_file.is_file():
-        yield bundle.CONFIG, places.config_file
-    for root in sorted(set(roots(places)) - {places.main_root, places.branch_dir}, key=str):
+    if layout.quarantine.is_file():
+        yield bundle.QUARANTINE, layout.quarantine
+    if layout.config_file.is_file():
+        yield bundle.CONFIG, layout.config_file
+    for root in sorted(set(roots(layout)) - {layout.main_root, layout.branch_dir}, key=str):
         worktrees[f"w{len(worktrees) + 1}"] = str(root)
-    for prefix, root in [("", places.main_root), *((f"worktrees/{name}/", Path(at)) for name, at in worktrees.items())]:
+    for prefix, root in [("", layout.main_root), *((f"worktrees/{name}/", Path(at)) for name, at in worktrees.items())]:
         for kind in ("identities", "context"):
             for path in _plain_files(root / ".thrum" / kind):
                 name = f"config/{prefix}{kind}/{path.name}"
@@ -280,15 +282,15 @@ def _tidy(shelf: Shelf) -> None:
 
 
 def _archive_current(shelf: Shelf) -> None:
-    """Pack the last backup up, unless a killed call has. One that was damaged meanwhile is set aside as it is."""
+    """Pack the last backup up, unless a killed call has. One that was damaged meanwhile is moved away as it is."""
     if not shelf.current.exists():
         return
     try:
         with bundle.open_bundle(shelf.current) as last:
             manifest, ms = last.manifest, parse_ms(last.manifest.timestamp)
     except (ThrumError, ValueError):
-        aside = archive_name(SystemClock().now_ms()).removesuffix(".zip")
-        shelf.current.rename(shelf.directory / f"damaged-{aside}")
+        quarantined = archive_name(SystemClock().now_ms()).removesuffix(".zip")
+        shelf.current.rename(shelf.directory / f"damaged-{quarantined}")
         return
     for number in itertools.count(1):
         path = shelf.archives / archive_name(ms, number)
@@ -312,9 +314,9 @@ def _exchange(shelf: Shelf, fresh: Path) -> None:
 # -- looking
 
 
-def status(places: Places, given: str = "") -> BackupResult:
+def status(layout: Layout, given: str = "") -> BackupResult:
     """The last backup and the archives. Raises BackupNotFound, BackupInvalid, ConfigInvalid."""
-    shelf = shelf_of(places, given)
+    shelf = shelf_of(layout, given)
     if not shelf.current.is_dir() and not (shelf.directory / _OLD).is_dir():
         raise BackupNotFound(f"no backup in {shelf.directory}", remedy="thrum backup")
     if not shelf.current.is_dir():

@@ -31,7 +31,7 @@ from thrum.model.errors import InvalidUrl, ThrumError
 from thrum.model.methods.daemon import HealthResult
 from thrum.model.methods.sync import SyncStatusResult
 from thrum.model.notes import roots
-from thrum.model.paths import Places, tracked_in
+from thrum.model.paths import Layout, tracked_in
 from thrum.rpc import sockets
 from thrum.rpc.listener import few_open_files
 from thrum.store.journal import JournalFiles, bare
@@ -77,7 +77,7 @@ class Patient:
     """What is looked at. `refusal`: why there are no places; `health` and `sync`: of the daemon, if it answers."""
 
     environ: Mapping[str, str]
-    places: Places | None
+    layout: Layout | None
     refusal: ThrumError | None = None
     health: HealthResult | None = None
     sync: SyncStatusResult | None = None
@@ -87,27 +87,27 @@ def examine(patient: Patient) -> Doctor:
     """Every check that can be made. Raises nothing: what fails is a finding."""
     checks = [_python(), _guarded("git", lambda: _git(patient.environ))]
     checks.append(_guarded("tmux", lambda: _tmux(patient.environ)))
-    places = patient.places
-    if places is None:
+    layout = patient.layout
+    if layout is None:
         refusal = patient.refusal
         detail, remedy = (refusal.message, refusal.remedy) if refusal else ("there is none here", "thrum init")
         checks.append(Finding(name="repository", status="fail", detail=detail, remedy=remedy))
     else:
         here: list[tuple[str, Callable[[], Finding]]] = [
-            ("repository", lambda: _repository(places, patient.environ)),
-            ("readers", lambda: _readers(places, patient.environ)),
-            ("socket", lambda: _socket(places)),
-            ("space", lambda: _space(places)),
-            ("clock", lambda: _clock(places)),
+            ("repository", lambda: _repository(layout, patient.environ)),
+            ("readers", lambda: _readers(layout, patient.environ)),
+            ("socket", lambda: _socket(layout)),
+            ("space", lambda: _space(layout)),
+            ("clock", lambda: _clock(layout)),
             ("open files", lambda: _open_files(patient.health)),
-            ("daemon", lambda: _daemon(places, patient.health)),
-            ("config", lambda: _config(places)),
-            ("tracked", lambda: _tracked(places)),
-            ("hooks", lambda: _hooks(places, patient.environ)),
-            ("key", lambda: _key(places)),
-            ("identities", lambda: _identities(places)),
-            ("repository id", lambda: _repository_id(places, patient.environ)),
-            ("sync", lambda: _sync(places, patient)),
+            ("daemon", lambda: _daemon(layout, patient.health)),
+            ("config", lambda: _config(layout)),
+            ("tracked", lambda: _tracked(layout)),
+            ("hooks", lambda: _hooks(layout, patient.environ)),
+            ("key", lambda: _key(layout)),
+            ("identities", lambda: _identities(layout)),
+            ("repository id", lambda: _repository_id(layout, patient.environ)),
+            ("sync", lambda: _sync(layout, patient)),
         ]
         checks += [_guarded(name, check) for name, check in here]
     return Doctor(ok=all(check.status != "fail" for check in checks), checks=checks)
@@ -120,7 +120,7 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
         return Finding(name=name, status="fail", detail=error.message, remedy=error.remedy)
     except OSError as error:
         detail = f"{error.filename or name}: {(error.strerror or str(error)).lower()}"
-        return Finding(name=name, status="fail", detail=detail, remedy="mend its permissions, then: thrum doctor")
+        return Finding(name=name, status="fail", detail=detail, remedy="fix its permissions, then: thrum doctor")
 
 
 def _found(name: str, status: Status, detail: str, remedy: str = "") -> Finding:
@@ -153,10 +153,10 @@ def _tmux(environ: Mapping[str, str]) -> Finding:
     return _found("tmux", "ok", found)
 
 
-def _space(places: Places) -> Finding:
+def _space(layout: Layout) -> Finding:
     least = min(
         (shutil.disk_usage(directory).free, str(directory))
-        for directory in (_existing(places.thrum_sync_dir), _existing(places.state_dir))
+        for directory in (_existing(layout.thrum_sync_dir), _existing(layout.state_dir))
     )
     free, directory = least
     detail = f"{free // limits.MIB} MiB free in {directory}"
@@ -171,8 +171,8 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _clock(places: Places) -> Finding:
-    newest_ms, file = _newest_fact(places)
+def _clock(layout: Layout) -> Finding:
+    newest_ms, file = _newest_fact(layout)
     ahead_ms = newest_ms - SystemClock().now_ms()
     if not newest_ms:
         return _found("clock", "ok", "no fact to compare it with yet")
@@ -196,16 +196,16 @@ def _open_files(health: HealthResult | None) -> Finding:
     return _found("open files", "warn", few, remedy) if few else _found("open files", "ok", f"{allowed} for {of}")
 
 
-def _newest_fact(places: Places) -> tuple[int, str]:
+def _newest_fact(layout: Layout) -> tuple[int, str]:
     """Time and journal of the newest of all last lines, 0 without any. Arrival is nearly the order of time."""
-    journals = JournalFiles(places.branch_dir, places.local_journal)
+    journals = JournalFiles(layout.branch_dir, layout.local_journal)
     newest = (0, "")
     for file in journals.names():
-        standing = journals.look(file)
-        if standing is None or not standing.size:
+        file_state = journals.look(file)
+        if file_state is None or not file_state.size:
             continue
         try:
-            fact = events.decode(bare(journals.last_line(file, standing.size).raw))
+            fact = events.decode(bare(journals.last_line(file, file_state.size).raw))
         except events.BadLine:
             continue
         newest = max(newest, (parse_ms(fact.timestamp), file))
@@ -215,35 +215,35 @@ def _newest_fact(places: Places) -> tuple[int, str]:
 # -- the repository
 
 
-def _repository(places: Places, environ: Mapping[str, str]) -> Finding:
-    if places.common_dir is None:
-        return _found("repository", "warn", f"{places.main_root} is not a git repository", "git init; thrum init")
-    branch.verify_owner(places.main_root, places.common_dir, environ)
+def _repository(layout: Layout, environ: Mapping[str, str]) -> Finding:
+    if layout.common_dir is None:
+        return _found("repository", "warn", f"{layout.main_root} is not a git repository", "git init; thrum init")
+    branch.verify_owner(layout.main_root, layout.common_dir, environ)
     # It looks at all that thrum needs of git, and refuses what it can't use.
-    state = branch.branch_state(places, environ)
+    state = branch.branch_state(layout, environ)
     if state.branch == "made" or state.worktree_made:
-        detail = f"{places.main_root} lacks the branch {branch.BRANCH}, or its worktree"
+        detail = f"{layout.main_root} lacks the branch {branch.BRANCH}, or its worktree"
         return _found("repository", "warn", detail, "thrum daemon restart")
-    if where := branch.on_branch(places.common_dir, places.branch_dir):
+    if where := branch.on_branch(layout.common_dir, layout.branch_dir):
         refusal = branch.checked_out(where)
         return _found("repository", "warn", f"{refusal.message}: nothing is committed or sent", refusal.remedy)
-    for met in meetings(places.common_dir, environ):
+    for met in meetings(layout.common_dir, environ):
         return _found("repository", "warn", str(met), met.remedy)
-    return _found("repository", "ok", f"{places.main_root}, yours")
+    return _found("repository", "ok", f"{layout.main_root}, yours")
 
 
-def _readers(places: Places, environ: Mapping[str, str]) -> Finding:
+def _readers(layout: Layout, environ: Mapping[str, str]) -> Finding:
     """Which other users of this machine can read messages."""
-    found = git_permissions.exposures(places, environ)
+    found = git_permissions.exposures(layout, environ)
     if found:
         remedy = "; ".join(each.remedy for each in found)
         return _found("readers", "warn", "; ".join(map(str, found)), remedy)
     return _found("readers", "ok", "no other user of this machine can read messages here (root can)")
 
 
-def _socket(places: Places) -> Finding:
+def _socket(layout: Layout) -> Finding:
     """A socket made and connected where the daemon has its own."""
-    bound = sockets.socket_paths(places)
+    bound = sockets.socket_paths(layout)
     directory = bound.rpc.parent
     if directory.exists() and (flaw := sockets.private_dir_flaw(directory)):
         remedy = f"chmod 700 {directory}; thrum daemon restart"
@@ -286,7 +286,7 @@ def _try_socket(directory: Path) -> None:
             Path(path).unlink(missing_ok=True)
 
 
-def _daemon(places: Places, health: HealthResult | None) -> Finding:
+def _daemon(layout: Layout, health: HealthResult | None) -> Finding:
     if health is not None:
         if health.problems:
             return _found("daemon", "warn", "; ".join(health.problems), "thrum daemon logs -n 20")
@@ -294,26 +294,26 @@ def _daemon(places: Places, health: HealthResult | None) -> Finding:
             detail = f"running (pid {health.pid}) is thrum {health.version}, this command {VERSION}"
             return _found("daemon", "warn", detail, "thrum daemon restart")
         return _found("daemon", "ok", f"running (pid {health.pid})")
-    holder = files.lock_holder(places.lock_file)
+    holder = files.lock_holder(layout.lock_file)
     if holder is not None:
         return _found("daemon", "fail", f"one runs (pid {holder}) but does not answer", "thrum daemon restart")
-    stopped = files.is_file(places.stopped_mark)
+    stopped = files.is_file(layout.stopped_mark)
     return _found("daemon", "ok", f"not running{' (stopped)' * stopped}; commands start it when they need it")
 
 
-def _config(places: Places) -> Finding:
-    counts = config.load_config(places.config_file)
-    if notice := config_acceptance.notice(places):
+def _config(layout: Layout) -> Finding:
+    counts = config.load_config(layout.config_file)
+    if notice := config_acceptance.notice(layout):
         return _found("config", "warn", notice, "thrum config diff; thrum config accept, or: thrum doctor --fix")
     if unknown := settings.unknown(counts.raw):
         detail = f"unknown, so ignored: {', '.join(unknown)}"
         return _found("config", "warn", detail, "thrum config show has the keys; edit .thrum/config.json")
-    return _found("config", "ok", str(places.config_file))
+    return _found("config", "ok", str(layout.config_file))
 
 
-def _tracked(places: Places) -> Finding:
+def _tracked(layout: Layout) -> Finding:
     """Whether a branch has something at or below `.thrum`: it is a person's to look at."""
-    found = [f"{root / path}" for root in roots(places) for path in tracked_in(root)]
+    found = [f"{root / path}" for root in roots(layout) for path in tracked_in(root)]
     if not found:
         return _found("tracked", "ok", "git tracks nothing of thrum's")
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
@@ -323,9 +323,9 @@ def _tracked(places: Places) -> Finding:
     )
 
 
-def _hooks(places: Places, environ: Mapping[str, str]) -> Finding:
+def _hooks(layout: Layout, environ: Mapping[str, str]) -> Finding:
     """Whether what runtimes are told to call can be found."""
-    callers = hook_callers(places)
+    callers = hook_callers(layout)
     on_path = shutil.which("thrum", path=environ.get("PATH"))
     if on_path is None:
         detail = "thrum is not on PATH" + (f", and {', '.join(dict.fromkeys(callers))} call it" if callers else "")
@@ -335,9 +335,9 @@ def _hooks(places: Places, environ: Mapping[str, str]) -> Finding:
     return _found("hooks", "ok", f"{', '.join(dict.fromkeys(callers))}: call {on_path}")
 
 
-def hook_callers(places: Places) -> list[str]:
+def hook_callers(layout: Layout) -> list[str]:
     """Files of runtimes that call thrum, in any worktree."""
-    return [name for root in roots(places) for name in _HOOK_FILES if _calls_thrum(root / name)]
+    return [name for root in roots(layout) for name in _HOOK_FILES if _calls_thrum(root / name)]
 
 
 def _calls_thrum(path: Path) -> bool:
@@ -351,10 +351,10 @@ def _calls_thrum(path: Path) -> bool:
 # -- identities
 
 
-def _identities(places: Places) -> Finding:
+def _identities(layout: Layout) -> Finding:
     homes: dict[str, list[str]] = {}
     flaws: list[str] = []
-    for root in roots(places):
+    for root in roots(layout):
         for listed in list_identities(root / ".thrum" / "identities"):
             if listed.identity is None:
                 flaws.append(f"{listed.path} is broken: {listed.broken}")
@@ -362,28 +362,28 @@ def _identities(places: Places) -> Finding:
                 homes.setdefault(listed.identity.name, []).append(str(listed.path))
     flaws += [f"{name} is in two roots: {', '.join(files)}" for name, files in homes.items() if len(files) > 1]
     if flaws:
-        remedy = "delete the file of the root that the agent does not live in (thrum agent list), or mend it"
+        remedy = "delete the file of the root that the agent does not live in (thrum agent list), or fix it"
         return _found("identities", "warn", "; ".join(flaws), remedy)
     count = len(homes)
     return _found("identities", "ok", f"{count} agent{'s' * (count != 1)} with a file here")
 
 
-def _key(places: Places) -> Finding:
-    flaw, remedy = key_flaw(places.daemon_key)
+def _key(layout: Layout) -> Finding:
+    flaw, remedy = key_flaw(layout.daemon_key)
     if flaw:
         return _found("key", "fail", flaw, remedy)
-    key = load_key(places.daemon_key)
+    key = load_key(layout.daemon_key)
     if key is None:
         return _found("key", "ok", "made when the daemon starts")
     return _found("key", "ok", f"of {ids.short_daemon_id(key.daemon_id)}")
 
 
-def _repository_id(places: Places, environ: Mapping[str, str]) -> Finding:
-    block: Any = config.read_raw(places.config_file).get("identity")
+def _repository_id(layout: Layout, environ: Mapping[str, str]) -> Finding:
+    block: Any = config.read_raw(layout.config_file).get("identity")
     made: Any = cast("dict[str, Any]", block).get("repo_id", "") if isinstance(block, dict) else ""
-    origin = "" if places.common_dir is None else branch.origin_url(places.common_dir, environ)
+    origin = "" if layout.common_dir is None else branch.origin_url(layout.common_dir, environ)
     try:
-        derived = ids.repo_id_of_url(origin, places.main_root) if origin else ""
+        derived = ids.repo_id_of_url(origin, layout.main_root) if origin else ""
     except InvalidUrl:
         derived = ""
     if made and derived and made != derived:
@@ -396,7 +396,7 @@ def _repository_id(places: Places, environ: Mapping[str, str]) -> Finding:
 # -- sync
 
 
-def _sync(places: Places, patient: Patient) -> Finding:
+def _sync(layout: Layout, patient: Patient) -> Finding:
     told = patient.sync
     if told is not None and told.local_only:
         return _found("sync", "ok", f"local only: {told.local_only_reason}", "")
@@ -407,13 +407,13 @@ def _sync(places: Places, patient: Patient) -> Finding:
         waiting = f", {told.pending} not pushed yet" if told.pending else ""
         return _found("sync", "ok", f"{where}: {told.sync_state}{waiting}")
     try:
-        found = config.load_config(places.config_file)
+        found = config.load_config(layout.config_file)
     except ThrumError:
-        return _found("sync", "warn", "not known while config.json is broken", "mend it, then: thrum doctor")
-    if found[settings.LOCAL_ONLY] or places.common_dir is None:
+        return _found("sync", "warn", "not known while config.json is broken", "fix it, then: thrum doctor")
+    if found[settings.LOCAL_ONLY] or layout.common_dir is None:
         return _found("sync", "ok", "local only")
     name = found[settings.SYNC_REMOTE]
-    done = run_git([f"--git-dir={places.common_dir}", "remote", "get-url", name], patient.environ)
+    done = run_git([f"--git-dir={layout.common_dir}", "remote", "get-url", name], patient.environ)
     if done is None or done.returncode != 0:
         return _found("sync", "warn", f"turned on, but there is no remote {name}", f"git remote add {name} URL")
     url = ids.without_credentials(os.fsdecode(done.stdout).strip())

@@ -14,7 +14,7 @@ from thrum.model import config, files, settings
 from thrum.model.clock import SystemClock
 from thrum.model.errors import DaemonLocked
 from thrum.model.log import open_log
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.wire_types import DaemonIdentity
 from thrum.store.recovery import open_blocking
 from thrum.sync import branch
@@ -30,9 +30,9 @@ class Owner(NamedTuple):
     own: frozenset[str]
 
 
-def owner_of(places: Places) -> Owner:
+def owner_of(layout: Layout) -> Owner:
     """As `config.json` says; nothing is written. Raises ConfigInvalid."""
-    block: Any = config.read_raw(places.config_file).get("identity")
+    block: Any = config.read_raw(layout.config_file).get("identity")
     block = cast("dict[str, Any]", block) if isinstance(block, dict) else {}
     daemon_id = block.get("daemon_id")
     previous: Any = block.get("previous_ids")
@@ -43,32 +43,34 @@ def owner_of(places: Places) -> Owner:
 
 
 @contextlib.contextmanager
-def held(places: Places) -> Generator[None]:
+def held(layout: Layout) -> Generator[None]:
     """Hold the daemon's lock. Raises DaemonLocked when a daemon has it: one that starts, stops or does not answer."""
-    files.ensure_private_dir(places.thrum_sync_dir)
+    files.ensure_private_dir(layout.thrum_sync_dir)
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while (descriptor := files.try_lock(places.lock_file)) is None:
+    while (descriptor := files.try_lock(layout.lock_file)) is None:
         if time.monotonic() > deadline:
-            message = f"a daemon of {places.main_root} starts, stops or does not answer"
+            message = f"a daemon of {layout.main_root} starts, stops or does not answer"
             raise DaemonLocked(message, remedy="repeat the command; thrum daemon restart")
         time.sleep(0.01)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        files.ensure_private_dir(places.var_dir)
-        with open_log(places.log_file):  # the store tells there what it finds, as under a daemon
+        files.ensure_private_dir(layout.var_dir)
+        with open_log(layout.log_file):  # the store tells there what it finds, as under a daemon
             yield
     finally:
         os.close(descriptor)
 
 
-def open_store_once(places: Places, hostname: str, environ: Mapping[str, str]) -> None:
-    """What a start of the daemon does to branch, journals and picture: mend, catch up, paint. The caller `held` it."""
-    remote = config.load_config(places.config_file)[settings.SYNC_REMOTE]
-    branch.ensure_branch(places, environ, remote=remote)
+def open_store_once(layout: Layout, hostname: str, environ: Mapping[str, str]) -> None:
+    """What a start of the daemon does to branch, journals and projection: fix, catch up, rebuild. The caller
+    `held` it.
+    """
+    remote = config.load_config(layout.config_file)[settings.SYNC_REMOTE]
+    branch.ensure_branch(layout, environ, remote=remote)
     clock = SystemClock()
-    remove_leftovers(places, clock.now_ms())
-    identity = bootstrap_identity(places, hostname, environ, clock).identity
+    remove_leftovers(layout, clock.now_ms())
+    identity = bootstrap_identity(layout, hostname, environ, clock).identity
     mirrored = DaemonIdentity(
         daemon_id=identity.daemon_id,
         repo_name=identity.repo_name,
@@ -78,4 +80,4 @@ def open_store_once(places: Places, hostname: str, environ: Mapping[str, str]) -
         init_at=identity.init_at,
     )
     own = frozenset({*identity.own_ids, ""})
-    open_blocking(places, mirrored, own, wall=clock, program=VERSION, boot_id="").close()
+    open_blocking(layout, mirrored, own, wall=clock, program=VERSION, boot_id="").close()

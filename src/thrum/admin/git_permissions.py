@@ -21,7 +21,7 @@ import msgspec
 
 from thrum.git.runner import run_git
 from thrum.model.files import atomic_write, ensure_private_dir
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.sync.worktree import admin_dirs, linked_worktree
 
 EVERYBODY: Final = "every user of this machine"
@@ -42,7 +42,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessPath:
     """The directory through which objects are reached, and whether `init` may close it."""
 
     path: Path
@@ -87,30 +87,30 @@ class Exposure:
 # -- the door
 
 
-def find_door(places: Places, environ: Mapping[str, str]) -> Door | None:
+def find_door(layout: Layout, environ: Mapping[str, str]) -> AccessPath | None:
     """The git directory; only its `objects` where worktrees lie inside it, or where `objects` is a link out of it.
 
     None outside git: there everything lies in `.thrum`, which is 0700. Raises OSError.
     """
-    common_dir = places.common_dir
+    common_dir = layout.common_dir
     if common_dir is None:
         return None
     objects = Path(os.path.realpath(common_dir / "objects"))
     if not objects.is_dir():
         return None  # nothing of git's; whoever needs more says so
-    inside = _has_worktrees_inside(places, common_dir) or not objects.is_relative_to(common_dir)
+    inside = _has_worktrees_inside(layout, common_dir) or not objects.is_relative_to(common_dir)
     path = objects if inside else common_dir
-    shown = str(path.relative_to(places.root)) if path.is_relative_to(places.root) else str(path)
+    shown = str(path.relative_to(layout.root)) if path.is_relative_to(layout.root) else str(path)
     obstacle = _obstacle(common_dir, path, objects, environ)
-    return Door(path, shown, _mode(path), obstacle, _record(places))
+    return AccessPath(path, shown, _mode(path), obstacle, _record(layout))
 
 
-def _has_worktrees_inside(places: Places, common_dir: Path) -> bool:
+def _has_worktrees_inside(layout: Layout, common_dir: Path) -> bool:
     """Whether somebody works below the git directory, as in a bare one with its worktrees beside `objects`."""
     worktrees = [linked_worktree(each) for each in admin_dirs(common_dir)]
     folders = [Path(os.path.realpath(each)) for each in worktrees if each is not None]
-    folders = [each for each in folders if each != places.branch_dir]
-    return any(each.is_relative_to(common_dir) for each in (*folders, places.main_root))
+    folders = [each for each in folders if each != layout.branch_dir]
+    return any(each.is_relative_to(common_dir) for each in (*folders, layout.main_root))
 
 
 def _obstacle(common_dir: Path, path: Path, objects: Path, environ: Mapping[str, str]) -> str:
@@ -130,60 +130,60 @@ def _obstacle(common_dir: Path, path: Path, objects: Path, environ: Mapping[str,
     return ""
 
 
-def close(places: Places, door: Door, *, keep: bool) -> str:
+def close(layout: Layout, door: AccessPath, *, keep: bool) -> str:
     """Make it 0700 if it is to be, what it was first kept on disk; why that did not work, or nothing.
 
     `keep`: only remember that it is to stay.
     """
-    if not door.will_close or places.common_dir is None:
+    if not door.will_close or layout.common_dir is None:
         return ""
-    directory = os.path.relpath(door.path, places.common_dir)
+    directory = os.path.relpath(door.path, layout.common_dir)
     record = Record(directory=directory, mode=f"{door.mode:04o}", state="kept" if keep else "closing")
     try:
-        _remember(places, record)
+        _remember(layout, record)
         if keep:
             return ""
         _set_mode(door.path, door.mode & ~_OTHERS)
         if _mode(door.path) & _OTHERS:
             return "the file system keeps no modes"
-        _remember(places, msgspec.structs.replace(record, state="closed"))
+        _remember(layout, msgspec.structs.replace(record, state="closed"))
     except OSError as error:
         return (error.strerror or str(error)).lower()
     return ""
 
 
-def _remember(places: Places, record: Record) -> None:
-    ensure_private_dir(places.thrum_sync_dir)
-    atomic_write(_record_file(places), msgspec.json.encode(record) + b"\n")
+def _remember(layout: Layout, record: Record) -> None:
+    ensure_private_dir(layout.thrum_sync_dir)
+    atomic_write(_record_file(layout), msgspec.json.encode(record) + b"\n")
 
 
-def reopen(places: Places) -> str:
+def reopen(layout: Layout) -> str:
     """Put back what `close` changed: the directory's name and mode, or nothing. Raises OSError.
 
     A mode that somebody changed since stays.
     """
-    closed = _closed(places)
+    closed = _closed(layout)
     if closed is None:
         return ""
     path, mode = closed
-    if places.common_dir and path == Path(os.path.realpath(places.common_dir / "objects")):
+    if layout.common_dir and path == Path(os.path.realpath(layout.common_dir / "objects")):
         _reopen_objects(path, mode)
     _set_mode(path, mode)
     return f"{path}, {mode & ~_OTHERS:04o}→{mode:04o}"
 
 
-def undo_of(places: Places) -> str:
+def undo_of(layout: Layout) -> str:
     """The command that puts back what `close` changed; empty if there is nothing to put back."""
-    closed = _closed(places)
+    closed = _closed(layout)
     return f"chmod {closed[1]:o} {closed[0]}" if closed else ""
 
 
-def _closed(places: Places) -> tuple[Path, int] | None:
+def _closed(layout: Layout) -> tuple[Path, int] | None:
     """What `close` closed and nobody changed since, and the mode that it had."""
-    record = _record(places)
-    if record is None or places.common_dir is None or record.state == "kept":
+    record = _record(layout)
+    if record is None or layout.common_dir is None or record.state == "kept":
         return None
-    path = Path(os.path.normpath(places.common_dir / record.directory))
+    path = Path(os.path.normpath(layout.common_dir / record.directory))
     mode = int(record.mode, 8)
     return (path, mode) if path.is_dir() and _mode(path) == mode & ~_OTHERS else None
 
@@ -197,13 +197,13 @@ def _reopen_objects(objects: Path, mode: int) -> None:
             _set_mode(folder, _mode(folder) | mode & _OTHERS)
 
 
-def _record_file(places: Places) -> Path:
-    return places.thrum_sync_dir / "modes.json"
+def _record_file(layout: Layout) -> Path:
+    return layout.thrum_sync_dir / "modes.json"
 
 
-def _record(places: Places) -> Record | None:
+def _record(layout: Layout) -> Record | None:
     try:
-        found = msgspec.json.decode(_record_file(places).read_bytes(), type=Record)
+        found = msgspec.json.decode(_record_file(layout).read_bytes(), type=Record)
         return found if 0 <= int(found.mode, 8) <= 0o7777 else None
     except (OSError, ValueError, msgspec.DecodeError):
         return None
@@ -233,14 +233,14 @@ class Planned(msgspec.Struct, kw_only=True):
     skip_reason: str = ""
 
 
-def planned(places: Places, door: Door | None, *, keep: bool, failed: str = "") -> Planned | None:
+def planned(layout: Layout, door: AccessPath | None, *, keep: bool, failed: str = "") -> Planned | None:
     """What is to be said; nothing where the door is closed, or nobody can come to it."""
     if door is None or not door.is_open:
         return None
     if door.will_close and not keep and not failed:
         changed = f"mode of {door.shown}, {door.mode:04o}→{door.mode & ~_OTHERS:04o}"
         return Planned(path=changed, action="merge", undo=f"chmod {door.mode:o} {door.shown}  # {UNDO}")
-    readers = readers_of(places.common_dir / "objects") if places.common_dir else ""
+    readers = readers_of(layout.common_dir / "objects") if layout.common_dir else ""
     if not readers:
         return None
     why = failed or door.reason or "--keep-modes"
@@ -251,22 +251,22 @@ def planned(places: Places, door: Door | None, *, keep: bool, failed: str = "") 
 # -- who can read
 
 
-def exposures(places: Places, environ: Mapping[str, str]) -> list[Exposure]:
+def exposures(layout: Layout, environ: Mapping[str, str]) -> list[Exposure]:
     """Every place of messages that somebody else can read: git's objects, and thrum's own directories. Raises OSError.
 
     Root can always read, and so can whoever had the directory open before it was closed, until they leave it.
     """
     found: list[Exposure] = []
-    door = find_door(places, environ)
-    if door is not None and places.common_dir is not None:
-        objects = places.common_dir / "objects"
+    door = find_door(layout, environ)
+    if door is not None and layout.common_dir is not None:
+        objects = layout.common_dir / "objects"
         if readers := readers_of(objects):
             remedy = "thrum init" if door.will_close else f"chmod go-rwx {door.path}"
             if door.obstacle:
                 remedy = f"leave it so if they may read what agents say, else: {remedy}"
             found.append(Exposure(objects, readers, door.reason, remedy))
-    backups = places.state_dir / "backup"
-    for own in (places.thrum_sync_dir, places.state_dir, places.var_dir, backups):
+    backups = layout.state_dir / "backup"
+    for own in (layout.thrum_sync_dir, layout.state_dir, layout.var_dir, backups):
         inner = found[-1].path if found else None
         if own.is_dir() and (readers := readers_of(own)) and (inner is None or not own.is_relative_to(inner)):
             found.append(Exposure(own, readers, "", f"chmod go-rwx {own}"))

@@ -11,7 +11,7 @@ from thrum.model import wire_types
 from thrum.model.clock import SystemClock, parse_ms
 from thrum.model.errors import NotAvailable, StoreFailed
 from thrum.model.ids import host_names
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.store.queries.rows import InboxQuery
 from thrum.store.scratch import open_beside
 from thrum.sync import branch, merge
@@ -29,18 +29,18 @@ class History(NamedTuple):
 
 
 def read_history(
-    places: Places, environ: Mapping[str, str], *, count: int, author: str, since: str, commits: bool
+    layout: Layout, environ: Mapping[str, str], *, count: int, author: str, since: str, commits: bool
 ) -> History:
     """The last `count` messages on the branch (0: all), by `author`, after the time `since` (each `""`: any).
 
     `commits`: with the commits of that span between them. Raises NotAvailable (no git), UnsafeRepository, StoreFailed.
     """
     try:
-        with branch.read_branch(places, environ) as found:
+        with branch.read_branch(layout, environ) as found:
             if found is None:
                 raise NotAvailable("there is no git here, and so no branch", remedy="git init")
             journals = {os.fsdecode(entry.path): merge.sound(found.blob(entry)) for entry in found.entries}
-            with open_beside(journals, owner_of(places).own, SystemClock().now_ms()) as view:
+            with open_beside(journals, owner_of(layout).own, SystemClock().now_ms()) as view:
                 query = InboxQuery(author_id=author, created_after=since, page_size=count or _ALL)
                 page = view.inbox(query)
                 messages = page.messages[::-1]

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from thrum.admin import git_permissions
-from thrum.admin._foreign_state import aside, is_foreign, keep, set_aside
+from thrum.admin._foreign_state import is_foreign, keep, move_away, quarantined
 from thrum.admin._ignore_rule import IGNORE_RULE, add_ignore_rule, is_ignored
 from thrum.admin.worktree_setup import check_writable, kept_state
 from thrum.identity.daemon_id import Bootstrapped, DaemonIdentity, bootstrap
@@ -31,15 +31,15 @@ from thrum.model.guards import Refusal, refusal_error
 from thrum.model.methods.agents import RegisterResult
 from thrum.model.notes import FIRST_PROJECT_STATE
 from thrum.model.paths import (
-    Places,
+    Layout,
     check_leads,
     check_rightful,
     counts,
-    find_places,
+    find_layout,
     is_tracked,
     keep_of,
+    layout_of,
     link_state,
-    places_of,
     tracked_in,
 )
 from thrum.sync import branch
@@ -112,7 +112,7 @@ class InitResult(msgspec.Struct, omit_defaults=True, kw_only=True):
 class _Site:
     """What there is, before anything is touched."""
 
-    places: Places
+    layout: Layout
     linked: bool
     """The root's state lies elsewhere: it gets a redirect."""
     ignore_file: Path | None
@@ -127,23 +127,23 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     BadRedirect, ConfigInvalid, StoreFailed (nowhere to write), UsageError (a bad `worktrees_root`).
     """
     site = _survey(start, options)
-    places = site.places
-    _check_worktrees_root(options.worktrees_root, places)
-    read = config.load_config(places.config_file)
+    layout = site.layout
+    _check_worktrees_root(options.worktrees_root, layout)
+    read = config.load_config(layout.config_file)
     listed, already = _plan(site, options)
-    sync_recalled = not options.sync and not already and recalled_choice(places) is False
+    sync_recalled = not options.sync and not already and recalled_choice(layout) is False
     clock = clock or SystemClock()
     now_ms = clock.now_ms()
-    door = git_permissions.find_door(places, options.environ)
-    identity = None if options.dry_run else _carry_out(site, options, clock, now_ms)
-    failed = "" if options.dry_run or door is None else git_permissions.close(places, door, keep=options.keep_modes)
-    if told := git_permissions.planned(places, door, keep=options.keep_modes, failed=failed):
+    door = git_permissions.find_door(layout, options.environ)
+    identity = None if options.dry_run else _execute(site, options, clock, now_ms)
+    failed = "" if options.dry_run or door is None else git_permissions.close(layout, door, keep=options.keep_modes)
+    if told := git_permissions.planned(layout, door, keep=options.keep_modes, failed=failed):
         skipped = told.action == "skip"
         listed.append(InitFile(**msgspec.structs.asdict(told), skipped=skipped))
     known = _block(read.raw, "identity")
     return InitResult(
-        repo_path=str(places.root),
-        thrum_dir=str(places.state_dir),
+        repo_path=str(layout.root),
+        thrum_dir=str(layout.state_dir),
         repo_id=identity.repo_id if identity else str(known.get("repo_id", "")),
         daemon_id=identity.daemon_id if identity else str(known.get("daemon_id", "")),
         already_initialized=already,
@@ -151,16 +151,16 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
         runtime=options.runtime or read[settings.PRIMARY_RUNTIME],
         detected=False,
         files=listed,
-        redirect=str(places.state_dir) if site.linked else "",
+        redirect=str(layout.state_dir) if site.linked else "",
         sync_recalled=sync_recalled,
-        notes=_notes(places, options.environ),
-        moved=[str(at) for own in site.found if os.path.lexists(at := aside(own, now_ms)) or options.dry_run],
-        tracked=tracked_in(places.root),
+        notes=_notes(layout, options.environ),
+        moved=[str(at) for own in site.found if os.path.lexists(at := quarantined(own, now_ms)) or options.dry_run],
+        tracked=tracked_in(layout.root),
     )
 
 
-def _notes(places: Places, environ: Mapping[str, str]) -> list[str]:
-    found = [] if places.common_dir is None else meetings(places.common_dir, environ)
+def _notes(layout: Layout, environ: Mapping[str, str]) -> list[str]:
+    found = [] if layout.common_dir is None else meetings(layout.common_dir, environ)
     return [f"{met}; to keep them apart: {met.remedy}" for met in found]
 
 
@@ -169,11 +169,11 @@ def _block(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
-def remember_choice(places: Places, local_only: bool) -> None:
+def remember_choice(layout: Layout, local_only: bool) -> None:
     """Keep in the git directory whether this clone syncs: `git clean -fdx` takes the settings. Raises StoreFailed."""
-    if places.common_dir is None:
+    if layout.common_dir is None:
         return
-    path = _choice_file(places)
+    path = _choice_file(layout)
     try:
         ensure_private_dir(path.parent)
         branch.write_if_other(path, _CHOICES[local_only], 0o600)
@@ -181,39 +181,39 @@ def remember_choice(places: Places, local_only: bool) -> None:
         raise StoreFailed(f"could not write {path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def recalled_choice(places: Places) -> bool | None:
+def recalled_choice(layout: Layout) -> bool | None:
     """`daemon.local_only` as it was decided in this clone last; None if nobody has."""
     try:
-        kept = _choice_file(places).read_bytes()
+        kept = _choice_file(layout).read_bytes()
     except OSError:
         return None
     return next((local_only for local_only, text in _CHOICES.items() if text == kept), None)
 
 
-def _choice_file(places: Places) -> Path:
-    return places.thrum_sync_dir / "sync-choice"
+def _choice_file(layout: Layout) -> Path:
+    return layout.thrum_sync_dir / "sync-choice"
 
 
-def bootstrap_identity(places: Places, hostname: str, environ: Mapping[str, str], clock: Clock) -> Bootstrapped:
+def bootstrap_identity(layout: Layout, hostname: str, environ: Mapping[str, str], clock: Clock) -> Bootstrapped:
     """This repository's daemon identity, made if there is none, and lines for the log (identity.md §13).
 
     What the settings say about sync is kept beside it.
     """
-    chosen: Any = _block(config.read_raw(places.config_file), "daemon").get("local_only")
+    chosen: Any = _block(config.read_raw(layout.config_file), "daemon").get("local_only")
     if isinstance(chosen, bool):
         with contextlib.suppress(StoreFailed):
-            remember_choice(places, chosen)
+            remember_choice(layout, chosen)
     ulids = ids.Ulids()
     now_ms = clock.now_ms()
-    origin = "" if places.common_dir is None else branch.origin_url(places.common_dir, environ)
-    before = config.read_raw(places.config_file)
-    done = bootstrap(places, new_ulid=lambda: ulids.at(now_ms), now_ms=now_ms, hostname=hostname, origin_url=origin)
-    known = config.read_raw(places.config_file).get("identity")
+    origin = "" if layout.common_dir is None else branch.origin_url(layout.common_dir, environ)
+    before = config.read_raw(layout.config_file)
+    done = bootstrap(layout, new_ulid=lambda: ulids.at(now_ms), now_ms=now_ms, hostname=hostname, origin_url=origin)
+    known = config.read_raw(layout.config_file).get("identity")
     try:
-        with files.locked(places.config_lock):
-            config.follow(places, before, lambda raw: raw.update(identity=known))
+        with files.locked(layout.config_lock):
+            config.follow(layout, before, lambda raw: raw.update(identity=known))
     except OSError as error:
-        name = error.filename or places.config_copy
+        name = error.filename or layout.config_copy
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
     return done
 
@@ -235,7 +235,7 @@ def _survey(start: Path, options: InitOptions) -> _Site:
         if options.keep and not options.dry_run:
             keep(root, None)
         found = (root / ".thrum",) if is_foreign(root) else ()
-        return _Site(places_of(root, root / ".thrum"), linked=False, ignore_file=None, found=found)
+        return _Site(layout_of(root, root / ".thrum"), linked=False, ignore_file=None, found=found)
     check_leads(git)
     if git.bare:
         raise NotARepository(
@@ -251,38 +251,38 @@ def _survey(start: Path, options: InitOptions) -> _Site:
         keep(root, git.common_dir)
     found = tuple(at / ".thrum" for at in dict.fromkeys((root, main or root)) if is_foreign(at))
     state_dir = _state_dir(root, main, git.common_dir, found)
-    places = places_of(root, state_dir)
-    for directory in (root, places.main_root, places.thrum_sync_dir.parent):
+    layout = layout_of(root, state_dir)
+    for directory in (root, layout.main_root, layout.thrum_sync_dir.parent):
         check_writable(directory)
     ignore_file = root / ".gitignore" if options.gitignore else git.common_dir / "info" / "exclude"
     linked = state_dir != root / ".thrum"
     for path in (state_dir / trust.MARK, *((root / ".thrum" / "redirect",) if linked else ())):
         if is_tracked(path):
             raise StateTracked(f"this branch tracks {path}: nothing is written there")
-    return _Site(places, linked=linked, ignore_file=ignore_file, found=found)
+    return _Site(layout, linked=linked, ignore_file=ignore_file, found=found)
 
 
 def _state_dir(root: Path, main: Path | None, common_dir: Path, found: tuple[Path, ...]) -> Path:
     """Where the state of `root` lies or shall lie. `main` is None in a worktree of a bare repository."""
     own = root / ".thrum"
     if own not in found and os.path.lexists(own / "redirect"):
-        return find_places(root).state_dir
+        return find_layout(root).state_dir
     if root == main or (own not in found and files.is_file(own / "config.json")):
         return own
     if main is not None:
         redirected = main / ".thrum" not in found and os.path.lexists(main / ".thrum" / "redirect")
-        return find_places(main).state_dir if redirected else main / ".thrum"
+        return find_layout(main).state_dir if redirected else main / ".thrum"
     return kept_state(common_dir) or own
 
 
-def _check_worktrees_root(text: str, places: Places) -> None:
+def _check_worktrees_root(text: str, layout: Layout) -> None:
     if not text:
         return
     if not os.path.isabs(text):
         raise UsageError(f"--worktrees-root must be an absolute path: {text}", remedy="give an absolute path")
-    if Path(os.path.realpath(text)).is_relative_to(places.main_root):
+    if Path(os.path.realpath(text)).is_relative_to(layout.main_root):
         raise UsageError(
-            f"--worktrees-root must lie outside the repository: {text}", remedy=f"e.g. {places.main_root}-worktrees"
+            f"--worktrees-root must lie outside the repository: {text}", remedy=f"e.g. {layout.main_root}-worktrees"
         )
 
 
@@ -291,13 +291,13 @@ def _check_worktrees_root(text: str, places: Places) -> None:
 
 def _plan(site: _Site, options: InitOptions) -> tuple[list[InitFile], bool]:
     """What will be touched, in the order in which it is shown, and whether the repository was initialised before."""
-    places, ignore_file = site.places, site.ignore_file
-    found = branch.branch_state(places, options.environ)
+    layout, ignore_file = site.layout, site.ignore_file
+    found = branch.branch_state(layout, options.environ)
     state, sync_dir, folder = (
-        _shown(places, path) for path in (places.state_dir, places.thrum_sync_dir, places.branch_dir)
+        _shown(layout, path) for path in (layout.state_dir, layout.thrum_sync_dir, layout.branch_dir)
     )
-    already = places.state_dir not in site.found and counts(places.main_root)
-    whole = already and files.is_file(_state_file(places)) and files.is_directory(places.var_dir)
+    already = layout.state_dir not in site.found and counts(layout.main_root)
+    whole = already and files.is_file(_state_file(layout)) and files.is_directory(layout.var_dir)
     listed = [
         InitFile(
             path=f"{state}/",
@@ -305,8 +305,8 @@ def _plan(site: _Site, options: InitOptions) -> tuple[list[InitFile], bool]:
             undo=f"thrum daemon stop; rm -r {state}",
         )
     ]
-    if places.common_dir is not None:
-        there = not found.worktree_made and (places.branch_dir / "messages").is_dir()
+    if layout.common_dir is not None:
+        there = not found.worktree_made and (layout.branch_dir / "messages").is_dir()
         undo = f"git worktree remove -f -f {folder}; rm -r {sync_dir}"
         listed.append(InitFile(path=f"{folder}/", action="noop" if there else "create", undo=undo))
         there = found.branch == "there"
@@ -315,19 +315,19 @@ def _plan(site: _Site, options: InitOptions) -> tuple[list[InitFile], bool]:
     if ignore_file is not None:
         action = "noop" if is_ignored(ignore_file) else "merge" if ignore_file.exists() else "create"
         undo = f"remove the line {IGNORE_RULE}"
-        listed.append(InitFile(path=_shown(places, ignore_file), action=action, undo=undo))
-    listed += _planned_settings(places, options, already=already)
+        listed.append(InitFile(path=_shown(layout, ignore_file), action=action, undo=undo))
+    listed += _planned_settings(layout, options, already=already)
     if site.linked:
-        own = places.root / ".thrum"
-        there = own not in site.found and os.path.lexists(own / "redirect") and places.identities_dir.is_dir()
+        own = layout.root / ".thrum"
+        there = own not in site.found and os.path.lexists(own / "redirect") and layout.identities_dir.is_dir()
         listed.append(InitFile(path=".thrum/redirect", action="noop" if there else "create", undo="rm -r .thrum"))
         already = already and there
     return listed, already
 
 
-def _planned_settings(places: Places, options: InitOptions, *, already: bool) -> list[InitFile]:
+def _planned_settings(layout: Layout, options: InitOptions, *, already: bool) -> list[InitFile]:
     """The settings that are changed: what the words say and the settings do not, yet."""
-    raw = config.read_raw(places.config_file)
+    raw = config.read_raw(layout.config_file)
     wanted: dict[str, Any] = {"daemon.local_only": False} if options.sync and already else {}
     wanted |= _worded(options)
     listed: list[InitFile] = []
@@ -347,59 +347,59 @@ def _worded(options: InitOptions) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def _shown(places: Places, path: Path) -> str:
-    return str(path.relative_to(places.root)) if path.is_relative_to(places.root) else str(path)
+def _shown(layout: Layout, path: Path) -> str:
+    return str(path.relative_to(layout.root)) if path.is_relative_to(layout.root) else str(path)
 
 
-def _state_file(places: Places) -> Path:
-    return places.state_dir / "context" / "project_state.md"
+def _state_file(layout: Layout) -> Path:
+    return layout.state_dir / "context" / "project_state.md"
 
 
 # -- doing
 
 
-def _carry_out(site: _Site, options: InitOptions, clock: Clock, now_ms: int) -> DaemonIdentity:
+def _execute(site: _Site, options: InitOptions, clock: Clock, now_ms: int) -> DaemonIdentity:
     """Make what is missing; each step writes nothing if there is nothing to do."""
-    places = site.places
+    layout = site.layout
     with _undone_on_failure(site):
-        branch.ensure_branch(places, options.environ)
+        branch.ensure_branch(layout, options.environ)
         if site.ignore_file is not None and not is_ignored(site.ignore_file):
             add_ignore_rule(site.ignore_file)
-        with _alone(places):
+        with _alone(layout):
             for own in site.found:
                 if is_foreign(own.parent):
-                    set_aside(own, now_ms)
-            _make_state_dir(places)
-        identity = bootstrap_identity(places, options.hostname, options.environ, clock).identity
-        _store_settings(places, options)
+                    move_away(own, now_ms)
+            _make_state_dir(layout)
+        identity = bootstrap_identity(layout, options.hostname, options.environ, clock).identity
+        _store_settings(layout, options)
         if site.linked:
             # Last of all: without its target it would be a bad redirect.
-            link_state(places.root, places.state_dir)
+            link_state(layout.root, layout.state_dir)
     return identity
 
 
 @contextlib.contextmanager
-def _alone(places: Places) -> Generator[None]:
+def _alone(layout: Layout) -> Generator[None]:
     """One at a time: what another one has begun is not yet marked, and would be taken for something found."""
-    if places.common_dir is None:
+    if layout.common_dir is None:
         yield
         return
-    with files.locked(places.thrum_sync_dir / "setup.lock"):
+    with files.locked(layout.thrum_sync_dir / "setup.lock"):
         yield
 
 
-def _make_state_dir(places: Places) -> None:
-    ensure_private_dir(places.state_dir)
-    trust.write_marks(places.state_dir, keep_of(places.main_root))
-    ensure_private_dir(places.var_dir)
-    ensure_private_dir(places.state_dir / "context")
-    if files.status(_state_file(places)) is None and not is_tracked(_state_file(places)):
-        atomic_write(_state_file(places), FIRST_PROJECT_STATE.encode())
-    ensure_private_dir(places.state_dir / "identities")
+def _make_state_dir(layout: Layout) -> None:
+    ensure_private_dir(layout.state_dir)
+    trust.write_marks(layout.state_dir, keep_of(layout.main_root))
+    ensure_private_dir(layout.var_dir)
+    ensure_private_dir(layout.state_dir / "context")
+    if files.status(_state_file(layout)) is None and not is_tracked(_state_file(layout)):
+        atomic_write(_state_file(layout), FIRST_PROJECT_STATE.encode())
+    ensure_private_dir(layout.state_dir / "identities")
 
 
-def _store_settings(places: Places, options: InitOptions) -> None:
-    recalled = recalled_choice(places)
+def _store_settings(layout: Layout, options: InitOptions) -> None:
+    recalled = recalled_choice(layout)
 
     def change(values: dict[str, Any]) -> None:
         if options.sync:
@@ -409,14 +409,14 @@ def _store_settings(places: Places, options: InitOptions) -> None:
         for key, value in _worded(options).items():
             settings.set_value(values, key, value)
 
-    config.update_settings(places, change)
-    remember_choice(places, config.load_config(places.config_file)[settings.LOCAL_ONLY])
+    config.update_settings(layout, change)
+    remember_choice(layout, config.load_config(layout.config_file)[settings.LOCAL_ONLY])
 
 
 @contextlib.contextmanager
 def _undone_on_failure(site: _Site) -> Generator[None]:
     """Take away state directories that this call began and could not finish; turn OSError into StoreFailed."""
-    begun = [path for path in (site.places.state_dir, site.places.root / ".thrum") if not path.exists()]
+    begun = [path for path in (site.layout.state_dir, site.layout.root / ".thrum") if not path.exists()]
     try:
         yield
     except BaseException as error:
@@ -425,6 +425,6 @@ def _undone_on_failure(site: _Site) -> Generator[None]:
             if not files.is_file(path / "config.json"):
                 shutil.rmtree(path, ignore_errors=True)
         if isinstance(error, OSError):
-            name = error.filename or site.places.state_dir
+            name = error.filename or site.layout.state_dir
             raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
         raise

@@ -11,7 +11,7 @@ from typing import Final
 
 from thrum.model import events
 from thrum.model.notes import roots
-from thrum.model.paths import Places, keep_of
+from thrum.model.paths import Layout, keep_of
 from thrum.rpc import sockets
 from thrum.sync.worktree import find_admin_dir
 
@@ -21,27 +21,27 @@ AGE_MS: Final = 3_600_000
 """A younger one may be another process's, which is about to put it in place."""
 
 
-def remove_leftovers(places: Places, now_ms: int) -> None:
+def remove_leftovers(layout: Layout, now_ms: int) -> None:
     """Take away temporary files that nobody wrote to for an hour, wherever thrum puts files in place. Whoever holds
     the daemon's lock calls it. What can't be looked at or removed stays: nothing depends on it.
     """
     directories = {
-        places.state_dir,
-        places.var_dir,
-        places.state_dir / "archive",
-        places.keep_dir,
-        places.thrum_sync_dir,
-        places.branch_dir,
-        places.branch_dir / events.MESSAGES_DIR,
-        places.identities_dir,
-        places.context_dir,
+        layout.state_dir,
+        layout.var_dir,
+        layout.state_dir / "archive",
+        layout.keep_dir,
+        layout.thrum_sync_dir,
+        layout.branch_dir,
+        layout.branch_dir / events.MESSAGES_DIR,
+        layout.identities_dir,
+        layout.context_dir,
     }
-    for root in roots(places):
+    for root in roots(layout):
         own = root / ".thrum"
         directories |= {own, own / "identities", own / "context", keep_of(root).record.parent}
-    if places.common_dir is not None:
-        directories.add(places.common_dir / "info")  # `init` writes its ignore rule there
-        if admin_dir := find_admin_dir(places.common_dir, places.branch_dir):
+    if layout.common_dir is not None:
+        directories.add(layout.common_dir / "info")  # `init` writes its ignore rule there
+        if admin_dir := find_admin_dir(layout.common_dir, layout.branch_dir):
             directories.add(admin_dir)
     for directory in directories:
         with suppress(OSError):

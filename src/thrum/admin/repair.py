@@ -1,4 +1,4 @@
-"""What a repair of `thrum verify` sets right, and what mends the rest (cli.md 3.16). Pure."""
+"""What a repair of `thrum verify` sets right, and what fixes the rest (cli.md 3.16). Pure."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from typing import Final
 
 from thrum.model.methods.admin import VerifyCheck, VerifyDifference, VerifyResult
 
-MENDABLE: Final = ("torn", "shorter", "changed", "bad_line", "two_contents")
-"""What opening the store anew cuts off, sets aside or takes as it is; the rest stays: no whole line is rewritten."""
+FIXABLE: Final = ("torn", "shorter", "changed", "bad_line", "two_contents")
+"""What opening the store anew cuts off, moves away or takes as it is; the rest stays: no whole line is rewritten."""
 
 
-def is_mendable(found: VerifyResult) -> bool:
-    """Whether a repair would change anything: a picture that differs, a torn end, a line to be set aside."""
+def is_fixable(found: VerifyResult) -> bool:
+    """Whether a repair would change anything: a projection that differs, a truncated last line, a line to be moved
+    away.
+    """
     for check in found.checks:
         if not check.ok and check.name == "database":
             return True
-        if check.name == "journal" and any(kind_of(each) in MENDABLE for each in check.differences):
+        if check.name == "journal" and any(kind_of(each) in FIXABLE for each in check.differences):
             return True
     return False
 
 
-def as_mended(found: VerifyResult) -> VerifyResult:
-    """What will be true once the daemon has opened its store anew: it cuts, sets aside and paints as it does so."""
+def as_fixed(found: VerifyResult) -> VerifyResult:
+    """What will be true once the daemon has opened its store anew: it cuts, moves away and rebuilds as it does so."""
     checks: list[VerifyCheck] = []
     for check in found.checks:
-        left = tuple(each for each in check.differences if kind_of(each) not in MENDABLE)
+        left = tuple(each for each in check.differences if kind_of(each) not in FIXABLE)
         ok = check.ok or check.name == "database" or (check.name == "journal" and not left)
         differences = () if check.name == "database" else left
-        detail = check.detail if check.ok or not ok else f"mended: {check.detail}"
+        detail = check.detail if check.ok or not ok else f"fixed: {check.detail}"
         checks.append(VerifyCheck(name=check.name, ok=ok, detail=detail, differences=differences))
     found.checks = tuple(checks)
     found.ok = all(check.ok for check in checks)
@@ -47,11 +49,11 @@ def kind_of(difference: VerifyDifference) -> str:
 
 
 def remedy_of(found: VerifyResult) -> str:
-    """What mends the first thing that is wrong; `""` if all agrees."""
+    """What fixes the first thing that is wrong; `""` if all agrees."""
     failing = {check.name: check.differences for check in found.checks if not check.ok}
     if not failing:
         return ""
-    if not found.repaired and is_mendable(found):
+    if not found.repaired and is_fixable(found):
         return "thrum verify --repair"
     if "branch" in failing:
         unreadable = any(each.reason for each in failing["branch"])

@@ -34,7 +34,7 @@ from thrum.model.errors import BackupInvalid, BackupNotFound, Busy, ConfigInvali
 from thrum.model.files import atomic_write, ensure_private_dir, sync_directory
 from thrum.model.methods.admin import RestoreResult
 from thrum.model.notes import roots
-from thrum.model.paths import Places, link_state
+from thrum.model.paths import Layout, link_state
 from thrum.store import audit
 from thrum.store.journal import JournalFiles
 from thrum.sync import branch, merge
@@ -57,9 +57,9 @@ class Plan(msgspec.Struct, frozen=True):
     files: dict[str, str]
 
 
-def source_of(places: Places, archive: str, given: str = "") -> Path:
+def source_of(layout: Layout, archive: str, given: str = "") -> Path:
     """The backup meant: an absolute path, an archive's name, or nothing for the last one. Raises BackupNotFound."""
-    shelf = backup.shelf_of(places, given)
+    shelf = backup.shelf_of(layout, given)
     if not archive:
         found = shelf.current
     elif os.path.isabs(archive):
@@ -78,59 +78,59 @@ def source_of(places: Places, archive: str, given: str = "") -> Path:
 
 
 def stage(
-    places: Places, environ: Mapping[str, str], archive: str = "", given: str = "", *, other_repository: bool = False
+    layout: Layout, environ: Mapping[str, str], archive: str = "", given: str = "", *, other_repository: bool = False
 ) -> RestoreResult:
     """Check a backup, unpack it, and leave the plan. Raises BackupNotFound, BackupInvalid, StoreFailed, ConfigInvalid.
 
     Whatever is refused has changed nothing. `other_repository`: one of another project will do.
     """
-    path = source_of(places, archive, given)
-    shelf = backup.shelf_of(places, given)
+    path = source_of(layout, archive, given)
+    shelf = backup.shelf_of(layout, given)
     safety = shelf.archives / shelf.free_name(SystemClock().now_ms(), before_restore=True)
     try:
-        ensure_private_dir(places.thrum_sync_dir)
-        for left in places.thrum_sync_dir.glob(f"{_STAGE}-*"):
+        ensure_private_dir(layout.thrum_sync_dir)
+        for left in layout.thrum_sync_dir.glob(f"{_STAGE}-*"):
             shutil.rmtree(left, ignore_errors=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f"{_STAGE}-", dir=places.thrum_sync_dir))
+        fresh = Path(tempfile.mkdtemp(prefix=f"{_STAGE}-", dir=layout.thrum_sync_dir))
         try:
             with bundle.open_bundle(path) as found:
                 if not other_repository:
-                    _refuse_foreign(found, places, environ)
-                local_only = _kept_choice(found, places)
+                    _refuse_foreign(found, layout, environ)
+                local_only = _kept_choice(found, layout)
                 _check_space(found, fresh)
-                plan = _unpack(found, fresh, places, str(safety))
-                plan = msgspec.structs.replace(plan, head=_safe_head(found, fresh, places, environ))
-            if (_stage_of(places) / _PLAN).exists():
+                plan = _unpack(found, fresh, layout, str(safety))
+                plan = msgspec.structs.replace(plan, head=_safe_head(found, fresh, layout, environ))
+            if (_stage_of(layout) / _PLAN).exists():
                 raise Busy("another restore is under way", retry_after_ms=1_000)
-            shutil.rmtree(_stage_of(places), ignore_errors=True)
-            fresh.rename(_stage_of(places))
-            atomic_write(_stage_of(places) / _PLAN, msgspec.json.encode(plan))
-            sync_directory(places.thrum_sync_dir)
+            shutil.rmtree(_stage_of(layout), ignore_errors=True)
+            fresh.rename(_stage_of(layout))
+            atomic_write(_stage_of(layout) / _PLAN, msgspec.json.encode(plan))
+            sync_directory(layout.thrum_sync_dir)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
-        name = error.filename or places.thrum_sync_dir
+        name = error.filename or layout.thrum_sync_dir
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
     return RestoreResult(source=str(path), safety_backup=str(safety), daemon_restarted=False, local_only=local_only)
 
 
-def _stage_of(places: Places) -> Path:
-    return places.thrum_sync_dir / _STAGE
+def _stage_of(layout: Layout) -> Path:
+    return layout.thrum_sync_dir / _STAGE
 
 
-def _refuse_foreign(found: Bundle, places: Places, environ: Mapping[str, str]) -> None:
-    """Its purges and cleanups would be carried out here, and in all clones. Raises BackupInvalid, ConfigInvalid."""
+def _refuse_foreign(found: Bundle, layout: Layout, environ: Mapping[str, str]) -> None:
+    """Its purges and cleanups would be executed here, and in all clones. Raises BackupInvalid, ConfigInvalid."""
     manifest = found.manifest
-    if manifest.daemon_id and manifest.daemon_id in owner_of(places).own:
+    if manifest.daemon_id and manifest.daemon_id in owner_of(layout).own:
         return
-    here = branch.root_commits(places, environ)
+    here = branch.root_commits(layout, environ)
     if here and manifest.roots:
         is_foreign = not set(here) & set(manifest.roots)
     else:
-        is_foreign = manifest.repo_name != places.main_root.name
+        is_foreign = manifest.repo_name != layout.main_root.name
     if is_foreign:
         raise BackupInvalid(
-            f"{found.path} is a backup of another repository, {manifest.repo_name}, not of {places.main_root}",
+            f"{found.path} is a backup of another repository, {manifest.repo_name}, not of {layout.main_root}",
             remedy=f"thrum backup restore {shlex.quote(str(found.path))} --other-repository",
         )
 
@@ -138,36 +138,36 @@ def _refuse_foreign(found: Bundle, places: Places, environ: Mapping[str, str]) -
 def _check_space(found: Bundle, target: Path) -> None:
     needed = sum(entry.bytes for entry in found.manifest.files.values())
     free = shutil.disk_usage(target).free
-    # As much again for the picture, and for the archive of what is here now.
+    # As much again for the projection, and for the archive of what is here now.
     if 2 * needed > free:
         raise StoreFailed(f"could not write {target}: {needed} bytes to restore, {free} bytes free")
 
 
-def _unpack(found: Bundle, target: Path, places: Places, safety: str) -> Plan:
+def _unpack(found: Bundle, target: Path, layout: Layout, safety: str) -> Plan:
     """Every file of the backup, each checked; those of worktrees that are not there any more are left out."""
-    here = {str(root): root for root in roots(places)}
+    here = {str(root): root for root in roots(layout)}
     journals: list[str] = []
     files: dict[str, str] = {}
     for name in sorted(found.manifest.files):
         own = bundle.file_of_root(name)
         if own is not None:
             worktree, below = own
-            root = here.get(found.manifest.worktrees.get(worktree, "")) if worktree else places.main_root
+            root = here.get(found.manifest.worktrees.get(worktree, "")) if worktree else layout.main_root
             if root is None:
                 found.read(name)
                 continue
             _check_json(found, name)
             files[name] = str(root / ".thrum" / below)
         elif name == bundle.CONFIG:
-            files[name] = str(places.config_file)
+            files[name] = str(layout.config_file)
         elif name == bundle.QUARANTINE:
-            files[name] = str(places.quarantine)
+            files[name] = str(layout.quarantine)
         else:
             journals.append(name)
         path = target / name
         ensure_private_dir(path.parent)
         if name == bundle.CONFIG:
-            bundle.write_durably(path, [_settings(found, places)])
+            bundle.write_durably(path, [_settings(found, layout)])
         else:
             found.unpack(name, path)
         if name in journals and name != bundle.LOCAL:
@@ -178,7 +178,7 @@ def _unpack(found: Bundle, target: Path, places: Places, safety: str) -> Plan:
 
 
 def _leave_out_forged(path: Path) -> None:
-    """The picture believes what lies in a journal; a backup may have been through other hands."""
+    """The projection believes what lies in a journal; a backup may have been through other hands."""
     data = path.read_bytes()
     kept = merge.sound(data)
     if kept is not data:
@@ -196,31 +196,31 @@ def _check_json(found: Bundle, name: str) -> None:
         raise found.invalid(f"{name} is no object")
 
 
-def _settings(found: Bundle, places: Places) -> bytes:
+def _settings(found: Bundle, layout: Layout) -> bytes:
     """`config.json` as it shall be: the backup's, with the identity that this daemon shall have.
 
     Whether this clone talks to the remote, and what guards its agents from each other, is for its user to say: a
     backup, which an agent may have written and restored, changes nothing about it.
     """
-    told = _told(found, places)
+    told = _told(found, layout)
     try:
-        known = config.read_raw(places.config_file)
+        known = config.read_raw(layout.config_file)
     except ConfigInvalid:
         known = {}  # broken: what is restored takes its place
-    key = load_key(places.daemon_key)
+    key = load_key(layout.daemon_key)
     daemon_id = key.daemon_id if key else ""
-    told["identity"] = merged_identity(_block(told), _block(known), str(places.main_root), daemon_id)
+    told["identity"] = merged_identity(_block(told), _block(known), str(layout.main_root), daemon_id)
     if known:
         settings.keep_guarded(told, known)
-    local_only = _sync_choice(places)
+    local_only = _sync_choice(layout)
     if local_only is not None:
         settings.set_value(told, "daemon.local_only", local_only)
     return json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _told(found: Bundle, places: Places) -> dict[str, Any]:
+def _told(found: Bundle, layout: Layout) -> dict[str, Any]:
     """The settings in a backup. Raises BackupInvalid."""
-    with tempfile.TemporaryDirectory(prefix=f"{_STAGE}-", dir=places.thrum_sync_dir) as directory:
+    with tempfile.TemporaryDirectory(prefix=f"{_STAGE}-", dir=layout.thrum_sync_dir) as directory:
         path = Path(directory) / "config.json"
         path.write_bytes(found.read(bundle.CONFIG))
         try:
@@ -229,21 +229,21 @@ def _told(found: Bundle, places: Places) -> dict[str, Any]:
             raise found.invalid(error.message) from error
 
 
-def _sync_choice(places: Places) -> bool | None:
+def _sync_choice(layout: Layout) -> bool | None:
     """`daemon.local_only` as it is here; None without settings that can be read."""
     try:
-        found = config.load_config(places.config_file)
+        found = config.load_config(layout.config_file)
     except ConfigInvalid:
         return None
     return found[settings.LOCAL_ONLY] if found.raw else None
 
 
-def _kept_choice(found: Bundle, places: Places) -> bool | None:
+def _kept_choice(found: Bundle, layout: Layout) -> bool | None:
     """`daemon.local_only` as it is here, if the backup's is another."""
-    here = _sync_choice(places)
+    here = _sync_choice(layout)
     if here is None or bundle.CONFIG not in found.manifest.files:
         return None
-    return here if config.Config(_told(found, places))[settings.LOCAL_ONLY] != here else None
+    return here if config.Config(_told(found, layout))[settings.LOCAL_ONLY] != here else None
 
 
 def _block(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,13 +281,13 @@ def merged_identity(told: dict[str, Any], known: dict[str, Any], main_root: str,
     return merged
 
 
-def _safe_head(found: Bundle, target: Path, places: Places, environ: Mapping[str, str]) -> str:
+def _safe_head(found: Bundle, target: Path, layout: Layout, environ: Mapping[str, str]) -> str:
     """The commit that the branch goes back to: the backup's, if git has it and it holds no more than the journals."""
     head = found.manifest.head
     if not _COMMIT.fullmatch(head):
         return ""
     try:
-        with branch.read_branch(places, environ, at=head) as tip:
+        with branch.read_branch(layout, environ, at=head) as tip:
             if tip is None or not tip.is_thrums:
                 return ""
             for entry in tip.entries:
@@ -303,7 +303,7 @@ def _safe_head(found: Bundle, target: Path, places: Places, environ: Mapping[str
 
 
 def restore_here(
-    places: Places,
+    layout: Layout,
     environ: Mapping[str, str],
     hostname: str,
     archive: str,
@@ -311,57 +311,57 @@ def restore_here(
     *,
     other_repository: bool = False,
 ) -> RestoreResult:
-    """Both steps without a daemon, under its lock, and the picture painted. Raises as they do, and DaemonLocked."""
-    with held(places):
-        finish(places, environ)
-        result = stage(places, environ, archive, given, other_repository=other_repository)
-        finish(places, environ)
-        open_store_once(places, hostname, environ)
+    """Both steps without a daemon, under its lock, and the projection rebuilt. Raises as they do, and DaemonLocked."""
+    with held(layout):
+        finish(layout, environ)
+        result = stage(layout, environ, archive, given, other_repository=other_repository)
+        finish(layout, environ)
+        open_store_once(layout, hostname, environ)
     return result
 
 
-def finish_at_start(places: Places, environ: Mapping[str, str]) -> None:
+def finish_at_start(layout: Layout, environ: Mapping[str, str]) -> None:
     """`finish` for a daemon that starts: what was given up is logged and hinders nobody. Raises StoreFailed."""
     try:
-        finish(places, environ)
+        finish(layout, environ)
     except (ThrumError, OSError) as error:
-        if (_stage_of(places) / _PLAN).exists():
+        if (_stage_of(layout) / _PLAN).exists():
             raise
         log.error("the restore was given up, nothing was changed: %s", error)
 
 
-def finish(places: Places, environ: Mapping[str, str]) -> str:
-    """Carry out the plan that lies there, if one does: the source of what was restored, else `""`.
+def finish(layout: Layout, environ: Mapping[str, str]) -> str:
+    """Execute the plan that lies there, if one does: the source of what was restored, else `""`.
 
     The caller holds the daemon's lock, and nobody has the store open. When the safety archive can't be made or git
     refuses, the restore is given up and nothing has changed: raises what was in the way. Later failures (a full disk)
     leave the plan: raises StoreFailed, and the next call goes on.
     """
-    stage_dir = _stage_of(places)
+    stage_dir = _stage_of(layout)
     try:
         plan = msgspec.json.decode((stage_dir / _PLAN).read_bytes(), type=Plan)
     except (FileNotFoundError, NotADirectoryError):
-        for left in places.thrum_sync_dir.glob(f"{_STAGE}*"):  # of a first step that was killed
+        for left in layout.thrum_sync_dir.glob(f"{_STAGE}*"):  # of a first step that was killed
             shutil.rmtree(left, ignore_errors=True)
         return ""
     except msgspec.MsgspecError as error:
         _give_up(stage_dir)
         raise StoreFailed(f"{stage_dir / _PLAN} can't be read: {error}", remedy="thrum backup restore") from error
     try:
-        if places.common_dir is not None:
-            branch.verify_owner(places.main_root, places.common_dir, environ)
-        _make_safe(places, environ, stage_dir / _SAFETY, Path(plan.safety))
-        branch.reset_branch(places, environ, plan.head)
+        if layout.common_dir is not None:
+            branch.verify_owner(layout.main_root, layout.common_dir, environ)
+        _make_safe(layout, environ, stage_dir / _SAFETY, Path(plan.safety))
+        branch.reset_branch(layout, environ, plan.head)
     except (ThrumError, OSError):
         _give_up(stage_dir)
         raise
     try:
-        audit.remove_picture(places.database)
-        _put_journals(places, stage_dir, plan)
-        _put_files(places, stage_dir, plan)
-        atomic_write(_restored_file(places), f"{format_ms(SystemClock().now_ms())}\n".encode())
+        audit.remove_projection(layout.database)
+        _put_journals(layout, stage_dir, plan)
+        _put_files(layout, stage_dir, plan)
+        atomic_write(_restored_file(layout), f"{format_ms(SystemClock().now_ms())}\n".encode())
     except OSError as error:
-        name = error.filename or places.branch_dir
+        name = error.filename or layout.branch_dir
         raise StoreFailed(
             f"could not write {name}: {(error.strerror or str(error)).lower()}; the restore goes on at the next start",
             remedy="free space, then: thrum daemon start",
@@ -371,16 +371,16 @@ def finish(places: Places, environ: Mapping[str, str]) -> str:
     return plan.source
 
 
-def restored_at(places: Places) -> str:
+def restored_at(layout: Layout) -> str:
     """When a backup was restored here last, empty if never: facts of before may come back from the remote."""
     try:
-        return _restored_file(places).read_text().strip()
+        return _restored_file(layout).read_text().strip()
     except (OSError, UnicodeError):
         return ""
 
 
-def _restored_file(places: Places) -> Path:
-    return places.thrum_sync_dir / "restored"
+def _restored_file(layout: Layout) -> Path:
+    return layout.thrum_sync_dir / "restored"
 
 
 def _give_up(stage_dir: Path) -> None:
@@ -391,8 +391,9 @@ def _give_up(stage_dir: Path) -> None:
     shutil.rmtree(stage_dir, ignore_errors=True)
 
 
-def _make_safe(places: Places, environ: Mapping[str, str], directory: Path, target: Path) -> None:
-    """The archive of what is here now, torn ends left out. Made once: a second try finds it. Raises StoreFailed.
+def _make_safe(layout: Layout, environ: Mapping[str, str], directory: Path, target: Path) -> None:
+    """The archive of what is here now, truncated last lines left out. Made once: a second try finds it. Raises
+    StoreFailed.
 
     `directory` is where it is gathered: it goes with the plan, so that a kill leaves nobody's messages lying about.
     """
@@ -402,7 +403,7 @@ def _make_safe(places: Places, environ: Mapping[str, str], directory: Path, targ
         shutil.rmtree(directory, ignore_errors=True)
         ensure_private_dir(directory)
         try:
-            backup.copy_to(Source(places, environ), directory)
+            backup.copy_to(Source(layout, environ), directory)
         except ConfigInvalid as error:
             raise StoreFailed(error.message, remedy=error.remedy) from error
         bundle.pack(directory, target)
@@ -414,12 +415,12 @@ def _make_safe(places: Places, environ: Mapping[str, str], directory: Path, targ
         ) from error
 
 
-def _put_journals(places: Places, stage_dir: Path, plan: Plan) -> None:
+def _put_journals(layout: Layout, stage_dir: Path, plan: Plan) -> None:
     """The journals of the plan, and no others. One that was put there before a kill is not staged any more."""
-    journals = JournalFiles(places.branch_dir, places.local_journal)
+    journals = JournalFiles(layout.branch_dir, layout.local_journal)
     journals.prepare()
     wanted = {
-        places.local_journal if name == bundle.LOCAL else places.branch_dir / name: name for name in plan.journals
+        layout.local_journal if name == bundle.LOCAL else layout.branch_dir / name: name for name in plan.journals
     }
     for file in journals.names():
         if journals.path(file) not in wanted:
@@ -427,22 +428,22 @@ def _put_journals(places: Places, stage_dir: Path, plan: Plan) -> None:
     for target, name in wanted.items():
         with contextlib.suppress(FileNotFoundError):
             os.replace(stage_dir / name, target)
-    for directory in (places.local_journal.parent, places.branch_dir, places.branch_dir / events.MESSAGES_DIR):
+    for directory in (layout.local_journal.parent, layout.branch_dir, layout.branch_dir / events.MESSAGES_DIR):
         sync_directory(directory)
 
 
-def _put_files(places: Places, stage_dir: Path, plan: Plan) -> None:
+def _put_files(layout: Layout, stage_dir: Path, plan: Plan) -> None:
     for name, target in plan.files.items():
-        path = places.config_file if name == bundle.CONFIG else Path(target)
+        path = layout.config_file if name == bundle.CONFIG else Path(target)
         if name == bundle.QUARANTINE and path.exists():
             continue  # it only ever grows
         data, times = (stage_dir / name).read_bytes(), (stage_dir / name).stat()
         own = bundle.file_of_root(name)
         if own is not None and own[0]:
             # A worktree that lost its `.thrum` leads to the state again.
-            link_state(path.parents[2], places.state_dir)
+            link_state(path.parents[2], layout.state_dir)
         ensure_private_dir(path.parent)
         atomic_write(path, data)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns), follow_symlinks=False)
         if name == bundle.CONFIG:
-            config.write_copy(places.config_copy, config.read_raw(path))
+            config.write_copy(layout.config_copy, config.read_raw(path))

@@ -28,7 +28,7 @@ from thrum.model import config, settings
 from thrum.model.errors import NotAvailable, StoreFailed, ThrumError
 from thrum.model.files import atomic_write, read_bytes
 from thrum.model.notes import roots
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.store.journal import JournalFiles
 from thrum.sync import branch
 from thrum.sync.maintenance import index_ids
@@ -64,9 +64,9 @@ class Loss:
         return f"{there}, {where}" + (", and the backups in .thrum/backup" if self.backups else "")
 
 
-def loss(places: Places, environ: Mapping[str, str]) -> Loss:
+def loss(layout: Layout, environ: Mapping[str, str]) -> Loss:
     """How much is lost without `--keep-messages`. Raises UnsafeRepository, StoreFailed, ConfigInvalid."""
-    journals = JournalFiles(places.branch_dir, places.local_journal)
+    journals = JournalFiles(layout.branch_dir, layout.local_journal)
     creates = {
         bytes(line)
         for name in journals.names()
@@ -74,43 +74,43 @@ def loss(places: Places, environ: Mapping[str, str]) -> Loss:
         if line.startswith(_CREATE)
     }
     pushed: set[bytes] = set()
-    with branch.read_branch(places, environ) as found:
+    with branch.read_branch(layout, environ) as found:
         if found is not None:
-            for entry in found.at_remote(config.load_config(places.config_file)[settings.SYNC_REMOTE]) or ():
+            for entry in found.at_remote(config.load_config(layout.config_file)[settings.SYNC_REMOTE]) or ():
                 pushed.update(found.blob(entry).split(b"\n"))
-    return Loss(len(creates), len(creates - pushed), (places.state_dir / "backup").is_dir())
+    return Loss(len(creates), len(creates - pushed), (layout.state_dir / "backup").is_dir())
 
 
-def uninstall(places: Places, environ: Mapping[str, str], *, keep_messages: bool) -> Uninstalled:
+def uninstall(layout: Layout, environ: Mapping[str, str], *, keep_messages: bool) -> Uninstalled:
     """Take thrum out of the repository; its daemon is stopped already. Each step may be done already.
 
     `keep_messages`: branch, journals, backups and archives stay. Raises DaemonLocked, NotAvailable, StoreFailed.
     """
-    if keep_messages and places.common_dir is None:
+    if keep_messages and layout.common_dir is None:
         raise NotAvailable(
-            f"outside git all messages lie in {places.var_dir}", remedy="thrum backup --dir DIR; then: thrum uninstall"
+            f"outside git all messages lie in {layout.var_dir}", remedy="thrum backup --dir DIR; then: thrum uninstall"
         )
     done = Uninstalled(removed=[], kept=[])
     try:
-        with held(places):
-            _say_what_stays(places, environ, done)
-            if places.common_dir is not None and not keep_messages:
-                _remove_branch(places, places.common_dir, environ, done)
-            elif places.common_dir is not None:
+        with held(layout):
+            _say_what_stays(layout, environ, done)
+            if layout.common_dir is not None and not keep_messages:
+                _remove_branch(layout, layout.common_dir, environ, done)
+            elif layout.common_dir is not None:
                 done.kept += [
                     f"branch {BRANCH}: git branch -D {BRANCH} would remove it",
-                    f"{places.thrum_sync_dir}: the journals, and who this clone is",
+                    f"{layout.thrum_sync_dir}: the journals, and who this clone is",
                 ]
-                if undo := git_permissions.undo_of(places):
+                if undo := git_permissions.undo_of(layout):
                     done.kept.append(f"the mode of git's directory, as messages stay: {undo} would open it")
-            _remove_states(places, keep_messages, done)
-            if places.common_dir is not None and not places.state_dir.exists():
-                _remove_ignore_rule(places.common_dir / "info" / "exclude", done)
-            if places.common_dir is not None and not keep_messages:
-                shutil.rmtree(places.thrum_sync_dir)
-                done.removed.append(str(places.thrum_sync_dir))
+            _remove_states(layout, keep_messages, done)
+            if layout.common_dir is not None and not layout.state_dir.exists():
+                _remove_ignore_rule(layout.common_dir / "info" / "exclude", done)
+            if layout.common_dir is not None and not keep_messages:
+                shutil.rmtree(layout.thrum_sync_dir)
+                done.removed.append(str(layout.thrum_sync_dir))
     except OSError as error:
-        name = error.filename or places.state_dir
+        name = error.filename or layout.state_dir
         remedy = f"make {name} writable, then: thrum uninstall"
         raise StoreFailed(
             f"could not remove {name}: {(error.strerror or str(error)).lower()}", remedy=remedy
@@ -118,17 +118,17 @@ def uninstall(places: Places, environ: Mapping[str, str], *, keep_messages: bool
     return done
 
 
-def _say_what_stays(places: Places, environ: Mapping[str, str], done: Uninstalled) -> None:
-    done.kept += [f"{name}: it calls thrum; take that out by hand" for name in hook_callers(places)]
+def _say_what_stays(layout: Layout, environ: Mapping[str, str], done: Uninstalled) -> None:
+    done.kept += [f"{name}: it calls thrum; take that out by hand" for name in hook_callers(layout)]
     with contextlib.suppress(OSError):
-        rules = read_bytes(places.main_root / ".gitignore").splitlines()
+        rules = read_bytes(layout.main_root / ".gitignore").splitlines()
         if IGNORE_RULE.encode() in rules:
             done.kept.append(f".gitignore: it is tracked; the line {IGNORE_RULE} may be removed")
     with contextlib.suppress(ThrumError):
-        backups = directory_of(places)
-        if backups.is_dir() and not backups.is_relative_to(places.state_dir):
+        backups = directory_of(layout)
+        if backups.is_dir() and not backups.is_relative_to(layout.state_dir):
             done.kept.append(f"{backups}: backups")
-    if places.common_dir is not None and (at := _at_remotes(places.common_dir, environ)):
+    if layout.common_dir is not None and (at := _at_remotes(layout.common_dir, environ)):
         done.kept.append(f"{BRANCH} at {', '.join(at)}: what was pushed stays there, and in other clones")
 
 
@@ -141,9 +141,9 @@ def _at_remotes(common_dir: Path, environ: Mapping[str, str]) -> list[str]:
 # -- git's part
 
 
-def _remove_branch(places: Places, common_dir: Path, environ: Mapping[str, str], done: Uninstalled) -> None:
+def _remove_branch(layout: Layout, common_dir: Path, environ: Mapping[str, str], done: Uninstalled) -> None:
     """Branch, worktree, what git remembers of the remotes', and the objects that nothing else needs."""
-    admin_dir = find_admin_dir(common_dir, places.branch_dir)
+    admin_dir = find_admin_dir(common_dir, layout.branch_dir)
     if admin_dir is not None:
         shutil.rmtree(admin_dir)
         with contextlib.suppress(OSError):
@@ -155,12 +155,12 @@ def _remove_branch(places: Places, common_dir: Path, environ: Mapping[str, str],
         checked_git([*git, "update-ref", "--no-deref", "-d", ref], environ)
     if refs:
         done.removed.append(f"branch {BRANCH}")
-    left = _remove_objects(places, common_dir, environ)
+    left = _remove_objects(layout, common_dir, environ)
     reached = _reached(common_dir, environ)
-    undo = git_permissions.undo_of(places)
+    undo = git_permissions.undo_of(layout)
     stays, opens = (f", and so the mode of {common_dir}", f"; {undo}") if undo else ("", "")
     if reached is None:
-        done.kept.append(f"what git cannot read{stays}: mend what git fsck names; git gc --prune=now{opens}")
+        done.kept.append(f"what git cannot read{stays}: fix what git fsck names; git gc --prune=now{opens}")
     elif reached:
         done.kept.append(
             f"{reached} journals that a branch, tag, worktree, index or reflog of yours leads to{stays}: remove what"
@@ -168,11 +168,11 @@ def _remove_branch(places: Places, common_dir: Path, environ: Mapping[str, str],
         )
     elif left:
         done.kept.append(f"{left} objects with messages, packed together with yours{stays}: git gc --prune=now{opens}")
-    elif changed := git_permissions.reopen(places):
+    elif changed := git_permissions.reopen(layout):
         done.removed.append(f"mode of {changed}")
 
 
-def _remove_objects(places: Places, common_dir: Path, environ: Mapping[str, str]) -> int:
+def _remove_objects(layout: Layout, common_dir: Path, environ: Mapping[str, str]) -> int:
     """Remove journals' blobs that nothing reaches any more: they would be readable. How many could not be.
 
     Only what is a journal by its bytes, and packs that hold nothing else: a lost stash of the user's stays.
@@ -181,7 +181,7 @@ def _remove_objects(places: Places, common_dir: Path, environ: Mapping[str, str]
     unreachable = dict(_unreachable(common_dir, environ))
     lost = _journals(common_dir, environ, [each for each, kind in unreachable.items() if kind == "blob"])
     joint = (objects / "pack" / "multi-pack-index").exists()
-    for name in () if joint else _own_packs(places):
+    for name in () if joint else _own_packs(layout):
         index = objects / "pack" / f"{name}.idx"
         if index.exists() and unreachable.keys() >= {each.hex() for each in index_ids(index)}:
             for path in (index, *objects.glob(f"pack/{name}.*")):
@@ -242,10 +242,10 @@ def _bytes(common_dir: Path, environ: Mapping[str, str], how: str, object_ids: l
     return checked_git([f"--git-dir={common_dir}", "cat-file", how], {**environ, "GIT_NO_LAZY_FETCH": "1"}, stdin=asked)
 
 
-def _own_packs(places: Places) -> list[str]:
+def _own_packs(layout: Layout) -> list[str]:
     """Packs that thrum made of the branch (`sync.maintenance`)."""
     try:
-        known = msgspec.json.decode((places.thrum_sync_dir / "packs.json").read_bytes(), type=dict[str, Any])
+        known = msgspec.json.decode((layout.thrum_sync_dir / "packs.json").read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
         return []
     names: Any = known.get("packs") or ()
@@ -255,23 +255,23 @@ def _own_packs(places: Places) -> list[str]:
 # -- the worktrees' part
 
 
-def _remove_states(places: Places, keep_messages: bool, done: Uninstalled) -> None:
+def _remove_states(layout: Layout, keep_messages: bool, done: Uninstalled) -> None:
     """Each worktree's `.thrum` that leads here, the main one's last. What is a link is only unlinked."""
-    for root in [each for each in roots(places) if each / ".thrum" != places.state_dir]:
+    for root in [each for each in roots(layout) if each / ".thrum" != layout.state_dir]:
         own = root / ".thrum"
-        if own.is_symlink() or _leads_to(own) == places.state_dir:
+        if own.is_symlink() or _leads_to(own) == layout.state_dir:
             _remove(own)
             done.removed.append(str(own))
-    kept = [name for name in _KEPT_FOLDERS if keep_messages and (places.state_dir / name).is_dir()]
+    kept = [name for name in _KEPT_FOLDERS if keep_messages and (layout.state_dir / name).is_dir()]
     if kept:
-        for each in sorted(places.state_dir.iterdir()):
+        for each in sorted(layout.state_dir.iterdir()):
             if each.name not in kept:
                 _remove(each)
-        done.kept += [f"{places.state_dir / name}: copies of messages" for name in kept]
-        done.removed.append(f"what else was in {places.state_dir}")
-    elif os.path.lexists(places.state_dir):
-        _remove(places.state_dir)
-        done.removed.append(str(places.state_dir))
+        done.kept += [f"{layout.state_dir / name}: copies of messages" for name in kept]
+        done.removed.append(f"what else was in {layout.state_dir}")
+    elif os.path.lexists(layout.state_dir):
+        _remove(layout.state_dir)
+        done.removed.append(str(layout.state_dir))
 
 
 def _leads_to(own: Path) -> Path | None:

@@ -1,6 +1,6 @@
-"""Do journals, picture, branch and identity files agree? (cli.md 3.16). Only a repair changes anything.
+"""Do journals, projection, branch and identity files agree? (cli.md 3.16). Only a repair changes anything.
 
-Each check is a line: what was looked at, and where it disagrees. Quarantined lines and sealed types are listed, and are
+Each check is a line: what was looked at, and where it disagrees. Quarantined lines and opaque types are listed, and are
 no fault.
 """
 
@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from thrum.admin._local_journals import Here
+from thrum.admin._local_journals import LocalNode
 from thrum.admin._signature_audit import check_signatures, count_foreign
 from thrum.admin.exclusive import Owner, held, open_store_once, owner_of
-from thrum.admin.repair import as_repaired, is_mendable, kind_of, remedy_of
+from thrum.admin.repair import as_repaired, is_fixable, kind_of, remedy_of
 from thrum.admin.restore import finish
 from thrum.identity.files import Listed, list_identities
 from thrum.model import limits
@@ -30,9 +30,9 @@ from thrum.model.errors import ConfigInvalid, StoreFailed, ThrumError
 from thrum.model.files import ensure_private_dir
 from thrum.model.methods.admin import QuarantinedLine, VerifyCheck, VerifyDifference, VerifyResult
 from thrum.model.notes import roots
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.settings import SYNC_REMOTE
-from thrum.model.tombstones import Voids
+from thrum.model.tombstones import Tombstones
 from thrum.store import audit, database
 from thrum.store.audit import Flaw
 from thrum.store.failures import is_failure_of_the_disk
@@ -48,7 +48,7 @@ _PAUSE_SECONDS: Final = 0.2
 _PREFIX: Final = "verify-"
 _FULL: Final = "database or disk is full"
 _JOURNAL_WORDS: Final[Mapping[str, tuple[str, str]]] = {
-    "torn": ("torn end", "torn ends"),
+    "torn": ("truncated last line", "truncated last lines"),
     "shorter": ("journal is shorter than it was", "journals are shorter than they were"),
     "changed": ("journal was changed by another program", "journals were changed by another program"),
     "bad_line": ("line is no fact", "lines are no facts"),
@@ -61,49 +61,53 @@ _JOURNAL_WORDS: Final[Mapping[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is verified. `standing`: how a running daemon's journals stand; None: none runs, every whole line counts."""
+    """What is verified. `journal_states`: how a running daemon's journals stand; None: none runs, every whole line
+    counts.
+    """
 
-    places: Places
+    layout: Layout
     environ: Mapping[str, str]
     owner: Owner
-    standing: audit.Standing | None = None
+    journal_states: audit.JournalStates | None = None
 
 
-def verify_here(places: Places, environ: Mapping[str, str], hostname: str, *, repair: bool) -> VerifyResult:
+def verify_here(layout: Layout, environ: Mapping[str, str], hostname: str, *, repair: bool) -> VerifyResult:
     """Verify without a daemon, under its lock, and set right what can be. Raises DaemonLocked, StoreFailed …"""
-    with held(places):
-        finish(places, environ)
-        point = Point(places, environ, owner_of(places))
+    with held(layout):
+        finish(layout, environ)
+        point = Point(layout, environ, owner_of(layout))
         found = verify(point)
-        if not (repair and is_mendable(found)):
+        if not (repair and is_fixable(found)):
             return found
-        with _refusals(places):
-            _mend(places, environ, hostname)
-        return as_repaired(verify(replace(point, owner=owner_of(places))))
+        with _refusals(layout):
+            _fix(layout, environ, hostname)
+        return as_repaired(verify(replace(point, owner=owner_of(layout))))
 
 
-def _mend(places: Places, environ: Mapping[str, str], hostname: str) -> None:
-    """Cut torn ends off into quarantine, drop the picture, and let a start of the store paint a new one."""
-    journals = _journals(places)
-    quarantine = Quarantine(places.quarantine, SystemClock())
+def _fix(layout: Layout, environ: Mapping[str, str], hostname: str) -> None:
+    """Cut truncated last lines off into quarantine, drop the projection, and let a start of the store rebuild a new
+    one.
+    """
+    journals = _journals(layout)
+    quarantine = Quarantine(layout.quarantine, SystemClock())
 
-    def set_aside(file: str, offset: int, raw: bytes, reason: str) -> None:
+    def quarantine_line(file: str, offset: int, raw: bytes, reason: str) -> None:
         quarantine.add(file, offset, raw, reason)
         quarantine.flush()
 
     for file in journals.names():
-        recover_tail(journals, file, set_aside)
-    audit.remove_picture(places.database)
-    open_store_once(places, hostname, environ)
+        recover_tail(journals, file, quarantine_line)
+    audit.remove_projection(layout.database)
+    open_store_once(layout, hostname, environ)
 
 
-def _journals(places: Places) -> JournalFiles:
-    return JournalFiles(places.branch_dir, places.local_journal)
+def _journals(layout: Layout) -> JournalFiles:
+    return JournalFiles(layout.branch_dir, layout.local_journal)
 
 
 def verify(point: Point) -> VerifyResult:
     """Look at everything. Raises ConfigInvalid, StoreFailed."""
-    with _refusals(point.places):
+    with _refusals(point.layout):
         found, moved = _verify(point)
         for _ in range(_TRIES if moved else 0):
             time.sleep(_PAUSE_SECONDS)
@@ -115,82 +119,82 @@ def verify(point: Point) -> VerifyResult:
 
 
 @contextmanager
-def _refusals(places: Places) -> Generator[None]:
+def _refusals(layout: Layout) -> Generator[None]:
     """What the system or the database refuses, as an error that names it: a full disk above all."""
     try:
         yield
     except OSError as error:
         verb = "write" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS) else "read"
-        name = error.filename or places.var_dir
+        name = error.filename or layout.var_dir
         raise StoreFailed(f"could not {verb} {name}: {(error.strerror or str(error)).lower()}") from error
     except ThrumError:
         raise
     except Exception as error:
         if not is_failure_of_the_disk(error):
             raise
-        raise _too_full(places, str(error)) from error
+        raise _too_full(layout, str(error)) from error
 
 
-def _too_full(places: Places, reason: str) -> StoreFailed:
-    return StoreFailed(f"could not write {places.var_dir}: {reason}", remedy="free space, then: thrum verify")
+def _too_full(layout: Layout, reason: str) -> StoreFailed:
+    return StoreFailed(f"could not write {layout.var_dir}: {reason}", remedy="free space, then: thrum verify")
 
 
 def _verify(point: Point) -> tuple[VerifyResult, bool]:
     """One look, and whether a journal was written anew meanwhile, so that it may have been half the old one."""
-    places, journals, now_ms = point.places, _journals(point.places), SystemClock().now_ms()
-    with _workplace(places) as directory, ExitStack() as stack:
+    layout, journals, now_ms = point.layout, _journals(point.layout), SystemClock().now_ms()
+    with _workplace(layout) as directory, ExitStack() as stack:
         # First of all: a round that is under way commits only what was in the journals before.
         tip = _tip(point, stack)
         copied, rebuilt = directory / "copy.db", directory / "rebuilt.db"
-        copy = audit.copy_picture(places.database, copied, point.owner.daemon_id)
+        copy = audit.copy_projection(layout.database, copied, point.owner.daemon_id)
         if copy.flaw.endswith(_FULL):
-            raise _too_full(places, _FULL)
+            raise _too_full(layout, _FULL)
         whole = audit.whole_ends(journals)
         fits = not copy.flaw and audit.fits(journals, copy)
         ends = _ends(point, copy, whole, fits)
-        every_end = whole if point.standing is None else ends
+        every_end = whole if point.journal_states is None else ends
         if fits:
-            audit.apply_due(copied, journals, point.owner.own, now_ms)
-        lost = audit.paint(rebuilt, journals, ends, point.owner.own, now_ms)
+            audit.release_due_facts(copied, journals, point.owner.own, now_ms)
+        lost = audit.rebuild(rebuilt, journals, ends, point.owner.own, now_ms)
         everything = rebuilt
-        if every_end != ends:  # lines that the picture does not know yet
+        if every_end != ends:  # lines that the projection does not know yet
             everything = directory / "everything.db"
-            lost = audit.paint(everything, journals, every_end, point.owner.own, now_ms)
-        aside = list(Quarantine(places.quarantine, SystemClock()).entries())
-        kept = Kept(aside)
+            lost = audit.rebuild(everything, journals, every_end, point.owner.own, now_ms)
+        quarantined = list(Quarantine(layout.quarantine, SystemClock()).entries())
+        kept = Kept(quarantined)
         scan = audit.scan(journals, every_end, everything, lost, kept, now_ms)
         behind = 0 if every_end == ends else _behind(journals, every_end, ends)
         database_check = _database(copy, rebuilt, journals, scan.facts, behind)
-        branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(places), kept)
+        branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(layout), kept)
         with closing(database.open_reader(everything)) as db:
             view = View(db, point.owner.own)
-            identities, foreign, namesakes = _identities(places, view), count_foreign(view), view.namesakes()
-        if point.standing is None:
-            askew = _torn(journals, whole, copy, not database_check.ok)
+            identities, foreign, namesakes = _identities(layout, view), count_foreign(view), view.namesakes()
+        if point.journal_states is None:
+            askew = _truncated(journals, whole, copy, not database_check.ok)
         else:
-            askew = _stray(journals, point.standing, copy)
-        signed = check_signatures(journals, every_end, aside)
+            askew = _stray(journals, point.journal_states, copy)
+        signed = check_signatures(journals, every_end, quarantined)
         checks = (_journal(journals, scan, askew), signed, database_check, branch_check, identities)
-        # While a daemon runs, journals that are not the picture's are ones that it is writing anew.
-        moved = not copy.flaw and (fits or point.standing is not None) and not audit.fits(journals, copy)
+        # While a daemon runs, journals that are not the projection's are ones that it is writing anew.
+        moved = not copy.flaw and (fits or point.journal_states is not None) and not audit.fits(journals, copy)
     found = VerifyResult(
         ok=all(check.ok for check in checks),
         repaired=False,
         checks=checks,
-        quarantine=_listed(aside),
-        quarantined=sum(each.more or 1 for each in aside),
+        quarantine=_listed(quarantined),
+        quarantined=sum(each.more or 1 for each in quarantined),
         facts=scan.facts,
         uncommitted=uncommitted,
-        sealed=dict(scan.sealed),
+        opaque=dict(scan.opaque),
         foreign=foreign,
         namesakes=namesakes,
     )
     return found, moved
 
 
-def _listed(aside: Sequence[Quarantined]) -> tuple[QuarantinedLine, ...]:
+def _listed(quarantined: Sequence[Quarantined]) -> tuple[QuarantinedLine, ...]:
     """Some of the lines, then how many more there were of each journal and reason."""
-    lines, counts = [each for each in aside if not each.more], [each for each in aside if each.more]
+    lines, counts = [each for each in quarantined if not each.more], [each for each in quarantined if each.more]
     return tuple(
         QuarantinedLine(
             at=each.at, file=each.file, offset=each.offset, reason=each.reason, length=each.length, more=each.more
@@ -200,19 +204,19 @@ def _listed(aside: Sequence[Quarantined]) -> tuple[QuarantinedLine, ...]:
 
 
 def _ends(point: Point, copy: audit.Copy, whole: Mapping[str, int], fits: bool) -> Mapping[str, int]:
-    """Up to where the journals are held against the picture: up to where it stands, if it is of these journals."""
+    """Up to where the journals are held against the projection: up to where it stands, if it is of these journals."""
     if fits:
         return {file: at.applied_offset for file, at in copy.offsets.items()}
-    return point.standing.ends if point.standing else whole
+    return point.journal_states.ends if point.journal_states else whole
 
 
 @contextmanager
-def _workplace(places: Places) -> Generator[Path]:
+def _workplace(layout: Layout) -> Generator[Path]:
     """A private directory beside the database; what killed runs left there goes."""
-    ensure_private_dir(places.var_dir)
-    for left in places.var_dir.glob(f"{_PREFIX}*"):
+    ensure_private_dir(layout.var_dir)
+    for left in layout.var_dir.glob(f"{_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=places.var_dir))
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=layout.var_dir))
     try:
         yield directory
     finally:
@@ -222,10 +226,10 @@ def _workplace(places: Places) -> Generator[Path]:
 # -- journal
 
 
-def _torn(journals: JournalFiles, whole: Mapping[str, int], copy: audit.Copy, differs: bool) -> dict[str, str]:
+def _truncated(journals: JournalFiles, whole: Mapping[str, int], copy: audit.Copy, differs: bool) -> dict[str, str]:
     """Without a daemon: what is wrong with the end of each journal, as a word of `_JOURNAL_WORDS` and more of it.
 
-    How they were only the picture knows, and it may be behind: shorter is what it `differs` from.
+    How they were only the projection knows, and it may be behind: shorter is what it `differs` from.
     """
     found: dict[str, str] = {}
     for file, end in whole.items():
@@ -235,29 +239,29 @@ def _torn(journals: JournalFiles, whole: Mapping[str, int], copy: audit.Copy, di
         elif differs and was is not None and (at := journals.look(file)) and at.inode != was.inode:
             found[file] = "changed: it is another file than it was"
         if (more := journals.end(file) - end) > 0:
-            found[file] = f"torn: {more} bytes"
+            found[file] = f"truncated: {more} bytes"
     return found
 
 
-def _stray(journals: JournalFiles, standing: audit.Standing, copy: audit.Copy) -> dict[str, str]:
+def _stray(journals: JournalFiles, journal_states: audit.JournalStates, copy: audit.Copy) -> dict[str, str]:
     """The same while a daemon runs, which knows where it stopped writing."""
     found: dict[str, str] = {}
-    for file, end in standing.ends.items():
-        was, more = copy.offsets.get(file), standing.beyond.get(file, 0)
+    for file, end in journal_states.ends.items():
+        was, more = copy.offsets.get(file), journal_states.beyond.get(file, 0)
         if more < 0:
             found[file] = f"shorter: by {-more} bytes"
-        elif was is not None and was.inode != standing.inodes[file]:
+        elif was is not None and was.inode != journal_states.inodes[file]:
             found[file] = "changed: it is another file than it was"
         elif more:
             with journals.path(file).open("rb") as journal:
                 journal.seek(end)
-                is_torn = b"\n" not in journal.read(more)
-            found[file] = f"torn: {more} bytes" if is_torn else f"changed: {more} bytes more"
+                is_truncated = b"\n" not in journal.read(more)
+            found[file] = f"truncated: {more} bytes" if is_truncated else f"changed: {more} bytes more"
     return found
 
 
 def _behind(journals: JournalFiles, whole: Mapping[str, int], ends: Mapping[str, int]) -> int:
-    """Whole lines that the picture does not know yet."""
+    """Whole lines that the projection does not know yet."""
     return sum(
         sum(1 for _ in journals.iter_lines(file, ends.get(file, 0), end))
         for file, end in whole.items()
@@ -292,9 +296,9 @@ def _flaw(journals: JournalFiles, flaw: Flaw) -> VerifyDifference:
 
 def _database(copy: audit.Copy, rebuilt: Path, journals: JournalFiles, facts: int, behind: int) -> VerifyCheck:
     if copy.flaw in ("missing", "another"):
-        # A picture may be deleted at any moment, and another version's is painted anew: neither says anything wrong.
+        # A projection may be deleted at any moment, and another version's is rebuilt: neither says anything wrong.
         why = "none yet" if copy.flaw == "missing" else "of another version or daemon"
-        return VerifyCheck(name="database", ok=True, detail=f"{why}: the daemon paints it when it starts")
+        return VerifyCheck(name="database", ok=True, detail=f"{why}: the daemon rebuilds it when it starts")
     if copy.flaw:
         difference = VerifyDifference(reason=copy.flaw)
         return VerifyCheck(name="database", ok=False, detail=copy.flaw, differences=(difference,))
@@ -327,7 +331,7 @@ def _count(count: int, one: str, many: str) -> str:
 def _tip(point: Point, stack: ExitStack) -> branch.Branch | ThrumError | None:
     """The branch as it is now, or why it can't be read; None outside git."""
     try:
-        return stack.enter_context(branch.read_branch(point.places, point.environ))
+        return stack.enter_context(branch.read_branch(point.layout, point.environ))
     except ThrumError as error:
         return error
 
@@ -336,7 +340,7 @@ def _branch(
     tip: branch.Branch | ThrumError | None,
     journals: JournalFiles,
     ends: Mapping[str, int],
-    painted: Path,
+    rebuilt: Path,
     remote: str,
     kept: Kept,
 ) -> tuple[VerifyCheck, int]:
@@ -349,8 +353,8 @@ def _branch(
             travelling = [file for file in ends if merge.JOURNAL_FILE.fullmatch(file)]
             uncommitted = sum(1 for file in travelling for _ in audit.entries(journals, file, ends[file]))
             return VerifyCheck(name="branch", ok=True, detail=what), uncommitted
-        with closing(database.open_reader(painted)) as db:
-            return _compare_branch(tip, journals, ends, View(db, frozenset()).voids(), remote, kept)
+        with closing(database.open_reader(rebuilt)) as db:
+            return _compare_branch(tip, journals, ends, View(db, frozenset()).tombstones(), remote, kept)
     except ThrumError as error:
         difference = VerifyDifference(reason=error.message)
         return VerifyCheck(name="branch", ok=False, detail=error.message, differences=(difference,)), 0
@@ -360,12 +364,12 @@ def _compare_branch(
     tip: branch.Branch,
     journals: JournalFiles,
     ends: Mapping[str, int],
-    voids: Voids,
+    tombstones: Tombstones,
     remote: str,
     kept: Kept,
 ) -> tuple[VerifyCheck, int]:
     differences: list[VerifyDifference] = []
-    here = Here(journals, ends)
+    here = LocalNode(journals, ends)
     committed = uncommitted = 0
     known: dict[str, bytes] = {}
     for entry in tip.entries:
@@ -374,7 +378,9 @@ def _compare_branch(
         committed += data.count(b"\n")
         lacking = [
             (home, raw)
-            for home, raw in sorted(merge.wanted(file, merge.sift(merge.missing(here.data(file), data)).lines, voids))
+            for home, raw in sorted(
+                merge.wanted(file, merge.sift(merge.missing(here.data(file), data)).lines, tombstones)
+            )
             if here.lacks(home, raw, kept) and len(raw) <= limits.line_bytes_max
         ]
         changed = sum(1 for _, raw in lacking if here.has(file, audit.event_id_of(raw)))
@@ -383,14 +389,14 @@ def _compare_branch(
             differences.append(VerifyDifference(file=file, missing=len(lacking) - changed, changed=changed, ids=ids))
     for file in ends:
         if merge.JOURNAL_FILE.fullmatch(file):
-            canonical = merge.canonical(file, here.data(file), voids).data
+            canonical = merge.canonical(file, here.data(file), tombstones).data
             uncommitted += len(merge.missing(known.get(file, b""), canonical))
     parts = [f"{each.file}: {_lacks(each)}" for each in differences]
     if not parts:
         parts = [f"{_count(committed, 'fact', 'facts')} committed, all in the journals"]
     if uncommitted:
         parts.append(f"{uncommitted} not committed yet")
-    parts += _compare_remote(tip, known, here, voids, remote, kept)
+    parts += _compare_remote(tip, known, here, tombstones, remote, kept)
     check = VerifyCheck(name="branch", ok=not differences, detail="; ".join(parts), differences=tuple(differences))
     return check, uncommitted
 
@@ -398,8 +404,8 @@ def _compare_branch(
 def _compare_remote(
     tip: branch.Branch,
     known: Mapping[str, bytes],
-    here: Here,
-    voids: Voids,
+    here: LocalNode,
+    tombstones: Tombstones,
     remote: str,
     kept: Kept,
 ) -> list[str]:
@@ -412,16 +418,18 @@ def _compare_remote(
     unread = sum(
         here.lacks(home, raw, kept)
         for file, data in there.items()
-        for home, raw in sorted(merge.wanted(file, merge.sift(merge.missing(known.get(file, b""), data)).lines, voids))
+        for home, raw in sorted(
+            merge.wanted(file, merge.sift(merge.missing(known.get(file, b""), data)).lines, tombstones)
+        )
     )
     parts = [f"{unsent} not at {remote} yet"] * bool(unsent) + [f"{unread} of {remote} not here yet"] * bool(unread)
     return parts or [f"{remote} has the same"]
 
 
-def _remote(places: Places) -> str:
+def _remote(layout: Layout) -> str:
     """The name of the remote; while the settings are broken, the usual one."""
     try:
-        return load_config(places.config_file)[SYNC_REMOTE]
+        return load_config(layout.config_file)[SYNC_REMOTE]
     except ConfigInvalid:
         return SYNC_REMOTE.default
 
@@ -435,15 +443,15 @@ def _lacks(each: VerifyDifference) -> str:
 # -- identities
 
 
-def _identities(places: Places, view: View) -> VerifyCheck:
+def _identities(layout: Layout, view: View) -> VerifyCheck:
     found: list[VerifyDifference] = []
     count = 0
-    for root in roots(places):
+    for root in roots(layout):
         for listed in list_identities(root / ".thrum" / "identities"):
             count += 1
             if flaw := _identity_flaw(listed, root, view):
                 name = listed.identity.name if listed.identity else ""
-                file = _shown(listed.path, places)
+                file = _shown(listed.path, layout)
                 found.append(VerifyDifference(file=file, ids=(name,) if name else (), reason=flaw))
     if found:
         detail = f"{_count(len(found), 'file does', 'files do')} not agree"
@@ -467,5 +475,5 @@ def _identity_flaw(listed: Listed, root: Path, view: View) -> str:
     return ""
 
 
-def _shown(path: Path, places: Places) -> str:
-    return str(path.relative_to(places.main_root)) if path.is_relative_to(places.main_root) else str(path)
+def _shown(path: Path, layout: Layout) -> str:
+    return str(path.relative_to(layout.main_root)) if path.is_relative_to(layout.main_root) else str(path)

@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from thrum.admin._foreign_state import set_aside
+from thrum.admin._foreign_state import move_away
 from thrum.model import files
 from thrum.model.broken_git import check_git_above
 from thrum.model.clock import SystemClock
 from thrum.model.dot_git import GitPlace, find_git, main_worktree
 from thrum.model.errors import BadRedirect, NotARepository, NotAWorktree, NotInitialized, StoreFailed
-from thrum.model.paths import check_leads, counts, find_places, link_state, places_of
+from thrum.model.paths import check_leads, counts, find_layout, layout_of, link_state
 from thrum.sync import branch
 
 
@@ -55,23 +55,23 @@ def set_up_worktree(start: Path, main_repo: Path | None, environ: Mapping[str, s
     if own.is_symlink():
         raise BadRedirect(f"{own} is a link: a redirect in it would land elsewhere", remedy=f"rm {own}; thrum setup")
     if os.path.lexists(own) and not counts(root):
-        set_aside(own, SystemClock().now_ms())
+        move_away(own, SystemClock().now_ms())
     if files.is_file(own / "config.json"):
         message = f"{own} holds data of its own, which a redirect would hide"
         raise BadRedirect(message, remedy=f"move {own} away, then: thrum setup")
     _write_redirect(root, state_dir)
     return SetupResult(
-        worktree_path=str(root), redirect=str(state_dir), identities_dir=str(places_of(root, state_dir).identities_dir)
+        worktree_path=str(root), redirect=str(state_dir), identities_dir=str(layout_of(root, state_dir).identities_dir)
     )
 
 
 def _state_of_main(git: GitPlace, main_repo: Path | None) -> Path:
     """The state directory that a worktree shares. Raises NotInitialized, BadRedirect, NotARepository."""
     if main_repo is not None:
-        return find_places(main_repo).state_dir
+        return find_layout(main_repo).state_dir
     main = main_worktree(git) if git.linked else git.root
     if main is not None:
-        return git.root / ".thrum" if main == git.root else find_places(main).state_dir
+        return git.root / ".thrum" if main == git.root else find_layout(main).state_dir
     kept = kept_state(git.common_dir)
     if kept is None:
         raise NotInitialized(f"thrum is not initialized in any worktree of {git.common_dir}")

@@ -18,7 +18,7 @@ from thrum.model.wire_types import Hint
 class Position(NamedTuple):
     """Up to where a stream was handled. Its text, `str(position)`, is one word to store and to resume from.
 
-    It belongs to this clone's daemon and survives its restarts; a database painted anew has another `epoch`.
+    It belongs to this clone's daemon and survives its restarts; a database rebuilt has another `epoch`.
     """
 
     epoch: str

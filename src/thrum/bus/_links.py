@@ -102,12 +102,12 @@ class TrioLink:
     ) -> None:
         self._nursery = nursery
         self._open_rpc = open_rpc
-        self._held: _Held | None = None
+        self._held: _Holding | None = None
         self._sub: SubSocket | None = None
 
     async def connect(self) -> None:
         self.close()
-        held = _Held()
+        held = _Holding()
         await self._nursery.start(held.hold, self._open_rpc)
         self._held = held
 
@@ -157,7 +157,7 @@ class TrioLink:
             self._held = None
 
 
-class _Held:
+class _Holding:
     """One RPC connection, held open by a task of its own; `rpc` is None again once it ended."""
 
     def __init__(self) -> None:

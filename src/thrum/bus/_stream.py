@@ -24,7 +24,7 @@ from thrum.model.wire_types import Hint, Message
 T = TypeVar("T")
 
 RESET_MARGIN_MS: Final = 60_000
-"""After a database was painted anew, what is older than the last sound moment by more than this counts as known."""
+"""After a database was rebuilt, what is older than the last sound moment by more than this counts as known."""
 
 KNOWN_MAX: Final = 100_000
 """Ids remembered for that case."""
@@ -197,7 +197,7 @@ class Follower(ABC, Generic[T]):
 
     @abstractmethod
     def _reset(self, info: BusInfo) -> None:
-        """The database was painted anew: begin anew, skipping what is known."""
+        """The database was rebuilt: begin anew, skipping what is known."""
 
     @abstractmethod
     def _take(self, item: T) -> T:
@@ -277,7 +277,7 @@ class EventFollower(Follower[Hint]):
         start = self._start
         if isinstance(start, Position):
             if start.epoch != info.epoch:
-                raise StaleCursor("the database was painted anew since that cursor", epoch=info.epoch)
+                raise StaleCursor("the database was rebuilt since that cursor", epoch=info.epoch)
             if start.seq > info.seq:
                 raise StaleCursor("that cursor is ahead of this daemon", epoch=info.epoch)
             seq = start.seq
@@ -334,7 +334,7 @@ class EventFollower(Follower[Hint]):
     def _reset(self, info: BusInfo) -> None:
         if not self._sound_at:
             # Resumed from a stored cursor and never caught up: what came before it is not known here.
-            raise StaleCursor("the database was painted anew since that cursor", epoch=info.epoch)
+            raise StaleCursor("the database was rebuilt since that cursor", epoch=info.epoch)
         self._replayed_up_to = info.seq
         self._cursor.reset(info.epoch, 0)
         self._owed = True

@@ -26,7 +26,7 @@ from thrum.bus.topics import (
     is_audience,
 )
 from thrum.model import clock, limits
-from thrum.model.events import AnyFact, Sealed
+from thrum.model.events import AnyFact, UnknownEvent
 
 _HEADS_AT_ONCE: Final = 64
 """Heads sent before other tasks get their turn: about 0.3 ms."""
@@ -86,11 +86,13 @@ class Publisher:
         self.epoch = epoch
         self.head_seq = head_seq
 
-    def publish(self, seq: int, fact: AnyFact | Sealed, about: About | None = None, *, pending: bool = False) -> None:
+    def publish(
+        self, seq: int, fact: AnyFact | UnknownEvent, about: About | None = None, *, pending: bool = False
+    ) -> None:
         """Announce one committed fact. Call it for every fact that is announced at all, in the order of `seq`.
 
         `about` is the row of edits, deletes, receipts and group changes; `pending` says that it waits for its row.
-        Void facts are never announced. Costs 2 µs when nobody listens; never waits, never raises.
+        Tombstoned facts are never announced. Costs 2 µs when nobody listens; never waits, never raises.
         """
         before, self.head_seq = self.head_seq, seq
         if self.listened:
@@ -98,7 +100,9 @@ class Publisher:
         # A send may swallow the sign that somebody has subscribed; and a fact that went unsent must be told by a head.
         self._take_subscriptions()
 
-    def _announce(self, before: int, seq: int, fact: AnyFact | Sealed, about: About | None, pending: bool) -> None:
+    def _announce(
+        self, before: int, seq: int, fact: AnyFact | UnknownEvent, about: About | None, pending: bool
+    ) -> None:
         last, to_all = self._last, bool(self._filters)
         template: HintTemplate | None = None
         event, number = b"", b""

@@ -14,7 +14,7 @@ comes back for the next. `open_stream` gives every fact of an audience (`all/`, 
 - The repository is that of the working directory, or `repo=`. A daemon is never started: `DaemonUnavailable` names the
   command that does; `wait_seconds=` waits for one.
 - A daemon that goes away is waited for, `reconnect_seconds` long, then `DaemonUnavailable` is raised; asking again
-  waits again. Nothing is lost or repeated in between, also when its database was painted anew.
+  waits again. Nothing is lost or repeated in between, also when its database was rebuilt.
 - Every refusal is a `ThrumError`, which can be had from here, with `kind`, `message` and `remedy`.
 - One thread or task at a time per stream. After a fork the child must open its own: a parent's stream is refused there.
 """
@@ -166,7 +166,7 @@ def open_stream(
     `cursor`: None begins now, 0 with the first fact, else a stored `stream.cursor`. `types` keeps only these, e.g.
     `("message.create",)`. With `full` each hint carries its `fact`, the JSON as it is on disk.
 
-    Raises BadCursor; StaleCursor when the database was painted anew since the cursor was stored (begin with 0 and skip
+    Raises BadCursor; StaleCursor when the database was rebuilt since the cursor was stored (begin with 0 and skip
     the `event_id`s you know); InvalidParams for what is no audience; DaemonUnavailable, NotARepository, NotInitialized.
     """
     start = _start(audience, cursor)
@@ -309,7 +309,7 @@ def _start(audience: str, cursor: Position | str | int | None) -> Position | int
 
 
 def _socket(repo: str | os.PathLike[str] | None) -> Path:
-    return paths.find_places(Path.cwd() if repo is None else Path(repo)).socket_link
+    return paths.find_layout(Path.cwd() if repo is None else Path(repo)).socket_link
 
 
 def _blocking_link(repo: str | os.PathLike[str] | None) -> BlockingLink:

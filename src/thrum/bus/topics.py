@@ -26,7 +26,7 @@ from thrum.model.events import (
     MessageFact,
     MessageReceipt,
     Pair,
-    Sealed,
+    UnknownEvent,
     actor_of,
     type_of,
 )
@@ -40,7 +40,7 @@ TOPICS: Final = ("agent/<id>/", "role/<role>/", "group/<name>/", ALL, TEAM, DAEM
 """The audiences there are, as `bus.info` names them."""
 
 EVENT_BYTES_MAX: Final = 128
-"""A longer event name (only a foreign, sealed fact has one) is cut in its topic."""
+"""A longer event name (only a foreign, opaque fact has one) is cut in its topic."""
 
 _AUDIENCE: Final = re.compile(r"(?:agent|role|group)/[A-Za-z0-9_.:%-]+/|all/|team/", re.ASCII)
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-:")
@@ -104,7 +104,7 @@ def audience_of_topic(topic: str) -> str:
     return topic[: topic.rfind("/") + 1]
 
 
-def event_of(fact: AnyFact | Sealed) -> str:
+def event_of(fact: AnyFact | UnknownEvent) -> str:
     """The last part of a topic and the `type` of a hint. Never `head`, whatever a foreign fact calls itself."""
     name = type_of(fact)
     if len(name) > EVENT_BYTES_MAX or not name.isascii() or "/" in name:
@@ -115,13 +115,13 @@ def event_of(fact: AnyFact | Sealed) -> str:
 # -- who hears of it
 
 
-def audiences_of(fact: AnyFact | Sealed, about: About | None = None, *, pending: bool = False) -> tuple[str, ...]:
+def audiences_of(fact: AnyFact | UnknownEvent, about: About | None = None, *, pending: bool = False) -> tuple[str, ...]:
     """Every audience of a fact, each once, in a stable order: agents, roles, groups, `team/`, `all/`.
 
     `pending`: the fact waits for its thing, so only `all/` hears of it; so it is with an edit, delete, receipt or group
     change without `about`.
     """
-    if pending or isinstance(fact, Sealed):
+    if pending or isinstance(fact, UnknownEvent):
         return (ALL,)
     # Two spellings of one id, or two names with one stem, are one audience: a dict keeps each once, in order.
     heard: dict[str, None] = {}
@@ -158,7 +158,7 @@ def _message_audiences(recipients: Iterable[str], audiences: Iterable[Pair]) -> 
     yield from (group_audience(pair.value) for pair in audiences if pair.type == "group")
 
 
-def topics_of(fact: AnyFact | Sealed, about: About | None = None, *, pending: bool = False) -> tuple[str, ...]:
+def topics_of(fact: AnyFact | UnknownEvent, about: About | None = None, *, pending: bool = False) -> tuple[str, ...]:
     """The full topics of a fact, as `events.since` lists them."""
     event = event_of(fact)
     return tuple(audience + event for audience in audiences_of(fact, about, pending=pending))
@@ -167,7 +167,7 @@ def topics_of(fact: AnyFact | Sealed, about: About | None = None, *, pending: bo
 # -- what is said
 
 
-def hint_of(epoch: str, seq: int, fact: AnyFact | Sealed, about: About | None = None) -> Hint:
+def hint_of(epoch: str, seq: int, fact: AnyFact | UnknownEvent, about: About | None = None) -> Hint:
     """The hint of a fact, without `prev` and `topics`.
 
     A foreign fact may carry ids of any length: those that nobody could have made here are left out.

@@ -14,7 +14,7 @@ from thrum.identity.selection import Given, SelectedBy, Selection, Source, resol
 from thrum.model import trust
 from thrum.model.dot_git import worktrees
 from thrum.model.errors import IdentityNotFound, NoIdentity
-from thrum.model.paths import Places, keep_of
+from thrum.model.paths import Layout, keep_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class Chosen:
     warnings: tuple[str, ...] = ()
 
 
-def choose(places: Places, session: Session, flags: Globals) -> Chosen:
+def choose(layout: Layout, session: Session, flags: Globals) -> Chosen:
     """The identity of this command. Raises NoIdentity, SeveralIdentities and the others of identity.md §6."""
-    listed = list_identities(places.identities_dir)
-    selection = selected(places, session, listed)
-    warnings = (*selection.warnings, *_said_of_several(places, session, listed, selection))
+    listed = list_identities(layout.identities_dir)
+    selection = selected(layout, session, listed)
+    warnings = (*selection.warnings, *_said_of_several(layout, session, listed, selection))
     found = _file_of(selection.agent_id, listed)
     identity = found.identity if found else None
     file = Given(identity.role, identity.module, identity.display) if identity else Given()
@@ -54,7 +54,7 @@ def choose(places: Places, session: Session, flags: Globals) -> Chosen:
     )
 
 
-def selected(places: Places, session: Session, listed: list[Listed]) -> Selection:
+def selected(layout: Layout, session: Session, listed: list[Listed]) -> Selection:
     """Which of the identities listed this command has (phase 1 of identity.md §6). Raises as `choose`."""
     env = session.env
     name, agent_id = env.get("THRUM_NAME"), env.get("THRUM_AGENT_ID")
@@ -62,67 +62,67 @@ def selected(places: Places, session: Session, listed: list[Listed]) -> Selectio
     look = partial(
         select,
         [each.candidate for each in listed],
-        session.links(places) if several else (),
-        _root_told(places) if several else str(places.root),
+        session.links(layout) if several else (),
+        _root_told(layout) if several else str(layout.root),
         thrum_name=name,
         thrum_agent_id=agent_id,
-        proven_elsewhere=None if listed or name or agent_id else _proven(places, session),
+        proven_elsewhere=None if listed or name or agent_id else _proven(layout, session),
     )
     try:
         return look()
     except IdentityNotFound:
-        return look(known_roots=homes(places))
+        return look(known_roots=homes(layout))
     except NoIdentity as error:
-        raise _taken(places) or error from None
+        raise _taken(layout) or error from None
 
 
-def _said_of_several(places: Places, session: Session, listed: list[Listed], selection: Selection) -> list[str]:
+def _said_of_several(layout: Layout, session: Session, listed: list[Listed], selection: Selection) -> list[str]:
     """Of several agents that live here the last one was taken, and no process proves it: once a shell that is said."""
     if selection.rule != "P10":
         return []
-    witness = session.witness(places)
-    if witness is not None and not witness.is_news(f"several, {selection.agent_id}"):
+    caller_probe = session.caller_probe(layout)
+    if caller_probe is not None and not caller_probe.is_news(f"several, {selection.agent_id}"):
         return []
     names = sorted(each.identity.name for each in listed if each.identity is not None)
     ways = " or ".join(f"THRUM_NAME={name}" for name in names)
     return [f"several agents live here, and you act as {selection.agent_id}, registered last: export {ways}"]
 
 
-def _root_told(places: Places) -> str:
+def _root_told(layout: Layout) -> str:
     """The root as its identity files call it: after a move, until the daemon has noted it, as it was."""
-    record = trust.read_record(keep_of(places.root))
-    return record.root if record is not None and record.root else str(places.root)
+    record = trust.read_record(keep_of(layout.root))
+    return record.root if record is not None and record.root else str(layout.root)
 
 
-def _proven(places: Places, session: Session) -> str | None:
+def _proven(layout: Layout, session: Session) -> str | None:
     """The agent of another worktree that the caller's processes prove."""
-    witness = session.witness(places)
+    caller_probe = session.caller_probe(layout)
     with suppress(OSError):
-        owner = witness.owner() if witness is not None else None
+        owner = caller_probe.owner() if caller_probe is not None else None
         return owner[0] if owner is not None else None
     return None
 
 
-def to_register(places: Places, session: Session, flags: Globals, wanted: str) -> Chosen | None:
+def to_register(layout: Layout, session: Session, flags: Globals, wanted: str) -> Chosen | None:
     """The identity whose values a registering command takes over: that of the name wanted, else the one chosen here.
 
     None when there is none, so that nothing of another agent's goes into a new one. Raises SeveralIdentities.
     """
     env = {key: value for key, value in session.env.items() if key not in ("THRUM_NAME", "THRUM_AGENT_ID")}
     if wanted:
-        if _file_of(wanted, list_identities(places.identities_dir)) is None:
+        if _file_of(wanted, list_identities(layout.identities_dir)) is None:
             return None
         env["THRUM_NAME"] = wanted
     try:
-        return choose(places, replace(session, env=env), flags)
+        return choose(layout, replace(session, env=env), flags)
     except NoIdentity:
         return None
 
 
-def _taken(places: Places) -> NoIdentity | None:
+def _taken(layout: Layout) -> NoIdentity | None:
     """Why nobody lives here any more, where the identity of this worktree went to another one (`--force`)."""
-    retired = list_retired(places.identities_dir)
-    there = homes(places) if retired else {}
+    retired = list_retired(layout.identities_dir)
+    there = homes(layout) if retired else {}
     name = next((each for each in retired if each in there), "")
     if not name:
         return None
@@ -131,18 +131,18 @@ def _taken(places: Places) -> NoIdentity | None:
     return NoIdentity(f"@{name} is registered in {there[name]} now, and nobody in this worktree", remedy=remedy)
 
 
-def homes(places: Places) -> dict[str, str]:
+def homes(layout: Layout) -> dict[str, str]:
     """Where the agents of this repository's worktrees have their identity files."""
     return {
         file.stem: str(root)
-        for root in reversed(roots_of(places))
+        for root in reversed(roots_of(layout))
         for file in (each.path for each in list_identities(root / ".thrum" / "identities"))
     }
 
 
-def roots_of(places: Places) -> list[Path]:
+def roots_of(layout: Layout) -> list[Path]:
     """Every worktree of this repository, the main one first."""
-    return [places.main_root, *(worktrees(places.common_dir) if places.common_dir else ())]
+    return [layout.main_root, *(worktrees(layout.common_dir) if layout.common_dir else ())]
 
 
 def variables(session: Session) -> Given:

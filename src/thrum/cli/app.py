@@ -1,4 +1,4 @@
-"""The command line: how a command is carried out.
+"""The command line: how a command is executed.
 
 `run` is the same in the daemon, for a launcher, and in the user's own process, which `main` begins and ends.
 """
@@ -32,19 +32,19 @@ _NOT_REFUSALS = (NeedsOwnProcess, BrokenPipeError, OutputLost)
 
 
 async def run(argv: Sequence[str], session: Session) -> int:
-    """Carry out one command line and give its exit status. Raises NeedsOwnProcess before any output."""
+    """Execute one command line and give its exit status. Raises NeedsOwnProcess before any output."""
     nothing = Run(session, Globals(json=wants_json(argv)), COMMANDS[("help",)])
     try:
         _check_encoding(argv)
         line = split(argv)
         if line.flags.version:
-            return await _carry_out(Run(session, line.flags, COMMANDS[("version",)]), ())
+            return await _execute(Run(session, line.flags, COMMANDS[("version",)]), ())
         command, path, rest = find(line.tokens, COMMANDS, GROUPS)
         if command is None or line.flags.help:
             return await Run(session, line.flags, COMMANDS[("help",)]).finish(help_answer(path, session.terminal.width))
     except (UsageError, BadEncoding) as error:
         return await nothing.fail(error, error.status)
-    return await _carry_out(Run(session, line.flags, command, tuple(argv)), rest)
+    return await _execute(Run(session, line.flags, command, tuple(argv)), rest)
 
 
 def _check_encoding(argv: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ def _check_encoding(argv: Sequence[str]) -> None:
             decoded(word.encode("utf-8", "surrogateescape"), f"argument {number}")
 
 
-async def _carry_out(run: Run, tokens: Sequence[str]) -> int:
+async def _execute(run: Run, tokens: Sequence[str]) -> int:
     """From the words to the exit status. The daemon is let go at the end, whatever happened."""
     try:
         try:
@@ -106,11 +106,11 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
-    """Carry out a command line here, and end the process.
+    """Execute a command line here, and end the process.
 
     `client_key`: the key under which a daemon was asked to run this very command before, else empty.
     """
-    from thrum.cli.connect import connector, own_links, own_witness
+    from thrum.cli.connect import connector, own_links, own_probe
 
     env = own_environment()
     session = Session(
@@ -122,7 +122,7 @@ def main(argv: Sequence[str], client_key: str = "") -> NoReturn:
         key=client_key or secrets.token_hex(16),
         handed_over=bool(client_key),
         links=functools.partial(own_links, env),
-        witness=functools.partial(own_witness, env),
+        caller_probe=functools.partial(own_probe, env),
     )
     _end(_status(argv, session))
 
@@ -157,7 +157,7 @@ def _refuse_in_sandbox(argv: Sequence[str], session: Session) -> int:
     with contextlib.suppress(ThrumError):
         line = split(argv)
         command = find(line.tokens, COMMANDS, GROUPS)[0]
-        path = Run(session, line.flags, COMMANDS[("help",)]).places().socket_link
+        path = Run(session, line.flags, COMMANDS[("help",)]).layout().socket_link
     error = sandbox.refusal(path, session.env)
     with contextlib.suppress(OSError):
         if wants_json(argv):

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from thrum.cli import render
-from thrum.cli.render import Eye
+from thrum.cli.render import RenderContext
 from thrum.cli.text import beginning, clean, preview, shorten
 from thrum.model import wire_types
 from thrum.model.events import Body
@@ -25,13 +25,13 @@ READ_SHOWN: Final = 3
 """Read messages that are called to mind on a terminal where nothing is unread."""
 
 
-def portion(some: Sequence[wire_types.Message], eye: Eye) -> tuple[list[wire_types.Message], str]:
+def portion(some: Sequence[wire_types.Message], rendering: RenderContext) -> tuple[list[wire_types.Message], str]:
     """As many of the messages, from the first on, as fit; and their text."""
     shown: list[wire_types.Message] = []
     texts: list[str] = []
     size = 0
     for each in some[:MESSAGES_MAX]:
-        text = render.message(cut(each), eye)
+        text = render.message(cut(each), rendering)
         size += len(clean(text).encode("utf-8", "backslashreplace")) + 1
         if shown and size > TEXT_BYTES_MAX:
             break
@@ -54,6 +54,8 @@ def _cut(text: str, end: str, between: str) -> str:
     return f"{kept}{between}… {rest} more bytes: thrum message get {end}" if rest else text
 
 
-def line(each: wire_types.Message, eye: Eye) -> str:
+def line(each: wire_types.Message, rendering: RenderContext) -> str:
     """A message on one line: its head, and the beginning of its body."""
-    return shorten(f"{render.head(each, eye)}  {preview(each.body.content[:BODY_BYTES_MAX])}", eye.width or 120)
+    return shorten(
+        f"{render.head(each, rendering)}  {preview(each.body.content[:BODY_BYTES_MAX])}", rendering.width or 120
+    )

@@ -11,22 +11,22 @@ from typing import Any
 import trio
 
 from thrum.cli import sandbox
-from thrum.cli.session import Witness
+from thrum.cli.session import CallerProbe
 from thrum.identity.files import Identity
 from thrum.identity.processes import OwnerState, Process
 from thrum.identity.runtimes import Link, RuntimeNames
 from thrum.model import files
 from thrum.model.errors import DaemonUnavailable, RuntimeNotFound
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc.client import Client, open_client
 
 
-def connector(env: Mapping[str, str]) -> Callable[[Places, bool], AbstractAsyncContextManager[Client]]:
+def connector(env: Mapping[str, str]) -> Callable[[Layout, bool], AbstractAsyncContextManager[Client]]:
     """`Session.connect` of a process with these variables."""
 
     @asynccontextmanager
-    async def connect(places: Places, autostart: bool) -> AsyncGenerator[Client]:
-        path = Path(env.get("THRUM_SOCKET") or places.socket_link)
+    async def connect(layout: Layout, autostart: bool) -> AsyncGenerator[Client]:
+        path = Path(env.get("THRUM_SOCKET") or layout.socket_link)
         async with AsyncExitStack() as stack:
             try:
                 client = await stack.enter_async_context(open_client(path))
@@ -41,25 +41,25 @@ def connector(env: Mapping[str, str]) -> Callable[[Places, bool], AbstractAsyncC
                     message = f"no daemon answers at {path} (THRUM_SOCKET)"
                     raise DaemonUnavailable(message, remedy=remedy, reason=reason, socket=str(path)) from error
                 if not autostart:
-                    message = f"no daemon is running for {places.main_root}"
+                    message = f"no daemon is running for {layout.main_root}"
                     raise DaemonUnavailable(message, reason=reason, socket=str(path)) from error
-                await start(places)
+                await start(layout)
                 client = await stack.enter_async_context(open_client(path))
             yield client
 
     return connect
 
 
-async def start(places: Places, *, local: bool = False, force: bool = False) -> int:
+async def start(layout: Layout, *, local: bool = False, force: bool = False) -> int:
     """Start the daemon unless it runs, and wait until it answers; its pid."""
     from thrum.daemon.launch import start_in_background
 
-    return await trio.to_thread.run_sync(lambda: start_in_background(places, local=local, force=force))
+    return await trio.to_thread.run_sync(lambda: start_in_background(layout, local=local, force=force))
 
 
-def stopped_on_purpose(places: Places) -> bool:
+def stopped_on_purpose(layout: Layout) -> bool:
     """Whether the last daemon was told to stop: then nobody who only waited for it starts it again."""
-    return files.is_file(places.stopped_mark)
+    return files.is_file(layout.stopped_mark)
 
 
 def seconds_since_start(now_ms: int) -> float:
@@ -74,27 +74,27 @@ def seconds_since_start(now_ms: int) -> float:
     return max(0.0, now_ms / 1000 - own.started_at) if own is not None and own.started_at else 0.0
 
 
-def runtime_names(env: Mapping[str, str], places: Places) -> RuntimeNames:
+def runtime_names(env: Mapping[str, str], layout: Layout) -> RuntimeNames:
     """Which programs are runtimes, for a user with these variables at those places."""
     from thrum.identity.guard_modes import LiveSettings, runtimes_file
 
-    return LiveSettings(places, runtimes_file(env)).runtime_names()
+    return LiveSettings(layout, runtimes_file(env)).runtime_names()
 
 
-def check_runtime(env: Mapping[str, str], places: Places | None, name: str) -> None:
+def check_runtime(env: Mapping[str, str], layout: Layout | None, name: str) -> None:
     """Raise RuntimeNotFound for what is no runtime that thrum or the user knows. `places`: None before `init`."""
     from thrum.cli.parser import did_you_mean, near
     from thrum.identity.guard_modes import LiveSettings, runtimes_file
     from thrum.identity.runtimes import runtime_named, runtimes
 
-    known = runtimes(LiveSettings(places, runtimes_file(env)).runtime_names())
+    known = runtimes(LiveSettings(layout, runtimes_file(env)).runtime_names())
     if runtime_named(name) not in known:
         close = near(name, known)
         remedy = f"{did_you_mean(close) or 'one of ' + ', '.join(known)}; your own: ~/.thrum/runtimes.json"
         raise RuntimeNotFound(f'no runtime "{name}" is known', remedy=remedy, suggestions=close or None)
 
 
-def own_links(env: Mapping[str, str], places: Places) -> Sequence[Link]:
+def own_links(env: Mapping[str, str], layout: Layout) -> Sequence[Link]:
     """This process's ancestors, nearest first."""
 
     from thrum.identity.processes import open_process_table
@@ -102,20 +102,20 @@ def own_links(env: Mapping[str, str], places: Places) -> Sequence[Link]:
 
     table = open_process_table()
     try:
-        return links_of(table, table.chain(os.getppid()), runtime_names(env, places))
+        return links_of(table, table.chain(os.getppid()), runtime_names(env, layout))
     except OSError:
         return ()
 
 
-class _OwnWitness:
-    """The `Witness` of a command in its own process: its ancestors, and the identity files of all worktrees."""
+class _OwnProbe:
+    """The `CallerProbe` of a command in its own process: its ancestors, and the identity files of all worktrees."""
 
-    def __init__(self, env: Mapping[str, str], places: Places) -> None:
+    def __init__(self, env: Mapping[str, str], layout: Layout) -> None:
         from thrum.identity.processes import open_process_table
 
         self._env = env
         self.pid = os.getppid()
-        self._places = places
+        self._layout = layout
         self._table = open_process_table()
         self._chain = self._table.chain(self.pid)
 
@@ -124,7 +124,7 @@ class _OwnWitness:
         from thrum.identity.files import list_identities
 
         found: dict[tuple[int, str], tuple[float, str, str]] = {}
-        for root in roots_of(self._places):
+        for root in roots_of(self._layout):
             for each in list_identities(root / ".thrum" / "identities"):
                 identity = each.identity
                 if identity is not None and identity.agent_pid:
@@ -151,7 +151,7 @@ class _OwnWitness:
     def has_runtime(self) -> bool:
         from thrum.identity.runtimes import links_of
 
-        names = runtime_names(self._env, self._places)
+        names = runtime_names(self._env, self._layout)
         return any(link.runtime is not None for link in links_of(self._table, self._chain, names))
 
     def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
@@ -164,7 +164,7 @@ class _OwnWitness:
         seen = self._table.read(pid)
 
         def is_runtime() -> bool:
-            names = runtime_names(self._env, self._places)
+            names = runtime_names(self._env, self._layout)
             return runtime_of_process(self._table.program(pid), names) is not None
 
         if not same_process(identity.agent_pid_started, identity.updated_seconds, seen, is_runtime):
@@ -178,10 +178,10 @@ class _OwnWitness:
         from thrum.identity.guard_modes import FIRE
         from thrum.model.log import append_line
 
-        append_line(self._places.log_file, "warning", FIRE, {**fields, "outcome": outcome})
+        append_line(self._layout.log_file, "warning", FIRE, {**fields, "outcome": outcome})
 
 
-def check_no_agent(env: Mapping[str, str], places: Places | None, act: str) -> None:
+def check_no_agent(env: Mapping[str, str], layout: Layout | None, act: str) -> None:
     """Raise NotAPerson when this process is an agent's, for an act that is none's (rpc.md §3, Na); the daemon's log has
     who did it. The same judgement as the daemon's, for what a command does without one.
 
@@ -192,15 +192,15 @@ def check_no_agent(env: Mapping[str, str], places: Places | None, act: str) -> N
     from thrum.model.log import append_line
 
     def record(level: str, message: str, fields: dict[str, Any]) -> None:
-        if places is not None:
-            append_line(places.log_file, level, message, fields)
+        if layout is not None:
+            append_line(layout.log_file, level, message, fields)
 
-    judge_own_process(KNOWN_RUNTIMES if places is None else runtime_names(env, places), act, record)
+    judge_own_process(KNOWN_RUNTIMES if layout is None else runtime_names(env, layout), act, record)
 
 
-def own_witness(env: Mapping[str, str], places: Places) -> Witness | None:
+def own_probe(env: Mapping[str, str], layout: Layout) -> CallerProbe | None:
     """What the kernel says of this process; None where it says nothing."""
     try:
-        return _OwnWitness(env, places)
+        return _OwnProbe(env, layout)
     except OSError:
         return None

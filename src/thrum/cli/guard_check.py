@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 
 from thrum.cli.acting import Chosen
 from thrum.cli.parser import Use
-from thrum.cli.session import Session, Witness
+from thrum.cli.session import CallerProbe, Session
 from thrum.identity.cross_worktree import cross_worktree
 from thrum.identity.guard_modes import LiveSettings, fire, fire_line
 from thrum.model.errors import ThrumError
 from thrum.model.guards import Refusal, refusal_fields
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 
 class Judged(NamedTuple):
@@ -34,18 +34,18 @@ class Judged(NamedTuple):
 NOTHING: Final = Judged()
 
 
-def judge(session: Session, places: Places, chosen: Chosen, use: Use, command: str) -> Judged:
+def judge(session: Session, layout: Layout, chosen: Chosen, use: Use, command: str) -> Judged:
     """Whether the caller may use the identity chosen. Raises CrossWorktree for an act that the mode forbids.
 
     Where the kernel gives no answer nothing is said here: the daemon fails closed.
     """
-    witness = None if use == "never" else session.witness(places)
-    if witness is None:
+    caller_probe = None if use == "never" else session.caller_probe(layout)
+    if caller_probe is None:
         return NOTHING
-    refusal = _refusal(witness, places, chosen, use)
+    refusal = _refusal(caller_probe, layout, chosen, use)
     if refusal is None:
-        return Judged(claimed=False) if use == "prime" and _is_stray(witness, chosen) else NOTHING
-    modes = LiveSettings(places).modes()
+        return Judged(claimed=False) if use == "prime" and _is_stray(caller_probe, chosen) else NOTHING
+    modes = LiveSettings(layout).modes()
     mode = modes["cross_worktree"]
     if mode == "off":
         return NOTHING
@@ -54,58 +54,60 @@ def judge(session: Session, places: Places, chosen: Chosen, use: Use, command: s
         warning = fire(
             refusal,
             modes,
-            caller_pid=witness.pid,
+            caller_pid=caller_probe.pid,
             caller_cwd=session.cwd,
             method=command,
-            record=witness.record,
+            record=caller_probe.record,
         )
         return Judged(warning, fired=True)
-    fields = refusal_fields(refusal, caller_pid=witness.pid, caller_cwd=session.cwd, mode=mode, method=command)
-    witness.record("allowed", fields)
+    fields = refusal_fields(refusal, caller_pid=caller_probe.pid, caller_cwd=session.cwd, mode=mode, method=command)
+    caller_probe.record("allowed", fields)
     # In warn a claim for an agent that lives elsewhere is let pass; one for another's, never.
-    claimed = not other and (mode == "warn" or (refusal.variant == "shell" and _is_meant(witness, chosen)))
+    claimed = not other and (mode == "warn" or (refusal.variant == "shell" and _is_meant(caller_probe, chosen)))
     # A person at an agent's desk looks again and again, and has read it.
-    said = refusal.variant == "shell" and not witness.is_news(f"{refusal.guard} {refusal.expected}")
+    said = refusal.variant == "shell" and not caller_probe.is_news(f"{refusal.guard} {refusal.expected}")
     return Judged("" if said else fire_line(refusal), fired=True, claimed=claimed, reader=refusal.detected)
 
 
-def _is_stray(witness: Witness, chosen: Chosen) -> bool:
+def _is_stray(caller_probe: CallerProbe, chosen: Chosen) -> bool:
     """Whether a shell stands where an agent lives that runs elsewhere, and does not mean to be it: it may look."""
     with suppress(OSError):
-        elsewhere = witness.owner() is None and witness.state_of(chosen.agent_id, chosen.identity) == "elsewhere"
-        return elsewhere and not witness.has_runtime() and not witness.is_meant(chosen.agent_id)
+        elsewhere = (
+            caller_probe.owner() is None and caller_probe.state_of(chosen.agent_id, chosen.identity) == "elsewhere"
+        )
+        return elsewhere and not caller_probe.has_runtime() and not caller_probe.is_meant(chosen.agent_id)
     return False
 
 
-def _is_meant(witness: Witness, chosen: Chosen) -> bool:
+def _is_meant(caller_probe: CallerProbe, chosen: Chosen) -> bool:
     """Whether the daemon will take a claim for an agent that runs elsewhere."""
     with suppress(OSError):
-        return witness.is_meant(chosen.agent_id)
+        return caller_probe.is_meant(chosen.agent_id)
     return False
 
 
-def _refusal(witness: Witness, places: Places, chosen: Chosen, use: Use) -> Refusal | None:
+def _refusal(caller_probe: CallerProbe, layout: Layout, chosen: Chosen, use: Use) -> Refusal | None:
     explicit = chosen.selected_by in ("thrum_name", "agent_id")
     with suppress(OSError, ThrumError):
-        owner = witness.owner()
+        owner = caller_probe.owner()
         if use == "prime" and owner is None:
             return None
         agent_id, identity = chosen.agent_id, chosen.identity
         owner_id, owner_root = owner or (None, "")
         if owner_id == agent_id:
             return None
-        state = witness.state_of(agent_id, identity)
+        state = caller_probe.state_of(agent_id, identity)
         # Only these rows ask for it, and to read every program of a chain takes a while.
-        if owner_id is None and state == "elsewhere" and not witness.has_runtime():
-            explicit = explicit and witness.is_meant(agent_id)
-        dead = state == "dead" and LiveSettings(places).modes()["dead_pid_auto_reclaim"] == "off"
+        if owner_id is None and state == "elsewhere" and not caller_probe.has_runtime():
+            explicit = explicit and caller_probe.is_meant(agent_id)
+        dead = state == "dead" and LiveSettings(layout).modes()["dead_pid_auto_reclaim"] == "off"
         judged = cross_worktree(
             agent_id,
             explicit=explicit,
             owner=owner_id,
             state=state,
-            runtime=owner_id is None and (state == "elsewhere" or dead) and witness.has_runtime(),
-            same_root=identity is not None and owner_root == str(places.root),
+            runtime=owner_id is None and (state == "elsewhere" or dead) and caller_probe.has_runtime(),
+            same_root=identity is not None and owner_root == str(layout.root),
             reclaim="off" if dead else "warn",
             expected_pid=identity.agent_pid if identity is not None else 0,
         )

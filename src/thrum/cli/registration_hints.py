@@ -50,7 +50,7 @@ async def name_that_ended(run: Run, error: IdentityNotFound) -> IdentityNotFound
     with suppress(ThrumError):
         if name and await run.client_if_running() is not None:
             found = await run.call_once(AGENT_LOOKUP, LookupParams(name=name))
-    return ended(error, name, found, homes(run.places()).get(found.renamed_to, "") if found.renamed_to else "")
+    return ended(error, name, found, homes(run.layout()).get(found.renamed_to, "") if found.renamed_to else "")
 
 
 def ended(error: IdentityNotFound, name: str, found: LookupResult, home: str) -> IdentityNotFound:
@@ -72,13 +72,13 @@ def next_here(run: Run, agent_id: str) -> list[str]:
     """What has to be exported, by the agent that just registered or by those beside it, so that the next command goes
     out in the right name: of several identities the shells of a worktree have the last one.
     """
-    places = run.places()
-    listed = list_identities(places.identities_dir)
+    layout = run.layout()
+    listed = list_identities(layout.identities_dir)
     identities = [each.identity for each in listed if each.identity is not None]
     if all(each.name != agent_id for each in identities):
         return []  # it is registered for another root than this shell looks into
     try:
-        selection = selected(places, run.session, listed)
+        selection = selected(layout, run.session, listed)
     except SeveralIdentities:
         selection = None
     except ThrumError as error:

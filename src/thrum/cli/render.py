@@ -25,7 +25,7 @@ _PREVIEWED_CHARS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Eye:
+class RenderContext:
     """Who reads the text, and when."""
 
     now_ms: int
@@ -84,23 +84,23 @@ def extras(body: events.Body, scopes: Sequence[events.Pair], refs: Sequence[even
 # -- messages
 
 
-def machine(origin_daemon: str, eye: Eye) -> str:
+def machine(origin_daemon: str, rendering: RenderContext) -> str:
     """` [desk]`: where a message of another daemon says that it is from; `""` for our own."""
-    host = eye.hosts.get(origin_daemon) or short_daemon_id(origin_daemon)
+    host = rendering.hosts.get(origin_daemon) or short_daemon_id(origin_daemon)
     return f" [{line(host)}]" if host else ""
 
 
-def author(agent_id: str, origin_daemon: str, is_namesake: bool, eye: Eye) -> str:
+def author(agent_id: str, origin_daemon: str, is_namesake: bool, rendering: RenderContext) -> str:
     """`@furiosa [desk]`; and of whoever only has the name of an agent, `@furiosa [desk: another @furiosa]`."""
-    name, place = at(agent_id), machine(origin_daemon, eye)
+    name, place = at(agent_id), machine(origin_daemon, rendering)
     return f"{name}{place[:-1]}: another {name}]" if is_namesake else name + place
 
 
-def head(each: wire_types.Message, eye: Eye) -> str:
+def head(each: wire_types.Message, rendering: RenderContext) -> str:
     """The first line of a message of an inbox: id, who to whom, when, what it answers, what became of it (5.4)."""
-    by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
+    by = author(each.agent_id, each.origin_daemon, each.is_namesake, rendering)
     text = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.quiet, each.audiences)}"
-    text += f"  {eye.ago(each.created_at)}"
+    text += f"  {rendering.ago(each.created_at)}"
     if each.reply_to:
         text += f"  ↳ {line(each.reply_to)}"
     if each.updated_at:
@@ -110,14 +110,14 @@ def head(each: wire_types.Message, eye: Eye) -> str:
     return text
 
 
-def message(each: wire_types.Message, eye: Eye) -> str:
+def message(each: wire_types.Message, rendering: RenderContext) -> str:
     """A message of an inbox: head, body, extras (5.4)."""
     more = ("  " + text for text in extras(each.body, each.scopes, each.refs))
-    return "\n".join([head(each, eye), indent(each.body.content), *more])
+    return "\n".join([head(each, rendering), indent(each.body.content), *more])
 
 
-def messages(some: Sequence[wire_types.Message], eye: Eye) -> str:
-    return "\n".join(message(each, eye) for each in some)
+def messages(some: Sequence[wire_types.Message], rendering: RenderContext) -> str:
+    return "\n".join(message(each, rendering) for each in some)
 
 
 def showing(result: MessageListResult | OutboxResult, *, counted: bool) -> str:
@@ -153,14 +153,14 @@ def first_line(content: str) -> str:
     return preview(first[:_PREVIEWED_CHARS]) + ("…" if rest or len(first) > _PREVIEWED_CHARS else "")
 
 
-def out_message(each: wire_types.OutMessage, eye: Eye, gone: Collection[str] = ()) -> str:
+def out_message(each: wire_types.OutMessage, rendering: RenderContext, gone: Collection[str] = ()) -> str:
     """What I wrote, and who has read it; of `gone` nobody will. Where the first line says it all, it stands alone."""
     present = [one for one in each.recipients if one.read_at or one.agent_id not in gone]
-    head = f"{line(each.message_id)}  {eye.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
+    head = f"{line(each.message_id)}  {rendering.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
     head += f"  {each.read_count}/{len(present)} read" + ("  (edited)" if each.updated_at else "")
     if each.origin_daemon:
-        head += f"  written on{machine(each.origin_daemon, eye)}"
-    lines = [head, "  " + shorten(first_line(each.body.content), eye.width - 2 if eye.width else 0)]
+        head += f"  written on{machine(each.origin_daemon, rendering)}"
+    lines = [head, "  " + shorten(first_line(each.body.content), rendering.width - 2 if rendering.width else 0)]
     one_by_one = all(pair.type in ("agent", "user") for pair in each.audiences) and not each.quiet
     if each.recipients and not (one_by_one and all(one.read_at for one in each.recipients)):
         states = [f"{at(one.agent_id)}({_state(one) if one in present else 'gone'})" for one in each.recipients]
@@ -168,7 +168,7 @@ def out_message(each: wire_types.OutMessage, eye: Eye, gone: Collection[str] = (
     return "\n".join(lines)
 
 
-def detail(each: wire_types.Detail, eye: Eye) -> str:
+def detail(each: wire_types.Detail, rendering: RenderContext) -> str:
     """One message in full: labelled lines, a blank one, the body."""
     edited = f"{absolute(each.updated_at)} (version {each.version})" if each.updated_at and each.version else ""
     status = ""
@@ -177,8 +177,8 @@ def detail(each: wire_types.Detail, eye: Eye) -> str:
         status = f"DELETED {absolute(each.metadata.deleted_at)}".rstrip() + (f": {reason}" if reason else "")
     lines = labelled(
         ("Message", line(each.message_id)),
-        ("From", author(each.author.agent_id, each.origin_daemon, each.is_namesake, eye)),
-        ("Time", f"{absolute(each.created_at)} ({eye.ago(each.created_at)})"),
+        ("From", author(each.author.agent_id, each.origin_daemon, each.is_namesake, rendering)),
+        ("Time", f"{absolute(each.created_at)} ({rendering.ago(each.created_at)})"),
         ("To", audience(each.quiet, each.audiences)),
         ("Reply to", line(each.reply_to)),
         ("Scopes", pairs(_given(each.scopes))),
@@ -248,15 +248,15 @@ def status(each: wire_types.TeamMember) -> str:
     return "" if each.agent_status == "idle" else line(each.agent_status)
 
 
-def member(each: wire_types.TeamMember, eye: Eye, *, files: bool = False) -> str:
+def member(each: wire_types.TeamMember, rendering: RenderContext, *, files: bool = False) -> str:
     """The block of one agent (5.6, 3.8)."""
     head = f"{at(each.agent_id)} [{line(each.status)}] {line(each.module)}" + (
         f" — {line(each.branch)}" if each.branch else ""
     )
     if each.status == "active":
-        session = f"{short_session(each.session_id)} (active {since(each.session_start, eye.now_ms)})"
+        session = f"{short_session(each.session_id)} (active {since(each.session_start, rendering.now_ms)})"
     else:
-        session = "none" + (f" (last seen {eye.ago(each.last_seen)})" if each.last_seen else "")
+        session = "none" + (f" (last seen {rendering.ago(each.last_seen)})" if each.last_seen else "")
     near = each.is_local and each.worktree
     state = "" if each.pid_live is None else " [live]" if each.pid_live else " [stale]"
     tmux = f"{line(each.tmux_session)} [{line(each.tmux_state)}]" if each.tmux_session else ""
@@ -280,13 +280,15 @@ def member(each: wire_types.TeamMember, eye: Eye, *, files: bool = False) -> str
     if files and each.file_changes:
         lines.append("Files:")
         lines += [
-            f"  {line(change.path)}  {eye.ago(change.last_modified)}  +{change.additions} -{change.deletions}"
+            f"  {line(change.path)}  {rendering.ago(change.last_modified)}  +{change.additions} -{change.deletions}"
             for change in each.file_changes
         ]
     return "\n".join(lines)
 
 
-def agents(some: Sequence[wire_types.AgentInfo], members: Sequence[wire_types.TeamMember], eye: Eye) -> str:
+def agents(
+    some: Sequence[wire_types.AgentInfo], members: Sequence[wire_types.TeamMember], rendering: RenderContext
+) -> str:
     """The lines of `agent list`: `●` has an open session."""
     by_id = {each.agent_id: each for each in members}
     lines: list[str] = []
@@ -294,13 +296,13 @@ def agents(some: Sequence[wire_types.AgentInfo], members: Sequence[wire_types.Te
         member = by_id.get(each.agent_id)
         active = member is not None and member.status == "active"
         parts = [f"{'●' if active else '○'} {at(each.agent_id)}", line(each.role), line(each.module)]
-        parts += [line(member.branch) if member else "", eye.ago(each.last_seen_at or each.registered_at)]
+        parts += [line(member.branch) if member else "", rendering.ago(each.last_seen_at or each.registered_at)]
         parts += [line(member.intent) if member else "", f"worktree {GONE}" if each.worktree_missing else ""]
-        lines.append(shorten("  ".join(part for part in parts if part), eye.width))
+        lines.append(shorten("  ".join(part for part in parts if part), rendering.width))
     return "\n".join(lines)
 
 
-def contexts_table(some: Sequence[wire_types.WorkContext], eye: Eye) -> str:
+def contexts_table(some: Sequence[wire_types.WorkContext], rendering: RenderContext) -> str:
     """`agent list --context`: the open sessions."""
     rows = [
         [
@@ -310,11 +312,13 @@ def contexts_table(some: Sequence[wire_types.WorkContext], eye: Eye) -> str:
             str(len(each.unmerged_commits)),
             str(len(each.file_changes or each.uncommitted_files)),
             line(each.intent),
-            eye.ago(max(each.git_updated_at, each.intent_updated_at, each.task_updated_at) or ""),
+            rendering.ago(max(each.git_updated_at, each.intent_updated_at, each.task_updated_at) or ""),
         ]
         for each in some
     ]
-    return table(["AGENT", "SESSION", "BRANCH", "COMMITS", "FILES", "INTENT", "UPDATED"], rows, eye.width, flexible=5)
+    return table(
+        ["AGENT", "SESSION", "BRANCH", "COMMITS", "FILES", "INTENT", "UPDATED"], rows, rendering.width, flexible=5
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, flexible: int) -> str:
@@ -332,11 +336,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, fle
     )
 
 
-def whoami(me: WhoamiResult, eye: Eye, root: str) -> str:
+def whoami(me: WhoamiResult, rendering: RenderContext, root: str) -> str:
     """Who would act (5.7); empty fields are left out, but a missing session is said."""
     session = "none (the next change starts one)"
     if me.session_id:
-        session = line(me.session_id) + (f" (active {since(me.session_start, eye.now_ms)})" if me.session_start else "")
+        session = line(me.session_id) + (
+            f" (active {since(me.session_start, rendering.now_ms)})" if me.session_start else ""
+        )
     file = me.identity_file.removeprefix(root + "/") if root else me.identity_file
     return labelled(
         ("Agent ID", line(me.agent_id)),

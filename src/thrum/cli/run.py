@@ -32,7 +32,7 @@ from thrum.model.errors import (
 from thrum.model.guards import CANNOT_TELL
 from thrum.model.methods.messages import MarkReadParams
 from thrum.model.methods.method import Method, Mutating, P, R
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc.client import Client
 
 RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0)
@@ -72,7 +72,7 @@ class Answer:
     """A success line or header, or several; not with `--quiet`. What is foreign in one of them makes no second line."""
     data: str = ""
     """Any text. What is foreign in it went through `line`, or `indent` where it has many lines."""
-    aside: str | Sequence[str] = ""
+    notice: str | Sequence[str] = ""
     """A line on stderr that is neither warning nor hint, or several."""
     status: int = 0
     hint: Hint | None = None
@@ -83,7 +83,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Run:
-    """One command line being carried out."""
+    """One command line being executed."""
 
     session: Session
     flags: Globals
@@ -95,7 +95,7 @@ class Run:
     """Whether something went out: from then on it can't be done anew elsewhere."""
     _connection: AsyncExitStack | None = None
     _client: Client | None = None
-    _places: Places | None = None
+    _layout: Layout | None = None
     _seen: Chosen | None = None
     """The identity found when the command began, before anybody asked for it."""
     _chosen: Chosen | None = None
@@ -129,11 +129,11 @@ class Run:
         """Where the search for the repository begins: `--repo`, `THRUM_HOME`, the working directory."""
         return Path(self.session.cwd, self.flags.repo or self.session.env.get("THRUM_HOME", "") or ".")
 
-    def places(self) -> Places:
+    def layout(self) -> Layout:
         """The repository's places. Raises NotInitialized, NotARepository, BadRedirect."""
-        if self._places is None:
+        if self._layout is None:
             try:
-                self._places = self.session.find_places(self.start())
+                self._layout = self.session.find_layout(self.start())
             except (NotInitialized, NotARepository) as error:
                 if self.flags.repo and error.remedy == NotInitialized.default_remedy:
                     remedy = f"thrum init --repo {shlex.quote(self.flags.repo)}"
@@ -143,22 +143,22 @@ class Run:
                 there = ", or there: thrum init" if isinstance(error, NotInitialized) else ""
                 remedy = f"correct or unset THRUM_HOME{there}"
                 raise type(error)(f"{error.message} (THRUM_HOME)", remedy=remedy, **error.details) from error
-        return self._places
+        return self._layout
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
         """Before the command: what it does in an agent's name. Looks are judged here, whether they need one or not."""
-        self.warnings += self.session.notices(self.places)
+        self.warnings += self.session.notices(self.layout)
         self._use = self.command.used(arguments)
         if self._use == "look":
             with suppress(ThrumError, OSError):
-                self._seen = choose(self.places(), self.session, self.flags)
+                self._seen = choose(self.layout(), self.session, self.flags)
                 self._judge(self._seen)
 
     def identity(self) -> Chosen:
         """Who would act: the claim of every call from here on. Raises the errors of identity.md §6, and CrossWorktree
         when that one is not the caller's to act as (§12)."""
         if self._chosen is None:
-            chosen = self._seen or choose(self.places(), self.session, self.flags)
+            chosen = self._seen or choose(self.layout(), self.session, self.flags)
             if self._judged is None:
                 self._judge(chosen)
             self._chosen = chosen
@@ -172,7 +172,7 @@ class Run:
         return (self._judged.reader if self._judged else "") or chosen.agent_id
 
     def _judge(self, chosen: Chosen) -> None:
-        self._judged = guard_check.judge(self.session, self.places(), chosen, self._use, self.command.name)
+        self._judged = guard_check.judge(self.session, self.layout(), chosen, self._use, self.command.name)
         if self._judged.warning:
             self.warnings.append(self._judged.warning)
 
@@ -190,9 +190,9 @@ class Run:
         """The daemon; the connection stays until `disconnect`. Not inside a cancel scope that ends before it."""
         if self._client is None:
             async with AsyncExitStack() as stack:
-                self._client = await stack.enter_async_context(self.session.connect(self.places(), autostart))
+                self._client = await stack.enter_async_context(self.session.connect(self.layout(), autostart))
                 self._connection = stack.pop_all()
-            self.debug(f"socket {self.session.env.get('THRUM_SOCKET') or self.places().socket_link}")
+            self.debug(f"socket {self.session.env.get('THRUM_SOCKET') or self.layout().socket_link}")
         return self._client
 
     async def client_if_running(self) -> Client | None:
@@ -287,8 +287,8 @@ class Run:
             text = "\n".join(part for part in (said, answer.data) if part)
             if text:
                 await self.write(text)
-            if answer.aside:
-                await self.complain(_lines(answer.aside))
+            if answer.notice:
+                await self.complain(_lines(answer.notice))
         await self._asides(warnings, hint)
         if answer.then is not None and not self.leaves_no_mark:
             await self.session.terminal.flush()

@@ -24,7 +24,7 @@ from thrum.identity.processes import OwnerState
 from thrum.identity.runtimes import Link
 from thrum.model import limits
 from thrum.model.clock import Clock, SystemClock
-from thrum.model.paths import Places, find_places
+from thrum.model.paths import Layout, find_layout
 from thrum.rpc.client import Client
 
 TTY_IN, TTY_OUT, TTY_ERR = 1, 2, 4
@@ -76,13 +76,13 @@ class Terminal(Protocol):
         ...
 
 
-Connect = Callable[[Places, bool], AbstractAsyncContextManager[Client]]
+Connect = Callable[[Layout, bool], AbstractAsyncContextManager[Client]]
 """`connect(places, autostart)`: the daemon of those places, for as long as the block runs; started first if it is not
 there and `autostart` says so. Raises DaemonUnavailable, DaemonStartFailed …; in the daemon NeedsOwnProcess when the
 places are another repository's."""
 
 
-class Witness(Protocol):
+class CallerProbe(Protocol):
     """What the kernel says of the caller, for the guard `cross_worktree`. Each raises OSError when it says nothing."""
 
     @property
@@ -115,11 +115,11 @@ class Witness(Protocol):
         ...
 
 
-def _no_links(_places: Places) -> Sequence[Link]:
+def _no_links(_layout: Layout) -> Sequence[Link]:
     return ()
 
 
-def _no_witness(_places: Places) -> Witness | None:
+def _no_probe(_layout: Layout) -> CallerProbe | None:
     return None
 
 
@@ -138,14 +138,14 @@ class Session:
     """The launcher's `client_key`: with it a repeated run does nothing twice."""
     handed_over: bool = False
     """Whether a daemon had this very run before, and then this process was asked to do it."""
-    links: Callable[[Places], Sequence[Link]] = _no_links
+    links: Callable[[Layout], Sequence[Link]] = _no_links
     """The caller's ancestors, nearest first, with what counts as a runtime in the repository of those places; looked at
     only when the choice of an identity needs them."""
-    witness: Callable[[Places], Witness | None] = _no_witness
+    caller_probe: Callable[[Layout], CallerProbe | None] = _no_probe
     """What is known of the caller, in the repository of those places; None: nothing."""
-    find_places: Callable[[Path], Places] = find_places
+    find_layout: Callable[[Path], Layout] = find_layout
     """The places of a directory; the daemon remembers them from one command to the next."""
-    notices: Callable[[Callable[[], Places]], Sequence[str]] = lambda places: ()
+    notices: Callable[[Callable[[], Layout]], Sequence[str]] = lambda layout: ()
     """What to say beside any command's result, to who stands in those places."""
     clock: Clock = field(default_factory=SystemClock)
 

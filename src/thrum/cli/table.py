@@ -257,7 +257,7 @@ ALL = (
         "purge accept",
         purge.accept,
         CARE,
-        "say what to do about another clone's purge: it is not carried out here",
+        "say what to do about another clone's purge: it is not executed here",
         listed=False,
     ),
     _command("config show", config.show, CARE, "show all settings, and where each comes from", use="look"),

@@ -52,7 +52,7 @@ def _belongs(text: str, at: int) -> bool:
 
 
 def _is_symbol(char: str) -> bool:
-    """A picture, sign or arrow. Braille is left out: one of its patterns is blank."""
+    """A projection, sign or arrow. Braille is left out: one of its patterns is blank."""
     if not char or char < "\x80" or "\u2800" <= char <= "\u28ff":
         return False
     return unicodedata.category(char) in ("So", "Sm") or char in "‼⁉ℹ〰"

@@ -1,6 +1,6 @@
 """The daemon of one repository: its whole task tree on one page (house.md "Start", "Stop").
 
-Start: lock (process.py) -> identity, branch -> store (journals recovered, picture opened or painted) -> sockets ->
+Start: lock (process.py) -> identity, branch -> store (journals recovered, projection opened or rebuilt) -> sockets ->
 accept. Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
 Whatever is killed instead loses no answered request.
 
@@ -10,7 +10,7 @@ Whatever is killed instead loses no answered request.
        └─ services
           ├─ serve_rpc                    acceptor, a task per connection, a task per request
           ├─ publisher.serve_bus          subscriptions, heads
-          ├─ desks.serve                  what comes, for those who wait
+          ├─ wait queues.serve                  what comes, for those who wait
           ├─ syncing.serve                rounds with the other clones, one at a time
           ├─ care.serve                   journals are kept short
           ├─ Owners, StaleSessions        who is alive (watchers.py)
@@ -35,14 +35,14 @@ from thrum.admin import init, leftovers, restore
 from thrum.bus.publisher import Publisher
 from thrum.bus.socket import XpubSocket, open_xpub_socket
 from thrum.daemon import launch
-from thrum.daemon.build import Presence, Registrar, Wiring, authenticator_of
-from thrum.daemon.caller_memory import KnownPlaces, Told
-from thrum.daemon.event_feed import Feed
+from thrum.daemon.build import DaemonParts, Presence, Registrar, authenticator_of
+from thrum.daemon.caller_memory import KnownRepositories, Told
+from thrum.daemon.event_feed import EventFeed
 from thrum.daemon.maintenance import Care
 from thrum.daemon.shutdown import Ending, Idleness, is_needed, note_stop, watch_place, watch_signals
 from thrum.daemon.sync_service import Settings as SyncSettings
-from thrum.daemon.sync_service import Syncing
-from thrum.daemon.sync_store import Exchange
+from thrum.daemon.sync_service import SyncService
+from thrum.daemon.sync_store import SyncStore
 from thrum.daemon.watchers import Owners, StaleSessions
 from thrum.git.branches import branch_exists, branch_of
 from thrum.git.worktree_status import LiveWork
@@ -53,8 +53,8 @@ from thrum.model import config_acceptance, files, limits, settings, wire_types
 from thrum.model.clock import SystemClock, boot_id
 from thrum.model.config import Config, LiveConfig
 from thrum.model.methods.daemon import CLI_RUN, CliRunParams
-from thrum.model.paths import Places
-from thrum.ops.context import Here, House
+from thrum.model.paths import Layout
+from thrum.ops.context import Context, LocalNode
 from thrum.ops.introduction import introduce
 from thrum.ops.relocation import Moves
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
@@ -77,7 +77,7 @@ Report = Callable[[launch.Report], None]
 class Start:
     """What one daemon is started with."""
 
-    places: Places
+    layout: Layout
     hostname: str
     environ: Mapping[str, str]
     local: bool = False
@@ -91,7 +91,7 @@ class Start:
         if self.lock is None:
             return True
         try:
-            return os.path.samestat(os.fstat(self.lock), os.stat(self.places.lock_file))
+            return os.path.samestat(os.fstat(self.lock), os.stat(self.layout.lock_file))
         except OSError:
             return False
 
@@ -111,28 +111,28 @@ async def run_daemon(start: Start, live: LiveConfig, report: Report) -> None:
 
 async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
     """One life of the task tree; True if another is wanted."""
-    places = start.places
+    layout = start.layout
     clock = SystemClock()
-    await trio.to_thread.run_sync(restore.finish_at_start, places, start.environ)
+    await trio.to_thread.run_sync(restore.finish_at_start, layout, start.environ)
     config = live.current()
     # First of all: it refuses a repository of another user before anything is written.
     remote = config[settings.SYNC_REMOTE]
-    await trio.to_thread.run_sync(partial(branch.ensure_branch, places, start.environ, remote=remote))
-    await trio.to_thread.run_sync(leftovers.remove_leftovers, places, clock.now_ms())
-    bootstrapped = init.bootstrap_identity(places, start.hostname, start.environ, clock)
+    await trio.to_thread.run_sync(partial(branch.ensure_branch, layout, start.environ, remote=remote))
+    await trio.to_thread.run_sync(leftovers.remove_leftovers, layout, clock.now_ms())
+    bootstrapped = init.bootstrap_identity(layout, start.hostname, start.environ, clock)
     identity, signer = bootstrapped.identity, bootstrapped.signer
     for note in bootstrapped.notes:
         log.warning("%s", note)
     own = frozenset({*identity.own_ids, ""})
     mirrored = _mirrored(identity)
     async with contextlib.AsyncExitStack() as stack:
-        opening = open_store(places, mirrored, own, wall=clock, program=VERSION, boot_id=boot_id(), signer=signer)
+        opening = open_store(layout, mirrored, own, wall=clock, program=VERSION, boot_id=boot_id(), signer=signer)
         async with trio.open_nursery() as patience:
             patience.start_soon(_tell_progress, report)
             store = await stack.enter_async_context(opening)
             patience.cancel_scope.cancel()
-        store.committer.note_restore(restore.restored_at(places))
-        sockets, listener = _bind(places)
+        store.committer.note_restore(restore.restored_at(layout))
+        sockets, listener = _bind(layout)
         stack.callback(remove_private_dir, sockets)
         stack.callback(listener.close)
         bus = stack.enter_context(open_xpub_socket(sockets.bus))
@@ -140,9 +140,9 @@ async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
         async with trio.open_nursery() as writing:
             writing.start_soon(store.committer.serve_commits)
             async with trio.open_nursery() as services:
-                wiring = _wire(start, live, identity, store, publisher, bus, services)
-                _watch_lives(wiring, config, services)
-                again = await _serve(start, wiring, sockets, listener, services, report)
+                parts = _wire(start, live, identity, store, publisher, bus, services)
+                _watch_lives(parts, config, services)
+                again = await _serve(start, parts, sockets, listener, services, report)
                 services.cancel_scope.cancel()
             store.committer.drain()
         return again
@@ -150,48 +150,48 @@ async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
 
 async def _serve(
     start: Start,
-    wiring: Wiring,
+    parts: DaemonParts,
     sockets: SocketPaths,
     listener: socket.socket,
     services: trio.Nursery,
     report: Report,
 ) -> bool:
     """From the first accepted connection to the last answer; True if the store must be opened anew."""
-    places, publisher = start.places, wiring.publisher
-    notices, told = config_acceptance.Notices(places, trio.current_time).take, Told()
-    known_places = KnownPlaces(trio.current_time)
+    layout, publisher = start.layout, parts.publisher
+    notices, told = config_acceptance.Notices(layout, trio.current_time).take, Told()
+    known_repositories = KnownRepositories(trio.current_time)
     dispatcher: Dispatcher
 
     async def run_command(streams: RunIO, params: CliRunParams, connection: PeerConnection) -> int | None:
         from thrum.daemon.cli_host import run_inside  # warmed up below: the first command pays, not the start
 
         return await run_inside(
-            streams, params, connection, dispatcher, places, wiring.house.registry, known_places.find, notices, told
+            streams, params, connection, dispatcher, layout, parts.ctx.registry, known_repositories.find, notices, told
         )
 
-    handlers = wiring.handlers(lambda: dispatcher.drain)
-    dispatcher = Dispatcher(handlers | {CLI_RUN: collected_run_handler(run_command)}, wiring.identify)
+    handlers = parts.handlers(lambda: dispatcher.drain)
+    dispatcher = Dispatcher(handlers | {CLI_RUN: collected_run_handler(run_command)}, parts.identify)
     ending = Ending(dispatcher.drain)
     mine = Bound(sockets)
-    files.remove(places.stopped_mark)
-    moves = Moves(wiring.house, trio.current_time)
+    files.remove(layout.stopped_mark)
+    moves = Moves(parts.ctx, trio.current_time)
     await moves.follow()
-    await introduce(wiring.house, await wiring.syncing.repo_ids())
-    for service in (publisher.serve_bus, wiring.desks.serve, wiring.syncing.serve, wiring.care.serve, _warm_up):
+    await introduce(parts.ctx, await parts.sync_service.repo_ids())
+    for service in (publisher.serve_bus, parts.wait_queues.serve, parts.sync_service.serve, parts.care.serve, _warm_up):
         services.start_soon(service)
     services.start_soon(watch_signals, ending.stop)
-    services.start_soon(watch_place, places, mine, lambda: start.is_locked, ending.leave)
-    idleness = Idleness(partial(is_needed, wiring), trio.current_time)
-    services.start_soon(_watch_while_sound, wiring, partial(idleness.watch, ending.rest))
-    services.start_soon(_watch_store, wiring, ending.reopen)
+    services.start_soon(watch_place, layout, mine, lambda: start.is_locked, ending.leave)
+    idleness = Idleness(partial(is_needed, parts), trio.current_time)
+    services.start_soon(_watch_while_sound, parts, partial(idleness.watch, ending.rest))
+    services.start_soon(_watch_store, parts, ending.reopen)
 
     def on_connect(connection: PeerConnection) -> None:
         idleness.touch()
         if not start.is_locked:
             ending.leave()  # it was moved while it served: whoever comes by the new path starts another one
-        wiring.authenticator.meet(connection)
+        parts.authenticator.meet(connection)
 
-    log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": wiring.house.view.epoch, "version": VERSION}})
+    log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": parts.ctx.view.epoch, "version": VERSION}})
     report(launch.Report("ready", os.getpid()))
     async with trio.open_nursery() as serving:
         serving.start_soon(
@@ -207,10 +207,10 @@ async def _serve(
             )
         )
         await dispatcher.drain.wait_begun()
-        note_stop(places, ending)
+        note_stop(layout, ending)
         publisher.publish_state("stopping")
-        wiring.desks.close()
-    note_stop(places, ending)
+        parts.wait_queues.close()
+    note_stop(layout, ending)
     mine.remove_rpc()
     log.info("stopped", extra={"fields": {"pid": os.getpid()}})
     return ending.again
@@ -224,18 +224,18 @@ def _wire(
     publisher: Publisher,
     bus: XpubSocket,
     services: trio.Nursery,
-) -> Wiring:
+) -> DaemonParts:
     registrar = Registrar(store.view)
-    guards = LiveSettings(start.places, runtimes_file(start.environ))
-    here = Here(
-        places=start.places,
+    guards = LiveSettings(start.layout, runtimes_file(start.environ))
+    here = LocalNode(
+        layout=start.layout,
         daemon_id=identity.daemon_id,
         repo_id=identity.repo_id,
         hostname=identity.hostname,
         own=frozenset({*identity.own_ids, ""}),
     )
-    sync_settings = SyncSettings(start.places, live, start.environ, start.local)
-    house = House(
+    sync_settings = SyncSettings(start.layout, live, start.environ, start.local)
+    ctx = Context(
         here=here,
         clock=SystemClock(),
         journal=store.committer,
@@ -244,51 +244,51 @@ def _wire(
         registry=registrar.current,
         body_bytes_max=live.current()[settings.BODY_BYTES_MAX],
         branch_of=branch_of,
-        branch_exists=partial(branch_exists, start.places.common_dir),
-        work=LiveWork(start.places, start.environ),
+        branch_exists=partial(branch_exists, start.layout.common_dir),
+        work=LiveWork(start.layout, start.environ),
         modes=guards.modes,
         runtime_names=guards.runtime_names,
         why_no_sync=lambda: sync_settings.mode().reason,
     )
-    syncing = Syncing(
-        house=house,
-        exchange=Exchange(store),
+    sync_service = SyncService(
+        ctx=ctx,
+        exchange=SyncStore(store),
         settings=sync_settings,
         publish=partial(_publish_sync, publisher),
     )
-    wiring = Wiring(
-        house=house,
+    parts = DaemonParts(
+        ctx=ctx,
         committer=store.committer,
         registrar=registrar,
-        feed=Feed(store.view, store.journals, publisher),
+        event_feed=EventFeed(store.view, store.journals, publisher),
         publisher=publisher,
-        presence=Presence(house, services),
-        care=Care(house, store.committer, store.journals, start.environ),
+        presence=Presence(ctx, services),
+        care=Care(ctx, store.committer, store.journals, start.environ),
         identity=identity,
         bus_endpoint=bus.endpoint,
-        syncing=syncing,
-        authenticator=authenticator_of(house),
+        sync_service=sync_service,
+        authenticator=authenticator_of(ctx),
         started_at=trio.current_time(),
     )
-    store.committer.on_commit = wiring.on_commit
-    store.committer.on_due = wiring.on_due
-    return wiring
+    store.committer.on_commit = parts.on_commit
+    store.committer.on_release = parts.on_release
+    return parts
 
 
 def _publish_sync(publisher: Publisher, status: SyncStatus) -> None:
     publisher.publish_state("sync.status", {"state": status.state, "last_error": status.last_error})
 
 
-def _watch_lives(wiring: Wiring, config: Config, services: trio.Nursery) -> None:
+def _watch_lives(parts: DaemonParts, config: Config, services: trio.Nursery) -> None:
     """Learn of agents' deaths, and end sessions that nobody will end."""
-    house, changed = wiring.house, wiring.registrar.changed
-    stale = StaleSessions(house, changed, config[settings.STALE_SESSION_END])
-    for watch in (Owners(house, changed).watch, stale.watch):
-        services.start_soon(_watch_while_sound, wiring, watch)
+    ctx, changed = parts.ctx, parts.registrar.changed
+    stale = StaleSessions(ctx, changed, config[settings.STALE_SESSION_END])
+    for watch in (Owners(ctx, changed).watch, stale.watch):
+        services.start_soon(_watch_while_sound, parts, watch)
 
 
-async def _watch_while_sound(wiring: Wiring, watch: Callable[[], Awaitable[None]]) -> None:
-    """A watcher that comes upon a damaged database has it painted anew, as a call would."""
+async def _watch_while_sound(parts: DaemonParts, watch: Callable[[], Awaitable[None]]) -> None:
+    """A watcher that comes upon a damaged database has it rebuilt, as a call would."""
     try:
         await watch()
     except Exception as error:
@@ -297,7 +297,7 @@ async def _watch_while_sound(wiring: Wiring, watch: Callable[[], Awaitable[None]
             first = cast("BaseExceptionGroup[BaseException]", first).exceptions[0]
         if not (isinstance(first, Exception) and is_damage(first)):
             raise
-        wiring.committer.condemn()
+        parts.committer.request_reopen()
 
 
 def _mirrored(identity: DaemonIdentity) -> wire_types.DaemonIdentity:
@@ -314,8 +314,8 @@ def _mirrored(identity: DaemonIdentity) -> wire_types.DaemonIdentity:
 # -- services
 
 
-async def _watch_store(wiring: Wiring, reopen: Callable[[], None]) -> None:
-    cause = await wiring.committer.wait_broken()
+async def _watch_store(parts: DaemonParts, reopen: Callable[[], None]) -> None:
+    cause = await parts.committer.wait_broken()
     log.error("the store has to be opened anew: %s", cause)
     reopen()
 
@@ -327,11 +327,11 @@ async def _warm_up() -> None:
     await trio.to_thread.run_sync(import_module, "thrum.daemon.cli_host", abandon_on_cancel=True)
 
 
-def _bind(places: Places) -> tuple[SocketPaths, socket.socket]:
+def _bind(layout: Layout) -> tuple[SocketPaths, socket.socket]:
     """The RPC socket, beside the state or, where the file system takes none, in a short private directory."""
     for short in (False, True):
-        sockets = socket_paths(places, short=short)
-        prepare_socket_dir(places, sockets)
+        sockets = socket_paths(layout, short=short)
+        prepare_socket_dir(layout, sockets)
         try:
             return sockets, bind_listener(sockets.rpc)
         except OSError as error:
@@ -342,7 +342,7 @@ def _bind(places: Places) -> tuple[SocketPaths, socket.socket]:
 
 
 async def _tell_progress(report: Report) -> None:
-    """Keep whoever started us patient while a large store is opened or painted anew."""
+    """Keep whoever started us patient while a large store is opened or rebuilt."""
     while True:
         await trio.sleep(2)
         report(launch.Report("painting"))

@@ -17,10 +17,10 @@ import trio
 
 from thrum.bus.publisher import Publisher
 from thrum.bus.topics import TOPICS
-from thrum.daemon.event_feed import Feed
+from thrum.daemon.event_feed import EventFeed
 from thrum.daemon.handlers import OPERATIONS
 from thrum.daemon.maintenance import Care
-from thrum.daemon.sync_service import Syncing
+from thrum.daemon.sync_service import SyncService
 from thrum.identity.authenticator import Authenticator
 from thrum.identity.caller import Caller, Request, is_act
 from thrum.identity.daemon_id import DaemonIdentity
@@ -62,7 +62,7 @@ from thrum.model.methods.sync import (
 )
 from thrum.model.methods.users import USER_REGISTER
 from thrum.ops import agents, references, renaming, users, waiting
-from thrum.ops.context import House, Operation
+from thrum.ops.context import Context, Operation
 from thrum.ops.introduction import introduce
 from thrum.ops.liveness import seconds
 from thrum.ops.names import registered_as
@@ -78,7 +78,7 @@ log = logging.getLogger("thrum.daemon")
 
 
 class Registrar:
-    """The agents of this daemon and where they live, read again from the picture when they change."""
+    """The agents of this daemon and where they live, read again from the projection when they change."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -112,18 +112,18 @@ class Registrar:
 class Presence:
     """Signs of life of agents that only look: one fact a minute at most (events.md §5, `agent.seen`)."""
 
-    def __init__(self, house: House, nursery: trio.Nursery) -> None:
-        self._house = house
+    def __init__(self, ctx: Context, nursery: trio.Nursery) -> None:
+        self._ctx = ctx
         self._nursery = nursery
         self._noted_ms: dict[str, int] = {}
 
     def note(self, agent_id: str, *, wrote: bool) -> None:
         """A call of that agent ended; `wrote`: it left a fact, which is sign enough."""
-        now_ms = self._house.clock.now_ms()
+        now_ms = self._ctx.clock.now_ms()
         if wrote:
             self._noted_ms[agent_id] = now_ms
         elif now_ms - self._noted_ms.get(agent_id, 0) >= limits.seen_interval_ms:
-            row = self._house.view.agent(agent_id)
+            row = self._ctx.view.agent(agent_id)
             last_ms = clock.parse_ms(row.last_seen_at) if row and row.last_seen_at else 0
             self._noted_ms[agent_id] = max(last_ms, self._noted_ms.get(agent_id, 0))
             if now_ms - last_ms >= limits.seen_interval_ms:
@@ -137,19 +137,19 @@ class Presence:
             return Decision([fact], lambda _view, _seqs: None)
 
         try:
-            await self._house.journal.commit(seen)
+            await self._ctx.journal.commit(seen)
         except ThrumError as error:
             log.debug("a sign of life was not written: %s", error)
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class DaemonParts:
     """The parts of one running daemon that its methods need."""
 
-    house: House
+    ctx: Context
     committer: Committer
     registrar: Registrar
-    feed: Feed
+    event_feed: EventFeed
     publisher: Publisher
     presence: Presence
     care: Care
@@ -158,21 +158,21 @@ class Wiring:
     authenticator: Authenticator
     started_at: float
     """trio's clock, seconds."""
-    syncing: Syncing
+    sync_service: SyncService
     problems: Sequence[str] = ()
     """What was found wrong at the start and is no hindrance: for `health`."""
-    desks: waiting.Desks = field(default_factory=waiting.Desks)
+    wait_queues: waiting.WaitQueues = field(default_factory=waiting.WaitQueues)
     printed: references.Printed = field(default_factory=references.Printed)
     tokens: users.Tokens = field(default_factory=users.Tokens)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
         """Facts are on disk: tell everybody who waits for them."""
-        self.on_due(committed)
-        self.feed.announce(committed)
-        self.syncing.on_commit(committed)
+        self.on_release(committed)
+        self.event_feed.announce(committed)
+        self.sync_service.on_commit(committed)
         self.care.compactor.note(committed)
 
-    def on_due(self, committed: Sequence[Committed]) -> None:
+    def on_release(self, committed: Sequence[Committed]) -> None:
         """Facts count from now on. Those that waited for their day were announced, by their numbers, long ago."""
         facts = [entry.fact for entry in committed]
         changed = {spec.presence for fact in facts if (spec := SPECS.get(type(fact)))}
@@ -181,7 +181,7 @@ class Wiring:
         if changed - {""}:
             self.registrar.announce()
         # First whoever would sleep on: a hint that is not given is found by its number.
-        self.desks.announce([fact for fact in facts if not isinstance(fact, events.Sealed)])
+        self.wait_queues.announce([fact for fact in facts if not isinstance(fact, events.UnknownEvent)])
 
     # -- callers
 
@@ -194,7 +194,7 @@ class Wiring:
 
     def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
         """Who waits is told that another clone's agent has its mail, too."""
-        hosts = self.house.view.namesakes_of(agent_id)
+        hosts = self.ctx.view.namesakes_of(agent_id)
         if not hosts:
             return caller
         told = f"another @{agent_id}, of a clone on {' and '.join(hosts)}, shares this name: thrum agent rename NEW"
@@ -204,8 +204,8 @@ class Wiring:
 
     async def _configure_sync(self, call: Call, params: SyncConfigureParams) -> SyncStatusResult:
         if params.enabled:  # the remote may have come since the start
-            await introduce(self.house, await self.syncing.repo_ids())
-        return await self.syncing.configure(call, params)
+            await introduce(self.ctx, await self.sync_service.repo_ids())
+        return await self.sync_service.configure(call, params)
 
     def handlers(self, drain: Callable[[], Drain]) -> dict[AnyMethod, Handler]:
         """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
@@ -217,41 +217,41 @@ class Wiring:
                 row(MESSAGE_WAIT, self._wait),
                 row(AGENT_REGISTER, self._register),
                 row(AGENT_RENAME, self._rename),
-                row(MESSAGE_FIND, functools.partial(references.find, self.house, self.printed)),
-                row(MESSAGE_PRINTED, functools.partial(references.note, self.house, self.printed)),
-                row(USER_REGISTER, functools.partial(users.register, self.house, self.tokens)),
+                row(MESSAGE_FIND, functools.partial(references.find, self.ctx, self.printed)),
+                row(MESSAGE_PRINTED, functools.partial(references.note, self.ctx, self.printed)),
+                row(USER_REGISTER, functools.partial(users.register, self.ctx, self.tokens)),
                 row(DAEMON_STOP, functools.partial(self._stop, drain)),
-                row(SYNC_STATUS, self.syncing.status),
-                row(SYNC_FORCE, self.syncing.force),
+                row(SYNC_STATUS, self.sync_service.status),
+                row(SYNC_FORCE, self.sync_service.force),
                 row(SYNC_CONFIGURE, self._configure_sync),
-                row(SYNC_ACCEPT, self.syncing.accept),
-                row(CONTEXT_SYNC, self.syncing.sync_context),
+                row(SYNC_ACCEPT, self.sync_service.accept),
+                row(CONTEXT_SYNC, self.sync_service.sync_context),
             )
         )
         table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
         return {method: self._noting(handler) for method, handler in (own | table | self.care.handlers()).items()}
 
     def _operation(self, operation: Operation) -> Handler:
-        return functools.partial(operation, self.house)
+        return functools.partial(operation, self.ctx)
 
     def _noting(self, handler: Handler) -> Handler:
-        """What holds for every method here: signs of life are noted, and a damaged database is painted anew."""
+        """What holds for every method here: signs of life are noted, and a damaged database is rebuilt."""
 
         async def handle(call: Call, params: Any) -> Any:
             try:
                 if is_act(call.method.name, call.method.access):
-                    await adopt(self.house, call, call.method.name)
+                    await adopt(self.ctx, call, call.method.name)
                 result = await handler(call, params)
             except StoreFailed as error:
                 if error.details.get("cause") == "database_damaged":
-                    self.committer.condemn()
+                    self.committer.request_reopen()
                 raise
             except Exception as error:
                 if not is_damage(error):
                     raise
-                self.committer.condemn()
+                self.committer.request_reopen()
                 raise StoreFailed(
-                    "the database is damaged; it is painted anew from the journals", remedy="repeat the command"
+                    "the database is damaged; it is rebuilt from the journals", remedy="repeat the command"
                 ) from error
             agent_id = call.caller.agent_id
             wrote = call.method.mutating
@@ -269,12 +269,12 @@ class Wiring:
                 f"facts on the branch that say they are of this daemon, and were not here: {claimed}"
                 " (was the repository copied with the daemon's id?)"
             )
-        if held := self.house.view.held():
+        if held := self.ctx.view.held():
             yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
 
     async def _health(self, _call: Call, _params: Empty) -> HealthResult:
-        view = self.house.view
-        mode, live = self.syncing.settings.mode(), self.syncing.settings.live
+        view = self.ctx.view
+        mode, live = self.sync_service.settings.mode(), self.sync_service.settings.live
         found = (live.problem,) if live.problem else ()
         problems = (*found, *self._problems_of_the_store(), *self.publisher.problems(), *self.problems)
         return HealthResult(
@@ -283,14 +283,14 @@ class Wiring:
             uptime_ms=int((trio.current_time() - self.started_at) * 1000),
             version=VERSION,
             protocol=PROTOCOL,
-            repo_id=self.house.here.repo_id,
+            repo_id=self.ctx.here.repo_id,
             pid=os.getpid(),
             epoch=view.epoch,
             seq=view.head_seq(),
-            sync_state=self.syncing.state,
+            sync_state=self.sync_service.state,
             local_only=mode.local_only,
             local_only_reason=mode.reason,
-            last_sync_at=self.syncing.last_sync_at,
+            last_sync_at=self.sync_service.last_sync_at,
             identity=wire_types.DaemonIdentity(
                 daemon_id=self.identity.daemon_id,
                 repo_name=self.identity.repo_name,
@@ -304,8 +304,8 @@ class Wiring:
     async def _bus_info(self, _call: Call, _params: Empty) -> BusInfo:
         return BusInfo(
             endpoint=self.bus_endpoint,
-            epoch=self.house.view.epoch,
-            seq=self.house.view.head_seq(),
+            epoch=self.ctx.view.epoch,
+            seq=self.ctx.view.head_seq(),
             protocol=PROTOCOL,
             tick_seconds=limits.tick_seconds,
             preview_max=limits.preview_chars_max,
@@ -313,27 +313,27 @@ class Wiring:
         )
 
     async def _events_since(self, _call: Call, params: EventsSinceParams) -> EventsSince:
-        return await self.feed.since(params)
+        return await self.event_feed.since(params)
 
     async def _wait(self, call: Call, params: WaitParams) -> WaitResult:
-        return await waiting.wait(self.house, self.desks, call, params)
+        return await waiting.wait(self.ctx, self.wait_queues, call, params)
 
     async def _register(self, call: Call, params: RegisterParams) -> RegisterResult:
-        unknown = await self._compare(registered_as(self.house, params)) if params.command != "prime" else ""
-        result = await agents.register(self.house, call, params)
+        unknown = await self._compare(registered_as(self.ctx, params)) if params.command != "prime" else ""
+        result = await agents.register(self.ctx, call, params)
         told = (unknown,) if unknown and result.status != "conflict" else ()
         return msgspec.structs.replace(result, warnings=(*result.warnings, *told))
 
     async def _rename(self, call: Call, params: AgentRenameParams) -> AgentRenameResult:
         unknown = await self._compare(params.name.removeprefix("@"))
-        result = await renaming.rename(self.house, self.desks, call, params)
+        result = await renaming.rename(self.ctx, self.wait_queues, call, params)
         return msgspec.structs.replace(result, warnings=(unknown,) if unknown else ())
 
     async def _compare(self, agent_id: str) -> str:
         """Look who has a name elsewhere, before it is taken here first; what to say if that is not known."""
-        if not agent_id or self.house.view.is_live(agent_id):
+        if not agent_id or self.ctx.view.is_live(agent_id):
             return ""
-        why = await self.syncing.compare()
+        why = await self.sync_service.compare()
         return f"@{agent_id} was not compared with other clones' names ({why}); later: thrum whoami" if why else ""
 
     async def _stop(self, drain: Callable[[], Drain], call: Call, params: StopParams) -> StopResult:
@@ -357,21 +357,21 @@ def request_of(method: AnyMethod, params: Params) -> Request:
     )
 
 
-def authenticator_of(house: House) -> Authenticator:
+def authenticator_of(ctx: Context) -> Authenticator:
     """Who judges the callers of this daemon."""
 
     def runtime_of(agent_id: str) -> str:
-        row = house.view.agent(agent_id)
+        row = ctx.view.agent(agent_id)
         return row.runtime if row is not None else ""
 
     return Authenticator(
-        table=house.processes,
-        places=house.here.places,
-        registry=house.registry,
-        runtime_names=house.runtime_names,
-        modes=house.modes,
-        is_registered=house.view.is_live,
+        table=ctx.processes,
+        layout=ctx.here.layout,
+        registry=ctx.registry,
+        runtime_names=ctx.runtime_names,
+        modes=ctx.modes,
+        is_registered=ctx.view.is_live,
         runtime_of=runtime_of,
         now=trio.current_time,
-        roots=Roots(house.here.places),
+        roots=Roots(ctx.here.layout),
     )

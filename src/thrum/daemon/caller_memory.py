@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from thrum.model import trust
-from thrum.model.paths import Places, find_places
+from thrum.model.paths import Layout, find_layout
 
 _KNOWN_MAX = 4_096
 _BELIEVED_SECONDS = 1.0
 _TOLD_MAX: Final = 1_000
 
 
-class KnownPlaces:
+class KnownRepositories:
     """The places of the directories that commands come from, believed for a second: agents come from few, and often.
 
     `now` is a monotonic clock in seconds.
@@ -25,23 +25,23 @@ class KnownPlaces:
         self._now = now
         self._found: dict[Path, _Known] = {}
 
-    def find(self, start: Path) -> Places:
-        """As `find_places`; what it raises is not remembered."""
+    def find(self, start: Path) -> Layout:
+        """As `find_layout`; what it raises is not remembered."""
         now = self._now()
         known = self._found.get(start)
         if known is not None and now < known.until and known.seen == [_look(path) for path in known.paths]:
-            return known.places
+            return known.layout
         if len(self._found) >= _KNOWN_MAX:
             self._found.clear()
-        places = find_places(start)
-        owns = dict.fromkeys((f"{places.root}/.thrum", str(places.state_dir)))
+        layout = find_layout(start)
+        owns = dict.fromkeys((f"{layout.root}/.thrum", str(layout.state_dir)))
         paths = tuple(path for own in owns for path in (own, f"{own}/{trust.MARK}", f"{own}/redirect"))
-        self._found[start] = _Known(places, now + _BELIEVED_SECONDS, paths, [_look(path) for path in paths])
-        return places
+        self._found[start] = _Known(layout, now + _BELIEVED_SECONDS, paths, [_look(path) for path in paths])
+        return layout
 
 
 class _Known(NamedTuple):
-    places: Places
+    layout: Layout
     until: float
     paths: tuple[str, ...]
     """What the judgement depends on."""

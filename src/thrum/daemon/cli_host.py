@@ -22,7 +22,7 @@ from thrum.model import limits
 from thrum.model.errors import InvalidParams, ThrumError
 from thrum.model.files import is_same
 from thrum.model.methods.daemon import CliRunParams
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc.client import Client
 from thrum.rpc.direct import open_direct
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
@@ -68,9 +68,9 @@ async def run_inside(
     params: CliRunParams,
     connection: PeerConnection,
     dispatcher: Dispatcher,
-    places: Places,
+    layout: Layout,
     registry: Callable[[], Registry],
-    find_places: Callable[[Path], Places],
+    find_layout: Callable[[Path], Layout],
     notices: Callable[[Path], Sequence[str]] = lambda root: (),
     told: Told | None = None,
 ) -> int | None:
@@ -81,14 +81,14 @@ async def run_inside(
     if len(params.argv) > limits.run_words_max:
         return None  # to read so many words would hold everybody else
 
-    def find_own(start: Path) -> Places:
+    def find_own(start: Path) -> Layout:
         """The places of a directory: root, mark and redirect are judged here, for the launcher looked at neither."""
-        found = find_places(start)
-        if found.state_dir != places.state_dir and not is_same(found.state_dir, places.state_dir):
+        found = find_layout(start)
+        if found.state_dir != layout.state_dir and not is_same(found.state_dir, layout.state_dir):
             raise NeedsOwnProcess  # another repository, by --repo, THRUM_HOME or a redirect
         return found
 
-    def noticed(stand: Callable[[], Places]) -> Sequence[str]:
+    def noticed(stand: Callable[[], Layout]) -> Sequence[str]:
         try:
             return notices(stand().root)
         except ThrumError:
@@ -97,7 +97,7 @@ async def run_inside(
     async with open_direct(dispatcher, connection) as client:
 
         @asynccontextmanager
-        async def connect(_wanted: Places, _autostart: bool) -> AsyncGenerator[Client]:
+        async def connect(_wanted: Layout, _autostart: bool) -> AsyncGenerator[Client]:
             await trio.lowlevel.checkpoint()
             yield client
 
@@ -109,9 +109,9 @@ async def run_inside(
             connect=connect,
             key=params.client_key,
             links=lambda _: _links(connection),
-            find_places=find_own,
+            find_layout=find_own,
             notices=noticed,
-            witness=lambda _: _Launcher(connection, registry(), told or Told()),
+            caller_probe=lambda _: _Launcher(connection, registry(), told or Told()),
         )
         try:
             return await app.run(list(params.argv), session)
@@ -128,7 +128,7 @@ def _links(connection: PeerConnection) -> Sequence[Link]:
 
 
 class _Launcher:
-    """The `Witness` of a command that runs here: the kernel's word on the launcher."""
+    """The `CallerProbe` of a command that runs here: the kernel's word on the launcher."""
 
     def __init__(self, connection: PeerConnection, registry: Registry, told: Told) -> None:
         self._evidence: PeerEvidence = connection.evidence

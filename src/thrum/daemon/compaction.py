@@ -1,7 +1,7 @@
 """When journals are written anew without the lines that may go (events.md §11 "Compaction").
 
-After a purge, and after a cleanup that took messages along: whatever is void, so that what was to go is gone. Else when
-much was written and nobody writes just now, and only where it pays.
+After a purge, and after a cleanup that took messages along: whatever is tombstoned, so that what was to go is gone.
+Else when much was written and nobody writes just now, and only where it pays.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import trio
 
 from thrum.model import clock, limits
 from thrum.model.errors import ThrumError
-from thrum.model.events import AgentCleaned, AnyFact, PurgeExecuted, Sealed
+from thrum.model.events import AgentCleaned, AnyFact, PurgeExecuted, UnknownEvent
 from thrum.store.committer import Committed, Committer
 from thrum.store.compaction import Draft, Drafter, Weight
 from thrum.store.journal import JournalFiles
-from thrum.store.projection.core import horizon_of_the_clock
+from thrum.store.projection.core import watermark_of_the_clock
 
 log: Final = logging.getLogger("thrum.store")
 
@@ -78,23 +78,23 @@ class Compactor:
                 await self._wait_quiet()
             swept, self._swept, self._facts, self._due = self._swept, False, 0, trio.Event()
             try:
-                await self.compact(whatever_is_void=swept)
+                await self.compact(whatever_is_tombstoned=swept)
             except ThrumError as error:
                 log.warning("the journals were not compacted: %s", error.message)
             turned, self.turned = self.turned, trio.Event()
             turned.set()
 
-    async def compact(self, *, whatever_is_void: bool) -> int:
+    async def compact(self, *, whatever_is_tombstoned: bool) -> int:
         """Compact now; how many bytes went. Raises StoreFailed, Busy, ShuttingDown."""
         total = 0
         while True:
             async with self.one:
-                drafts = await trio.to_thread.run_sync(self._draft, whatever_is_void, abandon_on_cancel=True)
+                drafts = await trio.to_thread.run_sync(self._draft, whatever_is_tombstoned, abandon_on_cancel=True)
                 size = await self.committer.compact(drafts) if drafts else 0
             if size:
                 log.info("compacted %d journals: %d bytes less", len(drafts), size)
             total += size
-            if not size or not whatever_is_void:
+            if not size or not whatever_is_tombstoned:
                 return total  # else once more: what has copies goes when they are gone
 
     async def _wait_quiet(self) -> None:
@@ -105,23 +105,23 @@ class Compactor:
                 return
             await trio.sleep_until(quiet_at)
 
-    def _draft(self, whatever_is_void: bool) -> list[Draft]:
+    def _draft(self, whatever_is_tombstoned: bool) -> list[Draft]:
         """In a thread."""
-        ahead = horizon_of_the_clock(self.wall.now_ms())
+        ahead = watermark_of_the_clock(self.wall.now_ms())
         with Drafter(self.database, self.journals, self.own, ahead) as drafter:
             drafts: list[Draft | None] = []
             for file, weight in drafter.weights().items():
-                if whatever_is_void and weight.void:
+                if whatever_is_tombstoned and weight.tombstoned:
                     drafts.append(drafter.draft(file))
                 elif _may_pay(weight):
                     drafts.append(drafter.draft(file, _SHARE_MIN))
             return [draft for draft in drafts if draft is not None]
 
 
-def _sweeps(fact: AnyFact | Sealed) -> bool:
+def _sweeps(fact: AnyFact | UnknownEvent) -> bool:
     return isinstance(fact, PurgeExecuted) or (isinstance(fact, AgentCleaned) and fact.messages)
 
 
 def _may_pay(weight: Weight) -> bool:
-    loose = weight.void + weight.replaceable
+    loose = weight.tombstoned + weight.replaceable
     return loose >= _BYTES_MIN and loose >= _SHARE_MIN * weight.total

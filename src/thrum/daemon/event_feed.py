@@ -15,7 +15,7 @@ from thrum.bus.publisher import Publisher
 from thrum.bus.topics import About, hint_of, topics_of
 from thrum.model import events, limits
 from thrum.model.errors import InvalidParams, StaleCursor, StoreFailed
-from thrum.model.events import SPECS, AnyFact, GroupFact, MessageFact, Sealed
+from thrum.model.events import SPECS, AnyFact, GroupFact, MessageFact, UnknownEvent
 from thrum.model.methods.daemon import EventsSince, EventsSinceParams
 from thrum.model.wire_types import Hint
 from thrum.store.journal import JournalFiles
@@ -28,9 +28,9 @@ _SLICE_SECONDS = 0.005
 """How long one look may go on before others on the loop get a turn."""
 
 
-def about(view: View, fact: AnyFact | Sealed) -> About | None:
+def about(view: View, fact: AnyFact | UnknownEvent) -> About | None:
     """The row that an edit, delete, receipt or group change is about; None if the fact says all itself."""
-    if isinstance(fact, Sealed) or SPECS[type(fact)].begins:
+    if isinstance(fact, UnknownEvent) or SPECS[type(fact)].begins:
         return None
     if isinstance(fact, MessageFact):
         head = view.message_head(fact.message_id)
@@ -49,13 +49,13 @@ class Pulse:
         self.next = trio.Event()
         """Set when the next facts are committed. Whoever looks first and then waits takes it before the look."""
 
-    def beat(self) -> None:
+    def notify(self) -> None:
         """Facts were committed."""
         self.next.set()
         self.next = trio.Event()
 
 
-class Feed:
+class EventFeed:
     """Announces facts, and reads announced ones again."""
 
     def __init__(self, view: View, journals: JournalFiles, publisher: Publisher) -> None:
@@ -70,7 +70,7 @@ class Feed:
             if entry.state not in SILENT:
                 subject = about(self._view, entry.fact) if self._publisher.listened else None
                 self._publisher.publish(entry.seq, entry.fact, subject, pending=entry.state == "pending")
-        self.pulse.beat()
+        self.pulse.notify()
 
     async def since(self, params: EventsSinceParams) -> EventsSince:
         """The facts after a number, as hints; with `wait_ms` sleeps until one comes (rpc.md §5)."""
@@ -88,7 +88,7 @@ class Feed:
     def _check(self, params: EventsSinceParams) -> None:
         epoch = self._view.epoch
         if params.epoch and params.epoch != epoch:
-            raise StaleCursor("the database was painted anew since that cursor", epoch=epoch)
+            raise StaleCursor("the database was rebuilt since that cursor", epoch=epoch)
         if params.after_seq > self._view.head_seq():
             raise StaleCursor("that number is still to come: it is of another database", epoch=epoch)
         if params.after_seq < 0:
@@ -156,11 +156,11 @@ class Feed:
             hint.fact = msgspec.Raw(raw)
         return hint
 
-    def _read(self, row: EventRow) -> tuple[bytes, AnyFact | Sealed] | None:
+    def _read(self, row: EventRow) -> tuple[bytes, AnyFact | UnknownEvent] | None:
         """The line and the fact of a row; None if the line went since the row was read (compaction).
 
-        StoreFailed; with the cause `database_damaged` when somebody has changed the journal under the picture, which
-        has to be painted anew then.
+        StoreFailed; with the cause `database_damaged` when somebody has changed the journal under the projection, which
+        has to be rebuilt then.
         """
         try:
             return self._read_at(row)
@@ -171,7 +171,7 @@ class Feed:
                 raise
         return None if now is None else self._read_at(now)
 
-    def _read_at(self, row: EventRow) -> tuple[bytes, AnyFact | Sealed]:
+    def _read_at(self, row: EventRow) -> tuple[bytes, AnyFact | UnknownEvent]:
         try:
             raw = self._journals.read_line(row.file, row.offset, row.length)
             fact = events.decode(raw)
@@ -188,7 +188,7 @@ class Feed:
 
 def _foreign(row: EventRow) -> StoreFailed:
     return StoreFailed(
-        f"{row.file} was changed by another program; the database is painted anew from it",
+        f"{row.file} was changed by another program; the database is rebuilt from it",
         remedy="repeat the command",
         cause="database_damaged",
     )

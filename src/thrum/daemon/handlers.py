@@ -1,4 +1,4 @@
-"""Which operation answers which method. Methods that need more than the operations' context are added in `wiring`."""
+"""Which operation answers which method. Methods that need more than the operations' context are added in `parts`."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from thrum.model.config import wishes_sync
 from thrum.model.errors import DaemonLocked, DaemonStartFailed, DaemonUnavailable, StoreFailed, ThrumError, from_wire
 from thrum.model.log import append_line, open_to_append
 from thrum.model.methods.daemon import DAEMON_STOP
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc import sockets
 from thrum.rpc.client import BlockingClient
 
@@ -41,7 +41,7 @@ _PID_SECONDS = 0.5
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """What a starting daemon says: `painting` while it works on the database, then one of the others."""
+    """What a starting daemon says: `rebuilding` while it works on the database, then one of the others."""
 
     state: str
     pid: int = 0
@@ -52,18 +52,18 @@ class Report(msgspec.Struct, omit_defaults=True):
     details: dict[str, Any] = {}
 
 
-def answers(places: Places) -> bool:
+def answers(layout: Layout) -> bool:
     """Whether somebody listens on the daemon's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
-            sockets.connect(places.socket_link, probe.connect)
+            sockets.connect(layout.socket_link, probe.connect)
         except OSError:
             return False
     return True
 
 
-def start_in_background(places: Places, *, local: bool = False, force: bool = False) -> int:
+def start_in_background(layout: Layout, *, local: bool = False, force: bool = False) -> int:
     """Start the daemon and wait until it answers; its pid. One that runs already is fine.
 
     Raises DaemonStartFailed (with its last word), DaemonLocked (one runs but does not answer), or the error that the
@@ -71,39 +71,39 @@ def start_in_background(places: Places, *, local: bool = False, force: bool = Fa
     """
     deadline = time.monotonic() + limits.start_seconds_max
     while True:
-        holder = files.lock_holder(places.lock_file)
+        holder = files.lock_holder(layout.lock_file)
         if holder is not None:
-            if _wait_until_it_answers(places, deadline):
-                return files.lock_holder(places.lock_file) or holder
-            if files.lock_holder(places.lock_file) is None and time.monotonic() < deadline:
+            if _wait_until_it_answers(layout, deadline):
+                return files.lock_holder(layout.lock_file) or holder
+            if files.lock_holder(layout.lock_file) is None and time.monotonic() < deadline:
                 continue  # it ended in between
-            raise DaemonLocked(f"another daemon holds {places.main_root} (pid {holder}) but does not answer")
+            raise DaemonLocked(f"another daemon holds {layout.main_root} (pid {holder}) but does not answer")
         try:
-            pid = _spawn(places, local=local, force=force)
+            pid = _spawn(layout, local=local, force=force)
         except OSError as error:
             raise unwritable(error) from error
         if pid is not None:
             return pid
         # Another start won the lock in between: wait for that one.
         if time.monotonic() > deadline:
-            raise _too_slow(places)
+            raise _too_slow(layout)
 
 
-def _too_slow(places: Places) -> DaemonStartFailed:
+def _too_slow(layout: Layout) -> DaemonStartFailed:
     """The machine may only be busy: then the daemon goes on starting, and is there for the next command."""
     return DaemonStartFailed(
         f"the daemon did not start within {limits.start_seconds_max:g} s: the machine may be busy",
         remedy="repeat the command; if that fails again: thrum daemon logs -n 20",
-        log=str(places.log_file),
+        log=str(layout.log_file),
     )
 
 
-def daemon_command(places: Places, *, local: bool, force: bool) -> list[str]:
+def daemon_command(layout: Layout, *, local: bool, force: bool) -> list[str]:
     """The command line of a daemon. With -P Python looks for no module where it stands: a repository may bring a
     `thrum/daemon.py`, or a `trio.py`.
     """
     flags = ["--local"] * local + ["--force"] * force
-    return [sys.executable, "-P", "-m", "thrum.daemon", str(places.main_root), *flags]
+    return [sys.executable, "-P", "-m", "thrum.daemon", str(layout.main_root), *flags]
 
 
 def child_environment() -> dict[str, str]:
@@ -113,43 +113,43 @@ def child_environment() -> dict[str, str]:
     }
 
 
-def own_environment(places: Places) -> dict[str, str]:
+def own_environment(layout: Layout) -> dict[str, str]:
     """The environment that a starting daemon goes by: its own, but for a THRUM_LOCAL=0 that an agent started it with.
 
     To sync where the settings say local only is no agent's to decide (rpc.md §3, Na). Told in the log.
     """
     environ = dict(os.environ)
     if wishes_sync(environ):
-        names = LiveSettings(places, runtimes_file(environ)).runtime_names()
+        names = LiveSettings(layout, runtimes_file(environ)).runtime_names()
         try:
-            judge_own_process(names, "THRUM_LOCAL=0", partial(append_line, places.log_file))
+            judge_own_process(names, "THRUM_LOCAL=0", partial(append_line, layout.log_file))
         except ThrumError:
             del environ["THRUM_LOCAL"]
     return environ
 
 
-def _wait_until_it_answers(places: Places, deadline: float) -> bool:
+def _wait_until_it_answers(layout: Layout, deadline: float) -> bool:
     pause = 0.005
     while True:
-        if answers(places):
+        if answers(layout):
             return True
         if time.monotonic() > deadline:
             return False
-        if files.lock_holder(places.lock_file) is None:
+        if files.lock_holder(layout.lock_file) is None:
             return False
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
 
 
-def _spawn(places: Places, *, local: bool, force: bool) -> int | None:
+def _spawn(layout: Layout, *, local: bool, force: bool) -> int | None:
     """The new daemon's pid once it answers, or None if another one got the lock first."""
-    files.ensure_private_dir(places.var_dir)
+    files.ensure_private_dir(layout.var_dir)
     reader, writer = os.pipe()
     try:
         os.set_inheritable(writer, True)
         environment = child_environment() | {REPORT_VARIABLE: str(writer)}
-        arguments = daemon_command(places, local=local, force=force)
-        log = open_to_append(places.log_file)
+        arguments = daemon_command(layout, local=local, force=force)
+        log = open_to_append(layout.log_file)
         try:
             process = subprocess.Popen(
                 arguments,
@@ -165,20 +165,20 @@ def _spawn(places: Places, *, local: bool, force: bool) -> int | None:
             os.close(log)
         os.close(writer)
         writer = -1
-        return _read_reports(reader, process, places)
+        return _read_reports(reader, process, layout)
     finally:
         os.close(reader)
         if writer >= 0:
             os.close(writer)
 
 
-def _read_reports(reader: int, process: subprocess.Popen[bytes], places: Places) -> int | None:
+def _read_reports(reader: int, process: subprocess.Popen[bytes], layout: Layout) -> int | None:
     buffer = b""
     while True:
         ready, _, _ = select.select([reader], [], [], limits.start_seconds_max)
         chunk = os.read(reader, 65536) if ready else b""
         if not ready:
-            raise _too_slow(places)
+            raise _too_slow(layout)
         buffer += chunk
         *lines, buffer = buffer.split(b"\n")
         for line in lines:
@@ -198,19 +198,19 @@ def _read_reports(reader: int, process: subprocess.Popen[bytes], places: Places)
                     continue
         if not chunk:
             process.wait()
-            raise DaemonStartFailed(f"the daemon did not start: {_last_log_line(places)}", log=str(places.log_file))
+            raise DaemonStartFailed(f"the daemon did not start: {_last_log_line(layout)}", log=str(layout.log_file))
 
 
-def _last_log_line(places: Places) -> str:
+def _last_log_line(layout: Layout) -> str:
     try:
-        lines = files.read_bytes(places.log_file).decode(errors="replace").strip().splitlines()
+        lines = files.read_bytes(layout.log_file).decode(errors="replace").strip().splitlines()
     except OSError:
         lines = []
     return lines[-1][:500] if lines else "it left no word in its log"
 
 
 def unwritable(error: OSError) -> StoreFailed:
-    """What the operating system refused, with its mend."""
+    """What the operating system refused, with its fix."""
     path = error.filename or "its files"
     return StoreFailed(f"could not write {path}: {error.strerror}", remedy=files.remedy_of(error, path))
 
@@ -220,14 +220,14 @@ def report_failure(error: ThrumError) -> Report:
     return Report("failed", 0, error.kind, error.code, error.message, error.remedy, error.details)
 
 
-def wait_until_gone(places: Places, pid: int, seconds: float) -> bool:
+def wait_until_gone(layout: Layout, pid: int, seconds: float) -> bool:
     """Whether the daemon `pid` let go of its lock in time: then everything it had is on disk and closed.
 
     Another one may hold it by then: a client that found none has started it.
     """
     deadline = time.monotonic() + seconds
     pause = 0.005
-    while files.lock_holder(places.lock_file) == pid:
+    while files.lock_holder(layout.lock_file) == pid:
         if time.monotonic() > deadline:
             return False
         time.sleep(pause)
@@ -235,10 +235,10 @@ def wait_until_gone(places: Places, pid: int, seconds: float) -> bool:
     return True
 
 
-def _named_holder(places: Places) -> int | None:
+def _named_holder(layout: Layout) -> int | None:
     """As `files.lock_holder`, with a little patience for a pid that is about to be written."""
     deadline = time.monotonic() + _PID_SECONDS
-    while (pid := files.lock_holder(places.lock_file)) == 0 and time.monotonic() < deadline:
+    while (pid := files.lock_holder(layout.lock_file)) == 0 and time.monotonic() < deadline:
         time.sleep(0.005)
     return pid
 
@@ -250,7 +250,7 @@ def _is_daemon(pid: int) -> bool:
     return is_daemon(open_process_table().program(pid))
 
 
-def stop_running(places: Places, *, insist: bool = False) -> int | None:
+def stop_running(layout: Layout, *, insist: bool = False) -> int | None:
     """Stop the daemon as house.md says; its pid, or None if none ran. One that is starting is stopped when it has
     started, one that is stopping is waited for.
 
@@ -258,9 +258,9 @@ def stop_running(places: Places, *, insist: bool = False) -> int | None:
     """
     deadline = time.monotonic() + limits.start_seconds_max
     stopped: int | None = None
-    while (pid := _named_holder(places)) is not None:
-        if _wait_until_it_answers(places, deadline) and _ask_to_stop(places):
-            if wait_until_gone(places, pid, limits.drain_seconds + limits.start_seconds_max):
+    while (pid := _named_holder(layout)) is not None:
+        if _wait_until_it_answers(layout, deadline) and _ask_to_stop(layout):
+            if wait_until_gone(layout, pid, limits.drain_seconds + limits.start_seconds_max):
                 return pid
             break
         if time.monotonic() > deadline:
@@ -270,18 +270,18 @@ def stop_running(places: Places, *, insist: bool = False) -> int | None:
     if pid is None:
         return stopped
     if not insist or pid <= 1 or not _is_daemon(pid):
-        raise DaemonLocked(f"another daemon holds {places.main_root} (pid {pid}) but does not answer")
+        raise DaemonLocked(f"another daemon holds {layout.main_root} (pid {pid}) but does not answer")
     for number, seconds in ((signal.SIGTERM, limits.drain_seconds + 1), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        if wait_until_gone(places, pid, seconds):
+        if wait_until_gone(layout, pid, seconds):
             return pid
     raise DaemonUnavailable(f"the daemon (pid {pid}) cannot be stopped", remedy=f"kill -9 {pid}")
 
 
-def _ask_to_stop(places: Places) -> bool:
+def _ask_to_stop(layout: Layout) -> bool:
     try:
-        with contextlib.closing(BlockingClient(places.socket_link, connect_seconds=1.0)) as client:
+        with contextlib.closing(BlockingClient(layout.socket_link, connect_seconds=1.0)) as client:
             client.call(DAEMON_STOP, timeout_seconds=limits.drain_seconds)
     except ThrumError:
         return False

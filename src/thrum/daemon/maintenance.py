@@ -35,8 +35,8 @@ from thrum.model.methods.admin import (
     VerifyResult,
 )
 from thrum.model.methods.method import AnyMethod, Empty
-from thrum.model.paths import Places
-from thrum.ops.context import House
+from thrum.model.paths import Layout
+from thrum.ops.context import Context
 from thrum.rpc.dispatch import Call, Handler, row
 from thrum.store import audit
 from thrum.store.api import Decision, Stamp
@@ -51,7 +51,7 @@ _TRIES: Final = 5
 class Care:
     """`environ` is for git processes."""
 
-    house: House
+    ctx: Context
     committer: Committer
     journals: JournalFiles
     environ: Mapping[str, str]
@@ -60,13 +60,13 @@ class Care:
     compactor: Compactor = field(init=False)
 
     def __post_init__(self) -> None:
-        here, wall = self.house.here, self.house.clock
-        compactor = Compactor(self.committer, self.journals, here.places.database, here.own, wall, self._one)
+        here, wall = self.ctx.here, self.ctx.clock
+        compactor = Compactor(self.committer, self.journals, here.layout.database, here.own, wall, self._one)
         object.__setattr__(self, "compactor", compactor)
 
     async def serve(self) -> None:
         """Keep the journals short, until cancelled. What an earlier run did not come to is done first."""
-        if self.house.view.horizon("purge", "") or self.house.view.voids().authors:
+        if self.ctx.view.watermark("purge", "") or self.ctx.view.tombstones().authors:
             self.compactor.ask()
         await self.compactor.serve()
 
@@ -83,32 +83,32 @@ class Care:
 
     async def _verify(self, call: Call, params: VerifyParams) -> VerifyResult:
         """With `repair`: what will be true once the store was opened anew, which begins with the answer."""
-        here = self.house.here
+        here = self.ctx.here
         async with self._one:
-            standing = await self._standing()
-            point = Point(here.places, self.environ, Owner(here.daemon_id, here.own), standing)
+            journal_states = await self._journal_states()
+            point = Point(here.layout, self.environ, Owner(here.daemon_id, here.own), journal_states)
             work = partial(verify.verify, point)
             found = await trio.to_thread.run_sync(work, abandon_on_cancel=True)
-        if not (params.repair and repair.is_mendable(found)):
+        if not (params.repair and repair.is_fixable(found)):
             return found
-        call.when_delivered(self.committer.condemn, self.committer.condemn)
-        return repair.as_mended(found)
+        call.when_delivered(self.committer.request_reopen, self.committer.request_reopen)
+        return repair.as_fixed(found)
 
     async def _back_up(self, _call: Call, params: BackupParams) -> BackupResult:
         async with self._one:
             for _ in range(_TRIES):
-                source = Source(self._places, self.environ, await self._standing())
+                source = Source(self._layout, self.environ, await self._journal_states())
                 with suppress(backup.JournalMoved):
                     work = partial(backup.create, source, _absolute(params.dir, "dir"))
                     return await trio.to_thread.run_sync(work)
         raise Busy("the journals are being written anew", retry_after_ms=1_000)
 
     async def _backup_status(self, _call: Call, params: BackupParams) -> BackupResult:
-        work = partial(backup.status, self._places, _absolute(params.dir, "dir"))
+        work = partial(backup.status, self._layout, _absolute(params.dir, "dir"))
         return await trio.to_thread.run_sync(work)
 
     async def _backup_config(self, _call: Call, _params: Empty) -> BackupConfigResult:
-        return await trio.to_thread.run_sync(backup.settings_of, self._places)
+        return await trio.to_thread.run_sync(backup.settings_of, self._layout)
 
     async def _restore(self, call: Call, params: RestoreParams) -> RestoreResult:
         """Make all ready. With the answer the store is closed; when it is opened anew, it is the backup's."""
@@ -119,30 +119,30 @@ class Care:
             _absolute(archive, "archive")
         given = _absolute(params.dir, "dir")
         insisted = params.other_repository
-        work = partial(restore.stage, self._places, self.environ, archive, given, other_repository=insisted)
+        work = partial(restore.stage, self._layout, self.environ, archive, given, other_repository=insisted)
         async with self._one:
             result = await trio.to_thread.run_sync(work)
             # From here on it happens, whatever becomes of the caller.
-            reopen = partial(self.committer.condemn, "restored")
+            reopen = partial(self.committer.request_reopen, "restored")
             call.when_delivered(reopen, reopen)
         result.daemon_restarted = True
         return result
 
     @property
-    def _places(self) -> Places:
-        return self.house.here.places
+    def _layout(self) -> Layout:
+        return self.ctx.here.layout
 
-    async def _standing(self) -> audit.Standing:
+    async def _journal_states(self) -> audit.JournalStates:
         """How the journals stand, at a moment at which the committer flushes nothing."""
 
-        def look(_view: View, _stamp: Stamp) -> Decision[audit.Standing]:
-            found = audit.standing(self.journals)
+        def look(_view: View, _stamp: Stamp) -> Decision[audit.JournalStates]:
+            found = audit.journal_states(self.journals)
             return Decision((), lambda _view, _seqs: found)
 
         try:
-            return await self.house.journal.commit(look)
+            return await self.ctx.journal.commit(look)
         except NewerFormat:
-            return audit.standing(self.journals)  # nobody writes at all
+            return audit.journal_states(self.journals)  # nobody writes at all
 
 
 def _absolute(path: str, field: str) -> str:

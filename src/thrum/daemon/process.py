@@ -22,7 +22,7 @@ from thrum.model import files, limits, paths, settings
 from thrum.model.config import LiveConfig
 from thrum.model.errors import DaemonStartFailed, ThrumError
 from thrum.model.log import open_log
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc.listener import few_open_files, raise_open_file_limit
 
 log = logging.getLogger("thrum.daemon")
@@ -36,16 +36,16 @@ def main(arguments: Sequence[str]) -> int:
     report = _reporter()
     try:
         os.umask(0o077)
-        places = paths.find_places(Path(arguments[0]))
-        files.ensure_private_dir(places.thrum_sync_dir)
-        descriptor = _lock(places)
+        layout = paths.find_layout(Path(arguments[0]))
+        files.ensure_private_dir(layout.thrum_sync_dir)
+        descriptor = _lock(layout)
         if descriptor is None:
             report(launch.Report("held"))
             return 1
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         hostname = os.environ.get("THRUM_HOSTNAME") or os.uname().nodename
-        start = Start(places, hostname, launch.own_environment(places), local="--local" in arguments, lock=descriptor)
+        start = Start(layout, hostname, launch.own_environment(layout), local="--local" in arguments, lock=descriptor)
         _run(start, report)
     except Exception as error:
         report(launch.report_failure(_refusal(error)))
@@ -53,10 +53,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _lock(places: Places) -> int | None:
+def _lock(layout: Layout) -> int | None:
     """The daemon's lock, or None if another has it. Who only looks whether one runs holds it for a moment."""
     for _ in range(20):
-        descriptor = files.try_lock(places.lock_file)
+        descriptor = files.try_lock(layout.lock_file)
         if descriptor is not None:
             return descriptor
         time.sleep(0.005)
@@ -81,8 +81,8 @@ def _run(start: Start, report: Report) -> None:
     gc.freeze()  # what was loaded stays: the collector need not look at it
     gc.enable()
     gc.set_threshold(*limits.gc_threshold)
-    live = LiveConfig(start.places.config_file)
-    with open_log(start.places.log_file, live.current()[settings.LOG_LEVEL]):
+    live = LiveConfig(start.layout.config_file)
+    with open_log(start.layout.log_file, live.current()[settings.LOG_LEVEL]):
         try:
             connections = raise_open_file_limit()
             if few := few_open_files(files.open_files_max()):

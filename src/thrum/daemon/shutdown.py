@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import trio
 
-from thrum.daemon.build import Wiring
+from thrum.daemon.build import DaemonParts
 from thrum.model import files, limits, paths
 from thrum.model.errors import ThrumError
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.rpc.dispatch import Drain
 from thrum.rpc.sockets import Bound
 
@@ -58,12 +58,12 @@ class Ending:
             self.drain.begin()
 
 
-def is_needed(wiring: Wiring) -> bool:
+def is_needed(parts: DaemonParts) -> bool:
     """Whether an agent of this daemon has a session open, or somebody waits or listens: programs, pages, peers."""
-    view = wiring.house.view
+    view = parts.ctx.view
     sessions = view.open_sessions()
     own = any(row.is_own and row.agent_id in sessions for row in view.agents())
-    return own or wiring.publisher.listened or not wiring.desks.is_empty
+    return own or parts.publisher.listened or not parts.wait_queues.is_empty
 
 
 class Idleness:
@@ -98,26 +98,26 @@ async def watch_signals(stop: Callable[[], None]) -> None:
             stop()
 
 
-async def watch_place(places: Places, mine: Bound, is_locked: Callable[[], bool], leave: Callable[[], None]) -> None:
+async def watch_place(layout: Layout, mine: Bound, is_locked: Callable[[], bool], leave: Callable[[], None]) -> None:
     """A daemon whose sockets, lock or state directory are gone, or another's, serves nobody: it stops (rpc.md §1)."""
     looks = 0
     while looks < 2:  # one alone may have come when nothing could be opened
-        placed = mine.are_there and is_locked() and _counts(places)
+        placed = mine.are_there and is_locked() and _counts(layout)
         looks = 0 if placed or files.is_short() else looks + 1
         await trio.sleep(0.05 if looks else limits.state_check_seconds)
     log.warning("the socket, the lock or the state directory is gone: stopping")
     leave()
 
 
-def _counts(places: Places) -> bool:
+def _counts(layout: Layout) -> bool:
     try:
-        return paths.counts(places.main_root)
+        return paths.counts(layout.main_root)
     except ThrumError:
         return False
 
 
-def note_stop(places: Places, ending: Ending) -> None:
+def note_stop(layout: Layout, ending: Ending) -> None:
     """Leave word that this stop is meant: then nobody who only waits starts a daemon again."""
     if not (ending.again or ending.lost or ending.unmeant):
         with contextlib.suppress(OSError):
-            os.close(files.open_file(places.stopped_mark, os.O_WRONLY | os.O_CREAT))
+            os.close(files.open_file(layout.stopped_mark, os.O_WRONLY | os.O_CREAT))

@@ -18,12 +18,12 @@ import msgspec
 import trio
 
 from thrum.admin import git_permissions, init
-from thrum.daemon.sync_store import Exchange
+from thrum.daemon.sync_store import SyncStore
 from thrum.model import events, limits
 from thrum.model.clock import format_ms
 from thrum.model.config import LiveConfig, update_settings, wishes_sync
 from thrum.model.errors import ConfirmationRequired, InvalidParams, InvalidUrl, NotAvailable, ThrumError
-from thrum.model.events import SPECS, MessageReceipt, Sealed
+from thrum.model.events import SPECS, MessageReceipt, UnknownEvent
 from thrum.model.ids import repo_id_of_url
 from thrum.model.methods.method import Empty
 from thrum.model.methods.notes import ContextSyncParams, ContextSyncResult
@@ -36,10 +36,10 @@ from thrum.model.methods.sync import (
     SyncOrigin,
     SyncStatusResult,
 )
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.settings import LOCAL_ONLY, SYNC_DEBOUNCE, SYNC_INTERVAL, SYNC_REMOTE, set_value
 from thrum.ops import daemon_acceptance, notes
-from thrum.ops.context import Call, House
+from thrum.ops.context import Call, Context
 from thrum.store.writer import Committed
 from thrum.sync import branch, visibility
 from thrum.sync.loop import Loop, Mode, Request, Status
@@ -58,7 +58,7 @@ FAILPOINT: Final = "THRUM_FAILPOINT"
 class Settings:
     """What the settings and the environment ask of sync, now."""
 
-    places: Places
+    layout: Layout
     live: LiveConfig
     environ: Mapping[str, str]
     local: bool
@@ -86,7 +86,7 @@ class Settings:
         reason = "sync is off: thrum sync enable" if wish is None else "THRUM_LOCAL is set"
         if self.local:
             local_only, reason = True, "the daemon was started with --local"
-        if self.places.common_dir is None:
+        if self.layout.common_dir is None:
             local_only, reason = True, "not a git repository"
         lacks_remote = not local_only and self.remote is None and self._looked_for == config[SYNC_REMOTE]
         if lacks_remote:
@@ -103,11 +103,11 @@ class Settings:
 
 
 @dataclass(slots=True)
-class Syncing:
+class SyncService:
     """The sync of one running daemon: its task, and the methods `sync.*` and `context.sync`."""
 
-    house: House
-    exchange: Exchange
+    ctx: Context
+    exchange: SyncStore
     settings: Settings
     publish: Callable[[Status], None]
     loop: Loop = field(init=False)
@@ -118,7 +118,7 @@ class Syncing:
     _opened: list[GitRepository] = field(default_factory=list[GitRepository])
     _one_method: trio.Lock = field(default_factory=trio.Lock)
     _one_question: trio.Lock = field(default_factory=trio.Lock)
-    _readership: visibility.Readership = field(init=False)
+    _visibility: visibility.Visibility = field(init=False)
     _foreign: frozenset[str] = frozenset()
     """The repository ids of a branch that was refused."""
     _head: str = ""
@@ -126,7 +126,7 @@ class Syncing:
     """The addresses that `pushed_seq` and the last sync are of."""
 
     def __post_init__(self) -> None:
-        self._readership = visibility.Readership(self.settings.places)
+        self._visibility = visibility.Visibility(self.settings.layout)
         self._rounds, self._peeks, self._methods = (self._git() for _ in range(3))
         self.loop = Loop(
             mode=self.settings.mode,
@@ -134,16 +134,16 @@ class Syncing:
             peek=self._peek,
             tidy=self._tidy,
             interrupt=lambda: self._rounds.stop(),
-            now_ms=self.house.clock.now_ms,
+            now_ms=self.ctx.clock.now_ms,
             on_status=self.publish,
         )
-        kept = self.house.view.sync_state()
+        kept = self.ctx.view.sync_state()
         self.loop.status.last_sync_at_ms = int(kept.get("last_sync_at_ms", "0"))
         self._of = kept.get(_ADDRESSES, "")
 
     async def serve(self) -> None:
         """Run rounds until cancelled."""
-        if self.settings.places.common_dir is None:
+        if self.settings.layout.common_dir is None:
             self.loop.status.state = "local-only"
             await trio.sleep_forever()
         try:
@@ -157,24 +157,24 @@ class Syncing:
         if any(self._travels(entry.fact) for entry in committed):
             self.loop.note_change()
 
-    def _travels(self, fact: events.AnyFact | Sealed) -> bool:
-        own = self.house.here.own
-        if isinstance(fact, Sealed) or fact.origin_daemon not in own:
+    def _travels(self, fact: events.AnyFact | UnknownEvent) -> bool:
+        own = self.ctx.here.own
+        if isinstance(fact, UnknownEvent) or fact.origin_daemon not in own:
             return False
         if isinstance(fact, MessageReceipt):
-            row = self.house.view.message(fact.message_id)
+            row = self.ctx.view.message(fact.message_id)
             return row is not None and row.origin_daemon not in own
         return SPECS[type(fact)].shared
 
     def _git(self, known: GitRepository | None = None) -> GitRepository:
         """Git's side, with the remote that the settings name now; `known` if that still is the one."""
-        places, remote = self.settings.places, self.settings.live.current()[SYNC_REMOTE]
+        layout, remote = self.settings.layout, self.settings.live.current()[SYNC_REMOTE]
         if known is not None:
             if known.remote_name == remote:
                 return known
             known.rest()
-        common_dir = places.common_dir or places.thrum_sync_dir
-        self._opened.append(GitRepository(places, common_dir, self.settings.environ, remote))
+        common_dir = layout.common_dir or layout.thrum_sync_dir
+        self._opened.append(GitRepository(layout, common_dir, self.settings.environ, remote))
         return self._opened[-1]
 
     # -- in a worker thread
@@ -182,17 +182,17 @@ class Syncing:
     def _round(self, request: Request, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
         repo = self._rounds = self._git(self._rounds)
         repo.resume()
-        self.exchange.apply_due()
+        self.exchange.release_due_facts()
         if not repo.tip():
-            branch.ensure_branch(self.settings.places, self.settings.environ, remote=repo.remote_name)
+            branch.ensure_branch(self.settings.layout, self.settings.environ, remote=repo.remote_name)
         addresses = self.settings.note_remote(repo)
         push = request.push and not self.settings.mode().local_only
-        if push and not self._readership.may_push(repo.push_remotes(), repo.who_can_read):
+        if push and not self._visibility.may_push(repo.push_remotes(), repo.who_can_read):
             push, outcome.unconfirmed = False, True
         online = not self.settings.mode().local_only  # that may have taken its time
         # What is known of the branch there is of the remote before.
         fetch = online and (self._is_another_remote(addresses) or request.fetch)
-        errand = Errand(fetch, push and online, self._who(), self.house.clock.now_ms() // 1000)
+        errand = Errand(fetch, push and online, self._who(), self.ctx.clock.now_ms() // 1000)
         steps = sync_round(repo, self.exchange, errand, outcome)
         try:
             for step in steps:
@@ -208,7 +208,7 @@ class Syncing:
             repo.rest()
             self._head = repo.tip()
         if online:
-            self.exchange.remember({"last_sync_at_ms": str(self.house.clock.now_ms())})
+            self.exchange.remember({"last_sync_at_ms": str(self.ctx.clock.now_ms())})
 
     def _is_another_remote(self, addresses: str) -> bool:
         """Whether git was set to another one since the last round; then nothing is known of it."""
@@ -234,7 +234,7 @@ class Syncing:
             name = pwd.getpwuid(os.getuid()).pw_name
         except KeyError:
             name = str(os.getuid())
-        return f"{name}@{self.house.here.hostname}"
+        return f"{name}@{self.ctx.here.hostname}"
 
     async def _look(self) -> tuple[RemoteInfo, ...]:
         """See what git is set to now, and where is pushed to."""
@@ -252,13 +252,13 @@ class Syncing:
 
     async def status(self, _call: Call, _params: Empty) -> SyncStatusResult:
         """What is true of the sync now."""
-        if self.settings.places.common_dir is not None:
+        if self.settings.layout.common_dir is not None:
             await self._look()
         return msgspec.structs.replace(self._status(), exposed=await trio.to_thread.run_sync(self._exposed))
 
     def _exposed(self) -> tuple[str, ...]:
         try:
-            return tuple(str(each) for each in git_permissions.exposures(self.settings.places, self.settings.environ))
+            return tuple(str(each) for each in git_permissions.exposures(self.settings.layout, self.settings.environ))
         except OSError as error:
             return (f"not known who can read the messages: {error}",)
 
@@ -277,13 +277,13 @@ class Syncing:
             remote_url=remote.url if remote else "",
             head=self._head,
             skipped=tuple(sorted(status.skipped)),
-            read_only=self.house.view.foreign_format(),
+            read_only=self.ctx.view.foreign_format(),
             origins=self._origins(),
         )
 
     def _origins(self) -> tuple[SyncOrigin, ...]:
         """Looks at the number of every fact: told when somebody asks, and no part of what is published."""
-        view = self.house.view
+        view = self.ctx.view
         found = [
             SyncOrigin(
                 daemon_id=row.daemon_id,
@@ -300,7 +300,7 @@ class Syncing:
     async def accept(self, call: Call, params: SyncAcceptParams) -> SyncAcceptResult:
         """Take another daemon, or the branch that was refused, for what a person says that it is."""
         log.warning("accepted by %s: %s", call.caller.agent_id or "nobody known", params)
-        said = await daemon_acceptance.accept(self.house, params, self._foreign)
+        said = await daemon_acceptance.accept(self.ctx, params, self._foreign)
         self._foreign = frozenset()
         self.loop.poke()
         return said
@@ -326,7 +326,7 @@ class Syncing:
         return state if known and state != "local-only" else "idle"
 
     def _pending(self, mode: Mode) -> int:
-        view = self.house.view
+        view = self.ctx.view
         if self._is_new_remote and not mode.local_only:
             return view.unpushed(0)
         kept = view.sync_state()
@@ -337,13 +337,13 @@ class Syncing:
         if not 0 <= params.wait_ms <= limits.sync_wait_max_ms:
             raise InvalidParams(f"wait_ms must be 0 to {limits.sync_wait_max_ms}", remedy="wait again", field="wait_ms")
         report = None
-        if self.settings.places.common_dir is not None:
+        if self.settings.layout.common_dir is not None:
             await self._look()  # the round that follows is one with the remote as it is now
-            self._readership.forget(private=False)
+            self._visibility.forget(private=False)
             report = await self.loop.force(params.wait_ms / 1000)
         now = self._status()
         waited = params.wait_ms > 0
-        late = waited and report is None and self.settings.places.common_dir is not None
+        late = waited and report is None and self.settings.layout.common_dir is not None
         return SyncForceResult(
             triggered=True,
             last_sync_at=now.last_sync_at,
@@ -362,7 +362,7 @@ class Syncing:
         """A round with the remote before a name is taken, so that it is known who has it elsewhere. Why that is not
         known, as far as it matters: `""` also where nothing is synced.
         """
-        if self.settings.places.common_dir is None or self.settings.mode().local_only:
+        if self.settings.layout.common_dir is None or self.settings.mode().local_only:
             return ""
         await self._look()
         if self.settings.mode().local_only:
@@ -374,18 +374,18 @@ class Syncing:
 
     async def configure(self, _call: Call, params: SyncConfigureParams) -> SyncStatusResult:
         """Turn remote sync on or off, at once. Raises ConfirmationRequired when others may read the remote."""
-        places = self.settings.places
-        if places.common_dir is None:
+        layout = self.settings.layout
+        if layout.common_dir is None:
             raise NotAvailable("there is nothing to sync with outside a git repository", remedy="git init")
         remotes = await self._look()
         if params.enabled:
             async with self._one_question:
-                self._readership.forget(private=True)
+                self._visibility.forget(private=True)
                 await trio.to_thread.run_sync(self._confirm, remotes, params.confirm_public)
 
         def write() -> None:
-            update_settings(places, lambda raw: set_value(raw, "daemon.local_only", not params.enabled))
-            init.remember_choice(places, not params.enabled)
+            update_settings(layout, lambda raw: set_value(raw, "daemon.local_only", not params.enabled))
+            init.remember_choice(layout, not params.enabled)
 
         await trio.to_thread.run_sync(write)
         if not params.enabled and self.settings.mode().local_only:
@@ -395,16 +395,16 @@ class Syncing:
 
     async def repo_ids(self) -> set[str]:
         """The repository ids that clones know this one by: of the remotes as git has them now, and of its own path."""
-        root = self.settings.places.main_root
+        root = self.settings.layout.main_root
         found = {repo_id_of_url(str(root), root)}
         with contextlib.suppress(ThrumError):  # a round says what is wrong with git
-            for info in await self._look() if self.settings.places.common_dir is not None else ():
+            for info in await self._look() if self.settings.layout.common_dir is not None else ():
                 with contextlib.suppress(InvalidUrl):
                     found.add(repo_id_of_url(info.url, root))
         return found
 
     def _confirm(self, remotes: Sequence[RemoteInfo], confirmed: bool) -> None:
-        asked = self._readership.unconfirmed(remotes, self._methods.who_can_read)
+        asked = self._visibility.unconfirmed(remotes, self._methods.who_can_read)
         if asked and not confirmed:
             who = {"public": "can be read by anybody", "unknown": "does not say who can read it"}
             named = [f"{info.name} ({info.url}) {who[readers]}" for info, readers in asked]
@@ -415,12 +415,12 @@ class Syncing:
                 url=" ".join(info.url for info, _ in asked),
             )
         for info, _ in asked:
-            visibility.confirm(self.settings.places, info.url)
+            visibility.confirm(self.settings.layout, info.url)
 
     async def sync_context(self, call: Call, params: ContextSyncParams) -> ContextSyncResult:
         """Put an agent's notes on the branch, if there are any, and sync."""
         name = params.agent_name
-        published = await notes.publish(self.house, call, name)
+        published = await notes.publish(self.ctx, call, name)
         report = await self.loop.force(limits.sync_wait_max_ms / 2000)
         now = self._status()
         pushed = not now.local_only and report is not None and report.result != "error" and not now.last_error

@@ -14,15 +14,15 @@ import trio
 
 from thrum.model import events
 from thrum.model.errors import StoreFailed
-from thrum.model.tombstones import Voids
-from thrum.store.journal import Standing, refusal
+from thrum.model.tombstones import Tombstones
+from thrum.store.journal import FileState, refusal
 from thrum.store.queries.views import View
 from thrum.store.receipts import RECEIPTS_SEQ, Copies, Receipts
 from thrum.store.recovery import Store
-from thrum.sync.ports import Arrived, JournalMoved, Mark, Surplus, TakenIn
+from thrum.sync.ports import Arrived, FilePosition, Ingested, JournalMoved, Surplus
 
 
-class Exchange:
+class SyncStore:
     """Implements `sync.ports.Journals`. Raises StoreFailed, Busy, ShuttingDown."""
 
     def __init__(self, store: Store) -> None:
@@ -30,45 +30,47 @@ class Exchange:
         self._is_closed = False
         self._receipts = Receipts(store.journals, store.signer)
 
-    def marks(self) -> dict[str, Mark]:
+    def marks(self) -> dict[str, FilePosition]:
         """See `sync.ports.Journals`. What is appended and not yet committed does not count."""
-        standings = self._store.journals.standings()
-        return {file: Mark(*standing) for file, standing in standings.items() if file != events.LOCAL_FILE}
+        file_states = self._store.journals.file_states()
+        return {
+            file: FilePosition(*file_state) for file, file_state in file_states.items() if file != events.LOCAL_FILE
+        }
 
     def head_seq(self) -> int:
         """See `sync.ports.Journals`."""
         with self._reading() as view:
             return view.head_seq()
 
-    def read(self, file: str, mark: Mark) -> bytes:
+    def read(self, file: str, mark: FilePosition) -> bytes:
         """See `sync.ports.Journals`. StoreFailed when somebody else replaced or cut it."""
         journals = self._store.journals
         with self._minding_damage():
             try:
-                return journals.read_start(file, Standing(*mark))
+                return journals.read_start(file, FileState(*mark))
             except OSError as error:
                 raise refusal(error, "read") from error
             except StoreFailed as error:
                 with journals.still:
-                    now = journals.standings().get(file)
+                    now = journals.file_states().get(file)
                 if now is None or now.inode != mark.inode:
                     raise JournalMoved(file) from error  # by the committer itself: compaction
                 raise
 
-    def voids(self) -> Voids:
+    def tombstones(self) -> Tombstones:
         """See `sync.ports.Journals`. It is of one moment, and does not look at the store again."""
         with self._reading() as view:
-            voids = view.still_voids()
-            return replace(voids, origins=replace(voids.origins, exact=True)) if voids else voids
+            tombstones = view.still_tombstones()
+            return replace(tombstones, origins=replace(tombstones.origins, exact=True)) if tombstones else tombstones
 
-    def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
+    def ingest(self, arrived: Sequence[Arrived]) -> Ingested:
         """See `sync.ports.Journals`."""
-        taken = trio.from_thread.run(self._store.committer.take_in, arrived)
-        return TakenIn(taken.new, taken.set_aside)
+        taken = trio.from_thread.run(self._store.committer.ingest, arrived)
+        return Ingested(taken.new, taken.quarantined)
 
-    def count_aside(self, surplus: Sequence[Surplus]) -> None:
+    def count_quarantined(self, surplus: Sequence[Surplus]) -> None:
         """See `sync.ports.Journals`."""
-        trio.from_thread.run(self._store.committer.count_aside, surplus)
+        trio.from_thread.run(self._store.committer.count_quarantined, surplus)
 
     def project(self) -> frozenset[str]:
         """See `sync.ports.Journals`."""
@@ -116,9 +118,9 @@ class Exchange:
         with self._reading() as view:
             return {key: value for key, value in view.sync_state().items() if key != RECEIPTS_SEQ}
 
-    def apply_due(self) -> None:
+    def release_due_facts(self) -> None:
         """Let facts count that waited for their day (events.md §13)."""
-        trio.from_thread.run(self._store.committer.apply_due)
+        trio.from_thread.run(self._store.committer.release_due_facts)
 
     def remember(self, values: Mapping[str, str]) -> None:
         """See `sync.ports.Journals`."""
@@ -136,5 +138,5 @@ class Exchange:
             yield
         except StoreFailed as error:
             if "cause" in error.details:
-                trio.from_thread.run_sync(self._store.committer.condemn, str(error.details["cause"]))
+                trio.from_thread.run_sync(self._store.committer.request_reopen, str(error.details["cause"]))
             raise

@@ -20,7 +20,7 @@ from thrum.model import clock, limits
 from thrum.model.errors import ShuttingDown, ThrumError
 from thrum.model.events import AgentExited, AnyFact, SessionEnded
 from thrum.model.files import open_files_max
-from thrum.ops.context import House
+from thrum.ops.context import Context
 from thrum.ops.identity_file import note_in_file
 from thrum.ops.liveness import owner_alive, seconds
 from thrum.store.api import Decision, Stamp
@@ -47,8 +47,8 @@ class _Owner:
 class Owners:
     """Watches every process that a record of this machine names, and records its end."""
 
-    def __init__(self, house: House, changed: Changed) -> None:
-        self._house = house
+    def __init__(self, ctx: Context, changed: Changed) -> None:
+        self._ctx = ctx
         self._changed = changed
         self._watched: dict[_Owner, trio.CancelScope] = {}
         self._pidfds = 0
@@ -73,7 +73,7 @@ class Owners:
             nursery.start_soon(self._watch_one, owner, scope)
 
     def _recorded(self) -> Iterator[_Owner]:
-        for row in self._house.view.agents():
+        for row in self._ctx.view.agents():
             # An end that is known already is not waited for again.
             if row.worktree_path and row.agent_pid > 1 and row.exited_at <= row.place_at:
                 yield _Owner(row.agent_pid, row.agent_pid_started, seconds(row.place_at))
@@ -115,7 +115,7 @@ class Owners:
             await trio.sleep(limits.sweep_seconds)
 
     def _lives(self, owner: _Owner) -> bool:
-        table = self._house.processes
+        table = self._ctx.processes
         try:
             seen = table.read(owner.pid)
         except OSError:
@@ -124,7 +124,7 @@ class Owners:
             owner.started,
             owner.recorded_at,
             seen,
-            lambda: runtime_of_process(table.program(owner.pid), self._house.runtime_names()) is not None,
+            lambda: runtime_of_process(table.program(owner.pid), self._ctx.runtime_names()) is not None,
         )
 
     async def _record_end(self, owner: _Owner) -> None:
@@ -150,8 +150,8 @@ class Owners:
             ]
             return Decision(facts, lambda _view, _seqs: [row.agent_id for row in gone])
 
-        for agent_id in await self._house.journal.commit(decide):
-            await note_in_file(self._house, agent_id, housekeeping=True, tmux_session="")
+        for agent_id in await self._ctx.journal.commit(decide):
+            await note_in_file(self._ctx, agent_id, housekeeping=True, tmux_session="")
 
 
 async def persist(write: Callable[[], Awaitable[object]]) -> None:
@@ -188,22 +188,22 @@ class Ripe:
 class StaleSessions:
     """Ends the sessions of crashed owners as `crash`, and those of nobody that were unseen as long as `normal`."""
 
-    def __init__(self, house: House, changed: Changed, after_seconds: float) -> None:
-        self._house = house
+    def __init__(self, ctx: Context, changed: Changed, after_seconds: float) -> None:
+        self._ctx = ctx
         self._changed = changed
         self._after_ms = int(after_seconds * 1000)
 
     async def watch(self) -> None:
-        """Forever. The picture says when the next one is due; nothing is asked before."""
+        """Forever. The projection says when the next one is due; nothing is asked before."""
         while True:
             changed = self._changed()
-            with trio.move_on_after(await self._end_due()):
+            with trio.move_on_after(await self._end_ready()):
                 await changed.wait()
 
-    async def _end_due(self) -> float:
+    async def _end_ready(self) -> float:
         """End what is due; the seconds until something may be due again."""
-        now_ms = self._house.clock.now_ms()
-        ripe = list(self.ripe(self._house.view))
+        now_ms = self._ctx.clock.now_ms()
+        ripe = list(self.ripe(self._ctx.view))
         for each in ripe:
             if each.at_ms <= now_ms:
                 await persist(lambda each=each: self._end(each))
@@ -223,7 +223,7 @@ class StaleSessions:
         if not row.agent_pid:
             seen = max(row.last_seen_at, session.seen_at, session.started_at)
             return Ripe(session, clock.parse_ms(seen) + self._after_ms, "normal")
-        if row.exited_at <= row.place_at or owner_alive(row, self._house.processes, self._house.runtime_names()):
+        if row.exited_at <= row.place_at or owner_alive(row, self._ctx.processes, self._ctx.runtime_names()):
             return None
         # Somebody may have gone on in its name from a shell: that counts as alive.
         seen = max(row.exited_at, row.last_seen_at, session.started_at)
@@ -242,7 +242,7 @@ class StaleSessions:
             )
             return Decision([fact], lambda _view, _seqs: True)
 
-        if await self._house.journal.commit(decide):
+        if await self._ctx.journal.commit(decide):
             log.info("session ended", extra={"fields": {"session_id": session.session_id, "reason": due.reason}})
-            if self._house.view.open_session(session.agent_id) is None:
-                await note_in_file(self._house, session.agent_id, housekeeping=True, session_id="")
+            if self._ctx.view.open_session(session.agent_id) is None:
+                await note_in_file(self._ctx, session.agent_id, housekeeping=True, session_id="")

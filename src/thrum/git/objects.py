@@ -47,7 +47,7 @@ class Writer(Protocol):
         """Make all that was added durable, before a ref leads to it; the bytes that it takes on disk."""
         ...
 
-    def mend(self) -> bool:
+    def fix(self) -> bool:
         """Write again what somebody took away since: a `git gc --prune=now` that looked at the refs before ours moved
         takes what it leads to now. Whether there was any, as far as that can be told.
         """
@@ -152,21 +152,21 @@ class LooseWriter:
         if failure is not None:
             raise failure
 
-    def mend(self) -> bool:
+    def fix(self) -> bool:
         recent, self._recent = self._recent, {}
-        now, total, mended = time.monotonic(), 0, False
+        now, total, fixed = time.monotonic(), 0, False
         for object_id, (when, kind, data) in reversed(recent.items()):
             total += len(data)
             is_there = (self._objects_dir / object_id[:2] / object_id[2:]).exists() or self._is_packed(object_id)
             if not is_there:
                 self.add(kind, data)
-                mended = True
+                fixed = True
             elif now - when < _RECENT_SECONDS and total < _RECENT_BYTES_MAX:
                 self._recent[object_id] = when, kind, data
         self._recent = dict(reversed(self._recent.items()))
-        if mended:
+        if fixed:
             self.settle()
-        return mended
+        return fixed
 
     def settle(self) -> int:
         self._wait()
@@ -238,7 +238,7 @@ class GitWriter:
         added, self._added_bytes = self._added_bytes, 0
         return added
 
-    def mend(self) -> bool:
+    def fix(self) -> bool:
         return False
 
 

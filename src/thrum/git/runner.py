@@ -110,7 +110,7 @@ def checked_git(arguments: Sequence[str], environ: Mapping[str, str], *, stdin: 
     if done.returncode != 0:
         command = next(word for word in arguments if not word.startswith("-") and "=" not in word)
         reason = done.stderr.decode(errors="replace").strip()
-        raise StoreFailed(f"git {command} failed: {reason}", remedy="mend what git names, then repeat the command")
+        raise StoreFailed(f"git {command} failed: {reason}", remedy="fix what git names, then repeat the command")
     return done.stdout
 
 

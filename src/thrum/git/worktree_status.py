@@ -34,7 +34,7 @@ from thrum.model import clock, limits
 from thrum.model.dot_git import GitPlace, find_git, nowhere
 from thrum.model.errors import ThrumError
 from thrum.model.events import Commit, FileChange
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.search import path_matches
 from thrum.model.wire_types import GitState, GitUser
 
@@ -60,7 +60,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class WorktreeState:
     """What a worktree's files tell without git: what it is on, and what that is compared with."""
 
     root: str
@@ -78,13 +78,13 @@ class LiveWork:
     """Reads worktrees of one repository; `ops.context.ReadWork` is its contract."""
 
     def __init__(
-        self, places: Places, environ: Mapping[str, str], *, seconds_max: float = limits.work_seconds_max
+        self, layout: Layout, environ: Mapping[str, str], *, seconds_max: float = limits.work_seconds_max
     ) -> None:
-        self._places = places
+        self._layout = layout
         self._environ = environ
         self._seconds_max = seconds_max
         self._limiter = trio.CapacityLimiter(_SIDE_BY_SIDE)
-        self._git_places: dict[str, tuple[tuple[int, ...], GitPlace]] = {}
+        self._git_layout: dict[str, tuple[tuple[int, ...], GitPlace]] = {}
         self._histories: dict[tuple[str, ...], History] = {(): History()}
 
     async def __call__(
@@ -94,22 +94,22 @@ class LiveWork:
         spares git most of the work; without `files` the work tree is not looked at: branch and commits alone.
         """
         found: dict[str, GitState] = dict.fromkeys(roots, GitState())
-        if not found or self._places.common_dir is None:
+        if not found or self._layout.common_dir is None:
             return found
         deadline = time.monotonic() + self._seconds_max
         found = dict.fromkeys(roots, GitState(problem=_TOO_LATE))
         # What hangs (a file system, too) holds its thread, not the answer.
         patience = trio.current_time() + self._seconds_max + _GRACE_SECONDS
         with trio.move_on_at(patience):
-            standings = await self._in_thread(self._stand, tuple(found), deadline)
+            worktree_states = await self._in_thread(self._stand, tuple(found), deadline)
             async with trio.open_nursery() as nursery:
-                for root, standing in standings.items():
-                    if isinstance(standing, GitState):
-                        found[root] = standing
-                    elif not files and (history := self._histories.get(standing.span)) is not None:
-                        found[root] = _state(standing, history)
+                for root, worktree_state in worktree_states.items():
+                    if isinstance(worktree_state, GitState):
+                        found[root] = worktree_state
+                    elif not files and (history := self._histories.get(worktree_state.span)) is not None:
+                        found[root] = _state(worktree_state, history)
                     else:
-                        nursery.start_soon(self._ask, found, standing, wanted, files, deadline)
+                        nursery.start_soon(self._ask, found, worktree_state, wanted, files, deadline)
         return found
 
     async def unseen(self, roots: Collection[str], wanted: Sequence[str]) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ class LiveWork:
 
         Where git gives no answer it may know them all.
         """
-        if self._places.common_dir is None:
+        if self._layout.common_dir is None:
             return ()
         deadline = time.monotonic() + self._seconds_max
         with trio.move_on_at(trio.current_time() + self._seconds_max + _GRACE_SECONDS):
@@ -132,34 +132,39 @@ class LiveWork:
         raise ThrumError(f"git config could not be read: {_TOO_LATE}", remedy="repeat it")
 
     async def _ask(
-        self, found: dict[str, GitState], standing: Standing, wanted: Sequence[str], files: bool, deadline: float
+        self,
+        found: dict[str, GitState],
+        worktree_state: WorktreeState,
+        wanted: Sequence[str],
+        files: bool,
+        deadline: float,
     ) -> None:
-        found[standing.root] = await self._in_thread(self._read, standing, wanted, files, deadline)
+        found[worktree_state.root] = await self._in_thread(self._read, worktree_state, wanted, files, deadline)
 
     async def _in_thread(self, function: Callable[[*Args], T], *args: *Args) -> T:
         return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True, limiter=self._limiter)
 
     # -- in threads
 
-    def _stand(self, roots: Collection[str], deadline: float) -> dict[str, Standing | GitState]:
+    def _stand(self, roots: Collection[str], deadline: float) -> dict[str, WorktreeState | GitState]:
         """Where each root stands, or at once the state of one that tells nothing."""
-        common_dir, main_root = self._places.common_dir, str(self._places.main_root)
+        common_dir, main_root = self._layout.common_dir, str(self._layout.main_root)
         assert common_dir is not None
         refs = Refs(common_dir)
         default = self._default_branch(refs, deadline)
-        standings: dict[str, Standing | GitState] = {}
+        worktree_states: dict[str, WorktreeState | GitState] = {}
         for root in roots:
             git = self._git_place(root)
             if git is None or git.bare or not os.path.isdir(root):
-                standings[root] = GitState()
+                worktree_states[root] = GitState()
             elif (gone := nowhere(git)) is not None:
-                standings[root] = GitState(problem=f"its .git leads to {gone}, which is not there")
+                worktree_states[root] = GitState(problem=f"its .git leads to {gone}, which is not there")
             elif git.common_dir != common_dir or (str(git.root) != root != main_root):
-                standings[root] = GitState(problem="it is no worktree of this repository any more")
+                worktree_states[root] = GitState(problem="it is no worktree of this repository any more")
             else:
                 head = refs.head(git.git_dir)
-                standings[root] = Standing(root, head, default.bases_of(head))
-        return standings
+                worktree_states[root] = WorktreeState(root, head, default.bases_of(head))
+        return worktree_states
 
     def _find_unseen(self, roots: Sequence[str], wanted: Sequence[str], deadline: float) -> tuple[str, ...]:
         left = list(wanted)
@@ -177,7 +182,7 @@ class LiveWork:
 
     def _read_user(self, deadline: float) -> GitUser:
         try:
-            out = self._git(str(self._places.main_root), ("config", "--list", "-z"), deadline)
+            out = self._git(str(self._layout.main_root), ("config", "--list", "-z"), deadline)
         except GitFailed as failed:
             raise ThrumError(f"git config could not be read: {failed}", remedy="git config --list") from failed
         # As git has it: the last one counts.
@@ -197,12 +202,12 @@ class LiveWork:
         except OSError:
             return find_git(Path(root))
         stamp = (status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
-        known = self._git_places.get(root)
+        known = self._git_layout.get(root)
         if known is not None and known[0] == stamp:
             return known[1]
         place = find_git(Path(root))
-        if place is not None and len(self._git_places) < _KEPT_MAX:
-            self._git_places[root] = (stamp, place)
+        if place is not None and len(self._git_layout) < _KEPT_MAX:
+            self._git_layout[root] = (stamp, place)
         return place
 
     def _default_branch(self, refs: Refs, deadline: float) -> DefaultBranch:
@@ -210,41 +215,41 @@ class LiveWork:
         if found.ref:
             return found
         try:
-            configured = self._git(str(self._places.main_root), ("config", "--get", "init.defaultBranch"), deadline)
+            configured = self._git(str(self._layout.main_root), ("config", "--get", "init.defaultBranch"), deadline)
         except GitFailed:
             return found
         return refs.default_branch((*USUAL_DEFAULTS, _text(configured.strip())))
 
-    def _read(self, standing: Standing, wanted: Sequence[str], files: bool, deadline: float) -> GitState:
+    def _read(self, worktree_state: WorktreeState, wanted: Sequence[str], files: bool, deadline: float) -> GitState:
         """Everything that git can tell; what it cannot is empty, with the reason as `problem`."""
         history = History()
         try:
-            history = self._history(standing, deadline)
+            history = self._history(worktree_state, deadline)
             if not files:
-                return _state(standing, history, wanted)
-            found = parse_status(self._git(standing.root, (*STATUS, "--", *pathspecs(wanted)), deadline))
+                return _state(worktree_state, history, wanted)
+            found = parse_status(self._git(worktree_state.root, (*STATUS, "--", *pathspecs(wanted)), deadline))
             found = [each for each in found if _is_wanted(_text(each.path), wanted)]
             shown = found[: limits.work_paths_max]
-            known = [each for each in shown if not each.untracked] if standing.head.object_id else []
-            counts = self._counts(standing.root, known, deadline)
+            known = [each for each in shown if not each.untracked] if worktree_state.head.object_id else []
+            counts = self._counts(worktree_state.root, known, deadline)
         except GitFailed as failed:
-            return msgspec.structs.replace(_state(standing, history, wanted), problem=str(failed))
+            return msgspec.structs.replace(_state(worktree_state, history, wanted), problem=str(failed))
         paths = dict.fromkeys(_text(path) for each in found for path in (each.path, each.old_path) if path)
         return msgspec.structs.replace(
-            _state(standing, history, wanted),
+            _state(worktree_state, history, wanted),
             uncommitted_files=_wanted(tuple(paths), wanted),
-            file_changes=tuple(_file_change(standing.root, each, counts) for each in shown),
+            file_changes=tuple(_file_change(worktree_state.root, each, counts) for each in shown),
         )
 
-    def _history(self, standing: Standing, deadline: float) -> History:
+    def _history(self, worktree_state: WorktreeState, deadline: float) -> History:
         """What the head has and the bases have not. Raises GitFailed."""
-        span = standing.span
+        span = worktree_state.span
         known = self._histories.get(span)
         if known is not None:
             return known
         head, *bases = span
         words = [*LOG, f"--max-count={limits.work_commits_read_max}", head, "--not", *bases, "--"]
-        logged = parse_log(self._git(standing.root, words, deadline))
+        logged = parse_log(self._git(worktree_state.root, words, deadline))
         commits = tuple(
             Commit(commit.sha, commit.subject[: limits.work_subject_chars_max])
             for commit in logged[: limits.work_commits_max]
@@ -266,9 +271,9 @@ class LiveWork:
         return read_git(root, words, self._environ, deadline, *_SETTINGS)
 
 
-def _state(standing: Standing, history: History, wanted: Sequence[str] = ()) -> GitState:
+def _state(worktree_state: WorktreeState, history: History, wanted: Sequence[str] = ()) -> GitState:
     return GitState(
-        branch=standing.head.branch,
+        branch=worktree_state.head.branch,
         ahead=history.ahead,
         unmerged_commits=history.commits,
         changed_files=_wanted(history.paths, wanted),

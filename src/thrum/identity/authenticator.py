@@ -18,7 +18,7 @@ from thrum.identity.guard_modes import fire, record_fire
 from thrum.identity.processes import ProcessTable
 from thrum.identity.runtimes import RuntimeNames
 from thrum.model.guards import Mode
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 log = logging.getLogger("thrum.daemon")
 
@@ -59,7 +59,7 @@ class Authenticator:
     """Judges every call that reaches a daemon."""
 
     table: ProcessTable
-    places: Places
+    layout: Layout
     registry: Callable[[], Registry]
     """The agents of this daemon and where they live, as of now."""
     runtime_names: Callable[[], RuntimeNames]
@@ -78,7 +78,7 @@ class Authenticator:
         """Look at the peer before its first request: later its pid must still be the same process."""
         connection.evidence = PeerEvidence(
             self.table,
-            self.places,
+            self.layout,
             pid=connection.peer.pid,
             uid=connection.peer.uid,
             names=self.runtime_names,

@@ -21,7 +21,7 @@ from thrum.model.dot_git import find_git
 from thrum.model.errors import ConfigInvalid, InvalidUrl, StoreFailed
 from thrum.model.files import atomic_write, ensure_private_dir, is_same, locked, read_bytes
 from thrum.model.ids import crockford_sha256, is_id, repo_id_of_url, ulid_ms, without_credentials
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 DaemonIdClass = Literal["missing", "legacy", "valid", "malformed"]
 
@@ -78,7 +78,7 @@ def daemon_id_class(daemon_id: str) -> DaemonIdClass:
 
 
 def bootstrap(
-    places: Places, *, new_ulid: Callable[[], str], now_ms: int, hostname: str, origin_url: str = ""
+    layout: Layout, *, new_ulid: Callable[[], str], now_ms: int, hostname: str, origin_url: str = ""
 ) -> Bootstrapped:
     """Load, make or rotate the daemon's identity; by `init` and every start, before anything uses the id.
 
@@ -86,40 +86,40 @@ def bootstrap(
     ConfigInvalid for a broken `config.json` (not a byte of it changes) and StoreFailed when the backup can't be made or
     the key can't be read.
     """
-    for directory in (places.var_dir, places.thrum_sync_dir):
+    for directory in (layout.var_dir, layout.thrum_sync_dir):
         try:
             ensure_private_dir(directory)
         except OSError as error:
             raise StoreFailed(f"could not write {directory}: {error.strerror}") from error
-    with locked(places.config_lock):
-        original, config = _read_config(places.config_file)
+    with locked(layout.config_lock):
+        original, config = _read_config(layout.config_file)
         block = config.get("identity")
         if block is not None and not isinstance(block, dict):
             raise ConfigInvalid(".thrum/config.json is not valid: identity must be an object")
         before = cast("dict[str, Any]", block or {})
-        kept = _read_daemon_json(places.daemon_json)
-        key = load_key(places.daemon_key)
-        past = _look_back(before, kept, key, places)
+        kept = _read_daemon_json(layout.daemon_json)
+        key = load_key(layout.daemon_key)
+        past = _look_back(before, kept, key, layout)
         if past.key_is_copied:
             key = None
         if original is not None and (key is None or key.daemon_id != before.get("daemon_id")):
-            _back_up(places.config_copy, original)
+            _back_up(layout.config_copy, original)
         is_new = key is None
         if key is None:
-            key = make_key(places.daemon_key, now_ms)
-        after = _next_block(before, {} if past.is_copy else kept, key.daemon_id, past, places)
+            key = make_key(layout.daemon_key, now_ms)
+        after = _next_block(before, {} if past.is_copy else kept, key.daemon_id, past, layout)
         if is_new or not _text(after, "init_at"):
             after["init_at"] = format_ms(now_ms)
-        if not _text(after, "git_origin_url") and _repo_id_of(origin_url, places):
+        if not _text(after, "git_origin_url") and _repo_id_of(origin_url, layout):
             after["git_origin_url"] = without_credentials(origin_url)
-        after |= {"repo_name": places.main_root.name, "repo_path": str(places.main_root), "hostname": hostname}
-        if not _text(after, "repo_id") and not _derived_repo_id(after, places, origin_url):
+        after |= {"repo_name": layout.main_root.name, "repo_path": str(layout.main_root), "hostname": hostname}
+        if not _text(after, "repo_id") and not _derived_repo_id(after, layout, origin_url):
             after["repo_id"] = "r_" + new_ulid()
         if after != before:
             config["identity"] = after
-            _write_json(places.config_file, config)
-        identity = _identity_of(after, places, origin_url)
-        _write_daemon_json(places, identity, str(after.get("repo_id", "")), key.inode)
+            _write_json(layout.config_file, config)
+        identity = _identity_of(after, layout, origin_url)
+        _write_daemon_json(layout, identity, str(after.get("repo_id", "")), key.inode)
         return Bootstrapped(identity, key.signer, tuple(_notes(past, key.daemon_id, hostname)))
 
 
@@ -134,7 +134,7 @@ class _Past(NamedTuple):
     is_copy: bool
 
 
-def _look_back(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | None, places: Places) -> _Past:
+def _look_back(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | None, layout: Layout) -> _Past:
     """A copy is where state directory *and* inode of the key are other ones than `daemon.json` says: a moved
     repository, a bind mount, a restore in place and a file system without lasting inodes change one at most.
     """
@@ -142,11 +142,11 @@ def _look_back(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | Non
     previous_ids = (*_texts(block.get("previous_ids")), *_texts(kept.get("previous_ids")))
     state_dir = _text(kept, "state_dir")
     same_key = key is not None and kept.get("key_inode") == key.inode
-    if same_key or not state_dir or is_same(state_dir, places.state_dir):
+    if same_key or not state_dir or is_same(state_dir, layout.state_dir):
         return _Past(daemon_id, previous_ids, False, False)
     # A key that `daemon.json` does not know yet was made here, by a start that was killed.
     key_is_copied = key is not None and key.daemon_id == _text(kept, "daemon_id")
-    return _Past(daemon_id, previous_ids, key_is_copied, _is_original_there(block, kept, key, places))
+    return _Past(daemon_id, previous_ids, key_is_copied, _is_original_there(block, kept, key, layout))
 
 
 def _told_id(block: dict[str, Any]) -> str:
@@ -154,16 +154,16 @@ def _told_id(block: dict[str, Any]) -> str:
     return "" if told is None else str(told)
 
 
-def _is_original_there(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | None, places: Places) -> bool:
+def _is_original_there(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | None, layout: Layout) -> bool:
     """Whether the repository that `daemon.json` was written for is still there, with that id, and is another one."""
     daemon_id, there = _text(kept, "daemon_id"), Path(_text(kept, "state_dir"))
     if not daemon_id or _text(block, "daemon_id") not in ("", daemon_id, key.daemon_id if key else ""):
         return False
     git = find_git(there.parent)
-    if git is not None and git.common_dir == places.common_dir:
+    if git is not None and git.common_dir == layout.common_dir:
         return False
     # What counts there lies beside its journals, or in the state directory if no thrum of today ran there yet.
-    for directory in (*(() if git is None else (git.common_dir / places.thrum_sync_dir.name,)), there):
+    for directory in (*(() if git is None else (git.common_dir / layout.thrum_sync_dir.name,)), there):
         try:
             _, config = _read_config(directory / "config.json")
         except (OSError, ConfigInvalid):
@@ -177,7 +177,7 @@ def _is_original_there(block: dict[str, Any], kept: dict[str, Any], key: DaemonK
 
 
 def _next_block(
-    before: dict[str, Any], kept: dict[str, Any], daemon_id: str, past: _Past, places: Places
+    before: dict[str, Any], kept: dict[str, Any], daemon_id: str, past: _Past, layout: Layout
 ) -> dict[str, Any]:
     """The identity block with that id; keys keep their places. Pure."""
     block = dict(before)
@@ -215,24 +215,24 @@ def _shown(daemon_id: str) -> str:
     return daemon_id if _WORD.fullmatch(daemon_id) else "?"
 
 
-def _derived_repo_id(block: dict[str, Any], places: Places, origin_url: str) -> str:
+def _derived_repo_id(block: dict[str, Any], layout: Layout, origin_url: str) -> str:
     """The repository id of the origin there is, else of the one there was; empty without a usable one."""
-    return _repo_id_of(origin_url, places) or _repo_id_of(_text(block, "git_origin_url"), places)
+    return _repo_id_of(origin_url, layout) or _repo_id_of(_text(block, "git_origin_url"), layout)
 
 
-def _repo_id_of(url: str, places: Places) -> str:
+def _repo_id_of(url: str, layout: Layout) -> str:
     try:
-        return repo_id_of_url(url, places.main_root)
+        return repo_id_of_url(url, layout.main_root)
     except InvalidUrl:
         return ""
 
 
-def _identity_of(block: dict[str, Any], places: Places, origin_url: str) -> DaemonIdentity:
+def _identity_of(block: dict[str, Any], layout: Layout, origin_url: str) -> DaemonIdentity:
     return DaemonIdentity(
         daemon_id=block["daemon_id"],
         init_at=block["init_at"],
         # A made id wins over an origin that came later: the ids of unnamed agents must not change.
-        repo_id=_text(block, "repo_id") or _derived_repo_id(block, places, origin_url),
+        repo_id=_text(block, "repo_id") or _derived_repo_id(block, layout, origin_url),
         repo_name=block["repo_name"],
         repo_path=block["repo_path"],
         hostname=block["hostname"],
@@ -273,14 +273,14 @@ def _read_daemon_json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", known) if isinstance(known, dict) else {}
 
 
-def _write_daemon_json(places: Places, identity: DaemonIdentity, made_repo_id: str, key_inode: int) -> None:
+def _write_daemon_json(layout: Layout, identity: DaemonIdentity, made_repo_id: str, key_inode: int) -> None:
     kept: dict[str, Any] = {"daemon_id": identity.daemon_id, "previous_ids": list(identity.previous_ids)}
     if made_repo_id:
         # Only a made one: a derived id is never stored.
         kept["repo_id"] = made_repo_id
-    kept |= {"init_at": identity.init_at, "state_dir": str(places.state_dir), "key_inode": key_inode}
-    if kept != _read_daemon_json(places.daemon_json):
-        _write_json(places.daemon_json, kept)
+    kept |= {"init_at": identity.init_at, "state_dir": str(layout.state_dir), "key_inode": key_inode}
+    if kept != _read_daemon_json(layout.daemon_json):
+        _write_json(layout.daemon_json, kept)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ def make_key(path: Path, now_ms: int) -> DaemonKey:
 
 
 def key_flaw(path: Path) -> tuple[str, str]:
-    """What is wrong with the key's file and how it is mended; two empty texts if nothing is, or there is none yet."""
+    """What is wrong with the key's file and how it is fixed; two empty texts if nothing is, or there is none yet."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:

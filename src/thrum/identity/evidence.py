@@ -16,7 +16,7 @@ from typing import Any
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.guard_modes import fire
 from thrum.identity.processes import OwnerState, Process, ProcessTable, same_process
-from thrum.identity.rights import Standing, judge, stand
+from thrum.identity.rights import Ancestry, judge, stand
 from thrum.identity.runtimes import (
     KNOWN_RUNTIMES,
     SESSION_VARIABLE,
@@ -33,7 +33,7 @@ from thrum.model.files import is_same
 from thrum.model.guards import DEFAULT_MODES, Refusal
 from thrum.model.ids import file_stem, parse_agent_id
 from thrum.model.methods.method import Access
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 log = logging.getLogger("thrum.identity")
 
@@ -91,9 +91,9 @@ class Failed(Exception):
 class Roots:
     """The root of this repository that a directory lies in. One that was found is believed for a second."""
 
-    def __init__(self, places: Places) -> None:
-        self._common_dir = None if places.common_dir is None else str(places.common_dir)
-        self._main_root = str(places.main_root)
+    def __init__(self, layout: Layout) -> None:
+        self._common_dir = None if layout.common_dir is None else str(layout.common_dir)
+        self._main_root = str(layout.main_root)
         self._found: dict[str, tuple[str, float]] = {}
 
     def of(self, directory: str, now: float) -> str | None:
@@ -101,7 +101,7 @@ class Roots:
         known = self._found.get(directory)
         if known is not None and now < known[1]:
             return known[0]
-        root = standing_root(directory, self._common_dir, self._main_root)
+        root = current_root(directory, self._common_dir, self._main_root)
         if root is not None:
             if len(self._found) >= _ROOTS_MAX:
                 self._found.clear()
@@ -109,7 +109,7 @@ class Roots:
         return root
 
 
-def standing_root(directory: str, common_dir: str | None, main_root: str) -> str | None:
+def current_root(directory: str, common_dir: str | None, main_root: str) -> str | None:
     """The root of this repository that a process in `directory` (a real path) stands in; None: in none of them.
 
     Going up: the first directory whose `.git` has this repository's common directory, or that holds the state; foreign
@@ -177,7 +177,7 @@ class PeerEvidence:
     def __init__(
         self,
         table: ProcessTable,
-        places: Places,
+        layout: Layout,
         *,
         pid: int,
         uid: int,
@@ -210,7 +210,7 @@ class PeerEvidence:
         except Failed as failed:
             self._failure = (failed.step, failed.cause)
         self._links: tuple[tuple[Link, ...], float] = ((), -_KEPT_SECONDS)
-        self._roots = Roots(places) if roots is None else roots
+        self._roots = Roots(layout) if roots is None else roots
         self._runtimes = Runtimes() if runtimes is None else runtimes
 
     def gather(self, registry: Registry | None, claim: str | None = None, *, now: float) -> Evidence:
@@ -295,7 +295,7 @@ class PeerEvidence:
         except OSError as error:
             raise Failed("process", _words(error)) from error
 
-    def standing(self, registry: Registry) -> Standing:
+    def ancestry(self, registry: Registry) -> Ancestry:
         """What is to be known of the peer where a person is wanted (rpc.md §3, Pe and Na). Raises Failed."""
 
         def is_placed(pid: int) -> str:
@@ -338,7 +338,7 @@ class PeerEvidence:
         pid = binding_pid(self.links(now), owned, identity)
         return next((process for process in chain if process.pid == pid), None)
 
-    def standing_root(self, now: float) -> str | None:
+    def current_root(self, now: float) -> str | None:
         """The root of this repository that the peer stands in, or None. Raises Failed."""
         try:
             return self._root_of(self._table.cwd(self.pid), now)
@@ -456,12 +456,12 @@ def check_person(peer: PeerEvidence, registry: Registry, level: Access, act: str
     to be done. Raises CallerUnproved where the kernel says nothing.
     """
     try:
-        standing = peer.standing(registry)
+        ancestry = peer.ancestry(registry)
     except Failed as failed:
         refusal = Refusal("unauthenticated_rpc", "introspection_failed", step=failed.step, cause=failed.cause)
         fire(refusal, DEFAULT_MODES, caller_pid=peer.pid, method=act)
         return
-    judge(standing, level, act, _record)
+    judge(ancestry, level, act, _record)
 
 
 def _record(level: str, message: str, fields: dict[str, Any]) -> None:

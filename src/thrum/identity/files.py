@@ -161,7 +161,7 @@ def list_identities(directory: Path) -> list[Listed]:
 
 
 def list_retired(directory: Path) -> list[str]:
-    """The names whose files were set aside in a root (`NAME.json.deleted`), the last one first."""
+    """The names whose files were moved away in a root (`NAME.json.deleted`), the last one first."""
     try:
         names = [name for name in names_in(directory) if ".json.deleted" in name and not name.startswith(".")]
     except OSError:
@@ -417,7 +417,7 @@ def _sibling_with(path: Path, process: Process) -> str | None:
 
 
 def retire_identity(path: Path) -> Path | None:
-    """Set a file aside as `NAME.json.deleted`, `.deleted.2`, …; nothing is overwritten. None if there was none."""
+    """Quarantine a file as `NAME.json.deleted`, `.deleted.2`, …; nothing is overwritten. None if there was none."""
     if status(path.parent) is None:
         return None
     with locked(lock_path(path.parent)):

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from thrum.identity.runtimes import KNOWN_RUNTIMES, RuntimeNames, runtime_names
 from thrum.model import json_text, limits
 from thrum.model.guards import DEFAULT_MODES, Mode, Refusal, guard_modes, refusal_error, refusal_fields, remedy_of
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.settings import Flaw, flaws
 
 log = logging.getLogger("thrum.model.guards")
@@ -74,12 +74,12 @@ def runtimes_file(environ: Mapping[str, str]) -> Path | None:
 class LiveSettings:
     """The settings that need no restart. Cheap to ask: a `stat` for each file while nothing changes."""
 
-    def __init__(self, places: Places | None, runtimes_file: Path | None = None) -> None:
+    def __init__(self, layout: Layout | None, runtimes_file: Path | None = None) -> None:
         """`places`: None where thrum is not set up. `runtimes_file`: the user's own runtimes (`runtimes_file`), wanted
         where processes are looked at.
         """
-        self._daemon = _Watched(Path(os.devnull) if places is None else places.guard_file)
-        self._config = _Watched(Path(os.devnull) if places is None else places.config_file, flaws)
+        self._daemon = _Watched(Path(os.devnull) if layout is None else layout.guard_file)
+        self._config = _Watched(Path(os.devnull) if layout is None else layout.config_file, flaws)
         self._runtimes = None if runtimes_file is None else _Watched(runtimes_file)
         self._modes: Mapping[str, Mode] = DEFAULT_MODES
         self._names = KNOWN_RUNTIMES

@@ -35,7 +35,7 @@ class Verdict:
     writes_fact: bool = True
     displaces_rival: bool = False
     retires_file: bool = False
-    """The existing identity file is set aside: another live process or another root had it."""
+    """The existing identity file is moved away: another live process or another root had it."""
     ends_session: bool = False
     warns_of_rival: bool = False
 

@@ -26,7 +26,7 @@ Record = Callable[[str, str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Ancestry:
     """What the kernel says of a process that wants to do a person's act."""
 
     pid: int = 0
@@ -53,7 +53,7 @@ def stand(
     names: RuntimeNames,
     placed: Iterable[int] = (),
     agent_of: Callable[[int], str] = lambda pid: "",
-) -> Standing:
+) -> Ancestry:
     """Look at a process and its ancestors (`chain`). `placed`: pids that are recorded for agents; `agent_of` tells the
     agent that such a process is, or `""`. Raises OSError when the process itself can't be read.
 
@@ -74,7 +74,7 @@ def stand(
     terminal = table.terminal(pid)
     agent = "" if terminal is None else _agent_at(table, terminal, placed, agent_of)
     commands = tuple(each.comm for each in chain)
-    return Standing(pid, commands, cut, runtime, runtime_pid, daemon_pid, mark, mark_pid, terminal, agent)
+    return Ancestry(pid, commands, cut, runtime, runtime_pid, daemon_pid, mark, mark_pid, terminal, agent)
 
 
 def _first_process(table: ProcessTable, topmost: Process) -> tuple[Process, ...]:
@@ -117,28 +117,28 @@ def _agent_at(table: ProcessTable, terminal: Terminal, placed: Iterable[int], ag
     return ""
 
 
-def obstacle(standing: Standing, level: Access) -> str:
+def obstacle(ancestry: Ancestry, level: Access) -> str:
     """What stands in the way of a person's act, in words; empty: nothing. Pure.
 
     `level`: PERSON asks for a person at a terminal, NOT_AN_AGENT only that no agent is above: scripts, containers and
     CI set repositories up without a terminal.
     """
-    if standing.runtime:
-        return f"{standing.runtime} (pid {standing.runtime_pid}) is among the ancestors"
-    if standing.daemon_pid:
-        return f"a thrum daemon (pid {standing.daemon_pid}) is among the ancestors"
-    if standing.mark:
-        return f"{standing.mark} of {MARKS[standing.mark]} is in the environment of pid {standing.mark_pid}"
-    if standing.cut:
+    if ancestry.runtime:
+        return f"{ancestry.runtime} (pid {ancestry.runtime_pid}) is among the ancestors"
+    if ancestry.daemon_pid:
+        return f"a thrum daemon (pid {ancestry.daemon_pid}) is among the ancestors"
+    if ancestry.mark:
+        return f"{ancestry.mark} of {MARKS[ancestry.mark]} is in the environment of pid {ancestry.mark_pid}"
+    if ancestry.cut:
         return f"it has more than {CHAIN_MAX} ancestors"
     if level is not Access.PERSON:
         return ""
-    if standing.terminal is None:
+    if ancestry.terminal is None:
         return "no terminal"
-    if not standing.terminal.foreground:
-        return f"it runs in the background of {standing.terminal.name}"
-    if standing.agent:
-        return f"@{standing.agent} runs in this terminal, {standing.terminal.name}"
+    if not ancestry.terminal.foreground:
+        return f"it runs in the background of {ancestry.terminal.name}"
+    if ancestry.agent:
+        return f"@{ancestry.agent} runs in this terminal, {ancestry.terminal.name}"
     return ""
 
 
@@ -147,25 +147,25 @@ def judge_own_process(names: RuntimeNames, act: str, record: Record) -> None:
     pid = os.getpid()
     table = open_process_table()
     try:
-        standing = stand(table, table.chain(pid), names)
+        ancestry = stand(table, table.chain(pid), names)
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         refusal = Refusal("unauthenticated_rpc", "introspection_failed", step="process", cause=cause)
         raise refusal_error(refusal, caller_pid=pid) from error
-    judge(standing, Access.NOT_AN_AGENT, act, record)
+    judge(ancestry, Access.NOT_AN_AGENT, act, record)
 
 
-def judge(standing: Standing, level: Access, what: str, record: Record) -> None:
+def judge(ancestry: Ancestry, level: Access, what: str, record: Record) -> None:
     """Let a person's act pass, or raise NotAPerson; either way who it was is recorded. `what`: the act, in a word."""
     fields: dict[str, Any] = {
         "act": what,
-        "caller_pid": standing.pid,
-        "chain": " < ".join(standing.chain),
+        "caller_pid": ancestry.pid,
+        "chain": " < ".join(ancestry.chain),
     }
-    if standing.terminal is not None:
-        fields["terminal"] = standing.terminal.name
-    reason = obstacle(standing, level)
+    if ancestry.terminal is not None:
+        fields["terminal"] = ancestry.terminal.name
+    reason = obstacle(ancestry, level)
     if reason:
         record("warning", REFUSED, {**fields, "reason": reason})
-        raise NotAPerson(f"this needs a person at a terminal: {reason}", reason=reason, caller_pid=standing.pid)
+        raise NotAPerson(f"this needs a person at a terminal: {reason}", reason=reason, caller_pid=ancestry.pid)
     record("info", ACT, fields)

@@ -129,7 +129,7 @@ def _by_name(name: str, canonical: str, candidates: Sequence[Candidate], known_r
 def _invalid(candidate: Candidate, rule: str) -> ThrumError:
     message = f".thrum/identities/{candidate.name}.json is not a valid identity: {candidate.broken}"
     file = f".thrum/identities/{candidate.name}.json"
-    remedy = f"mend it, or: rm {file}, then thrum quickstart NAME --role ROLE --module MODULE"
+    remedy = f"fix it, or: rm {file}, then thrum quickstart NAME --role ROLE --module MODULE"
     return IdentityInvalid(message, remedy=remedy, rule=rule)
 
 

@@ -18,13 +18,13 @@ import nacl.bindings as sodium
 from nacl.exceptions import BadSignatureError
 
 from thrum.model import events, signatures
-from thrum.model.events import BadLine, Sealed
+from thrum.model.events import BadLine, UnknownEvent
 from thrum.model.ids import is_id
 from thrum.model.signatures import MADE
 
 SEED_BYTES: Final = 32
 
-Standing = Literal["signed", "unsigned"]
+SignatureState = Literal["signed", "unsigned"]
 
 _SHARED_MIN: Final = 8
 """With fewer lines another thread is not worth waking."""
@@ -66,7 +66,7 @@ def _judging() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "thrum-judging")
 
 
-def check(raw: bytes) -> Standing:
+def check(raw: bytes) -> SignatureState:
     """What a line from elsewhere is. `unsigned`: it has no signature, one of an unknown form, or one by a key that the
     id of its origin does not certify.
 
@@ -131,7 +131,7 @@ def _read(base: bytes) -> _Told | None:
     except BadLine as bad:
         return None if bad.reason in _NO_OBJECT else _read_slowly(base)
     # Decoding hides it when a key stands there twice: encoding then gives another line.
-    if isinstance(fact, Sealed) or events.encode(fact) != base:
+    if isinstance(fact, UnknownEvent) or events.encode(fact) != base:
         return _read_slowly(base)
     kind = events.type_of(fact)
     made = getattr(fact, MADE[kind].field) if kind in MADE else ""

@@ -20,14 +20,14 @@ from typing import Any, Final, TypeVar
 from thrum.model import json_text, settings
 from thrum.model.errors import BadConfigValue, ConfigInvalid, StoreFailed, ThrumError
 from thrum.model.files import atomic_write, ensure_private_dir, locked, read_bytes, status
-from thrum.model.paths import Places, is_tracked
+from thrum.model.paths import Layout, is_tracked
 from thrum.model.settings import Setting, Value
 
 log: Final = logging.getLogger("thrum.model.settings")
 
 T = TypeVar("T")
 
-_MEND: Final = "fix the file, then: thrum config show"
+_FIX: Final = "fix the file, then: thrum config show"
 
 
 def wishes_sync(environ: Mapping[str, str]) -> bool | None:
@@ -58,7 +58,7 @@ def load_config(path: Path) -> Config:
     if found := settings.flaws(document.value):
         reasons = "; ".join(f"{flaw.message} at line {document.lines[flaw.path]}" for flaw in found)
         key = ".".join(map(str, found[0].path))
-        remedy = f"thrum config set {key} VALUE, or: thrum config unset {key}" if key in settings.SETTINGS else _MEND
+        remedy = f"thrum config set {key} VALUE, or: thrum config unset {key}" if key in settings.SETTINGS else _FIX
         raise ConfigInvalid(f"{_name(path)} is not valid: {reasons}", remedy=remedy)
     return Config(document.value)
 
@@ -109,17 +109,17 @@ class LiveConfig:
 # -- changing
 
 
-def change(places: Places, key: str, value: Any) -> Value:
+def change(layout: Layout, key: str, value: Any) -> Value:
     """Set one key, nothing else. Raises BadConfigKey, BadConfigValue, ConfigInvalid, StoreFailed."""
     settings.check_value(key, value)
-    update_settings(places, lambda raw: settings.set_value(raw, key, value))
+    update_settings(layout, lambda raw: settings.set_value(raw, key, value))
     return Value(value, "config.json")
 
 
-def unset(places: Places, key: str) -> Value:
+def unset(layout: Layout, key: str) -> Value:
     """Take one key out of the file, and objects that it leaves empty; fine if it is not there. Raises as above."""
     settings.find(key)
-    update_settings(places, partial(settings.remove, key=key))
+    update_settings(layout, partial(settings.remove, key=key))
     return settings.setting_value({}, key)
 
 
@@ -145,7 +145,7 @@ def update_config(path: Path, lock: Path, change: Callable[[dict[str, Any]], Non
         raise StoreFailed(f"could not write {path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def update_settings(places: Places, change: Callable[[dict[str, Any]], None]) -> bool:
+def update_settings(layout: Layout, change: Callable[[dict[str, Any]], None]) -> bool:
     """Change the settings that count, and the copy of them that people edit; True if anything changed. Raises as above.
 
     What was changed in the copy outside thrum stays there, uncounted, and takes the change in too. A copy that git
@@ -157,21 +157,21 @@ def update_settings(places: Places, change: Callable[[dict[str, Any]], None]) ->
         before.update(copy.deepcopy(raw))
         change(raw)
 
-    changed = update_config(places.config_file, places.config_lock, noting)
+    changed = update_config(layout.config_file, layout.config_lock, noting)
     try:
-        with locked(places.config_lock):
-            follow(places, before, change)
+        with locked(layout.config_lock):
+            follow(layout, before, change)
     except OSError as error:
-        name = error.filename or places.config_copy
+        name = error.filename or layout.config_copy
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
     return changed
 
 
-def follow(places: Places, before: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> None:
+def follow(layout: Layout, before: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> None:
     """Make the copy what counts, after a change of what was `before`. Raises OSError."""
-    counts = read_raw(places.config_file)
+    counts = read_raw(layout.config_file)
     try:
-        file = read_raw(places.config_copy) if status(places.config_copy) is not None else before
+        file = read_raw(layout.config_copy) if status(layout.config_copy) is not None else before
     except ConfigInvalid:
         return  # somebody is at work there
     if file == before:
@@ -179,8 +179,8 @@ def follow(places: Places, before: dict[str, Any], change: Callable[[dict[str, A
     else:
         with contextlib.suppress(ThrumError):
             change(file)
-    if status(places.config_file) is not None and not is_tracked(places.config_copy):
-        write_copy(places.config_copy, file)
+    if status(layout.config_file) is not None and not is_tracked(layout.config_copy):
+        write_copy(layout.config_copy, file)
 
 
 def write_copy(path: Path, raw: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ def encoded(raw: dict[str, Any]) -> bytes:
 
 
 def _check(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Refuse a change that adds a flaw; those that were there are mended one by one. Raises BadConfigValue."""
+    """Refuse a change that adds a flaw; those that were there are fixed one by one. Raises BadConfigValue."""
     known = settings.flaws(before)
     for flaw in settings.flaws(after):
         if flaw not in known:
@@ -210,9 +210,9 @@ def _read(path: Path) -> json_text.Document:
     except FileNotFoundError:
         return json_text.Document({}, {})
     except OSError as error:
-        raise ConfigInvalid(f"{_name(path)} cannot be read: {error.strerror}", remedy=_MEND) from error
+        raise ConfigInvalid(f"{_name(path)} cannot be read: {error.strerror}", remedy=_FIX) from error
     except json_text.NotJson as error:
-        raise ConfigInvalid(f"{_name(path)} is not valid: {error}", remedy=_MEND) from error
+        raise ConfigInvalid(f"{_name(path)} is not valid: {error}", remedy=_FIX) from error
 
 
 def _name(path: Path) -> str:

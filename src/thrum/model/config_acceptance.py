@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from thrum.model import config, files
 from thrum.model.errors import ConfigInvalid, StateTracked, StoreFailed
-from thrum.model.paths import Places, index_of, is_tracked, tracked_in
+from thrum.model.paths import Layout, index_of, is_tracked, tracked_in
 from thrum.model.settings import is_guarded
 from thrum.model.wire_types import SettingChange
 
@@ -36,10 +36,10 @@ class Outside(NamedTuple):
         return bool(self.changed or self.problem)
 
 
-def look(places: Places) -> Outside:
+def look(layout: Layout) -> Outside:
     """What was changed outside thrum. A `config.json` that is not there is none; thrum puts it back."""
     try:
-        before, after = _both(places)
+        before, after = _both(layout)
     except ConfigInvalid as error:
         return Outside(problem=error.message)
     keys = list(dict.fromkeys([*before, *after]))
@@ -48,11 +48,11 @@ def look(places: Places) -> Outside:
     )
 
 
-def notice(places: Places) -> str:
+def notice(layout: Layout) -> str:
     """The sentence that says so, empty if there is nothing to say."""
-    if problem := _problem(places):
+    if problem := _problem(layout):
         return problem
-    found = look(places)
+    found = look(layout)
     if not found:
         return ""
     keys = [each.key for each in found.changed]
@@ -63,15 +63,15 @@ def notice(places: Places) -> str:
     return f"{name} was changed outside thrum (keys {said}{more}): thrum config diff, thrum config accept"
 
 
-def _problem(places: Places) -> str:
+def _problem(layout: Layout) -> str:
     """Why one of the files is not taken as it is, empty if each could be."""
     try:
-        config.load_config(places.config_file)
+        config.load_config(layout.config_file)
     except ConfigInvalid as error:
         return f"{error.message}: no daemon starts with it, one that runs goes on with what counted before"
     try:
-        config.load_config(places.config_copy)
-        for path in (places.guard_file, places.guard_copy):
+        config.load_config(layout.config_copy)
+        for path in (layout.guard_file, layout.guard_copy):
             config.read_raw(path)
     except ConfigInvalid as error:
         return f"{error.message}: what counted before goes on"
@@ -84,11 +84,11 @@ class Notices:
     `now` is a monotonic clock in seconds. Cheap to ask: files are read again only when one of them was touched.
     """
 
-    def __init__(self, places: Places, now: Callable[[], float]) -> None:
-        self._places = places
+    def __init__(self, layout: Layout, now: Callable[[], float]) -> None:
+        self._layout = layout
         self._now = now
         self._told: dict[str, float] = {}
-        copies, counts = (places.config_copy, places.guard_copy), (places.config_file, places.guard_file)
+        copies, counts = (layout.config_copy, layout.guard_copy), (layout.config_file, layout.guard_file)
         self._settings = _Seen(tuple(map(str, (*copies, *counts))))
         self._indexes: dict[Path, _Seen] = {}
 
@@ -100,7 +100,7 @@ class Notices:
                 self._indexes.clear()
             index = self._indexes[root] = _Seen(tuple(map(str, index_of(root))))
         found = (
-            self._settings.sentence(lambda: notice(self._places)),
+            self._settings.sentence(lambda: notice(self._layout)),
             index.sentence(lambda: state_tracked(tracked_in(root))),
         )
         return [sentence for sentence in found if sentence and self._is_new(sentence)]
@@ -150,59 +150,59 @@ def protects(changed: tuple[SettingChange, ...]) -> bool:
     return any(is_guarded(each.key) for each in changed)
 
 
-def accept(places: Places, seen: tuple[SettingChange, ...]) -> tuple[SettingChange, ...]:
+def accept(layout: Layout, seen: tuple[SettingChange, ...]) -> tuple[SettingChange, ...]:
     """Let what the copies say count; what that changed. Raises ConfigInvalid, StateTracked, StoreFailed.
 
     `seen`: what was looked at before, and judged; nothing else counts. Who this daemon is (`identity`) is not for the
     file to say.
     """
-    for path in (places.config_copy, places.guard_copy):
+    for path in (layout.config_copy, layout.guard_copy):
         if is_tracked(path):
             raise StateTracked(f"git tracks {path}: what a branch brings is not accepted")
-    found = look(places)
+    found = look(layout)
     if found.problem:
         raise ConfigInvalid(found.problem, remedy="fix the file, then: thrum config accept")
     if not found.changed:
         return ()
     try:
-        files.ensure_private_dir(places.var_dir)
-        with files.locked(places.config_lock):
-            if look(places).changed != seen:
+        files.ensure_private_dir(layout.var_dir)
+        with files.locked(layout.config_lock):
+            if look(layout).changed != seen:
                 raise ConfigInvalid(
                     "the settings were changed again meanwhile", remedy="look at them again: thrum config diff"
                 )
-            counts = config.read_raw(places.config_file)
-            if files.status(places.config_copy) is not None:
-                config.load_config(places.config_copy)
-                raw = {key: value for key, value in config.read_raw(places.config_copy).items() if key != "identity"}
+            counts = config.read_raw(layout.config_file)
+            if files.status(layout.config_copy) is not None:
+                config.load_config(layout.config_copy)
+                raw = {key: value for key, value in config.read_raw(layout.config_copy).items() if key != "identity"}
                 raw |= {"identity": counts["identity"]} if "identity" in counts else {}
-                files.atomic_write(places.config_file, config.encoded(raw))
-                config.write_copy(places.config_copy, raw)
-            if files.status(places.guard_copy) is not None:
-                files.atomic_write(places.guard_file, config.encoded(config.read_raw(places.guard_copy)))
+                files.atomic_write(layout.config_file, config.encoded(raw))
+                config.write_copy(layout.config_copy, raw)
+            if files.status(layout.guard_copy) is not None:
+                files.atomic_write(layout.guard_file, config.encoded(config.read_raw(layout.guard_copy)))
             else:
-                files.remove(places.guard_file)
+                files.remove(layout.guard_file)
     except OSError as error:
-        name = error.filename or places.config_file
+        name = error.filename or layout.config_file
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
     return found.changed
 
 
-def put_back(places: Places) -> bool:
+def put_back(layout: Layout) -> bool:
     """Write the copies as what counts says; False if they said so already. Raises StoreFailed, ConfigInvalid.
 
     Nothing where git tracks the path.
     """
     done = False
     try:
-        files.ensure_private_dir(places.var_dir)
-        with files.locked(places.config_lock):
-            for path, file in ((places.config_copy, places.config_file), (places.guard_copy, places.guard_file)):
+        files.ensure_private_dir(layout.var_dir)
+        with files.locked(layout.config_lock):
+            for path, file in ((layout.config_copy, layout.config_file), (layout.guard_copy, layout.guard_file)):
                 if is_tracked(path):
                     continue
                 if files.status(file) is None:
-                    done = done or (path == places.guard_copy and files.status(path) is not None)
-                    if path == places.guard_copy:
+                    done = done or (path == layout.guard_copy and files.status(path) is not None)
+                    if path == layout.guard_copy:
                         files.remove(path)
                     continue
                 raw = config.read_raw(file)
@@ -210,7 +210,7 @@ def put_back(places: Places) -> bool:
                     files.atomic_write(path, config.encoded(raw))
                     done = True
     except OSError as error:
-        name = error.filename or places.config_copy
+        name = error.filename or layout.config_copy
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
     return done
 
@@ -222,13 +222,13 @@ def _says(path: Path, raw: dict[str, Any]) -> bool:
         return False
 
 
-def _both(places: Places) -> tuple[dict[str, Any], dict[str, Any]]:
+def _both(layout: Layout) -> tuple[dict[str, Any], dict[str, Any]]:
     """What counts and what the copies say, by dotted key. Raises ConfigInvalid."""
-    counts, guards = config.read_raw(places.config_file), config.read_raw(places.guard_file)
-    there = files.status(places.config_copy) is not None
-    copy = config.read_raw(places.config_copy) if there else counts
+    counts, guards = config.read_raw(layout.config_file), config.read_raw(layout.guard_file)
+    there = files.status(layout.config_copy) is not None
+    copy = config.read_raw(layout.config_copy) if there else counts
     before = {**dict(_leaves(counts, "")), **dict(_leaves(guards, f"{_GUARDS}."))}
-    after = {**dict(_leaves(copy, "")), **dict(_leaves(config.read_raw(places.guard_copy), f"{_GUARDS}."))}
+    after = {**dict(_leaves(copy, "")), **dict(_leaves(config.read_raw(layout.guard_copy), f"{_GUARDS}."))}
     return before, after
 
 

@@ -1,4 +1,4 @@
-"""One tree of errors: each kind has an exit status, an RPC code and the command that mends it.
+"""One tree of errors: each kind has an exit status, an RPC code and the command that fixes it.
 
 Kinds and words are those of the specification (cli.md §6, rpc.md §2). An error raised anywhere travels unchanged:
 over RPC as `{code, message, data: {kind, remedy, details}}`, to a person as two lines, to a program as one JSON object.
@@ -13,9 +13,9 @@ KINDS: dict[str, type[ThrumError]] = {}
 
 
 class ThrumError(Exception):
-    """A refusal that names its mend.
+    """A refusal that names its fix.
 
-    `message` is one sentence for people; `remedy` the command or act that mends it; `details` is JSON-able and only
+    `message` is one sentence for people; `remedy` the command or act that fixes it; `details` is JSON-able and only
     holds what programs test. Whoever raises one has changed nothing.
     """
 
@@ -341,7 +341,7 @@ class IdentityEnvConflict(ThrumError):
 class IdentityInvalid(ThrumError):
     kind = "identity_invalid"
     code = -32003
-    default_remedy = "mend or delete the file, then run: thrum quickstart"
+    default_remedy = "fix or delete the file, then run: thrum quickstart"
 
 
 class RoleMissing(ThrumError):

@@ -1,4 +1,4 @@
-"""The facts: what thrum remembers, one JSON object a line. Their codec, and facts of a newer version kept sealed.
+"""The facts: what thrum remembers, one JSON object a line. Their codec, and facts of a newer version kept opaque.
 
 Source: events.md §2 to §5. A class is a past participle (`MessageCreated`), its tag the word on disk
 (`message.create`). Field order is byte order: the envelope first, then the type's own fields. Encoding one fact twice
@@ -29,7 +29,7 @@ from thrum.model.fact_parts import Whole as Whole
 from thrum.model.fact_parts import Work as Work
 
 FACTS_VERSION: Final = 5
-"""Rises when the picture of the same facts would change: then the database is painted anew."""
+"""Rises when the projection of the same facts would change: then the database is rebuilt."""
 
 KNOWN_V: Final = 1
 """The greatest `v` of a fact that this program understands."""
@@ -275,7 +275,7 @@ class Accepted(Fact, frozen=True, gc=False, kw_only=True, tag="accept"):
     lines: tuple[str, ...] = ()
 
 
-class Sealed(msgspec.Struct, frozen=True, gc=False):
+class UnknownEvent(msgspec.Struct, frozen=True, gc=False):
     """A fact that this program does not understand: unknown type, or a newer `v`. Stored, numbered and synced on."""
 
     type: str
@@ -297,7 +297,7 @@ AnyFact: TypeAlias = MessageFact | SessionFact | GroupFact | AgentFact | DaemonF
 """By the entity of their rows in `EVENT_SPECS`."""
 
 SPECS: Final[dict[type, EventSpec]] = {cls: EVENT_SPECS[tag_of(cls)] for cls in AnyFact.__args__}
-"""The row of each class; a `Sealed` has none."""
+"""The row of each class; a `UnknownEvent` has none."""
 assert len(SPECS) == len(EVENT_SPECS), "each row of EVENT_SPECS is of one class"
 
 SWEEPS: Final = tuple(cls for cls, spec in SPECS.items() if spec.ahead == "sweep")
@@ -343,8 +343,8 @@ def bare(line: bytes) -> bytes:
     return line.removeprefix(_BOM).strip(b" \t\r\n")
 
 
-def decode(line: bytes) -> AnyFact | Sealed:
-    """The fact of one line (no newline). Sealed for what a newer program wrote; BadLine for what nobody can use."""
+def decode(line: bytes) -> AnyFact | UnknownEvent:
+    """The fact of one line (no newline). Opaque for what a newer program wrote; BadLine for what nobody can use."""
     if len(line) > limits.line_bytes_max:
         raise BadLine("too_long", f"{len(line)} bytes")
     if len(line) > 2 * _DEPTH_MAX and line.count(b"[") + line.count(b"{") > _DEPTH_MAX:
@@ -358,7 +358,7 @@ def decode(line: bytes) -> AnyFact | Sealed:
     except RecursionError as error:
         raise BadLine("not_json", "nested too deep") from error
     if fact.v > KNOWN_V:
-        return _sealed(line)
+        return _opaque(line)
     if not fact.event_id:
         raise BadLine("missing_field", "event_id is empty")
     try:
@@ -376,8 +376,8 @@ def _refuse_deep(line: bytes) -> None:
             raise BadLine("not_json", "nested too deep")
 
 
-def _decode_odd(line: bytes, error: msgspec.MsgspecError) -> Sealed:
-    """Why the typed decode failed: a newer program's fact is sealed, everything else is a bad line."""
+def _decode_odd(line: bytes, error: msgspec.MsgspecError) -> UnknownEvent:
+    """Why the typed decode failed: a newer program's fact is opaque, everything else is a bad line."""
     try:
         line.decode()
     except UnicodeDecodeError as bad:
@@ -388,13 +388,13 @@ def _decode_odd(line: bytes, error: msgspec.MsgspecError) -> Sealed:
         raise BadLine("not_json", str(bad)) from bad
     if not isinstance(raw, dict):
         raise BadLine("not_object")
-    sealed = _sealed(line)
-    if sealed.type in EVENT_SPECS and sealed.v <= KNOWN_V:
+    opaque = _opaque(line)
+    if opaque.type in EVENT_SPECS and opaque.v <= KNOWN_V:
         raise BadLine("bad_field", str(error)) from error
-    return sealed
+    return opaque
 
 
-def _sealed(line: bytes) -> Sealed:
+def _opaque(line: bytes) -> UnknownEvent:
     try:
         envelope = _envelope_decoder.decode(line)
         clock.normalise(envelope.timestamp)
@@ -402,30 +402,30 @@ def _sealed(line: bytes) -> Sealed:
         raise BadLine("missing_field", str(error)) from error
     if not envelope.event_id or not envelope.type:
         raise BadLine("missing_field", "type or event_id is empty")
-    return Sealed(
+    return UnknownEvent(
         envelope.type, envelope.timestamp, envelope.event_id, envelope.v, envelope.origin_daemon, raw=bytes(line)
     )
 
 
-def type_of(fact: AnyFact | Sealed) -> str:
+def type_of(fact: AnyFact | UnknownEvent) -> str:
     """The dotted name on disk."""
-    return fact.type if isinstance(fact, Sealed) else tag_of(type(fact))
+    return fact.type if isinstance(fact, UnknownEvent) else tag_of(type(fact))
 
 
-def never_travels(fact: AnyFact | Sealed) -> bool:
+def never_travels(fact: AnyFact | UnknownEvent) -> bool:
     """Whether a fact may not come from the branch. Receipts may (events.md §5)."""
-    return fact.type in _NEVER_TRAVEL if isinstance(fact, Sealed) else not SPECS[type(fact)].travels
+    return fact.type in _NEVER_TRAVEL if isinstance(fact, UnknownEvent) else not SPECS[type(fact)].travels
 
 
-def actor_of(fact: AnyFact | Sealed) -> str:
+def actor_of(fact: AnyFact | UnknownEvent) -> str:
     """Who did it (events.md §2): decides the file and the scope of a client key."""
-    if isinstance(fact, Sealed):
+    if isinstance(fact, UnknownEvent):
         return "system"
     field = SPECS[type(fact)].actor
     return (getattr(fact, field) if field else "") or "system"
 
 
-def order_of(fact: AnyFact | Sealed) -> tuple[str, str]:
+def order_of(fact: AnyFact | UnknownEvent) -> tuple[str, str]:
     """The order of facts: every "last wins", tie and sorted file goes by it, and by nothing else."""
     return (clock.normalise(fact.timestamp), fact.event_id)
 

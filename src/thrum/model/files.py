@@ -121,7 +121,7 @@ def remedy_of(error: OSError, path: str) -> str | None:
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY):
         return f"move it away, a file of thrum's belongs there: mv {path} {path}.found"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"mend the permissions of {path}, then repeat the command; nothing was recorded"
+        return f"fix the permissions of {path}, then repeat the command; nothing was recorded"
     return None
 
 

@@ -152,7 +152,7 @@ class Reason:
     error: type[ThrumError]
     """Its kind is that of cli.md §6."""
     remedy: str | Callable[[Refusal], str]
-    """The words that mend it, in the state in which they are printed (docs/decisions/0051)."""
+    """The words that fix it, in the state in which they are printed (docs/decisions/0051)."""
     by_mode: bool = True
     """Whether the guard's mode may let it pass."""
 
@@ -241,7 +241,7 @@ DEFAULT_MODES: Final[Mapping[str, Mode]] = {name: guard.mode for name, guard in 
 
 
 def remedy_of(refusal: Refusal) -> str:
-    """The words that mend a refusal, in the state in which it is printed (docs/decisions/0051)."""
+    """The words that fix a refusal, in the state in which it is printed (docs/decisions/0051)."""
     remedy = _reason_of(refusal).remedy
     return remedy if isinstance(remedy, str) else remedy(refusal)
 

@@ -67,14 +67,14 @@ committer_waiting_max: Final = 4_096
 committer_wait_seconds: Final = 5.0
 
 # -- sync (events.md §11)
-shard_bytes_max: Final = 512 * MIB
-"""A journal of the remote that is larger is set aside and reported; the others go on."""
+author_journal_bytes_max: Final = 512 * MIB
+"""A journal of the remote that is larger is quarantined and reported; the others go on."""
 quarantined_bytes_max: Final = 64 * KIB
 """So much is kept of a line of the branch that is over the limit."""
 quarantined_each_max: Final = 100
 """So many lines of one reason are kept of one journal; of the others the number."""
 quarantined_all_bytes_max: Final = 16 * MIB
-"""The quarantine beyond which nothing more is kept but torn ends."""
+"""The quarantine beyond which nothing more is kept but truncated last lines."""
 quarantined_counts_max: Final = 1_000
 """So many journals and reasons are counted apart; the others together."""
 compare_names_seconds: Final = 3.0
@@ -187,7 +187,7 @@ assert structured_bytes_max < structure_bytes_max
 assert request_line_bytes_max <= min(large_requests_bytes_max, started_lines_bytes_max)
 assert line_bytes_max <= request_line_bytes_max < answer_line_bytes_max, "what can be stored can be asked for"
 assert answer_bodies_bytes_max < answer_line_bytes_max
-assert line_bytes_max < shard_bytes_max
+assert line_bytes_max < author_journal_bytes_max
 assert requests_in_flight_max < committer_waiting_max, "requests in flight alone never fill the committer"
 assert committer_wait_seconds < request_seconds_max, "busy is said before timed_out"
 assert drain_seconds < start_seconds_max, "a restart waits longer than a stop"

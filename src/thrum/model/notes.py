@@ -26,7 +26,7 @@ from thrum.model.files import (
     status,
     sync_directory,
 )
-from thrum.model.paths import Places, is_tracked
+from thrum.model.paths import Layout, is_tracked
 
 PROJECT_STATE: Final = "project_state"
 _PREAMBLE: Final = "_preamble"
@@ -101,9 +101,9 @@ def read_preamble(root: Path, agent_id: str) -> Note | None:
     return _read(preamble_path(root, agent_id))
 
 
-def read_project_state(places: Places) -> Note | None:
+def read_project_state(layout: Layout) -> Note | None:
     """What every agent should know: the worktree's own file, else that of the state directory. Raises as above."""
-    for directory in dict.fromkeys((places.context_dir, places.state_dir / "context")):
+    for directory in dict.fromkeys((layout.context_dir, layout.state_dir / "context")):
         found = _read(directory / f"{PROJECT_STATE}.md")
         if found is not None:
             return found
@@ -136,23 +136,23 @@ def _read(path: Path) -> Note | None:
     return Note(path, data.decode("utf-8", "replace"), len(data), clock.format_ms(found.st_mtime_ns // 1_000_000))
 
 
-def root_of(places: Places, agent_id: str) -> Path | None:
+def root_of(layout: Layout, agent_id: str) -> Path | None:
     """Where an agent of this repository has its files, without the daemon: its identity file, or its notes, tell.
 
     Of several the one we stand in, then the main one. None if nobody of that name is known here. Raises InvalidName.
     """
     stem = _stem(agent_id)
-    for root in roots(places):
+    for root in roots(layout):
         marks = (root / ".thrum" / "identities" / f"{stem}.json", notes_path(root, agent_id))
         if any(is_file(mark) for mark in marks):
             return root
     return None
 
 
-def roots(places: Places) -> list[Path]:
+def roots(layout: Layout) -> list[Path]:
     """The roots that agents of this repository can live in: this one, the main one, git's linked worktrees."""
-    found = [places.root, places.main_root]
-    found += worktrees(places.common_dir) if places.common_dir else []
+    found = [layout.root, layout.main_root]
+    found += worktrees(layout.common_dir) if layout.common_dir else []
     return list(dict.fromkeys(found))
 
 
@@ -225,20 +225,20 @@ def told_of(state: Note) -> Note:
     return state._replace(text=state.text.replace(f"{_FOR_WHOM}\n\n", "").replace(f"{_FOR_WHOM}\n", ""))
 
 
-def first_preamble(places: Places, agent_id: str, role: str, module: str) -> str:
+def first_preamble(layout: Layout, agent_id: str, role: str, module: str) -> str:
     """What a preamble begins as: the role's template in `.thrum/role_templates/`, if there is one, else thrum's own.
 
     Raises FileUnreadable, FileTooLarge.
     """
-    template = _read(places.state_dir / "role_templates" / f"{role}.md") if _ROLE.fullmatch(role) else None
+    template = _read(layout.state_dir / "role_templates" / f"{role}.md") if _ROLE.fullmatch(role) else None
     if template is None:
         return _preamble_of(agent_id, role, module)
     known = {
         "AgentName": agent_id,
         "Role": role,
         "Module": module,
-        "WorktreePath": str(places.root),
-        "RepoRoot": str(places.main_root),
+        "WorktreePath": str(layout.root),
+        "RepoRoot": str(layout.main_root),
     }
     return _PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), template.text)
 

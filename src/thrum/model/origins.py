@@ -36,8 +36,10 @@ OLD_REALM: Final = "before"
 _LOOSE_REALM: Final = "u:"
 
 
-class Standing(NamedTuple):
-    """What a line is to this machine. `acts`: the realm that it sweeps in; sweeps of the realms `under` void it."""
+class Provenance(NamedTuple):
+    """What a line is to this machine. `acts`: the realm that it sweeps in; sweeps of the realms `under`
+    tombstoned it.
+    """
 
     trust: int
     home: str
@@ -45,21 +47,21 @@ class Standing(NamedTuple):
     under: tuple[str, ...]
 
 
-def may_change(fact: Standing, thing: Standing) -> bool:
+def may_change(fact: Provenance, entity: Provenance) -> bool:
     """Whether a fact may change what another one made (events.md §11 "Who may change what")."""
-    if fact.trust == thing.trust:
-        return fact.trust == BEFORE or fact.home == thing.home
-    return fact.trust == SIGNED and fact.home == thing.home
+    if fact.trust == entity.trust:
+        return fact.trust == BEFORE or fact.home == entity.home
+    return fact.trust == SIGNED and fact.home == entity.home
 
 
-def sweeps_of_mark(fact: Standing) -> tuple[str, ...]:
-    """The realms whose sweeps void an edit or delete of a message that is not there: its own, and if nobody signed it
-    that of before.
+def sweeps_of_mark(fact: Provenance) -> tuple[str, ...]:
+    """The realms whose sweeps tombstoned an edit or delete of a message that is not there: its own, and if nobody
+    signed it that of before.
     """
     return (fact.acts, OLD_REALM) if BEFORE <= fact.trust <= HIDDEN else (fact.acts,)
 
 
-def may_say_of_session(fact: Standing, start: Standing) -> bool:
+def may_say_of_session(fact: Provenance, start: Provenance) -> bool:
     """The same for what a session is told: a daemon of before goes on with the sessions that it had, and a session that
     ended before does not come back when its start comes late.
     """
@@ -144,28 +146,30 @@ class Origins:
     successors: Mapping[str, str] = field(default_factory=dict[str, str])
     exact: bool = False
     """Every origin is judged by itself, as all clones do: what goes onto the branch may not hang on one's own word."""
-    _standings: dict[tuple[str, int], Standing] = field(default_factory=dict[tuple[str, int], Standing], init=False)
-    _signed: dict[str, Standing] = field(default_factory=dict[str, Standing], init=False)
+    _provenances: dict[tuple[str, int], Provenance] = field(
+        default_factory=dict[tuple[str, int], Provenance], init=False
+    )
+    _signed: dict[str, Provenance] = field(default_factory=dict[str, Provenance], init=False)
 
-    def judge(self, raw: bytes, origin: str, *, signed: bool) -> Standing:
+    def judge(self, raw: bytes, origin: str, *, signed: bool) -> Provenance:
         """What a line of the branch is. `raw` is looked at only if it is not signed."""
         if not signed:
-            return self.standing(origin, self._trust_unsigned(raw, origin))
+            return self.provenance(origin, self._trust_unsigned(raw, origin))
         found = self._signed.get(origin)
         if found is None:
-            found = self._signed[origin] = self.standing(origin, SIGNED if self.is_of_project(origin) else STRANGE)
+            found = self._signed[origin] = self.provenance(origin, SIGNED if self.is_of_project(origin) else STRANGE)
         return found
 
-    def standing(self, origin: str, trust: int) -> Standing:
+    def provenance(self, origin: str, trust: int) -> Provenance:
         """Of an origin's lines of that trust."""
-        found = self._standings.get((origin, trust))
+        found = self._provenances.get((origin, trust))
         if found is None:
-            found = self._standings[origin, trust] = self._make(origin, trust)
+            found = self._provenances[origin, trust] = self._make(origin, trust)
         return found
 
-    def local(self) -> Standing:
+    def local(self) -> Provenance:
         """Of every fact of the local journal."""
-        return Standing(SIGNED, OURS, "", (OLD_REALM, *self.family(OURS)))
+        return Provenance(SIGNED, OURS, "", (OLD_REALM, *self.family(OURS)))
 
     def home(self, origin: str) -> str:
         """Who that is to this machine."""
@@ -199,13 +203,15 @@ class Origins:
             return BEFORE
         return LOOSE if origin in self.accepted and self.home(origin) == origin != OURS else HIDDEN
 
-    def _make(self, origin: str, trust: int) -> Standing:
+    def _make(self, origin: str, trust: int) -> Provenance:
         home = self.home(origin)
         family = (origin,) if self.exact else self.family(home)
         if trust == BEFORE:
-            return Standing(trust, home, OLD_REALM, (OLD_REALM, *(() if self.exact else family)))
+            return Provenance(trust, home, OLD_REALM, (OLD_REALM, *(() if self.exact else family)))
         if trust in (LOOSE, HIDDEN):
             # What was swept as a line of before stays so, whatever such a line is when it comes late.
             realm = _LOOSE_REALM + origin
-            return Standing(trust, home, realm, (realm, OLD_REALM, *(() if self.exact and trust == LOOSE else family)))
-        return Standing(trust, home, origin, family)
+            return Provenance(
+                trust, home, realm, (realm, OLD_REALM, *(() if self.exact and trust == LOOSE else family))
+            )
+        return Provenance(trust, home, origin, family)

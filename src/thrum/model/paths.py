@@ -20,7 +20,7 @@ from thrum.model.files import atomic_write, ensure_private_dir, is_file, locked,
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Layout:
     """The directories of one root. All paths are absolute and free of links."""
 
     root: Path
@@ -127,7 +127,7 @@ class Places:
 _OUTSIDE_GIT = "thrum init --force (moves what it finds to .thrum.found-UTC); is it yours, keep it: add --keep"
 
 
-def find_places(start: Path) -> Places:
+def find_layout(start: Path) -> Layout:
     """Root and state directory for whoever stands in `start`: the walk of identity.md §3, first hit wins.
 
     Raises BadRedirect (never passed over: that would raise a second daemon), NotInitialized, or NotARepository when
@@ -151,7 +151,7 @@ def find_places(start: Path) -> Places:
             check_git_beside(Path(candidate))
             raise
         if state_dir is not None:
-            return places_of(Path(candidate), Path(state_dir))
+            return layout_of(Path(candidate), Path(state_dir))
     check_leads(seen_git)
     if seen_git is not None:
         raise NotInitialized(f"thrum is not initialized in {seen_git.root}")
@@ -172,11 +172,11 @@ def check_leads(git: GitPlace | None) -> None:
         raise NotARepository(message, remedy=remedy, leads_to=str(gone))
 
 
-def places_of(root: Path, state_dir: Path) -> Places:
+def layout_of(root: Path, state_dir: Path) -> Layout:
     """The places of a root whose state directory is known. Both must be real paths."""
     git = git_at(str(state_dir.parent))
     common_dir = None if git is None else git.common_dir
-    return Places(root=root, state_dir=state_dir, main_root=state_dir.parent, common_dir=common_dir)
+    return Layout(root=root, state_dir=state_dir, main_root=state_dir.parent, common_dir=common_dir)
 
 
 def keep_of(root: Path) -> trust.Keep:
@@ -345,10 +345,10 @@ def take_over(state_dir: Path, common_dir: Path, *, tracked: bool = False, was: 
     try:
         ensure_private_dir(common_dir / "thrum-sync")
         with locked(common_dir / "thrum-sync" / "setup.lock"):
-            places, keep = places_of(state_dir.parent, state_dir), keep_of(state_dir.parent)
-            if places.common_dir != common_dir or not (tracked or _is_untracked(state_dir.parent)):
+            layout, keep = layout_of(state_dir.parent, state_dir), keep_of(state_dir.parent)
+            if layout.common_dir != common_dir or not (tracked or _is_untracked(state_dir.parent)):
                 return
-            for copy, file in ((places.config_copy, places.config_file), (places.guard_copy, places.guard_file)):
+            for copy, file in ((layout.config_copy, layout.config_file), (layout.guard_copy, layout.guard_file)):
                 if is_file(copy) and not is_file(file):
                     atomic_write(file, read_bytes(copy))
             for root in worktrees(common_dir):
@@ -356,8 +356,8 @@ def take_over(state_dir: Path, common_dir: Path, *, tracked: bool = False, was: 
                 told = os.path.realpath(_text_in(own / "redirect")) if is_file(own / "redirect") else ""
                 if told in (str(state_dir), str(was)) and _is_untracked(root):
                     # As it was: whoever looks there finds out what was moved.
-                    inside = root.is_relative_to(places.main_root)
-                    before = was.parent / root.relative_to(places.main_root) if inside else root
+                    inside = root.is_relative_to(layout.main_root)
+                    before = was.parent / root.relative_to(layout.main_root) if inside else root
                     trust.write_marks(own, keep_of(root), told, str(before))
             # Last of all: it is the sign that all of it was done.
             trust.write_marks(state_dir, keep, root=str(was.parent))

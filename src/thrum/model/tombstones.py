@@ -1,9 +1,9 @@
-"""Which lines of a journal may go: those that cleanups and purges made void, and what a later line replaced. Pure.
+"""Which lines of a journal may go: those that cleanups and purges tombstoned, and what a later line replaced. Pure.
 
-A line may go only if the picture is the same without it, also for whoever never saw it (events.md §11 "Compaction"). So
-every rule here looks at the line itself, at the lines of the same journal, and at horizons, which only ever rise: all
-clones that hold the same facts drop the same lines, whenever they look. Used by compaction (`store`) and for the files
-of the branch (`sync`).
+A line may go only if the projection is the same without it, also for whoever never saw it (events.md §11 "Compaction").
+So every rule here looks at the line itself, at the lines of the same journal, and at watermarks, which only ever rise:
+all clones that hold the same facts drop the same lines, whenever they look. Used by compaction (`store`) and for the
+files of the branch (`sync`).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from thrum.model.events import (
     MessageEdited,
     MessageFact,
     MessageReceipt,
-    Sealed,
     SessionFact,
+    UnknownEvent,
     Work,
 )
-from thrum.model.origins import BEFORE, HIDDEN, OLD_REALM, OURS, Origins, Standing, may_say_of_session, sweeps_of_mark
+from thrum.model.origins import BEFORE, HIDDEN, OLD_REALM, OURS, Origins, Provenance, may_say_of_session, sweeps_of_mark
 
 Order = tuple[str, str]
 """`(normalised time, event id)`: the order of facts, compared as text."""
 
-Fact = tuple[Order, AnyFact, Standing]
+Fact = tuple[Order, AnyFact, Provenance]
 """A fact of a journal, and what its line is to whoever asks."""
 
-Ends = Sequence[tuple[Standing, str]]
+Ends = Sequence[tuple[Provenance, str]]
 """What is known of the ends of one session: what each line is, and its time."""
 
 
@@ -45,10 +45,10 @@ def _no_ends(_session_id: str) -> Ends:
 
 
 @dataclass(frozen=True, slots=True)
-class Voids:
-    """What cleanups and purges made void (events.md §7, "Horizons"): by realm (see `origins`).
+class Tombstones:
+    """What cleanups and purges tombstoned (events.md §7, "Watermarks"): by realm (see `origins`).
 
-    `agents` and `authors`: by id, the horizons of what was cleaned up, or cleaned up with its messages. `purges`: the
+    `agents` and `authors`: by id, the watermarks of what was cleaned up, or cleaned up with its messages. `purges`: the
     greatest cutoffs. `ends` of a session are asked for when something was purged.
     """
 
@@ -63,13 +63,13 @@ class Voids:
         return bool(self.agents or self.authors or self.purges)
 
     def mark(self) -> str:
-        """A text that differs as soon as more is void."""
+        """A text that differs as soon as more is tombstoned."""
         if not self:
             return ""
-        horizons = [(id, sorted(found.items())) for some in (self.agents, self.authors) for id, found in some.items()]
-        return repr((sorted(horizons), sorted(self.purges.items())))
+        watermarks = [(id, sorted(found.items())) for some in (self.agents, self.authors) for id, found in some.items()]
+        return repr((sorted(watermarks), sorted(self.purges.items())))
 
-    def standing(self, raw: bytes, fact: AnyFact | Sealed) -> Standing:
+    def provenance(self, raw: bytes, fact: AnyFact | UnknownEvent) -> Provenance:
         """What a line of the branch is; looked at closely only if that decides anything."""
         if not self:
             return _ANYBODY
@@ -80,7 +80,7 @@ class Voids:
         return max((self.purges.get(realm, "") for realm in realms), default="")
 
     def covers_agent(self, agent_id: str, order: Order, realms: Iterable[str]) -> bool:
-        """Whether a cleanup of the agent in one of these realms voids what has that order."""
+        """Whether a cleanup of the agent in one of these realms tombstones what has that order."""
         return _covers(self.agents.get(agent_id), order, realms)
 
     def covers_author(self, agent_id: str, order: Order, realms: Iterable[str]) -> bool:
@@ -88,42 +88,44 @@ class Voids:
         return _covers(self.authors.get(agent_id), order, realms)
 
 
-_ANYBODY: Final = Standing(HIDDEN, OURS, "", ())
+_ANYBODY: Final = Provenance(HIDDEN, OURS, "", ())
 
 
-def _covers(horizons: Mapping[str, Order] | None, order: Order, realms: Iterable[str]) -> bool:
-    return bool(horizons) and any(order <= horizons.get(realm, ("", "")) for realm in realms)
+def _covers(watermarks: Mapping[str, Order] | None, order: Order, realms: Iterable[str]) -> bool:
+    return bool(watermarks) and any(order <= watermarks.get(realm, ("", "")) for realm in realms)
 
 
-def void_ids(facts: Sequence[Fact], voids: Voids) -> set[str]:
-    """The event ids of facts that are void, of all facts of one journal.
+def tombstoned_ids(facts: Sequence[Fact], tombstones: Tombstones) -> set[str]:
+    """The event ids of facts that are tombstoned, of all facts of one journal.
 
-    A `agent.session.end` is never void: what it ended must not come back to life when its start arrives late.
+    A `agent.session.end` is never tombstoned: what it ended must not come back to life when its start arrives late.
     """
-    if not voids:
+    if not tombstones:
         return set()
-    void: set[str] = set()
-    standing: set[str] = set()
+    tombstoned: set[str] = set()
+    remaining: set[str] = set()
     """Messages whose create stays: what was done to them stays too."""
     for order, fact, who in facts:
-        if _is_void(fact, order, who, voids):
-            void.add(fact.event_id)
+        if _is_tombstoned(fact, order, who, tombstones):
+            tombstoned.add(fact.event_id)
         elif isinstance(fact, MessageCreated):
-            standing.add(fact.message_id)
-    if voids.authors:
+            remaining.add(fact.message_id)
+    if tombstones.authors:
         for order, fact, who in facts:
-            if isinstance(fact, MessageEdited | MessageDeleted) and fact.message_id not in standing:
-                horizons = voids.authors.get(fact.agent_id, {})
-                horizon = max(horizons.get(realm, ("", ""))[0] for realm in sweeps_of_mark(who))
-                # Of the same millisecond the create alone says on which side of the horizon it lies.
-                if horizon and message_ms(fact.message_id, order[0]) < clock.parse_ms(horizon):
-                    void.add(fact.event_id)
-    return void
+            if isinstance(fact, MessageEdited | MessageDeleted) and fact.message_id not in remaining:
+                watermarks = tombstones.authors.get(fact.agent_id, {})
+                watermark = max(watermarks.get(realm, ("", ""))[0] for realm in sweeps_of_mark(who))
+                # Of the same millisecond the create alone says on which side of the watermark it lies.
+                if watermark and message_ms(fact.message_id, order[0]) < clock.parse_ms(watermark):
+                    tombstoned.add(fact.event_id)
+    return tombstoned
 
 
-def is_void(fact: AnyFact, order: Order, who: Standing, voids: Voids) -> bool:
-    """Whether a fact is void for what its own line says; one that is not may still be, by others of its journal."""
-    return bool(voids) and _is_void(fact, order, who, voids)
+def is_tombstoned(fact: AnyFact, order: Order, who: Provenance, tombstones: Tombstones) -> bool:
+    """Whether a fact is tombstoned for what its own line says; one that is not may still be, by others of its
+    journal.
+    """
+    return bool(tombstones) and _is_tombstoned(fact, order, who, tombstones)
 
 
 def message_ms(message_id: str, at: str) -> int:
@@ -132,69 +134,71 @@ def message_ms(message_id: str, at: str) -> int:
     return clock.parse_ms(at) if ms is None else ms
 
 
-def _is_void(fact: AnyFact, order: Order, who: Standing, voids: Voids) -> bool:
+def _is_tombstoned(fact: AnyFact, order: Order, who: Provenance, tombstones: Tombstones) -> bool:
     """By the line itself."""
     if isinstance(fact, MessageCreated):
-        if voids.covers_author(fact.agent_id, order, who.under):
+        if tombstones.covers_author(fact.agent_id, order, who.under):
             return True
-        cutoff = voids.cutoff(who.under)
+        cutoff = tombstones.cutoff(who.under)
         return bool(cutoff) and message_ms(fact.message_id, order[0]) < clock.parse_ms(cutoff)
     if isinstance(fact, MessageFact):
-        return bool(voids.purges) and _is_about_purged(fact, order[0], who, voids)
+        return bool(tombstones.purges) and _is_about_purged(fact, order[0], who, tombstones)
     if isinstance(fact, AgentRegistered) and BEFORE <= who.trust <= HIDDEN:
         # Once registered there, for ever: what others may say for the agent must not hang on a line that went.
         return False
     spec = SPECS[type(fact)]
     names_an_agent = not isinstance(fact, GroupMemberAdded) or fact.member_type == "agent"
-    if spec.cleanup and names_an_agent and voids.covers_agent(getattr(fact, spec.cleanup), order, who.under):
+    if spec.cleanup and names_an_agent and tombstones.covers_agent(getattr(fact, spec.cleanup), order, who.under):
         return True
-    if not voids.purges or spec.purge != "session" or not isinstance(fact, SessionFact):
+    if not tombstones.purges or spec.purge != "session" or not isinstance(fact, SessionFact):
         return False
     if isinstance(fact, AgentUpdated):
-        return bool(fact.work_contexts) and all(_is_purged(work.session_id, who, voids) for work in fact.work_contexts)
-    return _is_purged(fact.session_id, who, voids)
+        return bool(fact.work_contexts) and all(
+            _is_purged(work.session_id, who, tombstones) for work in fact.work_contexts
+        )
+    return _is_purged(fact.session_id, who, tombstones)
 
 
 def _is_about_purged(
-    fact: MessageEdited | MessageDeleted | MessageReceipt, at: str, who: Standing, voids: Voids
+    fact: MessageEdited | MessageDeleted | MessageReceipt, at: str, who: Provenance, tombstones: Tombstones
 ) -> bool:
-    """What is done to a message is void with it. Where its id tells no time, or not whose it is, only its create can
-    say, and that may lie in another journal, and come later.
+    """What is done to a message is tombstoned with it. Where its id tells no time, or not whose it is, only its create
+    can say, and that may lie in another journal, and come later.
     """
     ms = ids.ulid_ms(fact.message_id)
     if ms is None:
         return False
     if not isinstance(fact, MessageReceipt):
-        cutoff = voids.cutoff(sweeps_of_mark(who))
+        cutoff = tombstones.cutoff(sweeps_of_mark(who))
         return bool(cutoff) and ms < clock.parse_ms(cutoff)
-    for realm, cutoff in voids.purges.items():
+    for realm, cutoff in tombstones.purges.items():
         if realm != OLD_REALM and ms < clock.parse_ms(cutoff) and signatures.id_fits(fact.message_id, realm):
             return True
     # What was read here before the cutoff was here, and if nobody signed it, it is of before.
-    old, origins = voids.purges.get(OLD_REALM, ""), voids.origins
+    old, origins = tombstones.purges.get(OLD_REALM, ""), tombstones.origins
     is_old = not who.acts and old != "" and at < old and ms < clock.parse_ms(old)
     known = (*origins.projects, *origins.own)
     return is_old and not any(signatures.id_fits(fact.message_id, origin) for origin in known)
 
 
-def _is_purged(session_id: str, who: Standing, voids: Voids) -> bool:
+def _is_purged(session_id: str, who: Provenance, tombstones: Tombstones) -> bool:
     """Whether an end of the session is known, here or never here, that lies before the cutoff of a purge."""
-    for end, at in voids.ends(session_id):
+    for end, at in tombstones.ends(session_id):
         if may_say_of_session(end, who) or (not who.acts and end.home == OURS):
-            cutoff = voids.cutoff(realm for realm in end.under if realm in who.under)
+            cutoff = tombstones.cutoff(realm for realm in end.under if realm in who.under)
             if cutoff and at < cutoff:
                 return True
     return False
 
 
-def superseded_ids(facts: Iterable[tuple[Order, AnyFact | Sealed, bool]]) -> set[str]:
+def superseded_ids(facts: Iterable[tuple[Order, AnyFact | UnknownEvent, bool]]) -> set[str]:
     """The event ids of `agent.update`s whose registers are all set anew by later ones that stay, and that the same
     origin wrote, both `signed` or neither: nobody replaces what another said. A line that lies there twice is one fact.
     """
     once = {fact.event_id: (order, fact, signed) for order, fact, signed in facts if isinstance(fact, AgentUpdated)}
     updates = sorted(once.values(), key=lambda entry: entry[0], reverse=True)
     # Only what is later by order *and* by the register's time replaces: of the two it is never the one that a cleanup
-    # between them makes void.
+    # between them tombstones.
     latest: dict[tuple[str | bool, ...], str] = {}
     gone: set[str] = set()
     for _, fact, signed in updates:

@@ -33,7 +33,7 @@ from thrum.model.guards import Refusal, refusal_error
 from thrum.model.methods.agents import RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
 from thrum.model.methods.method import Empty
 from thrum.model.paths import check_counts, is_tracked, link_state
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.drafts import check_text
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive, seconds
@@ -47,12 +47,12 @@ from thrum.store.queries.views import AgentRow, View
 log = logging.getLogger("thrum.ops")
 
 
-async def whoami(house: House, call: Call, _params: Empty) -> WhoamiResult:
+async def whoami(ctx: Context, call: Call, _params: Empty) -> WhoamiResult:
     """The caller's record, place and session. `source` and `selected_by` are the command line's to refine."""
     agent_id = agent_of(call)
-    row = house.view.agent(agent_id)
-    session = house.view.open_session(agent_id)
-    context = house.view.work(session.session_id) if session else None
+    row = ctx.view.agent(agent_id)
+    session = ctx.view.open_session(agent_id)
+    context = ctx.view.work(session.session_id) if session else None
     root = row.worktree_path if row else ""
     return WhoamiResult(
         agent_id=agent_id,
@@ -62,16 +62,16 @@ async def whoami(house: House, call: Call, _params: Empty) -> WhoamiResult:
         source="identity_file",
         session_id=session.session_id if session else "",
         session_start=session.started_at if session else "",
-        branch=house.branch_of(root) if root else "",
+        branch=ctx.branch_of(root) if root else "",
         worktree=root,
         intent=context.intent if context else "",
-        repo_id=house.here.repo_id,
+        repo_id=ctx.here.repo_id,
         status=row.status if row else "",
         host=row.hostname if row else "",
         pid=row.agent_pid if row else 0,
         tmux_session=row.tmux_session if row else "",
         is_local=bool(row and row.is_own),
-        namesakes=house.view.namesakes_of(agent_id),
+        namesakes=ctx.view.namesakes_of(agent_id),
     )
 
 
@@ -99,81 +99,81 @@ class _Wanted:
     arrival: Arrival
 
 
-async def register(house: House, call: Call, params: RegisterParams) -> RegisterResult:
+async def register(ctx: Context, call: Call, params: RegisterParams) -> RegisterResult:
     """Bind an agent to the root that the caller stands in: fact, place and identity file.
 
     Decision and record are one step of the committer: of two registrations at once the second is judged against the
     first. Conflicts are an answer, not an error. Raises the name rules, NotAWorktree, IdentityMismatch,
     IdentityInvalid.
     """
-    wanted = _wanted(house, call, params)
+    wanted = _wanted(ctx, call, params)
     _check_files(wanted)
     recorded = False
 
     def decide(view: View, stamp: Stamp) -> Decision[_Outcome]:
         nonlocal recorded
-        decision = _decide(house, wanted, view, stamp)
+        decision = _decide(ctx, wanted, view, stamp)
         if decision.facts:
             # From here on nobody else gets the name, though its file is not there yet.
             recorded = True
-            house.registering.add(wanted.agent_id)
+            ctx.registering.add(wanted.agent_id)
         return decision
 
     try:
-        outcome = await house.journal.commit(decide, key=call.key)
+        outcome = await ctx.journal.commit(decide, key=call.key)
         if outcome.result.status != "conflict":
             call.connection.registered.add(wanted.agent_id)
-            await _follow_in_files(house, wanted, outcome.retired)
+            await _follow_in_files(ctx, wanted, outcome.retired)
         if outcome.result.status == "conflict" or wanted.command != "quickstart":
             return outcome.result
-        lines = await retire_stale(house, wanted.evidence, wanted.agent_id, wanted.root)
+        lines = await retire_stale(ctx, wanted.evidence, wanted.agent_id, wanted.root)
         return msgspec.structs.replace(outcome.result, warnings=(*outcome.result.warnings, *lines))
     finally:
         if recorded:
-            house.registering.discard(wanted.agent_id)
+            ctx.registering.discard(wanted.agent_id)
 
 
-async def _follow_in_files(house: House, wanted: _Wanted, retired: Sequence[Path]) -> None:
-    """Bring the identity files to what was recorded. Raises StoreFailed: registering again then mends it."""
+async def _follow_in_files(ctx: Context, wanted: _Wanted, retired: Sequence[Path]) -> None:
+    """Bring the identity files to what was recorded. Raises StoreFailed: registering again then fixes it."""
     try:
         for path in retired:
             await trio.to_thread.run_sync(retire_identity, path)
-        row = house.view.agent(wanted.agent_id)
+        row = ctx.view.agent(wanted.agent_id)
         if row is not None and row.worktree_path == wanted.root:  # else it was displaced again meanwhile
-            session = house.view.open_session(wanted.agent_id)
+            session = ctx.view.open_session(wanted.agent_id)
             session_id = session.session_id if session else ""
-            await trio.to_thread.run_sync(_write_files, house, wanted, row, session_id, house.registry())
+            await trio.to_thread.run_sync(_write_files, ctx, wanted, row, session_id, ctx.registry())
     except OSError as error:
         raise StoreFailed(
             f"@{wanted.agent_id} is registered, but its identity file could not be written:"
             f" {error.filename or wanted.root}: {error.strerror}",
-            remedy="mend that, then repeat the command",
+            remedy="fix that, then repeat the command",
         ) from error
 
 
 class _Outcome(NamedTuple):
-    """The answer, and identity files to be set aside once it is on disk."""
+    """The answer, and identity files to be moved away once it is on disk."""
 
     result: RegisterResult
     retired: Sequence[Path] = ()
 
 
-def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
+def _wanted(ctx: Context, call: Call, params: RegisterParams) -> _Wanted:
     evidence = call.connection.evidence
     ids.check_module(params.module)
     ids.check_display(params.display)
     for field, chars_max in (("hostname", limits.hostname_chars_max), ("runtime", limits.name_chars_max)):
         _check_word(field, getattr(params, field), chars_max)
-    unnamed_id = ids.agent_id_of(house.here.repo_id, params.role, params.module)
+    unnamed_id = ids.agent_id_of(ctx.here.repo_id, params.role, params.module)
     named = bool(params.name) and ids.parse_agent_id(params.name).canonical != unnamed_id
     agent_id = params.name if named else unnamed_id
     try:
-        root = evidence.standing_root(trio.current_time())
+        root = evidence.current_root(trio.current_time())
     except Failed as failed:
         raise _unproved(evidence, failed) from failed
     if root is None:
         raise NotAWorktree(
-            f"you stand in no worktree of {house.here.places.main_root}", remedy="cd into the repository, then repeat"
+            f"you stand in no worktree of {ctx.here.layout.main_root}", remedy="cd into the repository, then repeat"
         )
     if not _is_text(root):
         raise NotAWorktree(
@@ -184,7 +184,7 @@ def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
             f"worktree {params.worktree} is not where you stand ({root})", remedy="cd there, or leave worktree out"
         )
     try:
-        arrival = _arrival(house, evidence, params, agent_id, root)
+        arrival = _arrival(ctx, evidence, params, agent_id, root)
         process = evidence.binding(agent_id, arrival.registry, trio.current_time()) if params.bind_pid else None
     except Failed as failed:
         raise _unproved(evidence, failed) from failed
@@ -195,9 +195,9 @@ def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
         module=params.module,
         display=params.display,
         root=root,
-        runtime=_runtime(house, process),
+        runtime=_runtime(ctx, process),
         preferred_runtime=params.runtime,
-        hostname=params.hostname or house.here.hostname,
+        hostname=params.hostname or ctx.here.hostname,
         process=process,
         evidence=evidence,
         re_register=params.re_register,
@@ -207,14 +207,14 @@ def _wanted(house: House, call: Call, params: RegisterParams) -> _Wanted:
     )
 
 
-def _arrival(house: House, evidence: PeerEvidence, params: RegisterParams, agent_id: str, root: str) -> Arrival:
+def _arrival(ctx: Context, evidence: PeerEvidence, params: RegisterParams, agent_id: str, root: str) -> Arrival:
     match params.command:
         case "quickstart":
-            return check_quickstart(house, evidence, agent_id, root, force=params.force)
+            return check_quickstart(ctx, evidence, agent_id, root, force=params.force)
         case "prime":
-            return check_prime(house, evidence, agent_id)
+            return check_prime(ctx, evidence, agent_id)
         case _:
-            return Arrival(house.registry())
+            return Arrival(ctx.registry())
 
 
 def _check_word(field: str, text: str, chars_max: int) -> None:
@@ -264,20 +264,20 @@ def _unproved(evidence: PeerEvidence, failed: Failed) -> ThrumError:
     return refusal_error(refusal, caller_pid=evidence.pid, method="agent.register")
 
 
-def _runtime(house: House, process: Process | None) -> str:
-    return (runtime_of_process(house.processes.program(process.pid), house.runtime_names()) or "") if process else ""
+def _runtime(ctx: Context, process: Process | None) -> str:
+    return (runtime_of_process(ctx.processes.program(process.pid), ctx.runtime_names()) or "") if process else ""
 
 
-def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision[_Outcome]:
+def _decide(ctx: Context, wanted: _Wanted, view: View, stamp: Stamp) -> Decision[_Outcome]:
     check_names(view, wanted.agent_id, wanted.name, wanted.role)
     record = view.agent(wanted.agent_id)
     record = record if record is not None and record.live else None
     rival = _rival(view, wanted)
     display = wanted.display or (record.display if record else "") or ids.default_display(wanted.role, wanted.module)
-    existing = _existing(house, wanted, record, display) if record else None
+    existing = _existing(ctx, wanted, record, display) if record else None
     verdict = judge(wanted.root, existing, rival is not None, re_register=wanted.re_register, force=wanted.force)
     if verdict.status == "conflict":
-        return _conflict(house, verdict, rival if verdict.reason == "same_role_module" else record)
+        return _conflict(ctx, verdict, rival if verdict.reason == "same_role_module" else record)
     facts = _facts(wanted, view, stamp, record, existing, verdict, display)
     left = wanted.arrival.left
     warnings = list(wanted.arrival.warnings)
@@ -290,7 +290,7 @@ def _decide(house: House, wanted: _Wanted, view: View, stamp: Stamp) -> Decision
             warnings.append(f"@{left.agent_id} gave way to @{wanted.agent_id}: its identity is retired")
     if record is not None and verdict.retires_file:
         retired += _file_of(record)
-        warnings.append(_taken(house, wanted.root, record))
+        warnings.append(_taken(ctx, wanted.root, record))
     if rival is not None and verdict.displaces_rival:
         facts = [*_displace(view, stamp, rival, wanted.agent_id), *facts]
         retired += _file_of(rival)
@@ -318,9 +318,9 @@ def _file_of(row: AgentRow) -> list[Path]:
     return [identity_path(identities_of(row.worktree_path), row.agent_id)] if row.worktree_path else []
 
 
-def _taken(house: House, root: str, record: AgentRow) -> str:
+def _taken(ctx: Context, root: str, record: AgentRow) -> str:
     """From whom a name was taken by force, and whether that one still runs."""
-    alive = owner_alive(record, house.processes, house.runtime_names())
+    alive = owner_alive(record, ctx.processes, ctx.runtime_names())
     runs = f"its process there, pid {record.agent_pid}, runs on and is nobody" if alive else "its process is gone"
     process = f" ({runs})" if record.agent_pid else ""
     whence = "the process that had it" if record.worktree_path == root else record.worktree_path
@@ -332,7 +332,7 @@ def _rival(view: View, wanted: _Wanted) -> AgentRow | None:
     return next((row for row in rows if row.agent_id != wanted.agent_id and row.is_own), None)
 
 
-def _existing(house: House, wanted: _Wanted, record: AgentRow, display: str) -> Existing:
+def _existing(ctx: Context, wanted: _Wanted, record: AgentRow, display: str) -> Existing:
     root = record.worktree_path
     place = AgentPlace(record.agent_id, root, record.agent_pid, record.agent_pid_started, seconds(record.place_at))
     path = identity_path(identities_of(root), record.agent_id) if root else None
@@ -342,8 +342,8 @@ def _existing(house: House, wanted: _Wanted, record: AgentRow, display: str) -> 
         raise _unproved(wanted.evidence, failed) from failed
     return Existing(
         root=root,
-        root_has_file=path is not None and (is_file(path) or record.agent_id in house.registering),
-        local=record.origin_daemon in house.here.own or bool(root),
+        root_has_file=path is not None and (is_file(path) or record.agent_id in ctx.registering),
+        local=record.origin_daemon in ctx.here.own or bool(root),
         state=state,
         same_fields=(record.role, record.module, record.display) == (wanted.role, wanted.module, display),
     )
@@ -366,11 +366,11 @@ def _facts(
         # Only a session of the process that still lives is resumed.
         facts += end_open_sessions(view, stamp, wanted.agent_id, "crash_recovered")
     if verdict.writes_fact:
-        horizon = view.horizon("agent", wanted.agent_id)
+        watermark = view.watermark("agent", wanted.agent_id)
         facts.append(
             stamp.make(
                 AgentRegistered,
-                at=stamp.later_than(max(record.reg_at if record else "", horizon[0] if horizon else "")),
+                at=stamp.later_than(max(record.reg_at if record else "", watermark[0] if watermark else "")),
                 agent_id=wanted.agent_id,
                 kind="agent",
                 name=wanted.name,
@@ -428,9 +428,9 @@ def _displace(view: View, stamp: Stamp, rival: AgentRow, by: str) -> list[AnyFac
     return [*ended, cleaned]
 
 
-def _conflict(house: House, verdict: Verdict, holder: AgentRow | None) -> Decision[_Outcome]:
+def _conflict(ctx: Context, verdict: Verdict, holder: AgentRow | None) -> Decision[_Outcome]:
     assert verdict.reason and holder is not None
-    alive = owner_alive(holder, house.processes, house.runtime_names())
+    alive = owner_alive(holder, ctx.processes, ctx.runtime_names())
     elsewhere = verdict.reason == "other_daemon"
     conflict = RegisterConflict(
         existing_agent_id=holder.agent_id,
@@ -447,15 +447,15 @@ def _conflict(house: House, verdict: Verdict, holder: AgentRow | None) -> Decisi
     return Decision([], lambda _view, _seqs: _Outcome(result))
 
 
-def _write_files(house: House, wanted: _Wanted, row: AgentRow, session_id: str, registry: Registry) -> None:
+def _write_files(ctx: Context, wanted: _Wanted, row: AgentRow, session_id: str, registry: Registry) -> None:
     """The identity file in the agent's root, written again in every row that is no conflict; blocking.
 
-    `row`, `session_id` and `registry` are what was just recorded: the picture is read on the loop alone.
+    `row`, `session_id` and `registry` are what was just recorded: the projection is read on the loop alone.
     """
     root = Path(wanted.root)
-    link_state(root, house.here.places.state_dir)
+    link_state(root, ctx.here.layout.state_dir)
     directory = identities_of(wanted.root)
-    now_ms = house.clock.now_ms()
+    now_ms = ctx.clock.now_ms()
 
     detected, primed = wanted.runtime, wanted.command == "prime"
 
@@ -467,9 +467,9 @@ def _write_files(house: House, wanted: _Wanted, row: AgentRow, session_id: str, 
             role=wanted.role,
             module=wanted.module,
             display=row.display,
-            repo_id=house.here.repo_id,
+            repo_id=ctx.here.repo_id,
             worktree=root.name,
-            branch=house.branch_of(wanted.root),
+            branch=ctx.branch_of(wanted.root),
             session_id=session_id,
             preferred_runtime=(detected if primed else wanted.preferred_runtime) or base.preferred_runtime,
             runtime=detected or wanted.preferred_runtime or base.runtime,
@@ -478,4 +478,4 @@ def _write_files(house: House, wanted: _Wanted, row: AgentRow, session_id: str, 
         )
 
     update_identity(directory, wanted.agent_id, change, now_ms=now_ms)
-    record_pid(house, identity_path(directory, wanted.agent_id), row, registry, now_ms)
+    record_pid(ctx, identity_path(directory, wanted.agent_id), row, registry, now_ms)

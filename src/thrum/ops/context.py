@@ -1,4 +1,4 @@
-"""What every operation is given: the picture, the journal's door, who calls, and where we are.
+"""What every operation is given: the projection, the journal's door, who calls, and where we are.
 
 Built once by the daemon, never changed. An operation is `async def op(house, call, params) -> result`: it looks at
 `house.view` (what is committed) or hands `house.journal.commit` a decision. It writes nothing itself.
@@ -18,7 +18,7 @@ from thrum.model.clock import Clock
 from thrum.model.errors import NoIdentity
 from thrum.model.guards import DEFAULT_MODES, Mode
 from thrum.model.methods.method import AnyMethod, Method, P, R
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.wire_types import GitState, GitUser
 from thrum.store.api import ClientKey, Journal
 from thrum.store.queries.views import View
@@ -61,10 +61,10 @@ class Call(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class LocalNode:
     """This daemon's own place and ids."""
 
-    places: Places
+    layout: Layout
     daemon_id: str
     repo_id: str
     hostname: str
@@ -91,10 +91,10 @@ class ReadWork(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Context:
     """The shared parts. `view` reads what is committed."""
 
-    here: Here
+    here: LocalNode
     clock: Clock
     journal: Journal
     view: View
@@ -124,9 +124,9 @@ def agent_of(call: Call) -> str:
     return call.caller.agent_id
 
 
-Operation = Callable[[House, Any, Any], Awaitable[Any]]
+Operation = Callable[[Context, Any, Any], Awaitable[Any]]
 
 
-def operation(method: Method[P, R], carry_out: Callable[[House, Call, P], Awaitable[R]]) -> tuple[AnyMethod, Operation]:
+def operation(method: Method[P, R], execute: Callable[[Context, Call, P], Awaitable[R]]) -> tuple[AnyMethod, Operation]:
     """A row of the table of operations: the type checker compares it with the method's parameters and result."""
-    return method, carry_out
+    return method, execute

@@ -9,7 +9,7 @@ from thrum.model.errors import AgentNotFound, DaemonUnknown, InvalidParams
 from thrum.model.events import Accepted, AnyFact
 from thrum.model.methods.sync import SyncAcceptParams, SyncAcceptResult
 from thrum.ops import introduction
-from thrum.ops.context import House
+from thrum.ops.context import Context
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 
@@ -17,15 +17,15 @@ _AGENTS_MAX: Final = 3
 _DAEMONS_MAX: Final = 10
 
 
-async def accept(house: House, params: SyncAcceptParams, found: Collection[str]) -> SyncAcceptResult:
+async def accept(ctx: Context, params: SyncAcceptParams, found: Collection[str]) -> SyncAcceptResult:
     """`found`: the repository ids of a branch that was refused as another project's.
 
     Raises InvalidParams, DaemonUnknown, AgentNotFound.
     """
     if not params.origin:
         if params.gone or params.agent:
-            raise InvalidParams("name the daemon", remedy=_which(house.view), field="origin")
-        return await _accept_project(house, found)
+            raise InvalidParams("name the daemon", remedy=_which(ctx.view), field="origin")
+        return await _accept_project(ctx, found)
 
     def decide(view: View, stamp: Stamp) -> Decision[SyncAcceptResult]:
         known = {row.daemon_id for row in view.trusted_of()}
@@ -54,7 +54,7 @@ async def accept(house: House, params: SyncAcceptParams, found: Collection[str])
         said = SyncAcceptResult(kind=facts[0].kind if isinstance(facts[0], Accepted) else "", accepted=params.origin)
         return Decision(facts, lambda _view, _seqs: said)
 
-    return await house.journal.commit(decide, heavy=True)
+    return await ctx.journal.commit(decide, heavy=True)
 
 
 def _which(view: View) -> str:
@@ -76,16 +76,16 @@ def _some(texts: list[str], most: int) -> list[str]:
     return [*texts[:most], "…"] if len(texts) > most else texts
 
 
-async def _accept_project(house: House, found: Collection[str]) -> SyncAcceptResult:
+async def _accept_project(ctx: Context, found: Collection[str]) -> SyncAcceptResult:
     """Take over the repository ids of the branch: this project has these too."""
     if not found:
         message = "no branch was refused as another project's"
-        raise InvalidParams(message, remedy=_which(house.view), field="origin")
+        raise InvalidParams(message, remedy=_which(ctx.view), field="origin")
 
     def decide(_view: View, stamp: Stamp) -> Decision[None]:
         facts = [stamp.make(Accepted, kind="project", id=repo_id) for repo_id in sorted(found)]
         return Decision(facts, lambda _view, _seqs: None)
 
-    await house.journal.commit(decide)
-    await introduction.introduce(house)
+    await ctx.journal.commit(decide)
+    await introduction.introduce(ctx)
     return SyncAcceptResult(kind="project", accepted=" ".join(sorted(found)))

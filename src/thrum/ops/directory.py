@@ -1,4 +1,4 @@
-"""The picture as a directory of addresses."""
+"""The projection as a directory of addresses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from thrum.store.queries.views import View
 
 
 class ViewDirectory:
-    """`addressing.Directory` over the picture, as it is inside one decision."""
+    """`addressing.Directory` over the projection, as it is inside one decision."""
 
     __slots__ = ("_addresses", "_groups", "_view")
 

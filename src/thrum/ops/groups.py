@@ -27,7 +27,7 @@ from thrum.model.methods.groups import (
 )
 from thrum.model.methods.method import Empty
 from thrum.model.wire_types import GroupMember, GroupSummary
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_text
 from thrum.ops.sessions import ensure_session
@@ -41,7 +41,7 @@ ANYBODY: Final = "*"
 # -- changes
 
 
-async def create(house: House, call: Call, params: GroupCreateParams) -> GroupCreateResult:
+async def create(ctx: Context, call: Call, params: GroupCreateParams) -> GroupCreateResult:
     """A new group without members. Raises the name rules, NameTaken, GroupExists."""
     caller = agent_of(call)
     name = params.name
@@ -59,7 +59,7 @@ async def create(house: House, call: Call, params: GroupCreateParams) -> GroupCr
         assert isinstance(fact, GroupCreated)
         return _created(fact, replayed=True)
 
-    return await house.journal.commit(decide, key=call.key, replay=replay)
+    return await ctx.journal.commit(decide, key=call.key, replay=replay)
 
 
 def _check_free(view: View, name: str) -> None:
@@ -83,7 +83,7 @@ def _created(fact: GroupCreated, *, replayed: bool = False) -> GroupCreateResult
     )
 
 
-async def delete(house: House, call: Call, params: GroupDeleteParams) -> GroupDeleteResult:
+async def delete(ctx: Context, call: Call, params: GroupDeleteParams) -> GroupDeleteResult:
     """Delete a group for good; messages that were sent to it stay. Raises GroupNotFound, ProtectedGroup."""
     caller = agent_of(call)
     _check_unprotected(params.name)
@@ -99,10 +99,10 @@ async def delete(house: House, call: Call, params: GroupDeleteParams) -> GroupDe
     def replay(_view: View, fact: AnyFact, _seq: int) -> GroupDeleteResult:
         return GroupDeleteResult(name=params.name, deleted_at=fact.timestamp)
 
-    return await house.journal.commit(decide, key=call.key, replay=replay)
+    return await ctx.journal.commit(decide, key=call.key, replay=replay)
 
 
-async def add_member(house: House, call: Call, params: GroupMemberParams) -> GroupMemberResult:
+async def add_member(ctx: Context, call: Call, params: GroupMemberParams) -> GroupMemberResult:
     """Make an agent or a role a member; one that is already is left as it is, `changed` says so.
 
     A role need not have an agent yet: it is resolved when a message is sent. Raises GroupNotFound, ProtectedGroup,
@@ -132,10 +132,10 @@ async def add_member(house: House, call: Call, params: GroupMemberParams) -> Gro
         )
         return _changed(params, value, prelude, [fact])
 
-    return await house.journal.commit(decide, key=call.key, replay=lambda _view, fact, _seq: _again(params, fact))
+    return await ctx.journal.commit(decide, key=call.key, replay=lambda _view, fact, _seq: _again(params, fact))
 
 
-async def remove_member(house: House, call: Call, params: GroupMemberParams) -> GroupMemberResult:
+async def remove_member(ctx: Context, call: Call, params: GroupMemberParams) -> GroupMemberResult:
     """Take an agent or a role out; who is no member is left as it is, `changed` says so.
 
     Raises GroupNotFound, ProtectedGroup.
@@ -169,7 +169,7 @@ async def remove_member(house: House, call: Call, params: GroupMemberParams) -> 
         ]
         return _changed(params, value, prelude, facts)
 
-    return await house.journal.commit(decide, key=call.key, replay=lambda _view, fact, _seq: _again(params, fact))
+    return await ctx.journal.commit(decide, key=call.key, replay=lambda _view, fact, _seq: _again(params, fact))
 
 
 def _may_change(view: View, mark: GroupMark, kind: str, value: str) -> bool:
@@ -225,9 +225,9 @@ def _again(params: GroupMemberParams, fact: AnyFact) -> GroupMemberResult:
 # -- looks
 
 
-async def list_groups(house: House, _call: Call, _params: Empty) -> GroupListResult:
+async def list_groups(ctx: Context, _call: Call, _params: Empty) -> GroupListResult:
     """Every group by name, `@everyone` first."""
-    rows = [_everyone(house), *(row for name in house.view.groups() if (row := house.view.group(name)))]
+    rows = [_everyone(ctx), *(row for name in ctx.view.groups() if (row := ctx.view.group(name)))]
     return GroupListResult(
         groups=tuple(
             GroupSummary(
@@ -242,9 +242,9 @@ async def list_groups(house: House, _call: Call, _params: Empty) -> GroupListRes
     )
 
 
-async def info(house: House, _call: Call, params: GroupNameParams) -> GroupInfoResult:
+async def info(ctx: Context, _call: Call, params: GroupNameParams) -> GroupInfoResult:
     """One group with its members. Raises GroupNotFound."""
-    row = _group(house, params.name)
+    row = _group(ctx, params.name)
     return GroupInfoResult(
         group_id=row.group_id,
         name=row.name,
@@ -255,17 +255,17 @@ async def info(house: House, _call: Call, params: GroupNameParams) -> GroupInfoR
     )
 
 
-async def members(house: House, _call: Call, params: GroupMembersParams) -> GroupMembersResult:
+async def members(ctx: Context, _call: Call, params: GroupMembersParams) -> GroupMembersResult:
     """A group's members; with `expand` also the ids that a message to it would reach now. Raises GroupNotFound."""
-    row = _group(house, params.name)
-    return GroupMembersResult(members=_members(row), expanded=_expanded(house.view, row) if params.expand else None)
+    row = _group(ctx, params.name)
+    return GroupMembersResult(members=_members(row), expanded=_expanded(ctx.view, row) if params.expand else None)
 
 
-def _group(house: House, name: str) -> GroupRow:
+def _group(ctx: Context, name: str) -> GroupRow:
     if name == EVERYONE:
-        return _everyone(house)
-    row = house.view.group(name)
-    return row if row is not None else _missing(house.view, name)
+        return _everyone(ctx)
+    row = ctx.view.group(name)
+    return row if row is not None else _missing(ctx.view, name)
 
 
 def _missing(view: View, name: str) -> Never:
@@ -274,9 +274,9 @@ def _missing(view: View, name: str) -> Never:
     raise GroupNotFound(f"group not found: {name}", remedy=f"{advice}thrum group list", suggestions=close or None)
 
 
-def _everyone(house: House) -> GroupRow:
+def _everyone(ctx: Context) -> GroupRow:
     """The group that is there from the beginning and in no journal. Its age is the daemon's."""
-    born_ms = ids.ulid_ms(house.here.daemon_id) or 0
+    born_ms = ids.ulid_ms(ctx.here.daemon_id) or 0
     return GroupRow(
         EVERYONE, EVERYONE, "every agent and user", clock.format_ms(born_ms), "system", (Member("role", ANYBODY),)
     )

@@ -15,7 +15,7 @@ from thrum.identity.guard_modes import fire, record_fire
 from thrum.model.errors import ThrumError
 from thrum.model.files import is_file
 from thrum.model.guards import Refusal, refusal_fields
-from thrum.ops.context import House
+from thrum.ops.context import Context
 from thrum.ops.liveness import owner_alive
 from thrum.store.queries.views import AgentRow
 
@@ -27,22 +27,22 @@ def identities_of(root: str) -> Path:
     return Path(root) / ".thrum" / "identities"
 
 
-def check_writable(house: House, agent_id: str, by: str, *, method: str = "") -> str:
+def check_writable(ctx: Context, agent_id: str, by: str, *, method: str = "") -> str:
     """The guard `daemon_writer_liveness`, before the fact is written: the daemon writes nothing into the identity file
     of an agent whose process is dead, unless the agent itself (`by`) calls (identity.md §12).
 
     Raises DaemonWriterLiveness in strict; gives the warning to print in warn, else nothing. An agent without process
     passes, one of another machine is skipped.
     """
-    row = house.view.agent(agent_id)
-    return "" if row is None else _judge(house, row, by, method)
+    row = ctx.view.agent(agent_id)
+    return "" if row is None else _judge(ctx, row, by, method)
 
 
-def _judge(house: House, row: AgentRow, by: str, method: str) -> str:
-    if by == row.agent_id or not row.agent_pid or owner_alive(row, house.processes, house.runtime_names()):
+def _judge(ctx: Context, row: AgentRow, by: str, method: str) -> str:
+    if by == row.agent_id or not row.agent_pid or owner_alive(row, ctx.processes, ctx.runtime_names()):
         return ""
     refusal = Refusal("daemon_writer_liveness", "subject_pid_dead", "", row.agent_id, by, row.agent_pid)
-    modes = house.modes()
+    modes = ctx.modes()
     if not (row.is_own and row.worktree_path):
         mode = modes[refusal.guard]
         if mode != "off":
@@ -52,14 +52,14 @@ def _judge(house: House, row: AgentRow, by: str, method: str) -> str:
 
 
 async def note_in_file(
-    house: House, agent_id: str, *, by: str | None = None, housekeeping: bool = False, **changes: Any
+    ctx: Context, agent_id: str, *, by: str | None = None, housekeeping: bool = False, **changes: Any
 ) -> None:
     """Write fields into a local agent's identity file, if it has one (identity.md §4 "written by").
 
     `by`: who calls, if not the agent itself: then the agent's process must be alive. `housekeeping`: the change only
     takes away or fills. What cannot be written is logged: the fact behind it is on disk already.
     """
-    row = house.view.agent(agent_id)
+    row = ctx.view.agent(agent_id)
     if row is None or not row.is_own or not row.worktree_path:
         return
     directory = identities_of(row.worktree_path)
@@ -71,8 +71,8 @@ async def note_in_file(
 
     try:
         if by is not None and not housekeeping:
-            _judge(house, row, by, "")
-        write = partial(update_identity, directory, agent_id, change, now_ms=house.clock.now_ms())
+            _judge(ctx, row, by, "")
+        write = partial(update_identity, directory, agent_id, change, now_ms=ctx.clock.now_ms())
         await trio.to_thread.run_sync(write)
     except (OSError, ThrumError) as error:
         log.warning("the identity file of %s was not written: %s", agent_id, error)

@@ -10,19 +10,19 @@ from collections.abc import Iterable
 from thrum.model.errors import NewerFormat
 from thrum.model.events import AgentRegistered, AnyFact, DaemonKeyed, DaemonSucceeded
 from thrum.model.origins import is_well_named
-from thrum.ops.context import House
+from thrum.ops.context import Context
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 
 
-async def introduce(house: House, remotes: Iterable[str] = ()) -> None:
+async def introduce(ctx: Context, remotes: Iterable[str] = ()) -> None:
     """Write what is not yet said. Raises what the committer refuses with; under a newer format nothing is said.
 
     `remotes`: the repository ids of the remotes as they are now; a clone of one knows this project by that id alone.
     """
-    repo_ids = {house.here.repo_id, *remotes}
+    repo_ids = {ctx.here.repo_id, *remotes}
     with contextlib.suppress(NewerFormat):
-        await house.journal.commit(lambda view, stamp: decide(view, stamp, repo_ids, house.here.own))
+        await ctx.journal.commit(lambda view, stamp: decide(view, stamp, repo_ids, ctx.here.own))
 
 
 def decide(view: View, stamp: Stamp, repo_ids: Iterable[str], own: Iterable[str]) -> Decision[None]:

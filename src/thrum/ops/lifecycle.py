@@ -32,7 +32,7 @@ from thrum.model.methods.agents import (
     SetStatusResult,
 )
 from thrum.model.wire_types import Orphan
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.identity_file import check_writable, identities_of, note_in_file
 from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import ensure_session
@@ -47,32 +47,32 @@ _DAY_MS = 86_400_000
 # -- delete
 
 
-async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDeleteResult:
+async def delete(ctx: Context, call: Call, params: AgentDeleteParams) -> AgentDeleteResult:
     """Remove an agent: its record and sessions by one fact, then identity file, notes and preamble.
 
     Killed in between, the same call removes what is left. With `with_messages` what it wrote is copied first, and gone
     for everybody. Another daemon's agent is only hidden here. Raises AgentNotFound, AgentAlive, NotYours, StoreFailed.
     """
     caller = agent_of(call)
-    agent_id = _id_meant(house.view, params.name)
+    agent_id = _id_meant(ctx.view, params.name)
     if not ids.parse_agent_id(agent_id).is_local_agent:
         # Its id is about to be a file name.
         raise AgentNotFound(f"agent not found: {params.name}")
-    row = house.view.agent(agent_id)
+    row = ctx.view.agent(agent_id)
     root = row.worktree_path if row is not None else ""
-    if (row is None or not row.live) and (left := await _left_behind(house, agent_id)):
-        await _remove_files(house, agent_id, left)
+    if (row is None or not row.live) and (left := await _left_behind(ctx, agent_id)):
+        await _remove_files(ctx, agent_id, left)
         return AgentDeleteResult(agent_id=agent_id, deleted=True, message="only its files were left")
     archive: Path | None = None
     if params.with_messages and row is not None and row.live and row.is_own:
-        _check_deletable(house, call, row, params.force)
-        archive = await trio.to_thread.run_sync(_archive, house, agent_id)
+        _check_deletable(ctx, call, row, params.force)
+        archive = await trio.to_thread.run_sync(_archive, ctx, agent_id)
 
     def decide(view: View, stamp: Stamp) -> Decision[AgentDeleteResult]:
         row = view.agent(agent_id)
         if row is None or not row.live:
             raise AgentNotFound(f"agent not found: {params.name}")
-        _check_deletable(house, call, row, params.force)
+        _check_deletable(ctx, call, row, params.force)
         if row.is_own:
             fact = _cleaned(stamp, row, "manual", caller, messages=params.with_messages)
         else:
@@ -80,12 +80,12 @@ async def delete(house: House, call: Call, params: AgentDeleteParams) -> AgentDe
         return Decision([fact], lambda after, seqs: _replay_delete(after, fact, seqs[0]))
 
     # Messages may be very many.
-    result = await house.journal.commit(decide, key=call.key, replay=_replay_delete, heavy=params.with_messages)
+    result = await ctx.journal.commit(decide, key=call.key, replay=_replay_delete, heavy=params.with_messages)
     call.connection.registered.discard(agent_id)
-    await _remove_files(house, agent_id, root)
+    await _remove_files(ctx, agent_id, root)
     if archive is None:
         return result
-    kept = archive.relative_to(house.here.places.state_dir.parent)
+    kept = archive.relative_to(ctx.here.layout.state_dir.parent)
     return AgentDeleteResult(agent_id=agent_id, deleted=True, message=f"its messages are kept in {kept}")
 
 
@@ -104,18 +104,18 @@ def _id_meant(view: View, name: str) -> str:
     return bare if view.is_live(bare) else ids.parse_agent_id(bare).canonical
 
 
-def _check_deletable(house: House, call: Call, row: AgentRow, force: bool) -> None:
+def _check_deletable(ctx: Context, call: Call, row: AgentRow, force: bool) -> None:
     """Raise AgentAlive for somebody else's running agent, NotYours for one that another daemon registered."""
     if force or (row.agent_id == call.caller.agent_id and row.is_own):
         return
     if not row.is_own:
         raise not_yours(row.agent_id, row.hostname, row.origin_daemon)
-    if owner_alive(row, house.processes, house.runtime_names()):
+    if owner_alive(row, ctx.processes, ctx.runtime_names()):
         raise AgentAlive(f"@{row.agent_id} is running (pid {row.agent_pid})", agent_id=row.agent_id, pid=row.agent_pid)
 
 
 def _cleaned(stamp: Stamp, row: AgentRow, method: str, by: str, *, messages: bool = False) -> AgentCleaned:
-    # Later than all that it is to make void, also what a foreign clock stamped.
+    # Later than all that it is to tombstone, also what a foreign clock stamped.
     last = max(row.last_seen_at, row.place_at, row.status_at, row.exited_at)
     return stamp.make(
         AgentCleaned,
@@ -127,15 +127,15 @@ def _cleaned(stamp: Stamp, row: AgentRow, method: str, by: str, *, messages: boo
     )
 
 
-def _archive(house: House, agent_id: str) -> Path | None:
+def _archive(ctx: Context, agent_id: str) -> Path | None:
     """Copy what an agent wrote to `.thrum/archive/{stem}-{utc}.jsonl` (events.md §11); None if it wrote nothing."""
-    places = house.here.places
+    layout = ctx.here.layout
     stem = ids.file_stem(agent_id)
-    source = places.branch_dir / "messages" / f"{stem}.jsonl"
-    utc = clock.format_ms(house.clock.now_ms()).translate(str.maketrans("", "", "-:."))
-    target = places.state_dir / "archive" / f"{stem}-{utc}.jsonl"
+    source = layout.branch_dir / "messages" / f"{stem}.jsonl"
+    utc = clock.format_ms(ctx.clock.now_ms()).translate(str.maketrans("", "", "-:."))
+    target = layout.state_dir / "archive" / f"{stem}-{utc}.jsonl"
     try:
-        data = read_bytes(source, limits.shard_bytes_max)
+        data = read_bytes(source, limits.author_journal_bytes_max)
         ensure_private_dir(target.parent)
         atomic_write(target, data)
     except FileNotFoundError:
@@ -145,13 +145,13 @@ def _archive(house: House, agent_id: str) -> Path | None:
     return target
 
 
-async def _left_behind(house: House, agent_id: str) -> str:
+async def _left_behind(ctx: Context, agent_id: str) -> str:
     """The root where an agent without record still has its identity file; empty if there is none."""
-    roots = await trio.to_thread.run_sync(notes.roots, house.here.places)
+    roots = await trio.to_thread.run_sync(notes.roots, ctx.here.layout)
     return next((str(root) for root in roots if _has_file(str(root), agent_id)), "")
 
 
-async def _remove_files(house: House, agent_id: str, root: str) -> None:
+async def _remove_files(ctx: Context, agent_id: str, root: str) -> None:
     """Identity file, notes and preamble. The agent is gone already: what cannot be removed is said in the log."""
 
     def remove() -> None:
@@ -159,7 +159,7 @@ async def _remove_files(house: House, agent_id: str, root: str) -> None:
         notes.clear_notes(Path(root), agent_id)
         notes.remove_preamble(Path(root), agent_id)
 
-    if not root or agent_id in house.registering:
+    if not root or agent_id in ctx.registering:
         return  # or it is back by now, and these are its new ones
     try:
         await trio.to_thread.run_sync(remove)
@@ -174,7 +174,7 @@ def _has_file(root: str, agent_id: str) -> bool:
 # -- cleanup
 
 
-async def cleanup(house: House, call: Call, params: CleanupParams) -> CleanupResult:
+async def cleanup(ctx: Context, call: Call, params: CleanupParams) -> CleanupResult:
     """Find this machine's agents that nobody is any more, and remove them if `force` says so.
 
     Raises InvalidParams for `dry_run` with `force`, and for a negative `threshold` (whole days).
@@ -184,11 +184,11 @@ async def cleanup(house: House, call: Call, params: CleanupParams) -> CleanupRes
         raise InvalidParams("dry_run and force exclude each other", field="force")
     if params.threshold < 0:
         raise InvalidParams("threshold must be 0 or more", remedy="give a number of days", field="threshold")
-    rows = [row for row in house.view.agents(kind="agent") if _may_be_orphan(house, row, caller)]
-    branches = {row.agent_id: _branch_told(house.view, row) for row in rows}
-    traces = await trio.to_thread.run_sync(_look, house, rows, branches)
-    now_ms = house.clock.now_ms()
-    found = [_orphan(house.view, row, traces[row.agent_id], now_ms) for row in rows]
+    rows = [row for row in ctx.view.agents(kind="agent") if _may_be_orphan(ctx, row, caller)]
+    branches = {row.agent_id: _branch_told(ctx.view, row) for row in rows}
+    traces = await trio.to_thread.run_sync(_look, ctx, rows, branches)
+    now_ms = ctx.clock.now_ms()
+    found = [_orphan(ctx.view, row, traces[row.agent_id], now_ms) for row in rows]
     orphans = tuple(each for each in found if each is not None and _is_orphan(each, params.threshold))
     if not params.force or not orphans:
         return CleanupResult(orphans=orphans, deleted=(), dry_run=params.dry_run)
@@ -199,19 +199,19 @@ async def cleanup(house: House, call: Call, params: CleanupParams) -> CleanupRes
         for orphan in orphans:
             row = as_seen[orphan.agent_id]
             # Who registered again or was seen since it was looked at is none.
-            if view.agent(orphan.agent_id) == row and _may_be_orphan(house, row, caller):
+            if view.agent(orphan.agent_id) == row and _may_be_orphan(ctx, row, caller):
                 gone.append(row)
         facts = [_cleaned(stamp, row, "automated", caller) for row in gone]
         return Decision(facts, lambda _view, _seqs: gone)
 
-    gone = await house.journal.commit(decide, key=call.key)
+    gone = await ctx.journal.commit(decide, key=call.key)
     for row in gone:
-        await _remove_files(house, row.agent_id, row.worktree_path)
+        await _remove_files(ctx, row.agent_id, row.worktree_path)
     return CleanupResult(orphans=orphans, deleted=tuple(row.agent_id for row in gone), dry_run=False)
 
 
-def _may_be_orphan(house: House, row: AgentRow, caller: str) -> bool:
-    return row.is_own and row.agent_id != caller and not owner_alive(row, house.processes, house.runtime_names())
+def _may_be_orphan(ctx: Context, row: AgentRow, caller: str) -> bool:
+    return row.is_own and row.agent_id != caller and not owner_alive(row, ctx.processes, ctx.runtime_names())
 
 
 def _branch_told(view: View, row: AgentRow) -> str:
@@ -232,12 +232,12 @@ class _Traces:
     branch_missing: bool
 
 
-def _look(house: House, rows: Sequence[AgentRow], branches: dict[str, str]) -> dict[str, _Traces]:
+def _look(ctx: Context, rows: Sequence[AgentRow], branches: dict[str, str]) -> dict[str, _Traces]:
     """Blocking. Of an agent whose place is not known nothing is missing: only its silence counts."""
-    return {row.agent_id: _traces(house, row, branches[row.agent_id]) for row in rows}
+    return {row.agent_id: _traces(ctx, row, branches[row.agent_id]) for row in rows}
 
 
-def _traces(house: House, row: AgentRow, told: str) -> _Traces:
+def _traces(ctx: Context, row: AgentRow, told: str) -> _Traces:
     root = row.worktree_path
     if not root:
         return _Traces(told, reserved=False, identity_missing=False, worktree_missing=False, branch_missing=False)
@@ -246,10 +246,10 @@ def _traces(house: House, row: AgentRow, told: str) -> _Traces:
     return _Traces(
         branch,
         reserved=identity is not None and identity.reserved,
-        identity_missing=not _has_file(root, row.agent_id) and row.agent_id not in house.registering,
+        identity_missing=not _has_file(root, row.agent_id) and row.agent_id not in ctx.registering,
         worktree_missing=not os.path.isdir(root),
         # A branch that has no commit yet is no less there for whoever is on it.
-        branch_missing=bool(branch) and not house.branch_exists(branch) and house.branch_of(root) != branch,
+        branch_missing=bool(branch) and not ctx.branch_exists(branch) and ctx.branch_of(root) != branch,
     )
 
 
@@ -287,11 +287,11 @@ def _is_orphan(each: Orphan, threshold_days: int) -> bool:
 # -- status
 
 
-async def set_status(house: House, call: Call, params: SetStatusParams) -> SetStatusResult:
+async def set_status(ctx: Context, call: Call, params: SetStatusParams) -> SetStatusResult:
     """How an agent is doing, by itself or by another. Raises AgentNotFound; DaemonWriterLiveness for a dead one."""
     caller = agent_of(call)
-    agent_id = _id_meant(house.view, params.agent) if params.agent else caller
-    line = check_writable(house, agent_id, caller, method="agent.set-status")
+    agent_id = _id_meant(ctx.view, params.agent) if params.agent else caller
+    line = check_writable(ctx, agent_id, caller, method="agent.set-status")
 
     def decide(view: View, stamp: Stamp) -> Decision[SetStatusResult]:
         row = view.agent(agent_id)
@@ -308,9 +308,9 @@ async def set_status(house: House, call: Call, params: SetStatusParams) -> SetSt
         )
         return Decision([*prelude, fact], lambda _view, _seqs: result, main=len(prelude))
 
-    result = await house.journal.commit(decide, key=call.key)
+    result = await ctx.journal.commit(decide, key=call.key)
     await note_in_file(
-        house,
+        ctx,
         agent_id,
         agent_status=result.agent_status,
         agent_status_updated_at=result.agent_status_updated_at,

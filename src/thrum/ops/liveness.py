@@ -52,5 +52,5 @@ def worktree_missing(record: Housed) -> bool:
 
 
 def seconds(text: str) -> float:
-    """Seconds since 1970 of a time in the picture; 0 for none."""
+    """Seconds since 1970 of a time in the projection; 0 for none."""
     return clock.parse_ms(text) / 1000 if text else 0.0

@@ -30,7 +30,7 @@ from thrum.model.methods.messages import (
     SilentRecipient,
 )
 from thrum.model.wire_types import Recipient
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_body, check_refs, check_scopes, check_text
 from thrum.ops.liveness import owner_alive, worktree_missing
@@ -44,10 +44,10 @@ _MARKED_AT_ONCE: Final = 500
 """Receipts of one call that are decided in one go: some 15 ms."""
 
 
-async def send(house: House, call: Call, params: SendParams) -> SendResult:
+async def send(ctx: Context, call: Call, params: SendParams) -> SendResult:
     """Store a message for its recipients. All or nothing: one unknown address and nothing is stored."""
     author = agent_of(call)
-    body = check_body(params.content, params.format, params.structured, house.body_bytes_max)
+    body = check_body(params.content, params.format, params.structured, ctx.body_bytes_max)
     scopes, refs = check_scopes(params.scopes, params.tags), check_refs(params.refs)
     to = (params.to,) if isinstance(params.to, str) else params.to
     addresses = (*to, *params.mentions)
@@ -80,15 +80,15 @@ async def send(house: House, call: Call, params: SendParams) -> SendResult:
             quiet=audience.quiet,
         )
         rows = [] if audience.quiet else _rows(view, audience.recipients)
-        warnings = _warnings(view, house, directory, audience, rows)
-        silent = _silent(rows, house.clock.now_ms()) if len(audience.recipients) <= _LOOKED_AT_MAX else ()
+        warnings = _warnings(view, ctx, directory, audience, rows)
+        silent = _silent(rows, ctx.clock.now_ms()) if len(audience.recipients) <= _LOOKED_AT_MAX else ()
         return Decision(
             [*facts, created],
             lambda after, seqs: _sent(created, seqs[-1], after.recipients(created.message_id), warnings, silent),
             main=len(facts),
         )
 
-    return await house.journal.commit(decide, key=call.key, replay=_replay_send)
+    return await ctx.journal.commit(decide, key=call.key, replay=_replay_send)
 
 
 def _parent(view: View, message_id: str) -> MessageRow:
@@ -147,21 +147,21 @@ def _silent(rows: Sequence[AgentRow], now_ms: int) -> tuple[SilentRecipient, ...
 
 
 def _warnings(
-    view: View, house: House, directory: ViewDirectory, audience: Audience, rows: Sequence[AgentRow]
+    view: View, ctx: Context, directory: ViewDirectory, audience: Audience, rows: Sequence[AgentRow]
 ) -> tuple[str, ...]:
     """What the sender would want to know although the message is stored: of all of it what matters most."""
     if not audience.recipients:
         return ("nobody else is registered here yet: thrum team --all",)
-    apart = _apart(view, house, directory, audience)
-    return apart if apart or audience.quiet else _not_running(house, rows)
+    apart = _apart(view, ctx, directory, audience)
+    return apart if apart or audience.quiet else _not_running(ctx, rows)
 
 
-def _apart(view: View, house: House, directory: ViewDirectory, audience: Audience) -> tuple[str, ...]:
+def _apart(view: View, ctx: Context, directory: ViewDirectory, audience: Audience) -> tuple[str, ...]:
     """Of recipients on other machines."""
     apart = view.elsewhere(audience.recipients)
     elsewhere = [each for each in audience.recipients if each in apart]
     twice = [pair.value for pair in audience.audiences if pair.type == "agent" and directory.is_shared(pair.value)]
-    why = house.why_no_sync() if elsewhere or twice else ""
+    why = ctx.why_no_sync() if elsewhere or twice else ""
     if elsewhere and why:
         return (f"{_names(elsewhere, 1)} elsewhere, and {why}",)
     if twice:
@@ -173,7 +173,7 @@ def _apart(view: View, house: House, directory: ViewDirectory, audience: Audienc
     return (f"@{wide[0].value} has members on other machines only: they read it after the next sync",)
 
 
-def _not_running(house: House, rows: Sequence[AgentRow]) -> tuple[str, ...]:
+def _not_running(ctx: Context, rows: Sequence[AgentRow]) -> tuple[str, ...]:
     """Of recipients here whose worktree is gone, else of those whose process is known, and is gone."""
     rows = [row for row in rows if row.is_own]
     homeless = [row.agent_id for row in rows if worktree_missing(row)]
@@ -181,7 +181,7 @@ def _not_running(house: House, rows: Sequence[AgentRow]) -> tuple[str, ...]:
         home = "their worktrees" if homeless[1:] else "its worktree"
         return (f"{_names(homeless, 3)} gone with {home}: thrum agent cleanup",)
     known = [row for row in rows if row.agent_pid]
-    gone = [row.agent_id for row in known if not owner_alive(row, house.processes, house.runtime_names())]
+    gone = [row.agent_id for row in known if not owner_alive(row, ctx.processes, ctx.runtime_names())]
     return (f"{_names(gone, 3)} not running: read at the next start",) if gone else ()
 
 
@@ -220,7 +220,7 @@ def _replay_send(view: View, fact: AnyFact, seq: int) -> SendResult:
     return _sent(fact, seq, view.recipients(fact.message_id), replayed=True)
 
 
-async def edit(house: House, call: Call, params: EditParams) -> EditResult:
+async def edit(ctx: Context, call: Call, params: EditParams) -> EditResult:
     """Replace the body. Wakes nobody and keeps read marks; the author's alone."""
     author = agent_of(call)
     if params.content is None and params.structured is None:
@@ -229,7 +229,7 @@ async def edit(house: House, call: Call, params: EditParams) -> EditResult:
     def decide(view: View, stamp: Stamp) -> Decision[EditResult]:
         row = _own_message(view, params.message_id, author, "edit")
         content = row.body_content if params.content is None else params.content
-        body = check_body(content, params.format or row.body_format, params.structured, house.body_bytes_max)
+        body = check_body(content, params.format or row.body_format, params.structured, ctx.body_bytes_max)
         if params.structured is None and row.body_structured:
             body = Body(body.format, body.content, row.body_structured)
         session_id, facts = ensure_session(view, stamp, author)
@@ -243,7 +243,7 @@ async def edit(house: House, call: Call, params: EditParams) -> EditResult:
         )
         return Decision([*facts, fact], lambda after, _seqs: _edited(after, fact), main=len(facts))
 
-    return await house.journal.commit(decide, key=call.key, replay=lambda view, fact, _seq: _edited(view, fact, True))
+    return await ctx.journal.commit(decide, key=call.key, replay=lambda view, fact, _seq: _edited(view, fact, True))
 
 
 def _edited(view: View, fact: AnyFact, replayed: bool = False) -> EditResult:
@@ -257,7 +257,7 @@ def _edited(view: View, fact: AnyFact, replayed: bool = False) -> EditResult:
     )
 
 
-async def delete(house: House, call: Call, params: DeleteParams) -> DeleteResult:
+async def delete(ctx: Context, call: Call, params: DeleteParams) -> DeleteResult:
     """Hide a message everywhere, for good; the author's alone. `message.get` still shows it, marked."""
     author = agent_of(call)
     reason = check_text(params.reason, "reason", limits.reason_chars_max)
@@ -275,7 +275,7 @@ async def delete(house: House, call: Call, params: DeleteParams) -> DeleteResult
         result = DeleteResult(message_id=row.message_id, deleted_at=fact.timestamp)
         return Decision([*facts, fact], lambda _view, _seqs: result, main=len(facts))
 
-    return await house.journal.commit(decide, key=call.key, replay=_replay_delete)
+    return await ctx.journal.commit(decide, key=call.key, replay=_replay_delete)
 
 
 def _replay_delete(_view: View, fact: AnyFact, _seq: int) -> DeleteResult:
@@ -296,7 +296,7 @@ def _own_message(view: View, message_id: str, author: str, verb: str) -> Message
     return row
 
 
-async def mark_read(house: House, call: Call, params: MarkReadParams) -> MarkReadResult:
+async def mark_read(ctx: Context, call: Call, params: MarkReadParams) -> MarkReadResult:
     """Mark what is addressed to the caller: the messages named, or all of them. Nothing is marked if one is unknown."""
     reader = agent_of(call)
     if bool(params.message_ids) == params.all:
@@ -317,7 +317,7 @@ async def mark_read(house: House, call: Call, params: MarkReadParams) -> MarkRea
         skipped = _skipped(view, reader, wanted or (), before)
         return _marking(view, stamp, reader, marked[:_MARKED_AT_ONCE], params.state)
 
-    remaining = await house.journal.commit(choose, key=call.key)
+    remaining = await ctx.journal.commit(choose, key=call.key)
     # What came after the choice stays unread. In parts, so that others get their turn between.
     for start in range(_MARKED_AT_ONCE, len(marked), _MARKED_AT_ONCE):
         some = marked[start : start + _MARKED_AT_ONCE]
@@ -325,7 +325,7 @@ async def mark_read(house: House, call: Call, params: MarkReadParams) -> MarkRea
         def mark(view: View, stamp: Stamp, some: Sequence[str] = some) -> Decision[int]:
             return _marking(view, stamp, reader, view.markable(reader, some, params.state), params.state)
 
-        remaining = await house.journal.commit(mark)
+        remaining = await ctx.journal.commit(mark)
     return MarkReadResult(marked_count=len(marked), skipped_count=skipped, remaining=remaining)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from thrum.model import ids
 from thrum.model.errors import NameTaken, ThrumError
 from thrum.model.methods.agents import RegisterParams
-from thrum.ops.context import House
+from thrum.ops.context import Context
 from thrum.store.queries.views import AgentRow, View
 
 
-def registered_as(house: House, params: RegisterParams) -> str:
+def registered_as(ctx: Context, params: RegisterParams) -> str:
     """The id that a registration is about; empty for one that cannot be."""
     try:
         ids.check_role(params.role)
@@ -19,7 +19,7 @@ def registered_as(house: House, params: RegisterParams) -> str:
             ids.check_agent_name(params.name, params.role)
     except ThrumError:
         return ""
-    return params.name or ids.agent_id_of(house.here.repo_id, params.role, params.module)
+    return params.name or ids.agent_id_of(ctx.here.repo_id, params.role, params.module)
 
 
 def check_names(view: View, agent_id: str, name: str, role: str, *, without: Collection[str] = ()) -> None:

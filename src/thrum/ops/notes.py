@@ -23,17 +23,17 @@ from thrum.model.methods.notes import (
     PreambleShowParams,
     PreambleShowResult,
 )
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 
 
-async def show(house: House, _call: Call, params: ContextShowParams) -> ContextShowResult:
+async def show(ctx: Context, _call: Call, params: ContextShowParams) -> ContextShowResult:
     """An agent's notes and preamble. Raises AgentNotFound, FileUnreadable, FileTooLarge."""
-    agent_id, root = _to_read(house, params.agent_name, params.repo_path)
-    row = house.view.agent(agent_id)
+    agent_id, root = _to_read(ctx, params.agent_name, params.repo_path)
+    row = ctx.view.agent(agent_id)
     if row is not None and not row.is_own:
-        return _from_elsewhere(house, agent_id)
+        return _from_elsewhere(ctx, agent_id)
     saved = await trio.to_thread.run_sync(notes.read_notes, root, agent_id)
     preamble = None
     if params.include_preamble:
@@ -50,9 +50,9 @@ async def show(house: House, _call: Call, params: ContextShowParams) -> ContextS
     )
 
 
-def _from_elsewhere(house: House, agent_id: str) -> ContextShowResult:
+def _from_elsewhere(ctx: Context, agent_id: str) -> ContextShowResult:
     """What an agent of another machine put on the branch."""
-    content, saved_at = house.view.note(agent_id) or ("", "")
+    content, saved_at = ctx.view.note(agent_id) or ("", "")
     return ContextShowResult(
         agent_name=agent_id,
         content=content,
@@ -63,17 +63,17 @@ def _from_elsewhere(house: House, agent_id: str) -> ContextShowResult:
     )
 
 
-async def show_preamble(house: House, _call: Call, params: PreambleShowParams) -> PreambleShowResult:
+async def show_preamble(ctx: Context, _call: Call, params: PreambleShowParams) -> PreambleShowResult:
     """An agent's preamble. Raises as `show`."""
-    agent_id, root = _to_read(house, params.agent_name, params.repo_path)
+    agent_id, root = _to_read(ctx, params.agent_name, params.repo_path)
     found = await trio.to_thread.run_sync(notes.read_preamble, root, agent_id)
     content = found.text if found else ""
     return PreambleShowResult(agent_name=agent_id, content=content, has_preamble=found is not None)
 
 
-async def save(house: House, call: Call, params: ContextSaveParams) -> ContextSaveResult:
+async def save(ctx: Context, call: Call, params: ContextSaveParams) -> ContextSaveResult:
     """Replace an agent's notes. Raises AgentNotFound, IdentityMismatch, EmptyBody, BodyTooLarge, StoreFailed."""
-    agent_id, root = _to_write(house, call, params.agent_name, params.repo_path)
+    agent_id, root = _to_write(ctx, call, params.agent_name, params.repo_path)
     before, note = await trio.to_thread.run_sync(_replace_notes, root, agent_id, params.content)
     return _saved("Context", agent_id, root, note, f", replaced {before}" if before else "")
 
@@ -87,26 +87,26 @@ def _replace_notes(root: Path, agent_id: str, content: str) -> tuple[int, notes.
     return found.size if found else 0, notes.save_notes(root, agent_id, content)
 
 
-async def save_preamble(house: House, call: Call, params: ContextSaveParams) -> ContextSaveResult:
+async def save_preamble(ctx: Context, call: Call, params: ContextSaveParams) -> ContextSaveResult:
     """Replace an agent's preamble. Raises as `save`."""
-    agent_id, root = _to_write(house, call, params.agent_name, params.repo_path)
+    agent_id, root = _to_write(ctx, call, params.agent_name, params.repo_path)
     note = await trio.to_thread.run_sync(notes.save_preamble, root, agent_id, params.content)
     return _saved("Preamble", agent_id, root, note)
 
 
-async def clear(house: House, call: Call, params: ContextClearParams) -> ContextClearResult:
+async def clear(ctx: Context, call: Call, params: ContextClearParams) -> ContextClearResult:
     """Remove an agent's notes; fine if there are none. Raises AgentNotFound, IdentityMismatch, StoreFailed."""
-    agent_id, root = _to_write(house, call, params.agent_name, params.repo_path)
+    agent_id, root = _to_write(ctx, call, params.agent_name, params.repo_path)
     cleared = await trio.to_thread.run_sync(notes.clear_notes, root, agent_id)
     return ContextClearResult(agent_name=agent_id, cleared=cleared, message=f"Context cleared for {agent_id}")
 
 
-async def publish(house: House, call: Call, agent_name: str) -> bool:
+async def publish(ctx: Context, call: Call, agent_name: str) -> bool:
     """Put an agent's notes on the branch, as a fact; False when none are saved. Nothing new, nothing written.
 
     Raises as `save`.
     """
-    agent_id, root = _to_write(house, call, agent_name, "")
+    agent_id, root = _to_write(ctx, call, agent_name, "")
     saved = await trio.to_thread.run_sync(notes.read_notes, root, agent_id)
     if saved is None:
         return False
@@ -120,7 +120,7 @@ async def publish(house: House, call: Call, agent_name: str) -> bool:
         fact = stamp.make(AgentContextSaved, at=at, agent_id=agent_id, content=content)
         return Decision([fact], lambda _view, _seqs: None)
 
-    await house.journal.commit(decide, key=call.key)
+    await ctx.journal.commit(decide, key=call.key)
     return True
 
 
@@ -133,23 +133,23 @@ def _saved(what: str, agent_id: str, root: Path, note: notes.Note, also: str = "
     )
 
 
-def _to_read(house: House, name: str, repo_path: str) -> tuple[str, Path]:
+def _to_read(ctx: Context, name: str, repo_path: str) -> tuple[str, Path]:
     """The agent meant, and where its files are: its own root, else one that the caller names."""
-    agent_id, home = _agent(house, name)
+    agent_id, home = _agent(ctx, name)
     if not repo_path:
-        return agent_id, Path(home or house.here.places.root)
+        return agent_id, Path(home or ctx.here.layout.root)
     wanted = os.path.realpath(repo_path)
-    known = {str(root) for root in notes.roots(house.here.places)}
+    known = {str(root) for root in notes.roots(ctx.here.layout)}
     if wanted != home and wanted not in known:
         raise NotAWorktree(f"{repo_path} is not a worktree of this repository", remedy="leave repo_path out")
     return agent_id, Path(wanted)
 
 
-def _to_write(house: House, call: Call, name: str, repo_path: str) -> tuple[str, Path]:
+def _to_write(ctx: Context, call: Call, name: str, repo_path: str) -> tuple[str, Path]:
     """The same for a caller that is about to write: its own root, in which the agent must live."""
     caller = agent_of(call)
-    agent_id, home = _agent(house, name)
-    mine = house.view.agent(caller)
+    agent_id, home = _agent(ctx, name)
+    mine = ctx.view.agent(caller)
     root = call.caller.root or (mine.worktree_path if mine else "")
     if not home or home != root or (repo_path and os.path.realpath(repo_path) != root):
         where = f"it lives in {home}" if home else "it does not live on this machine"
@@ -162,10 +162,10 @@ def _to_write(house: House, call: Call, name: str, repo_path: str) -> tuple[str,
     return agent_id, Path(root)
 
 
-def _agent(house: House, name: str) -> tuple[str, str]:
+def _agent(ctx: Context, name: str) -> tuple[str, str]:
     """A registered agent's id, and its root if it lives here."""
     for spelling in (name, ids.parse_agent_id(name).canonical):
-        row = house.view.agent(spelling)
+        row = ctx.view.agent(spelling)
         if row is not None and row.live:
             return spelling, row.worktree_path if row.is_own else ""
     raise AgentNotFound(f"agent not found: {name}")

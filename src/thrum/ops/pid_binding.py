@@ -22,7 +22,7 @@ from thrum.identity.runtimes import runtime_of_process
 from thrum.model.errors import ThrumError
 from thrum.model.events import AgentPlaced
 from thrum.model.guards import Mode, Refusal, refusal_fields
-from thrum.ops.context import Call, House
+from thrum.ops.context import Call, Context
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import end_open_sessions
@@ -35,7 +35,7 @@ _BY_PLACE: Final = frozenset({"C11", "C14"})
 """Callers that no process proves: who has none, or a dead one, is found by where the caller stands."""
 
 
-async def adopt(house: House, call: Call, method: str) -> None:
+async def adopt(ctx: Context, call: Call, method: str) -> None:
     """Before an act: record the caller's binding pid for an agent that has no live process.
 
     Nothing happens for a caller that its processes prove, and for a shell. Raises CrossWorktree when another session
@@ -45,7 +45,7 @@ async def adopt(house: House, call: Call, method: str) -> None:
     if caller.rule not in _BY_PLACE or caller.agent_id is None:
         return
     evidence = call.connection.evidence
-    registry = house.registry()
+    registry = ctx.registry()
     place = registry.by_id.get(caller.agent_id)
     if place is None:
         return
@@ -61,19 +61,19 @@ async def adopt(house: House, call: Call, method: str) -> None:
         # What proves nothing adopts nothing; the call itself was allowed.
         log.warning("not adopted: %s", failed, extra={"fields": {"step": failed.step, "caller_pid": evidence.pid}})
         return
-    modes = house.modes()
+    modes = ctx.modes()
     reclaim = modes["dead_pid_auto_reclaim"]
     refusal = may_not_adopt(place.agent_id, state, place.agent_pid, reclaim)
     if refusal is not None:
         fire(refusal, modes, caller_pid=evidence.pid, method=method)
         return
-    if process is not None and await _record(house, place, process, evidence.pid, method) and state == "dead":
+    if process is not None and await _record(ctx, place, process, evidence.pid, method) and state == "dead":
         report_reclaim(place, evidence.pid, reclaim, method)
 
 
-async def _record(house: House, place: AgentPlace, process: Process, caller_pid: int, method: str) -> bool:
+async def _record(ctx: Context, place: AgentPlace, process: Process, caller_pid: int, method: str) -> bool:
     """Write the process into the record and the file; False if it was there already. Raises CrossWorktree."""
-    runtime = _runtime(house, process)
+    runtime = _runtime(ctx, process)
 
     def decide(view: View, stamp: Stamp) -> Decision[bool]:
         row = view.agent(place.agent_id)
@@ -82,10 +82,10 @@ async def _record(house: House, place: AgentPlace, process: Process, caller_pid:
         if (row.agent_pid, row.agent_pid_started) == (process.pid, process.started):
             return Decision([], lambda _view, _seqs: False)
         # Another session may have been quicker since the evidence was gathered.
-        state: OwnerState = "elsewhere" if owner_alive(row, house.processes, house.runtime_names()) else "dead"
+        state: OwnerState = "elsewhere" if owner_alive(row, ctx.processes, ctx.runtime_names()) else "dead"
         refusal = may_not_adopt(row.agent_id, state, row.agent_pid)
         if refusal is not None:
-            fire(replace(refusal, runtime=row.runtime), house.modes(), caller_pid=caller_pid, method=method)
+            fire(replace(refusal, runtime=row.runtime), ctx.modes(), caller_pid=caller_pid, method=method)
             return Decision([], lambda _view, _seqs: False)
         if _other_owner(view, process, row.agent_id):
             return Decision([], lambda _view, _seqs: False)
@@ -103,31 +103,31 @@ async def _record(house: House, place: AgentPlace, process: Process, caller_pid:
         )
         return Decision([*ended, fact], lambda _view, _seqs: True, main=len(ended))
 
-    recorded = await house.journal.commit(decide)
+    recorded = await ctx.journal.commit(decide)
     if recorded:
-        await follow_in_file(house, place.agent_id)
+        await follow_in_file(ctx, place.agent_id)
     return recorded
 
 
 def _other_owner(view: View, process: Process, wanted: str) -> bool:
     """Whether another agent is that process: one that owns an identity is never recorded in a second."""
     pair = (process.pid, process.started)
-    return any((each.agent_pid, each.agent_pid_started) == pair and each.agent_id != wanted for each in view.places())
+    return any((each.agent_pid, each.agent_pid_started) == pair and each.agent_id != wanted for each in view.layout())
 
 
-async def follow_in_file(house: House, agent_id: str) -> None:
+async def follow_in_file(ctx: Context, agent_id: str) -> None:
     """Bring the pid in an agent's identity file to what its record says."""
-    row = house.view.agent(agent_id)
+    row = ctx.view.agent(agent_id)
     if row is None or not row.worktree_path:
         return
     path = identity_path(identities_of(row.worktree_path), agent_id)
     try:
-        await trio.to_thread.run_sync(record_pid, house, path, row, house.registry(), house.clock.now_ms())
+        await trio.to_thread.run_sync(record_pid, ctx, path, row, ctx.registry(), ctx.clock.now_ms())
     except (OSError, ThrumError) as error:
         log.warning("the pid of %s is not in its identity file: %s", agent_id, error)
 
 
-def record_pid(house: House, path: Path, row: AgentRow, registry: Registry, now_ms: int) -> None:
+def record_pid(ctx: Context, path: Path, row: AgentRow, registry: Registry, now_ms: int) -> None:
     """The same process in the file as in the record, or none in both (identity.md §7); blocking.
 
     Raises IdentityNotFound, IdentityInvalid, OSError.
@@ -136,7 +136,7 @@ def record_pid(house: House, path: Path, row: AgentRow, registry: Registry, now_
     owner = read_identity(path).owner
     if owner == recorded:
         return
-    process = house.processes.read(recorded.pid) if recorded.pid else None
+    process = ctx.processes.read(recorded.pid) if recorded.pid else None
     if recorded.pid and (process is None or process.started != recorded.started):
         return  # it ended meanwhile
     try:
@@ -144,7 +144,7 @@ def record_pid(house: House, path: Path, row: AgentRow, registry: Registry, now_
             path,
             owner,
             process,
-            runtime_of=lambda process: _runtime(house, process) or None,
+            runtime_of=lambda process: _runtime(ctx, process) or None,
             owner_of=lambda process: _owner_of(registry, process, row.agent_id),
             now_ms=now_ms,
         )
@@ -153,8 +153,8 @@ def record_pid(house: House, path: Path, row: AgentRow, registry: Registry, now_
         log.warning("the pid of %s is not in its identity file: %s", row.agent_id, error)
 
 
-def _runtime(house: House, process: Process) -> str:
-    return runtime_of_process(house.processes.program(process.pid), house.runtime_names()) or ""
+def _runtime(ctx: Context, process: Process) -> str:
+    return runtime_of_process(ctx.processes.program(process.pid), ctx.runtime_names()) or ""
 
 
 def _owner_of(registry: Registry, process: Process, wanted: str) -> str | None:

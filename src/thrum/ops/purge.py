@@ -6,12 +6,12 @@ from thrum.model import clock
 from thrum.model.errors import BadTime, ConfirmationRequired
 from thrum.model.events import PurgeExecuted
 from thrum.model.methods.admin import PurgeParams, PurgeResult
-from thrum.ops.context import Call, House
+from thrum.ops.context import Call, Context
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 
 
-async def execute(house: House, call: Call, params: PurgeParams) -> PurgeResult:
+async def execute(ctx: Context, call: Call, params: PurgeParams) -> PurgeResult:
     """Count what lies before a time, and unless it is a `dry_run`, take it away. What is still to come is never purged.
 
     Agents, groups and open sessions stay, and all that other daemons wrote. Raises BadTime; ConfirmationRequired
@@ -47,4 +47,4 @@ async def execute(house: House, call: Call, params: PurgeParams) -> PurgeResult:
         fact = stamp.make(PurgeExecuted, cutoff=cutoff, by=call.caller.agent_id or "", upto=view.last_orders())
         return Decision((fact,), lambda _view, _seqs: result)
 
-    return await house.journal.commit(decide, key=call.key, heavy=True)
+    return await ctx.journal.commit(decide, key=call.key, heavy=True)

@@ -20,7 +20,7 @@ from thrum.model.errors import AgentNotRegistered, IdentityInvalid, IdentityNotF
 from thrum.model.events import AgentPlaced, AnyFact
 from thrum.model.files import is_file
 from thrum.model.guards import Refusal
-from thrum.ops.context import House
+from thrum.ops.context import Context
 from thrum.ops.identity_file import identities_of
 from thrum.ops.pid_binding import report_reclaim
 from thrum.ops.sessions import end_open_sessions
@@ -48,12 +48,12 @@ class Arrival:
 # -- quickstart
 
 
-def check_quickstart(house: House, evidence: PeerEvidence, agent_id: str, root: str, *, force: bool) -> Arrival:
+def check_quickstart(ctx: Context, evidence: PeerEvidence, agent_id: str, root: str, *, force: bool) -> Arrival:
     """The guards `quickstart_self_rename` and `quickstart_name_collision`. `force` passes both.
 
     Raises QuickstartSelfRename, QuickstartNameCollision, Failed.
     """
-    registry = house.registry()
+    registry = ctx.registry()
     owned = _session_identity(evidence, registry, agent_id, root)
     held = _held_elsewhere(evidence, registry, agent_id, root)
     if force:
@@ -82,16 +82,16 @@ def check_quickstart(house: House, evidence: PeerEvidence, agent_id: str, root: 
                 "name_held_by_live_foreign_pid",
                 expected=agent_id,
                 expected_pid=held.agent_pid,
-                runtime=_runtime_of(house, agent_id),
+                runtime=_runtime_of(ctx, agent_id),
             )
         )
-    modes, cwd = house.modes(), evidence.cwd()
+    modes, cwd = ctx.modes(), evidence.cwd()
     lines = [fire(each, modes, caller_pid=evidence.pid, caller_cwd=cwd, method=_METHOD) for each in refusals]
     return Arrival(registry, warnings=tuple(line for line in lines if line))
 
 
-def _runtime_of(house: House, agent_id: str) -> str:
-    row = house.view.agent(agent_id)
+def _runtime_of(ctx: Context, agent_id: str) -> str:
+    row = ctx.view.agent(agent_id)
     return row.runtime if row is not None else ""
 
 
@@ -112,13 +112,13 @@ def _session_identity(evidence: PeerEvidence, registry: Registry, agent_id: str,
 
 def _held_elsewhere(evidence: PeerEvidence, registry: Registry, agent_id: str, root: str) -> AgentPlace | None:
     """Who holds the wanted name in this root, alive and not among the caller's processes."""
-    places = [registry.by_id[agent_id]] if agent_id in registry.by_id else []
+    layout = [registry.by_id[agent_id]] if agent_id in registry.by_id else []
     path = identity_path(identities_of(root), agent_id)
     try:
-        places += [_in_file(read_identity(path), root)] if is_file(path) else []
+        layout += [_in_file(read_identity(path), root)] if is_file(path) else []
     except (IdentityInvalid, IdentityNotFound):
         pass  # registering says so
-    return next((each for each in places if each.root == root and evidence.state_of(each) == "elsewhere"), None)
+    return next((each for each in layout if each.root == root and evidence.state_of(each) == "elsewhere"), None)
 
 
 def _in_file(identity: Identity, root: str) -> AgentPlace:
@@ -142,13 +142,13 @@ def give_up(view: View, stamp: Stamp, left: AgentPlace, displaced: str) -> list[
 # -- prime
 
 
-def check_prime(house: House, evidence: PeerEvidence, agent_id: str) -> Arrival:
+def check_prime(ctx: Context, evidence: PeerEvidence, agent_id: str) -> Arrival:
     """The guard `prime_ownership`: only the session's outermost runtime primes a live identity; a shell may look.
 
     What was never registered, prime does not register. Raises PrimeOwnership, AgentNotRegistered, CrossWorktree,
     Failed.
     """
-    registry, modes, now = house.registry(), house.modes(), trio.current_time()
+    registry, modes, now = ctx.registry(), ctx.modes(), trio.current_time()
     place = registry.by_id.get(agent_id)
     if place is None:
         raise AgentNotRegistered(
@@ -168,7 +168,7 @@ def check_prime(house: House, evidence: PeerEvidence, agent_id: str) -> Arrival:
             variant,
             agent_id,
             expected_pid=place.agent_pid,
-            runtime=_runtime_of(house, agent_id),
+            runtime=_runtime_of(ctx, agent_id),
         )
         line = fire(refusal, modes, caller_pid=links[0].pid, caller_cwd=evidence.cwd(), method=_METHOD)
         return Arrival(registry, warnings=(line,) if line else ())
@@ -185,8 +185,8 @@ def check_prime(house: House, evidence: PeerEvidence, agent_id: str) -> Arrival:
 # -- one identity a worktree
 
 
-async def retire_stale(house: House, evidence: PeerEvidence, agent_id: str, root: str) -> list[str]:
-    """Set aside the identity files of a root that nobody is any more, after `agent_id` has arrived there.
+async def retire_stale(ctx: Context, evidence: PeerEvidence, agent_id: str, root: str) -> list[str]:
+    """Moved away the identity files of a root that nobody is any more, after `agent_id` has arrived there.
 
     Those of live processes, registered ones without a pid, reserved ones and broken ones stay. A line for each that
     went, with the way back.
@@ -194,29 +194,29 @@ async def retire_stale(house: House, evidence: PeerEvidence, agent_id: str, root
     lines: list[str] = []
     listed = await trio.to_thread.run_sync(list_identities, identities_of(root))
     for each in listed:
-        row = house.view.agent(each.path.stem) if each.identity is None else house.view.agent(each.identity.name)
-        reason = _stale(house, evidence, each, row, agent_id, root)
-        if reason and (retired := await _retire(house, each, row, root)) is not None:
+        row = ctx.view.agent(each.path.stem) if each.identity is None else ctx.view.agent(each.identity.name)
+        reason = _stale(ctx, evidence, each, row, agent_id, root)
+        if reason and (retired := await _retire(ctx, each, row, root)) is not None:
             assert each.identity is not None
             identity = each.identity
             back = f"thrum quickstart {identity.name} --role {identity.role} --module {identity.module}"
             file = retired.relative_to(root)
-            lines.append(f"@{identity.name} is set aside, {reason}: {file} (back: {back})")
+            lines.append(f"@{identity.name} is moved away, {reason}: {file} (back: {back})")
     return lines
 
 
-def _stale(house: House, evidence: PeerEvidence, each: Listed, row: AgentRow | None, agent_id: str, root: str) -> str:
+def _stale(ctx: Context, evidence: PeerEvidence, each: Listed, row: AgentRow | None, agent_id: str, root: str) -> str:
     """Why a file is to go; empty if it stays."""
     identity = each.identity
-    if identity is None or identity.name == agent_id or identity.reserved or identity.name in house.registering:
+    if identity is None or identity.name == agent_id or identity.reserved or identity.name in ctx.registering:
         return ""
     registered = row is not None and row.live
-    places = [_in_file(identity, root)]
-    recorded = house.registry().by_id.get(identity.name)
+    layout = [_in_file(identity, root)]
+    recorded = ctx.registry().by_id.get(identity.name)
     if recorded is not None and recorded.root == root:
-        places.append(recorded)
+        layout.append(recorded)
     try:
-        states = {evidence.state_of(place) for place in places}
+        states = {evidence.state_of(place) for place in layout}
     except Failed as failed:
         log.warning("whether %s lives is not known: %s", identity.name, failed)
         return ""
@@ -227,7 +227,7 @@ def _stale(house: House, evidence: PeerEvidence, each: Listed, row: AgentRow | N
     return "" if registered else "it is not registered"
 
 
-async def _retire(house: House, each: Listed, row: AgentRow | None, root: str) -> Path | None:
+async def _retire(ctx: Context, each: Listed, row: AgentRow | None, root: str) -> Path | None:
     """End the session of whom the file is, then move the file; None if that one came back meanwhile."""
 
     def decide(view: View, stamp: Stamp) -> Decision[bool]:
@@ -238,6 +238,6 @@ async def _retire(house: House, each: Listed, row: AgentRow | None, root: str) -
         facts: Sequence[AnyFact] = end_open_sessions(view, stamp, now.agent_id, "superseded") if now and here else ()
         return Decision(facts, lambda _view, _seqs: True)
 
-    if not await house.journal.commit(decide):
+    if not await ctx.journal.commit(decide):
         return None
     return await trio.to_thread.run_sync(retire_identity, each.path)

@@ -12,19 +12,19 @@ from thrum.model.methods.messages import (
     OutboxParams,
     OutboxResult,
 )
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.store.queries.views import InboxQuery
 
 
-async def get(house: House, _call: Call, params: MessageGetParams) -> MessageGetResult:
+async def get(ctx: Context, _call: Call, params: MessageGetParams) -> MessageGetResult:
     """One message in full, deleted ones too."""
-    detail = house.view.detail(params.message_id)
+    detail = ctx.view.detail(params.message_id)
     if detail is None:
         raise MessageNotFound(f"message not found: {params.message_id}")
     return MessageGetResult(message=detail)
 
 
-async def list_messages(house: House, call: Call, params: MessageListParams) -> MessageListResult:
+async def list_messages(ctx: Context, call: Call, params: MessageListParams) -> MessageListResult:
     """A page of messages, or with `after_seq` the next ones by sequence number."""
     reader = call.caller.agent_id or ""
     for named in (params.for_agent, params.unread_for_agent):
@@ -32,8 +32,8 @@ async def list_messages(house: House, call: Call, params: MessageListParams) -> 
     check_page(params.page, params.page_size)
     cursor = params.after_seq is not None
     check_seq(params.after_seq or 0, "after_seq")
-    if cursor and params.epoch and params.epoch != house.view.epoch:
-        raise StaleCursor("the database was painted anew since that cursor", epoch=house.view.epoch)
+    if cursor and params.epoch and params.epoch != ctx.view.epoch:
+        raise StaleCursor("the database was rebuilt since that cursor", epoch=ctx.view.epoch)
     if not 1 <= params.limit <= limits.cursor_limit_max:
         raise InvalidParams(f"limit must be 1 to {limits.cursor_limit_max}", remedy="ask for fewer", field="limit")
     created_after = _moment(params.created_after, "created_after")
@@ -63,7 +63,7 @@ async def list_messages(house: House, call: Call, params: MessageListParams) -> 
         after_seq=params.after_seq,
         limit=params.limit,
     )
-    page = house.view.inbox(query)
+    page = ctx.view.inbox(query)
     messages = tuple(page.messages)
     if cursor:
         return MessageListResult(
@@ -71,7 +71,7 @@ async def list_messages(house: House, call: Call, params: MessageListParams) -> 
             unread=page.unread,
             hidden_by_filter=page.hidden_by_filter,
             next_seq=page.next_seq,
-            epoch=house.view.epoch,
+            epoch=ctx.view.epoch,
             more=page.more,
         )
     return MessageListResult(
@@ -85,13 +85,11 @@ async def list_messages(house: House, call: Call, params: MessageListParams) -> 
     )
 
 
-async def outbox(house: House, call: Call, params: OutboxParams) -> OutboxResult:
+async def outbox(ctx: Context, call: Call, params: OutboxParams) -> OutboxResult:
     """What an author wrote, and who has read it; without `author_id` the caller's."""
     author = params.author_id or agent_of(call)
     check_page(params.page, params.page_size)
-    messages, total = house.view.outbox(
-        author, params.to.removeprefix("@"), params.unread, params.page, params.page_size
-    )
+    messages, total = ctx.view.outbox(author, params.to.removeprefix("@"), params.unread, params.page, params.page_size)
     return OutboxResult(
         messages=tuple(messages),
         total=total,

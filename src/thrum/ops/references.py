@@ -18,7 +18,7 @@ from thrum.model.errors import AmbiguousMessage, InvalidParams, MessageNotFound
 from thrum.model.ids import MESSAGE_ID_END_MIN, short_message_id
 from thrum.model.methods.messages import FindParams, FindResult, PrintedParams
 from thrum.model.methods.method import Empty
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.store.queries.views import MessageRow, View
 
 _RIVAL_MS: Final = 5_000
@@ -77,11 +77,11 @@ def _ambiguous(word: str, candidates: Sequence[Print]) -> AmbiguousMessage:
     )
 
 
-def _session(house: House, call: Call, agent_id: str) -> Hashable:
+def _session(ctx: Context, call: Call, agent_id: str) -> Hashable:
     """Whose eyes they were: the agent's live process; else whoever sits at that terminal, or at none, as that agent."""
     evidence = call.connection.evidence
     try:
-        place = house.registry().by_id.get(agent_id)
+        place = ctx.registry().by_id.get(agent_id)
         if place is not None and evidence.state_of(place) == "chain":
             return agent_id, place.agent_pid, place.agent_pid_started
         return agent_id, evidence.terminal()
@@ -89,25 +89,25 @@ def _session(house: House, call: Call, agent_id: str) -> Hashable:
         return (agent_id,)
 
 
-async def note(house: House, printed: Printed, call: Call, params: PrintedParams) -> Empty:
+async def note(ctx: Context, printed: Printed, call: Call, params: PrintedParams) -> Empty:
     """Messages were printed to the caller. Its own are none that it would answer."""
     if call.caller.agent_id is not None:
-        rows = [row for message_id in params.message_ids if (row := house.view.message(message_id)) is not None]
+        rows = [row for message_id in params.message_ids if (row := ctx.view.message(message_id)) is not None]
         others = [row for row in rows if row.agent_id != call.caller.agent_id]
-        printed.note(_session(house, call, call.caller.agent_id), others, house.clock.now_ms())
+        printed.note(_session(ctx, call, call.caller.agent_id), others, ctx.clock.now_ms())
     return Empty()
 
 
-async def find(house: House, printed: Printed, call: Call, params: FindParams) -> FindResult:
+async def find(ctx: Context, printed: Printed, call: Call, params: FindParams) -> FindResult:
     """The one message that is meant. MessageNotFound, AmbiguousMessage."""
     if [params.end != "", params.author != "", params.last].count(True) != 1:
         raise InvalidParams("give one of end, author, last", remedy="thrum reply MSG_ID", field="end")
     if params.end:
-        return FindResult(message_id=await _by_end(house, params.end))
+        return FindResult(message_id=await _by_end(ctx, params.end))
     me = agent_of(call)
     if params.last:
-        return FindResult(message_id=printed.last(_session(house, call, me), house.clock.now_ms()).message_id)
-    return FindResult(message_id=_newest_from(house.view, params.author, me))
+        return FindResult(message_id=printed.last(_session(ctx, call, me), ctx.clock.now_ms()).message_id)
+    return FindResult(message_id=_newest_from(ctx.view, params.author, me))
 
 
 def _newest_from(view: View, author: str, me: str) -> str:
@@ -123,13 +123,13 @@ def _newest_from(view: View, author: str, me: str) -> str:
     raise MessageNotFound(f"no message of @{author} to you{was}", remedy="thrum inbox; thrum team --all")
 
 
-async def _by_end(house: House, end: str) -> str:
-    """The id that ends so. A long picture is gone through in steps, so that nobody else waits."""
+async def _by_end(ctx: Context, end: str) -> str:
+    """The id that ends so. A long projection is gone through in steps, so that nobody else waits."""
     if len(end) < MESSAGE_ID_END_MIN:
         remedy = f"at least {MESSAGE_ID_END_MIN} characters of its end"
         raise MessageNotFound(f"message not found: {end}", remedy=remedy)
     found: list[str] = []
-    for step in house.view.ids_in_steps():
+    for step in ctx.view.ids_in_steps():
         found += [message_id for message_id in step if message_id.endswith(end)]
         if len(found) >= _CANDIDATES_MAX:
             break
@@ -137,7 +137,7 @@ async def _by_end(house: House, end: str) -> str:
     if not found:
         raise MessageNotFound(f"message not found: {end}")
     if len(found) > 1:
-        rows = [row for message_id in found if (row := house.view.message(message_id)) is not None]
+        rows = [row for message_id in found if (row := ctx.view.message(message_id)) is not None]
         raise _ambiguous_end(end, rows)
     return found[0]
 

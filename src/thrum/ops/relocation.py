@@ -23,9 +23,9 @@ from thrum.model.dot_git import find_git, worktrees
 from thrum.model.errors import NewerFormat, ThrumError
 from thrum.model.events import AgentPlaced
 from thrum.model.files import is_file
-from thrum.model.paths import Places, counts, is_tracked, keep_of
+from thrum.model.paths import Layout, counts, is_tracked, keep_of
 from thrum.ops import renaming
-from thrum.ops.context import House
+from thrum.ops.context import Context
 from thrum.ops.identity_file import identities_of
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
@@ -39,8 +39,8 @@ _ROOTS_MAX = 1024
 class Moves:
     """Looks for worktrees that are elsewhere by now: all of them at the start, then that of whoever comes."""
 
-    def __init__(self, house: House, now: Callable[[], float]) -> None:
-        self._house = house
+    def __init__(self, ctx: Context, now: Callable[[], float]) -> None:
+        self._ctx = ctx
         self._now = now
         self._believed: dict[str, tuple[float, tuple[int, int] | None]] = {}
         """Until when, and as long as the same mark lies there."""
@@ -50,7 +50,7 @@ class Moves:
         """Somebody comes: its agents follow it before it asks anything. Raises nothing."""
         now = self._now()
         try:
-            root = evidence.standing_root(now)
+            root = evidence.current_root(now)
         except Failed:
             return
         if root is None:
@@ -72,17 +72,17 @@ class Moves:
     async def follow(self, root: str = "") -> None:
         """Bind agents to where their worktrees are, that at `root` too if git does not list it. Again after a kill."""
         async with self._one_at_a_time:
-            house = self._house
-            bound_to = {row.worktree_path for row in house.view.places()}
-            moves = await trio.to_thread.run_sync(find_moves, house.here.places, root)
-            strange = await trio.to_thread.run_sync(_strange, house.here.places, bound_to)
+            ctx = self._ctx
+            bound_to = {row.worktree_path for row in ctx.view.layout()}
+            moves = await trio.to_thread.run_sync(find_moves, ctx.here.layout, root)
+            strange = await trio.to_thread.run_sync(_strange, ctx.here.layout, bound_to)
             with contextlib.suppress(NewerFormat):
-                await house.journal.commit(partial(decide, own=house.here.own, moves=moves, strange=strange))
+                await ctx.journal.commit(partial(decide, own=ctx.here.own, moves=moves, strange=strange))
             if moves:
-                await trio.to_thread.run_sync(_note, moves, house.clock.now_ms())
+                await trio.to_thread.run_sync(_note, moves, ctx.clock.now_ms())
             if not root:
                 try:
-                    await renaming.resume(house)
+                    await renaming.resume(ctx)
                 except ThrumError as error:
                     log.warning("%s", error)
 
@@ -132,13 +132,13 @@ def _inode(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def find_moves(places: Places, root: str = "") -> dict[str, str]:
+def find_moves(layout: Layout, root: str = "") -> dict[str, str]:
     """Where each worktree was whose mark is elsewhere now, and where it is. A mark that still counts where it was has
     not moved: what has it too is a copy, or the same place by another path.
     """
     roots = [
-        places.main_root,
-        *(worktrees(places.common_dir) if places.common_dir else ()),
+        layout.main_root,
+        *(worktrees(layout.common_dir) if layout.common_dir else ()),
         *([Path(root)] * bool(root)),
     ]
     return {record.root: str(each) for each in dict.fromkeys(roots) if (record := _moved(each)) is not None}
@@ -158,16 +158,16 @@ def _moved(root: Path) -> trust.Record | None:
     return None
 
 
-def _strange(places: Places, roots: Collection[str]) -> set[str]:
-    return {root for root in roots if _is_strange(Path(root), places)}
+def _strange(layout: Layout, roots: Collection[str]) -> set[str]:
+    return {root for root in roots if _is_strange(Path(root), layout)}
 
 
-def _is_strange(root: Path, places: Places) -> bool:
+def _is_strange(root: Path, layout: Layout) -> bool:
     """Whether another repository is there. One that cannot be read, as before `git worktree repair`, tells nothing."""
     git = find_git(root) if (root / ".git").exists() else None
-    if git is None or git.root != root or places.common_dir is None or not git.common_dir.is_dir():
+    if git is None or git.root != root or layout.common_dir is None or not git.common_dir.is_dir():
         return False
-    return not git.common_dir.samefile(places.common_dir)
+    return not git.common_dir.samefile(layout.common_dir)
 
 
 def _note(moves: Mapping[str, str], now_ms: int) -> None:

@@ -32,10 +32,10 @@ from thrum.model.events import (
 )
 from thrum.model.files import is_file, status
 from thrum.model.methods.agents import AgentRenameParams, AgentRenameResult
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.identity_file import identities_of, note_in_file
 from thrum.ops.names import check_names
-from thrum.ops.waiting import Desks
+from thrum.ops.waiting import WaitQueues
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
 
@@ -48,16 +48,16 @@ _HEAVY: Final = 500
 """From so many messages on a rename is decided beside the loop."""
 
 
-async def rename(house: House, desks: Desks, call: Call, params: AgentRenameParams) -> AgentRenameResult:
+async def rename(ctx: Context, wait_queues: WaitQueues, call: Call, params: AgentRenameParams) -> AgentRenameResult:
     """Let the caller go on as `params.name`. The name it has already is no error: a repeated call finishes the files.
 
     Raises the name rules, NameTaken for a name that is registered anywhere or has a file here, StoreFailed.
     """
     old, new = agent_of(call), params.name.removeprefix("@")
     if old == new:
-        await finish(house)
-        return AgentRenameResult(agent_id=new, of=new, unread=house.view.inbox_count(new)[1])
-    row = house.view.agent(old)
+        await finish(ctx)
+        return AgentRenameResult(agent_id=new, of=new, unread=ctx.view.inbox_count(new)[1])
+    row = ctx.view.agent(old)
     root = row.worktree_path if row is not None else ""
     if root:
         await trio.to_thread.run_sync(_check_files, root, new)
@@ -68,20 +68,20 @@ async def rename(house: House, desks: Desks, call: Call, params: AgentRenamePara
             raise AgentNotRegistered(f"@{old} is not registered here")
         check_name(view, row, new)
         facts = facts_of(view, stamp, row, new)
-        house.registering.add(new)  # from here on nobody else gets the name, though its file is not there yet
+        ctx.registering.add(new)  # from here on nobody else gets the name, though its file is not there yet
         main = next(index for index, fact in enumerate(facts) if isinstance(fact, AgentRegistered))
         return Decision(
             facts, lambda after, _seqs: AgentRenameResult(agent_id=new, of=old, unread=after.inbox_count(new)[1]), main
         )
 
-    heavy = house.view.inbox_count(old)[0] > _HEAVY
+    heavy = ctx.view.inbox_count(old)[0] > _HEAVY
     try:
-        result = await house.journal.commit(decide, key=call.key, heavy=heavy)
+        result = await ctx.journal.commit(decide, key=call.key, heavy=heavy)
         call.connection.registered.add(new)
-        desks.dismiss(old, f"you are @{new} now: @{old} was renamed")
-        await finish(house)
+        wait_queues.dismiss(old, f"you are @{new} now: @{old} was renamed")
+        await finish(ctx)
     finally:
-        house.registering.discard(new)
+        ctx.registering.discard(new)
     return result
 
 
@@ -100,7 +100,7 @@ def _check_files(root: str, new: str) -> None:
     if status(path) is not None:
         raise NameTaken(
             f".thrum/identities/{path.name} is there already",
-            remedy=f"choose another name, or set it aside: mv {path} {path}.deleted",
+            remedy=f"choose another name, or move it away: mv {path} {path}.deleted",
         )
 
 
@@ -109,10 +109,10 @@ def _check_files(root: str, new: str) -> None:
 
 def facts_of(view: View, stamp: Stamp, row: AgentRow, new: str) -> list[AnyFact]:
     """Everything that makes `new` of the agent, in the order in which it applies."""
-    horizon = view.horizon("agent", new)
+    watermark = view.watermark("agent", new)
     registered = stamp.make(
         AgentRegistered,
-        at=stamp.later_than(horizon[0] if horizon else ""),
+        at=stamp.later_than(watermark[0] if watermark else ""),
         agent_id=new,
         kind=row.kind,
         name=new,
@@ -188,9 +188,9 @@ def _mail(view: View, stamp: Stamp, registered: AgentRegistered, old: str) -> It
 # -- what a kill left undone
 
 
-async def resume(house: House) -> None:
+async def resume(ctx: Context) -> None:
     """Make whole what a kill left in the middle of a batch, then the files. At the start. Raises StoreFailed."""
-    for old, new in house.view.renames_begun().items():
+    for old, new in ctx.view.renames_begun().items():
 
         def decide(view: View, stamp: Stamp, old: str = old, new: str = new) -> Decision[None]:
             row = view.agent(old)
@@ -203,29 +203,29 @@ async def resume(house: House) -> None:
                 return Decision([], lambda _view, _seqs: None)
             return Decision(facts_of(view, stamp, row, new), lambda _view, _seqs: None)
 
-        await house.journal.commit(decide, heavy=house.view.inbox_count(old)[0] > _HEAVY)
-    await finish(house)
+        await ctx.journal.commit(decide, heavy=ctx.view.inbox_count(old)[0] > _HEAVY)
+    await finish(ctx)
 
 
 # -- the files follow
 
 
-async def finish(house: House) -> None:
+async def finish(ctx: Context) -> None:
     """Give the files of agents that were renamed here their new names, where that was not done. Raises StoreFailed."""
-    for old, new in house.view.renamed_here().items():
-        row = house.view.agent(new)
+    for old, new in ctx.view.renamed_here().items():
+        row = ctx.view.agent(new)
         if row is None or not row.worktree_path or _is_finished(row.worktree_path, old, new):
             continue
-        session = house.view.open_session(new)
+        session = ctx.view.open_session(new)
         try:
-            await trio.to_thread.run_sync(_move_files, row.worktree_path, old, row, house.clock.now_ms())
+            await trio.to_thread.run_sync(_move_files, row.worktree_path, old, row, ctx.clock.now_ms())
         except OSError as error:
             raise StoreFailed(
                 f"@{old} is @{new} now, but its identity file could not be written:"
                 f" {error.filename or row.worktree_path}: {error.strerror}",
-                remedy=f"mend that, then: THRUM_NAME={new} thrum agent rename {new}",
+                remedy=f"fix that, then: THRUM_NAME={new} thrum agent rename {new}",
             ) from error
-        await note_in_file(house, new, session_id=session.session_id if session else "")
+        await note_in_file(ctx, new, session_id=session.session_id if session else "")
 
 
 def _is_finished(root: str, old: str, new: str) -> bool:

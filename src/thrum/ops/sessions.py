@@ -18,7 +18,7 @@ from thrum.model.errors import (
 )
 from thrum.model.events import AgentUpdated, AnyFact, SessionStarted, Work
 from thrum.model.methods.sessions import SessionStartParams, SessionStartResult, SetIntentParams, SetIntentResult
-from thrum.ops.context import Call, House
+from thrum.ops.context import Call, Context
 from thrum.ops.drafts import check_refs, check_scopes, check_text
 from thrum.ops.identity_file import note_in_file
 from thrum.ops.liveness import owner_alive
@@ -45,9 +45,9 @@ def end_open_sessions(view: View, stamp: Stamp, agent_id: str, reason: str) -> l
     ]
 
 
-async def start(house: House, call: Call, params: SessionStartParams) -> SessionStartResult:
+async def start(ctx: Context, call: Call, params: SessionStartParams) -> SessionStartResult:
     """Start a session and end an older open one; with `resume`, keep the open one of the same live process."""
-    agent_id = _agent_meant(house, call, params.agent_id or params.caller_agent_id)
+    agent_id = _agent_meant(ctx, call, params.agent_id or params.caller_agent_id)
     scopes, refs = check_scopes(params.scopes), check_refs(params.refs)
     if agent_id.startswith("user:"):
         raise _no_session_of(agent_id)
@@ -57,7 +57,7 @@ async def start(house: House, call: Call, params: SessionStartParams) -> Session
         if record is None or not record.live:
             raise AgentNotFound(f"agent not found: {agent_id}")
         open_session = view.open_session(agent_id)
-        alive = owner_alive(record, house.processes, house.runtime_names())
+        alive = owner_alive(record, ctx.processes, ctx.runtime_names())
         if open_session is not None and params.resume and (alive or not record.agent_pid):
             return _resumed(open_session)
         reason = "superseded" if alive or not record.agent_pid else "crash_recovered"
@@ -72,9 +72,9 @@ async def start(house: House, call: Call, params: SessionStartParams) -> Session
             main=len(ends),
         )
 
-    result = await house.journal.commit(decide, key=call.key, replay=_replay_start)
+    result = await ctx.journal.commit(decide, key=call.key, replay=_replay_start)
     if not result.replayed:
-        await note_in_file(house, agent_id, session_id=result.session_id)
+        await note_in_file(ctx, agent_id, session_id=result.session_id)
     return result
 
 
@@ -94,10 +94,10 @@ def _replay_start(_view: View, fact: AnyFact, _seq: int) -> SessionStartResult:
     )
 
 
-async def set_intent(house: House, call: Call, params: SetIntentParams) -> SetIntentResult:
+async def set_intent(ctx: Context, call: Call, params: SetIntentParams) -> SetIntentResult:
     """What the caller works on; an empty text clears it."""
-    session = house.view.session(params.session_id) if params.session_id else None
-    agent_id = _agent_meant(house, call, session.agent_id if session else params.caller_agent_id)
+    session = ctx.view.session(params.session_id) if params.session_id else None
+    agent_id = _agent_meant(ctx, call, session.agent_id if session else params.caller_agent_id)
     intent = check_text(params.intent, "intent", limits.intent_chars_max)
 
     def decide(view: View, stamp: Stamp) -> Decision[SetIntentResult]:
@@ -114,9 +114,9 @@ async def set_intent(house: House, call: Call, params: SetIntentParams) -> SetIn
             main=len(prelude),
         )
 
-    result = await house.journal.commit(decide, key=call.key, replay=_replay_intent)
+    result = await ctx.journal.commit(decide, key=call.key, replay=_replay_intent)
     if not result.replayed:
-        await note_in_file(house, agent_id, session_id=result.session_id, intent=intent)
+        await note_in_file(ctx, agent_id, session_id=result.session_id, intent=intent)
     return result
 
 
@@ -148,7 +148,7 @@ def _no_session_of(user_id: str) -> NoSession:
     return NoSession(f"{user_id} is a user, and users have no sessions", remedy="register an agent: thrum quickstart")
 
 
-def _agent_meant(house: House, call: Call, named: str) -> str:
+def _agent_meant(ctx: Context, call: Call, named: str) -> str:
     """Whom a bootstrap call is for: the caller, an agent that this connection registered, or, for a caller that nobody
     can prove, one that lives where it stands and that no process elsewhere runs (identity.md §11).
     """
@@ -159,7 +159,7 @@ def _agent_meant(house: House, call: Call, named: str) -> str:
         if named:
             raise IdentityMismatch(f"only @{named} may do that; you are @{caller}", expected_agent=named)
         return caller
-    evidence = call.connection.evidence.gather(house.registry(), None, now=trio.current_time())
+    evidence = call.connection.evidence.gather(ctx.registry(), None, now=trio.current_time())
     if not named or evidence.here.get(named, "elsewhere") == "elsewhere":
         raise AnonymousCaller("nobody here is registered by that name" if named else "who calls is not known")
     return named

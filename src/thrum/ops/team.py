@@ -16,15 +16,15 @@ from thrum.model.methods.agents import (
     TeamListResult,
 )
 from thrum.model.wire_types import AgentInfo, GitState, GroupTotal, SharedMessages, TeamMember, WorkContext
-from thrum.ops.context import Call, House
+from thrum.ops.context import Call, Context
 from thrum.ops.git_state import read_live
 from thrum.ops.liveness import owner_alive, worktree_missing
 from thrum.store.queries.views import AgentRow, SessionRow, View
 
 
-async def list_agents(house: House, _call: Call, params: AgentListParams) -> AgentListResult:
+async def list_agents(ctx: Context, _call: Call, params: AgentListParams) -> AgentListResult:
     """All registered agents, the newest registration first."""
-    rows = house.view.agents(role=params.role, module=params.module, kind=params.kind)
+    rows = ctx.view.agents(role=params.role, module=params.module, kind=params.kind)
     return AgentListResult(agents=tuple(info(row) for row in rows))
 
 
@@ -42,62 +42,62 @@ def info(row: AgentRow) -> AgentInfo:
     )
 
 
-async def list_team(house: House, _call: Call, params: TeamListParams) -> TeamListResult:
+async def list_team(ctx: Context, _call: Call, params: TeamListParams) -> TeamListResult:
     """Every agent with its session, work and inbox: active ones by last seen, then offline ones if asked for.
 
     Liveness is asked of the process table now. A dead process stays `active` until its session ends.
     """
     del params.include_system  # thrum has no senders of its own with a record yet
-    view = house.view
+    view = ctx.view
     sessions = view.open_sessions()
     contexts = {context.session_id: context for context in view.contexts()}
     counts = view.inbox_counts()
     rows = [row for row in view.agents(kind="agent") if params.include_offline or row.agent_id in sessions]
-    live, warnings = await read_live(house, rows, files=params.include_files)
+    live, warnings = await read_live(ctx, rows, files=params.include_files)
     namesakes = view.namesakes()
     members: list[TeamMember] = []
     for row in rows:
         session = sessions.get(row.agent_id)
         context = contexts.get(session.session_id) if session else None
         count = counts.get(row.agent_id, (0, 0))
-        told = _member(house, row, session, context, live.get(row.agent_id), count)
+        told = _member(ctx, row, session, context, live.get(row.agent_id), count)
         if row.agent_id in namesakes:
             told = msgspec.structs.replace(told, namesakes=namesakes[row.agent_id])
         members.append(told)
     members.sort(key=lambda member: member.last_seen, reverse=True)
     members.sort(key=lambda member: member.status != "active")
-    hosts = house.view.hosts() if params.hosts else {}
-    return TeamListResult(members=tuple(members), shared_messages=_shared(house), warnings=warnings, hosts=hosts)
+    hosts = ctx.view.hosts() if params.hosts else {}
+    return TeamListResult(members=tuple(members), shared_messages=_shared(ctx), warnings=warnings, hosts=hosts)
 
 
-async def lookup(house: House, _call: Call, params: LookupParams) -> LookupResult:
+async def lookup(ctx: Context, _call: Call, params: LookupParams) -> LookupResult:
     """One registered agent by its name or id, with or without `@`; a miss is an answer."""
     name = params.name.removeprefix("@")
-    view = house.view
+    view = ctx.view
     rows = (view.agent(agent_id) for agent_id in dict.fromkeys((name, ids.parse_agent_id(name).canonical)))
     row = next((row for row in rows if row is not None and row.live), None)
     if row is None:
         return _gone(view, name)
     session = view.open_session(row.agent_id)
     context = view.work(session.session_id) if session else None
-    live, _ = await read_live(house, [row])
+    live, _ = await read_live(ctx, [row])
     count = view.inbox_count(row.agent_id)
-    return LookupResult(_member(house, row, session, context, live.get(row.agent_id), count))
+    return LookupResult(_member(ctx, row, session, context, live.get(row.agent_id), count))
 
 
 def _gone(view: View, agent_id: str) -> LookupResult:
     """What became of an agent that nobody is any more."""
     if new := view.renamed(agent_id):
         return LookupResult(None, renamed_to=new)
-    horizon = view.horizon("agent", agent_id)
-    event = view.event(horizon[1]) if horizon is not None else None
-    if horizon is None or event is None:
+    watermark = view.watermark("agent", agent_id)
+    event = view.event(watermark[1]) if watermark is not None else None
+    if watermark is None or event is None:
         return LookupResult(None)
-    return LookupResult(None, deleted_by=event.actor, deleted_at=horizon[0])
+    return LookupResult(None, deleted_by=event.actor, deleted_at=watermark[0])
 
 
 def _member(
-    house: House,
+    ctx: Context,
     row: AgentRow,
     session: SessionRow | None,
     context: WorkContext | None,
@@ -105,7 +105,7 @@ def _member(
     counts: tuple[int, int],
 ) -> TeamMember:
     """`live`: what git says of a local agent's worktree; of an agent elsewhere its last word counts."""
-    local = row.origin_daemon in house.here.own
+    local = row.origin_daemon in ctx.here.own
     root = row.worktree_path if local and os.path.isdir(row.worktree_path) else ""
     told = context or WorkContext(session_id="", agent_id="")
     return TeamMember(
@@ -116,7 +116,7 @@ def _member(
         hostname=row.hostname,
         origin_daemon="" if local else row.origin_daemon,
         agent_pid=row.agent_pid,
-        pid_live=owner_alive(row, house.processes, house.runtime_names()) if row.agent_pid else None,
+        pid_live=owner_alive(row, ctx.processes, ctx.runtime_names()) if row.agent_pid else None,
         runtime=row.runtime,
         worktree=os.path.basename(root) if root else "" if local else row.worktree,
         worktree_missing=worktree_missing(row),
@@ -137,7 +137,7 @@ def _member(
     )
 
 
-def _shared(house: House) -> SharedMessages | None:
-    broadcasts = house.view.broadcast_total()
-    groups = tuple(GroupTotal(name, total) for name, total in house.view.group_totals())
+def _shared(ctx: Context) -> SharedMessages | None:
+    broadcasts = ctx.view.broadcast_total()
+    groups = tuple(GroupTotal(name, total) for name, total in ctx.view.group_totals())
     return SharedMessages(broadcasts, groups) if broadcasts or groups else None

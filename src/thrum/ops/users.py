@@ -9,7 +9,7 @@ from thrum.model.errors import BadToken
 from thrum.model.events import AgentRegistered, AnyFact
 from thrum.model.methods.method import Empty
 from thrum.model.methods.users import UserIdentifyResult, UserRegisterParams, UserRegisterResult
-from thrum.ops.context import Call, House
+from thrum.ops.context import Call, Context
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 
@@ -36,14 +36,14 @@ class Tokens:
         return self._users.get(token)
 
 
-async def identify(house: House, _call: Call, _params: Empty) -> UserIdentifyResult:
+async def identify(ctx: Context, _call: Call, _params: Empty) -> UserIdentifyResult:
     """Who git says works here: a proposal for `user.register`. Raises ThrumError when git says nothing."""
-    user = await house.work.user()
+    user = await ctx.work.user()
     username = ids.user_id(user.name).removeprefix(_PREFIX)
     return UserIdentifyResult(username=username, email=user.email, display=user.name)
 
 
-async def register(house: House, tokens: Tokens, call: Call, params: UserRegisterParams) -> UserRegisterResult:
+async def register(ctx: Context, tokens: Tokens, call: Call, params: UserRegisterParams) -> UserRegisterResult:
     """Make the connection a user's from here on: a new one's, a known one's, or that of an earlier answer's token.
 
     Raises the name rules, BadToken.
@@ -62,17 +62,17 @@ async def register(house: House, tokens: Tokens, call: Call, params: UserRegiste
         if record is None or not known or display != record.display:
             others = [row for row in view.agents() if row.agent_id != user_id]
             ids.check_role(username, {row.agent_id for row in others if row.name}, view.groups())
-            horizon = view.horizon("agent", user_id)
+            watermark = view.watermark("agent", user_id)
             facts.append(
                 stamp.make(
                     AgentRegistered,
-                    at=stamp.later_than(max(record.reg_at if record else "", horizon[0] if horizon else "")),
+                    at=stamp.later_than(max(record.reg_at if record else "", watermark[0] if watermark else "")),
                     agent_id=user_id,
                     kind="user",
                     role=username,
                     module=MODULE,
                     display=display,
-                    hostname=house.here.hostname,
+                    hostname=ctx.here.hostname,
                 )
             )
 
@@ -81,13 +81,13 @@ async def register(house: House, tokens: Tokens, call: Call, params: UserRegiste
                 user_id=user_id,
                 username=username,
                 display_name=display,
-                token=tokens.issue(user_id, house.clock.now_ms()),
+                token=tokens.issue(user_id, ctx.clock.now_ms()),
                 status="existing" if known else "registered",
             )
 
         return Decision(facts, answer)
 
-    result = await house.journal.commit(decide, key=call.key)
+    result = await ctx.journal.commit(decide, key=call.key)
     call.connection.user_id = user_id
     return result
 

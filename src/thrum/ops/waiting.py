@@ -24,7 +24,7 @@ from thrum.model.errors import AgentNotRegistered, BadTime, Busy, InvalidParams,
 from thrum.model.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt
 from thrum.model.methods.messages import WaitParams, WaitResult
 from thrum.model.wire_types import Message
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.reading import check_seq
 from thrum.ops.sessions import ensure_session
@@ -36,7 +36,7 @@ Living = tuple[int, str]
 """A process: its pid, and what tells it from others of that pid."""
 
 _A_TURN: Final = 500
-"""What `Desks.serve` does in one turn of the loop: messages looked at, with `_A_LOOK` for each look at some."""
+"""What `WaitQueues.serve` does in one turn of the loop: messages looked at, with `_A_LOOK` for each look at some."""
 _A_LOOK: Final = 20
 
 
@@ -64,18 +64,18 @@ class _Waiter:
 
 
 @dataclass(slots=True)
-class _Desk:
+class _WaitQueue:
     waiters: list[_Waiter] = field(default_factory=list[_Waiter])
     handed_out: set[str] = field(default_factory=set[str])
     fresh: set[str] = field(default_factory=set[str])
     """Messages that came, or that are no longer held back, and that nobody was offered yet."""
 
 
-class Desks:
+class WaitQueues:
     """All who wait. Lives in the daemon's loop; `serve` runs beside it."""
 
     def __init__(self) -> None:
-        self._desks: dict[str, _Desk] = {}
+        self._wait_queues: dict[str, _WaitQueue] = {}
         self._count = 0
         self._closed = False
         self._called = trio.Event()
@@ -85,21 +85,21 @@ class Desks:
     @property
     def is_empty(self) -> bool:
         """Whether nobody waits and nothing is held back."""
-        return not self._desks
+        return not self._wait_queues
 
     def announce(self, facts: Iterable[AnyFact]) -> None:
         """Facts were committed: wake whom they reach."""
         for fact in facts:
             if isinstance(fact, MessageCreated) and not fact.quiet:
-                for agent_id in self._desks.keys() & set(fact.recipients):
+                for agent_id in self._wait_queues.keys() & set(fact.recipients):
                     self._offer_later(agent_id, (fact.message_id,))
-            elif isinstance(fact, AgentAliased) and fact.agent_id in self._desks:
+            elif isinstance(fact, AgentAliased) and fact.agent_id in self._wait_queues:
                 self._offer_later(fact.agent_id, fact.stored)
 
     def dismiss(self, agent_id: str, why: str) -> None:
         """Nobody is called so any more: whoever waits as that agent is told."""
-        desk = self._desks.get(agent_id)
-        for waiter in desk.waiters if desk is not None else ():
+        wait_queue = self._wait_queues.get(agent_id)
+        for waiter in wait_queue.waiters if wait_queue is not None else ():
             if not waiter.woken.is_set():
                 waiter.failure = AgentNotRegistered(why, remedy="wait again under that name")
                 waiter.woken.set()
@@ -107,8 +107,8 @@ class Desks:
     def close(self) -> None:
         """The daemon stops: every wait ends with ShuttingDown."""
         self._closed = True
-        for desk in self._desks.values():
-            for waiter in desk.waiters:
+        for wait_queue in self._wait_queues.values():
+            for waiter in wait_queue.waiters:
                 waiter.stopped = True
                 waiter.woken.set()
 
@@ -119,11 +119,11 @@ class Desks:
         if self._count >= limits.long_polls_max:
             raise Busy("the daemon is busy: too many waits", retry_after_ms=1000)
         deadline = trio.current_time() + timeout_seconds
-        desk = self._desks.setdefault(agent_id, _Desk())
-        desk.waiters.append(waiter)
+        wait_queue = self._wait_queues.setdefault(agent_id, _WaitQueue())
+        wait_queue.waiters.append(waiter)
         self._count += 1
         try:
-            await self._look_back(desk, waiter)
+            await self._look_back(wait_queue, waiter)
             with trio.move_on_at(deadline):
                 await waiter.woken.wait()
             if waiter.failure is not None:
@@ -138,7 +138,7 @@ class Desks:
         finally:
             self._count -= 1
             waiter.woken.set()  # whoever serves the desk now passes it over
-            desk.waiters.remove(waiter)
+            wait_queue.waiters.remove(waiter)
             self._leave(agent_id)
 
     def settle(self, agent_id: str, messages: Sequence[Message]) -> None:
@@ -155,53 +155,53 @@ class Desks:
             while self._to_serve:
                 agent_id = next(iter(self._to_serve))
                 del self._to_serve[agent_id]
-                if (desk := self._desks.get(agent_id)) is None:
+                if (wait_queue := self._wait_queues.get(agent_id)) is None:
                     continue
-                fresh, desk.fresh = desk.fresh, set()
-                for waiter in _in_turn(desk.waiters):
+                fresh, wait_queue.fresh = wait_queue.fresh, set()
+                for waiter in _in_turn(wait_queue.waiters):
                     if waiter.looks_back:
                         waiter.missed |= fresh
                     elif not waiter.woken.is_set():
                         done += _A_LOOK + len(fresh)
-                        self._offer(desk, waiter, fresh, len(fresh))
+                        self._offer(wait_queue, waiter, fresh, len(fresh))
                         if done >= _A_TURN or waiter.found is not None:
                             done = 0
                             await trio.lowlevel.checkpoint()
                 self._leave(agent_id)
 
     def _offer_later(self, agent_id: str, message_ids: Iterable[str]) -> None:
-        desk = self._desks[agent_id]
-        desk.fresh.update(message_ids)
+        wait_queue = self._wait_queues[agent_id]
+        wait_queue.fresh.update(message_ids)
         self._to_serve[agent_id] = None
         self._called.set()
 
     def _release(self, agent_id: str, messages: Sequence[Message]) -> None:
-        desk = self._desks.get(agent_id)
-        if desk is not None:
+        wait_queue = self._wait_queues.get(agent_id)
+        if wait_queue is not None:
             released = {message.message_id for message in messages}
-            desk.handed_out -= released
+            wait_queue.handed_out -= released
             self._offer_later(agent_id, released)
 
     def _leave(self, agent_id: str) -> None:
-        desk = self._desks.get(agent_id)
-        if desk is not None and not desk.waiters and not desk.handed_out:
-            del self._desks[agent_id]
+        wait_queue = self._wait_queues.get(agent_id)
+        if wait_queue is not None and not wait_queue.waiters and not wait_queue.handed_out:
+            del self._wait_queues[agent_id]
 
-    async def _look_back(self, desk: _Desk, waiter: _Waiter) -> None:
+    async def _look_back(self, wait_queue: _WaitQueue, waiter: _Waiter) -> None:
         """Offer the waiter what was there before it came."""
         try:
             while not waiter.woken.is_set():
-                found, count = await self._gather(desk, waiter)
+                found, count = await self._gather(wait_queue, waiter)
                 waiter.missed.update(message_id for _, message_id in found)
                 missed, waiter.missed = waiter.missed, set()
-                self._offer(desk, waiter, missed, count + len(missed) - len(found))
+                self._offer(wait_queue, waiter, missed, count + len(missed) - len(found))
                 if count == len(found):
                     break
                 # There was more than was kept, and others were handed all of that meanwhile.
         finally:
             waiter.looks_back = False
 
-    async def _gather(self, desk: _Desk, waiter: _Waiter) -> tuple[Sequence[tuple[int, str]], int]:
+    async def _gather(self, wait_queue: _WaitQueue, waiter: _Waiter) -> tuple[Sequence[tuple[int, str]], int]:
         """The first messages that fit and are not held back, enough for one answer, and how many there are in all."""
         kept: list[tuple[int, str]] = []
         count = 0
@@ -212,16 +212,16 @@ class Desks:
                 await trio.lowlevel.checkpoint()
             if step is None:
                 break
-            held_back = _held_back(desk, waiter)
+            held_back = _held_back(wait_queue, waiter)
             step = [entry for entry in step if entry[1] not in held_back]
             count += len(step)
             kept = heapq.nsmallest(2 * limits.wait_limit_max, [*kept, *step])
         return kept, count
 
     @staticmethod
-    def _offer(desk: _Desk, waiter: _Waiter, message_ids: Collection[str], count: int) -> None:
+    def _offer(wait_queue: _WaitQueue, waiter: _Waiter, message_ids: Collection[str], count: int) -> None:
         """Let one waiter look at some messages, of `count`. A look that fails is its waiter's alone."""
-        held_back = _held_back(desk, waiter)
+        held_back = _held_back(wait_queue, waiter)
         ids = [message_id for message_id in message_ids if message_id not in held_back]
         if not ids or waiter.woken.is_set():
             return
@@ -236,7 +236,7 @@ class Desks:
             # What did not fit any more is not left over either.
             waiter.found = messages, max(0, count - (len(message_ids) - len(fitting)) - len(messages))
             if waiter.takes_turns:
-                desk.handed_out.update(message.message_id for message in messages)
+                wait_queue.handed_out.update(message.message_id for message in messages)
             waiter.woken.set()
 
 
@@ -247,32 +247,32 @@ def _in_turn(waiters: Sequence[_Waiter]) -> Sequence[_Waiter]:
     return sorted(newest_first, key=lambda waiter: owner not in waiter.above)
 
 
-def _held_back(desk: _Desk, waiter: _Waiter) -> Collection[str]:
-    return desk.handed_out if waiter.takes_turns else ()
+def _held_back(wait_queue: _WaitQueue, waiter: _Waiter) -> Collection[str]:
+    return wait_queue.handed_out if waiter.takes_turns else ()
 
 
 def _stopping() -> ShuttingDown:
     return ShuttingDown("the daemon is stopping", retry_after_ms=500)
 
 
-async def wait(house: House, desks: Desks, call: Call, params: WaitParams) -> WaitResult:
+async def wait(ctx: Context, wait_queues: WaitQueues, call: Call, params: WaitParams) -> WaitResult:
     """Sleep until a message comes that wakes the caller: any that is addressed to it but team posts."""
     agent_id = agent_of(call)
     if not 0 <= params.timeout_ms <= limits.wait_max_ms:
         raise InvalidParams(f"timeout_ms must be 0 to {limits.wait_max_ms}", remedy="wait again", field="timeout_ms")
     if not 1 <= params.limit <= limits.wait_limit_max:
         raise InvalidParams(f"limit must be 1 to {limits.wait_limit_max}", remedy="ask for fewer", field="limit")
-    wanted = _wanted(house.view, agent_id, params)
-    waiter = _Waiter(house.view, wanted, params.limit, _above(call), lambda: _live_process(house, agent_id))
-    found = await desks.wait(agent_id, waiter, params.timeout_ms / 1000)
+    wanted = _wanted(ctx.view, agent_id, params)
+    waiter = _Waiter(ctx.view, wanted, params.limit, _above(call), lambda: _live_process(ctx, agent_id))
+    found = await wait_queues.wait(agent_id, waiter, params.timeout_ms / 1000)
     messages, remaining = found or ((), 0)
     if messages:
-        _mark_when_delivered(house, desks, call, agent_id, messages, params)
+        _mark_when_delivered(ctx, wait_queues, call, agent_id, messages, params)
     return WaitResult(
         status="received" if messages else "timeout",
         messages=tuple(messages),
-        next_seq=messages[-1].seq if messages else house.view.head_seq(),
-        epoch=house.view.epoch,
+        next_seq=messages[-1].seq if messages else ctx.view.head_seq(),
+        epoch=ctx.view.epoch,
         remaining=remaining,
     )
 
@@ -285,11 +285,11 @@ def _above(call: Call) -> Collection[Living]:
         return ()
 
 
-def _live_process(house: House, agent_id: str) -> Living | None:
-    row = house.view.agent(agent_id)
-    if row is None or not owner_alive(row, house.processes, house.runtime_names()):
+def _live_process(ctx: Context, agent_id: str) -> Living | None:
+    row = ctx.view.agent(agent_id)
+    if row is None or not owner_alive(row, ctx.processes, ctx.runtime_names()):
         return None
-    seen = house.processes.read(row.agent_pid)
+    seen = ctx.processes.read(row.agent_pid)
     return None if seen is None else (seen.pid, seen.started)
 
 
@@ -320,18 +320,18 @@ def _since(view: View, since: int | str) -> tuple[int | None, str]:
 
 
 def _mark_when_delivered(
-    house: House, desks: Desks, call: Call, agent_id: str, messages: Sequence[Message], params: WaitParams
+    ctx: Context, wait_queues: WaitQueues, call: Call, agent_id: str, messages: Sequence[Message], params: WaitParams
 ) -> None:
     """Receipts are written once the answer was handed over; a lost answer's messages go to the next waiter."""
 
     async def mark() -> None:
         try:
             if params.mark != "none":
-                await house.journal.commit(_receipts(agent_id, messages, params.mark))
+                await ctx.journal.commit(_receipts(agent_id, messages, params.mark))
         finally:
-            desks.settle(agent_id, messages)
+            wait_queues.settle(agent_id, messages)
 
-    call.when_delivered(mark, lambda: desks.settle(agent_id, messages))
+    call.when_delivered(mark, lambda: wait_queues.settle(agent_id, messages))
 
 
 def _receipts(agent_id: str, messages: Sequence[Message], state: str) -> Callable[[View, Stamp], Decision[None]]:

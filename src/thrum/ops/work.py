@@ -27,7 +27,7 @@ from thrum.model.methods.sessions import (
 )
 from thrum.model.search import path_matches
 from thrum.model.wire_types import GitState, Session, WorkContext
-from thrum.ops.context import Call, House, agent_of
+from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.drafts import check_refs, check_scopes, check_text
 from thrum.ops.git_state import read_live
 from thrum.ops.identity_file import note_in_file
@@ -38,7 +38,7 @@ from thrum.store.queries.views import AgentRow, View
 # -- task, heartbeat
 
 
-async def set_task(house: House, call: Call, params: SetTaskParams) -> SetTaskResult:
+async def set_task(ctx: Context, call: Call, params: SetTaskParams) -> SetTaskResult:
     """Which task the caller is at; an empty text clears it."""
     agent_id = agent_of(call)
     task = check_text(params.current_task, "task", limits.task_chars_max)
@@ -52,16 +52,16 @@ async def set_task(house: House, call: Call, params: SetTaskParams) -> SetTaskRe
         result = SetTaskResult(session_id=session_id, current_task=task, task_updated_at=moment)
         return Decision([*prelude, fact], lambda _view, _seqs: result, main=len(prelude))
 
-    result = await house.journal.commit(decide, key=call.key)
-    await note_in_file(house, agent_id, session_id=result.session_id)
+    result = await ctx.journal.commit(decide, key=call.key)
+    await note_in_file(ctx, agent_id, session_id=result.session_id)
     return result
 
 
-async def heartbeat(house: House, call: Call, params: HeartbeatParams) -> HeartbeatResult:
+async def heartbeat(ctx: Context, call: Call, params: HeartbeatParams) -> HeartbeatResult:
     """The caller is there: last seen, what it pinned to its session, and its git state if that is news."""
     agent_id = agent_of(call)
     items = _items(params)
-    git, warnings = await _git_of(house, agent_id)
+    git, warnings = await _git_of(ctx, agent_id)
 
     def decide(view: View, stamp: Stamp) -> Decision[HeartbeatResult]:
         session_id, prelude = own_session(view, stamp, agent_id, params.session_id)
@@ -86,9 +86,9 @@ async def heartbeat(house: House, call: Call, params: HeartbeatParams) -> Heartb
         )
         return Decision([*prelude, *facts], lambda _view, _seqs: result, main=len(prelude) if facts else 0)
 
-    result = await house.journal.commit(decide, key=call.key)
+    result = await ctx.journal.commit(decide, key=call.key)
     changes: dict[str, Any] = {"branch": git.branch} if git is not None and not git.problem else {}
-    await note_in_file(house, agent_id, session_id=result.session_id, **changes)
+    await note_in_file(ctx, agent_id, session_id=result.session_id, **changes)
     return result
 
 
@@ -103,10 +103,10 @@ def _items(params: HeartbeatParams) -> dict[str, Any]:
     return {name: pairs for name, pairs in given.items() if pairs}
 
 
-async def _git_of(house: House, agent_id: str) -> tuple[GitState | None, tuple[str, ...]]:
+async def _git_of(ctx: Context, agent_id: str) -> tuple[GitState | None, tuple[str, ...]]:
     """The state of the caller's own worktree, None if it has none here."""
-    row = house.view.agent(agent_id)
-    states, warnings = await read_live(house, [row] if row is not None else [])
+    row = ctx.view.agent(agent_id)
+    states, warnings = await read_live(ctx, [row] if row is not None else [])
     return states.get(agent_id), warnings
 
 
@@ -145,10 +145,10 @@ def _git_work(session_id: str, git: GitState, moment: str = "") -> Work:
 # -- the end of a session, and all of them
 
 
-async def end(house: House, call: Call, params: SessionEndParams) -> SessionEndResult:
+async def end(ctx: Context, call: Call, params: SessionEndParams) -> SessionEndResult:
     """End the session named, which must be the caller's own, or whatever it has open; with its last git state."""
     agent_id = agent_of(call)
-    git, _ = await _git_of(house, agent_id)
+    git, _ = await _git_of(ctx, agent_id)
 
     def decide(view: View, stamp: Stamp) -> Decision[SessionEndResult]:
         named, _ = own_session(view, stamp, agent_id, params.session_id) if params.session_id else ("", ())
@@ -167,9 +167,9 @@ async def end(house: House, call: Call, params: SessionEndParams) -> SessionEndR
         result = _ended(ends[0], last.started_at)
         return Decision([*facts, *ends], lambda _view, _seqs: result, main=len(facts))
 
-    result = await house.journal.commit(decide, key=call.key, replay=_replay_end)
-    remaining = house.view.open_session(agent_id)
-    await note_in_file(house, agent_id, session_id=remaining.session_id if remaining else "")
+    result = await ctx.journal.commit(decide, key=call.key, replay=_replay_end)
+    remaining = ctx.view.open_session(agent_id)
+    await note_in_file(ctx, agent_id, session_id=remaining.session_id if remaining else "")
     return result
 
 
@@ -194,9 +194,9 @@ def _replay_end(view: View, fact: AnyFact, _seq: int) -> SessionEndResult:
     return _ended(fact, session.started_at if session else fact.timestamp)
 
 
-async def list_sessions(house: House, _call: Call, params: SessionListParams) -> SessionListResult:
+async def list_sessions(ctx: Context, _call: Call, params: SessionListParams) -> SessionListResult:
     """Sessions, the newest first."""
-    intents = house.view.intents()
+    intents = ctx.view.intents()
     return SessionListResult(
         sessions=tuple(
             Session(
@@ -209,7 +209,7 @@ async def list_sessions(house: House, _call: Call, params: SessionListParams) ->
                 intent=intents.get(row.session_id, ""),
                 status="ended" if row.ended_at else "active",
             )
-            for row in house.view.sessions(params.agent_id, params.active_only)
+            for row in ctx.view.sessions(params.agent_id, params.active_only)
         )
     )
 
@@ -217,19 +217,19 @@ async def list_sessions(house: House, _call: Call, params: SessionListParams) ->
 # -- who works on what
 
 
-async def list_contexts(house: House, _call: Call, params: ListContextParams) -> ListContextResult:
+async def list_contexts(ctx: Context, _call: Call, params: ListContextParams) -> ListContextResult:
     """What the open sessions work on: of local agents as git says now, of others as they last said.
 
     With files (`search.path_matches`) only contexts that touch one, and in them only the paths that match. Raises
     InvalidParams for a file outside the repository.
     """
     wanted = tuple(dict.fromkeys(checked_file(file) for file in (params.file, *params.files) if file))
-    view = house.view
+    view = ctx.view
     sessions = view.open_sessions()
     rows = [row for row in view.agents() if row.agent_id in sessions and params.agent_id in ("", row.agent_id)]
     told = {context.session_id: context for context in view.contexts(agent_id=params.agent_id)}
-    live, warnings = await read_live(house, rows, wanted=wanted)
-    moment = clock.format_ms(house.clock.now_ms())
+    live, warnings = await read_live(ctx, rows, wanted=wanted)
+    moment = clock.format_ms(ctx.clock.now_ms())
     contexts: list[WorkContext] = []
     unknown: list[UnknownWork] = []
     for row in sorted(rows, key=lambda row: row.agent_id):
@@ -244,7 +244,7 @@ async def list_contexts(house: House, _call: Call, params: ListContextParams) ->
         touched = context.uncommitted_files or context.changed_files
         if (touched or not wanted) and params.branch in ("", context.branch):
             contexts.append(context)
-    unseen = await _unseen(house, wanted, rows, contexts) if not any(not each.elsewhere for each in unknown) else ()
+    unseen = await _unseen(ctx, wanted, rows, contexts) if not any(not each.elsewhere for each in unknown) else ()
     return ListContextResult(contexts=tuple(contexts), unknown=tuple(unknown), unseen=unseen, warnings=warnings)
 
 
@@ -257,7 +257,7 @@ def _why_unknown(live: GitState | None) -> str:
 
 
 async def _unseen(
-    house: House, wanted: Sequence[str], rows: Sequence[AgentRow], contexts: Sequence[WorkContext]
+    ctx: Context, wanted: Sequence[str], rows: Sequence[AgentRow], contexts: Sequence[WorkContext]
 ) -> tuple[str, ...]:
     """The files that nobody is at and that git knows nowhere: that nobody is seen there says nothing."""
     touched = {path for each in contexts for path in (*each.uncommitted_files, *each.changed_files)}
@@ -265,7 +265,7 @@ async def _unseen(
     if not idle:
         return ()
     own = (row.worktree_path for row in rows if row.is_own and row.worktree_path)
-    return await house.work.unseen(dict.fromkeys((str(house.here.places.main_root), *own)), idle)
+    return await ctx.work.unseen(dict.fromkeys((str(ctx.here.layout.main_root), *own)), idle)
 
 
 def checked_file(file: str) -> str:

@@ -93,7 +93,7 @@ def _died(path: Path | str) -> DaemonUnavailable:
 
 
 class RpcClient:
-    """One connection, any number of calls at a time. A call that is cancelled is still carried out by the daemon."""
+    """One connection, any number of calls at a time. A call that is cancelled is still executed by the daemon."""
 
     def __init__(self, wire: Wire, path: Path | str) -> None:
         self._wire = wire
@@ -136,7 +136,7 @@ class RpcClient:
         lines = framing.LineSplitter(limits.answer_line_bytes_max)
         try:
             while data := await self._wire.receive():
-                for line in lines.feed(data):
+                for line in lines.event_feed(data):
                     self._hand_out(decode_reply(line))
         except (framing.Overlong, msgspec.DecodeError, UnicodeDecodeError):
             pass  # it is no daemon of ours: as good as none
@@ -299,7 +299,7 @@ class BlockingClient:
             try:
                 self._socket.settimeout(remaining)
                 data = self._socket.recv(_CHUNK)
-                self._came += self._lines.feed(data)
+                self._came += self._lines.event_feed(data)
             except TimeoutError as error:
                 raise TimedOut(f"{method}: no answer in time") from error
             except (OSError, framing.Overlong) as error:

@@ -247,7 +247,7 @@ class Dispatcher:
         return None if route is None else route.method
 
     async def dispatch(self, connection: PeerConnection, name: str, params: bytes | msgspec.Raw) -> Answer:
-        """Carry out one call. `params`: the JSON text of the parameter object.
+        """Execute one call. `params`: the JSON text of the parameter object.
 
         The handler is started without a checkpoint before it. Whoever gets the answer must `settle` its deliveries;
         if this raises, they are settled as lost. Raises only ThrumErrors (an unexpected exception is logged and comes

@@ -121,7 +121,7 @@ class FramedRun:
         data = self._streams.received
         while True:
             try:
-                frames = splitter.feed(data)
+                frames = splitter.event_feed(data)
             except ValueError:
                 break
             for frame in frames:

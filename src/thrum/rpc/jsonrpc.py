@@ -18,7 +18,7 @@ _EMPTY: Final = msgspec.Raw(b"{}")
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
-    """`id` None: it is carried out and not answered."""
+    """`id` None: it is executed and not answered."""
 
     jsonrpc: Literal["2.0"]
     method: str

@@ -1,6 +1,6 @@
 """JSON-RPC over a Unix socket: connections, pipelined requests, and every bound of rpc.md §1.
 
-One task reads a connection, one task each carries out a request. Requests that write are started in the order of their
+One task reads a connection, one task each executes a request. Requests that write are started in the order of their
 lines, and a handler hands its decision to the committer before its first other await: so they commit in that order.
 """
 
@@ -67,7 +67,7 @@ async def serve_rpc(
 ) -> None:
     """Serve until `dispatcher.drain` begins and its calls are done or its seconds are over.
 
-    Closes the listeners when it stops to accept. `run_command` carries out `cli.run` with raw frames; a launcher whose
+    Closes the listeners when it stops to accept. `run_command` executes `cli.run` with raw frames; a launcher whose
     `program` differs is told to run the command itself. `on_connect` sees each peer as it connects,
     `on_arrival` before its first request.
     """
@@ -287,7 +287,7 @@ class _Connection:
                 await self._finish_half_closed()
                 return None
             try:
-                lines = self._lines.feed(data)
+                lines = self._lines.event_feed(data)
             except framing.Overlong:
                 await self._refuse_line()
                 return None
@@ -371,7 +371,7 @@ class _Connection:
         # What wants no answer is not ended by whoever sent it.
         nursery = requests if request.id is not msgspec.UNSET else server.background
         mutating = method is not None and method.mutating
-        nursery.start_soon(self._carry_out, request, held, size, mutating)
+        nursery.start_soon(self._execute, request, held, size, mutating)
         if mutating:
             # trio runs the tasks of one round in any order. This one's first step is in an earlier round than the next.
             await trio.lowlevel.checkpoint()
@@ -396,7 +396,7 @@ class _Connection:
             return (self._runs,)
         return () if method is not None and method.long_poll else (self._slots, self._server.slots)
 
-    async def _carry_out(self, request: Request, held: Sequence[trio.Semaphore], size: int, mutating: bool) -> None:
+    async def _execute(self, request: Request, held: Sequence[trio.Semaphore], size: int, mutating: bool) -> None:
         """Make the answer and post it. What the request occupied is free before the answer is sent."""
         line: bytes | None = None
         deliveries: Deliveries | None = None

@@ -20,7 +20,7 @@ from typing import Literal
 from thrum.model.errors import DaemonStartFailed
 from thrum.model.files import ensure_private_dir, opened_parent, remove, status
 from thrum.model.limits import socket_path_bytes_max, socket_path_bytes_max_macos
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 _SOCKET_PATH_BYTES_MAX = socket_path_bytes_max_macos if sys.platform == "darwin" else socket_path_bytes_max
 _BY_DESCRIPTOR = sys.platform == "linux"
@@ -38,16 +38,16 @@ class SocketPaths:
     """The short directory that holds both, when the paths beside the state are too long; None when they fit."""
 
 
-def socket_paths(places: Places, base: Path = SHORT_BASE, *, short: bool = False) -> SocketPaths:
+def socket_paths(layout: Layout, base: Path = SHORT_BASE, *, short: bool = False) -> SocketPaths:
     """Where both sockets lie: `.thrum/var/` if the paths fit, else a directory of this user under `base`.
 
     `short` forces the latter, for a file system that takes no sockets. Its name follows from the state directory, by
     device and inode: whoever finds no socket beside the state looks there.
     """
-    rpc, bus = places.socket_link, places.var_dir / "bus.sock"
+    rpc, bus = layout.socket_link, layout.var_dir / "bus.sock"
     if not short and _fits(rpc) and _fits(bus):
         return SocketPaths(rpc, bus, None)
-    directory = short_dir(places.state_dir, base)
+    directory = short_dir(layout.state_dir, base)
     return SocketPaths(directory / "thrum.sock", directory / "bus.sock", directory)
 
 
@@ -61,16 +61,16 @@ def _fits(path: Path) -> bool:
     return len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX
 
 
-def prepare_socket_dir(places: Places, sockets: SocketPaths) -> None:
+def prepare_socket_dir(layout: Layout, sockets: SocketPaths) -> None:
     """Make the directories to bind in. Call it under the daemon's lock.
 
     Raises DaemonStartFailed when the short directory is a link, belongs to another user or is open to others: whoever
     made it could put a socket of their own there.
     """
-    ensure_private_dir(places.var_dir)
+    ensure_private_dir(layout.var_dir)
     # What lies in a socket's place, a link or one of an earlier daemon, is no daemon's.
     for name in ("thrum.sock", "bus.sock"):
-        remove(places.var_dir / name)
+        remove(layout.var_dir / name)
     if sockets.private_dir is not None:
         _make_private(sockets.private_dir)
 
@@ -120,7 +120,7 @@ def private_dir_flaw(path: Path) -> Flaw | None:
 
 
 def flaw_remedy(path: Path, flaw: Flaw) -> str:
-    """What mends it."""
+    """What fixes it."""
     if flaw == "belongs to another user":  # in /tmp nobody but they and root may remove it
         return f"as root: rm -r {path}; or move the repository to a shorter path; then: thrum daemon start"
     return f"remove {path}, then: thrum daemon start"

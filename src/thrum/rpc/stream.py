@@ -44,7 +44,8 @@ class Wire:
     async def send(self, data: bytes | memoryview) -> None:
         """Hand all of `data` to the kernel. Raises Gone. Without a checkpoint when the kernel takes it at once.
 
-        A sender that is cancelled half-way has torn the stream: then both ends see its end, and nothing more is sent.
+        A sender that is cancelled half-way has truncated the stream: then both ends see its end, and nothing more is
+        sent.
         """
         if self._lock.locked():
             async with self._lock:

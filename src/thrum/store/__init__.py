@@ -1,1 +1,1 @@
-"""The store: journals of facts, the one writer, and the SQLite picture of them."""
+"""The store: journals of facts, the one writer, and the SQLite projection of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from thrum.model.events import AnyFact, Sealed
+from thrum.model.events import AnyFact, UnknownEvent
 from thrum.model.methods.method import ClientKey
 from thrum.store.api import Decide, Decision, Stamp
 from thrum.store.queries.views import View
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Committed(NamedTuple):
-    """A fact that is on disk and in the picture. `state` is the projection's word for what became of it."""
+    """A fact that is on disk and in the projection. `state` is the projection's word for what became of it."""
 
     seq: int
-    fact: AnyFact | Sealed
+    fact: AnyFact | UnknownEvent
     state: str
 
 

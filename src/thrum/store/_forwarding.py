@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from thrum.model.events import AgentAliased, AnyFact, MessageCreated, Sealed
+from thrum.model.events import AgentAliased, AnyFact, MessageCreated, UnknownEvent
 from thrum.store.api import Stamp
 from thrum.store.projection.merge_messages import recipients_of
 from thrum.store.queries.views import View
 
 
-def handed_on(view: View, stamp: Stamp, arrived: Iterable[AnyFact | Sealed]) -> list[AgentAliased]:
+def handed_on(view: View, stamp: Stamp, arrived: Iterable[AnyFact | UnknownEvent]) -> list[AgentAliased]:
     """The facts that hand what arrived for agents renamed here on to them."""
     letters = [fact for fact in arrived if isinstance(fact, MessageCreated)]
     renamed = view.heirs() if letters else {}

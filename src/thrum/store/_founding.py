@@ -1,7 +1,7 @@
 """What was here before there were signatures counts as it did: `accept` facts name each of those lines (events.md §11).
 
-Done once, where a picture is painted by a daemon that signs; after that it takes a person's word. While there is
-nothing yet, the time stays open: it is closed once the first branch that a fetch brings has been taken in.
+Done once, where a projection is rebuilt by a daemon that signs; after that it takes a person's word. While there is
+nothing yet, the time stays open: it is closed once the first branch that a fetch brings has been ingested.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from thrum.store.journal import JournalFiles
 
 _ACCEPTS: Final = b'{"type":"accept"'
 
-Words = tuple[str, str, str, tuple[str, ...]]
+FullTextIndex = tuple[str, str, str, tuple[str, ...]]
 """Kind, id, of and lines of an `accept`."""
 
 
@@ -62,7 +62,7 @@ def adopt(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
     return len(hashes)
 
 
-def words_of_before(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[Words]:
+def words_of_before(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[FullTextIndex]:
     """What is to be accepted so that these lines count as of before, and no others; and later ones of their origins."""
     rest = iter(sorted(hashes))
     while some := tuple(islice(rest, limits.lines_before_max)):

@@ -1,7 +1,7 @@
-"""Which picture is this daemon's own: a secret in the database that is written down beside the journals too.
+"""Which projection is this daemon's own: a secret in the database that is written down beside the journals too.
 
 The database lies below `.thrum`, where a branch can put another one, with messages that nobody sent. Whatever does not
-know the secret is painted anew (identity.md §3 "Trust").
+know the secret is rebuilt (identity.md §3 "Trust").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOGS = ("-wal", "-shm", "-journal")
 
 
 class Seal:
-    """The secret of the picture at `database_path`, as `path` says. All methods raise OSError."""
+    """The secret of the projection at `database_path`, as `path` says. All methods raise OSError."""
 
     def __init__(self, path: Path, database_path: Path) -> None:
         self._path = path
@@ -40,7 +40,7 @@ class Seal:
                 files.remove(path)
 
     def fits(self, db: sqlite3.Connection) -> bool:
-        """Whether the picture knows the secret."""
+        """Whether the projection knows the secret."""
         known, _ = self._read()
         # A view of that name could run for ever.
         row = db.execute("SELECT type FROM sqlite_master WHERE name = 'schema_meta'").fetchone()
@@ -49,7 +49,7 @@ class Seal:
         return secrets.compare_digest(str(database.get_meta(db, _KEY)).encode(), known.encode())
 
     def put(self, db: sqlite3.Connection) -> None:
-        """Give a picture that was just painted a secret of its own; in the caller's transaction."""
+        """Give a projection that was just rebuilt a secret of its own; in the caller's transaction."""
         secret = secrets.token_hex(16)
         database.set_meta(db, _KEY, secret)
         self._write(secret, clean=False)
@@ -71,5 +71,5 @@ class Seal:
 
     def _write(self, secret: str, *, clean: bool) -> None:
         files.ensure_private_dir(self._path.parent)
-        # Lost with the power, it costs a picture that is painted anew, or a log that is read from the journals again.
+        # Lost with the power, it costs a projection that is rebuilt, or a log that is read from the journals again.
         files.atomic_write(self._path, json.dumps({"secret": secret, "clean": clean}).encode() + b"\n", durable=False)

@@ -1,4 +1,5 @@
-"""What painting has to know before it judges the first line: who is who here, who may speak for whom, what is void.
+"""What rebuilding has to know before it judges the first line: who is who here, who may speak for whom, what is
+tombstoned.
 
 One look at `events.jsonl`, and at the few lines of the local journal that tell of others. Everything else can then be
 judged where it stands, in one pass.
@@ -20,14 +21,14 @@ from thrum.model.events import (
     DaemonFact,
     MessageCreated,
     PurgeExecuted,
-    Sealed,
+    UnknownEvent,
 )
-from thrum.model.origins import BEFORE, HIDDEN, OURS, Origins, Standing, is_well_named
+from thrum.model.origins import BEFORE, HIDDEN, OURS, Origins, Provenance, is_well_named
 from thrum.model.tombstones import message_ms
 from thrum.store.projection.entry import Entry
 from thrum.store.projection.merge_agents import may_speak
 from thrum.store.projection.merge_daemons import Daemons
-from thrum.store.projection.watermarks import AGENT, AUTHOR, PURGE, Horizons, Order, purge_cutoff
+from thrum.store.projection.watermarks import AGENT, AUTHOR, PURGE, Order, Watermarks, purge_cutoff
 
 INTRODUCTIONS: Final = tuple(cls for cls, spec in SPECS.items() if spec.ahead == "who")
 SAID_AHEAD: Final = tuple(cls for cls, spec in SPECS.items() if spec.ahead)
@@ -47,16 +48,18 @@ def may_be_key(raw: bytes) -> bool:
 
 
 class LookAhead:
-    """`is_held(fact, time)`: whether a fact waits for its day."""
+    """`is_deferred(fact, time)`: whether a fact waits for its day."""
 
-    def __init__(self, db: sqlite3.Connection, own: frozenset[str], is_held: Callable[[AnyFact, str], bool]) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, own: frozenset[str], is_deferred: Callable[[AnyFact, str], bool]
+    ) -> None:
         self._db = db
         self._own = own
-        self._is_held = is_held
+        self._is_deferred = is_deferred
         self.origins = Origins()
         self.local = Origins(own=own | {OURS}).local()
-        self.horizons: dict[str, _Horizons] = {}
-        """What was made void, by realm."""
+        self.watermarks: dict[str, _Watermarks] = {}
+        """What was tombstoned, by realm."""
         self.cleaned: dict[str, Order] = {}
         """Up to where the inbox of each agent is empty here."""
         self._registrars: dict[str, set[str]] = {}
@@ -80,34 +83,34 @@ class LookAhead:
         self.origins = daemons.origins
         for agent_id, origin in self._db.execute("SELECT agent_id, origin FROM holders"):
             self._held_by.setdefault(agent_id, set()).add(self.origins.home(origin))
-        horizons = Horizons(self._db)
+        watermarks = Watermarks(self._db)
         for entry in judged:
-            self._judge(entry, horizons)
+            self._judge(entry, watermarks)
         self._db.executemany(
             "INSERT OR IGNORE INTO registrations (agent_id, home) VALUES (?, ?)",
             [(agent_id, home) for agent_id, homes in self._registrars.items() for home in homes],
         )
         for kind, id, realm, at, event_id in self._db.execute("SELECT kind, id, realm, at, event_id FROM horizons"):
-            self.horizons.setdefault(realm, _Horizons()).keep(kind, id, (at, event_id))
+            self.watermarks.setdefault(realm, _Watermarks()).keep(kind, id, (at, event_id))
             if kind == AGENT and realm in self.local.under:
                 self.cleaned[id] = max((at, event_id), self.cleaned.get(id, ("", "")))
 
-    def _judge(self, entry: Entry, horizons: Horizons) -> None:
+    def _judge(self, entry: Entry, watermarks: Watermarks) -> None:
         fact = entry.fact
         order = events.order_of(fact)
         who = self.origins.judge(entry.raw, fact.origin_daemon, signed=entry.signed)
-        if who.trust >= HIDDEN or isinstance(fact, Sealed) or self._is_held(fact, order[0]):
+        if who.trust >= HIDDEN or isinstance(fact, UnknownEvent) or self._is_deferred(fact, order[0]):
             return
         if isinstance(fact, AgentRegistered):
             if who.home == OURS or who.trust == BEFORE or is_well_named(fact):
                 self._registrars.setdefault(fact.agent_id, set()).add(who.home)
         elif isinstance(fact, AgentCleaned):
             self._registrars.setdefault(fact.agent_id, set()).add(who.home)
-            horizons.rise(AGENT, fact.agent_id, who.acts, order)
+            watermarks.rise(AGENT, fact.agent_id, who.acts, order)
             if fact.messages:
-                horizons.rise(AUTHOR, fact.agent_id, who.acts, order)
+                watermarks.rise(AUTHOR, fact.agent_id, who.acts, order)
         elif isinstance(fact, PurgeExecuted) and (cutoff := purge_cutoff(fact, order[0])):
-            horizons.rise(PURGE, "", who.acts, (cutoff, fact.event_id))
+            watermarks.rise(PURGE, "", who.acts, (cutoff, fact.event_id))
 
     def may_mark(self, agent_id: str, home: str) -> bool:
         """Whether a home may say how far a message came with an agent; where it may not, the message itself decides."""
@@ -118,20 +121,20 @@ class LookAhead:
         home = self.origins.home(origin)
         return home == OURS or self.may_mark(agent_id, home)
 
-    def is_void(self, fact: MessageCreated, at: str, who: Standing) -> bool:
+    def is_tombstoned(self, fact: MessageCreated, at: str, who: Provenance) -> bool:
         for realm in who.under:
-            horizons = self.horizons.get(realm)
-            if horizons is None:
+            watermarks = self.watermarks.get(realm)
+            if watermarks is None:
                 continue
-            author = horizons.authors.get(fact.agent_id)
+            author = watermarks.authors.get(fact.agent_id)
             if author is not None and (at, fact.event_id) <= author:
                 return True
-            if horizons.purge_ms is not None and message_ms(fact.message_id, at) < horizons.purge_ms:
+            if watermarks.purge_ms is not None and message_ms(fact.message_id, at) < watermarks.purge_ms:
                 return True
         return False
 
 
-class _Horizons:
+class _Watermarks:
     """Those of one realm."""
 
     def __init__(self) -> None:

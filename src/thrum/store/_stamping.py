@@ -34,16 +34,16 @@ class Stamper:
         return Stamp(self._base_ms, self._ulids, self.daemon_id)
 
     def move_past(self, time: str) -> None:
-        """Let later stamps lie behind a horizon (RFC 3339), whoever set it: what is done next must not be void.
+        """Let later stamps lie behind a watermark (RFC 3339), whoever set it: what is done next must not be tombstoned.
 
-        A horizon more than a day ahead of the clock moves the base by that day only.
+        A watermark more than a day ahead of the clock moves the base by that day only.
         """
         ahead = self._wall.now_ms() + limits.future_stamp_ms_max
         self._base_ms = max(self._base_ms, min(clock.parse_ms(time) + 1, ahead))
 
 
 def base_of(db: sqlite3.Connection, own: frozenset[str], now_ms: int) -> int:
-    """Where the stamps of a run begin at least: past the greatest id that this daemon gave, and past every horizon.
+    """Where the stamps of a run begin at least: past the greatest id that this daemon gave, and past every watermark.
 
     A millisecond past it: the ids of two runs don't rise within one, and might even be the same. What lies more than a
     day ahead of the clock is passed over, for its clock was wrong. `own`: its id and its previous ones.

@@ -1,6 +1,7 @@
 """Lines of `local.jsonl` that later or earlier ones make needless, row for row (events.md §11 "Compaction"). Pure.
 
-Only where the picture is the same without the line whatever comes: what replaces it is never made void before it is.
+Only where the projection is the same without the line whatever comes: what replaces it is never tombstoned before it
+is.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from thrum.model.events import (
     AgentStatusSet,
     AnyFact,
     MessageReceipt,
-    Sealed,
     SessionItemsChanged,
+    UnknownEvent,
     type_of,
 )
 from thrum.model.tombstones import Order
 from thrum.store.projection.merge_messages import receipt_rank
 
 
-def superseded_locally(facts: Iterable[tuple[Order, AnyFact | Sealed]]) -> set[str]:
-    """The event ids of what may go, of all facts of `local.jsonl` that are not void.
+def superseded_locally(facts: Iterable[tuple[Order, AnyFact | UnknownEvent]]) -> set[str]:
+    """The event ids of what may go, of all facts of `local.jsonl` that are not tombstoned.
 
     A line that holds a client key stays: it answers a retry. One that lies there twice is one fact.
     """
-    once = {fact.event_id: (order, fact) for order, fact in facts if not isinstance(fact, Sealed)}
+    once = {fact.event_id: (order, fact) for order, fact in facts if not isinstance(fact, UnknownEvent)}
     ordered = sorted(once.values(), key=lambda entry: entry[0])
     gone: set[str] = set()
     told: dict[tuple[str, str], int] = {}
     for _, fact in ordered:
         if isinstance(fact, MessageReceipt) and ids.ulid_ms(fact.message_id) is not None:
-            # Each state keeps its first time, and implies the lower ones. Where the id tells no time, a purge may void
-            # the earlier of two receipts alone.
+            # Each state keeps its first time, and implies the lower ones. Where the id tells no time, a purge may
+            # tombstoned the earlier of two receipts alone.
             rank, key = receipt_rank(fact.receipt_type), (fact.message_id, fact.agent_id)
             if rank <= told.get(key, -1):
                 gone.add(fact.event_id)

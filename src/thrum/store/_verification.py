@@ -2,7 +2,7 @@
 
 What this program appends it has signed or verified before. A program of before signatures believed every line, and may
 have run here before this one, or in between. So at each start the lines that this program has not put there are looked
-at, and forged ones leave the journal. Signatures cost 0.1 ms each: what was looked at is remembered, by the picture
+at, and forged ones leave the journal. Signatures cost 0.1 ms each: what was looked at is remembered, by the projection
 and, since that may be deleted, in `verified.json` beside the journals.
 """
 
@@ -20,7 +20,7 @@ from thrum.identity import signing
 from thrum.model import events
 from thrum.model.files import atomic_write
 from thrum.store import database
-from thrum.store.journal import JournalFiles, Line, Standing
+from thrum.store.journal import FileState, JournalFiles, Line
 from thrum.store.schema import SCHEMA_VERSION
 
 _decode: Final = msgspec.json.Decoder(dict[str, tuple[int, int]]).decode
@@ -28,29 +28,29 @@ _decode: Final = msgspec.json.Decoder(dict[str, tuple[int, int]]).decode
 
 def verify_journals(
     journals: JournalFiles,
-    picture: Path,
-    set_aside: Callable[[str, int, bytes, str], None],
+    projection: Path,
+    quarantine_line: Callable[[str, int, bytes, str], None],
     flush: Callable[[], None],
 ) -> None:
     """Look at what nobody has looked at, take forged lines out, and remember it. Before anything else reads the
     journals; the caller holds the daemon's lock. What was `set_aside` is durable after `flush`. Raises OSError.
     """
-    recorded, painted = _recorded(journals), None
+    recorded, rebuilt = _recorded(journals), None
     for file in journals.names():
-        standing = journals.look(file)
-        if file == events.LOCAL_FILE or standing is None:
+        file_state = journals.look(file)
+        if file == events.LOCAL_FILE or file_state is None:
             continue
-        start = _end(recorded.get(file), standing)
-        if start < standing.size:
-            painted = _painted(picture) if painted is None else painted
-            start = max(start, _end(painted.get(file), standing))
+        start = _end(recorded.get(file), file_state)
+        if start < file_state.size:
+            rebuilt = _rebuilt(projection) if rebuilt is None else rebuilt
+            start = max(start, _end(rebuilt.get(file), file_state))
         forged = [
             (line, flaw)
-            for line in journals.iter_lines(file, _line_start(journals, file, start), standing.size)
+            for line in journals.iter_lines(file, _line_start(journals, file, start), file_state.size)
             if (flaw := signing.flaw_of(line.raw))
         ]
         for line, flaw in forged:
-            set_aside(file, line.offset, line.raw, flaw)
+            quarantine_line(file, line.offset, line.raw, flaw)
         if forged:
             flush()
             _cut(journals.path(file), [line for line, _ in forged])
@@ -60,7 +60,7 @@ def verify_journals(
 
 def note_verified(journals: JournalFiles) -> None:
     """Remember that all of the journals was looked at. Raises OSError."""
-    ends = {file: standing for file, standing in journals.standings().items() if file != events.LOCAL_FILE}
+    ends = {file: file_state for file, file_state in journals.file_states().items() if file != events.LOCAL_FILE}
     if ends != _recorded(journals):
         atomic_write(_record_of(journals), msgspec.json.encode(ends), durable=False)
 
@@ -69,27 +69,27 @@ def _record_of(journals: JournalFiles) -> Path:
     return journals.local_journal.with_name("verified.json")
 
 
-def _recorded(journals: JournalFiles) -> dict[str, Standing]:
+def _recorded(journals: JournalFiles) -> dict[str, FileState]:
     try:
-        return {file: Standing(*ends) for file, ends in _decode(_record_of(journals).read_bytes()).items()}
+        return {file: FileState(*ends) for file, ends in _decode(_record_of(journals).read_bytes()).items()}
     except (OSError, msgspec.MsgspecError):
         return {}
 
 
-def _painted(picture: Path) -> Mapping[str, Standing]:
-    """Up to where this program's picture was brought. An older program's says nothing."""
-    if not picture.exists():
+def _rebuilt(projection: Path) -> Mapping[str, FileState]:
+    """Up to where this program's projection was brought. An older program's says nothing."""
+    if not projection.exists():
         return {}
     try:
-        with closing(database.open_reader(picture)) as db:
+        with closing(database.open_reader(projection)) as db:
             if database.get_meta(db, "schema_version") != str(SCHEMA_VERSION):
                 return {}
-            return {file: Standing(each.inode, each.applied_offset) for file, each in database.offsets(db).items()}
+            return {file: FileState(each.inode, each.applied_offset) for file, each in database.offsets(db).items()}
     except sqlite3.Error:
         return {}
 
 
-def _end(known: Standing | None, now: Standing) -> int:
+def _end(known: FileState | None, now: FileState) -> int:
     return 0 if known is None or known.inode != now.inode or known.size > now.size else known.size
 
 

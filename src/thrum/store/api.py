@@ -1,8 +1,8 @@
 """The store's door to the operations: what a decision is given, and what it gives back.
 
-An operation never writes. It hands the journal a function that looks at the picture inside the committer's transaction
-(so it sees every earlier call) and returns facts; the committer stamps, applies, appends, flushes, commits, and only
-then lets the answer go. Source: house.md, "One writer"; events.md §2 "Stamping", §11 "A batch", §12.
+An operation never writes. It hands the journal a function that looks at the projection inside the committer's
+transaction (so it sees every earlier call) and returns facts; the committer stamps, applies, appends, flushes, commits,
+and only then lets the answer go. Source: house.md, "One writer"; events.md §2 "Stamping", §11 "A batch", §12.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Stamp:
         of the thing's id, which came from `new_id`.
         """
         made = signatures.MADE.get(tag_of(cls))
-        thing = fields[made.field] if made else ""
+        entity = fields[made.field] if made else ""
         return cls(
             timestamp=at or self.text,
-            event_id="evt_" + thing.removeprefix(made.prefix) if made else self.new_id("evt_"),
+            event_id="evt_" + entity.removeprefix(made.prefix) if made else self.new_id("evt_"),
             v=KNOWN_V,
             origin_daemon=self.daemon_id,
             **fields,
@@ -91,10 +91,10 @@ class Journal(Protocol):
         `heavy`: to decide or to apply may take so long that the loop must not stand still; `decide` runs in another
         thread then, and looks at nothing but its view and stamp.
 
-        With `key`: a call that was already carried out writes nothing and gets `replay(view, its main fact, its seq)`,
+        With `key`: a call that was already executed writes nothing and gets `replay(view, its main fact, its seq)`,
         or is simply decided again without `replay`. Raises what `decide` raises; StoreFailed (nothing was recorded),
         Busy, ShuttingDown, NewerFormat, ClientKeyReused. A caller that is cancelled once its call was handed over may
-        find it carried out.
+        find it executed.
         """
         ...
 

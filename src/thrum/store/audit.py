@@ -1,7 +1,7 @@
-"""Holding journals and picture against each other, without touching either (cli.md 3.16, events.md §11).
+"""Holding journals and projection against each other, without touching either (cli.md 3.16, events.md §11).
 
-The picture on disk is copied as of one moment, a second one is painted from the journals up to where the copy says it
-stands, and the two are compared row by row. So a running daemon may go on writing meanwhile.
+The projection on disk is copied as of one moment, a second one is rebuilt from the journals up to where the copy says
+it stands, and the two are compared row by row. So a running daemon may go on writing meanwhile.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final, Literal, NamedTuple
 
 from thrum.model import clock, events, ids, limits, signatures
 from thrum.model.event_specs import quoted
-from thrum.model.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, Sealed
+from thrum.model.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, UnknownEvent
 from thrum.store import database
-from thrum.store import rebuild as painting
+from thrum.store import rebuild as rebuilding
 from thrum.store.journal import JournalFiles, bare
 from thrum.store.projection.core import Projection
 from thrum.store.projection.entry import Entry, entry_of
@@ -53,7 +53,7 @@ class Scan(NamedTuple):
 
     facts: int
     flaws: tuple[Flaw, ...]
-    sealed: Mapping[str, int]
+    opaque: Mapping[str, int]
     second_creates: tuple[str, ...]
 
 
@@ -68,14 +68,14 @@ class Difference(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A copy of the picture, and where it stands in the journals. `flaw`: why it can't be read, else `""`."""
+    """A copy of the projection, and where it stands in the journals. `flaw`: why it can't be read, else `""`."""
 
     path: Path
-    offsets: Mapping[str, database.Offset]
+    offsets: Mapping[str, database.JournalPosition]
     flaw: str = ""
 
 
-class Standing(NamedTuple):
+class JournalStates(NamedTuple):
     """How far each journal counts, which file it is, and the bytes beyond that nobody here has written."""
 
     ends: Mapping[str, int]
@@ -87,15 +87,15 @@ def whole_ends(journals: JournalFiles) -> dict[str, int]:
     """The journals that are there, and where the last whole line of each ends."""
     ends: dict[str, int] = {}
     for file in journals.names():
-        standing = journals.look(file)
-        if standing is None:
+        journal_states = journals.look(file)
+        if journal_states is None:
             continue
-        tail = journals.last_line(file, standing.size)
-        ends[file] = tail.offset if tail.raw and not tail.raw.endswith(b"\n") else standing.size
+        tail = journals.last_line(file, journal_states.size)
+        ends[file] = tail.offset if tail.raw and not tail.raw.endswith(b"\n") else journal_states.size
     return ends
 
 
-def standing(journals: JournalFiles) -> Standing:
+def journal_states(journals: JournalFiles) -> JournalStates:
     """How the journals stand for who writes them. While nothing is being flushed."""
     ends: dict[str, int] = {}
     inodes: dict[str, int] = {}
@@ -106,12 +106,12 @@ def standing(journals: JournalFiles) -> Standing:
             ends[file], inodes[file] = journals.end(file), status.st_ino
             if stray := status.st_size - ends[file]:
                 beyond[file] = stray
-    return Standing(ends, inodes, beyond)
+    return JournalStates(ends, inodes, beyond)
 
 
-def copy_picture(source: Path, target: Path, daemon_id: str) -> Copy:
-    """Copy the picture as it is at one moment. One that is missing, broken or of another kind has a `flaw`."""
-    remove_picture(target)
+def copy_projection(source: Path, target: Path, daemon_id: str) -> Copy:
+    """Copy the projection as it is at one moment. One that is missing, broken or of another kind has a `flaw`."""
+    remove_projection(target)
     if not source.exists():
         return Copy(target, {}, "missing")
     try:
@@ -128,17 +128,21 @@ def copy_picture(source: Path, target: Path, daemon_id: str) -> Copy:
         return Copy(target, {}, f"damaged: {error}")
 
 
-def remove_picture(path: Path) -> None:
+def remove_projection(path: Path) -> None:
     """Take a copy away, and what SQLite laid beside it."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def fits(journals: JournalFiles, copy: Copy) -> bool:
-    """Whether every journal still is the file that the picture was made from, up to where it stands."""
+    """Whether every journal still is the file that the projection was made from, up to where it stands."""
     for offset in copy.offsets.values():
-        standing = journals.look(offset.file)
-        if standing is None or standing.inode != offset.inode or standing.size < offset.applied_offset:
+        journal_states = journals.look(offset.file)
+        if (
+            journal_states is None
+            or journal_states.inode != offset.inode
+            or journal_states.size < offset.applied_offset
+        ):
             return False
     return True
 
@@ -146,14 +150,14 @@ def fits(journals: JournalFiles, copy: Copy) -> bool:
 def entries(
     journals: JournalFiles, file: str, end: int, wanted: Callable[[bytes], bool] | None = None
 ) -> Iterator[Entry]:
-    """The usable facts of a journal up to `end`, as painting takes them (see `rebuild.Source`)."""
+    """The usable facts of a journal up to `end`, as rebuilding takes them (see `rebuild.Source`)."""
     for raw, offset, length in journals.iter_lines(file, 0, end):
         if wanted is None or wanted(raw):
             with suppress(events.BadLine):
                 yield entry_of(decode(file, raw), raw, file, offset, length)
 
 
-def decode(file: str, raw: bytes) -> AnyFact | Sealed:
+def decode(file: str, raw: bytes) -> AnyFact | UnknownEvent:
     """The fact of a line of that journal. Raises BadLine, also for a local type on the branch."""
     fact = events.decode(raw)
     if file != events.LOCAL_FILE and events.never_travels(fact):
@@ -161,22 +165,22 @@ def decode(file: str, raw: bytes) -> AnyFact | Sealed:
     return fact
 
 
-def paint(
+def rebuild(
     target: Path, journals: JournalFiles, ends: Mapping[str, int], own: frozenset[str], now_ms: int
-) -> tuple[painting.Lost, ...]:
-    """Paint the facts up to `ends` into `target`; gives the lines that lost against a smaller one of the same id."""
-    remove_picture(target)
-    sources = [painting.Source(file, _reader(journals, file, end)) for file, end in ends.items()]
+) -> tuple[rebuilding.Lost, ...]:
+    """Rebuild the facts up to `ends` into `target`; gives the lines that lost against a smaller one of the same id."""
+    remove_projection(target)
+    sources = [rebuilding.Source(file, _reader(journals, file, end)) for file, end in ends.items()]
     epoch = ids.Ulids().at(now_ms)
-    painted = painting.paint(target, sources, own, journals.read_line, epoch=epoch, now_ms=now_ms, program="verify")
-    return painted.lost
+    rebuilt = rebuilding.rebuild(target, sources, own, journals.read_line, epoch=epoch, now_ms=now_ms, program="verify")
+    return rebuilt.lost
 
 
-def apply_due(copy: Path, journals: JournalFiles, own: frozenset[str], now_ms: int) -> None:
-    """Apply to a copied picture that fits the journals what waited for a day that has come, as painting does."""
+def release_due_facts(copy: Path, journals: JournalFiles, own: frozenset[str], now_ms: int) -> None:
+    """Apply to a copied projection that fits the journals what waited for a day that has come, as rebuilding does."""
     with closing(database.connect(copy)) as db:
         db.execute("BEGIN")
-        Projection(db, own, journals.read_line, lambda: now_ms).apply_due()
+        Projection(db, own, journals.read_line, lambda: now_ms).release_due_facts()
         db.execute("COMMIT")
 
 
@@ -190,17 +194,17 @@ def _reader(journals: JournalFiles, file: str, end: int) -> Callable[[Callable[[
 def scan(
     journals: JournalFiles,
     ends: Mapping[str, int],
-    painted: Path,
-    lost: Collection[painting.Lost],
+    rebuilt: Path,
+    lost: Collection[rebuilding.Lost],
     kept: Kept,
     now_ms: int,
 ) -> Scan:
-    """What is wrong with the journals. Lines that were set aside (`kept`) are no fault any more.
+    """What is wrong with the journals. Lines that were quarantined (`kept`) are no fault any more.
 
-    `painted` and `lost` are what `paint` made of the same lines.
+    `rebuilt` and `lost` are what `paint` made of the same lines.
     """
     flaws: list[Flaw] = []
-    sealed: Counter[str] = Counter()
+    opaque: Counter[str] = Counter()
     for file, end in ends.items():
         for raw, offset, _ in journals.iter_lines(file, 0, end):
             try:
@@ -209,8 +213,8 @@ def scan(
                 if not kept.covers(file, raw, bad.reason):
                     flaws.append(Flaw("bad_line", file, offset, bad.reason))
                 continue
-            if isinstance(fact, Sealed):
-                sealed[fact.type] += 1
+            if isinstance(fact, UnknownEvent):
+                opaque[fact.type] += 1
             elif home := _other_home(fact, file):
                 flaws.append(Flaw("wrong_file", file, offset, home, fact.event_id))
             if clock.parse_ms(fact.timestamp) > now_ms + limits.future_stamp_ms_max:
@@ -219,7 +223,7 @@ def scan(
         if not kept.covers(line.file, line.raw, "id_conflict"):
             event_id = events.decode(line.raw).event_id
             flaws.append(Flaw("two_contents", line.file, line.offset, event_id, event_id))
-    with closing(database.connect(painted)) as db:
+    with closing(database.connect(rebuilt)) as db:
         facts = db.execute("SELECT count(*) FROM events").fetchone()[0]
         flaws += _waiting(db, clock.format_ms(now_ms - _WAITING_MS_MAX))
         second = tuple(
@@ -230,7 +234,7 @@ def scan(
                 " AND substr(thing, 1, 2) IN ('m:', 's:', 'g:')"  # another one waits for its day
             )
         )
-    return Scan(facts, tuple(flaws), dict(sealed), second)
+    return Scan(facts, tuple(flaws), dict(opaque), second)
 
 
 def _other_home(fact: AnyFact, file: str) -> str:
@@ -258,7 +262,7 @@ def _waiting(db: sqlite3.Connection, before: str) -> list[Flaw]:
         " ELSE 0 END ORDER BY file, offset",
         (before,),
     )
-    return [Flaw("waits", file, offset, thing[2:], event_id) for file, offset, thing, event_id in rows]
+    return [Flaw("waits", file, offset, entity[2:], event_id) for file, offset, entity, event_id in rows]
 
 
 def event_id_of(raw: bytes) -> str:
@@ -269,13 +273,13 @@ def event_id_of(raw: bytes) -> str:
         return ""
 
 
-# -- the picture
+# -- the projection
 
 
-def compare(copy: Path, painted: Path, journals: JournalFiles) -> list[Difference]:
-    """Every table of a copied picture against a rebuild, row by row, without bookkeeping but the numbered facts."""
+def compare(copy: Path, rebuilt: Path, journals: JournalFiles) -> list[Difference]:
+    """Every table of a copied projection against a rebuild, row by row, without bookkeeping but the numbered facts."""
     with closing(database.connect(copy)) as db:
-        db.execute("ATTACH ? AS rebuilt", (str(painted),))
+        db.execute("ATTACH ? AS rebuilt", (str(rebuilt),))
         found = [_compare_table(db, table) for table in _tables(db)]
         found.append(_compare_events(db, journals))
         found.append(_check_words(db))
@@ -315,7 +319,7 @@ def _differ(db: sqlite3.Connection, table: str, key: tuple[str, ...], columns: t
 
 
 def _compare_events(db: sqlite3.Connection, journals: JournalFiles) -> Difference:
-    """The numbered facts, and that each lies where the picture says."""
+    """The numbered facts, and that each lies where the projection says."""
     found = _differ(db, "events", ("event_id",), _EVENT_COLUMNS)
     misplaced = [
         event_id

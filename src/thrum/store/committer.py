@@ -22,7 +22,7 @@ from thrum.store._flusher import Flusher
 from thrum.store.api import Decide, Decision, Stamp
 from thrum.store.compaction import Draft, discard
 from thrum.store.failures import internal
-from thrum.store.ingest import Found, TakenIn, Verified, portions, verified
+from thrum.store.ingest import Found, Ingested, Verified, portions, verified
 from thrum.store.queries.views import View
 from thrum.store.writer import Call, Committed, Errand, Writer
 
@@ -82,13 +82,13 @@ class _Waiting:
 class Committer:
     """Implements `api.Journal` over a `Writer`. `serve_commits` must run for calls to be answered.
 
-    `on_commit` gets the facts of each batch in the order of `seq`, on the loop, once they are on disk; `on_due` those
-    that were committed long ago, and whose day has come.
+    `on_commit` gets the facts of each batch in the order of `seq`, on the loop, once they are on disk; `on_release`
+    those that were committed long ago, and whose day has come.
     """
 
     def __init__(self, writer: Writer, on_commit: Callable[[Sequence[Committed]], None] | None = None) -> None:
         self.on_commit = on_commit
-        self.on_due: Callable[[Sequence[Committed]], None] | None = None
+        self.on_release: Callable[[Sequence[Committed]], None] | None = None
         self._writer = writer
         self._queue: deque[_Waiting] = deque()
         self._wake = trio.Event()
@@ -116,8 +116,8 @@ class Committer:
         """What `wait_broken` waits for; `""` as long as all is well."""
         return self._cause
 
-    def condemn(self, cause: str = "database_damaged") -> None:
-        """Say that the store has to be opened anew; with `database_damaged` its picture is then painted anew."""
+    def request_reopen(self, cause: str = "database_damaged") -> None:
+        """Say that the store has to be opened anew; with `database_damaged` its projection is then rebuilt."""
         self._cause = self._cause or cause
         self._broken.set()
 
@@ -141,15 +141,15 @@ class Committer:
         """See `api.Journal.commit`."""
         call = Call(decide, key, replay)
         call.heavy = heavy
-        await self._carry(call)
+        await self._execute_call(call)
         return call.answer
 
-    async def take_in(self, arrived: Iterable[Found]) -> TakenIn:
-        """Take in lines found on the branch: `(journal, line without newline)`, at most a batch full of them.
+    async def ingest(self, arrived: Iterable[Found]) -> Ingested:
+        """Ingest lines found on the branch: `(journal, line without newline)`, at most a batch full of them.
 
-        When it returns, what is usable is on disk, in the picture and announced, byte for byte as it came, and the rest
-        in quarantine (events.md §11), forged lines among it. Repeating it is harmless. Raises StoreFailed, Busy,
-        ShuttingDown: some may be taken in then. ValueError becomes an InternalError: a line was found in no journal of
+        When it returns, what is usable is on disk, in the projection and announced, byte for byte as it came, and the
+        rest in quarantine (events.md §11), forged lines among it. Repeating it is harmless. Raises StoreFailed, Busy,
+        ShuttingDown: some may be ingested then. ValueError becomes an InternalError: a line was found in no journal of
         the branch.
         """
         try:
@@ -157,31 +157,31 @@ class Committer:
         except Exception as error:
             raise internal(error) from error
         calls = [_errand_of(some) for some in portions(looked_at)]
-        await self._carry(*calls)
-        answers: list[TakenIn] = [call.answer for call in calls]
+        await self._execute_call(*calls)
+        answers: list[Ingested] = [call.answer for call in calls]
         ours = sum(answer.ours for answer in answers)
         if ours:
             log.warning("%d facts of the branch say that they are of this daemon, which did not have them", ours)
             self._claimed += ours
-        return TakenIn(sum(answer.new for answer in answers), sum(answer.set_aside for answer in answers), ours)
+        return Ingested(sum(answer.new for answer in answers), sum(answer.quarantined for answer in answers), ours)
 
     async def remember(self, values: Mapping[str, str], copies: Sequence[Found] = ()) -> None:
-        """Keep values of the sync beside the picture, and append copies of lines whose facts have their numbers: both
-        or neither. Raises StoreFailed, Busy, ShuttingDown.
+        """Keep values of the sync beside the projection, and append copies of lines whose facts have their numbers:
+        both or neither. Raises StoreFailed, Busy, ShuttingDown.
         """
-        await self._carry(Errand(partial(Writer.keep, values=values, copies=copies)))
+        await self._execute_call(Errand(partial(Writer.keep, values=values, copies=copies)))
 
-    async def count_aside(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
+    async def count_quarantined(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
         """Count what is not even looked at here: a journal, a reason, lines, bytes. Raises StoreFailed, Busy,
         ShuttingDown.
         """
-        await self._carry(Errand(partial(Writer.count_aside, surplus=surplus)))
+        await self._execute_call(Errand(partial(Writer.count_quarantined, surplus=surplus)))
 
     async def close_before(self) -> None:
         """See `Writer.close_before`. Raises StoreFailed, Busy, ShuttingDown."""
         errand = Errand(Writer.close_before)
         errand.heavy = True
-        await self._carry(errand)
+        await self._execute_call(errand)
 
     async def compact(self, drafts: Sequence[Draft]) -> int:
         """Put journals that were written anew in place, between two batches; how many bytes went. The drafts are gone
@@ -189,26 +189,26 @@ class Committer:
         """
         try:
             call = Alone(partial(Writer.compact, drafts=drafts))
-            await self._carry(call)
+            await self._execute_call(call)
         finally:
             discard(drafts)
         return call.answer
 
-    async def apply_due(self) -> int:
+    async def release_due_facts(self) -> int:
         """Apply what waited for its day and is due; how many. Raises StoreFailed, Busy, ShuttingDown."""
-        call = Errand(Writer.apply_due)
+        call = Errand(Writer.release_due_facts)
         try:
-            await self._carry(call)
+            await self._execute_call(call)
         except StoreFailed as error:
             self._mind_cause(error)
             raise
         due = [Committed(*entry) for entry in call.answer]
-        if due and self.on_due is not None:
-            self.on_due(due)
+        if due and self.on_release is not None:
+            self.on_release(due)
         return len(due)
 
-    async def _carry(self, *calls: Call) -> None:
-        """Have calls carried out, one after the other. Raises the error of the first that failed."""
+    async def _execute_call(self, *calls: Call) -> None:
+        """Have calls executed, one after the other. Raises the error of the first that failed."""
         if self._closing:
             raise _stopping()
         if len(self._queue) >= limits.committer_waiting_max:
@@ -288,7 +288,7 @@ class Committer:
             return
         self._facts += len(committed)
         if self._writer.superseded:
-            self.condemn()
+            self.request_reopen()
         for each in batch:
             self._finish(each, each.call.error)
         if committed and self.on_commit is not None:
@@ -298,11 +298,11 @@ class Committer:
                 # The facts are on disk; a listener that missed them finds them in the store.
                 log.exception("a listener failed on facts %d to %d", committed[0].seq, committed[-1].seq)
         released = [Committed(*entry) for entry in self._writer.released]
-        if released and self.on_due is not None:
-            self.on_due(released)
+        if released and self.on_release is not None:
+            self.on_release(released)
 
     async def _run_alone(self, flusher: Flusher) -> None:
-        """Carry out one call that is a transaction of its own."""
+        """Execute one call that is a transaction of its own."""
         waiting = self._queue.popleft()
         if waiting.withdrawn:
             return
@@ -319,7 +319,7 @@ class Committer:
             self._finish(waiting, internal(error))
         else:
             if self._writer.superseded:
-                self.condemn()
+                self.request_reopen()
             self._finish(waiting, None)
 
     async def _decide(self, batch: list[_Waiting], flusher: Flusher) -> None:
@@ -331,9 +331,9 @@ class Committer:
             waiting.begun = True
             batch.append(waiting)
             if waiting.call.heavy:
-                await flusher.run(partial(self._writer.carry_out, waiting.call))
+                await flusher.run(partial(self._writer.execute, waiting.call))
                 continue
-            self._writer.carry_out(waiting.call)
+            self._writer.execute(waiting.call)
             if trio.current_time() >= pause_at:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 pause_at = trio.current_time() + _SLICE_SECONDS
@@ -352,7 +352,7 @@ class Committer:
 
     def _mind_cause(self, error: StoreFailed) -> None:
         if "cause" in error.details:
-            self.condemn(str(error.details["cause"]))
+            self.request_reopen(str(error.details["cause"]))
 
     def _finish(self, waiting: _Waiting, error: Exception | None) -> None:
         self._calls += 1
@@ -363,7 +363,7 @@ class Committer:
 
 def _errand_of(arrived: Sequence[Verified]) -> Errand:
     """What sweeps away many rows, or makes many (a stranger may name 600,000 recipients), is not done on the loop."""
-    errand = Errand(partial(Writer.take_in, arrived=arrived))
+    errand = Errand(partial(Writer.ingest, arrived=arrived))
     errand.heavy = any(len(raw) > _HEAVY_BYTES or any(type_ in raw for type_ in _HEAVY_TYPES) for _, raw, _ in arrived)
     return errand
 

@@ -2,9 +2,9 @@
 
 In two steps, for a journal may be large and nobody is to wait for it. A `Drafter` reads the journals as of one commit
 and writes what stays beside them, in any thread, while the writer goes on. `swap`, which is the writer's, adds what
-came since and puts the drafts in place, in one transaction with the picture: rows of lines that went go, the others get
-their new offsets and keep their numbers. A kill between the renames and the commit shows as another inode, and the
-picture is painted anew.
+came since and puts the drafts in place, in one transaction with the projection: rows of lines that went go, the others
+get their new offsets and keep their numbers. A kill between the renames and the commit shows as another inode, and the
+projection is rebuilt.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from thrum.model.events import (
     MessageDeleted,
     MessageEdited,
     MessageReceipt,
-    Sealed,
     SessionStarted,
+    UnknownEvent,
 )
-from thrum.model.tombstones import Order, branch_file_of, is_void, superseded_ids, void_ids
+from thrum.model.tombstones import Order, branch_file_of, is_tombstoned, superseded_ids, tombstoned_ids
 from thrum.store import database
 from thrum.store._superseded import superseded_locally
-from thrum.store.journal import JournalChanged, JournalFiles, Standing, bare, mark_of, sync_data
+from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, mark_of, sync_data
 from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
 
@@ -50,12 +50,12 @@ class Draft(NamedTuple):
 
     `mark` is the journal as it was read: its inode, and how far. `gone`: number and id of each fact whose row goes.
     `shifts`: what lay at or behind `start` lies `bytes` further ahead now, for the last such start. `last_mark`: what
-    the picture remembers of the last line that stays, `""` if none does.
+    the projection remembers of the last line that stays, `""` if none does.
     """
 
     file: str
     path: Path
-    mark: Standing
+    mark: FileState
     lines_gone: int
     bytes_gone: int
     gone: tuple[tuple[int, str], ...]
@@ -64,12 +64,12 @@ class Draft(NamedTuple):
 
 
 class Weight(NamedTuple):
-    """Bytes of a journal, and how many of them are void, or of kinds that later lines replace: a guess that costs no
-    look at the file.
+    """Bytes of a journal, and how many of them are tombstoned, or of kinds that later lines replace: a guess that costs
+    no look at the file.
     """
 
     total: int
-    void: int
+    tombstoned: int
     replaceable: int
 
 
@@ -81,7 +81,7 @@ class _Line(NamedTuple):
     order: Order
     digest: int
     fact: AnyFact
-    who: origins.Standing
+    who: origins.Provenance
     signed: bool
 
 
@@ -103,7 +103,7 @@ def discard_leftovers(journals: JournalFiles) -> None:
 
 
 class Drafter:
-    """Journals and picture as of one commit. A context manager, for one thread at a time; it blocks.
+    """Journals and projection as of one commit. A context manager, for one thread at a time; it blocks.
 
     `ahead`: the greatest time of a fact that counts today; a later one replaces nothing.
     """
@@ -120,7 +120,7 @@ class Drafter:
             self._db.execute("BEGIN")
             view = View(self._db, self._own)
             self._head_seq = view.head_seq()
-            self._voids = view.still_voids()
+            self._tombstones = view.still_tombstones()
             self._local = view.origins().local()
             self._offsets = database.offsets(self._db)
         except BaseException:
@@ -132,7 +132,7 @@ class Drafter:
         self._db.close()
 
     def weights(self) -> dict[str, Weight]:
-        """Of every journal. What is not sweepable, an end of a session, is never void for a journal."""
+        """Of every journal. What is not sweepable, an end of a session, is never tombstoned for a journal."""
         rows = self._db.execute(
             "SELECT file, sum(length),"
             f" sum(CASE WHEN state = 'void' AND type IN {_SWEEPABLE} THEN length ELSE 0 END),"
@@ -149,14 +149,14 @@ class Drafter:
         for actor, length in copies:
             file = f"{events.MESSAGES_DIR}/{ids.file_stem(actor)}.jsonl"
             if file in self._offsets:
-                total, void, replaceable = found.get(file, Weight(0, 0, 0))
-                found[file] = Weight(total + length, void + length, replaceable)
+                total, tombstoned, replaceable = found.get(file, Weight(0, 0, 0))
+                found[file] = Weight(total + length, tombstoned + length, replaceable)
         return found
 
     def draft(self, file: str, share_min: float = 0.0) -> Draft | None:
         """What stays of a journal, durable; None if no line may go, or lines of less than that share of its bytes.
 
-        A journal that is not as the picture says gives None too: others find that. Raises OSError, sqlite3.Error.
+        A journal that is not as the projection says gives None too: others find that. Raises OSError, sqlite3.Error.
         """
         offset = self._offsets.get(file)
         if offset is None or _inode(self._journals.path(file)) != offset.inode:
@@ -169,7 +169,7 @@ class Drafter:
         draft = Draft(
             file,
             self._journals.path(file).with_name(name),
-            Standing(offset.inode, offset.applied_offset),
+            FileState(offset.inode, offset.applied_offset),
             len(gone),
             size,
             tuple(rows),
@@ -194,12 +194,14 @@ class Drafter:
         # Of two lines of one id one is the fact: such ids are left alone.
         contested = {id for id, found in lines.items() if len({line.digest for line in found}) > 1}
         found = [line for some in lines.values() for line in some]
-        void = void_ids([(line.order, line.fact, line.who) for line in found], self._voids)
-        void = (void | self._void_receipts(found)) - contested
+        tombstoned = tombstoned_ids([(line.order, line.fact, line.who) for line in found], self._tombstones)
+        tombstoned = (tombstoned | self._tombstoned_receipts(found)) - contested
         rest = [
             line
             for line in found
-            if line.order[0] <= self._ahead and line.fact.event_id not in void and line.fact.event_id not in contested
+            if line.order[0] <= self._ahead
+            and line.fact.event_id not in tombstoned
+            and line.fact.event_id not in contested
         ]
         if file == events.LOCAL_FILE:
             replaced = superseded_locally((line.order, line.fact) for line in rest)
@@ -207,21 +209,23 @@ class Drafter:
             replaced = superseded_ids((line.order, line.fact, line.signed) for line in rest)
         gone: list[_Line] = []
         rows: list[tuple[int, str]] = []
-        copied = self._copied(lines[event_id][0] for event_id in void) if file == events.LOCAL_FILE else set[str]()
-        for event_id in (void | replaced) - copied:
+        copied = (
+            self._copied(lines[event_id][0] for event_id in tombstoned) if file == events.LOCAL_FILE else set[str]()
+        )
+        for event_id in (tombstoned | replaced) - copied:
             may_go, seq = self._may_go(file, event_id, lines[event_id])
             if may_go:
                 gone += lines[event_id]
                 rows += [(seq, event_id)] if seq else []
         return sorted(gone), rows
 
-    def _void_receipts(self, lines: Sequence[_Line]) -> set[str]:
-        """Receipts of messages that are void here: their own lines don't tell whose the message was."""
-        if not self._voids.purges:
+    def _tombstoned_receipts(self, lines: Sequence[_Line]) -> set[str]:
+        """Receipts of messages that are tombstoned here: their own lines don't tell whose the message was."""
+        if not self._tombstones.purges:
             return set()
         rows = self._db.execute("SELECT event_id FROM events WHERE type = 'message.receipt' AND state = 'void'")
-        void = {row[0] for row in rows}
-        return {line.fact.event_id for line in lines if isinstance(line.fact, MessageReceipt)} & void
+        tombstoned = {row[0] for row in rows}
+        return {line.fact.event_id for line in lines if isinstance(line.fact, MessageReceipt)} & tombstoned
 
     def _copied(self, lines: Iterable[_Line]) -> set[str]:
         """Those receipts of which a journal that travels still holds a copy: that goes first. A line never stays
@@ -247,18 +251,20 @@ class Drafter:
                 fact = events.decode(raw)
             except events.BadLine:
                 continue
-            if isinstance(fact, Sealed) or (not local and events.never_travels(fact)):
+            if isinstance(fact, UnknownEvent) or (not local and events.never_travels(fact)):
                 continue
             if isinstance(fact, MessageCreated | MessageEdited):
                 fact = msgspec.structs.replace(fact, body=Body("", ""))
             if isinstance(fact, MessageCreated):
                 fact = msgspec.structs.replace(fact, scopes=(), refs=(), audiences=(), recipients=())
             signed = not local and signatures.is_signed(raw, fact.origin_daemon)
-            who = self._local if local else self._voids.standing(bare(raw), fact)
+            who = self._local if local else self._tombstones.provenance(bare(raw), fact)
             yield _Line(offset, length, events.order_of(fact), _digest(raw), fact, who, signed)
 
     def _may_go(self, file: str, event_id: str, lines: Sequence[_Line]) -> tuple[bool, int]:
-        """Whether the picture agrees, and the number of the fact whose row lies at one of these lines (0: at none)."""
+        """Whether the projection agrees, and the number of the fact whose row lies at one of these lines (0:
+        at none).
+        """
         row = self._db.execute(
             "SELECT seq, file, offset, length FROM events WHERE event_id = ?", (event_id,)
         ).fetchone()
@@ -273,19 +279,21 @@ class Drafter:
         return seq < self._head_seq and not self._stands(lines[0]), seq
 
     def _stands(self, line: _Line) -> bool:
-        """Whether the picture shows what the line made. It never does, but for lines in a wrong journal."""
+        """Whether the projection shows what the line made. It never does, but for lines in a wrong journal."""
         fact = line.fact
         if isinstance(fact, MessageCreated):
             sql, values = "messages WHERE message_id = ? AND create_event = ?", (fact.message_id, fact.event_id)
         elif isinstance(fact, SessionStarted):
             sql, values = "sessions WHERE session_id = ? AND start_event = ?", (fact.session_id, fact.event_id)
-        elif isinstance(fact, MessageEdited | MessageDeleted) and not is_void(fact, line.order, line.who, self._voids):
+        elif isinstance(fact, MessageEdited | MessageDeleted) and not is_tombstoned(
+            fact, line.order, line.who, self._tombstones
+        ):
             sql, values = "messages WHERE message_id = ?", (fact.message_id,)
         else:
             return False
         return self._db.execute(f"SELECT 1 FROM {sql}", values).fetchone() is not None
 
-    def _last_mark(self, offset: database.Offset, gone: Sequence[_Line]) -> str:
+    def _last_mark(self, offset: database.JournalPosition, gone: Sequence[_Line]) -> str:
         """What is remembered of the last line that stays."""
         end = offset.applied_offset
         for line in reversed(gone):
@@ -361,46 +369,48 @@ def _copy(journal: Path, inode: int, target: int, start: int, end: int) -> None:
 
 def swap(
     db: sqlite3.Connection, journals: JournalFiles, drafts: Sequence[Draft]
-) -> tuple[dict[str, database.Offset], int]:
+) -> tuple[dict[str, database.JournalPosition], int]:
     """Put drafts in place, and commit the open transaction: the new offsets, and how many bytes went.
 
     One whose journal was written anew meanwhile is left out. Raises OSError and sqlite3.Error: nothing has changed;
     JournalChanged: the store has to be opened anew.
     """
-    standings = journals.standings()
-    drafts = [draft for draft in drafts if _fits(draft, standings.get(draft.file))]
+    file_states = journals.file_states()
+    drafts = [draft for draft in drafts if _fits(draft, file_states.get(draft.file))]
     offsets = database.offsets(db)
-    moved: dict[str, database.Offset] = {}
+    moved: dict[str, database.JournalPosition] = {}
     for draft in drafts:
-        standing = _catch_up(journals.path(draft.file), draft, standings[draft.file])
+        file_state = _catch_up(journals.path(draft.file), draft, file_states[draft.file])
         before = offsets[draft.file]
         grew = before.applied_offset > draft.mark.size
         mark = before.last_event_id if grew else draft.last_mark
-        moved[draft.file] = database.Offset(draft.file, *standing, before.applied_lines - draft.lines_gone, mark)
+        moved[draft.file] = database.JournalPosition(
+            draft.file, *file_state, before.applied_lines - draft.lines_gone, mark
+        )
     _move_rows(db, drafts)
     for offset in moved.values():
         database.set_offset(db, offset)
     with journals.still:
-        _rename(db, journals, drafts, standings)
-        journals.settle({file: Standing(offset.inode, offset.applied_offset) for file, offset in moved.items()})
+        _rename(db, journals, drafts, file_states)
+        journals.settle({file: FileState(offset.inode, offset.applied_offset) for file, offset in moved.items()})
         journals.exchanged += 1
     return moved, sum(draft.bytes_gone for draft in drafts)
 
 
-def _fits(draft: Draft, standing: Standing | None) -> bool:
-    return standing is not None and standing.inode == draft.mark.inode and standing.size >= draft.mark.size
+def _fits(draft: Draft, file_state: FileState | None) -> bool:
+    return file_state is not None and file_state.inode == draft.mark.inode and file_state.size >= draft.mark.size
 
 
-def _catch_up(journal: Path, draft: Draft, standing: Standing) -> Standing:
+def _catch_up(journal: Path, draft: Draft, file_state: FileState) -> FileState:
     """Add what was appended since the draft was made; how the draft is now, durable."""
     target = os.open(draft.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        _copy(journal, standing.inode, target, draft.mark.size, standing.size)
+        _copy(journal, file_state.inode, target, draft.mark.size, file_state.size)
         sync_data(target)
         status = os.fstat(target)
     finally:
         os.close(target)
-    return Standing(status.st_ino, status.st_size)
+    return FileState(status.st_ino, status.st_size)
 
 
 def _move_rows(db: sqlite3.Connection, drafts: Sequence[Draft]) -> None:
@@ -429,13 +439,13 @@ def _move_rows(db: sqlite3.Connection, drafts: Sequence[Draft]) -> None:
 
 
 def _rename(
-    db: sqlite3.Connection, journals: JournalFiles, drafts: Sequence[Draft], standings: dict[str, Standing]
+    db: sqlite3.Connection, journals: JournalFiles, drafts: Sequence[Draft], file_states: dict[str, FileState]
 ) -> None:
     """From the first rename on there is no way back but to open the store anew."""
     for draft in drafts:
         path = journals.path(draft.file)
         status = os.lstat(path)
-        if (status.st_ino, status.st_size) != standings[draft.file]:
+        if (status.st_ino, status.st_size) != file_states[draft.file]:
             raise _changed(path)
     begun = False
     try:

@@ -1,7 +1,8 @@
-"""Opening the picture, and what it knows of itself: versions, epoch, where it stands in the journals, whose it is.
+"""Opening the projection, and what it knows of itself: versions, epoch, where it stands in the journals, whose it is.
 
-SQLite is only a picture (house.md, rule 1): WAL with `synchronous=NORMAL` may lose its last commits with the machine,
-never its integrity, and replay brings them back. One connection writes, others read; transactions are the caller's.
+SQLite is only a projection (house.md, rule 1): WAL with `synchronous=NORMAL` may lose its last commits with the
+machine, never its integrity, and replay brings them back. One connection writes, others read; transactions are the
+caller's.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ _CHECKPOINT_PAGES: Final = 4_000
 """Pages of the write-ahead log before they move into the database and are synced: seldom, for a commit waits for it."""
 
 
-class Offset(NamedTuple):
-    """Where the picture stands in one journal: bytes and lines applied, and the event id of the line ending there."""
+class JournalPosition(NamedTuple):
+    """Where the projection stands in one journal: bytes and lines applied, and the event id of the line ending
+    there.
+    """
 
     file: str
     inode: int
@@ -81,13 +84,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether a query failed because the database file is broken: then the picture has to be painted anew."""
+    """Whether a query failed because the database file is broken: then the projection has to be rebuilt."""
     code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return isinstance(error, sqlite3.DatabaseError) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def create_tables(db: sqlite3.Connection, *, epoch: str, created_at: str, program: str) -> None:
-    """An empty picture, without its indexes: `create_indexes` and `create_search` follow a bulk load."""
+    """An empty projection, without its indexes: `create_indexes` and `create_search` follow a bulk load."""
     db.executescript(TABLES)
     meta = {
         "schema_version": str(SCHEMA_VERSION),
@@ -121,8 +124,8 @@ def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def is_current(db: sqlite3.Connection, daemon_id: str) -> bool:
-    """Whether this program may go on with the picture: its versions fit, it is that daemon's, it shows the lines that
-    count, and it is not damaged.
+    """Whether this program may go on with the projection: its versions fit, it is that daemon's, it shows the lines
+    that count, and it is not damaged.
     """
     try:
         versions = (get_meta(db, "schema_version"), get_meta(db, "facts_version"))
@@ -135,12 +138,12 @@ def is_current(db: sqlite3.Connection, daemon_id: str) -> bool:
     return row is not None and row[0] == daemon_id
 
 
-def offsets(db: sqlite3.Connection) -> dict[str, Offset]:
+def offsets(db: sqlite3.Connection) -> dict[str, JournalPosition]:
     """By relative file name."""
-    return {row[0]: Offset(*row) for row in db.execute("SELECT * FROM journal_offsets")}
+    return {row[0]: JournalPosition(*row) for row in db.execute("SELECT * FROM journal_offsets")}
 
 
-def set_offset(db: sqlite3.Connection, offset: Offset) -> None:
+def set_offset(db: sqlite3.Connection, offset: JournalPosition) -> None:
     db.execute("INSERT OR REPLACE INTO journal_offsets VALUES (?, ?, ?, ?, ?)", offset)
 
 
@@ -184,14 +187,14 @@ def dump(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     Without the index of words too: `fts.check` holds it against `messages`.
     """
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-    picture: dict[str, list[tuple[Any, ...]]] = {}
+    projection: dict[str, list[tuple[Any, ...]]] = {}
     for table in tables:
         if table in BOOKKEEPING_TABLES or table.startswith(("sqlite_", SEARCH_TABLE)):
             continue
         names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
         kept = ", ".join(name for name in names if (table, name) not in BOOKKEEPING_COLUMNS)
-        picture[table] = db.execute(f"SELECT {kept} FROM {table} ORDER BY {kept}").fetchall()
-    return picture
+        projection[table] = db.execute(f"SELECT {kept} FROM {table} ORDER BY {kept}").fetchall()
+    return projection
 
 
 # -- the database as a file

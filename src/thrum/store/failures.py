@@ -37,7 +37,7 @@ def is_failure_of_the_disk(error: Exception) -> bool:
 
 
 def database_refusal(error: sqlite3.Error, verb: str = "write") -> StoreFailed:
-    """The error of every call of a batch; its `cause` says whether the picture has to be painted anew."""
+    """The error of every call of a batch; its `cause` says whether the projection has to be rebuilt."""
     cause = "database_damaged" if database.is_damage(error) else None
     return StoreFailed(f"could not {verb} the database: {error}", cause=cause)
 

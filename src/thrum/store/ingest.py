@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from thrum.identity import signing
 from thrum.model import events, signatures
-from thrum.model.events import AnyFact, Sealed
+from thrum.model.events import AnyFact, UnknownEvent
 from thrum.model.tombstones import branch_file_of
 from thrum.store.journal import bare, is_branch_file
 
@@ -17,19 +17,19 @@ _PORTION_BYTES: Final = 256 * 1024
 """How much is decided without a turn for others on the loop: some milliseconds."""
 
 _SAME_ID_MAX: Final = 8
-"""Of more lines of one id all but the one that counts are set aside without asking the picture."""
+"""Of more lines of one id all but the one that counts are quarantined without asking the projection."""
 
 Found = tuple[str, bytes]
 """The journal of the branch in which a line was found, and the line without its newline."""
 
 
-class TakenIn(NamedTuple):
+class Ingested(NamedTuple):
     """What became of lines that arrived. `set_aside` counts those that went to quarantine now, `ours` new facts that
     say that they are of this daemon, although it did not have them.
     """
 
     new: int
-    set_aside: int
+    quarantined: int
     ours: int = 0
 
 
@@ -38,7 +38,7 @@ class Judged(NamedTuple):
     journal in which the line stays all the same (`""`: in none).
     """
 
-    fact: AnyFact | Sealed | None
+    fact: AnyFact | UnknownEvent | None
     file: str
     reason: str = ""
 
@@ -71,7 +71,7 @@ def judge(file: str, raw: bytes, reason: str = "") -> Judged:
         return Judged(None, file if bad.reason == "bad_field" else "", bad.reason)
     if events.never_travels(fact):
         return Judged(None, "", "local_type_on_branch")
-    return Judged(fact, file if isinstance(fact, Sealed) else branch_file_of(fact, file))
+    return Judged(fact, file if isinstance(fact, UnknownEvent) else branch_file_of(fact, file))
 
 
 def verified(arrived: Iterable[Found]) -> list[Verified]:
@@ -101,7 +101,7 @@ def _against(line: Verified, best: Mapping[str, signatures.Rank]) -> Verified:
     return line._replace(judged=Judged(None, "", "id_conflict"))
 
 
-def _rank(raw: bytes, fact: AnyFact | Sealed) -> signatures.Rank:
+def _rank(raw: bytes, fact: AnyFact | UnknownEvent) -> signatures.Rank:
     return signatures.rank(raw, signatures.is_signed(raw, fact.origin_daemon))
 
 

@@ -34,7 +34,7 @@ _NAME_BYTES_MAX: Final = 255
 _OPEN_APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-class Standing(NamedTuple):
+class FileState(NamedTuple):
     """What a journal must look like before the next append."""
 
     inode: int
@@ -69,9 +69,9 @@ class JournalFiles:
         """Held from the first rename to the commit while journals are exchanged for shorter ones (compaction)."""
         self.exchanged = 0
         """How often that happened: whoever read rows and then lines, and finds that they differ, looks at it."""
-        self._known: dict[str, Standing] = {}
+        self._known: dict[str, FileState] = {}
         # Files that may hold bytes of an append that did not count, beyond this size.
-        self._uncut: dict[str, Standing] = {}
+        self._uncut: dict[str, FileState] = {}
         self._flush_seconds = 0.0
         """What one flush takes on this disk, lately."""
         self._pool: ThreadPoolExecutor | None = None
@@ -112,7 +112,7 @@ class JournalFiles:
                 found.append(file)
         return found
 
-    def look(self, file: str) -> Standing | None:
+    def look(self, file: str) -> FileState | None:
         """How a journal is now, and from now on is expected to be; None if it is not there. Raises OSError."""
         try:
             status = os.lstat(self.path(file))
@@ -120,8 +120,8 @@ class JournalFiles:
             self._known.pop(file, None)
             return None
         self._uncut.pop(file, None)
-        standing = self._known[file] = Standing(status.st_ino, status.st_size)
-        return standing
+        file_state = self._known[file] = FileState(status.st_ino, status.st_size)
+        return file_state
 
     def end(self, file: str) -> int:
         """Where the next append to a journal begins: its remembered size in bytes."""
@@ -133,13 +133,13 @@ class JournalFiles:
         with self.still:
             return self.exchanged != since
 
-    def standings(self) -> dict[str, Standing]:
+    def file_states(self) -> dict[str, FileState]:
         """Every journal as it counts: what was appended and settled, no more. For any thread."""
         return dict(self._known)
 
     # -- writing
 
-    def append(self, buffers: Mapping[str, bytes | bytearray]) -> dict[str, Standing]:
+    def append(self, buffers: Mapping[str, bytes | bytearray]) -> dict[str, FileState]:
         """Append whole lines to each journal and make them durable: first local, then events, then messages side by
         side, so that what a message needs is on disk before it.
 
@@ -148,7 +148,7 @@ class JournalFiles:
         then every file has been cut back, or is cut back before the next append.
         """
         self._cut_what_is_left()
-        after: dict[str, Standing] = {}
+        after: dict[str, FileState] = {}
         try:
             for group in _flush_groups(buffers):
                 self._append_group(group, buffers, after)
@@ -159,7 +159,7 @@ class JournalFiles:
             raise
         return after
 
-    def settle(self, after: Mapping[str, Standing]) -> None:
+    def settle(self, after: Mapping[str, FileState]) -> None:
         """The append that gave `after` counts: it is not taken back any more."""
         self._known.update(after)
         for file in after:
@@ -171,7 +171,7 @@ class JournalFiles:
             self._cut_what_is_left()
 
     def _append_group(
-        self, group: list[str], buffers: Mapping[str, bytes | bytearray], after: dict[str, Standing]
+        self, group: list[str], buffers: Mapping[str, bytes | bytearray], after: dict[str, FileState]
     ) -> None:
         if len(group) <= 2 or len(group) * self._flush_seconds < _POOL_PAYS_SECONDS:
             for file in group:
@@ -180,7 +180,7 @@ class JournalFiles:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_FLUSH_THREADS, thread_name_prefix="thrum-flush")
             pool = self._pool
-            running: list[tuple[str, Future[Standing]]] = [
+            running: list[tuple[str, Future[FileState]]] = [
                 (file, pool.submit(self._append_one, file, buffers[file])) for file in group
             ]
             failure: BaseException | None = None
@@ -195,7 +195,7 @@ class JournalFiles:
         for directory in {self.path(file).parent for file in group if file not in self._known}:
             files.sync_directory(directory)
 
-    def _append_one(self, file: str, data: bytes | bytearray) -> Standing:
+    def _append_one(self, file: str, data: bytes | bytearray) -> FileState:
         path = self.path(file)
         known = self._known.get(file)
         try:
@@ -211,7 +211,7 @@ class JournalFiles:
             status = os.fstat(descriptor)
             if known is not None and (status.st_ino, status.st_size) != known:
                 raise _changed(path)
-            self._uncut[file] = Standing(status.st_ino, status.st_size)
+            self._uncut[file] = FileState(status.st_ino, status.st_size)
             begun = time.perf_counter()
             view = memoryview(data)
             while view:
@@ -223,21 +223,21 @@ class JournalFiles:
                 # Someone wrote at the same time: their bytes are not ours to cut.
                 del self._uncut[file]
                 raise _changed(path)
-            return Standing(status.st_ino, size)
+            return FileState(status.st_ino, size)
         except OSError as error:
             error.filename = error.filename or str(path)
             raise
         finally:
             os.close(descriptor)
 
-    # -- taking back and mending
+    # -- taking back and fixing
 
     def _cut_what_is_left(self) -> None:
         """Cut every file in `_uncut` to its size. A file that was new stays, empty. Raises StoreFailed."""
         failure: OSError | None = None
-        for file, standing in list(self._uncut.items()):
+        for file, file_state in list(self._uncut.items()):
             try:
-                self._cut(file, standing)
+                self._cut(file, file_state)
             except FileNotFoundError:
                 continue  # taken away, perhaps for a moment only; an append to it says so
             except OSError as error:
@@ -248,21 +248,21 @@ class JournalFiles:
         if failure is not None:
             raise refusal(failure)
 
-    def _cut(self, file: str, standing: Standing) -> None:
+    def _cut(self, file: str, file_state: FileState) -> None:
         descriptor = os.open(self.path(file), _OPEN_APPEND)
         try:
             status = os.fstat(descriptor)
-            if status.st_ino != standing.inode:
+            if status.st_ino != file_state.inode:
                 return  # not the file that was written to; the next append says so
-            if status.st_size > standing.size:
-                os.ftruncate(descriptor, standing.size)
+            if status.st_size > file_state.size:
+                os.ftruncate(descriptor, file_state.size)
                 sync_data(descriptor)
-            self._known[file] = standing
+            self._known[file] = file_state
         finally:
             os.close(descriptor)
 
     def cut_tail(self, file: str, size: int) -> None:
-        """Cut a torn last line off, durably. Raises OSError."""
+        """Cut a truncated last line off, durably. Raises OSError."""
         descriptor = os.open(self.path(file), _OPEN_APPEND)
         try:
             os.ftruncate(descriptor, size)
@@ -293,7 +293,8 @@ class JournalFiles:
     # -- reading
 
     def iter_lines(self, file: str, start: int = 0, end: int | None = None) -> Iterator[Line]:
-        """The lines that begin in `start` .. `end` (bytes; `end` None: the end), without blank ones and a torn tail.
+        """The lines that begin in `start` .. `end` (bytes; `end` None: the end), without blank ones and a truncated
+        last line.
 
         `start` must be the beginning of a line. Raises OSError; a missing file has no lines.
         """
@@ -316,7 +317,7 @@ class JournalFiles:
                     yield Line(raw, offset, length)
                 offset += length
 
-    def read_start(self, file: str, standing: Standing) -> bytes:
+    def read_start(self, file: str, file_state: FileState) -> bytes:
         """The first bytes of a journal, up to a size that it had. For any thread.
 
         Raises OSError, and JournalChanged when it is another file, shorter, or gone.
@@ -325,16 +326,16 @@ class JournalFiles:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError as error:
-            if standing.size:
+            if file_state.size:
                 raise _changed(path) from error
             return b""
         with os.fdopen(descriptor, "rb", buffering=0) as handle:
-            if os.fstat(descriptor).st_ino != standing.inode:
+            if os.fstat(descriptor).st_ino != file_state.inode:
                 raise _changed(path)
             data = bytearray()
-            while len(data) < standing.size and (read := handle.read(standing.size - len(data))):
+            while len(data) < file_state.size and (read := handle.read(file_state.size - len(data))):
                 data += read
-        if len(data) < standing.size:
+        if len(data) < file_state.size:
             raise _changed(path)
         return bytes(data)
 
@@ -348,7 +349,7 @@ class JournalFiles:
             return any(raw in line and bare(line) == raw for line in handle)
 
     def read_line(self, file: str, offset: int, length: int) -> bytes:
-        """The line at a place that the picture names, without newline. Raises OSError."""
+        """The line at a place that the projection names, without newline. Raises OSError."""
         descriptor = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             return bare(os.pread(descriptor, length, offset))
@@ -356,7 +357,7 @@ class JournalFiles:
             os.close(descriptor)
 
     def last_line(self, file: str, end: int) -> Line:
-        """The line that ends at `end`, as it is: with its newline if it has one, else it is a torn tail."""
+        """The line that ends at `end`, as it is: with its newline if it has one, else it is a truncated last line."""
         descriptor = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             start, data = end, b""
@@ -385,28 +386,28 @@ def sync_data(descriptor: int) -> None:
         os.fdatasync(descriptor)
 
 
-def recover_tail(journals: JournalFiles, file: str, set_aside: Callable[[str, int, bytes, str], None]) -> None:
-    """Make a journal end with a newline: a whole fact gets its newline, anything else is set aside and cut off.
+def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[str, int, bytes, str], None]) -> None:
+    """Make a journal end with a newline: a whole fact gets its newline, anything else is quarantined and cut off.
 
     `set_aside(file, offset, raw, reason)` must have made its copy durable when it returns. Raises OSError.
     """
-    standing = journals.look(file)
-    if standing is None or standing.size == 0:
+    file_state = journals.look(file)
+    if file_state is None or file_state.size == 0:
         return
-    tail, offset, _ = journals.last_line(file, standing.size)
+    tail, offset, _ = journals.last_line(file, file_state.size)
     if tail.endswith(b"\n"):
         return
     try:
         events.decode(bare(tail))
     except events.BadLine:
-        set_aside(file, offset, tail, "torn_tail")
+        quarantine_line(file, offset, tail, "torn_tail")
         journals.cut_tail(file, offset)
     else:
         journals.end_line(file)
 
 
 def mark_of(raw: bytes) -> str:
-    """What the picture remembers of the line where it stands: its event id, or a digest if it is no fact."""
+    """What the projection remembers of the line where it stands: its event id, or a digest if it is no fact."""
     line = bare(raw)
     try:
         return events.decode(line).event_id
@@ -455,7 +456,7 @@ def _changed(path: Path) -> JournalChanged:
 
 
 def refusal(error: OSError, verb: str = "write") -> StoreFailed:
-    """The error that callers get when the system refused to write (or read): it names the file and the mend."""
+    """The error that callers get when the system refused to write (or read): it names the file and the fix."""
     path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a journal"
     reason = (error.strerror or str(error)).lower()
     return StoreFailed(f"could not {verb} {path}: {reason}", remedy=files.remedy_of(error, path))

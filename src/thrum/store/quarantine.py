@@ -2,7 +2,7 @@
 
 One line per (file, sha256): `{at, file, offset, length, reason, sha256, text | base64}`. Who may push can fill it: so a
 sample is kept of each journal and reason, and of the rest the number, in one line that is written over. The file is for
-people and for `thrum verify`; nothing in the picture depends on it, so a damaged line of its own is passed over.
+people and for `thrum verify`; nothing in the projection depends on it, so a damaged line of its own is passed over.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _Kind = tuple[str, str]
 
 
 class Kept:
-    """What a quarantine holds, for who asks whether a line was set aside."""
+    """What a quarantine holds, for who asks whether a line was quarantined."""
 
     __slots__ = ("_counts", "_lines")
 
@@ -76,7 +76,7 @@ class Kept:
         return self._counts[file, reason] >= limits.quarantined_each_max
 
     def covers(self, file: str, raw: bytes, reason: str) -> bool:
-        """Whether the line was set aside: kept, or one of so many that they were only counted."""
+        """Whether the line was quarantined: kept, or one of so many that they were only counted."""
         return self.is_full(file, reason) or self.is_full("", reason) or self.has(file, digest(raw))
 
     def __len__(self) -> int:
@@ -174,7 +174,7 @@ class Quarantine:
         return (entry for entry, _, _ in self._read())
 
     def __len__(self) -> int:
-        """How many lines were set aside, those that were only counted too."""
+        """How many lines were quarantined, those that were only counted too."""
         kept = self._load()
         return len(kept) + sum(count.lines for count in self._counts.values())
 
@@ -256,8 +256,8 @@ class Quarantine:
         return size
 
 
-class Aside:
-    """What a batch sets aside: lines of the branch, and numbers of others (see `Quarantine.count`)."""
+class QuarantineBatch:
+    """What a batch quarantines: lines of the branch, and numbers of others (see `Quarantine.count`)."""
 
     def __init__(self, quarantine: Quarantine) -> None:
         self.surplus: list[tuple[str, str, int, int]] = []

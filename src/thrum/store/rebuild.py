@@ -1,6 +1,6 @@
-"""Painting a picture from nothing: all journals into a fresh file, streaming (events.md §10, "No migrations").
+"""Rebuilding a projection from nothing: all journals into a fresh file, streaming (events.md §10, "No migrations").
 
-Row for row the same picture as applying every fact by itself, only faster: the journals are merged in the order of
+Row for row the same projection as applying every fact by itself, only faster: the journals are merged in the order of
 facts, the two kinds that come in masses (creates, receipts) are written in bulk, indexes are made afterwards, and what
 is left (edits, sessions, anything odd) goes through the `Projection` at the end. Memory is bounded by a batch, not by
 the history.
@@ -23,14 +23,14 @@ from thrum.model.events import (
     DaemonKeyed,
     MessageCreated,
     MessageReceipt,
-    Sealed,
+    UnknownEvent,
     bare,
 )
 from thrum.model.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE, Rank, rank
 from thrum.store._rebuild_lookahead import INTRODUCTIONS, SAID_AHEAD, LookAhead, may_be_key, may_introduce
 from thrum.store.database import connect, create_indexes, create_search, create_tables
 from thrum.store.projection import merge_messages as merge
-from thrum.store.projection.core import Projection, horizon_of_the_clock, is_rival, may_wait
+from thrum.store.projection.core import Projection, is_rival, may_wait, watermark_of_the_clock
 from thrum.store.projection.entities import ReadLine
 from thrum.store.projection.entry import Entry, client_key_row, entry_of, event_row
 from thrum.store.projection.watermarks import Order
@@ -90,8 +90,8 @@ DROP TABLE numbers;
 
 
 class Source(NamedTuple):
-    """A journal file: `entries(wanted)` starts anew from its first line each time (painting may read a file twice), and
-    leaves out, undecoded, the lines that are not `wanted`.
+    """A journal file: `entries(wanted)` starts anew from its first line each time (rebuilding may read a file twice),
+    and leaves out, undecoded, the lines that are not `wanted`.
     """
 
     file: str
@@ -111,13 +111,13 @@ class Lost(NamedTuple):
     raw: bytes
 
 
-class Painted(NamedTuple):
+class Rebuilt(NamedTuple):
     epoch: str
     head_seq: int
     lost: tuple[Lost, ...]
 
 
-def paint(
+def rebuild(
     target: Path,
     sources: Sequence[Source],
     own: frozenset[str],
@@ -126,8 +126,8 @@ def paint(
     epoch: str,
     now_ms: int,
     program: str,
-) -> Painted:
-    """Paint all facts of the sources into `target`, which is replaced. The caller flushes and renames it.
+) -> Rebuilt:
+    """Rebuild all facts of the sources into `target`, which is replaced. The caller flushes and renames it.
 
     `now_ms` is the clock: facts of elsewhere more than a day ahead of it wait for their day. Writes neither the
     daemon's identity nor journal offsets: the caller does, before it renames. `read_line` must know every line that the
@@ -147,15 +147,15 @@ def paint(
             ):
                 db.execute(f"PRAGMA {pragma}")
             create_tables(db, epoch=epoch, created_at=clock.format_ms(now_ms), program=program)
-            painter = _Painter(db, own, read_line, chosen, now_ms)
-            if painter.paint(sources):
+            rebuilder = _Rebuilder(db, own, read_line, chosen, now_ms)
+            if rebuilder.rebuild(sources):
                 head = db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
-                return Painted(epoch, head, tuple(painter.lost.values()))
+                return Rebuilt(epoch, head, tuple(rebuilder.lost.values()))
         finally:
             db.close()
 
 
-class _Painter:
+class _Rebuilder:
     """One pass over all journals, in batches."""
 
     def __init__(
@@ -171,7 +171,7 @@ class _Painter:
         """The others, by their place."""
         self._rivals: set[str] = set()
         self._now_ms = now_ms
-        self._ahead = horizon_of_the_clock(now_ms)
+        self._ahead = watermark_of_the_clock(now_ms)
         self._db = db
         self._own = own
         self._read_line = read_line
@@ -179,16 +179,16 @@ class _Painter:
         self._known = dict(chosen)
         """What was chosen before this pass: every line has been compared."""
         self._is_spoiled = False
-        """Whether a line that is not the fact was painted, or voided others, before that was known."""
+        """Whether a line that is not the fact was rebuilt, or tombstoned others, before that was known."""
         self._seq = 0
         self._sorted = True
         self._last_order: Order = ("", "")
         self._greatest_event = ""
         self._greatest_message = ""
-        self._known_ahead = LookAhead(db, own, self._is_held)
+        self._known_ahead = LookAhead(db, own, self._is_deferred)
 
-    def paint(self, sources: Sequence[Source]) -> bool:
-        """Paint everything; False if it has to be done once more, now that all of `chosen` is known."""
+    def rebuild(self, sources: Sequence[Source]) -> bool:
+        """Rebuild everything; False if it has to be done once more, now that all of `chosen` is known."""
         db = self._db
         db.execute("BEGIN")
         db.execute(_RECEIPTS)
@@ -208,7 +208,7 @@ class _Painter:
         db.execute(_MERGE_REPLIES)
         db.execute(_MERGE_THREADS)
         self._apply_later()
-        # What would have it painted anew is in it.
+        # What would have it rebuilt is in it.
         db.execute("DELETE FROM schema_meta WHERE key = ?", (SUPERSEDED,))
         db.executemany("INSERT INTO rivals VALUES (?)", [(event_id,) for event_id in self._rivals])
         db.execute("DROP TABLE receipts")
@@ -270,14 +270,14 @@ class _Painter:
             yield at, entry
         self._last_order = last
 
-    def _compare(self, painted: Rank, file: str, entry: Entry) -> None:
+    def _compare(self, rebuilt: Rank, file: str, entry: Entry) -> None:
         """A second line of one id: the same again, or the one of lesser rank is the fact."""
         new = self._rank(entry)
-        if is_rival(entry, file, is_same=new[1] == painted[1]):
+        if is_rival(entry, file, is_same=new[1] == rebuilt[1]):
             self._rivals.add(entry.fact.event_id)
-        if new == painted:
+        if new == rebuilt:
             return
-        least = self._chosen.setdefault(entry.fact.event_id, painted)
+        least = self._chosen.setdefault(entry.fact.event_id, rebuilt)
         if new < least:
             self._chosen[entry.fact.event_id] = new
             self._is_spoiled = True
@@ -314,7 +314,7 @@ class _Painter:
         later: list[tuple[int]] = []
         keys: list[tuple[str, str, str, str, str]] = []
         here: set[str] = set()
-        hanging: list[tuple[str, int]] = []
+        dependents: list[tuple[str, int]] = []
         seq = self._seq
         ahead = self._known_ahead
         local, judge = ahead.local, ahead.origins.judge
@@ -324,14 +324,14 @@ class _Painter:
             state = "applied"
             is_local = entry.file == LOCAL_FILE
             who = local if is_local else judge(entry.raw, fact.origin_daemon, signed=entry.signed)
-            if isinstance(fact, Sealed):
+            if isinstance(fact, UnknownEvent):
                 state = "sealed"
             elif who.trust == HIDDEN:
                 state = "hidden"
-            elif who.trust == STRANGE or (at > self._ahead and self._is_held(fact, at)):
+            elif who.trust == STRANGE or (at > self._ahead and self._is_deferred(fact, at)):
                 later.append((seq,))
             elif isinstance(fact, MessageCreated):
-                if ahead.horizons and ahead.is_void(fact, at, who):
+                if ahead.watermarks and ahead.is_tombstoned(fact, at, who):
                     state = "void"
                 elif self._is_new_message(fact.message_id, here):
                     creates.append((at, seq, fact, who.trust))
@@ -342,11 +342,11 @@ class _Painter:
                 height = merge.receipt_rank(fact.receipt_type)
                 receipts.append((fact.message_id, fact.agent_id, height, at, seq))
                 if not is_local:
-                    hanging.append((REGISTERED + fact.agent_id, seq))
+                    dependents.append((REGISTERED + fact.agent_id, seq))
             else:
                 later.append((seq,))
             rows.append((seq, *event_row(entry, at), state, who.trust))
-            if not isinstance(fact, Sealed) and fact.client_key and who.home == OURS and who.trust < HIDDEN:
+            if not isinstance(fact, UnknownEvent) and fact.client_key and who.home == OURS and who.trust < HIDDEN:
                 keys.append(client_key_row(fact, (at, fact.event_id)))
         self._seq = seq
         db = self._db
@@ -356,11 +356,11 @@ class _Painter:
         if receipts:
             db.executemany("INSERT INTO receipts VALUES (?, ?, ?, ?, ?)", receipts)
             db.executemany("INSERT INTO hanging VALUES (?, ?)", [("m:" + row[0], row[4]) for row in receipts])
-            db.executemany("INSERT INTO hanging VALUES (?, ?)", hanging)
+            db.executemany("INSERT INTO hanging VALUES (?, ?)", dependents)
         if creates:
             self._write_messages(creates)
 
-    def _is_held(self, fact: AnyFact, at: str) -> bool:
+    def _is_deferred(self, fact: AnyFact, at: str) -> bool:
         """Whether a fact waits for its day; the projection puts it by, with what is applied later."""
         return at > self._ahead and may_wait(fact, self._own)
 
@@ -391,7 +391,9 @@ class _Painter:
                 audiences += merge.pair_rows(message_id, fact.audiences)
             for to in merge.recipients_of(fact):
                 below = cleaned and (at, fact.event_id) <= cleaned.get(to, ("", ""))
-                recipients.append(merge.recipient_row(message_id, to, author, at, merge.BELOW_HORIZON if below else 0))
+                recipients.append(
+                    merge.recipient_row(message_id, to, author, at, merge.BELOW_WATERMARK if below else 0)
+                )
         db = self._db
         db.executemany(merge.INSERT_MESSAGE, messages)
         db.executemany(merge.INSERT_SCOPE, scopes)
@@ -407,7 +409,7 @@ class _Painter:
         db.executemany("INSERT INTO answerers VALUES (?, ?)", [each for each in found if may_answer(*each)])
 
     def _apply_later(self) -> None:
-        """What was put off: facts in small numbers, creates of one id, horizons in a wrong file."""
+        """What was put off: facts in small numbers, creates of one id, watermarks in a wrong file."""
         projection = Projection(self._db, self._own, self._read_line, lambda: self._now_ms)
         seq = 0
         while rows := self._db.execute(

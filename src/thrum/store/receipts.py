@@ -39,8 +39,9 @@ class Copies(NamedTuple):
 class Receipts:
     """Finds what is to be copied. Not for several threads at once; blocks, reads journals.
 
-    How far it looked is kept beside the picture, in one transaction with the copies. That is lost with a picture, and
-    with a kill between append and commit: so the first time after a start the journals themselves say what they hold.
+    How far it looked is kept beside the projection, in one transaction with the copies. That is lost with a projection,
+    and with a kill between append and commit: so the first time after a start the journals themselves say what they
+    hold.
     """
 
     def __init__(self, journals: JournalFiles, signer: Signer | None = None) -> None:
@@ -106,7 +107,7 @@ class Receipts:
         if not isinstance(fact, MessageReceipt) or fact.event_id != row.event_id:
             raise StoreFailed(
                 f"{row.file} was edited: it does not hold {row.event_id} where the database has it",
-                remedy="repeat the command: the database is painted anew",
+                remedy="repeat the command: the database is rebuilt",
                 cause="database_damaged",
             )
         return fact, raw

@@ -1,7 +1,7 @@
-"""Opening the store: recover the journals, bring the picture up to them or paint it anew (events.md §10, §11 "Start").
+"""Opening the store: recover the journals, bring the projection up to them or rebuild it (events.md §10, §11 "Start").
 
-The journals are right by definition once their tails are mended. A picture is gone on with if every journal is still
-the file, and holds at its offset the line, that the picture remembers; otherwise a new one is painted beside it and
+The journals are right by definition once their tails are fixed. A projection is gone on with if every journal is still
+the file, and holds at its offset the line, that the projection remembers; otherwise a new one is rebuilt beside it and
 renamed into place. So a deleted, damaged or outdated database costs time and a new epoch, never a fact.
 """
 
@@ -22,11 +22,11 @@ import trio
 from thrum.identity.signing import Signer
 from thrum.model import clock, events, files, ids, limits
 from thrum.model.errors import StoreFailed
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.wire_types import DaemonIdentity
 from thrum.store import _founding as founding
 from thrum.store import database
-from thrum.store import rebuild as painting
+from thrum.store import rebuild as rebuilding
 from thrum.store._ownership import Seal
 from thrum.store._stamping import Stamper, base_of
 from thrum.store._verification import note_verified, verify_journals
@@ -45,7 +45,7 @@ from thrum.store.writer import Committed, Writer
 log: Final = logging.getLogger("thrum.store")
 
 _BEHIND_BYTES_MAX: Final = 64 * limits.MIB
-"""With more than this to apply, painting anew is quicker than going on."""
+"""With more than this to apply, rebuilding is quicker than going on."""
 
 _PROBE_BYTES_MAX: Final = 8 * limits.MIB
 """A database up to this size is checked page by page at start; damage in a larger one shows when it is read."""
@@ -54,11 +54,11 @@ _PROBE_BYTES_MAX: Final = 8 * limits.MIB
 class Recovery(NamedTuple):
     """What opening the store had to do."""
 
-    painted: str
-    """Why the picture was painted anew; `""` when the old one was gone on with."""
+    rebuilt: str
+    """Why the projection was rebuilt; `""` when the old one was gone on with."""
     applied: int
-    """Facts that lay behind the picture."""
-    set_aside: int
+    """Facts that lay behind the projection."""
+    quarantined: int
     """Lines in quarantine, old ones included."""
 
 
@@ -139,7 +139,7 @@ class Store:
 
 @asynccontextmanager
 async def open_store(
-    places: Places,
+    layout: Layout,
     identity: DaemonIdentity,
     own: frozenset[str],
     *,
@@ -155,7 +155,7 @@ async def open_store(
     known, then every stop that was not clean counts as one). What is written is signed by `signer`. Raises StoreFailed.
     `serve_commits` must have ended before the block does.
     """
-    opening = partial(open_blocking, places, identity, own, wall=wall, program=program, boot_id=boot_id, signer=signer)
+    opening = partial(open_blocking, layout, identity, own, wall=wall, program=program, boot_id=boot_id, signer=signer)
     opened = await trio.to_thread.run_sync(opening)
     committer = Committer(opened.writer, on_commit)
     store = Store(
@@ -191,7 +191,9 @@ class Opened(NamedTuple):
     seal: Seal
 
     def close(self, cause: str = "") -> None:
-        """Close it, cleanly unless `cause` says that it has to be recovered: `database_damaged` drops the picture."""
+        """Close it, cleanly unless `cause` says that it has to be recovered: `database_damaged` drops the
+        projection.
+        """
         self.writer.rollback()
         self.reader.close()
         self.journals.close()
@@ -211,7 +213,7 @@ class Opened(NamedTuple):
 
 
 def open_blocking(
-    places: Places,
+    layout: Layout,
     identity: DaemonIdentity,
     own: frozenset[str],
     *,
@@ -221,23 +223,23 @@ def open_blocking(
     signer: Signer | None = None,
 ) -> Opened:
     """What `open_store` does, in the calling thread."""
-    journals = JournalFiles(places.branch_dir, places.local_journal)
-    quarantine = Quarantine(places.quarantine, wall)
+    journals = JournalFiles(layout.branch_dir, layout.local_journal)
+    quarantine = Quarantine(layout.quarantine, wall)
     try:
         journals.prepare()
         discard_leftovers(journals)
-        files.ensure_private_dir(places.database.parent)
-        seal = Seal(places.keep_dir / "picture.json", places.database)
+        files.ensure_private_dir(layout.database.parent)
+        seal = Seal(layout.keep_dir / "picture.json", layout.database)
         seal.clear_the_way()
-        return _Opening(journals, quarantine, places.database, identity, own, wall, program, signer, seal).run(boot_id)
+        return _Opening(journals, quarantine, layout.database, identity, own, wall, program, signer, seal).run(boot_id)
     except OSError as error:
         raise refusal(error) from error
     except sqlite3.DatabaseError as error:
-        raise StoreFailed(f"could not write {places.database}: {error}") from error
+        raise StoreFailed(f"could not write {layout.database}: {error}") from error
 
 
-class _Repaint(Exception):
-    """The picture can't be gone on with; the text says why."""
+class _MustRebuild(Exception):
+    """The projection can't be gone on with; the text says why."""
 
 
 @dataclass(slots=True)
@@ -252,26 +254,26 @@ class _Opening:
     signer: Signer | None
     seal: Seal
     found: list[str] = field(default_factory=list[str])
-    """Where lines lie that were set aside."""
+    """Where lines lie that were quarantined."""
 
     @property
     def fresh(self) -> Path:
-        """Where a new picture is painted."""
+        """Where a new projection is rebuilt."""
         return self.path.with_name(self.path.name + ".new")
 
     def run(self, boot_id: str) -> Opened:
         database.remove(self.fresh)
         names = self.journals.names()
         for file in names:
-            recover_tail(self.journals, file, self.set_aside_durably)
-        verify_journals(self.journals, self.path, self.set_aside, self.quarantine.flush)
-        painted, applied = "", 0
+            recover_tail(self.journals, file, self.quarantine_durably)
+        verify_journals(self.journals, self.path, self.quarantine_line, self.quarantine.flush)
+        rebuilt, applied = "", 0
         try:
             db, applied = self.go_on(names, boot_id)
-        except _Repaint as why:
-            painted = str(why)
-            log.info("painting the picture anew: %s", painted)
-            db = self.paint(names)
+        except _MustRebuild as why:
+            rebuilt = str(why)
+            log.info("rebuilding: %s", rebuilt)
+            db = self.rebuild(names)
         try:
             database.set_identity(db, self.identity, clock.format_ms(self.wall.now_ms()))
             self.seal.note(clean=False)
@@ -280,7 +282,7 @@ class _Opening:
             if self.found:
                 more = f", and {len(self.found) - 1} more" if self.found[1:] else ""
                 log.warning("%s%s; kept in %s", self.found[0], more, self.quarantine.path.name)
-            recovery = Recovery(painted, applied, len(self.quarantine))
+            recovery = Recovery(rebuilt, applied, len(self.quarantine))
             stamper = Stamper(self.wall, self.identity.daemon_id, base_of(db, self.own, self.wall.now_ms()))
             projection = Projection(db, self.own, self.journals.read_line, self.wall.now_ms)
             writer = Writer(db, projection, View(db, self.own), self.journals, stamper, self.quarantine, self.signer)
@@ -292,16 +294,16 @@ class _Opening:
             writer, View(reader, self.own), reader, self.journals, self.quarantine, recovery, self.path, self.seal
         )
 
-    # -- going on with the picture that is there
+    # -- going on with the projection that is there
 
     def go_on(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
-        """The picture brought up to the journals, and how many facts that took. Raises _Repaint."""
+        """The projection brought up to the journals, and how many facts that took. Raises _Repaint."""
         if not self.path.exists():
-            raise _Repaint("there is none")
+            raise _MustRebuild("there is none")
         try:
             db = database.open_writer(self.path)
         except sqlite3.DatabaseError as error:
-            raise _Repaint(str(error)) from error
+            raise _MustRebuild(str(error)) from error
         try:
             offsets = self.check(db, names)
             applied = self.catch_up(db, names, offsets)
@@ -311,38 +313,38 @@ class _Opening:
                 database.set_meta(db, "epoch", ids.Ulids().at(self.wall.now_ms()))
         except (sqlite3.DatabaseError, events.BadLine) as error:
             db.close()
-            raise _Repaint(str(error)) from error
+            raise _MustRebuild(str(error)) from error
         except BaseException:
             db.close()
             raise
         return db, applied
 
-    def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.Offset]:
-        """Where the picture stands in the journals, if it fits them. Raises _Repaint."""
+    def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.JournalPosition]:
+        """Where the projection stands in the journals, if it fits them. Raises _Repaint."""
         if not self.seal.fits(db):
-            raise _Repaint("it is not the one that was painted here")
+            raise _MustRebuild("it is not the one that was rebuilt here")
         if not database.is_current(db, self.identity.daemon_id):
-            raise _Repaint("it is damaged, another version's or another daemon's")
+            raise _MustRebuild("it is damaged, another version's or another daemon's")
         if self.path.stat().st_size <= _PROBE_BYTES_MAX and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise _Repaint("it is damaged")
+            raise _MustRebuild("it is damaged")
         offsets = database.offsets(db)
         for offset in offsets.values():
             if flaw := self.flaw_of(offset):
-                raise _Repaint(f"{offset.file} {flaw}")
+                raise _MustRebuild(f"{offset.file} {flaw}")
         ends = {file: offset.applied_offset for file, offset in offsets.items()}
         behind = sum(self.journals.end(file) - ends.get(file, 0) for file in names)
         if behind > _BEHIND_BYTES_MAX:
-            raise _Repaint(f"{behind} bytes of the journals are not in it")
+            raise _MustRebuild(f"{behind} bytes of the journals are not in it")
         return offsets
 
-    def flaw_of(self, offset: database.Offset) -> str:
-        """What makes a journal another one than the picture remembers; `""` if nothing does."""
-        standing = self.journals.look(offset.file)
-        if standing is None:
+    def flaw_of(self, offset: database.JournalPosition) -> str:
+        """What makes a journal another one than the projection remembers; `""` if nothing does."""
+        file_state = self.journals.look(offset.file)
+        if file_state is None:
             return "is gone"
-        if standing.inode != offset.inode:
+        if file_state.inode != offset.inode:
             return "was replaced"
-        if standing.size < offset.applied_offset:
+        if file_state.size < offset.applied_offset:
             return "is shorter than it was"
         if offset.applied_offset:
             raw = self.journals.last_line(offset.file, offset.applied_offset).raw
@@ -350,12 +352,12 @@ class _Opening:
                 return "holds other lines than it did"
         return ""
 
-    def catch_up(self, db: sqlite3.Connection, names: list[str], offsets: dict[str, database.Offset]) -> int:
-        """Apply what lies behind the picture, in one transaction with the offsets, and what waited for its day."""
+    def catch_up(self, db: sqlite3.Connection, names: list[str], offsets: dict[str, database.JournalPosition]) -> int:
+        """Apply what lies behind the projection, in one transaction with the offsets, and what waited for its day."""
         applied = 0
         db.execute("BEGIN IMMEDIATE")
         projection = Projection(db, self.own, self.journals.read_line, self.wall.now_ms)
-        projection.apply_due()
+        projection.release_due_facts()
         for file in names:
             known = offsets.get(file)
             start, lines = (0, 0) if known is None else (known.applied_offset, known.applied_lines)
@@ -367,23 +369,25 @@ class _Opening:
                 result = projection.apply(entry)
                 if result.state == "conflict":
                     if result.wins:
-                        raise _Repaint(f"{file} holds a line that counts more for the fact {entry.fact.event_id}")
-                    self.set_aside(file, entry.offset, entry.raw, "id_conflict", stays=True)
+                        raise _MustRebuild(f"{file} holds a line that counts more for the fact {entry.fact.event_id}")
+                    self.quarantine_line(file, entry.offset, entry.raw, "id_conflict", stays=True)
                 if result.state in ("known", "conflict"):
                     projection.note_rival(entry)
                 applied += result.state != "known"
             database.set_offset(db, self.offset_at_end(file, lines + scan.lines))
         if projection.outdated:
-            raise _Repaint("what others are to this machine changed")
+            raise _MustRebuild("what others are to this machine changed")
         fts.follow(db)
         self.quarantine.flush()
         db.execute("COMMIT")
         return applied
 
-    # -- painting a new one
+    # -- rebuilding a new one
 
-    def paint(self, names: list[str]) -> sqlite3.Connection:
-        """A new picture of all journals, in place of the old one. A kill at any point leaves a right one, or none."""
+    def rebuild(self, names: list[str]) -> sqlite3.Connection:
+        """A new projection of all journals, in place of the old one. A kill at any point leaves a right one,
+        or none.
+        """
         fresh = self.fresh
         now = self.wall.now_ms()
         if self.signer is not None and (count := founding.adopt(self.journals, self.identity.daemon_id, now)):
@@ -392,17 +396,17 @@ class _Opening:
         scans = [_Scan(self, file, 0) for file in names]
         for file in names:
             self.journals.sync(file)
-        painted = painting.paint(
+        rebuilt = rebuilding.rebuild(
             fresh,
-            [painting.Source(scan.file, scan.entries) for scan in scans],
+            [rebuilding.Source(scan.file, scan.entries) for scan in scans],
             self.own,
             self.journals.read_line,
             epoch=ids.Ulids().at(now),
             now_ms=now,
             program=self.program,
         )
-        for lost in painted.lost:
-            self.set_aside(lost.file, lost.offset, lost.raw, "id_conflict", stays=True)
+        for lost in rebuilt.lost:
+            self.quarantine_line(lost.file, lost.offset, lost.raw, "id_conflict", stays=True)
         self.quarantine.flush()
         with closing(database.open_writer(fresh)) as db:
             db.execute("BEGIN IMMEDIATE")
@@ -419,21 +423,21 @@ class _Opening:
         files.sync_directory(self.path.parent)
         return database.open_writer(self.path)
 
-    def offset_at_end(self, file: str, lines: int) -> database.Offset:
-        standing = self.journals.look(file)
-        if standing is None:
+    def offset_at_end(self, file: str, lines: int) -> database.JournalPosition:
+        file_state = self.journals.look(file)
+        if file_state is None:
             raise StoreFailed(f"{self.journals.path(file)} was taken away while it was read", cause="journal_changed")
-        mark = mark_of(self.journals.last_line(file, standing.size).raw) if standing.size else ""
-        return database.Offset(file, standing.inode, standing.size, lines, mark)
+        mark = mark_of(self.journals.last_line(file, file_state.size).raw) if file_state.size else ""
+        return database.JournalPosition(file, file_state.inode, file_state.size, lines, mark)
 
     # -- lines that can't be used
 
-    def set_aside(self, file: str, offset: int, raw: bytes, reason: str, *, stays: bool = False) -> None:
+    def quarantine_line(self, file: str, offset: int, raw: bytes, reason: str, *, stays: bool = False) -> None:
         if self.quarantine.add(file, offset, raw, reason, stays=stays):
             self.found.append(f"{file}, byte {offset}: {reason}")
 
-    def set_aside_durably(self, file: str, offset: int, raw: bytes, reason: str) -> None:
-        self.set_aside(file, offset, raw, reason)
+    def quarantine_durably(self, file: str, offset: int, raw: bytes, reason: str) -> None:
+        self.quarantine_line(file, offset, raw, reason)
         self.quarantine.flush()
 
 
@@ -464,7 +468,7 @@ class _Scan:
                 if not local and events.never_travels(fact):
                     raise events.BadLine("local_type_on_branch")
             except events.BadLine as bad:
-                self._opening.set_aside(file, offset, raw, bad.reason, stays=True)
+                self._opening.quarantine_line(file, offset, raw, bad.reason, stays=True)
                 continue
             yield entry_of(fact, raw, file, offset, length)
         self.lines = lines

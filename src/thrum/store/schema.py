@@ -1,8 +1,8 @@
-"""The tables of the picture, `.thrum/var/messages.db` (events.md §10).
+"""The tables of the projection, `.thrum/var/messages.db` (events.md §10).
 
 Texts are `''` when absent, times are 24-character text; only the state times of `message_recipients` are NULL until
 they come. Beside the columns of the specification stand the order keys that a merge compares (`*_at` with `*_event`).
-Tables are made first, indexes after a bulk load. There are no migrations: another version paints anew.
+Tables are made first, indexes after a bulk load. There are no migrations: another version rebuilds.
 """
 
 from __future__ import annotations
@@ -157,14 +157,14 @@ agent what counts only if its origin registered that agent.
 
 `rivals` holds the id of every fact of which another line lies in a journal, too: that is it when the first one goes."""
 
-HELD: Final = "f:"
+DEFERRED: Final = "f:"
 """The prefix in `hanging` of what waits for its day."""
 
 KEYLESS: Final = "k:"
 REGISTERED: Final = "r:"
 
 SUPERSEDED: Final = "superseded"
-"""The key of `schema_meta` with the id of a fact for which the picture has to be painted anew: the journals hold a line
+"""The key of `schema_meta` with the id of a fact for which the projection has to be rebuilt: the journals hold a line
 of it that counts more, or it changes what others are to this machine."""
 
 INDEXES: Final = """
@@ -213,10 +213,10 @@ SEARCH: Final = (
 not know as they are, with the text that it holds of them (NULL: none). Made last, when these numbers stand. See
 `words`."""
 SEARCH_TABLE: Final = "messages_fts"
-"""It and the tables behind it, `messages_fts_*`, are no rows of the picture: they follow from `messages`."""
+"""It and the tables behind it, `messages_fts_*`, are no rows of the projection: they follow from `messages`."""
 
 BOOKKEEPING_TABLES: Final = frozenset(
     {"events", "hanging", "journal_offsets", "rivals", "schema_meta", "sync_state", "unindexed"}
 )
 BOOKKEEPING_COLUMNS: Final = frozenset({("messages", "seq"), ("daemon_identity", "updated_at")})
-"""What is left out when two pictures are compared."""
+"""What is left out when two projections are compared."""

@@ -1,4 +1,4 @@
-"""A picture of journals that are not the ones here, such as those of the branch. Painted to be read once."""
+"""A projection of journals that are not the ones here, such as those of the branch. Rebuilt to be read once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from thrum.model import events, ids
 from thrum.store import audit, database
-from thrum.store import rebuild as painting
+from thrum.store import rebuild as rebuilding
 from thrum.store.journal import bare
 from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.queries.views import View
@@ -17,7 +17,7 @@ from thrum.store.queries.views import View
 
 @contextmanager
 def open_beside(journals: Mapping[str, bytes], own: frozenset[str], now_ms: int) -> Generator[View]:
-    """The picture of these journals, by file name, in a temporary directory. Raises OSError."""
+    """The projection of these journals, by file name, in a temporary directory. Raises OSError."""
 
     def read_line(file: str, offset: int, length: int) -> bytes:
         return bare(journals[file][offset : offset + length])
@@ -25,8 +25,8 @@ def open_beside(journals: Mapping[str, bytes], own: frozenset[str], now_ms: int)
     with tempfile.TemporaryDirectory(prefix="thrum-") as directory:
         path = Path(directory) / "beside.db"
         epoch = ids.Ulids().at(now_ms)
-        sources = [painting.Source(file, _reader(file, data)) for file, data in journals.items()]
-        painting.paint(path, sources, own, read_line, epoch=epoch, now_ms=now_ms, program="beside")
+        sources = [rebuilding.Source(file, _reader(file, data)) for file, data in journals.items()]
+        rebuilding.rebuild(path, sources, own, read_line, epoch=epoch, now_ms=now_ms, program="beside")
         with closing(database.open_reader(path)) as db:
             yield View(db, own)
 

@@ -1,6 +1,6 @@
 """The one writer, without an event loop: decides, stamps, applies, appends, flushes and commits a batch of calls.
 
-Two halves (events.md §11). Deciding and applying (`begin`, `carry_out`) happen where the callers are, inside one open
+Two halves (events.md §11). Deciding and applying (`begin`, `execute`) happen where the callers are, inside one open
 transaction, each call seeing the earlier ones. `flush` does what waits for the disk and may run in another thread;
 meanwhile nothing else may touch the writer. `committer` drives it from trio, tests may drive it without.
 """
@@ -18,9 +18,9 @@ import msgspec
 from thrum.identity.signing import Signer
 from thrum.model import events, limits, origins, signatures
 from thrum.model.errors import BodyTooLarge, ClientKeyReused, InternalError, NewerFormat, StoreFailed, ThrumError
-from thrum.model.events import SWEEPS, AnyFact, Sealed
+from thrum.model.events import SWEEPS, AnyFact, UnknownEvent
 from thrum.model.methods.method import ClientKey
-from thrum.model.tombstones import Voids, is_void
+from thrum.model.tombstones import Tombstones, is_tombstoned
 from thrum.store import database
 from thrum.store._calls import Call as Call
 from thrum.store._calls import Committed as Committed
@@ -31,13 +31,13 @@ from thrum.store._stamping import Stamper
 from thrum.store.api import Decision
 from thrum.store.compaction import Draft, swap
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
-from thrum.store.ingest import Found, Judged, TakenIn, Verified
-from thrum.store.journal import JournalFiles, Standing, mark_of, refusal
-from thrum.store.projection.core import Due, Projection
+from thrum.store.ingest import Found, Ingested, Judged, Verified
+from thrum.store.journal import FileState, JournalFiles, mark_of, refusal
+from thrum.store.projection.core import Projection, Released
 from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.projection.merge_daemons import CLOSED
-from thrum.store.quarantine import Aside, Quarantine
-from thrum.store.queries.fts import Words
+from thrum.store.quarantine import Quarantine, QuarantineBatch
+from thrum.store.queries.fts import FullTextIndex
 from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
 
@@ -83,14 +83,14 @@ class Writer:
         self._signer = signer  # without one nothing is signed
         self.stamper = stamper
         self.superseded = False
-        """Whether the journals hold a smaller line for some fact than the picture shows: it has to be painted anew."""
-        self.released: list[Due] = []
+        """Whether the journals hold a smaller line for some fact than the projection shows: it has to be rebuilt."""
+        self.released: list[Released] = []
         """Facts of earlier batches that the last one let count."""
         self.restored_at = ""
         """Own facts stamped no later may come back from the branch: a backup from before them was restored."""
         self._projection = projection
         self._view = view
-        self._words = Words(db)
+        self._words = FullTextIndex(db)
         self._journals = journals
         self._quarantine = quarantine
         self._smaller: dict[str, origins.Rank] = {}
@@ -105,9 +105,9 @@ class Writer:
         self._buffers: dict[str, bytearray] = {}
         self._committed: list[Committed] = []
         self._lines: list[_Line] = []
-        self._aside = Aside(self._quarantine)
+        self._to_quarantine = QuarantineBatch(self._quarantine)
         self._winners: list[_Winner] = []
-        self._due: list[Due] = []
+        self._due: list[Released] = []
         self._touched = False
         self._keyed: dict[str, tuple[AnyFact, int]] = {}
         self._bytes = 0
@@ -123,14 +123,14 @@ class Writer:
             self.rollback()
             raise database_refusal(error) from error
 
-    def carry_out(self, call: Call) -> None:
+    def execute(self, call: Call) -> None:
         """Decide one call and apply its facts; `call` gets its answer, or the error that it alone must see.
 
         The answer may go out after `flush` only. Raises StoreFailed if the database fails: then the whole batch has to
         be rolled back.
         """
         try:
-            self._carry_out(call)
+            self._execute(call)
         except ThrumError as error:
             call.error = error
         except sqlite3.DatabaseError as error:
@@ -148,7 +148,7 @@ class Writer:
     @property
     def has_work(self) -> bool:
         """Whether the batch would write anything."""
-        return bool(self._lines or self._aside) or self._touched
+        return bool(self._lines or self._to_quarantine) or self._touched
 
     def flush(self) -> list[Committed]:
         """Append, flush, commit: then the batch is on disk. Returns its facts in the order of `seq`.
@@ -157,7 +157,7 @@ class Writer:
         """
         try:
             self._sign()
-            self._keep_aside()
+            self._flush_quarantine()
             after = self._journals.append(self._buffers)
             try:
                 swept = any(isinstance(entry.fact, SWEEPS) for entry in (*self._committed, *self._due))
@@ -185,16 +185,16 @@ class Writer:
         self.released, self._projection.released = self._projection.released, []
         committed = self._committed
         for entry in (*committed, *self._due):
-            # One that waits for its day voids nothing yet.
+            # One that waits for its day tombstones nothing yet.
             if entry.state != "pending":
-                self._mind_horizon(entry.fact)
+                self._mind_watermark(entry.fact)
         self._forget()
         return committed
 
     def compact(self, drafts: Sequence[Draft]) -> int:
         """Put journals that were written anew in place, by itself, between two batches; how many bytes went.
 
-        Nothing happens under a newer format, or when the picture has to be painted anew. Raises StoreFailed.
+        Nothing happens under a newer format, or when the projection has to be rebuilt. Raises StoreFailed.
         """
         self.begin()
         try:
@@ -232,19 +232,19 @@ class Writer:
                 buffer, stop = self._buffers[file], start + length - 1
                 buffer[start:stop] = self._signer.sign(bytes(buffer[start : stop - signatures.SIGNED_BYTES]))
 
-    def _moved(self, after: dict[str, Standing]) -> dict[str, database.Offset]:
-        """Where the picture stands in each touched file once this batch counts."""
-        moved: dict[str, database.Offset] = {}
+    def _moved(self, after: dict[str, FileState]) -> dict[str, database.JournalPosition]:
+        """Where the projection stands in each touched file once this batch counts."""
+        moved: dict[str, database.JournalPosition] = {}
         for file, _, mark, _ in self._lines:
             known = moved.get(file) or self._offsets.get(file)
             lines = 1 if known is None else known.applied_lines + 1
-            moved[file] = database.Offset(file, *after[file], lines, mark)
+            moved[file] = database.JournalPosition(file, *after[file], lines, mark)
         return moved
 
-    def _keep_aside(self) -> None:
-        """Put into quarantine what the batch sets aside, before anything of it counts. Raises StoreFailed."""
+    def _flush_quarantine(self) -> None:
+        """Put into quarantine what the batch quarantines, before anything of it counts. Raises StoreFailed."""
         try:
-            self._aside.flush()
+            self._to_quarantine.flush()
         except OSError as error:
             raise refusal(error) from error
 
@@ -260,7 +260,7 @@ class Writer:
         self._projection.outdated = False
         return outdated
 
-    def _mind_horizon(self, fact: AnyFact | Sealed) -> None:
+    def _mind_watermark(self, fact: AnyFact | UnknownEvent) -> None:
         if not isinstance(fact, SWEEPS) or not self._view.sweeps_here(fact.event_id):
             return
         self.stamper.move_past(fact.timestamp)
@@ -270,7 +270,7 @@ class Writer:
 
     # -- one call
 
-    def _carry_out(self, call: Call) -> None:
+    def _execute(self, call: Call) -> None:
         if isinstance(call, Errand):
             call.answer = self._undoable(partial(call.work, self))
             return
@@ -286,7 +286,7 @@ class Writer:
 
     def _undoable(self, work: Callable[[], R]) -> R:
         """Do the work of one call; if it fails, the batch is as it was before."""
-        before = len(self._committed), len(self._lines), len(self._aside), len(self._winners), len(self._due)
+        before = len(self._committed), len(self._lines), len(self._to_quarantine), len(self._winners), len(self._due)
         self.db.execute("SAVEPOINT one_call")
         try:
             answer = work()
@@ -300,7 +300,7 @@ class Writer:
         return decision.answer(self._view, self._apply(decision, key))
 
     def _replayed(self, call: Call, key: ClientKey) -> bool:
-        """Answer a call that was carried out before from its main fact; False if it was not (events.md §12)."""
+        """Answer a call that was executed before from its main fact; False if it was not (events.md §12)."""
         row = self._view.client_key(key.actor, key.key)
         if row is None:
             return False
@@ -315,17 +315,17 @@ class Writer:
     def _read(self, event_id: str) -> tuple[AnyFact, int]:
         row = self._view.event(event_id)
         if row is None:
-            raise InternalError(f"the picture names the fact {event_id} and does not hold it")
+            raise InternalError(f"the projection names the fact {event_id} and does not hold it")
         try:
             fact = events.decode(self._journals.read_line(row.file, row.offset, row.length))
         except OSError as error:
             raise refusal(error, "read") from error
         except events.BadLine:
             fact = None
-        if fact is None or isinstance(fact, Sealed) or fact.event_id != event_id:
+        if fact is None or isinstance(fact, UnknownEvent) or fact.event_id != event_id:
             raise StoreFailed(
                 f"{row.file} was edited: it does not hold {event_id} where the database has it",
-                remedy="repeat the command: the database is painted anew",
+                remedy="repeat the command: the database is rebuilt",
                 cause="database_damaged",
             )
         return fact, row.seq
@@ -367,7 +367,7 @@ class Writer:
         self._bytes += length
         self._lines.append(_Line(file, length, mark, to_sign))
 
-    def _take_back(self, facts: int, lines: int, aside: int, winners: int, due: int) -> None:
+    def _take_back(self, facts: int, lines: int, quarantined: int, winners: int, due: int) -> None:
         """Undo one call: the batch is again as it was when it had that many of each."""
         # Fails when SQLite has rolled the whole batch back by itself: that error is on its way already.
         with contextlib.suppress(sqlite3.Error):
@@ -380,36 +380,38 @@ class Writer:
             del self._buffers[file][-length:]
             self._bytes -= length
         del self._committed[facts:], self._lines[lines:], self._winners[winners:], self._due[due:]
-        self._aside.cut(aside)
+        self._to_quarantine.cut(quarantined)
         self._buffers = {file: buffer for file, buffer in self._buffers.items() if buffer}
 
     # -- errands
 
-    def take_in(self, arrived: Sequence[Verified]) -> TakenIn:
+    def ingest(self, arrived: Sequence[Verified]) -> Ingested:
         """Work of an errand: number, apply and append what came on the branch and is not here, byte for byte.
 
         It goes on under a newer format, and may be repeated.
         """
-        voids = self._view.voids()
-        facts, winners, aside = len(self._committed), len(self._winners), 0
+        tombstones = self._view.tombstones()
+        facts, winners, quarantined = len(self._committed), len(self._winners), 0
         for file, raw, judged in arrived:
             if judged.fact is None:
-                aside += self._refuse(file, raw, judged)
-            elif isinstance(judged.fact, Sealed) or not self._is_void(judged.fact, raw, voids):
-                aside += self._receive(judged.fact, judged.file, file, raw)
+                quarantined += self._refuse(file, raw, judged)
+            elif isinstance(judged.fact, UnknownEvent) or not self._is_tombstoned(judged.fact, raw, tombstones):
+                quarantined += self._receive(judged.fact, judged.file, file, raw)
         new = [each.fact for each in self._committed[facts:]]
         new += [events.decode(raw) for _, raw, _ in self._winners[winners:]]  # facts that are here, in other words
         ours = sum(fact.timestamp > self.restored_at and self._view.is_own(fact.origin_daemon) for fact in new)
         self._note_holders()
         self._hand_on(new)
-        return TakenIn(len(new), aside, ours)
+        return Ingested(len(new), quarantined, ours)
 
-    def count_aside(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
+    def count_quarantined(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
         """Work of an errand: see `Quarantine.count`."""
-        self._aside.surplus += surplus
+        self._to_quarantine.surplus += surplus
 
-    def _is_void(self, fact: AnyFact, raw: bytes, voids: Voids) -> bool:
-        return bool(voids) and is_void(fact, events.order_of(fact), voids.standing(raw, fact), voids)
+    def _is_tombstoned(self, fact: AnyFact, raw: bytes, tombstones: Tombstones) -> bool:
+        return bool(tombstones) and is_tombstoned(
+            fact, events.order_of(fact), tombstones.provenance(raw, fact), tombstones
+        )
 
     def _note_holders(self) -> None:
         """An id that is held elsewhere stays with whom it is seen first: nobody takes a name by an early date."""
@@ -420,7 +422,7 @@ class Writer:
                 self._apply(Decision((fact,), lambda _view, _seqs: None), None)
         self._projection.touched.clear()
 
-    def _hand_on(self, new: Sequence[AnyFact | Sealed]) -> None:
+    def _hand_on(self, new: Sequence[AnyFact | UnknownEvent]) -> None:
         """What was sent to an agent by its old name, where nobody knew of the new one, is that agent's all the same."""
         facts = handed_on(self._view, self.stamper.stamp(), new)
         if facts:
@@ -443,43 +445,43 @@ class Writer:
         database.set_sync_state(self.db, values)
         self._touched = True
 
-    def apply_due(self) -> list[Due]:
+    def release_due_facts(self) -> list[Released]:
         """Work of an errand: apply what waited for its day."""
         try:
-            due = self._projection.apply_due()
+            due = self._projection.release_due_facts()
         except events.BadLine as error:
-            raise StoreFailed("a journal was edited: the database is painted anew", cause="database_damaged") from error
+            raise StoreFailed("a journal was edited: the database is rebuilt", cause="database_damaged") from error
         self._due += due
         self._touched = self._touched or bool(due)
         return due
 
     def _refuse(self, file: str, raw: bytes, judged: Judged) -> bool:
         """A line that can't be used: to quarantine, and into the journal too if it is to stay. True if it is new."""
-        new = self._aside.add(file, raw, judged.reason)
+        new = self._to_quarantine.add(file, raw, judged.reason)
         if judged.file and (new or not self._has_line(file, raw)):
             self._append(judged.file, raw, mark_of(raw))
         return new
 
-    def _receive(self, fact: AnyFact | Sealed, home: str, file: str, raw: bytes) -> bool:
+    def _receive(self, fact: AnyFact | UnknownEvent, home: str, file: str, raw: bytes) -> bool:
         """A usable fact; True if another line is the fact, and this one went to quarantine."""
         entry = entry_of(fact, raw, home, self._end(home), len(raw) + 1)
         applied = self._projection.apply(entry)
         if applied.state == "known":
             return False
         if applied.state == "conflict":
-            # What is painted anew when the batch counts: until then the line of least rank is known here only.
+            # What is rebuilt when the batch counts: until then the line of least rank is known here only.
             rank = origins.rank(raw, self._projection.judge(entry).trust)
             known = next((each.rank for each in reversed(self._winners) if each.event_id == fact.event_id), None)
             known = known or self._smaller.get(fact.event_id)
             if known is not None and known <= rank:
-                return known[1] != rank[1] and self._aside.add(file, raw, "id_conflict")
+                return known[1] != rank[1] and self._to_quarantine.add(file, raw, "id_conflict")
             if not applied.wins:
-                return self._aside.add(file, raw, "id_conflict")
+                return self._to_quarantine.add(file, raw, "id_conflict")
             self._winners.append(_Winner(fact.event_id, raw, rank))
         else:
             self._committed.append(Committed(applied.seq, fact, applied.state))
         self._append(home, raw, fact.event_id)
-        return applied.state == "bad_name" and self._aside.add(home, raw, "bad_name")
+        return applied.state == "bad_name" and self._to_quarantine.add(home, raw, "bad_name")
 
     def _has_line(self, file: str, raw: bytes) -> bool:
         """Whether a journal holds a line, on disk or by this batch."""

@@ -1,4 +1,4 @@
-"""The orphan branch `a-sync` and its linked worktree (events.md §1). Made and mended here.
+"""The orphan branch `a-sync` and its linked worktree (events.md §1). Made and fixed here.
 
 All of it blocks: call it in a thread.
 """
@@ -23,7 +23,7 @@ from thrum.model import limits
 from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository
 from thrum.model.files import atomic_write, ensure_private_dir, locked, sync_directory
 from thrum.model.ids import JOURNAL_NAME_PATTERN
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.sync.merge import sound
 from thrum.sync.worktree import checked_out, ensure_worktree, find_admin_dir, on_branch, write_if_other, write_index
 
@@ -79,85 +79,85 @@ def _journals(entries: Iterable[TreeEntry]) -> list[TreeEntry]:
 
 
 @contextlib.contextmanager
-def read_branch(places: Places, environ: Mapping[str, str], *, at: str = "") -> Generator[Branch | None]:
+def read_branch(layout: Layout, environ: Mapping[str, str], *, at: str = "") -> Generator[Branch | None]:
     """The branch from git's objects alone, or as it was `at` a commit; None outside git.
 
     Raises UnsafeRepository, NotAvailable, StoreFailed (also when git has no such commit).
     """
-    if places.common_dir is None:
+    if layout.common_dir is None:
         yield None
         return
-    verify_owner(places.main_root, places.common_dir, environ)
-    with open_reader(places.common_dir, environ) as reader:
+    verify_owner(layout.main_root, layout.common_dir, environ)
+    with open_reader(layout.common_dir, environ) as reader:
         tip = at or reader.ref(REF)
         entries = reader.entries(tip) if tip else []
         journals = _journals(entries)
         yield Branch(tip, journals, bool(journals) or not entries, reader)
 
 
-def root_commits(places: Places, environ: Mapping[str, str]) -> tuple[str, ...]:
+def root_commits(layout: Layout, environ: Mapping[str, str]) -> tuple[str, ...]:
     """The commits that the history of the user's HEAD begins with: alike in all clones of a project.
 
     Empty where that can't be told: no git, no commit, a shallow clone.
     """
-    common_dir = places.common_dir
+    common_dir = layout.common_dir
     if common_dir is None or (common_dir / "shallow").exists():
         return ()
     done = run_git(
-        ["-C", str(places.main_root), "--no-replace-objects", "rev-list", "--max-parents=0", "HEAD", "--"], environ
+        ["-C", str(layout.main_root), "--no-replace-objects", "rev-list", "--max-parents=0", "HEAD", "--"], environ
     )
     return () if done is None or done.returncode != 0 else tuple(sorted(done.stdout.decode().split()))
 
 
-def reset_branch(places: Places, environ: Mapping[str, str], commit: str) -> str:
+def reset_branch(layout: Layout, environ: Mapping[str, str], commit: str) -> str:
     """Put the branch back to a commit that git still has, else to the first one of all; where it is then.
 
     Never to a commit that holds more than the journals: what a later round takes for known would be lost to them.
     Raises StoreFailed, NotAvailable.
     """
-    if places.common_dir is None:
+    if layout.common_dir is None:
         return ""
-    git = _GitWriter(places.common_dir, environ)
+    git = _GitWriter(layout.common_dir, environ)
     target = commit if commit and git.has_commit(commit) else git.add_first_commit()
     git.set_ref(REF, target)
     return target
 
 
-def ensure_branch(places: Places, environ: Mapping[str, str], *, remote: str = "origin") -> Ensured:
-    """Make or mend the branch, its worktree and the journals' folder; what is right already is not written.
+def ensure_branch(layout: Layout, environ: Mapping[str, str], *, remote: str = "origin") -> Ensured:
+    """Make or fix the branch, its worktree and the journals' folder; what is right already is not written.
 
     For `init` and every start of the daemon. The branch begins at the remote's if the clone has it, else at the first
     commit that is alike in every clone; journals that the folder lacks are filled from the branch. The user's work
     tree, index and HEAD are not touched. `environ` is for git processes. Raises UnsafeRepository, NotAvailable (a
     branch `a-sync` that isn't thrum's, or is checked out elsewhere; reftables), StoreFailed.
     """
-    common_dir = places.common_dir
+    common_dir = layout.common_dir
     if common_dir is not None:
-        verify_owner(places.main_root, common_dir, environ)
+        verify_owner(layout.main_root, common_dir, environ)
     try:
-        ensure_private_dir(places.thrum_sync_dir)
-        with locked(places.thrum_sync_dir / "setup.lock"):
+        ensure_private_dir(layout.thrum_sync_dir)
+        with locked(layout.thrum_sync_dir / "setup.lock"):
             if common_dir is None:
-                made = not places.branch_dir.exists()
-                _ensure_folder(places.branch_dir)
+                made = not layout.branch_dir.exists()
+                _ensure_folder(layout.branch_dir)
                 return Ensured("", "there", made)
-            return _ensure(common_dir, places.branch_dir, environ, remote)
+            return _ensure(common_dir, layout.branch_dir, environ, remote)
     except OSError as error:
-        name = error.filename or places.thrum_sync_dir
+        name = error.filename or layout.thrum_sync_dir
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
 
 
-def branch_state(places: Places, environ: Mapping[str, str], *, remote: str = "origin") -> Ensured:
+def branch_state(layout: Layout, environ: Mapping[str, str], *, remote: str = "origin") -> Ensured:
     """What `ensure_branch` would find and make. Writes nothing; raises as it does."""
-    common_dir = places.common_dir
+    common_dir = layout.common_dir
     if common_dir is None:
-        return Ensured("", "there", not places.branch_dir.exists())
-    verify_owner(places.main_root, common_dir, environ)
-    _refuse_unusable(common_dir, places.branch_dir)
+        return Ensured("", "there", not layout.branch_dir.exists())
+    verify_owner(layout.main_root, common_dir, environ)
+    _refuse_unusable(common_dir, layout.branch_dir)
     with open_reader(common_dir, environ) as reader:
         tip, found = _tip(reader, remote)
         _refuse_foreign(reader.entries(tip) if tip else [])
-    return Ensured(tip, found, find_admin_dir(common_dir, places.branch_dir) is None)
+    return Ensured(tip, found, find_admin_dir(common_dir, layout.branch_dir) is None)
 
 
 def verify_owner(root: Path, common_dir: Path, environ: Mapping[str, str]) -> None:
@@ -244,8 +244,8 @@ def _fill_folder(reader: Reader, folder: Path, entries: Iterable[TreeEntry]) -> 
         if not JOURNAL_FILE.fullmatch(entry.path) or not entry.is_file or os.path.lexists(path):
             continue
         try:
-            if reader.blob_size(entry.object_id) > limits.shard_bytes_max:
-                raise StoreFailed(f"larger than {limits.shard_bytes_max} bytes")
+            if reader.blob_size(entry.object_id) > limits.author_journal_bytes_max:
+                raise StoreFailed(f"larger than {limits.author_journal_bytes_max} bytes")
             data = sound(reader.blob(entry.object_id))
         except StoreFailed as error:
             log.warning("journal %s of branch %s is passed over: %s", path.name, BRANCH, error.message)

@@ -279,8 +279,8 @@ class Loop:
                     failure = error
             ended = True
             nursery.cancel_scope.cancel()
-        if outcome.set_aside:
-            log.warning("%d lines of the branch cannot be used and were set aside: thrum verify", outcome.set_aside)
+        if outcome.quarantined:
+            log.warning("%d lines of the branch cannot be used and were quarantined: thrum verify", outcome.quarantined)
         if failure is not None:
             raise failure
 

@@ -88,7 +88,7 @@ class Maintenance:
             with self._counting:
                 self._fetched.append((before, now))
 
-    def is_due(self) -> bool:
+    def is_ready(self) -> bool:
         with self._counting:
             fetched, self._fetched = self._fetched, []
         self._count(sum(self._loose_size(before, now) for before, now in fetched))

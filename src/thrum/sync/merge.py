@@ -1,7 +1,7 @@
 """How two piles of lines become one, the same in every clone. Pure (events.md §11 "Union").
 
 A journal as the branch has it is *canonical*: each fact once, in the order of facts, each line its own bytes, without
-what is void, replaced or unusable. So equal sets of facts give equal blobs, and clones that agree stop pushing.
+what is tombstoned, replaced or unusable. So equal sets of facts give equal blobs, and clones that agree stop pushing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,26 @@ import msgspec
 from thrum.identity import signing
 from thrum.model import clock, events, limits, signatures
 from thrum.model.event_specs import EVENT_SPECS
-from thrum.model.events import AgentUpdated, AnyFact, BadLine, MessageCreated, MessageDeleted, MessageEdited, Sealed
+from thrum.model.events import (
+    AgentUpdated,
+    AnyFact,
+    BadLine,
+    MessageCreated,
+    MessageDeleted,
+    MessageEdited,
+    UnknownEvent,
+)
 from thrum.model.ids import JOURNAL_NAME_PATTERN
-from thrum.model.origins import Standing
-from thrum.model.tombstones import Fact, Order, Voids, branch_file_of, is_void, superseded_ids, void_ids
+from thrum.model.origins import Provenance
+from thrum.model.tombstones import (
+    Fact,
+    Order,
+    Tombstones,
+    branch_file_of,
+    is_tombstoned,
+    superseded_ids,
+    tombstoned_ids,
+)
 
 JOURNAL_FILE: Final = re.compile(rf"events\.jsonl|messages/{JOURNAL_NAME_PATTERN}")
 """The files of the branch that are journals. Whatever else a foreign tree holds travels on unread."""
@@ -53,7 +69,7 @@ class _Envelope(msgspec.Struct, gc=False):
     origin_daemon: str = ""
 
 
-_Line = tuple[Order, bytes, AnyFact | Sealed | None]
+_Line = tuple[Order, bytes, AnyFact | UnknownEvent | None]
 """A line of a journal with its order; without fact one that is kept for newer programs."""
 
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
@@ -69,13 +85,13 @@ _OF_SESSIONS: Final = tuple(
 """Types of the branch whose facts a purge may tombstone later, when a session's end arrives."""
 
 
-def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ()) -> Canonical:
+def canonical(file: str, data: bytes, tombstones: Tombstones, extra: Iterable[bytes] = ()) -> Canonical:
     """What of a journal's lines, and of `extra` ones found elsewhere, goes onto the branch.
 
-    Lines that a newer program may understand stay, though this one cannot use them: sealed facts, a known type with a
+    Lines that a newer program may understand stay, though this one cannot use them: opaque facts, a known type with a
     bad field, and lines over the limit. Nobody can use what is no JSON, no object, or has no envelope, nor a forged
     line. Those of the journal are known to be none; an `extra` one is looked at if it would stand for its id. One that
-    is forged or void comes into no journal, so it stands for nothing and takes no other line of its id along.
+    is forged or tombstoned comes into no journal, so it stands for nothing and takes no other line of its id along.
     """
     chosen: dict[str, _Line] = {}
     others: dict[str, list[_Line]] = {}
@@ -98,39 +114,39 @@ def canonical(file: str, data: bytes, voids: Voids, extra: Iterable[bytes] = ())
             chosen[event_id] = (order, raw, fact)
     for event_id, some in others.items():
         known = chosen.get(event_id)
-        best = _best_of_branch(some, known, voids)
+        best = _best_of_branch(some, known, tombstones)
         if best is not None:
             chosen[event_id] = best
             plain = plain and known is None  # without this line another one would be there
-    for event_id in _droppable(_judged(chosen, voids), voids):
+    for event_id in _droppable(_judged(chosen, tombstones), tombstones):
         del chosen[event_id]
     ordered = [raw for _, raw, _ in sorted(chosen.values(), key=lambda line: line[:2])]
     strayed = {home: tuple(found) for home, found in strays.items()}
     return Canonical(b"\n".join([*ordered, b""]), strayed, plain)
 
 
-def _best_of_branch(some: list[_Line], known: _Line | None, voids: Voids) -> _Line | None:
+def _best_of_branch(some: list[_Line], known: _Line | None, tombstones: Tombstones) -> _Line | None:
     """Of lines of one id that are not here the one that is the fact instead of the `known` one; None without any."""
     if some[1:]:
         some.sort(key=lambda line: _rank(line[1]))
     for line in some:
         if known is not None and _rank(known[1]) <= _rank(line[1]):
             return None
-        if not _is_void(line, voids) and not signing.flaw_of(line[1]):
+        if not _is_tombstoned(line, tombstones) and not signing.flaw_of(line[1]):
             return line
     return None
 
 
-def _is_void(line: _Line, voids: Voids) -> bool:
-    """Whether a line is void for what it says itself."""
+def _is_tombstoned(line: _Line, tombstones: Tombstones) -> bool:
+    """Whether a line is tombstoned for what it says itself."""
     order, raw, fact = line
-    if not voids or fact is None or isinstance(fact, Sealed):
+    if not tombstones or fact is None or isinstance(fact, UnknownEvent):
         return False
-    return is_void(fact, order, voids.standing(raw, fact), voids)
+    return is_tombstoned(fact, order, tombstones.provenance(raw, fact), tombstones)
 
 
-def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown | None:
-    """`canonical(file, data, voids).data`, made of `known`: that of the first `end` bytes, under the same voids.
+def grown(file: str, known: bytes, data: bytes, end: int, tombstones: Tombstones) -> Grown | None:
+    """`canonical(file, data, voids).data`, made of `known`: that of the first `end` bytes, under the same tombstones.
 
     `known` must have been plain and without strays. So a line that was appended costs itself and a search for its id,
     not a look at all others. None where only `canonical` can tell.
@@ -152,20 +168,22 @@ def grown(file: str, known: bytes, data: bytes, end: int, voids: Voids) -> Grown
         if event_id in fresh or data.find(event_id.encode(), 0, end) >= 0:
             return None
         fresh[event_id] = (order, raw, fact)
-    if _depends_on_others(known, (fact for _, _, fact in fresh.values()), voids):
+    if _depends_on_others(known, (fact for _, _, fact in fresh.values()), tombstones):
         return None
-    for event_id in void_ids([line[:3] for line in _judged(fresh, voids)], voids):
+    for event_id in tombstoned_ids([line[:3] for line in _judged(fresh, tombstones)], tombstones):
         del fresh[event_id]
     if any(isinstance(fact, AgentUpdated) for _, _, fact in fresh.values()):
         known = _without_superseded(known, fresh)
     return _insert(known, sorted(line[:2] for line in fresh.values()))
 
 
-def _depends_on_others(known: bytes, facts: Iterable[AnyFact | Sealed | None], voids: Voids) -> bool:
-    """Whether what is void hangs on more than each new line itself."""
-    if voids.purges and any(word in known for word in _OF_SESSIONS):
+def _depends_on_others(known: bytes, facts: Iterable[AnyFact | UnknownEvent | None], tombstones: Tombstones) -> bool:
+    """Whether what is tombstoned hangs on more than each new line itself."""
+    if tombstones.purges and any(word in known for word in _OF_SESSIONS):
         return True
-    return any(isinstance(fact, MessageEdited | MessageDeleted) and fact.agent_id in voids.authors for fact in facts)
+    return any(
+        isinstance(fact, MessageEdited | MessageDeleted) and fact.agent_id in tombstones.authors for fact in facts
+    )
 
 
 def _without_superseded(known: bytes, fresh: dict[str, _Line]) -> bytes:
@@ -210,8 +228,8 @@ def _insert(known: bytes, fresh: Sequence[tuple[Order, bytes]]) -> Grown | None:
 
 
 def _rank(raw: bytes) -> tuple[signatures.Rank, int, bytes]:
-    """Of several lines of one id that of least rank goes onto the branch, as it is the fact in every clone's picture;
-    of lines that say the same the one of fewest bytes.
+    """Of several lines of one id that of least rank goes onto the branch, as it is the fact in every clone's
+    projection; of lines that say the same the one of fewest bytes.
     """
     try:
         origin = _decode_envelope(raw).origin_daemon
@@ -220,42 +238,42 @@ def _rank(raw: bytes) -> tuple[signatures.Rank, int, bytes]:
     return signatures.rank(raw, signatures.is_signed(raw, origin)), len(raw), raw
 
 
-def _home(file: str, fact: AnyFact | Sealed | None) -> str:
-    return file if fact is None or isinstance(fact, Sealed) else branch_file_of(fact, file)
+def _home(file: str, fact: AnyFact | UnknownEvent | None) -> str:
+    return file if fact is None or isinstance(fact, UnknownEvent) else branch_file_of(fact, file)
 
 
-def _is_plain(raw: bytes, order: Order, fact: AnyFact | Sealed | None) -> bool:
+def _is_plain(raw: bytes, order: Order, fact: AnyFact | UnknownEvent | None) -> bool:
     if fact is not None and events.type_of(fact).encode() not in raw:
         return False
     return order[1].encode() in raw
 
 
-_Judged = tuple[Order, AnyFact, Standing, bool]
+_Judged = tuple[Order, AnyFact, Provenance, bool]
 """Order, fact, what its line is to all clones, and whether it is signed."""
 
 
-def _judged(lines: Mapping[str, _Line], voids: Voids) -> list[_Judged]:
+def _judged(lines: Mapping[str, _Line], tombstones: Tombstones) -> list[_Judged]:
     return [
-        (order, fact, voids.standing(raw, fact), _is_signed(raw, fact))
+        (order, fact, tombstones.provenance(raw, fact), _is_signed(raw, fact))
         for order, raw, fact in lines.values()
-        if fact is not None and not isinstance(fact, Sealed)
+        if fact is not None and not isinstance(fact, UnknownEvent)
     ]
 
 
-def _is_signed(raw: bytes, fact: AnyFact | Sealed) -> bool:
+def _is_signed(raw: bytes, fact: AnyFact | UnknownEvent) -> bool:
     """Asked of updates alone; of others nobody wants to know."""
     return isinstance(fact, AgentUpdated) and signatures.is_signed(raw, fact.origin_daemon)
 
 
-def _droppable(judged: Sequence[_Judged], voids: Voids) -> set[str]:
-    """Event ids of what is void, and of what a later line that stays has replaced."""
-    void = void_ids([line[:3] for line in judged], voids)
-    return void | superseded_ids(
-        (order, fact, signed) for order, fact, _, signed in judged if fact.event_id not in void
+def _droppable(judged: Sequence[_Judged], tombstones: Tombstones) -> set[str]:
+    """Event ids of what is tombstoned, and of what a later line that stays has replaced."""
+    tombstoned = tombstoned_ids([line[:3] for line in judged], tombstones)
+    return tombstoned | superseded_ids(
+        (order, fact, signed) for order, fact, _, signed in judged if fact.event_id not in tombstoned
     )
 
 
-def _read(raw: bytes) -> tuple[Order, AnyFact | Sealed | None] | None:
+def _read(raw: bytes) -> tuple[Order, AnyFact | UnknownEvent | None] | None:
     """A line's order and its fact (None: kept for newer programs); None for what nobody can use."""
     if raw[:1] != b"{":
         return None
@@ -294,7 +312,9 @@ def sound(data: bytes) -> bytes:
 
 
 def missing(here: bytes, there: bytes) -> list[bytes]:
-    """The lines of a journal there that it has not here, in their order, each once; a torn last line counts too."""
+    """The lines of a journal there that it has not here, in their order, each once; a truncated last line
+    counts too.
+    """
     if there and not there.endswith(b"\n"):
         there += b"\n"
     known = set(split_lines(here))
@@ -348,7 +368,7 @@ def _uselessness(raw: bytes) -> str:
 def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
     """A journal there with these lines as well, in the order of facts. Nothing goes but what later lines replace."""
     ordered: list[tuple[Order, bytes]] = []
-    updates: dict[str, tuple[Order, AnyFact | Sealed, bool]] = {}
+    updates: dict[str, tuple[Order, AnyFact | UnknownEvent, bool]] = {}
     for raw in sorted({*split_lines(there), *lines}, key=_rank, reverse=True):  # of one id the fact comes last
         order, fact = _read(raw) or (("", ""), None)
         ordered.append((order, raw))
@@ -358,53 +378,56 @@ def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
     return b"\n".join([*(raw for order, raw in sorted(ordered) if order[1] not in gone), b""])
 
 
-def wanted(file: str, lines: Sequence[bytes], voids: Voids, here: bytes = b"") -> list[tuple[str, bytes]]:
-    """Of lines that are not in this journal here: each with the journal that it belongs into, void ones left out.
+def wanted(file: str, lines: Sequence[bytes], tombstones: Tombstones, here: bytes = b"") -> list[tuple[str, bytes]]:
+    """Of lines that are not in this journal here: each with the journal that it belongs into, tombstoned ones left out.
 
-    `here` is what the journal holds: what was done to a message that stands there is not void. What cannot be read is
-    wanted too: the store sets it aside. Of lines of one id that which is likely to be the fact comes first: each that
-    beats one before it costs a new picture.
+    `here` is what the journal holds: what was done to a message that stands there is not tombstoned. What cannot be
+    read is wanted too: the store quarantines it. Of lines of one id that which is likely to be the fact comes first:
+    each that beats one before it costs a new projection.
     """
     readable = _best_first([(raw, _read(raw)) for raw in lines])
-    if voids:
-        # Each by itself: a void line keeps no other of its id out.
+    if tombstones:
+        # Each by itself: a tombstoned line keeps no other of its id out.
         readable = [
-            (raw, found) for raw, found in readable if not found or not _is_void((found[0], raw, found[1]), voids)
+            (raw, found)
+            for raw, found in readable
+            if not found or not _is_tombstoned((found[0], raw, found[1]), tombstones)
         ]
-    # Of several lines of one id one is the fact, here the last, and none that is forged: it alone tells what is void.
+    # Of several lines of one id one is the fact, here the last, and none that is forged: it alone tells what is
+    # tombstoned.
     facts: dict[str, Fact] = {}
-    times = Counter(found[0][1] for _, found in readable if found) if voids else Counter[str]()
-    for raw, found in reversed(readable) if voids else ():
-        if found is None or found[1] is None or isinstance(found[1], Sealed):
+    times = Counter(found[0][1] for _, found in readable if found) if tombstones else Counter[str]()
+    for raw, found in reversed(readable) if tombstones else ():
+        if found is None or found[1] is None or isinstance(found[1], UnknownEvent):
             continue
         if times[found[0][1]] == 1 or not signing.flaw_of(raw):
-            facts[found[0][1]] = found[0], found[1], voids.standing(raw, found[1])
-    void = void_ids([*facts.values()], voids)
+            facts[found[0][1]] = found[0], found[1], tombstones.provenance(raw, found[1])
+    tombstoned = tombstoned_ids([*facts.values()], tombstones)
     for _, fact, _ in facts.values():
         is_mark = isinstance(fact, MessageEdited | MessageDeleted)
-        if is_mark and fact.event_id in void and _stands(fact.message_id, here, voids):
-            void.discard(fact.event_id)
+        if is_mark and fact.event_id in tombstoned and _stands(fact.message_id, here, tombstones):
+            tombstoned.discard(fact.event_id)
     arrived: list[tuple[str, bytes]] = []
     for raw, found in readable:
         fact = found[1] if found else None
-        if fact is None or isinstance(fact, Sealed):
+        if fact is None or isinstance(fact, UnknownEvent):
             arrived.append((file, raw))
-        elif fact.event_id not in void:
+        elif fact.event_id not in tombstoned:
             arrived.append((branch_file_of(fact, file) or file, raw))
     return arrived
 
 
-_Readable = tuple[bytes, tuple[Order, AnyFact | Sealed | None] | None]
+_Readable = tuple[bytes, tuple[Order, AnyFact | UnknownEvent | None] | None]
 
 
 def _best_first(readable: Sequence[_Readable]) -> list[_Readable]:
     """The lines, those of one id among each other in the order of their ranks."""
-    places: dict[str, list[int]] = {}
+    layout: dict[str, list[int]] = {}
     for place, (_, found) in enumerate(readable):
         if found is not None:
-            places.setdefault(found[0][1], []).append(place)
+            layout.setdefault(found[0][1], []).append(place)
     ordered = [*readable]
-    for some in places.values():
+    for some in layout.values():
         if some[1:]:
             best = sorted((readable[place] for place in some), key=lambda line: _rank(line[0]))
             for place, line in zip(some, best, strict=True):
@@ -412,14 +435,14 @@ def _best_first(readable: Sequence[_Readable]) -> list[_Readable]:
     return ordered
 
 
-def _stands(message_id: str, here: bytes, voids: Voids) -> bool:
-    """Whether a journal holds a create of this message that is not void."""
+def _stands(message_id: str, here: bytes, tombstones: Tombstones) -> bool:
+    """Whether a journal holds a create of this message that is not tombstoned."""
     name = message_id.encode()
     for raw in split_lines(here) if name in here else ():
         found = _read(raw) if name in raw else None
         if found is None or not isinstance(found[1], MessageCreated) or found[1].message_id != message_id:
             continue
-        if not is_void(found[1], found[0], voids.standing(raw, found[1]), voids):
+        if not is_tombstoned(found[1], found[0], tombstones.provenance(raw, found[1]), tombstones):
             return True
     return False
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
 from thrum.git.trees import TreeEntry
-from thrum.model.tombstones import Voids
+from thrum.model.tombstones import Tombstones
 
 RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed", "foreign"]
 """`offline`: nobody answered (no network, no host, a path that is not mounted). `refused`: it answered, and does not
@@ -19,7 +19,7 @@ has not. `missing`: there is no such repository. `foreign`: its branch is anothe
 
 
 class RemoteFailed(Exception):
-    """The remote did not do what it was asked. `reason` is one line without credentials, `remedy` what mends it."""
+    """The remote did not do what it was asked. `reason` is one line without credentials, `remedy` what fixes it."""
 
     def __init__(self, trouble: RemoteTrouble, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -98,7 +98,7 @@ class Repository(Protocol):
         ...
 
 
-class Mark(NamedTuple):
+class FilePosition(NamedTuple):
     """How far a journal counts: nothing behind `end` (bytes) is read, and another `inode` is another file."""
 
     inode: int
@@ -129,17 +129,17 @@ class Surplus(NamedTuple):
     bytes: int
 
 
-class TakenIn(NamedTuple):
-    """What became of arrived lines: facts that were new, and lines that were set aside in quarantine."""
+class Ingested(NamedTuple):
+    """What became of arrived lines: facts that were new, and lines that were quarantined in quarantine."""
 
     new: int
-    set_aside: int
+    quarantined: int
 
 
 class Journals(Protocol):
     """The journals of the branch as the store keeps them. Raises StoreFailed, Busy, ShuttingDown."""
 
-    def marks(self) -> dict[str, Mark]:
+    def marks(self) -> dict[str, FilePosition]:
         """Every journal of the branch (`events.jsonl`, `messages/*.jsonl`) that is here, and how far it counts."""
         ...
 
@@ -147,22 +147,22 @@ class Journals(Protocol):
         """The number of the last fact that `marks`, called after it, is sure to cover."""
         ...
 
-    def read(self, file: str, mark: Mark) -> bytes:
+    def read(self, file: str, mark: FilePosition) -> bytes:
         """What counts of a journal. Raises JournalMoved when another file took its place meanwhile (compaction)."""
         ...
 
-    def voids(self) -> Voids:
-        """What cleanups and purges made void, as of now."""
+    def tombstones(self) -> Tombstones:
+        """What cleanups and purges tombstoned, as of now."""
         ...
 
-    def take_in(self, arrived: Sequence[Arrived]) -> TakenIn:
-        """Hand foreign lines to the committer; they are on disk, in the picture and on the bus when it returns.
+    def ingest(self, arrived: Sequence[Arrived]) -> Ingested:
+        """Hand foreign lines to the committer; they are on disk, in the projection and on the bus when it returns.
 
-        Raises InternalError when the program stumbles over one of them; some may be taken in then.
+        Raises InternalError when the program stumbles over one of them; some may be ingested then.
         """
         ...
 
-    def count_aside(self, surplus: Sequence[Surplus]) -> None:
+    def count_quarantined(self, surplus: Sequence[Surplus]) -> None:
         """Note how many lines are not worth being handed over."""
         ...
 
@@ -175,7 +175,7 @@ class Journals(Protocol):
         ...
 
     def close_before(self) -> None:
-        """All of a remote's branch was taken in: what comes unsigned from now on is not of before (events.md §11)."""
+        """All of a remote's branch was ingested: what comes unsigned from now on is not of before (events.md §11)."""
         ...
 
     def copy_receipts(self) -> int:
@@ -183,9 +183,9 @@ class Journals(Protocol):
         ...
 
     def recall(self) -> Mapping[str, str]:
-        """What `remember` kept; empty after the picture was painted anew."""
+        """What `remember` kept; empty after the projection was rebuilt."""
         ...
 
     def remember(self, values: Mapping[str, str]) -> None:
-        """Keep values beside the picture. Losing them costs time, nothing else."""
+        """Keep values beside the projection. Losing them costs time, nothing else."""
         ...

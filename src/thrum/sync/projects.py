@@ -19,7 +19,12 @@ def check_project(repo: Repository, journals: Journals, files: Mapping[str, Tree
     ForeignProject.
     """
     entry, ours = files.get(events.EVENTS_FILE), journals.project()
-    if not ours or entry is None or not entry.is_file or repo.blob_size(entry.object_id) > limits.shard_bytes_max:
+    if (
+        not ours
+        or entry is None
+        or not entry.is_file
+        or repo.blob_size(entry.object_id) > limits.author_journal_bytes_max
+    ):
         return
     theirs = projects(repo.blob(entry.object_id))
     if theirs and ours.isdisjoint(theirs):

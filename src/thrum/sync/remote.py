@@ -189,7 +189,7 @@ class Remote:
             return False
         if disk_full(done.err) or "cannot lock ref" in done.err:
             reason = remote_failed(done, self.name, "fetch", self._secrets).reason
-            raise StoreFailed(f"could not store what {self.name} has: {reason}", remedy="mend what git names")
+            raise StoreFailed(f"could not store what {self.name} has: {reason}", remedy="fix what git names")
         raise self._failure(done, "fetch")
 
     def push(self, commit: str) -> bool:

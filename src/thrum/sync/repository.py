@@ -15,7 +15,7 @@ from thrum.git.refs import REF, move_plain_ref, seen_at_remote
 from thrum.git.runner import DURABLE, GitRunner, checked_git, run_git
 from thrum.git.trees import TreeEntry, index_bytes
 from thrum.model.errors import NotAvailable, StoreFailed
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.sync.branch import verify_owner
 from thrum.sync.maintenance import Maintenance
 from thrum.sync.ports import RemoteFailed, RemoteInfo
@@ -30,16 +30,16 @@ _LOCK_SECONDS: Final = 0.02
 
 
 @contextlib.contextmanager
-def open_repository(places: Places, environ: Mapping[str, str], *, remote: str = "origin") -> Generator[GitRepository]:
+def open_repository(layout: Layout, environ: Mapping[str, str], *, remote: str = "origin") -> Generator[GitRepository]:
     """Git's side of the rounds of one repository; it may stay open for a daemon's life.
 
     Raises UnsafeRepository before anything of another user's configuration is honoured, and NotAvailable outside git.
     """
-    common_dir = places.common_dir
+    common_dir = layout.common_dir
     if common_dir is None:
         raise NotAvailable("this directory is not in a git repository", remedy="git init, then: thrum init")
-    verify_owner(places.main_root, common_dir, environ)
-    repository = GitRepository(places, common_dir, environ, remote)
+    verify_owner(layout.main_root, common_dir, environ)
+    repository = GitRepository(layout, common_dir, environ, remote)
     try:
         yield repository
     finally:
@@ -49,13 +49,13 @@ def open_repository(places: Places, environ: Mapping[str, str], *, remote: str =
 class GitRepository:
     """`ports.Repository` on a real one. Blocks; one thread at a time, save `stop`, `cut` and the care for the disk."""
 
-    def __init__(self, places: Places, common_dir: Path, environ: Mapping[str, str], remote: str) -> None:
-        self._places = places
+    def __init__(self, layout: Layout, common_dir: Path, environ: Mapping[str, str], remote: str) -> None:
+        self._layout = layout
         self._common_dir = common_dir
         self._environ = environ
         self._runner = GitRunner()
-        self._remote = Remote(common_dir, places.main_root, environ, remote, self._runner)
-        self._maintenance = Maintenance(common_dir, places.thrum_sync_dir, environ, self._remote.seen_ref)
+        self._remote = Remote(common_dir, layout.main_root, environ, remote, self._runner)
+        self._maintenance = Maintenance(common_dir, layout.thrum_sync_dir, environ, self._remote.seen_ref)
         self._open: AbstractContextManager[Reader] | None = None
         self._reader: Reader | None = None
         self._writer: Writer | None = None
@@ -124,16 +124,16 @@ class GitRepository:
 
     def move(self, old: str, new: str) -> bool:
         self._settle()
-        if where := on_branch(self._common_dir, self._places.branch_dir):
+        if where := on_branch(self._common_dir, self._layout.branch_dir):
             raise checked_out(where)
         if not self._move_ref(REF, old, new):
             return False
         index = index_bytes(self._reading.entries(new), object_id_chars=len(new))
         try:
-            self._admin_dir, _ = ensure_worktree(self._common_dir, self._places.branch_dir, new, self._admin_dir)
+            self._admin_dir, _ = ensure_worktree(self._common_dir, self._layout.branch_dir, new, self._admin_dir)
             write_index(self._admin_dir, index, durable=False)
         except OSError as error:
-            name = error.filename or self._places.branch_dir
+            name = error.filename or self._layout.branch_dir
             raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
         return True
 
@@ -158,7 +158,7 @@ class GitRepository:
                 break
             if not remove_stale_lock(self._common_dir, ref):
                 time.sleep(_LOCK_SECONDS)
-        raise StoreFailed(f"could not move {ref}: {reason}", remedy="mend what git names, then: thrum sync force")
+        raise StoreFailed(f"could not move {ref}: {reason}", remedy="fix what git names, then: thrum sync force")
 
     # -- objects
 
@@ -241,7 +241,7 @@ class GitRepository:
         try:
             pushed = self._remote.push(commit)
         except RemoteFailed:
-            if not self._mend():
+            if not self._fix():
                 raise
             pushed = self._remote.push(commit)
         if not pushed:
@@ -263,10 +263,10 @@ class GitRepository:
     def resume(self) -> None:
         """A round begins, which looks after this whether it may talk to the remote. Raises StoreFailed."""
         self._runner.resume()
-        self._mend()
+        self._fix()
 
-    def _mend(self) -> bool:
-        return self._writer is not None and self._writer.mend()
+    def _fix(self) -> bool:
+        return self._writer is not None and self._writer.fix()
 
     def who_can_read(self, info: RemoteInfo) -> Readers:
         """Whether anybody can read a remote; `stop` and `cut` end the question."""
@@ -280,7 +280,7 @@ class GitRepository:
 
     def needs_maintenance(self) -> bool:
         """Whether rounds have left so much that `maintain` is worth its time."""
-        return self._maintenance.is_due()
+        return self._maintenance.is_ready()
 
     def maintain(self) -> None:
         """Pack what rounds left in the object store. Seconds on a large branch; rounds may go on beside."""

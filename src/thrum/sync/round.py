@@ -1,7 +1,7 @@
-"""One sync round, step by step: take in what the remote has, commit what is here, push (house.md "A sync round").
+"""One sync round, step by step: ingest what the remote has, commit what is here, push (house.md "A sync round").
 
 A generator, so that whoever runs it decides what happens between two steps: the daemon nothing, a test a kill, the
-simulator the steps of other daemons. It may be dropped after any step: the journals are the truth, what was taken in is
+simulator the steps of other daemons. It may be dropped after any step: the journals are the truth, what was ingested is
 on disk, and the next round finds the rest by comparing. Everything blocks; errors are those of `ports`.
 
 History is linear. A round builds its commit on the remote's; a commit that lost the race is made anew on the new head.
@@ -22,7 +22,7 @@ from thrum.model.errors import InternalError, StoreFailed
 from thrum.sync import merge
 from thrum.sync.ingest_batches import Intake, portions
 from thrum.sync.merge import JOURNAL_FILE
-from thrum.sync.ports import Arrived, JournalMoved, Journals, Mark, RemoteFailed, Repository, Surplus
+from thrum.sync.ports import Arrived, FilePosition, JournalMoved, Journals, RemoteFailed, Repository, Surplus
 from thrum.sync.projects import check_project
 from thrum.sync.worktree import FIRST
 
@@ -57,10 +57,10 @@ class Outcome:
     """Lines that our branch had not."""
     sent: int = 0
     """Lines that the remote had not."""
-    set_aside: int = 0
+    quarantined: int = 0
     """Foreign lines that nobody can use."""
     skipped: set[str] = field(default_factory=set[str])
-    """Journals of the branch that could not be taken in: unreadable, too large, or the store stumbles over them."""
+    """Journals of the branch that could not be ingested: unreadable, too large, or the store stumbles over them."""
     unconfirmed: bool = False
     """Nothing was pushed, since others may read the remote and nobody has said that this is meant."""
     read_only: bool = False
@@ -106,15 +106,15 @@ class _Memory(msgspec.Struct):
     onto: str = ""
     """The remote's commit that `tip` stands on."""
     merged: str = ""
-    """The remote's commit that was taken in last."""
-    voids: str = ""
+    """The remote's commit that was ingested last."""
+    tombstones: str = msgspec.field(default="", name="voids")
     journals: dict[str, _Known] = {}
     put: dict[str, str] = {}
     """The blob of each journal as it was composed when the remote last had all of it: what others may have answered."""
     taken: dict[str, str] = {}
-    """The blob of each journal that was taken in last."""
+    """The blob of each journal that was ingested last."""
     skipped: set[str] = set()
-    """Blobs that could not be taken in: they stay on the branch as they are, and are tried again in every round."""
+    """Blobs that could not be ingested: they stay on the branch as they are, and are tried again in every round."""
     strays: list[str] = []
     """Journals that hold lines of other ones."""
     unsent: int = 0
@@ -175,7 +175,7 @@ class _Round:
             tip = self.repo.tip()
             try:
                 for commit in dict.fromkeys((head, tip)):
-                    yield from self.take_in(commit)
+                    yield from self.ingest(commit)
                 self.outcome.read_only = self.journals.is_read_only()
                 self.journals.copy_receipts()
                 yield "copied receipts"
@@ -191,7 +191,7 @@ class _Round:
 
     # -- what is there
 
-    def take_in(self, commit: str) -> Steps:
+    def ingest(self, commit: str) -> Steps:
         """Hand the committer every line of a commit's journals that is not here."""
         memory = self.memory
         if not commit or (commit in (memory.tip, memory.merged) and not memory.skipped):
@@ -208,23 +208,23 @@ class _Round:
         if commit == self.repo.remote_tip():
             check_project(self.repo, self.journals, files)
         pending: list[Intake] = []
-        size, voids, marks = 0, self.journals.voids(), self.journals.marks()
-        for file in sorted(files):  # events.jsonl comes first: what it voids need not be taken in
+        size, tombstones, marks = 0, self.journals.tombstones(), self.journals.marks()
+        for file in sorted(files):  # events.jsonl comes first: what it tombstones need not be ingested
             entry = files[file]
             is_journal = JOURNAL_FILE.fullmatch(file) and entry.is_file
-            if is_journal and (found := self._look_into(file, entry.object_id, voids, marks)):
+            if is_journal and (found := self._look_into(file, entry.object_id, tombstones, marks)):
                 pending.append(found)
                 size += found.weight
             if pending and (file == events.EVENTS_FILE or size >= limits.batch_bytes_max):
-                yield from self._take_in_all(pending)
-                pending, size, voids, marks = [], 0, self.journals.voids(), self.journals.marks()
-        yield from self._take_in_all(pending)
+                yield from self._ingest_all(pending)
+                pending, size, tombstones, marks = [], 0, self.journals.tombstones(), self.journals.marks()
+        yield from self._ingest_all(pending)
         memory.merged = commit
         if files and not memory.skipped and commit == self.repo.remote_tip():
             self.journals.close_before()
 
     def _is_of_ours(self, commit: str) -> bool:
-        """Whether a commit began as thrum's branch does, or stands on what is here or was taken in: then somebody
+        """Whether a commit began as thrum's branch does, or stands on what is here or was ingested: then somebody
         spoiled it.
         """
         known = (FIRST, self.repo.tip(), self.memory.merged, self.memory.tip)
@@ -236,14 +236,16 @@ class _Round:
         except StoreFailed:
             return False  # git does not know that one any more
 
-    def _look_into(self, file: str, blob: str, voids: merge.Voids, marks: dict[str, Mark]) -> Intake | None:
+    def _look_into(
+        self, file: str, blob: str, tombstones: merge.Tombstones, marks: dict[str, FilePosition]
+    ) -> Intake | None:
         """What a journal of the branch has that is not here; None if that is known to be nothing, or cannot be read."""
         known = self.memory.journals.get(file)
         if blob == self.memory.taken.get(file) or (known is not None and blob == known.blob):
             return None
         try:
-            if self.repo.blob_size(blob) > limits.shard_bytes_max:
-                raise StoreFailed(f"{file} is larger than {limits.shard_bytes_max} bytes")
+            if self.repo.blob_size(blob) > limits.author_journal_bytes_max:
+                raise StoreFailed(f"{file} is larger than {limits.author_journal_bytes_max} bytes")
             there = self.repo.blob(blob)
         except StoreFailed:
             self.memory.skipped.add(blob)
@@ -254,7 +256,7 @@ class _Round:
             before = set(merge.split_lines(self._looked_at(file)))
             lines = [raw for raw in lines if raw not in before]
         lines, surplus = merge.sift(lines)
-        arrived = merge.wanted(file, lines, voids, held) if lines else []
+        arrived = merge.wanted(file, lines, tombstones, held) if lines else []
         here: dict[str, set[bytes]] = {}
         for home in {home for home, _ in arrived if home != file}:
             here[home] = set(merge.split_lines(self._read(home, marks)))
@@ -262,38 +264,38 @@ class _Round:
         return Intake(file, blob, left, [Surplus(file, reason, *each) for reason, each in surplus.items()])
 
     def _looked_at(self, file: str) -> bytes:
-        """A journal of the branch as it was taken in last: what of its lines is not here, nobody wanted."""
+        """A journal of the branch as it was ingested last: what of its lines is not here, nobody wanted."""
         try:
             blob = self.memory.taken.get(file, "")
             return self.repo.blob(blob) if blob else b""
         except StoreFailed:
             return b""  # git does not know that one any more
 
-    def _take_in_all(self, pending: Sequence[Intake]) -> Steps:
+    def _ingest_all(self, pending: Sequence[Intake]) -> Steps:
         """Hand over the lines of some journals together: each time something is flushed."""
         try:
-            yield from self._take_in_lines(line for intake in pending for line in intake.lines)
+            yield from self._ingest_lines(line for intake in pending for line in intake.lines)
         except InternalError:
             for intake in pending if len(pending) > 1 else ():
-                yield from self._take_in_all([intake])
+                yield from self._ingest_all([intake])
             if len(pending) == 1:
                 self.memory.skipped.add(pending[0].blob)  # what is wrong with one journal must not stop the others
             return
         if surplus := [each for intake in pending for each in intake.surplus]:
-            self.journals.count_aside(surplus)
-            self.outcome.set_aside += sum(each.lines for each in surplus)
+            self.journals.count_quarantined(surplus)
+            self.outcome.quarantined += sum(each.lines for each in surplus)
         for file, blob, *_ in pending:
             self.memory.skipped.discard(blob)
             self.memory.taken[file] = blob
 
-    def _take_in_lines(self, lines: Iterable[Arrived]) -> Steps:
+    def _ingest_lines(self, lines: Iterable[Arrived]) -> Steps:
         for chunk in portions(lines):
-            taken = self.journals.take_in(chunk)
+            taken = self.journals.ingest(chunk)
             self.outcome.received += taken.new
-            self.outcome.set_aside += taken.set_aside
-            yield "took in"
+            self.outcome.quarantined += taken.quarantined
+            yield "ingested"
 
-    def _read(self, file: str, marks: dict[str, Mark]) -> bytes:
+    def _read(self, file: str, marks: dict[str, FilePosition]) -> bytes:
         return self.journals.read(file, marks[file]) if file in marks else b""
 
     # -- what is here
@@ -339,9 +341,9 @@ class _Round:
 
     def _compose(self, files: dict[str, TreeEntry]) -> list[bytes] | None:
         """Put every journal into `files` as it goes onto the branch: the lines that are new, None if all is there."""
-        memory, marks, voids = self.memory, self.journals.marks(), self.journals.voids()
-        if voids.mark() != memory.voids:
-            memory.journals, memory.put, memory.voids = {}, {}, voids.mark()
+        memory, marks, tombstones = self.memory, self.journals.marks(), self.journals.tombstones()
+        if tombstones.mark() != memory.tombstones:
+            memory.journals, memory.put, memory.tombstones = {}, {}, tombstones.mark()
         files.pop(events.MESSAGES_DIR, None)  # journals must lie there
         strays: dict[str, list[bytes]] = {}
         composed: dict[str, _Composed] = {}
@@ -351,20 +353,20 @@ class _Round:
                 continue
             known, entry = memory.journals.get(file), files.get(file)
             if file in suspects or known is None or (known.inode, known.end) != mark or not _serves(entry, known):
-                composed[file] = self._compose_one(file, mark, entry, voids, strays)
+                composed[file] = self._compose_one(file, mark, entry, tombstones, strays)
         for home, lines in strays.items():
             if home in self.outcome.skipped:
                 continue
-            mark = marks.get(home, Mark(0, 0))
-            composed[home] = self._compose_one(home, mark, files.get(home), voids, {}, lines)
+            mark = marks.get(home, FilePosition(0, 0))
+            composed[home] = self._compose_one(home, mark, files.get(home), tombstones, {}, lines)
         return self._put(files, composed)
 
     def _compose_one(
         self,
         file: str,
-        mark: Mark,
+        mark: FilePosition,
         entry: TreeEntry | None,
-        voids: merge.Voids,
+        tombstones: merge.Tombstones,
         strays: dict[str, list[bytes]],
         extra: Sequence[bytes] = (),
     ) -> _Composed:
@@ -376,9 +378,9 @@ class _Round:
         if entry is not None and (known is None or known.carries or entry.object_id != known.blob):
             is_there = entry.holds(data)
             carried = [] if is_there else self._not_here(entry, data)
-        if not carried and not extra and (grown := self._grow(file, mark, voids, data)):
+        if not carried and not extra and (grown := self._grow(file, mark, tombstones, data)):
             return grown
-        result = merge.canonical(file, data, voids, (*carried, *extra))
+        result = merge.canonical(file, data, tombstones, (*carried, *extra))
         carries = bool(carried) and bool(merge.missing(data, result.data))
         for home, lines in result.strays.items():
             strays.setdefault(home, []).extend(lines)
@@ -393,7 +395,7 @@ class _Round:
         )
         return _Composed(known, result.data)
 
-    def _grow(self, file: str, mark: Mark, voids: merge.Voids, data: bytes) -> _Composed | None:
+    def _grow(self, file: str, mark: FilePosition, tombstones: merge.Tombstones, data: bytes) -> _Composed | None:
         """The same by what was appended since it was composed last; None if that won't do."""
         known = self.memory.journals.get(file)
         if known is None or not known.plain or file in self.memory.strays or known.inode != mark.inode:
@@ -402,7 +404,7 @@ class _Round:
             before = data[: known.end] if known.is_journal else self.repo.blob(known.blob)
         except StoreFailed:
             return None  # composed, and never needed
-        grown = merge.grown(file, before, data, known.end, voids)
+        grown = merge.grown(file, before, data, known.end, tombstones)
         if grown is None:
             return None
         blob = self.repo.add_blob(grown.data)
@@ -413,7 +415,7 @@ class _Round:
 
     def _not_here(self, entry: TreeEntry, data: bytes) -> list[bytes]:
         """The lines of the branch that are not here (events.md §11 "Union")."""
-        if not entry.is_file or self.repo.blob_size(entry.object_id) > limits.shard_bytes_max:
+        if not entry.is_file or self.repo.blob_size(entry.object_id) > limits.author_journal_bytes_max:
             return []
         return merge.missing(data, self.repo.blob(entry.object_id))
 
@@ -421,8 +423,8 @@ class _Round:
         """Put what was composed into `files`: the lines that are new there; None, and nothing is put, without any.
 
         Only what this clone never put there is worth leaving lines out as well. Clones whose clocks or programs differ
-        may not agree for a while on what is void: none of them answers a commit with one that only takes away, or that
-        brings back what another took away and takes away what that one has. A commit that the remote never had was
+        may not agree for a while on what is tombstoned: none of them answers a commit with one that only takes away, or
+        that brings back what another took away and takes away what that one has. A commit that the remote never had was
         put nowhere: nobody can have answered it.
         """
         fresh: list[bytes] = []

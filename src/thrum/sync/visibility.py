@@ -18,7 +18,7 @@ from thrum.git.runner import Finished, GitRunner
 from thrum.model.clock import SystemClock, format_ms
 from thrum.model.errors import StoreFailed
 from thrum.model.files import atomic_write
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.sync.ports import RemoteInfo
 
 Readers = Literal["private", "public", "unknown"]
@@ -105,11 +105,11 @@ def _judged(answer: Finished, *, absent: Readers) -> Readers:
     return absent if any(sign in said for sign in _ABSENT) else "unknown"
 
 
-class Readership:
+class Visibility:
     """Who can read the remotes of one daemon, as far as was asked, and what the user has said of it. Blocks."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._known: dict[str, tuple[Readers, float]] = {}
         """By URL, and until when that is believed."""
 
@@ -119,7 +119,7 @@ class Readership:
 
     def unconfirmed(self, remotes: Sequence[RemoteInfo], ask: Ask) -> list[tuple[RemoteInfo, Readers]]:
         """Those that others may read, unless somebody has said that this is meant."""
-        asked = [info for info in remotes if not is_confirmed(self._places, info.url)]
+        asked = [info for info in remotes if not is_confirmed(self._layout, info.url)]
         return [(info, self._readers(info, ask)) for info in asked if self._readers(info, ask) != "private"]
 
     def forget(self, *, private: bool) -> None:
@@ -138,25 +138,25 @@ class Readership:
 # -- what the user has said
 
 
-def is_confirmed(places: Places, url: str) -> bool:
+def is_confirmed(layout: Layout, url: str) -> bool:
     """Whether the user has said that what others may read at this URL (without credentials) is meant."""
-    return url in _confirmed(places)
+    return url in _confirmed(layout)
 
 
-def confirm(places: Places, url: str) -> None:
+def confirm(layout: Layout, url: str) -> None:
     """Remember that it is meant. Raises StoreFailed."""
-    path = places.thrum_sync_dir / "remotes.json"
-    known = _confirmed(places) | {url: format_ms(SystemClock().now_ms())}
+    path = layout.thrum_sync_dir / "remotes.json"
+    known = _confirmed(layout) | {url: format_ms(SystemClock().now_ms())}
     try:
         atomic_write(path, json.dumps({"confirmed": known}, indent=2, ensure_ascii=False).encode() + b"\n")
     except OSError as error:
         raise StoreFailed(f"could not write {path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _confirmed(places: Places) -> dict[str, str]:
+def _confirmed(layout: Layout) -> dict[str, str]:
     """URLs, and when each was confirmed. A file that says nothing confirms nothing."""
     try:
-        kept: Any = json.loads((places.thrum_sync_dir / "remotes.json").read_bytes())
+        kept: Any = json.loads((layout.thrum_sync_dir / "remotes.json").read_bytes())
         urls: Any = kept["confirmed"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return {}

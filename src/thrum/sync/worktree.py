@@ -25,7 +25,7 @@ LOCK_REASON: Final = "thrum keeps the messages of this repository here"
 
 
 def ensure_worktree(common_dir: Path, folder: Path, tip: str, likely: Path | None = None) -> tuple[Path, bool]:
-    """Make or mend what ties the folder and git's record of it together: that record, and whether it is new.
+    """Make or fix what ties the folder and git's record of it together: that record, and whether it is new.
 
     `tip`: the commit whose tree its index holds. `likely`: the record that it was the last time, so that not all of
     them are read.
@@ -38,7 +38,7 @@ def ensure_worktree(common_dir: Path, folder: Path, tip: str, likely: Path | Non
     # First the lock: from here on no `git worktree prune` takes it away.
     write_if_other(admin_dir / "locked", f"{LOCK_REASON}\n".encode(), 0o644)
     write_if_other(admin_dir / "commondir", b"../..\n", 0o644)
-    # Not synced, as the index is not: git does without it, and the next start mends it.
+    # Not synced, as the index is not: git does without it, and the next start fixes it.
     write_if_other(admin_dir / "HEAD", f"{tip}\n".encode(), 0o644, durable=made)
     if linked_worktree(admin_dir) != folder:
         atomic_write(admin_dir / "gitdir", os.fsencode(f"{folder / '.git'}\n"), mode=0o644)

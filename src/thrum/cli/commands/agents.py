@@ -15,7 +15,7 @@ from thrum.cli.body import read_text_file
 from thrum.cli.connect import check_runtime
 from thrum.cli.parser import RUN, did_you_mean, near, option, switch, word
 from thrum.cli.registration_hints import conflict_error, next_here
-from thrum.cli.render import Eye
+from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run, error_document, error_text
 from thrum.cli.text import line
 from thrum.identity.caller import claim_not_used
@@ -73,8 +73,8 @@ def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
     given, warning = wanted_name(run.session.env.get("THRUM_NAME"), flag, positional)
     if warning:
         run.warnings.append(warning)
-    places = run.places()
-    known = to_register(places, run.session, run.flags, given)
+    layout = run.layout()
+    known = to_register(layout, run.session, run.flags, given)
     env = variables(run.session)
     if warning and known is not None and known.identity is not None:
         _check_whom(run, known.identity, flag or positional)
@@ -156,7 +156,7 @@ async def register_agent(
         re_register=re_register,
         bind_pid=bind_pid,
         runtime=runtime,
-        worktree=str(run.places().root) if run.flags.repo else "",
+        worktree=str(run.layout().root) if run.flags.repo else "",
         hostname=run.session.env.get("THRUM_HOSTNAME", ""),
         command="quickstart" if quickstart else "register",
     )
@@ -166,7 +166,7 @@ async def register_agent(
 
 def refused(document: dict[str, Any], error: ThrumError) -> Answer:
     """A conflict's answer: the result's own keys, and `error` beside them."""
-    return Answer(document | error_document(error), aside=error_text(error).split("\n"), status=error.status)
+    return Answer(document | error_document(error), notice=error_text(error).split("\n"), status=error.status)
 
 
 async def register(
@@ -218,7 +218,7 @@ async def quickstart(
 ) -> Answer:
     del no_init
     if runtime:
-        await trio.to_thread.run_sync(check_runtime, run.session.env, run.places(), runtime)
+        await trio.to_thread.run_sync(check_runtime, run.session.env, run.layout(), runtime)
     preamble = await _preamble(run, preamble_file) if preamble_file else ""
     who = wanted(run, positional, name, display)
     if dry_run:
@@ -241,7 +241,7 @@ async def start_agent(
     force: bool = False,
 ) -> Answer:
     """Register, start or resume a session, set the intent (identity.md §8.3). Each step may be repeated."""
-    before = {each.path.stem for each in list_identities(run.places().identities_dir)}
+    before = {each.path.stem for each in list_identities(run.layout().identities_dir)}
     register = partial(register_agent, run, who, force=force, bind_pid=pid, runtime=runtime, quickstart=True)
     result = await register(re_register=False)
     if result.conflict is not None and not force:
@@ -269,7 +269,7 @@ async def start_agent(
 def _lost_notes(run: Run, agent_id: str) -> list[str]:
     """Of an agent that goes on where no file knew of it: its notes lay in the `.thrum` that it had before."""
     try:
-        if notes.read_notes(run.places().root, agent_id) is not None:
+        if notes.read_notes(run.layout().root, agent_id) is not None:
             return []
     except ThrumError as error:
         return [error.message]
@@ -294,13 +294,13 @@ async def _preamble(run: Run, path: str) -> str:
 
 def _keep_preamble(run: Run, who: Wanted, agent_id: str, text: str) -> None:
     """The agent's standing instructions: those given, else its own, else what they begin as (cli.md §3.12)."""
-    places = run.places()
+    layout = run.layout()
     if text:
-        notes.save_preamble(places.root, agent_id, text)
+        notes.save_preamble(layout.root, agent_id, text)
         return
     try:
-        if notes.read_preamble(places.root, agent_id) is None:
-            notes.save_preamble(places.root, agent_id, notes.first_preamble(places, agent_id, who.role, who.module))
+        if notes.read_preamble(layout.root, agent_id) is None:
+            notes.save_preamble(layout.root, agent_id, notes.first_preamble(layout, agent_id, who.role, who.module))
     except ThrumError as error:
         run.warnings.append(f"no preamble was made: {error.message}")
 
@@ -313,25 +313,25 @@ async def list_agents(
     context: Annotated[bool, switch("a table of open sessions and their work")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    eye = Eye(run.now_ms, run.session.terminal.width)
+    rendering = RenderContext(run.now_ms, run.session.terminal.width)
     params = AgentListParams(role=run.flags.role, module=run.flags.module)
     result = await run.call(AGENT_LIST, params)
     if context or run.flags.json:
-        return await _with_contexts(run, result, eye, alone=context)
+        return await _with_contexts(run, result, rendering, alone=context)
     # Who is active, and on which branch, the team knows.
     team = await run.call(TEAM_LIST, TeamListParams(include_offline=True, include_files=False))
     head = f"Registered agents ({len(result.agents)}):"
-    return Answer(None, said=head, data=render.agents(result.agents, team.members, eye))
+    return Answer(None, said=head, data=render.agents(result.agents, team.members, rendering))
 
 
-async def _with_contexts(run: Run, listed: AgentListResult, eye: Eye, *, alone: bool) -> Answer:
+async def _with_contexts(run: Run, listed: AgentListResult, rendering: RenderContext, *, alone: bool) -> Answer:
     """What the agents' open sessions work on, `alone` or beside the agents."""
     work = await run.call(AGENT_LIST_CONTEXT, ListContextParams())
     names = {each.agent_id for each in listed.agents}
     contexts = tuple(each for each in work.contexts if each.agent_id in names)
     if not alone:
         return Answer({"agents": listed, "contexts": {"contexts": contexts}}, warnings=work.warnings)
-    text = render.contexts_table(contexts, eye) if contexts else ""
+    text = render.contexts_table(contexts, rendering) if contexts else ""
     said = "" if contexts else "No open sessions."
     return Answer({"contexts": contexts}, said=said, data=text, warnings=work.warnings)
 
@@ -344,7 +344,7 @@ async def whoami(
     me = me_from_files(run)
     me = await me_with_session(run, me)
     if not field:
-        return Answer(me, data=render.whoami(me, Eye(run.now_ms), str(run.places().root)))
+        return Answer(me, data=render.whoami(me, RenderContext(run.now_ms), str(run.layout().root)))
     names = [each.encode_name for each in msgspec.structs.fields(WhoamiResult)]
     if field not in names:
         close = near(field, names)
@@ -359,7 +359,7 @@ async def whoami(
 
 def me_from_files(run: Run) -> WhoamiResult:
     """Who would act, as far as files and variables tell."""
-    chosen, places = run.identity(), run.places()
+    chosen, layout = run.identity(), run.layout()
     identity = chosen.identity
     return WhoamiResult(
         agent_id=chosen.agent_id,
@@ -370,10 +370,10 @@ def me_from_files(run: Run) -> WhoamiResult:
         selected_by=chosen.selected_by,
         session_id=identity.session_id if identity else "",
         branch=identity.branch if identity else "",
-        worktree=str(places.root),
+        worktree=str(layout.root),
         intent=identity.intent if identity else "",
         repo_id=identity.repo_id if identity else "",
-        identity_file=str(chosen.file.relative_to(places.root)) if chosen.file else "",
+        identity_file=str(chosen.file.relative_to(layout.root)) if chosen.file else "",
         updated_at=identity.updated_at if identity else "",
         status=identity.agent_status if identity else "",
         pid=identity.agent_pid if identity else 0,
@@ -431,12 +431,12 @@ async def team(
         and (not run.flags.role or each.role == run.flags.role)
         and (not run.flags.module or each.module == run.flags.module)
     )
-    eye = Eye(run.now_ms, run.session.terminal.width)
+    rendering = RenderContext(run.now_ms, run.session.terminal.width)
     said = "" if members or run.flags.json else await _nobody(run, all, system)
     return Answer(
         msgspec.structs.replace(result, members=members, warnings=()),
         said=said,
-        data="\n\n".join(render.member(each, eye, files=files) for each in members),
+        data="\n\n".join(render.member(each, rendering, files=files) for each in members),
         warnings=result.warnings,
     )
 

@@ -44,7 +44,7 @@ async def backup(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
     else:
         from thrum.admin.backup import create_here
 
-        result = await trio.to_thread.run_sync(create_here, run.places(), run.session.env, given)
+        result = await trio.to_thread.run_sync(create_here, run.layout(), run.session.env, given)
     return Answer(result, said=[f"✓ Backup complete: {line(result.location)}", *_counts(result)])
 
 
@@ -55,7 +55,7 @@ async def status(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
     else:
         from thrum.admin.backup import status as look
 
-        result = await trio.to_thread.run_sync(look, run.places(), given)
+        result = await trio.to_thread.run_sync(look, run.layout(), given)
     time = f"{values.absolute(result.timestamp)} ({values.age(result.timestamp, run.now_ms)})"
     lines = [f"Last backup:    {line(time)}", f"Location:       {line(result.location)}", *_counts(result)]
     archives = result.archives
@@ -74,7 +74,7 @@ async def config(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
     else:
         from thrum.admin.backup import settings_of
 
-        result = await trio.to_thread.run_sync(settings_of, run.places())
+        result = await trio.to_thread.run_sync(settings_of, run.layout())
     if given:
         result.dir = given
     keep = result.retention
@@ -93,19 +93,19 @@ async def restore(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
-    places, given = run.places(), _absolute(run, dir)
+    layout, given = run.layout(), _absolute(run, dir)
     archive = _archive(run, archive)
     from thrum.admin.restore import restore_here, source_of
 
-    source = await trio.to_thread.run_sync(source_of, places, archive, given)
+    source = await trio.to_thread.run_sync(source_of, layout, archive, given)
     if not yes:
-        question = f"Replace messages, agents and settings of {places.main_root} by {source}?"
+        question = f"Replace messages, agents and settings of {layout.main_root} by {source}?"
         await confirm(run, question, what="the restore")
     if await run.client_if_running() is not None:
         params = RestoreParams(archive=archive, dir=given, confirm=True, other_repository=other_repository)
         result = await _by_daemon(run, params)
     else:
-        work = partial(restore_here, places, run.session.env, hostname(run), archive, given)
+        work = partial(restore_here, layout, run.session.env, hostname(run), archive, given)
         result = await trio.to_thread.run_sync(partial(work, other_repository=other_repository))
     lines = [f"✓ Restored from {line(result.source)}", f"  Safety backup: {line(result.safety_backup)}"]
     if result.daemon_restarted:

@@ -88,16 +88,16 @@ def overrides(run: Run) -> dict[str, Any]:
 
 async def _raw(run: Run) -> dict[str, Any]:
     """The settings that count; what was changed outside thrum is said beside them."""
-    if notice := await trio.to_thread.run_sync(config_acceptance.notice, run.places()):
+    if notice := await trio.to_thread.run_sync(config_acceptance.notice, run.layout()):
         run.warnings.append(notice)
-    return await trio.to_thread.run_sync(config.read_raw, run.places().config_file)
+    return await trio.to_thread.run_sync(config.read_raw, run.layout().config_file)
 
 
 # -- looks
 
 
 async def show(*, run: Annotated[Run, RUN]) -> Answer:
-    places, env = run.places(), run.session.env
+    layout, env = run.layout(), run.session.env
     raw = await _raw(run)
     values = {
         key: SettingValue(settings.setting_text(found.value), found.source)
@@ -105,7 +105,7 @@ async def show(*, run: Annotated[Run, RUN]) -> Answer:
     }
     primary = values["runtime.primary"]
     result = ConfigShowResult(
-        config_file=str(places.config_copy),
+        config_file=str(layout.config_copy),
         runtime={"primary": primary.value, "source": primary.source},
         daemon={
             "local_only": values["daemon.local_only"],
@@ -132,7 +132,7 @@ async def _daemon(run: Run) -> dict[str, Any]:
     except ThrumError as error:
         run.debug(error.message)
         return {"status": "stopped"}
-    return {"status": "running", "pid": health.pid, "socket": str(run.places().socket_link)}
+    return {"status": "running", "pid": health.pid, "socket": str(run.layout().socket_link)}
 
 
 def _identity(run: Run) -> dict[str, str]:
@@ -142,7 +142,7 @@ def _identity(run: Run) -> dict[str, str]:
     except ThrumError as error:
         run.debug(error.message)
         return {}
-    root = run.places().root
+    root = run.layout().root
     file = str(chosen.file.relative_to(root)) if chosen.file else ""
     found = {"agent": chosen.agent_id, "role": chosen.role, "module": chosen.module, "file": file}
     return {key: value for key, value in found.items() if value}
@@ -190,7 +190,7 @@ async def get(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
 
 
 async def diff(*, run: Annotated[Run, RUN]) -> Answer:
-    found = await trio.to_thread.run_sync(config_acceptance.look, run.places())
+    found = await trio.to_thread.run_sync(config_acceptance.look, run.layout())
     if found.problem:
         raise ConfigInvalid(found.problem, remedy="fix the file, or: thrum doctor --fix")
     result = ConfigChangesResult(changed=found.changed)
@@ -198,8 +198,8 @@ async def diff(*, run: Annotated[Run, RUN]) -> Answer:
 
 
 async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Annotated[Run, RUN]) -> Answer:
-    places = run.places()
-    found = await trio.to_thread.run_sync(config_acceptance.look, places)
+    layout = run.layout()
+    found = await trio.to_thread.run_sync(config_acceptance.look, layout)
     if not found:
         return Answer(ConfigChangesResult(), said="Nothing was changed outside thrum.")
     if not yes and not found.problem:
@@ -208,9 +208,9 @@ async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Ann
         result = await run.call(CONFIG_ACCEPT, Empty())
     else:
         if config_acceptance.protects(found.changed):
-            await trio.to_thread.run_sync(check_no_agent, run.session.env, places, "config.accept")
+            await trio.to_thread.run_sync(check_no_agent, run.session.env, layout, "config.accept")
         result = ConfigChangesResult(
-            changed=await trio.to_thread.run_sync(config_acceptance.accept, places, found.changed)
+            changed=await trio.to_thread.run_sync(config_acceptance.accept, layout, found.changed)
         )
     return Answer(result, said="✓ Settings accepted", data=_lines(result.changed))
 
@@ -236,28 +236,28 @@ async def set_(
 ) -> Answer:
     meant = settings.parse_value(key, value)
     settings.check_value(key, meant)
-    places = run.places()
+    layout = run.layout()
     await _raw(run)
     result = await _change(
         run,
         key,
         CONFIG_SET,
         ConfigSetParams(key=key, value=meant),
-        partial(config.change, places, key, meant),
+        partial(config.change, layout, key, meant),
     )
     return _changed(run, result, f"✓ {key} = {line(settings.setting_text(result.value))}")
 
 
 async def unset(key: Key, /, *, run: Annotated[Run, RUN]) -> Answer:
     settings.find(key)
-    places = run.places()
+    layout = run.layout()
     await _raw(run)
     result = await _change(
         run,
         key,
         CONFIG_UNSET,
         ConfigKeyParams(key=key),
-        partial(config.unset, places, key),
+        partial(config.unset, layout, key),
     )
     return _changed(run, result, f"✓ {key} unset")
 
@@ -269,7 +269,7 @@ async def _change(
     if await run.client_if_running() is not None:
         return await run.call(method, params)
     if settings.is_guarded(key):
-        await trio.to_thread.run_sync(check_no_agent, run.session.env, run.places(), f"{method.name} {key}")
+        await trio.to_thread.run_sync(check_no_agent, run.session.env, run.layout(), f"{method.name} {key}")
     after = await trio.to_thread.run_sync(write)
     return ConfigValueResult(key=key, value=after.value, source=after.source)
 

@@ -51,14 +51,14 @@ def claim(run: Run, agent: str) -> str:
 
 async def _home(run: Run, agent: str) -> tuple[str, Path]:
     """The agent meant by a command that reads, and where its files are. Raises AgentNotFound, NoIdentity …"""
-    places = run.places()
+    layout = run.layout()
     if not agent:
-        return run.identity().agent_id, places.root
+        return run.identity().agent_id, layout.root
     name = agent_of(agent)
-    root = notes.root_of(places, name)
+    root = notes.root_of(layout, name)
     if root is None:
         await _check_known(run, name)
-    return name, root or places.root
+    return name, root or layout.root
 
 
 async def _check_known(run: Run, name: str) -> None:
@@ -87,13 +87,13 @@ async def show(
 ) -> Answer:
     if project and session:
         raise run.command.error("--project and --session exclude each other")
-    places = run.places()
+    layout = run.layout()
     name, root = await _home(run, agent)
-    if agent and notes.root_of(places, name) is None:
+    if agent and notes.root_of(layout, name) is None:
         return await _show_elsewhere(run, name)
     saved = await trio.to_thread.run_sync(notes.read_notes, root, name)
     preamble = await trio.to_thread.run_sync(notes.read_preamble, root, name)
-    state = None if session else await trio.to_thread.run_sync(notes.read_project_state, places)
+    state = None if session else await trio.to_thread.run_sync(notes.read_project_state, layout)
     with_preamble = not (no_preamble or session)
     document = _document(name, saved, preamble, state, own=not project, with_preamble=with_preamble)
     parts = [] if state is None else [_part("project state", state, root, raw)]
@@ -107,7 +107,7 @@ async def show(
     if project and state is None:
         nothing = "No project state saved"
     text = ("\n" if raw else "\n\n").join(parts)
-    return Answer(document, said="" if raw else nothing, aside=nothing if raw else "", data=text)
+    return Answer(document, said="" if raw else nothing, notice=nothing if raw else "", data=text)
 
 
 async def _show_elsewhere(run: Run, name: str) -> Answer:
@@ -209,15 +209,15 @@ async def _show_preamble(run: Run, agent: str) -> Answer:
 
 async def _first_preamble(run: Run, name: str) -> str:
     """What the agent's preamble begins as, by its role. Raises AgentNotFound, IdentityInvalid."""
-    places = run.places()
-    root = notes.root_of(places, name)
+    layout = run.layout()
+    root = notes.root_of(layout, name)
     if root is None:
         await _check_known(run, name)
-        root = places.root
+        root = layout.root
     path = identity_path(root / ".thrum" / "identities", name)
     identity = await trio.to_thread.run_sync(read_identity, path) if path.is_file() else None
     role, module = (identity.role, identity.module) if identity else ("", "")
-    return await trio.to_thread.run_sync(notes.first_preamble, places, name, role, module)
+    return await trio.to_thread.run_sync(notes.first_preamble, layout, name, role, module)
 
 
 def _whole(text: str, file: str) -> str:

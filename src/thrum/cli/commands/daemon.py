@@ -29,43 +29,43 @@ from thrum.model.errors import NotARepository
 from thrum.model.guards import Refusal, refusal_error
 from thrum.model.methods.daemon import HEALTH
 from thrum.model.methods.method import Empty
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 
 Local = Annotated[bool, switch("no fetch, no push, for this start")]
 Force = Annotated[bool, switch("outside a git repository too")]
 _FOLLOW_SECONDS = 0.2
 
 
-def _places(run: Run, force: bool) -> Places:
+def _layout(run: Run, force: bool) -> Layout:
     """Where a daemon may run. Raises the guard `non_git_bootstrap` outside git."""
     try:
-        places = run.places()
+        layout = run.layout()
     except NotARepository as error:
         raise _not_git(run) from error
-    if places.common_dir is None and not force:
+    if layout.common_dir is None and not force:
         raise _not_git(run)
-    return places
+    return layout
 
 
 def _not_git(run: Run) -> Exception:
     return refusal_error(Refusal("non_git_bootstrap", "not_a_git_repo"), caller_cwd=run.session.cwd)
 
 
-def _action(places: Places, status: str, pid: int | None) -> dict[str, Any]:
+def _action(layout: Layout, status: str, pid: int | None) -> dict[str, Any]:
     from thrum.rpc.sockets import real_path
 
-    document: dict[str, Any] = {"status": status, "repo_path": str(places.main_root)}
+    document: dict[str, Any] = {"status": status, "repo_path": str(layout.main_root)}
     if pid:
         document |= {"pid": pid}
     if status in ("started", "already_running", "restarted"):
-        document |= {"socket": real_path(places.socket_link)}
+        document |= {"socket": real_path(layout.socket_link)}
     return document
 
 
-async def _check_wish(run: Run, places: Places) -> None:
+async def _check_wish(run: Run, layout: Layout) -> None:
     """A daemon that is to sync whatever the settings say is no agent's to start. Raises NotAPerson."""
     if wishes_sync(run.session.env):
-        await trio.to_thread.run_sync(check_no_agent, run.session.env, places, "THRUM_LOCAL=0")
+        await trio.to_thread.run_sync(check_no_agent, run.session.env, layout, "THRUM_LOCAL=0")
 
 
 async def start(
@@ -78,57 +78,57 @@ async def start(
     run.own_process()
     from thrum.daemon.launch import answers, child_environment, daemon_command
 
-    places = _places(run, force)
-    holder = await trio.to_thread.run_sync(files.lock_holder, places.lock_file)
-    if holder is not None and await trio.to_thread.run_sync(answers, places):
+    layout = _layout(run, force)
+    holder = await trio.to_thread.run_sync(files.lock_holder, layout.lock_file)
+    if holder is not None and await trio.to_thread.run_sync(answers, layout):
         said = f"✓ Daemon already running (pid {holder})"
-        return Answer(_action(places, "already_running", holder), said=said)
-    await _check_wish(run, places)
+        return Answer(_action(layout, "already_running", holder), said=said)
+    await _check_wish(run, layout)
     if foreground:
-        await run.finish(Answer(_action(places, "started", os.getpid()), said=f"✓ Daemon started (pid {os.getpid()})"))
-        command = daemon_command(places, local=local, force=force)
+        await run.finish(Answer(_action(layout, "started", os.getpid()), said=f"✓ Daemon started (pid {os.getpid()})"))
+        command = daemon_command(layout, local=local, force=force)
         os.execve(command[0], command, child_environment())
-    pid = await start_daemon(places, local=local, force=force)
-    return Answer(_action(places, "started", pid), said=f"✓ Daemon started (pid {pid})")
+    pid = await start_daemon(layout, local=local, force=force)
+    return Answer(_action(layout, "started", pid), said=f"✓ Daemon started (pid {pid})")
 
 
 async def stop(*, run: Annotated[Run, RUN]) -> Answer:
     run.own_process()
     from thrum.daemon.launch import stop_running
 
-    places = run.places()
-    pid = await trio.to_thread.run_sync(stop_running, places)
+    layout = run.layout()
+    pid = await trio.to_thread.run_sync(stop_running, layout)
     if pid is None:
-        return Answer(_action(places, "not_running", None), said="Daemon is not running")
-    return Answer(_action(places, "stopped", pid), said="✓ Daemon stopped")
+        return Answer(_action(layout, "not_running", None), said="Daemon is not running")
+    return Answer(_action(layout, "stopped", pid), said="✓ Daemon stopped")
 
 
 async def restart(*, local: Local = False, force: Force = False, run: Annotated[Run, RUN]) -> Answer:
     run.own_process()
     from thrum.daemon.launch import stop_running
 
-    places = _places(run, force)
-    await _check_wish(run, places)
+    layout = _layout(run, force)
+    await _check_wish(run, layout)
     # One that runs is not stopped for one that would not start.
-    await trio.to_thread.run_sync(load_config, places.config_file)
-    await trio.to_thread.run_sync(lambda: stop_running(places, insist=True))
-    pid = await start_daemon(places, local=local, force=force)
-    return Answer(_action(places, "restarted", pid), said=f"✓ Daemon restarted (pid {pid})")
+    await trio.to_thread.run_sync(load_config, layout.config_file)
+    await trio.to_thread.run_sync(lambda: stop_running(layout, insist=True))
+    pid = await start_daemon(layout, local=local, force=force)
+    return Answer(_action(layout, "restarted", pid), said=f"✓ Daemon restarted (pid {pid})")
 
 
 async def status(*, run: Annotated[Run, RUN]) -> Answer:
-    places = run.places()
+    layout = run.layout()
     if await run.client_if_running() is None:
-        document = {"running": False, "status": "stopped", "repo_path": str(places.main_root)}
+        document = {"running": False, "status": "stopped", "repo_path": str(layout.main_root)}
         return Answer(document, data="Daemon:   not running", status=0 if run.flags.json else 1)
     health = await run.call(HEALTH, Empty())
     # The path as one would type it; a link there leads to a short one.
-    socket = str(places.socket_link)
+    socket = str(layout.socket_link)
     document = {
         "running": True,
         "status": "running",
         "pid": health.pid,
-        "repo_path": str(places.main_root),
+        "repo_path": str(layout.main_root),
         "socket": socket,
         "uptime": span(health.uptime_ms),
         "uptime_ms": health.uptime_ms,
@@ -154,7 +154,7 @@ async def logs(
 ) -> Answer | int:
     if lines < 0:
         raise run.command.error(f"--lines is 0 or more, not {lines}")
-    path = run.places().log_file
+    path = run.layout().log_file
     after = format_ms(parse_time(since, "--since", run.now_ms)) if since else ""
     if follow:
         run.own_process()

@@ -16,7 +16,7 @@ from thrum.cli.values import span
 from thrum.identity.processes import RunningDaemon, daemons_of_user
 from thrum.model.errors import ThrumError
 from thrum.model.methods.agents import TEAM_LIST, TeamListParams
-from thrum.model.paths import find_places
+from thrum.model.paths import find_layout
 from thrum.rpc.client import BlockingClient
 
 _ANSWER_SECONDS = 2.0
@@ -61,7 +61,7 @@ async def _ask(daemon: RunningDaemon, agents: dict[int, int]) -> None:
 def _agents_of(daemon: RunningDaemon) -> int | None:
     """How many agents of this machine have a session there; None without an answer."""
     try:
-        path = find_places(Path(daemon.root)).socket_link
+        path = find_layout(Path(daemon.root)).socket_link
         with BlockingClient(path, connect_seconds=_ANSWER_SECONDS) as client:
             params = TeamListParams(include_files=False)
             team = client.call(TEAM_LIST, params, timeout_seconds=_ANSWER_SECONDS)

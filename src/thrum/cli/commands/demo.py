@@ -20,7 +20,7 @@ from thrum.cli.parser import RUN, switch
 from thrum.cli.run import Answer, Run
 from thrum.cli.session import own_environment
 from thrum.model.errors import ThrumError
-from thrum.model.paths import find_places
+from thrum.model.paths import find_layout
 
 STEP_SECONDS_MAX = 30.0
 _GIT = ("-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
@@ -154,7 +154,7 @@ async def _talk(walk: _Walk) -> None:
     await walk.do(app, "thrum", "init")
     intent = ("--intent", "Token refresh")
     # Below one agent runtime both would be that one process, and the second be refused as somebody else.
-    apart = ["--no-agent-pid"] if any(link.runtime for link in own_links(_environment(), find_places(app))) else []
+    apart = ["--no-agent-pid"] if any(link.runtime for link in own_links(_environment(), find_layout(app))) else []
     await walk.do(app, "thrum", "quickstart", "furiosa", "--role", "implementer", "--module", "auth", *intent, *apart)
     await walk.do(review, "thrum", "quickstart", "nux", "--role", "reviewer", "--module", "auth", *apart)
     await walk.say("# nux waits; furiosa writes to it, and nux is woken")
@@ -186,7 +186,7 @@ async def _look(walk: _Walk) -> None:
     await walk.say("# Nothing is hidden: the journal, one JSON fact a line, on a branch of its own")
     await walk.do(walk.app, "cat", ".git/thrum-sync/a-sync/messages/furiosa.jsonl")
     await walk.do(walk.app, "git", "log", "--oneline", "a-sync")
-    await walk.say("# and SQLite, painted from the journal: delete it, and it is painted again")
+    await walk.say("# and SQLite, rebuilt from the journal: delete it, and it is rebuilt")
     await walk.do(walk.app, "python", "-c", _SQL)
 
 

@@ -10,7 +10,7 @@ from thrum.cli import briefing, render
 from thrum.cli.commands.messages import check_agent, check_page, hosts_of
 from thrum.cli.parser import RUN, option, switch
 from thrum.cli.references import find_message, note_printed
-from thrum.cli.render import Eye
+from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run
 from thrum.cli.session import TTY_OUT
 from thrum.cli.text import line
@@ -78,9 +78,9 @@ async def inbox(
     result = await run.call(MESSAGE_LIST, params)
     if not result.total:
         await _check_named(run, params)
-    eye = Eye(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
+    rendering = RenderContext(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
     if result.messages:
-        data, said = render.messages(result.messages, eye), ""
+        data, said = render.messages(result.messages, rendering), ""
         foot = "" if run.quiet else render.showing(result, counted=not all or bool(to))
         data = "\n".join(part for part in (data, foot) if part)
     else:
@@ -99,8 +99,8 @@ async def _briefing(run: Run, me: str) -> Answer:
     result = await _oldest_unread(run, me)
     if not result.messages:
         return Answer(result) if run.flags.json else await _all_read(run, me)
-    eye = Eye(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
-    shown, text = briefing.portion(result.messages, eye)
+    rendering = RenderContext(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
+    shown, text = briefing.portion(result.messages, rendering)
     rest = (result.total or 0) - len(shown)
     if rest > 0 and not run.quiet:
         # Where nothing is marked, the same would come again.
@@ -130,8 +130,8 @@ async def _all_read(run: Run, me: str) -> Answer:
     said = f"No {'unread ' if result.total else ''}messages for {render.at(me)}."
     if not run.session.terminal.tty & TTY_OUT:
         return Answer(result, said=said)
-    eye = Eye(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
-    return Answer(result, said=said, data="\n".join(briefing.line(each, eye) for each in result.messages))
+    rendering = RenderContext(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
+    return Answer(result, said=said, data="\n".join(briefing.line(each, rendering) for each in result.messages))
 
 
 async def _mark(run: Run, me: str, shown: tuple[wire_types.Message, ...], state: Literal["seen", "read"]) -> None:

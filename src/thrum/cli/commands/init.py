@@ -25,7 +25,7 @@ from thrum.model.config_acceptance import state_tracked
 from thrum.model.errors import NotARepository, NotInitialized, ThrumError
 from thrum.model.methods.method import Empty
 from thrum.model.methods.sync import SYNC_FORCE, SYNC_STATUS, SyncForceParams
-from thrum.model.paths import Places, places_of
+from thrum.model.paths import Layout, layout_of
 from thrum.model.settings import LOCAL_ONLY
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def init(
     if stealth and gitignore:
         raise run.command.error("--stealth and --gitignore exclude each other")
     if runtime:
-        await trio.to_thread.run_sync(check_runtime, run.session.env, _known_places(run), runtime)
+        await trio.to_thread.run_sync(check_runtime, run.session.env, _known_repositories(run), runtime)
     if name and not (run.flags.role and run.flags.module):
         raise run.command.error("--name needs --role and --module")
     env = run.session.env
@@ -79,7 +79,7 @@ async def init(
     start = run.start()
     words = {"init --sync": sync, "init --keep": keep, "init --keep-modes": keep_modes}
     if not dry_run and (act := next((act for act, said in words.items() if said), "")):
-        await trio.to_thread.run_sync(check_no_agent, env, _known_places(run), act)
+        await trio.to_thread.run_sync(check_no_agent, env, _known_repositories(run), act)
     if not yes:
         await _ask(run, start, options)
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
@@ -91,7 +91,7 @@ async def init(
         hint = Hint(
             "init.next-quickstart", f"register: {_NEXT}", options=({"label": "register an agent", "cmd": _NEXT},)
         )
-        registered = not dry_run and any(list_identities(run.places().identities_dir))
+        registered = not dry_run and any(list_identities(run.layout().identities_dir))
         return Answer(result, said=said, hint=None if dry_run or registered else hint, warnings=warnings)
     answer = await start_agent(run, wanted(run, "", name, ""), runtime=runtime)
     document: dict[str, Any] = msgspec.to_builtins(result) | msgspec.to_builtins(answer.document)
@@ -99,7 +99,7 @@ async def init(
         document.pop(extra, None)
     both = (*said, *((answer.said,) if isinstance(answer.said, str) else answer.said))
     warnings = (*warnings, *answer.warnings)
-    return Answer(document, said=both, aside=answer.aside, status=answer.status, warnings=warnings)
+    return Answer(document, said=both, notice=answer.notice, status=answer.status, warnings=warnings)
 
 
 async def _ask(run: Run, start: Path, options: InitOptions) -> None:
@@ -136,10 +136,10 @@ async def _first_round(run: Run) -> str:
     return said
 
 
-def _known_places(run: Run) -> Places | None:
+def _known_repositories(run: Run) -> Layout | None:
     """Where thrum is set up already."""
     try:
-        return run.places()
+        return run.layout()
     except (NotInitialized, NotARepository):
         return None
 
@@ -147,7 +147,7 @@ def _known_places(run: Run) -> Places | None:
 def _local_only(result: InitResult, sync: bool, env: Any) -> bool:
     if env.get("THRUM_LOCAL"):
         return true(env["THRUM_LOCAL"])
-    config_file = places_of(Path(result.repo_path), Path(result.thrum_dir)).config_file
+    config_file = layout_of(Path(result.repo_path), Path(result.thrum_dir)).config_file
     if sync or result.sync_recalled or not config_file.exists():
         return not (sync or result.sync_recalled)
     return load_config(config_file)[LOCAL_ONLY]

@@ -64,7 +64,7 @@ async def delete(
         raise await _not_found(run, error.message, agent_id) from None
     if not result.deleted:
         return Answer(result, said=f"✓ {line(result.message)}")
-    return Answer(result, said=f"✓ Agent deleted: {result.agent_id}", aside="" if run.quiet else result.message)
+    return Answer(result, said=f"✓ Agent deleted: {result.agent_id}", notice="" if run.quiet else result.message)
 
 
 async def _not_found(run: Run, message: str, agent_id: str) -> AgentNotFound:
@@ -87,7 +87,7 @@ async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -
     found = await run.call(AGENT_LOOKUP, LookupParams(name=agent_id))
     member = found.member
     if member is None:
-        if agent_id in homes(run.places()):
+        if agent_id in homes(run.layout()):
             return [f"{at(agent_id)} is not registered; its identity file and notes go"], False
         raise await _not_found(run, f"agent not found: {agent_id}", agent_id)
     if not member.is_local:
@@ -100,7 +100,7 @@ async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -
     if agent_id == me:
         who = f"{at(agent_id)} is you" + (f", running (pid {member.agent_pid})" if member.pid_live else "")
     else:
-        elsewhere = bool(member.worktree) and homes(run.places()).get(agent_id) != str(run.places().root)
+        elsewhere = bool(member.worktree) and homes(run.layout()).get(agent_id) != str(run.layout().root)
         where = f"elsewhere, in {line(member.worktree)}" if elsewhere else "here" if member.worktree else "nowhere"
         who = f"{at(agent_id)} lives {where}"
     about = [
@@ -151,8 +151,8 @@ async def cleanup(
     params = CleanupParams(dry_run=dry_run, force=yes, threshold=threshold)
     result = await run.call(AGENT_CLEANUP, params)
     if not result.orphans:
-        aside = [] if run.quiet or run.flags.json else await _of_other_clones(run)
-        return Answer(result, said="No orphaned agents.", aside=aside)
+        notice = [] if run.quiet or run.flags.json else await _of_other_clones(run)
+        return Answer(result, said="No orphaned agents.", notice=notice)
     deleted = _deleted(result.deleted) if yes and not run.quiet else []
     listing = [f"Orphaned agents ({len(result.orphans)}):", *(_orphan(each) for each in result.orphans)]
     if asks:
@@ -160,8 +160,8 @@ async def cleanup(
         gone = await _ask_each(run, result.orphans)
         return Answer(msgspec.structs.replace(result, deleted=tuple(gone)), said=_deleted(gone))
     silent = dry_run or yes or run.flags.json
-    aside = "" if silent else f"Nothing was deleted; delete them all: {line(run.again('--yes'))}"
-    return Answer(result, data="\n".join([*listing, *deleted]), aside=aside)
+    notice = "" if silent else f"Nothing was deleted; delete them all: {line(run.again('--yes'))}"
+    return Answer(result, data="\n".join([*listing, *deleted]), notice=notice)
 
 
 async def _of_other_clones(run: Run) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import trio
 
 from thrum.cli.parser import RUN, option, switch
-from thrum.cli.render import Eye, at, audience
+from thrum.cli.render import RenderContext, at, audience
 from thrum.cli.render import author as author_of
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, preview, shorten
@@ -33,7 +33,7 @@ async def log(
 
     author = agent_of(agent) if agent else ""
     env = run.session.env
-    work = partial(read_history, run.places(), env, count=lines, author=author, since=after, commits=commits)
+    work = partial(read_history, run.layout(), env, count=lines, author=author, since=after, commits=commits)
     found = await trio.to_thread.run_sync(work)
     if not found.entries and not run.flags.json:
         by = f" by {at(author)}" if author else ""
@@ -55,7 +55,7 @@ async def log(
 
 def _message(each: wire_types.Message, hosts: dict[str, str], width: int) -> str:
     """`2026-02-03T10:00:00Z  @furiosa → @nux  Token refresh is in  msg_…`; the body is cut to the width."""
-    by = author_of(each.agent_id, each.origin_daemon, each.is_namesake, Eye(0, hosts=hosts))
+    by = author_of(each.agent_id, each.origin_daemon, each.is_namesake, RenderContext(0, hosts=hosts))
     head = f"{absolute(each.created_at)}  {by} → {audience(each.quiet, each.audiences)}"
     edited = "  (edited)" if each.updated_at else ""
     body = preview(each.body.content)

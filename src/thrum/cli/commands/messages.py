@@ -9,7 +9,7 @@ from thrum.cli import render
 from thrum.cli.body import BodyFile, MessageFlag, Stdin, read_body
 from thrum.cli.parser import RUN, did_you_mean, near, option, switch, word
 from thrum.cli.references import ID_HELP, find_message, find_own, note_printed
-from thrum.cli.render import Eye
+from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import plural
 from thrum.cli.values import agent_of
@@ -76,7 +76,7 @@ async def check_recipient(run: Run, word: str) -> None:
 async def hosts_of(
     run: Run, some: Sequence[wire_types.Message | wire_types.OutMessage | wire_types.Detail]
 ) -> dict[str, str]:
-    """The host of each other daemon that these messages are of, as far as it is known, for `Eye.hosts`."""
+    """The host of each other daemon that these messages are of, as far as it is known, for `RenderContext.hosts`."""
     if run.flags.json or not any(each.origin_daemon for each in some):
         return {}
     params = TeamListParams(include_files=False, hosts=True)
@@ -107,14 +107,14 @@ async def sent(
     me = run.identity().agent_id
     params = OutboxParams(author_id=me, to=agent_of(to) if to else "", unread=unread, page=page, page_size=page_size)
     result = await run.call(MESSAGE_OUTBOX, params)
-    eye = Eye(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
+    rendering = RenderContext(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
     if not result.total:
         return Answer(result, said="Nothing matches." if to or unread else f"No messages sent by {render.at(me)}.")
     showing = render.showing(result, counted=False)
     if not result.messages:
         return Answer(result, said=showing)
     gone = await _gone(run, result.messages)
-    blocks = [render.out_message(each, eye, gone) for each in result.messages]
+    blocks = [render.out_message(each, rendering, gone) for each in result.messages]
     if len(blocks) < result.total and not run.quiet:
         blocks.append(showing)
     return Answer(result, data="\n".join(blocks))
@@ -154,8 +154,8 @@ async def get(
             await run.call(MESSAGE_MARK_READ, MarkReadParams(message_ids=(params.message_id,)))
         await note_printed(run, [params.message_id])
 
-    eye = Eye(run.now_ms, hosts=await hosts_of(run, [result.message]))
-    return Answer(result, data=render.detail(result.message, eye), then=mark)
+    rendering = RenderContext(run.now_ms, hosts=await hosts_of(run, [result.message]))
+    return Answer(result, data=render.detail(result.message, rendering), then=mark)
 
 
 def _is_mine(run: Run, one: wire_types.Recipient) -> bool:

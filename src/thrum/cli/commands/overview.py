@@ -10,7 +10,7 @@ import trio
 
 from thrum.cli.commands.agents import me_from_files, me_with_session
 from thrum.cli.parser import RUN
-from thrum.cli.render import GONE, Eye, at, labelled, short_session, status
+from thrum.cli.render import GONE, RenderContext, at, labelled, short_session, status
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, one_line, plural, shorten
 from thrum.cli.values import since
@@ -61,7 +61,7 @@ async def take_look(run: Run, agent_id: str) -> Look:
 
 
 async def overview(*, run: Annotated[Run, RUN]) -> Answer:
-    eye = Eye(run.now_ms, run.session.terminal.width)
+    rendering = RenderContext(run.now_ms, run.session.terminal.width)
     me, nobody = await who_i_am(run)
     look = await take_look(run, me.agent_id if me else "")
     own = look.context_of(me.agent_id) if me else None
@@ -79,9 +79,9 @@ async def overview(*, run: Annotated[Run, RUN]) -> Answer:
     if look.health.websocket_port:
         document["websocket_port"] = look.health.websocket_port
     blocks = [
-        you(me, member, eye, nobody),
-        "\n".join(["Team:", *(_teammate(each, look.agents, eye) for each in others)]) if others else "",
-        _rest(look, eye),
+        you(me, member, rendering, nobody),
+        "\n".join(["Team:", *(_teammate(each, look.agents, rendering) for each in others)]) if others else "",
+        _rest(look, rendering),
     ]
     return Answer(document, data="\n".join(block for block in blocks if block), warnings=look.warnings)
 
@@ -97,7 +97,7 @@ async def who_i_am(run: Run) -> tuple[WhoamiResult | None, str]:
     return await me_with_session(run, me_from_files(run)), ""
 
 
-def you(me: WhoamiResult | None, member: wire_types.TeamMember | None, eye: Eye, nobody: str) -> str:
+def you(me: WhoamiResult | None, member: wire_types.TeamMember | None, rendering: RenderContext, nobody: str) -> str:
     """The lines about oneself."""
     if me is None:
         return f"You:      {nobody}"
@@ -107,7 +107,7 @@ def you(me: WhoamiResult | None, member: wire_types.TeamMember | None, eye: Eye,
         return f"You:      {name}, not registered here ({back})"
     return labelled(
         ("You", name),
-        ("Session", session_text(me, eye)),
+        ("Session", session_text(me, rendering)),
         ("Intent", line(me.intent)),
         ("Task", line(member.current_task)),
         ("Status", status(member)),
@@ -116,17 +116,17 @@ def you(me: WhoamiResult | None, member: wire_types.TeamMember | None, eye: Eye,
     )
 
 
-def session_text(me: WhoamiResult, eye: Eye) -> str:
+def session_text(me: WhoamiResult, rendering: RenderContext) -> str:
     """`ses_01HXF2A9... (active 2h15m)`."""
     if not me.session_id:
         return "none (the next change starts one)"
-    active = active_since(me, eye)
+    active = active_since(me, rendering)
     return short_session(me.session_id) + (f" ({active})" if active else "")
 
 
-def active_since(me: WhoamiResult, eye: Eye) -> str:
+def active_since(me: WhoamiResult, rendering: RenderContext) -> str:
     """`active 2h15m`; empty where no session is open, or since when is not known."""
-    return f"active {since(me.session_start, eye.now_ms)}" if me.session_id and me.session_start else ""
+    return f"active {since(me.session_start, rendering.now_ms)}" if me.session_id and me.session_start else ""
 
 
 def branch_text(member: wire_types.TeamMember) -> str:
@@ -139,30 +139,32 @@ def branch_text(member: wire_types.TeamMember) -> str:
     return line(member.branch) + (f" ({', '.join(news)})" if news else "") if member.branch else ""
 
 
-def teammate(each: wire_types.WorkContext, agents: Sequence[wire_types.AgentInfo], eye: Eye) -> list[str]:
+def teammate(
+    each: wire_types.WorkContext, agents: Sequence[wire_types.AgentInfo], rendering: RenderContext
+) -> list[str]:
     """Who it is, its branch, its intent, when it was seen."""
     known = next((one for one in agents if one.agent_id == each.agent_id), None)
-    seen = eye.ago(known.last_seen_at or known.registered_at) if known else ""
+    seen = rendering.ago(known.last_seen_at or known.registered_at) if known else ""
     gone = f"worktree {GONE}" if known and known.worktree_missing else ""
     return [text for text in (at(each.agent_id), line(each.branch), line(each.intent), seen, gone) if text]
 
 
-def _teammate(each: wire_types.WorkContext, agents: Sequence[wire_types.AgentInfo], eye: Eye) -> str:
-    return shorten("  " + "  ".join(teammate(each, agents, eye)), eye.width)
+def _teammate(each: wire_types.WorkContext, agents: Sequence[wire_types.AgentInfo], rendering: RenderContext) -> str:
+    return shorten("  " + "  ".join(teammate(each, agents, rendering)), rendering.width)
 
 
-def sync_text(health: HealthResult, eye: Eye) -> str:
+def sync_text(health: HealthResult, rendering: RenderContext) -> str:
     """`synced 2m ago`, or the bare state where that says all."""
     state = line(health.sync_state)
-    return f"{state} {eye.ago(health.last_sync_at)}" if health.last_sync_at else state
+    return f"{state} {rendering.ago(health.last_sync_at)}" if health.last_sync_at else state
 
 
-def _rest(look: Look, eye: Eye) -> str:
+def _rest(look: Look, rendering: RenderContext) -> str:
     health, member = look.health, look.member
     web = f", http://localhost:{health.websocket_port}" if health.websocket_port else ""
     return labelled(
         ("Inbox", f"{member.inbox_unread} unread / {member.inbox_total} total" if member else ""),
-        ("Sync", sync_text(health, eye)),
+        ("Sync", sync_text(health, rendering)),
         ("Daemon", f"running (pid {health.pid}){web}"),
         ("Problems", "; ".join(one_line(problem) for problem in health.problems)),
         width=10,
@@ -171,7 +173,7 @@ def _rest(look: Look, eye: Eye) -> str:
 
 def _saved(run: Run, agent_id: str) -> Note | None:
     try:
-        return notes.read_notes(run.places().root, agent_id)
+        return notes.read_notes(run.layout().root, agent_id)
     except (FileUnreadable, FileTooLarge) as error:
         run.warnings.append(error.message)
         return None

@@ -16,7 +16,7 @@ from thrum.cli.commands.messages import hosts_of
 from thrum.cli.commands.overview import Look, active_since, branch_text, session_text, take_look, who_i_am, you
 from thrum.cli.parser import RUN
 from thrum.cli.references import note_printed
-from thrum.cli.render import Eye, at, author, namesake, role_beside, status
+from thrum.cli.render import RenderContext, at, author, namesake, role_beside, status
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import beginning, framed, line, one_line, preview, shorten
 from thrum.identity.files import Identity, read_identity
@@ -84,14 +84,14 @@ class _Briefing:
 
 async def prime(*, run: Annotated[Run, RUN]) -> Answer:
     try:
-        places = run.places()
+        layout = run.layout()
     except (NotInitialized, NotARepository) as error:
         if run.flags.repo or run.session.env.get("THRUM_HOME"):
             raise
         why = f": {line(str(error.details['reason']))}" if "reason" in error.details else ""
         if error.details.keys() & {"leads_to", "broken_git"}:
-            return Answer({"initialized": False}, aside=(error.message, f"  fix: {error.remedy}"))
-        return Answer({"initialized": False}, aside=f"Thrum is not initialized here (thrum init){why}")
+            return Answer({"initialized": False}, notice=(error.message, f"  fix: {error.remedy}"))
+        return Answer({"initialized": False}, notice=f"Thrum is not initialized here (thrum init){why}")
     running = await _connected(run)
     if running:
         await _claim(run)
@@ -113,11 +113,11 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
         preamble=preamble,
         state=state,
         saved=saved,
-        root=places.root,
+        root=layout.root,
     )
     some = briefing.inbox.messages if briefing.inbox else ()
-    text = markdown(briefing, Eye(run.now_ms, hosts=await hosts_of(run, some)))
-    document = _document(briefing, str(places.root))
+    text = markdown(briefing, RenderContext(run.now_ms, hosts=await hosts_of(run, some)))
+    document = _document(briefing, str(layout.root))
 
     async def note() -> None:
         if some:
@@ -152,7 +152,7 @@ async def _claim(run: Run) -> None:
         role=identity.role,
         module=identity.module,
         display=identity.display,
-        worktree=str(run.places().root),
+        worktree=str(run.layout().root),
         hostname=run.session.env.get("THRUM_HOSTNAME", ""),
         command="prime",
     )
@@ -192,7 +192,7 @@ async def _unread(run: Run, agent_id: str) -> MessageListResult | None:
 
 def _single_agent_mode(run: Run) -> bool:
     try:
-        return load_config(run.places().config_file)[SINGLE_AGENT_MODE]
+        return load_config(run.layout().config_file)[SINGLE_AGENT_MODE]
     except ThrumError as error:
         run.warnings.append(error.message)
         return False
@@ -200,15 +200,15 @@ def _single_agent_mode(run: Run) -> bool:
 
 def _files(run: Run, agent_id: str, file: Path | None) -> tuple[Identity | None, Note | None, Note | None, Note | None]:
     """Identity, preamble, project state and notes, as far as they are there."""
-    places = run.places()
-    state = _read(run, lambda: notes.read_project_state(places))
+    layout = run.layout()
+    state = _read(run, lambda: notes.read_project_state(layout))
     if not agent_id:
         return None, None, state, None
     return (
         _read(run, lambda: read_identity(file)) if file is not None else None,
-        _read(run, lambda: notes.read_preamble(places.root, agent_id)),
+        _read(run, lambda: notes.read_preamble(layout.root, agent_id)),
         state,
-        _read(run, lambda: notes.read_notes(places.root, agent_id)),
+        _read(run, lambda: notes.read_notes(layout.root, agent_id)),
     )
 
 
@@ -224,14 +224,14 @@ def _read(run: Run, read: Callable[[], R]) -> R | None:
 # -- as text
 
 
-def markdown(it: _Briefing, eye: Eye) -> str:
+def markdown(it: _Briefing, rendering: RenderContext) -> str:
     """The briefing, in the order of cli.md §3.10; what there is nothing to say of is left out."""
-    blocks = [_identity(it, eye), _team(it, eye), _inbox(it, eye), _how(it), _git(it), _daemon(it)]
+    blocks = [_identity(it, rendering), _team(it, rendering), _inbox(it, rendering), _how(it), _git(it), _daemon(it)]
     blocks += [_note(it, "## Preamble", it.preamble, "thrum context preamble")] if it.preamble else []
     if it.state and it.state.text != notes.FIRST_PROJECT_STATE:
         blocks.append(_note(it, "## Project state", notes.told_of(it.state), "thrum context show --project"))
     if it.saved:
-        head = f"## My notes, saved {eye.ago(it.saved.updated_at)}"
+        head = f"## My notes, saved {rendering.ago(it.saved.updated_at)}"
         blocks.append(_note(it, head, it.saved, "thrum context show --session"))
     return "\n\n".join(block for block in blocks if block)
 
@@ -243,11 +243,11 @@ def _note(it: _Briefing, head: str, note: Note, whole: str) -> str:
     return f"{text}\n… {rest} more bytes: {whole}" if rest else text
 
 
-def _identity(it: _Briefing, eye: Eye) -> str:
+def _identity(it: _Briefing, rendering: RenderContext) -> str:
     if it.me is None or (it.look is not None and it.look.member is None):
-        return "# thrum\n" + you(it.me, None, eye, it.nobody)
+        return "# thrum\n" + you(it.me, None, rendering, it.nobody)
     me, member = it.me, it.look.member if it.look else None
-    lines = [f"# {at(me.agent_id)} ({line(me.role)}, {line(me.module)})", f"- Session: {_session(me, eye)}"]
+    lines = [f"# {at(me.agent_id)} ({line(me.role)}, {line(me.module)})", f"- Session: {_session(me, rendering)}"]
     lines += [f"- Intent: {line(me.intent)}"] if me.intent else []
     lines += [f"- Task: {line(member.current_task)}"] if member and member.current_task else []
     lines += [f"- Status: {status(member)}"] if member and status(member) else []
@@ -255,12 +255,12 @@ def _identity(it: _Briefing, eye: Eye) -> str:
     return "\n".join(lines)
 
 
-def _session(me: WhoamiResult, eye: Eye) -> str:
+def _session(me: WhoamiResult, rendering: RenderContext) -> str:
     """Since when it is open; its id is nothing that anybody types."""
-    return active_since(me, eye) or session_text(me, eye)
+    return active_since(me, rendering) or session_text(me, rendering)
 
 
-def _team(it: _Briefing, eye: Eye) -> str:
+def _team(it: _Briefing, rendering: RenderContext) -> str:
     if it.look is None or it.single:
         return ""
     mine = it.me.agent_id if it.me else ""
@@ -269,10 +269,10 @@ def _team(it: _Briefing, eye: Eye) -> str:
     offline = sum(each.kind == "agent" and each.agent_id not in {*active, mine} for each in it.look.agents)
     head = f"## Team: {f'{len(others)} other' if others else 'nobody else'} active"
     head += f", {offline} offline (thrum team --all)" if offline else ""
-    return "\n".join([head, *(_teammate(each, eye) for each in others)])
+    return "\n".join([head, *(_teammate(each, rendering) for each in others)])
 
 
-def _teammate(each: wire_types.TeamMember, eye: Eye) -> str:
+def _teammate(each: wire_types.TeamMember, rendering: RenderContext) -> str:
     """Who it is and what, whether its process is gone, its branch, its intent, when it was seen."""
     role = role_beside(each.agent_id, each.role)
     gone = " WORKTREE GONE" if each.worktree_missing else " NOT RUNNING" if each.pid_live is False else ""
@@ -281,7 +281,7 @@ def _teammate(each: wire_types.TeamMember, eye: Eye) -> str:
     intent = shorten(line(each.intent), _INTENT_COLUMNS)
     branch = f"on {line(each.branch)}" if each.branch else ""
     state = status(each)
-    return "- " + "  ".join(text for text in (name, branch, state, intent, eye.ago(each.last_seen)) if text)
+    return "- " + "  ".join(text for text in (name, branch, state, intent, rendering.ago(each.last_seen)) if text)
 
 
 def _how(it: _Briefing) -> str:
@@ -291,7 +291,7 @@ def _how(it: _Briefing) -> str:
     return "\n".join(["## How", *(() if it.single else _TALK), _KEEP])
 
 
-def _inbox(it: _Briefing, eye: Eye) -> str:
+def _inbox(it: _Briefing, rendering: RenderContext) -> str:
     member = it.look.member if it.look else None
     if member is None or it.single:
         return ""
@@ -300,8 +300,8 @@ def _inbox(it: _Briefing, eye: Eye) -> str:
     for each in it.inbox.messages if it.inbox else ():
         first = next((text for text in each.body.content.splitlines() if text.strip()), "")
         said = shorten(preview(first), _PREVIEW_COLUMNS)
-        by = author(each.agent_id, each.origin_daemon, each.is_namesake, eye)
-        lines.append(f"- {line(short_message_id(each.message_id))} {by} {eye.ago(each.created_at)}: {said}")
+        by = author(each.agent_id, each.origin_daemon, each.is_namesake, rendering)
+        lines.append(f"- {line(short_message_id(each.message_id))} {by} {rendering.ago(each.created_at)}: {said}")
     return "\n".join(lines)
 
 

@@ -28,8 +28,8 @@ async def purge(
     params = PurgeParams(before=cutoff, dry_run=not yes, confirm=yes)
     result = await run.call(PURGE_EXECUTE, params)
     if yes:
-        aside = "other clones let it go when they sync; git history keeps what was pushed"
-        return Answer(result, said=_counts("Purged", result, " deleted"), aside="" if run.quiet else aside)
+        notice = "other clones let it go when they sync; git history keeps what was pushed"
+        return Answer(result, said=_counts("Purged", result, " deleted"), notice="" if run.quiet else notice)
     way = f"Run with --yes to execute: {line(run.again('--yes'))}"
     return Answer(result, data="\n".join([*_counts("Purge preview", result, ""), way]))
 
@@ -42,7 +42,7 @@ async def accept(
     """A plain refusal for now: what of a purge may be taken over is a person's word for each daemon that it names."""
     del event_id, run
     raise NotAvailable(
-        "thrum does not carry out another clone's purge: it takes only what that clone's agents wrote",
+        "thrum does not execute another clone's purge: it takes only what that clone's agents wrote",
         remedy="purge by the same time here, for what this clone's agents wrote: thrum purge --before T --yes; "
         "each other clone does it for its own",
     )

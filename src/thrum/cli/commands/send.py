@@ -8,7 +8,7 @@ from thrum.cli import recipients, render
 from thrum.cli.body import BodyFile, MessageFlag, Stdin, parse_structured, read_body
 from thrum.cli.parser import RUN, option, switch, word
 from thrum.cli.references import ID_HELP, find_message
-from thrum.cli.render import Eye, at
+from thrum.cli.render import RenderContext, at
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.text import line
 from thrum.cli.values import agent_of, parse_pair
@@ -267,9 +267,10 @@ def _stale_recipient(run: Run, result: SendResult) -> Hint | None:
         return None
     longest = result.silent[0]
     others = f" (and {len(result.silent) - 1} more)" if len(result.silent) > 1 else ""
+    seen = RenderContext(run.now_ms).ago(longest.last_seen_at)
     return Hint(
         "send.recipient-stale",
-        f"{at(longest.agent_id)} was last seen {Eye(run.now_ms).ago(longest.last_seen_at)}{others}: thrum team --all",
+        f"{at(longest.agent_id)} was last seen {seen}{others}: thrum team --all",
         severity="warn",
         options=({"label": "who is there", "cmd": "thrum team --all"},),
     )

@@ -9,7 +9,7 @@ import msgspec
 from thrum.cli import values
 from thrum.cli.commands.messages import check_agent
 from thrum.cli.parser import RUN, option, switch, word
-from thrum.cli.render import Eye, at
+from thrum.cli.render import RenderContext, at
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, plural, shorten
 from thrum.model import wire_types
@@ -64,15 +64,15 @@ async def list_sessions(
     result = await run.call(SESSION_LIST, params)
     if agent_id and not result.sessions:
         await check_agent(run, agent_id)
-    eye = Eye(run.now_ms, run.session.terminal.width)
+    rendering = RenderContext(run.now_ms, run.session.terminal.width)
     head = f"Sessions ({len(result.sessions)}):"
-    return Answer(result, said=head, data="\n".join(session_line(each, eye) for each in result.sessions))
+    return Answer(result, said=head, data="\n".join(session_line(each, rendering) for each in result.sessions))
 
 
-def session_line(each: wire_types.Session, eye: Eye) -> str:
+def session_line(each: wire_types.Session, rendering: RenderContext) -> str:
     """`  ID  @AGENT  active|ended  AGE  INTENT`"""
-    parts = [line(each.session_id), at(each.agent_id), each.status, eye.ago(each.started_at), line(each.intent)]
-    return shorten("  " + "  ".join(part for part in parts if part), eye.width)
+    parts = [line(each.session_id), at(each.agent_id), each.status, rendering.ago(each.started_at), line(each.intent)]
+    return shorten("  " + "  ".join(part for part in parts if part), rendering.width)
 
 
 async def heartbeat(

@@ -7,7 +7,7 @@ from typing import Annotated
 from thrum.cli.commands.context import Agent, claim
 from thrum.cli.confirm import confirm
 from thrum.cli.parser import RUN, option, switch, word
-from thrum.cli.render import Eye, labelled
+from thrum.cli.render import RenderContext, labelled
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, one_line
 from thrum.cli.values import parse_duration, true
@@ -32,10 +32,10 @@ from thrum.model.methods.sync import (
 async def status(*, run: Annotated[Run, RUN]) -> Answer:
     found = await run.call(SYNC_STATUS, Empty())
     _warn_of_local(run, local_only=found.local_only)
-    return Answer(found, data=status_text(found, Eye(run.now_ms, run.session.terminal.width)))
+    return Answer(found, data=status_text(found, RenderContext(run.now_ms, run.session.terminal.width)))
 
 
-def status_text(found: SyncStatusResult, eye: Eye) -> str:
+def status_text(found: SyncStatusResult, rendering: RenderContext) -> str:
     """`Sync: Mode: State: Last sync: Pending: Error:`, each where there is something to say. `Sync: off` exchanges
     nothing, though its rounds run: they commit.
     """
@@ -46,10 +46,10 @@ def status_text(found: SyncStatusResult, eye: Eye) -> str:
         ("Sync", "stopped" if not found.running else "off" if found.local_only else "running"),
         ("Mode", mode),
         ("State", line(found.sync_state)),
-        ("Last sync", eye.ago(found.last_sync_at) if found.last_sync_at else ""),
+        ("Last sync", rendering.ago(found.last_sync_at) if found.last_sync_at else ""),
         ("Pending", f"{found.pending} {what}" if found.pending else "0"),
         ("Head", line(found.head)),
-        ("Set aside", ", ".join(line(each) for each in found.skipped)),
+        ("Quarantined", ", ".join(line(each) for each in found.skipped)),
         ("Exposed", "; ".join(one_line(each) for each in found.exposed)),
         ("Read-only", "a newer thrum writes there: nothing is pushed" if found.read_only else ""),
         *(("Of others", _origin(each)) for each in found.origins),

@@ -25,13 +25,13 @@ async def uninstall(
     from thrum.admin.uninstall import loss, uninstall
     from thrum.daemon.launch import stop_running
 
-    places, environ = run.places(), run.session.env
+    layout, environ = run.layout(), run.session.env
     # It takes away what guards agents, and opens git's directory again: no agent's to do, as `init --keep-modes`.
-    await trio.to_thread.run_sync(check_no_agent, environ, places, "uninstall")
-    lost = await trio.to_thread.run_sync(loss, places, environ)
+    await trio.to_thread.run_sync(check_no_agent, environ, layout, "uninstall")
+    lost = await trio.to_thread.run_sync(loss, layout, environ)
     if not yes:
         goes = "keeping its messages" if keep_messages else f"with {lost}"
-        what = f"Remove thrum from {places.main_root}, {goes}"
+        what = f"Remove thrum from {layout.main_root}, {goes}"
         spared = "" if keep_messages or not lost.messages else " (keep them: --keep-messages)"
         try:
             await confirm(run, f"{what}{spared}?", what="the removal")
@@ -39,9 +39,9 @@ async def uninstall(
             raise ConfirmationRequired(
                 f"this would {what[0].lower()}{what[1:]}{spared}", remedy=run.again("--yes")
             ) from None
-    await trio.to_thread.run_sync(partial(stop_running, places, insist=True))
-    done = await trio.to_thread.run_sync(partial(uninstall, places, environ, keep_messages=keep_messages))
+    await trio.to_thread.run_sync(partial(stop_running, layout, insist=True))
+    done = await trio.to_thread.run_sync(partial(uninstall, layout, environ, keep_messages=keep_messages))
     lines = [f"  removed  {line(each)}" for each in done.removed] + [f"  kept     {line(each)}" for each in done.kept]
     gone = f"  gone     {lost}" if lost.messages and not keep_messages else ""
-    head = f"✓ Thrum removed from {line(str(places.main_root))}"
+    head = f"✓ Thrum removed from {line(str(layout.main_root))}"
     return Answer(done, said=[part for part in (head, *lines, gone) if part])

@@ -21,7 +21,7 @@ from thrum.model.methods.method import Empty
 from thrum.model.methods.sync import SYNC_FORCE, SYNC_STATUS, SyncForceParams
 
 _BACK_SECONDS = 600.0
-"""How long a daemon may take to paint its database anew before it is no longer waited for."""
+"""How long a daemon may take to rebuild its database anew before it is no longer waited for."""
 _ROUND_MS = 10_000
 _LOOK_SECONDS = 0.05
 _ANSWER_SECONDS = 5.0
@@ -37,15 +37,15 @@ _FOREIGN = {
 
 async def verify(
     *,
-    repair: Annotated[bool, switch("paint the database anew, set a torn end aside")] = False,
+    repair: Annotated[bool, switch("rebuild the database, quarantine a truncated last line")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
-    places = run.places()
+    layout = run.layout()
     if await run.client_if_running() is None:
         from thrum.admin.verify import verify_here
 
-        work = partial(verify_here, places, run.session.env, hostname(run), repair=repair)
+        work = partial(verify_here, layout, run.session.env, hostname(run), repair=repair)
         result = await trio.to_thread.run_sync(work)
     else:
         result = await _by_daemon(run, repair)
@@ -70,7 +70,7 @@ async def _by_daemon(run: Run, repair: bool) -> VerifyResult:
 
 
 async def wait_for_another(run: Run, epoch: str) -> None:
-    """Wait until the daemon serves another picture than that. Raises what it answers in the end."""
+    """Wait until the daemon serves another projection than that. Raises what it answers in the end."""
     deadline = trio.current_time() + _BACK_SECONDS
     while True:
         await run.disconnect()
@@ -101,11 +101,11 @@ def _text(result: VerifyResult) -> str:
         lines.append(f"{plural(result.quarantined, 'line')} in quarantine:")
         counts = [each for each in result.quarantine if each.more]
         kept = [each for each in result.quarantine if not each.more]
-        lines += [f"  {_set_aside(each)}" for each in (*kept[:_SHOWN_MAX], *counts[:_SHOWN_MAX])]
+        lines += [f"  {_quarantine_line(each)}" for each in (*kept[:_SHOWN_MAX], *counts[:_SHOWN_MAX])]
         if kept[_SHOWN_MAX:] or counts[_SHOWN_MAX:]:
             lines.append("  … (thrum verify --json)")
-    if result.sealed:
-        named = ", ".join(f"{line(name)} ({count})" for name, count in sorted(result.sealed.items()))
+    if result.opaque:
+        named = ", ".join(f"{line(name)} ({count})" for name, count in sorted(result.opaque.items()))
         lines.append(f"Types of a newer thrum, kept as they are: {named}")
     if result.foreign:
         counted = (f"{count} {_FOREIGN.get(kind, kind)}" for kind, count in result.foreign.items())
@@ -119,7 +119,7 @@ def _text(result: VerifyResult) -> str:
     return clean("\n".join(lines))
 
 
-def _set_aside(each: QuarantinedLine) -> str:
+def _quarantine_line(each: QuarantinedLine) -> str:
     size = plural(each.length, "byte")
     if each.more:
         file = line(each.file) or "other journals"
@@ -147,12 +147,12 @@ async def doctor(
 ) -> Answer:
     run.own_process()
     if fix:
-        await trio.to_thread.run_sync(config_acceptance.put_back, run.places())
+        await trio.to_thread.run_sync(config_acceptance.put_back, run.layout())
     from thrum.admin.doctor import Patient, examine
 
     patient = Patient(run.session.env, None)
     try:
-        patient = Patient(run.session.env, run.places())
+        patient = Patient(run.session.env, run.layout())
         if await run.client_if_running() is not None:
             with trio.move_on_after(_ANSWER_SECONDS):  # one that hangs is a finding
                 health = await run.call_once(HEALTH, Empty())

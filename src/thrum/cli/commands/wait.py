@@ -12,7 +12,7 @@ from thrum.cli.commands.messages import check_agent, check_recipient, hosts_of
 from thrum.cli.connect import seconds_since_start, stopped_on_purpose
 from thrum.cli.parser import RUN, option, switch
 from thrum.cli.references import note_printed
-from thrum.cli.render import Eye
+from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run
 from thrum.cli.session import TTY_OUT
 from thrum.cli.text import json_clean
@@ -64,13 +64,13 @@ async def wait(
         await check_recipient(run, params.mention_role)
     result = await _wait(run, params, patience, now_ms)
     if result.status == "timeout":
-        return Answer({"status": "timeout", "messages": []}, aside=TIMEOUT_LINE, status=1)
+        return Answer({"status": "timeout", "messages": []}, notice=TIMEOUT_LINE, status=1)
     action = render.next_step(result.messages, are_read=mark_read)
     document: dict[str, Any] = {"status": "received", "action": action, "messages": result.messages}
     if result.remaining:
         document["remaining"] = result.remaining
     hosts = await hosts_of(run, result.messages)
-    data = render.messages(result.messages, Eye(run.now_ms, run.session.terminal.width, hosts))
+    data = render.messages(result.messages, RenderContext(run.now_ms, run.session.terminal.width, hosts))
     more = f"{result.remaining} more: thrum wait\n" if result.remaining else ""
     foot = "" if run.quiet else f"\n{more}Next: {action}"
 
@@ -129,7 +129,7 @@ async def _reconnect(run: Run, patience: _Patience) -> None:
     tries = 0
     while True:
         try:
-            await run.connect(run.autostart and not stopped_on_purpose(run.places()))
+            await run.connect(run.autostart and not stopped_on_purpose(run.layout()))
             return
         except DaemonUnavailable:
             if patience.seconds <= 0:
@@ -180,7 +180,7 @@ async def _follow(run: Run, *, to_me: bool, since: str) -> None:
     terminal = run.session.terminal
     width = terminal.width if terminal.tty & TTY_OUT else 0
     async with subscriber.open_stream_async(
-        audience, cursor=since or None, types=types, full=run.flags.json, repo=run.places().root
+        audience, cursor=since or None, types=types, full=run.flags.json, repo=run.layout().root
     ) as stream:
         await _control(run, "watch.start", f"watching from {stream.cursor}", str(stream.cursor))
         reconnects, is_told = 0, False

@@ -12,7 +12,7 @@ from thrum.cli import values
 from thrum.cli.acting import roots_of
 from thrum.cli.commands.messages import check_agent
 from thrum.cli.parser import RUN, word
-from thrum.cli.render import GONE, Eye, at, labelled, status
+from thrum.cli.render import GONE, RenderContext, at, labelled, status
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import few, line, plural
 from thrum.model import wire_types
@@ -41,9 +41,9 @@ async def who_has(
     if not file:
         raise run.command.error("FILE is missing")
     wanted: dict[str, str] = {}
-    roots = roots_of(run.places())
+    roots = roots_of(run.layout())
     for each in file:
-        path = path_wanted(each, run.session.cwd, run.places().root, roots)
+        path = path_wanted(each, run.session.cwd, run.layout().root, roots)
         if not path:
             raise run.command.error(f'"{line(each)}" is no path in the repository')
         wanted.setdefault(path, each)
@@ -190,7 +190,9 @@ async def ping(
     agents = AgentListResult(agents=(known,) if known else ())
     document = {"agents": agents, "contexts": {"contexts": result.contexts}}
     found = await run.call(AGENT_LOOKUP, LookupParams(name=agent_id))
-    data = presence(agent_id, known, result.contexts, Eye(run.now_ms), status(found.member) if found.member else "")
+    data = presence(
+        agent_id, known, result.contexts, RenderContext(run.now_ms), status(found.member) if found.member else ""
+    )
     return Answer(document, data=data, warnings=result.warnings)
 
 
@@ -198,11 +200,11 @@ def presence(
     agent_id: str,
     known: wire_types.AgentInfo | None,
     contexts: tuple[wire_types.WorkContext, ...],
-    eye: Eye,
+    rendering: RenderContext,
     doing: str = "",
 ) -> str:
     """`@x: active, last heartbeat 5m ago`, and what it works on."""
-    last = eye.ago(known.last_seen_at or known.registered_at) if known else ""
+    last = rendering.ago(known.last_seen_at or known.registered_at) if known else ""
     gone = f"; its worktree is {GONE}" if known and known.worktree_missing else ""
     if not contexts:
         return f"{at(agent_id)}: offline" + (f" (last seen {last})" if last else "") + gone

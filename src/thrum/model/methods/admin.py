@@ -45,7 +45,7 @@ class QuarantinedLine(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """`quarantine`: the first of the lines that were set aside; `quarantined`: how many there are. `sealed`: how many
+    """`quarantine`: the first of the lines that were quarantined; `quarantined`: how many there are. `sealed`: how many
     facts of each type that this program does not know. `remedy`: for what does not agree.
 
     `foreign`: of the lines of other daemons how many are `unsigned` and count, `hidden` here, were not theirs to say
@@ -60,7 +60,7 @@ class VerifyResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     facts: int
     uncommitted: int
     quarantined: int = 0
-    sealed: dict[str, int] = {}
+    opaque: dict[str, int] = msgspec.field(default={}, name="sealed")
     foreign: dict[str, int] = {}
     namesakes: dict[str, tuple[str, ...]] = {}
     remedy: str = ""

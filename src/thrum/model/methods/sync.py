@@ -26,7 +26,7 @@ class SyncOrigin(msgspec.Struct, omit_defaults=True, kw_only=True):
 class SyncStatusResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`pending`: facts of this daemon that are not at the remote; local only: that are in no commit yet.
 
-    `skipped`: journals of the remote that could not be taken in. `remote`: its name; `head`: the commit of our branch.
+    `skipped`: journals of the remote that could not be ingested. `remote`: its name; `head`: the commit of our branch.
     `read_only`: a newer program changed the rules of the branch, so nothing is pushed. `origins`: daemons of which not
     all counts.
     """

@@ -1,15 +1,17 @@
-"""Applying facts to the picture, one at a time, in any order, any number of times (events.md §7 to §9).
+"""Applying facts to the projection, one at a time, in any order, any number of times (events.md §7 to §9).
 
-The picture is a function of the *set* of facts. What a single fact does:
+The projection is a function of the *set* of facts. What a single fact does:
 
 - What its line is to this machine (`thrum.model.origins`) decides whether it counts, and what it may change.
 - Facts about an agent set registers that keep the order of their winner (`merge_agents`).
-- Messages, sessions and groups are *things*: rows that begin with a create. The smallest create that no horizon voids
+- Messages, sessions and groups are *things*: rows that begin with a create. The smallest create that no watermark
+tombstones
   stands; edits, ends, receipts, members … are merged into it, or wait until it is there.
 - Everything else that a thing was told is remembered in `hanging`, so that a thing whose create changes (a smaller one
-  came, or the one that stood became void) is erased and made again from its facts, read from the journals.
-- A cleanup or purge raises a horizon and makes void what lies below.
-- A fact of another daemon stamped more than a day ahead of the clock waits for its day: nobody can void the future.
+  came, or the one that stood became tombstoned) is erased and made again from its facts, read from the journals.
+- A cleanup or purge raises a watermark and tombstones what lies below.
+- A fact of another daemon stamped more than a day ahead of the clock waits for its day: nobody can tombstoned the
+future.
 """
 
 from __future__ import annotations
@@ -48,20 +50,20 @@ from thrum.model.events import (
     MessageEdited,
     MessageReceipt,
     PurgeExecuted,
-    Sealed,
     SessionEnded,
     SessionItemsChanged,
     SessionStarted,
+    UnknownEvent,
     bare,
 )
-from thrum.model.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE, Standing, is_well_named, line_hash, rank
+from thrum.model.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE, Provenance, is_well_named, line_hash, rank
 from thrum.store.database import get_meta, set_meta
 from thrum.store.projection import sweep
-from thrum.store.projection.entities import ReadLine, Thing
+from thrum.store.projection.entities import Entity, ReadLine
 from thrum.store.projection.entry import Entry, client_key_row, entry_of, event_row
 from thrum.store.projection.settling import Settling, State, messages_of
 from thrum.store.projection.watermarks import AGENT, AUTHOR, PURGE, Order, purge_cutoff
-from thrum.store.schema import FOREIGN_FORMAT, HELD, JOURNAL_FORMAT, KEYLESS, REGISTERED, SUPERSEDED
+from thrum.store.schema import DEFERRED, FOREIGN_FORMAT, JOURNAL_FORMAT, KEYLESS, REGISTERED, SUPERSEDED
 
 SILENT: Final = frozenset({"void", "not_yours", "hidden", "bad_name"})
 """What became of facts that change nothing and are never announced."""
@@ -80,7 +82,7 @@ class Applied(NamedTuple):
     `known`: the same line was there; `seq` is its old number, nothing happened.
 
     `conflict`: another line of the same id was there. `wins`: the new one is of lesser rank (`origins.rank`), so it
-    is the fact, and the picture must be painted anew; otherwise the new one goes to quarantine.
+    is the fact, and the projection must be rebuilt; otherwise the new one goes to quarantine.
     """
 
     seq: int
@@ -88,14 +90,14 @@ class Applied(NamedTuple):
     wins: bool = False
 
 
-def horizon_of_the_clock(now_ms: int) -> str:
+def watermark_of_the_clock(now_ms: int) -> str:
     """The greatest time of a foreign fact that counts at once: what is later waits for its day."""
     return clock.format_ms(now_ms + limits.future_stamp_ms_max)
 
 
 def may_wait(fact: AnyFact, own: frozenset[str]) -> bool:
     """Whether a fact from the future waits for its day: one of another daemon, or that does not say whose it is; and
-    whatever voids others, since a stranger may write this daemon's name into a fact.
+    whatever tombstones others, since a stranger may write this daemon's name into a fact.
     """
     if isinstance(fact, DaemonKeyed):
         return False  # or one whose clock once ran ahead would never count
@@ -110,7 +112,7 @@ def is_rival(entry: Entry, file: str, *, is_same: bool) -> bool:
     return not (is_same and LOCAL_FILE in (file, entry.file))
 
 
-class Due(NamedTuple):
+class Released(NamedTuple):
     """A held fact whose day has come, with its old number, and what became of it now."""
 
     seq: int
@@ -119,7 +121,7 @@ class Due(NamedTuple):
 
 
 class Projection(Settling):
-    """The picture's one hand. Every method runs inside a transaction that the caller holds and may roll back: then
+    """The projection's one hand. Every method runs inside a transaction that the caller holds and may roll back: then
     `rolled_back` must be told.
 
     `own`: this daemon's id and its previous ones. `now_ms` is the wall clock.
@@ -135,17 +137,17 @@ class Projection(Settling):
         """Whether a fact since then changed what others are: `schema_meta` says so, if it was not rolled back."""
         self.touched: set[str] = set()
         """Agents of whom another origin said since then that they are its own, or are no more."""
-        self.released: list[Due] = []
+        self.released: list[Released] = []
         """What waited for its origin to say that it is of this project, and counts now."""
 
-    def judge(self, entry: Entry) -> Standing:
+    def judge(self, entry: Entry) -> Provenance:
         """What a line is to this machine."""
         if entry.file == LOCAL_FILE:
             return self._local
         return self._daemons.origins.judge(entry.raw, entry.fact.origin_daemon, signed=entry.signed)
 
     def apply(self, entry: Entry) -> Applied:
-        """Number a fact and merge it into the picture. Idempotent; the order of calls does not matter."""
+        """Number a fact and merge it into the projection. Idempotent; the order of calls does not matter."""
         order = events.order_of(entry.fact)
         who = self.judge(entry)
         cursor = self._db.execute(_INSERT_EVENT, (*event_row(entry, order[0]), who.trust))
@@ -164,35 +166,35 @@ class Projection(Settling):
         """What was applied since some moment is undone."""
         self._daemons.forget()
 
-    def project(self, seq: int, entry: Entry, order: Order, who: Standing | None = None) -> State:
+    def project(self, seq: int, entry: Entry, order: Order, who: Provenance | None = None) -> State:
         """Merge a fact whose row in `events` stands already, as applied."""
         fact = entry.fact
         who = who or self.judge(entry)
-        if isinstance(fact, Sealed):
+        if isinstance(fact, UnknownEvent):
             state = "sealed"
         elif who.trust == HIDDEN:
             state = "hidden"
         elif who.trust == STRANGE and not isinstance(fact, DaemonKeyed):
             self._remember(KEYLESS + fact.origin_daemon, seq)
             state = "pending"
-        elif may_wait(fact, self._own) and order[0] > horizon_of_the_clock(self._now_ms()):
-            self._remember(HELD + order[0], seq)
+        elif may_wait(fact, self._own) and order[0] > watermark_of_the_clock(self._now_ms()):
+            self._remember(DEFERRED + order[0], seq)
             state = "pending"
         else:
             state = self._merge(fact, order, seq, entry.file, who)
         if state != "applied":
             self._db.execute("UPDATE events SET state = ? WHERE seq = ?", (state, seq))
-        if not isinstance(fact, Sealed) and fact.client_key and who.home == OURS and who.trust < HIDDEN:
-            # Kept as long as the fact is, void or not: with its line it goes (compaction).
+        if not isinstance(fact, UnknownEvent) and fact.client_key and who.home == OURS and who.trust < HIDDEN:
+            # Kept as long as the fact is, tombstoned or not: with its line it goes (compaction).
             self._db.execute("INSERT OR IGNORE INTO client_keys VALUES (?, ?, ?, ?, ?)", client_key_row(fact, order))
         return state
 
-    def apply_due(self) -> list[Due]:
+    def release_due_facts(self) -> list[Released]:
         """Merge what was held and whose day has come."""
         rows = self._db.execute(
             "SELECT thing, seq, file, offset, length FROM hanging JOIN events USING (seq)"
             " WHERE thing > ? AND thing <= ? ORDER BY timestamp, event_id",
-            (HELD, HELD + horizon_of_the_clock(self._now_ms())),
+            (DEFERRED, DEFERRED + watermark_of_the_clock(self._now_ms())),
         ).fetchall()
         return [self._again(*row) for row in rows]
 
@@ -223,19 +225,19 @@ class Projection(Settling):
         """See `Agents.holder_to_note`."""
         return self._agents.holder_to_note(agent_id)
 
-    def _again(self, thing: str, seq: int, file: str, offset: int, length: int) -> Due:
+    def _again(self, entity: str, seq: int, file: str, offset: int, length: int) -> Released:
         """Project what hung under a thing that has come."""
         raw = bare(self._lines.read(file, offset, length))
         fact = events.decode(raw)
-        assert not isinstance(fact, Sealed)
-        self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (thing, seq))
+        assert not isinstance(fact, UnknownEvent)
+        self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (entity, seq))
         who = self.judge(entry := entry_of(fact, raw, file, offset, length))
         self._db.execute("UPDATE events SET state = 'applied', trust = ? WHERE seq = ?", (who.trust, seq))
-        return Due(seq, fact, self.project(seq, entry, events.order_of(fact), who))
+        return Released(seq, fact, self.project(seq, entry, events.order_of(fact), who))
 
     # -- one fact
 
-    def _known(self, entry: Entry, order: Order, who: Standing) -> Applied:
+    def _known(self, entry: Entry, order: Order, who: Provenance) -> Applied:
         """A line of this id is here: the same, or the one of lesser rank is the fact (`thrum.model.origins.rank`)."""
         seq, file, offset, length, trust, state = self._db.execute(
             "SELECT seq, file, offset, length, trust, state FROM events WHERE event_id = ?", (entry.fact.event_id,)
@@ -259,7 +261,7 @@ class Projection(Settling):
         self._lines.keep(entry.file, entry.offset, entry.raw)
         return Applied(seq, self.project(seq, entry, order, who))
 
-    def _merge(self, fact: AnyFact, order: Order, seq: int, file: str, who: Standing) -> State:
+    def _merge(self, fact: AnyFact, order: Order, seq: int, file: str, who: Provenance) -> State:
         if who.home != OURS and who.trust != BEFORE and not is_well_named(fact):
             return "bad_name"
         match fact:
@@ -312,8 +314,8 @@ class Projection(Settling):
                 assert_never(fact)
         return "applied"
 
-    def _update(self, fact: AgentUpdated, order: Order, seq: int, file: str, who: Standing) -> State:
-        if self._horizons.covers(AGENT, fact.agent_id, order, who.under):
+    def _update(self, fact: AgentUpdated, order: Order, seq: int, file: str, who: Provenance) -> State:
+        if self._watermarks.covers(AGENT, fact.agent_id, order, who.under):
             return "void"
         session_ids = dict.fromkeys(work.session_id for work in fact.work_contexts)
         states: set[State] = set()
@@ -322,16 +324,16 @@ class Projection(Settling):
         state = states.pop() if len(states) == 1 else "applied"
         return "applied" if state == "void" else state
 
-    def _purge(self, fact: PurgeExecuted, order: Order, who: Standing) -> None:
+    def _purge(self, fact: PurgeExecuted, order: Order, who: Provenance) -> None:
         cutoff = purge_cutoff(fact, order[0])
-        if cutoff and self._horizons.rise(PURGE, "", who.acts, (cutoff, fact.event_id)):
+        if cutoff and self._watermarks.rise(PURGE, "", who.acts, (cutoff, fact.event_id)):
             swept = sweep.Swept(who.acts, self._daemons.origins)
             self._revoke(self.messages, swept.only(sweep.messages_before(self._db, swept, cutoff)))
             self._revoke(self.sessions, swept.only(sweep.sessions_ended_before(self._db, swept, cutoff)))
 
     # -- agents
 
-    def _register(self, fact: AgentRegistered, order: Order, seq: int, who: Standing) -> State:
+    def _register(self, fact: AgentRegistered, order: Order, seq: int, who: Provenance) -> State:
         if who.home != OURS:
             self.touched.add(fact.agent_id)
         first = self._agents.note_registrar(fact.agent_id, who.home)
@@ -342,13 +344,13 @@ class Projection(Settling):
             self._rejudge(fact.agent_id, who.home)
         return "applied" if counts else "void"
 
-    def _clean(self, fact: AgentCleaned, order: Order, who: Standing) -> None:
+    def _clean(self, fact: AgentCleaned, order: Order, who: Provenance) -> None:
         agent_id, realm = fact.agent_id, who.acts
         if who.home != OURS:
             self.touched.add(agent_id)
         first = self._agents.note_registrar(agent_id, who.home)
         swept = sweep.Swept(realm, self._daemons.origins)
-        if self._horizons.rise(AGENT, agent_id, realm, order):
+        if self._watermarks.rise(AGENT, agent_id, realm, order):
             own = realm in self._local.under
             if own:
                 self._agents.forget_local(agent_id, order)
@@ -359,13 +361,15 @@ class Projection(Settling):
             self._revoke(self.sessions, swept.only(sweep.sessions_below(self._db, swept, agent_id, order)))
             for session_id in sweep.sessions_told_below(self._db, swept, agent_id, order, own=own):
                 self._settle(self.sessions, session_id)
-        if fact.messages and self._horizons.rise(AUTHOR, agent_id, realm, order):
+        if fact.messages and self._watermarks.rise(AUTHOR, agent_id, realm, order):
             self._revoke(self.messages, swept.only(sweep.messages_below(self._db, swept, agent_id, order)))
         if first:
             self._rejudge(agent_id, who.home)
 
     def _retell(self, agent_id: str, swept: sweep.Swept) -> None:
-        """What the origins below a horizon that rose said of an agent, from everything of that which was not void."""
+        """What the origins below a watermark that rose said of an agent, from everything of that which was not
+        tombstoned.
+        """
         self._agents.forget_told(agent_id, swept.homes)
         for seq, order, fact, _, who in self._facts_of(_AGENT + agent_id, swept):
             assert isinstance(fact, AgentRegistered | AgentContextSaved)
@@ -376,7 +380,7 @@ class Projection(Settling):
     def _rejudge(self, agent_id: str, home: str) -> None:
         """Who may speak for the agent changed: that home may, if it is this daemon nobody else, or for all of them."""
         everybody = home in (OURS, _EVERYBODY)
-        found: dict[tuple[str, str], Thing] = {}
+        found: dict[tuple[str, str], Entity] = {}
         for seq, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
             if not everybody and who.home != home:
                 continue
@@ -387,9 +391,9 @@ class Projection(Settling):
                 found |= {("m", message_id): self.messages for message_id in messages_of(fact)}
             elif isinstance(fact, GroupMemberAdded | GroupMemberRemoved):
                 found["g", fact.group_id] = self.groups
-        for (_, id), thing in found.items():
-            if thing.winner(id) is not None:
-                self._settle(thing, id)
+        for (_, id), entity in found.items():
+            if entity.winner(id) is not None:
+                self._settle(entity, id)
         home_of = self._daemons.origins.home
         replies = [(parent, home_of(origin)) for parent, origin in self.messages.answered_by(agent_id)]
         for parent in {parent for parent, by in replies if by != OURS and (everybody or by == home)}:
@@ -397,7 +401,7 @@ class Projection(Settling):
 
     # -- daemons
 
-    def _introduce(self, fact: DaemonFact, order: Order, who: Standing) -> State:
+    def _introduce(self, fact: DaemonFact, order: Order, who: Provenance) -> State:
         if isinstance(fact, DaemonKeyed | DaemonSucceeded) and who.trust not in (SIGNED, STRANGE):
             return "not_yours"
         before = self._daemons.origins
@@ -460,14 +464,14 @@ class Projection(Settling):
 
     def _release(self) -> None:
         """Let count what waited for its origin to say that it is of this project, where it has."""
-        things = self._db.execute(
+        entities = self._db.execute(
             "SELECT DISTINCT thing FROM hanging WHERE thing > ?1 AND thing < ?2", (KEYLESS, KEYLESS[:-1] + ";")
         ).fetchall()
-        for (thing,) in things:
-            if self._daemons.origins.is_of_project(thing.removeprefix(KEYLESS)):
+        for (entity,) in entities:
+            if self._daemons.origins.is_of_project(entity.removeprefix(KEYLESS)):
                 rows = self._db.execute(
                     "SELECT seq, file, offset, length FROM hanging JOIN events USING (seq) WHERE thing = ?"
                     " ORDER BY timestamp, event_id",
-                    (thing,),
+                    (entity,),
                 ).fetchall()
-                self.released += [self._again(thing, *row) for row in rows]
+                self.released += [self._again(entity, *row) for row in rows]

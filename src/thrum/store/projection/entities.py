@@ -1,4 +1,4 @@
-"""What the picture consists of: things that begin with a create, and the bytes of the facts about them."""
+"""What the projection consists of: things that begin with a create, and the bytes of the facts about them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from thrum.model.events import AnyFact
-from thrum.model.origins import Standing
+from thrum.model.origins import Provenance
 from thrum.store.projection.watermarks import Order
 
 ReadLine = Callable[[str, int, int], bytes]
@@ -18,7 +18,7 @@ _FRESH_BYTES: Final = 24 * 1024 * 1024
 
 
 class Winner(NamedTuple):
-    """The create that stands: compared, the least of all that are not void. `origin` is whose it is."""
+    """The create that stands: compared, the least of all that are not tombstoned. `origin` is whose it is."""
 
     trust: int
     at: str
@@ -26,7 +26,7 @@ class Winner(NamedTuple):
     origin: str
 
 
-class Thing(Protocol):
+class Entity(Protocol):
     """A kind of thing that begins with a create: its rows, as a function of the facts that count."""
 
     prefix: str
@@ -36,15 +36,15 @@ class Thing(Protocol):
         """The create that stands, None when the thing is not there."""
         ...
 
-    def is_void(self, create: AnyFact, order: Order, who: Standing, /) -> bool:
-        """Whether a horizon voids this create. Once true, true for ever."""
+    def is_tombstoned(self, create: AnyFact, order: Order, who: Provenance, /) -> bool:
+        """Whether a watermark tombstones this create. Once true, true for ever."""
         ...
 
-    def is_doomed(self, id: str, who: Standing, /) -> bool:
-        """Whether a horizon voids the thing, whose create is that, for what was merged into it."""
+    def is_doomed(self, id: str, who: Provenance, /) -> bool:
+        """Whether a watermark tombstones the thing, whose create is that, for what was merged into it."""
         ...
 
-    def insert(self, create: AnyFact, order: Order, seq: int, who: Standing, /) -> None:
+    def insert(self, create: AnyFact, order: Order, seq: int, who: Provenance, /) -> None:
         """The rows of a thing that is not there."""
         ...
 
@@ -52,7 +52,7 @@ class Thing(Protocol):
         """Every row of the thing, and what it gave to its neighbours."""
         ...
 
-    def merge(self, id: str, fact: AnyFact, order: Order, file: str, who: Standing, /) -> bool:
+    def merge(self, id: str, fact: AnyFact, order: Order, file: str, who: Provenance, /) -> bool:
         """One more fact for a thing that is there, by whom it may be. False when it does not count."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from thrum.model import events, signatures
-from thrum.model.events import LOCAL_FILE, AnyFact, MessageCreated, Sealed
+from thrum.model.events import LOCAL_FILE, AnyFact, MessageCreated, UnknownEvent
 from thrum.store.projection.watermarks import Order
 
 
@@ -15,7 +15,7 @@ class Entry(NamedTuple):
     lies in the local journal is this daemon's own, and counts as signed.
     """
 
-    fact: AnyFact | Sealed
+    fact: AnyFact | UnknownEvent
     raw: bytes
     file: str
     offset: int
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     signed: bool
 
 
-def entry_of(fact: AnyFact | Sealed, raw: bytes, file: str, offset: int, length: int) -> Entry:
+def entry_of(fact: AnyFact | UnknownEvent, raw: bytes, file: str, offset: int, length: int) -> Entry:
     """The entry of a line as it lies in a journal, or will."""
     signed = file == LOCAL_FILE or signatures.is_signed(raw, fact.origin_daemon)
     return Entry(fact, raw, file, offset, length, signed)

@@ -2,7 +2,7 @@
 
 Every origin has its own registration of an id; the row of `agents` carries that of the one that *holds* the id here,
 and what this machine knows of its place and life. A row may begin with any fact; it is `live` once somebody holds it,
-and it is gone when nothing of it lies above the horizon.
+and it is gone when nothing of it lies above the watermark.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from thrum.model.events import (
     AgentSeen,
     AgentStatusSet,
 )
-from thrum.model.origins import OURS, SIGNED, Origins, Standing
+from thrum.model.origins import OURS, SIGNED, Origins, Provenance
 from thrum.store.projection.merge_daemons import Daemons
-from thrum.store.projection.watermarks import AGENT, Horizons, Order
+from thrum.store.projection.watermarks import AGENT, Order, Watermarks
 
 LocalFact = AgentPlaced | AgentStatusSet | AgentSeen | AgentExited
 ToldFact = AgentRegistered | AgentContextSaved
@@ -81,17 +81,17 @@ def others_of(db: sqlite3.Connection, agent_id: str, origins: Origins) -> list[s
 
 
 class Agents:
-    def __init__(self, db: sqlite3.Connection, horizons: Horizons, daemons: Daemons) -> None:
+    def __init__(self, db: sqlite3.Connection, watermarks: Watermarks, daemons: Daemons) -> None:
         self._db = db
-        self._horizons = horizons
+        self._watermarks = watermarks
         self._daemons = daemons
 
     # -- what this machine knows
 
-    def merge_local(self, fact: LocalFact, order: Order, who: Standing) -> bool:
-        """False when the fact is void."""
+    def merge_local(self, fact: LocalFact, order: Order, who: Provenance) -> bool:
+        """False when the fact is tombstoned."""
         agent_id = fact.agent_id
-        if self._horizons.covers(AGENT, agent_id, order, who.under):
+        if self._watermarks.covers(AGENT, agent_id, order, who.under):
             return False
         self._db.execute("INSERT OR IGNORE INTO agents (agent_id) VALUES (?)", (agent_id,))
         if isinstance(fact, AgentPlaced):
@@ -120,20 +120,20 @@ class Agents:
             (*values, *order, agent_id, *order),
         )
 
-    def forget_local(self, agent_id: str, horizon: Order) -> None:
-        """The agent was cleaned up here: everything at or below the horizon is as if never said."""
+    def forget_local(self, agent_id: str, watermark: Order) -> None:
+        """The agent was cleaned up here: everything at or below the watermark is as if never said."""
         for register, empty in _EMPTY.items():
             self._db.execute(
                 f"UPDATE agents SET {empty} WHERE agent_id = ? AND ({register}_at, {register}_event) <= (?, ?)",
-                (agent_id, *horizon),
+                (agent_id, *watermark),
             )
         self._drop_shell(agent_id)
 
     # -- what origins say of it
 
-    def merge(self, fact: ToldFact, order: Order, who: Standing) -> bool:
-        """False when the fact is void. A registration shows once `refresh` has looked who holds the id."""
-        if self._horizons.covers(AGENT, fact.agent_id, order, who.under):
+    def merge(self, fact: ToldFact, order: Order, who: Provenance) -> bool:
+        """False when the fact is tombstoned. A registration shows once `refresh` has looked who holds the id."""
+        if self._watermarks.covers(AGENT, fact.agent_id, order, who.under):
             return False
         if isinstance(fact, AgentRegistered):
             self._register(fact, order, who)
@@ -146,7 +146,7 @@ class Agents:
         )
         return True
 
-    def _register(self, fact: AgentRegistered, order: Order, who: Standing) -> None:
+    def _register(self, fact: AgentRegistered, order: Order, who: Provenance) -> None:
         """Last wins, but a signed one over all others; since when it is registered, all of them tell."""
         self.note_registrar(fact.agent_id, who.home)
         key = (fact.agent_id, who.home)
@@ -182,7 +182,7 @@ class Agents:
         sql = "INSERT OR IGNORE INTO registrations (agent_id, home) VALUES (?, ?)"
         return self._db.execute(sql, (agent_id, home)).rowcount > 0
 
-    def note_alias(self, fact: AgentAliased, order: Order, who: Standing) -> None:
+    def note_alias(self, fact: AgentAliased, order: Order, who: Provenance) -> None:
         """Under which id that home's agent goes on, and since when it last said so. Who may say so, the reader asks."""
         self._db.execute(
             "INSERT INTO agent_aliases VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"

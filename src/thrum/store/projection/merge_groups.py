@@ -9,20 +9,22 @@ from __future__ import annotations
 import sqlite3
 
 from thrum.model.events import AnyFact, GroupCreated, GroupDeleted, GroupMemberAdded, GroupMemberRemoved, GroupUpdated
-from thrum.model.origins import BEFORE, Standing
+from thrum.model.origins import BEFORE, Provenance
 from thrum.store.projection.entities import Winner
-from thrum.store.projection.watermarks import AGENT, Horizons, Order
+from thrum.store.projection.watermarks import AGENT, Order, Watermarks
 
 
 class Groups:
-    """The thing `g:`; see `entities.Thing` for the contract. No horizon makes a group void, only memberships."""
+    """The thing `g:`; see `entities.Entity` for the contract. No watermark makes a group tombstoned, only
+    memberships.
+    """
 
     prefix = "g:"
     create_type = "group.create"
 
-    def __init__(self, db: sqlite3.Connection, horizons: Horizons) -> None:
+    def __init__(self, db: sqlite3.Connection, watermarks: Watermarks) -> None:
         self._db = db
-        self._horizons = horizons
+        self._watermarks = watermarks
 
     def winner(self, group_id: str) -> Winner | None:
         row = self._db.execute(
@@ -30,13 +32,13 @@ class Groups:
         ).fetchone()
         return None if row is None else Winner(*row)
 
-    def is_void(self, create: AnyFact, order: Order, who: Standing) -> bool:
+    def is_tombstoned(self, create: AnyFact, order: Order, who: Provenance) -> bool:
         return False
 
-    def is_doomed(self, group_id: str, who: Standing) -> bool:
+    def is_doomed(self, group_id: str, who: Provenance) -> bool:
         return False
 
-    def insert(self, create: AnyFact, order: Order, seq: int, who: Standing) -> None:
+    def insert(self, create: AnyFact, order: Order, seq: int, who: Provenance) -> None:
         assert isinstance(create, GroupCreated)
         self._db.execute(
             "INSERT INTO groups"
@@ -57,9 +59,9 @@ class Groups:
         self._db.execute("DELETE FROM groups WHERE group_id = ?", (group_id,))
         self._db.execute("DELETE FROM group_members WHERE group_id = ?", (group_id,))
 
-    def merge(self, group_id: str, fact: AnyFact, order: Order, file: str, who: Standing) -> bool:
+    def merge(self, group_id: str, fact: AnyFact, order: Order, file: str, who: Provenance) -> bool:
         if isinstance(fact, GroupMemberAdded):
-            if fact.member_type == "agent" and self._horizons.covers(AGENT, fact.member_value, order, who.under):
+            if fact.member_type == "agent" and self._watermarks.covers(AGENT, fact.member_value, order, who.under):
                 return False
             self._member(group_id, fact, fact.added_by, order, who, ("added_at", "add_event", "added_by"))
         elif isinstance(fact, GroupMemberRemoved):
@@ -84,7 +86,7 @@ class Groups:
         fact: GroupMemberAdded | GroupMemberRemoved,
         by: str,
         order: Order,
-        who: Standing,
+        who: Provenance,
         columns: tuple[str, str, str],
     ) -> None:
         at_column, event_column, by_column = columns

@@ -1,7 +1,7 @@
 """Messages: how a create, its edits, deletes and receipts become rows, and what one message gives to its neighbours.
 
 Every function is commutative, associative and idempotent over the facts it is given; `projection` decides which create
-counts and what is void. Source: events.md §7 to §9.
+counts and what is tombstoned. Source: events.md §7 to §9.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from thrum.model.events import (
     MessageReceipt,
     Pair,
 )
-from thrum.model.origins import BEFORE, Standing
+from thrum.model.origins import BEFORE, Provenance
 from thrum.model.tombstones import message_ms
 from thrum.store.projection.entities import Winner
-from thrum.store.projection.watermarks import AGENT, Horizons, Order
+from thrum.store.projection.watermarks import AGENT, Order, Watermarks
 
 MESSAGE_TABLES: Final = (
     "messages",
@@ -47,7 +47,7 @@ INSERT OR IGNORE INTO message_recipients (message_id, agent_id, stored_at, deliv
 VALUES (?, ?, ?, ?, ?, ?, ?)"""
 
 DELETED: Final = 1
-BELOW_HORIZON: Final = 2
+BELOW_WATERMARK: Final = 2
 """Why a recipient's row is `hidden`: bits, so that either may come first."""
 
 _PARENT_OF_BEFORE: Final = f"EXISTS (SELECT 1 FROM messages WHERE message_id = ?1 AND trust = {BEFORE})"
@@ -133,16 +133,18 @@ def recipient_row(message_id: str, agent_id: str, author: str, stored_at: str, h
 
 
 class Messages:
-    """The thing `m:`; see `entities.Thing` for the contract."""
+    """The thing `m:`; see `entities.Entity` for the contract."""
 
     prefix = "m:"
     create_type = "message.create"
 
-    def __init__(self, db: sqlite3.Connection, horizons: Horizons, local: Standing, may_answer: MayAnswer) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, watermarks: Watermarks, local: Provenance, may_answer: MayAnswer
+    ) -> None:
         """`local` is what facts of this machine are: a cleanup among them begins an inbox afresh."""
         self._may_answer = may_answer
         self._db = db
-        self._horizons = horizons
+        self._watermarks = watermarks
         self._local = local
 
     def winner(self, message_id: str) -> Winner | None:
@@ -152,14 +154,14 @@ class Messages:
         ).fetchone()
         return None if row is None else Winner(*row)
 
-    def is_void(self, create: AnyFact, order: Order, who: Standing) -> bool:
+    def is_tombstoned(self, create: AnyFact, order: Order, who: Provenance) -> bool:
         assert isinstance(create, MessageCreated)
-        author, purge = self._horizons.of_message(create.agent_id, who.under)
+        author, purge = self._watermarks.of_message(create.agent_id, who.under)
         if author is not None and order <= author:
             return True
         return purge is not None and message_ms(create.message_id, order[0]) < clock.parse_ms(purge)
 
-    def insert(self, create: AnyFact, order: Order, seq: int, who: Standing) -> None:
+    def insert(self, create: AnyFact, order: Order, seq: int, who: Provenance) -> None:
         """All rows of a create, and what it and its neighbours give each other."""
         assert isinstance(create, MessageCreated)
         db = self._db
@@ -174,10 +176,10 @@ class Messages:
             if pairs:
                 self._insert_rows(insert, pair_rows(message_id, pairs))
         recipients = list(recipients_of(create))
-        below = self._horizons.of_agents(recipients, self._local.under)
+        below = self._watermarks.of_agents(recipients, self._local.under)
         rows = [
             recipient_row(
-                message_id, to, author, created_at, BELOW_HORIZON if below and order <= below.get(to, ("", "")) else 0
+                message_id, to, author, created_at, BELOW_WATERMARK if below and order <= below.get(to, ("", "")) else 0
             )
             for to in recipients
         ]
@@ -242,7 +244,7 @@ class Messages:
         if row is not None and row[0]:
             self.refresh_parent(row[0])
 
-    def merge(self, message_id: str, fact: AnyFact, order: Order, file: str, who: Standing) -> bool:
+    def merge(self, message_id: str, fact: AnyFact, order: Order, file: str, who: Provenance) -> bool:
         if isinstance(fact, MessageReceipt):
             return self._merge_receipt(fact, order)
         if isinstance(fact, MessageEdited):
@@ -252,8 +254,8 @@ class Messages:
         assert isinstance(fact, MessageDeleted)
         return self._merge_delete(fact, order, file)
 
-    def is_doomed(self, message_id: str, who: Standing) -> bool:
-        """Whether what was merged made it void: never for messages."""
+    def is_doomed(self, message_id: str, who: Provenance) -> bool:
+        """Whether what was merged made it tombstoned: never for messages."""
         return False
 
     def _merge_receipt(self, fact: MessageReceipt, order: Order) -> bool:
@@ -278,12 +280,12 @@ class Messages:
             key,
         ).fetchone()
         at = max(order[0], stored_at or "")
-        horizon = self._horizons.get(AGENT, fact.agent_id, self._local.under)
-        below = horizon is not None and (at, created) <= horizon
+        watermark = self._watermarks.get(AGENT, fact.agent_id, self._local.under)
+        below = watermark is not None and (at, created) <= watermark
         db.execute(
             "INSERT INTO message_recipients (message_id, agent_id, stored_at, hidden) VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET stored_at = excluded.stored_at, hidden = excluded.hidden",
-            (*key, at, (DELETED if deleted else 0) | (BELOW_HORIZON if below else 0)),
+            (*key, at, (DELETED if deleted else 0) | (BELOW_WATERMARK if below else 0)),
         )
         state = "read" if message_id in fact.read else "seen" if message_id in fact.seen else ""
         if state:
@@ -336,5 +338,5 @@ class Messages:
 
 
 def _is_by(claimed: str, author: str, file: str) -> bool:
-    """Whether an edit or delete is the author's. Older facts name nobody: the owner of the shard is meant."""
+    """Whether an edit or delete is the author's. Older facts name nobody: the owner of the journal is meant."""
     return claimed == author if claimed else file == f"{MESSAGES_DIR}/{ids.file_stem(author)}.jsonl"

@@ -23,23 +23,23 @@ from thrum.model.events import (
     SessionStarted,
     Work,
 )
-from thrum.model.origins import Standing
+from thrum.model.origins import Provenance
 from thrum.store.projection.entities import Winner
-from thrum.store.projection.watermarks import AGENT, PURGE, Horizons, Order
+from thrum.store.projection.watermarks import AGENT, PURGE, Order, Watermarks
 
 SESSION_TABLES: Final = ("sessions", "session_items", "work_contexts", "work_files")
 _encode = msgspec.json.Encoder().encode
 
 
 class Sessions:
-    """The thing `s:`; see `entities.Thing` for the contract."""
+    """The thing `s:`; see `entities.Entity` for the contract."""
 
     prefix = "s:"
     create_type = "agent.session.start"
 
-    def __init__(self, db: sqlite3.Connection, horizons: Horizons) -> None:
+    def __init__(self, db: sqlite3.Connection, watermarks: Watermarks) -> None:
         self._db = db
-        self._horizons = horizons
+        self._watermarks = watermarks
 
     def winner(self, session_id: str) -> Winner | None:
         row = self._db.execute(
@@ -47,11 +47,11 @@ class Sessions:
         ).fetchone()
         return None if row is None else Winner(*row)
 
-    def is_void(self, create: AnyFact, order: Order, who: Standing) -> bool:
+    def is_tombstoned(self, create: AnyFact, order: Order, who: Provenance) -> bool:
         assert isinstance(create, SessionStarted)
-        return self._horizons.covers(AGENT, create.agent_id, order, who.under)
+        return self._watermarks.covers(AGENT, create.agent_id, order, who.under)
 
-    def insert(self, create: AnyFact, order: Order, seq: int, who: Standing) -> None:
+    def insert(self, create: AnyFact, order: Order, seq: int, who: Provenance) -> None:
         assert isinstance(create, SessionStarted)
         self._db.execute(
             "INSERT INTO sessions (session_id, agent_id, started_at, start_event, origin_daemon, trust)"
@@ -65,15 +65,15 @@ class Sessions:
         for table in SESSION_TABLES:
             self._db.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))
 
-    def is_doomed(self, session_id: str, who: Standing) -> bool:
+    def is_doomed(self, session_id: str, who: Provenance) -> bool:
         """Whether its end lies before the purge's cutoff."""
-        purge = self._horizons.get(PURGE, "", who.under)
+        purge = self._watermarks.get(PURGE, "", who.under)
         if purge is None:
             return False
         row = self._db.execute("SELECT ended_at FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
         return row is not None and row[0] != "" and row[0] < purge[0]
 
-    def merge(self, session_id: str, fact: AnyFact, order: Order, file: str, who: Standing) -> bool:
+    def merge(self, session_id: str, fact: AnyFact, order: Order, file: str, who: Provenance) -> bool:
         if isinstance(fact, SessionEnded):
             return self._merge_end(session_id, fact, order)
         if isinstance(fact, SessionItemsChanged):
@@ -83,7 +83,9 @@ class Sessions:
             self._items(session_id, "ref", "remove", fact.remove_refs, order)
             return True
         assert isinstance(fact, AgentUpdated | AgentSeen)
-        if not self._is_of(session_id, fact.agent_id) or self._horizons.covers(AGENT, fact.agent_id, order, who.under):
+        if not self._is_of(session_id, fact.agent_id) or self._watermarks.covers(
+            AGENT, fact.agent_id, order, who.under
+        ):
             return False
         if isinstance(fact, AgentSeen):
             self._db.execute(

@@ -14,19 +14,19 @@ from thrum.model.events import (
     GroupMemberAdded,
     GroupMemberRemoved,
     MessageReceipt,
-    Sealed,
     SessionEnded,
+    UnknownEvent,
     bare,
 )
-from thrum.model.origins import BEFORE, OURS, SIGNED, Origins, Standing, may_change, may_say_of_session
-from thrum.store.projection.entities import Lines, ReadLine, Thing, Winner
+from thrum.model.origins import BEFORE, OURS, SIGNED, Origins, Provenance, may_change, may_say_of_session
+from thrum.store.projection.entities import Entity, Lines, ReadLine, Winner
 from thrum.store.projection.merge_agents import Agents
 from thrum.store.projection.merge_daemons import Daemons
 from thrum.store.projection.merge_groups import Groups
 from thrum.store.projection.merge_messages import Messages
 from thrum.store.projection.merge_sessions import Sessions
 from thrum.store.projection.sweep import Swept
-from thrum.store.projection.watermarks import Horizons, Order
+from thrum.store.projection.watermarks import Order, Watermarks
 from thrum.store.schema import REGISTERED
 
 State = Literal["applied", "pending", "sealed", "void", "not_yours", "hidden", "bad_name", "known", "conflict"]
@@ -37,7 +37,7 @@ def messages_of(fact: MessageReceipt | AgentAliased) -> tuple[str, ...]:
     return fact.message_ids if isinstance(fact, AgentAliased) else (fact.message_id,)
 
 
-Hanging = tuple[int, Order, AnyFact, str, Standing]
+Dependents = tuple[int, Order, AnyFact, str, Provenance]
 """A fact about a thing: its number, order, the fact, its file, and what its line is."""
 
 
@@ -47,43 +47,45 @@ class Settling:
     def __init__(self, db: sqlite3.Connection, own: frozenset[str], read_line: ReadLine) -> None:
         self._db = db
         self._lines = Lines(read_line)
-        self._horizons = Horizons(db)
+        self._watermarks = Watermarks(db)
         self._daemons = Daemons(db, own)
-        self._agents = Agents(db, self._horizons, self._daemons)
+        self._agents = Agents(db, self._watermarks, self._daemons)
         self._local = Origins(own=own | {OURS}).local()
-        self.messages = Messages(db, self._horizons, self._local, self._may_answer)
-        self.sessions = Sessions(db, self._horizons)
-        self.groups = Groups(db, self._horizons)
+        self.messages = Messages(db, self._watermarks, self._local, self._may_answer)
+        self.sessions = Sessions(db, self._watermarks)
+        self.groups = Groups(db, self._watermarks)
 
-    def _create(self, thing: Thing, id: str, fact: AnyFact, order: Order, seq: int, who: Standing) -> State:
-        if thing.is_void(fact, order, who):
+    def _create(self, entity: Entity, id: str, fact: AnyFact, order: Order, seq: int, who: Provenance) -> State:
+        if entity.is_tombstoned(fact, order, who):
             return "void"
-        key = thing.prefix + id
-        winner = thing.winner(id)
+        key = entity.prefix + id
+        winner = entity.winner(id)
         if winner is None and not self._db.execute("SELECT 1 FROM hanging WHERE thing = ? LIMIT 1", (key,)).fetchone():
-            thing.insert(fact, order, seq, who)
+            entity.insert(fact, order, seq, who)
             return "applied"
         self._remember(key, seq)
         if winner is not None and (who.trust, *order) > winner[:3]:
             return "pending"
-        self._settle(thing, id)
+        self._settle(entity, id)
         return self._db.execute("SELECT state FROM events WHERE seq = ?", (seq,)).fetchone()[0]
 
-    def _hang(self, thing: Thing, id: str, fact: AnyFact, order: Order, seq: int, file: str, who: Standing) -> State:
-        self._remember(thing.prefix + id, seq)
-        winner = thing.winner(id)
+    def _hang(
+        self, entity: Entity, id: str, fact: AnyFact, order: Order, seq: int, file: str, who: Provenance
+    ) -> State:
+        self._remember(entity.prefix + id, seq)
+        winner = entity.winner(id)
         if winner is None:
             return "pending"
         if file != events.LOCAL_FILE and not self._may(fact, who, winner):
             return "not_yours"
-        if not thing.merge(id, fact, order, file, who):
+        if not entity.merge(id, fact, order, file, who):
             return "pending"
-        if thing.is_doomed(id, self._standing_of(winner)):
-            self._settle(thing, id)
+        if entity.is_doomed(id, self._provenance_of(winner)):
+            self._settle(entity, id)
             return "void"
         return "applied"
 
-    def _hand_on(self, fact: AgentAliased, order: Order, seq: int, file: str, who: Standing) -> State:
+    def _hand_on(self, fact: AgentAliased, order: Order, seq: int, file: str, who: Provenance) -> State:
         """An agent goes on under another id: each message named that the one had has that recipient, too."""
         if who.trust == SIGNED:
             self._agents.note_alias(fact, order, who)
@@ -96,26 +98,26 @@ class Settling:
                 self._settle(self.messages, message_id)
         return self._state_of(fact, who)
 
-    def _hand_all_on(self, thing: Thing | None, id: str, handed: Collection[Hanging]) -> dict[int, State]:
+    def _hand_all_on(self, entity: Entity | None, id: str, handed: Collection[Dependents]) -> dict[int, State]:
         """Everything by which a message went from one to another: who had it from somebody comes after that one."""
         states: dict[int, State] = {}
-        waiting: list[Hanging] = []
+        waiting: list[Dependents] = []
         for each in handed:
             _, _, fact, _, who = each
             assert isinstance(fact, AgentAliased)
             states[each[0]] = self._state_of(fact, who)
             if states[each[0]] == "applied":
                 waiting.append(each)
-        while thing is not None and waiting:
-            left = [each for each in waiting if not self._merge_into(thing, id, each)]
+        while entity is not None and waiting:
+            left = [each for each in waiting if not self._merge_into(entity, id, each)]
             if len(left) == len(waiting):
                 break
             waiting = left
         return states
 
-    def _merge_into(self, thing: Thing, id: str, hanging: Hanging) -> bool:
-        _, order, fact, file, who = hanging
-        return thing.merge(id, fact, order, file, who)
+    def _merge_into(self, entity: Entity, id: str, dependents: Dependents) -> bool:
+        _, order, fact, file, who = dependents
+        return entity.merge(id, fact, order, file, who)
 
     def _was_told(self, message_id: str, agent_id: str) -> bool:
         """Whether there are words on a message that were of no use before somebody was its recipient: how far it came
@@ -128,24 +130,24 @@ class Settling:
         )
         return self._db.execute(sql, (self.messages.prefix + message_id, agent_id)).fetchone() is not None
 
-    def _state_of(self, fact: AgentAliased, who: Standing) -> State:
+    def _state_of(self, fact: AgentAliased, who: Provenance) -> State:
         """It is about many messages: whether it counts is told by who may say so alone."""
         return "applied" if self._may_hand_on(fact, who) else "not_yours"
 
-    def _may_hand_on(self, fact: AgentAliased, who: Standing) -> bool:
+    def _may_hand_on(self, fact: AgentAliased, who: Provenance) -> bool:
         """Only for one's own, the one that was and the one that is: who takes a name too renames nobody to it. And
         signed: before there were signatures nobody was renamed.
         """
         return who.trust == SIGNED and all(self._agents.speaks(id, who.home) for id in (fact.agent_id, fact.of))
 
-    def _standing_of(self, winner: Winner) -> Standing:
-        return self._daemons.origins.standing(winner.origin, winner.trust)
+    def _provenance_of(self, winner: Winner) -> Provenance:
+        return self._daemons.origins.provenance(winner.origin, winner.trust)
 
-    def _may(self, fact: AnyFact, who: Standing, winner: Winner) -> bool:
+    def _may(self, fact: AnyFact, who: Provenance, winner: Winner) -> bool:
         """Whether a fact of the branch may change what that create made (events.md §11 "Who may change what")."""
         if isinstance(fact, AgentAliased):
             return self._may_hand_on(fact, who)
-        owner = self._standing_of(winner)
+        owner = self._provenance_of(winner)
         if isinstance(fact, MessageReceipt):
             if who.trust == owner.trust == BEFORE:
                 return True
@@ -165,19 +167,19 @@ class Settling:
     def _remember(self, key: str, seq: int) -> None:
         self._db.execute("INSERT OR IGNORE INTO hanging VALUES (?, ?)", (key, seq))
 
-    def _remember_winner(self, thing: Thing, id: str) -> None:
-        winner = thing.winner(id)
+    def _remember_winner(self, entity: Entity, id: str) -> None:
+        winner = entity.winner(id)
         if winner is not None:
             self._db.execute(
                 "INSERT OR IGNORE INTO hanging SELECT ?, seq FROM events WHERE event_id = ?",
-                (thing.prefix + id, winner.event_id),
+                (entity.prefix + id, winner.event_id),
             )
 
-    def _facts_of(self, key: str, swept: Swept | None = None) -> list[Hanging]:
+    def _facts_of(self, key: str, swept: Swept | None = None) -> list[Dependents]:
         """Everything that hangs under a key: number, order, fact, file, and what its line is. With `swept` what is not
-        void, and may become so in that realm.
+        tombstoned, and may become so in that realm.
         """
-        found: list[Hanging] = []
+        found: list[Dependents] = []
         more = f" AND state <> 'void' AND {swept.where}" if swept else ""
         for seq, at, event_id, origin, trust, file, offset, length in self._db.execute(
             "SELECT seq, timestamp, event_id, origin_daemon, trust, file, offset, length"
@@ -185,23 +187,25 @@ class Settling:
             {"key": key, "origins": swept.origins_json if swept else ""},
         ).fetchall():
             fact = events.decode(bare(self._lines.read(file, offset, length)))
-            assert not isinstance(fact, Sealed)
+            assert not isinstance(fact, UnknownEvent)
             local = file == events.LOCAL_FILE
-            who = self._local if local else self._daemons.origins.standing(origin, trust)
+            who = self._local if local else self._daemons.origins.provenance(origin, trust)
             found.append((seq, (at, event_id), fact, file, who))
         return found
 
-    def _settle(self, thing: Thing, id: str) -> None:
-        """Make a thing again from every fact about it: the smallest create that is not void, then all the others."""
-        self._remember_winner(thing, id)
-        thing.erase(id)
-        creates: list[tuple[Winner, int, AnyFact, Standing]] = []
-        others: list[Hanging] = []
+    def _settle(self, entity: Entity, id: str) -> None:
+        """Make a thing again from every fact about it: the smallest create that is not tombstoned, then all
+        the others.
+        """
+        self._remember_winner(entity, id)
+        entity.erase(id)
+        creates: list[tuple[Winner, int, AnyFact, Provenance]] = []
+        others: list[Dependents] = []
         states: dict[int, State] = {}
-        for seq, order, fact, file, who in self._facts_of(thing.prefix + id):
-            if events.type_of(fact) != thing.create_type:
+        for seq, order, fact, file, who in self._facts_of(entity.prefix + id):
+            if events.type_of(fact) != entity.create_type:
                 others.append((seq, order, fact, file, who))
-            elif thing.is_void(fact, order, who):
+            elif entity.is_tombstoned(fact, order, who):
                 states[seq] = "void"
             else:
                 creates.append((Winner(who.trust, *order, fact.origin_daemon), seq, fact, who))
@@ -210,11 +214,11 @@ class Settling:
         winner = None
         if creates:
             winner, seq, fact, who = creates[0]
-            thing.insert(fact, (winner.at, winner.event_id), seq, who)
+            entity.insert(fact, (winner.at, winner.event_id), seq, who)
             states[seq] = "applied"
         # Recipients first: marks are theirs.
         handed = [other for other in others if isinstance(other[2], AgentAliased)]
-        states |= self._hand_all_on(thing if winner is not None else None, id, handed)
+        states |= self._hand_all_on(entity if winner is not None else None, id, handed)
         for seq, order, fact, file, who in others:
             if isinstance(fact, AgentAliased):
                 continue
@@ -223,27 +227,27 @@ class Settling:
             elif file != events.LOCAL_FILE and not self._may(fact, who, winner):
                 states[seq] = "not_yours"
             else:
-                states[seq] = "applied" if thing.merge(id, fact, order, file, who) else "pending"
-        if winner is not None and thing.is_doomed(id, self._standing_of(winner)):
-            thing.erase(id)
+                states[seq] = "applied" if entity.merge(id, fact, order, file, who) else "pending"
+        if winner is not None and entity.is_doomed(id, self._provenance_of(winner)):
+            entity.erase(id)
             states = dict.fromkeys(states, "void")
         self._db.executemany(
             "UPDATE events SET state = ? WHERE seq = ?", [(state, seq) for seq, state in states.items()]
         )
 
-    def _revoke(self, thing: Thing, ids: Iterable[str]) -> None:
-        """A horizon rose above these things. Where another create may stand, the thing is made again."""
+    def _revoke(self, entity: Entity, ids: Iterable[str]) -> None:
+        """A watermark rose above these things. Where another create may stand, the thing is made again."""
         for id in ids:
-            key = thing.prefix + id
+            key = entity.prefix + id
             rival = self._db.execute(
                 "SELECT 1 FROM hanging JOIN events USING (seq) WHERE thing = ? AND type = ? LIMIT 1",
-                (key, thing.create_type),
+                (key, entity.create_type),
             ).fetchone()
             if rival is not None:
-                self._settle(thing, id)
+                self._settle(entity, id)
                 continue
-            self._remember_winner(thing, id)
-            thing.erase(id)
+            self._remember_winner(entity, id)
+            entity.erase(id)
             # By their numbers: given the query, SQLite looks at every fact there is.
             told = self._db.execute("SELECT seq FROM hanging WHERE thing = ?", (key,)).fetchall()
             sql = "UPDATE events SET state = 'void' WHERE seq = ? AND type <> 'agent.alias'"  # that has others, too

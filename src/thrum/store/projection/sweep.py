@@ -1,4 +1,4 @@
-"""What lies below a horizon that just rose: the rows to look at again (events.md §7, "Horizons")."""
+"""What lies below a watermark that just rose: the rows to look at again (events.md §7, "Watermarks")."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Final
 from thrum.model import clock, ids
 from thrum.model.event_specs import EVENT_SPECS, quoted
 from thrum.model.events import LOCAL_FILE
-from thrum.model.origins import Origins, Standing
+from thrum.model.origins import Origins, Provenance
 from thrum.model.tombstones import message_ms
-from thrum.store.projection.merge_messages import BELOW_HORIZON, DELETED
+from thrum.store.projection.merge_messages import BELOW_WATERMARK, DELETED
 from thrum.store.projection.watermarks import Order
 
 _MESSAGE_PREFIX: Final = "msg_"
@@ -52,58 +52,60 @@ class Swept:
     def _under(self) -> tuple[str, ...] | None:
         return self.origins.under(self.realm)
 
-    def standing(self, origin: str, trust: int) -> Standing:
+    def provenance(self, origin: str, trust: int) -> Provenance:
         """What lines of that origin and trust are."""
-        return self.origins.standing(origin, trust)
+        return self.origins.provenance(origin, trust)
 
-    def only(self, things: Iterable[Found]) -> list[str]:
-        """Of these things the ids of those that a sweep of the realm may void."""
-        return [id for id, origin, trust in things if self.realm in self.standing(origin, trust).under]
+    def only(self, entities: Iterable[Found]) -> list[str]:
+        """Of these things the ids of those that a sweep of the realm may tombstoned."""
+        return [id for id, origin, trust in entities if self.realm in self.provenance(origin, trust).under]
 
 
-def hide_below(db: sqlite3.Connection, agent_id: str, horizon: Order) -> None:
-    """The inbox of a cleaned agent starts afresh above its horizon."""
-    for before, after in ((0, BELOW_HORIZON), (DELETED, DELETED | BELOW_HORIZON)):
+def hide_below(db: sqlite3.Connection, agent_id: str, watermark: Order) -> None:
+    """The inbox of a cleaned agent starts afresh above its watermark."""
+    for before, after in ((0, BELOW_WATERMARK), (DELETED, DELETED | BELOW_WATERMARK)):
         # A condition on a literal, so that the partial indexes of the inbox serve.
         shown = "hidden = 0" if before == 0 else f"hidden <> 0 AND hidden = {before}"
         db.execute(
             f"UPDATE message_recipients SET hidden = {after} WHERE agent_id = ?1 AND {shown} AND stored_at <= ?2"
             " AND (stored_at < ?2 OR (SELECT create_event FROM messages"
             " WHERE messages.message_id = message_recipients.message_id) <= ?3)",
-            (agent_id, *horizon),
+            (agent_id, *watermark),
         )
 
 
-def groups_of(db: sqlite3.Connection, agent_id: str, horizon: Order) -> list[str]:
-    """Groups that the agent was added to at or before its horizon."""
+def groups_of(db: sqlite3.Connection, agent_id: str, watermark: Order) -> list[str]:
+    """Groups that the agent was added to at or before its watermark."""
     rows = db.execute(
         "SELECT group_id FROM group_members WHERE member_type = 'agent' AND member_value = ?"
         " AND (added_at, add_event) <= (?, ?)",
-        (agent_id, *horizon),
+        (agent_id, *watermark),
     )
     return [row[0] for row in rows.fetchall()]
 
 
-def sessions_below(db: sqlite3.Connection, swept: Swept, agent_id: str, horizon: Order) -> list[Found]:
-    """Sessions of the agent that started at or before its horizon."""
+def sessions_below(db: sqlite3.Connection, swept: Swept, agent_id: str, watermark: Order) -> list[Found]:
+    """Sessions of the agent that started at or before its watermark."""
     rows = db.execute(
         f"SELECT session_id, origin_daemon, trust FROM sessions WHERE {swept.where}"
         " AND agent_id = :agent AND (started_at, start_event) <= (:at, :event)",
-        _values(swept, horizon, agent=agent_id),
+        _values(swept, watermark, agent=agent_id),
     )
     return rows.fetchall()
 
 
-def sessions_told_below(db: sqlite3.Connection, swept: Swept, agent_id: str, horizon: Order, *, own: bool) -> list[str]:
-    """Sessions of the agent, whosever they are, that were told something that is void now: that goes by who told it.
-    `own`: what lies in the local journal is void too.
+def sessions_told_below(
+    db: sqlite3.Connection, swept: Swept, agent_id: str, watermark: Order, *, own: bool
+) -> list[str]:
+    """Sessions of the agent, whosever they are, that were told something that is tombstoned now: that goes by who told
+    it. `own`: what lies in the local journal is tombstoned too.
     """
     rows = db.execute(
         "SELECT DISTINCT session_id, events.origin_daemon, events.trust, file = :local"
         " FROM sessions JOIN hanging ON thing = 's:' || session_id JOIN events USING (seq)"
         f" WHERE ({swept.where.replace('origin_daemon', 'events.origin_daemon')} OR file = :local)"
         f" AND agent_id = :agent AND type IN {_TOLD} AND (timestamp, event_id) <= (:at, :event)",
-        _values(swept, horizon, agent=agent_id) | {"local": LOCAL_FILE},
+        _values(swept, watermark, agent=agent_id) | {"local": LOCAL_FILE},
     ).fetchall()
     found = [row[0] for row in rows if row[3] and own]
     return list(dict.fromkeys(found + swept.only(row[:3] for row in rows if not row[3])))
@@ -118,12 +120,12 @@ def sessions_ended_before(db: sqlite3.Connection, swept: Swept, cutoff: str) -> 
     return rows.fetchall()
 
 
-def messages_below(db: sqlite3.Connection, swept: Swept, author: str, horizon: Order) -> list[Found]:
-    """Messages of the author whose create lies at or below its horizon."""
+def messages_below(db: sqlite3.Connection, swept: Swept, author: str, watermark: Order) -> list[Found]:
+    """Messages of the author whose create lies at or below its watermark."""
     rows = db.execute(
         f"SELECT message_id, origin_daemon, trust FROM messages WHERE {swept.where}"
         " AND agent_id = :agent AND (created_at, create_event) <= (:at, :event)",
-        _values(swept, horizon, agent=author),
+        _values(swept, watermark, agent=author),
     )
     return rows.fetchall()
 
@@ -148,5 +150,5 @@ def messages_before(db: sqlite3.Connection, swept: Swept, cutoff: str) -> list[F
     return [row[:3] for row in rows.fetchall() if message_ms(row[0], row[3]) < cutoff_ms]
 
 
-def _values(swept: Swept, horizon: Order, *, agent: str) -> dict[str, str]:
-    return {"origins": swept.origins_json, "agent": agent, "at": horizon[0], "event": horizon[1]}
+def _values(swept: Swept, watermark: Order, *, agent: str) -> dict[str, str]:
+    return {"origins": swept.origins_json, "agent": agent, "at": watermark[0], "event": watermark[1]}

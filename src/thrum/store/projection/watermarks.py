@@ -1,7 +1,7 @@
-"""Horizons: what cleanups and purges made void (events.md §7). They only ever rise, and no fact takes one back.
+"""Watermarks: what cleanups and purges tombstoned (events.md §7). They only ever rise, and no fact takes one back.
 
-Each is of a *realm* (`thrum.model.origins`): a fact is void by those of the realms that it stands under, and by no
-other's.
+Each is of a *realm* (`thrum.model.origins`): a fact is tombstoned by those of the realms that it stands under, and by
+no other's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AUTHOR: Final = "author"
 PURGE: Final = "purge"
 
 
-class Horizons:
+class Watermarks:
     """The table `horizons`. Read from SQLite each time it is asked, so that a rollback needs no second thought.
 
     Most repositories have none: that is remembered, as long as it holds. Nobody else may write the table meanwhile.
@@ -46,12 +46,12 @@ class Horizons:
         return max(((at, event_id) for realm, at, event_id in rows if realm in realms), default=None)
 
     def covers(self, kind: str, id: str, order: Order, realms: Collection[str]) -> bool:
-        """Whether a fact of this order that stands under these realms is void by that horizon."""
-        horizon = self.get(kind, id, realms)
-        return horizon is not None and order <= horizon
+        """Whether a fact of this order that stands under these realms is tombstoned by that watermark."""
+        watermark = self.get(kind, id, realms)
+        return watermark is not None and order <= watermark
 
     def of_message(self, author: str, realms: Collection[str]) -> tuple[Order | None, str | None]:
-        """The horizon of an author and the cutoff of the purge."""
+        """The watermark of an author and the cutoff of the purge."""
         if self.none:
             return None, None
         purge = self.get(PURGE, "", realms)
@@ -62,8 +62,8 @@ class Horizons:
         if not agent_ids or self.none:
             return {}
         if len(agent_ids) == 1:
-            horizon = self.get(AGENT, agent_ids[0], realms)
-            return {} if horizon is None else {agent_ids[0]: horizon}
+            watermark = self.get(AGENT, agent_ids[0], realms)
+            return {} if watermark is None else {agent_ids[0]: watermark}
         found: dict[str, Order] = {}
         for id, realm, at, event_id in self._db.execute(
             "SELECT id, realm, at, event_id FROM horizons WHERE kind = 'agent'"
@@ -73,7 +73,7 @@ class Horizons:
         return found
 
     def rise(self, kind: str, id: str, realm: str, order: Order) -> bool:
-        """Keep the greatest. False when it was as high already: then nothing new became void."""
+        """Keep the greatest. False when it was as high already: then nothing new became tombstoned."""
         self._none = False
         return (
             self._db.execute(
@@ -87,7 +87,7 @@ class Horizons:
 
 
 def purge_cutoff(fact: PurgeExecuted, at: str) -> str:
-    """What a purge made at `at` voids up to: never the future. `""` when its cutoff is no time."""
+    """What a purge made at `at` tombstones up to: never the future. `""` when its cutoff is no time."""
     try:
         return min(clock.normalise(fact.cutoff), at)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Queries on daemons: what others are to this machine, what is void, and what this one said of itself."""
+"""Queries on daemons: what others are to this machine, what is tombstoned, and what this one said of itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from thrum.model.events import LOCAL_FILE
-from thrum.model.origins import OURS, Origins, Standing
-from thrum.model.tombstones import Ends, Voids
+from thrum.model.origins import OURS, Origins, Provenance
+from thrum.model.tombstones import Ends, Tombstones
 from thrum.store.projection.merge_agents import holders_of, may_speak, others_of, registrars_of
 from thrum.store.projection.merge_daemons import load_origins
 from thrum.store.projection.watermarks import AGENT, AUTHOR, PURGE
@@ -61,7 +61,7 @@ class DaemonViews(MessageViews):
         """As whom an agent goes on whose id nobody has any more; `""` if it was not renamed, or is gone."""
         origins = self.origins()
         passed: set[str] = set()
-        while agent_id not in passed and not self._is_held(agent_id):
+        while agent_id not in passed and not self._is_deferred(agent_id):
             passed.add(agent_id)
             rows = self._db.execute(
                 "SELECT x.agent_id, x.home, ifnull(r.live AND r.registered_at <= x.at, 0) FROM agent_aliases AS x"
@@ -72,7 +72,7 @@ class DaemonViews(MessageViews):
             homes = registrars_of(self._db, agent_id), holders_of(self._db, agent_id, origins)
             said = [(new, stands) for new, home, stands in rows if may_speak(home, *homes)]
             # What was registered anew under that name later is another agent.
-            found = next((new for new, stands in said if stands or not self._is_held(new)), "")
+            found = next((new for new, stands in said if stands or not self._is_deferred(new)), "")
             if not found:
                 return ""
             agent_id = found
@@ -124,7 +124,7 @@ class DaemonViews(MessageViews):
         found = {of: self.renamed(of) for (of,) in rows}
         return {of: new for of, new in found.items() if new and self.registered_here(new)}
 
-    def _is_held(self, agent_id: str) -> bool:
+    def _is_deferred(self, agent_id: str) -> bool:
         return (
             self._db.execute("SELECT 1 FROM agents WHERE agent_id = ? AND live = 1", (agent_id,)).fetchone() is not None
         )
@@ -189,16 +189,16 @@ class DaemonViews(MessageViews):
         """What others are to this machine, as of now."""
         return load_origins(self._db, self._own)
 
-    def voids(self) -> Voids:
-        """What cleanups and purges made void. Ends of sessions are looked up when they are asked for."""
+    def tombstones(self) -> Tombstones:
+        """What cleanups and purges tombstoned. Ends of sessions are looked up when they are asked for."""
         rows = self._db.execute("SELECT kind, id, realm, at, event_id FROM horizons").fetchall()
         if not rows:
-            return Voids()
+            return Tombstones()
         found: dict[str, dict[str, dict[str, tuple[str, str]]]] = {AGENT: {}, AUTHOR: {}, PURGE: {}}
         for kind, id, realm, at, event_id in rows:
             found[kind].setdefault(id, {})[realm] = (at, event_id)
         origins = self.origins()
-        return Voids(
+        return Tombstones(
             origins=origins,
             agents=found[AGENT],
             authors=found[AUTHOR],
@@ -206,28 +206,28 @@ class DaemonViews(MessageViews):
             ends=lambda session_id: self._ends(origins, session_id),
         )
 
-    def still_voids(self) -> Voids:
+    def still_tombstones(self) -> Tombstones:
         """The same, of one moment: it does not look at the store again."""
-        voids = self.voids()
-        if not voids:
-            return voids
-        origins = voids.origins
+        tombstones = self.tombstones()
+        if not tombstones:
+            return tombstones
+        origins = tombstones.origins
         if origins.closed:
             origins = replace(origins, is_before=self._lines_before())
-        ends: dict[str, list[tuple[Standing, str]]] = {}
+        ends: dict[str, list[tuple[Provenance, str]]] = {}
 
         def ends_of(session_id: str) -> Ends:
             return ends.get(session_id, ())
 
-        if voids.purges:
+        if tombstones.purges:
             rows = self._db.execute(f"{_ENDS} AND thing > 's:' AND thing < 's;'")
-            for thing, origin, trust, at in rows:
-                ends.setdefault(thing[2:], []).append((origins.standing(origin, trust), at))
-        return replace(voids, origins=origins, ends=ends_of)
+            for entity, origin, trust, at in rows:
+                ends.setdefault(entity[2:], []).append((origins.provenance(origin, trust), at))
+        return replace(tombstones, origins=origins, ends=ends_of)
 
-    def _ends(self, origins: Origins, session_id: str) -> list[tuple[Standing, str]]:
+    def _ends(self, origins: Origins, session_id: str) -> list[tuple[Provenance, str]]:
         rows = self._db.execute(f"{_ENDS} AND thing = 's:' || ?", (session_id,))
-        return [(origins.standing(origin, trust), at) for _, origin, trust, at in rows]
+        return [(origins.provenance(origin, trust), at) for _, origin, trust, at in rows]
 
     def _lines_before(self) -> Callable[[str], bool]:
         return {row[0] for row in self._db.execute("SELECT hash FROM lines_before")}.__contains__

@@ -33,7 +33,7 @@ def count(db: sqlite3.Connection, cutoff: str, origins: Origins) -> PurgeCounts:
     """
 
     def own(found: Sequence[sweep.Found]) -> list[str]:
-        return [id for id, origin, trust in found if origins.standing(origin, trust).home == OURS]
+        return [id for id, origin, trust in found if origins.provenance(origin, trust).home == OURS]
 
     everything = sweep.Swept(OLD_REALM, origins)
     old = sweep.messages_before(db, everything, cutoff)

@@ -54,7 +54,7 @@ def matching(db: sqlite3.Connection, expression: str) -> tuple[str, str]:
     return expression, json.dumps(found)
 
 
-class Words:
+class FullTextIndex:
     """When the one writer lets the index follow."""
 
     def __init__(self, db: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Typed queries on the picture: agents, sessions, work, groups, keys, the sequence; `inbox` has those on messages.
+"""Typed queries on the projection: agents, sessions, work, groups, keys, the sequence; `inbox` has those on messages.
 
 A `View` reads through one connection: a reader's sees what is committed, the writer's sees the open transaction, too. A
 method answers from one or a few statements; who needs them to agree holds a transaction. Times are text, what is absent
@@ -18,7 +18,7 @@ from thrum.model import wire_types
 from thrum.model.events import LOCAL_FILE, Commit, FileChange, Pair
 from thrum.model.origins import BEFORE, OLD_REALM
 from thrum.store.database import get_meta
-from thrum.store.projection.watermarks import Horizons
+from thrum.store.projection.watermarks import Watermarks
 from thrum.store.queries import _purge_preview as purge_preview
 from thrum.store.queries._group_views import GroupViews
 from thrum.store.queries.rows import (
@@ -39,7 +39,7 @@ from thrum.store.queries.rows import (
     SessionRow,
     Wanted,
 )
-from thrum.store.schema import FOREIGN_FORMAT, HELD, JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
+from thrum.store.schema import DEFERRED, FOREIGN_FORMAT, JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
 
 __all__ = [
     "AgentRow",
@@ -95,7 +95,7 @@ _paths = msgspec.json.Decoder(tuple[str, ...])
 
 
 class View(GroupViews):
-    """All queries. `own`: this daemon's id and its previous ones; `epoch`: of this picture."""
+    """All queries. `own`: this daemon's id and its previous ones; `epoch`: of this projection."""
 
     def __init__(self, db: sqlite3.Connection, own: frozenset[str]) -> None:
         super().__init__(db, own)
@@ -110,7 +110,7 @@ class View(GroupViews):
     # -- the sequence
 
     def head_seq(self) -> int:
-        """The greatest number given so far; 0 in an empty picture."""
+        """The greatest number given so far; 0 in an empty projection."""
         return self._db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
 
     def newer_format(self) -> bool:
@@ -130,7 +130,7 @@ class View(GroupViews):
         return None if row is None else EventRow(*row)
 
     def events_after(self, seq: int, limit: int) -> list[EventRow]:
-        """Facts above a number, ascending, void and pending ones too."""
+        """Facts above a number, ascending, tombstoned and pending ones too."""
         rows = self._db.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
         return [EventRow(*row) for row in rows.fetchall()]
 
@@ -142,14 +142,14 @@ class View(GroupViews):
         ).fetchone()
         return None if row is None else ClientKeyRow(*row)
 
-    def horizon(self, kind: str, id: str) -> tuple[str, str] | None:
-        """`(time, event id)` of the horizon `agent` or `author` of an id, or of `purge` with id `""`: the greatest of
-        those that void what this daemon writes.
+    def watermark(self, kind: str, id: str) -> tuple[str, str] | None:
+        """`(time, event id)` of the watermark `agent` or `author` of an id, or of `purge` with id `""`: the greatest of
+        those that tombstoned what this daemon writes.
         """
-        return Horizons(self._db).get(kind, id, self.origins().local().under)
+        return Watermarks(self._db).get(kind, id, self.origins().local().under)
 
     def sweeps_here(self, event_id: str) -> bool:
-        """Whether a cleanup or purge voids what this daemon writes."""
+        """Whether a cleanup or purge tombstones what this daemon writes."""
         rows = self._db.execute("SELECT realm FROM horizons WHERE event_id = ?", (event_id,))
         return any(row[0] == OLD_REALM or row[0] in self._own for row in rows)
 
@@ -164,11 +164,11 @@ class View(GroupViews):
     # -- what is synced
 
     def sync_state(self) -> dict[str, str]:
-        """What `Committer.remember` kept. Empty after the picture was painted anew."""
+        """What `Committer.remember` kept. Empty after the projection was rebuilt."""
         return dict(self._db.execute("SELECT key, value FROM sync_state").fetchall())
 
     def unpushed(self, seq: int) -> int:
-        """How many facts of this daemon above a number belong on the branch; void ones don't."""
+        """How many facts of this daemon above a number belong on the branch; tombstoned ones don't."""
         marks = ", ".join("?" * len(self._own))
         return self._db.execute(
             "SELECT count(*) FROM events WHERE seq > ? AND file <> ? AND state NOT IN ('void', 'hidden')"
@@ -201,7 +201,7 @@ class View(GroupViews):
     def held(self) -> int:
         """How many facts wait for their day."""
         return self._db.execute(
-            "SELECT count(*) FROM hanging WHERE thing > ?1 AND thing < ?1 || ':'", (HELD,)
+            "SELECT count(*) FROM hanging WHERE thing > ?1 AND thing < ?1 || ':'", (DEFERRED,)
         ).fetchone()[0]
 
     # -- agents
@@ -272,7 +272,7 @@ class View(GroupViews):
         ).fetchone()
         return row[0] if row else None
 
-    def places(self) -> list[PlaceRow]:
+    def layout(self) -> list[PlaceRow]:
         """Where the registered agents of this machine are."""
         rows = self._db.execute(
             "SELECT agent_id, worktree_path, agent_pid, agent_pid_started FROM agents"

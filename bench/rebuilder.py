@@ -1,6 +1,6 @@
 """Opens a store, in a process of its own so that its memory can be told.
 
-    painter.py paint|floor MAIN_ROOT
+    rebuilder.py rebuild|floor MAIN_ROOT
 
 `paint` opens the store of a repository whose daemon does not run: without a database that is a rebuild. `floor` does
 what no rebuild can do without: it decodes every line and puts the messages into one bare table. Prints JSON.
@@ -21,21 +21,21 @@ from pathlib import Path
 
 from thrum.admin import init
 from thrum.model import clock, events, paths
-from thrum.model.paths import Places
+from thrum.model.paths import Layout
 from thrum.model.wire_types import DaemonIdentity
 from thrum.store.recovery import open_blocking
 
 
 def main() -> None:
     """Run as the module says."""
-    places = paths.find_places(Path(sys.argv[2]))
-    seconds = {"paint": paint, "floor": floor}[sys.argv[1]](places)
+    layout = paths.find_layout(Path(sys.argv[2]))
+    seconds = {"paint": rebuild, "floor": floor}[sys.argv[1]](layout)
     json.dump({"seconds": seconds, "peak_mib": _peak_mib()}, sys.stdout)
 
 
-def paint(places: Places) -> float:
+def rebuild(layout: Layout) -> float:
     """Seconds until the store is open."""
-    identity = init.bootstrap_identity(places, "bench", {}, clock.SystemClock()).identity
+    identity = init.bootstrap_identity(layout, "bench", {}, clock.SystemClock()).identity
     mirrored = DaemonIdentity(
         daemon_id=identity.daemon_id,
         repo_name=identity.repo_name,
@@ -45,20 +45,20 @@ def paint(places: Places) -> float:
     )
     own = frozenset({*identity.own_ids, ""})
     began = time.perf_counter()
-    opened = open_blocking(places, mirrored, own, wall=clock.SystemClock(), program="bench", boot_id="bench")
+    opened = open_blocking(layout, mirrored, own, wall=clock.SystemClock(), program="bench", boot_id="bench")
     seconds = time.perf_counter() - began
-    if not opened.recovery.painted or opened.recovery.set_aside:
-        raise SystemExit(f"painter: not what was to be measured: {opened.recovery}")
+    if not opened.recovery.rebuilt or opened.recovery.quarantined:
+        raise SystemExit(f"rebuilder: not what was to be measured: {opened.recovery}")
     opened.close()
     return seconds
 
 
-def floor(places: Places) -> float:
+def floor(layout: Layout) -> float:
     """Seconds to decode all lines and to insert the messages, without keys, indexes, or flushing."""
-    with tempfile.TemporaryDirectory(dir=places.var_dir) as home, closing(sqlite3.connect(f"{home}/db")) as db:
+    with tempfile.TemporaryDirectory(dir=layout.var_dir) as home, closing(sqlite3.connect(f"{home}/db")) as db:
         db.execute("PRAGMA synchronous=OFF")
         db.execute("CREATE TABLE bare (message_id, agent_id, created_at, body, event_id, file, size)")
-        rows = _rows(places)
+        rows = _rows(layout)
         began = time.perf_counter()
         with db:
             while batch := list(islice(rows, 2_000)):
@@ -66,8 +66,8 @@ def floor(places: Places) -> float:
         return time.perf_counter() - began
 
 
-def _rows(places: Places) -> Iterator[tuple[str | int, ...]]:
-    for path in [places.local_journal, *sorted((places.branch_dir / events.MESSAGES_DIR).iterdir())]:
+def _rows(layout: Layout) -> Iterator[tuple[str | int, ...]]:
+    for path in [layout.local_journal, *sorted((layout.branch_dir / events.MESSAGES_DIR).iterdir())]:
         if not path.exists():
             continue
         with path.open("rb") as file:

@@ -19,11 +19,11 @@ from tests.support.named import named
 from tests.support.trusted import trust_here
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Publisher
-from thrum.daemon.build import Presence, Registrar, Wiring, authenticator_of
-from thrum.daemon.event_feed import Feed
+from thrum.daemon.build import DaemonParts, Presence, Registrar, authenticator_of
+from thrum.daemon.event_feed import EventFeed
 from thrum.daemon.maintenance import Care
-from thrum.daemon.sync_service import Settings, Syncing
-from thrum.daemon.sync_store import Exchange
+from thrum.daemon.sync_service import Settings, SyncService
+from thrum.daemon.sync_store import SyncStore
 from thrum.git.worktree_status import LiveWork
 from thrum.identity.caller import Caller, Evidence
 from thrum.identity.daemon_id import DaemonIdentity
@@ -34,9 +34,9 @@ from thrum.identity.runtimes import Link
 from thrum.model import wire_types
 from thrum.model.config import LiveConfig
 from thrum.model.methods.method import Method, Params
-from thrum.model.paths import Places, counts
-from thrum.ops.context import Here, House
-from thrum.ops.waiting import Desks
+from thrum.model.paths import Layout, counts
+from thrum.ops.context import Context, LocalNode
+from thrum.ops.waiting import WaitQueues
 from thrum.rpc._peercred import Peer
 from thrum.rpc.direct import DirectClient
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
@@ -67,7 +67,7 @@ class SaidEvidence:
     def cwd(self) -> str:
         return self.root or ""
 
-    def standing_root(self, now: float) -> str | None:
+    def current_root(self, now: float) -> str | None:
         return self.root
 
     def terminal(self) -> str:
@@ -116,17 +116,17 @@ class Agent:
 class Daemon:
     """The parts of it that tests look at."""
 
-    house: House
+    ctx: Context
     store: Store
     bus: MemoryBus
-    wiring: Wiring
+    parts: DaemonParts
     dispatcher: Dispatcher
     clock: HandClock
     processes: ProcessMap = field(default_factory=ProcessMap)
 
     def as_agent(self, agent_id: str, root: str = "", process: Process | None = None) -> Agent:
         connection = PeerConnection(Peer(0, 0, 1))
-        root = root or str(self.house.here.places.root)
+        root = root or str(self.ctx.here.layout.root)
         connection.evidence = SaidEvidence(root, process)
         setattr(connection.evidence, "agent_id", agent_id)  # noqa: B010
         return Agent(DirectClient(self.dispatcher, connection), connection)
@@ -138,7 +138,7 @@ class Daemon:
 
     async def registered(self, name: str, role: str = "implementer", module: str = "", root: str = "") -> Agent:
         """A registered agent with a session, in a root of its own."""
-        home = Path(root) if root else self.house.here.places.root.parent / f"w-{name}"
+        home = Path(root) if root else self.ctx.here.layout.root.parent / f"w-{name}"
         (home / ".thrum" / "identities").mkdir(parents=True, exist_ok=True)
         if not counts(home):
             trust_here(home)
@@ -167,7 +167,7 @@ async def open_daemon(
     common = root / ".git"
     (common / "thrum-sync" / "a-sync" / "messages").mkdir(parents=True, exist_ok=True)
     trust_here(root)
-    places = Places(root=root, state_dir=state, main_root=root, common_dir=common)
+    layout = Layout(root=root, state_dir=state, main_root=root, common_dir=common)
     identity = DaemonIdentity(
         daemon_id=daemon_id,
         init_at="2026-02-03T10:00:00.000Z",
@@ -180,19 +180,19 @@ async def open_daemon(
         daemon_id=daemon_id, repo_name="repo", hostname="testhost", repo_path=str(root), init_at=identity.init_at
     )
     own = frozenset({daemon_id, ""})
-    opening = open_store(places, mirrored, own, wall=clock, program="test", boot_id="boot", signer=signer)
+    opening = open_store(layout, mirrored, own, wall=clock, program="test", boot_id="boot", signer=signer)
     async with opening as store, trio.open_nursery() as writing:
         writing.start_soon(store.committer.serve_commits)
         async with trio.open_nursery() as services:
-            daemon = _daemon(places, identity, store, clock, services, own)
-            services.start_soon(daemon.wiring.desks.serve)
+            daemon = _daemon(layout, identity, store, clock, services, own)
+            services.start_soon(daemon.parts.wait_queues.serve)
             yield daemon
             services.cancel_scope.cancel()
         store.committer.drain()
 
 
 def _daemon(
-    places: Places,
+    layout: Layout,
     identity: DaemonIdentity,
     store: Store,
     clock: HandClock,
@@ -203,8 +203,8 @@ def _daemon(
     publisher = Publisher(bus, epoch=store.epoch, head_seq=store.view.head_seq(), wall_clock=clock)
     registrar = Registrar(store.view)
     processes = ProcessMap()
-    house = House(
-        here=Here(places, identity.daemon_id, identity.repo_id, identity.hostname, own),
+    ctx = Context(
+        here=LocalNode(layout, identity.daemon_id, identity.repo_id, identity.hostname, own),
         clock=clock,
         journal=store.committer,
         view=store.view,
@@ -213,39 +213,39 @@ def _daemon(
         body_bytes_max=1_048_576,
         branch_of=lambda root: "",
         branch_exists=lambda branch: True,
-        work=LiveWork(places, os.environ),
-        modes=LiveSettings(places).modes,
+        work=LiveWork(layout, os.environ),
+        modes=LiveSettings(layout).modes,
     )
-    wiring = Wiring(
-        house=house,
+    parts = DaemonParts(
+        ctx=ctx,
         committer=store.committer,
         registrar=registrar,
-        feed=Feed(store.view, store.journals, publisher),
+        event_feed=EventFeed(store.view, store.journals, publisher),
         publisher=publisher,
-        desks=Desks(),
-        presence=Presence(house, services),
-        care=Care(house, store.committer, store.journals, os.environ),
+        wait_queues=WaitQueues(),
+        presence=Presence(ctx, services),
+        care=Care(ctx, store.committer, store.journals, os.environ),
         identity=identity,
         bus_endpoint="ipc:///nowhere",
-        authenticator=authenticator_of(house),
-        syncing=Syncing(
-            house,
-            Exchange(store),
-            Settings(places, LiveConfig(places.config_file), os.environ, local=True),
+        authenticator=authenticator_of(ctx),
+        sync_service=SyncService(
+            ctx,
+            SyncStore(store),
+            Settings(layout, LiveConfig(layout.config_file), os.environ, local=True),
             lambda status: None,
         ),
         started_at=trio.current_time(),
     )
-    store.committer.on_commit = wiring.on_commit
+    store.committer.on_commit = parts.on_commit
     dispatcher: Dispatcher
 
     def identify(connection: PeerConnection, method: Method, params: Params) -> Caller:
         if connection.transport == "W":
-            return wiring.identify(connection, method, params)
+            return parts.identify(connection, method, params)
         agent_id: str = connection.evidence.agent_id
         if not agent_id:
             return Caller(None, "nobody", connection.evidence.root)
         return Caller(agent_id, "agent", connection.evidence.root, 1, proven=True)
 
-    dispatcher = Dispatcher(wiring.handlers(lambda: dispatcher.drain), identify)
-    return Daemon(house, store, bus, wiring, dispatcher, clock, processes)
+    dispatcher = Dispatcher(parts.handlers(lambda: dispatcher.drain), identify)
+    return Daemon(ctx, store, bus, parts, dispatcher, clock, processes)

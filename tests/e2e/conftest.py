@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.wait_queues import Desk, WaitQueues
 
+from tests.support.desks import Desk, Desks
 from tests.support.repo import Repo
 from thrum.model.errors import ThrumError
 
 
 @pytest.fixture
-def desk(repo: Repo) -> Iterator[WaitQueues]:
-    """Opens wait queues in the test's repository, below fake runtimes; closed at the end, and the guards as
+def desk(repo: Repo) -> Iterator[Desks]:
+    """Opens desks in the test's repository, below fake runtimes; closed at the end, and the guards as
     they were.
     """
     opened: list[Desk] = []

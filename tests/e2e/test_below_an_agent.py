@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import psutil
-from tests.support.wait_queues import runtime_argv
 
+from tests.support.desks import runtime_argv
 from tests.support.detached import runtimes_above
 from tests.support.repo import PROJECT, SECONDS, wait_until
 

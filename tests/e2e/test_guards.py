@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import Desk, WaitQueues, kind
 
+from tests.support.desks import Desk, Desks, kind
 from tests.support.repo import Repo, open_repo
 
 ACTS = (
@@ -50,7 +50,7 @@ def repo() -> Iterator[Repo]:
         yield opened
 
 
-def session(desk: WaitQueues, at: Path, name: str, runtime: str = "claude") -> Desk:
+def session(desk: Desks, at: Path, name: str, runtime: str = "claude") -> Desk:
     opened = desk(at, runtime)
     done = opened.thrum("quickstart", name, "--role", "builder", "--module", f"m_{name}", "--force")
     assert done["status"] == 0, done
@@ -69,7 +69,7 @@ def error(done: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done["out"])["error"]
 
 
-def drifted(repo: Repo, desk: WaitQueues) -> tuple[Desk, Desk]:
+def drifted(repo: Repo, desk: Desks) -> tuple[Desk, Desk]:
     """`nux` at home, and `furiosa`, who has cd'ed there."""
     nux = session(desk, repo.worktree("nux"), "nux")
     furiosa = session(desk, repo.worktree("furiosa"), "furiosa")
@@ -78,7 +78,7 @@ def drifted(repo: Repo, desk: WaitQueues) -> tuple[Desk, Desk]:
 
 
 @pytest.mark.spec("ID-60", "ID-67", "ID-72", "ID-73")
-def test_an_agent_in_another_s_worktree_is_refused_to_act_and_nothing_is_written(repo: Repo, desk: WaitQueues) -> None:
+def test_an_agent_in_another_s_worktree_is_refused_to_act_and_nothing_is_written(repo: Repo, desk: Desks) -> None:
     nux, furiosa = drifted(repo, desk)
     for words in ACTS:
         before, fired = repo.facts(), len(fires(repo))
@@ -105,7 +105,7 @@ def test_an_agent_in_another_s_worktree_is_refused_to_act_and_nothing_is_written
 
 
 @pytest.mark.spec("ID-68")
-def test_looks_run_with_one_warning_and_leave_no_mark(repo: Repo, desk: WaitQueues) -> None:
+def test_looks_run_with_one_warning_and_leave_no_mark(repo: Repo, desk: Desks) -> None:
     nux, furiosa = drifted(repo, desk)
     nux.thrum("send", "for furiosa", "--to", "@furiosa")
     for words in LOOKS:
@@ -123,7 +123,7 @@ def test_looks_run_with_one_warning_and_leave_no_mark(repo: Repo, desk: WaitQueu
 
 
 @pytest.mark.spec("ID-67", "ID-73")
-def test_commands_that_use_no_identity_are_not_judged_and_a_pass_logs_nothing(repo: Repo, desk: WaitQueues) -> None:
+def test_commands_that_use_no_identity_are_not_judged_and_a_pass_logs_nothing(repo: Repo, desk: Desks) -> None:
     nux, furiosa = drifted(repo, desk)
     before = len(fires(repo))
     for words in NEVER:
@@ -137,7 +137,7 @@ def test_commands_that_use_no_identity_are_not_judged_and_a_pass_logs_nothing(re
 
 
 @pytest.mark.spec("ID-67", "ID-69")
-def test_a_person_at_a_living_agent_s_desk_says_so_or_is_refused(repo: Repo, desk: WaitQueues) -> None:
+def test_a_person_at_a_living_agent_s_desk_says_so_or_is_refused(repo: Repo, desk: Desks) -> None:
     session(desk, repo.worktree("nux"), "nux")
     shell = desk(repo.worktree("nux"), terminal=True)
     refused = error(shell.thrum("send", "x", "--json"))
@@ -158,7 +158,7 @@ def test_a_person_at_a_living_agent_s_desk_says_so_or_is_refused(repo: Repo, des
 
 @pytest.mark.spec("ID-61", "ID-67")
 def test_a_stray_process_at_a_living_agent_s_desk_is_not_that_agent_but_by_its_first_environment(
-    repo: Repo, desk: WaitQueues
+    repo: Repo, desk: Desks
 ) -> None:
     """No terminal, no runtime: a `setsid` that was forgotten. An orchestrator and a hook say whom they mean."""
     session(desk, repo.worktree("nux"), "nux")
@@ -184,7 +184,7 @@ def test_a_stray_process_at_a_living_agent_s_desk_is_not_that_agent_but_by_its_f
 
 
 @pytest.mark.spec("ID-69", "ID-71")
-def test_a_second_session_is_refused_warned_or_let_through_as_the_files_say_now(repo: Repo, desk: WaitQueues) -> None:
+def test_a_second_session_is_refused_warned_or_let_through_as_the_files_say_now(repo: Repo, desk: Desks) -> None:
     session(desk, repo.worktree("nux"), "nux")
     second = desk(repo.worktree("nux"), "claude")
     assert error(second.thrum("send", "x", "--json"))["details"]["reason"] == "pid_mismatch"
@@ -207,7 +207,7 @@ def test_a_second_session_is_refused_warned_or_let_through_as_the_files_say_now(
 
 @pytest.mark.spec("ID-58", "ID-60")
 @pytest.mark.parametrize("mode", ["strict", "warn", "off"])
-def test_no_mode_lets_an_agent_speak_in_another_s_name(repo: Repo, desk: WaitQueues, mode: str) -> None:
+def test_no_mode_lets_an_agent_speak_in_another_s_name(repo: Repo, desk: Desks, mode: str) -> None:
     _, furiosa = drifted(repo, desk)
     repo.guards(json.dumps({"cross_worktree": mode, "unauthenticated_rpc": mode}))
     before = repo.facts()
@@ -224,7 +224,7 @@ def test_no_mode_lets_an_agent_speak_in_another_s_name(repo: Repo, desk: WaitQue
 
 
 @pytest.mark.spec("ID-32", "ID-67")
-def test_a_variable_chooses_a_neighbour_whom_nobody_runs(repo: Repo, desk: WaitQueues) -> None:
+def test_a_variable_chooses_a_neighbour_whom_nobody_runs(repo: Repo, desk: Desks) -> None:
     home = repo.worktree("shared")
     repo.thrum("agent", "register", "--name", "quiet", "--role", "r", "--module", "quiet", at=home)
     loud = session(desk, home, "loud")
@@ -234,7 +234,7 @@ def test_a_variable_chooses_a_neighbour_whom_nobody_runs(repo: Repo, desk: WaitQ
     assert "agent_pid" not in json.loads((home / ".thrum/identities/quiet.json").read_text())
 
 
-def test_without_a_daemon_the_command_judges_itself(repo: Repo, desk: WaitQueues) -> None:
+def test_without_a_daemon_the_command_judges_itself(repo: Repo, desk: Desks) -> None:
     _, furiosa = drifted(repo, desk)
     repo.thrum("daemon", "stop")
     try:
@@ -248,7 +248,7 @@ def test_without_a_daemon_the_command_judges_itself(repo: Repo, desk: WaitQueues
 
 
 @pytest.mark.spec("ID-64")
-def test_an_unreadable_place_refuses_acts_by_its_step_allows_looks_and_is_logged(repo: Repo, desk: WaitQueues) -> None:
+def test_an_unreadable_place_refuses_acts_by_its_step_allows_looks_and_is_logged(repo: Repo, desk: Desks) -> None:
     home = repo.worktree("gone")
     repo.agent("lost", at=home)
     shell = desk(home)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import WaitQueues, kind, result, runtime_argv
 
+from tests.support.desks import Desks, kind, result, runtime_argv
 from tests.support.repo import PROJECT, Repo, open_repo, wait_until
 from tests.support.trusted import trust_here
 from thrum.identity.processes import open_process_table
@@ -68,7 +68,7 @@ def test_a_linked_directory_leads_nothing_elsewhere(repo: Repo, linked: str) -> 
 
 
 @pytest.mark.spec("ID-21")
-def test_a_directory_swapped_for_a_link_later_is_neither_read_nor_written(repo: Repo, desk: WaitQueues) -> None:
+def test_a_directory_swapped_for_a_link_later_is_neither_read_nor_written(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("swapped")
     repo.thrum("quickstart", "swapped_one", *QUICKSTART[:2], "--module", "sw", "--no-agent-pid", at=root)
     identities = root / ".thrum/identities"
@@ -83,7 +83,7 @@ def test_a_directory_swapped_for_a_link_later_is_neither_read_nor_written(repo: 
 
 
 @pytest.mark.spec("ID-13")
-def test_a_pipe_in_place_of_a_file_holds_up_nobody(repo: Repo, desk: WaitQueues) -> None:
+def test_a_pipe_in_place_of_a_file_holds_up_nobody(repo: Repo, desk: Desks) -> None:
     redirect, git = repo.worktree("piped"), repo.top / "piped_git"
     (redirect / ".thrum").mkdir()
     os.mkfifo(redirect / ".thrum/redirect")
@@ -139,7 +139,7 @@ def test_a_file_of_a_future_version_serves_and_stays_what_it_is(repo: Repo) -> N
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\nb", "\x1b[2Jx", "аgent", "x" * 65, ".x", "a\\b", "con.json"])
 @pytest.mark.spec("ID-05")
-def test_a_name_that_is_no_name_makes_no_file_wherever_it_is_said(repo: Repo, desk: WaitQueues, name: str) -> None:
+def test_a_name_that_is_no_name_makes_no_file_wherever_it_is_said(repo: Repo, desk: Desks, name: str) -> None:
     shell = desk(repo.main)
     before, facts = contents(repo.top), repo.facts()
     assert repo.run("quickstart", "--name", name, *QUICKSTART, "--json").kind == "invalid_name"
@@ -222,7 +222,7 @@ def test_a_descendant_that_outlives_its_agent_does_not_speak_as_it_elsewhere(rep
 
 
 @pytest.mark.spec("ID-40")
-def test_of_sessions_that_adopt_at_once_one_wins_and_the_others_are_refused(repo: Repo, desk: WaitQueues) -> None:
+def test_of_sessions_that_adopt_at_once_one_wins_and_the_others_are_refused(repo: Repo, desk: Desks) -> None:
     root = repo.agent("wanted_one", module="wa", at=repo.worktree("wanted_one"))
     sessions = [desk(root, "claude") for _ in range(6)]
     for each in sessions:
@@ -260,7 +260,7 @@ def test_another_user_gets_nothing_by_any_door(repo: Repo) -> None:
 
 @pytest.mark.parametrize("pid", ["none", "caller", "gone"])
 def test_what_a_file_says_of_a_process_lets_nobody_act_in_a_commands_own_process_either(
-    repo: Repo, desk: WaitQueues, tmp_path: Path, pid: str
+    repo: Repo, desk: Desks, tmp_path: Path, pid: str
 ) -> None:
     """A command that must look at files runs in the user's own process and chooses by identity files, which a branch
     may bring: what it chooses is a claim, and the daemon goes by its records."""

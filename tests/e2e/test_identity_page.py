@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import WaitQueues, result
 
+from tests.support.desks import Desks, result
 from tests.support.repo import SECONDS, THRUM, Repo, open_repo, wait_until
 from thrum.cli.table import ALIASES, COMMANDS
 from thrum.model.guards import DEFAULT_MODES
@@ -203,7 +203,7 @@ def test_registrations_and_conflicts_answer_as_shown(repo: Repo) -> None:
     assert repo.json(*register, "--force", at=repo.worktree("other"))["status"] == "updated"
 
 
-def test_requests_of_the_page_are_taken_as_they_stand(repo: Repo, desk: WaitQueues) -> None:
+def test_requests_of_the_page_are_taken_as_they_stand(repo: Repo, desk: Desks) -> None:
     repo.thrum("daemon", "start")
     here, there = desk(repo.main), desk(repo.worktree("other"))
     again, force = _shown("Use the re_register flag when:"), _shown("Override the existing agent")
@@ -213,7 +213,7 @@ def test_requests_of_the_page_are_taken_as_they_stand(repo: Repo, desk: WaitQueu
     assert result(there.ask(AGENT_REGISTER.name, **force))["status"] == "updated"
 
 
-def test_the_team_and_who_of_it_lives_look_as_shown(repo: Repo, desk: WaitQueues) -> None:
+def test_the_team_and_who_of_it_lives_look_as_shown(repo: Repo, desk: Desks) -> None:
     shown = PAGE[PAGE.index("@implementer [active]") : PAGE.index("Liveness is checked")]
     live, stale = (block.splitlines() for block in shown.strip().split("\n\n"))
     alive, crashed = desk(repo.main, "claude"), desk(repo.worktree("other"), "codex")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import Answer, WaitQueues, kind, result
 
+from tests.support.desks import Answer, Desks, kind, result
 from tests.support.repo import THRUM, Repo, open_repo
 from tests.support.trusted import trust_here
 from thrum.model.methods.method import Access
@@ -47,7 +47,7 @@ def in_file(root: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.spec("ID-60")
-def test_a_runtime_s_children_are_its_agent_wherever_they_stand(repo: Repo, desk: WaitQueues) -> None:
+def test_a_runtime_s_children_are_its_agent_wherever_they_stand(repo: Repo, desk: Desks) -> None:
     home, away = repo.worktree("c4"), repo.worktree("c4_away")
     claude = desk(home, "claude")
     result(claude.register("c_four", module="c4"))
@@ -60,7 +60,7 @@ def test_a_runtime_s_children_are_its_agent_wherever_they_stand(repo: Repo, desk
 
 
 @pytest.mark.spec("ID-58", "ID-60")
-def test_a_claim_for_another_root_is_refused_to_a_proven_agent_even_there(repo: Repo, desk: WaitQueues) -> None:
+def test_a_claim_for_another_root_is_refused_to_a_proven_agent_even_there(repo: Repo, desk: Desks) -> None:
     home, other = repo.worktree("c6"), repo.worktree("c6_other")
     claude = desk(home, "claude")
     result(claude.register("c_six", module="c6"))
@@ -74,7 +74,7 @@ def test_a_claim_for_another_root_is_refused_to_a_proven_agent_even_there(repo: 
 
 
 @pytest.mark.spec("ID-61")
-def test_in_a_shared_worktree_a_claim_for_a_neighbour_holds_unless_that_one_lives(repo: Repo, desk: WaitQueues) -> None:
+def test_in_a_shared_worktree_a_claim_for_a_neighbour_holds_unless_that_one_lives(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("c5")
     claude, shell = desk(root, "claude"), desk(root)
     result(claude.register("c_five", module="c5"))
@@ -89,7 +89,7 @@ def test_in_a_shared_worktree_a_claim_for_a_neighbour_holds_unless_that_one_live
 
 
 @pytest.mark.spec("ID-61")
-def test_a_stranger_at_a_live_agent_s_place(repo: Repo, desk: WaitQueues) -> None:
+def test_a_stranger_at_a_live_agent_s_place(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("c13")
     claude, shell, codex = desk(root, "claude"), desk(root, terminal=True), desk(root, "codex")
     result(claude.register("c_thirteen", module="c13"))
@@ -102,7 +102,7 @@ def test_a_stranger_at_a_live_agent_s_place(repo: Repo, desk: WaitQueues) -> Non
 
 
 @pytest.mark.spec("ID-33")
-def test_of_nested_runtimes_the_inner_registered_one_speaks_else_the_outer(repo: Repo, desk: WaitQueues) -> None:
+def test_of_nested_runtimes_the_inner_registered_one_speaks_else_the_outer(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("nested")
     inner = desk(root, "claude", "codex")
     result(inner.register("nest_inner", module="n1"))
@@ -115,7 +115,7 @@ def test_of_nested_runtimes_the_inner_registered_one_speaks_else_the_outer(repo:
     assert same.send() == "nest_same"
 
 
-def test_what_a_shared_server_starts_is_known_by_its_place_and_not_by_the_server(repo: Repo, desk: WaitQueues) -> None:
+def test_what_a_shared_server_starts_is_known_by_its_place_and_not_by_the_server(repo: Repo, desk: Desks) -> None:
     """One `codex app-server` for all terminals: neither it nor the runtime that started it is anybody in particular."""
     one, two = repo.worktree("served_a"), repo.worktree("served_b")
     tool = desk(one, "codex", "codex app-server")
@@ -131,7 +131,7 @@ def test_what_a_shared_server_starts_is_known_by_its_place_and_not_by_the_server
     assert repo.facts("message.create")[-1]["agent_id"] == "served_two"
 
 
-def test_who_holds_the_connection_of_another_is_that_other(repo: Repo, desk: WaitQueues) -> None:
+def test_who_holds_the_connection_of_another_is_that_other(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("forked")
     claude = desk(root, "claude")
     result(claude.register("forked_one", module="f1"))
@@ -158,7 +158,7 @@ def test_a_connection_outlives_its_process_as_nobody(repo: Repo) -> None:
     assert (kind(answer), reason(answer)) == ("caller_unproved", "introspection_failed")
 
 
-def test_a_caller_that_drifts_after_connecting_is_judged_where_it_stands(repo: Repo, desk: WaitQueues) -> None:
+def test_a_caller_that_drifts_after_connecting_is_judged_where_it_stands(repo: Repo, desk: Desks) -> None:
     here, there = repo.worktree("drift"), repo.worktree("drift_b")
     shell = desk(here)
     result(shell.register("drift_a", module="d1"))
@@ -173,7 +173,7 @@ def test_a_caller_that_drifts_after_connecting_is_judged_where_it_stands(repo: R
 
 
 @pytest.mark.spec("ID-58")
-def test_frames_of_a_run_claim_and_prove_nothing(repo: Repo, desk: WaitQueues) -> None:
+def test_frames_of_a_run_claim_and_prove_nothing(repo: Repo, desk: Desks) -> None:
     here, there = repo.worktree("framed"), repo.worktree("framed_b")
     shell = desk(here)
     result(shell.register("framed_a", module="fr1"))
@@ -195,7 +195,7 @@ def test_frames_of_a_run_claim_and_prove_nothing(repo: Repo, desk: WaitQueues) -
 
 
 @pytest.mark.spec("ID-62")
-def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk: WaitQueues) -> None:
+def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk: Desks) -> None:
     nobody, below = desk(repo.top), desk(repo.top, "claude")
     needed: dict[str, dict[str, Any]] = {
         "message.send": {"content": "x"},
@@ -222,7 +222,7 @@ def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk:
 
 
 @pytest.mark.spec("ID-58", "ID-62")
-def test_a_claim_that_nothing_confirms_opens_no_inbox_and_is_told_to_be_unused(repo: Repo, desk: WaitQueues) -> None:
+def test_a_claim_that_nothing_confirms_opens_no_inbox_and_is_told_to_be_unused(repo: Repo, desk: Desks) -> None:
     place = repo.agent("claimed_one", module="cl")
     outside = desk(repo.top)
     own = {
@@ -292,7 +292,7 @@ def test_a_socket_of_another_user_is_told_nothing(repo: Repo) -> None:
 
 
 @pytest.mark.spec("ID-44")
-def test_a_registration_says_again_what_is_recorded_and_writes_only_what_is_new(repo: Repo, desk: WaitQueues) -> None:
+def test_a_registration_says_again_what_is_recorded_and_writes_only_what_is_new(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("again")
     claude = desk(root, "claude")
     assert result(claude.register("again_one", module="a1"))["status"] == "registered"
@@ -311,7 +311,7 @@ def test_a_registration_says_again_what_is_recorded_and_writes_only_what_is_new(
 
 
 @pytest.mark.spec("ID-17", "ID-19")
-def test_files_are_private_and_keep_what_others_wrote(repo: Repo, desk: WaitQueues) -> None:
+def test_files_are_private_and_keep_what_others_wrote(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("kept")
     shell = desk(root)
     result(shell.register("kept_one", module="k1"))
@@ -329,7 +329,7 @@ def test_files_are_private_and_keep_what_others_wrote(repo: Repo, desk: WaitQueu
 
 
 @pytest.mark.spec("ID-46")
-def test_a_name_that_lives_elsewhere_is_held_until_it_is_forced(repo: Repo, desk: WaitQueues) -> None:
+def test_a_name_that_lives_elsewhere_is_held_until_it_is_forced(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("held")
     claude, shell = desk(root, "claude"), desk(root)
     result(claude.register("held_one", module="h1"))
@@ -347,7 +347,7 @@ def test_a_name_that_lives_elsewhere_is_held_until_it_is_forced(repo: Repo, desk
 
 
 @pytest.mark.spec("ID-47")
-def test_a_name_bound_to_another_root_moves_when_that_root_is_gone(repo: Repo, desk: WaitQueues) -> None:
+def test_a_name_bound_to_another_root_moves_when_that_root_is_gone(repo: Repo, desk: Desks) -> None:
     old, new = repo.worktree("moves"), repo.worktree("moves_to")
     result(desk(old).register("moves_one", module="mv"))
     shell = desk(new)
@@ -359,21 +359,21 @@ def test_a_name_bound_to_another_root_moves_when_that_root_is_gone(repo: Repo, d
 
 
 @pytest.mark.spec("ID-49")
-def test_of_registrations_of_one_name_at_once_one_wins(repo: Repo, desk: WaitQueues) -> None:
-    wait_queues = [desk(repo.worktree(f"race{number}")) for number in range(6)]
-    for each in wait_queues:
+def test_of_registrations_of_one_name_at_once_one_wins(repo: Repo, desk: Desks) -> None:
+    desks = [desk(repo.worktree(f"race{number}")) for number in range(6)]
+    for each in desks:
         each.ask("health")
     params = {"name": "race_one", "role": "builder", "module": "race"}
     order = {"rpc": "agent.register", "params": params}
-    for each in wait_queues:
+    for each in desks:
         each.begin(order)
-    answers = [result(each.outcome()) for each in wait_queues]
+    answers = [result(each.outcome()) for each in desks]
     assert sorted(answer["status"] for answer in answers) == ["conflict"] * 5 + ["registered"]
     assert len([fact for fact in repo.facts("agent.register") if fact["agent_id"] == "race_one"]) == 1
     assert len(list(repo.top.glob("race*/.thrum/identities/race_one.json"))) == 1
 
 
-def test_the_process_of_a_file_without_record_does_not_keep_its_next_name_from_it(repo: Repo, desk: WaitQueues) -> None:
+def test_the_process_of_a_file_without_record_does_not_keep_its_next_name_from_it(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("ghost")
     claude = desk(root, "claude")
     result(claude.register("ghost_one", module="g1"))
@@ -411,7 +411,7 @@ def test_the_process_of_a_file_without_record_does_not_keep_its_next_name_from_i
     ],
 )
 def test_a_bad_registration_is_refused_and_writes_nothing(
-    repo: Repo, desk: WaitQueues, params: dict[str, Any], wanted: str
+    repo: Repo, desk: Desks, params: dict[str, Any], wanted: str
 ) -> None:
     root = repo.worktree("bad")
     before = repo.facts()
@@ -421,7 +421,7 @@ def test_a_bad_registration_is_refused_and_writes_nothing(
     assert not (root / ".thrum").exists()
 
 
-def test_what_keeps_the_identity_file_from_being_written_is_found_first(repo: Repo, desk: WaitQueues) -> None:
+def test_what_keeps_the_identity_file_from_being_written_is_found_first(repo: Repo, desk: Desks) -> None:
     broken, blocked = repo.worktree("broken"), repo.worktree("blocked")
     identity_file(broken, "broken_one").parent.mkdir(parents=True)
     identity_file(broken, "broken_one").write_text("{")
@@ -437,7 +437,7 @@ def test_what_keeps_the_identity_file_from_being_written_is_found_first(repo: Re
     assert repo.facts() == before
 
 
-def test_a_worktree_with_a_state_of_its_own_is_not_redirected(repo: Repo, desk: WaitQueues) -> None:
+def test_a_worktree_with_a_state_of_its_own_is_not_redirected(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("own_state")
     (root / ".thrum").mkdir()
     (root / ".thrum/config.json").write_text("{}")
@@ -448,7 +448,7 @@ def test_a_worktree_with_a_state_of_its_own_is_not_redirected(repo: Repo, desk: 
 
 
 @pytest.mark.spec("ID-39", "ID-55")
-def test_a_bootstrap_call_is_for_oneself_or_for_whom_this_connection_registered(repo: Repo, desk: WaitQueues) -> None:
+def test_a_bootstrap_call_is_for_oneself_or_for_whom_this_connection_registered(repo: Repo, desk: Desks) -> None:
     home, visited = repo.worktree("boot"), repo.worktree("boot_b")
     claude = desk(home, "claude")
     result(claude.register("boot_one", module="bo1"))
@@ -461,7 +461,7 @@ def test_a_bootstrap_call_is_for_oneself_or_for_whom_this_connection_registered(
     assert kind(claude.ask("session.setIntent", intent="x", caller_agent_id="boot_two")) == "identity_mismatch"
 
 
-def test_a_retried_intent_gets_the_first_answer(repo: Repo, desk: WaitQueues) -> None:
+def test_a_retried_intent_gets_the_first_answer(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("retried")
     shell = desk(root)
     result(shell.register("retried_one", module="re"))
@@ -530,9 +530,7 @@ def test_runs_over_one_connection_are_bound_like_other_requests(repo: Repo) -> N
     assert ids[0] == "run", "what comes after them is read when one of them has ended"
 
 
-def test_a_shell_that_registers_again_takes_the_dead_process_out_of_record_and_file(
-    repo: Repo, desk: WaitQueues
-) -> None:
+def test_a_shell_that_registers_again_takes_the_dead_process_out_of_record_and_file(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("dead")
     claude = desk(root, "claude")
     result(claude.register("dead_one", module="de"))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import Desk, WaitQueues, kind, result, runtime_argv
 
+from tests.support.desks import Desk, Desks, kind, result, runtime_argv
 from tests.support.repo import THRUM, Done, Repo, open_repo
 from tests.support.trusted import trust_here
 from thrum.model.methods.method import Access
@@ -311,7 +311,7 @@ def test_a_broken_file_is_an_error_when_chosen_and_a_warning_among_others(repo: 
 
 
 @pytest.mark.spec("ID-26", "ID-27")
-def test_the_team_tells_living_and_dead_processes(repo: Repo, desk: WaitQueues) -> None:
+def test_the_team_tells_living_and_dead_processes(repo: Repo, desk: Desks) -> None:
     live, gone, without = (repo.worktree(f"shown_{name}") for name in ("live", "gone", "without"))
     claude, codex, shell = desk(live, "claude"), desk(gone, "codex"), desk(without)
     for each, name in ((claude, "shown_live"), (codex, "shown_gone"), (shell, "shown_without")):
@@ -329,7 +329,7 @@ def test_the_team_tells_living_and_dead_processes(repo: Repo, desk: WaitQueues) 
 
 
 @pytest.mark.spec("ID-32")
-def test_two_sessions_in_one_worktree_have_each_their_own_identity(repo: Repo, desk: WaitQueues) -> None:
+def test_two_sessions_in_one_worktree_have_each_their_own_identity(repo: Repo, desk: Desks) -> None:
     place = repo.worktree("shared")
     claude, codex = desk(place, "claude"), desk(place, "codex")
     result(claude.register("shared_a", module="sa"))
@@ -341,7 +341,7 @@ def test_two_sessions_in_one_worktree_have_each_their_own_identity(repo: Repo, d
 
 
 @pytest.mark.spec("ID-33")
-def test_a_runtime_inside_another_speaks_as_itself_once_it_is_registered(repo: Repo, desk: WaitQueues) -> None:
+def test_a_runtime_inside_another_speaks_as_itself_once_it_is_registered(repo: Repo, desk: Desks) -> None:
     place = repo.worktree("inside")
     claude = desk(place, "claude")
     result(claude.register("inside_outer", module="io"))
@@ -478,7 +478,7 @@ def test_agents_of_another_daemon_conflict_by_name_alone(fresh: Repo) -> None:
 
 
 @pytest.mark.spec("ID-57")
-def test_a_registration_counts_from_the_next_call_of_its_connection(repo: Repo, desk: WaitQueues) -> None:
+def test_a_registration_counts_from_the_next_call_of_its_connection(repo: Repo, desk: Desks) -> None:
     shell = desk(repo.worktree("next_call"))
     assert shell.send() == "anonymous_caller"
     result(shell.register("next_one", module="nc"))
@@ -487,7 +487,7 @@ def test_a_registration_counts_from_the_next_call_of_its_connection(repo: Repo, 
 
 @pytest.mark.spec("ID-58")
 @pytest.mark.parametrize("mode", ["warn", "off"])
-def test_a_forged_claim_is_refused_for_reads_in_every_mode(repo: Repo, desk: WaitQueues, mode: str) -> None:
+def test_a_forged_claim_is_refused_for_reads_in_every_mode(repo: Repo, desk: Desks, mode: str) -> None:
     shell = desk(repo.worktree("forged"))
     shell.register("forged_one", module="fo")
     repo.guards(json.dumps({"unauthenticated_rpc": mode, "cross_worktree": mode}))
@@ -499,7 +499,7 @@ def test_a_forged_claim_is_refused_for_reads_in_every_mode(repo: Repo, desk: Wai
 
 
 @pytest.mark.spec("ID-59")
-def test_a_copied_file_does_not_make_its_agent_speak(repo: Repo, desk: WaitQueues) -> None:
+def test_a_copied_file_does_not_make_its_agent_speak(repo: Repo, desk: Desks) -> None:
     place = repo.worktree("copied")
     shell = desk(place)
     result(shell.register("copied_one", module="cp"))
@@ -509,7 +509,7 @@ def test_a_copied_file_does_not_make_its_agent_speak(repo: Repo, desk: WaitQueue
 
 
 @pytest.mark.spec("ID-62")
-def test_reads_from_outside_leave_no_mark(repo: Repo, desk: WaitQueues) -> None:
+def test_reads_from_outside_leave_no_mark(repo: Repo, desk: Desks) -> None:
     sent = repo.json("send", "to myself and the team")["message_id"]
     nobody = desk(repo.top)
     before = repo.facts()
@@ -537,7 +537,7 @@ def test_reads_from_outside_leave_no_mark(repo: Repo, desk: WaitQueues) -> None:
 
 
 @pytest.mark.spec("ID-80")
-def test_a_process_on_the_unix_socket_cannot_become_a_user(repo: Repo, desk: WaitQueues) -> None:
+def test_a_process_on_the_unix_socket_cannot_become_a_user(repo: Repo, desk: Desks) -> None:
     before = repo.facts()
     for caller in (desk(repo.top), desk(repo.main, "claude")):
         assert kind(caller.ask("user.register", username="leon")) == "wrong_transport"
@@ -550,7 +550,7 @@ def test_a_process_on_the_unix_socket_cannot_become_a_user(repo: Repo, desk: Wai
 
 
 @pytest.mark.spec("ID-67", "ID-68")
-def test_a_look_as_a_living_agent_runs_with_one_warning_and_leaves_no_mark(repo: Repo, desk: WaitQueues) -> None:
+def test_a_look_as_a_living_agent_runs_with_one_warning_and_leaves_no_mark(repo: Repo, desk: Desks) -> None:
     place = repo.worktree("looked_at")
     claude = desk(place, "claude")
     result(claude.register("looked_at_one", module="la"))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import Desk, WaitQueues, runtime_argv
 
+from tests.support.desks import Desk, Desks, runtime_argv
 from tests.support.repo import THRUM, Repo, open_repo
 from tests.support.typed import at_a_terminal
 
@@ -49,7 +49,7 @@ def fired(repo: Repo, guard: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.spec("ID-50")
-def test_quickstart_again_resumes_its_session_and_records_nothing_new(repo: Repo, desk: WaitQueues) -> None:
+def test_quickstart_again_resumes_its_session_and_records_nothing_new(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("again")
     claude = desk(root, "claude")
     first = done(quickstart(claude, "again_one", "--intent", "T"))
@@ -66,7 +66,7 @@ def test_quickstart_again_resumes_its_session_and_records_nothing_new(repo: Repo
 
 
 @pytest.mark.spec("ID-35")
-def test_thrum_name_is_the_name_wanted_and_says_what_it_overrides(repo: Repo, desk: WaitQueues) -> None:
+def test_thrum_name_is_the_name_wanted_and_says_what_it_overrides(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("named")
     shell = desk(root)
     answer = quickstart(shell, "given", "--name", "flagged", THRUM_NAME="chosen")
@@ -77,7 +77,7 @@ def test_thrum_name_is_the_name_wanted_and_says_what_it_overrides(repo: Repo, de
 
 
 @pytest.mark.spec("ID-51")
-def test_one_runtime_after_another_leaves_one_identity_and_says_the_way_back(repo: Repo, desk: WaitQueues) -> None:
+def test_one_runtime_after_another_leaves_one_identity_and_says_the_way_back(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("relay")
     first = desk(root, "claude")
     done(quickstart(first, "relay_one"))
@@ -96,7 +96,7 @@ def test_one_runtime_after_another_leaves_one_identity_and_says_the_way_back(rep
 
 
 @pytest.mark.spec("ID-70")
-def test_a_session_keeps_its_name_unless_it_is_forced(repo: Repo, desk: WaitQueues) -> None:
+def test_a_session_keeps_its_name_unless_it_is_forced(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("rename")
     claude = desk(root, "claude")
     done(quickstart(claude, "rename_one"))
@@ -115,7 +115,7 @@ def test_a_session_keeps_its_name_unless_it_is_forced(repo: Repo, desk: WaitQueu
 
 
 @pytest.mark.spec("ID-33")
-def test_another_runtime_inside_a_session_may_have_a_name_of_its_own(repo: Repo, desk: WaitQueues) -> None:
+def test_another_runtime_inside_a_session_may_have_a_name_of_its_own(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("inner")
     claude = desk(root, "claude")
     done(quickstart(claude, "inner_one"))
@@ -126,7 +126,7 @@ def test_another_runtime_inside_a_session_may_have_a_name_of_its_own(repo: Repo,
 
 
 @pytest.mark.spec("ID-70")
-def test_a_name_that_another_session_lives_under_is_taken_by_force_alone(repo: Repo, desk: WaitQueues) -> None:
+def test_a_name_that_another_session_lives_under_is_taken_by_force_alone(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("collide")
     first, second = desk(root, "claude"), desk(root, "claude")
     done(quickstart(first, "collide_one"))
@@ -139,7 +139,7 @@ def test_a_name_that_another_session_lives_under_is_taken_by_force_alone(repo: R
 
 
 @pytest.mark.spec("ID-69")
-def test_a_guard_in_warn_says_its_line_and_goes_on(repo: Repo, desk: WaitQueues) -> None:
+def test_a_guard_in_warn_says_its_line_and_goes_on(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("warned")
     claude = desk(root, "claude")
     done(quickstart(claude, "warned_one"))
@@ -157,7 +157,7 @@ def test_a_guard_in_warn_says_its_line_and_goes_on(repo: Repo, desk: WaitQueues)
 
 
 @pytest.mark.spec("ID-74", "ID-69", "ID-42")
-def test_prime_is_for_the_session_s_own_runtime_and_a_shell_looks(repo: Repo, desk: WaitQueues) -> None:
+def test_prime_is_for_the_session_s_own_runtime_and_a_shell_looks(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("primed")
     shell, claude = desk(root), desk(root, "claude")
     done(quickstart(shell, "primed_one"))
@@ -206,7 +206,7 @@ def test_a_deleted_agent_leaves_nothing_but_its_words(repo: Repo) -> None:
     assert "gone_one" not in repo.thrum("agent", "list", at=other)
 
 
-def test_a_running_agent_is_said_to_run_before_anybody_is_asked(repo: Repo, desk: WaitQueues) -> None:
+def test_a_running_agent_is_said_to_run_before_anybody_is_asked(repo: Repo, desk: Desks) -> None:
     other = repo.agent("asker", module="g3")
     claude = desk(repo.worktree("runner"), "claude")
     done(claude.thrum("quickstart", "runner", "--role", "worker", "--module", "g4"))

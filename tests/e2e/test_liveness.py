@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import Desk, WaitQueues, result
 
+from tests.support.desks import Desk, Desks, result
 from tests.support.repo import Repo, open_repo, wait_until
 from thrum.bus.subscriber import open_stream
 from thrum.identity.processes import open_process_table
@@ -60,7 +60,7 @@ def fires(repo: Repo, guard: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.spec("ID-27", "ID-28")
-def test_a_death_is_a_fact_and_a_hint_and_shown_and_leaves_file_and_session(repo: Repo, desk: WaitQueues) -> None:
+def test_a_death_is_a_fact_and_a_hint_and_shown_and_leaves_file_and_session(repo: Repo, desk: Desks) -> None:
     claude = desk(repo.main, "claude")
     session_id = quickstart(claude, "furiosa")
     assert f"PID:      {claude.pid} [live]" in repo.thrum("team")
@@ -78,7 +78,7 @@ def test_a_death_is_a_fact_and_a_hint_and_shown_and_leaves_file_and_session(repo
 
 
 @pytest.mark.spec("ID-28")
-def test_a_death_without_a_daemon_is_found_at_the_next_start_and_told_once(repo: Repo, desk: WaitQueues) -> None:
+def test_a_death_without_a_daemon_is_found_at_the_next_start_and_told_once(repo: Repo, desk: Desks) -> None:
     claude = desk(repo.main, "claude")
     quickstart(claude, "furiosa")
     repo.kill_daemon()
@@ -92,7 +92,7 @@ def test_a_death_without_a_daemon_is_found_at_the_next_start_and_told_once(repo:
 
 @pytest.mark.spec("ID-28")
 @pytest.mark.parametrize(("bound", "reason"), [(True, "crash"), (False, "normal")])
-def test_sessions_that_nobody_ends_end_by_themselves(bound: bool, reason: str, repo: Repo, desk: WaitQueues) -> None:
+def test_sessions_that_nobody_ends_end_by_themselves(bound: bool, reason: str, repo: Repo, desk: Desks) -> None:
     repo.thrum("config", "set", "daemon.stale_session_end", "1s")
     repo.thrum("daemon", "restart")
     if bound:
@@ -111,7 +111,7 @@ def test_sessions_that_nobody_ends_end_by_themselves(bound: bool, reason: str, r
 
 
 @pytest.mark.spec("ID-23")
-def test_a_dead_owner_s_tmux_session_is_cleared_in_the_file(repo: Repo, desk: WaitQueues) -> None:
+def test_a_dead_owner_s_tmux_session_is_cleared_in_the_file(repo: Repo, desk: Desks) -> None:
     claude = desk(repo.main, "claude")
     quickstart(claude, "furiosa")
     path = path_of(repo.main, "furiosa")
@@ -153,7 +153,7 @@ def test_a_zombie_is_dead(repo: Repo) -> None:
 
 
 @pytest.mark.spec("ID-37")
-def test_the_first_act_under_a_runtime_adopts_and_a_look_does_not(repo: Repo, desk: WaitQueues) -> None:
+def test_the_first_act_under_a_runtime_adopts_and_a_look_does_not(repo: Repo, desk: Desks) -> None:
     repo.agent("furiosa", at=repo.main)
     claude = desk(repo.main, "claude")
     for words in (["inbox", "--peek"], ["inbox", "--unread"], ["team"], ["whoami"], ["sent"], ["agent", "list"]):
@@ -170,7 +170,7 @@ def test_the_first_act_under_a_runtime_adopts_and_a_look_does_not(repo: Repo, de
 
 
 @pytest.mark.spec("ID-38", "ID-73")
-def test_a_new_session_takes_over_from_a_dead_one_and_one_event_tells(repo: Repo, desk: WaitQueues) -> None:
+def test_a_new_session_takes_over_from_a_dead_one_and_one_event_tells(repo: Repo, desk: Desks) -> None:
     first = desk(repo.main, "claude")
     session_id = quickstart(first, "furiosa")
     kill(first.pid)
@@ -186,7 +186,7 @@ def test_a_new_session_takes_over_from_a_dead_one_and_one_event_tells(repo: Repo
 
 
 @pytest.mark.spec("ID-38", "ID-71")
-def test_with_reclaim_off_a_dead_owner_s_agent_is_not_taken_over(repo: Repo, desk: WaitQueues) -> None:
+def test_with_reclaim_off_a_dead_owner_s_agent_is_not_taken_over(repo: Repo, desk: Desks) -> None:
     first = desk(repo.main, "claude")
     quickstart(first, "furiosa")
     kill(first.pid)
@@ -204,7 +204,7 @@ def test_with_reclaim_off_a_dead_owner_s_agent_is_not_taken_over(repo: Repo, des
 
 
 @pytest.mark.spec("ID-26", "ID-38")
-def test_a_live_pid_with_another_start_is_nobody(repo: Repo, desk: WaitQueues) -> None:
+def test_a_live_pid_with_another_start_is_nobody(repo: Repo, desk: Desks) -> None:
     """What a pid that was used again looks like: the record names a living process that started at another time."""
     first = desk(repo.main, "claude")
     quickstart(first, "furiosa")
@@ -223,7 +223,7 @@ def test_a_live_pid_with_another_start_is_nobody(repo: Repo, desk: WaitQueues) -
 
 
 @pytest.mark.spec("ID-39")
-def test_a_second_session_never_takes_a_living_one_s_place(repo: Repo, desk: WaitQueues) -> None:
+def test_a_second_session_never_takes_a_living_one_s_place(repo: Repo, desk: Desks) -> None:
     first, second = desk(repo.main, "claude"), desk(repo.main, "claude")
     quickstart(first, "furiosa")
     before = repo.facts()
@@ -236,7 +236,7 @@ def test_a_second_session_never_takes_a_living_one_s_place(repo: Repo, desk: Wai
 
 
 @pytest.mark.spec("ID-40")
-def test_of_many_sessions_that_adopt_at_once_one_wins(repo: Repo, desk: WaitQueues) -> None:
+def test_of_many_sessions_that_adopt_at_once_one_wins(repo: Repo, desk: Desks) -> None:
     repo.agent("furiosa", at=repo.main)
     many = [desk(repo.main, "claude") for _ in range(6)]
     for each in many:
@@ -250,7 +250,7 @@ def test_of_many_sessions_that_adopt_at_once_one_wins(repo: Repo, desk: WaitQueu
 
 
 @pytest.mark.spec("ID-42")
-def test_a_shell_never_adopts(repo: Repo, desk: WaitQueues) -> None:
+def test_a_shell_never_adopts(repo: Repo, desk: Desks) -> None:
     repo.agent("furiosa", at=repo.main)
     shell = desk(repo.main)
     result(shell.ask("message.send", content="from a shell"))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.wait_queues import WaitQueues, kind
 
+from tests.support.desks import Desks, kind
 from tests.support.repo import Repo
 
 pytestmark = pytest.mark.spec("ID-25")
@@ -37,7 +37,7 @@ def write(repo: Repo, text: str) -> None:
 MINE = json.dumps({"custom_runtimes": {"mine": {"name": "mine", "command": "mytool --yolo"}}})
 
 
-def test_a_process_of_an_own_runtime_is_an_agents_and_no_restart_is_needed(repo: Repo, desk: WaitQueues) -> None:
+def test_a_process_of_an_own_runtime_is_an_agents_and_no_restart_is_needed(repo: Repo, desk: Desks) -> None:
     daemon = repo.daemon
     shell, early = desk(repo.main, "mytool"), desk(repo.worktree("early"), "mytool")
     assert "result" in early.ask("health"), "connected before the runtime was known"
@@ -56,7 +56,7 @@ def test_a_process_of_an_own_runtime_is_an_agents_and_no_restart_is_needed(repo:
     assert repo.daemon == daemon
 
 
-def test_a_command_in_its_own_process_knows_them_too(repo: Repo, desk: WaitQueues) -> None:
+def test_a_command_in_its_own_process_knows_them_too(repo: Repo, desk: Desks) -> None:
     write(repo, MINE)
     agent = desk(repo.main, "mytool")
     assert agent.thrum("quickstart", "furiosa", "--role", "builder", "--module", "core")["status"] == 0
@@ -65,7 +65,7 @@ def test_a_command_in_its_own_process_knows_them_too(repo: Repo, desk: WaitQueue
     assert "thrum quickstart NEWNAME --role ROLE --module MODULE" in second["err"], second
 
 
-def test_a_broken_file_harms_nothing(repo: Repo, desk: WaitQueues) -> None:
+def test_a_broken_file_harms_nothing(repo: Repo, desk: Desks) -> None:
     claude = desk(repo.main, "claude")
     write(repo, "{ broken")
     assert claude.thrum("quickstart", "furiosa", "--role", "builder", "--module", "core")["status"] == 0

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import runtime_argv
 
+from tests.support.desks import runtime_argv
 from tests.support.repo import SECONDS, THRUM, Done, Repo, open_repo, wait_until
 
 LOOSER = ("config", "set", "identity_guard.cross_worktree", "off")

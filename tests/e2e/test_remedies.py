@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import Desk, WaitQueues
 
+from tests.support.desks import Desk, Desks
 from tests.support.repo import Repo, open_repo
 
 NEW = "thrum quickstart NEWNAME --role ROLE --module MODULE"
@@ -24,7 +24,7 @@ def repo() -> Iterator[Repo]:
         yield opened
 
 
-def session(desk: WaitQueues, at: Path, name: str, *runtimes: str) -> Desk:
+def session(desk: Desks, at: Path, name: str, *runtimes: str) -> Desk:
     opened = desk(at, *(runtimes or ("claude",)))
     done = opened.thrum("quickstart", name, "--role", "builder", "--module", f"m_{name}")
     assert done["status"] == 0, done
@@ -51,7 +51,7 @@ def me(desk: Desk, **env: str) -> str:
     return json.loads(desk.thrum("whoami", "--json", **env)["out"])["agent_id"]
 
 
-def test_a_second_runtime_where_an_agent_lives_is_told_to_take_a_name_of_its_own(repo: Repo, desk: WaitQueues) -> None:
+def test_a_second_runtime_where_an_agent_lives_is_told_to_take_a_name_of_its_own(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("first")
     first = session(desk, root, "first")
     second = desk(root, "codex")
@@ -73,7 +73,7 @@ def test_a_second_runtime_where_an_agent_lives_is_told_to_take_a_name_of_its_own
     assert "I am here" in first.thrum("inbox")["out"]
 
 
-def test_a_real_sub_agent_is_told_what_it_is_and_may_have_a_name_of_its_own(repo: Repo, desk: WaitQueues) -> None:
+def test_a_real_sub_agent_is_told_what_it_is_and_may_have_a_name_of_its_own(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("outer")
     session(desk, root, "outer", "claude")
     inner = desk(root, "claude", "codex")
@@ -81,7 +81,7 @@ def test_a_real_sub_agent_is_told_what_it_is_and_may_have_a_name_of_its_own(repo
     assert me(inner) == "inner"
 
 
-def test_who_is_one_agent_and_wants_another_name_is_told_of_the_rename(repo: Repo, desk: WaitQueues) -> None:
+def test_who_is_one_agent_and_wants_another_name_is_told_of_the_rename(repo: Repo, desk: Desks) -> None:
     was = session(desk, repo.worktree("was"), "was_one")
     error = refused(was, "quickstart", "is_two", "--role", "builder", "--module", "m")
     assert error["kind"] == "quickstart_self_rename"
@@ -89,7 +89,7 @@ def test_who_is_one_agent_and_wants_another_name_is_told_of_the_rename(repo: Rep
     assert me(was) == "is_two"
 
 
-def test_who_has_gone_elsewhere_is_told_where_its_own_worktree_is(repo: Repo, desk: WaitQueues) -> None:
+def test_who_has_gone_elsewhere_is_told_where_its_own_worktree_is(repo: Repo, desk: Desks) -> None:
     session(desk, repo.worktree("theirs"), "theirs")
     mine = session(desk, repo.worktree("mine"), "mine")
     mine.order(cd=str(repo.worktree("theirs")))
@@ -99,7 +99,7 @@ def test_who_has_gone_elsewhere_is_told_where_its_own_worktree_is(repo: Repo, de
     assert mine.thrum("send", "x")["status"] == 0
 
 
-def test_a_dead_agent_that_may_not_be_taken_over_is_registered_again(repo: Repo, desk: WaitQueues) -> None:
+def test_a_dead_agent_that_may_not_be_taken_over_is_registered_again(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("fallen")
     session(desk, root, "fallen").close()
     repo.guards('{"dead_pid_auto_reclaim": "off"}')
@@ -114,7 +114,7 @@ def test_a_dead_agent_that_may_not_be_taken_over_is_registered_again(repo: Repo,
         repo.guards()
 
 
-def test_in_plain_shells_the_last_registration_does_not_take_over_in_silence(repo: Repo, desk: WaitQueues) -> None:
+def test_in_plain_shells_the_last_registration_does_not_take_over_in_silence(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("both")
     shell = desk(root, terminal=True)
     told = [
@@ -135,7 +135,7 @@ def test_in_plain_shells_the_last_registration_does_not_take_over_in_silence(rep
     assert (by["I know"], by["now I say it"]) == ("two", "one")
 
 
-def test_a_name_that_is_left_over_changes_nobodys_role(repo: Repo, desk: WaitQueues) -> None:
+def test_a_name_that_is_left_over_changes_nobodys_role(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("left")
     shell = desk(root, terminal=True)
     assert shell.thrum("quickstart", "old", "--role", "builder", "--module", "b")["status"] == 0
@@ -155,7 +155,7 @@ def test_a_name_that_is_left_over_changes_nobodys_role(repo: Repo, desk: WaitQue
     assert shell.thrum("quickstart", "--role", "tester", "--module", "t", THRUM_NAME="old")["status"] == 0
 
 
-def test_a_variable_or_file_that_leads_nowhere_is_fixed_as_it_is_said(repo: Repo, desk: WaitQueues) -> None:
+def test_a_variable_or_file_that_leads_nowhere_is_fixed_as_it_is_said(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("nowhere")
     shell = desk(root, terminal=True)
     error = refused(shell, "send", "x", THRUM_NAME="ghost")
@@ -171,7 +171,7 @@ def test_a_variable_or_file_that_leads_nowhere_is_fixed_as_it_is_said(repo: Repo
     assert shell.thrum("send", "x")["status"] == 0
 
 
-def test_a_shell_at_a_living_agents_desk_may_say_that_it_means_it_or_register(repo: Repo, desk: WaitQueues) -> None:
+def test_a_shell_at_a_living_agents_desk_may_say_that_it_means_it_or_register(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("alive")
     session(desk, root, "alive")
     shell = desk(root, terminal=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.support.wait_queues import WaitQueues
 
 from tests.support.clones import Clones, daemon_of, open_namesakes
 from tests.support.daemons import Daemon
+from tests.support.desks import Desks
 from tests.support.repo import Repo, open_repo
 from tests.support.stranger import Stranger
 from thrum.model import clock, events
@@ -94,7 +94,7 @@ def test_a_name_that_cannot_be_had_is_refused_and_nothing_is_changed(repo: Repo)
     assert len(repo.facts()) == before and repo.json("whoami")["agent_id"] == "furiosa"
 
 
-def test_a_running_agent_is_renamed_and_goes_on_as_itself(repo: Repo, desk: WaitQueues) -> None:
+def test_a_running_agent_is_renamed_and_goes_on_as_itself(repo: Repo, desk: Desks) -> None:
     nux = repo.top / "nux"
     claude = desk(repo.main, "claude")
     assert claude.thrum("prime")["status"] == 0

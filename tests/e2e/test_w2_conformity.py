@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.wait_queues import WaitQueues
 
+from tests.support.desks import Desks
 from tests.support.repo import Repo, open_repo
 
 
@@ -27,7 +27,7 @@ def mode(repo: Repo, request: pytest.FixtureRequest) -> Iterator[str]:
     repo.thrum("config", "unset", "identity_guard.cross_worktree")
 
 
-def lived_in(repo: Repo, desk: WaitQueues, name: str) -> Path:
+def lived_in(repo: Repo, desk: Desks, name: str) -> Path:
     """A worktree where an agent of that name runs."""
     root = repo.worktree(name)
     assert desk(root, "claude").thrum("quickstart", name, "--role", "builder", "--module", name)["status"] == 0
@@ -37,9 +37,7 @@ def lived_in(repo: Repo, desk: WaitQueues, name: str) -> Path:
 SESSION_COMMANDS = (["session", "start"], ["session", "set-intent", "by hand"])
 
 
-def test_a_shell_that_names_a_live_agent_starts_its_session_and_says_what_it_works_on(
-    repo: Repo, desk: WaitQueues
-) -> None:
+def test_a_shell_that_names_a_live_agent_starts_its_session_and_says_what_it_works_on(repo: Repo, desk: Desks) -> None:
     root = lived_in(repo, desk, "named")
     for words in SESSION_COMMANDS:
         done = desk(root).thrum(*words, THRUM_NAME="named")
@@ -50,7 +48,7 @@ def test_a_shell_that_names_a_live_agent_starts_its_session_and_says_what_it_wor
 
 @pytest.mark.parametrize(("mode", "status"), [("strict", 1), ("warn", 0), ("off", 0)], indirect=["mode"])
 def test_the_mode_of_the_guard_decides_on_a_second_runtime_s_session_commands(
-    repo: Repo, desk: WaitQueues, mode: str, status: int
+    repo: Repo, desk: Desks, mode: str, status: int
 ) -> None:
     root = lived_in(repo, desk, f"second_{mode}")
     for words in SESSION_COMMANDS:
@@ -59,7 +57,7 @@ def test_the_mode_of_the_guard_decides_on_a_second_runtime_s_session_commands(
         assert ("cross_worktree" in done["err"]) == (mode != "off"), done
 
 
-def test_the_preamble_is_looked_at_with_a_warning_and_written_only_by_who_may(repo: Repo, desk: WaitQueues) -> None:
+def test_the_preamble_is_looked_at_with_a_warning_and_written_only_by_who_may(repo: Repo, desk: Desks) -> None:
     root = lived_in(repo, desk, "standing")
     seen = desk(root).thrum("context", "preamble")
     assert seen["status"] == 0 and "@standing" in seen["out"], seen
@@ -67,7 +65,7 @@ def test_the_preamble_is_looked_at_with_a_warning_and_written_only_by_who_may(re
     assert desk(root).thrum("context", "preamble", "--init")["status"] == 1
 
 
-def test_the_guards_of_quickstart_and_prime_say_where_the_caller_stands(repo: Repo, desk: WaitQueues) -> None:
+def test_the_guards_of_quickstart_and_prime_say_where_the_caller_stands(repo: Repo, desk: Desks) -> None:
     root = lived_in(repo, desk, "deep")
     below = root / "some" / "where"
     below.mkdir(parents=True)

@@ -93,5 +93,5 @@ def kind(answer: Answer) -> str:
     return answer["error"]["data"]["kind"]
 
 
-WaitQueues = Callable[..., Desk]
+Desks = Callable[..., Desk]
 """`desk(at, *runtimes, terminal=False, **env)`: the fixture of tests/e2e/conftest.py."""

@@ -14,9 +14,11 @@ from tests.support import factmaker
 from tests.support.daemons import PROJECT, Daemon
 from thrum.model import addressing, clock, events
 from thrum.model.events import AnyFact, Body, GroupFields, Pair, Work
+from thrum.model.origins import line_hash
 from thrum.model.tombstones import branch_file_of
 from thrum.ops.directory import ViewDirectory
 from thrum.store import database
+from thrum.store import rebuild as rebuilding
 from thrum.store.queries.views import InboxQuery, View
 from thrum.store.rebuild import rebuild
 
@@ -349,6 +351,29 @@ def test_who_is_noted_as_a_second_holder_speaks_from_then_on_for_all_that_was_sa
         assert to is not None and to.read_at and to.replied_at
         assert rebuilt(order, tmp_path) == found.dump()
         found.db.close()
+
+
+def test_of_lines_that_say_the_same_the_one_of_before_stands_and_a_rebuild_comes_to_its_end(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> None:
+        passes.append(1)
+        assert len(passes) < 20, "it begins again and again"
+        database.create_tables(*args, **options)
+
+    monkeypatch.setattr(rebuilding, "create_tables", counted)
+    said = town.me(events.AgentCleaned, agent_id="ann", origin_daemon="")
+    plain = events.encode(said)
+    tailed = town.eve.signer.sign(plain)  # it says that nobody wrote it, so that is no signature
+    known = town.me(events.Accepted, kind="before", lines=(line_hash(plain),))
+    closed = town.me(events.Accepted, kind="before")
+    local = [(fact, events.encode(fact)) for fact in (known, closed)]
+    for twins in ([(said, plain), (said, tailed)], [(said, tailed), (said, plain)]):
+        passes.clear()
+        rows = rebuilt([*town.lines, *twins, *local], tmp_path)
+        assert [row[1] for row in rows["horizons"]] == ["ann"]
 
 
 def test_a_session_that_a_stranger_starts_for_an_agent_is_not_the_agents(town: Town) -> None:

@@ -134,6 +134,7 @@ def rebuild(
     sources give. Raises OSError and sqlite3.Error; then `target` is rubbish.
     """
     chosen: dict[str, Rank] = {}
+    passed_over: set[tuple[str, int]] = set()
     while True:
         target.unlink(missing_ok=True)
         db = connect(target)
@@ -147,7 +148,7 @@ def rebuild(
             ):
                 db.execute(f"PRAGMA {pragma}")
             create_tables(db, epoch=epoch, created_at=clock.format_ms(now_ms), program=program)
-            rebuilder = _Rebuilder(db, own, read_line, chosen, now_ms)
+            rebuilder = _Rebuilder(db, own, read_line, chosen, passed_over, now_ms)
             if rebuilder.rebuild(sources):
                 head = db.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
                 return Rebuilt(epoch, head, tuple(rebuilder.lost.values()))
@@ -164,9 +165,12 @@ class _Rebuilder:
         own: frozenset[str],
         read_line: ReadLine,
         chosen: dict[str, Rank],
+        passed_over: set[tuple[str, int]],
         now_ms: int,
     ) -> None:
-        """`chosen`: of each id that was found with different lines the least rank, which is the fact's."""
+        """`chosen`: of each id that was found with different lines the least rank, which is the fact's.
+        `passed_over`: the places of lines that say the same as another one, which counts more here.
+        """
         self.lost: dict[tuple[str, int], Lost] = {}
         """The others, by their place."""
         self._rivals: set[str] = set()
@@ -176,6 +180,7 @@ class _Rebuilder:
         self._own = own
         self._read_line = read_line
         self._chosen = chosen
+        self._passed_over = passed_over
         self._known = dict(chosen)
         """What was chosen before this pass: every line has been compared."""
         self._is_spoiled = False
@@ -256,12 +261,12 @@ class _Rebuilder:
             if event_id > self._greatest_event:
                 self._greatest_event = event_id
             elif (twin := here.get(event_id)) is not None:
-                self._compare(self._rank(twin), twin.file, entry)
+                self._compare(self._rank(twin), (twin.file, twin.offset), entry)
                 continue
             elif row := self._db.execute(
                 "SELECT trust, file, offset, length FROM events WHERE event_id = ?", (event_id,)
             ).fetchone():
-                self._compare(rank(bare(self._read_line(*row[1:])), row[0]), row[1], entry)
+                self._compare(rank(bare(self._read_line(*row[1:])), row[0]), (row[1], row[2]), entry)
                 continue
             here[event_id] = entry
             if (at, event_id) < last:
@@ -270,15 +275,21 @@ class _Rebuilder:
             yield at, entry
         self._last_order = last
 
-    def _compare(self, rebuilt: Rank, file: str, entry: Entry) -> None:
+    def _compare(self, rebuilt: Rank, place: tuple[str, int], entry: Entry) -> None:
         """A second line of one id: the same again, or the one of lesser rank is the fact."""
         new = self._rank(entry)
-        if is_rival(entry, file, is_same=new[1] == rebuilt[1]):
+        if is_rival(entry, place[0], is_same=new[1] == rebuilt[1]):
             self._rivals.add(entry.fact.event_id)
         if new == rebuilt:
             return
         least = self._chosen.setdefault(entry.fact.event_id, rebuilt)
-        if new < least:
+        if new[1] == rebuilt[1]:
+            # Only what they are to this machine differs (an unsigned line with a tail that is no signature): nothing is
+            # lost, but the one that counts more stands.
+            self._passed_over.add(place if new < rebuilt else (entry.file, entry.offset))
+            self._chosen[entry.fact.event_id] = min(new, least)
+            self._is_spoiled = self._is_spoiled or new < rebuilt or isinstance(entry.fact, SAID_AHEAD)
+        elif new < least:
             self._chosen[entry.fact.event_id] = new
             self._is_spoiled = True
         elif new > least:
@@ -293,6 +304,8 @@ class _Rebuilder:
 
     def _is_chosen(self, entry: Entry) -> bool:
         """Whether no other line is known to be the fact; else this one is lost."""
+        if (entry.file, entry.offset) in self._passed_over:
+            return False
         chosen = self._known.get(entry.fact.event_id)
         # What else it is hangs on facts that this may be one of.
         if chosen is None or (chosen[0] != 0, chosen[1]) == signatures.rank(bare(entry.raw), entry.signed):

@@ -102,7 +102,7 @@ def test_a_session_keeps_its_name_unless_it_is_forced(repo: Repo, desk: Desks) -
     done(quickstart(claude, "rename_one"))
     refusal = json.loads(quickstart(claude, "rename_two", "--json")["out"])["error"]
     assert (refusal["kind"], refusal["details"]["reason"]) == ("quickstart_self_rename", "caller_already_owns_identity")
-    assert "keep your mail: thrum agent rename rename_two; --force quarantines rename_one" in refusal["remedy"]
+    assert "keep your mail: thrum agent rename rename_two; --force moves rename_one away" in refusal["remedy"]
     assert fired(repo, "quickstart_self_rename")[-1]["outcome"] == "denied"
     side = under(repo, claude, "claude", "quickstart", "rename_two", "--role", "r", "--module", "m", "--json")
     assert json.loads(side["out"])["error"]["kind"] == "quickstart_self_rename"

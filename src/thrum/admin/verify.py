@@ -239,7 +239,7 @@ def _truncated(journals: JournalFiles, whole: Mapping[str, int], copy: audit.Cop
         elif differs and was is not None and (at := journals.look(file)) and at.inode != was.inode:
             found[file] = "changed: it is another file than it was"
         if (more := journals.end(file) - end) > 0:
-            found[file] = f"truncated: {more} bytes"
+            found[file] = f"torn: {more} bytes"
     return found
 
 
@@ -256,7 +256,7 @@ def _stray(journals: JournalFiles, journal_states: audit.JournalStates, copy: au
             with journals.path(file).open("rb") as journal:
                 journal.seek(end)
                 is_truncated = b"\n" not in journal.read(more)
-            found[file] = f"truncated: {more} bytes" if is_truncated else f"changed: {more} bytes more"
+            found[file] = f"torn: {more} bytes" if is_truncated else f"changed: {more} bytes more"
     return found
 
 

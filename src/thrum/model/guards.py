@@ -135,7 +135,7 @@ def _of_second_prime(refusal: Refusal) -> str:
 def _of_self_rename(refusal: Refusal) -> str:
     expected, detected = refusal.expected, refusal.detected
     keep = f"you are {detected}; to be called {expected} and keep your mail: thrum agent rename {expected}"
-    return f"{keep}; --force sets {detected} aside and registers afresh"
+    return f"{keep}; --force moves {detected} away and registers afresh"
 
 
 def _of_taken_name(refusal: Refusal) -> str:

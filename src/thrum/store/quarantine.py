@@ -24,7 +24,7 @@ ALWAYS_KEPT: Final = "torn_tail"
 
 
 class Quarantined(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """One set-aside line. `offset` and `length` (bytes, without newline) tell where it lay when it was found; the
+    """One quarantined line. `offset` and `length` (bytes, without newline) tell where it lay when it was found; the
     offset is -1 for a line of the branch that did not come into the journal here; of one over the limit only the start
     is kept. With `more` it stands for so many lines that were not kept, `length` bytes together.
     """

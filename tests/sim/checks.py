@@ -30,7 +30,7 @@ from thrum.model.tombstones import Fact, Tombstones, branch_file_of, superseded_
 from thrum.store import database
 from thrum.store._superseded import superseded_locally
 from thrum.store.journal import bare
-from thrum.store.projection.core import watermark_of_the_clock
+from thrum.store.projection.core import deferral_limit
 from thrum.store.projection.merge_agents import holders_of, may_speak, registrars_of
 from thrum.store.projection.watermarks import purge_cutoff
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
@@ -430,7 +430,7 @@ def shown_by_old_program(clone: Clone) -> Projection | None:
         "SELECT 1 FROM events WHERE timestamp > ? AND state <> 'pending'"
         " AND (origin_daemon <> ? OR type IN ('agent.cleanup', 'purge.executed'))"
     )
-    watermark = watermark_of_the_clock(clone.wall.now_ms())
+    watermark = deferral_limit(clone.wall.now_ms())
     if clone.store.reader.execute(early, (watermark, clone.daemon_id)).fetchone():
         return None
     known = database.offsets(clone.store.reader)
@@ -723,7 +723,7 @@ def future_waits(clone: Clone) -> None:
     rows = clone.store.reader.execute(
         "SELECT event_id FROM events WHERE state IN ('applied', 'void') AND timestamp > ? AND origin_daemon <> ?"
         " AND type <> 'daemon.key'",
-        (watermark_of_the_clock(clone.wall.now_ms()), clone.daemon_id),
+        (deferral_limit(clone.wall.now_ms()), clone.daemon_id),
     ).fetchall()
     if rows and not clone.world.profile.skew:
         raise Violation(f"clone {clone.number} let facts count before their day: {rows}")

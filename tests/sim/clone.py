@@ -32,7 +32,7 @@ from thrum.store.api import Decide
 from thrum.store.compaction import Draft, Drafter, discard
 from thrum.store.ingest import portions, verified
 from thrum.store.journal import FileState, JournalChanged
-from thrum.store.projection.core import watermark_of_the_clock
+from thrum.store.projection.core import deferral_limit
 from thrum.store.queries import fts
 from thrum.store.receipts import RECEIPTS_SEQ, Receipts
 from thrum.store.recovery import Opened, open_blocking
@@ -402,7 +402,7 @@ class Clone:
     def draft(self) -> None:
         """Begin to compact: what stays of each journal is written beside it, while the daemon goes on."""
         discard(self.drafts)
-        ahead = watermark_of_the_clock(self.wall.now_ms())
+        ahead = deferral_limit(self.wall.now_ms())
         with Drafter(self.layout.database, self.store.journals, self.own, ahead) as drafter:
             found = [drafter.draft(file) for file in drafter.weights()]
         self.drafts = [draft for draft in found if draft is not None]

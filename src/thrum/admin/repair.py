@@ -8,12 +8,12 @@ from typing import Final
 from thrum.model.methods.admin import VerifyCheck, VerifyDifference, VerifyResult
 
 FIXABLE: Final = ("torn", "shorter", "changed", "bad_line", "two_contents")
-"""What opening the store anew cuts off, moves away or takes as it is; the rest stays: no whole line is rewritten."""
+"""What reopening the store cuts off, quarantines or takes as it is; the rest stays: no whole line is rewritten."""
 
 
 def is_fixable(found: VerifyResult) -> bool:
-    """Whether a repair would change anything: a projection that differs, a truncated last line, a line to be moved
-    away.
+    """Whether a repair would change anything: a projection that differs, a truncated last line, a line for the
+    quarantine.
     """
     for check in found.checks:
         if not check.ok and check.name == "database":
@@ -24,7 +24,7 @@ def is_fixable(found: VerifyResult) -> bool:
 
 
 def as_fixed(found: VerifyResult) -> VerifyResult:
-    """What will be true once the daemon has opened its store anew: it cuts, moves away and rebuilds as it does so."""
+    """What will be true once the daemon has reopened its store: it cuts, quarantines and rebuilds as it does so."""
     checks: list[VerifyCheck] = []
     for check in found.checks:
         left = tuple(each for each in check.differences if kind_of(each) not in FIXABLE)

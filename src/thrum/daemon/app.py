@@ -5,13 +5,13 @@ accept. Stop: no new requests -> a deadline for those under way -> the committer
 Whatever is killed instead loses no answered request.
 
     run_daemon
-    └─ serve_once ── again if the store had to be opened anew
+    └─ serve_once ── again if the store had to be reopened
        ├─ store: serve_commits            the one writer
        └─ services
           ├─ serve_rpc                    acceptor, a task per connection, a task per request
           ├─ publisher.serve_bus          subscriptions, heads
-          ├─ wait queues.serve                  what comes, for those who wait
-          ├─ syncing.serve                rounds with the other clones, one at a time
+          ├─ wait_queues.serve            what comes, for those who wait
+          ├─ sync_service.serve           rounds with the other clones, one at a time
           ├─ care.serve                   journals are kept short
           ├─ Owners, StaleSessions        who is alive (watchers.py)
           └─ watch_*                      signals, state directory, idleness (shutdown.py), store, warm-up
@@ -106,7 +106,7 @@ async def run_daemon(start: Start, live: LiveConfig, report: Report) -> None:
         if not start.is_locked:
             log.warning("the lock is gone: another daemon may be running, this one ends")
             return
-        log.warning("opening the store anew")
+        log.warning("reopening the store")
 
 
 async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
@@ -156,7 +156,7 @@ async def _serve(
     services: trio.Nursery,
     report: Report,
 ) -> bool:
-    """From the first accepted connection to the last answer; True if the store must be opened anew."""
+    """From the first accepted connection to the last answer; True if the store must be reopened."""
     layout, publisher = start.layout, parts.publisher
     notices, told = config_acceptance.Notices(layout, trio.current_time).take, Told()
     known_repositories = KnownRepositories(trio.current_time)

@@ -20,7 +20,7 @@ from thrum.model.events import AgentCleaned, AnyFact, PurgeExecuted, UnknownEven
 from thrum.store.committer import Committed, Committer
 from thrum.store.compaction import Draft, Drafter, Weight
 from thrum.store.journal import JournalFiles
-from thrum.store.projection.core import watermark_of_the_clock
+from thrum.store.projection.core import deferral_limit
 
 log: Final = logging.getLogger("thrum.store")
 
@@ -107,7 +107,7 @@ class Compactor:
 
     def _draft(self, whatever_is_tombstoned: bool) -> list[Draft]:
         """In a thread."""
-        ahead = watermark_of_the_clock(self.wall.now_ms())
+        ahead = deferral_limit(self.wall.now_ms())
         with Drafter(self.database, self.journals, self.own, ahead) as drafter:
             drafts: list[Draft | None] = []
             for file, weight in drafter.weights().items():

@@ -24,9 +24,19 @@ class ThrumError(Exception):
     status: ClassVar[int] = 1
     default_remedy: ClassVar[str] = ""
 
-    def __init_subclass__(cls) -> None:
-        if "kind" in cls.__dict__:
-            KINDS[cls.kind] = cls
+    def __init_subclass__(
+        cls, *, kind: str = "", code: int | None = None, status: int | None = None, remedy: str | None = None
+    ) -> None:
+        """A row of the table; what is left out is that of the class above."""
+        if kind:
+            cls.kind = kind
+            KINDS[kind] = cls
+        if code is not None:
+            cls.code = code
+        if status is not None:
+            cls.status = status
+        if remedy is not None:
+            cls.default_remedy = remedy
 
     def __init__(self, message: str, *, remedy: str | None = None, **details: Any) -> None:
         super().__init__(message)
@@ -58,457 +68,321 @@ def from_wire(kind: str, code: int, message: str, remedy: str, details: dict[str
 # -- the words of a call (status 2)
 
 
-class UsageError(ThrumError):
-    kind = "usage"
-    code = -32602
-    status = 2
-    default_remedy = "thrum help"
+class UsageError(ThrumError, kind="usage", code=-32602, status=2, remedy="thrum help"): ...
 
 
-class AmbiguousBody(ThrumError):
-    kind = "ambiguous_body"
-    code = -32602
-    status = 2
-    default_remedy = "give one of TEXT, --stdin, --body-file"
+class AmbiguousBody(
+    ThrumError, kind="ambiguous_body", code=-32602, status=2, remedy="give one of TEXT, --stdin, --body-file"
+): ...
 
 
-class BadDuration(ThrumError):
-    kind = "bad_duration"
-    code = -32602
-    status = 2
-    default_remedy = "write 30s, 5m, 1h30m, 2d or seconds"
+class BadDuration(
+    ThrumError, kind="bad_duration", code=-32602, status=2, remedy="write 30s, 5m, 1h30m, 2d or seconds"
+): ...
 
 
-class BadTime(ThrumError):
-    kind = "bad_time"
-    code = -32602
-    status = 2
-    default_remedy = "write 30s, 5m, 1h30m, 2d (that long ago), 2026-02-03 or RFC 3339"
+class BadTime(
+    ThrumError,
+    kind="bad_time",
+    code=-32602,
+    status=2,
+    remedy="write 30s, 5m, 1h30m, 2d (that long ago), 2026-02-03 or RFC 3339",
+): ...
 
 
-class BadScope(ThrumError):
-    kind = "bad_scope"
-    code = -32602
-    status = 2
-    default_remedy = "write type:value, e.g. --scope module:auth"
+class BadScope(
+    ThrumError, kind="bad_scope", code=-32602, status=2, remedy="write type:value, e.g. --scope module:auth"
+): ...
 
 
-class BadRef(ThrumError):
-    kind = "bad_ref"
-    code = -32602
-    status = 2
-    default_remedy = "write type:value, e.g. --ref pr:42"
+class BadRef(ThrumError, kind="bad_ref", code=-32602, status=2, remedy="write type:value, e.g. --ref pr:42"): ...
 
 
-class BadJson(ThrumError):
-    kind = "bad_json"
-    code = -32602
-    status = 2
-    default_remedy = "quote it for the shell: '{\"passed\":45}'"
+class BadJson(
+    ThrumError, kind="bad_json", code=-32602, status=2, remedy="quote it for the shell: '{\"passed\":45}'"
+): ...
 
 
-class BadCursor(ThrumError):
-    kind = "bad_cursor"
-    code = -32602
-    status = 2
-    default_remedy = "one printed by: thrum watch --json"
+class BadCursor(ThrumError, kind="bad_cursor", code=-32602, status=2, remedy="one printed by: thrum watch --json"): ...
 
 
-class BadEncoding(ThrumError):
-    kind = "bad_encoding"
-    code = -32602
-    status = 2
-    default_remedy = "convert it to UTF-8, or send its path"
+class BadEncoding(
+    ThrumError, kind="bad_encoding", code=-32602, status=2, remedy="convert it to UTF-8, or send its path"
+): ...
 
 
-class StaleCursor(ThrumError):
-    kind = "stale_cursor"
-    code = -32006
-    default_remedy = "thrum watch --since 0, skipping the event_ids you know"
+class StaleCursor(
+    ThrumError, kind="stale_cursor", code=-32006, remedy="thrum watch --since 0, skipping the event_ids you know"
+): ...
 
 
 # -- the place
 
 
-class NotARepository(ThrumError):
-    kind = "not_a_repository"
-    code = -32000
-    default_remedy = "cd into a repository, or run: git init"
+class NotARepository(ThrumError, kind="not_a_repository", remedy="cd into a repository, or run: git init"): ...
 
 
-class NotInitialized(ThrumError):
-    kind = "not_initialized"
-    code = -32000
-    default_remedy = "thrum init"
+class NotInitialized(ThrumError, kind="not_initialized", remedy="thrum init"): ...
 
 
-class StateTracked(ThrumError):
-    kind = "state_tracked"
-    code = -32005
-    default_remedy = "leave the branch; or: git rm -r --cached .thrum, then: thrum doctor --fix"
+class StateTracked(
+    ThrumError,
+    kind="state_tracked",
+    code=-32005,
+    remedy="leave the branch; or: git rm -r --cached .thrum, then: thrum doctor --fix",
+): ...
 
 
-class RuntimeNotFound(ThrumError):
-    kind = "runtime_not_found"
-    code = -32602
-    default_remedy = "name one that thrum knows, or your own in ~/.thrum/runtimes.json"
+class RuntimeNotFound(
+    ThrumError,
+    kind="runtime_not_found",
+    code=-32602,
+    remedy="name one that thrum knows, or your own in ~/.thrum/runtimes.json",
+): ...
 
 
-class NotAWorktree(ThrumError):
-    kind = "not_a_worktree"
-    code = -32602
-    default_remedy = "thrum worktree create NAME"
+class NotAWorktree(ThrumError, kind="not_a_worktree", code=-32602, remedy="thrum worktree create NAME"): ...
 
 
-class BadRedirect(ThrumError):
-    kind = "bad_redirect"
-    code = -32000
-    default_remedy = "thrum setup --main-repo PATH"
+class BadRedirect(ThrumError, kind="bad_redirect", remedy="thrum setup --main-repo PATH"): ...
 
 
-class UnsafeRepository(ThrumError):
-    kind = "unsafe_repository"
-    code = -32000
-    default_remedy = "git config --global --add safe.directory PATH"
+class UnsafeRepository(
+    ThrumError, kind="unsafe_repository", remedy="git config --global --add safe.directory PATH"
+): ...
 
 
-class ConfigInvalid(ThrumError):
-    kind = "config_invalid"
-    code = -32000
-    default_remedy = "fix the file; thrum config show"
+class ConfigInvalid(ThrumError, kind="config_invalid", remedy="fix the file; thrum config show"): ...
 
 
-class BadConfigKey(ThrumError):
-    kind = "bad_config_key"
-    code = -32602
-    default_remedy = "thrum config show"
+class BadConfigKey(ThrumError, kind="bad_config_key", code=-32602, remedy="thrum config show"): ...
 
 
-class BadConfigValue(ThrumError):
-    kind = "bad_config_value"
-    code = -32602
-    default_remedy = "thrum config show"
+class BadConfigValue(ThrumError, kind="bad_config_value", code=-32602, remedy="thrum config show"): ...
 
 
 # -- the daemon
 
 
-class DaemonUnavailable(ThrumError):
-    kind = "daemon_unavailable"
-    code = -32000
-    default_remedy = "thrum daemon start"
+class DaemonUnavailable(ThrumError, kind="daemon_unavailable", remedy="thrum daemon start"): ...
 
 
-class DaemonStartFailed(ThrumError):
-    kind = "daemon_start_failed"
-    code = -32000
-    default_remedy = "thrum daemon logs -n 20"
+class DaemonStartFailed(ThrumError, kind="daemon_start_failed", remedy="thrum daemon logs -n 20"): ...
 
 
-class DaemonLocked(ThrumError):
-    kind = "daemon_locked"
-    code = -32000
-    default_remedy = "thrum daemon restart"
+class DaemonLocked(ThrumError, kind="daemon_locked", remedy="thrum daemon restart"): ...
 
 
-class StoreFailed(ThrumError):
-    kind = "store_failed"
-    code = -32010
-    default_remedy = "free space, then repeat the command; nothing was recorded"
+class StoreFailed(
+    ThrumError, kind="store_failed", code=-32010, remedy="free space, then repeat the command; nothing was recorded"
+): ...
 
 
-class Busy(ThrumError):
-    kind = "busy"
-    code = -32008
-    default_remedy = "repeat the command"
+class Busy(ThrumError, kind="busy", code=-32008, remedy="repeat the command"): ...
 
 
-class ShuttingDown(ThrumError):
-    kind = "shutting_down"
-    code = -32008
-    default_remedy = "repeat the command"
+class ShuttingDown(ThrumError, kind="shutting_down", code=-32008, remedy="repeat the command"): ...
 
 
-class TimedOut(ThrumError):
-    kind = "timed_out"
-    code = -32009
-    default_remedy = "look in: thrum sent, then repeat"
+class TimedOut(ThrumError, kind="timed_out", code=-32009, remedy="look in: thrum sent, then repeat"): ...
 
 
-class InternalError(ThrumError):
-    kind = "internal"
-    code = -32603
-    default_remedy = "thrum daemon logs; report it with that id"
+class InternalError(ThrumError, kind="internal", code=-32603, remedy="thrum daemon logs; report it with that id"): ...
 
 
-class ParseError(ThrumError):
-    kind = "parse_error"
-    code = -32700
-    default_remedy = "send one JSON object per line"
+class ParseError(ThrumError, kind="parse_error", code=-32700, remedy="send one JSON object per line"): ...
 
 
-class InvalidRequest(ThrumError):
-    kind = "invalid_request"
-    code = -32600
-    default_remedy = 'send {"jsonrpc":"2.0","id":1,"method":"health"}'
+class InvalidRequest(
+    ThrumError, kind="invalid_request", code=-32600, remedy='send {"jsonrpc":"2.0","id":1,"method":"health"}'
+): ...
 
 
-class LineTooLong(ThrumError):
-    kind = "line_too_long"
-    code = -32600
-    default_remedy = "send less in one request"
+class LineTooLong(ThrumError, kind="line_too_long", code=-32600, remedy="send less in one request"): ...
 
 
-class UnknownMethod(ThrumError):
-    kind = "unknown_method"
-    code = -32601
-    default_remedy = "thrum daemon restart"
+class UnknownMethod(ThrumError, kind="unknown_method", code=-32601, remedy="thrum daemon restart"): ...
 
 
-class InvalidParams(ThrumError):
-    kind = "invalid_params"
-    code = -32602
-    default_remedy = "correct the parameters"
+class InvalidParams(ThrumError, kind="invalid_params", code=-32602, remedy="correct the parameters"): ...
 
 
-class AnswerTooLarge(ThrumError):
-    kind = "answer_too_large"
-    code = -32602
-    default_remedy = "ask for a smaller page"
+class AnswerTooLarge(ThrumError, kind="answer_too_large", code=-32602, remedy="ask for a smaller page"): ...
 
 
-class WrongTransport(ThrumError):
-    kind = "wrong_transport"
-    code = -32001
-    default_remedy = "call it over the transport that the method names"
+class WrongTransport(
+    ThrumError, kind="wrong_transport", code=-32001, remedy="call it over the transport that the method names"
+): ...
 
 
-class BadToken(ThrumError):
-    kind = "bad_token"
-    code = -32003
+class BadToken(ThrumError, kind="bad_token", code=-32003): ...
 
 
-class NotAvailable(ThrumError):
-    kind = "not_available"
-    code = -32007
+class NotAvailable(ThrumError, kind="not_available", code=-32007): ...
 
 
-class NewerFormat(ThrumError):
-    kind = "newer_format"
-    code = -32007
-    default_remedy = "upgrade thrum"
+class NewerFormat(ThrumError, kind="newer_format", code=-32007, remedy="upgrade thrum"): ...
 
 
-class ClientKeyReused(ThrumError):
-    kind = "client_key_reused"
-    code = -32005
-    default_remedy = "use a fresh client_key for a new call"
+class ClientKeyReused(
+    ThrumError, kind="client_key_reused", code=-32005, remedy="use a fresh client_key for a new call"
+): ...
 
 
 # -- who am I
 
 
-class NotAPerson(ThrumError):
-    kind = "not_a_person"
-    code = -32003
-    default_remedy = "open a terminal that no agent started, repeat there"
+class NotAPerson(
+    ThrumError, kind="not_a_person", code=-32003, remedy="open a terminal that no agent started, repeat there"
+): ...
 
 
-class NoIdentity(ThrumError):
-    kind = "no_identity"
-    code = -32003
-    default_remedy = "thrum quickstart NAME --role ROLE --module MODULE"
+class NoIdentity(
+    ThrumError, kind="no_identity", code=-32003, remedy="thrum quickstart NAME --role ROLE --module MODULE"
+): ...
 
 
-class SeveralIdentities(ThrumError):
-    kind = "several_identities"
-    code = -32002
-    default_remedy = "export THRUM_NAME=NAME"
+class SeveralIdentities(ThrumError, kind="several_identities", code=-32002, remedy="export THRUM_NAME=NAME"): ...
 
 
-class IdentityNotFound(ThrumError):
-    kind = "identity_not_found"
-    code = -32003
-    default_remedy = "correct or unset THRUM_NAME"
+class IdentityNotFound(ThrumError, kind="identity_not_found", code=-32003, remedy="correct or unset THRUM_NAME"): ...
 
 
-class IdentityEnvConflict(ThrumError):
-    kind = "identity_env_conflict"
-    code = -32003
-    default_remedy = "unset THRUM_NAME or THRUM_AGENT_ID"
+class IdentityEnvConflict(
+    ThrumError, kind="identity_env_conflict", code=-32003, remedy="unset THRUM_NAME or THRUM_AGENT_ID"
+): ...
 
 
-class IdentityInvalid(ThrumError):
-    kind = "identity_invalid"
-    code = -32003
-    default_remedy = "fix or delete the file, then run: thrum quickstart"
+class IdentityInvalid(
+    ThrumError, kind="identity_invalid", code=-32003, remedy="fix or delete the file, then run: thrum quickstart"
+): ...
 
 
-class RoleMissing(ThrumError):
-    kind = "role_missing"
-    code = -32602
-    default_remedy = "thrum quickstart --name N --role ROLE --module MODULE"
+class RoleMissing(
+    ThrumError, kind="role_missing", code=-32602, remedy="thrum quickstart --name N --role ROLE --module MODULE"
+): ...
 
 
-class ModuleMissing(ThrumError):
-    kind = "module_missing"
-    code = -32602
-    default_remedy = "thrum quickstart --name N --role ROLE --module MODULE"
+class ModuleMissing(
+    ThrumError, kind="module_missing", code=-32602, remedy="thrum quickstart --name N --role ROLE --module MODULE"
+): ...
 
 
-class RepoConflict(ThrumError):
-    kind = "repo_conflict"
-    code = -32000
-    default_remedy = "unset THRUM_HOME, or give --repo PATH"
+class RepoConflict(ThrumError, kind="repo_conflict", remedy="unset THRUM_HOME, or give --repo PATH"): ...
 
 
-class AgentNotRegistered(ThrumError):
-    kind = "agent_not_registered"
-    code = -32003
-    default_remedy = "thrum quickstart NAME --role ROLE --module MODULE"
+class AgentNotRegistered(
+    ThrumError, kind="agent_not_registered", code=-32003, remedy="thrum quickstart NAME --role ROLE --module MODULE"
+): ...
 
 
-class CrossWorktree(ThrumError):
-    kind = "cross_worktree"
-    code = -32003
-    default_remedy = "cd to your own worktree, or set THRUM_NAME to the agent that is meant"
+class CrossWorktree(
+    ThrumError,
+    kind="cross_worktree",
+    code=-32003,
+    remedy="cd to your own worktree, or set THRUM_NAME to the agent that is meant",
+): ...
 
 
-class IdentityMismatch(ThrumError):
-    kind = "identity_mismatch"
-    code = -32003
-    default_remedy = "drop the claim (unset THRUM_AGENT_ID), or run it from that agent's worktree"
+class IdentityMismatch(
+    ThrumError,
+    kind="identity_mismatch",
+    code=-32003,
+    remedy="drop the claim (unset THRUM_AGENT_ID), or run it from that agent's worktree",
+): ...
 
 
-class AnonymousCaller(ThrumError):
-    kind = "anonymous_caller"
-    code = -32002
-    default_remedy = "cd into a registered agent worktree and retry"
+class AnonymousCaller(
+    ThrumError, kind="anonymous_caller", code=-32002, remedy="cd into a registered agent worktree and retry"
+): ...
 
 
-class CallerUnproved(ThrumError):
-    kind = "caller_unproved"
-    code = -32002
-    default_remedy = "retry from a process of the same user; thrum daemon logs"
+class CallerUnproved(
+    ThrumError, kind="caller_unproved", code=-32002, remedy="retry from a process of the same user; thrum daemon logs"
+): ...
 
 
-class ForeignUser(ThrumError):
-    kind = "foreign_user"
-    code = -32002
-    default_remedy = "run thrum as the user who owns the daemon"
+class ForeignUser(ThrumError, kind="foreign_user", code=-32002, remedy="run thrum as the user who owns the daemon"): ...
 
 
-class PrimeOwnership(ThrumError):
-    kind = "prime_ownership"
-    code = -32003
-    default_remedy = "run prime from the top-level runtime instead"
+class PrimeOwnership(
+    ThrumError, kind="prime_ownership", code=-32003, remedy="run prime from the top-level runtime instead"
+): ...
 
 
-class QuickstartSelfRename(ThrumError):
-    kind = "quickstart_self_rename"
-    code = -32003
-    default_remedy = "thrum agent rename NEW"
+class QuickstartSelfRename(ThrumError, kind="quickstart_self_rename", code=-32003, remedy="thrum agent rename NEW"): ...
 
 
-class QuickstartNameCollision(ThrumError):
-    kind = "quickstart_name_collision"
-    code = -32003
-    default_remedy = "thrum quickstart NEWNAME --role ROLE --module MODULE"
+class QuickstartNameCollision(
+    ThrumError,
+    kind="quickstart_name_collision",
+    code=-32003,
+    remedy="thrum quickstart NEWNAME --role ROLE --module MODULE",
+): ...
 
 
-class DaemonWriterLiveness(ThrumError):
-    kind = "daemon_writer_liveness"
-    code = -32003
-    default_remedy = "run 'thrum quickstart' in its worktree"
+class DaemonWriterLiveness(
+    ThrumError, kind="daemon_writer_liveness", code=-32003, remedy="run 'thrum quickstart' in its worktree"
+): ...
 
 
-class InvalidUrl(ThrumError):
-    kind = "invalid_url"
-    code = -32602
+class InvalidUrl(ThrumError, kind="invalid_url", code=-32602): ...
 
 
 # -- names
 
 
-class InvalidName(ThrumError):
-    kind = "invalid_name"
-    code = -32602
-    default_remedy = "use a-z, 0-9 and _"
+class InvalidName(ThrumError, kind="invalid_name", code=-32602, remedy="use a-z, 0-9 and _"): ...
 
 
-class ReservedName(ThrumError):
-    kind = "reserved_name"
-    code = -32602
-    default_remedy = "choose another name"
+class ReservedName(ThrumError, kind="reserved_name", code=-32602, remedy="choose another name"): ...
 
 
-class NameEqualsRole(ThrumError):
-    kind = "name_equals_role"
-    code = -32602
-    default_remedy = "choose another name"
+class NameEqualsRole(ThrumError, kind="name_equals_role", code=-32602, remedy="choose another name"): ...
 
 
-class NameTaken(ThrumError):
-    kind = "name_taken"
-    code = -32005
-    default_remedy = "choose another name"
+class NameTaken(ThrumError, kind="name_taken", code=-32005, remedy="choose another name"): ...
 
 
-class ConflictError(ThrumError):
-    kind = "conflict"
-    code = -32005
-    default_remedy = "choose another name or module; --re-register if that is you; --force to take over"
+class ConflictError(
+    ThrumError,
+    kind="conflict",
+    code=-32005,
+    remedy="choose another name or module; --re-register if that is you; --force to take over",
+): ...
 
 
 # -- messages
 
 
-class UnknownRecipient(ThrumError):
-    kind = "unknown_recipient"
-    code = -32004
-    default_remedy = "thrum team --all"
+class UnknownRecipient(ThrumError, kind="unknown_recipient", code=-32004, remedy="thrum team --all"): ...
 
 
-class NoRecipients(ThrumError):
-    kind = "no_recipients"
-    code = -32005
-    default_remedy = "thrum team --all; leave --to out to tell the team"
+class NoRecipients(
+    ThrumError, kind="no_recipients", code=-32005, remedy="thrum team --all; leave --to out to tell the team"
+): ...
 
 
-class EmptyBody(ThrumError):
-    kind = "empty_body"
-    code = -32602
-    default_remedy = "give TEXT, --stdin or --body-file"
+class EmptyBody(ThrumError, kind="empty_body", code=-32602, remedy="give TEXT, --stdin or --body-file"): ...
 
 
-class BodyTooLarge(ThrumError):
-    kind = "body_too_large"
-    code = -32602
-    default_remedy = "commit the file and send its path, or split it"
+class BodyTooLarge(
+    ThrumError, kind="body_too_large", code=-32602, remedy="commit the file and send its path, or split it"
+): ...
 
 
-class MessageNotFound(ThrumError):
-    kind = "message_not_found"
-    code = -32004
-    default_remedy = "thrum inbox; thrum sent"
+class MessageNotFound(ThrumError, kind="message_not_found", code=-32004, remedy="thrum inbox; thrum sent"): ...
 
 
-class AmbiguousMessage(ThrumError):
-    kind = "ambiguous_message"
-    code = -32602
-    default_remedy = "say which, by more of its id"
+class AmbiguousMessage(ThrumError, kind="ambiguous_message", code=-32602, remedy="say which, by more of its id"): ...
 
 
-class MessageDeleted(ThrumError):
-    kind = "message_deleted"
-    code = -32005
-    default_remedy = "thrum message get ID still shows it; send a new one"
+class MessageDeleted(
+    ThrumError, kind="message_deleted", code=-32005, remedy="thrum message get ID still shows it; send a new one"
+): ...
 
 
-class NotAuthor(ThrumError):
-    kind = "not_author"
-    code = -32003
-    default_remedy = "reply instead"
+class NotAuthor(ThrumError, kind="not_author", code=-32003, remedy="reply instead"): ...
 
 
 def not_author(verb: str, message_id: str, author: str, me: str) -> NotAuthor:
@@ -516,12 +390,8 @@ def not_author(verb: str, message_id: str, author: str, me: str) -> NotAuthor:
     return NotAuthor(f"only the author may {verb} {message_id}: it is by @{author}, you are @{me}")
 
 
-class NotYours(ThrumError):
+class NotYours(ThrumError, kind="not_yours", code=-32003, remedy="do it on that machine"):
     """What another daemon made is that daemon's to change."""
-
-    kind = "not_yours"
-    code = -32003
-    default_remedy = "do it on that machine"
 
 
 def if_gone(daemon_id: str) -> str:
@@ -539,122 +409,71 @@ def not_yours(agent_id: str, host: str, daemon_id: str) -> NotYours:
     )
 
 
-class DaemonUnknown(ThrumError):
-    kind = "daemon_unknown"
-    code = -32004
-    default_remedy = "thrum sync status"
+class DaemonUnknown(ThrumError, kind="daemon_unknown", code=-32004, remedy="thrum sync status"): ...
 
 
-class NoReplyAddress(ThrumError):
-    kind = "no_reply_address"
-    code = -32005
-    default_remedy = "send to an agent"
+class NoReplyAddress(ThrumError, kind="no_reply_address", code=-32005, remedy="send to an agent"): ...
 
 
-class ConfirmationRequired(ThrumError):
-    kind = "confirmation_required"
-    code = -32005
-    default_remedy = "repeat with --yes"
+class ConfirmationRequired(ThrumError, kind="confirmation_required", code=-32005, remedy="repeat with --yes"): ...
 
 
-class Cancelled(ThrumError):
-    kind = "cancelled"
-    code = -32000
+class Cancelled(ThrumError, kind="cancelled"): ...
 
 
 # -- files
 
 
-class FileNotFound(ThrumError):
-    kind = "file_not_found"
-    code = -32000
-    default_remedy = "check the path; it is taken from the working directory"
+class FileNotFound(
+    ThrumError, kind="file_not_found", remedy="check the path; it is taken from the working directory"
+): ...
 
 
-class FileUnreadable(ThrumError):
-    kind = "file_unreadable"
-    code = -32000
-    default_remedy = "check the path and its permissions"
+class FileUnreadable(ThrumError, kind="file_unreadable", remedy="check the path and its permissions"): ...
 
 
-class FileTooLarge(ThrumError):
-    kind = "file_too_large"
-    code = -32000
-    default_remedy = "shorten the file, or send its path"
+class FileTooLarge(ThrumError, kind="file_too_large", remedy="shorten the file, or send its path"): ...
 
 
 # -- agents, sessions, groups
 
 
-class AgentNotFound(ThrumError):
-    kind = "agent_not_found"
-    code = -32004
-    default_remedy = "thrum agent list"
+class AgentNotFound(ThrumError, kind="agent_not_found", code=-32004, remedy="thrum agent list"): ...
 
 
-class AgentAlive(ThrumError):
-    kind = "agent_alive"
-    code = -32005
-    default_remedy = "end it first, or --force"
+class AgentAlive(ThrumError, kind="agent_alive", code=-32005, remedy="end it first, or --force"): ...
 
 
-class SessionNotFound(ThrumError):
-    kind = "session_not_found"
-    code = -32004
-    default_remedy = "thrum session list"
+class SessionNotFound(ThrumError, kind="session_not_found", code=-32004, remedy="thrum session list"): ...
 
 
-class NoSession(ThrumError):
-    kind = "no_session"
-    code = -32004
-    default_remedy = "thrum session start"
+class NoSession(ThrumError, kind="no_session", code=-32004, remedy="thrum session start"): ...
 
 
-class SessionEnded(ThrumError):
-    kind = "session_ended"
-    code = -32005
-    default_remedy = "thrum session start"
+class SessionEnded(ThrumError, kind="session_ended", code=-32005, remedy="thrum session start"): ...
 
 
-class NotOwner(ThrumError):
-    kind = "not_owner"
-    code = -32003
-    default_remedy = "name your own"
+class NotOwner(ThrumError, kind="not_owner", code=-32003, remedy="name your own"): ...
 
 
-class GroupNotFound(ThrumError):
-    kind = "group_not_found"
-    code = -32004
-    default_remedy = "thrum group list"
+class GroupNotFound(ThrumError, kind="group_not_found", code=-32004, remedy="thrum group list"): ...
 
 
-class GroupExists(ThrumError):
-    kind = "group_exists"
-    code = -32005
-    default_remedy = "choose another name"
+class GroupExists(ThrumError, kind="group_exists", code=-32005, remedy="choose another name"): ...
 
 
-class ProtectedGroup(ThrumError):
-    kind = "protected_group"
-    code = -32005
+class ProtectedGroup(ThrumError, kind="protected_group", code=-32005): ...
 
 
 # -- care
 
 
-class SyncFailed(ThrumError):
-    kind = "sync_failed"
-    code = -32007
-    default_remedy = "thrum sync status; nothing is lost, it is tried again"
+class SyncFailed(
+    ThrumError, kind="sync_failed", code=-32007, remedy="thrum sync status; nothing is lost, it is tried again"
+): ...
 
 
-class BackupNotFound(ThrumError):
-    kind = "backup_not_found"
-    code = -32004
-    default_remedy = "thrum backup status"
+class BackupNotFound(ThrumError, kind="backup_not_found", code=-32004, remedy="thrum backup status"): ...
 
 
-class BackupInvalid(ThrumError):
-    kind = "backup_invalid"
-    code = -32007
-    default_remedy = "thrum backup status"
+class BackupInvalid(ThrumError, kind="backup_invalid", code=-32007, remedy="thrum backup status"): ...

@@ -46,7 +46,7 @@ def _no_ends(_session_id: str) -> Ends:
 
 @dataclass(frozen=True, slots=True)
 class Tombstones:
-    """What cleanups and purges tombstoned (events.md §7, "Watermarks"): by realm (see `origins`).
+    """What cleanups and purges tombstoned (events.md §7, "Horizons"): by realm (see `origins`).
 
     `agents` and `authors`: by id, the watermarks of what was cleaned up, or cleaned up with its messages. `purges`: the
     greatest cutoffs. `ends` of a session are asked for when something was purged.

@@ -174,14 +174,15 @@ def _apart(view: View, ctx: Context, directory: ViewDirectory, audience: Audienc
 
 
 def _not_running(ctx: Context, rows: Sequence[AgentRow]) -> tuple[str, ...]:
-    """Of recipients here whose worktree is gone, else of those whose process is known, and is gone."""
-    rows = [row for row in rows if row.is_own]
-    homeless = [row.agent_id for row in rows if worktree_missing(row)]
+    """Of recipients here who do not run those whose worktree is gone, else those whose process is known."""
+    names = ctx.runtime_names()
+    # Who runs has a worktree: of the others alone the file system is asked.
+    absent = [row for row in rows if row.is_own and not (row.agent_pid and owner_alive(row, ctx.processes, names))]
+    homeless = [row.agent_id for row in absent if worktree_missing(row)]
     if homeless:
         home = "their worktrees" if homeless[1:] else "its worktree"
         return (f"{_names(homeless, 3)} gone with {home}: thrum agent cleanup",)
-    known = [row for row in rows if row.agent_pid]
-    gone = [row.agent_id for row in known if not owner_alive(row, ctx.processes, ctx.runtime_names())]
+    gone = [row.agent_id for row in absent if row.agent_pid]
     return (f"{_names(gone, 3)} not running: read at the next start",) if gone else ()
 
 

@@ -33,7 +33,7 @@ def verify_journals(
     flush: Callable[[], None],
 ) -> None:
     """Look at what nobody has looked at, take forged lines out, and remember it. Before anything else reads the
-    journals; the caller holds the daemon's lock. What was `set_aside` is durable after `flush`. Raises OSError.
+    journals; the caller holds the daemon's lock. What was quarantined is durable after `flush`. Raises OSError.
     """
     recorded, rebuilt = _recorded(journals), None
     for file in journals.names():

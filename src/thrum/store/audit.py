@@ -201,7 +201,7 @@ def scan(
 ) -> Scan:
     """What is wrong with the journals. Lines that were quarantined (`kept`) are no fault any more.
 
-    `rebuilt` and `lost` are what `paint` made of the same lines.
+    `rebuilt` and `lost` are what `rebuild` made of the same lines.
     """
     flaws: list[Flaw] = []
     opaque: Counter[str] = Counter()

@@ -24,7 +24,7 @@ Found = tuple[str, bytes]
 
 
 class Ingested(NamedTuple):
-    """What became of lines that arrived. `set_aside` counts those that went to quarantine now, `ours` new facts that
+    """What became of lines that arrived. `quarantined` counts those that went to quarantine now, `ours` new facts that
     say that they are of this daemon, although it did not have them.
     """
 

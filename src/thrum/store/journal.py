@@ -389,7 +389,7 @@ def sync_data(descriptor: int) -> None:
 def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[str, int, bytes, str], None]) -> None:
     """Make a journal end with a newline: a whole fact gets its newline, anything else is quarantined and cut off.
 
-    `set_aside(file, offset, raw, reason)` must have made its copy durable when it returns. Raises OSError.
+    `quarantine_line(file, offset, raw, reason)` must have made its copy durable when it returns. Raises OSError.
     """
     file_state = journals.look(file)
     if file_state is None or file_state.size == 0:

@@ -30,7 +30,7 @@ from thrum.model.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE, Rank, ran
 from thrum.store._rebuild_lookahead import INTRODUCTIONS, SAID_AHEAD, LookAhead, may_be_key, may_introduce
 from thrum.store.database import connect, create_indexes, create_search, create_tables
 from thrum.store.projection import merge_messages as merge
-from thrum.store.projection.core import Projection, is_rival, may_wait, watermark_of_the_clock
+from thrum.store.projection.core import Projection, deferral_limit, is_rival, may_wait
 from thrum.store.projection.entities import ReadLine
 from thrum.store.projection.entry import Entry, client_key_row, entry_of, event_row
 from thrum.store.projection.watermarks import Order
@@ -175,7 +175,7 @@ class _Rebuilder:
         """The others, by their place."""
         self._rivals: set[str] = set()
         self._now_ms = now_ms
-        self._ahead = watermark_of_the_clock(now_ms)
+        self._ahead = deferral_limit(now_ms)
         self._db = db
         self._own = own
         self._read_line = read_line
@@ -184,7 +184,7 @@ class _Rebuilder:
         self._known = dict(chosen)
         """What was chosen before this pass: every line has been compared."""
         self._is_spoiled = False
-        """Whether a line that is not the fact was rebuilt, or tombstoned others, before that was known."""
+        """Whether a line that is not the fact was stored, or tombstoned others, before that was known."""
         self._seq = 0
         self._sorted = True
         self._last_order: Order = ("", "")
@@ -213,7 +213,7 @@ class _Rebuilder:
         db.execute(_MERGE_REPLIES)
         db.execute(_MERGE_THREADS)
         self._apply_later()
-        # What would have it rebuilt is in it.
+        # It is rebuilt: nothing asks for that any more.
         db.execute("DELETE FROM schema_meta WHERE key = ?", (SUPERSEDED,))
         db.executemany("INSERT INTO rivals VALUES (?)", [(event_id,) for event_id in self._rivals])
         db.execute("DROP TABLE receipts")
@@ -275,20 +275,20 @@ class _Rebuilder:
             yield at, entry
         self._last_order = last
 
-    def _compare(self, rebuilt: Rank, place: tuple[str, int], entry: Entry) -> None:
+    def _compare(self, stored: Rank, place: tuple[str, int], entry: Entry) -> None:
         """A second line of one id: the same again, or the one of lesser rank is the fact."""
         new = self._rank(entry)
-        if is_rival(entry, place[0], is_same=new[1] == rebuilt[1]):
+        if is_rival(entry, place[0], is_same=new[1] == stored[1]):
             self._rivals.add(entry.fact.event_id)
-        if new == rebuilt:
+        if new == stored:
             return
-        least = self._chosen.setdefault(entry.fact.event_id, rebuilt)
-        if new[1] == rebuilt[1]:
+        least = self._chosen.setdefault(entry.fact.event_id, stored)
+        if new[1] == stored[1]:
             # Only what they are to this machine differs (an unsigned line with a tail that is no signature): nothing is
             # lost, but the one that counts more stands.
-            self._passed_over.add(place if new < rebuilt else (entry.file, entry.offset))
+            self._passed_over.add(place if new < stored else (entry.file, entry.offset))
             self._chosen[entry.fact.event_id] = min(new, least)
-            self._is_spoiled = self._is_spoiled or new < rebuilt or isinstance(entry.fact, SAID_AHEAD)
+            self._is_spoiled = self._is_spoiled or new < stored or isinstance(entry.fact, SAID_AHEAD)
         elif new < least:
             self._chosen[entry.fact.event_id] = new
             self._is_spoiled = True

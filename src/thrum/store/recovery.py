@@ -322,7 +322,7 @@ class _Opening:
     def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.JournalPosition]:
         """Where the projection stands in the journals, if it fits them. Raises _Repaint."""
         if not self.seal.fits(db):
-            raise _MustRebuild("it is not the one that was rebuilt here")
+            raise _MustRebuild("it was not made here")
         if not database.is_current(db, self.identity.daemon_id):
             raise _MustRebuild("it is damaged, another version's or another daemon's")
         if self.path.stat().st_size <= _PROBE_BYTES_MAX and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):

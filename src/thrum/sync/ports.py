@@ -130,7 +130,7 @@ class Surplus(NamedTuple):
 
 
 class Ingested(NamedTuple):
-    """What became of arrived lines: facts that were new, and lines that were quarantined in quarantine."""
+    """What became of arrived lines: facts that were new, and lines that went to quarantine."""
 
     new: int
     quarantined: int

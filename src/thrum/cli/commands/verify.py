@@ -21,7 +21,7 @@ from thrum.model.methods.method import Empty
 from thrum.model.methods.sync import SYNC_FORCE, SYNC_STATUS, SyncForceParams
 
 _BACK_SECONDS = 600.0
-"""How long a daemon may take to rebuild its database anew before it is no longer waited for."""
+"""How long a daemon may take to rebuild its database before it is no longer waited for."""
 _ROUND_MS = 10_000
 _LOOK_SECONDS = 0.05
 _ANSWER_SECONDS = 5.0

@@ -5,13 +5,12 @@ The projection is a function of the *set* of facts. What a single fact does:
 - What its line is to this machine (`thrum.model.origins`) decides whether it counts, and what it may change.
 - Facts about an agent set registers that keep the order of their winner (`merge_agents`).
 - Messages, sessions and groups are *things*: rows that begin with a create. The smallest create that no watermark
-tombstones
-  stands; edits, ends, receipts, members … are merged into it, or wait until it is there.
+  tombstones stands; edits, ends, receipts, members … are merged into it, or wait until it is there.
 - Everything else that a thing was told is remembered in `hanging`, so that a thing whose create changes (a smaller one
-  came, or the one that stood became tombstoned) is erased and made again from its facts, read from the journals.
+  came, or the one that stood was tombstoned) is erased and made again from its facts, read from the journals.
 - A cleanup or purge raises a watermark and tombstones what lies below.
-- A fact of another daemon stamped more than a day ahead of the clock waits for its day: nobody can tombstoned the
-future.
+- A fact of another daemon stamped more than a day ahead of the clock waits for its day: nobody takes the future
+  out of effect.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ class Applied(NamedTuple):
     wins: bool = False
 
 
-def watermark_of_the_clock(now_ms: int) -> str:
+def deferral_limit(now_ms: int) -> str:
     """The greatest time of a foreign fact that counts at once: what is later waits for its day."""
     return clock.format_ms(now_ms + limits.future_stamp_ms_max)
 
@@ -177,7 +176,7 @@ class Projection(Settling):
         elif who.trust == STRANGE and not isinstance(fact, DaemonKeyed):
             self._remember(KEYLESS + fact.origin_daemon, seq)
             state = "pending"
-        elif may_wait(fact, self._own) and order[0] > watermark_of_the_clock(self._now_ms()):
+        elif may_wait(fact, self._own) and order[0] > deferral_limit(self._now_ms()):
             self._remember(DEFERRED + order[0], seq)
             state = "pending"
         else:
@@ -194,7 +193,7 @@ class Projection(Settling):
         rows = self._db.execute(
             "SELECT thing, seq, file, offset, length FROM hanging JOIN events USING (seq)"
             " WHERE thing > ? AND thing <= ? ORDER BY timestamp, event_id",
-            (DEFERRED, DEFERRED + watermark_of_the_clock(self._now_ms())),
+            (DEFERRED, DEFERRED + deferral_limit(self._now_ms())),
         ).fetchall()
         return [self._again(*row) for row in rows]
 

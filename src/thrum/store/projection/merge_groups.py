@@ -15,7 +15,7 @@ from thrum.store.projection.watermarks import AGENT, Order, Watermarks
 
 
 class Groups:
-    """The thing `g:`; see `entities.Entity` for the contract. No watermark makes a group tombstoned, only
+    """The thing `g:`; see `entities.Entity` for the contract. No watermark tombstones a group, only
     memberships.
     """
 

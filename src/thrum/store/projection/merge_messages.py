@@ -255,7 +255,7 @@ class Messages:
         return self._merge_delete(fact, order, file)
 
     def is_doomed(self, message_id: str, who: Provenance) -> bool:
-        """Whether what was merged made it tombstoned: never for messages."""
+        """Whether what was merged tombstoned it: never for messages."""
         return False
 
     def _merge_receipt(self, fact: MessageReceipt, order: Order) -> bool:

@@ -1,4 +1,4 @@
-"""What lies below a watermark that just rose: the rows to look at again (events.md §7, "Watermarks")."""
+"""What lies below a watermark that just rose: the rows to look at again (events.md §7, "Horizons")."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Swept:
         return self.origins.provenance(origin, trust)
 
     def only(self, entities: Iterable[Found]) -> list[str]:
-        """Of these things the ids of those that a sweep of the realm may tombstoned."""
+        """Of these things the ids of those that a sweep of the realm may tombstone."""
         return [id for id, origin, trust in entities if self.realm in self.provenance(origin, trust).under]
 
 

@@ -73,7 +73,7 @@ class Watermarks:
         return found
 
     def rise(self, kind: str, id: str, realm: str, order: Order) -> bool:
-        """Keep the greatest. False when it was as high already: then nothing new became tombstoned."""
+        """Keep the greatest. False when it was as high already: then nothing more was tombstoned."""
         self._none = False
         return (
             self._db.execute(

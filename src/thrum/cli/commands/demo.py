@@ -186,7 +186,7 @@ async def _look(walk: _Walk) -> None:
     await walk.say("# Nothing is hidden: the journal, one JSON fact a line, on a branch of its own")
     await walk.do(walk.app, "cat", ".git/thrum-sync/a-sync/messages/furiosa.jsonl")
     await walk.do(walk.app, "git", "log", "--oneline", "a-sync")
-    await walk.say("# and SQLite, rebuilt from the journal: delete it, and it is rebuilt")
+    await walk.say("# and a SQLite index, rebuilt from the journal whenever it is gone")
     await walk.do(walk.app, "python", "-c", _SQL)
 
 

@@ -27,7 +27,7 @@ from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.identity.files import list_identities
 from thrum.model import config, config_acceptance, events, files, ids, limits, settings
 from thrum.model.clock import SystemClock, parse_ms
-from thrum.model.errors import InvalidUrl, ThrumError
+from thrum.model.errors import InvalidUrl, ThrumError, in_shell
 from thrum.model.methods.daemon import HealthResult
 from thrum.model.methods.sync import SyncStatusResult
 from thrum.model.notes import roots
@@ -246,7 +246,7 @@ def _socket(layout: Layout) -> Finding:
     bound = sockets.socket_paths(layout)
     directory = bound.rpc.parent
     if directory.exists() and (flaw := sockets.private_dir_flaw(directory)):
-        remedy = f"chmod 700 {directory}; thrum daemon restart"
+        remedy = f"chmod 700 {in_shell(directory)}; thrum daemon restart"
         if bound.private_dir is not None:
             remedy = sockets.flaw_remedy(directory, flaw)
         return _found("socket", "fail", f"{directory} {flaw}", remedy)

@@ -20,6 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from thrum.git.runner import run_git
+from thrum.model.errors import in_shell
 from thrum.model.files import atomic_write, ensure_private_dir
 from thrum.model.paths import Layout
 from thrum.sync.worktree import admin_dirs, linked_worktree
@@ -175,7 +176,7 @@ def reopen(layout: Layout) -> str:
 def undo_of(layout: Layout) -> str:
     """The command that puts back what `close` changed; empty if there is nothing to put back."""
     closed = _closed(layout)
-    return f"chmod {closed[1]:o} {closed[0]}" if closed else ""
+    return f"chmod {closed[1]:o} {in_shell(closed[0])}" if closed else ""
 
 
 def _closed(layout: Layout) -> tuple[Path, int] | None:
@@ -239,7 +240,7 @@ def planned(layout: Layout, door: AccessPath | None, *, keep: bool, failed: str 
         return None
     if door.will_close and not keep and not failed:
         changed = f"mode of {door.shown}, {door.mode:04o}→{door.mode & ~_OTHERS:04o}"
-        return Planned(path=changed, action="merge", undo=f"chmod {door.mode:o} {door.shown}  # {UNDO}")
+        return Planned(path=changed, action="merge", undo=f"chmod {door.mode:o} {in_shell(door.shown)}  # {UNDO}")
     readers = readers_of(layout.common_dir / "objects") if layout.common_dir else ""
     if not readers:
         return None
@@ -261,7 +262,7 @@ def exposures(layout: Layout, environ: Mapping[str, str]) -> list[Exposure]:
     if door is not None and layout.common_dir is not None:
         objects = layout.common_dir / "objects"
         if readers := readers_of(objects):
-            remedy = "thrum init" if door.will_close else f"chmod go-rwx {door.path}"
+            remedy = "thrum init" if door.will_close else f"chmod go-rwx {in_shell(door.path)}"
             if door.obstacle:
                 remedy = f"leave it so if they may read what agents say, else: {remedy}"
             found.append(Exposure(objects, readers, door.reason, remedy))
@@ -269,7 +270,7 @@ def exposures(layout: Layout, environ: Mapping[str, str]) -> list[Exposure]:
     for own in (layout.thrum_sync_dir, layout.state_dir, layout.var_dir, backups):
         inner = found[-1].path if found else None
         if own.is_dir() and (readers := readers_of(own)) and (inner is None or not own.is_relative_to(inner)):
-            found.append(Exposure(own, readers, "", f"chmod go-rwx {own}"))
+            found.append(Exposure(own, readers, "", f"chmod go-rwx {in_shell(own)}"))
     return found
 
 

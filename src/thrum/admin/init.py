@@ -25,7 +25,7 @@ from thrum.model import config, files, ids, settings, trust
 from thrum.model.broken_git import check_git_above
 from thrum.model.clock import Clock, SystemClock
 from thrum.model.dot_git import find_git, main_worktree
-from thrum.model.errors import NotARepository, StateTracked, StoreFailed, UsageError
+from thrum.model.errors import NotARepository, StateTracked, StoreFailed, UsageError, in_shell
 from thrum.model.files import atomic_write, ensure_private_dir
 from thrum.model.guards import Refusal, refusal_error
 from thrum.model.methods.agents import RegisterResult
@@ -302,12 +302,12 @@ def _plan(site: _Site, options: InitOptions) -> tuple[list[InitFile], bool]:
         InitFile(
             path=f"{state}/",
             action="noop" if whole else "merge" if already else "create",
-            undo=f"thrum daemon stop; rm -r {state}",
+            undo=f"thrum daemon stop; rm -r {in_shell(state)}",
         )
     ]
     if layout.common_dir is not None:
         there = not found.worktree_made and (layout.branch_dir / "messages").is_dir()
-        undo = f"git worktree remove -f -f {folder}; rm -r {sync_dir}"
+        undo = f"git worktree remove -f -f {in_shell(folder)}; rm -r {in_shell(sync_dir)}"
         listed.append(InitFile(path=f"{folder}/", action="noop" if there else "create", undo=undo))
         there = found.branch == "there"
         undo = f"git branch -D {branch.BRANCH}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Final
 
+from thrum.model.errors import in_shell
 from thrum.model.methods.admin import VerifyCheck, VerifyDifference, VerifyResult
 
 FIXABLE: Final = ("torn", "shorter", "changed", "bad_line", "two_contents")
@@ -72,5 +72,5 @@ def remedy_of(found: VerifyResult) -> str:
 
 def _identity_remedy(difference: VerifyDifference) -> str:
     if not difference.ids or "is registered in" in difference.reason:
-        return f"rm {shlex.quote(difference.file)}"
+        return f"rm {in_shell(difference.file)}"
     return f"thrum quickstart {difference.ids[0]} --role ROLE --module MODULE, in its worktree"

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from thrum.admin.exclusive import held, open_store_once, owner_of
 from thrum.identity.daemon_key import load_key
 from thrum.model import config, events, settings
 from thrum.model.clock import SystemClock, format_ms
-from thrum.model.errors import BackupInvalid, BackupNotFound, Busy, ConfigInvalid, StoreFailed, ThrumError
+from thrum.model.errors import BackupInvalid, BackupNotFound, Busy, ConfigInvalid, StoreFailed, ThrumError, in_shell
 from thrum.model.files import atomic_write, ensure_private_dir, sync_directory
 from thrum.model.methods.admin import RestoreResult
 from thrum.model.notes import roots
@@ -131,7 +130,7 @@ def _refuse_foreign(found: Bundle, layout: Layout, environ: Mapping[str, str]) -
     if is_foreign:
         raise BackupInvalid(
             f"{found.path} is a backup of another repository, {manifest.repo_name}, not of {layout.main_root}",
-            remedy=f"thrum backup restore {shlex.quote(str(found.path))} --other-repository",
+            remedy=f"thrum backup restore {in_shell(found.path)} --other-repository",
         )
 
 

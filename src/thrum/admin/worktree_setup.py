@@ -15,7 +15,7 @@ from thrum.model import files
 from thrum.model.broken_git import check_git_above
 from thrum.model.clock import SystemClock
 from thrum.model.dot_git import GitPlace, find_git, main_worktree
-from thrum.model.errors import BadRedirect, NotARepository, NotAWorktree, NotInitialized, StoreFailed
+from thrum.model.errors import BadRedirect, NotARepository, NotAWorktree, NotInitialized, StoreFailed, in_shell
 from thrum.model.paths import check_leads, counts, find_layout, layout_of, link_state
 from thrum.sync import branch
 
@@ -47,13 +47,15 @@ def set_up_worktree(start: Path, main_repo: Path | None, environ: Mapping[str, s
     if main is None or main.common_dir != git.common_dir:
         message = f"{root} is not a git worktree of {state_dir.parent}"
         raise NotAWorktree(
-            message, remedy=f"git -C {state_dir.parent} worktree add PATH; a clone has its own: thrum init"
+            message, remedy=f"git -C {in_shell(state_dir.parent)} worktree add PATH; a clone has its own: thrum init"
         )
     branch.verify_owner(root, git.common_dir, environ)
     check_writable(root)
     own = root / ".thrum"
     if own.is_symlink():
-        raise BadRedirect(f"{own} is a link: a redirect in it would land elsewhere", remedy=f"rm {own}; thrum setup")
+        raise BadRedirect(
+            f"{own} is a link: a redirect in it would land elsewhere", remedy=f"rm {in_shell(own)}; thrum setup"
+        )
     if os.path.lexists(own) and not counts(root):
         move_away(own, SystemClock().now_ms())
     if files.is_file(own / "config.json"):

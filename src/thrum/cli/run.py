@@ -28,6 +28,7 @@ from thrum.model.errors import (
     NotInitialized,
     ShuttingDown,
     ThrumError,
+    in_shell,
 )
 from thrum.model.guards import CANNOT_TELL
 from thrum.model.methods.messages import MarkReadParams
@@ -136,7 +137,7 @@ class Run:
                 self._layout = self.session.find_layout(self.start())
             except (NotInitialized, NotARepository) as error:
                 if self.flags.repo and error.remedy == NotInitialized.default_remedy:
-                    remedy = f"thrum init --repo {shlex.quote(self.flags.repo)}"
+                    remedy = f"thrum init --repo {in_shell(self.flags.repo)}"
                     raise NotInitialized(error.message, remedy=remedy, **error.details) from error
                 if self.flags.repo or not self.session.env.get("THRUM_HOME"):
                     raise

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from thrum.identity.signing import Signer
 from thrum.model import signatures
-from thrum.model.errors import StoreFailed
+from thrum.model.errors import StoreFailed, in_shell
 from thrum.model.files import atomic_write
 
 _LINE: Final = re.compile(rb"(d_[0-9A-Z]{26}) ([A-Za-z0-9_-]{43})\n")
@@ -42,12 +42,12 @@ def load_key(path: Path) -> DaemonKey | None:
         return None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise _unusable(path, "it is a link", f"put the file itself there: mv TARGET {path}") from error
-        raise _unusable(path, (error.strerror or str(error)).lower(), f"chmod 600 {path}") from error
+            raise _unusable(path, "it is a link", f"put the file itself there: mv TARGET {in_shell(path)}") from error
+        raise _unusable(path, (error.strerror or str(error)).lower(), f"chmod 600 {in_shell(path)}") from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise _unusable(path, "it is no file", f"mv {path} {path}.old")
+            raise _unusable(path, "it is no file", f"mv {in_shell(path)} {in_shell(f'{path}.old')}")
         data = os.read(descriptor, _BYTES_MAX)
     except OSError as error:
         raise _unusable(path, (error.strerror or str(error)).lower(), "thrum doctor") from error
@@ -82,14 +82,17 @@ def key_flaw(path: Path) -> tuple[str, str]:
     except FileNotFoundError:
         return "", ""
     except OSError as error:
-        return f"{path} cannot be looked at: {(error.strerror or str(error)).lower()}", f"chmod 700 {path.parent}"
+        return (
+            f"{path} cannot be looked at: {(error.strerror or str(error)).lower()}",
+            f"chmod 700 {in_shell(path.parent)}",
+        )
     if not stat.S_ISREG(status.st_mode):
-        return f"{path} is no file of its own", f"put the file itself there: mv TARGET {path}"
+        return f"{path} is no file of its own", f"put the file itself there: mv TARGET {in_shell(path)}"
     if status.st_uid != os.geteuid():
         return f"{path} belongs to another user, who can sign as this daemon", f"chown {os.geteuid()} {path}"
     if status.st_mode & 0o077:
         mode = stat.S_IMODE(status.st_mode)
-        return f"{path} has mode {mode:o}: others can sign as this daemon", f"chmod 600 {path}"
+        return f"{path} has mode {mode:o}: others can sign as this daemon", f"chmod 600 {in_shell(path)}"
     if load_key(path) is None:
         return f"{path} holds no key: the daemon takes another id when it starts", "thrum daemon restart"
     return "", ""

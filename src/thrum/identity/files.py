@@ -20,7 +20,7 @@ from thrum.identity.processes import Process
 from thrum.identity.selection import Candidate
 from thrum.model import limits
 from thrum.model.clock import format_ms, parse_ms
-from thrum.model.errors import IdentityInvalid, IdentityNotFound, StateTracked, ThrumError
+from thrum.model.errors import IdentityInvalid, IdentityNotFound, StateTracked, ThrumError, in_shell
 from thrum.model.files import (
     atomic_write,
     ensure_private_dir,
@@ -189,7 +189,7 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise _Broken("it is no plain file")
         if status.st_mode & stat.S_IWOTH:
-            raise _Broken(f"others may write it: chmod 600 {path}")
+            raise _Broken(f"others may write it: chmod 600 {in_shell(path)}")
         if status.st_uid not in (os.geteuid(), 0) and status.st_uid != _owner_of_root(path):
             raise _Broken(f"it belongs to another user (uid {status.st_uid})")
         if status.st_size > limits.read_bytes_max:

@@ -20,6 +20,7 @@ from thrum.model.errors import (
     NoIdentity,
     SeveralIdentities,
     ThrumError,
+    in_shell,
 )
 from thrum.model.ids import ParsedAgent, parse_agent_id
 
@@ -129,7 +130,7 @@ def _by_name(name: str, canonical: str, candidates: Sequence[Candidate], known_r
 def _invalid(candidate: Candidate, rule: str) -> ThrumError:
     message = f".thrum/identities/{candidate.name}.json is not a valid identity: {candidate.broken}"
     file = f".thrum/identities/{candidate.name}.json"
-    remedy = f"fix it, or: rm {file}, then thrum quickstart NAME --role ROLE --module MODULE"
+    remedy = f"fix it, or: rm {in_shell(file)}, then thrum quickstart NAME --role ROLE --module MODULE"
     return IdentityInvalid(message, remedy=remedy, rule=rule)
 
 

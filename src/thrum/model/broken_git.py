@@ -11,7 +11,7 @@ from pathlib import Path
 
 from thrum.model import files, trust
 from thrum.model.dot_git import find_git, first_line, git_at, nowhere, upwards
-from thrum.model.errors import NotARepository
+from thrum.model.errors import NotARepository, in_shell
 
 
 def check_git_above(start: Path) -> None:
@@ -32,9 +32,9 @@ def check_git_beside(root: Path) -> None:
         return  # part of the repository around it, which may have brought it
     message = f"{root}/.git {why}: thrum was set up here in a git repository"
     if main is not None and linked:
-        raise NotARepository(message, remedy=f"git -C {main} worktree repair", broken_git=why)
+        raise NotARepository(message, remedy=f"git -C {in_shell(main)} worktree repair", broken_git=why)
     if main is not None:
-        remedy = f"git -C {main} worktree add PATH BRANCH; git has written this worktree down no more"
+        remedy = f"git -C {in_shell(main)} worktree add PATH BRANCH; git has written this worktree down no more"
         raise NotARepository(message, remedy=remedy, broken_git=why)
     remedy = (
         f"put {root}/.git back (in a linked worktree: git worktree repair, from the main one);"

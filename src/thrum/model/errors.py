@@ -6,6 +6,7 @@ over RPC as `{code, message, data: {kind, remedy, details}}`, to a person as two
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any, ClassVar
 
 KINDS: dict[str, type[ThrumError]] = {}
@@ -55,6 +56,11 @@ class ForeignKind(ThrumError):
         super().__init__(message, remedy=remedy, **details)
         self.kind = kind  # pyright: ignore[reportAttributeAccessIssue]
         self.code = code  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def in_shell(path: object) -> str:
+    """A path, or another word, in a command that a remedy or an undo gives to be pasted."""
+    return quote(str(path))
 
 
 def from_wire(kind: str, code: int, message: str, remedy: str, details: dict[str, Any]) -> ThrumError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import cast
 
 from thrum.model import limits
-from thrum.model.errors import Busy
+from thrum.model.errors import Busy, in_shell
 
 _SQLITE_CANTOPEN = 14
 
@@ -119,7 +119,7 @@ def _naming(path: Path | str) -> Generator[None]:
 def remedy_of(error: OSError, path: str) -> str | None:
     """What a person does about it; None where no more is known than that the disk may be full."""
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY):
-        return f"move it away, a file of thrum's belongs there: mv {path} {path}.found"
+        return f"move it away, a file of thrum's belongs there: mv {in_shell(path)} {in_shell(f'{path}.found')}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"fix the permissions of {path}, then repeat the command; nothing was recorded"
     return None

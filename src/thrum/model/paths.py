@@ -15,7 +15,15 @@ from typing import Any
 from thrum.model import trust
 from thrum.model.broken_git import check_git_beside
 from thrum.model.dot_git import GitPlace, find_git, first_line, git_at, main_worktree, nowhere, upwards, worktrees
-from thrum.model.errors import BadRedirect, ForeignUser, NotARepository, NotInitialized, RepoConflict, StoreFailed
+from thrum.model.errors import (
+    BadRedirect,
+    ForeignUser,
+    NotARepository,
+    NotInitialized,
+    RepoConflict,
+    StoreFailed,
+    in_shell,
+)
 from thrum.model.files import atomic_write, ensure_private_dir, is_file, locked, read_bytes, status
 
 
@@ -167,7 +175,9 @@ def check_leads(git: GitPlace | None) -> None:
     gone = nowhere(git) if git is not None else None
     if git is not None and gone is not None:
         why = "its repository is not mounted here, or was moved or deleted"
-        remedy = f"make {gone} reachable; if it was moved, in its main worktree: git worktree repair {git.root}"
+        remedy = (
+            f"make {gone} reachable; if it was moved, in its main worktree: git worktree repair {in_shell(git.root)}"
+        )
         message = f"{git.root}/.git leads to {gone}, which is not there: {why}"
         raise NotARepository(message, remedy=remedy, leads_to=str(gone))
 
@@ -197,7 +207,7 @@ def _state_at(directory: str, git: GitPlace | None) -> str | None:
         record = _follow_state(Path(own), git, _require(Path(own), git))
         target = _redirect_target(own)
         if target not in (record.redirect, os.path.realpath(record.redirect)):
-            remedy = f"rm {own}/redirect; thrum setup"
+            remedy = f"rm {in_shell(f'{own}/redirect')}; thrum setup"
             raise trust.refused(Path(directory), "its .thrum/redirect is not as thrum wrote it", remedy)
         _require(Path(target), git_at(os.path.dirname(target)))
         return target
@@ -290,7 +300,7 @@ def check_rightful(root: Path) -> None:
     rightful = Path(os.path.realpath(git.git_dir / written)).parent if written else git.git_dir.parent
     there = git_at(str(rightful))
     if rightful != root and there is not None and there.git_dir == git.git_dir and counts(rightful):
-        remedy = f"cd {rightful}; or give it a repository of its own: rm {root}/.git; git init"
+        remedy = f"cd {in_shell(rightful)}; or give it a repository of its own: rm {in_shell(root / '.git')}; git init"
         raise RepoConflict(f"{root}/.git is that of {rightful}, where thrum is set up", remedy=remedy)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from thrum.model import files
-from thrum.model.errors import ForeignUser, NotInitialized
+from thrum.model.errors import ForeignUser, NotInitialized, in_shell
 
 MARK = ".mark"
 _MARK_BYTES = 16
@@ -86,7 +86,7 @@ def require(own: Path, keep: Keep) -> Record:
     root = own.parent
     found = os.stat(own, follow_symlinks=False)
     if stat.S_ISLNK(found.st_mode):
-        raise refused(root, "its .thrum is a link", remedy=f"rm {own}; thrum init")
+        raise refused(root, "its .thrum is a link", remedy=f"rm {in_shell(own)}; thrum init")
     if found.st_uid != os.geteuid():
         remedy = "run thrum as that user, or in a clone of your own"
         raise ForeignUser(f"{own} belongs to uid {found.st_uid}", remedy=remedy, reason="foreign_uid")

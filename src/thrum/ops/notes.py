@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from thrum.model import ids, notes
-from thrum.model.errors import AgentNotFound, IdentityMismatch, NotAWorktree, ThrumError
+from thrum.model.errors import AgentNotFound, IdentityMismatch, NotAWorktree, ThrumError, in_shell
 from thrum.model.events import AgentContextSaved
 from thrum.model.methods.notes import (
     ContextClearParams,
@@ -155,7 +155,7 @@ def _to_write(ctx: Context, call: Call, name: str, repo_path: str) -> tuple[str,
         where = f"it lives in {home}" if home else "it does not live on this machine"
         raise IdentityMismatch(
             f"the notes of @{agent_id} are written in its own worktree: {where}; you are @{caller}",
-            remedy=f"cd {home}" if home else "write your own: leave --agent out",
+            remedy=f"cd {in_shell(home)}" if home else "write your own: leave --agent out",
             expected_agent=agent_id,
             detected_agent=caller,
         )

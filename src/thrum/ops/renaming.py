@@ -17,7 +17,7 @@ import trio
 
 from thrum.identity.files import identity_path, rename_identity
 from thrum.model import notes
-from thrum.model.errors import AgentNotRegistered, IdentityInvalid, NameTaken, StoreFailed, ThrumError
+from thrum.model.errors import AgentNotRegistered, IdentityInvalid, NameTaken, StoreFailed, ThrumError, in_shell
 from thrum.model.events import (
     AgentAliased,
     AgentCleaned,
@@ -100,7 +100,7 @@ def _check_files(root: str, new: str) -> None:
     if status(path) is not None:
         raise NameTaken(
             f".thrum/identities/{path.name} is there already",
-            remedy=f"choose another name, or move it away: mv {path} {path}.deleted",
+            remedy=f"choose another name, or move it away: mv {in_shell(path)} {in_shell(f'{path}.deleted')}",
         )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from thrum.model.errors import DaemonStartFailed
+from thrum.model.errors import DaemonStartFailed, in_shell
 from thrum.model.files import ensure_private_dir, opened_parent, remove, status
 from thrum.model.limits import socket_path_bytes_max, socket_path_bytes_max_macos
 from thrum.model.paths import Layout
@@ -122,7 +122,7 @@ def private_dir_flaw(path: Path) -> Flaw | None:
 def flaw_remedy(path: Path, flaw: Flaw) -> str:
     """What fixes it."""
     if flaw == "belongs to another user":  # in /tmp nobody but they and root may remove it
-        return f"as root: rm -r {path}; or move the repository to a shorter path; then: thrum daemon start"
+        return f"as root: rm -r {in_shell(path)}; or move the repository to a shorter path; then: thrum daemon start"
     return f"remove {path}, then: thrum daemon start"
 
 

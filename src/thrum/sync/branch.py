@@ -20,7 +20,7 @@ from thrum.git.refs import BRANCH, REF, seen_at_remote
 from thrum.git.runner import DURABLE, checked_git, run_git
 from thrum.git.trees import TreeEntry, index_bytes
 from thrum.model import limits
-from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository
+from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository, in_shell
 from thrum.model.files import atomic_write, ensure_private_dir, locked, sync_directory
 from thrum.model.ids import JOURNAL_NAME_PATTERN
 from thrum.model.paths import Layout
@@ -172,7 +172,8 @@ def verify_owner(root: Path, common_dir: Path, environ: Mapping[str, str]) -> No
     git = run_git(["-C", str(root), "rev-parse", "--git-dir"], environ)
     if git is None or git.returncode != 0:
         raise UnsafeRepository(
-            f"repository {root} belongs to another user", remedy=f"git config --global --add safe.directory {root}"
+            f"repository {root} belongs to another user",
+            remedy=f"git config --global --add safe.directory {in_shell(root)}",
         )
 
 

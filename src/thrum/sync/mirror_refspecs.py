@@ -6,13 +6,13 @@ branch meanwhile; with `--prune` it takes away what the remote has not.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from thrum.git.refs import OWN_REFS, REF, seen_ref
 from thrum.git.runner import configured
+from thrum.model.errors import in_shell
 
 
 class Meeting(NamedTuple):
@@ -36,7 +36,7 @@ def meetings(common_dir: Path, environ: Mapping[str, str]) -> list[Meeting]:
         ours = {REF: f"^{REF}", seen_ref(remote): f"^{OWN_REFS}/*"}
         met = {ref: spec for ref in ours if (spec := writer(ref, specs))}
         if met:
-            words = [f"git config --add remote.{remote}.fetch {shlex.quote(ours[ref])}" for ref in met]
+            words = [f"git config --add remote.{remote}.fetch {in_shell(ours[ref])}" for ref in met]
             found.append(Meeting(remote, next(iter(met.values())), " && ".join(words)))
     return found
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from urllib.parse import unquote
 from thrum.git.refs import BRANCH, REF, seen_ref
 from thrum.git.runner import DURABLE, Finished, GitRunner, configured, git_missing, run_git
 from thrum.model.clock import SystemClock
-from thrum.model.errors import StoreFailed
+from thrum.model.errors import StoreFailed, in_shell
 from thrum.model.ids import without_credentials
 from thrum.sync.failures import clean, disk_full, remote_failed, secrets_in
 from thrum.sync.ports import RemoteFailed, RemoteInfo
@@ -258,7 +257,7 @@ class Remote:
         if found := _IN_THE_WAY.search(done.err + done.out):
             name = clean(found[1].removeprefix("refs/heads/"), self._secrets)
             reason = f"the remote has a branch {name}, which leaves no room for {BRANCH}"
-            remedy = f"delete or rename it: git push {self.name} {shlex.quote(f':{name}')}"
+            remedy = f"delete or rename it: git push {self.name} {in_shell(f':{name}')}"
             return RemoteFailed("refused", reason, remedy)
         return remote_failed(done, self.name, verb, self._secrets)
 

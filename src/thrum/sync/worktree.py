@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 from pathlib import Path
 from typing import Final
 
 from thrum.git.refs import BRANCH, REF
-from thrum.model.errors import NotAvailable
+from thrum.model.errors import NotAvailable, in_shell
 from thrum.model.files import atomic_write, sync_directory
 
 FIRST: Final = "90843369767a3f41f94cd357d4493648e1154213"
@@ -62,7 +61,7 @@ def checked_out(where: Path) -> NotAvailable:
     """Thrum does not move a branch that somebody is on: their index and files would not agree with it any more."""
     return NotAvailable(
         f"branch {BRANCH} is checked out in {where}; it belongs to thrum",
-        remedy=f"git -C {shlex.quote(str(where))} switch OTHER_BRANCH, then repeat the command",
+        remedy=f"git -C {in_shell(where)} switch OTHER_BRANCH, then repeat the command",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from thrum.cli.connect import own_links
 from thrum.cli.parser import RUN, switch
 from thrum.cli.run import Answer, Run
 from thrum.cli.session import own_environment
-from thrum.model.errors import ThrumError
+from thrum.model.errors import ThrumError, in_shell
 from thrum.model.paths import find_layout
 
 STEP_SECONDS_MAX = 30.0
@@ -106,7 +105,7 @@ def _real(argv: Sequence[str]) -> list[str]:
 
 
 def _quoted(word: str) -> str:
-    return f'"{word}"' if " " in word and not set(word) & set('"$`\\\n') else shlex.quote(word)
+    return f'"{word}"' if " " in word and not set(word) & set('"$`\\\n') else in_shell(word)
 
 
 async def _started(argv: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.repo import THRUM, Done, Repo, open_repo
+from tests.support.daemon.repo import THRUM, Done, Repo, open_repo
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
@@ -28,7 +28,7 @@ def repo() -> Iterator[Repo]:
 
 def ask(repo: Repo, at: Path, method: str, **params: Any) -> dict[str, Any]:
     """One raw request of a process that stands in `at`."""
-    talker = repo.python("tests.support.rpc_talker", str(repo.socket), at=at)
+    talker = repo.python("tests.support.daemon.rpc_talker", str(repo.socket), at=at)
     talker.say(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}))
     answer = json.loads(talker.line())
     assert talker.end().status == 0
@@ -194,7 +194,7 @@ class Runtime:
     """A live agent runtime: what it starts descends from it."""
 
     def __init__(self, repo: Repo, at: Path) -> None:
-        command = f'exec -a claude "{sys.executable}" -m tests.support.runtime'
+        command = f'exec -a claude "{sys.executable}" -m tests.support.cli.runtime'
         self.at = at
         self.process = repo.start_program(["bash", "-c", command], at)
 

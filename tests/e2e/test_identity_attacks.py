@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import Desks, kind, result, runtime_argv
-from tests.support.repo import PROJECT, Repo, open_repo, wait_until
+from tests.support.daemon.callers import Desks, kind, result, runtime_argv
+from tests.support.daemon.repo import Repo, open_repo, wait_until
+from tests.support.places import ROOT
 from tests.support.trusted import trust_here
 from thrum.identity.processes import open_process_table
 
@@ -196,7 +197,7 @@ def test_a_process_that_becomes_another_program_after_connecting_is_judged_as_wh
 
 def test_a_descendant_that_outlives_its_agent_does_not_speak_as_it_elsewhere(repo: Repo) -> None:
     root = repo.worktree("outlived")
-    desk = [sys.executable, "-m", "tests.support.identity_desk", str(repo.socket)]
+    desk = [sys.executable, "-m", "tests.support.daemon.caller_child", str(repo.socket)]
     detached = ["setsid", *desk]
     running = repo.start_program([*runtime_argv(repo.top / "bin", "claude"), *detached], root)
 
@@ -247,7 +248,7 @@ def test_another_user_gets_nothing_by_any_door(repo: Repo) -> None:
     for argv in (["sh", "-c", command], [sys.executable, "-c", script]):
         done = subprocess.run(
             ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *argv],
-            cwd=PROJECT.root,
+            cwd=ROOT.root,
             env={**repo.env, "THRUM_NO_AUTOSTART": "1"},
             capture_output=True,
             text=True,

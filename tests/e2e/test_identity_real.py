@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import Answer, Desks, kind, result
-from tests.support.repo import THRUM, Repo, open_repo
+from tests.support.daemon.callers import Answer, Desks, kind, result
+from tests.support.daemon.repo import THRUM, Repo, open_repo
 from tests.support.trusted import trust_here
 from thrum.model.methods.method import Access
 from thrum.model.methods.table import METHODS

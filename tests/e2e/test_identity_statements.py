@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, Desks, kind, result, runtime_argv
-from tests.support.repo import THRUM, Done, Repo, open_repo
+from tests.support.daemon.callers import Desk, Desks, kind, result, runtime_argv
+from tests.support.daemon.repo import THRUM, Done, Repo, open_repo
 from tests.support.trusted import trust_here
 from thrum.model.methods.method import Access
 from thrum.model.methods.table import METHODS

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, Desks, runtime_argv
-from tests.support.repo import THRUM, Repo, open_repo
-from tests.support.typed import at_a_terminal
+from tests.support.cli.typed import at_a_terminal
+from tests.support.daemon.callers import Desk, Desks, runtime_argv
+from tests.support.daemon.repo import THRUM, Repo, open_repo
 
 
 @pytest.fixture(scope="module")

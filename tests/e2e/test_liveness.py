@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, Desks, result
-from tests.support.repo import Repo, open_repo, wait_until
+from tests.support.daemon.callers import Desk, Desks, result
+from tests.support.daemon.repo import Repo, open_repo, wait_until
 from thrum.bus.subscriber import open_stream
 from thrum.identity.processes import open_process_table
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.rpc_commands import Commands, launcher_argv, launcher_env
-from tests.support.rpc_served import request, serving, talking
+from tests.support.cli.served_commands import Commands, launcher_argv, launcher_env
+from tests.support.daemon.served import request, serving, talking
 from thrum import version
 from thrum.rpc._framing import frame
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import trio
 
-from tests.support.ctx import Agent, SaidEvidence
+from tests.support.daemon.in_process import Agent, SaidEvidence
 from tests.support.trusted import trust_here
 from thrum.admin.exclusive import held, owner_of
 from thrum.admin.verify import Point, verify

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import factmaker as maker
-from tests.support.store_arrivals import found
-from tests.support.store_opened import open_here, projection_of
+from tests.support.store import factmaker as maker
+from tests.support.store.arrivals import found
+from tests.support.store.opened import open_here, projection_of
 from thrum.model import events
 from thrum.model.events import AnyFact
 from thrum.store.ingest import verified

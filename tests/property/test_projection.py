@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import factmaker as maker
+from tests.support.store import factmaker as maker
 from thrum.model import events
 from thrum.model.events import AnyFact
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support import factmaker as maker
-from tests.support.daemons import Daemon
+from tests.support.store import factmaker as maker
+from tests.support.store.signers import Daemon
 from thrum.model import clock, events
 from thrum.model.events import AnyFact
 from thrum.model.origins import line_hash

@@ -19,8 +19,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.support.store_journals import START_MS, FakeClock
-from tests.support.store_opened import layout_at, open_here, projection_of, resent, sending
+from tests.support.store.journals import START_MS, FakeClock
+from tests.support.store.opened import layout_at, open_here, projection_of, resent, sending
 from thrum.model import clock, events, ids, limits, signatures
 from thrum.model.events import AnyFact, Body, GroupFields, Pair, Work
 from thrum.model.methods.method import ClientKey

@@ -17,7 +17,7 @@ from unittest import mock
 from tests.sim.disk import Database, Disk, DiskJournals
 from tests.sim.faults import Killed
 from tests.sim.git import MemoryRepository, Network
-from tests.support.daemons import PROJECT, daemon_id_of, signer_of
+from tests.support.store.signers import PROJECT, daemon_id_of, signer_of
 from thrum.identity import signing
 from thrum.identity.signing import Signer
 from thrum.model import events, files, ids, signatures

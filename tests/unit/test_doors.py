@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-SOURCE = REPOSITORY / "src" / "thrum"
+from tests.support.places import ROOT
+
+SOURCE = ROOT / "src" / "thrum"
 MODULES = sorted(SOURCE.rglob("*.py"))
 LINES_MAX = 500
 
@@ -93,7 +94,7 @@ def test_the_launcher_loads_nothing_that_costs() -> None:
 
 
 def test_the_script_is_one_that_pip_only_changes_the_first_line_of() -> None:
-    script = REPOSITORY / "scripts" / "thrum"
+    script = ROOT / "scripts" / "thrum"
     assert script.read_bytes().startswith(b"#!python\n")
     assert os.access(script, os.X_OK), "pip installs it with the mode that it has here"
 

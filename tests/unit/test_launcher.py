@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.places import ROOT
 from tests.support.trusted import trust_here
 from thrum import launcher, version
 from thrum.model import paths
@@ -24,7 +25,6 @@ from thrum.rpc import sockets
 from thrum.rpc.client import BlockingClient
 from thrum.rpc.jsonrpc import decode_request
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "thrum"
 
 

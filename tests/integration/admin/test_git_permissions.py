@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_setup import actions, git, init
+from tests.integration.admin.test_init import actions, git, init
 from thrum.admin import git_permissions
 from thrum.model.paths import Layout, find_layout
 

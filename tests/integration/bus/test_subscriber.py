@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from tests.support.bus_daemon import BusDaemon, make_repo, open_bus_daemon
+from tests.support.daemon.bus_daemon import BusDaemon, make_repo, open_bus_daemon
 from thrum.bus import subscriber
 from thrum.model import events
 from thrum.model.errors import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.support.cli_desk import open_desk
-from tests.support.ctx import open_daemon
+from tests.support.cli.terminal import open_desk
+from tests.support.daemon.in_process import open_daemon
 from thrum.cli.registration_hints import next_act
 from thrum.identity.selection import Selection
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.ctx import Agent, Daemon, open_daemon
+from tests.support.daemon.in_process import Agent, Daemon, open_daemon
 from thrum.model.methods.messages import MESSAGE_SEND, MESSAGE_WAIT
 from thrum.rpc.direct import open_direct
 from thrum.store.api import Decision

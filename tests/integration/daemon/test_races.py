@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.ctx import Agent, HandClock, open_daemon
+from tests.support.daemon.in_process import Agent, HandClock, open_daemon
 from thrum.bus.publisher import Publisher
 from thrum.daemon import launch
 from thrum.daemon.shutdown import Ending

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from tests.support.ctx import open_daemon
+from tests.support.daemon.in_process import open_daemon
 from thrum.daemon.shutdown import Ending, Idleness, is_needed, note_stop
 from thrum.model import limits
 from thrum.model.paths import layout_of

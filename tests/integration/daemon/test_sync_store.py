@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from tests.support.store_arrivals import foreign, found, letter
-from tests.support.store_journals import DAEMON, START_MS, FakeClock
-from tests.support.store_opened import layout_at, open_here, opened, projection_of, sending
+from tests.support.store.arrivals import foreign, found, letter
+from tests.support.store.journals import DAEMON, START_MS, FakeClock
+from tests.support.store.opened import layout_at, open_here, opened, projection_of, sending
 from thrum.daemon.sync_store import SyncStore
 from thrum.model import clock, events
 from thrum.model.errors import StoreFailed

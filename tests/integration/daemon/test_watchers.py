@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.ctx import Daemon, open_daemon
+from tests.support.daemon.in_process import Daemon, open_daemon
 from thrum.daemon.watchers import Owners
 from thrum.identity.processes import Process
 from thrum.model import limits

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.repo import wait_until
-from tests.support.worktrees import Worktrees
+from tests.support.daemon.repo import wait_until
+from tests.support.git.worktrees import Worktrees
 from thrum.git.branches import branch_of
 from thrum.git.worktree_status import LiveWork
 from thrum.model import limits

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.places import SUPPORT
 from tests.support.trusted import trust_here
 from thrum.identity.caller import AccessClass, Caller, Evidence, decide
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
@@ -23,7 +24,7 @@ from thrum.model.paths import Layout, find_layout
 
 PYTHON = sys.executable
 WAIT = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
-AT_TERMINAL = (PYTHON, str(Path(__file__).parents[1] / "support/at_terminal.py"))
+AT_TERMINAL = (PYTHON, str(SUPPORT / "cli/at_terminal.py"))
 RUN = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))\n"
 OTHER = Process(900, 1, "b/900", 900.0)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.ctx import DAEMON, Daemon, open_daemon
+from tests.support.daemon.in_process import DAEMON, Daemon, open_daemon
 from thrum.model import clock, errors, ids
 from thrum.model.events import GroupCreated, GroupMemberAdded
 from thrum.store.api import Decision, Stamp

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ctx import open_daemon
+from tests.support.daemon.in_process import open_daemon
 from thrum.model import clock, errors
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.ctx import Daemon, open_daemon
+from tests.support.daemon.in_process import Daemon, open_daemon
 from thrum.daemon.watchers import StaleSessions
 from thrum.identity.caller import Caller
 from thrum.identity.evidence import PeerEvidence

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_desk import open_desk
-from tests.support.ctx import Daemon, open_daemon
+from tests.support.cli.terminal import open_desk
+from tests.support.daemon.in_process import Daemon, open_daemon
 from thrum.model import clock, errors
 from thrum.model.events import PurgeExecuted, decode
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.ctx import open_daemon
+from tests.support.daemon.in_process import open_daemon
 from thrum.model.errors import ThrumError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.ctx import Agent, open_daemon
+from tests.support.daemon.in_process import Agent, open_daemon
 from thrum.identity.processes import Process
 from thrum.model import errors
 from thrum.store.queries.views import View, Wanted

@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.daemons import Daemon
-from tests.support.store_journals import FakeClock
-from tests.support.store_opened import IDENTITY, layout_at
+from tests.support.places import DATA
+from tests.support.store.journals import FakeClock
+from tests.support.store.opened import IDENTITY, layout_at
+from tests.support.store.signers import Daemon
 from thrum.model import events
 from thrum.model.events import Accepted, Body, MessageCreated
 from thrum.model.tombstones import branch_file_of
@@ -30,7 +31,7 @@ from thrum.store.journal import bare
 from thrum.store.recovery import Opened, open_blocking
 from thrum.store.writer import Call, Errand, Writer
 
-JOURNALS = sorted(path.name for path in (Path(__file__).parents[1] / "data" / "before").iterdir())
+JOURNALS = sorted(path.name for path in (DATA / "before").iterdir())
 REPLACED = {"horizons", "client_keys", "daemon_identity"}
 """Tables that have other columns now, or tell of this daemon alone."""
 
@@ -39,7 +40,7 @@ class Before:
     """One of those installations, with the program of today: a new id, the old one among its former ones."""
 
     def __init__(self, name: str, directory: Path) -> None:
-        source = Path(__file__).parents[1] / "data" / "before" / name
+        source = DATA / "before" / name
         self.expected = json.loads((source / "expected.json").read_text())
         self.directory = directory
         self.me = Daemon(1, self.expected["now_ms"])

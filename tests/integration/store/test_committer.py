@@ -11,9 +11,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.store_disk import mounted
-from tests.support.store_journals import FakeClock
-from tests.support.store_opened import editing, key_of, layout_at, opened, projection_of, resent, sending
+from tests.support.store.disk import mounted
+from tests.support.store.journals import FakeClock
+from tests.support.store.opened import editing, key_of, layout_at, opened, projection_of, resent, sending
 from thrum.model import clock, events, ids, limits
 from thrum.model.errors import Busy, ClientKeyReused, InternalError, ShuttingDown, StoreFailed, UnknownRecipient
 from thrum.model.events import Body, MessageCreated

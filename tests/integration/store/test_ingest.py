@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.store_arrivals import THERE, foreign, found, letter
-from tests.support.store_disk import mounted
-from tests.support.store_journals import DAEMON, START_MS, FakeClock
-from tests.support.store_opened import editing, layout_at, open_here, opened, projection_of, sending
+from tests.support.store.arrivals import THERE, foreign, found, letter
+from tests.support.store.disk import mounted
+from tests.support.store.journals import DAEMON, START_MS, FakeClock
+from tests.support.store.opened import editing, layout_at, open_here, opened, projection_of, sending
 from thrum.model import clock, events, limits
 from thrum.model.errors import InternalError, StoreFailed
 from thrum.model.events import Body, MessageEdited

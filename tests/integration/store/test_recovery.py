@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.store_journals import START_MS, FakeClock, line_of, message
-from tests.support.store_opened import (
+from tests.support.store.journals import START_MS, FakeClock, line_of, message
+from tests.support.store.opened import (
     IDENTITY,
     editing,
     layout_at,

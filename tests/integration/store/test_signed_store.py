@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.daemons import Daemon
-from tests.support.store_arrivals import letter
-from tests.support.store_journals import START_MS, FakeClock
-from tests.support.store_opened import layout_at, opened, projection_of, sending
+from tests.support.store.arrivals import letter
+from tests.support.store.journals import START_MS, FakeClock
+from tests.support.store.opened import layout_at, opened, projection_of, sending
+from tests.support.store.signers import Daemon
 from thrum.admin._signature_audit import check_signatures
 from thrum.daemon.sync_store import SyncStore
 from thrum.identity import signing

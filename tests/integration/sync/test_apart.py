@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_clones import contents, git, layout_of, make_clone, make_origin, sync, write
-from tests.support.git_servers import PASSWORD, USER, open_http
+from tests.support.git.clones import contents, git, layout_of, make_clone, make_origin, sync, write
+from tests.support.git.servers import PASSWORD, USER, open_http
 from thrum.model.errors import NotAvailable
 from thrum.sync.branch import ensure_branch, read_branch
 from thrum.sync.mirror_refspecs import Meeting, meetings, writer

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.git_clones import git, make_clone, make_origin, write
-from tests.support.git_servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
-from tests.support.repo import wait_until
+from tests.support.daemon.repo import wait_until
+from tests.support.git.clones import git, make_clone, make_origin, write
+from tests.support.git.servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
 from thrum.git.runner import Finished
 from thrum.model.errors import StoreFailed
 from thrum.sync import remote as remote_module

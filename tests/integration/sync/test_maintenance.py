@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_clones import contents, git, make_clone, make_origin, sync, write
+from tests.support.git.clones import contents, git, make_clone, make_origin, sync, write
 from thrum.sync import maintenance
 from thrum.sync.repository import GitRepository, open_repository
 

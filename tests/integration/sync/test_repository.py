@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.git_clones import SECONDS_SINCE_1970, contents, git, layout_of, make_clone, make_origin, sync, write
-from tests.support.repo import wait_until
+from tests.support.daemon.repo import wait_until
+from tests.support.git.clones import SECONDS_SINCE_1970, contents, git, layout_of, make_clone, make_origin, sync, write
 from thrum.git.reader import FILES_MAX, open_reader
 from thrum.git.trees import TreeEntry
 from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository

@@ -1,6 +1,6 @@
 """Executes a command on a terminal of its own, in the foreground of it; the standard streams stay what they are.
 
-`python -m tests.support.at_terminal CMD…`: as a person's shell would start it, but that nobody types there.
+`python -m tests.support.cli.at_terminal CMD…`: as a person's shell would start it, but that nobody types there.
 """
 
 from __future__ import annotations

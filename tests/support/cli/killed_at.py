@@ -1,6 +1,6 @@
 """A `thrum` command that is killed as it is about to touch the file system for the N-th time.
 
-`python -m tests.support.killed_at N LOG ARGV…`. `LOG` gets the name of each touch; with N = 0 it runs to its end.
+`python -m tests.support.cli.killed_at N LOG ARGV…`. `LOG` gets the name of each touch; with N = 0 it runs to its end.
 """
 
 from __future__ import annotations

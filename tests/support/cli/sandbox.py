@@ -1,6 +1,6 @@
-"""A sandbox as Codex's default one is: `python -m tests.support.sandbox DENIED COMMAND…` runs a command under a seccomp
-filter that answers EPERM to the network, also to `setsockopt` on a pair of sockets. DENIED: `connect` as Codex does
-it, or `socket` for one that lets no socket be made at all. Status 77: this kernel takes no filter.
+"""A sandbox as Codex's default one is: `python -m tests.support.cli.sandbox DENIED COMMAND…` runs a command under a
+seccomp filter that answers EPERM to the network, also to `setsockopt` on a pair of sockets. DENIED: `connect` as Codex
+does it, or `socket` for one that lets no socket be made at all. Status 77: this kernel takes no filter.
 """
 
 from __future__ import annotations

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import trio
 
+from tests.support.places import ROOT
 from thrum.model.methods.daemon import CliRunParams
 from thrum.rpc.dispatch import PeerConnection
 from thrum.rpc.framed_run import RunIO
-
-ROOT = Path(__file__).parents[2]
 
 # A launcher whose own command line says what it was given.
 STUBBED = """

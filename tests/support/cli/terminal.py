@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.ctx import Agent, Daemon
+from tests.support.daemon.in_process import Agent, Daemon
 from thrum.cli.app import run
 from thrum.cli.session import Session
 from thrum.model.errors import DaemonUnavailable

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.repo import SECONDS, THRUM, Repo
+from tests.support.daemon.repo import SECONDS, THRUM, Repo
 
 QUESTION = b"[y/N] "
 

@@ -1,8 +1,8 @@
 """A small stand-in for the daemon: the real publisher and the RPC methods that a subscriber needs, over a list
 of facts.
 
-In-process (`open_bus_daemon`) or as a program: `python -m tests.support.bus_daemon REPO EPOCH`. Its facts lie in a
-file, so it can be killed and started again; with another epoch they get new numbers, as after a rebuild.
+In-process (`open_bus_daemon`) or as a program: `python -m tests.support.daemon.bus_daemon REPO EPOCH`. Its facts lie in
+a file, so it can be killed and started again; with another epoch they get new numbers, as after a rebuild.
 """
 
 from __future__ import annotations

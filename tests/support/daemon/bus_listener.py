@@ -1,6 +1,6 @@
 """A subscriber as a program of its own: a line for each item it gets, until one whose content begins with `end`.
 
-`python -m tests.support.bus_listener REPO (--inbox NAME | --audience A) [--cursor C] [--trio]`
+`python -m tests.support.daemon.bus_listener REPO (--inbox NAME | --audience A) [--cursor C] [--trio]`
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A process that stands somewhere and does as it is told: each line of stdin an order, each line of stdout its outcome.
 
-`python -m tests.support.identity_desk SOCKET`. Orders are JSON objects: `{"rpc": METHOD, "params": {…}}` over the one
-connection that it opens with the first, `{"forked": …}` the same by a child over this connection, `{"run": [ARGV],
+`python -m tests.support.daemon.caller_child SOCKET`. Orders are JSON objects: `{"rpc": METHOD, "params": {…}}` over the
+one connection that it opens with the first, `{"forked": …}` the same by a child over this connection, `{"run": [ARGV],
 "env": {…}}`, `{"cd": PATH}`, `{"hang_up": true}`.
 """
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.repo import PROJECT, THRUM, Repo, Running
+from tests.support.daemon.repo import THRUM, Repo, Running
+from tests.support.places import ROOT
 
 RUNTIME = (
     "import subprocess, sys\n"
@@ -43,10 +44,10 @@ class Desk:
     """
 
     def __init__(self, repo: Repo, at: Path, *runtimes: str, terminal: bool = False, **env: str) -> None:
-        argv = [sys.executable, "-m", "tests.support.at_terminal"] if terminal else []
+        argv = [sys.executable, "-m", "tests.support.cli.at_terminal"] if terminal else []
         argv += runtime_argv(repo.top / "bin", *runtimes)
-        argv += [sys.executable, "-m", "tests.support.identity_desk", str(repo.socket)]
-        self._running = Running(argv, at, {**repo.env, "PYTHONPATH": str(PROJECT), **env})
+        argv += [sys.executable, "-m", "tests.support.daemon.caller_child", str(repo.socket)]
+        self._running = Running(argv, at, {**repo.env, "PYTHONPATH": str(ROOT), **env})
         self.pid = self._running.pid
 
     def order(self, **order: Any) -> Any:

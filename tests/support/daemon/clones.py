@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.repo import Repo, wait_until
+from tests.support.daemon.repo import Repo, wait_until
 
 
 class Clones:

@@ -14,8 +14,8 @@ from typing import Any
 
 import trio
 
-from tests.support.daemons import daemon_id_of, signer_of
 from tests.support.named import named
+from tests.support.store.signers import daemon_id_of, signer_of
 from tests.support.trusted import trust_here
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Publisher

@@ -1,7 +1,7 @@
 """An agent that sends without end, over kills of the daemon, until its stdin ends: a line for each answered message.
 
-`python -m tests.support.kill_sender SOCKET AGENT TO CONNECTIONS`: each connection sends one message after another, each
-under a client key of its own that it keeps until the message is answered.
+`python -m tests.support.daemon.kill_sender SOCKET AGENT TO CONNECTIONS`: each connection sends one message after
+another, each under a client key of its own that it keeps until the message is answered.
 """
 
 from __future__ import annotations

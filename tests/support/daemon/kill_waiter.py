@@ -1,6 +1,6 @@
 """An agent that waits for messages without end, over kills of the daemon: a line for each message it was told of.
 
-`python -m tests.support.kill_waiter SOCKET AGENT`: ends when it was told one whose content is `end`.
+`python -m tests.support.daemon.kill_waiter SOCKET AGENT`: ends when it was told one whose content is `end`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from tests.support.kill_sender import Line, answered
+from tests.support.daemon.kill_sender import Line, answered
 
 
 def main(path: str, agent: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.support.many_sender SOCKET COUNT TEXT TO…`: sends that many messages from where it stands."""
+"""`python -m tests.support.daemon.many_sender SOCKET COUNT TEXT TO…`: sends that many messages from where it stands."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from tests.support.places import ROOT
 from tests.support.trusted import accept
 from thrum.model import files
 from thrum.model.errors import ConfigInvalid
@@ -31,7 +32,6 @@ from thrum.rpc.client import BlockingClient
 from thrum.store import database
 
 THRUM = Path(sys.executable).parent / "thrum"
-PROJECT = Path(__file__).parents[2]
 SECONDS = 60.0
 """No wait of a test is longer: beyond it something is wrong."""
 
@@ -235,7 +235,7 @@ class Repo:
         return self.start_program([sys.executable, *words], at)
 
     def start_program(self, argv: Sequence[str], at: Path | None = None) -> Running:
-        return self._track(argv, at, {"PYTHONPATH": str(PROJECT)})
+        return self._track(argv, at, {"PYTHONPATH": str(ROOT)})
 
     def shell(self, command: str) -> Running:
         return self.start_program(["sh", "-c", command])

@@ -1,6 +1,6 @@
 """Raw JSON-RPC from a process that stands somewhere: each line of stdin to the socket, each answer to stdout.
 
-`python -m tests.support.rpc_talker SOCKET`
+`python -m tests.support.daemon.rpc_talker SOCKET`
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[2]
-README = PROJECT / "README.md"
-DOCS = PROJECT / "docs"
+from tests.support.places import ROOT
+
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`\n]+)`")
@@ -23,7 +24,7 @@ def pages() -> list[Path]:
 
 
 def name_of(page: Path) -> str:
-    return page.relative_to(PROJECT).as_posix()
+    return page.relative_to(ROOT).as_posix()
 
 
 @dataclass

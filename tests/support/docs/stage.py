@@ -16,7 +16,7 @@ import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from tests.support.docs_pages import END, Step, pair_up
+from tests.support.docs.pages import END, Step, pair_up
 
 SECONDS = 60.0
 """No wait is longer: beyond it something is wrong."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from tests.support.repo import Repo
+from tests.support.daemon.repo import Repo
 
 
 def commit_journals(repo: Repo, lines: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.support.repo import wait_until
+from tests.support.daemon.repo import wait_until
 
 USER, PASSWORD = "furiosa", "s3cret-pass"
 

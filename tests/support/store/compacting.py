@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.support.store_opened import OWN
+from tests.support.store.opened import OWN
 from thrum.model.clock import format_ms
 from thrum.store.compaction import Draft, Drafter, discard
 from thrum.store.recovery import Opened

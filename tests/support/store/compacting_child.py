@@ -1,4 +1,4 @@
-"""Compacts a store and kills itself on the way: `python -m tests.support.compact_child DIRECTORY STEP`."""
+"""Compacts a store and kills itself on the way: `python -m tests.support.store.compacting_child DIRECTORY STEP`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.compacting import drafts_of
-from tests.support.store_opened import open_here
+from tests.support.store.compacting import drafts_of
+from tests.support.store.opened import open_here
 from thrum.model import files
 from thrum.store import compaction
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from tests.support.daemons import Daemon
-from tests.support.store_journals import DAEMON, FakeClock
+from tests.support.store.journals import DAEMON, FakeClock
+from tests.support.store.signers import Daemon
 from thrum.model import clock
 from thrum.model.events import AnyFact, Body, MessageCreated, MessageEdited
 from thrum.model.methods.method import ClientKey

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tests.support.factmaker import START_MS, Maker
+from tests.support.store.factmaker import START_MS, Maker
 from thrum.identity.signing import Signer
 from thrum.model import events, signatures
 from thrum.model.events import AnyFact, UnknownEvent

@@ -1,4 +1,6 @@
-"""A process that writes as fast as it can until it is killed: `python -m tests.support.store_child DIRECTORY ROUND`.
+"""A process that writes as fast as it can until it is killed.
+
+`python -m tests.support.store.writing_child DIRECTORY ROUND`
 
 Prints `ready`, then a line `? KEY` before each call and `! KEY MESSAGE_ID SEQ` once it is answered.
 """
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from tests.support.store_opened import editing, key_of, opened, resent, sending
+from tests.support.store.opened import editing, key_of, opened, resent, sending
 from thrum.model.clock import SystemClock
 from thrum.store.recovery import Store
 

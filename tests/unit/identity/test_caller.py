@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.vectors import VECTORS
 from thrum.identity.caller import CLASS_OF, AccessClass, Caller, Evidence, Refused, Step, claim_not_used, decide
 from thrum.identity.processes import OwnerState
 from thrum.model.methods.method import Access
-
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 
 
 @pytest.mark.spec("ID-56", "ID-58", "ID-61")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.vectors import VECTORS
 from thrum.identity.cross_worktree import Passed, cross_worktree
 from thrum.model.guards import DEFAULT_MODES, Refusal, guard_modes, refusal_error
-
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 
 
 @pytest.mark.spec("ID-67")

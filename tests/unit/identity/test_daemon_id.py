@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.vectors import VECTORS
 from thrum.identity.daemon_id import Bootstrapped, bootstrap, daemon_id_class, legacy_daemon_id
 from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.model import files, signatures
@@ -18,7 +19,6 @@ from thrum.model.errors import ConfigInvalid, StoreFailed
 from thrum.model.ids import Ulids, is_id, repo_id_of_url
 from thrum.model.paths import Layout
 
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 NOW = 1_770_141_730_000
 NOW_TEXT = "2026-02-03T18:02:10.000Z"
 ORIGIN = "https://github.com/user/repo.git"

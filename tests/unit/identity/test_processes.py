@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.places import ROOT, SUPPORT
 from thrum.identity.processes import (
     Process,
     ProcessMap,
@@ -78,7 +79,7 @@ def test_the_working_directory_is_a_real_path(table: ProcessTable) -> None:
 def test_a_terminal_is_told_with_who_is_in_its_foreground_and_a_process_without_one_has_none() -> None:
     """Of a process with and one without, each table that can see them says the same."""
     wait = "import sys; print(flush=True); sys.stdin.read()"
-    script = Path(__file__).parents[1] / "support/at_terminal.py"
+    script = SUPPORT / "cli/at_terminal.py"
     for argv, has in (([sys.executable, str(script)], True), ([], False)):
         with subprocess.Popen(
             [*argv, sys.executable, "-c", wait],
@@ -99,7 +100,7 @@ def test_a_terminal_is_told_with_who_is_in_its_foreground_and_a_process_without_
 def test_a_job_in_the_background_of_a_terminal_is_not_in_its_foreground() -> None:
     program = (
         "import os, subprocess, sys\n"
-        "from tests.support.at_terminal import take_terminal\n"
+        "from tests.support.cli.at_terminal import take_terminal\n"
         "take_terminal()\n"
         "p = subprocess.Popen([sys.executable, '-c', 'import sys; sys.stdin.read()'], process_group=0)\n"
         "print(p.pid, flush=True)\n"
@@ -110,7 +111,7 @@ def test_a_job_in_the_background_of_a_terminal_is_not_in_its_foreground() -> Non
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     ) as process:
         assert process.stdout is not None
         job = int(process.stdout.readline())

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.vectors import VECTORS
 from thrum.identity.processes import Program
 from thrum.identity.runtimes import Link, binding_pid, runtime_named, runtime_names, runtime_of_process
-
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 
 
 def about(case: dict[str, Any]) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.vectors import VECTORS
 from thrum.identity.runtimes import Link
 from thrum.identity.selection import Candidate, Given, resolve_values, select, wanted_name
 from thrum.model.errors import IdentityInvalid, IdentityNotFound, ThrumError
-
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 
 
 def about(case: dict[str, Any]) -> str:

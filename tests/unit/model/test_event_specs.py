@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
 
-from tests.support import factmaker
-from tests.support.factmaker import OWN, Live, Maker
+from tests.support.places import ROOT
+from tests.support.store import factmaker
+from tests.support.store.factmaker import OWN, Live, Maker
 from thrum.bus.topics import audiences_of
 from thrum.cli.commands import wait
 from thrum.daemon.event_feed import about
@@ -116,7 +116,7 @@ def test_what_begins_an_entity_has_an_id_that_certifies_its_daemon() -> None:
 
 
 def test_the_way_to_add_a_fact_names_files_that_are_there() -> None:
-    root = Path(__file__).parents[2]
+    root = ROOT
     page = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = page.partition("## To add a fact\n")[2].partition("\n## ")[0]
     files = re.findall(r"`((?:src|tests|docs)/[\w./]+)`", section)

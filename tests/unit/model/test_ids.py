@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.vectors import VECTORS
 from thrum.model import ids
 from thrum.model.errors import InvalidName, InvalidUrl, ThrumError
-
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 
 
 def about(case: dict[str, Any]) -> str:

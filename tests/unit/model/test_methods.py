@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ctx import open_daemon
+from tests.support.daemon.in_process import open_daemon
+from tests.support.places import ROOT
 from thrum.model.methods.daemon import CLI_RUN
 from thrum.model.methods.method import Method
 from thrum.model.methods.table import METHODS
 
-FAMILIES = sorted(Path(__file__).parents[2].glob("src/thrum/model/methods/*.py"))
+FAMILIES = sorted(ROOT.glob("src/thrum/model/methods/*.py"))
 
 
 def _constant(name: str) -> str:

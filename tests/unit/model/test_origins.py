@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemons import PROJECT, Daemon
-from tests.support.factmaker import Maker
+from tests.support.store.factmaker import Maker
+from tests.support.store.signers import PROJECT, Daemon
 from thrum.model import events
 from thrum.model.origins import (
     BEFORE,

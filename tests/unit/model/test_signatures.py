@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import ed25519
-from tests.support.daemons import Daemon
+from tests.support.places import DATA
+from tests.support.store.signers import Daemon
 from thrum.identity import signing
 from thrum.model import events, ids, signatures
 from thrum.model.events import BadLine
 
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "signatures.json").read_text())
+VECTORS: dict[str, Any] = json.loads((DATA / "signatures.json").read_text())
 GOOD: bytes = VECTORS["signatures"][0]["line"].encode()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ctx import open_daemon
+from tests.support.daemon.in_process import open_daemon
 from thrum.model import errors, limits, notes
 from thrum.model.paths import Layout
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.ctx import open_daemon
+from tests.support.daemon.in_process import open_daemon
 from thrum.model import config, errors, settings
 from thrum.model.guards import DEFAULT_MODES, GUARDS
 from thrum.model.paths import Layout

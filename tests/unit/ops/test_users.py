@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.ctx import Agent, Daemon, open_daemon
+from tests.support.daemon.in_process import Agent, Daemon, open_daemon
 from thrum.identity.caller import Caller, Refused, decide_user
 from thrum.model import limits
 from thrum.model.errors import (

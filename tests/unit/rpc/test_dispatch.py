@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.rpc_served import Ops, claimed
+from tests.support.daemon.served import Ops, claimed
 from thrum.identity.caller import Caller
 from thrum.model import limits
 from thrum.model.errors import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from tests.support.rpc_served import Ops, request, serving, talking
+from tests.support.daemon.served import Ops, request, serving, talking
 from thrum.identity.caller import Caller
 from thrum.model.methods.daemon import DAEMON_STOP, StopParams, StopResult
 from thrum.model.methods.method import Method, Params

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.rpc_served import HEALTHY, Ops, Served, Talk, request, serving, talking
+from tests.support.daemon.served import HEALTHY, Ops, Served, Talk, request, serving, talking
 from thrum.model import limits
 from thrum.model.methods.daemon import HEALTH, CliRunParams, HealthResult
 from thrum.model.methods.method import Empty

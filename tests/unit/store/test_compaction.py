@@ -12,12 +12,12 @@ import msgspec
 import pytest
 import trio
 
-from tests.support.compacting import FAR, compact, drafts_of
-from tests.support.ctx import Daemon, open_daemon
-from tests.support.factmaker import Maker
-from tests.support.store_arrivals import foreign, found, letter
-from tests.support.store_journals import START_MS
-from tests.support.store_opened import (
+from tests.support.daemon.in_process import Daemon, open_daemon
+from tests.support.store.arrivals import foreign, found, letter
+from tests.support.store.compacting import FAR, compact, drafts_of
+from tests.support.store.factmaker import Maker
+from tests.support.store.journals import START_MS
+from tests.support.store.opened import (
     OWN,
     editing,
     key_of,

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.store_disk import mounted, remount
-from tests.support.store_journals import FakeClock, append, journals_at, line_of, message
+from tests.support.store.disk import mounted, remount
+from tests.support.store.journals import FakeClock, append, journals_at, line_of, message
 from thrum.model import events, limits
 from thrum.model.errors import StoreFailed
 from thrum.store.journal import JournalChanged, JournalFiles, recover_tail
@@ -111,7 +111,7 @@ def test_a_file_that_appeared_by_itself_is_left_alone(journals: JournalFiles) ->
 _LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from tests.support.store_journals import journals_at, line_of, message
+from tests.support.store.journals import journals_at, line_of, message
 from thrum.model.errors import StoreFailed
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from tests.sim.git import Remote, commit_of
-from tests.support.daemons import Daemon
-from tests.support.factmaker import START_MS, Maker
-from tests.support.store_journals import FakeClock
-from tests.support.store_opened import layout_at, opened
-from tests.support.sync_desk import SyncDesk
-from tests.unit.test_rights import Town, live
-from tests.unit.test_sync_round import tampered
+from tests.support.store.factmaker import START_MS, Maker
+from tests.support.store.journals import FakeClock
+from tests.support.store.opened import layout_at, opened
+from tests.support.store.signers import Daemon
+from tests.support.sync.memory_clone import SyncDesk
+from tests.unit.store.projection.test_signed_rights import Town, live
+from tests.unit.sync.test_round import tampered
 from thrum.model import events, limits
 from thrum.model.events import Body
 from thrum.model.tombstones import Tombstones

@@ -7,9 +7,9 @@ import random
 import msgspec
 import pytest
 
-from tests.support.daemons import Daemon
-from tests.support.factmaker import Maker
-from tests.support.sweeps import old_tombstones
+from tests.support.store.factmaker import Maker
+from tests.support.store.old_tombstones import old_tombstones
+from tests.support.store.signers import Daemon
 from thrum.identity import signing
 from thrum.model import clock, events, limits
 from thrum.model.events import Work

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.calm_clones import CalmClones, Files
-from tests.support.store_arrivals import letter
-from tests.support.store_journals import START_MS
-from tests.support.store_opened import sending
+from tests.support.store.arrivals import letter
+from tests.support.store.journals import START_MS
+from tests.support.store.opened import sending
+from tests.support.sync.calm_clones import CalmClones, Files
 from thrum.model import events
 from thrum.store.api import Decision
 

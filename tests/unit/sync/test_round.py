@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.sim.git import FIRST_OBJECTS, REGULAR, Remote, blob_id, commit_of, copy_closure, history, put_commit
-from tests.support.daemons import Daemon
-from tests.support.factmaker import Maker
-from tests.support.sweeps import old_tombstones
-from tests.support.sync_desk import SyncDesk
+from tests.support.store.factmaker import Maker
+from tests.support.store.old_tombstones import old_tombstones
+from tests.support.store.signers import Daemon
+from tests.support.sync.memory_clone import SyncDesk
 from thrum.git.trees import TreeEntry
 from thrum.model import events, limits
 from thrum.model.errors import InternalError, StoreFailed

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_desk import Desk, open_desk
-from tests.support.ctx import open_daemon
+from tests.support.cli.terminal import Desk, open_desk
+from tests.support.daemon.in_process import open_daemon
 from tests.support.trusted import accept, trust_here
 from thrum.cli.commands.config import HEADINGS
 from thrum.model import settings

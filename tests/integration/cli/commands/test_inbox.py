@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_desk import Desk, open_desk
-from tests.support.ctx import Agent, Daemon, open_daemon
+from tests.support.cli.terminal import Desk, open_desk
+from tests.support.daemon.in_process import Agent, Daemon, open_daemon
 from thrum.cli import briefing
 from thrum.cli.session import TTY_OUT
 

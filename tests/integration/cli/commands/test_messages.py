@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.cli_desk import open_desk
-from tests.support.ctx import open_daemon
+from tests.support.cli.terminal import open_desk
+from tests.support.daemon.in_process import open_daemon
 
 
 async def test_sent_says_once_who_has_read_and_counts_nobody_who_is_gone(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_desk import Desk, open_desk
-from tests.support.ctx import open_daemon
-from tests.support.store_arrivals import THERE, foreign, found
-from tests.support.worktrees import Worktrees
+from tests.support.cli.terminal import Desk, open_desk
+from tests.support.daemon.in_process import open_daemon
+from tests.support.git.worktrees import Worktrees
+from tests.support.store.arrivals import THERE, foreign, found
 from thrum.cli.session import TTY_ERR, TTY_IN, NeedsOwnProcess
 from thrum.model.events import AgentRegistered
 

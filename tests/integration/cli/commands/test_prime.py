@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_desk import Desk, open_desk
-from tests.support.ctx import Daemon, open_daemon
-from tests.support.worktrees import Worktrees
+from tests.support.cli.terminal import Desk, open_desk
+from tests.support.daemon.in_process import Daemon, open_daemon
+from tests.support.git.worktrees import Worktrees
 from thrum.identity.files import read_identity
 from thrum.identity.processes import Process
 from thrum.model import notes

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli_desk import Desk, open_desk
-from tests.support.ctx import Daemon, open_daemon
+from tests.support.cli.terminal import Desk, open_desk
+from tests.support.daemon.in_process import Daemon, open_daemon
 from thrum.cli import recipients
 from thrum.identity.processes import Process
 

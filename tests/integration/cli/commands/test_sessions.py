@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.ctx import Agent, Daemon, open_daemon
-from tests.support.worktrees import Worktrees
+from tests.support.daemon.in_process import Agent, Daemon, open_daemon
+from tests.support.git.worktrees import Worktrees
 from thrum.cli.app import run
 from thrum.cli.commands.who_has import edits, path_wanted, presence, verdicts
 from thrum.cli.render import RenderContext

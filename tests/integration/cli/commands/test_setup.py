@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_desk import Desk
+from tests.support.cli.terminal import Desk
 from tests.support.trusted import trust_here
 from thrum.admin.init import InitOptions, initialise
 from thrum.cli.session import NeedsOwnProcess

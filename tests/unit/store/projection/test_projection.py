@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemons import Daemon
-from tests.support.factmaker import (
+from tests.support.store.factmaker import (
     HERE,
     OWN,
     START_MS,
@@ -22,6 +21,7 @@ from tests.support.factmaker import (
     live_dump,
     rebuild_journals,
 )
+from tests.support.store.signers import Daemon
 from thrum.model import clock, events
 from thrum.model.events import Body, Pair
 from thrum.store import database

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support import factmaker
-from tests.support.daemons import Daemon
+from tests.support.store import factmaker
+from tests.support.store.signers import Daemon
 from thrum.model import events
 from thrum.model.events import AnyFact, Body, MessageReceipt
 from thrum.model.origins import SIGNED

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support import factmaker
-from tests.support.daemons import PROJECT, Daemon
+from tests.support.store import factmaker
+from tests.support.store.signers import PROJECT, Daemon
 from thrum.model import addressing, clock, events
 from thrum.model.events import AnyFact, Body, GroupFields, Pair, Work
 from thrum.model.origins import line_hash

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from tests.support import factmaker
-from tests.support.cli_desk import open_desk
-from tests.support.ctx import open_daemon
-from tests.support.factmaker import OWN, Live, Maker
-from tests.support.store_opened import editing, layout_at, open_here, opened, projection_of, sending
+from tests.support.cli.terminal import open_desk
+from tests.support.daemon.in_process import open_daemon
+from tests.support.store import factmaker
+from tests.support.store.factmaker import OWN, Live, Maker
+from tests.support.store.opened import editing, layout_at, open_here, opened, projection_of, sending
 from thrum.model import errors, events, limits, search
 from thrum.model.events import AnyFact
 from thrum.store.queries import fts

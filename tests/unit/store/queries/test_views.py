@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.factmaker import OWN, Live, Maker
+from tests.support.store.factmaker import OWN, Live, Maker
 from thrum.model import clock, events
 from thrum.model.errors import AnswerTooLarge
 from thrum.model.events import Body, Pair

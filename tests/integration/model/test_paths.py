@@ -16,9 +16,8 @@ from thrum.admin.init import initialise as init
 from thrum.admin.worktree_setup import set_up_worktree
 from thrum.identity.evidence import current_root
 from thrum.model.dot_git import find_git, main_worktree
-from thrum.model.errors import BadRedirect, DaemonStartFailed, NotARepository, NotInitialized
+from thrum.model.errors import BadRedirect, NotARepository, NotInitialized
 from thrum.model.paths import Layout, find_layout
-from thrum.rpc.sockets import prepare_socket_dir, private_dir_flaw, socket_paths
 
 
 def git(*args: str | Path, cwd: Path) -> None:
@@ -98,14 +97,6 @@ def test_identities_alone_do_not_make_a_linked_worktree_a_state_directory(repo: 
     (linked / ".thrum" / "identities").mkdir(parents=True)
     trust_here(linked)
     assert find_layout(linked).state_dir == state
-
-
-@pytest.mark.spec("ID-11")
-def test_a_thrum_directory_without_marks_is_no_repository(base: Path) -> None:
-    (base / ".thrum" / "worktrees").mkdir(parents=True)
-    (base / ".thrum" / "runtimes.json").write_text("{}")
-    with pytest.raises(NotARepository, match="not a git repository"):
-        find_layout(base)
 
 
 @pytest.mark.spec("ID-11")
@@ -195,13 +186,6 @@ def test_worktrees_of_a_bare_repository_share_the_state_of_the_one_that_has_it(r
     assert hub is not None and hub.bare
 
 
-def test_outside_git_the_journals_lie_beside_the_database(base: Path) -> None:
-    state = initialise(base / "plain")
-    layout = find_layout(base / "plain")
-    assert layout.common_dir is None
-    assert layout.local_journal == state / "var" / "local.jsonl"
-
-
 def test_a_moved_or_broken_git_file_is_no_linked_worktree(repo: Path, base: Path) -> None:
     (base / "broken").mkdir()
     (base / "broken" / ".git").write_text("gitdir: /nowhere/at/all\n")
@@ -243,72 +227,3 @@ def test_one_stands_in_the_nearest_root_of_this_repository(repo: Path, linked: P
 
 
 # -- sockets
-
-
-@pytest.fixture
-def short_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(os.path.realpath(tmp_path_factory.mktemp("s")))
-
-
-def layout_at(root: Path) -> Layout:
-    return Layout(root=root, state_dir=initialise(root), main_root=root, common_dir=None)
-
-
-def test_sockets_lie_beside_the_state_when_the_path_fits(base: Path, short_base: Path) -> None:
-    layout = layout_at(base / "r")
-    layout.var_dir.mkdir()
-    layout.socket_link.symlink_to("/stale")
-    sockets = socket_paths(layout, short_base)
-    assert (sockets.rpc, sockets.private_dir) == (layout.socket_link, None)
-    assert sockets.bus == layout.var_dir / "bus.sock"
-    prepare_socket_dir(layout, sockets)
-    assert not layout.socket_link.is_symlink()
-    assert layout.var_dir.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_long_path_gets_a_short_private_directory_that_is_found_without_a_link(base: Path, short_base: Path) -> None:
-    layout = layout_at(base / ("long" * 30))
-    sockets = socket_paths(layout, short_base)
-    assert sockets == socket_paths(layout, short_base)
-    assert sockets.private_dir is not None and len(os.fsencode(sockets.rpc)) <= 107
-    for _ in range(2):
-        prepare_socket_dir(layout, sockets)
-        assert not os.path.lexists(layout.socket_link)
-        assert private_dir_flaw(sockets.private_dir) is None
-
-
-def test_a_file_system_without_sockets_gets_the_short_directory_too(base: Path, short_base: Path) -> None:
-    layout = layout_at(base / "r")
-    assert socket_paths(layout, short_base, short=True).private_dir is not None
-
-
-def test_a_short_directory_that_others_may_enter_or_that_is_a_link_is_refused(base: Path, short_base: Path) -> None:
-    layout = layout_at(base / "r")
-    sockets = socket_paths(layout, short_base, short=True)
-    assert sockets.private_dir is not None
-    sockets.private_dir.mkdir()
-    sockets.private_dir.chmod(0o755)
-    with pytest.raises(DaemonStartFailed, match="is open to other users"):
-        prepare_socket_dir(layout, sockets)
-    sockets.private_dir.rmdir()
-    sockets.private_dir.symlink_to(base)
-    with pytest.raises(DaemonStartFailed, match="is not a directory"):
-        prepare_socket_dir(layout, sockets)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
-def test_a_short_directory_of_another_user_is_refused(base: Path, short_base: Path) -> None:
-    layout = layout_at(base / "r")
-    sockets = socket_paths(layout, short_base, short=True)
-    assert sockets.private_dir is not None
-    sockets.private_dir.mkdir(mode=0o700)
-    os.chown(sockets.private_dir, 12345, 12345)
-    with pytest.raises(DaemonStartFailed, match="belongs to another user") as caught:
-        prepare_socket_dir(layout, sockets)
-    # A link of his, too; nobody but he and root can take either away.
-    assert caught.value.remedy.startswith(f"as root: rm -r {sockets.private_dir}; or move the repository")
-    sockets.private_dir.rmdir()
-    sockets.private_dir.symlink_to(base)
-    os.chown(sockets.private_dir, 12345, 12345, follow_symlinks=False)
-    with pytest.raises(DaemonStartFailed, match="belongs to another user"):
-        prepare_socket_dir(layout, sockets)

@@ -15,9 +15,8 @@ import pytest
 from thrum.git.trees import TreeEntry, index_bytes
 from thrum.model import limits
 from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository
-from thrum.model.ids import file_stem
 from thrum.model.paths import Layout
-from thrum.sync.branch import JOURNAL_FILE, branch_state, ensure_branch, origin_url, read_branch, verify_owner
+from thrum.sync.branch import branch_state, ensure_branch, origin_url, read_branch, verify_owner
 
 FIRST = "90843369767a3f41f94cd357d4493648e1154213"
 ENVIRON = os.environ
@@ -196,52 +195,6 @@ def test_a_clone_begins_at_its_origins_branch_and_gets_its_journals(clone: Path)
     assert sorted(os.listdir(layout.branch_dir / "messages")) == ["nux.jsonl"]
     assert git(layout.branch_dir, "status", "--porcelain") == ""
     assert git(layout.branch_dir, "ls-files", "-v").splitlines()[0].startswith("s")  # skip-worktree, assume-unchanged
-
-
-_ODD_IDS = (
-    "",
-    "%",
-    ".",
-    "..",
-    "../x",
-    "a/b",
-    ".hidden",
-    "-x",
-    "Ärger",
-    "x.y:z",
-    "user:leon",
-    "q" * 101,
-    "%" * 60,
-    "é" * 33,
-)
-
-
-@pytest.mark.parametrize("actor_id", ["nux", "coordinator_1B9K33T6RK", *_ODD_IDS])
-def test_the_journal_of_every_actor_is_taken_from_the_branch(actor_id: str) -> None:
-    assert JOURNAL_FILE.fullmatch(f"messages/{file_stem(actor_id)}.jsonl".encode())
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "messages/.x.jsonl",
-        "messages/..jsonl",
-        "messages/../x.jsonl",
-        "messages/a/b.jsonl",
-        "messages/a\n.jsonl",
-        "messages/@a.jsonl",
-        "messages/%2e.jsonl",
-        "messages/%2.jsonl",
-        "messages/%%.jsonl",
-        "messages/.jsonl",
-        "messages/" + "q" * 101 + ".jsonl",
-        "messages/" + "%41" * 40 + ".jsonl",
-        "messages/x.json",
-        "events.jsonl.jsonl",
-    ],
-)
-def test_no_other_name_is_taken_for_a_journal(name: str) -> None:
-    assert not JOURNAL_FILE.fullmatch(name.encode())
 
 
 def test_a_journal_that_is_there_is_never_replaced_by_the_branchs(clone: Path) -> None:

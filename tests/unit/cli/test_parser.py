@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shutil
-import subprocess
 from typing import Any
 
 import pytest
@@ -244,24 +242,6 @@ def test_completion_scripts_know_every_command_and_flag(shell: completion.Shell)
         assert path[-1] in text
         for flag in command.flags:
             assert all(name.lstrip("-") in text for name in flag.names)
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_completes_commands_subcommands_and_flags() -> None:
-    script = completion.script("bash", COMMANDS, GROUPS)
-
-    def complete(*words: str) -> list[str]:
-        ask = (
-            f'COMP_WORDS=(thrum {" ".join(words)}); COMP_CWORD={len(words)}; _thrum; printf "%s\\n" "${{COMPREPLY[@]}}"'
-        )
-        done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
-        return done.stdout.split()
-
-    assert complete("sen") == ["send", "sent"]
-    assert complete("daemon", "st") == ["start", "status", "stop"]
-    assert complete("config", "set", "sync.") == ["sync.remote", "sync.interval", "sync.debounce"]
-    assert complete("send", "hi", "--bro") == ["--broadcast"]
-    assert "--lines" in complete("daemon", "logs", "--")
 
 
 def test_the_usage_shows_the_global_flags_that_a_command_lives_by() -> None:

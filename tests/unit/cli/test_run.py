@@ -4,134 +4,50 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from tests.support.trusted import trust_here
+from tests.support.cli.fake_daemon import (
+    MSG,
+    NOW,
+    QUICK,
+    Answerer,
+    FakeDaemon,
+    FakeTerminal,
+    StandingClock,
+    add_identity,
+    always,
+    conflict,
+    go,
+    make_root,
+    registering,
+    sent,
+    session,
+)
 from thrum.cli.app import run
 from thrum.cli.session import NeedsOwnProcess, Session
 from thrum.model import clock, wire_types
 from thrum.model.errors import Busy, DaemonUnavailable, ShuttingDown, StoreFailed, UnknownRecipient
 from thrum.model.events import Body, Pair
-from thrum.model.methods.agents import AgentListResult, RegisterConflict, RegisterResult, TeamListParams, TeamListResult
+from thrum.model.methods.agents import AgentListResult, TeamListParams, TeamListResult
 from thrum.model.methods.messages import (
     MarkReadResult,
     MessageGetResult,
     MessageListResult,
-    SendResult,
     SilentRecipient,
     WaitResult,
 )
-from thrum.model.methods.method import AnyMethod, Empty
-from thrum.model.methods.sessions import SessionStartResult, SetIntentResult
+from thrum.model.methods.method import Empty
 from thrum.model.paths import Layout
-
-NOW = clock.parse_ms("2026-02-03T12:00:00Z")
-MSG = "msg_01HXE8Z7R9K3Q6M2W8F4VYABCD"
-
-
-class Provenance:
-    def now_ms(self) -> int:
-        return NOW
-
-
-@dataclass
-class FakeTerminal:
-    """Remembers everything, in order; `story` is shared with the daemon's."""
-
-    story: list[str]
-    out: bytes = b""
-    err: bytes = b""
-    stdin: bytes = b""
-    width: int = 0
-    tty: int = 0
-    broken: bool = False
-    has_stdin_of_its_own: bool | None = False
-    """None: it is a launcher's."""
-
-    async def write_out(self, data: bytes) -> None:
-        if self.broken:
-            raise BrokenPipeError
-        self.story.append("out")
-        self.out += data
-
-    async def write_err(self, data: bytes) -> None:
-        self.err += data
-
-    async def flush(self) -> None:
-        self.story.append("flush")
-
-    async def read_stdin(self) -> bytes:
-        return self.stdin
-
-    async def offers_stdin(self) -> bool:
-        if self.has_stdin_of_its_own is None:
-            raise NeedsOwnProcess
-        return self.has_stdin_of_its_own
-
-
-Answerer = Callable[[str, Any], Any]
-
-
-@dataclass
-class FakeDaemon:
-    answer: Answerer
-    story: list[str] = field(default_factory=list[str])
-    calls: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
-    connections: int = 0
-    warnings: list[str] = field(default_factory=list[str])
-
-    async def call(self, method: AnyMethod, params: Any) -> Any:
-        self.story.append(method.name)
-        self.calls.append((method.name, json.loads(msgspec.json.encode(params))))
-        found = self.answer(method.name, params)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    async def delivered(self) -> None:
-        self.story.append("delivered")
-
-    @asynccontextmanager
-    async def connect(self, layout: Layout, autostart: bool) -> AsyncGenerator[FakeDaemon]:
-        del layout, autostart
-        self.connections += 1
-        yield self
-
-    def asked(self, method: str) -> list[dict[str, Any]]:
-        return [params for name, params in self.calls if name == method]
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A root with the identity `nux`."""
-    (tmp_path / ".git").mkdir()
-    state = tmp_path / ".thrum"
-    (state / "identities").mkdir(parents=True)
-    (state / "config.json").write_text("{}")
-    add_identity(tmp_path, "nux")
-    trust_here(tmp_path)
-    return tmp_path
-
-
-def add_identity(root: Path, name: str) -> None:
-    agent = {"kind": "agent", "name": name, "role": "reviewer", "module": "auth"}
-    document = {"version": 5, "repo_id": "r_0123456789AB", "agent": agent, "updated_at": "2026-02-03T10:00:00.000Z"}
-    (root / ".thrum" / "identities" / f"{name}.json").write_text(json.dumps(document))
-
-
-def session(
-    daemon: FakeDaemon, root: Path, *, local: bool = False, env: dict[str, str] | None = None, **more: Any
-) -> tuple[Session, FakeTerminal]:
-    terminal = FakeTerminal(daemon.story, **more)
-    made = Session(terminal, env or {}, str(root), local, daemon.connect, key="KEY", clock=Provenance())
-    return made, terminal
+    return make_root(tmp_path)
 
 
 def message(message_id: str = MSG, **more: Any) -> wire_types.Message:
@@ -153,28 +69,6 @@ def listing(*some: wire_types.Message, total: int | None = None) -> MessageListR
     return MessageListResult(
         messages=some, unread=count, total=count, page=1, page_size=10, total_pages=1 if count else 0
     )
-
-
-def sent(**more: Any) -> SendResult:
-    fields: dict[str, Any] = {
-        "message_id": MSG,
-        "created_at": clock.format_ms(NOW),
-        "seq": 1,
-        "resolved_to": 1,
-        "audiences": (Pair("agent", "max"),),
-        "recipients": (),
-    }
-    return SendResult(**(fields | more))
-
-
-async def go(daemon: FakeDaemon, root: Path, *argv: str, **more: Any) -> tuple[int, str, str]:
-    made, terminal = session(daemon, root, **more)
-    status = await run(argv, made)
-    return status, terminal.out.decode(), terminal.err.decode()
-
-
-def always(result: Any) -> Answerer:
-    return lambda method, params: result
 
 
 def of(**results: Any) -> Answerer:
@@ -440,13 +334,6 @@ async def test_stdin_is_the_body_less_one_final_newline(repository: Path, argv: 
     assert daemon.asked("message.send")[0]["content"] == " a\r\n\n"
 
 
-async def test_a_file_is_the_body(repository: Path) -> None:
-    (repository / "note.md").write_text("from a file\n")
-    daemon = FakeDaemon(always(sent(quiet=True)))
-    await go(daemon, repository, "send", "--file", "note.md", local=True)
-    assert daemon.asked("message.send")[0]["content"] == "from a file"
-
-
 @pytest.mark.parametrize(
     ("argv", "kind", "status"),
     [
@@ -459,9 +346,6 @@ async def test_a_file_is_the_body(repository: Path) -> None:
         (["send"], "usage", 2),
         (["send", "--stdin"], "bad_encoding", 2),
         (["send", "a\udcffb"], "bad_encoding", 2),
-        (["send", "--body-file", "none.md"], "file_not_found", 1),
-        (["send", "--body-file", "."], "file_unreadable", 1),
-        (["send", "--body-file", "big"], "file_too_large", 1),
         (["send", "hi", "--scope", "auth"], "bad_scope", 2),
         (["send", "hi", "--ref", "reply_to:x"], "bad_ref", 2),
         (["send", "hi", "--structured", "{"], "bad_json", 2),
@@ -476,7 +360,6 @@ async def test_a_file_is_the_body(repository: Path) -> None:
 async def test_bad_input_is_refused_before_the_daemon_hears_of_it(
     repository: Path, argv: list[str], kind: str, status: int
 ) -> None:
-    (repository / "big").write_bytes(b"x" * 1_048_578)
     daemon = FakeDaemon(always(None))
     got, out, err = await go(daemon, repository, *argv, "--json", local=True, stdin=b"a\xff")
     error = json.loads(out)["error"]
@@ -596,7 +479,7 @@ async def test_variables_choose_and_flags_override_the_identity(repository: Path
 
     async def whoami(env: dict[str, str], *argv: str) -> dict[str, Any]:
         terminal = FakeTerminal([])
-        made = Session(terminal, env, str(repository), True, nobody, clock=Provenance())
+        made = Session(terminal, env, str(repository), True, nobody, clock=StandingClock())
         await run(["whoami", "--json", *argv], made)
         return json.loads(terminal.out)
 
@@ -635,46 +518,6 @@ async def test_registering_refuses_a_variable_that_names_another_worktree(reposi
     daemon = FakeDaemon(always(None))
     _, out, _ = await go(daemon, other, *argv, env={"THRUM_HOME": str(repository)})
     assert json.loads(out)["error"]["kind"] == "repo_conflict"
-
-
-def registering(*results: RegisterResult) -> FakeDaemon:
-    left = list(results)
-
-    def answer(method: str, params: Any) -> Any:
-        match method:
-            case "agent.register":
-                return left.pop(0)
-            case "session.start":
-                return SessionStartResult(session_id="ses_1", agent_id="max", started_at=clock.format_ms(NOW))
-            case _:
-                return SetIntentResult(session_id="ses_1", intent="T", intent_updated_at=clock.format_ms(NOW))
-
-    return FakeDaemon(answer)
-
-
-def conflict(reason: Any) -> RegisterResult:
-    held = RegisterConflict(
-        existing_agent_id="max", registered_at=clock.format_ms(NOW), last_seen_at=clock.format_ms(NOW), reason=reason
-    )
-    return RegisterResult(agent_id="", status="conflict", conflict=held)
-
-
-QUICK: Sequence[str] = ("quickstart", "max", "--role", "tester", "--module", "auth", "--intent", "T")
-
-
-async def test_quickstart_registers_starts_and_sets_the_intent(repository: Path) -> None:
-    daemon = registering(RegisterResult(agent_id="max", status="registered"))
-    status, out, _ = await go(daemon, repository, *QUICK)
-    assert status == 0
-    assert out == "✓ Registered as @max (tester, auth)\n✓ Session started: ses_1\n✓ Intent set: T\n"
-    assert [name for name, _ in daemon.calls] == ["agent.register", "session.start", "session.setIntent"]
-    assert [params["client_key"] for _, params in daemon.calls] == ["KEY.1", "KEY.2", "KEY.3"]
-
-
-async def test_quickstart_meets_a_conflict_by_saying_that_it_is_back(repository: Path) -> None:
-    daemon = registering(conflict("same_role_module"), RegisterResult(agent_id="max", status="registered"))
-    assert (await go(daemon, repository, *QUICK))[0] == 0
-    assert [each.get("re_register", False) for each in daemon.asked("agent.register")] == [False, True]
 
 
 async def test_a_name_that_a_live_process_holds_is_refused(repository: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -192,17 +191,6 @@ def test_a_broken_configuration_is_refused_unchanged(layout: Layout, broken: byt
         start(layout)
     assert layout.config_file.read_bytes() == broken
     assert not layout.daemon_json.exists()
-
-
-@pytest.mark.spec("ID-76")
-def test_two_at_once_give_one_id(layout: Layout) -> None:
-    found: list[str] = []
-    threads = [threading.Thread(target=lambda: found.append(start(layout).identity.daemon_id)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(found) == 8 and len(set(found)) == 1
 
 
 # -- the key

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -302,23 +301,6 @@ def test_what_must_not_be_recorded_is_refused(directory: Path) -> None:
     with pytest.raises(ThrumError, match="already is nux"):
         record(path, Pid(), CLAUDE)
     assert read_identity(path).owner == Pid()
-
-
-@pytest.mark.spec("ID-40")
-def test_of_twenty_that_adopt_at_once_one_wins(directory: Path) -> None:
-    path = make(directory)
-    results: list[Pid] = []
-
-    def adopt(pid: int) -> None:
-        results.append(record(path, Pid(), Process(pid, 1, f"boot/{pid}", 1000.0)))
-
-    threads = [threading.Thread(target=adopt, args=(5000 + n,)) for n in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(results) == 20
-    assert set(results) == {read_identity(path).owner}
 
 
 @pytest.mark.spec("ID-41")

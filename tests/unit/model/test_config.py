@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -170,21 +169,3 @@ def test_a_key_below_a_plain_value_is_refused(file: Path) -> None:
     file.write_text('{"wing": 3}')
     with pytest.raises(ConfigInvalid, match="wing must be an object"):
         update_config(file, file.parent / "config.lock", set_key("wing.x", 1))
-
-
-def _count(file: Path) -> None:
-    def up(config: dict[str, Any]) -> None:
-        config["n"] = config.get("n", 0) + 1
-
-    for _ in range(20):
-        update_config(file, file.parent / "config.lock", up)
-
-
-def test_no_change_of_two_at_once_is_lost(file: Path) -> None:
-    context = get_context("spawn")
-    workers = [context.Process(target=_count, args=(file,)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert load_config(file).raw == {"n": 60}

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon.in_process import open_daemon
 from tests.support.places import ROOT
-from thrum.model.methods.daemon import CLI_RUN
 from thrum.model.methods.method import Method
 from thrum.model.methods.table import METHODS
 
@@ -20,12 +18,6 @@ FAMILIES = sorted(ROOT.glob("src/thrum/model/methods/*.py"))
 def _constant(name: str) -> str:
     """`agent.listContext` -> `AGENT_LIST_CONTEXT`."""
     return re.sub(r"[.-]", "_", re.sub(r"([a-z])([A-Z])", r"\1_\2", name)).upper()
-
-
-async def test_every_method_has_a_handler(tmp_path: Path) -> None:
-    async with open_daemon(tmp_path) as daemon:
-        without = [method.name for method in METHODS.values() if daemon.dispatcher.method(method.name) is not method]
-    assert without == [CLI_RUN.name], "which the server of launchers adds"
 
 
 @pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.name)

@@ -18,7 +18,7 @@ import msgspec
 import msgspec.inspect as mi
 import pytest
 
-from tests.unit.cli.test_run import FakeDaemon, add_identity, go
+from tests.support.cli.fake_daemon import FakeDaemon, add_identity, go
 from thrum.cli.render import hint_line
 from thrum.cli.table import ALIASES, COMMANDS
 from thrum.cli.text import clean

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.here import START_MS
 from tests.support.places import ROOT
 from tests.support.store.compacting import compact
 from tests.support.store.compacting_child import STEPS
 from tests.support.store.factmaker import Maker
-from tests.support.store.journals import START_MS
 from tests.support.store.opened import layout_at, open_here, projection_of, sending
 from thrum.model import clock, events
 from thrum.model.events import AnyFact

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.git.repository import git, make_repository
 from tests.support.places import ROOT
 from tests.support.trusted import trust_here
 from thrum import launcher, version
@@ -18,10 +19,6 @@ from thrum.model import paths
 from thrum.model.errors import ThrumError
 
 SCRIPT = ROOT / "scripts" / "thrum"
-
-
-def _git(*words: str | Path, cwd: Path) -> None:
-    subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True)
 
 
 def _state(root: Path) -> Path:
@@ -45,11 +42,9 @@ def world() -> Iterator[Path]:
 
 def _fill(top: Path) -> Path:
     main = top / "main"
-    main.mkdir()
-    _git("init", cwd=main)
-    _git("commit", "--allow-empty", "-m", "x", cwd=main)
+    make_repository(main)
     for name in ("plain", "own", "identities", "redirected"):
-        _git("worktree", "add", top / name, cwd=main)
+        git(main, "worktree", "add", top / name)
     _state(main)
     _state(top / "own")
     (top / "identities" / ".thrum" / "identities").mkdir(parents=True)
@@ -57,7 +52,7 @@ def _fill(top: Path) -> Path:
     _redirect(top / "redirected", main / ".thrum")
     (main / "deep" / "er").mkdir(parents=True)
     (main / "vendored").mkdir()
-    _git("init", cwd=main / "vendored")
+    git(main / "vendored", "init")
     (main / "home" / ".thrum" / "worktrees").mkdir(parents=True)
     (top / "link").symlink_to(main / "deep")
     bad = {"empty": "", "relative": "x/.thrum", "missing": top / "no", "file": main / ".git" / "HEAD"}
@@ -68,15 +63,13 @@ def _fill(top: Path) -> Path:
     _redirect(main / "self", main / "self" / ".thrum")
     (main / "chain").mkdir()
     _redirect(main / "chain", top / "redirected" / ".thrum")
-    _git("clone", "--bare", main, top / "bare.git", cwd=top)
-    _git("worktree", "add", top / "of_bare", cwd=top / "bare.git")
+    git(top, "clone", "--bare", main, top / "bare.git")
+    git(top / "bare.git", "worktree", "add", top / "of_bare")
     (top / "identities_only" / ".thrum" / "identities").mkdir(parents=True)
     trust_here(top / "identities_only")
-    (top / "chained_main").mkdir()
-    _git("init", cwd=top / "chained_main")
-    _git("commit", "--allow-empty", "-m", "x", cwd=top / "chained_main")
+    make_repository(top / "chained_main")
     _redirect(top / "chained_main", main / ".thrum")
-    _git("worktree", "add", top / "of_chained", cwd=top / "chained_main")
+    git(top / "chained_main", "worktree", "add", top / "of_chained")
     return top
 
 

@@ -19,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.support.store.journals import START_MS, FakeClock
+from tests.support.here import START_MS, HandClock
 from tests.support.store.opened import layout_at, open_here, projection_of, resent, sending
 from thrum.model import clock, events, ids, limits, signatures
 from thrum.model.events import AnyFact, Body, GroupFields, Pair, Work
@@ -125,7 +125,7 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="thrum-machine-", dir=_IN_MEMORY))
         self.boots = 1
-        self.wall = FakeClock()
+        self.wall = HandClock()
         self.acknowledged: list[str] = []
         self.unanswered: set[str] = set()
         self.dropped: set[str] = set()

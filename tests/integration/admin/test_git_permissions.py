@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.admin.test_init import actions, git, init
+from tests.support.git.initialised import actions, init, make_open_repository
+from tests.support.git.repository import git
 from thrum.admin import git_permissions
 from thrum.model.paths import Layout, find_layout
 
@@ -21,11 +22,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    top = Path(os.path.realpath(tmp_path))
-    git(top, "init", "-q", "app")
-    git(top / "app", "commit", "-q", "--allow-empty", "-m", "one")
-    (top / "app" / ".git").chmod(0o755)
-    return top / "app"
+    return make_open_repository(Path(os.path.realpath(tmp_path)) / "app")
 
 
 def door_of(layout: Layout) -> git_permissions.AccessPath:
@@ -155,7 +152,7 @@ def test_objects_that_lie_elsewhere_are_closed_where_they_lie(root: Path) -> Non
     (root / ".git/objects").symlink_to(elsewhere)
     init(root)
     assert mode(elsewhere) == 0o700
-    assert git(root, "log", "--format=%s") == "one"
+    assert git(root, "log", "--format=%s") == "first"
 
 
 def test_a_killed_init_closes_the_next_time_and_what_was_opened_since_stays(root: Path) -> None:

@@ -12,13 +12,14 @@ import subprocess
 import sys
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
+from tests.support.git.initialised import actions, init, make_open_repository
+from tests.support.git.repository import git
 from thrum.admin.git_permissions import UNDO
-from thrum.admin.init import InitOptions, InitResult, bootstrap_identity, initialise, recalled_choice, remember_choice
+from thrum.admin.init import bootstrap_identity, recalled_choice, remember_choice
 from thrum.model import settings
 from thrum.model.clock import SystemClock
 from thrum.model.config import load_config, update_config
@@ -34,21 +35,8 @@ from thrum.model.errors import (
 from thrum.model.paths import find_layout
 
 
-def git(cwd: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, check=True)
-    return done.stdout.decode().strip()
-
-
-def init(start: Path, **options: Any) -> InitResult:
-    return initialise(start, InitOptions(**({"hostname": "laptop", "environ": os.environ} | options)))
-
-
 def snapshot(directory: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() if p.is_file() else b"" for p in sorted(directory.rglob("*")) if not p.is_socket()}
-
-
-def actions(result: InitResult) -> dict[str, str]:
-    return {file.path: file.action for file in result.files}
 
 
 @pytest.fixture
@@ -58,10 +46,7 @@ def top(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def root(top: Path) -> Path:
-    git(top, "init", "-q", "app")
-    git(top / "app", "commit", "-q", "--allow-empty", "-m", "one")
-    (top / "app" / ".git").chmod(0o755)
-    return top / "app"
+    return make_open_repository(top / "app")
 
 
 def test_init_makes_all_that_thrum_needs_and_changes_no_tracked_file(root: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.daemon.in_process import Agent, HandClock, open_daemon
+from tests.support.daemon.in_process import Agent, open_daemon
+from tests.support.here import HandClock
 from thrum.bus.publisher import Publisher
 from thrum.daemon import launch
 from thrum.daemon.shutdown import Ending

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
+from tests.support.here import DAEMON, START_MS, HandClock
 from tests.support.store.arrivals import foreign, found, letter
-from tests.support.store.journals import DAEMON, START_MS, FakeClock
 from tests.support.store.opened import layout_at, open_here, opened, projection_of, sending
 from thrum.daemon.sync_store import SyncStore
 from thrum.model import clock, events
@@ -240,7 +240,7 @@ async def test_what_could_not_be_copied_is_copied_the_next_time(tmp_path: Path) 
 
 
 async def test_the_sender_learns_from_a_receipt_that_travelled(tmp_path: Path) -> None:
-    wall = FakeClock()
+    wall = HandClock()
     async with opened(tmp_path, wall=wall) as store:
         sent = await store.committer.commit(sending("hi", to="slit"))
         read, seen = (

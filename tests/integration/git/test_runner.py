@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.git.repository import make_repository
 from thrum.git.runner import LOCAL_VARIABLES, GitFailed, GitRunner, git_environ, read_git, run_git
 
 Run = Callable[[Path, list[str], dict[str, str]], str]
@@ -38,9 +39,7 @@ WAYS = pytest.mark.parametrize("run", [by_run, by_read, by_runner])
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
-    subprocess.run(["git", "init", "-q", str(tmp_path / "repo")], check=True)
-    subprocess.run(["git", "-C", str(tmp_path / "repo"), "commit", "-q", "--allow-empty", "-m", "First"], check=True)
-    return tmp_path / "repo"
+    return make_repository(tmp_path / "repo", message="First")
 
 
 def test_every_variable_that_git_calls_local_is_known() -> None:

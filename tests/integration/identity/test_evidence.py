@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.git.repository import git, make_repository
 from tests.support.places import SUPPORT
 from tests.support.trusted import trust_here
 from thrum.identity.caller import AccessClass, Caller, Evidence, decide
@@ -32,8 +33,7 @@ OTHER = Process(900, 1, "b/900", 900.0)
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     path = tmp_path.resolve() / "app"
-    path.mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=path, check=True)
+    make_repository(path)
     (path / ".thrum" / "identities").mkdir(parents=True)
     (path / ".thrum" / "config.json").write_text("{}")
     trust_here(path)
@@ -272,8 +272,7 @@ def test_a_root_that_appears_later_is_found_after_a_moment(root: Path) -> None:
     table.cwds[900] = str(nested)
     connection = peer(root, 900, table)
     assert connection.gather(registry, now=10.0).root == str(root)
-    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "x"], cwd=root, check=True)
-    subprocess.run(["git", "worktree", "add", "-q", nested], cwd=root, check=True)
+    git(root, "worktree", "add", "-q", nested)
     assert connection.gather(registry, now=11.5).root == str(nested)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.git.repository import git, make_repository
 from tests.support.trusted import trust_here
 from thrum.admin.init import InitOptions
 from thrum.admin.init import initialise as init
@@ -18,17 +18,6 @@ from thrum.identity.evidence import current_root
 from thrum.model.dot_git import find_git, main_worktree
 from thrum.model.errors import BadRedirect, NotARepository, NotInitialized
 from thrum.model.paths import Layout, find_layout
-
-
-def git(*args: str | Path, cwd: Path) -> None:
-    subprocess.run(["git", *map(str, args)], cwd=cwd, check=True, capture_output=True)
-
-
-def new_repository(path: Path) -> Path:
-    path.mkdir(parents=True)
-    git("init", "-q", cwd=path)
-    git("commit", "-q", "--allow-empty", "-m", "first", cwd=path)
-    return path
 
 
 def initialise(root: Path) -> Path:
@@ -45,12 +34,12 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repo(base: Path) -> Path:
-    return new_repository(base / "app")
+    return make_repository(base / "app")
 
 
 @pytest.fixture
 def linked(repo: Path, base: Path) -> Path:
-    git("worktree", "add", "-q", base / "app-auth", cwd=repo)
+    git(repo, "worktree", "add", "-q", base / "app-auth")
     return base / "app-auth"
 
 
@@ -102,7 +91,7 @@ def test_identities_alone_do_not_make_a_linked_worktree_a_state_directory(repo: 
 @pytest.mark.spec("ID-11")
 def test_a_worktree_nested_in_the_main_root_resolves_to_itself(repo: Path) -> None:
     state = initialise(repo)
-    git("worktree", "add", "-q", repo / "nested", cwd=repo)
+    git(repo, "worktree", "add", "-q", repo / "nested")
     (repo / "nested" / "sub").mkdir()
     layout = find_layout(repo / "nested" / "sub")
     assert (layout.root, layout.state_dir) == (repo / "nested", state)
@@ -111,9 +100,9 @@ def test_a_worktree_nested_in_the_main_root_resolves_to_itself(repo: Path) -> No
 @pytest.mark.spec("ID-12")
 def test_a_submodule_and_a_vendored_clone_resolve_to_the_enclosing_root(repo: Path, base: Path) -> None:
     initialise(repo)
-    other = new_repository(base / "other")
-    git("submodule", "add", "-q", other, "sub", cwd=repo)
-    new_repository(repo / "vendor" / "lib")
+    other = make_repository(base / "other")
+    git(repo, "submodule", "add", "-q", other, "sub")
+    make_repository(repo / "vendor" / "lib")
     assert find_layout(repo / "sub").root == find_layout(repo / "vendor" / "lib").root == repo
     found = find_git(repo / "sub")
     assert found is not None and not found.linked
@@ -161,16 +150,16 @@ def test_without_state_the_error_names_the_fix(repo: Path, linked: Path, base: P
             find_layout(start)
     with pytest.raises(NotARepository, match="no such directory"):
         find_layout(base / "typo")
-    git("init", "-q", "--bare", base / "hub.git", cwd=base)
+    git(base, "init", "-q", "--bare", base / "hub.git")
     with pytest.raises(NotARepository, match="is a bare repository") as caught:
         find_layout(base / "hub.git")
     assert "git worktree add" in caught.value.remedy
 
 
 def test_worktrees_of_a_bare_repository_share_the_state_of_the_one_that_has_it(repo: Path, base: Path) -> None:
-    git("clone", "-q", "--bare", repo, base / "hub" / ".git", cwd=base)
+    git(base, "clone", "-q", "--bare", repo, base / "hub" / ".git")
     for name in ("one", "two"):
-        git("worktree", "add", "-q", "-b", name, base / "hub" / name, cwd=base / "hub")
+        git(base / "hub", "worktree", "add", "-q", "-b", name, base / "hub" / name)
     one, two = base / "hub" / "one", base / "hub" / "two"
     found = find_git(two)
     assert found is not None and found.linked and main_worktree(found) is None
@@ -216,8 +205,8 @@ def test_a_git_file_that_leads_nowhere_is_told_from_a_repository_without_thrum(r
 def test_one_stands_in_the_nearest_root_of_this_repository(repo: Path, linked: Path, base: Path) -> None:
     initialise(repo)
     common = str(repo / ".git")
-    vendored = new_repository(linked / "vendor")
-    foreign = new_repository(base / "foreign")
+    vendored = make_repository(linked / "vendor")
+    foreign = make_repository(base / "foreign")
     assert current_root(str(vendored), common, str(repo)) == str(linked)
     assert current_root(str(repo), common, str(repo)) == str(repo)
     assert current_root(str(foreign), common, str(repo)) is None

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon.in_process import DAEMON, Daemon, open_daemon
+from tests.support.daemon.in_process import Daemon, open_daemon
+from tests.support.here import DAEMON
 from thrum.model import clock, errors, ids
 from thrum.model.events import GroupCreated, GroupMemberAdded
 from thrum.store.api import Decision, Stamp

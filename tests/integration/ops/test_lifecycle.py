@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.daemon.in_process import Agent, Daemon, HandClock, SaidEvidence, open_daemon
+from tests.support.daemon.in_process import Agent, Daemon, SaidEvidence, open_daemon
+from tests.support.here import HandClock
 from tests.support.trusted import trust_here
 from thrum.identity.evidence import AgentPlace
 from thrum.identity.files import Pid, read_identity, update_identity

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.daemon.in_process import Agent, Daemon, open_daemon
 from tests.support.git.worktrees import Worktrees
+from tests.support.here import START_MS
 from tests.support.store.arrivals import foreign, found
-from tests.support.store.journals import START_MS
 from thrum.identity.processes import Process
 from thrum.model import clock, errors, limits
 from thrum.model.events import AgentRegistered, AgentUpdated, Pair, SessionStarted, Work

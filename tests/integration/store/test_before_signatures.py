@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.support.here import HandClock
 from tests.support.places import DATA
-from tests.support.store.journals import FakeClock
 from tests.support.store.opened import IDENTITY, layout_at
 from tests.support.store.signers import Daemon
 from thrum.model import events
@@ -50,7 +50,7 @@ class Before:
         layout.branch_dir.parent.mkdir(parents=True)
         shutil.copytree(source / "a-sync", layout.branch_dir)
         shutil.copy(source / "local.jsonl", layout.local_journal)
-        self.wall = FakeClock(self.expected["now_ms"])
+        self.wall = HandClock(self.expected["now_ms"])
 
     def open(self) -> Opened:
         identity = msgspec.structs.replace(IDENTITY, daemon_id=self.me.daemon_id)

@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.here import HandClock
 from tests.support.store.disk import mounted
-from tests.support.store.journals import FakeClock
 from tests.support.store.opened import editing, key_of, layout_at, opened, projection_of, resent, sending
 from thrum.model import clock, events, ids, limits
 from thrum.model.errors import Busy, ClientKeyReused, InternalError, ShuttingDown, StoreFailed, UnknownRecipient
@@ -387,7 +387,7 @@ async def test_a_database_that_another_program_holds_fails_the_call_and_nothing_
 
 
 def test_stamps_rise_although_the_clock_steps_back() -> None:
-    wall = FakeClock()
+    wall = HandClock()
     stamper = Stamper(wall, "d_x")
     orders: list[tuple[str, str]] = []
     for step in (0, 5, -1000, 0, 0, -1, 10_000, 0):
@@ -400,7 +400,7 @@ def test_stamps_rise_although_the_clock_steps_back() -> None:
 
 
 def test_a_watermark_moves_the_base_past_it_but_a_day_ahead_at_most() -> None:
-    wall = FakeClock()
+    wall = HandClock()
     stamper = Stamper(wall, "d_x")
     stamper.move_past(clock.format_ms(wall.ms + 5000))
     assert stamper.stamp().ms == wall.ms + 5001
@@ -411,7 +411,7 @@ def test_a_watermark_moves_the_base_past_it_but_a_day_ahead_at_most() -> None:
 
 
 async def test_stamps_rise_over_a_restart_with_the_clock_set_back(tmp_path: Path) -> None:
-    wall = FakeClock()
+    wall = HandClock()
     async with opened(tmp_path, wall=wall) as store:
         sent = await store.committer.commit(sending("first"))
         await store.committer.commit(editing(sent.message_id, "edited"))
@@ -426,7 +426,7 @@ async def test_stamps_rise_over_a_restart_with_the_clock_set_back(tmp_path: Path
 
 
 async def test_no_id_of_a_run_is_of_a_millisecond_in_which_a_run_before_gave_one(tmp_path: Path) -> None:
-    wall = FakeClock()
+    wall = HandClock()
     async with opened(tmp_path, wall=wall) as store:
         sent = await store.committer.commit(sending("first"))
         wall.ms += 7
@@ -438,7 +438,7 @@ async def test_no_id_of_a_run_is_of_a_millisecond_in_which_a_run_before_gave_one
 
 
 async def test_a_base_more_than_a_day_ahead_is_not_taken_over(tmp_path: Path) -> None:
-    wall = FakeClock()
+    wall = HandClock()
     wall.ms += 10 * limits.future_stamp_ms_max
     async with opened(tmp_path, wall=wall) as store:
         await store.committer.commit(sending("far"))
@@ -449,7 +449,7 @@ async def test_a_base_more_than_a_day_ahead_is_not_taken_over(tmp_path: Path) ->
 
 
 async def test_an_edit_takes_effect_where_it_was_made_although_the_clock_stepped_back(tmp_path: Path) -> None:
-    wall = FakeClock()
+    wall = HandClock()
     async with opened(tmp_path, wall=wall) as store:
         sent = await store.committer.commit(sending("first"))
         for text in ("one", "two", "three"):

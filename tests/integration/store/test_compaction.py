@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from tests.support.daemon.in_process import Daemon, open_daemon
+from tests.support.here import START_MS
 from tests.support.store.arrivals import foreign, found, letter
 from tests.support.store.factmaker import Maker
-from tests.support.store.journals import START_MS
 from tests.support.store.opened import (
     OWN,
     open_here,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from tests.support.here import HandClock
 from tests.support.store.factmaker import Maker
-from tests.support.store.journals import FakeClock
 from tests.support.store.opened import layout_at, opened
 from tests.support.store.signers import Daemon
 from thrum.model import events, limits
@@ -56,7 +56,7 @@ def test_a_forged_line_does_not_push_out_the_one_that_its_daemon_signed() -> Non
 
 
 def kept_by(directory: Path) -> list[Quarantined]:
-    return [*Quarantine(layout_at(directory).quarantine, FakeClock()).entries()]
+    return [*Quarantine(layout_at(directory).quarantine, HandClock()).entries()]
 
 
 async def test_the_store_keeps_a_sample_of_each_kind_and_the_number_of_the_others(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.support.here import DAEMON, START_MS, HandClock
 from tests.support.store.arrivals import THERE, foreign, found, letter
 from tests.support.store.disk import mounted
-from tests.support.store.journals import DAEMON, START_MS, FakeClock
 from tests.support.store.opened import editing, layout_at, open_here, opened, projection_of, sending
 from thrum.model import clock, events, limits
 from thrum.model.errors import InternalError, StoreFailed
@@ -43,7 +43,7 @@ def quarantined(directory: Path) -> list[tuple[str, str]]:
     return [(entry["file"], entry["reason"]) for entry in map(msgspec.json.decode, lines)]
 
 
-def rebuilt(directory: Path, wall: FakeClock | None = None) -> dict[str, list[tuple[Any, ...]]]:
+def rebuilt(directory: Path, wall: HandClock | None = None) -> dict[str, list[tuple[Any, ...]]]:
     """The projection made anew from the journals of a closed store."""
     layout_at(directory).database.unlink()
     open_here(directory, wall=wall).close()
@@ -301,7 +301,7 @@ DAY_MS = limits.future_stamp_ms_max
 
 
 async def test_a_foreign_fact_of_the_future_waits_for_its_day(tmp_path: Path) -> None:
-    wall = FakeClock()
+    wall = HandClock()
     early = letter("now")
     purge = foreign(events.PurgeExecuted, ms=START_MS + 3 * DAY_MS, cutoff="2027-01-01T00:00:00.000Z")
     late = letter("late", ms=START_MS + 2 * DAY_MS)

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.store.journals import START_MS, FakeClock, line_of, message
+from tests.support.here import START_MS, HandClock
+from tests.support.store.journals import line_of, message
 from tests.support.store.opened import (
     IDENTITY,
     editing,
@@ -404,7 +405,7 @@ def test_the_projection_mirrors_the_daemons_record(tmp_path: Path) -> None:
     filled(tmp_path)
     moved = msgspec.structs.replace(IDENTITY, repo_path="/elsewhere")
     store = open_blocking(
-        layout_at(tmp_path), moved, frozenset({moved.daemon_id}), wall=FakeClock(), program="test", boot_id="b"
+        layout_at(tmp_path), moved, frozenset({moved.daemon_id}), wall=HandClock(), program="test", boot_id="b"
     )
     assert store.recovery.rebuilt == ""
     assert database.identity(store.reader) == moved
@@ -418,7 +419,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_an_edit_after_a_start_is_later_than_what_it_edits(tmp_path: Path) -> None:
-    wall = FakeClock(START_MS)
+    wall = HandClock(START_MS)
     store = open_here(tmp_path, wall=wall)
     commit(store, sending("one"))
     message_id = store.reader.execute("SELECT message_id FROM messages").fetchone()[0]

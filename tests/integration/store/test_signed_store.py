@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.here import START_MS, HandClock
 from tests.support.store.arrivals import letter
-from tests.support.store.journals import START_MS, FakeClock
 from tests.support.store.opened import layout_at, opened, projection_of, sending
 from tests.support.store.signers import Daemon
 from thrum.admin._signature_audit import check_signatures
@@ -166,7 +166,7 @@ async def test_what_was_looked_at_is_not_looked_at_again(tmp_path: Path, monkeyp
     monkeypatch.setattr(signing, "flaw_of", lambda raw: looked.append(raw) or "")
     for left in layout_at(tmp_path).database.parent.glob("messages.db*"):
         left.unlink()
-    async with opened(tmp_path, me=me, wall=FakeClock()):
+    async with opened(tmp_path, me=me, wall=HandClock()):
         pass
     assert looked == []
     record = layout_at(tmp_path).local_journal.with_name("verified.json")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.git.repository import commit, git, layout_of, make_repository, put_commit
 from thrum.git.trees import TreeEntry, index_bytes
 from thrum.model import limits
 from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository
@@ -22,43 +23,18 @@ FIRST = "90843369767a3f41f94cd357d4493648e1154213"
 ENVIRON = os.environ
 
 
-def git(cwd: Path, *arguments: str, stdin: bytes = b"", check: bool = True) -> str:
-    done = subprocess.run(["git", *arguments], cwd=cwd, input=stdin, capture_output=True, check=False)
-    assert not check or done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode().strip()
-
-
-def layout_of(root: Path) -> Layout:
-    common = Path(os.path.realpath(root / git(root, "rev-parse", "--git-common-dir")))
-    return Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=common)
-
-
-def commit(root: Path, name: str = "a.txt", text: str = "one\n") -> None:
-    (root / name).write_text(text)
-    git(root, "add", name)
-    git(root, "commit", "-q", "-m", f"add {name}")
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     path = Path(os.path.realpath(tmp_path)) / "app"
-    git(path.parent, "init", "-q", "app")
-    commit(path)
+    make_repository(path, {"a.txt": "one\n"})
     return path
 
 
 def push_journals(root: Path, origin: Path, lines: dict[str, str]) -> str:
     """Give the clone `origin` a branch a-sync that holds these files; the commit."""
-    tree = b""
-    blobs = {name: git(root, "hash-object", "-w", "--stdin", stdin=text.encode()) for name, text in lines.items()}
-    index = origin.parent / "index"
-    environ = {**os.environ, "GIT_INDEX_FILE": str(index)}
-    tree = "".join(f"100644 {blob}\t{name}\n" for name, blob in blobs.items()).encode()
-    subprocess.run(["git", "update-index", "--index-info"], cwd=root, input=tree, env=environ, check=True)
-    written = subprocess.run(["git", "write-tree"], cwd=root, env=environ, check=True, capture_output=True)
-    made = git(root, "commit-tree", written.stdout.decode().strip(), "-m", "sync")
+    made = put_commit(root, origin.parent / "index", lines, message="sync")
     git(root, "push", "-q", str(origin), f"{made}:refs/heads/a-sync")
-    index.unlink()
+    (origin.parent / "index").unlink()
     return made
 
 
@@ -274,7 +250,7 @@ def test_a_repository_without_commits_will_do(tmp_path: Path) -> None:
     root = Path(os.path.realpath(tmp_path)) / "empty"
     assert ensure_branch(layout_of(root), ENVIRON).tip == FIRST
     assert git(root, "status", "--porcelain") == ""
-    commit(root)
+    commit(root, {"a.txt": "one\n"}, "add a.txt")
     assert git(root, "branch", "--format=%(refname:short)").splitlines() == ["a-sync", "main"]
 
 
@@ -341,7 +317,7 @@ def test_the_git_command_makes_the_same_first_commit(root: Path) -> None:
 def test_a_sha256_repository_will_do(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", "--object-format=sha256", "new")
     root = Path(os.path.realpath(tmp_path)) / "new"
-    commit(root)
+    commit(root, {"a.txt": "one\n"}, "add a.txt")
     layout = layout_of(root)
     assert len(ensure_branch(layout, ENVIRON).tip) == 64
     assert git(layout.branch_dir, "status", "--porcelain") == ""

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tests.support.here import HandClock
 from tests.support.trusted import trust_here
 from thrum.cli.app import run
 from thrum.cli.session import NeedsOwnProcess, Session
@@ -25,11 +26,6 @@ from thrum.model.paths import Layout
 NOW = clock.parse_ms("2026-02-03T12:00:00Z")
 MSG = "msg_01HXE8Z7R9K3Q6M2W8F4VYABCD"
 QUICK: Sequence[str] = ("quickstart", "max", "--role", "tester", "--module", "auth", "--intent", "T")
-
-
-class StandingClock:
-    def now_ms(self) -> int:
-        return NOW
 
 
 @dataclass
@@ -120,7 +116,7 @@ def session(
     daemon: FakeDaemon, root: Path, *, local: bool = False, env: dict[str, str] | None = None, **more: Any
 ) -> tuple[Session, FakeTerminal]:
     terminal = FakeTerminal(daemon.story, **more)
-    made = Session(terminal, env or {}, str(root), local, daemon.connect, key="KEY", clock=StandingClock())
+    made = Session(terminal, env or {}, str(root), local, daemon.connect, key="KEY", clock=HandClock(NOW))
     return made, terminal
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.support.daemon.repo import Repo, wait_until
+from tests.support.git.repository import git_output
 
 
 class Clones:
@@ -31,8 +31,7 @@ class Clones:
 
     def git(self, *words: str) -> str:
         """In the remote."""
-        done = subprocess.run(["git", *words], cwd=self.remote, check=True, capture_output=True, text=True)
-        return done.stdout
+        return git_output(self.remote, *words)
 
     def tree(self) -> str:
         """The files of the remote's branch, with the ids of their bytes."""

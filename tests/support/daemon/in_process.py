@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from tests.support.here import DAEMON, HandClock
 from tests.support.named import named
 from tests.support.store.signers import daemon_id_of, signer_of
 from tests.support.trusted import trust_here
@@ -41,18 +42,6 @@ from thrum.rpc._peercred import Peer
 from thrum.rpc.direct import DirectClient
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
 from thrum.store.recovery import Store, open_store
-
-DAEMON = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
-
-
-class HandClock:
-    """A wall clock that the test moves."""
-
-    def __init__(self, ms: int = 1_770_112_800_000) -> None:
-        self.ms = ms
-
-    def now_ms(self) -> int:
-        return self.ms
 
 
 class SaidEvidence:

@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from tests.support.git.repository import git_output, make_repository
 from tests.support.places import ROOT
 from tests.support.trusted import accept
 from thrum.model import files
@@ -168,17 +169,13 @@ class Repo:
         self.env = dict(os.environ)
         if clone_of is not None:
             self.git("clone", "-q", str(clone_of), str(self.main), cwd=self.top)
-            return
-        self.git("init", "-q", str(self.main), cwd=self.top)
-        (self.main / "README").write_text("a project\n")
-        self.git("add", "README")
-        self.git("commit", "-q", "-m", "first")
+        else:
+            make_repository(self.main, {"README": "a project\n"})
 
     # -- commands
 
     def git(self, *words: str, cwd: Path | None = None) -> str:
-        done = subprocess.run(["git", *words], cwd=cwd or self.main, check=True, capture_output=True, text=True)
-        return done.stdout
+        return git_output(cwd or self.main, *words)
 
     def fsck(self) -> None:
         """git's own verdict. It lists the objects first and the branches last, and says that what is committed in

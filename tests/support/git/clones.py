@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.git.repository import git, layout_of
 from thrum.git.trees import TreeEntry
 from thrum.model.paths import Layout
 from thrum.sync.branch import ensure_branch
 from thrum.sync.repository import GitRepository
 
 SECONDS_SINCE_1970 = 1_770_000_000
-
-
-def git(
-    cwd: Path, *arguments: str, stdin: bytes = b"", check: bool = True, environ: Mapping[str, str] | None = None
-) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=cwd, input=stdin, capture_output=True, check=False, env=environ and dict(environ)
-    )
-    assert not check or done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode("utf-8", "surrogateescape").strip()
-
-
-def layout_of(root: Path) -> Layout:
-    common = Path(os.path.realpath(root / git(root, "rev-parse", "--git-common-dir")))
-    return Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=common)
 
 
 def make_origin(top: Path, *options: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tests.support.git.repository import git
 from thrum.model import clock, ids
 
 _TRIES = 50
@@ -36,13 +37,10 @@ class Stranger:
 
     def __init__(self, remote: Path, directory: Path) -> None:
         self.directory = directory
-        subprocess.run(["git", "clone", "-q", str(remote), str(directory)], check=True)
+        git(directory.parent, "clone", "-q", str(remote), str(directory))
 
     def git(self, *words: str, stdin: bytes = b"") -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=self.directory, input=stdin, check=True, capture_output=True, timeout=60
-        )
-        return done.stdout.decode().strip()
+        return git(self.directory, *words, stdin=stdin)
 
     def blob(self, data: bytes) -> str:
         return self.git("hash-object", "-w", "--stdin", stdin=data)
@@ -61,7 +59,7 @@ class Stranger:
             self.git("push", "-q", "--porcelain", "origin", f"{commit}:refs/heads/a-sync")
         except subprocess.CalledProcessError as error:
             if not _LOST_THE_RACE.search(error.stdout + error.stderr):
-                raise AssertionError(error.stderr.decode()) from error
+                raise AssertionError(error.stderr) from error
             return False
         return True
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
+from tests.support.git.repository import commit, git, make_repository, write_files
 from thrum.model.paths import Layout
 
 
@@ -14,9 +14,7 @@ class Worktrees:
     def __init__(self, base: Path, *names: str) -> None:
         self.base = base.resolve()
         self.main = self.base / "repo"
-        self.main.mkdir(parents=True)
-        self.git("init", "-q", "-b", "main")
-        self.commit(self.main, {"README.md": "a project\n", "src/auth/token.py": "one\ntwo\nthree\n"}, "first")
+        make_repository(self.main, {"README.md": "a project\n", "src/auth/token.py": "one\ntwo\nthree\n"})
         for name in names:
             self.add(name)
 
@@ -29,24 +27,18 @@ class Worktrees:
         return Layout(root=self.main, state_dir=state, main_root=self.main, common_dir=self.main / ".git")
 
     def git(self, *words: str, at: Path | None = None) -> str:
-        done = subprocess.run(["git", *words], cwd=at or self.main, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
+        return git(at or self.main, *words)
 
     def add(self, name: str) -> Path:
         self.git("worktree", "add", "-q", str(self[name]), "-b", name)
         return self[name]
 
     def write(self, at: Path, files: dict[str, str]) -> None:
-        for name, text in files.items():
-            (at / name).parent.mkdir(parents=True, exist_ok=True)
-            (at / name).write_text(text)
+        write_files(at, files)
 
     def commit(self, at: Path, files: dict[str, str], message: str) -> str:
         """The id of a commit of these files alone."""
-        self.write(at, files)
-        self.git("add", "--", *files, at=at)
-        self.git("commit", "-q", "-m", message, at=at)
-        return self.git("rev-parse", "HEAD", at=at)
+        return commit(at, files, message)
 
     def index(self, at: Path) -> Path:
         return Path(self.git("rev-parse", "--path-format=absolute", "--git-path", "index", at=at))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.store.journals import START_MS
+from tests.support.here import START_MS
 from thrum.model import clock, events, ids
 from thrum.model.events import AnyFact, Body, MessageCreated
 from thrum.model.tombstones import branch_file_of

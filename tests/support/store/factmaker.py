@@ -14,6 +14,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.support.here import DAEMON as HERE
+from tests.support.here import START_MS
 from thrum.model import clock, events, ids
 from thrum.model.events import AnyFact, Body, Pair, UnknownEvent
 from thrum.store import database
@@ -22,8 +24,6 @@ from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.queries import fts
 from thrum.store.rebuild import Rebuilt, Source, rebuild
 
-START_MS = clock.parse_ms("2026-02-03T10:00:00.000Z")
-HERE = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
 THERE = "d_01KGH87Y00CCCCCCCCCCCCCCCC"
 OWN = frozenset({HERE})
 EPOCH = "01KGHF3N80EEEEEEEEEEEEEEEE"

@@ -1,27 +1,14 @@
-"""Journals in a temporary directory, lines for them, and a clock that tests move."""
+"""Journals in a temporary directory, and lines for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.support.here import DAEMON, START_MS
 from thrum.model import clock, events, ids
 from thrum.model.events import AnyFact, Body, MessageCreated
 from thrum.store.journal import JournalFiles
-
-START_MS = clock.parse_ms("2026-02-03T10:00:00.000Z")
-DAEMON = "d_01KGH87Y00BBBBBBBBBBBBBBBB"
-
-
-class FakeClock:
-    """A wall clock that stands still until it is moved."""
-
-    def __init__(self, ms: int = START_MS) -> None:
-        self.ms = ms
-
-    def now_ms(self) -> int:
-        return self.ms
-
 
 _ulids = ids.Ulids()
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from tests.support.store.journals import DAEMON, FakeClock
+from tests.support.here import DAEMON, HandClock
 from tests.support.store.signers import Daemon
 from thrum.model import clock
 from thrum.model.events import AnyFact, Body, MessageCreated, MessageEdited
@@ -51,7 +51,7 @@ async def opened(
         layout_at(directory),
         msgspec.structs.replace(IDENTITY, daemon_id=me.daemon_id) if me else IDENTITY,
         frozenset({me.daemon_id}) if me else OWN,
-        wall=wall or FakeClock(),
+        wall=wall or HandClock(),
         program="test",
         boot_id=boot_id,
         signer=me.signer if me else None,
@@ -67,7 +67,7 @@ async def opened(
 
 def open_here(directory: Path, *, wall: clock.Clock | None = None, boot_id: str = "boot-1") -> Opened:
     """The same without an event loop."""
-    return open_blocking(layout_at(directory), IDENTITY, OWN, wall=wall or FakeClock(), program="test", boot_id=boot_id)
+    return open_blocking(layout_at(directory), IDENTITY, OWN, wall=wall or HandClock(), program="test", boot_id=boot_id)
 
 
 def projection_of(directory: Path) -> dict[str, list[tuple[Any, ...]]]:

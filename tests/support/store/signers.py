@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from tests.support.store.factmaker import START_MS, Maker
+from tests.support.here import START_MS
+from tests.support.store.factmaker import Maker
 from thrum.identity.signing import Signer
 from thrum.model import events, signatures
 from thrum.model.events import AnyFact, UnknownEvent

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.sim.clone import Clone
 from tests.sim.faults import Chance
 from tests.sim.git import FIRST_OBJECTS, REGULAR, Objects, Remote, blob_id, commit_of, copy_closure, put_commit
-from tests.support.store.journals import START_MS
+from tests.support.here import START_MS
 from thrum.git.trees import TreeEntry
 from thrum.identity.signing import Signer
 from thrum.sync.round import Outcome

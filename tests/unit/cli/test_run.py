@@ -18,7 +18,6 @@ from tests.support.cli.fake_daemon import (
     Answerer,
     FakeDaemon,
     FakeTerminal,
-    StandingClock,
     add_identity,
     always,
     conflict,
@@ -28,6 +27,7 @@ from tests.support.cli.fake_daemon import (
     sent,
     session,
 )
+from tests.support.here import HandClock
 from thrum.cli.app import run
 from thrum.cli.session import NeedsOwnProcess, Session
 from thrum.model import clock, wire_types
@@ -479,7 +479,7 @@ async def test_variables_choose_and_flags_override_the_identity(repository: Path
 
     async def whoami(env: dict[str, str], *argv: str) -> dict[str, Any]:
         terminal = FakeTerminal([])
-        made = Session(terminal, env, str(repository), True, nobody, clock=StandingClock())
+        made = Session(terminal, env, str(repository), True, nobody, clock=HandClock(NOW))
         await run(["whoami", "--json", *argv], made)
         return json.loads(terminal.out)
 

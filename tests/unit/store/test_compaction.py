@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.support.here import START_MS
 from tests.support.store.arrivals import foreign, found, letter
 from tests.support.store.compacting import FAR, compact, drafts_of
 from tests.support.store.factmaker import Maker
-from tests.support.store.journals import START_MS
 from tests.support.store.opened import (
     OWN,
     editing,

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.store.journals import FakeClock, append, journals_at, line_of, message
+from tests.support.here import HandClock
+from tests.support.store.journals import append, journals_at, line_of, message
 from thrum.model import events, limits
 from thrum.store.journal import JournalChanged, JournalFiles, recover_tail
 from thrum.store.quarantine import Quarantine
@@ -138,7 +139,7 @@ def test_a_file_cut_at_any_byte_of_its_last_line_loses_only_what_was_not_whole(t
     whole, last = line_of(message("whole")), line_of(message("last ü 😀"))
     path = journals.path(AUTHOR_JOURNAL)
     for cut in range(len(last) + 1):
-        quarantine = Quarantine(tmp_path / f"quarantine-{cut}.jsonl", FakeClock())
+        quarantine = Quarantine(tmp_path / f"quarantine-{cut}.jsonl", HandClock())
         path.write_bytes(whole + last[:cut])
         recover(journals, quarantine)
         entries = list(quarantine.entries())
@@ -158,7 +159,7 @@ def test_a_tail_of_rubbish_is_kept_in_quarantine_and_cut(journals: JournalFiles,
     path = journals.path(AUTHOR_JOURNAL)
     for before in (b"", line_of(message("whole"))):
         path.write_bytes(before + tail)
-        quarantine = Quarantine(tmp_path / f"quarantine-{len(before)}.jsonl", FakeClock())
+        quarantine = Quarantine(tmp_path / f"quarantine-{len(before)}.jsonl", HandClock())
         recover(journals, quarantine)
         assert path.read_bytes() == before
         (entry,) = quarantine.entries()
@@ -171,12 +172,12 @@ def test_a_tail_of_rubbish_is_kept_in_quarantine_and_cut(journals: JournalFiles,
 
 def test_the_quarantine_keeps_each_line_of_a_file_once_also_over_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "quarantine.jsonl"
-    quarantine = Quarantine(path, FakeClock())
+    quarantine = Quarantine(path, HandClock())
     assert quarantine.add(AUTHOR_JOURNAL, 0, b"rubbish", "not_json")
     assert not quarantine.add(AUTHOR_JOURNAL, 99, b"rubbish", "not_json")
     quarantine.flush()
     path.write_bytes(path.read_bytes() + b'{"torn')
-    again = Quarantine(path, FakeClock())
+    again = Quarantine(path, HandClock())
     assert not again.add(AUTHOR_JOURNAL, 0, b"rubbish", "not_json")
     assert again.add("events.jsonl", 0, b"rubbish", "not_json")
     assert again.add(AUTHOR_JOURNAL, 7, b"\xff", "not_utf8")
@@ -186,14 +187,14 @@ def test_the_quarantine_keeps_each_line_of_a_file_once_also_over_a_restart(tmp_p
         ("events.jsonl", "not_json", "rubbish", ""),
         (AUTHOR_JOURNAL, "not_utf8", "", "/w=="),
     ]
-    assert len(Quarantine(path, FakeClock())) == 3
+    assert len(Quarantine(path, HandClock())) == 3
     first = msgspec.json.decode(path.read_bytes().splitlines()[0])
     assert list(first) == ["at", "file", "offset", "length", "reason", "sha256", "text"]
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_of_a_huge_line_of_the_branch_the_quarantine_keeps_the_start(tmp_path: Path) -> None:
-    quarantine = Quarantine(tmp_path / "quarantine.jsonl", FakeClock())
+    quarantine = Quarantine(tmp_path / "quarantine.jsonl", HandClock())
     huge = b"x" * (limits.line_bytes_max + 1)
     assert quarantine.add(AUTHOR_JOURNAL, -1, huge, "too_long")
     assert not quarantine.add(AUTHOR_JOURNAL, -1, huge, "too_long")

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from tests.sim.git import Remote, commit_of
-from tests.support.store.factmaker import START_MS, Maker
-from tests.support.store.journals import FakeClock
+from tests.support.here import START_MS, HandClock
+from tests.support.store.factmaker import Maker
 from tests.support.sync.memory_clone import SyncDesk
 from tests.unit.store.projection.test_signed_rights import Town, live
 from tests.unit.sync.test_round import tampered
@@ -123,14 +123,14 @@ def test_a_quarantine_grows_by_no_byte_however_many_more_lines_there_are(tmp_pat
     path = tmp_path / "quarantine.jsonl"
     sizes: list[int] = []
     for turn in range(1, 4):
-        quarantine = Quarantine(path, FakeClock())
+        quarantine = Quarantine(path, HandClock())
         for number in range(MANY):
             assert quarantine.add(AUTHOR_JOURNAL, -1, b"x%d-%d" % (turn, number), "not_json")
         quarantine.flush()
         sizes.append(path.stat().st_size)
-        assert len(quarantine) == len(Quarantine(path, FakeClock())) == turn * MANY
+        assert len(quarantine) == len(Quarantine(path, HandClock())) == turn * MANY
     assert len({*sizes}) == 1
-    *lines, count = Quarantine(path, FakeClock()).entries()
+    *lines, count = Quarantine(path, HandClock()).entries()
     assert len(lines) == limits.quarantined_each_max and not any(each.more for each in lines)
     assert count.more == 3 * MANY - len(lines)
 
@@ -139,7 +139,7 @@ def test_a_truncated_last_line_is_kept_however_full_the_quarantine_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "quarantined_all_bytes_max", 200)
-    quarantine = Quarantine(tmp_path / "quarantine.jsonl", FakeClock())
+    quarantine = Quarantine(tmp_path / "quarantine.jsonl", HandClock())
     for number in range(MANY):
         assert quarantine.add("local.jsonl", number, b"truncated %d" % number, "torn_tail")
         assert quarantine.add(AUTHOR_JOURNAL, -1, b"x%d" % number, "not_json")
@@ -153,7 +153,7 @@ def test_who_names_many_journals_fills_no_quarantine(tmp_path: Path, monkeypatch
     monkeypatch.setattr(limits, "quarantined_all_bytes_max", 1000)
     monkeypatch.setattr(limits, "quarantined_counts_max", 10)
     path = tmp_path / "quarantine.jsonl"
-    quarantine = Quarantine(path, FakeClock())
+    quarantine = Quarantine(path, HandClock())
     for number in range(MANY):
         quarantine.add(f"messages/a{number}.jsonl", -1, b"x", "not_json")
     quarantine.flush()
@@ -163,7 +163,7 @@ def test_who_names_many_journals_fills_no_quarantine(tmp_path: Path, monkeypatch
 
 def test_a_quarantine_that_was_edited_or_taken_away_is_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "quarantine.jsonl"
-    quarantine = Quarantine(path, FakeClock())
+    quarantine = Quarantine(path, HandClock())
     for number in range(MANY):
         quarantine.add(AUTHOR_JOURNAL, -1, b"x%d" % number, "not_json")
     quarantine.flush()

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.here import START_MS
 from tests.support.store.arrivals import letter
-from tests.support.store.journals import START_MS
 from tests.support.store.opened import sending
 from tests.support.sync.calm_clones import CalmClones, Files
 from thrum.model import events

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.cli.terminal import Desk
+from tests.support.git.repository import git, make_repository
 from tests.support.trusted import trust_here
 from thrum.admin.init import InitOptions, initialise
 from thrum.cli.session import NeedsOwnProcess
 from thrum.model.paths import find_layout
 
 
-def git(cwd: Path, *words: str) -> None:
-    subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True)
-
-
 @pytest.fixture
 def top(tmp_path: Path) -> Path:
     """A repository `app` with thrum, and the worktree `wt` without."""
     top = Path(os.path.realpath(tmp_path))
-    git(top, "init", "-q", "app")
-    git(top / "app", "commit", "-q", "--allow-empty", "-m", "one")
+    make_repository(top / "app")
     git(top / "app", "worktree", "add", "-q", "../wt")
     initialise(top / "app", InitOptions(hostname="here", environ=os.environ))
     return top
@@ -78,8 +73,7 @@ async def test_a_redirect_that_is_a_link_is_replaced_not_followed(top: Path) -> 
 
 async def test_what_is_no_worktree_of_that_repository_is_refused_and_untouched(top: Path) -> None:
     git(top, "clone", "-q", str(top / "app"), "clone")
-    git(top, "init", "-q", "bare-of-thrum")
-    git(top / "bare-of-thrum", "commit", "-q", "--allow-empty", "-m", "one")
+    make_repository(top / "bare-of-thrum")
     git(top / "bare-of-thrum", "worktree", "add", "-q", "../lost")
     (top / "plain").mkdir()
     for place, words, kind in (

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.here import START_MS
 from tests.support.store.factmaker import (
     HERE,
     OWN,
-    START_MS,
     THERE,
     Journals,
     Live,

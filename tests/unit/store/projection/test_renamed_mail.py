@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.store.factmaker import START_MS, Journals, empty_projection, rebuild_journals
+from tests.support.here import START_MS
+from tests.support.store.factmaker import Journals, empty_projection, rebuild_journals
 from tests.support.store.signers import Daemon
 from thrum.model import events
 from thrum.store import database

@@ -239,18 +239,6 @@ def test_a_second_runtime_in_an_agent_s_worktree_does_not_act_for_it(repo: Repo)
 
 @pytest.mark.spec("ID-65")
 @as_root
-def test_another_user_is_shut_out(repo: Repo) -> None:
-    os.chmod(repo.top, 0o755)
-    under = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
-    before = repo.facts()
-    done = repo.run("send", "x", "--to", "@bob", "--json", under=under)
-    assert done.status == 1
-    assert done.json["error"]["remedy"]
-    assert repo.facts() == before
-
-
-@pytest.mark.spec("ID-65")
-@as_root
 def test_another_user_who_reaches_the_socket_is_turned_away(repo: Repo) -> None:
     open_to_all = [(repo.top, 0o755), (repo.main / ".thrum", 0o755), (repo.var, 0o755), (repo.socket, 0o666)]
     before = repo.facts()

@@ -23,8 +23,10 @@ HOMES: dict[str, tuple[str, ...]] = {
     "import sqlite3": ("store/",),
     # Git is run by git.runner alone; the others start a daemon, and what `thrum demo` shows.
     "import subprocess": ("git/runner.py", "daemon/launch.py", "cli/commands/demo.py"),
-    "os.environ": ("cli/session.py", "launcher.py", "daemon/process.py", "daemon/launch.py"),
+    # Where each kind of process begins; everything else is handed what it needs of it.
+    **dict.fromkeys(("os.environ", "os.environb"), ("cli/session.py", "launcher.py", "daemon/__main__.py")),
     "os.getenv": (),
+    "os.putenv": (),
     "time.time": ("model/clock.py",),
     "time.time_ns": ("model/clock.py",),
     "datetime.now": ("model/clock.py",),

@@ -17,7 +17,8 @@ import msgspec
 import trio
 
 from thrum.daemon import launch
-from thrum.daemon.app import Report, Start, run_daemon
+from thrum.daemon.app import Report, run_daemon
+from thrum.daemon.build import Start
 from thrum.model import files, limits, paths, settings
 from thrum.model.config import LiveConfig
 from thrum.model.errors import DaemonStartFailed, ThrumError

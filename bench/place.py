@@ -71,7 +71,7 @@ class Repository:
 
     def start(self) -> int:
         """Start the daemon; its pid."""
-        return launch.start_in_background(self.layout)
+        return launch.start_in_background(self.layout, os.environ)
 
     def stop(self) -> None:
         """Stop the daemon, if one runs."""

@@ -21,7 +21,7 @@ from tests.support.trusted import trust_here
 from thrum.admin.exclusive import held, owner_of
 from thrum.admin.verify import Point, verify
 from thrum.daemon import app
-from thrum.daemon.build import DaemonParts
+from thrum.daemon.parts import DaemonParts
 from thrum.identity.caller import Caller
 from thrum.identity.daemon_key import load_key
 from thrum.model import config_acceptance, events, files, paths

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -63,8 +64,8 @@ def answers(layout: Layout) -> bool:
     return True
 
 
-def start_in_background(layout: Layout, *, local: bool = False, force: bool = False) -> int:
-    """Start the daemon and wait until it answers; its pid. One that runs already is fine.
+def start_in_background(layout: Layout, environ: Mapping[str, str], *, local: bool = False, force: bool = False) -> int:
+    """Start the daemon and wait until it answers; its pid. One that runs already is fine. `environ`: this process's.
 
     Raises DaemonStartFailed (with its last word), DaemonLocked (one runs but does not answer), or the error that the
     daemon itself met (NotARepository, ConfigInvalid, StoreFailed …).
@@ -79,7 +80,7 @@ def start_in_background(layout: Layout, *, local: bool = False, force: bool = Fa
                 continue  # it ended in between
             raise DaemonLocked(f"another daemon holds {layout.main_root} (pid {holder}) but does not answer")
         try:
-            pid = _spawn(layout, local=local, force=force)
+            pid = _spawn(layout, environ, local=local, force=force)
         except OSError as error:
             raise unwritable(error) from error
         if pid is not None:
@@ -106,25 +107,22 @@ def daemon_command(layout: Layout, *, local: bool, force: bool) -> list[str]:
     return [sys.executable, "-P", "-m", "thrum.daemon", str(layout.main_root), *flags]
 
 
-def child_environment() -> dict[str, str]:
-    """This process's environment as a daemon gets it."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED) and name not in MARKS
-    }
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the process that starts a daemon, as the daemon gets it."""
+    return {name: value for name, value in environ.items() if not name.startswith(_NOT_INHERITED) and name not in MARKS}
 
 
-def own_environment(layout: Layout) -> dict[str, str]:
-    """The environment that a starting daemon goes by: its own, but for a THRUM_LOCAL=0 that an agent started it with.
+def daemon_environment(layout: Layout, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """What a starting daemon goes by: its own environment, but for a THRUM_LOCAL=0 that an agent started it with.
 
     To sync where the settings say local only is no agent's to decide (rpc.md §3, Na). Told in the log.
     """
-    environ = dict(os.environ)
     if wishes_sync(environ):
         names = LiveSettings(layout, runtimes_file(environ)).runtime_names()
         try:
             judge_own_process(names, "THRUM_LOCAL=0", partial(append_line, layout.log_file))
         except ThrumError:
-            del environ["THRUM_LOCAL"]
+            return {name: value for name, value in environ.items() if name != "THRUM_LOCAL"}
     return environ
 
 
@@ -141,13 +139,13 @@ def _wait_until_it_answers(layout: Layout, deadline: float) -> bool:
         pause = min(pause * 2, 0.1)
 
 
-def _spawn(layout: Layout, *, local: bool, force: bool) -> int | None:
+def _spawn(layout: Layout, environ: Mapping[str, str], *, local: bool, force: bool) -> int | None:
     """The new daemon's pid once it answers, or None if another one got the lock first."""
     files.ensure_private_dir(layout.var_dir)
     reader, writer = os.pipe()
     try:
         os.set_inheritable(writer, True)
-        environment = child_environment() | {REPORT_VARIABLE: str(writer)}
+        environment = child_environment(environ) | {REPORT_VARIABLE: str(writer)}
         arguments = daemon_command(layout, local=local, force=force)
         log = open_to_append(layout.log_file)
         try:

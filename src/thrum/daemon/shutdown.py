@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from thrum.daemon.build import DaemonParts
+from thrum.daemon.parts import DaemonParts
 from thrum.model import files, limits, paths
 from thrum.model.errors import ThrumError
 from thrum.model.paths import Layout

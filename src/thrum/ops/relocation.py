@@ -22,7 +22,7 @@ from thrum.model import clock, trust
 from thrum.model.dot_git import find_git, worktrees
 from thrum.model.errors import NewerFormat, ThrumError
 from thrum.model.events import AgentPlaced
-from thrum.model.files import is_file
+from thrum.model.files import inode_of, is_file
 from thrum.model.paths import Layout, counts, is_tracked, keep_of
 from thrum.ops import renaming
 from thrum.ops.context import Context
@@ -56,7 +56,7 @@ class Moves:
         if root is None:
             return
         until, seen = self._believed.get(root, (0.0, None))
-        mark = _inode(f"{root}/.thrum/{trust.MARK}")
+        mark = inode_of(f"{root}/.thrum/{trust.MARK}")
         if now < until and mark == seen:
             return
         if len(self._believed) >= _ROOTS_MAX:
@@ -122,14 +122,6 @@ def decide(
 
 
 # -- looking and noting; blocking
-
-
-def _inode(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def find_moves(layout: Layout, root: str = "") -> dict[str, str]:

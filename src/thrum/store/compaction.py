@@ -324,7 +324,7 @@ def _shifts(gone: Iterable[_Line]) -> list[tuple[int, int]]:
 def _inode(path: Path) -> int:
     """0 for what is no file or not there."""
     try:
-        return os.lstat(path).st_ino
+        return files.lstat(path).st_ino
     except FileNotFoundError:
         return 0
 
@@ -335,8 +335,7 @@ def _inode(path: Path) -> int:
 def _write(journal: Path, draft: Draft, gone: Sequence[_Line]) -> None:
     """Write the draft, durably. Raises OSError, JournalChanged."""
     draft.path.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    target = os.open(draft.path, flags, 0o600)
+    target = files.create_file(draft.path)
     try:
         position = 0
         for line in gone:
@@ -352,17 +351,16 @@ def _copy(journal: Path, inode: int, target: int, start: int, end: int) -> None:
     """Append bytes of a journal to a draft. Raises OSError; JournalChanged if it is another file by now, or shorter."""
     if start == end:
         return
-    source = os.open(journal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    source = files.open_nofollow(journal, os.O_RDONLY)
     try:
         if os.fstat(source).st_ino != inode:
             raise _changed(journal)
         while start < end:
-            data = memoryview(os.pread(source, min(_COPY_BYTES, end - start), start))
+            data = os.pread(source, min(_COPY_BYTES, end - start), start)
             if not data:
                 raise _changed(journal)
             start += len(data)
-            while data:
-                data = data[os.write(target, data) :]
+            files.write_all(target, data)
     finally:
         os.close(source)
 
@@ -403,7 +401,7 @@ def _fits(draft: Draft, file_state: FileState | None) -> bool:
 
 def _catch_up(journal: Path, draft: Draft, file_state: FileState) -> FileState:
     """Add what was appended since the draft was made; how the draft is now, durable."""
-    target = os.open(draft.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+    target = files.open_nofollow(draft.path, os.O_WRONLY | os.O_APPEND)
     try:
         _copy(journal, file_state.inode, target, draft.mark.size, file_state.size)
         sync_data(target)
@@ -444,7 +442,7 @@ def _rename(
     """From the first rename on there is no way back but to open the store anew."""
     for draft in drafts:
         path = journals.path(draft.file)
-        status = os.lstat(path)
+        status = files.lstat(path)
         if (status.st_ino, status.st_size) != file_states[draft.file]:
             raise _changed(path)
     begun = False

@@ -87,8 +87,8 @@ async def start(
     if foreground:
         await run.finish(Answer(_action(layout, "started", os.getpid()), said=f"✓ Daemon started (pid {os.getpid()})"))
         command = daemon_command(layout, local=local, force=force)
-        os.execve(command[0], command, child_environment())
-    pid = await start_daemon(layout, local=local, force=force)
+        os.execve(command[0], command, child_environment(run.session.env))
+    pid = await start_daemon(layout, run.session.env, local=local, force=force)
     return Answer(_action(layout, "started", pid), said=f"✓ Daemon started (pid {pid})")
 
 
@@ -112,7 +112,7 @@ async def restart(*, local: Local = False, force: Force = False, run: Annotated[
     # One that runs is not stopped for one that would not start.
     await trio.to_thread.run_sync(load_config, layout.config_file)
     await trio.to_thread.run_sync(lambda: stop_running(layout, insist=True))
-    pid = await start_daemon(layout, local=local, force=force)
+    pid = await start_daemon(layout, run.session.env, local=local, force=force)
     return Answer(_action(layout, "restarted", pid), said=f"✓ Daemon restarted (pid {pid})")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.factmaker import OWN, Live, Maker
 from thrum.model import clock, events
+from thrum.model.addressing import Audience
 from thrum.model.errors import AnswerTooLarge
 from thrum.model.events import Body, Pair
 from thrum.store.queries.views import InboxPage, InboxQuery, View, Wanted
@@ -177,6 +178,29 @@ def test_what_a_wait_tells(desk: Desk) -> None:
         everything = [*told, *later, "msg_unknown"]
         assert [message_id for _, message_id in desk.view.told_among(wanted, everything)] == told_to(desk, wanted)
     assert [message.message_id for message in desk.view.told("bob", told)] == told
+
+
+@pytest.mark.parametrize(
+    ("audience", "word"),
+    [
+        (Pair("agent", "bob"), "bob"),
+        (Pair("user", "bob"), "user:bob"),
+        (Pair("role", "tester"), "tester"),
+        (Pair("group", "reviewers"), "reviewers"),
+        (Pair("broadcast", "everyone"), "everyone"),
+    ],
+)
+def test_a_wait_for_an_audience_is_told_what_names_it(desk: Desk, audience: Pair, word: str) -> None:
+    refs = Audience((), (audience,)).refs
+    named = desk.message("ann", recipients=("bob",), audiences=(audience,), refs=refs)
+    desk.message("ann", recipients=("bob",), audiences=(Pair("group", "others"),))
+    assert told_to(desk, Wanted(agent_id="bob", unseen=True, addressed_to=word)) == [named]
+    assert told_to(desk, Wanted(agent_id="bob", unseen=True, addressed_to="nobody")) == []
+
+
+def test_a_wait_for_a_name_is_told_what_has_only_a_ref_of_before(desk: Desk) -> None:
+    named = desk.message("ann", recipients=("bob",), audiences=(), refs=(Pair("mention", "bob"),))
+    assert told_to(desk, Wanted(agent_id="bob", unseen=True, addressed_to="bob")) == [named]
 
 
 def told_to(desk: Desk, wanted: Wanted) -> list[str]:

@@ -302,7 +302,7 @@ def _wanted(view: View, agent_id: str, params: WaitParams) -> Wanted:
         after_seq=after_seq,
         created_after=created_after,
         scope=params.scope,
-        mention_role=params.mention_role,
+        addressed_to=params.mention_role,
         author_id=params.author_id,
     )
 

@@ -22,7 +22,7 @@ from thrum.identity.runtimes import runtime_of_process
 from thrum.model.errors import ThrumError
 from thrum.model.events import AgentPlaced
 from thrum.model.guards import Mode, Refusal, refusal_fields
-from thrum.ops.context import Call, Context
+from thrum.ops.context import Call, Context, evidence_of
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import end_open_sessions
@@ -44,7 +44,7 @@ async def adopt(ctx: Context, call: Call, method: str) -> None:
     caller = call.caller
     if caller.rule not in _BY_PLACE or caller.agent_id is None:
         return
-    evidence = call.connection.evidence
+    evidence = evidence_of(call)
     registry = ctx.registry()
     place = registry.by_id.get(caller.agent_id)
     if place is None:

@@ -68,6 +68,9 @@ HEADINGS = {
 }
 """What the settings are about, by the first word of their keys; each begins a section of `config show`."""
 
+NOT_BUILT = " (not built yet)"
+"""Said of settings that nothing reads yet; they are shown only where somebody set them."""
+
 RESTART = Hint(
     "config.restart-daemon",
     "the running daemon takes it up when it is restarted: thrum daemon restart",
@@ -148,10 +151,6 @@ def _identity(run: Run) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-_NOT_BUILT = ("restart.", "peers.", "permission_supervisors")
-"""Settings of commands that are yet to come: shown only where somebody set them."""
-
-
 def _text(result: ConfigShowResult, width: int) -> str:
     daemon, identity = result.daemon, result.identity
     running = f"running (pid {daemon['pid']})" if daemon["status"] == "running" else "not running"
@@ -167,12 +166,13 @@ def _text(result: ConfigShowResult, width: int) -> str:
     lines += ["", f"{'KEY':<{keys}}  {'VALUE':<{cells}}  SOURCE"]
     section = ""
     for key, each in result.values.items():
-        if each.source == "default" and key.startswith(_NOT_BUILT):
+        built = settings.SETTINGS[key].built
+        if each.source == "default" and not built:
             continue
         if key.partition(".")[0] != section:
             section = key.partition(".")[0]
             lines += ["", HEADINGS.get(section, section)]
-        lines.append(f"{key:<{keys}}  {shorten(shown[key], cells):<{cells}}  {each.source}")
+        lines.append(f"{key:<{keys}}  {shorten(shown[key], cells):<{cells}}  {each.source}{'' if built else NOT_BUILT}")
     return "\n".join(lines)
 
 
@@ -275,6 +275,8 @@ async def _change(
 
 
 def _changed(run: Run, result: ConfigValueResult, said: str) -> Answer:
+    if not settings.SETTINGS[result.key].built:
+        return Answer(result, said=said, warnings=(f"nothing reads {result.key} yet: what uses it is not built",))
     forced = overrides(run)
     warnings = ()
     if result.key in forced:

@@ -159,8 +159,6 @@ class DaemonParts:
     started_at: float
     """trio's clock, seconds."""
     sync_service: SyncService
-    problems: Sequence[str] = ()
-    """What was found wrong at the start and is no hindrance: for `health`."""
     wait_queues: waiting.WaitQueues = field(default_factory=waiting.WaitQueues)
     printed: references.Printed = field(default_factory=references.Printed)
     tokens: users.Tokens = field(default_factory=users.Tokens)
@@ -276,7 +274,7 @@ class DaemonParts:
         view = self.ctx.view
         mode, live = self.sync_service.settings.mode(), self.sync_service.settings.live
         found = (live.problem,) if live.problem else ()
-        problems = (*found, *self._problems_of_the_store(), *self.publisher.problems(), *self.problems)
+        problems = (*found, *self._problems_of_the_store(), *self.publisher.problems())
         return HealthResult(
             status="degraded" if problems else "ok",
             problems=problems,

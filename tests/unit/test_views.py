@@ -293,7 +293,7 @@ def test_places_are_those_of_registered_agents(desk: Desk) -> None:
     desk.register("ann")
     for agent_id in ("ann", "ghost"):
         desk.tell(desk.make(events.AgentPlaced, agent_id=agent_id, worktree_path="/a", agent_pid=7))
-    assert [(place.agent_id, place.worktree_path, place.agent_pid) for place in desk.view.layout()] == [
+    assert [(place.agent_id, place.worktree_path, place.agent_pid) for place in desk.view.agent_places()] == [
         ("ann", "/a", 7)
     ]
 

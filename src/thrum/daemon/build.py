@@ -1,4 +1,4 @@
-"""Who answers which method: operations, callers and rooms put together for one daemon. Composition.
+"""Who answers which method: operations, callers and rooms put together for one daemon.
 
 Nothing here decides; it connects. The task tree is in `daemon/app.py`.
 """
@@ -227,13 +227,15 @@ class DaemonParts:
             )
         )
         table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
-        return {method: self._noting(handler) for method, handler in (own | table | self.care.handlers()).items()}
+        return {method: self._guarded(handler) for method, handler in (own | table | self.care.handlers()).items()}
 
     def _operation(self, operation: Operation) -> Handler:
         return functools.partial(operation, self.ctx)
 
-    def _noting(self, handler: Handler) -> Handler:
-        """What holds for every method here: signs of life are noted, and a damaged database is rebuilt."""
+    def _guarded(self, handler: Handler) -> Handler:
+        """What holds for every method here: before an act the caller's process is recorded, or refused
+        (`ops.pid_binding`); afterwards a sign of life is noted; and a damaged database is rebuilt.
+        """
 
         async def handle(call: Call, params: Any) -> Any:
             try:

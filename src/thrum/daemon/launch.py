@@ -1,4 +1,4 @@
-"""Start and stop the daemon of a repository from another process. Composition: used by the command line alone.
+"""Start and stop the daemon of a repository from another process.
 
 A daemon is started detached: a session of its own, no descriptor of its starter kept (an open pipe would hang a hook),
 no variable of git's, of an agent's identity or of a runtime's tools inherited. It tells over one pipe how far it is,
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -41,9 +41,9 @@ _PID_SECONDS = 0.5
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """What a starting daemon says: `rebuilding` while it works on the database, then one of the others."""
+    """What a starting daemon says: `rebuilding` while it works on the database, then once one of the others."""
 
-    state: str
+    state: Literal["rebuilding", "ready", "held", "failed"]
     pid: int = 0
     kind: str = ""
     code: int = 0
@@ -194,7 +194,7 @@ def _read_reports(reader: int, process: subprocess.Popen[bytes], layout: Layout)
                 case "failed":
                     process.wait()
                     raise from_wire(report.kind, report.code, report.message, report.remedy, report.details)
-                case _:
+                case "rebuilding":
                     continue
         if not chunk:
             process.wait()

@@ -109,7 +109,7 @@ def _reporter() -> Report:
             return
         with contextlib.suppress(OSError):
             os.write(descriptor[0], msgspec.json.encode(report) + b"\n")
-        if report.state != "painting":
+        if report.state != "rebuilding":
             os.close(descriptor.pop())
 
     return tell

@@ -1,7 +1,7 @@
 """What every operation is given: the projection, the journal's door, who calls, and where we are.
 
-Built once by the daemon, never changed. An operation is `async def op(house, call, params) -> result`: it looks at
-`house.view` (what is committed) or hands `house.journal.commit` a decision. It writes nothing itself.
+Built once by the daemon, never changed. An operation is `async def op(ctx, call, params) -> result`: it looks at
+`ctx.view` (what is committed) or hands `ctx.journal.commit` a decision. It writes nothing itself.
 """
 
 from __future__ import annotations

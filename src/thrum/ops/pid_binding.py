@@ -112,7 +112,9 @@ async def _record(ctx: Context, place: AgentPlace, process: Process, caller_pid:
 def _other_owner(view: View, process: Process, wanted: str) -> bool:
     """Whether another agent is that process: one that owns an identity is never recorded in a second."""
     pair = (process.pid, process.started)
-    return any((each.agent_pid, each.agent_pid_started) == pair and each.agent_id != wanted for each in view.layout())
+    return any(
+        (each.agent_pid, each.agent_pid_started) == pair and each.agent_id != wanted for each in view.agent_places()
+    )
 
 
 async def follow_in_file(ctx: Context, agent_id: str) -> None:

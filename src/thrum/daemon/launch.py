@@ -57,7 +57,7 @@ def answers(layout: Layout) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
-            sockets.connect(layout.socket_link, probe.connect)
+            sockets.connect(layout.socket_path, probe.connect)
         except OSError:
             return False
     return True
@@ -281,7 +281,7 @@ def stop_running(layout: Layout, *, insist: bool = False) -> int | None:
 
 def _ask_to_stop(layout: Layout) -> bool:
     try:
-        with contextlib.closing(BlockingClient(layout.socket_link, connect_seconds=1.0)) as client:
+        with contextlib.closing(BlockingClient(layout.socket_path, connect_seconds=1.0)) as client:
             client.call(DAEMON_STOP, timeout_seconds=limits.drain_seconds)
     except ThrumError:
         return False

@@ -44,7 +44,7 @@ async def show(ctx: Context, _call: Call, _params: Empty) -> ConfigShowResult:
             "ws_port": values["daemon.ws_port"],
             "status": "running",
             "pid": os.getpid(),
-            "socket": str(layout.socket_link),
+            "socket": str(layout.socket_path),
         },
         values=values,
     )

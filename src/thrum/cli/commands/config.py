@@ -128,6 +128,8 @@ def _unknown(raw: dict[str, Any]) -> tuple[str, ...]:
 
 async def _daemon(run: Run) -> dict[str, Any]:
     """Whether it runs. One that does not answer as it should is reported by `daemon status`, not here."""
+    from thrum.rpc.sockets import real_path
+
     try:
         if await run.client_if_running() is None:
             return {"status": "stopped"}
@@ -135,7 +137,7 @@ async def _daemon(run: Run) -> dict[str, Any]:
     except ThrumError as error:
         run.debug(error.message)
         return {"status": "stopped"}
-    return {"status": "running", "pid": health.pid, "socket": str(run.layout().socket_link)}
+    return {"status": "running", "pid": health.pid, "socket": real_path(run.layout().socket_path)}
 
 
 def _identity(run: Run) -> dict[str, str]:

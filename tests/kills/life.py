@@ -182,7 +182,7 @@ def check_sound(layout: Layout, chance: random.Random) -> None:
 def check_projection(layout: Layout) -> None:
     """Live = rebuilt, row for row."""
     journals = JournalFiles(layout.branch_dir, layout.local_journal)
-    rebuilt = layout.var_dir / "painted.db"
+    rebuilt = layout.var_dir / "rebuilt.db"
     own = owner_of(layout).own
     lost = audit.rebuild(rebuilt, journals, audit.whole_ends(journals), own, SystemClock().now_ms())
     assert not lost, lost

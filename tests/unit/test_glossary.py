@@ -27,7 +27,7 @@ BANNED = re.compile(
     r"|taken in(?! \w+ (turn|slice|portion|step))|(set|sets|setting) (\w+ )?aside|carr(y|ies|ied|ying) out)\b",
     re.IGNORECASE,
 )
-ON_DISK = {"void", "sealed", "hanging", "horizons", "torn_tail", "painting", "picture.json"}
+ON_DISK = {"void", "sealed", "hanging", "horizons", "torn_tail", "picture.json"}
 NAMES = {"offset", "here", "places", "held", "due", "mark", "words", "thing", "things", "door", "feed", "talk", "house"}
 """Plain English, but no names of modules and classes."""
 PARTS = re.compile(

@@ -26,7 +26,7 @@ def connector(env: Mapping[str, str]) -> Callable[[Layout, bool], AbstractAsyncC
 
     @asynccontextmanager
     async def connect(layout: Layout, autostart: bool) -> AsyncGenerator[Client]:
-        path = Path(env.get("THRUM_SOCKET") or layout.socket_link)
+        path = Path(env.get("THRUM_SOCKET") or layout.socket_path)
         async with AsyncExitStack() as stack:
             try:
                 client = await stack.enter_async_context(open_client(path))

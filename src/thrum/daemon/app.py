@@ -220,4 +220,4 @@ async def _tell_progress(report: Report) -> None:
     """Keep whoever started us patient while a large store is opened or rebuilt."""
     while True:
         await trio.sleep(2)
-        report(launch.Report("painting"))
+        report(launch.Report("rebuilding"))

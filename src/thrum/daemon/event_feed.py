@@ -1,4 +1,4 @@
-"""Where store and bus meet: what is said of a committed fact, live and later. Composition.
+"""Where store and bus meet: what is said of a committed fact, live and later.
 
 Live hints go to the bus publisher, replayed ones to `events.since`; both are made here from the same rows, so replay
 and live agree. Source: rpc.md §5 `events.since`, §8.

@@ -1,4 +1,4 @@
-"""Start and stop the daemon of a repository from another process. Composition: used by the command line alone.
+"""Start and stop the daemon of a repository from another process.
 
 A daemon is started detached: a session of its own, no descriptor of its starter kept (an open pipe would hang a hook),
 no variable of git's, of an agent's identity or of a runtime's tools inherited. It tells over one pipe how far it is,
@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -42,9 +42,9 @@ _PID_SECONDS = 0.5
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """What a starting daemon says: `rebuilding` while it works on the database, then one of the others."""
+    """What a starting daemon says: `rebuilding` while it works on the database, then once one of the others."""
 
-    state: str
+    state: Literal["rebuilding", "ready", "held", "failed"]
     pid: int = 0
     kind: str = ""
     code: int = 0
@@ -58,7 +58,7 @@ def answers(layout: Layout) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
-            sockets.connect(layout.socket_link, probe.connect)
+            sockets.connect(layout.socket_path, probe.connect)
         except OSError:
             return False
     return True
@@ -192,7 +192,7 @@ def _read_reports(reader: int, process: subprocess.Popen[bytes], layout: Layout)
                 case "failed":
                     process.wait()
                     raise from_wire(report.kind, report.code, report.message, report.remedy, report.details)
-                case _:
+                case "rebuilding":
                     continue
         if not chunk:
             process.wait()
@@ -279,7 +279,7 @@ def stop_running(layout: Layout, *, insist: bool = False) -> int | None:
 
 def _ask_to_stop(layout: Layout) -> bool:
     try:
-        with contextlib.closing(BlockingClient(layout.socket_link, connect_seconds=1.0)) as client:
+        with contextlib.closing(BlockingClient(layout.socket_path, connect_seconds=1.0)) as client:
             client.call(DAEMON_STOP, timeout_seconds=limits.drain_seconds)
     except ThrumError:
         return False

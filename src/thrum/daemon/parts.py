@@ -91,8 +91,6 @@ class DaemonParts:
     started_at: float
     """trio's clock, seconds."""
     sync_service: SyncService
-    problems: Sequence[str] = ()
-    """What was found wrong at the start and is no hindrance: for `health`."""
     wait_queues: waiting.WaitQueues = field(default_factory=waiting.WaitQueues)
     printed: references.Printed = field(default_factory=references.Printed)
     tokens: users.Tokens = field(default_factory=users.Tokens)
@@ -161,13 +159,15 @@ class DaemonParts:
             )
         )
         table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
-        return {method: self._noting(handler) for method, handler in (own | table | self.care.handlers()).items()}
+        return {method: self._guarded(handler) for method, handler in (own | table | self.care.handlers()).items()}
 
     def _operation(self, operation: Operation) -> Handler:
         return functools.partial(operation, self.ctx)
 
-    def _noting(self, handler: Handler) -> Handler:
-        """What holds for every method here: signs of life are noted, and a damaged database is rebuilt."""
+    def _guarded(self, handler: Handler) -> Handler:
+        """What holds for every method here: before an act the caller's process is recorded, or refused
+        (`ops.pid_binding`); afterwards a sign of life is noted; and a damaged database is rebuilt.
+        """
 
         async def handle(call: Call, params: Any) -> Any:
             try:
@@ -208,7 +208,7 @@ class DaemonParts:
         view = self.ctx.view
         mode, live = self.sync_service.settings.mode(), self.sync_service.settings.live
         found = (live.problem,) if live.problem else ()
-        problems = (*found, *self._problems_of_the_store(), *self.publisher.problems(), *self.problems)
+        problems = (*found, *self._problems_of_the_store(), *self.publisher.problems())
         return HealthResult(
             status="degraded" if problems else "ok",
             problems=problems,

@@ -116,7 +116,7 @@ def _reporter(asked: str) -> Report:
             return
         with contextlib.suppress(OSError):
             os.write(descriptor[0], msgspec.json.encode(report) + b"\n")
-        if report.state != "painting":
+        if report.state != "rebuilding":
             os.close(descriptor.pop())
 
     return tell

@@ -90,8 +90,8 @@ class Layout:
         return self.var_dir / "daemon.log"
 
     @property
-    def socket_link(self) -> Path:
-        """The daemon's socket, or a link to it when the path would be too long."""
+    def socket_path(self) -> Path:
+        """The daemon's socket; where that path is too long for one, `rpc.sockets` has a short one instead."""
         return self.var_dir / "thrum.sock"
 
     @property

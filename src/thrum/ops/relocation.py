@@ -73,7 +73,7 @@ class Moves:
         """Bind agents to where their worktrees are, that at `root` too if git does not list it. Again after a kill."""
         async with self._one_at_a_time:
             ctx = self._ctx
-            bound_to = {row.worktree_path for row in ctx.view.layout()}
+            bound_to = {row.worktree_path for row in ctx.view.agent_places()}
             moves = await trio.to_thread.run_sync(find_moves, ctx.here.layout, root)
             strange = await trio.to_thread.run_sync(_strange, ctx.here.layout, bound_to)
             with contextlib.suppress(NewerFormat):

@@ -44,7 +44,7 @@ def socket_paths(layout: Layout, base: Path = SHORT_BASE, *, short: bool = False
     `short` forces the latter, for a file system that takes no sockets. Its name follows from the state directory, by
     device and inode: whoever finds no socket beside the state looks there.
     """
-    rpc, bus = layout.socket_link, layout.var_dir / "bus.sock"
+    rpc, bus = layout.socket_path, layout.var_dir / "bus.sock"
     if not short and _fits(rpc) and _fits(bus):
         return SocketPaths(rpc, bus, None)
     directory = short_dir(layout.state_dir, base)

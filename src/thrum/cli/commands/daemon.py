@@ -51,14 +51,18 @@ def _not_git(run: Run) -> Exception:
     return refusal_error(Refusal("non_git_bootstrap", "not_a_git_repo"), caller_cwd=run.session.cwd)
 
 
-def _action(layout: Layout, status: str, pid: int | None) -> dict[str, Any]:
+def _socket(layout: Layout) -> str:
     from thrum.rpc.sockets import real_path
 
+    return real_path(layout.socket_path)
+
+
+def _action(layout: Layout, status: str, pid: int | None) -> dict[str, Any]:
     document: dict[str, Any] = {"status": status, "repo_path": str(layout.main_root)}
     if pid:
         document |= {"pid": pid}
     if status in ("started", "already_running", "restarted"):
-        document |= {"socket": real_path(layout.socket_link)}
+        document |= {"socket": _socket(layout)}
     return document
 
 
@@ -122,8 +126,7 @@ async def status(*, run: Annotated[Run, RUN]) -> Answer:
         document = {"running": False, "status": "stopped", "repo_path": str(layout.main_root)}
         return Answer(document, data="Daemon:   not running", status=0 if run.flags.json else 1)
     health = await run.call(HEALTH, Empty())
-    # The path as one would type it; a link there leads to a short one.
-    socket = str(layout.socket_link)
+    socket = _socket(layout)
     document = {
         "running": True,
         "status": "running",

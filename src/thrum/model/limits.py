@@ -136,6 +136,8 @@ cursor_limit_max: Final = 200
 search_words_max: Final = 64
 """In one search; the index takes no deeper expression than 256."""
 unindexed_max: Final = 256
+wake_attempt_kept_ms: Final = 7 * 86_400_000
+"""How long an attempt to wake is remembered that nothing waits for any more (wake.md §5)."""
 unindexed_bytes_max: Final = 1 * MIB
 """So much of messages may wait for the index of words; a search looks through it."""
 answer_bodies_bytes_max: Final = 8 * MIB

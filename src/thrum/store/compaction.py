@@ -33,6 +33,7 @@ from thrum.model.events import (
 )
 from thrum.model.tombstones import Order, branch_file_of, is_tombstoned, superseded_ids, tombstoned_ids
 from thrum.store import database
+from thrum.store._old_attempts import facts_of_old_attempts, forget_left_attempts, split_facts
 from thrum.store._superseded import superseded_locally
 from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, mark_of, sync_data
 from thrum.store.queries.views import View
@@ -105,14 +106,18 @@ def discard_leftovers(journals: JournalFiles) -> None:
 class Drafter:
     """Journals and projection as of one commit. A context manager, for one thread at a time; it blocks.
 
-    `ahead`: the greatest time of a fact that counts today; a later one replaces nothing.
+    `ahead`: the greatest time of a fact that counts today; a later one replaces nothing. `old`: that before which
+    attempts to wake leave; `""`: none do.
     """
 
-    def __init__(self, database_path: Path, journals: JournalFiles, own: frozenset[str], ahead: str) -> None:
+    def __init__(
+        self, database_path: Path, journals: JournalFiles, own: frozenset[str], ahead: str, old: str = ""
+    ) -> None:
         self._path = database_path
         self._journals = journals
         self._own = own
         self._ahead = ahead
+        self._old = old
 
     def __enter__(self) -> Drafter:
         self._db = database.open_reader(self._path)
@@ -136,8 +141,9 @@ class Drafter:
         rows = self._db.execute(
             "SELECT file, sum(length),"
             f" sum(CASE WHEN state = 'void' AND type IN {_SWEEPABLE} THEN length ELSE 0 END),"
-            f" sum(CASE WHEN state <> 'void' AND type IN {_COALESCING} THEN length ELSE 0 END)"
-            " FROM events GROUP BY file"
+            f" sum(CASE WHEN state <> 'void' AND (type IN {_COALESCING} OR (type = 'wake.attempt' AND timestamp < ?))"
+            " THEN length ELSE 0 END) FROM events GROUP BY file",
+            (self._old,),
         )
         found = {row[0]: Weight(*row[1:]) for row in rows}
         # A copy of a receipt has no row of its own.
@@ -205,19 +211,20 @@ class Drafter:
         ]
         if file == events.LOCAL_FILE:
             replaced = superseded_locally((line.order, line.fact) for line in rest)
+            replaced |= facts_of_old_attempts(self._db, self._old) & {line.fact.event_id for line in rest}
         else:
             replaced = superseded_ids((line.order, line.fact, line.signed) for line in rest)
-        gone: list[_Line] = []
-        rows: list[tuple[int, str]] = []
+        gone: dict[str, int] = {}
         copied = (
             self._copied(lines[event_id][0] for event_id in tombstoned) if file == events.LOCAL_FILE else set[str]()
         )
         for event_id in (tombstoned | replaced) - copied:
             may_go, seq = self._may_go(file, event_id, lines[event_id])
             if may_go:
-                gone += lines[event_id]
-                rows += [(seq, event_id)] if seq else []
-        return sorted(gone), rows
+                gone[event_id] = seq
+        kept = split_facts(self._db, {*gone.values()}) if file == events.LOCAL_FILE else ()
+        rows = [(seq, event_id) for event_id, seq in gone.items() if seq not in kept]
+        return sorted(line for _, event_id in rows for line in lines[event_id]), [row for row in rows if row[0]]
 
     def _tombstoned_receipts(self, lines: Sequence[_Line]) -> set[str]:
         """Receipts of messages that are tombstoned here: their own lines don't tell whose the message was."""
@@ -370,11 +377,11 @@ def swap(
 ) -> tuple[dict[str, database.JournalPosition], int]:
     """Put drafts in place, and commit the open transaction: the new offsets, and how many bytes went.
 
-    One whose journal was written anew meanwhile is left out. Raises OSError and sqlite3.Error: nothing has changed;
-    JournalChanged: the store has to be opened anew.
+    One whose journal was written anew meanwhile, or was told more of an attempt that goes, is left out. Raises OSError
+    and sqlite3.Error: nothing has changed; JournalChanged: the store has to be opened anew.
     """
     file_states = journals.file_states()
-    drafts = [draft for draft in drafts if _fits(draft, file_states.get(draft.file))]
+    drafts = [draft for draft in drafts if _fits(db, draft, file_states.get(draft.file))]
     offsets = database.offsets(db)
     moved: dict[str, database.JournalPosition] = {}
     for draft in drafts:
@@ -395,8 +402,11 @@ def swap(
     return moved, sum(draft.bytes_gone for draft in drafts)
 
 
-def _fits(draft: Draft, file_state: FileState | None) -> bool:
-    return file_state is not None and file_state.inode == draft.mark.inode and file_state.size >= draft.mark.size
+def _fits(db: sqlite3.Connection, draft: Draft, file_state: FileState | None) -> bool:
+    if file_state is None or file_state.inode != draft.mark.inode or file_state.size < draft.mark.size:
+        return False
+    # One more fact of an attempt may have come meanwhile.
+    return draft.file != events.LOCAL_FILE or not split_facts(db, {seq for seq, _ in draft.gone})
 
 
 def _catch_up(journal: Path, draft: Draft, file_state: FileState) -> FileState:
@@ -423,6 +433,7 @@ def _move_rows(db: sqlite3.Connection, drafts: Sequence[Draft]) -> None:
     )
     db.execute("DELETE FROM client_keys WHERE event_id IN (SELECT event_id FROM gone)")
     db.execute("DELETE FROM hanging WHERE seq IN (SELECT seq FROM gone)")
+    forget_left_attempts(db)
     rival = db.execute("SELECT event_id FROM gone JOIN rivals USING (event_id) LIMIT 1").fetchone()
     if rival is not None:
         database.set_meta(db, SUPERSEDED, rival[0])  # another line is the fact from now on

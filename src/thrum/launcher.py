@@ -13,6 +13,7 @@ from thrum import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable
 
 _ENVIRONMENT = ("NO_COLOR", "TERM", "COLUMNS", "TMUX", "TMUX_PANE", "CODEX_THREAD_ID")
 _SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
@@ -31,6 +32,8 @@ def main() -> None:
 
             _write(1, version_text().encode() + b"\n")
             os._exit(0)
+        if argv[:1] == ["hook"] and len(argv) == 3:
+            run_hook(argv)
         address = "" if _is_about_the_daemon(argv) else find_socket(argv)
         key = run_in_daemon(address, argv) if address else ""
         _let_garbage_wait(True)
@@ -58,7 +61,7 @@ def _is_about_the_daemon(argv: list[str]) -> bool:
 # -- where the daemon is
 
 
-def find_socket(argv: list[str]) -> str:
+def find_socket(argv: list[str], home: str = "") -> str:
     """The path of the socket of the daemon that is asked, by the walk of identity.md §3; empty when that takes a closer
     look.
 
@@ -69,7 +72,7 @@ def find_socket(argv: list[str]) -> str:
     if address:
         return address if len(os.fsencode(address)) <= _SOCKET_PATH_BYTES_MAX else ""
     try:
-        state = _find_state(_start(argv, environ.get("THRUM_HOME", "")))
+        state = _find_state(_start(argv, environ.get("THRUM_HOME", "") or home))
     except (OSError, ValueError):
         return ""
     return state + _SOCKET if state else ""
@@ -201,6 +204,61 @@ def _read(path: str) -> str:
         os.close(descriptor)
 
 
+# -- hooks of runtimes
+
+
+_WAIT_SECONDS = 1.0
+"""How often a waiter looks for a daemon that is away."""
+_CARES = (b"wak_", b'"SessionStart"')
+"""What in a payload is worth a process of its own where no daemon answers: a proof, and a session's start."""
+
+
+def run_hook(argv: list[str]) -> None:
+    """A hook of a runtime, `hook RUNTIME EVENT`: it ends in silence and with 0 whatever is wrong (wake.md §1.6).
+
+    Returns when this process is to run it: stdin is then as it was.
+    """
+    address = find_socket(argv, os.environ.get("CLAUDE_PROJECT_DIR", ""))
+    if not address:
+        os._exit(0)
+    payload = b"".join(iter(_read_stdin, b""))
+    waits = argv[2] == "wait"
+    status = _wait_for_mail(address, argv, payload) if waits else _call_hook(address, argv, payload)
+    if status == _CUT_SHORT:
+        status = 2 if waits else 0  # what was said was said
+    if status >= 0 or not any(word in payload for word in _CARES):
+        os._exit(max(status, 0))
+    _give_back([payload, b""])
+
+
+def _call_hook(address: str, argv: list[str], payload: bytes) -> int:
+    connection = _request(address, argv, "")
+    if connection is None:
+        return _NO_ANSWER
+    pieces = iter((payload, b""))
+    try:
+        return _converse(connection, lambda: next(pieces, b""))
+    finally:
+        connection.close()
+
+
+def _wait_for_mail(address: str, argv: list[str], payload: bytes) -> int:
+    """Sleep in the daemon until there is mail, over its restarts, for as long as the process above lives."""
+    import time
+
+    parent = os.getppid()
+    while True:
+        status = _call_hook(address, argv, payload)
+        if status >= 0 or status == _CUT_SHORT:
+            return status
+        time.sleep(_WAIT_SECONDS)
+        if os.getppid() != parent or not os.path.isdir(os.path.dirname(address)):
+            return 0
+        if status == _RUN_HERE:  # a daemon of another version: what is installed may be another one by now, too
+            _give_back([payload, b""])
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 # -- the request
 
 
@@ -240,14 +298,39 @@ def run_in_daemon(address: str, argv: list[str]) -> str:
 
     Then the answer is the key under which the daemon may already have carried it out, or empty if it never got it.
     """
-    import _socket
-
     key = os.urandom(16).hex()
     stdin: list[bytes] = []
+
+    def read() -> bytes:
+        stdin.append(_read_stdin())
+        return stdin[-1]
+
+    connection = _request(address, argv, key)
+    if connection is None:
+        return ""
+    status = _converse(connection, read)
+    if status == _CUT_SHORT:
+        _write(2, _LOST)
+        status = 1
+    if status >= 0:
+        os._exit(status)
+    connection.close()
+    if stdin:
+        _give_back(stdin)
+    return key
+
+
+_LOST = b"Error: the daemon went away while the command ran\n  fix: thrum daemon logs -n 20, then look and repeat\n"
+
+
+def _request(address: str, argv: list[str], key: str) -> "_socket.socket | None":
+    """A connection on which the daemon was asked to run the command; None: it was not."""
+    import _socket
+
     try:
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     except OSError:  # a sandbox that has none
-        return ""
+        return None
     try:
         line = request_line(argv, key)
         connect(connection, address)
@@ -256,14 +339,8 @@ def run_in_daemon(address: str, argv: list[str]) -> str:
     except (OSError, ValueError):  # nobody there, a sandbox, no working directory, no UTF-8
         # A part of a line is no request: nothing was executed.
         connection.close()
-        return ""
-    status = _converse(connection, stdin)
-    if status >= 0:
-        os._exit(status)
-    connection.close()
-    if stdin:
-        _give_back(stdin)
-    return key
+        return None
+    return connection
 
 
 def _check_owner(connection: "_socket.socket") -> None:
@@ -276,51 +353,41 @@ def _check_owner(connection: "_socket.socket") -> None:
         raise PermissionError
 
 
-_RUN_HERE = -1
+_NO_ANSWER, _RUN_HERE, _CUT_SHORT = -1, -2, -3
+"""No status came: nothing was done that shows, this process is asked to run the command, or something was printed."""
 
 
-def _converse(connection: "_socket.socket", stdin: list[bytes]) -> int:
-    """Do what the frames say; the exit status, or -1 when this process is to run the command."""
-    written = False
+def _converse(connection: "_socket.socket", read: "Callable[[], bytes]") -> int:
+    """Do what the frames say; the exit status, or why there is none. `read`: the next bytes of stdin."""
+    lost = _NO_ANSWER
     buffer = b""
     while True:
         while len(buffer) < 5 or len(buffer) < 5 + int.from_bytes(buffer[1:5], "big"):
             if buffer[:1] == b"{":
                 # An error, not a frame.
-                return _lost(written)
+                return lost
             try:
                 data = connection.recv(2 * _CHUNK)
             except OSError:
                 data = b""
             if not data:
-                return _lost(written)
+                return lost
             buffer += data
         kind = buffer[:1]
         end = 5 + int.from_bytes(buffer[1:5], "big")
         payload, buffer = buffer[5:end], buffer[end:]
         if kind == b"o" or kind == b"e":
-            written = True
+            lost = _CUT_SHORT
             _write(1 if kind == b"o" else 2, payload)
         elif kind == b"x" and payload:
             return payload[0]
         elif kind == b"f":
             _answer(connection, b"a\0\0\0\0")
         elif kind == b"i":
-            piece = _read_stdin()
-            stdin.append(piece)
+            piece = read()
             _answer(connection, b"s" + len(piece).to_bytes(4, "big") + piece)
         else:
-            return _lost(written)
-
-
-def _lost(written: bool) -> int:
-    """The daemon does not finish the run. Before its first output nobody has seen anything: it can run here."""
-    if not written:
-        return _RUN_HERE
-    _write(
-        2, b"Error: the daemon went away while the command ran\n  fix: thrum daemon logs -n 20, then look and repeat\n"
-    )
-    return 1
+            return _RUN_HERE if kind == b"l" and lost == _NO_ANSWER else lost
 
 
 def _send(connection: "_socket.socket", data: bytes) -> None:

@@ -1,0 +1,105 @@
+"""Who sleeps in the daemon until there is mail for the agent of its runtime: `thrum hook claude wait`.
+
+A wake uses a waiter up. Of one process of a runtime only one sleeps at a time: what its later hooks start ends at once.
+An answer counts as handed over when the waiter took it, before it prints a byte: without that nothing was said, after
+that it is given to nobody again (wake.md §4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from thrum.model.wake_types import Failed, Offered, Process
+
+TAKE_SECONDS: Final = 10.0
+"""How long a waiter that was given an answer may take to say that it has it; it takes milliseconds."""
+GONE: Final = "the waiter is gone"
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One that sleeps. `text`: what it was given; empty: nothing, it is to end in silence."""
+
+    text: str = ""
+    _woken: trio.Event = field(default_factory=trio.Event)
+    _settled: trio.Event = field(default_factory=trio.Event)
+    _taken: bool = False
+
+    def taken(self) -> None:
+        """It has the answer: from now on it prints it, whatever becomes of the daemon."""
+        self._taken = True
+        self._settled.set()
+
+    def lost(self) -> None:
+        """The answer did not reach it."""
+        self._settled.set()
+
+
+class Waiters:
+    """All waiters of one daemon, by the process of the runtime that started them."""
+
+    def __init__(self, changed: Callable[[Process], None] = lambda process: None) -> None:
+        """`changed`: called when a process has a waiter, or has none any more."""
+        self._waiting: dict[Process, Waiter] = {}
+        self._changed = changed
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody sleeps here."""
+        return not self._waiting
+
+    def has(self, process: Process | None) -> bool:
+        """Whether a waiter of that process sleeps here."""
+        return process in self._waiting
+
+    async def wait(self, process: Process) -> Waiter | None:
+        """Sleep until there is mail. Its caller says `taken` or `lost` of what comes back with a text.
+
+        None at once where a waiter of that process sleeps already.
+        """
+        if process in self._waiting:
+            return None
+        waiter = self._waiting[process] = Waiter()
+        self._changed(process)
+        try:
+            await waiter._woken.wait()
+        except trio.Cancelled:
+            waiter.lost()
+            raise
+        finally:
+            self._leave(process, waiter)
+        return waiter
+
+    def dismiss(self, process: Process) -> None:
+        """The process ended, or its agent is gone: its waiter ends in silence."""
+        waiter = self._waiting.get(process)
+        if waiter is not None:
+            self._leave(process, waiter)
+            waiter._woken.set()
+
+    async def hand(self, process: Process | None, text: str) -> Offered:
+        """Give a waiter of that process its answer, and return when it has it. Failed: nobody was told anything.
+
+        Cancelled before a waiter was woken, nothing was said; from then on it is not cancelled any more.
+        """
+        await trio.lowlevel.checkpoint()
+        waiter = None if process is None else self._waiting.get(process)
+        if process is None or waiter is None:
+            return Failed(GONE)
+        self._leave(process, waiter)
+        waiter.text = text
+        waiter._woken.set()
+        with trio.CancelScope(shield=True), trio.move_on_after(TAKE_SECONDS):
+            await waiter._settled.wait()
+        if not waiter._settled.is_set():
+            return "offered"  # it may have been printed: better unseen than told twice
+        return "offered" if waiter._taken else Failed(GONE)
+
+    def _leave(self, process: Process, waiter: Waiter) -> None:
+        if self._waiting.get(process) is waiter:
+            del self._waiting[process]
+            self._changed(process)

@@ -183,7 +183,7 @@ def _watch_lives(parts: DaemonParts, config: Config, services: trio.Nursery) -> 
     """Learn of agents' deaths, and end sessions that nobody will end."""
     ctx, changed = parts.ctx, parts.registrar.changed
     stale = StaleSessions(ctx, changed, config[settings.STALE_SESSION_END])
-    for watch in (Owners(ctx, changed).watch, stale.watch):
+    for watch in (Owners(ctx, changed, parts.ends).watch, stale.watch):
         services.start_soon(_watch_while_sound, parts, watch)
 
 

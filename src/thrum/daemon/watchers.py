@@ -1,25 +1,23 @@
 """Who is alive: the daemon learns of the death of agents' processes, and ends the sessions that nobody will end.
 
-Services of `daemon/app.py`. A process is watched by a pidfd, so its end is known in milliseconds; where
-there are none, by a look every two seconds. Source: identity.md §5 "Shown", §9.
+Services of `daemon/app.py`. Source: identity.md §5 "Shown", §9.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
+from thrum.daemon.process_ends import ProcessEnds
 from thrum.identity.processes import same_process
 from thrum.identity.runtimes import runtime_of_process
-from thrum.model import clock, limits
+from thrum.model import clock
 from thrum.model.errors import ShuttingDown, ThrumError
 from thrum.model.events import AgentExited, AnyFact, SessionEnded
-from thrum.model.files import open_files_max
 from thrum.ops.context import Context
 from thrum.ops.identity_file import note_in_file
 from thrum.ops.liveness import owner_alive, seconds
@@ -47,13 +45,11 @@ class _Owner:
 class Owners:
     """Watches every process that a record of this machine names, and records its end."""
 
-    def __init__(self, ctx: Context, changed: Changed) -> None:
+    def __init__(self, ctx: Context, changed: Changed, ends: ProcessEnds | None = None) -> None:
         self._ctx = ctx
         self._changed = changed
         self._watched: dict[_Owner, trio.CancelScope] = {}
-        self._pidfds = 0
-        self._pidfds_max = open_files_max() // 8
-        """Each is an open file: with many agents and few files, others would have none."""
+        self._ends = ends or ProcessEnds()
 
     async def watch(self) -> None:
         """Forever. What ended while no daemon ran is found first."""
@@ -80,39 +76,11 @@ class Owners:
 
     async def _watch_one(self, owner: _Owner, scope: trio.CancelScope) -> None:
         with scope:
-            await self._wait_end(owner)
+            await self._ends.wait(owner.pid, lambda: self._lives(owner))
         if not scope.cancelled_caught:
             log.info("an agent's process ended", extra={"fields": {"pid": owner.pid}})
             # Outside of the scope: once its end is recorded it is no longer to be watched.
             await persist(lambda: self._record_end(owner))
-
-    async def _wait_end(self, owner: _Owner) -> None:
-        if self._pidfds >= self._pidfds_max:
-            await self._sweep(owner)
-            return
-        try:
-            descriptor = os.pidfd_open(owner.pid)
-        except ProcessLookupError:
-            return
-        except (AttributeError, OSError):
-            # No pidfds here, or no more of them.
-            await self._sweep(owner)
-            return
-        self._pidfds += 1
-        try:
-            # After the opening: the descriptor is of the process that has the pid now.
-            if self._lives(owner):
-                await trio.lowlevel.wait_readable(descriptor)
-        finally:
-            self._pidfds -= 1
-            trio.lowlevel.notify_closing(descriptor)
-            os.close(descriptor)
-
-    async def _sweep(self, owner: _Owner) -> None:
-        while True:
-            if not self._lives(owner):
-                return
-            await trio.sleep(limits.sweep_seconds)
 
     def _lives(self, owner: _Owner) -> bool:
         table = self._ctx.processes

@@ -13,11 +13,16 @@ from typing import Final
 
 import trio
 
+from thrum.model.errors import ShuttingDown
 from thrum.model.wake_types import Failed, Offered, Process
 
 TAKE_SECONDS: Final = 10.0
 """How long a waiter that was given an answer may take to say that it has it; it takes milliseconds."""
 GONE: Final = "the waiter is gone"
+
+
+def _stopping() -> ShuttingDown:
+    return ShuttingDown("the daemon is stopping", retry_after_ms=500)
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +51,7 @@ class Waiters:
         """`changed`: called when a process has a waiter, or has none any more."""
         self._waiting: dict[Process, Waiter] = {}
         self._changed = changed
+        self._closed = False
 
     @property
     def is_empty(self) -> bool:
@@ -59,10 +65,12 @@ class Waiters:
     async def wait(self, process: Process) -> Waiter | None:
         """Sleep until there is mail. Its caller says `taken` or `lost` of what comes back with a text.
 
-        None at once where a waiter of that process sleeps already.
+        None at once where a waiter of that process sleeps already. Raises ShuttingDown.
         """
         if process in self._waiting:
             return None
+        if self._closed:
+            raise _stopping()
         waiter = self._waiting[process] = Waiter()
         self._changed(process)
         try:
@@ -72,7 +80,15 @@ class Waiters:
             raise
         finally:
             self._leave(process, waiter)
+        if self._closed and not waiter.text:
+            raise _stopping()
         return waiter
+
+    def close(self) -> None:
+        """The daemon stops: whoever sleeps here looks for the next one."""
+        self._closed = True
+        for waiter in self._waiting.values():
+            waiter._woken.set()
 
     def dismiss(self, process: Process) -> None:
         """The process ended, or its agent is gone: its waiter ends in silence."""

@@ -6,15 +6,21 @@ and ends with 0: a 2 by accident would erase what the person typed.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, cast
 
 import msgspec
 
+from thrum.cli.commands.prime import prime
 from thrum.cli.parser import RUN
 from thrum.cli.run import Run
 from thrum.model import limits
-from thrum.model.errors import ThrumError
+from thrum.model.errors import CrossWorktree, PrimeOwnership, ThrumError
 from thrum.model.methods.wake import RUNTIME_HOOK, HookParams, HookResult
+from thrum.runtimes import hooks
+from thrum.runtimes.hooks import HookEvent
+from thrum.wake import proofs
+from thrum.wake.attempts import tokens_in
 
 
 async def hook(
@@ -24,22 +30,45 @@ async def hook(
     run: Annotated[Run, RUN],
 ) -> int:
     payload = _decoded(await run.session.terminal.read_stdin())
+    told = hooks.read(runtime, event, payload)
     try:
+        text = await _briefing(run) if told.kind == "session_start" and not told.subagent else ""
         result = await run.call_once(RUNTIME_HOOK, HookParams(runtime=runtime, event=event, payload=payload))
         # Taken before it is printed: what was not taken was not said, and goes elsewhere (wake.md §4).
         await run.session.terminal.flush()
         await run.delivered()
     except ThrumError as error:
         run.elsewhere(error)
+        _leave_proofs(run, told)
         return 0
+    if text:
+        answer = hooks.context(told, text)
+        result = HookResult(stdout=answer.stdout, stderr=answer.stderr, exit_status=answer.exit_status)
     return await _print(run, result)
 
 
+async def _briefing(run: Run) -> str:
+    """What `thrum prime` says, for the model that begins; mail is counted in it alone, for its waiter tells it."""
+    try:
+        return (await prime(run=run, previews=False)).data
+    except (PrimeOwnership, CrossWorktree) as error:
+        # Another runtime lives here: this one is offered a name of its own, in the words to type.
+        return f"{error.message}\n{error.remedy}"
+
+
+def _leave_proofs(run: Run, told: HookEvent) -> None:
+    """No daemon answered: what proves a wake is left where the next one finds it (wake.md §4)."""
+    for token in tokens_in(told.prompt):
+        with contextlib.suppress(OSError, ThrumError):
+            proofs.leave(run.layout().proofs_dir, token)
+
+
 async def _print(run: Run, result: HookResult) -> int:
+    terminal = run.session.terminal
     if result.stdout:
-        await run.session.terminal.write_out(result.stdout.encode("utf-8", "backslashreplace"))
+        await terminal.write_out(result.stdout.encode("utf-8", "backslashreplace"))
     if result.stderr:
-        await run.session.terminal.write_err(result.stderr.encode("utf-8", "backslashreplace"))
+        await terminal.write_err(result.stderr.encode("utf-8", "backslashreplace"))
     return result.exit_status
 
 

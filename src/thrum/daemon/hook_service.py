@@ -1,0 +1,124 @@
+"""`runtime.hook`: what runtimes tell of themselves, what proves a wake, and who sleeps until there is mail.
+
+A hook belongs to the runtime's process that it runs below, as the kernel shows it; what it claims counts for nothing.
+Only a token is believed from anybody, for only a model was given it. Source: wake.md §1.2, §3; rpc.md `runtime.hook`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from thrum.daemon.process_ends import ProcessEnds
+from thrum.daemon.wake_service import WakeService
+from thrum.identity.evidence import Failed, PeerEvidence
+from thrum.identity.processes import is_live
+from thrum.identity.runtimes import Link, proving
+from thrum.model.methods.wake import HookParams, HookResult
+from thrum.model.wake_types import Process
+from thrum.ops.context import Call, Context
+from thrum.ops.runtime_place import note_session
+from thrum.runtimes import hooks
+from thrum.runtimes.doors import claude
+from thrum.runtimes.hooks import Answer, HookEvent
+from thrum.wake.attempts import tokens_in
+
+log = logging.getLogger("thrum.wake")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The process of a runtime that a hook runs below."""
+
+    process: Process
+    nested: bool
+    """Whether it runs below another one of its kind, or asks nobody: it is told nothing, and proves nothing."""
+
+
+@dataclass(slots=True)
+class HookService:
+    """Answers `runtime.hook`."""
+
+    ctx: Context
+    wake: WakeService
+    ends: ProcessEnds
+
+    async def hook(self, call: Call, params: HookParams) -> HookResult:
+        """What happened in a runtime; the answer is what its hook is to print. Raises ShuttingDown, StoreFailed …"""
+        event = hooks.read(params.runtime, params.event, params.payload)
+        if event.subagent:
+            return HookResult()
+        caller = self._caller(call.connection.evidence, event)
+        if caller is None or caller.nested:
+            return HookResult()
+        self.wake.states.note(caller.process, event)
+        for token in tokens_in(event.prompt):
+            await self.wake.loop.prove(token)
+        agent_id = self.wake.agent_of(caller.process)
+        if agent_id:
+            await self._note(agent_id, event)
+            self.wake.loop.look(agent_id)
+        answer = await self._wait(call, caller.process, event) if event.kind == "wait" else hooks.SILENCE
+        return HookResult(stdout=answer.stdout, stderr=answer.stderr, exit_status=answer.exit_status, agent_id=agent_id)
+
+    async def _note(self, agent_id: str, event: HookEvent) -> None:
+        """Which session the agent is in, and that its hooks fire: once a session, not at each event."""
+        row = self.ctx.view.agent(agent_id)
+        if row is not None and event.session and row.runtime_session != event.session:
+            await note_session(self.ctx, agent_id, event.session, event.transcript)
+
+    async def _wait(self, call: Call, process: Process, event: HookEvent) -> Answer:
+        waiter = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._dismiss_at_end, process)
+            waiter = await self.wake.waiters.wait(process)
+            nursery.cancel_scope.cancel()
+        if waiter is None or not waiter.text:
+            return hooks.SILENCE
+        call.when_delivered(waiter.taken, waiter.lost)
+        return hooks.woken(event, waiter.text)
+
+    async def _dismiss_at_end(self, process: Process) -> None:
+        """End the waiter with its runtime: killed, that one takes nobody along."""
+        await self.ends.wait(process[0], lambda: self._lives(process))
+        self.wake.states.forget(process)
+        self.wake.waiters.dismiss(process)
+
+    def _lives(self, process: Process) -> bool:
+        try:
+            seen = self.ctx.processes.read(process[0])
+        except OSError:
+            return True  # a process that may not be looked at exists
+        return is_live(seen) and seen is not None and seen.started == process[1]
+
+    def _caller(self, evidence: PeerEvidence, event: HookEvent) -> Caller | None:
+        """None: it runs below no such runtime, or the kernel does not say."""
+        try:
+            links = evidence.links(trio.current_time())
+        except Failed as failed:
+            log.info("a hook of nobody: %s", failed, extra={"fields": {"event": event.event}})
+            return None
+        found = runtime_above(links, event.runtime)
+        if found is None:
+            return None
+        nearest, outermost = found
+        argv = self.ctx.processes.program(nearest.pid).argv
+        asks = event.runtime == "claude" and not claude.is_interactive(argv)
+        return Caller((outermost.pid, outermost.started), nested=asks)
+
+
+def runtime_above(chain: Sequence[Link], runtime: str) -> tuple[Link, Link] | None:
+    """The nearest process of the caller's that is a runtime, if it is that one, and the outermost of its name above it:
+    what the record of an agent names (identity.md §5)."""
+    runtimes = [link for link in proving(chain) if link.runtime is not None and link.pid > 1]
+    if not runtimes or runtimes[0].runtime != runtime:
+        return None
+    same = [runtimes[0]]
+    for link in runtimes[1:]:
+        if link.runtime != runtime:
+            break
+        same.append(link)
+    return same[0], same[-1]

@@ -1,0 +1,130 @@
+"""What is known of each agent's runtime now: its process, what it is doing, and since when.
+
+A program's own registry counts most, for it is right at every moment; else what its hooks told last. What is known only
+from hooks sticks: after Escape none fires. Composition of `identity.processes` and `runtimes.doors`; blocking for some
+ten microseconds an agent. Times are trio's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from thrum.identity.processes import ProcessTable
+from thrum.identity.runtimes import RuntimeNames
+from thrum.model.wake_types import Process, Reachable, State
+from thrum.ops.liveness import owner_alive
+from thrum.runtimes.doors import claude
+from thrum.runtimes.hooks import HookEvent, Kind
+from thrum.store.queries.views import AgentRow
+
+_AFTER: Final[Mapping[Kind, State]] = {
+    "session_start": "idle",
+    "prompt": "working",
+    "tool_done": "working",
+    "turn_end": "idle",
+    "dialog": "dialog",
+}
+"""What a runtime does once it has told of that."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the hooks of one process told."""
+
+    session: str = ""
+    kind: Kind = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An agent's runtime at the last look. `since_ms`: by its registry; 0: not told."""
+
+    process: Process | None
+    state: State
+    since_ms: float
+    since: float
+
+    def is_same(self, process: Process | None, state: State, since_ms: float) -> bool:
+        return (self.process, self.state, self.since_ms) == (process, state, since_ms)
+
+
+@dataclass(slots=True)
+class RuntimeStates:
+    """Asked for an agent's runtime, told of what its hooks say."""
+
+    processes: ProcessTable
+    runtime_names: Callable[[], RuntimeNames]
+    now: Callable[[], float]
+    now_ms: Callable[[], int]
+    _told: dict[Process, _Told] = field(default_factory=dict[Process, _Told])
+    _homes: dict[Process, str] = field(default_factory=dict[Process, str])
+    _seen: dict[str, _Seen] = field(default_factory=dict[str, _Seen])
+
+    def note(self, process: Process, event: HookEvent) -> None:
+        """A hook of a runtime's process fired."""
+        told = self._told.setdefault(process, _Told())
+        if event.session:
+            told.session = event.session
+        if event.kind in _AFTER:
+            told.kind = event.kind
+
+    def forget(self, process: Process) -> None:
+        """The process has ended."""
+        self._told.pop(process, None)
+        self._homes.pop(process, None)
+
+    def fired(self, process: Process | None) -> bool:
+        """Whether any hook of thrum's fired in that process while this daemon ran."""
+        return process in self._told
+
+    def of(self, agent_id: str, row: AgentRow | None) -> Reachable:
+        """The runtime of an agent as of now; `row`: its record, None where there is none."""
+        if row is None or not owner_alive(row, self.processes, self.runtime_names()):
+            return self._reachable(agent_id, row, None, "gone")
+        process = self._process_of(row)
+        told = self._told.get(process)
+        if row.runtime == "claude" and (found := claude.read_session(self._home(process), process)) is not None:
+            return self._reachable(agent_id, row, process, found.state, found.since_ms, found.session)
+        state = _AFTER.get(told.kind, "unknown") if told else "unknown"
+        return self._reachable(agent_id, row, process, state, session=told.session if told else "")
+
+    def _process_of(self, row: AgentRow) -> Process:
+        seen = None if row.agent_pid_started else self.processes.read(row.agent_pid)
+        return row.agent_pid, row.agent_pid_started or (seen.started if seen else "")
+
+    def _home(self, process: Process) -> str:
+        home = self._homes.get(process)
+        if home is None:
+            try:
+                home = claude.config_dir(self.processes.environ(process[0]))
+            except OSError:
+                home = ""
+            self._homes[process] = home
+        return home
+
+    def _reachable(
+        self,
+        agent_id: str,
+        row: AgentRow | None,
+        process: Process | None,
+        state: State,
+        since_ms: float = 0.0,
+        session: str = "",
+    ) -> Reachable:
+        """Since when: as its registry tells, else since it was first seen so."""
+        seen = self._seen.get(agent_id)
+        if seen is None or not seen.is_same(process, state, since_ms):
+            ago = max(0.0, self.now_ms() - since_ms) / 1000 if since_ms else 0.0
+            seen = self._seen[agent_id] = _Seen(process, state, since_ms, self.now() - ago)
+        return Reachable(
+            agent_id=agent_id,
+            state=state,
+            state_since=seen.since,
+            process=process,
+            runtime=row.runtime if row else "",
+            session=session,
+            worktree=row.worktree_path if row else "",
+            hooks_fired=self.fired(process),
+        )

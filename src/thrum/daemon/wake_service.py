@@ -1,0 +1,221 @@
+"""Agents are woken: what the loop of `wake` asks for, from the projection, the runtimes and the doors. Composition.
+
+Facts, hooks, waiters and deaths say `look`; only while something is unseen by a runtime that tells of no change itself
+(a dialog that Escape ended fires no hook) it is looked at each second. Source: wake.md §3, §4.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, cast
+
+import trio
+
+from thrum.daemon.runtime_states import RuntimeStates
+from thrum.model.clock import format_ms
+from thrum.model.events import (
+    AgentAliased,
+    AgentExited,
+    AgentPlaced,
+    AnyFact,
+    MessageCreated,
+    MessageDeleted,
+    MessageReceipt,
+    UnknownEvent,
+    WakeAttempted,
+)
+from thrum.model.wake_types import Outcome, Process, Reachable
+from thrum.ops.context import Context
+from thrum.ops.sessions import ensure_session
+from thrum.ops.waiting import WaitQueues
+from thrum.runtimes.doors.claude import WaiterDoor
+from thrum.runtimes.waiters import Waiters
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import AttemptRow, View
+from thrum.wake.attempts import Record, Wakeable
+from thrum.wake.door import Door
+from thrum.wake.loop import Loop
+from thrum.wake.text import Letter
+
+log = logging.getLogger("thrum.wake")
+
+LOOK_SECONDS: Final = 1.0
+"""How often an agent is looked at that has something unseen and is neither idle nor gone."""
+
+_DOORS_OF: Final[Mapping[str, Sequence[str]]] = {"claude": ("claude.waiter",)}
+"""The doors of each runtime, in the order of preference."""
+
+
+def process_text(process: Process | None) -> str:
+    """A process as a fact holds it; empty for none."""
+    return f"{process[0]} {process[1]}" if process is not None else ""
+
+
+def process_of(text: str) -> Process | None:
+    """The process that a fact holds; None for none, and for what is none."""
+    pid, blank, started = text.partition(" ")
+    return (int(pid), started) if blank and pid.isdecimal() else None
+
+
+@dataclass(slots=True)
+class WakeService:
+    """The parts of waking in one daemon."""
+
+    ctx: Context
+    wait_queues: WaitQueues
+    states: RuntimeStates = field(init=False)
+    waiters: Waiters = field(init=False)
+    loop: Loop = field(init=False)
+    _doors: dict[str, Door] = field(init=False)
+    _agents_of: dict[Process, str] = field(default_factory=dict[Process, str])
+
+    def __post_init__(self) -> None:
+        self.states = RuntimeStates(
+            self.ctx.processes, self.ctx.runtime_names, trio.current_time, self.ctx.clock.now_ms
+        )
+        self.waiters = Waiters(self._look_at_process)
+        doors: Sequence[Door] = (WaiterDoor(self.waiters),)
+        self._doors = {door.name: door for door in doors}
+        self.loop = Loop(self, self.ctx.here.layout.state_dir / "var" / "proofs")
+
+    async def serve(self) -> None:
+        """Wake agents until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_states)
+            await self.loop.serve()
+
+    def announce(self, facts: Iterable[AnyFact | UnknownEvent]) -> None:
+        """Facts count from now on: look at those whom they concern."""
+        for fact in facts:
+            for agent_id in _concerned(self.ctx.view, fact):
+                self.loop.look(agent_id)
+
+    def close(self) -> None:
+        """The daemon stops: its waiters find another one."""
+        self.waiters.close()
+
+    async def _watch_states(self) -> None:
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            for agent_id in self.loop.awaited():
+                self.loop.look(agent_id)
+
+    def _look_at_process(self, process: Process) -> None:
+        if agent_id := self.agent_of(process):
+            self.loop.look(agent_id)
+
+    def agent_of(self, process: Process) -> str:
+        """The agent that is that process of a runtime; empty: none is."""
+        for place in self.ctx.registry().by_pid.get(process[0], ()):
+            if place.agent_pid_started in ("", process[1]):
+                return place.agent_id
+        return ""
+
+    # -- the ports of the loop
+
+    def agents(self) -> Iterable[str]:
+        return [place.agent_id for place in self.ctx.registry().agents]
+
+    def reachable(self, agent_id: str) -> Reachable:
+        return self.states.of(agent_id, self.ctx.view.agent(agent_id))
+
+    def doors(self, agent_id: str) -> Sequence[Door]:
+        row = self.ctx.view.agent(agent_id)
+        return [self._doors[name] for name in _DOORS_OF.get(row.runtime if row else "", ())]
+
+    def wakeable(self, agent_id: str) -> Sequence[Wakeable]:
+        held = self.wait_queues.held_back(agent_id)
+        now = format_ms(self.ctx.clock.now_ms())
+        return [
+            Wakeable(row.message_id, row.author, row.urgent, row.answers_own)
+            for row in self.ctx.view.wakeable(agent_id, now)
+            if row.message_id not in held
+        ]
+
+    def letters(self, message_ids: Sequence[str]) -> Sequence[Letter]:
+        found = (self.ctx.view.message(message_id) for message_id in message_ids)
+        return [Letter(each.message_id, each.agent_id, each.body.content) for each in found if each is not None]
+
+    def records(self, agent_id: str) -> Sequence[Record]:
+        return [_record(row) for row in self.ctx.view.attempts(agent_id)]
+
+    def attempt(self, attempt_id: str) -> Record | None:
+        row = self.ctx.view.attempt(attempt_id)
+        return None if row is None else _record(row)
+
+    async def record(self, record: Record) -> None:
+        def decide(view: View, stamp: Stamp) -> Decision[None]:
+            return Decision([_fact(stamp, record)], lambda _view, _seqs: None)
+
+        await self.ctx.journal.commit(decide)
+
+    async def prove(self, record: Record) -> None:
+        def decide(view: View, stamp: Stamp) -> Decision[None]:
+            facts: list[AnyFact] = []
+            known = view.attempt(record.attempt_id)
+            if known is not None and known.outcome == "offered":
+                facts.append(_fact(stamp, replace(record, outcome="proved")))
+            marked = view.markable(record.agent_id, list(record.message_ids), "seen")
+            if marked:
+                session_id, started = ensure_session(view, stamp, record.agent_id)
+                facts = [*started, *facts]
+                facts += [
+                    stamp.make(
+                        MessageReceipt,
+                        message_id=message_id,
+                        agent_id=record.agent_id,
+                        session_id=session_id,
+                        receipt_type="seen",
+                    )
+                    for message_id in marked
+                ]
+            return Decision(facts, lambda _view, _seqs: None)
+
+        await self.ctx.journal.commit(decide)
+
+
+def _concerned(view: View, fact: AnyFact | UnknownEvent) -> Iterable[str]:
+    """The agents for whom a fact may change what wakes them, or whether they can be woken."""
+    match fact:
+        case MessageCreated():
+            replaced = view.message_head(fact.supersedes) if fact.supersedes else None
+            return (*(() if fact.quiet else fact.recipients), *(replaced.recipients if replaced else ()))
+        case MessageDeleted():
+            head = view.message_head(fact.message_id)
+            return head.recipients if head else ()
+        case MessageReceipt() | AgentPlaced() | AgentExited():
+            return (fact.agent_id,)
+        case AgentAliased():
+            return (fact.agent_id, fact.of)
+        case _:
+            return ()
+
+
+def _record(row: AttemptRow) -> Record:
+    return Record(
+        row.agent_id,
+        row.attempt_id,
+        row.door,
+        tuple(row.message_ids),
+        cast("Outcome", row.outcome),
+        row.detail,
+        process_of(row.process),
+    )
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    return {
+        "agent_id": record.agent_id,
+        "attempt_id": record.attempt_id,
+        "door": record.door,
+        "message_ids": record.message_ids,
+        "outcome": record.outcome,
+        "detail": record.detail,
+        "process": process_text(record.process),
+    }
+
+
+def _fact(stamp: Stamp, record: Record) -> WakeAttempted:
+    return stamp.make(WakeAttempted, **_fields(record))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.repo import THRUM, wait_until
+from tests.support.daemon.repo import THRUM, wait_until
 
 HERE = Path(__file__).parent
 REAL: Final = {"claude": "THRUM_REAL_CLAUDE", "codex": "THRUM_REAL_CODEX"}

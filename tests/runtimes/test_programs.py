@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtimes.lab import Lab, open_lab, trust
-from tests.support.repo import wait_until
+from tests.support.daemon.repo import wait_until
 
 WAITER = """\
 import json, os, sys, time

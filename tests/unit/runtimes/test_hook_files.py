@@ -20,7 +20,7 @@ FILES = [
     "{}\n",
     '{"env": {"A": "1"}}',
     '{\n  "permissions": {\n    "allow": ["Bash(ls:*)"]\n  }\n}\n',
-    '{\n\t"hooks": {\n\t\t"Stop": [\n\t\t\t{"hooks": [{"type": "command", "command": "s"}]}\n\t\t]\n\t},\n\t"m": "x"\n}',
+    '{\n\t"hooks": {\n\t\t"Stop": [\n\t\t\t{"hooks": [{"type": "command", "command": "s"}]}\n\t\t]\n\t},\n\t"m": 1\n}',
     '// mine\n{\n  "a": 1, /* two */\n  "b": [1, 2,],\n}\n',
     '{"hooks": {"PreToolUse": [{"matcher": "Bash", "hooks": [{"type": "command", "command": "check"}]}]}}',
     '{\r\n  "a": "x",\r\n  "b": {}\r\n}\r\n',

@@ -236,6 +236,8 @@ def test_a_socket_path_of_over_107_bytes(tmp_path: Path) -> None:
         short = sockets.short_dir(repo.main / ".thrum") / "thrum.sock"
         assert len(str(short)) <= 107
         assert short.parent.stat().st_mode & 0o777 == 0o700
+        assert repo.json("daemon", "status")["socket"] == str(short)
+        assert repo.json("config", "show")["daemon"]["socket"] == str(short)
         repo.kill_daemon()
         send(repo, "again")
         assert inbox(repo) == ["deep down", "again"]

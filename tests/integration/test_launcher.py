@@ -82,7 +82,7 @@ def test_the_walk_finds_the_place_that_the_rule_finds_or_none(world: Path, monke
         if not place.is_dir():
             continue
         try:
-            expected = str(paths.find_layout(place).socket_link)
+            expected = str(paths.find_layout(place).socket_path)
         except ThrumError:
             expected = ""
         monkeypatch.chdir(place)

@@ -96,7 +96,7 @@ def rebuilt(lines: Sequence[Line], directory: Path) -> maker.Dump:
     journals = maker.Journals()
     for fact, raw in lines:
         journals.add(fact, raw, file_of(fact, raw))
-    target = directory / "painted.db"
+    target = directory / "rebuilt.db"
     rebuild(target, journals.sources(), OWN, journals.read_line, epoch=maker.EPOCH, now_ms=NOW_MS, program="test")
     db = database.connect(target)
     try:

@@ -95,13 +95,23 @@ def fields_of(spec: Spec) -> tuple[type[Any], dict[str, Any]]:
         (events.GroupDeleted, {"group_id": group, "deleted_by": agent}),
         (events.AgentCleaned, {"agent_id": agent, "by": other, "messages": c % 2 == 0}),
         (events.PurgeExecuted, {"cutoff": _time(c)}),
+        (
+            events.WakeAttempted,
+            {
+                "agent_id": agent,
+                "attempt_id": f"wak_{a % 2}",
+                "door": "claude",
+                "message_ids": (message, parent),
+                "outcome": ("offered", "proved", "expired")[c % 3],
+            },
+        ),
     ]
     return kinds[kind % len(kinds)]
 
 
 # Creates come more often than what ends things, so that there is something to see.
 KIND = st.sampled_from(
-    [0, 0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+    [0, 0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]
 )
 SMALL = st.integers(0, 9)
 SPECS = st.lists(st.tuples(KIND, SMALL, SMALL, SMALL), min_size=1, max_size=4)

@@ -27,8 +27,8 @@ BANNED = re.compile(
     r"|taken in(?! \w+ (turn|slice|portion|step))|(set|sets|setting) (\w+ )?aside|carr(y|ies|ied|ying) out)\b",
     re.IGNORECASE,
 )
-ON_DISK = {"void", "sealed", "hanging", "horizons", "torn_tail", "painting", "picture.json"}
-NAMES = {"offset", "here", "places", "held", "due", "mark", "words", "thing", "things", "door", "feed", "talk", "house"}
+ON_DISK = {"void", "sealed", "hanging", "horizons", "torn_tail", "picture.json"}
+NAMES = {"offset", "here", "places", "held", "due", "mark", "words", "thing", "things", "feed", "talk", "house"}
 """Plain English, but no names of modules and classes."""
 PARTS = re.compile(
     r"(^|_)(shards?|pictures?|(re)?paint(s|ed|ing|er)?|voids?|voided|horizons?|sealed|hanging|readership|eye|witness"

@@ -55,7 +55,7 @@ def test_places_are_named_after_the_specification(repo: Path) -> None:
     assert layout.guard_file == common / "thrum-sync" / "guard-daemon.json"
     assert layout.database == state / "var" / "messages.db"
     assert layout.log_file == state / "var" / "daemon.log"
-    assert layout.socket_link == state / "var" / "thrum.sock"
+    assert layout.socket_path == state / "var" / "thrum.sock"
     assert layout.branch_dir == common / "thrum-sync" / "a-sync"
     assert layout.local_journal == common / "thrum-sync" / "local.jsonl"
     assert layout.quarantine == common / "thrum-sync" / "quarantine.jsonl"

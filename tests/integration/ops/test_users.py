@@ -187,6 +187,17 @@ async def test_every_method_answers_a_user_or_refuses_it_in_words(daemon: Daemon
             assert await kind_of(browser, name) in ("wrong_transport", "unknown_method"), name
 
 
+async def test_a_user_waits_for_a_message_and_finds_the_last_one_that_was_printed(daemon: Daemon) -> None:
+    furiosa, browser = await daemon.registered("furiosa"), daemon.as_browser()
+    await browser("user.register", username="leon")
+    assert (await browser("message.wait", timeout_ms=0)).status == "timeout"
+    assert await kind_of(browser, "message.find", last=True) == "message_not_found"
+    sent = await furiosa("message.send", content="hi", to=["user:leon"])
+    assert [each.message_id for each in (await browser("message.wait", timeout_ms=0)).messages] == [sent.message_id]
+    await browser("message.printed", message_ids=[sent.message_id])
+    assert (await browser("message.find", last=True)).message_id == sent.message_id
+
+
 @pytest.mark.spec("ID-80")
 @pytest.mark.parametrize(
     ("name", "error"),

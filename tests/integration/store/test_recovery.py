@@ -323,7 +323,7 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD_LINES, ids=lambda value: value if isinstance(value, str) else "")
-@pytest.mark.parametrize("when", ["behind", "painted"])
+@pytest.mark.parametrize("when", ["behind", "rebuilt"])
 def test_a_bad_line_is_quarantined_and_the_whole_facts_around_it_survive(
     tmp_path: Path, bad: bytes, reason: str, when: str
 ) -> None:
@@ -331,10 +331,10 @@ def test_a_bad_line_is_quarantined_and_the_whole_facts_around_it_survive(
     with author_journal.open("ab") as file:
         file.write(bad + b"\n" + line_of(message("after")) + bad + b"\n")
     held = author_journal.read_bytes()
-    if when == "painted":
+    if when == "rebuilt":
         _delete(tmp_path)
     store = open_here(tmp_path)
-    assert bool(store.recovery.rebuilt) is (when == "painted")
+    assert bool(store.recovery.rebuilt) is (when == "rebuilt")
     assert contents(store).count("after") == 1
     assert reasons(tmp_path) == [(AUTHOR_JOURNAL, reason)]
     assert store.recovery.quarantined == 1
@@ -373,7 +373,7 @@ def test_facts_of_a_newer_program_are_numbered_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("smaller_last", [True, False])
-@pytest.mark.parametrize("when", ["behind", "painted"])
+@pytest.mark.parametrize("when", ["behind", "rebuilt"])
 def test_of_two_lines_with_one_id_the_smaller_is_the_fact(tmp_path: Path, smaller_last: bool, when: str) -> None:
     author_journal = filled(tmp_path)
     fact = message("bbb")
@@ -384,12 +384,12 @@ def test_of_two_lines_with_one_id_the_smaller_is_the_fact(tmp_path: Path, smalle
     open_here(tmp_path).close()
     with (layout_at(tmp_path).branch_dir / "messages/max.jsonl").open("ab") as file:
         file.write(second)
-    if when == "painted":
+    if when == "rebuilt":
         _delete(tmp_path)
     store = open_here(tmp_path)
     row = store.view.message(fact.message_id)
     assert row is not None and row.agent_id == "furiosa"
-    assert bool(store.recovery.rebuilt) is (smaller_last or when == "painted")
+    assert bool(store.recovery.rebuilt) is (smaller_last or when == "rebuilt")
     (entry,) = [msgspec.json.decode(line) for line in layout_at(tmp_path).quarantine.read_bytes().splitlines()]
     assert (entry["reason"], entry["text"].encode() + b"\n") == ("id_conflict", larger)
     store.close()

@@ -20,9 +20,11 @@ from tests.support.store.signers import daemon_id_of, signer_of
 from tests.support.trusted import trust_here
 from thrum.bus.memory import MemoryBus
 from thrum.bus.publisher import Publisher
-from thrum.daemon.build import DaemonParts, Presence, Registrar, authenticator_of
+from thrum.daemon.build import authenticator_of
 from thrum.daemon.event_feed import EventFeed
 from thrum.daemon.maintenance import Care
+from thrum.daemon.parts import DaemonParts
+from thrum.daemon.presence import Presence, Registrar
 from thrum.daemon.sync_service import Settings, SyncService
 from thrum.daemon.sync_store import SyncStore
 from thrum.git.worktree_status import LiveWork

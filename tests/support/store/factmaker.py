@@ -263,6 +263,15 @@ FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
     events.AgentExited: {"agent_id": _agents, "agent_pid": st.integers(1, 3)},
     events.AgentSeen: {"agent_id": _agents, "session_id": st.one_of(st.just(""), _sessions)},
     events.AgentStatusSet: {"agent_id": _agents, "status": _texts, "by": _agents},
+    events.WakeAttempted: {
+        "agent_id": _agents,
+        "attempt_id": st.sampled_from(("wak_1", "wak_2")),
+        "door": st.sampled_from(("claude", "typed")),
+        "message_ids": st.lists(_messages, min_size=1, max_size=3).map(tuple),
+        "outcome": st.sampled_from(("offered", "offered", "proved", "expired", "failed")),
+        "detail": _texts,
+        "process": _texts,
+    },
     events.SessionItemsChanged: {
         "session_id": _sessions,
         "add_scopes": _pairs,
@@ -317,6 +326,7 @@ _THEMES: tuple[tuple[type[Any], ...], ...] = (
         events.AgentContextSaved,
         events.AgentCleaned,
     ),
+    (events.WakeAttempted, events.MessageCreated, events.PurgeExecuted),
     tuple(sorted(FIELDS, key=repr)),
 )
 """Which types a history is made of: few, so that their facts meet; the last theme is all of them."""

@@ -48,6 +48,7 @@ FIELDS: dict[str, Any] = {
     "receipt_type": "read",
     "format": 1,
     "agent_pid": 7,
+    "message_ids": ("msg_01KGHF3N80AAAAAAAAAAAAAAA2",),
 }
 
 

@@ -43,3 +43,21 @@ def test_with_one_descriptor_left_files_are_short() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert not files.is_short()
+
+
+def test_what_looks_at_the_last_name_alone_refuses_a_link_there_and_follows_one_before_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_bytes(b"1")
+    (tmp_path / "way").symlink_to("there")
+    (tmp_path / "link").symlink_to("there/file")
+    beyond = tmp_path / "way" / "file"
+    os.close(files.open_nofollow(beyond, os.O_RDONLY))
+    with pytest.raises(OSError) as refused:
+        files.open_nofollow(tmp_path / "link", os.O_RDONLY)
+    assert refused.value.errno == errno.ELOOP
+    os.close(files.open_following(tmp_path / "link", os.O_RDONLY))
+    for path in (beyond, tmp_path / "link"):
+        with pytest.raises(FileExistsError):
+            files.create_file(path)
+    assert files.inode_of(beyond) == files.inode_of(tmp_path / "there" / "file") != files.inode_of(tmp_path / "link")
+    assert files.inode_of(tmp_path / "none") is None

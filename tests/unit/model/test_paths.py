@@ -52,12 +52,12 @@ def layout_at(root: Path) -> Layout:
 def test_sockets_lie_beside_the_state_when_the_path_fits(base: Path, short_base: Path) -> None:
     layout = layout_at(base / "r")
     layout.var_dir.mkdir()
-    layout.socket_link.symlink_to("/stale")
+    layout.socket_path.symlink_to("/stale")
     sockets = socket_paths(layout, short_base)
-    assert (sockets.rpc, sockets.private_dir) == (layout.socket_link, None)
+    assert (sockets.rpc, sockets.private_dir) == (layout.socket_path, None)
     assert sockets.bus == layout.var_dir / "bus.sock"
     prepare_socket_dir(layout, sockets)
-    assert not layout.socket_link.is_symlink()
+    assert not layout.socket_path.is_symlink()
     assert layout.var_dir.stat().st_mode & 0o777 == 0o700
 
 
@@ -68,7 +68,7 @@ def test_a_long_path_gets_a_short_private_directory_that_is_found_without_a_link
     assert sockets.private_dir is not None and len(os.fsencode(sockets.rpc)) <= 107
     for _ in range(2):
         prepare_socket_dir(layout, sockets)
-        assert not os.path.lexists(layout.socket_link)
+        assert not os.path.lexists(layout.socket_path)
         assert private_dir_flaw(sockets.private_dir) is None
 
 

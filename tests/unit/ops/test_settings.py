@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,17 @@ def test_every_default_follows_its_own_rule() -> None:
         found = settings.setting_value({}, key)
         assert found.source == "default"
         settings.check_value(key, found.value)
+
+
+def test_a_setting_is_read_exactly_if_its_row_says_that_it_is_built() -> None:
+    rows = {name: row for name, row in vars(settings).items() if isinstance(row, settings.Setting)}
+    package = Path(settings.__file__).parent.parent
+    texts = [path.read_text(encoding="utf-8") for path in package.rglob("*.py") if path != Path(settings.__file__)]
+    words = {word for text in texts for word in re.findall(r"\w+", text)}
+    read = {row.key for name, row in rows.items() if name in words}
+    # These two `identity.guard_modes` reads from the file itself.
+    read |= {key for key in settings.SETTINGS if key == "runtime.processes" or key.startswith("identity_guard.")}
+    assert read == {key for key, row in settings.SETTINGS.items() if row.built}
 
 
 def test_every_guard_is_a_setting_with_its_own_default() -> None:

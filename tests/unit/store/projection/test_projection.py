@@ -164,8 +164,8 @@ def test_a_key_counts_in_whatever_journal_it_lies(tmp_path: Path) -> None:
         (key := other.introduction(), other.line(key), "messages/bob.jsonl"),
     ):
         journals.add(fact, raw or me.line(fact), file)
-    rebuild_journals(journals, tmp_path / "painted", own)
-    with closing(database.open_reader(tmp_path / "painted")) as db:
+    rebuild_journals(journals, tmp_path / "rebuilt", own)
+    with closing(database.open_reader(tmp_path / "rebuilt")) as db:
         assert View(db, own).message(claimed.message_id) is None
 
 
@@ -187,8 +187,8 @@ def test_nobody_moves_anothers_message_into_another_thread(order: tuple[int, ...
             for entry in entries:
                 projection.apply(entry)
             live = View(db, own).thread_of(root.message_id)
-        rebuild_journals(journals, tmp_path / "painted", own)
-        with closing(database.open_reader(tmp_path / "painted")) as db:
+        rebuild_journals(journals, tmp_path / "rebuilt", own)
+        with closing(database.open_reader(tmp_path / "rebuilt")) as db:
             assert View(db, own).thread_of(root.message_id) == live
         return live
 
@@ -259,8 +259,8 @@ def test_a_cleanup_tombstones_what_its_daemon_said_in_anothers_session(order: tu
             projection.apply(entry)
         assert db.execute("SELECT seen_at FROM sessions").fetchall() == [("",), ("",)]
         assert db.execute("SELECT * FROM work_contexts").fetchall() == []
-        rebuild_journals(journals, tmp_path / "painted", own)
-        with closing(database.open_reader(tmp_path / "painted")) as rebuilt:
+        rebuild_journals(journals, tmp_path / "rebuilt", own)
+        with closing(database.open_reader(tmp_path / "rebuilt")) as rebuilt:
             there, here = database.dump(rebuilt), database.dump(db)
             assert {table for table in here if here[table] != there[table]} <= {"daemon_identity"}
 

@@ -31,8 +31,8 @@ def seen_by(own: Daemon, said: list[Said], directory: Path) -> Iterator[View]:
         projection = Projection(db, mine, journals.read_line, lambda: START_MS)
         for entry in entries:
             projection.apply(entry)
-        rebuild_journals(journals, directory / "painted", mine)
-        with closing(database.open_reader(directory / "painted")) as rebuilt:
+        rebuild_journals(journals, directory / "rebuilt", mine)
+        with closing(database.open_reader(directory / "rebuilt")) as rebuilt:
             there, here = database.dump(rebuilt), database.dump(db)
             for table in here.keys() - {"daemon_identity"}:
                 assert there[table] == here[table], table

@@ -28,7 +28,7 @@ def rebuilt_texts(tmp_path: Path, lines: Sequence[Line]) -> tuple[list[str], lis
     journals = factmaker.Journals()
     for line in lines:
         journals.add(*line)
-    target = tmp_path / "painted.db"
+    target = tmp_path / "rebuilt.db"
     rebuilt = rebuild(
         target,
         journals.sources(),

@@ -62,7 +62,7 @@ def rebuilt(lines: Sequence[Line], directory: Path) -> factmaker.Dump:
     journals = factmaker.Journals()
     for fact, raw in lines:
         journals.add(fact, raw, branch_file_of(fact) or events.LOCAL_FILE)
-    target = directory / "painted.db"
+    target = directory / "rebuilt.db"
     rebuild(
         target,
         journals.sources(),

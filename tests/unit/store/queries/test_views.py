@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.store.factmaker import OWN, Live, Maker
 from thrum.model import clock, events
+from thrum.model.addressing import Audience
 from thrum.model.errors import AnswerTooLarge
 from thrum.model.events import Body, Pair
 from thrum.store.queries.views import InboxPage, InboxQuery, View, Wanted
@@ -179,6 +180,29 @@ def test_what_a_wait_tells(desk: Desk) -> None:
     assert [message.message_id for message in desk.view.told("bob", told)] == told
 
 
+@pytest.mark.parametrize(
+    ("audience", "word"),
+    [
+        (Pair("agent", "bob"), "bob"),
+        (Pair("user", "bob"), "user:bob"),
+        (Pair("role", "tester"), "tester"),
+        (Pair("group", "reviewers"), "reviewers"),
+        (Pair("broadcast", "everyone"), "everyone"),
+    ],
+)
+def test_a_wait_for_an_audience_is_told_what_names_it(desk: Desk, audience: Pair, word: str) -> None:
+    refs = Audience((), (audience,)).refs
+    named = desk.message("ann", recipients=("bob",), audiences=(audience,), refs=refs)
+    desk.message("ann", recipients=("bob",), audiences=(Pair("group", "others"),))
+    assert told_to(desk, Wanted(agent_id="bob", unseen=True, addressed_to=word)) == [named]
+    assert told_to(desk, Wanted(agent_id="bob", unseen=True, addressed_to="nobody")) == []
+
+
+def test_a_wait_for_a_name_is_told_what_has_only_a_ref_of_before(desk: Desk) -> None:
+    named = desk.message("ann", recipients=("bob",), audiences=(), refs=(Pair("mention", "bob"),))
+    assert told_to(desk, Wanted(agent_id="bob", unseen=True, addressed_to="bob")) == [named]
+
+
 def told_to(desk: Desk, wanted: Wanted) -> list[str]:
     return [message_id for _, message_id in sorted(entry for step in desk.view.told_steps(wanted) for entry in step)]
 
@@ -269,7 +293,7 @@ def test_places_are_those_of_registered_agents(desk: Desk) -> None:
     desk.register("ann")
     for agent_id in ("ann", "ghost"):
         desk.tell(desk.make(events.AgentPlaced, agent_id=agent_id, worktree_path="/a", agent_pid=7))
-    assert [(place.agent_id, place.worktree_path, place.agent_pid) for place in desk.view.layout()] == [
+    assert [(place.agent_id, place.worktree_path, place.agent_pid) for place in desk.view.agent_places()] == [
         ("ann", "/a", 7)
     ]
 

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.compacting import FAR
-from tests.support.factmaker import START_MS, Live, Maker, live_dump
-from tests.support.store_opened import OWN, layout_at, open_here, projection_of
+from tests.support.here import START_MS
+from tests.support.store.compacting import FAR
+from tests.support.store.factmaker import Live, Maker, live_dump
+from tests.support.store.opened import OWN, layout_at, open_here, projection_of
 from thrum.bus.topics import hint_of, topics_of
 from thrum.model import attempt_ids, clock, events
 from thrum.model.events import WakeAttempted

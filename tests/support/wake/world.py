@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from tests.support.fake_door import FakeDoor
+from tests.support.wake.fake_door import FakeDoor
 from thrum.model.errors import StoreFailed
 from thrum.model.ids import ulid_of
 from thrum.model.wake_types import Reachable, State

@@ -208,6 +208,9 @@ FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
         "audiences": _pairs,
         "recipients": _recipients,
         "quiet": st.booleans(),
+        "urgent": st.booleans(),
+        "expires_at": st.one_of(st.just(""), _times, st.just("tomorrow")),
+        "supersedes": st.one_of(st.just(""), _messages),
     },
     events.MessageEdited: {
         "message_id": _messages,

@@ -69,6 +69,9 @@ class MessageCreated(Fact, frozen=True, gc=False, kw_only=True, tag="message.cre
     audiences: tuple[Pair, ...] = ()
     recipients: tuple[str, ...] = ()
     quiet: bool = False
+    urgent: bool = False
+    expires_at: str = ""
+    supersedes: str = ""
     authored_by: str = ""
     disclosed: bool = False
 

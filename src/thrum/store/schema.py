@@ -90,7 +90,8 @@ CREATE TABLE messages (
   created_at TEXT NOT NULL, updated_at {_TEXT},
   body_format TEXT NOT NULL, body_content TEXT NOT NULL, body_structured TEXT NOT NULL,
   edit_count INTEGER NOT NULL DEFAULT 0,
-  quiet INTEGER NOT NULL, deleted INTEGER NOT NULL DEFAULT 0, deleted_at {_TEXT}, delete_reason {_TEXT},
+  quiet INTEGER NOT NULL, urgent INTEGER NOT NULL, expires_at TEXT NOT NULL, supersedes TEXT NOT NULL,
+  superseded_by TEXT NOT NULL DEFAULT '', deleted INTEGER NOT NULL DEFAULT 0, deleted_at {_TEXT}, delete_reason {_TEXT},
   authored_by TEXT NOT NULL, disclosed INTEGER NOT NULL, origin_daemon TEXT NOT NULL,
   create_event TEXT NOT NULL, edit_event {_TEXT}, delete_event {_TEXT}, trust INTEGER NOT NULL
 );
@@ -189,6 +190,7 @@ CREATE INDEX work_files_session ON work_files (session_id);
 CREATE INDEX messages_thread ON messages (thread_id, created_at) WHERE thread_id <> '';
 CREATE INDEX messages_author ON messages (agent_id, created_at, message_id, deleted);
 CREATE INDEX messages_reply ON messages (reply_to) WHERE reply_to <> '';
+CREATE INDEX messages_supersedes ON messages (supersedes) WHERE supersedes <> '';
 CREATE INDEX messages_origin ON messages (origin_daemon);
 CREATE INDEX messages_created ON messages (created_at, message_id, deleted);
 CREATE INDEX messages_deleted ON messages (message_id, deleted) WHERE deleted = 1;

@@ -19,7 +19,7 @@ from thrum.store.queries.rows import MessageHead, MessageRow
 _MESSAGE: Final = (
     "message_id, seq, agent_id, session_id, thread_id, reply_to, created_at, updated_at, body_format, body_content,"
     " body_structured, edit_count, quiet, deleted, deleted_at, delete_reason, authored_by, disclosed, origin_daemon,"
-    " create_event, edit_event, delete_event"
+    " create_event, edit_event, delete_event, urgent, expires_at, supersedes, superseded_by"
 )
 _RECIPIENT: Final = (
     "r.message_id, r.agent_id, r.stored_at, r.delivered_at, r.seen_at, r.read_at, r.replied_at, a.origin_daemon"
@@ -128,6 +128,10 @@ class MessageRows:
             seq=row.seq,
             version=row.edit_count,
             quiet=row.quiet,
+            urgent=row.urgent,
+            expires_at=row.expires_at,
+            supersedes=row.supersedes,
+            superseded_by=row.superseded_by,
             thread_id=row.thread_id,
             reply_to=row.reply_to,
             author=wire_types.Author(row.agent_id, row.session_id),
@@ -192,6 +196,10 @@ class MessageRows:
                     is_read=row.message_id in read
                     or (reader != "" and row.agent_id == reader and row.message_id not in namesakes),
                     quiet=row.quiet,
+                    urgent=row.urgent,
+                    expires_at=row.expires_at,
+                    supersedes=row.supersedes,
+                    superseded_by=row.superseded_by,
                     scopes=scopes,
                     refs=refs,
                     audiences=audiences,
@@ -294,7 +302,7 @@ def chunks(ids: Sequence[str]) -> Iterable[Sequence[str]]:
 
 def _message_row(row: Sequence[Any]) -> MessageRow:
     values = list(row)
-    for index in (12, 13, 17):
+    for index in (12, 13, 17, 22):
         values[index] = bool(values[index])
     return MessageRow(*values)
 

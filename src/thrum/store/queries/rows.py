@@ -121,6 +121,10 @@ class MessageRow(msgspec.Struct, frozen=True, gc=False):
     create_event: str
     edit_event: str
     delete_event: str
+    urgent: bool
+    expires_at: str
+    supersedes: str
+    superseded_by: str
 
 
 class MessageHead(msgspec.Struct, frozen=True, gc=False):
@@ -237,7 +241,7 @@ class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.wait` asks for (rpc.md §7): addressed to that agent, and one of `unseen` (not read and not seen),
-    `after_seq`, `created_after`; then filters joined by AND.
+    `after_seq`, `created_after`; then filters joined by AND. `at`: the time by which what expired wakes no more.
     """
 
     agent_id: str
@@ -247,6 +251,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scope: Pair | None = None
     mention_role: str = ""
     author_id: str = ""
+    at: str = ""
 
 
 class Mail(NamedTuple):

@@ -227,6 +227,10 @@ class AgentPlaced(Fact, frozen=True, gc=False, kw_only=True, tag="agent.place"):
     agent_pid_started: str = ""
     runtime: str = ""
     tmux_session: str = ""
+    runtime_session: str = ""
+    transcript: str = ""
+    pane: str = ""
+    hooks_seen_at: str = ""
 
 
 class AgentExited(Fact, frozen=True, gc=False, kw_only=True, tag="agent.exit"):

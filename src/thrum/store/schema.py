@@ -27,7 +27,8 @@ CREATE TABLE agents (
   hostname {_TEXT}, worktree {_TEXT}, registered_at {_TEXT}, origin_daemon {_TEXT},
   live INTEGER NOT NULL DEFAULT 0, reg_at {_TEXT}, reg_event {_TEXT},
   worktree_path {_TEXT}, agent_pid INTEGER NOT NULL DEFAULT 0, agent_pid_started {_TEXT}, runtime {_TEXT},
-  tmux_session {_TEXT}, place_at {_TEXT}, place_event {_TEXT},
+  tmux_session {_TEXT}, runtime_session {_TEXT}, transcript {_TEXT}, pane {_TEXT}, hooks_seen_at {_TEXT},
+  place_at {_TEXT}, place_event {_TEXT},
   status {_TEXT}, status_by {_TEXT}, status_at {_TEXT}, status_event {_TEXT},
   seen_at {_TEXT}, seen_event {_TEXT}, exited_at {_TEXT}, exited_event {_TEXT}
 ) WITHOUT ROWID;

@@ -35,6 +35,10 @@ class AgentRow(msgspec.Struct, frozen=True, gc=False):
     agent_pid_started: str
     runtime: str
     tmux_session: str
+    runtime_session: str
+    transcript: str
+    pane: str
+    hooks_seen_at: str
     place_at: str
     place_event: str
     status: str

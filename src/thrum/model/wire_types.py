@@ -18,9 +18,12 @@ def is_expired(expires_at: str, at: str) -> bool:
 
 
 class Recipient(msgspec.Struct, omit_defaults=True, gc=False):
+    """How far a message came with one of its recipients. `offered_at`: when a door first took it (wake.md §2)."""
+
     agent_id: str
     stored_at: str
     delivered_at: str = ""
+    offered_at: str = ""
     seen_at: str = ""
     read_at: str = ""
     replied_at: str = ""

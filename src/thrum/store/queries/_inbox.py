@@ -12,11 +12,11 @@ from thrum.model import limits, wire_types
 from thrum.model.events import Body
 from thrum.store.queries import fts
 from thrum.store.queries._message_rows import Filter, Pairs, among, chunks, conditions
-from thrum.store.queries._wait_scan import ToldViews
+from thrum.store.queries._wake_views import WakeViews
 from thrum.store.queries.rows import InboxPage, InboxQuery, Mail, MessageRow
 
 
-class MessageViews(ToldViews):
+class MessageViews(WakeViews):
     """The part of `View` that finds messages."""
 
     # -- inbox

@@ -258,6 +258,30 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     at: str = ""
 
 
+class UnseenRow(NamedTuple):
+    """A message that is a reason to wake its recipient; `answers_own`: it replies to a message of that one."""
+
+    message_id: str
+    created_at: str
+    author: str
+    urgent: bool
+    answers_own: bool
+
+
+class AttemptRow(msgspec.Struct, frozen=True, gc=False):
+    """An attempt to wake. `attempt_id` is its whole token: shown short only. `outcome` is `offered` until it ended."""
+
+    attempt_id: str
+    agent_id: str
+    door: str
+    process: str
+    offered_at: str
+    outcome: str
+    detail: str
+    ended_at: str
+    message_ids: tuple[str, ...]
+
+
 class Mail(NamedTuple):
     """Ids of the messages of an inbox, by how far they came."""
 

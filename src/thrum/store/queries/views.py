@@ -23,6 +23,7 @@ from thrum.store.queries import _purge_preview as purge_preview
 from thrum.store.queries._group_views import GroupViews
 from thrum.store.queries.rows import (
     AgentRow,
+    AttemptRow,
     ClientKeyRow,
     EventRow,
     GroupMark,
@@ -37,12 +38,14 @@ from thrum.store.queries.rows import (
     PurgeCounts,
     RegistrationRow,
     SessionRow,
+    UnseenRow,
     Wanted,
 )
 from thrum.store.schema import DEFERRED, FOREIGN_FORMAT, JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
 
 __all__ = [
     "AgentRow",
+    "AttemptRow",
     "ClientKeyRow",
     "EventRow",
     "GroupMark",
@@ -57,6 +60,7 @@ __all__ = [
     "PurgeCounts",
     "RegistrationRow",
     "SessionRow",
+    "UnseenRow",
     "View",
     "Wanted",
 ]

@@ -138,6 +138,9 @@ search_words_max: Final = 64
 unindexed_max: Final = 256
 wake_attempt_kept_ms: Final = 7 * 86_400_000
 """How long an attempt to wake is remembered that nothing waits for any more (wake.md §5)."""
+wake_unseen_max: Final = 1_000
+"""So many unseen messages of an agent are looked at before it is woken: the newest ones."""
+wake_attempts_shown: Final = 10
 unindexed_bytes_max: Final = 1 * MIB
 """So much of messages may wait for the index of words; a search looks through it."""
 answer_bodies_bytes_max: Final = 8 * MIB

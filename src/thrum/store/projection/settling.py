@@ -53,7 +53,7 @@ class Settling:
         self._daemons = Daemons(db, own)
         self._agents = Agents(db, self._watermarks, self._daemons)
         self._local = Origins(own=own | {OURS}).local()
-        self.messages = Messages(db, self._watermarks, self._local, self._may_answer)
+        self.messages = Messages(db, self._watermarks, self._local, self._may_answer, self._may_replace)
         self.sessions = Sessions(db, self._watermarks)
         self.groups = Groups(db, self._watermarks)
         self._wakes = Wakes(db, self._watermarks)
@@ -177,6 +177,10 @@ class Settling:
     def _may_answer(self, agent_id: str, origin: str) -> bool:
         home = self._daemons.origins.home(origin)
         return home == OURS or self._agents.speaks(agent_id, home)
+
+    def _may_replace(self, origin: str, trust: int, of_origin: str, of_trust: int) -> bool:
+        provenance = self._daemons.origins.provenance
+        return may_change(provenance(origin, trust), provenance(of_origin, of_trust))
 
     def _remember(self, key: str, seq: int) -> None:
         self._db.execute("INSERT OR IGNORE INTO hanging VALUES (?, ?)", (key, seq))

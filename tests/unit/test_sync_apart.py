@@ -11,10 +11,11 @@ import pytest
 
 from tests.support.git_clones import contents, git, layout_of, make_clone, make_origin, sync, write
 from tests.support.git_servers import PASSWORD, USER, open_http
+from tests.support.opened_repository import open_repository
 from thrum.model.errors import NotAvailable
 from thrum.sync.branch import ensure_branch, read_branch
 from thrum.sync.mirror_refspecs import Meeting, meetings, writer
-from thrum.sync.repository import GitRepository, open_repository
+from thrum.sync.repository import GitRepository
 from thrum.sync.worktree import on_branch
 
 LINES = b'{"e":1}\n{"e":2}\n'

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.git_clones import git, make_clone, make_origin, write
 from tests.support.git_servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
+from tests.support.opened_repository import open_repository
 from tests.support.repo import wait_until
 from thrum.git.runner import Finished
 from thrum.model.errors import StoreFailed
@@ -21,7 +22,7 @@ from thrum.sync.branch import ensure_branch
 from thrum.sync.failures import clean, reason_of, secrets_in, trouble_of
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.remote import pushed
-from thrum.sync.repository import GitRepository, open_repository
+from thrum.sync.repository import GitRepository
 
 LINES = b'{"e":1}\n'
 

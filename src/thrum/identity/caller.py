@@ -116,10 +116,6 @@ class Caller:
     """Of nobody: the agents that live where it stands and that no process elsewhere runs. It may be any of them."""
 
 
-SYSTEM: Final = Caller("system", "system", proven=True)
-"""The daemon's own tasks."""
-
-
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A call refused: row of the table, the guard's refusal, and who it is when the guard's mode lets it pass; without

@@ -25,7 +25,7 @@ def _cut(data: bytes, layout: list[int]) -> list[bytes]:
 def test_lines_are_the_same_however_the_stream_is_cut(lines: list[bytes], rest: bytes, layout: list[int]) -> None:
     splitter = LineSplitter()
     stream = b"".join(line + b"\n" for line in lines) + rest
-    found = [line for piece in _cut(stream, layout) for line in splitter.event_feed(piece)]
+    found = [line for piece in _cut(stream, layout) for line in splitter.feed(piece)]
     assert found == lines
     assert splitter.pending == len(rest)
     assert splitter.rest() == rest
@@ -39,11 +39,11 @@ def test_a_line_of_the_limit_passes_and_a_longer_one_does_not(piece_bytes: int) 
         stream = b"x" * size + b"\n"
         pieces = [stream[start : start + piece_bytes] for start in range(0, len(stream), piece_bytes)]
         if passes:
-            assert [line for piece in pieces for line in splitter.event_feed(piece)] == [b"x" * size]
+            assert [line for piece in pieces for line in splitter.feed(piece)] == [b"x" * size]
         else:
             with pytest.raises(Overlong):
                 for piece in pieces:
-                    splitter.event_feed(piece)
+                    splitter.feed(piece)
 
 
 @given(
@@ -53,15 +53,15 @@ def test_a_line_of_the_limit_passes_and_a_longer_one_does_not(piece_bytes: int) 
 def test_frames_are_the_same_however_the_stream_is_cut(frames: list[tuple[bytes, bytes]], layout: list[int]) -> None:
     splitter = FrameSplitter()
     stream = b"".join(framing.frame(kind, payload) for kind, payload in frames)
-    found = [frame for piece in _cut(stream, layout) for frame in splitter.event_feed(piece)]
+    found = [frame for piece in _cut(stream, layout) for frame in splitter.feed(piece)]
     assert found == [Frame(kind, payload) for kind, payload in frames]
 
 
 def test_what_is_no_frame_to_the_daemon_is_refused() -> None:
     with pytest.raises(ValueError, match="not a frame"):
-        FrameSplitter().event_feed(framing.frame(b"o", b"hi"))
+        FrameSplitter().feed(framing.frame(b"o", b"hi"))
     with pytest.raises(Overlong):
-        FrameSplitter().event_feed(b"s\xff\xff\xff\xff")
+        FrameSplitter().feed(b"s\xff\xff\xff\xff")
 
 
 def test_output_goes_in_frames_of_64_kib() -> None:

@@ -6,9 +6,9 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-
 from tests.support.daemons import Daemon
 from tests.support.factmaker import START_MS, Live, Maker, live_dump, rebuilt_dump
+
 from thrum.model import clock, events
 from thrum.store.queries.views import View, Wanted
 

@@ -9,14 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-<<<<<<<< HEAD:tests/unit/store/test_wake_facts.py
-from tests.support.store.compacting import FAR
-from tests.support.store.factmaker import START_MS, Live, Maker, live_dump
-========
 from tests.support.here import START_MS
 from tests.support.store.compacting import FAR
 from tests.support.store.factmaker import Live, Maker, live_dump
->>>>>>>> e6c707f937a8e15b5f6c9f1a4deb288d60e88ffc:tests/unit/store/projection/test_wake_facts.py
 from tests.support.store.opened import OWN, layout_at, open_here, projection_of
 from thrum.bus.topics import hint_of, topics_of
 from thrum.model import attempt_ids, clock, events

@@ -252,7 +252,7 @@ def _wire(
     )
     sync_service = SyncService(
         ctx=ctx,
-        exchange=SyncStore(store),
+        journals=SyncStore(store),
         settings=sync_settings,
         publish=partial(_publish_sync, publisher),
     )

@@ -1,6 +1,6 @@
 """`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is told twice, nothing slips between waits.
 
-Every agent has a desk: its waiters in the order in which they came, and the ids of messages that were handed to one of
+Every agent has a queue: its waiters in the order in which they came, and the ids of messages that were handed to one of
 them and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
 live process, then the newest, for an older one may have been left by a session that is gone. If that answer cannot be
 delivered, the next one gets it. Source: rpc.md §7.
@@ -139,17 +139,17 @@ class WaitQueues:
             return waiter.found
         except trio.Cancelled:
             if waiter.found is not None:
-                self._release(agent_id, waiter.found[0])
+                self._put_back(agent_id, waiter.found[0])
             raise
         finally:
             self._count -= 1
-            waiter.woken.set()  # whoever serves the desk now passes it over
+            waiter.woken.set()  # whoever serves the queue now passes it over
             wait_queue.waiters.remove(waiter)
             self._leave(agent_id)
 
     def settle(self, agent_id: str, messages: Sequence[Message]) -> None:
         """An answer arrived and is marked, or was lost: its messages are no longer held back."""
-        self._release(agent_id, messages)
+        self._put_back(agent_id, messages)
         self._leave(agent_id)
 
     async def serve(self) -> None:
@@ -181,7 +181,7 @@ class WaitQueues:
         self._to_serve[agent_id] = None
         self._called.set()
 
-    def _release(self, agent_id: str, messages: Sequence[Message]) -> None:
+    def _put_back(self, agent_id: str, messages: Sequence[Message]) -> None:
         wait_queue = self._wait_queues.get(agent_id)
         if wait_queue is not None:
             released = {message.message_id for message in messages}

@@ -35,7 +35,7 @@ from thrum.model.tombstones import Order, branch_file_of, is_tombstoned, superse
 from thrum.store import database
 from thrum.store._old_attempts import facts_of_old_attempts, forget_left_attempts, split_facts
 from thrum.store._superseded import superseded_locally
-from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, mark_of, sync_data
+from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, line_id_of, sync_data
 from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
 
@@ -309,7 +309,7 @@ class Drafter:
             end = line.offset
         if end == offset.applied_offset or end == 0:
             return offset.last_event_id if end else ""
-        return mark_of(self._journals.last_line(offset.file, end).raw)
+        return line_id_of(self._journals.last_line(offset.file, end).raw)
 
 
 def _digest(raw: bytes) -> int:

@@ -112,7 +112,7 @@ class JournalFiles:
                 found.append(file)
         return found
 
-    def look(self, file: str) -> FileState | None:
+    def accept_state(self, file: str) -> FileState | None:
         """How a journal is now, and from now on is expected to be; None if it is not there. Raises OSError."""
         try:
             status = files.lstat(self.path(file))
@@ -267,7 +267,7 @@ class JournalFiles:
             sync_data(descriptor)
         finally:
             os.close(descriptor)
-        self.look(file)
+        self.accept_state(file)
 
     def end_line(self, file: str) -> None:
         """Give a whole last line the newline that it lacks, durably. Raises OSError."""
@@ -277,7 +277,7 @@ class JournalFiles:
             sync_data(descriptor)
         finally:
             os.close(descriptor)
-        self.look(file)
+        self.accept_state(file)
 
     def sync(self, file: str) -> None:
         """Make what a journal holds durable: a killed writer may not have come to it. Raises OSError."""
@@ -389,7 +389,7 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
 
     `quarantine_line(file, offset, raw, reason)` must have made its copy durable when it returns. Raises OSError.
     """
-    file_state = journals.look(file)
+    file_state = journals.accept_state(file)
     if file_state is None or file_state.size == 0:
         return
     tail, offset, _ = journals.last_line(file, file_state.size)
@@ -404,7 +404,7 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
         journals.end_line(file)
 
 
-def mark_of(raw: bytes) -> str:
+def line_id_of(raw: bytes) -> str:
     """What the projection remembers of the line where it stands: its event id, or a digest if it is no fact."""
     line = bare(raw)
     try:

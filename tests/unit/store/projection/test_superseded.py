@@ -6,9 +6,10 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from tests.support.daemons import Daemon
-from tests.support.factmaker import START_MS, Live, Maker, live_dump, rebuilt_dump
 
+from tests.support.here import START_MS
+from tests.support.store.factmaker import Live, Maker, live_dump, rebuilt_dump
+from tests.support.store.signers import Daemon
 from thrum.model import clock, events
 from thrum.store.queries.views import View, Wanted
 

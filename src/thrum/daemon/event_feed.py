@@ -65,9 +65,13 @@ class EventFeed:
         self.pulse = Pulse()
 
     def announce(self, committed: Sequence[Committed]) -> None:
-        """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced."""
+        """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced.
+
+        Nor is what kept the number of another line of its id, which did not count (`Projection.apply`): whoever follows
+        has passed that number.
+        """
         for entry in committed:
-            if entry.state not in UNANNOUNCED:
+            if entry.state not in UNANNOUNCED and entry.seq > self._publisher.head_seq:
                 subject = about(self._view, entry.fact) if self._publisher.listened else None
                 self._publisher.publish(entry.seq, entry.fact, subject, pending=entry.state == "pending")
         self.pulse.notify()

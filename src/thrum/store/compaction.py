@@ -392,7 +392,9 @@ def swap(
         moved[draft.file] = database.JournalPosition(
             draft.file, *file_state, before.applied_lines - draft.lines_gone, mark
         )
+    head = _head_seq(db)
     _move_rows(db, drafts)
+    assert _head_seq(db) == head, "the greatest number stays: given again, it would name another fact to whoever has it"
     for offset in moved.values():
         database.set_offset(db, offset)
     with journals.still:
@@ -400,6 +402,10 @@ def swap(
         journals.settle({file: FileState(offset.inode, offset.applied_offset) for file, offset in moved.items()})
         journals.exchanged += 1
     return moved, sum(draft.bytes_gone for draft in drafts)
+
+
+def _head_seq(db: sqlite3.Connection) -> int | None:
+    return db.execute("SELECT max(seq) FROM events").fetchone()[0]
 
 
 def _fits(db: sqlite3.Connection, draft: Draft, file_state: FileState | None) -> bool:

@@ -147,6 +147,8 @@ class JournalFiles:
         StoreFailed when the system refuses (disk full, permission) and JournalChanged when a file is not as remembered;
         then every file has been cut back, or is cut back before the next append.
         """
+        whole = all(buffer.endswith(b"\n") for buffer in buffers.values())
+        assert whole, "lines are appended whole: the next one would go on in what is left of this one"
         self._cut_what_is_left()
         after: dict[str, FileState] = {}
         try:

@@ -239,6 +239,9 @@ class Writer:
             known = moved.get(file) or self._offsets.get(file)
             lines = 1 if known is None else known.applied_lines + 1
             moved[file] = database.JournalPosition(file, *after[file], lines, mark)
+        for file, position in moved.items():
+            end = self._offsets[file].applied_offset if file in self._offsets else 0
+            assert end < position.applied_offset, "offsets rise: what a replay begins behind was applied"
         return moved
 
     def _flush_quarantine(self) -> None:
@@ -351,6 +354,7 @@ class Writer:
             if mine is not None:
                 self._keyed[fact.event_id] = (fact, applied.seq)
             seqs.append(applied.seq)
+        assert not seqs or seqs[-1] - seqs[0] == len(seqs) - 1, "seq is dense in a call: there is none to miss between"
         return seqs
 
     def _end(self, file: str) -> int:

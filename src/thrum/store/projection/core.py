@@ -230,7 +230,8 @@ class Projection(EntityBuilder):
         raw = bare(self._lines.read(file, offset, length))
         fact = events.decode(raw)
         assert not isinstance(fact, UnknownEvent)
-        self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (key, seq))
+        deferred = self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (key, seq)).rowcount
+        assert deferred == 1, "a released fact was deferred, and is released once: it must not be merged twice"
         who = self.judge(entry := entry_of(fact, raw, file, offset, length))
         self._db.execute("UPDATE events SET state = 'applied', trust = ? WHERE seq = ?", (who.trust, seq))
         return Released(seq, fact, self.project(seq, entry, events.order_of(fact), who))

@@ -86,14 +86,14 @@ _VALUES: Final = ("role", "module", "repo")
 _MAY_BE_EMPTY: Final = frozenset({"display", "intent", "reason", "runtime"})
 """Parameters whose empty value says something. Of the others it is a variable that the shell did not have."""
 GLOBAL_FLAGS: Final[Mapping[str, str]] = {
-    "--json": "one JSON document on stdout",
-    "--quiet": "no success lines, no hints, no headers",
-    "--verbose": "diagnostics on stderr",
-    "--role R": "override the identity's role for this command; a filter in lists",
+    "--json": "print one JSON document on stdout",
+    "--quiet": "print no success lines, hints or headers",
+    "--verbose": "print diagnostics on stderr",
+    "--role R": "override the identity's role for this command; in lists: filter by it",
     "--module M": "override the identity's module likewise",
-    "--repo PATH": "work on the repository that holds PATH",
-    "-h, --help": "help of this command",
-    "-v, --version": "the version",
+    "--repo PATH": "work on the repository that contains PATH",
+    "-h, --help": "print the help of this command",
+    "-v, --version": "print the version",
 }
 
 

@@ -22,8 +22,8 @@ from thrum.model.methods.messages import (
     PrintedParams,
 )
 
-LAST_HELP = "last (the newest message printed to you; refused where several authors' were printed together)"
-ID_HELP = f"its id, the end of it, {LAST_HELP}, or @NAME"
+LAST_HELP = "last (the newest message printed to you; refused if several authors' were printed together)"
+ID_HELP = f"its id or the end of it, {LAST_HELP}, or @NAME"
 """For the help of commands that take a message."""
 
 _FULL = re.compile(r"(?:msg|thr)_[0-9A-Z]{26}")

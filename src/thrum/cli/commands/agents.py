@@ -175,11 +175,11 @@ async def register(
     *,
     name: Annotated[
         str,
-        option("N", "the agent's name; without it that of the identity file here, else one made of role and module"),
+        option("N", "the agent's name; default: the one in the identity file here, else made from role and module"),
     ] = "",
-    display: Annotated[str, option("D", "how people see it")] = "",
+    display: Annotated[str, option("D", "the name shown to people")] = "",
     force: Annotated[bool, switch("take over a name, or a role and module, from another agent")] = False,
-    re_register: Annotated[bool, switch("it is me again")] = False,
+    re_register: Annotated[bool, switch("register yourself again")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     who = wanted(run, positional, name, display)
@@ -206,13 +206,13 @@ async def quickstart(
     /,
     *,
     name: Annotated[str, option("N", "the agent's name")] = "",
-    display: Annotated[str, option("D", "how people see it")] = "",
+    display: Annotated[str, option("D", "the name shown to people")] = "",
     intent: Annotated[str, option("T", "what it works on")] = "",
     runtime: Annotated[str, option("R", "the program that runs it, e.g. claude")] = "",
-    preamble_file: Annotated[str, option("P", "its standing instructions")] = "",
+    preamble_file: Annotated[str, option("P", "a file with its standing instructions")] = "",
     no_init: Annotated[bool, switch("write no runtime files")] = False,
-    no_agent_pid: Annotated[bool, switch("don't record which process it is")] = False,
-    dry_run: Annotated[bool, switch("say what would happen")] = False,
+    no_agent_pid: Annotated[bool, switch("don't record its process")] = False,
+    dry_run: Annotated[bool, switch("print what would be done, change nothing")] = False,
     force: Annotated[bool, switch("take over a name, or a role and module, from another agent")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
@@ -310,7 +310,7 @@ def _keep_preamble(run: Run, who: Wanted, agent_id: str, text: str) -> None:
 
 async def list_agents(
     *,
-    context: Annotated[bool, switch("a table of open sessions and their work")] = False,
+    context: Annotated[bool, switch("show a table of open sessions and their work")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     rendering = RenderContext(run.now_ms, run.session.terminal.width)
@@ -338,7 +338,7 @@ async def _with_contexts(run: Run, listed: AgentListResult, rendering: RenderCon
 
 async def whoami(
     *,
-    field: Annotated[str, option("KEY", "only this value, bare")] = "",
+    field: Annotated[str, option("KEY", "print only this value")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     me = me_from_files(run)
@@ -412,11 +412,11 @@ async def me_with_session(run: Run, me: WhoamiResult) -> WhoamiResult:
 
 async def team(
     *,
-    all: Annotated[bool, switch("offline agents too")] = False,
-    files: Annotated[bool, switch("the files each one changed")] = False,
-    system: Annotated[bool, switch("thrum's own senders too")] = False,
+    all: Annotated[bool, switch("include offline agents")] = False,
+    files: Annotated[bool, switch("show the files that each agent changed")] = False,
+    system: Annotated[bool, switch("include thrum's own senders")] = False,
     daemon: Annotated[str, option("ID", "only agents of this daemon")] = "",
-    host: Annotated[str, option("H", "only agents of this machine")] = "",
+    host: Annotated[str, option("H", "only agents on this machine")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     # Looking at every file of every worktree takes longer than all the rest.

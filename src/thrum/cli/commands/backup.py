@@ -29,7 +29,9 @@ from thrum.model.methods.admin import (
 from thrum.model.methods.daemon import HEALTH
 from thrum.model.methods.method import Empty
 
-Dir = Annotated[str, option("D", "where backups lie; else the setting backup.dir, else .thrum/backup", "--dir")]
+Dir = Annotated[
+    str, option("D", "directory of the backups; default: the setting backup.dir, else .thrum/backup", "--dir")
+]
 
 _SYNC_KEPT = {
     True: "  Sync stays off here; it was on in the backup: thrum sync enable",
@@ -84,12 +86,12 @@ async def config(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
 
 
 async def restore(
-    archive: Annotated[str, word("ARCHIVE", "a zip, or the name of an archive; else the last backup")] = "",
+    archive: Annotated[str, word("ARCHIVE", "a zip file or the name of an archive; default: the last backup")] = "",
     /,
     *,
     dir: Dir = "",
     yes: Annotated[bool, switch("don't ask")] = False,
-    other_repository: Annotated[bool, switch("even if it is a backup of another project")] = False,
+    other_repository: Annotated[bool, switch("restore even a backup of another project")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()

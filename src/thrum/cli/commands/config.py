@@ -197,7 +197,7 @@ async def diff(*, run: Annotated[Run, RUN]) -> Answer:
     return Answer(result, said="" if found else "Nothing was changed outside thrum.", data=_lines(found.changed))
 
 
-async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Annotated[Run, RUN]) -> Answer:
+async def accept(*, yes: Annotated[bool, switch("don't ask")] = False, run: Annotated[Run, RUN]) -> Answer:
     layout = run.layout()
     found = await trio.to_thread.run_sync(config_acceptance.look, layout)
     if not found:
@@ -229,7 +229,7 @@ def _value(value: Any) -> str:
 
 async def set_(
     key: Key,
-    value: Annotated[str, word("VALUE", "JSON, else text")],
+    value: Annotated[str, word("VALUE", "JSON, or else text")],
     /,
     *,
     run: Annotated[Run, RUN],

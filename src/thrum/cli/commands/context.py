@@ -81,8 +81,8 @@ async def show(
     agent: Agent = "",
     project: Annotated[bool, switch("only the project state")] = False,
     session: Annotated[bool, switch("only what the agent saved")] = False,
-    raw: Annotated[bool, switch("the bare files, each between its marks")] = False,
-    no_preamble: Annotated[bool, switch("leave the preamble out")] = False,
+    raw: Annotated[bool, switch("the raw files, each between markers")] = False,
+    no_preamble: Annotated[bool, switch("leave out the preamble")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     if project and session:
@@ -150,7 +150,7 @@ def _document(
 
 
 async def save(
-    text: Annotated[str | None, word("TEXT", "the notes; - reads them from stdin, as does a pipe or < FILE")] = None,
+    text: Annotated[str | None, word("TEXT", "the notes; - reads stdin, as does a pipe or < FILE")] = None,
     /,
     *,
     file: Annotated[str, option("P", "read them from a file")] = "",
@@ -180,8 +180,8 @@ async def clear(*, agent: Agent = "", run: Annotated[Run, RUN]) -> Answer:
 async def preamble(
     *,
     agent: Agent = "",
-    init: Annotated[bool, switch("make it what it began as: the role's template, if there is one")] = False,
-    file: Annotated[str, option("P", "replace it by a file")] = "",
+    init: Annotated[bool, switch("reset it to its initial text: the role's template, if there is one")] = False,
+    file: Annotated[str, option("P", "replace it with a file")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     if init and file:

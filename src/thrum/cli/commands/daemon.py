@@ -31,8 +31,8 @@ from thrum.model.methods.daemon import HEALTH
 from thrum.model.methods.method import Empty
 from thrum.model.paths import Layout
 
-Local = Annotated[bool, switch("no fetch, no push, for this start")]
-Force = Annotated[bool, switch("outside a git repository too")]
+Local = Annotated[bool, switch("fetch and push nothing, for this start")]
+Force = Annotated[bool, switch("also outside a git repository")]
 _FOLLOW_SECONDS = 0.2
 
 
@@ -72,7 +72,7 @@ async def start(
     *,
     local: Local = False,
     force: Force = False,
-    foreground: Annotated[bool, switch("in this process; it ends with it")] = False,
+    foreground: Annotated[bool, switch("run in this process, and end with it")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
@@ -147,9 +147,9 @@ async def status(*, run: Annotated[Run, RUN]) -> Answer:
 
 async def logs(
     *,
-    lines: Annotated[int, option("N", "the last N lines; 0: all", "-n", "--lines")] = 50,
-    follow: Annotated[bool, switch("go on until interrupted", "-f", "--follow")] = False,
-    since: Annotated[str, option("T", "only from then on")] = "",
+    lines: Annotated[int, option("N", "only the last N lines; 0: all", "-n", "--lines")] = 50,
+    follow: Annotated[bool, switch("keep printing until interrupted", "-f", "--follow")] = False,
+    since: Annotated[str, option("T", "only lines since then")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer | int:
     if lines < 0:

@@ -33,7 +33,7 @@ from thrum.model.methods.method import Empty, Method
 from thrum.model.wire_types import GroupMember
 
 Name = Annotated[str, word("NAME", "the group")]
-Members = Annotated[tuple[str, ...], word("MEMBER", "agents, or roles")]
+Members = Annotated[tuple[str, ...], word("MEMBER", "agents or roles")]
 
 
 def _bare(name: str) -> str:
@@ -196,7 +196,7 @@ async def members(
     name: Name,
     /,
     *,
-    expand: Annotated[bool, switch("also whom a message would reach now")] = False,
+    expand: Annotated[bool, switch("also list who a message would reach now")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     params = GroupMembersParams(name=_bare(name), expand=expand)

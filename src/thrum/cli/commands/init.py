@@ -38,19 +38,19 @@ _NEXT = "thrum quickstart NAME --role ROLE --module MODULE"
 
 async def init(
     *,
-    force: Annotated[bool, switch("outside a git repository too, for throw-away use")] = False,
-    dry_run: Annotated[bool, switch("print the list, touch nothing")] = False,
+    force: Annotated[bool, switch("also outside a git repository, for throw-away use")] = False,
+    dry_run: Annotated[bool, switch("print what would be done, change nothing")] = False,
     sync: Annotated[bool, switch("exchange messages through the git remote")] = False,
-    keep_modes: Annotated[bool, switch("leave .git readable by others, if it is")] = False,
+    keep_modes: Annotated[bool, switch("leave .git readable by other users, if it is")] = False,
     gitignore: Annotated[bool, switch("put the ignore rule into .gitignore, not .git/info/exclude")] = False,
     runtime: Annotated[str, option("R", "the agents' runtime, e.g. claude")] = "",
-    name: Annotated[str, option("N", "with --role and --module: register an agent too")] = "",
+    name: Annotated[str, option("N", "with --role and --module: also register an agent")] = "",
     worktrees_root: Annotated[str, option("PATH", "where new worktrees go")] = "",
-    stealth: Annotated[bool, switch("no tracked file changes; so it is anyway")] = False,
-    keep: Annotated[bool, switch("take a .thrum that lies there as it is, instead of moving it away")] = False,
-    yes: Annotated[bool, switch("don't ask before a .thrum is moved away")] = False,
-    no_daemon: Annotated[bool, switch("without effect")] = False,
-    non_interactive: Annotated[bool, switch("without effect: nothing is ever asked")] = False,
+    stealth: Annotated[bool, switch("change no tracked file (the default)")] = False,
+    keep: Annotated[bool, switch("use an existing .thrum as it is, instead of moving it away")] = False,
+    yes: Annotated[bool, switch("don't ask before moving a .thrum away")] = False,
+    no_daemon: Annotated[bool, switch("no effect")] = False,
+    non_interactive: Annotated[bool, switch("no effect")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     del no_daemon, non_interactive

@@ -42,8 +42,8 @@ async def delete(
     /,
     *,
     yes: Annotated[bool, switch("don't ask")] = False,
-    force: Annotated[bool, switch("don't ask; also one that is running, or lives in another worktree")] = False,
-    with_messages: Annotated[bool, switch("what it wrote goes too; a copy stays in .thrum/archive/")] = False,
+    force: Annotated[bool, switch("don't ask; also delete one that is running or lives in another worktree")] = False,
+    with_messages: Annotated[bool, switch("also delete what it wrote; a copy stays in .thrum/archive/")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     me = run.identity().agent_id
@@ -113,7 +113,7 @@ async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -
 
 
 async def rename(
-    new: Annotated[str, word("NEW", "the name it goes on under")],
+    new: Annotated[str, word("NEW", "the new name")],
     /,
     *,
     run: Annotated[Run, RUN],
@@ -137,7 +137,7 @@ async def cleanup(
     *,
     dry_run: Annotated[bool, switch("only list them")] = False,
     yes: Annotated[bool, switch("delete them all, without asking", "--yes", "--force")] = False,
-    threshold: Annotated[int, option("DAYS", "unseen for more days than this is an orphan")] = 30,
+    threshold: Annotated[int, option("DAYS", "treat agents unseen for more days than this as orphaned")] = 30,
     run: Annotated[Run, RUN],
 ) -> Answer:
     if dry_run and yes:

@@ -42,8 +42,8 @@ from thrum.model.methods.messages import (
 )
 from thrum.model.methods.method import Empty
 
-Page = Annotated[int, option("N", "which page, from 1")]
-PageSize = Annotated[int, option("N", "messages on a page, 1 to 1000; 10 unless given", "-n", "--page-size", "--limit")]
+Page = Annotated[int, option("N", "page number, from 1")]
+PageSize = Annotated[int, option("N", "messages per page, 1 to 1000; default: 10", "-n", "--page-size", "--limit")]
 
 
 async def check_agent(run: Run, agent_id: str) -> None:
@@ -97,8 +97,8 @@ def check_page(run: Run, page: int, page_size: int) -> None:
 
 async def sent(
     *,
-    to: Annotated[str, option("X", "only to this recipient, role or group")] = "",
-    unread: Annotated[bool, switch("only what somebody has not read")] = False,
+    to: Annotated[str, option("X", "only messages to this recipient, role or group")] = "",
+    unread: Annotated[bool, switch("only messages that someone has not read")] = False,
     page: Page = 1,
     page_size: PageSize = limits.page_size_default,
     run: Annotated[Run, RUN],
@@ -163,8 +163,8 @@ def _is_mine(run: Run, one: wire_types.Recipient) -> bool:
 
 
 async def edit(
-    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, or last (the newest that you sent)")],
-    text: Annotated[str | None, word("TEXT", "the new body; - reads it from stdin")] = None,
+    message_id: Annotated[str, word("MSG_ID", "its id or the end of it, or last (the newest message you sent)")],
+    text: Annotated[str | None, word("TEXT", "the new body; - reads stdin")] = None,
     /,
     *,
     message: MessageFlag = "",
@@ -180,10 +180,10 @@ async def edit(
 
 
 async def delete(
-    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, or last (the newest that you sent)")],
+    message_id: Annotated[str, word("MSG_ID", "its id or the end of it, or last (the newest message you sent)")],
     /,
     *,
-    yes: Annotated[bool, switch("hide it everywhere", "--yes", "--force")] = False,
+    yes: Annotated[bool, switch("confirm hiding it everywhere", "--yes", "--force")] = False,
     reason: Annotated[str, option("T", "why")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
@@ -209,10 +209,10 @@ async def _first_line_of_mine(run: Run, message_id: str, me: str) -> str:
 
 
 async def read(
-    message_ids: Annotated[tuple[str, ...], word("MSG_ID", "their ids, ends of them, last, or @NAME")] = (),
+    message_ids: Annotated[tuple[str, ...], word("MSG_ID", "ids or ends of ids, last, or @NAME")] = (),
     /,
     *,
-    all: Annotated[bool, switch("every message in my inbox")] = False,
+    all: Annotated[bool, switch("all messages in your inbox")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     if bool(message_ids) == all:

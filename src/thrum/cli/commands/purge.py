@@ -15,9 +15,9 @@ from thrum.model.methods.admin import PURGE_EXECUTE, PurgeParams, PurgeResult
 
 async def purge(
     *,
-    before: Annotated[str, option("T", "what is older than this: 30d, 2026-02-03, RFC 3339")] = "",
-    all: Annotated[bool, switch("everything up to now")] = False,
-    yes: Annotated[bool, switch("do it; without it only a preview", "--yes", "--confirm")] = False,
+    before: Annotated[str, option("T", "remove what is older than this: 30d, 2026-02-03, RFC 3339")] = "",
+    all: Annotated[bool, switch("remove everything up to now")] = False,
+    yes: Annotated[bool, switch("execute; without it: only a preview", "--yes", "--confirm")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     if before and all:
@@ -35,7 +35,7 @@ async def purge(
 
 
 async def accept(
-    event_id: Annotated[str, word("EVENT_ID", "the purge, as another clone recorded it")] = "",
+    event_id: Annotated[str, word("EVENT_ID", "the event of the other clone's purge")] = "",
     *,
     run: Annotated[Run, RUN],
 ) -> Answer:

@@ -29,26 +29,26 @@ from thrum.model.methods.messages import (
 from thrum.model.methods.method import Empty
 
 Format = Literal["markdown", "plain", "json"]
-FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; markdown unless given")]
+FormatFlag = Annotated[Format, option("markdown|plain|json", "format of the body; default: markdown")]
 
 
 async def send(
     words: Annotated[
         tuple[str, ...],
-        word("[@X…] TEXT", "what to say, quoted; @X before or behind it is --to X; - reads it from stdin"),
+        word("[@X…] TEXT", "the text, quoted; @X before or after it means --to X; - reads stdin"),
     ] = (),
     /,
     *,
     message: MessageFlag = "",
     to: Annotated[
-        tuple[str, ...], option("X", "agent, role, group, everyone; without it: information for the team")
+        tuple[str, ...], option("X", "agent, role, group or everyone; without it: information for the team")
     ] = (),
-    thread: Annotated[str, option("ID", "an answer in this thread, by thread or message id")] = "",
+    thread: Annotated[str, option("ID", "reply in this thread, by thread or message id")] = "",
     broadcast: Annotated[bool, switch("to everyone")] = False,
-    mention: Annotated[tuple[str, ...], option("X", "another word for --to")] = (),
+    mention: Annotated[tuple[str, ...], option("X", "same as --to")] = (),
     scope: Annotated[tuple[str, ...], option("T:V", "what it is about, e.g. module:auth")] = (),
     ref: Annotated[tuple[str, ...], option("T:V", "what it points to, e.g. pr:42")] = (),
-    structured: Annotated[str, option("JSON", "an object for programs, e.g. '{\"passed\":45}'")] = "",
+    structured: Annotated[str, option("JSON", "a JSON object for programs, e.g. '{\"passed\":45}'")] = "",
     format: FormatFlag = "markdown",
     stdin: Stdin = False,
     body_file: BodyFile = "",
@@ -90,13 +90,13 @@ async def send(
 
 
 async def reply(
-    message_id: Annotated[str, word("MSG_ID", f"the message to answer: {ID_HELP}")],
-    text: Annotated[str | None, word("TEXT", "what to say; - reads it from stdin")] = None,
+    message_id: Annotated[str, word("MSG_ID", f"the message to reply to: {ID_HELP}")],
+    text: Annotated[str | None, word("TEXT", "the text; - reads stdin")] = None,
     /,
     *,
     message: MessageFlag = "",
-    only_author: Annotated[bool, switch("not to the others whom it named")] = False,
-    all: Annotated[bool, switch("also to its roles and groups, everyone, the team")] = False,
+    only_author: Annotated[bool, switch("reply only to the author")] = False,
+    all: Annotated[bool, switch("also reply to its roles and groups, everyone and the team")] = False,
     format: FormatFlag = "markdown",
     stdin: Stdin = False,
     body_file: BodyFile = "",

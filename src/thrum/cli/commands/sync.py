@@ -74,10 +74,10 @@ def _origin(each: SyncOrigin) -> str:
 
 
 async def accept(
-    origin: Annotated[str, word("DAEMON", "the daemon; none: the branch that was refused is of this project")] = "",
+    origin: Annotated[str, word("DAEMON", "the daemon; without it: accept the refused branch as this project's")] = "",
     *,
-    gone: Annotated[bool, switch("nobody is that daemon any more")] = False,
-    holder: Annotated[str, option("AGENT", "that agent is this daemon's")] = "",
+    gone: Annotated[bool, switch("that daemon no longer exists")] = False,
+    holder: Annotated[str, option("AGENT", "the agent that belongs to this daemon")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     params = SyncAcceptParams(origin=origin, gone=gone, agent=holder.removeprefix("@"))
@@ -87,8 +87,8 @@ async def accept(
 
 async def force(
     *,
-    wait: Annotated[bool, switch("as without it; for scripts of before")] = False,
-    timeout: Annotated[str, option("30s", "how long to wait for the round; 0: only ask for it")] = "30s",  # noqa: ASYNC109
+    wait: Annotated[bool, switch("no effect; kept for old scripts")] = False,
+    timeout: Annotated[str, option("30s", "how long to wait for the result; 0: only request the sync")] = "30s",  # noqa: ASYNC109
     run: Annotated[Run, RUN],
 ) -> Answer:
     """A ✓ says that it happened: whoever wants it in the background says `--timeout 0` (decision 0062)."""
@@ -121,7 +121,7 @@ def _warn_of_local(run: Run, *, local_only: bool) -> None:
 
 async def enable(
     *,
-    yes: Annotated[bool, switch("others may read what is pushed, and that is meant")] = False,
+    yes: Annotated[bool, switch("confirm pushing to a remote that others can read")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     params = SyncConfigureParams(enabled=True, confirm_public=yes)

@@ -37,7 +37,7 @@ _FOREIGN = {
 
 async def verify(
     *,
-    repair: Annotated[bool, switch("rebuild the database, quarantine a truncated last line")] = False,
+    repair: Annotated[bool, switch("rebuild the database, quarantine truncated last lines")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
@@ -143,7 +143,7 @@ def _place(each: VerifyDifference, ids: bool) -> str:
 
 
 async def doctor(
-    *, fix: Annotated[bool, switch("put back the settings that count")] = False, run: Annotated[Run, RUN]
+    *, fix: Annotated[bool, switch("restore the accepted settings")] = False, run: Annotated[Run, RUN]
 ) -> Answer:
     run.own_process()
     if fix:

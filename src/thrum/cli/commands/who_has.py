@@ -32,7 +32,7 @@ from thrum.model.search import path_matches
 
 async def who_has(
     file: Annotated[
-        tuple[str, ...], word("FILE", "a path, the end of one, a directory with its trailing /, or a pattern in quotes")
+        tuple[str, ...], word("FILE", "a path, the end of one, a directory with its trailing /, or a quoted pattern")
     ],
     /,
     *,
@@ -176,7 +176,7 @@ def _states(context: wire_types.WorkContext) -> dict[str, str]:
 
 
 async def ping(
-    agent: Annotated[str, word("AGENT", "whose presence")],
+    agent: Annotated[str, word("AGENT", "the agent")],
     /,
     *,
     run: Annotated[Run, RUN],

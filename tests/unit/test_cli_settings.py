@@ -117,7 +117,7 @@ async def test_flaws_of_the_file_are_warnings_and_can_be_fixed(alone: Desk) -> N
     await alone.says("config", "show")
     assert alone.err.decode() == (
         "warning: thrum-sync/config.json is not valid: daemon.log_level must be debug, info, warn or error at line 1:"
-        " no daemon starts with it, one that runs goes on with what counted before\n"
+        " no daemon starts with it, a running one keeps the previous settings\n"
         "warning: unknown setting daemon.nap in config.json: it is ignored\n"
     )
     await alone.says("config", "set", "daemon.log_level", "warn")
@@ -131,7 +131,7 @@ async def test_a_running_daemon_makes_the_change_and_what_needs_a_restart_says_s
         daemon.ctx.here.layout.config_file.write_text("{}")
         desk = await open_desk(daemon, "furiosa")
         await desk.says("config", "set", "daemon.ws_port", "9999")
-        assert desk.err.decode().startswith("hint: the running daemon takes it up when it is restarted")
+        assert desk.err.decode().startswith("hint: takes effect when the daemon is restarted")
         await desk.says("config", "set", "daemon.ws_port", "9999")
         assert desk.err == b""
         changed = await desk.json("config", "unset", "daemon.ws_port")

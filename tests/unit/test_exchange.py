@@ -151,7 +151,7 @@ async def _check_tombstones(exchange: SyncStore, cleaned: Any) -> None:
 async def test_a_database_that_was_taken_away_is_told(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         layout_at(tmp_path).database.unlink()
-        with pytest.raises(StoreFailed, match="taken away"):
+        with pytest.raises(StoreFailed, match="removed"):
             await ask(SyncStore(store).tombstones)
         assert store.committer.cause == "database_damaged"
         assert not layout_at(tmp_path).database.exists()

@@ -1,7 +1,7 @@
 """Backups: a copy of what is truth here, and the archives of earlier ones (cli.md 3.15).
 
-A backup is made beside the last one and takes its place when it is whole; the last one becomes an archive. Whoever is
-killed meanwhile leaves the last one as it was, or both.
+A backup is made beside the last one and takes its place when it is whole; the last one becomes an archive. A kill
+meanwhile leaves the last one as it was, or both.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Source:
 
 
 class JournalMoved(Exception):
-    """A journal was written anew since it was looked at: look again."""
+    """A journal was rewritten since it was looked at: look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ def _refusals(directory: Path) -> Generator[None]:
         name = error.filename or directory
         raise StoreFailed(
             f"could not write {name}: {(error.strerror or str(error)).lower()}",
-            remedy="free space, or name another place: thrum backup --dir DIR; the last backup is as it was",
+            remedy="free space, or choose another place: thrum backup --dir DIR; the last backup is unchanged",
         ) from error
 
 

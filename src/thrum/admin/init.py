@@ -182,7 +182,7 @@ def remember_choice(layout: Layout, local_only: bool) -> None:
 
 
 def recalled_choice(layout: Layout) -> bool | None:
-    """`daemon.local_only` as it was decided in this clone last; None if nobody has."""
+    """`daemon.local_only` as it was last decided in this clone; None if it never was."""
     try:
         kept = _choice_file(layout).read_bytes()
     except OSError:

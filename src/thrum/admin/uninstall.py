@@ -60,7 +60,7 @@ class Loss:
         if not self.messages:
             return "no messages"
         there = f"{self.messages} message{'s' * (self.messages != 1)}"
-        where = f"{self.unpushed} of them at no remote" if self.unpushed else "all of them at the remote too"
+        where = f"{self.unpushed} of them not at any remote" if self.unpushed else "all of them at the remote too"
         return f"{there}, {where}" + (", and the backups in .thrum/backup" if self.backups else "")
 
 
@@ -88,7 +88,7 @@ def uninstall(layout: Layout, environ: Mapping[str, str], *, keep_messages: bool
     """
     if keep_messages and layout.common_dir is None:
         raise NotAvailable(
-            f"outside git all messages lie in {layout.var_dir}", remedy="thrum backup --dir DIR; then: thrum uninstall"
+            f"outside git, all messages are in {layout.var_dir}", remedy="thrum backup --dir DIR; then: thrum uninstall"
         )
     done = Uninstalled(removed=[], kept=[])
     try:
@@ -119,7 +119,7 @@ def uninstall(layout: Layout, environ: Mapping[str, str], *, keep_messages: bool
 
 
 def _say_what_stays(layout: Layout, environ: Mapping[str, str], done: Uninstalled) -> None:
-    done.kept += [f"{name}: it calls thrum; take that out by hand" for name in hook_callers(layout)]
+    done.kept += [f"{name}: it calls thrum; remove that by hand" for name in hook_callers(layout)]
     with contextlib.suppress(OSError):
         rules = read_bytes(layout.main_root / ".gitignore").splitlines()
         if IGNORE_RULE.encode() in rules:

@@ -140,7 +140,7 @@ class Follower(ABC, Generic[T]):
             if deadline is not None and now >= deadline:
                 return False
             if now - self._lost_since >= self._reconnect_seconds:
-                self._lost_since = now  # whoever calls again waits again
+                self._lost_since = now  # the next call waits again
                 raise DaemonUnavailable(
                     f"the daemon is gone and did not come back within {self._reconnect_seconds:g} s"
                 ) from error
@@ -197,7 +197,7 @@ class Follower(ABC, Generic[T]):
 
     @abstractmethod
     def _reset(self, info: BusInfo) -> None:
-        """The database was rebuilt: begin anew, skipping what is known."""
+        """The database was rebuilt: start over, skipping what is known."""
 
     @abstractmethod
     def _take(self, item: T) -> T:
@@ -211,7 +211,7 @@ class Follower(ABC, Generic[T]):
 
 
 class Known:
-    """Ids of what went out, so that nothing goes out again after the numbers were given anew."""
+    """Ids of what went out, so that nothing goes out again after the numbers were reassigned."""
 
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
@@ -345,7 +345,7 @@ class EventFollower(Follower[Hint]):
         self._known.forget_before(self._floor())
 
     def _floor(self) -> str:
-        """Facts of before this time went out, or were there before the stream began."""
+        """Facts from before this time were sent, or existed before the stream began."""
         return max(self._begun_at, clock.format_ms(max(0, clock.parse_ms(self._sound_at) - RESET_MARGIN_MS)))
 
     def _take(self, item: Hint) -> Hint:

@@ -138,7 +138,7 @@ def open_inbox(
     """The inbox of the agent or user that this process is; `name` says which, where its worktree has several.
 
     Gives what is unread, then each new message, each once, in the order of arrival; not one's own, nor deleted ones,
-    nor posts to the team that address nobody (unless `quiet`). With `mark` a message is marked as read when the loop
+    nor posts to the team without recipients (unless `quiet`). With `mark` a message is marked as read when the loop
     comes back for the next one, or ends without an error: one that a crash interrupted comes again.
 
     Raises DaemonUnavailable, NotARepository, NotInitialized, NoIdentity, IdentityMismatch and kin.
@@ -296,7 +296,7 @@ def _start(audience: str, cursor: Position | str | int | None) -> Position | int
     if not is_audience(audience):
         raise InvalidParams(
             f'not an audience: "{audience[:80]}"',
-            remedy="all/, team/, agent/ID/, role/ROLE/ or group/NAME/, with the slash at its end",
+            remedy="use all/, team/, agent/ID/, role/ROLE/ or group/NAME/, with the trailing slash",
             field="audience",
         )
     if cursor is None or isinstance(cursor, Position):
@@ -304,7 +304,7 @@ def _start(audience: str, cursor: Position | str | int | None) -> Position | int
     if cursor in (0, "0"):
         return 0
     if isinstance(cursor, int):
-        raise BadCursor(f"not a cursor: {cursor}", remedy="0, or one that str(stream.cursor) gave")
+        raise BadCursor(f"not a cursor: {cursor}", remedy="use 0, or a value of str(stream.cursor)")
     return parse_position(cursor)
 
 

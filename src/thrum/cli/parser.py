@@ -329,7 +329,7 @@ class Command:
         everywhere = [*_SWITCHES, *(f"--{each}" for each in _VALUES)]
         # One dash and more than a letter is rather a text than a misspelt flag.
         if name[1] != "-" and f"-{name}" not in names:
-            text = "a text that begins with a dash goes last, after --" if self._takes_text and len(name) > 2 else ""
+            text = "put a text that begins with a dash last, after --" if self._takes_text and len(name) > 2 else ""
             close = [] if text else _abbreviated(name, [*names, *everywhere])
             return self.error(message, text or did_you_mean(close), suggestions=close or None)
         close = near_flags(name, names, everywhere)
@@ -389,7 +389,7 @@ _VERY_CLOSE: Final = 0.8
 
 
 def near_flags(name: str, own: Sequence[str], everywhere: Sequence[str]) -> list[str]:
-    """The flags that are meant: what the name begins, else what is close; of every command's what is very close."""
+    """Suggested flags: those that begin with the name, else close ones; of other commands only very close ones."""
     bare = name.lstrip("-")
     begun = [each for each in own if len(bare) > 2 and each.startswith(f"--{bare}")]
     least = 0.5 if len(bare) == 2 else _CLOSE  # of two letters one is right

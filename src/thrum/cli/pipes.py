@@ -1,4 +1,4 @@
-"""Who writes to the pipe on stdin. Linux tells by /proc; elsewhere nobody is seen."""
+"""Who writes to the pipe on stdin. Linux tells by /proc; elsewhere it is unknown."""
 
 from __future__ import annotations
 

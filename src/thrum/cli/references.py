@@ -1,4 +1,5 @@
-"""Which message is meant: a full id, its end, `last`, `@NAME` (cli.md §3.4); and what was printed, for `last`."""
+"""Which message a reference names: a full id, its end, `last`, `@NAME` (cli.md §3.4); and what was printed, for
+`last`."""
 
 from __future__ import annotations
 
@@ -98,12 +99,12 @@ def _one_of(run: Run, details: dict[str, Any]) -> str:
 
 
 async def note_printed(run: Run, message_ids: Iterable[str]) -> None:
-    """These messages were printed: `last` is one of them. For nobody there is no `last`."""
+    """These messages were printed: `last` is one of them. Without an identity there is no `last`."""
     ids = tuple(message_ids)
     try:
         run.identity()
     except (NoIdentity, SeveralIdentities):
         return
     if ids:
-        with suppress(UnknownMethod):  # a daemon of before has no `last`
+        with suppress(UnknownMethod):  # an older daemon has no `last`
             await run.call(MESSAGE_PRINTED, PrintedParams(message_ids=ids))

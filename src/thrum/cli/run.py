@@ -93,7 +93,7 @@ class Run:
     """The command line as it was typed."""
     warnings: list[str] = field(default_factory=list[str])
     printed: bool = False
-    """Whether something went out: from then on it can't be done anew elsewhere."""
+    """Whether something went out: from then on it can't be repeated elsewhere."""
     _connection: AsyncExitStack | None = None
     _client: Client | None = None
     _layout: Layout | None = None
@@ -204,7 +204,7 @@ class Run:
             return None
 
     async def disconnect(self) -> None:
-        """Let go of the daemon; the next call looks for it anew."""
+        """Disconnect from the daemon; the next call looks for it again."""
         connection, self._connection, self._client = self._connection, None, None
         if connection is not None:
             await connection.aclose()
@@ -238,7 +238,7 @@ class Run:
         return await self.call_once(method, params)
 
     async def call_once(self, method: Method[P, R], params: P) -> R:
-        """One try. Whoever catches ShuttingDown or DaemonUnavailable has to `disconnect`."""
+        """One try. After ShuttingDown or DaemonUnavailable the caller has to `disconnect`."""
         client = await self.connect(self.autostart)
         claimed = self._judged is None or self._judged.claimed
         if self._chosen is not None and claimed and not params.caller_agent_id:
@@ -296,7 +296,9 @@ class Run:
             try:
                 await answer.then()
             except ThrumError as error:
-                await self.complain(f"warning: shown, but not marked: {line(error.message.partition(chr(10))[0])}")
+                await self.complain(
+                    f"warning: shown, but not marked as read: {line(error.message.partition(chr(10))[0])}"
+                )
         return answer.status
 
     async def fail(self, error: ThrumError, status: int) -> int:
@@ -397,7 +399,7 @@ def _is_said(name: str, error: ThrumError) -> bool:
 
 
 def unexpected(error: Exception, command: str) -> InternalError:
-    """An error that nobody foresaw, as one that can be printed."""
+    """An unexpected error, as one that can be printed."""
     refusal = InternalError(f"unexpected error in {command}: {type(error).__name__}: {error}")
     refusal.__cause__ = error
     return refusal

@@ -71,8 +71,8 @@ class Terminal(Protocol):
 
     async def offers_stdin(self) -> bool:
         """Whether stdin counts where no word asked for it: a file, a pipe that another command writes to, or what says
-        something (or ends) within `limits.stdin_seconds_max` (cli.md §3.3). So nobody hangs on a stdin that a parent
-        left open."""
+        something (or ends) within `limits.stdin_seconds_max` (cli.md §3.3). So no command hangs on a stdin that a
+        parent left open."""
         ...
 
 

@@ -139,7 +139,7 @@ class Presence:
         try:
             await self._ctx.journal.commit(seen)
         except ThrumError as error:
-            log.debug("a sign of life was not written: %s", error)
+            log.debug("a heartbeat was not written: %s", error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class DaemonParts:
             self.registrar.forget()
         if changed - {""}:
             self.registrar.announce()
-        # First whoever would sleep on: a hint that is not given is found by its number.
+        # First those that would sleep on: a hint that is not given is found by its number.
         self.wait_queues.announce([fact for fact in facts if not isinstance(fact, events.UnknownEvent)])
 
     # -- callers

@@ -46,7 +46,7 @@ class _Known(NamedTuple):
     paths: tuple[str, ...]
     """What the judgement depends on."""
     seen: list[tuple[int, int] | None]
-    """How that stood: changed, it is judged anew at once."""
+    """Its state then: if it changes, the caller is judged again at once."""
 
 
 def _look(path: str) -> tuple[int, int] | None:

@@ -185,7 +185,7 @@ def _read_reports(reader: int, process: subprocess.Popen[bytes], layout: Layout)
             report = msgspec.json.decode(line, type=Report)
             match report.state:
                 case "ready":
-                    # It lives on: nobody is to wait for it, and it is init's child once we are gone.
+                    # It lives on: don't wait for it; it is init's child once we are gone.
                     process.returncode = 0
                     return report.pid
                 case "held":
@@ -206,7 +206,7 @@ def _last_log_line(layout: Layout) -> str:
         lines = files.read_bytes(layout.log_file).decode(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1][:500] if lines else "it left no word in its log"
+    return lines[-1][:500] if lines else "it logged nothing"
 
 
 def unwritable(error: OSError) -> StoreFailed:

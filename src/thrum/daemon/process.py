@@ -1,4 +1,4 @@
-"""The process of a daemon: its lock, its log, and the pipe over which it reports to whoever started it."""
+"""The process of a daemon: its lock, its log, and the pipe over which it reports to the process that started it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def _run(start: Start, report: Report) -> None:
 
 
 def _reporter() -> Report:
-    """Tells whoever started us how far we are; silent when nobody asked. The pipe is closed with the last word."""
+    """Tell the process that started us how far we are; silent if it didn't ask. The pipe is closed with the last
+    word."""
     text = os.environ.pop(launch.REPORT_VARIABLE, "")
     if not text.isdecimal():
         return lambda report: None

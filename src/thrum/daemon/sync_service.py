@@ -68,7 +68,7 @@ class Settings:
     addresses: str = ""
     """Where that fetches from and pushes to: URLs without credentials."""
     _looked_for: str = ""
-    """The name that it was looked for under; `""`: nobody has looked."""
+    """The name that it was looked for under; `""`: not looked up yet."""
 
     def note_remote(self, repo: GitRepository) -> str:
         """Ask git for the remote: its addresses. Blocks."""
@@ -299,7 +299,7 @@ class SyncService:
 
     async def accept(self, call: Call, params: SyncAcceptParams) -> SyncAcceptResult:
         """Take another daemon, or the branch that was refused, for what a person says that it is."""
-        log.warning("accepted by %s: %s", call.caller.agent_id or "nobody known", params)
+        log.warning("accepted by %s: %s", call.caller.agent_id or "an unknown caller", params)
         said = await daemon_acceptance.accept(self.ctx, params, self._foreign)
         self._foreign = frozenset()
         self.loop.poke()
@@ -354,7 +354,7 @@ class SyncService:
             received=(report.received if report else 0) if waited else None,
             sent=(report.sent if report else 0) if waited else None,
             late=late,
-            last_error="no round has ended in that time" if late else now.last_error if waited else "",
+            last_error="no sync round ended in that time" if late else now.last_error if waited else "",
             remedy="thrum sync status" if late else now.remedy if waited else "",
         )
 
@@ -406,11 +406,11 @@ class SyncService:
     def _confirm(self, remotes: Sequence[RemoteInfo], confirmed: bool) -> None:
         asked = self._visibility.unconfirmed(remotes, self._methods.who_can_read)
         if asked and not confirmed:
-            who = {"public": "can be read by anybody", "unknown": "does not say who can read it"}
+            who = {"public": "can be read by anyone", "unknown": "does not say who can read it"}
             named = [f"{info.name} ({info.url}) {who[readers]}" for info, readers in asked]
             raise ConfirmationRequired(
-                f"the remote {' and '.join(named)}: what agents write to each other would be there",
-                remedy="thrum sync enable --yes, if that is meant",
+                f"the remote {' and '.join(named)}: what agents write to each other would be readable there",
+                remedy="to push anyway: thrum sync enable --yes",
                 readers="public" if any(readers == "public" for _, readers in asked) else "unknown",
                 url=" ".join(info.url for info, _ in asked),
             )
@@ -429,6 +429,6 @@ class SyncService:
         message = f"{what}."
         if not pushed:
             off = "no remote" if self.settings.remote is None else "sync is off"
-            why = off if now.local_only else f"not pushed yet: {now.last_error or 'the round goes on'}"
+            why = off if now.local_only else f"not pushed yet: {now.last_error or 'the round is still running'}"
             message = f"{what} ({why})."
         return ContextSyncResult(agent_name=name, synced=published, pushed=pushed, commit=self._head, message=message)

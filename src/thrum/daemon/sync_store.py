@@ -133,7 +133,7 @@ class SyncStore:
 
     @contextmanager
     def _minding_damage(self) -> Generator[None]:
-        """What is found changed or damaged here has the store opened anew, as what the committer finds."""
+        """If something changed or damaged is found here, the store is reopened, as when the committer finds it."""
         try:
             yield
         except StoreFailed as error:

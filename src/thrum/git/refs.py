@@ -16,7 +16,7 @@ from thrum.model.clock import SystemClock
 BRANCH: Final = "a-sync"
 REF: Final = f"refs/heads/{BRANCH}"
 OWN_REFS: Final = "refs/thrum"
-"""Below it thrum keeps the refs that nobody else moves."""
+"""Below it thrum keeps the refs that only it moves."""
 
 
 def seen_ref(remote: str) -> str:

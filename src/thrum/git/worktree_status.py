@@ -113,7 +113,7 @@ class LiveWork:
         return found
 
     async def unseen(self, roots: Collection[str], wanted: Sequence[str]) -> tuple[str, ...]:
-        """Which of the paths wanted git knows in none of these worktrees: nobody has them, or git is to ignore them.
+        """Which of the paths wanted git knows in none of these worktrees: they don't exist, or git ignores them.
 
         Where git gives no answer it may know them all.
         """
@@ -160,7 +160,7 @@ class LiveWork:
             elif (gone := nowhere(git)) is not None:
                 worktree_states[root] = GitState(problem=f"its .git leads to {gone}, which is not there")
             elif git.common_dir != common_dir or (str(git.root) != root != main_root):
-                worktree_states[root] = GitState(problem="it is no worktree of this repository any more")
+                worktree_states[root] = GitState(problem="it is no longer a worktree of this repository")
             else:
                 head = refs.head(git.git_dir)
                 worktree_states[root] = WorktreeState(root, head, default.bases_of(head))

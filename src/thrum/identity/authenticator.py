@@ -1,7 +1,7 @@
 """Who calls: the one place where the kernel's evidence and a claim become a `Caller`, or a refusal (identity.md §11).
 
 The judgement itself is pure (`identity.caller`, `identity.cross_worktree`, `identity.rights`); what it needs to know is
-passed in. Here a connected process is looked at, every request of it is judged anew, a guard's mode may let a refusal
+passed in. Here a connected process is looked at, every request of it is judged again, a guard's mode may let a refusal
 pass, and the log hears of it.
 """
 

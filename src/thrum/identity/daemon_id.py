@@ -265,7 +265,7 @@ def _read_config(path: Path) -> tuple[bytes | None, dict[str, Any]]:
 
 
 def _read_daemon_json(path: Path) -> dict[str, Any]:
-    """What the copy beside the journals says; a broken one says nothing and is written anew."""
+    """What the copy beside the journals says; a broken one says nothing and is rewritten."""
     try:
         known: Any = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What the kernel says about one connected process, gathered anew for every request (identity.md §11).
+"""What the kernel says about one connected process, gathered again for every request (identity.md §11).
 
 Of a connection only the chain of ancestors is kept: it can but lose members. That its members live, where the caller
 stands and what the records hold is looked at each time.
@@ -217,7 +217,7 @@ class PeerEvidence:
         """The evidence for one request.
 
         `registry` None: the records can't be read. `claim` only spares work: when the caller's processes prove it,
-        nobody asks where it stands. `now` is a monotonic time in seconds.
+        its directory is not looked up. `now` is a monotonic time in seconds.
         """
         if self.uid != self._own_uid:
             return Evidence(self.pid, uid_ok=False, daemon_uid=self._own_uid)
@@ -237,7 +237,8 @@ class PeerEvidence:
 
     def proven_owner(self, registry: Registry, claim: str | None = None) -> AgentPlace | None:
         """The agent whose live owner is nearest among the caller's processes; of several with one process the claimed
-        one, else the one recorded last. A shared server and who started it prove nobody. Raises Failed."""
+        one, else the one recorded last. A shared server and the process that started it prove no identity. Raises
+        Failed."""
         by_pid = registry.by_pid
         for index, process in enumerate(self.chain()):
             if process.pid in by_pid:

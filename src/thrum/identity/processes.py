@@ -282,7 +282,7 @@ def _content(path: str, bytes_max: int = _CONTENT_BYTES) -> bytes:
 
 
 def environment_of(data: bytes) -> dict[str, str]:
-    """The variables in the kernel's own form, `NAME=VALUE` with a zero after each. Of one that is there twice the first
+    """The variables in the kernel's own form, `NAME=VALUE` with a zero after each. Of one that occurs twice the first
     counts, as for `getenv`."""
     found: dict[str, str] = {}
     for entry in os.fsdecode(data).split("\0"):
@@ -372,7 +372,7 @@ class PsutilTable:
         return Program(comm, exe, argv)
 
     def terminal(self, pid: int) -> Terminal | None:
-        """Which group is in the foreground is not told here: whoever has a terminal counts as being there."""
+        """Which group is in the foreground is not known here: a process with a terminal counts as being there."""
         name: str | None = self._ask(pid, "terminal")
         return Terminal(name, foreground=True) if name else None
 

@@ -90,7 +90,7 @@ def check(raw: bytes) -> SignatureState:
 
 
 def flaw_of(raw: bytes) -> str:
-    """Why nobody can use a line from elsewhere, as the quarantine says it; `""` if nothing is wrong with its signature.
+    """Why a line from elsewhere is unusable, as quarantine records it; `""` if nothing is wrong with its signature.
 
     What was judged once is remembered: a round looks at the lines that it leaves out again and again.
     """
@@ -125,7 +125,7 @@ class _Told(NamedTuple):
 
 
 def _read(base: bytes) -> _Told | None:
-    """None for what is no object, or names no origin, now and to all later programs."""
+    """None for what is not an object, or names no origin, now and to all later programs."""
     try:
         fact = events.decode(base)
     except BadLine as bad:

@@ -34,7 +34,7 @@ class Directory(Protocol):
         ...
 
     def heir(self, agent_id: str) -> str:
-        """As whom an agent goes on whose id nobody has since it was renamed; empty for any other."""
+        """The new id of an agent that was renamed and whose old id is free; empty for any other."""
         ...
 
     def is_role_here(self, word: str) -> bool:
@@ -114,7 +114,7 @@ def resolve_reply(
     sender; with `everybody` also its roles and groups, and everyone.
 
     A post to the team is answered to its author; with `everybody`, or if it is the sender's own, to the team again. Who
-    has left is left out. NoRecipients when nobody is left.
+    has left is left out. NoRecipients if no one is left.
     """
     author = _today(author, directory)
     audiences = [Pair("agent", _today(pair.value, directory)) if pair.type == "agent" else pair for pair in audiences]
@@ -137,17 +137,17 @@ def resolve_reply(
     recipients.discard(sender)
     if not kept and wide and not everybody:
         words = ", ".join("@" + pair.value for pair in wide)
-        raise NoRecipients(f"that message names nobody but {words}", remedy="repeat with --all to answer all of them")
+        raise NoRecipients(f"that message names only {words}", remedy="repeat with --all to reply to all of them")
     if not kept:
         raise NoRecipients(
-            "nobody is left in that conversation",
-            remedy='to somebody else: thrum send "TEXT" --to @NAME; names: thrum team --all',
+            "no one is left in that conversation",
+            remedy='to send to someone else: thrum send "TEXT" --to @NAME; names: thrum team --all',
         )
     return _audience(recipients, kept)
 
 
 def to_team(sender: str, directory: Directory) -> Audience:
-    """Information for everybody: in every inbox, waking nobody (cli.md 3.3)."""
+    """Information for everyone: in every inbox, waking no one (cli.md 3.3)."""
     recipients = {member for member in directory.everyone() if member != sender}
     return Audience(tuple(sorted(recipients)), (), quiet=True)
 
@@ -229,7 +229,7 @@ def _unknown(unknown: Sequence[str], directory: Directory) -> UnknownRecipient:
     elif suggestions:
         remedy = f"did you mean {' or '.join('@' + word for word in suggestions)}? Names: thrum team --all"
     elif any(word.removeprefix("@") in ("all", "broadcast", "team") for word in unknown):
-        remedy = "everybody: --to @everyone; the team without waking anybody: leave --to out"
+        remedy = "to wake everyone: --to @everyone; to tell the team without waking anyone: leave out --to"
     else:
         remedy = "names: thrum team --all"
     return UnknownRecipient(
@@ -253,7 +253,7 @@ def suggest(word: str, known: Iterable[str], least: float = 0.5) -> list[str]:
         by_spelling.setdefault(each.casefold(), []).append(each)
     folded = word.casefold()
     close = difflib.get_close_matches(folded, by_spelling, n=limits.suggestions_max, cutoff=least)
-    if close:  # beside @reviewer_max nobody means @developer
+    if close:  # with @reviewer_max around, @developer is not a likely intention
         best = difflib.SequenceMatcher(None, close[0], folded).ratio()
         close = difflib.get_close_matches(folded, close, cutoff=max(least, best - _APART))
     return [each for spelling in close for each in by_spelling[spelling]][: limits.suggestions_max]

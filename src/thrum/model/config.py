@@ -95,7 +95,7 @@ class LiveConfig:
         try:
             self._config, self.problem = load_config(self._path), ""
         except ConfigInvalid as error:
-            self.problem = f"{error.message}: what counted before goes on"
+            self.problem = f"{error.message}: the previous settings stay in effect"
             log.warning("%s", self.problem)
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -68,13 +68,13 @@ def _problem(layout: Layout) -> str:
     try:
         config.load_config(layout.config_file)
     except ConfigInvalid as error:
-        return f"{error.message}: no daemon starts with it, one that runs goes on with what counted before"
+        return f"{error.message}: no daemon starts with it, a running one keeps the previous settings"
     try:
         config.load_config(layout.config_copy)
         for path in (layout.guard_file, layout.guard_copy):
             config.read_raw(path)
     except ConfigInvalid as error:
-        return f"{error.message}: what counted before goes on"
+        return f"{error.message}: the previous settings stay in effect"
     return ""
 
 
@@ -93,7 +93,7 @@ class Notices:
         self._indexes: dict[Path, _Seen] = {}
 
     def take(self, root: Path) -> list[str]:
-        """The sentences to print now, for whoever stands in that root; none that was printed already."""
+        """The sentences to print now for a caller in that root, without those already printed."""
         index = self._indexes.get(root)
         if index is None:
             if len(self._indexes) >= _ROOTS_MAX:

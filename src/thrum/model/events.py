@@ -265,7 +265,7 @@ class Accepted(Fact, frozen=True, gc=False, kw_only=True, tag="accept"):
       lines closes it
     - `origin`: unsigned lines of the daemon `id` count; with `of`, `id` is the daemon that wrote as `of` before
     - `holder`: the agent `id` is the one of the daemon `of`
-    - `gone`: nobody is daemon `id` any more
+    - `gone`: daemon `id` no longer exists
     - `project`: the repository `id` is this project too
     """
 
@@ -344,7 +344,7 @@ def bare(line: bytes) -> bytes:
 
 
 def decode(line: bytes) -> AnyFact | UnknownEvent:
-    """The fact of one line (no newline). Opaque for what a newer program wrote; BadLine for what nobody can use."""
+    """The fact of one line (no newline). Opaque for what a newer program wrote; BadLine for an unusable line."""
     if len(line) > limits.line_bytes_max:
         raise BadLine("too_long", f"{len(line)} bytes")
     if len(line) > 2 * _DEPTH_MAX and line.count(b"[") + line.count(b"{") > _DEPTH_MAX:

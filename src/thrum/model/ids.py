@@ -469,7 +469,7 @@ def suggest_name(text: str) -> str | None:
 
 
 def default_display(role: str, module: str) -> str:
-    """`Implementer (auth)`: what people see when nobody gave a display text."""
+    """`Implementer (auth)`: what people see without a display text."""
     return role[:1].upper() + role[1:] + (f" ({module})" if module else "")
 
 

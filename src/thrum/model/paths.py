@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def config_lock(self) -> Path:
-        """Held by whoever rewrites the settings."""
+        """Held while the settings are rewritten."""
         return self.var_dir / "config.lock"
 
     @property
@@ -132,11 +132,11 @@ class Layout:
 
 # -- thrum
 
-_OUTSIDE_GIT = "thrum init --force (moves what it finds to .thrum.found-UTC); is it yours, keep it: add --keep"
+_OUTSIDE_GIT = "thrum init --force (moves what it finds to .thrum.found-UTC); to keep it, if it is yours, add --keep"
 
 
 def find_layout(start: Path) -> Layout:
-    """Root and state directory for whoever stands in `start`: the walk of identity.md §3, first hit wins.
+    """Root and state directory of a process in `start`: the walk of identity.md §3, first hit wins.
 
     Raises BadRedirect (never passed over: that would raise a second daemon), NotInitialized, or NotARepository when
     there is no git repository either, none where a `.git` leads, or what thrum was set up beside is no `.git` any more.
@@ -231,12 +231,12 @@ def _require(own: Path, git: GitPlace | None) -> trust.Record:
         return trust.require(own, keep)
     except NotInitialized as error:
         if git is None and not own.is_symlink() and find_git(own.parent) is None:
-            # Nothing there tells an installation of before from an archive: a person does.
+            # Nothing there tells an earlier installation from an archive: a person decides.
             raise trust.refused(own.parent, error.details["reason"], _OUTSIDE_GIT) from error
         state_dir = None if git is None else _state_of_before(own, git)
         if git is not None and state_dir is not None:
             take_over(state_dir, git.common_dir)
-    # Another process may have taken it over since the first look, and then it is none of before any more.
+    # Another process may have taken it over since the first look, and then it is not an earlier one any more.
     return trust.require(own, keep)
 
 
@@ -328,12 +328,12 @@ def _redirect_target(own: str) -> str:
     return real
 
 
-# -- installations of before
+# -- earlier installations
 
 
 def _state_of_before(own: Path, git: GitPlace) -> Path | None:
     """The state directory of an installation by a thrum that knew no marks, if `own` belongs to one: git's directory,
-    which nobody can ship, names it (identity.md §3 "Trust")."""
+    which no archive can bring along, names it (identity.md §3 "Trust")."""
     try:
         kept: Any = json.loads(read_bytes(git.common_dir / "thrum-sync" / "daemon.json"))
         state_dir = os.path.realpath(kept["state_dir"])
@@ -365,7 +365,7 @@ def take_over(state_dir: Path, common_dir: Path, *, tracked: bool = False, was: 
                 own = root / ".thrum"
                 told = os.path.realpath(_text_in(own / "redirect")) if is_file(own / "redirect") else ""
                 if told in (str(state_dir), str(was)) and _is_untracked(root):
-                    # As it was: whoever looks there finds out what was moved.
+                    # Left as it was: the next look there finds out what was moved.
                     inside = root.is_relative_to(layout.main_root)
                     before = was.parent / root.relative_to(layout.main_root) if inside else root
                     trust.write_marks(own, keep_of(root), told, str(before))

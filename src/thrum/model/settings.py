@@ -235,7 +235,7 @@ _GROUPS: Final = tuple(
 """The objects that settings stand in, the outer ones first."""
 
 assert all(row.rule.fits(row.default) for row in SETTINGS.values()), "a default may be set"
-assert not set(_GROUPS) & set(SETTINGS), "what stands in a setting is no setting"
+assert not set(_GROUPS) & set(SETTINGS), "settings are not nested in each other"
 
 # -- by key
 
@@ -307,7 +307,7 @@ def setting_text(value: Any) -> str:
 
 
 def flaws(raw: Mapping[str, Any]) -> list[Flaw]:
-    """What keeps a file from being read: the values that `config set` refuses, and what is no object and holds some."""
+    """What keeps a file from being read: values that `config set` refuses, and groups that are not objects."""
     found = [
         Flaw(tuple(group.split(".")), f"{group} must be an object")
         for group in _GROUPS

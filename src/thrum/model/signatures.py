@@ -3,7 +3,7 @@
 Source: events.md §11 "Signatures" and "Ids certify their origin", identity.md §13. Bytes and hashes only, no
 cryptography: `identity.signing` makes signatures and judges them.
 
-A signed line is the line of before with one more field at its very end: `"sig":"` + 43 characters of public key + 86
+A signed line is the unsigned line with one more field at its very end: `"sig":"` + 43 characters of public key + 86
 of an ed25519 signature + `"`.
 """
 

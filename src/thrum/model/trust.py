@@ -116,7 +116,8 @@ def _mark_in(own: Path) -> bytes:
 
 def write_marks(own: Path, keep: Keep, redirect: str = "", root: str = "") -> None:
     """Let a `.thrum` count from now on. A mark that both sides have stays, and with it the root that agents are bound
-    to: that is for whoever moves them to change. `root`: where it stood, if that is not where it is. Raises OSError.
+    to: changing those is up to the caller that moves them. `root`: where it stood, if that is not where it is. Raises
+    OSError.
     """
     before = read_record(keep)
     if before is not None and has_mark(own, before.mark):

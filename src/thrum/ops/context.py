@@ -118,9 +118,9 @@ class Context:
 
 
 def agent_of(call: Call) -> str:
-    """The caller's agent id; NoIdentity if nobody is proved (for methods that an anonymous caller may reach)."""
+    """The caller's agent id; NoIdentity if none is proved (for methods that an anonymous caller may reach)."""
     if not call.caller.agent_id:
-        raise NoIdentity("no agent identity: who calls is not known")
+        raise NoIdentity("no agent identity: the caller is not known")
     return call.caller.agent_id
 
 

@@ -30,7 +30,7 @@ async def accept(ctx: Context, params: SyncAcceptParams, found: Collection[str])
     def decide(view: View, stamp: Stamp) -> Decision[SyncAcceptResult]:
         known = {row.daemon_id for row in view.trusted_of()}
         if params.origin not in known:
-            raise DaemonUnknown(f"nothing here is of a daemon {params.origin}", remedy=_which(view))
+            raise DaemonUnknown(f"nothing here is from a daemon {params.origin}", remedy=_which(view))
         facts: list[AnyFact] = []
         if params.agent:
             if params.origin not in view.registrars_of(params.agent):
@@ -44,8 +44,8 @@ async def accept(ctx: Context, params: SyncAcceptParams, found: Collection[str])
             if claimed and not former:
                 was = ", ".join(sorted(claimed))
                 raise InvalidParams(
-                    f"{params.origin} says that it was {was}: that has a key, and speaks for itself",
-                    remedy="if nobody is that daemon any more: thrum sync accept ID --gone",
+                    f"{params.origin} claims to be the former {was}, which has a key and signs for itself",
+                    remedy="if that daemon no longer exists: thrum sync accept ID --gone",
                     field="origin",
                 )
             facts += [stamp.make(Accepted, kind="origin", id=params.origin, of=old) for old in former]
@@ -68,8 +68,8 @@ def _which(view: View) -> str:
         about = ([f"host {each.hostname}"] if each.hostname else []) + _some(some, _AGENTS_MAX)
         named.append(f"{each.daemon_id} ({', '.join(about)})" if about else each.daemon_id)
     if not named:
-        return "thrum sync status; nothing here is of another daemon"
-    return f"name one, and --gone if nobody has it any more: {'; '.join(_some(named, _DAEMONS_MAX))}"
+        return "thrum sync status; nothing here is from another daemon"
+    return f"name one, with --gone if it no longer exists: {'; '.join(_some(named, _DAEMONS_MAX))}"
 
 
 def _some(texts: list[str], most: int) -> list[str]:

@@ -94,7 +94,7 @@ def _replay_delete(view: View, fact: AnyFact, _seq: int) -> AgentDeleteResult:
     if isinstance(fact, AgentCleaned):
         return AgentDeleteResult(agent_id=fact.agent_id, deleted=True)
     host = view.hosts().get(fact.of, "another clone")
-    message = f"@{fact.agent_id} is hidden here; it goes on as an agent of {host}, where alone it is deleted"
+    message = f"@{fact.agent_id} is hidden here; it remains an agent of {host} and can only be deleted there"
     return AgentDeleteResult(agent_id=fact.agent_id, deleted=False, message=message)
 
 
@@ -175,7 +175,7 @@ def _has_file(root: str, agent_id: str) -> bool:
 
 
 async def cleanup(ctx: Context, call: Call, params: CleanupParams) -> CleanupResult:
-    """Find this machine's agents that nobody is any more, and remove them if `force` says so.
+    """Find this machine's orphaned agents, and remove them with `force`.
 
     Raises InvalidParams for `dry_run` with `force`, and for a negative `threshold` (whole days).
     """
@@ -248,7 +248,7 @@ def _traces(ctx: Context, row: AgentRow, told: str) -> _Traces:
         reserved=identity is not None and identity.reserved,
         identity_missing=not _has_file(root, row.agent_id) and row.agent_id not in ctx.registering,
         worktree_missing=not os.path.isdir(root),
-        # A branch that has no commit yet is no less there for whoever is on it.
+        # A branch that has no commit yet is still there for the agent on it.
         branch_missing=bool(branch) and not ctx.branch_exists(branch) and ctx.branch_of(root) != branch,
     )
 

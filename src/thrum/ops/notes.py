@@ -154,7 +154,7 @@ def _to_write(ctx: Context, call: Call, name: str, repo_path: str) -> tuple[str,
     if not home or home != root or (repo_path and os.path.realpath(repo_path) != root):
         where = f"it lives in {home}" if home else "it does not live on this machine"
         raise IdentityMismatch(
-            f"the notes of @{agent_id} are written in its own worktree: {where}; you are @{caller}",
+            f"the notes of @{agent_id} can only be written in its own worktree: {where}; you are @{caller}",
             remedy=f"cd {in_shell(home)}" if home else "write your own: leave --agent out",
             expected_agent=agent_id,
             detected_agent=caller,

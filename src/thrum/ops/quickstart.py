@@ -186,7 +186,7 @@ def check_prime(ctx: Context, evidence: PeerEvidence, agent_id: str) -> Arrival:
 
 
 async def retire_stale(ctx: Context, evidence: PeerEvidence, agent_id: str, root: str) -> list[str]:
-    """Move away the identity files of a root that nobody is any more, after `agent_id` has arrived there.
+    """Move away the identity files of agents that no longer live in a root, after `agent_id` has arrived there.
 
     Those of live processes, registered ones without a pid, reserved ones and broken ones stay. A line for each that
     went, with the way back.

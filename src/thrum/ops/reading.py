@@ -40,7 +40,7 @@ async def list_messages(ctx: Context, call: Call, params: MessageListParams) -> 
     expression = _expression(params.query) if params.query else ""
     recipient = params.recipient.removeprefix("@")
     query = InboxQuery(
-        # Whoever looks at another's inbox wants to know what that one has read.
+        # A look at another's inbox is to show what its owner has read.
         reader=recipient or reader,
         for_agent=params.for_agent or recipient,
         unread=params.unread,
@@ -125,7 +125,7 @@ def _expression(query: str) -> str:
 def check_page(page: int, page_size: int) -> None:
     if not 1 <= page <= limits.integer_max or not 1 <= page_size <= limits.page_size_max:
         raise InvalidParams(
-            f"page begins with 1, page_size is 1 to {limits.page_size_max}", remedy="ask for another page", field="page"
+            f"page starts at 1, page_size is 1 to {limits.page_size_max}", remedy="ask for another page", field="page"
         )
 
 

@@ -37,7 +37,7 @@ _ROOTS_MAX = 1024
 
 
 class Moves:
-    """Looks for worktrees that are elsewhere by now: all of them at the start, then that of whoever comes."""
+    """Looks for worktrees that are elsewhere by now: all of them at the start, then each caller's."""
 
     def __init__(self, ctx: Context, now: Callable[[], float]) -> None:
         self._ctx = ctx

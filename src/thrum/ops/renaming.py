@@ -68,7 +68,7 @@ async def rename(ctx: Context, wait_queues: WaitQueues, call: Call, params: Agen
             raise AgentNotRegistered(f"@{old} is not registered here")
         check_name(view, row, new)
         facts = facts_of(view, stamp, row, new)
-        ctx.registering.add(new)  # from here on nobody else gets the name, though its file is not there yet
+        ctx.registering.add(new)  # from here on no one else gets the name, though its file is not there yet
         main = next(index for index, fact in enumerate(facts) if isinstance(fact, AgentRegistered))
         return Decision(
             facts, lambda after, _seqs: AgentRenameResult(agent_id=new, of=old, unread=after.inbox_count(new)[1]), main
@@ -99,7 +99,7 @@ def _check_files(root: str, new: str) -> None:
     path = identity_path(identities_of(root), new)
     if status(path) is not None:
         raise NameTaken(
-            f".thrum/identities/{path.name} is there already",
+            f".thrum/identities/{path.name} already exists",
             remedy=f"choose another name, or move it away: mv {in_shell(path)} {in_shell(f'{path}.deleted')}",
         )
 

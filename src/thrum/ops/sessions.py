@@ -149,7 +149,7 @@ def _no_session_of(user_id: str) -> NoSession:
 
 
 def _agent_meant(ctx: Context, call: Call, named: str) -> str:
-    """Whom a bootstrap call is for: the caller, an agent that this connection registered, or, for a caller that nobody
+    """Whom a bootstrap call is for: the caller, an agent that this connection registered, or, for a caller that no one
     can prove, one that lives where it stands and that no process elsewhere runs (identity.md §11).
     """
     caller = call.caller.agent_id
@@ -161,5 +161,5 @@ def _agent_meant(ctx: Context, call: Call, named: str) -> str:
         return caller
     evidence = call.connection.evidence.gather(ctx.registry(), None, now=trio.current_time())
     if not named or evidence.here.get(named, "elsewhere") == "elsewhere":
-        raise AnonymousCaller("nobody here is registered by that name" if named else "who calls is not known")
+        raise AnonymousCaller("no agent here is registered under that name" if named else "the caller is not known")
     return named

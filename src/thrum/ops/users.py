@@ -25,7 +25,7 @@ class Tokens:
         self._users: dict[str, str] = {}
 
     def issue(self, user_id: str, now_ms: int) -> str:
-        """A fresh one, which nobody can guess from an earlier one."""
+        """A fresh one that cannot be guessed from an earlier one."""
         token = "tok_" + ids.Ulids().at(now_ms)
         self._users[token] = user_id
         while len(self._users) > limits.user_tokens_max:

@@ -48,7 +48,7 @@ class _Waiter:
     above: Collection[Living | None] = ()
     """The processes that it is below, itself among them."""
     owner: Callable[[], Living | None] = lambda: None
-    """The agent's live process, asked anew each time."""
+    """The agent's live process, looked up each time."""
     looks_back: bool = True
     """Whether it still goes through what was there before; then `missed` is what came meanwhile."""
     missed: set[str] = field(default_factory=set[str])
@@ -68,7 +68,7 @@ class _WaitQueue:
     waiters: list[_Waiter] = field(default_factory=list[_Waiter])
     handed_out: set[str] = field(default_factory=set[str])
     fresh: set[str] = field(default_factory=set[str])
-    """Messages that came, or that are no longer held back, and that nobody was offered yet."""
+    """Messages that came, or that are no longer held back, and were not offered to any waiter yet."""
 
 
 class WaitQueues:
@@ -84,7 +84,7 @@ class WaitQueues:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody waits and nothing is held back."""
+        """Whether there are no waiters and nothing is held back."""
         return not self._wait_queues
 
     def announce(self, facts: Iterable[AnyFact]) -> None:
@@ -97,7 +97,7 @@ class WaitQueues:
                 self._offer_later(fact.agent_id, fact.stored)
 
     def dismiss(self, agent_id: str, why: str) -> None:
-        """Nobody is called so any more: whoever waits as that agent is told."""
+        """No agent has that name any more: tell those that wait under it."""
         wait_queue = self._wait_queues.get(agent_id)
         for waiter in wait_queue.waiters if wait_queue is not None else ():
             if not waiter.woken.is_set():
@@ -137,7 +137,7 @@ class WaitQueues:
             raise
         finally:
             self._count -= 1
-            waiter.woken.set()  # whoever serves the desk now passes it over
+            waiter.woken.set()  # the queue skips it from now on
             wait_queue.waiters.remove(waiter)
             self._leave(agent_id)
 

@@ -259,7 +259,7 @@ def _why_unknown(live: GitState | None) -> str:
 async def _unseen(
     ctx: Context, wanted: Sequence[str], rows: Sequence[AgentRow], contexts: Sequence[WorkContext]
 ) -> tuple[str, ...]:
-    """The files that nobody is at and that git knows nowhere: that nobody is seen there says nothing."""
+    """The files without editors that git knows nowhere: that no editor was found says nothing about them."""
     touched = {path for each in contexts for path in (*each.uncommitted_files, *each.changed_files)}
     idle = [file for file in wanted if not any(path_matches(path, file) for path in touched)]
     if not idle:
@@ -273,7 +273,7 @@ def checked_file(file: str) -> str:
     path = posixpath.normpath(file)
     if path.startswith(("/", "../")) or path in (".", "..") or "\0" in path:
         raise InvalidParams(
-            f"{file} is no path in the repository", remedy="name it from the repository's root on", field="file"
+            f"{file} is not a path in the repository", remedy="give its path from the repository's root", field="file"
         )
     return path + "/" if file.endswith("/") else path
 

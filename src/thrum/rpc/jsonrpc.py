@@ -88,7 +88,7 @@ def _not_a_request(line: bytes, error: msgspec.ValidationError) -> BadRequest:
     except _MALFORMED as malformed:
         return BadRequest(ParseError(f"not a JSON object: {malformed}"))
     if line.lstrip()[:1] == b"[":
-        return BadRequest(InvalidRequest("batches are not taken", remedy="send one request per line"))
+        return BadRequest(InvalidRequest("batches are not supported", remedy="send one request per line"))
     if len(line) > limits.large_request_bytes:
         # To look through all of it once more would hold everybody else.
         return BadRequest(InvalidRequest(f"not a request: {error}"))
@@ -102,7 +102,7 @@ def _not_a_request(line: bytes, error: msgspec.ValidationError) -> BadRequest:
 def check_large(params: msgspec.Raw) -> None:
     """Of a large request only texts may be large: millions of small values would be made while everybody else waits.
 
-    Raises InvalidParams. What is malformed, or no object, is left to whoever decodes it.
+    Raises InvalidParams. What is malformed, or no object, is left to the decoder.
     """
     try:
         values = _parts.decode(params)

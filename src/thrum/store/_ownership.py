@@ -1,6 +1,6 @@
 """Which projection is this daemon's own: a secret in the database that is written down beside the journals too.
 
-The database lies below `.thrum`, where a branch can put another one, with messages that nobody sent. Whatever does not
+The database lies below `.thrum`, where a branch can put another one, with forged messages. Whatever does not
 know the secret is rebuilt (identity.md §3 "Trust").
 """
 

@@ -76,7 +76,7 @@ class Copy(NamedTuple):
 
 
 class JournalStates(NamedTuple):
-    """How far each journal counts, which file it is, and the bytes beyond that nobody here has written."""
+    """How far each journal counts, which file it is, and the bytes beyond that were not written by this daemon."""
 
     ends: Mapping[str, int]
     inodes: Mapping[str, int]
@@ -246,7 +246,7 @@ def _other_home(fact: AnyFact, file: str) -> str:
         # It travels in its recipient's journal (events.md §5).
         return "" if file == f"{events.MESSAGES_DIR}/{ids.file_stem(fact.agent_id)}.jsonl" else home
     if isinstance(fact, MessageEdited | MessageDeleted) and not fact.agent_id:
-        # An older program's: the owner of the journal is meant.
+        # An older program's: the owner of the journal counts.
         return "" if file.startswith(f"{events.MESSAGES_DIR}/") else home
     return home
 

@@ -1,6 +1,6 @@
-"""Writing journals anew without the lines that may go (events.md §11 "Compaction").
+"""Rewriting journals without the lines that may go (events.md §11 "Compaction").
 
-In two steps, for a journal may be large and nobody is to wait for it. A `Drafter` reads the journals as of one commit
+In two steps, so that no call waits for a large journal. A `Drafter` reads the journals as of one commit
 and writes what stays beside them, in any thread, while the writer goes on. `swap`, which is the writer's, adds what
 came since and puts the drafts in place, in one transaction with the projection: rows of lines that went go, the others
 get their new offsets and keep their numbers. A kill between the renames and the commit shows as another inode, and the
@@ -165,7 +165,7 @@ class Drafter:
         size = sum(line.length for line in gone)
         if not gone or size < share_min * offset.applied_offset:
             return None
-        name = _PREFIX + secrets.token_hex(8)  # nobody else's, also if that one was given up
+        name = _PREFIX + secrets.token_hex(8)  # unique, even if an earlier one was abandoned
         draft = Draft(
             file,
             self._journals.path(file).with_name(name),
@@ -372,8 +372,8 @@ def swap(
 ) -> tuple[dict[str, database.JournalPosition], int]:
     """Put drafts in place, and commit the open transaction: the new offsets, and how many bytes went.
 
-    One whose journal was written anew meanwhile is left out. Raises OSError and sqlite3.Error: nothing has changed;
-    JournalChanged: the store has to be opened anew.
+    One whose journal was rewritten meanwhile is left out. Raises OSError and sqlite3.Error: nothing has changed;
+    JournalChanged: the store must be reopened.
     """
     file_states = journals.file_states()
     drafts = [draft for draft in drafts if _fits(draft, file_states.get(draft.file))]
@@ -441,7 +441,7 @@ def _move_rows(db: sqlite3.Connection, drafts: Sequence[Draft]) -> None:
 def _rename(
     db: sqlite3.Connection, journals: JournalFiles, drafts: Sequence[Draft], file_states: dict[str, FileState]
 ) -> None:
-    """From the first rename on there is no way back but to open the store anew."""
+    """From the first rename on there is no way back but to reopen the store."""
     for draft in drafts:
         path = journals.path(draft.file)
         status = os.lstat(path)
@@ -458,7 +458,7 @@ def _rename(
     except (OSError, sqlite3.Error) as error:
         if not begun:
             raise
-        message = f"could not finish writing the journals anew: {error}"
+        message = f"could not finish rewriting the journals: {error}"
         raise JournalChanged(message, cause="journal_changed") from error
 
 

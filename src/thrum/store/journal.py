@@ -68,7 +68,7 @@ class JournalFiles:
         self.still = threading.Lock()
         """Held from the first rename to the commit while journals are exchanged for shorter ones (compaction)."""
         self.exchanged = 0
-        """How often that happened: whoever read rows and then lines, and finds that they differ, looks at it."""
+        """How often that happened: a reader whose rows and lines differ looks at it."""
         self._known: dict[str, FileState] = {}
         # Files that may hold bytes of an append that did not count, beyond this size.
         self._uncut: dict[str, FileState] = {}

@@ -20,7 +20,7 @@ import msgspec
 from thrum.model import clock, files, limits
 
 ALWAYS_KEPT: Final = "torn_tail"
-"""The reason of what is cut off a journal: nobody else has it."""
+"""The reason for bytes that are cut off a journal: there is no other copy of them."""
 
 
 class Quarantined(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
@@ -97,7 +97,7 @@ def digest(raw: bytes) -> str:
 
 
 class Quarantine:
-    """The quarantine file. Owned by whoever holds the daemon's lock; not for several threads at once."""
+    """The quarantine file. Owned by the holder of the daemon's lock; not for several threads at once."""
 
     def __init__(self, path: Path, wall: clock.Clock) -> None:
         self.path = path

@@ -90,7 +90,7 @@ DROP TABLE numbers;
 
 
 class Source(NamedTuple):
-    """A journal file: `entries(wanted)` starts anew from its first line each time (rebuilding may read a file twice),
+    """A journal file: `entries(wanted)` starts again from its first line each time (rebuilding may read a file twice),
     and leaves out, undecoded, the lines that are not `wanted`.
     """
 

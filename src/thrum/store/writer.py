@@ -66,7 +66,7 @@ class _Winner(NamedTuple):
 class Writer:
     """The write side of one store: a connection, the projection over it, and the journals.
 
-    `db` and `view` (over that connection) are used by nobody else. Every method blocks.
+    `db` and `view` (over that connection) are not used by anything else. Every method blocks.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Writer:
         self._offsets = database.offsets(db)
         self._newer_format = False
         self._forget()
-        # `begin` runs on the loop: whoever else holds the database for long must not stop the daemon.
+        # `begin` runs on the loop: another process that holds the database for long must not stop the daemon.
         db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
 
     def _forget(self) -> None:
@@ -192,7 +192,7 @@ class Writer:
         return committed
 
     def compact(self, drafts: Sequence[Draft]) -> int:
-        """Put journals that were written anew in place, by itself, between two batches; how many bytes went.
+        """Put rewritten journals in place, by itself, between two batches; how many bytes went.
 
         Nothing happens under a newer format, or when the projection has to be rebuilt. Raises StoreFailed.
         """
@@ -414,7 +414,7 @@ class Writer:
         )
 
     def _note_holders(self) -> None:
-        """An id that is held elsewhere stays with whom it is seen first: nobody takes a name by an early date."""
+        """An id that is held elsewhere stays with its first holder: no agent takes a name by an early date."""
         for agent_id in sorted(self._projection.touched):
             origin = self._projection.holder_to_note(agent_id)
             if origin:
@@ -423,13 +423,13 @@ class Writer:
         self._projection.touched.clear()
 
     def _hand_on(self, new: Sequence[AnyFact | UnknownEvent]) -> None:
-        """What was sent to an agent by its old name, where nobody knew of the new one, is that agent's all the same."""
+        """What was sent to an agent by its old name, when the new one was not known, is that agent's all the same."""
         facts = handed_on(self._view, self.stamper.stamp(), new)
         if facts:
             self._apply(Decision(facts, lambda _view, _seqs: None), None)
 
     def close_before(self) -> None:
-        """Work of an errand: what comes unsigned from now on is not of before."""
+        """Work of an errand: what comes unsigned from now on is not from before signing."""
         if database.get_meta(self.db, CLOSED):
             return
         stamp = self.stamper.stamp()

@@ -134,7 +134,7 @@ def remote_failed(finished: Finished, remote: str, verb: str, secrets: Iterable[
         else:
             remedy = f"git ls-remote {remote}"
     if trouble == "refused" and verb == "push":  # to push again is to hear it again
-        remedy = f"let {remote} take refs/heads/{BRANCH}, or: thrum config set sync.remote NAME"
+        remedy = f"let {remote} accept refs/heads/{BRANCH}, or: thrum config set sync.remote NAME"
     return RemoteFailed(trouble, reason_of(text, secrets), remedy)
 
 

@@ -53,7 +53,7 @@ class Mode:
     lacks_remote: bool = False
     """It is local only because there is no remote, as far as is known."""
     remote: str = "origin"
-    """The name of the remote that is meant."""
+    """The name of the remote."""
     addresses: str = ""
     """Where that is, as far as is known: another address is another remote."""
     interval_seconds: float = 15.0
@@ -202,7 +202,7 @@ class Loop:
     def _settled_at(self, mode: Mode, changed_at: float) -> float:
         """When a change is to go: soon after quiet, else so long after the last round that it takes others along."""
         if mode.local_only:
-            return changed_at + mode.interval_seconds  # nobody waits for a commit that stays here
+            return changed_at + mode.interval_seconds  # a commit that stays here is not urgent
         return max(changed_at + min(SETTLE_SECONDS, mode.debounce_seconds), self._ended_at + mode.debounce_seconds)
 
     async def _run(self, request: Request, mode: Mode) -> Report:
@@ -237,7 +237,7 @@ class Loop:
         mode = self.mode()  # the round has looked for the remote
         self._set(
             state="local-only" if mode.local_only else "error" if outcome.unconfirmed else "synced",
-            last_error="others may read the remote: nothing is pushed yet" if outcome.unconfirmed else "",
+            last_error="others can read the remote: nothing is pushed yet" if outcome.unconfirmed else "",
             remedy="thrum sync enable" if outcome.unconfirmed else "",
             trouble="unconfirmed" if outcome.unconfirmed else "",
             last_sync_at_ms=self.status.last_sync_at_ms if mode.local_only else self.now_ms(),

@@ -178,7 +178,7 @@ class Maintenance:
     def _small(self, ours: list[str]) -> list[str]:
         """The packs that go into the new one: each that is left is larger than all the smaller ones twice.
 
-        So few packs remain, and what lies in a large one is written anew a few times in its life.
+        So few packs remain, and what is in a large one is rewritten a few times in its life.
         """
         total = _NEW_PACK_BYTES
         sizes = sorted(((self._packs_dir / f"{name}.pack").stat().st_size, name) for name in ours)
@@ -223,7 +223,7 @@ class Maintenance:
         return names[0] if names and (self._work_dir / f"{names[0]}.idx").exists() else ""
 
     def _commits(self, merged: list[str]) -> list[str]:
-        """Where to walk from: the branch, what it was at by its reflog, and every commit that is packed anew.
+        """Where to walk from: the branch, what it was at by its reflog, and every commit that is packed again.
 
         So that whatever somebody may still look for (a branch of the user's, a reflog) stays.
         """

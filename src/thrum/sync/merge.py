@@ -89,7 +89,7 @@ def canonical(file: str, data: bytes, tombstones: Tombstones, extra: Iterable[by
     """What of a journal's lines, and of `extra` ones found elsewhere, goes onto the branch.
 
     Lines that a newer program may understand stay, though this one cannot use them: opaque facts, a known type with a
-    bad field, and lines over the limit. Nobody can use what is no JSON, no object, or has no envelope, nor a forged
+    bad field, and lines over the limit. Unusable is what is not JSON, not an object, or has no envelope, and a forged
     line. Those of the journal are known to be none; an `extra` one is looked at if it would stand for its id. One that
     is forged or tombstoned comes into no journal, so it stands for nothing and takes no other line of its id along.
     """
@@ -261,7 +261,7 @@ def _judged(lines: Mapping[str, _Line], tombstones: Tombstones) -> list[_Judged]
 
 
 def _is_signed(raw: bytes, fact: AnyFact | UnknownEvent) -> bool:
-    """Asked of updates alone; of others nobody wants to know."""
+    """Only checked for updates; it does not matter for others."""
     return isinstance(fact, AgentUpdated) and signatures.is_signed(raw, fact.origin_daemon)
 
 
@@ -274,7 +274,7 @@ def _droppable(judged: Sequence[_Judged], tombstones: Tombstones) -> set[str]:
 
 
 def _read(raw: bytes) -> tuple[Order, AnyFact | UnknownEvent | None] | None:
-    """A line's order and its fact (None: kept for newer programs); None for what nobody can use."""
+    """A line's order and its fact (None: kept for newer programs); None for an unusable line."""
     if raw[:1] != b"{":
         return None
     try:
@@ -329,8 +329,8 @@ class Sifted(NamedTuple):
 
 
 def sift(lines: Iterable[bytes]) -> Sifted:
-    """Without what nobody can use, but for the first of each kind: whoever may push may push any number of them, and
-    of so many the store keeps no more.
+    """Drop unusable lines, but for the first of each kind: any clone with push access may push any number of
+    them, and of so many the store keeps no more.
     """
     left: list[bytes] = []
     found: dict[str, tuple[int, int]] = {}
@@ -348,7 +348,7 @@ def sift(lines: Iterable[bytes]) -> Sifted:
 
 
 def _uselessness(raw: bytes) -> str:
-    """About why nobody, now or later, can use a line; `""` of one that somebody may, and of one too large to tell.
+    """Roughly why a line is unusable, now and later; `""` for one that may be used, and for one too large to tell.
     Quick for what is not even like a fact: an error with its reason takes ten times as long.
     """
     if len(raw) > limits.line_bytes_max:

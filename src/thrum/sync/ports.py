@@ -13,7 +13,7 @@ from thrum.git.trees import TreeEntry
 from thrum.model.tombstones import Tombstones
 
 RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed", "foreign"]
-"""`offline`: nobody answered (no network, no host, a path that is not mounted). `refused`: it answered, and does not
+"""`offline`: no answer (no network, no host, a path that is not mounted). `refused`: it answered, and does not
 take what we push (a hook, a protected branch, no right to write). `credentials`: it wants a password or key that git
 has not. `missing`: there is no such repository. `foreign`: its branch is another project's. `failed`: anything else."""
 
@@ -106,7 +106,7 @@ class FilePosition(NamedTuple):
 
 
 class JournalMoved(Exception):
-    """A journal was written anew while a round looked at it: look again."""
+    """A journal was rewritten while a round looked at it: look again."""
 
 
 class Arrived(NamedTuple):
@@ -119,7 +119,7 @@ class Arrived(NamedTuple):
 
 
 class Surplus(NamedTuple):
-    """Lines of a journal of the branch that nobody can use, beyond those that are handed over: their number and bytes.
+    """Unusable lines of a journal of the branch, beyond those that are handed over: their number and bytes.
     `reason` as in quarantine.
     """
 
@@ -175,7 +175,8 @@ class Journals(Protocol):
         ...
 
     def close_before(self) -> None:
-        """All of a remote's branch was ingested: what comes unsigned from now on is not of before (events.md §11)."""
+        """All of a remote's branch was ingested: what comes unsigned from now on is not from before signing (events.md
+        §11)."""
         ...
 
     def copy_receipts(self) -> int:

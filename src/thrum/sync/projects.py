@@ -33,7 +33,7 @@ def check_project(repo: Repository, journals: Journals, files: Mapping[str, Tree
             theirs,
             f"the branch {BRANCH} of {'the remote' if remote is None else remote.name} is of another project"
             f" ({', '.join(sorted(theirs))}); this one is {', '.join(sorted(ours))}",
-            "thrum sync accept, if they are one; else: thrum config set sync.remote OTHER",
+            "thrum sync accept, if they are the same project; else: thrum config set sync.remote OTHER",
         )
 
 

@@ -234,7 +234,7 @@ class Remote:
         return self.info() if verb == "fetch" else next(iter(self.push_infos()), None)
 
     def _quiet_environ(self) -> dict[str, str]:
-        """Nobody sits here: no dialogues. A program that the user named for passwords may answer by itself."""
+        """No one is at the keyboard: no dialogues. A program that the user named for passwords may answer by itself."""
         environ = dict(self._environ)
         environ.pop("SSH_ASKPASS", None)
         if "VSCODE_GIT_ASKPASS_MAIN" in environ:
@@ -256,7 +256,7 @@ class Remote:
             return _on_branch_there(info)
         if found := _IN_THE_WAY.search(done.err + done.out):
             name = clean(found[1].removeprefix("refs/heads/"), self._secrets)
-            reason = f"the remote has a branch {name}, which leaves no room for {BRANCH}"
+            reason = f"the remote has a branch {name}, which conflicts with {BRANCH}"
             remedy = f"delete or rename it: git push {self.name} {in_shell(f':{name}')}"
             return RemoteFailed("refused", reason, remedy)
         return remote_failed(done, self.name, verb, self._secrets)
@@ -277,7 +277,7 @@ class Remote:
 def _on_branch_there(info: RemoteInfo) -> RemoteFailed:
     return RemoteFailed(
         "refused",
-        f"branch {BRANCH} is checked out in {info.url}: an older thrum works there, or somebody looks at it",
+        f"branch {BRANCH} is checked out in {info.url}: an older thrum uses it, or someone switched to it",
         "there: thrum daemon restart, with this version; or git switch to another branch",
     )
 

@@ -1,10 +1,10 @@
 """One sync round, step by step: ingest what the remote has, commit what is here, push (house.md "A sync round").
 
-A generator, so that whoever runs it decides what happens between two steps: the daemon nothing, a test a kill, the
+A generator, so that its runner decides what happens between two steps: the daemon nothing, a test a kill, the
 simulator the steps of other daemons. It may be dropped after any step: the journals are the truth, what was ingested is
 on disk, and the next round finds the rest by comparing. Everything blocks; errors are those of `ports`.
 
-History is linear. A round builds its commit on the remote's; a commit that lost the race is made anew on the new head.
+History is linear. A round builds its commit on the remote's; a commit that lost the race is rebuilt on the new head.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class Outcome:
     sent: int = 0
     """Lines that the remote had not."""
     quarantined: int = 0
-    """Foreign lines that nobody can use."""
+    """Unusable foreign lines."""
     skipped: set[str] = field(default_factory=set[str])
     """Journals of the branch that could not be ingested: unreadable, too large, or the store stumbles over them."""
     unconfirmed: bool = False
-    """Nothing was pushed, since others may read the remote and nobody has said that this is meant."""
+    """Nothing was pushed, since others may read the remote and the user has not confirmed that."""
     read_only: bool = False
     """Nothing was pushed, since a newer program of another daemon changed the rules of the branch."""
     tip: str = ""
@@ -150,7 +150,7 @@ def sync_round(repo: Repository, journals: Journals, errand: Errand, outcome: Ou
             return
         head = repo.fetch()
         yield "fetched"
-    raise RemoteFailed("failed", "others push all the time; tried again later", "thrum sync force")
+    raise RemoteFailed("failed", "other clones keep pushing; will be retried later", "thrum sync force")
 
 
 def _recall(journals: Journals) -> _Memory:
@@ -170,7 +170,7 @@ class _Round:
     memory: _Memory
 
     def settle(self, head: str) -> Steps:
-        """Bring our branch to what is here and at the remote. Begins anew when somebody moves things meanwhile."""
+        """Bring our branch to what is here and at the remote. Starts over if something moves meanwhile."""
         for _ in range(_MOVED_MAX):
             tip = self.repo.tip()
             try:
@@ -187,7 +187,7 @@ class _Round:
                 if self.repo.tip() == tip:
                     raise
                 # Somebody moved the branch and removed what it was at.
-        raise StoreFailed(f"branch {BRANCH} is moved by another program all the time", remedy="thrum sync force")
+        raise StoreFailed(f"another program keeps moving branch {BRANCH}; gave up", remedy="thrum sync force")
 
     # -- what is there
 
@@ -264,7 +264,7 @@ class _Round:
         return Intake(file, blob, left, [Surplus(file, reason, *each) for reason, each in surplus.items()])
 
     def _looked_at(self, file: str) -> bytes:
-        """A journal of the branch as it was ingested last: what of its lines is not here, nobody wanted."""
+        """A journal of the branch as it was ingested last: those of its lines that are not here were rejected."""
         try:
             blob = self.memory.taken.get(file, "")
             return self.repo.blob(blob) if blob else b""
@@ -425,7 +425,7 @@ class _Round:
         Only what this clone never put there is worth leaving lines out as well. Clones whose clocks or programs differ
         may not agree for a while on what is tombstoned: none of them answers a commit with one that only takes away, or
         that brings back what another took away and takes away what that one has. A commit that the remote never had was
-        put nowhere: nobody can have answered it.
+        put nowhere: it cannot have been answered.
         """
         fresh: list[bytes] = []
         again: dict[str, list[bytes]] = {}

@@ -123,7 +123,8 @@ def write_if_other(path: Path, data: bytes, mode: int, *, durable: bool = True) 
 
 
 def write_index(admin_dir: Path, index: bytes, *, durable: bool = True) -> None:
-    """Replace our worktree's index. It names the agents that spoke: whoever cannot read the objects cannot read it."""
+    """Replace our worktree's index. It names the agents that spoke: only those that can read the objects can read
+    it."""
     path, objects = admin_dir / "index", admin_dir.parents[1] / "objects"
     mode = 0o600 | objects.stat().st_mode & 0o044
     write_if_other(path, index, mode, durable=durable)

@@ -97,13 +97,13 @@ def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
 
 
 def _check_whom(run: Run, named: Identity, other: str) -> None:
-    """THRUM_NAME goes before the name given; but nobody's role is changed by a variable that is left over."""
+    """THRUM_NAME overrides the name given; but a leftover variable never changes a role."""
     role, module = run.flags.role or named.role, run.flags.module or named.module
     if (role, module) == (named.role, named.module):
         return
     words = line(f"{other} --role {role} --module {module}")
     raise IdentityEnvConflict(
-        f"THRUM_NAME={named.name} goes before the name {other}: this would make @{named.name}"
+        f"THRUM_NAME={named.name} overrides the name {other}: this would make @{named.name}"
         f" ({named.role}, {named.module}) {role} of {module}",
         remedy=f"to register {line(other)}: env -u THRUM_NAME thrum quickstart {words}; to change {named.name}, leave"
         f" {line(other)} out",
@@ -111,7 +111,7 @@ def _check_whom(run: Run, named: Identity, other: str) -> None:
 
 
 def _display(known: Chosen | None, role: str, module: str) -> str:
-    """The display of an identity; one that nobody chose goes with its role and module."""
+    """The display of an identity; one that was not chosen follows its role and module."""
     if known is None or known.identity is None:
         return known.display if known else ""
     was = known.identity
@@ -273,7 +273,7 @@ def _lost_notes(run: Run, agent_id: str) -> list[str]:
             return []
     except ThrumError as error:
         return [error.message]
-    return ["no notes are here: what this agent saved, if it did, is gone with the .thrum that it had"]
+    return ["no notes here: what this agent saved, if anything, was lost with its former .thrum"]
 
 
 def _mention(who: Wanted, result: RegisterResult) -> str:
@@ -382,7 +382,7 @@ def me_from_files(run: Run) -> WhoamiResult:
 
 
 async def me_with_session(run: Run, me: WhoamiResult) -> WhoamiResult:
-    """What a running daemon adds. One that knows nobody of that name adds nothing."""
+    """What a running daemon adds; nothing if it knows no agent of that name."""
     if await run.client_if_running() is None:
         return me
     try:

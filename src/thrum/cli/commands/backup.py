@@ -125,7 +125,7 @@ async def _by_daemon(run: Run, params: RestoreParams) -> RestoreResult:
     await wait_for_another(run, before.epoch)
     if not await trio.to_thread.run_sync(os.path.exists, result.safety_backup):
         raise StoreFailed(
-            f"the restore was given up: {result.safety_backup} could not be made; nothing was changed",
+            f"the restore was aborted: {result.safety_backup} could not be made; nothing was changed",
             remedy="thrum daemon logs -n 20",
         )
     return result

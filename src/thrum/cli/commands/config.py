@@ -70,7 +70,7 @@ HEADINGS = {
 
 RESTART = Hint(
     "config.restart-daemon",
-    "the running daemon takes it up when it is restarted: thrum daemon restart",
+    "takes effect when the daemon is restarted: thrum daemon restart",
     options=({"label": "restart the daemon", "cmd": "thrum daemon restart"},),
 )
 
@@ -203,7 +203,7 @@ async def accept(*, yes: Annotated[bool, switch("don't ask")] = False, run: Anno
     if not found:
         return Answer(ConfigChangesResult(), said="Nothing was changed outside thrum.")
     if not yes and not found.problem:
-        await confirm(run, f"{_lines(found.changed)}\nLet it count?", what="the change")
+        await confirm(run, f"{_lines(found.changed)}\nAccept?", what="the change")
     if await run.client_if_running() is not None:
         result = await run.call(CONFIG_ACCEPT, Empty())
     else:

@@ -40,7 +40,7 @@ Agent = Annotated[str, option("N", "another agent's")]
 
 
 def claim(run: Run, agent: str) -> str:
-    """The agent meant by a command that writes; whoever calls is claimed, if files tell. Raises NoIdentity …"""
+    """The agent that a command writes for; the caller is claimed if files name it. Raises NoIdentity …"""
     if not agent:
         return run.identity().agent_id
     # Without a claim the daemon knows the caller by its processes, or says what is missing.
@@ -62,7 +62,7 @@ async def _home(run: Run, agent: str) -> tuple[str, Path]:
 
 
 async def _check_known(run: Run, name: str) -> None:
-    """An agent of another machine has no files here; nobody's name is a mistake. Raises AgentNotFound."""
+    """An agent of another machine has no files here; an unknown name is a mistake. Raises AgentNotFound."""
     known: list[str] = []
     if await run.client_if_running() is not None:
         listed = await run.call(AGENT_LIST, AgentListParams())

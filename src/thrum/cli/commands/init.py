@@ -111,11 +111,11 @@ async def _ask(run: Run, start: Path, options: InitOptions) -> None:
         return
     found: InitResult = await trio.to_thread.run_sync(initialise, start, replace(options, dry_run=True))
     for name in found.moved:
-        await confirm(run, f"thrum did not make the .thrum that lies there. Move it to {line(name)}?")
+        await confirm(run, f"There is a .thrum that thrum did not create. Move it to {line(name)}?")
 
 
 async def _first_round(run: Run) -> str:
-    """So that whoever registers next knows what others are called. Returns the line that says where it goes."""
+    """Sync first, so that the next registration knows the names of others. Returns the line that says where it goes."""
     wait_ms = int(limits.compare_names_seconds * 1000)
     try:
         result = await run.call(SYNC_FORCE, SyncForceParams(wait_ms=wait_ms))
@@ -165,7 +165,7 @@ def text(result: InitResult, *, local_only: bool) -> tuple[str, ...]:
     width = max((len(each.path) for each in touched), default=0)
     lines = [_file(each, width, result.dry_run) for each in touched]
     moved = "move" if result.dry_run else "moved"
-    lines += [f"  {moved}  .thrum, which thrum did not make  to: {line(name)}" for name in result.moved]
+    lines += [f"  {moved}  .thrum, which thrum did not create  to: {line(name)}" for name in result.moved]
     if local_only:
         in_git = any("a-sync" in each.path for each in result.files)
         lines.append("  Sync: local only" + (" (turn on: thrum sync enable)" if in_git else ""))

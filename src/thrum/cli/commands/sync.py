@@ -63,8 +63,8 @@ def _origin(each: SyncOrigin) -> str:
     """One daemon of which not all counts, and what makes it count."""
     told = (
         (each.hidden, "unsigned and not shown"),
-        (each.waiting, "of a daemon that has not said its project"),
-        (each.not_yours, "about what is not its own, ignored"),
+        (each.waiting, "of a daemon that has not named its project"),
+        (each.not_yours, "about what it does not own, ignored"),
     )
     said = [f"{count} {what}" for count, what in told if count]
     said += [f"says it was {line(was)}" for was in each.was]
@@ -91,7 +91,7 @@ async def force(
     timeout: Annotated[str, option("30s", "how long to wait for the result; 0: only request the sync")] = "30s",  # noqa: ASYNC109
     run: Annotated[Run, RUN],
 ) -> Answer:
-    """A ✓ says that it happened: whoever wants it in the background says `--timeout 0` (decision 0062)."""
+    """A ✓ says that it happened: to run it in the background, use `--timeout 0` (decision 0062)."""
     del wait
     left_ms = parse_duration(timeout, "--timeout")
     waits = left_ms > 0
@@ -107,16 +107,18 @@ async def force(
     if found.local_only:
         return Answer(found, said=f"Local only: nothing is exchanged ({one_line(found.local_only_reason)})")
     if not waits:
-        return Answer(found, said="Sync asked for; how it went: thrum sync status")
+        return Answer(found, said="Sync requested; for the result: thrum sync status")
     return Answer(found, said=f"✓ Synced ({found.received or 0} in, {found.sent or 0} out)")
 
 
 def _warn_of_local(run: Run, *, local_only: bool) -> None:
     """A daemon minds the environment that it was started with, not that of a command."""
     if true(run.session.env.get("THRUM_LOCAL")) and not local_only:
-        run.warnings.append("the running daemon syncs; THRUM_LOCAL counts when it starts: thrum daemon restart")
+        run.warnings.append("the running daemon syncs; THRUM_LOCAL takes effect when it starts: thrum daemon restart")
     if wishes_sync(run.session.env) and local_only:
-        run.warnings.append("THRUM_LOCAL=0 counts when a daemon is started, and not by an agent: thrum daemon restart")
+        run.warnings.append(
+            "THRUM_LOCAL=0 takes effect when a daemon is started, and not by an agent: thrum daemon restart"
+        )
 
 
 async def enable(
@@ -129,9 +131,9 @@ async def enable(
         found = await run.call(SYNC_CONFIGURE, params)
     except ConfirmationRequired as refusal:
         try:
-            await confirm(run, f"{refusal.message}. Push all the same?")
+            await confirm(run, f"{refusal.message}. Push anyway?")
         except ConfirmationRequired:
-            raise refusal from None  # nobody there to be asked; it says what to do
+            raise refusal from None  # no one to ask; the error says what to do
         params = SyncConfigureParams(enabled=True, confirm_public=True)
         found = await run.call(SYNC_CONFIGURE, params)
     if found.local_only:

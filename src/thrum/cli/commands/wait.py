@@ -26,7 +26,7 @@ from thrum.model.methods.messages import MESSAGE_MARK_READ, MESSAGE_WAIT, MarkRe
 TIMEOUT_LINE = "NO_MESSAGES_TIMEOUT — re-run thrum wait to continue listening"
 
 _PAUSE_SECONDS = (0.05, 0.1, 0.2, 0.5)
-_GONE = f"the daemon is gone; waiting for it, {limits.watch_reconnect_seconds:g} s at most"
+_GONE = f"the daemon is gone; waiting up to {limits.watch_reconnect_seconds:g} s for it"
 _LOOK_SECONDS = 2.0
 """How often `watch` looks whether it had to reconnect while nothing happened."""
 _ANSWER_SECONDS = 10.0
@@ -119,7 +119,7 @@ async def _wait(run: Run, params: WaitParams, patience: _Patience, now_ms: int) 
                 raise
             run.elsewhere(error)
             if params.since == "now":
-                params.since = format_ms(now_ms)  # what came while nobody listened counts too
+                params.since = format_ms(now_ms)  # what came while we were not listening counts too
             await _reconnect(run, patience)
             continue
         if scope.cancelled_caught:

@@ -14,7 +14,8 @@ import msgspec
 
 
 class ClientKey(NamedTuple):
-    """One call's name for itself (events.md §12). `actor` is `""` for nobody; `digest`: of method and parameters."""
+    """One call's name for itself (events.md §12). `actor` is `""` for an anonymous caller; `digest`: of method and
+    parameters."""
 
     actor: str
     key: str
@@ -71,7 +72,7 @@ class Method(msgspec.Struct, Generic[P, R], frozen=True, eq=False, kw_only=True)
     level_of: Callable[[P], Access] | None = None
     """Who may call it with these parameters, where that depends on them; `access` else."""
     own: bool = False
-    """A read of the record of whoever calls."""
+    """A read of the caller's record."""
     own_with: tuple[str, ...] = ()
     """Parameters with any of which a read is one of the caller's own inbox or marks."""
     own_without: str = ""

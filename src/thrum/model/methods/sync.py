@@ -53,7 +53,7 @@ SYNC_STATUS: Final = Method(name="sync.status", params=Empty, result=SyncStatusR
 
 
 class SyncAcceptParams(Params, kw_only=True):
-    """`origin`: a daemon whose unsigned facts are to count, or that is who it says it was; with `gone` nobody is that
+    """`origin`: a daemon whose unsigned facts are to count, or that is who it says it was; with `gone` there is no such
     daemon any more; with `agent` that agent is its own. Nothing: the branch that was refused is of this project.
     """
 

@@ -9,7 +9,7 @@ The projection is a function of the *set* of facts. What a single fact does:
 - Everything else that a thing was told is remembered in `hanging`, so that a thing whose create changes (a smaller one
   came, or the one that stood was tombstoned) is erased and made again from its facts, read from the journals.
 - A cleanup or purge raises a watermark and tombstones what lies below.
-- A fact of another daemon stamped more than a day ahead of the clock waits for its day: nobody takes the future
+- A fact of another daemon stamped more than a day ahead of the clock is deferred until then: no daemon takes the future
   out of effect.
 """
 
@@ -198,7 +198,7 @@ class Projection(Settling):
         return [self._again(*row) for row in rows]
 
     def unsigned_before(self) -> tuple[list[str], set[str]]:
-        """The hashes of all lines that count as of before, and their origins."""
+        """The hashes of all lines that count as from before signing, and their origins."""
         rows = self._db.execute(
             "SELECT origin_daemon, file, offset, length FROM events WHERE trust BETWEEN 1 AND 3 AND trust = ?",
             (BEFORE,),
@@ -377,7 +377,7 @@ class Projection(Settling):
         self._agents.refresh(agent_id)
 
     def _rejudge(self, agent_id: str, home: str) -> None:
-        """Who may speak for the agent changed: that home may, if it is this daemon nobody else, or for all of them."""
+        """Who may speak for the agent changed: that home may, if it is this daemon no other, or for all of them."""
         everybody = home in (OURS, _EVERYBODY)
         found: dict[tuple[str, str], Entity] = {}
         for seq, _, fact, _, who in self._facts_of(REGISTERED + agent_id):

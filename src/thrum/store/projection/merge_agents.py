@@ -71,7 +71,7 @@ def is_out(db: sqlite3.Connection, agent_id: str, home: str, origins: Origins) -
 
 
 def others_of(db: sqlite3.Connection, agent_id: str, origins: Origins) -> list[str]:
-    """The origins of live registrations of the id by others than this daemon. Unsigned ones count for nobody's."""
+    """The origins of live registrations of the id by others than this daemon. Unsigned ones count as no one's."""
     rows = db.execute(
         "SELECT home, origin_daemon FROM registrations WHERE agent_id = ? AND live = 1 AND signed = 1 AND home <> ?"
         " ORDER BY registered_at, home",
@@ -234,7 +234,7 @@ class Agents:
             self._drop_shell(agent_id)
 
     def _holder(self, agent_id: str) -> tuple[Any, ...] | None:
-        """Home, whether signed, and the columns _FIELDS of the registration that shows; None if nobody holds the id.
+        """Home, whether signed, and the columns _FIELDS of the registration that shows; None if the id is free.
 
         This daemon's; else the one that this machine was told last; else of the signed ones the one that was
         registered first; an unsigned one only where no signed one is live: the last of them, as of old.

@@ -135,8 +135,8 @@ class Settling:
         return "applied" if self._may_hand_on(fact, who) else "not_yours"
 
     def _may_hand_on(self, fact: AgentAliased, who: Provenance) -> bool:
-        """Only for one's own, the one that was and the one that is: who takes a name too renames nobody to it. And
-        signed: before there were signatures nobody was renamed.
+        """Only for one's own, the one that was and the one that is: another agent that takes the name is not renamed to
+        it. And signed: before there were signatures no agent was renamed.
         """
         return who.trust == SIGNED and all(self._agents.speaks(id, who.home) for id in (fact.agent_id, fact.of))
 

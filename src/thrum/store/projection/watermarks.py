@@ -24,7 +24,7 @@ PURGE: Final = "purge"
 class Watermarks:
     """The table `horizons`. Read from SQLite each time it is asked, so that a rollback needs no second thought.
 
-    Most repositories have none: that is remembered, as long as it holds. Nobody else may write the table meanwhile.
+    Most repositories have none: that is remembered, as long as it holds. Nothing else may write the table meanwhile.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:

@@ -124,7 +124,7 @@ class _Told(NamedTuple):
 
 
 def _last(told: Iterable[_Told]) -> _Told:
-    """The last adding and the last removing, whoever of those that count said it."""
+    """The last adding and the last removing, no matter which of the accepted daemons said it."""
     told = list(told)
     added = max(told, key=lambda each: each.added_at)
     return added._replace(removed_at=max(each.removed_at for each in told))

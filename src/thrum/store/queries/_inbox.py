@@ -34,17 +34,17 @@ class MessageViews(ToldViews):
     def _inbox(self, q: InboxQuery) -> InboxPage:
         filter = self._inbox_filter(q)
         owner = q.for_agent or q.unread_for_agent or (q.reader if q.unread else "")
-        nobody = q.unread and not owner
+        ownerless = q.unread and not owner
         unread_only = q.unread or bool(q.unread_for_agent and q.unread_for_agent == owner)
         source = _source(owner, unread_only, q.include_deleted)
         unread = self._count_unread(q, filter)
         hidden = self._unread_of(q.reader) - unread if q.reader else 0
         if q.after_seq is not None:
             messages, next_seq, more = (
-                ([], q.after_seq, False) if nobody else self._follow(q, owner, unread_only, filter)
+                ([], q.after_seq, False) if ownerless else self._follow(q, owner, unread_only, filter)
             )
             return InboxPage(messages, 0, unread, hidden, more, next_seq)
-        total = 0 if nobody else self._count(source, owner, filter, q.include_deleted)
+        total = 0 if ownerless else self._count(source, owner, filter, q.include_deleted)
         if total == 0:
             return InboxPage([], 0, unread, hidden)
         ids = self._page(q, source, owner, filter)

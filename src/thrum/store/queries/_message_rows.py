@@ -203,7 +203,7 @@ class MessageRows:
 
     def _namesakes(self, rows: Iterable[MessageRow]) -> set[str]:
         """Those of these messages that another daemon wrote than the one that holds the author's name. Before there
-        were signatures nobody could tell.
+        were signatures it could not be known.
         """
         foreign = [row for row in rows if self._foreign(row.origin_daemon)]
         if not foreign:

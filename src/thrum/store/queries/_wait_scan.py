@@ -1,4 +1,4 @@
-"""What a wait has to tell: looked for in steps of bounded work, so that nobody else waits for a long inbox (rpc.md §7).
+"""What a wait has to tell: searched in steps of bounded work, so that no other call waits for a long inbox (rpc.md §7).
 
 Never told: own messages, quiet posts, deleted ones.
 """

@@ -208,7 +208,7 @@ class PurgeCounts(NamedTuple):
 class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.list` asks for (rpc.md §5): filters joined by AND, and either a page or a cursor.
 
-    `reader` is whose `is_read` and unread count are meant; `""`: nobody's.
+    `reader`: the agent whose `is_read` and unread count are given; `""`: no agent's.
     """
 
     reader: str = ""

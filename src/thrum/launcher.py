@@ -1,8 +1,8 @@
 """The console script: hands the command line to the warm daemon and copies out what it says (rpc.md §6).
 
 Agents run `thrum` at every turn, so this imports nothing but os, sys and _socket, and ends without tearing the
-interpreter down. Whatever is not plain sailing (no daemon, an odd place, bytes that are no text) goes to `cli.app` in
-this process, which does the same command and finds the words for what is wrong.
+interpreter down. Every other case (no daemon, an unusual directory, bytes that are not text) goes to `cli.app` in
+this process, which runs the same command and reports what is wrong.
 """
 
 import os
@@ -81,7 +81,7 @@ def connect(connection: "_socket.socket", address: str) -> None:
     `sockets.connect` is the rule.
     """
     if not address.endswith("/.thrum" + _SOCKET):
-        connection.connect(address)  # as somebody named it
+        connection.connect(address)  # as the user named it
         return
     own = _open_own(address[: -len(_SOCKET)], None)
     try:
@@ -267,7 +267,7 @@ def run_in_daemon(address: str, argv: list[str]) -> str:
 
 
 def _check_owner(connection: "_socket.socket") -> None:
-    """Raise PermissionError if somebody else listens there, as in a directory that is open to all."""
+    """Raise PermissionError if another user's process listens there, as in a directory that is open to all."""
     import _socket
 
     level, option = (0, 1) if sys.platform == "darwin" else (_socket.SOL_SOCKET, _socket.SO_PEERCRED)

@@ -188,7 +188,7 @@ def nothing_lost(world: World, held: list[Held], *, shared: bool) -> list[set[st
     lets_go: list[set[str]] = []
     for clone in world.clones:
         # Those that judge alike let the same lines go.
-        alike = repr((clone.store.view.tombstones().mark(), view_of(clone)))
+        alike = repr((clone.store.view.tombstones().fingerprint(), view_of(clone)))
         if alike not in found:
             found[alike] = droppable(clone, [raw for raw, _ in kept.values() if not is_local(raw)], held)
         lets_go.append(found[alike])

@@ -42,7 +42,7 @@ class MemoryJournals:
 
     # -- ports.Journals
 
-    def marks(self) -> dict[str, FilePosition]:
+    def file_positions(self) -> dict[str, FilePosition]:
         return {file: FilePosition(self.inode, len(data)) for file, data in self.files.items()}
 
     def head_seq(self) -> int:

@@ -24,7 +24,7 @@ class Town:
     def is_agent(self, agent_id: str) -> bool:
         return agent_id in self.agents or agent_id in self.users
 
-    def heir(self, agent_id: str) -> str:
+    def current_id(self, agent_id: str) -> str:
         return self.renamed.get(agent_id, "")
 
     def is_role_here(self, word: str) -> bool:

@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def door_of(layout: Layout) -> git_permissions.AccessPath:
-    door = git_permissions.find_door(layout, os.environ)
+    door = git_permissions.find_access_path(layout, os.environ)
     assert door is not None
     return door
 

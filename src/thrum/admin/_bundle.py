@@ -3,7 +3,7 @@
     events.jsonl  messages/*.jsonl  local/local.jsonl  local/quarantine.jsonl
     config/config.json  config/identities/*.json  config/context/*.md  config/worktrees/wN/…  manifest.json
 
-Only these names are ever read, only plain files, and only what the manifest tells of each: size and SHA-256.
+Only these names are ever read, only if they are regular files, and only if size and SHA-256 match the manifest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The journals of this machine, for who holds a branch against them."""
+"""The journals of this machine, to compare a branch with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which archives stay (cli.md 3.15). Pure."""
+"""Which archives are kept (cli.md 3.15). Pure."""
 
 from __future__ import annotations
 

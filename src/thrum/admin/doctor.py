@@ -1,6 +1,6 @@
-"""Is this machine, this repository and this clone fit for thrum? (cli.md 3.16). Looks only, and needs no daemon.
+"""Checks whether this machine, repository and clone are fit for thrum (cli.md 3.16). Read-only; needs no daemon.
 
-Each check is a function from what there is to a finding. What a running daemon says of itself is handed in.
+Each check is a function from the present state to a finding. What a running daemon reports about itself is passed in.
 """
 
 from __future__ import annotations

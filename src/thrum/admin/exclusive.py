@@ -1,4 +1,4 @@
-"""Being the one process that may touch the journals while no daemon runs, and knowing whose they are."""
+"""Being the only process that may touch the journals while no daemon runs, and knowing which daemon owns them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def owner_of(layout: Layout) -> Owner:
 
 
 @contextlib.contextmanager
-def held(layout: Layout) -> Generator[None]:
+def hold_lock(layout: Layout) -> Generator[None]:
     """Hold the daemon's lock. Raises DaemonLocked if a daemon has it that starts, stops or does not answer."""
     files.ensure_private_dir(layout.thrum_sync_dir)
     deadline = time.monotonic() + _PATIENCE_SECONDS

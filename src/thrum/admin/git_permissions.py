@@ -1,8 +1,8 @@
-"""Who on this machine can read messages through git's objects, and closing that door (decision 0029).
+"""Who on this machine can read messages through git's objects, and closing that access (decision 0029).
 
-Git writes objects readable by everybody (0444 in 0755); what agents say lies in them, though thrum's own files are
-0600. So `init` makes the git directory 0700 once, keeps in `thrum-sync/modes.json` what it was, and `uninstall` puts
-it back. What is shared with intent is left alone, and said. A mode that somebody changed since is theirs.
+Git writes objects readable by everyone (0444 in 0755), and they contain the messages, though thrum's own files are
+0600. So `init` makes the git directory 0700 once, records the previous mode in `thrum-sync/modes.json`, and `uninstall`
+restores it. What is shared on purpose is left alone and reported. A mode that was changed since is left as it is.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Exposure:
 # -- the door
 
 
-def find_door(layout: Layout, environ: Mapping[str, str]) -> AccessPath | None:
+def find_access_path(layout: Layout, environ: Mapping[str, str]) -> AccessPath | None:
     """The git directory; only its `objects` where worktrees lie inside it, or where `objects` is a link out of it.
 
     None outside git: there everything lies in `.thrum`, which is 0700. Raises OSError.
@@ -258,7 +258,7 @@ def exposures(layout: Layout, environ: Mapping[str, str]) -> list[Exposure]:
     Root can always read, and so can processes that had the directory open before it was closed, until they leave it.
     """
     found: list[Exposure] = []
-    door = find_door(layout, environ)
+    door = find_access_path(layout, environ)
     if door is not None and layout.common_dir is not None:
         objects = layout.common_dir / "objects"
         if readers := readers_of(objects):

@@ -1,4 +1,4 @@
-"""What a killed process was about to put in place, taken away at the next start: it may hold messages."""
+"""Temporary files of killed processes, removed at the next start: they may contain messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a repair of `thrum verify` sets right, and what fixes the rest (cli.md 3.16). Pure."""
+"""What `thrum verify --repair` repairs, and how to fix the rest (cli.md 3.16). Pure."""
 
 from __future__ import annotations
 

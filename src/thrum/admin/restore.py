@@ -1,4 +1,4 @@
-"""Going back to a backup (cli.md 3.15), in two steps, so that a kill at any point loses nothing.
+"""Restoring a backup (cli.md 3.15), in two steps, so that a kill at any point loses nothing.
 
 `stage` checks a backup and unpacks it beside the journals; its last act writes the plan. `finish` carries a plan out
 under the daemon's lock, while nothing has the store open: first the safety archive, then branch, journals, settings.
@@ -25,7 +25,7 @@ from thrum.admin import _bundle as bundle
 from thrum.admin import backup
 from thrum.admin._bundle import Bundle
 from thrum.admin.backup import Source
-from thrum.admin.exclusive import held, open_store_once, owner_of
+from thrum.admin.exclusive import hold_lock, open_store_once, owner_of
 from thrum.identity.daemon_key import load_key
 from thrum.model import config, events, settings
 from thrum.model.clock import SystemClock, format_ms
@@ -311,7 +311,7 @@ def restore_here(
     other_repository: bool = False,
 ) -> RestoreResult:
     """Both steps without a daemon, under its lock, and the projection rebuilt. Raises as they do, and DaemonLocked."""
-    with held(layout):
+    with hold_lock(layout):
         finish(layout, environ)
         result = stage(layout, environ, archive, given, other_repository=other_repository)
         finish(layout, environ)

@@ -1,7 +1,7 @@
 """Do journals, projection, branch and identity files agree? (cli.md 3.16). Only a repair changes anything.
 
-Each check is a line: what was looked at, and where it disagrees. Quarantined lines and opaque types are listed, and are
-no fault.
+Each check is a line: what was checked, and where it disagrees. Quarantined lines and opaque types are listed, but are
+not failures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 
 from thrum.admin._local_journals import LocalNode
 from thrum.admin._signature_audit import check_signatures, count_foreign
-from thrum.admin.exclusive import Owner, held, open_store_once, owner_of
+from thrum.admin.exclusive import Owner, hold_lock, open_store_once, owner_of
 from thrum.admin.repair import as_repaired, is_fixable, kind_of, remedy_of
 from thrum.admin.restore import finish
 from thrum.identity.files import Listed, list_identities
@@ -73,7 +73,7 @@ class Point:
 
 def verify_here(layout: Layout, environ: Mapping[str, str], hostname: str, *, repair: bool) -> VerifyResult:
     """Verify without a daemon, under its lock, and set right what can be. Raises DaemonLocked, StoreFailed …"""
-    with held(layout):
+    with hold_lock(layout):
         finish(layout, environ)
         point = Point(layout, environ, owner_of(layout))
         found = verify(point)

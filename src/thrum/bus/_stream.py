@@ -163,13 +163,13 @@ class Follower(ABC, Generic[T]):
         do = self._cursor.see(said) if isinstance(said, Head) else self._see_hint(said)
         if do is Do.FETCH:
             self._owed = True
-            self._rung(said.seq)
+            self._hinted(said.seq)
         elif do is Do.RESET:
-            await self._begin_anew()
+            await self._start_over()
         elif isinstance(said, Head):
             self._caught_up(said.at)
 
-    async def _begin_anew(self) -> None:
+    async def _start_over(self) -> None:
         info = await self._info()
         if info.epoch != self._cursor.epoch:  # else it was a frame from before
             self._reset(info)
@@ -203,7 +203,7 @@ class Follower(ABC, Generic[T]):
     def _take(self, item: T) -> T:
         """An item goes out."""
 
-    def _rung(self, seq: int) -> None:
+    def _hinted(self, seq: int) -> None:
         """The bus says that there is something up to `seq`."""
 
     def _caught_up(self, at: str) -> None:
@@ -321,7 +321,7 @@ class EventFollower(Follower[Hint]):
                 ),
             )
         except StaleCursor:
-            await self._begin_anew()
+            await self._start_over()
             return
         for hint in found.events:
             if hint.seq > cursor.seq:
@@ -377,7 +377,7 @@ class InboxFollower(Follower[Message]):
         self._quiet = quiet
         self._known = Known()
         self._listed_up_to = 0
-        self._rung_up_to = 0
+        self._hinted_up_to = 0
         self._handled: list[str] = []
         self._in_hand = ""
         self.agent_id = ""
@@ -407,15 +407,15 @@ class InboxFollower(Follower[Message]):
 
     async def _settle(self, info: BusInfo) -> None:
         self._cursor.reset(info.epoch, info.seq)
-        self._rung_up_to = info.seq
+        self._hinted_up_to = info.seq
 
     def _see_hint(self, hint: Hint) -> Do:
         do = self._cursor.see(hint)
         # Of what comes on this stream only a new message fills an inbox.
         return Do.FETCH if do is Do.HANDLE and hint.type == "message.create" else do
 
-    def _rung(self, seq: int) -> None:
-        self._rung_up_to = max(self._rung_up_to, seq)
+    def _hinted(self, seq: int) -> None:
+        self._hinted_up_to = max(self._hinted_up_to, seq)
 
     async def _fetch(self) -> None:
         try:
@@ -429,14 +429,14 @@ class InboxFollower(Follower[Message]):
                 ),
             )
         except StaleCursor:
-            await self._begin_anew()
+            await self._start_over()
             return
         for message in found.messages:
             self._accept(message)
         self._listed_up_to = max(self._listed_up_to, found.next_seq or 0)
         if not found.more:
             self._owed = False
-            self._cursor.fetched(self._rung_up_to)
+            self._cursor.fetched(self._hinted_up_to)
 
     def _accept(self, message: Message) -> None:
         unwanted = message.deleted or message.agent_id == self.agent_id or (message.quiet and not self._quiet)
@@ -447,7 +447,7 @@ class InboxFollower(Follower[Message]):
 
     def _reset(self, info: BusInfo) -> None:
         self._cursor.reset(info.epoch, info.seq)
-        self._listed_up_to, self._rung_up_to = 0, info.seq
+        self._listed_up_to, self._hinted_up_to = 0, info.seq
         self._owed = True
 
     def _take(self, item: Message) -> Message:

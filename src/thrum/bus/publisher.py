@@ -1,7 +1,7 @@
-"""The daemon's mouth: one hint for each audience of each committed fact, and heads for those who came late.
+"""Publishing: one hint for each audience of each committed fact, and heads for late subscribers.
 
-It holds nothing that matters: the epoch, the last number announced, and the last number of each audience that somebody
-subscribes to. A subscriber that lost a frame sees the gap and asks the store. Source: rpc.md §8.
+It keeps only what can be lost: the epoch, the last number announced, and the last number of each audience that has
+subscribers. A subscriber that lost a frame sees the gap and asks the store. Source: rpc.md §8.
 """
 
 from __future__ import annotations

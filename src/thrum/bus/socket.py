@@ -1,7 +1,8 @@
 """The two ZeroMQ sockets of the bus, and the only import of zmq: XPUB for the daemon, SUB for subscribers.
 
-zmq's file descriptor is edge-triggered: it tells of a change, not of a state. So each socket has one owner, which takes
-all there is before it waits, and looks again after it sent (stack.md, "trio + ZeroMQ"). zmq's errors leave as OSError.
+zmq's file descriptor is edge-triggered: it reports changes, not states. So each socket has one owner, which receives
+everything available before it waits, and looks again after it sent (stack.md, "trio + ZeroMQ"). zmq's errors leave as
+OSError.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Listen to thrum from any Python program: every message or fact once, in order, over restarts of the daemon.
+"""Listen to thrum from any Python program: every message or fact once, in order, across restarts of the daemon.
 
     from thrum.bus.subscriber import open_inbox
 
@@ -13,9 +13,9 @@ comes back for the next. `open_stream` gives every fact of an audience (`all/`, 
 
 - The repository is that of the working directory, or `repo=`. A daemon is never started: `DaemonUnavailable` names the
   command that does; `wait_seconds=` waits for one.
-- A daemon that goes away is waited for, `reconnect_seconds` long, then `DaemonUnavailable` is raised; asking again
-  waits again. Nothing is lost or repeated in between, also when its database was rebuilt.
-- Every refusal is a `ThrumError`, which can be had from here, with `kind`, `message` and `remedy`.
+- If the daemon goes away, the stream waits `reconnect_seconds` for it, then raises `DaemonUnavailable`; the next call
+  waits again. Nothing is lost or repeated in between, even if the database was rebuilt.
+- Every refusal is a `ThrumError`, exported here, with `kind`, `message` and `remedy`.
 - One thread or task at a time per stream. After a fork the child must open its own: a parent's stream is refused there.
 """
 

@@ -1,4 +1,4 @@
-"""Who hears of a fact, and what the hint says: topics, hints, heads. No I/O. Source: rpc.md §8.
+"""Which audiences a fact goes to, and what the hint says: topics, hints, heads. No I/O. Source: rpc.md §8.
 
 An *audience* is what a subscriber subscribes to, with its slash: `agent/bob/`, `all/`. A topic is an audience and an
 event: `agent/bob/message.create`. Live hints and `events.since` both come from here, so replay and live agree.

@@ -1,4 +1,4 @@
-"""Who would act: the identity file that counts here, and what flags and variables change of it (identity.md §6)."""
+"""Who would act: the identity file that applies here, and how flags and variables change it (identity.md §6)."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class _OwnProbe:
                 return
             yield process
 
-    def is_meant(self, agent_id: str) -> bool:
+    def is_deliberate(self, agent_id: str) -> bool:
         return self._table.terminal(os.getpid()) is not None or self._env.get("THRUM_NAME") == agent_id
 
     def has_runtime(self) -> bool:

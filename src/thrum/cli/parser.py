@@ -23,7 +23,7 @@ from cyclopts.exceptions import (
 )
 
 from thrum.cli.quick_parser import FLAG, SHIELD, Grammar
-from thrum.cli.suggestions import INSTEAD_OF_FLAGS, MEANINGS, filled, meant
+from thrum.cli.suggestions import INSTEAD_OF_FLAGS, MEANINGS, filled, likely_commands
 from thrum.model.addressing import suggest
 from thrum.model.durations import has_unit
 from thrum.model.errors import UsageError
@@ -448,7 +448,7 @@ def _unknown(
     """
     *above, word = (each.replace(SHIELD, "") for each in path)
     group = " ".join(above)
-    close = meant(group, word, commands, words)
+    close = likely_commands(group, word, commands, words)
     if not close:
         known = {**{name: f"{group} {name}".strip() for name in names}, **MEANINGS.get(group, {})}
         close = list(dict.fromkeys(known[name] for name in near(word, known, _CLOSE)))

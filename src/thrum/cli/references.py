@@ -45,7 +45,7 @@ async def find_message(run: Run, text: str) -> str:
         return text
     elif len(end[1]) < MESSAGE_ID_END_MIN:
         remedy = f"give at least {MESSAGE_ID_END_MIN} characters of its end: thrum inbox; thrum sent"
-        raise MessageNotFound(f"message not found: {text}", remedy=await _name_meant(run, text, "") or remedy)
+        raise MessageNotFound(f"message not found: {text}", remedy=await _name_advice(run, text, "") or remedy)
     else:
         params = FindParams(end=end[1].upper())
     if not params.end:
@@ -56,7 +56,7 @@ async def find_message(run: Run, text: str) -> str:
         if params.last:
             raise
         message = f"message not found: {text}" if params.end else error.message
-        remedy = await _name_meant(run, text, params.author)
+        remedy = await _name_advice(run, text, params.author)
         raise MessageNotFound(message, remedy=remedy or error.remedy) from error
     except AmbiguousMessage as error:
         if not params.last:
@@ -76,7 +76,7 @@ async def find_own(run: Run, text: str) -> str:
     return result.messages[0].message_id
 
 
-async def _name_meant(run: Run, text: str, author: str) -> str:
+async def _name_advice(run: Run, text: str, author: str) -> str:
     """What to say where a word is no message: whom it names, or may have meant."""
     listed = await run.call(AGENT_LIST, AgentListParams())
     names = [each.agent_id for each in listed.agents]

@@ -1,4 +1,5 @@
-"""What who registers is told: why it was refused, or who acts next in this worktree. Source: identity.md §6, §8."""
+"""Messages after a registration: why it was refused, or which agent acts next in this worktree. Source: identity.md §6,
+§8."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Results as people read them. Pure: structs and the present moment in, text out. Source: cli.md §5.
+"""Rendering results for people. Pure: structs and the current time in, text out. Source: cli.md §5.
 
-Text of others is made harmless where all output goes through (`Run.write`); here `line` keeps it on its one line.
+Foreign text is made harmless in the one place that all output passes (`Run.write`); here `line` keeps it on its one
+line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One command on its way: what it may ask, what it answers, and how that is printed. Source: cli.md §1.2 to §1.5."""
+"""One run of a command: what it may ask, what it answers, and how that is printed. Source: cli.md §1.2 to §1.5."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Run:
     _client: Client | None = None
     _layout: Layout | None = None
     _seen: Chosen | None = None
-    """The identity found when the command began, before anybody asked for it."""
+    """The identity found when the command began, before anything asked for it."""
     _chosen: Chosen | None = None
     _use: Use = "act"
     _judged: guard_check.Judged | None = None
@@ -290,7 +290,7 @@ class Run:
                 await self.write(text)
             if answer.notice:
                 await self.complain(_lines(answer.notice))
-        await self._asides(warnings, hint)
+        await self._print_notes(warnings, hint)
         if answer.then is not None and not self.leaves_no_mark:
             await self.session.terminal.flush()
             try:
@@ -307,13 +307,13 @@ class Run:
             await self.write_json(error_document(error))
         else:
             await self.complain(error_text(error))
-        await self._asides((), None)
+        await self._print_notes((), None)
         if self.flags.verbose:
             told = "".join(traceback.format_exception(error)).rstrip("\n")
             await self.complain(indent(told, "debug: "))
         return status
 
-    async def _asides(self, warnings: tuple[str, ...], hint: Hint | None) -> None:
+    async def _print_notes(self, warnings: tuple[str, ...], hint: Hint | None) -> None:
         lines = [f"debug: {line(text)}" for text in self._debugged]
         if not self.flags.json:
             lines += [f"warning: {one_line(text)}" for text in warnings]

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import trio
 
-from thrum.cli.pipes import is_fed
+from thrum.cli.pipes import has_writer
 from thrum.identity.files import Identity
 from thrum.identity.processes import OwnerState
 from thrum.identity.runtimes import Link
@@ -98,7 +98,7 @@ class CallerProbe(Protocol):
         """Whether a runtime is among them."""
         ...
 
-    def is_meant(self, agent_id: str) -> bool:
+    def is_deliberate(self, agent_id: str) -> bool:
         """Whether naming an agent that runs elsewhere is on purpose: at a terminal, or in the first environment."""
         ...
 
@@ -219,7 +219,7 @@ async def is_offered(fd: int) -> bool:
         with trio.move_on_after(limits.stdin_seconds_max):
             await trio.lowlevel.wait_readable(fd)
             return True
-    if stat.S_ISFIFO(mode) and is_fed(fd):
+    if stat.S_ISFIFO(mode) and has_writer(fd):
         await trio.lowlevel.wait_readable(fd)  # it speaks, or its writers end
         return True
     return False

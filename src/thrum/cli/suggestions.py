@@ -1,4 +1,4 @@
-"""What people mean by a word that is no command: commands by what they do, not by their spelling. Pure."""
+"""What people mean by a word that is not a command: commands by what they do, not by their spelling. Pure."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ INSTEAD_OF_FLAGS: Final[Mapping[tuple[str, str], str]] = {
 """What a flag that a command does not have would do, by command and flag."""
 
 
-def meant(group: str, word: str, paths: Iterable[tuple[str, ...]], words: int = 0) -> list[str]:
+def likely_commands(group: str, word: str, paths: Iterable[tuple[str, ...]], words: int = 0) -> list[str]:
     """The commands that a word may mean: by the table, else those of that name in a group. `words`: how many follow."""
     if words > 1 and (known := OF_SEVERAL.get((group, word))):
         return [known]

@@ -1,4 +1,4 @@
-"""The table of all commands: the words of each, what carries it out, what it does in an agent's name, and its help."""
+"""The table of all commands: the words of each, its handler, what it does in an agent's name, and its help."""
 
 from __future__ import annotations
 

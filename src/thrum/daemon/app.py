@@ -2,7 +2,7 @@
 
 Start: lock (process.py) -> identity, branch -> store (journals recovered, projection opened or rebuilt) -> sockets ->
 accept. Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
-Whatever is killed instead loses no answered request.
+A kill instead of a stop loses no answered request.
 
     run_daemon
     └─ serve_once ── again if the store had to be reopened

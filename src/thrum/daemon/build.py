@@ -1,4 +1,4 @@
-"""Who answers which method: operations, callers and rooms put together for one daemon. Composition.
+"""Connecting methods, operations, callers and rooms for one daemon. Composition.
 
 Nothing here decides; it connects. The task tree is in `daemon/app.py`.
 """
@@ -166,7 +166,7 @@ class DaemonParts:
     tokens: users.Tokens = field(default_factory=users.Tokens)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
-        """Facts are on disk: tell everybody who waits for them."""
+        """Facts are on disk: notify all that wait for them."""
         self.on_release(committed)
         self.event_feed.announce(committed)
         self.sync_service.on_commit(committed)
@@ -208,7 +208,7 @@ class DaemonParts:
         return await self.sync_service.configure(call, params)
 
     def handlers(self, drain: Callable[[], Drain]) -> dict[AnyMethod, Handler]:
-        """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
+        """Every method's handler. `drain` is called when the daemon is asked to stop."""
         own = dict(
             (
                 row(HEALTH, self._health),
@@ -269,7 +269,7 @@ class DaemonParts:
                 f"facts on the branch that say they are of this daemon, and were not here: {claimed}"
                 " (was the repository copied with the daemon's id?)"
             )
-        if held := self.ctx.view.held():
+        if held := self.ctx.view.deferred_count():
             yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
 
     async def _health(self, _call: Call, _params: Empty) -> HealthResult:

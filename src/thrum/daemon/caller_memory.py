@@ -1,4 +1,4 @@
-"""What is remembered of those who come: where, as long as nothing that matters is touched, and what they were told."""
+"""What is remembered of callers: their place, until something relevant changes, and what they were told."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ async def run_inside(
         raise InvalidParams("cwd must be an absolute path", field="cwd")
     connection.evidence.session = params.env.get(SESSION_VARIABLE, "")
     if len(params.argv) > limits.run_words_max:
-        return None  # to read so many words would hold everybody else
+        return None  # reading so many words would block others
 
     def find_own(start: Path) -> Layout:
         """The places of a directory: root, mark and redirect are judged here, for the launcher looked at neither."""
@@ -156,14 +156,14 @@ class _Launcher:
         except Failed as failed:
             raise OSError(str(failed)) from failed
 
-    def is_meant(self, agent_id: str) -> bool:
+    def is_deliberate(self, agent_id: str) -> bool:
         try:
-            return self._evidence.is_meant(agent_id)
+            return self._evidence.is_deliberate(agent_id)
         except Failed as failed:
             raise OSError(str(failed)) from failed
 
     def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
-        del identity  # what its file says of a process is a copy, and anybody's to write
+        del identity  # what its file says of a process is a copy, which any process may write
         place = self._registry.by_id.get(agent_id)
         try:
             return "none" if place is None else self._evidence.state_of(place)

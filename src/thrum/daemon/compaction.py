@@ -1,6 +1,6 @@
 """When journals are rewritten without the lines that may go (events.md §11 "Compaction").
 
-After a purge, and after a cleanup that took messages along: whatever is tombstoned, so that what was to go is gone.
+After a purge, and after a cleanup that removed messages: everything tombstoned, so that it is really gone.
 Otherwise when much was written and no write is under way, and only where it pays.
 """
 

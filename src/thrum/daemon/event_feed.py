@@ -1,4 +1,4 @@
-"""Where store and bus meet: what is said of a committed fact, live and later. Composition.
+"""Where store and bus meet: hints about committed facts, live and replayed. Composition.
 
 Live hints go to the bus publisher, replayed ones to `events.since`; both are made here from the same rows, so replay
 and live agree. Source: rpc.md §5 `events.since`, §8.
@@ -159,8 +159,8 @@ class EventFeed:
     def _read(self, row: EventRow) -> tuple[bytes, AnyFact | UnknownEvent] | None:
         """The line and the fact of a row; None if the line went since the row was read (compaction).
 
-        StoreFailed; with the cause `database_damaged` when somebody has changed the journal under the projection, which
-        has to be rebuilt then.
+        StoreFailed; with the cause `database_damaged` when another program changed the journal under the projection,
+        which has to be rebuilt then.
         """
         try:
             return self._read_at(row)

@@ -1,7 +1,7 @@
 """Start and stop the daemon of a repository from another process. Composition: used by the command line alone.
 
 A daemon is started detached: a session of its own, no descriptor of its starter kept (an open pipe would hang a hook),
-no variable of git's, of an agent's identity or of a runtime's tools inherited. It tells over one pipe how far it is,
+no variable of git's, of an agent's identity or of a runtime's tools inherited. It reports its progress over one pipe,
 then closes it.
 Source: rpc.md §1, cli.md 1.9, stack.md "Processes".
 """
@@ -26,7 +26,7 @@ from thrum.identity.processes import is_daemon, open_process_table
 from thrum.identity.rights import judge_own_process
 from thrum.identity.runtimes import MARKS
 from thrum.model import files, limits
-from thrum.model.config import wishes_sync
+from thrum.model.config import sync_override
 from thrum.model.errors import DaemonLocked, DaemonStartFailed, DaemonUnavailable, StoreFailed, ThrumError, from_wire
 from thrum.model.log import append_line, open_to_append
 from thrum.model.methods.daemon import DAEMON_STOP
@@ -53,7 +53,7 @@ class Report(msgspec.Struct, omit_defaults=True):
 
 
 def answers(layout: Layout) -> bool:
-    """Whether somebody listens on the daemon's socket."""
+    """Whether a process listens on the daemon's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -119,7 +119,7 @@ def own_environment(layout: Layout) -> dict[str, str]:
     To sync where the settings say local only is no agent's to decide (rpc.md §3, Na). Told in the log.
     """
     environ = dict(os.environ)
-    if wishes_sync(environ):
+    if sync_override(environ):
         names = LiveSettings(layout, runtimes_file(environ)).runtime_names()
         try:
             judge_own_process(names, "THRUM_LOCAL=0", partial(append_line, layout.log_file))

@@ -1,6 +1,6 @@
-"""The methods that care for the data, as the running daemon carries them out (rpc.md §5).
+"""The maintenance methods, as the running daemon executes them (rpc.md §5).
 
-Each works in a thread, at a point at which nothing is being flushed; the daemon goes on serving meanwhile.
+Each works in a thread, at a point at which nothing is being flushed; the daemon keeps serving meanwhile.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a daemon ends: by a signal, with the loss of its place, or when it was unused for a day.
+"""How a daemon ends: by a signal, when its directory is gone, or after a day without use.
 
 Composition: services of `daemon/app.py`. Source: rpc.md §1, house.md "Stop".
 """
@@ -59,7 +59,7 @@ class Ending:
 
 
 def is_needed(parts: DaemonParts) -> bool:
-    """Whether an agent of this daemon has a session open, or somebody waits or listens: programs, pages, peers."""
+    """Whether an agent of this daemon has an open session, or there are waits or listeners: programs, pages, peers."""
     view = parts.ctx.view
     sessions = view.open_sessions()
     own = any(row.is_own and row.agent_id in sessions for row in view.agents())
@@ -75,7 +75,7 @@ class Idleness:
         self._since = now()
 
     def touch(self) -> None:
-        """Somebody came."""
+        """A client connected."""
         self._since = self._now()
 
     async def watch(self, rest: Callable[[], None]) -> None:

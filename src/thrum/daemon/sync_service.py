@@ -1,4 +1,4 @@
-"""Store, git and settings put together to sync one running daemon, and what its methods answer. Composition.
+"""Combining store, git and settings to sync one running daemon, and answering the sync methods. Composition.
 
 Nothing here decides what is merged (`sync.round`) or when (`sync.loop`).
 """
@@ -21,7 +21,7 @@ from thrum.admin import git_permissions, init
 from thrum.daemon.sync_store import SyncStore
 from thrum.model import events, limits
 from thrum.model.clock import format_ms
-from thrum.model.config import LiveConfig, update_settings, wishes_sync
+from thrum.model.config import LiveConfig, sync_override, update_settings
 from thrum.model.errors import ConfirmationRequired, InvalidParams, InvalidUrl, NotAvailable, ThrumError
 from thrum.model.events import SPECS, MessageReceipt, UnknownEvent
 from thrum.model.ids import repo_id_of_url
@@ -64,7 +64,7 @@ class Settings:
     local: bool
     """Started with `--local`."""
     remote: RemoteInfo | None = None
-    """As it was when somebody looked last."""
+    """As it was at the last look."""
     addresses: str = ""
     """Where that fetches from and pushes to: URLs without credentials."""
     _looked_for: str = ""
@@ -81,7 +81,7 @@ class Settings:
     def mode(self) -> Mode:
         """Whether to fetch and push, how often, and why not."""
         config = self.live.current()
-        wish = wishes_sync(self.environ)
+        wish = sync_override(self.environ)
         local_only = config[LOCAL_ONLY] if wish is None else not wish
         reason = "sync is off: thrum sync enable" if wish is None else "THRUM_LOCAL is set"
         if self.local:
@@ -282,7 +282,7 @@ class SyncService:
         )
 
     def _origins(self) -> tuple[SyncOrigin, ...]:
-        """Looks at the number of every fact: told when somebody asks, and no part of what is published."""
+        """Looks at the number of every fact: reported on request, not published."""
         view = self.ctx.view
         found = [
             SyncOrigin(

@@ -226,7 +226,7 @@ class StaleSessions:
             return Ripe(session, clock.parse_ms(seen) + self._after_ms, "normal")
         if row.exited_at <= row.place_at or owner_alive(row, self._ctx.processes, self._ctx.runtime_names()):
             return None
-        # Somebody may have gone on in its name from a shell: that counts as alive.
+        # A shell may have continued under its name: that counts as alive.
         seen = max(row.exited_at, row.last_seen_at, session.started_at)
         return Ripe(session, clock.parse_ms(seen) + self._after_ms, "crash")
 

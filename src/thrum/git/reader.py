@@ -1,4 +1,4 @@
-"""Reading git's refs and objects: by dulwich, of which this is the only import, made when it is used; else by git.
+"""Reading git's refs and objects: with dulwich (imported only here, on first use), or else with git.
 
 Where dulwich cannot read (partial clones, SHA-256), the git command does.
 """

@@ -1,4 +1,4 @@
-"""The refs that are thrum's, and moving one by git's own files, as git does: its lock, its reflog, a rename.
+"""Thrum's refs, and moving one through git's own files, as git does: its lock, its reflog, a rename.
 
 That takes 1 ms instead of a process.
 """

@@ -1,8 +1,8 @@
 """The daemon's key on disk, `thrum-sync/daemon.key`: one line, the id that certifies the key, and its secret half.
 
 Source: identity.md §13. A process that can read the file can sign as this daemon: it is 0600, no link is followed to
-it, and no backup holds it. The id stands beside the key so that the two change in one write: this file says who the
-daemon is, and `config.json` and `daemon.json` say it after.
+it, and no backup holds it. The id is stored with the key so that the two change in one write: this file says who the
+daemon is, and `config.json` and `daemon.json` repeat it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the kernel says about one connected process, gathered again for every request (identity.md §11).
 
-Of a connection only the chain of ancestors is kept: it can but lose members. That its members live, where the caller
-stands and what the records hold is looked at each time.
+Only the chain of ancestors is kept for a connection, as it can only lose members. Whether its members live, the
+caller's directory and the records are checked each time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.guard_modes import fire
 from thrum.identity.processes import OwnerState, Process, ProcessTable, same_process
-from thrum.identity.rights import Ancestry, judge, stand
+from thrum.identity.rights import Ancestry, ancestry_of, judge
 from thrum.identity.runtimes import (
     KNOWN_RUNTIMES,
     SESSION_VARIABLE,
@@ -228,7 +228,7 @@ class PeerEvidence:
             if owner is not None and claim in (None, "", owner.agent_id):
                 self._still_there()
                 return Evidence(self.pid, owner=owner.agent_id, owner_root=owner.root)
-            evidence = self._stand(registry, owner, claim or "", now)
+            evidence = self._evidence_here(registry, owner, claim or "", now)
             # After the look at its directory: that one was of the process that connected.
             self._still_there()
             return evidence
@@ -270,7 +270,7 @@ class PeerEvidence:
         session = self.session or self._environ().get(SESSION_VARIABLE, "")
         return registry.by_session.get(session)
 
-    def is_meant(self, agent_id: str) -> bool:
+    def is_deliberate(self, agent_id: str) -> bool:
         """Whether a claim of an agent that runs elsewhere is made on purpose: by a process with a terminal, or by one
         whose first environment names that agent (identity.md §11, C11). Raises Failed."""
         return self._has_terminal() or self._is_named(agent_id)
@@ -303,7 +303,7 @@ class PeerEvidence:
             return next((each.agent_id for each in registry.by_pid[pid] if self.state_of(each) != "dead"), "")
 
         try:
-            found = stand(self._table, self.chain(), self._names(), registry.by_pid, is_placed)
+            found = ancestry_of(self._table, self.chain(), self._names(), registry.by_pid, is_placed)
         except OSError as error:
             raise Failed("process", _words(error)) from error
         self._still_there()
@@ -387,7 +387,7 @@ class PeerEvidence:
         if seen is None or seen.started != self._started or seen.state in ("Z", "X", "x"):
             raise Failed("process", "no such process")
 
-    def _stand(self, registry: Registry | None, owner: AgentPlace | None, claim: str, now: float) -> Evidence:
+    def _evidence_here(self, registry: Registry | None, owner: AgentPlace | None, claim: str, now: float) -> Evidence:
         """Where the caller stands and who lives there, with what its processes prove. Raises Failed."""
         if registry is None:
             self.chain()

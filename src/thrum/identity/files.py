@@ -222,7 +222,7 @@ def _parse(data: bytes, stem: str) -> Identity:
     if not role:
         raise _Broken("agent.role is missing")
     for value in (*agent.values(), *(value for key, value in fields.items() if key in _KNOWN)):
-        # What is printed, logged or used of a file that anybody may have brought is a line, and no longer than a name.
+        # What is printed, logged or used of a file that may come from anywhere is a line, and no longer than a name.
         if isinstance(value, str) and not (value.isprintable() and len(value) <= _TEXT_CHARS_MAX):
             raise _Broken("a value is not a line of text, or too long")
     version = fields.get("version")

@@ -1,7 +1,7 @@
-"""Processes as the kernel tells them: start, parents, program, working directory; and who is alive (identity.md §5).
+"""Processes as the kernel reports them: start, parents, program, working directory; and who is alive (identity.md §5).
 
-No `ps`, no signal: a zombie answers signals and is dead, a used-up pid comes back as somebody else. A process is the
-pair of pid and start.
+No `ps`, no signals: a zombie answers signals but is dead, and a pid may be reused. A process is identified by pid and
+start time.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class ProcTable:
 
     def read(self, pid: int) -> Process | None:
         if not self._is_ours:
-            # The pid would be somebody else's there.
+            # The pid would be another process there.
             raise OSError(errno.EXDEV, f"{self._proc} is of another pid namespace")
         try:
             data = _content(f"{self._proc}/{pid}/stat")

@@ -1,7 +1,7 @@
 """Who a message reaches: `@name`, `@role`, `@group`, `@everyone`, `user:name` -> recipients. No I/O.
 
-Names, roles and groups may not clash, so there is never a choice (identity.md §2). Recipients are resolved once, at
-sending; who registers later is not added. Source: events.md §8 "Snapshot", cli.md 3.3 and 3.4.
+Names, roles and groups may not clash, so a name is never ambiguous (identity.md §2). Recipients are resolved once, when
+a message is sent; agents that register later are not added. Source: events.md §8 "Snapshot", cli.md 3.3 and 3.4.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ READS_NOTHING = ("system", "monitor:")
 
 
 class Member(NamedTuple):
-    """One entry of a group: type `agent` or `role`; value `*` with type role means everybody."""
+    """One entry of a group: type `agent` or `role`; value `*` with type role means everyone."""
 
     type: str
     value: str
@@ -33,7 +33,7 @@ class Directory(Protocol):
         """Whether an agent or user with exactly this id is registered."""
         ...
 
-    def heir(self, agent_id: str) -> str:
+    def current_id(self, agent_id: str) -> str:
         """The new id of an agent that was renamed and whose old id is free; empty for any other."""
         ...
 
@@ -177,13 +177,13 @@ def _classify(address: str, directory: Directory) -> Pair | None:
         return Pair("group", word)
     if directory.with_role(word):
         return Pair("role", word)
-    heir = directory.heir(word)
-    return _by_name(heir) if heir else None
+    current_id = directory.current_id(word)
+    return _by_name(current_id) if current_id else None
 
 
 def _today(agent_id: str, directory: Directory) -> str:
     """What an agent that was renamed is called now."""
-    return agent_id if directory.is_agent(agent_id) else directory.heir(agent_id) or agent_id
+    return agent_id if directory.is_agent(agent_id) else directory.current_id(agent_id) or agent_id
 
 
 def _by_name(actor: str) -> Pair:

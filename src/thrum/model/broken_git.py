@@ -1,4 +1,4 @@
-"""A `.thrum` that was set up beside git, whose `.git` is missing or broken: a fault of git's, to be fixed there.
+"""A `.thrum` that was set up beside git, whose `.git` is missing or broken: git's problem, to be fixed there.
 
 Without `.git` nothing tells such a `.thrum` from one that an archive brought, so nothing in it is obeyed. But its
 identities and notes are the user's, and no remedy may move them away. Source: identity.md §3 "Trust"; decision 0064.

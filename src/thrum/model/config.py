@@ -1,4 +1,4 @@
-"""The files that hold the settings: read whole or not at all, and the one way to change them (cli.md 3.19).
+"""The settings files: read completely or not at all, and the one way to change them (cli.md 3.19).
 
 What each setting must be is in `settings`; unknown keys are kept in the file and ignored. The block `identity` belongs
 to `identity.daemon_id`.
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _FIX: Final = "fix the file, then: thrum config show"
 
 
-def wishes_sync(environ: Mapping[str, str]) -> bool | None:
+def sync_override(environ: Mapping[str, str]) -> bool | None:
     """What THRUM_LOCAL says in place of `daemon.local_only` (cli.md §1.10): sync, don't, or None, nothing."""
     wish = environ.get("THRUM_LOCAL", "").strip().lower()
     return wish in ("0", "false") if wish else None
@@ -173,7 +173,7 @@ def follow(layout: Layout, before: dict[str, Any], change: Callable[[dict[str, A
     try:
         file = read_raw(layout.config_copy) if status(layout.config_copy) is not None else before
     except ConfigInvalid:
-        return  # somebody is at work there
+        return  # another process is at work there
     if file == before:
         file = counts
     else:

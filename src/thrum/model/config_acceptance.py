@@ -1,8 +1,8 @@
-"""What was changed outside thrum in the settings that people edit, and letting it count (identity.md §3 "Trust").
+"""Changes made outside thrum to the settings that people edit, and accepting them (identity.md §3 "Trust").
 
-`.thrum/config.json` and `.thrum/var/guard-daemon.json` are copies: what counts lies beside the journals. The two are
-compared by what they say; thrum changes both, so whatever differs was changed by somebody else, a person with an editor
-or a branch that was checked out.
+`.thrum/config.json` and `.thrum/var/guard-daemon.json` are copies: the files in effect are beside the journals. The two
+are compared by content; thrum changes both, so any difference was made by a person with an editor, or by a branch that
+was checked out.
 """
 
 from __future__ import annotations

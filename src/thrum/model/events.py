@@ -1,4 +1,4 @@
-"""The facts: what thrum remembers, one JSON object a line. Their codec, and facts of a newer version kept opaque.
+"""The facts: what thrum records, one JSON object per line. Their codec, and facts of a newer version kept opaque.
 
 Source: events.md §2 to §5. A class is a past participle (`MessageCreated`), its tag the word on disk
 (`message.create`). Field order is byte order: the envelope first, then the type's own fields. Encoding one fact twice

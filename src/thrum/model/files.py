@@ -1,8 +1,8 @@
 """Files written whole or not at all, private directories, and locks that die with their process.
 
-This is the one opener of what thrum has: nothing at or below `.thrum` or `thrum-sync` is reached through a link, for
+All of thrum's files are opened here: nothing at or below `.thrum` or `thrum-sync` is reached through a link, for
 git, tar and patch write links there as easily as files (identity.md §3 "Trust"). A path is walked from the directory
-that holds the first of these names, component by component; what is elsewhere is opened as it is named.
+that holds the first of these names, component by component; paths elsewhere are opened as they are.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
     """A descriptor of the file at `path`, never through a link. Raises OSError.
 
     One that is to be written where it lies, and has another name too, is refused (EMLINK): the other name may be
-    anybody's file, and an archive can make one.
+    any file, and an archive can make one.
     """
     with opened_parent(path) as (directory, name):
         try:

@@ -1,7 +1,7 @@
 """The guards: a row each, with what its reasons refuse, in which words, and with which remedy (identity.md §12). Pure.
 
-A row is all that the settings (`identity_guard.NAME`), the modes, the errors and the log know of a guard; what is left
-to write for a new one is its check, which makes a `Refusal`.
+Settings (`identity_guard.NAME`), modes, errors and log know a guard by its row; a new guard only needs its check, which
+makes a `Refusal`.
 """
 
 from __future__ import annotations

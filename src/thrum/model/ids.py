@@ -229,7 +229,7 @@ def short_message_id(message_id: str) -> str:
 
 def host_names(told: Iterable[tuple[str, str]]) -> dict[str, str]:
     """What other daemons are called, by their ids: each by the host that it says it runs on, with the end of its id
-    where another says the same, for anybody can. `told`: daemons and hosts, the last one of each counts.
+    where another one claims the same, as any can. `told`: daemons and hosts, the last one of each counts.
     """
     hosts = {daemon_id: host for daemon_id, host in told if daemon_id and host}
     counts = Counter(hosts.values())

@@ -1,7 +1,7 @@
 """JSON objects that people may have edited: read strictly, each key with its line. Pure.
 
-What is taken can be written again and read by any program: no `NaN`, no number beyond 64 bits, no key twice in one
-object, no half of a character, nothing nested without end.
+What is accepted can be written again and read by any program: no `NaN`, no numbers beyond 64 bits, no duplicate keys,
+no incomplete surrogate pairs, no unbounded nesting.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The daemon's log: one JSON object a line, rotated and gzipped. Everybody else just uses `logging.getLogger("thrum")`.
+"""The daemon's log: one JSON object per line, rotated and gzipped. Other modules just use `logging.getLogger("thrum")`.
 
 A record's own fields go in `extra={"fields": {...}}`; they stand beside `time`, `level` and `message`. No message
 bodies, no secrets. Source: cli.md 3.13, `LogLine` in §4.

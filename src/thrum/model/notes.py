@@ -1,4 +1,4 @@
-"""What agents write down between sessions: notes, preamble, project state, in `.thrum/context/` (cli.md 3.12).
+"""What agents keep between sessions: notes, preamble, project state, in `.thrum/context/` (cli.md 3.12).
 
 Plain files of one worktree, read and written without the daemon, never synced by themselves. `project_state.md` belongs
 to all agents: a worktree without one reads that of the state directory.
@@ -220,7 +220,7 @@ def _preamble_of(agent_id: str, role: str, module: str) -> str:
     return DEFAULT_PREAMBLE.format(name=agent_id, role=role or "agent", module=module or "this repository")
 
 
-def told_of(state: Note) -> Note:
+def without_template(state: Note) -> Note:
     """A project state without what `init` wrote there for its editor: an agent pays for each line."""
     return state._replace(text=state.text.replace(f"{_FOR_WHOM}\n\n", "").replace(f"{_FOR_WHOM}\n", ""))
 

@@ -1,15 +1,15 @@
-"""Whose a line is and what it may do: the judgement of every fact that counts, or does not. Pure.
+"""Which daemon a line is from and what it may change: the judgement of every fact. Pure.
 
 Source: events.md §11 "Signatures", "Who may change what", "Project". A line is of one *trust*:
 
-- `SIGNED`: its origin signed it, and is of this project; or it stands in the local journal
+- `SIGNED`: its origin signed it, and is of this project; or it is in the local journal
 - `BEFORE`: unsigned, and was here before there were signatures; until that time was closed, every unsigned line
 - `LOOSE`: unsigned, later, of an origin that counts here all the same
-- `HIDDEN`: any other unsigned line: it lies in the journal and travels on, and shows nowhere
-- `STRANGE`: signed, by an origin that is not known to be of this project; it waits until that is said
+- `HIDDEN`: any other unsigned line: it stays in the journal and is synced, but is shown nowhere
+- `STRANGE`: signed, by an origin that is not known to be of this project; it waits until that is known
 
 *Home* is who an origin is to this machine: `OURS` for the ids that this daemon has or had, the successor of one that
-was succeeded, else the origin itself. A *realm* is where a cleanup or purge sweeps: what is another's lies outside.
+was succeeded, else the origin itself. A *realm* is the reach of a cleanup or purge: facts of others are outside.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Where things lie: repository, root, state directory and redirects (identity.md §3).
+"""Paths: repository, root, state directory and redirects (identity.md §3).
 
-Everything is read from files, without a git process. Nothing here reads the environment: values are handed in.
+Everything is read from files, without a git process. Nothing here reads the environment: values are passed in.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def _require(own: Path, git: GitPlace | None) -> trust.Record:
         if git is None and not own.is_symlink() and find_git(own.parent) is None:
             # Nothing there tells an earlier installation from an archive: a person decides.
             raise trust.refused(own.parent, error.details["reason"], _OUTSIDE_GIT) from error
-        state_dir = None if git is None else _state_of_before(own, git)
+        state_dir = None if git is None else _earlier_state_dir(own, git)
         if git is not None and state_dir is not None:
             take_over(state_dir, git.common_dir)
     # Another process may have taken it over since the first look, and then it is not an earlier one any more.
@@ -242,7 +242,7 @@ def _require(own: Path, git: GitPlace | None) -> trust.Record:
 
 def _follow_state(own: Path, git: GitPlace | None, record: trust.Record) -> trust.Record:
     """Let the redirect of a linked worktree lead to where its repository's state is now, as git tells, if what it
-    names is none of this repository: the main worktree was moved. What somebody else put into the file stays there.
+    names is none of this repository: the main worktree was moved. What others put into the file stays there.
     """
     if git is None or not git.linked or not record.redirect:
         return record
@@ -331,7 +331,7 @@ def _redirect_target(own: str) -> str:
 # -- earlier installations
 
 
-def _state_of_before(own: Path, git: GitPlace) -> Path | None:
+def _earlier_state_dir(own: Path, git: GitPlace) -> Path | None:
     """The state directory of an installation by a thrum that knew no marks, if `own` belongs to one: git's directory,
     which no archive can bring along, names it (identity.md §3 "Trust")."""
     try:

@@ -1,4 +1,4 @@
-"""Whose a line is: the signature at its end, and ids that say which key and which daemon they are of.
+"""Where a line is from: the signature at its end, and ids that certify the key and the daemon.
 
 Source: events.md §11 "Signatures" and "Ids certify their origin", identity.md §13. Bytes and hashes only, no
 cryptography: `identity.signing` makes signatures and judges them.

@@ -62,7 +62,7 @@ class Tombstones:
         """Whether anything was ever cleaned up or purged."""
         return bool(self.agents or self.authors or self.purges)
 
-    def mark(self) -> str:
+    def fingerprint(self) -> str:
         """A text that differs as soon as more is tombstoned."""
         if not self:
             return ""

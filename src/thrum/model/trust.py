@@ -1,8 +1,9 @@
-"""Which `.thrum` counts: the one that thrum set up, told by a mark that no clone, branch or archive can bring along.
+"""Which `.thrum` is trusted: the one that thrum set up, known by a mark that no clone, branch or archive can bring
+along.
 
-`.thrum` lies where git, tar and patch write, so nothing is obeyed because it is there. What counts lies in git's common
-directory, below `thrum-sync`, which is never cloned and never checked out: a record for each worktree, with the random
-mark that `.thrum/.mark` must repeat and the one target that a redirect may name. Outside git it lies in the user's
+`.thrum` is where git, tar and patch can write, so nothing is trusted because it is there. What counts is in git's
+common directory, below `thrum-sync`, which is never cloned and never checked out: a record for each worktree, with the
+random mark that `.thrum/.mark` must repeat and the one target that a redirect may name. Outside git it is in the user's
 home, by device and inode of `.thrum`. Source: identity.md §3 "Trust"; docs/decisions/0031.
 """
 

@@ -1,7 +1,7 @@
-"""What every operation is given: the projection, the journal's door, who calls, and where we are.
+"""What every operation is given: the projection, the journal, the caller, and the layout.
 
-Built once by the daemon, never changed. An operation is `async def op(house, call, params) -> result`: it looks at
-`house.view` (what is committed) or hands `house.journal.commit` a decision. It writes nothing itself.
+Built once by the daemon, never changed. An operation is `async def op(ctx, call, params) -> result`: it reads
+`ctx.view` (what is committed) or passes a decision to `ctx.journal.commit`. It writes nothing itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person has this machine take another daemon for (events.md §11, `thrum sync accept`)."""
+"""What a person accepts about other daemons on this machine (events.md §11, `thrum sync accept`)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ async def accept(ctx: Context, params: SyncAcceptParams, found: Collection[str])
     """
     if not params.origin:
         if params.gone or params.agent:
-            raise InvalidParams("name the daemon", remedy=_which(ctx.view), field="origin")
+            raise InvalidParams("name the daemon", remedy=_known_daemons(ctx.view), field="origin")
         return await _accept_project(ctx, found)
 
     def decide(view: View, stamp: Stamp) -> Decision[SyncAcceptResult]:
         known = {row.daemon_id for row in view.trusted_of()}
         if params.origin not in known:
-            raise DaemonUnknown(f"nothing here is from a daemon {params.origin}", remedy=_which(view))
+            raise DaemonUnknown(f"nothing here is from a daemon {params.origin}", remedy=_known_daemons(view))
         facts: list[AnyFact] = []
         if params.agent:
             if params.origin not in view.registrars_of(params.agent):
@@ -57,7 +57,7 @@ async def accept(ctx: Context, params: SyncAcceptParams, found: Collection[str])
     return await ctx.journal.commit(decide, heavy=True)
 
 
-def _which(view: View) -> str:
+def _known_daemons(view: View) -> str:
     """What lists the daemons that could be named, each with its machine and agents."""
     agents: dict[str, list[str]] = {}
     for row in view.agents():
@@ -80,7 +80,7 @@ async def _accept_project(ctx: Context, found: Collection[str]) -> SyncAcceptRes
     """Take over the repository ids of the branch: this project has these too."""
     if not found:
         message = "no branch was refused as another project's"
-        raise InvalidParams(message, remedy=_which(ctx.view), field="origin")
+        raise InvalidParams(message, remedy=_known_daemons(ctx.view), field="origin")
 
     def decide(_view: View, stamp: Stamp) -> Decision[None]:
         facts = [stamp.make(Accepted, kind="project", id=repo_id) for repo_id in sorted(found)]

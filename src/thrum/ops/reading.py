@@ -1,4 +1,4 @@
-"""Looks at messages: pages, one message, what I sent. They write nothing. Source: rpc.md §5 "list"."""
+"""Reading messages: pages, one message, sent messages. Writes nothing. Source: rpc.md §5 "list"."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _check_owner(reader: str, named: str) -> None:
 
 
 def _expression(query: str) -> str:
-    """What a text asks of the index of words. Raises InvalidParams when it has none, or more than anybody types."""
+    """The search words of a text. Raises InvalidParams if it has none, or too many."""
     found = search.words(query)
     if not found:
         raise InvalidParams(

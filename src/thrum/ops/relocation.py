@@ -1,4 +1,4 @@
-"""Agents go where their worktree went: a moved repository, a moved linked worktree (identity.md §3, §11).
+"""Agents follow their worktree: a moved repository, a moved linked worktree (identity.md §3, §11).
 
 An agent is bound to the path of its root. Which worktree that was is told by the mark, which only a move takes along:
 of a copy, git's directory is another one, or the mark is still where it was. docs/decisions/0048.
@@ -47,7 +47,7 @@ class Moves:
         self._one_at_a_time = trio.Lock()
 
     async def arrive(self, evidence: PeerEvidence) -> None:
-        """Somebody comes: its agents follow it before it asks anything. Raises nothing."""
+        """A caller connects: its agents follow it before it asks anything. Raises nothing."""
         now = self._now()
         try:
             root = evidence.current_root(now)

@@ -1,8 +1,8 @@
-"""An agent goes on under another name, with its mail: `agent.rename`. Source: wake.md §6, docs/decisions/0050.
+"""Renaming an agent, with its messages: `agent.rename`. Source: wake.md §6, docs/decisions/0050.
 
-One batch of facts: the one goes on as the other; the new id is registered, lives where the old one lived, is in its
-groups and has its inbox; the old one is cleaned up. Then the files follow. What a kill left undone is done at the next
-start, or by the same call again: the first fact of the batch says what was begun.
+One batch of facts: the alias from the old id to the new one; the new id is registered, has the old one's place, groups
+and inbox; the old one is cleaned up. Then the files follow. What a kill left undone is completed at the next start, or
+by repeating the call: the first fact of the batch says what was begun.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Work periods: one open session an agent, started on demand. Source: identity.md §9, rpc.md §5 "Sessions"."""
+"""Sessions: one open session per agent, started on demand. Source: identity.md §9, rpc.md §5 "Sessions"."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def end_open_sessions(view: View, stamp: Stamp, agent_id: str, reason: str) -> l
 
 async def start(ctx: Context, call: Call, params: SessionStartParams) -> SessionStartResult:
     """Start a session and end an older open one; with `resume`, keep the open one of the same live process."""
-    agent_id = _agent_meant(ctx, call, params.agent_id or params.caller_agent_id)
+    agent_id = _bootstrap_agent(ctx, call, params.agent_id or params.caller_agent_id)
     scopes, refs = check_scopes(params.scopes), check_refs(params.refs)
     if agent_id.startswith("user:"):
         raise _no_session_of(agent_id)
@@ -97,7 +97,7 @@ def _replay_start(_view: View, fact: AnyFact, _seq: int) -> SessionStartResult:
 async def set_intent(ctx: Context, call: Call, params: SetIntentParams) -> SetIntentResult:
     """What the caller works on; an empty text clears it."""
     session = ctx.view.session(params.session_id) if params.session_id else None
-    agent_id = _agent_meant(ctx, call, session.agent_id if session else params.caller_agent_id)
+    agent_id = _bootstrap_agent(ctx, call, session.agent_id if session else params.caller_agent_id)
     intent = check_text(params.intent, "intent", limits.intent_chars_max)
 
     def decide(view: View, stamp: Stamp) -> Decision[SetIntentResult]:
@@ -148,7 +148,7 @@ def _no_session_of(user_id: str) -> NoSession:
     return NoSession(f"{user_id} is a user, and users have no sessions", remedy="register an agent: thrum quickstart")
 
 
-def _agent_meant(ctx: Context, call: Call, named: str) -> str:
+def _bootstrap_agent(ctx: Context, call: Call, named: str) -> str:
     """Whom a bootstrap call is for: the caller, an agent that this connection registered, or, for a caller that no one
     can prove, one that lives where it stands and that no process elsewhere runs (identity.md §11).
     """

@@ -1,4 +1,4 @@
-"""Looks at who is there: team, agent list, one agent. They write nothing. Source: rpc.md §5, cli.md 3.8."""
+"""Reading agents: team, agent list, one agent. Writes nothing. Source: rpc.md §5, cli.md 3.8."""
 
 from __future__ import annotations
 

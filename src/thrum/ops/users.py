@@ -1,4 +1,5 @@
-"""People at a browser: whom git names, and registration over a WebSocket. Source: identity.md §14, rpc.md §5."""
+"""Users in a browser: the user that git names, and registration over a WebSocket. Source: identity.md §14, rpc.md
+§5."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is told twice, nothing slips between waits.
+"""`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is delivered twice or missed between waits.
 
-Every agent has a desk: its waiters in the order in which they came, and the ids of messages that were handed to one of
-them and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
+Every agent has a wait queue: its waiters in order of arrival, and the ids of messages that were handed to one of them
+and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
 live process, then the newest, for an older one may have been left by a session that is gone. If that answer cannot be
 delivered, the next one gets it. Source: rpc.md §7.
 
-What was there before is gone through once, when a wait begins; then only at what comes. Both in bounded steps, one a
-turn of the event loop, however long an inbox is and however many wait.
+Existing messages are scanned once, when a wait begins; after that only new ones are looked at. Both in bounded steps,
+one per turn of the event loop, however long the inbox is and however many wait.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class WaitQueues:
         """The first messages that fit and are not held back, enough for one answer, and how many there are in all."""
         kept: list[tuple[int, str]] = []
         count = 0
-        steps = waiter.view.told_steps(waiter.wanted)
+        steps = waiter.view.matching_steps(waiter.wanted)
         while not waiter.woken.is_set():
             async with self._one_step:
                 step = next(steps, None)
@@ -226,8 +226,8 @@ class WaitQueues:
         if not ids or waiter.woken.is_set():
             return
         try:
-            fitting = [message_id for _, message_id in waiter.view.told_among(waiter.wanted, ids)]
-            messages = waiter.view.told(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
+            fitting = [message_id for _, message_id in waiter.view.matching_among(waiter.wanted, ids)]
+            messages = waiter.view.messages_that_fit(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
         except Exception as error:
             waiter.failure = error
             waiter.woken.set()

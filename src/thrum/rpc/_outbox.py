@@ -1,4 +1,4 @@
-"""What waits to be sent on one connection: in order, whole, bounded, and never in anybody's way (rpc.md §1).
+"""What waits to be sent on one connection: in order, whole, bounded, and never blocking others (rpc.md §1).
 
 Posting returns at once. So a request is over when its answer is made, and not when it is read.
 """

@@ -223,7 +223,7 @@ async def _connect(path: Path | str, seconds: float) -> socket.socket:
 
 
 def _try_connect(path: Path | str) -> socket.socket | OSError:
-    """Raises ForeignUser when somebody else listens there: it would read along, and say what it likes."""
+    """Raises ForeignUser when another user's process listens there: it could read along and answer anything."""
     attempt = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     attempt.setblocking(False)
     try:

@@ -209,7 +209,7 @@ class _Route:
         fields = msgspec.structs.fields(method.params)
         self._defaults = {field.name: _default(field) for field in fields if field.name not in _NOT_TOLD}
 
-    def told(self, params: Any) -> dict[str, Any]:
+    def content(self, params: Any) -> dict[str, Any]:
         """What a call says, without its key and its claim. Two calls that mean the same say the same: what is at its
         default is absent, also if it was spelled out, and so a parameter that a newer program adds changes nothing.
         """
@@ -307,7 +307,7 @@ class Dispatcher:
                 f"{route.method.name}: not a client_key: 1 to {limits.client_key_chars_max} of A-Z a-z 0-9 . _ : -"
             )
             raise InvalidParams(message, field="client_key")
-        text = route.method.name.encode() + b"\n" + self._encode_sorted(route.told(params))
+        text = route.method.name.encode() + b"\n" + self._encode_sorted(route.content(params))
         return ClientKey(actor, key, hashlib.sha256(text).hexdigest()[:16])
 
     async def _run(self, route: _Route, call: Call, params: Params) -> Any:

@@ -207,7 +207,7 @@ async def _fail(run: FramedRun, request_id: RequestId, error: Exception) -> None
     if not run.begun:
         await run.send(encode_error(request_id, refusal))
         return
-    # What it says of the failure may be anybody's words: none of them acts, or begins a line.
+    # Its message may be foreign text: made harmless, and never at the start of a line.
     said = (each.encode("unicode_escape") for each in (refusal.message, refusal.remedy))
     await run.write_stderr(b"Error: %b\n  fix: %b\n" % tuple(said))
     await run.send(framing.frame(framing.EXIT, b"\x01"))

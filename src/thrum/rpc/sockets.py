@@ -1,7 +1,7 @@
 """The daemon's sockets: where they are bound, and how they are reached without a link (rpc.md §1).
 
-A client opens `.thrum` and `var` without following one, both this user's, and connects by the descriptor: no path is
-too long for that, and nothing can be put in between. The launcher does the same in its own words.
+A client opens `.thrum` and `var` without following one, both this user's, and connects through the descriptor: so no
+path is too long, and nothing can be put in between. The launcher has its own copy of this.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def connect(path: Path | str, use: Callable[[str], None]) -> None:
     """
     path = Path(path)
     if not (path.name == "thrum.sock" and path.parent.name == "var" and path.parents[1].name == ".thrum"):
-        use(str(path))  # as somebody named it
+        use(str(path))  # as the user named it
         return
     try:
         _connect_beside(path, use)

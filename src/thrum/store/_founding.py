@@ -1,7 +1,7 @@
-"""What was here before there were signatures counts as it did: `accept` facts name each of those lines (events.md §11).
+"""Facts from before signing keep their validity: `accept` facts list each of those lines (events.md §11).
 
-Done once, where a projection is rebuilt by a daemon that signs; after that it takes a person's word. While there is
-nothing yet, the time stays open: it is closed once the first branch that a fetch brings has been ingested.
+Done once, when a daemon that signs rebuilds a projection; after that only a person can accept lines. While there are
+none yet, the period stays open: it is closed once the first branch that a fetch brings has been ingested.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from thrum.store.journal import JournalFiles
 
 _ACCEPTS: Final = b'{"type":"accept"'
 
-FullTextIndex = tuple[str, str, str, tuple[str, ...]]
+Acceptance = tuple[str, str, str, tuple[str, ...]]
 """Kind, id, of and lines of an `accept`."""
 
 
@@ -55,14 +55,14 @@ def adopt(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
             of=of,
             lines=lines,
         )
-        for kind, id, of, lines in words_of_before(hashes, origins)
+        for kind, id, of, lines in acceptances_before_signing(hashes, origins)
     ]
     data = b"".join(events.encode(fact) + b"\n" for fact in facts)
     journals.settle(journals.append({events.LOCAL_FILE: data}))
     return len(hashes)
 
 
-def words_of_before(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[FullTextIndex]:
+def acceptances_before_signing(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[Acceptance]:
     """What is to be accepted so that these lines, and no others, count as from before signing; and later ones of their
     origins."""
     rest = iter(sorted(hashes))

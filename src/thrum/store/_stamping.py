@@ -1,4 +1,4 @@
-"""When this daemon's facts happened, and what they are called (events.md §2 "Stamping")."""
+"""Timestamps and ids of this daemon's facts (events.md §2 "Stamping")."""
 
 from __future__ import annotations
 

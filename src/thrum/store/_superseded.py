@@ -1,4 +1,4 @@
-"""Lines of `local.jsonl` that later or earlier ones make needless, row for row (events.md §11 "Compaction"). Pure.
+"""Lines of `local.jsonl` that other lines make redundant, row for row (events.md §11 "Compaction"). Pure.
 
 Only where the projection is the same without the line whatever comes: what replaces it is never tombstoned before it
 is.

@@ -1,4 +1,4 @@
-"""Journals hold only what was verified (events.md §11 Signatures): how far each was looked at, and what lies behind.
+"""Journals hold only what was verified (events.md §11 Signatures): how far each was verified, and what comes after.
 
 What this program appends it has signed or verified before. A program from before signing believed every line, and may
 have run here before this one, or in between. So at each start the lines that this program has not put there are looked

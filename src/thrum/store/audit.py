@@ -1,4 +1,4 @@
-"""Holding journals and projection against each other, without touching either (cli.md 3.16, events.md §11).
+"""Comparing journals and projection, without touching either (cli.md 3.16, events.md §11).
 
 The projection on disk is copied as of one moment, a second one is rebuilt from the journals up to where the copy says
 it stands, and the two are compared row by row. So a running daemon may go on writing meanwhile.

@@ -200,7 +200,7 @@ class Committer:
         try:
             await self._execute_call(call)
         except StoreFailed as error:
-            self._mind_cause(error)
+            self._note_cause(error)
             raise
         due = [Committed(*entry) for entry in call.answer]
         if due and self.on_release is not None:
@@ -313,7 +313,7 @@ class Committer:
             call.answer = await flusher.run(partial(call.work, self._writer))
         except StoreFailed as error:
             log.error("%s", error.message)
-            self._mind_cause(error)
+            self._note_cause(error)
             self._finish(waiting, error)
         except Exception as error:
             self._finish(waiting, internal(error))
@@ -346,11 +346,11 @@ class Committer:
         if self._degraded != error.message:
             log.error("nothing can be written: %s", error.message)
         self._degraded = error.message
-        self._mind_cause(error)
+        self._note_cause(error)
         for each in batch:
             self._finish(each, StoreFailed(error.message, remedy=error.remedy, **error.details))
 
-    def _mind_cause(self, error: StoreFailed) -> None:
+    def _note_cause(self, error: StoreFailed) -> None:
         if "cause" in error.details:
             self.request_reopen(str(error.details["cause"]))
 

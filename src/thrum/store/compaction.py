@@ -274,11 +274,11 @@ class Drafter:
         if home != file:
             # A copy of a line that counts elsewhere. If they differ, this one lost and stays for people to see.
             same = _digest(self._journals.read_line(home, offset, length)) == lines[0].digest
-            return same and not self._stands(lines[0]), 0
+            return same and not self._is_shown(lines[0]), 0
         # The greatest number stays: the next one is made from it.
-        return seq < self._head_seq and not self._stands(lines[0]), seq
+        return seq < self._head_seq and not self._is_shown(lines[0]), seq
 
-    def _stands(self, line: _Line) -> bool:
+    def _is_shown(self, line: _Line) -> bool:
         """Whether the projection shows what the line made. It never does, but for lines in a wrong journal."""
         fact = line.fact
         if isinstance(fact, MessageCreated):

@@ -1,4 +1,4 @@
-"""Opening the projection, and what it knows of itself: versions, epoch, where it stands in the journals, whose it is.
+"""Opening the projection, and its metadata: versions, epoch, positions in the journals, owner.
 
 SQLite is only a projection (house.md, rule 1): WAL with `synchronous=NORMAL` may lose its last commits with the
 machine, never its integrity, and replay brings them back. One connection writes, others read; transactions are the

@@ -1,4 +1,4 @@
-"""The journals as files: appended to, flushed, cut back, read. The truth lies here (events.md §1, §11).
+"""The journals as files: appended to, flushed, cut back, read. They are the truth (events.md §1, §11).
 
 A journal is named by its relative file name (`events.jsonl`, `messages/{stem}.jsonl`, `local.jsonl`). Only the holder
 of the daemon's lock may append. What each file's inode and size must be is remembered; a file that is not as remembered

@@ -1,8 +1,8 @@
 """What could not be used, kept with its reason: `quarantine.jsonl` beside the local journal (events.md §11).
 
-One line per (file, sha256): `{at, file, offset, length, reason, sha256, text | base64}`. Who may push can fill it: so a
-sample is kept of each journal and reason, and of the rest the number, in one line that is written over. The file is for
-people and for `thrum verify`; nothing in the projection depends on it, so a damaged line of its own is passed over.
+One line per (file, sha256): `{at, file, offset, length, reason, sha256, text | base64}`. Anyone with push access can
+fill it: so a sample is kept per journal and reason, and the number of the rest, in one line that is overwritten. The
+file is for people and for `thrum verify`; nothing in the projection depends on it, so a damaged line in it is skipped.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class Quarantine:
             self._counts[kind] = _Count(lines, size, (begin, len(line)))
 
     def _overwrite(self, place: tuple[int, int], kind: _Kind, line: bytes) -> bool:
-        """False if what stands there is something else: somebody may have edited the file, or taken it away."""
+        """False if it contains something else: the file may have been edited or removed."""
         offset, length = place
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -1,7 +1,7 @@
 """Opening the store: recover the journals, bring the projection up to them or rebuild it (events.md §10, §11 "Start").
 
-The journals are right by definition once their tails are fixed. A projection is gone on with if every journal is still
-the file, and holds at its offset the line, that the projection remembers; otherwise a new one is rebuilt beside it and
+The journals are right by definition once their tails are fixed. A projection is kept if every journal is still the
+file, and holds at its offset the line, that the projection remembers; otherwise a new one is rebuilt beside it and
 renamed into place. So a deleted, damaged or outdated database costs time and a new epoch, never a fact.
 """
 
@@ -230,7 +230,7 @@ def open_blocking(
         discard_leftovers(journals)
         files.ensure_private_dir(layout.database.parent)
         seal = Seal(layout.keep_dir / "picture.json", layout.database)
-        seal.clear_the_way()
+        seal.remove_foreign_files()
         return _Opening(journals, quarantine, layout.database, identity, own, wall, program, signer, seal).run(boot_id)
     except OSError as error:
         raise refusal(error) from error
@@ -269,7 +269,7 @@ class _Opening:
         verify_journals(self.journals, self.path, self.quarantine_line, self.quarantine.flush)
         rebuilt, applied = "", 0
         try:
-            db, applied = self.go_on(names, boot_id)
+            db, applied = self.bring_up_to_date(names, boot_id)
         except _MustRebuild as why:
             rebuilt = str(why)
             log.info("rebuilding: %s", rebuilt)
@@ -296,8 +296,8 @@ class _Opening:
 
     # -- going on with the projection that is there
 
-    def go_on(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
-        """The projection brought up to the journals, and how many facts that took. Raises _Repaint."""
+    def bring_up_to_date(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
+        """The projection brought up to the journals, and how many facts that took. Raises _MustRebuild."""
         if not self.path.exists():
             raise _MustRebuild("there is none")
         try:
@@ -320,7 +320,7 @@ class _Opening:
         return db, applied
 
     def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.JournalPosition]:
-        """Where the projection stands in the journals, if it fits them. Raises _Repaint."""
+        """Where the projection stands in the journals, if it fits them. Raises _MustRebuild."""
         if not self.seal.fits(db):
             raise _MustRebuild("it was not made here")
         if not database.is_current(db, self.identity.daemon_id):

@@ -1,7 +1,7 @@
 """The one writer, without an event loop: decides, stamps, applies, appends, flushes and commits a batch of calls.
 
 Two halves (events.md §11). Deciding and applying (`begin`, `execute`) happen where the callers are, inside one open
-transaction, each call seeing the earlier ones. `flush` does what waits for the disk and may run in another thread;
+transaction, each call seeing the earlier ones. `flush` does the disk writes and may run in another thread;
 meanwhile nothing else may touch the writer. `committer` drives it from trio, tests may drive it without.
 """
 
@@ -26,7 +26,7 @@ from thrum.store._calls import Call as Call
 from thrum.store._calls import Committed as Committed
 from thrum.store._calls import Errand as Errand
 from thrum.store._forwarding import handed_on
-from thrum.store._founding import words_of_before
+from thrum.store._founding import acceptances_before_signing
 from thrum.store._stamping import Stamper
 from thrum.store.api import Decision
 from thrum.store.compaction import Draft, swap
@@ -187,7 +187,7 @@ class Writer:
         for entry in (*committed, *self._due):
             # One that waits for its day tombstones nothing yet.
             if entry.state != "pending":
-                self._mind_watermark(entry.fact)
+                self._note_watermark(entry.fact)
         self._forget()
         return committed
 
@@ -260,7 +260,7 @@ class Writer:
         self._projection.outdated = False
         return outdated
 
-    def _mind_watermark(self, fact: AnyFact | UnknownEvent) -> None:
+    def _note_watermark(self, fact: AnyFact | UnknownEvent) -> None:
         if not isinstance(fact, SWEEPS) or not self._view.sweeps_here(fact.event_id):
             return
         self.stamper.move_past(fact.timestamp)
@@ -433,7 +433,7 @@ class Writer:
         if database.get_meta(self.db, CLOSED):
             return
         stamp = self.stamper.stamp()
-        words = words_of_before(*self._projection.unsigned_before())
+        words = acceptances_before_signing(*self._projection.unsigned_before())
         facts = [stamp.make(events.Accepted, kind=kind, id=id, of=of, lines=some) for kind, id, of, some in words]
         self._apply(Decision(facts, lambda _view, _seqs: None), None)
 

@@ -1,6 +1,6 @@
-"""What git says when a remote does not do what it was asked, as one of five troubles. Pure.
+"""Classifying git's messages when a remote does not do what it was asked, as one of five failures. Pure.
 
-Git has one exit status for all of it, so its words decide; it speaks English to us (`git.runner.git_environ`).
+Git has one exit status for all of them, so its messages decide; they are in English (`git.runner.git_environ`).
 """
 
 from __future__ import annotations

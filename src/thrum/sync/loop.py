@@ -1,7 +1,7 @@
-"""When rounds run, and what is said of them: on change, on a timer, on demand; never two at once (issue "The loop").
+"""When rounds run, and their status: on change, on a timer, on demand; never two at once (issue "The loop").
 
-The loop knows no git and no store: a round is handed in as something to run in a thread. Source: cli.md 3.13, 3.19,
-rpc.md "Sync".
+The loop knows neither git nor the store: a round is passed in as something to run in a thread. Source: cli.md 3.13,
+3.19, rpc.md "Sync".
 """
 
 from __future__ import annotations

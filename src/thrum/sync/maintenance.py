@@ -1,8 +1,8 @@
 """Keeping the branch small on disk: what rounds leave as whole loose files becomes deltas in a pack of thrum's own.
 
 A journal of 10,000 lines is 0.9 MB for each round that touches it, and a delta of it some hundred bytes. Other packs
-are never touched, and no object goes that is not in the new pack, or in another's. Killed at any step, it leaves the
-same objects, some of them twice.
+are never touched, and no object is removed that is not in the new pack or in another one. Killed at any step, it leaves
+the same objects, some of them twice.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Maintenance:
         self._count(size)
 
     def note_fetched(self, before: str, now: str) -> None:
-        """The remote's branch was fetched; it is measured when somebody asks."""
+        """The remote's branch was fetched; it is measured on request."""
         if now and now != before:
             with self._counting:
                 self._fetched.append((before, now))
@@ -225,7 +225,7 @@ class Maintenance:
     def _commits(self, merged: list[str]) -> list[str]:
         """Where to walk from: the branch, what it was at by its reflog, and every commit that is packed again.
 
-        So that whatever somebody may still look for (a branch of the user's, a reflog) stays.
+        So that everything still in use (a branch of the user's, a reflog) stays.
         """
         known: dict[str, None] = {}
         for ref in self._refs:
@@ -260,7 +260,7 @@ class Maintenance:
         sync_directory(self._packs_dir)
 
     def _is_needed(self, old: str, new: str, others: list[str]) -> bool:
-        """Whether somebody needs an old pack of ours still: told to keep it, indexed together with others, or alone in
+        """Whether an old pack of ours is still needed: told to keep it, indexed together with others, or alone in
         having an object.
         """
         if (self._packs_dir / f"{old}.keep").exists():

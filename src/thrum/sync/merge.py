@@ -1,4 +1,4 @@
-"""How two piles of lines become one, the same in every clone. Pure (events.md §11 "Union").
+"""How two sets of lines become one, the same in every clone. Pure (events.md §11 "Union").
 
 A journal as the branch has it is *canonical*: each fact once, in the order of facts, each line its own bytes, without
 what is tombstoned, replaced or unusable. So equal sets of facts give equal blobs, and clones that agree stop pushing.
@@ -335,7 +335,7 @@ def sift(lines: Iterable[bytes]) -> Sifted:
     left: list[bytes] = []
     found: dict[str, tuple[int, int]] = {}
     for raw in lines:
-        reason = _uselessness(raw)
+        reason = _unusable_reason(raw)
         if reason:
             count, size = found.get(reason, (0, 0))
             found[reason] = (count + 1, size + len(raw))
@@ -347,7 +347,7 @@ def sift(lines: Iterable[bytes]) -> Sifted:
     return Sifted(left, {reason: each for reason, each in more.items() if each[0] > 0})
 
 
-def _uselessness(raw: bytes) -> str:
+def _unusable_reason(raw: bytes) -> str:
     """Roughly why a line is unusable, now and later; `""` for one that may be used, and for one too large to tell.
     Quick for what is not even like a fact: an error with its reason takes ten times as long.
     """
@@ -405,7 +405,7 @@ def wanted(file: str, lines: Sequence[bytes], tombstones: Tombstones, here: byte
     tombstoned = tombstoned_ids([*facts.values()], tombstones)
     for _, fact, _ in facts.values():
         is_mark = isinstance(fact, MessageEdited | MessageDeleted)
-        if is_mark and fact.event_id in tombstoned and _stands(fact.message_id, here, tombstones):
+        if is_mark and fact.event_id in tombstoned and _has_live_create(fact.message_id, here, tombstones):
             tombstoned.discard(fact.event_id)
     arrived: list[tuple[str, bytes]] = []
     for raw, found in readable:
@@ -435,7 +435,7 @@ def _best_first(readable: Sequence[_Readable]) -> list[_Readable]:
     return ordered
 
 
-def _stands(message_id: str, here: bytes, tombstones: Tombstones) -> bool:
+def _has_live_create(message_id: str, here: bytes, tombstones: Tombstones) -> bool:
     """Whether a journal holds a create of this message that is not tombstoned."""
     name = message_id.encode()
     for raw in split_lines(here) if name in here else ():

@@ -1,4 +1,4 @@
-"""What a sync round asks of git and of the store. Both are handed in: this room imports neither store nor network.
+"""What a sync round asks of git and of the store. Both are passed in: this room imports neither store nor network.
 
 `repository.py` is git's side, `thrum.daemon.sync_service` the store's; the simulator in `tests/sim` has its own of
 both. Everything here blocks and is called in one worker thread at a time.
@@ -56,7 +56,7 @@ class Repository(Protocol):
         ...
 
     def tip(self) -> str:
-        """The commit that our branch is at; `""` if somebody took it away."""
+        """The commit that our branch is at; `""` if it was deleted."""
         ...
 
     def remote_tip(self) -> str:
@@ -94,7 +94,8 @@ class Repository(Protocol):
         ...
 
     def push(self, commit: str) -> bool:
-        """Push a commit as the remote's branch, never by force; False: somebody was quicker. Raises RemoteFailed."""
+        """Push a commit as the remote's branch, never by force; False: another push was quicker. Raises
+        RemoteFailed."""
         ...
 
 
@@ -139,7 +140,7 @@ class Ingested(NamedTuple):
 class Journals(Protocol):
     """The journals of the branch as the store keeps them. Raises StoreFailed, Busy, ShuttingDown."""
 
-    def marks(self) -> dict[str, FilePosition]:
+    def file_positions(self) -> dict[str, FilePosition]:
         """Every journal of the branch (`events.jsonl`, `messages/*.jsonl`) that is here, and how far it counts."""
         ...
 

@@ -1,4 +1,4 @@
-"""Projects don't mix: whose a remote's branch is (events.md §11 "Project")."""
+"""Projects don't mix: which project a remote's branch belongs to (events.md §11 "Project")."""
 
 from __future__ import annotations
 

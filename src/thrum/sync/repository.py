@@ -269,7 +269,7 @@ class GitRepository:
         return self._writer is not None and self._writer.fix()
 
     def who_can_read(self, info: RemoteInfo) -> Readers:
-        """Whether anybody can read a remote; `stop` and `cut` end the question."""
+        """Whether anyone can read a remote; `stop` and `cut` end the question."""
         return who_can_read(info, self._environ, self._runner)
 
     def peek(self) -> str | None:

@@ -40,7 +40,7 @@ class Errand:
     """What a round is to do."""
 
     fetch: bool
-    """Ask the remote first. Without it a push decides whether anybody else was there."""
+    """Ask the remote first. Without it, the push shows whether others have pushed."""
     push: bool
     who: str
     """`alice@host`, for the subject of the commit."""
@@ -186,7 +186,7 @@ class _Round:
             except StoreFailed:
                 if self.repo.tip() == tip:
                     raise
-                # Somebody moved the branch and removed what it was at.
+                # Another program moved the branch and removed its previous commit.
         raise StoreFailed(f"another program keeps moving branch {BRANCH}; gave up", remedy="thrum sync force")
 
     # -- what is there
@@ -208,7 +208,7 @@ class _Round:
         if commit == self.repo.remote_tip():
             check_project(self.repo, self.journals, files)
         pending: list[Intake] = []
-        size, tombstones, marks = 0, self.journals.tombstones(), self.journals.marks()
+        size, tombstones, marks = 0, self.journals.tombstones(), self.journals.file_positions()
         for file in sorted(files):  # events.jsonl comes first: what it tombstones need not be ingested
             entry = files[file]
             is_journal = JOURNAL_FILE.fullmatch(file) and entry.is_file
@@ -217,7 +217,7 @@ class _Round:
                 size += found.weight
             if pending and (file == events.EVENTS_FILE or size >= limits.batch_bytes_max):
                 yield from self._ingest_all(pending)
-                pending, size, tombstones, marks = [], 0, self.journals.tombstones(), self.journals.marks()
+                pending, size, tombstones, marks = [], 0, self.journals.tombstones(), self.journals.file_positions()
         yield from self._ingest_all(pending)
         memory.merged = commit
         if files and not memory.skipped and commit == self.repo.remote_tip():
@@ -326,7 +326,7 @@ class _Round:
         self.memory.tip = self.outcome.tip = commit
         self.memory.onto = head
         # What is here of a journal that was skipped is in no commit.
-        self.outcome.committed_seq = None if self.outcome.skipped & self.journals.marks().keys() else seq
+        self.outcome.committed_seq = None if self.outcome.skipped & self.journals.file_positions().keys() else seq
         self._remember()
         yield "remembered"
         return True
@@ -341,9 +341,9 @@ class _Round:
 
     def _compose(self, files: dict[str, TreeEntry]) -> list[bytes] | None:
         """Put every journal into `files` as it goes onto the branch: the lines that are new, None if all is there."""
-        memory, marks, tombstones = self.memory, self.journals.marks(), self.journals.tombstones()
-        if tombstones.mark() != memory.tombstones:
-            memory.journals, memory.put, memory.tombstones = {}, {}, tombstones.mark()
+        memory, marks, tombstones = self.memory, self.journals.file_positions(), self.journals.tombstones()
+        if tombstones.fingerprint() != memory.tombstones:
+            memory.journals, memory.put, memory.tombstones = {}, {}, tombstones.fingerprint()
         files.pop(events.MESSAGES_DIR, None)  # journals must lie there
         strays: dict[str, list[bytes]] = {}
         composed: dict[str, _Composed] = {}

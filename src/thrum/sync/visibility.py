@@ -1,7 +1,7 @@
 """Who can read a remote, asked before the first push, and the user's confirmation of it (cli.md 3.13).
 
-A server is asked as a stranger would ask: by a git without password, key, helper, or any setting of the user's. Only
-a plain refusal counts as private. Where nothing is learnt, others may read it.
+A server is asked as a stranger would ask: by a git without password, key, helper, or any of the user's settings. Only a
+clear refusal counts as private. If the answer is unclear, others may read it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _HOST_PATH: Final = re.compile(r"(?:[^/@:]+@)?(\[[^\]]+\]|[^/:]+):(?!:)/?(.+)", 
 
 
 def who_can_read(info: RemoteInfo, environ: Mapping[str, str], runner: GitRunner) -> Readers:
-    """Whether anybody can read a remote; up to 20 s. Blocks; `unknown` if the runner is stopped.
+    """Whether anyone can read a remote; up to 20 s. Blocks; `unknown` if the runner is stopped.
 
     A directory on this machine is private. Of an address for ssh the same path is asked by https: only a server that
     gives it away, or wants a password for it, has answered.

@@ -1,4 +1,4 @@
-"""backup, backup status|config|restore: snapshots of what is truth here. Source: cli.md §3.15."""
+"""backup, backup status|config|restore: snapshots of the files that are the truth. Source: cli.md §3.15."""
 
 from __future__ import annotations
 

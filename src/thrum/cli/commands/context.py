@@ -1,4 +1,4 @@
-"""context save|show|clear|preamble: what an agent writes down between sessions. Source: cli.md §3.12.
+"""context save|show|clear|preamble: an agent's notes between sessions. Source: cli.md §3.12.
 
 Reading looks at the files and needs no daemon; writing goes through it, which proves who writes.
 """

@@ -24,7 +24,7 @@ from thrum.cli.text import indent, line, one_line
 from thrum.cli.values import absolute, parse_time, span
 from thrum.model import files
 from thrum.model.clock import format_ms
-from thrum.model.config import load_config, wishes_sync
+from thrum.model.config import load_config, sync_override
 from thrum.model.errors import NotARepository
 from thrum.model.guards import Refusal, refusal_error
 from thrum.model.methods.daemon import HEALTH
@@ -64,7 +64,7 @@ def _action(layout: Layout, status: str, pid: int | None) -> dict[str, Any]:
 
 async def _check_wish(run: Run, layout: Layout) -> None:
     """A daemon that is to sync whatever the settings say is no agent's to start. Raises NotAPerson."""
-    if wishes_sync(run.session.env):
+    if sync_override(run.session.env):
         await trio.to_thread.run_sync(check_no_agent, run.session.env, layout, "THRUM_LOCAL=0")
 
 

@@ -1,4 +1,4 @@
-"""sent, message get|edit|delete|read, and what all looks at messages need. Source: cli.md §3.4, §3.5."""
+"""sent, message get|edit|delete|read, and what all commands that show messages need. Source: cli.md §3.4, §3.5."""
 
 from __future__ import annotations
 

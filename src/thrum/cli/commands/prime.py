@@ -229,7 +229,7 @@ def markdown(it: _Briefing, rendering: RenderContext) -> str:
     blocks = [_identity(it, rendering), _team(it, rendering), _inbox(it, rendering), _how(it), _git(it), _daemon(it)]
     blocks += [_note(it, "## Preamble", it.preamble, "thrum context preamble")] if it.preamble else []
     if it.state and it.state.text != notes.FIRST_PROJECT_STATE:
-        blocks.append(_note(it, "## Project state", notes.told_of(it.state), "thrum context show --project"))
+        blocks.append(_note(it, "## Project state", notes.without_template(it.state), "thrum context show --project"))
     if it.saved:
         head = f"## My notes, saved {rendering.ago(it.saved.updated_at)}"
         blocks.append(_note(it, head, it.saved, "thrum context show --session"))

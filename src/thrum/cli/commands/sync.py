@@ -12,7 +12,7 @@ from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, one_line
 from thrum.cli.values import parse_duration, true
 from thrum.model import limits
-from thrum.model.config import wishes_sync
+from thrum.model.config import sync_override
 from thrum.model.errors import ConfirmationRequired, SyncFailed
 from thrum.model.methods.method import Empty
 from thrum.model.methods.notes import CONTEXT_SYNC, ContextSyncParams
@@ -115,7 +115,7 @@ def _warn_of_local(run: Run, *, local_only: bool) -> None:
     """A daemon minds the environment that it was started with, not that of a command."""
     if true(run.session.env.get("THRUM_LOCAL")) and not local_only:
         run.warnings.append("the running daemon syncs; THRUM_LOCAL takes effect when it starts: thrum daemon restart")
-    if wishes_sync(run.session.env) and local_only:
+    if sync_override(run.session.env) and local_only:
         run.warnings.append(
             "THRUM_LOCAL=0 takes effect when a daemon is started, and not by an agent: thrum daemon restart"
         )

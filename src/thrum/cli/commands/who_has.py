@@ -1,4 +1,4 @@
-"""who-has, ping: who is at it, asked now. Source: cli.md §2 "W2", §3.9, §5.9."""
+"""who-has, ping: who is editing a file, and who is active, right now. Source: cli.md §2 "W2", §3.9, §5.9."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Method(msgspec.Struct, Generic[P, R], frozen=True, eq=False, kw_only=True)
 
     @property
     def mutating(self) -> bool:
-        """Whether it writes a fact in somebody's name, and so takes a `client_key`."""
+        """Whether it writes a fact in an agent's name, and so takes a `client_key`."""
         return issubclass(self.params, Mutating)
 
 

@@ -1,4 +1,4 @@
-"""The exchange with other clones: its state, a round now, on and off, and whom to trust."""
+"""Sync with other clones: its state, a round now, on and off, and which daemons to trust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the projection consists of: things that begin with a create, and the bytes of the facts about them."""
+"""What the projection consists of: entities that begin with a create, and the bytes of the facts about them."""
 
 from __future__ import annotations
 

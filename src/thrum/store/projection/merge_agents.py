@@ -1,7 +1,7 @@
 """Agents: registrations, place, status and signs of life, each a register of its own (events.md §9).
 
 Every origin has its own registration of an id; the row of `agents` carries that of the one that *holds* the id here,
-and what this machine knows of its place and life. A row may begin with any fact; it is `live` once somebody holds it,
+and what this machine knows of its place and life. A row may begin with any fact; it is `live` once an origin holds it,
 and it is gone when nothing of it lies above the watermark.
 """
 

@@ -1,4 +1,4 @@
-"""Daemons: who says of itself that it is of this project, and who counts here (events.md §9, §11).
+"""Daemons: which ones declare that they are of this project, and which are accepted here (events.md §9, §11).
 
 The tables behind `thrum.model.origins.Origins`, the judgement of every line. What is kept in memory of them is read
 again after each change and each rollback.

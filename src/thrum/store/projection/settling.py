@@ -1,4 +1,4 @@
-"""Things as functions of the facts about them: which create stands, what of the rest counts (events.md §7 to §9)."""
+"""Entities as functions of the facts about them: which create counts, and which of the rest (events.md §7 to §9)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Settling:
         self._settle(entity, id)
         return self._db.execute("SELECT state FROM events WHERE seq = ?", (seq,)).fetchone()[0]
 
-    def _hang(
+    def _add_dependent(
         self, entity: Entity, id: str, fact: AnyFact, order: Order, seq: int, file: str, who: Provenance
     ) -> State:
         self._remember(entity.prefix + id, seq)
@@ -93,13 +93,14 @@ class Settling:
             self._remember(REGISTERED + agent_id, seq)
         for message_id in fact.message_ids:
             is_new = not self.messages.has_recipient(message_id, fact.agent_id)
-            state = self._hang(self.messages, message_id, fact, order, seq, file, who)
-            if is_new and state == "applied" and self._was_told(message_id, fact.agent_id):
+            state = self._add_dependent(self.messages, message_id, fact, order, seq, file, who)
+            if is_new and state == "applied" and self._has_early_receipts(message_id, fact.agent_id):
                 self._settle(self.messages, message_id)
         return self._state_of(fact, who)
 
     def _hand_all_on(self, entity: Entity | None, id: str, handed: Collection[Dependents]) -> dict[int, State]:
-        """Everything by which a message went from one to another: who had it from somebody comes after that one."""
+        """Everything by which a message went from one to another: an agent that got it from another comes after that
+        one."""
         states: dict[int, State] = {}
         waiting: list[Dependents] = []
         for each in handed:
@@ -119,7 +120,7 @@ class Settling:
         _, order, fact, file, who = dependents
         return entity.merge(id, fact, order, file, who)
 
-    def _was_told(self, message_id: str, agent_id: str) -> bool:
+    def _has_early_receipts(self, message_id: str, agent_id: str) -> bool:
         """Whether there are words on a message that were of no use before somebody was its recipient: how far it came
         with that one, and to whom that one handed it on.
         """

@@ -1,4 +1,4 @@
-"""What lies below a watermark that just rose: the rows to look at again (events.md §7, "Horizons")."""
+"""The rows below a watermark that just rose, to be judged again (events.md §7, "Horizons")."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Swept:
 
     @property
     def homes(self) -> set[str] | None:
-        """Whose lines may lie in it; None: anybody's."""
+        """The origins whose lines may be in it; None: any."""
         return None if self._under is None else {self.origins.home(origin) for origin in self._under}
 
     @property
@@ -94,7 +94,7 @@ def sessions_below(db: sqlite3.Connection, swept: Swept, agent_id: str, watermar
     return rows.fetchall()
 
 
-def sessions_told_below(
+def sessions_reported_below(
     db: sqlite3.Connection, swept: Swept, agent_id: str, watermark: Order, *, own: bool
 ) -> list[str]:
     """Sessions of the agent, whosever they are, that were told something that is tombstoned now: that goes by who told

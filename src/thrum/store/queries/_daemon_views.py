@@ -1,4 +1,4 @@
-"""Queries on daemons: what others are to this machine, what is tombstoned, and what this one said of itself."""
+"""Queries on daemons: how this machine sees others, what is tombstoned, and what this one declared about itself."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class DaemonViews(MessageViews):
             passed.add(agent_id)
         return agent_id
 
-    def heirs(self) -> dict[str, str]:
+    def current_ids(self) -> dict[str, str]:
         """Old names that are free -> the agent of this daemon that messages to them are for."""
         rows = self._db.execute("SELECT DISTINCT of FROM agent_aliases WHERE home = ?", (OURS,)).fetchall()
         found = {of: self.renamed(of) for (of,) in rows}

@@ -1,4 +1,4 @@
-"""Queries on groups: who is a member, by the word of those who may say so (events.md §9, §11)."""
+"""Queries on groups: who is a member, according to the daemons that may say so (events.md §9, §11)."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class MessageViews(ToldViews):
         self, author_id: str, to: str = "", unread: bool = False, page: int = 1, page_size: int = 10
     ) -> tuple[list[wire_types.OutMessage], int]:
         """What an author sent, newest first, and how many. `to`: an agent id among the recipients, or an audience's
-        value. `unread`: only what somebody has not read who still may.
+        value. `unread`: only messages with recipients that have not read them and still can.
         """
         filter = Filter()
         filter.add("m.agent_id = ?", author_id)

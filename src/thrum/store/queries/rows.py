@@ -1,4 +1,4 @@
-"""What the typed queries give back: one frozen struct a table, and the shapes that a query needs.
+"""What the typed queries return: one frozen struct per table, and the shapes that a query needs.
 
 All times are 24-character text; what is not there is `""`, `0` or `False`, never None. Source: events.md §10.
 """

@@ -198,7 +198,7 @@ class View(GroupViews):
         )
         return [EventRow(*row) for row in rows.fetchall()]
 
-    def held(self) -> int:
+    def deferred_count(self) -> int:
         """How many facts wait for their day."""
         return self._db.execute(
             "SELECT count(*) FROM hanging WHERE thing > ?1 AND thing < ?1 || ':'", (DEFERRED,)

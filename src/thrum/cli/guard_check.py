@@ -1,7 +1,7 @@
 """The guard `cross_worktree`: before a command uses an identity, is it the caller's to use? Source: identity.md §12.
 
-An act is refused with nothing written; a look runs, with a warning, and marks nothing. The daemon makes its own checks
-in any mode (identity.md §11): this one only saves the round trip, and gives a better message.
+An act is refused with nothing written; a look runs, with a warning, and marks nothing. The daemon's own refusals do
+not depend on the mode (identity.md §11): this check only saves the round trip, and gives a better message.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Session:
     find_layout: Callable[[Path], Layout] = find_layout
     """The places of a directory; the daemon remembers them from one command to the next."""
     notices: Callable[[Callable[[], Layout]], Sequence[str]] = lambda layout: ()
-    """What to say beside any command's result, to who stands in those places."""
+    """Warnings to print with any command's result, for callers in those directories."""
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -156,7 +156,7 @@ def own_environment() -> dict[str, str]:
 
 
 def own_directory() -> str:
-    """Where this process stands, or stood before that was removed."""
+    """The working directory of this process, or what it was before it was removed."""
     try:
         return os.getcwd()
     except FileNotFoundError:

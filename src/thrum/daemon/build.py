@@ -193,7 +193,7 @@ class DaemonParts:
         return caller
 
     def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
-        """Who waits is told that another clone's agent has its mail, too."""
+        """Tell a waiting agent that an agent of another clone shares its messages."""
         hosts = self.ctx.view.namesakes_of(agent_id)
         if not hosts:
             return caller

@@ -25,7 +25,7 @@ from thrum.store.queries.views import View
 from thrum.store.writer import Committed
 
 _SLICE_SECONDS = 0.005
-"""How long one look may go on before others on the loop get a turn."""
+"""How long one look may take before other tasks get a turn."""
 
 
 def about(view: View, fact: AnyFact | UnknownEvent) -> About | None:

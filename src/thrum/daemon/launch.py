@@ -90,7 +90,7 @@ def start_in_background(layout: Layout, *, local: bool = False, force: bool = Fa
 
 
 def _too_slow(layout: Layout) -> DaemonStartFailed:
-    """The machine may only be busy: then the daemon goes on starting, and is there for the next command."""
+    """The machine may only be busy: then the daemon keeps starting, and is ready for the next command."""
     return DaemonStartFailed(
         f"the daemon did not start within {limits.start_seconds_max:g} s: the machine may be busy",
         remedy="repeat the command; if that fails again: thrum daemon logs -n 20",
@@ -99,8 +99,8 @@ def _too_slow(layout: Layout) -> DaemonStartFailed:
 
 
 def daemon_command(layout: Layout, *, local: bool, force: bool) -> list[str]:
-    """The command line of a daemon. With -P Python looks for no module where it stands: a repository may bring a
-    `thrum/daemon.py`, or a `trio.py`.
+    """The command line of a daemon. With -P Python does not import from its working directory: a repository may contain
+    a `thrum/daemon.py`, or a `trio.py`.
     """
     flags = ["--local"] * local + ["--force"] * force
     return [sys.executable, "-P", "-m", "thrum.daemon", str(layout.main_root), *flags]

@@ -133,7 +133,7 @@ class Care:
         return self.ctx.here.layout
 
     async def _journal_states(self) -> audit.JournalStates:
-        """How the journals stand, at a moment at which the committer flushes nothing."""
+        """The state of the journals, at a moment when the committer flushes nothing."""
 
         def look(_view: View, _stamp: Stamp) -> Decision[audit.JournalStates]:
             found = audit.journal_states(self.journals)

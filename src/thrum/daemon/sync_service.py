@@ -389,7 +389,7 @@ class SyncService:
 
         await trio.to_thread.run_sync(write)
         if not params.enabled and self.settings.mode().local_only:
-            self._rounds.cut()  # what is under way must not go on to push
+            self._rounds.cut()  # a round under way must not push any more
         self.loop.poke()
         return self._status()
 

@@ -147,7 +147,7 @@ class LiveWork:
     # -- in threads
 
     def _checkouts(self, roots: Collection[str], deadline: float) -> dict[str, WorktreeState | GitState]:
-        """Where each root stands, or at once the state of one that tells nothing."""
+        """The checkout of each root, or its final state if git tells nothing."""
         common_dir, main_root = self._layout.common_dir, str(self._layout.main_root)
         assert common_dir is not None
         refs = Refs(common_dir)

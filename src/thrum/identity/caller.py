@@ -82,7 +82,7 @@ class Evidence:
     runtime: bool = False
     """Whether a runtime is among the caller's processes; asked only when an agent of `here` lives elsewhere."""
     root: str | None = None
-    """The root that the caller stands in."""
+    """The root that contains the caller's directory."""
     cwd: str = ""
     here: Mapping[str, OwnerState] = field(default_factory=dict[str, OwnerState])
     """The agents of that root, with their owner states seen from the caller."""
@@ -105,7 +105,7 @@ class Caller:
     """Where the agent lives; for an anonymous caller, its working directory."""
     pid: int = 0
     proven: bool = False
-    """By its processes; otherwise by where it stands and what it says."""
+    """Proved by its processes; otherwise by its directory and its claim."""
     rule: str = ""
     warnings: tuple[str, ...] = ()
     visiting: bool = False

@@ -69,7 +69,7 @@ def legacy_daemon_id(hostname: str) -> str:
 
 
 def daemon_id_class(daemon_id: str) -> DaemonIdClass:
-    """Which case of §13 an id is. Legacy ones are told by their shape: machines get renamed."""
+    """Which case of §13 an id is. Legacy ones are recognized by their form, as machines get renamed."""
     if not daemon_id:
         return "missing"
     if is_id("d_", daemon_id):

@@ -110,7 +110,7 @@ class Roots:
 
 
 def current_root(directory: str, common_dir: str | None, main_root: str) -> str | None:
-    """The root of this repository that a process in `directory` (a real path) stands in; None: in none of them.
+    """The root of this repository that a process in `directory` (a real path) is in; None: in none of them.
 
     Going up: the first directory whose `.git` has this repository's common directory, or that holds the state; foreign
     repositories on the way are passed (identity.md §11). A root that is mounted twice is called as git calls it.
@@ -340,14 +340,14 @@ class PeerEvidence:
         return next((process for process in chain if process.pid == pid), None)
 
     def current_root(self, now: float) -> str | None:
-        """The root of this repository that the peer stands in, or None. Raises Failed."""
+        """The root of this repository that the peer is in, or None. Raises Failed."""
         try:
             return self._root_of(self._table.cwd(self.pid), now)
         except OSError as error:
             raise Failed("cwd", _words(error)) from error
 
     def cwd(self) -> str:
-        """Where the peer stands; empty if the kernel does not say."""
+        """The peer's directory; empty if the kernel does not say."""
         try:
             return self._table.cwd(self.pid)
         except OSError:
@@ -388,7 +388,7 @@ class PeerEvidence:
             raise Failed("process", "no such process")
 
     def _evidence_here(self, registry: Registry | None, owner: AgentPlace | None, claim: str, now: float) -> Evidence:
-        """Where the caller stands and who lives there, with what its processes prove. Raises Failed."""
+        """The caller's directory, the agents there, and what its processes prove. Raises Failed."""
         if registry is None:
             self.chain()
             return Evidence(self.pid, failed="registry", failed_cause="the records can't be read")

@@ -118,7 +118,7 @@ def _agent_at(table: ProcessTable, terminal: Terminal, placed: Iterable[int], ag
 
 
 def obstacle(ancestry: Ancestry, level: Access) -> str:
-    """What stands in the way of a person's act, in words; empty: nothing. Pure.
+    """What rules out a person, in words; empty: nothing. Pure.
 
     `level`: PERSON asks for a person at a terminal, NOT_AN_AGENT only that no agent is above: scripts, containers and
     CI set repositories up without a terminal.

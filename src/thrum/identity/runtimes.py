@@ -124,7 +124,7 @@ KNOWN_RUNTIMES = runtime_names()
 
 
 def runtimes(names: RuntimeNames) -> list[str]:
-    """Every runtime that may be named: those that processes are told by, and the two that are none's process."""
+    """Every runtime that may be named: those recognized by their processes, and the two without a process."""
     return sorted({*names.by_name.values(), *names.own, "shell", "cli-only"})
 
 

@@ -71,7 +71,7 @@ def check(raw: bytes) -> SignatureState:
     id of its origin does not certify.
 
     Raises BadLine for a line by the key of its origin that this key did not sign (`bad_signature`), or did although a
-    key stands in it twice (`bad_object`) or its ids are not of its origin's making (`bad_id`).
+    key occurs twice in it (`bad_object`) or its ids were not made by its origin (`bad_id`).
     """
     parts = signatures.split_signature(raw)
     if parts is None:
@@ -130,7 +130,7 @@ def _read(base: bytes) -> _Told | None:
         fact = events.decode(base)
     except BadLine as bad:
         return None if bad.reason in _NO_OBJECT else _read_slowly(base)
-    # Decoding hides it when a key stands there twice: encoding then gives another line.
+    # Decoding hides a duplicate key: encoding then gives another line.
     if isinstance(fact, UnknownEvent) or events.encode(fact) != base:
         return _read_slowly(base)
     kind = events.type_of(fact)

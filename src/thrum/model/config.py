@@ -184,7 +184,7 @@ def follow(layout: Layout, before: dict[str, Any], change: Callable[[dict[str, A
 
 
 def write_copy(path: Path, raw: dict[str, Any]) -> None:
-    """Write settings where people edit them, unless they stand there. Raises OSError."""
+    """Write settings to the file that people edit, unless they are there already. Raises OSError."""
     with contextlib.suppress(ConfigInvalid):
         if status(path) is not None and read_raw(path) == raw:
             return
@@ -192,7 +192,7 @@ def write_copy(path: Path, raw: dict[str, Any]) -> None:
 
 
 def encoded(raw: dict[str, Any]) -> bytes:
-    """Settings as they stand in a file."""
+    """Settings as they are in a file."""
     return json.dumps(raw, indent=2, ensure_ascii=False).encode() + b"\n"
 
 

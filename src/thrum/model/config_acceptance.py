@@ -79,7 +79,7 @@ def _problem(layout: Layout) -> str:
 
 
 class Notices:
-    """What people are told of it by the commands of one daemon: each sentence once a day; and what git tracks.
+    """What the commands of one daemon report about it: each sentence once a day; and what git tracks.
 
     `now` is a monotonic clock in seconds. Cheap to ask: files are read again only when one of them was touched.
     """

@@ -131,7 +131,7 @@ class AgentCleaned(Fact, frozen=True, gc=False, kw_only=True, tag="agent.cleanup
 
 
 class AgentAliased(Fact, frozen=True, gc=False, kw_only=True, tag="agent.alias"):
-    """The agent `of` goes on as `agent_id`, and has these messages of its inbox: unseen, seen, or read ones.
+    """The agent `of` continues as `agent_id`, with these messages of its inbox: unseen, seen, or read ones.
 
     docs/decisions/0050. One that came late, for the old id, is handed on by another such fact.
     """

@@ -98,7 +98,7 @@ def _step(name: str, directory: int, shown: str) -> int:
 
 
 def _named(error: OSError, name: str, directory: int, shown: str) -> OSError:
-    """The same error with the whole path in it, and in plain words where a link stands in the way."""
+    """The same error with the whole path in it, and a plain explanation if a link is in the way."""
     number, words = error.errno or 0, error.strerror
     if number in (errno.ELOOP, errno.ENOTDIR):
         with contextlib.suppress(OSError):

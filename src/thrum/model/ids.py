@@ -63,7 +63,7 @@ class Ulids:
     def at(self, ms: int) -> str:
         """The next ULID, 26 upper-case characters, of `ms` milliseconds since 1970.
 
-        When the clock stands still or went back, the last time is kept and the random part counted up.
+        If the clock stands still or went back, the last time is kept and the random part counted up.
         """
         with self._lock:
             if ms > self._ms:

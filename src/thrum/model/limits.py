@@ -68,7 +68,7 @@ committer_wait_seconds: Final = 5.0
 
 # -- sync (events.md §11)
 author_journal_bytes_max: Final = 512 * MIB
-"""A journal of the remote that is larger is quarantined and reported; the others go on."""
+"""A journal of the remote that is larger is quarantined and reported; the others are still synced."""
 quarantined_bytes_max: Final = 64 * KIB
 """So much is kept of a line of the branch that is over the limit."""
 quarantined_each_max: Final = 100

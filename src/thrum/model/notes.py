@@ -139,7 +139,8 @@ def _read(path: Path) -> Note | None:
 def root_of(layout: Layout, agent_id: str) -> Path | None:
     """Where an agent of this repository has its files, without the daemon: its identity file, or its notes, tell.
 
-    Of several the one we stand in, then the main one. None if no agent of that name is known here. Raises InvalidName.
+    If there are several: the current one, then the main one. None if no agent of that name is known here. Raises
+    InvalidName.
     """
     stem = _stem(agent_id)
     for root in roots(layout):
@@ -202,7 +203,7 @@ def rename_notes(root: Path, old: str, new: str, role: str, module: str) -> None
 def _remove(path: Path) -> bool:
     try:
         if status(path) is None:
-            with opened_parent(path):  # to say so if it is a link that stands in the way
+            with opened_parent(path):  # to report a link that is in the way
                 return False
         remove(path)
         sync_directory(path.parent)

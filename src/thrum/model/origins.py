@@ -185,7 +185,7 @@ class Origins:
         return (home, *sorted(old for old, new in self.successors.items() if new == home))
 
     def under(self, realm: str) -> tuple[str, ...] | None:
-        """All origins whose lines may stand under a realm; None where those of any may: the realm from before
+        """All origins whose lines may be in a realm; None where those of any may: the realm from before
         signing."""
         if realm == OLD_REALM:
             return None

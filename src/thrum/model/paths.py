@@ -32,7 +32,7 @@ class Layout:
     """The directories of one root. All paths are absolute and free of links."""
 
     root: Path
-    """The worktree one stands in; identities and context files are its own."""
+    """The current worktree; it has its own identities and context files."""
     state_dir: Path
     """The `.thrum` with config, socket and database; another root's under a redirect."""
     main_root: Path
@@ -285,7 +285,7 @@ def counts(root: Path) -> bool:
 
 
 def check_counts(root: Path) -> None:
-    """Raise NotInitialized, with the reason, or ForeignUser unless the `.thrum` that lies in a root counts."""
+    """Raise NotInitialized, with the reason, or ForeignUser unless the `.thrum` of a root is trusted."""
     _require(root / ".thrum", git_at(str(root)))
 
 

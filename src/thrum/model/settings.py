@@ -54,7 +54,7 @@ class Setting(Generic[T]):
     key: str
     rule: Rule[T]
     default: Any
-    """As it would stand in the file."""
+    """As it would be written in the file."""
     help: str
     restart: bool = False
     guarded: bool = False
@@ -232,7 +232,7 @@ _GUARDED: Final = (GUARD_KEYS, "guard-daemon", *(key for key, row in SETTINGS.it
 _GROUPS: Final = tuple(
     dict.fromkeys(key.rsplit(".", depth)[0] for key in SETTINGS for depth in range(key.count("."), 0, -1))
 )
-"""The objects that settings stand in, the outer ones first."""
+"""The objects that contain settings, the outer ones first."""
 
 assert all(row.rule.fits(row.default) for row in SETTINGS.values()), "a default may be set"
 assert not set(_GROUPS) & set(SETTINGS), "settings are not nested in each other"
@@ -350,7 +350,7 @@ MISSING: Final = object()
 
 
 def lookup(raw: Mapping[str, Any], key: str, missing: Any = MISSING) -> Any:
-    """What stands at a dotted key."""
+    """The value at a dotted key."""
     value: Any = raw
     for name in key.split("."):
         if not isinstance(value, dict) or name not in value:
@@ -360,7 +360,7 @@ def lookup(raw: Mapping[str, Any], key: str, missing: Any = MISSING) -> Any:
 
 
 def set_value(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making the objects on its way. Raises ConfigInvalid if something else stands there."""
+    """Set a dotted key, creating the objects on its way. Raises ConfigInvalid if something else is there."""
     *groups, last = key.split(".")
     for depth, group in enumerate(groups, 1):
         inner: Any = raw.setdefault(group, {})

@@ -29,7 +29,7 @@ class _Hash(Protocol):
 
 
 DOMAIN: Final = b"thrum fact 1\0"
-"""What stands before the line in what is signed: no other text that a key signs can pass for a fact."""
+"""The prefix of the signed bytes: so no other text signed with the key can pass for a fact."""
 
 SIGNED_BYTES: Final = 138
 """How much longer a line gets by its signature."""

@@ -162,7 +162,7 @@ def _is_tombstoned(fact: AnyFact, order: Order, who: Provenance, tombstones: Tom
 def _is_about_purged(
     fact: MessageEdited | MessageDeleted | MessageReceipt, at: str, who: Provenance, tombstones: Tombstones
 ) -> bool:
-    """What is done to a message is tombstoned with it. Where its id tells no time, or not whose it is, only its create
+    """Facts about a message are tombstoned with it. If its id gives no time, or no origin, only its create
     can say, and that may lie in another journal, and come later.
     """
     ms = ids.ulid_ms(fact.message_id)
@@ -182,7 +182,7 @@ def _is_about_purged(
 
 
 def _is_purged(session_id: str, who: Provenance, tombstones: Tombstones) -> bool:
-    """Whether an end of the session is known, here or never here, that lies before the cutoff of a purge."""
+    """Whether an end of the session before the cutoff of a purge is known."""
     for end, at in tombstones.ends(session_id):
         if may_say_of_session(end, who) or (not who.acts and end.home == OURS):
             cutoff = tombstones.cutoff(realm for realm in end.under if realm in who.under)

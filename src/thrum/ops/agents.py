@@ -100,7 +100,7 @@ class _Wanted:
 
 
 async def register(ctx: Context, call: Call, params: RegisterParams) -> RegisterResult:
-    """Bind an agent to the root that the caller stands in: fact, place and identity file.
+    """Bind an agent to the caller's root: fact, place and identity file.
 
     Decision and record are one step of the committer: of two registrations at once the second is judged against the
     first. Conflicts are an answer, not an error. Raises the name rules, NotAWorktree, IdentityMismatch,

@@ -233,7 +233,7 @@ class _Traces:
 
 
 def _look(ctx: Context, rows: Sequence[AgentRow], branches: dict[str, str]) -> dict[str, _Traces]:
-    """Blocking. Of an agent whose place is not known nothing is missing: only its silence counts."""
+    """Blocking. For an agent whose place is unknown nothing counts as missing: only its silence counts."""
     return {row.agent_id: _traces(ctx, row, branches[row.agent_id]) for row in rows}
 
 

@@ -174,7 +174,7 @@ def _apart(view: View, ctx: Context, directory: ViewDirectory, audience: Audienc
 
 
 def _not_running(ctx: Context, rows: Sequence[AgentRow]) -> tuple[str, ...]:
-    """Of recipients here who do not run those whose worktree is gone, else those whose process is known."""
+    """Of the local recipients that are not running: those whose worktree is gone, else those whose process is known."""
     names = ctx.runtime_names()
     # Who runs has a worktree: of the others alone the file system is asked.
     absent = [row for row in rows if row.is_own and not (row.agent_pid and owner_alive(row, ctx.processes, names))]

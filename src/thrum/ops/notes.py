@@ -79,7 +79,7 @@ async def save(ctx: Context, call: Call, params: ContextSaveParams) -> ContextSa
 
 
 def _replace_notes(root: Path, agent_id: str, content: str) -> tuple[int, notes.Note]:
-    """How many bytes stood there, 0 for none or what cannot be read, and what stands there now."""
+    """The previous size in bytes, 0 if there was no readable file, and the present content."""
     try:
         found = notes.read_notes(root, agent_id)
     except ThrumError:

@@ -1,6 +1,6 @@
 """Agents follow their worktree: a moved repository, a moved linked worktree (identity.md §3, §11).
 
-An agent is bound to the path of its root. Which worktree that was is told by the mark, which only a move takes along:
+An agent is bound to the path of its root. The mark identifies the worktree, and only a move takes it along:
 of a copy, git's directory is another one, or the mark is still where it was. docs/decisions/0048.
 """
 
@@ -99,7 +99,7 @@ def decide(
         follows = bool(root) and row.origin_daemon in own and is_file(identity_path(identities_of(root), row.agent_id))
         if not follows and row.worktree_path not in strange:
             continue
-        # It is no sign of life: the record goes on to be as old as it is.
+        # It is not a heartbeat: the record keeps its age.
         at = clock.format_ms(clock.parse_ms(row.place_at) + 1)
         if follows:
             process = (row.agent_pid, row.agent_pid_started, row.runtime, row.tmux_session)
@@ -133,7 +133,7 @@ def _inode(path: str) -> tuple[int, int] | None:
 
 
 def find_moves(layout: Layout, root: str = "") -> dict[str, str]:
-    """Where each worktree was whose mark is elsewhere now, and where it is. A mark that still counts where it was has
+    """Old and new path of each worktree whose mark has moved. A mark that still counts where it was has
     not moved: what has it too is a copy, or the same place by another path.
     """
     roots = [

@@ -49,7 +49,7 @@ _HEAVY: Final = 500
 
 
 async def rename(ctx: Context, wait_queues: WaitQueues, call: Call, params: AgentRenameParams) -> AgentRenameResult:
-    """Let the caller go on as `params.name`. The name it has already is no error: a repeated call finishes the files.
+    """Rename the caller to `params.name`. Its present name is not an error: a repeated call finishes the files.
 
     Raises the name rules, NameTaken for a name that is registered anywhere or has a file here, StoreFailed.
     """
@@ -157,7 +157,7 @@ def facts_of(view: View, stamp: Stamp, row: AgentRow, new: str) -> list[AnyFact]
 
 
 def _session(view: View, stamp: Stamp, old: str, new: str) -> Iterator[AnyFact]:
-    """What is open goes on: sessions are their agent's, so it is a new one, about the same."""
+    """An open session continues: sessions belong to an agent, so it is a new one with the same content."""
     session = view.open_session(old)
     if session is None or view.open_session(new) is not None:
         return

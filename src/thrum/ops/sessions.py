@@ -27,7 +27,7 @@ from thrum.store.queries.views import SessionRow, View
 
 
 def ensure_session(view: View, stamp: Stamp, agent_id: str) -> tuple[str, list[AnyFact]]:
-    """The agent's open session, and the fact that starts one if it has none: to stand before the call's own fact."""
+    """The agent's open session, and the fact that starts one if it has none, to precede the call's own fact."""
     if agent_id.startswith("user:"):
         return "", []
     session_id = view.open_session_id(agent_id)
@@ -150,7 +150,7 @@ def _no_session_of(user_id: str) -> NoSession:
 
 def _bootstrap_agent(ctx: Context, call: Call, named: str) -> str:
     """Whom a bootstrap call is for: the caller, an agent that this connection registered, or, for a caller that no one
-    can prove, one that lives where it stands and that no process elsewhere runs (identity.md §11).
+    can prove, one of its directory that no process elsewhere runs (identity.md §11).
     """
     caller = call.caller.agent_id
     if named and (named == caller or named in call.connection.registered):

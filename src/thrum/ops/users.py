@@ -20,7 +20,7 @@ _PREFIX = "user:"
 
 
 class Tokens:
-    """Which user a token stands for, as long as the daemon runs; of too many the oldest are forgotten."""
+    """The user of each token, while the daemon runs; beyond a limit the oldest are forgotten."""
 
     def __init__(self) -> None:
         self._users: dict[str, str] = {}

@@ -111,7 +111,8 @@ async def _git_of(ctx: Context, agent_id: str) -> tuple[GitState | None, tuple[s
 
 
 def _is_news(known: WorkContext | None, git: GitState, now_ms: int) -> bool:
-    """Whether other machines are told: branch or commits changed, and they were not told lately (events.md §4)."""
+    """Whether other machines are informed: branch or commits changed, and they were not informed recently (events.md
+    §4)."""
     if git.problem:
         return False
     if known is None or not known.git_updated_at:

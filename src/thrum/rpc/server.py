@@ -322,7 +322,7 @@ class _Connection:
             self._server.started.set(self, size)
 
     async def _finish_half_closed(self) -> None:
-        """`printf … | nc -N` has said all and still listens: it gets its answers, though no wait goes on for it."""
+        """`printf … | nc -N` has sent everything and still listens: it gets its answers, but waits end."""
         if self._wire.is_hung_up():
             self.peer.alive = False
             return

@@ -163,7 +163,7 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 def connect(path: Path | str, use: Callable[[str], None]) -> None:
     """Call `use` with an address of the daemon's socket: that of `path`, else, where a state directory has none, the
-    short one. What `use` raises goes out; OSError also where a link stands on the way.
+    short one. Errors of `use` are passed on; OSError also if a link is on the path.
     """
     path = Path(path)
     if not (path.name == "thrum.sock" and path.parent.name == "var" and path.parents[1].name == ".thrum"):

@@ -339,7 +339,8 @@ class Committer:
                 pause_at = trio.current_time() + _SLICE_SECONDS
 
     def _fail(self, batch: list[_Waiting], error: StoreFailed) -> None:
-        """Every call of the batch is told; if none was begun, the one at the head is, so that no call waits forever."""
+        """Every call of the batch gets the error; if none was begun, the one at the head does, so that no call waits
+        forever."""
         self._failed += 1
         if not batch:
             batch = [self._queue.popleft()]

@@ -1,7 +1,7 @@
 """Rewriting journals without the lines that may go (events.md §11 "Compaction").
 
 In two steps, so that no call waits for a large journal. A `Drafter` reads the journals as of one commit
-and writes what stays beside them, in any thread, while the writer goes on. `swap`, which is the writer's, adds what
+and writes what stays beside them, in any thread, while the writer continues. `swap`, which is the writer's, adds what
 came since and puts the drafts in place, in one transaction with the projection: rows of lines that went go, the others
 get their new offsets and keep their numbers. A kill between the renames and the commit shows as another inode, and the
 projection is rebuilt.

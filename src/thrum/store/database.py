@@ -34,7 +34,7 @@ _CHECKPOINT_PAGES: Final = 4_000
 
 
 class JournalPosition(NamedTuple):
-    """Where the projection stands in one journal: bytes and lines applied, and the event id of the line ending
+    """The projection's position in one journal: bytes and lines applied, and the event id of the line ending
     there.
     """
 
@@ -124,7 +124,7 @@ def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def is_current(db: sqlite3.Connection, daemon_id: str) -> bool:
-    """Whether this program may go on with the projection: its versions fit, it is that daemon's, it shows the lines
+    """Whether this program can use the projection: its versions fit, it is that daemon's, it shows the lines
     that count, and it is not damaged.
     """
     try:

@@ -407,7 +407,7 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
 
 
 def mark_of(raw: bytes) -> str:
-    """What the projection remembers of the line where it stands: its event id, or a digest if it is no fact."""
+    """What the projection remembers of the line at its position: its event id, or a digest if it is no fact."""
     line = bare(raw)
     try:
         return events.decode(line).event_id

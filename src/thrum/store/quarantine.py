@@ -26,7 +26,7 @@ ALWAYS_KEPT: Final = "torn_tail"
 class Quarantined(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One quarantined line. `offset` and `length` (bytes, without newline) tell where it lay when it was found; the
     offset is -1 for a line of the branch that did not come into the journal here; of one over the limit only the start
-    is kept. With `more` it stands for so many lines that were not kept, `length` bytes together.
+    is kept. With `more` it counts further lines that were not kept, `length` bytes together.
     """
 
     at: str
@@ -84,7 +84,7 @@ class Kept:
 
 
 class _Count(NamedTuple):
-    """Lines that were not kept. `place` is where in the quarantine that stands, and how long it is: it may grow."""
+    """Lines that were not kept. `place`: offset and length of that line in the quarantine; it may grow."""
 
     lines: int
     bytes: int

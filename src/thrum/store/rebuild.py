@@ -99,7 +99,7 @@ class Source(NamedTuple):
 
 
 _Item = tuple[str, str, int, int, Entry]
-"""Time, event id, number of the source, offset, entry: compared as it stands, and never so far as the entry."""
+"""Time, event id, number of the source, offset, entry: compared as a tuple, and never as far as the entry."""
 
 
 class Lost(NamedTuple):
@@ -437,7 +437,7 @@ class _Rebuilder:
 
 
 def _straightened(items: Iterable[_Item], window: int) -> Iterator[_Item]:
-    """The items in order, if none stands further from its place than the window is wide; else nearly so."""
+    """The items in order, if none is further from its place than the window is wide; else nearly so."""
     source = iter(items)
     held: list[_Item] = []
     while fresh := _some(source, window):

@@ -55,7 +55,7 @@ class Recovery(NamedTuple):
     """What opening the store had to do."""
 
     rebuilt: str
-    """Why the projection was rebuilt; `""` when the old one was gone on with."""
+    """Why the projection was rebuilt; `""` if the old one was kept."""
     applied: int
     """Facts that lay behind the projection."""
     quarantined: int
@@ -63,7 +63,7 @@ class Recovery(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """`committer` counts since the start; the rest is how the store stands."""
+    """`committer` counts since the start; the rest is the state of the store."""
 
     committer: CommitterStatistics
     journals: int
@@ -239,7 +239,7 @@ def open_blocking(
 
 
 class _MustRebuild(Exception):
-    """The projection can't be gone on with; the text says why."""
+    """The projection can't be kept; the text says why."""
 
 
 @dataclass(slots=True)
@@ -320,7 +320,7 @@ class _Opening:
         return db, applied
 
     def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.JournalPosition]:
-        """Where the projection stands in the journals, if it fits them. Raises _MustRebuild."""
+        """The projection's positions in the journals, if it fits them. Raises _MustRebuild."""
         if not self.seal.fits(db):
             raise _MustRebuild("it was not made here")
         if not database.is_current(db, self.identity.daemon_id):

@@ -13,7 +13,7 @@ SCHEMA_VERSION: Final = 7
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
-"""The key of `schema_meta` under which the greatest `journal.format` of this daemon's own stands."""
+"""The key of `schema_meta` of the greatest `journal.format` of this daemon."""
 FOREIGN_FORMAT: Final = "foreign_format"
 """The same of all others."""
 JOURNAL_FORMAT_KNOWN: Final = 1

@@ -233,7 +233,7 @@ class Writer:
                 buffer[start:stop] = self._signer.sign(bytes(buffer[start : stop - signatures.SIGNED_BYTES]))
 
     def _moved(self, after: dict[str, FileState]) -> dict[str, database.JournalPosition]:
-        """Where the projection stands in each touched file once this batch counts."""
+        """The projection's position in each touched file once this batch is committed."""
         moved: dict[str, database.JournalPosition] = {}
         for file, _, mark, _ in self._lines:
             known = moved.get(file) or self._offsets.get(file)
@@ -388,7 +388,7 @@ class Writer:
     def ingest(self, arrived: Sequence[Verified]) -> Ingested:
         """Work of an errand: number, apply and append what came on the branch and is not here, byte for byte.
 
-        It goes on under a newer format, and may be repeated.
+        It works under a newer format, and may be repeated.
         """
         tombstones = self._view.tombstones()
         facts, winners, quarantined = len(self._committed), len(self._winners), 0

@@ -40,7 +40,7 @@ BACKOFF_SECONDS_MAX: Final = 300.0
 BESIDE_MAX: Final = 20
 """How many rounds may leave something on the disk while it is cared for."""
 STOP_SECONDS: Final = 2.0
-"""How long a round may go on when the daemon stops. What it leaves undone, the next one does."""
+"""How long a round may take when the daemon stops. The next one does the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Loop:
     """When the last round ended."""
     _brisk_until: float = -inf
     _tidying: trio.Event | None = None
-    """Set when the care for the disk that goes on has ended."""
+    """Set when the disk maintenance under way has ended."""
     _beside: int = 0
     """Rounds since that began."""
     _seen: str | None = None
@@ -144,7 +144,8 @@ class Loop:
         self._wake.set()
 
     async def force(self, timeout_seconds: float) -> Report | None:
-        """A round that begins now; waits for its end, at most so long: None if it goes on, or for a timeout of 0."""
+        """Start a round now and wait for its end, up to the timeout: None if it is still running, or for a timeout of
+        0."""
         done, report = trio.Event(), list[Report]()
         self._waiting.append((done, report))
         self.poke()
@@ -325,7 +326,7 @@ class Loop:
         return None
 
     async def _tidy_beside(self, nursery: trio.Nursery) -> None:
-        """Let the disk be cared for while rounds go on; only when that takes very long are they held up."""
+        """Run disk maintenance while rounds continue; they are only held up if it takes very long."""
         if self._tidying is None:
             self._tidying, self._beside = trio.Event(), 0
             nursery.start_soon(self._tidy_once, self._tidying)

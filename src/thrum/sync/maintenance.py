@@ -59,7 +59,7 @@ _SETTINGS: Final = (
 class Maintenance:
     """Packs the branch's loose objects when rounds have left enough of them. Blocks.
 
-    `run` may go on while rounds do: they count in another thread, and `stop` comes from a third one.
+    `run` may run beside rounds: they count in another thread, and `stop` is called from a third one.
     """
 
     def __init__(self, common_dir: Path, thrum_sync_dir: Path, environ: Mapping[str, str], seen_ref: str) -> None:

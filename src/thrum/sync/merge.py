@@ -90,8 +90,8 @@ def canonical(file: str, data: bytes, tombstones: Tombstones, extra: Iterable[by
 
     Lines that a newer program may understand stay, though this one cannot use them: opaque facts, a known type with a
     bad field, and lines over the limit. Unusable is what is not JSON, not an object, or has no envelope, and a forged
-    line. Those of the journal are known to be none; an `extra` one is looked at if it would stand for its id. One that
-    is forged or tombstoned comes into no journal, so it stands for nothing and takes no other line of its id along.
+    line. Those of the journal are known to be none; an `extra` one is checked if it would represent its id. One that
+    is forged or tombstoned gets into no journal, so it represents nothing and excludes no other line with its id.
     """
     chosen: dict[str, _Line] = {}
     others: dict[str, list[_Line]] = {}
@@ -381,7 +381,7 @@ def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
 def wanted(file: str, lines: Sequence[bytes], tombstones: Tombstones, here: bytes = b"") -> list[tuple[str, bytes]]:
     """Of lines that are not in this journal here: each with the journal that it belongs into, tombstoned ones left out.
 
-    `here` is what the journal holds: what was done to a message that stands there is not tombstoned. What cannot be
+    `here` is what the journal holds: facts about a message that it holds are not tombstoned. What cannot be
     read is wanted too: the store quarantines it. Of lines of one id that which is likely to be the fact comes first:
     each that beats one before it costs a new projection.
     """

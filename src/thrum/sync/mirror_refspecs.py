@@ -58,7 +58,7 @@ def writer(ref: str, refspecs: Iterable[str]) -> str:
 
 
 def _matched(pattern: str, ref: str) -> str | None:
-    """What the star of a pattern stands for, `""` for a name without one; None: it does not match."""
+    """What the star of a pattern matches, `""` for a name without one; None: it does not match."""
     before, star, after = pattern.partition("*")
     if not star:
         return "" if pattern == ref else None

@@ -283,5 +283,5 @@ class GitRepository:
         return self._maintenance.is_ready()
 
     def maintain(self) -> None:
-        """Pack what rounds left in the object store. Seconds on a large branch; rounds may go on beside."""
+        """Pack what rounds left in the object store. Takes seconds on a large branch; rounds may run meanwhile."""
         self._maintenance.run()

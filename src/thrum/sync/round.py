@@ -83,7 +83,7 @@ class _Known(msgspec.Struct, frozen=True, array_like=True):
     there: str = ""
     """What the branch has in its place, if all lines of the blob are in that."""
     plain: bool = False
-    """`merge.grown` may go on from the blob."""
+    """`merge.grown` can continue from the blob."""
     is_journal: bool = False
     """The blob is what the journal holds up to `end`, byte for byte."""
 
@@ -104,7 +104,7 @@ class _Memory(msgspec.Struct):
     tip: str = ""
     """Our branch as we left it: all of it is in the journals."""
     onto: str = ""
-    """The remote's commit that `tip` stands on."""
+    """The remote's commit that `tip` is based on."""
     merged: str = ""
     """The remote's commit that was ingested last."""
     tombstones: str = msgspec.field(default="", name="voids")
@@ -224,7 +224,7 @@ class _Round:
             self.journals.close_before()
 
     def _is_of_ours(self, commit: str) -> bool:
-        """Whether a commit began as thrum's branch does, or stands on what is here or was ingested: then somebody
+        """Whether a commit began as thrum's branch does, or is based on what is here or was ingested: then someone
         spoiled it.
         """
         known = (FIRST, self.repo.tip(), self.memory.merged, self.memory.tip)
@@ -332,7 +332,7 @@ class _Round:
         return True
 
     def _base(self, tip: str, head: str) -> str:
-        """The commit to build on: ours if it stands on the remote's, else the remote's."""
+        """The commit to build on: ours if it is based on the remote's, else the remote's."""
         if not head or not tip:
             return tip or head
         if head == tip or (tip, head) == (self.memory.tip, self.memory.onto) or self.repo.descends(tip, head):

@@ -25,7 +25,7 @@ class ClientKey(NamedTuple):
 class Access(enum.Enum):
     """Who may call (rpc.md §3): what is enforced before the operation begins, and no more. The class decides what an
     unproved caller gets (identity.md §11). Whether a message, a session or a note is the caller's own to change, the
-    operation judges: only the store knows whose it is.
+    operation judges: only the store knows the owner.
     """
 
     ANONYMOUS = "A"

@@ -95,7 +95,7 @@ def deferral_limit(now_ms: int) -> str:
 
 
 def may_wait(fact: AnyFact, own: frozenset[str]) -> bool:
-    """Whether a fact from the future waits for its day: one of another daemon, or that does not say whose it is; and
+    """Whether a fact from the future is deferred: one of another daemon, or without an origin; and
     whatever tombstones others, since a stranger may write this daemon's name into a fact.
     """
     if isinstance(fact, DaemonKeyed):
@@ -166,7 +166,7 @@ class Projection(Settling):
         self._daemons.forget()
 
     def project(self, seq: int, entry: Entry, order: Order, who: Provenance | None = None) -> State:
-        """Merge a fact whose row in `events` stands already, as applied."""
+        """Merge a fact whose row in `events` is already marked as applied."""
         fact = entry.fact
         who = who or self.judge(entry)
         if isinstance(fact, UnknownEvent):
@@ -446,7 +446,7 @@ class Projection(Settling):
         return self._db.execute(sql, (origin,)).fetchone() is not None
 
     def _apply_closing(self, fact: Accepted) -> None:
-        """Each unsigned line counts as before or not. Those that did, and are all named, go on as they are."""
+        """Each unsigned line counts as before or not. Those that did, and are all listed, stay as they are."""
         counting, hidden = self._db.execute(
             "SELECT count(*) FILTER (WHERE trust = ?), count(*) FILTER (WHERE trust = ?) FROM events"
             " WHERE trust BETWEEN 1 AND 3",

@@ -183,7 +183,7 @@ class Agents:
         return self._db.execute(sql, (agent_id, home)).rowcount > 0
 
     def note_alias(self, fact: AgentAliased, order: Order, who: Provenance) -> None:
-        """Under which id that home's agent goes on, and since when it last said so. Who may say so, the reader asks."""
+        """The id under which that home's agent continues, and since when. The reader checks who may say so."""
         self._db.execute(
             "INSERT INTO agent_aliases VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"
             " event_id = excluded.event_id WHERE (at, event_id) < (excluded.at, excluded.event_id)",

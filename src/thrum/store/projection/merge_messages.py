@@ -148,7 +148,7 @@ class Messages:
         self._local = local
 
     def winner(self, message_id: str) -> Winner | None:
-        """The create that stands."""
+        """The create that counts."""
         row = self._db.execute(
             "SELECT trust, created_at, create_event, origin_daemon FROM messages WHERE message_id = ?", (message_id,)
         ).fetchone()

@@ -86,7 +86,7 @@ class Settling:
         return "applied"
 
     def _hand_on(self, fact: AgentAliased, order: Order, seq: int, file: str, who: Provenance) -> State:
-        """An agent goes on under another id: each message named that the one had has that recipient, too."""
+        """An agent continues under another id: each of the listed messages that it had gets that recipient, too."""
         if who.trust == SIGNED:
             self._agents.note_alias(fact, order, who)
         for agent_id in (fact.agent_id, fact.of):
@@ -132,7 +132,7 @@ class Settling:
         return self._db.execute(sql, (self.messages.prefix + message_id, agent_id)).fetchone() is not None
 
     def _state_of(self, fact: AgentAliased, who: Provenance) -> State:
-        """It is about many messages: whether it counts is told by who may say so alone."""
+        """It is about many messages: only the origin decides whether it counts."""
         return "applied" if self._may_hand_on(fact, who) else "not_yours"
 
     def _may_hand_on(self, fact: AgentAliased, who: Provenance) -> bool:
@@ -237,7 +237,7 @@ class Settling:
         )
 
     def _revoke(self, entity: Entity, ids: Iterable[str]) -> None:
-        """A watermark rose above these things. Where another create may stand, the thing is made again."""
+        """A watermark rose above these entities. If another create may count, the entity is rebuilt."""
         for id in ids:
             key = entity.prefix + id
             rival = self._db.execute(

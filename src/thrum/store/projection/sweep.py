@@ -21,7 +21,7 @@ _MESSAGE_ID_CHARS: Final = len(_MESSAGE_PREFIX) + 26
 _TOLD: Final = quoted(
     type_ for type_, spec in EVENT_SPECS.items() if spec.entity == "session" and spec.cleanup and not spec.begins
 )
-"""Types of what a session is told, and a cleanup of its agent takes out of effect alone."""
+"""Types of facts about a session that only a cleanup of its agent takes out of effect."""
 
 Found = tuple[str, str, int]
 """A thing: its id, its create's origin and trust."""
@@ -29,7 +29,7 @@ Found = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What lies in one realm. Of a thing of another origin than may stand under it not even the row is read."""
+    """What is in one realm. Entities of origins outside it are not even read."""
 
     realm: str
     origins: Origins

@@ -126,7 +126,7 @@ class MessageViews(ToldViews):
         by_creation = f"x.stored_at {way}, x.message_id {way}" if owner else f"m.created_at {way}, m.message_id {way}"
         needs_rows = bool(filter.terms) or q.chronological or q.sort_by == "updated_at"
         if q.chronological:
-            # A thread stands where its first message stands.
+            # A thread is sorted by its first message.
             key = (
                 "CASE WHEN m.thread_id = '' THEN m.created_at || m.message_id ELSE (SELECT min(t.created_at ||"
                 " t.message_id) FROM messages AS t WHERE t.thread_id = m.thread_id AND t.thread_id <> '') END"

@@ -77,7 +77,7 @@ class MessageRows:
     # -- one message
 
     def message(self, message_id: str) -> MessageRow | None:
-        """A message as it stands, a deleted one too."""
+        """A message in its present state, also if deleted."""
         row = self._db.execute(f"SELECT {_MESSAGE} FROM messages WHERE message_id = ?", (message_id,)).fetchone()
         return None if row is None else _message_row(row)
 

@@ -97,7 +97,7 @@ class SessionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageRow(msgspec.Struct, frozen=True, gc=False):
-    """A message as it stands, deleted ones too. `thread_id` is the effective one."""
+    """A message in its present state, also if deleted. `thread_id` is the effective one."""
 
     message_id: str
     seq: int

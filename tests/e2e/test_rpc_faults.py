@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.rpc_served import Ops, Served, request, serving, talking
+from tests.support.daemon.served import Ops, Served, request, serving, talking
 from thrum.model import limits
 from thrum.model.methods.messages import MESSAGE_SEND
 from thrum.rpc.client import open_client

@@ -17,10 +17,10 @@ from unittest import mock
 from tests.sim.disk import Database, Disk, DiskJournals
 from tests.sim.faults import Killed
 from tests.sim.git import MemoryRepository, Network
-from tests.support.daemons import PROJECT, daemon_id_of, signer_of
+from tests.support.store.signers import PROJECT, daemon_id_of, signer_of
 from thrum.identity import signing
 from thrum.identity.signing import Signer
-from thrum.model import events, files, ids, signatures
+from thrum.model import clock, events, files, ids, limits, signatures
 from thrum.model.errors import NewerFormat, StoreFailed
 from thrum.model.paths import Layout
 from thrum.model.tombstones import Tombstones
@@ -402,8 +402,9 @@ class Clone:
     def draft(self) -> None:
         """Begin to compact: what stays of each journal is written beside it, while the daemon goes on."""
         discard(self.drafts)
-        ahead = deferral_limit(self.wall.now_ms())
-        with Drafter(self.layout.database, self.store.journals, self.own, ahead) as drafter:
+        now_ms = self.wall.now_ms()
+        ahead, old = deferral_limit(now_ms), clock.format_ms(now_ms - limits.wake_attempt_kept_ms)
+        with Drafter(self.layout.database, self.store.journals, self.own, ahead, old) as drafter:
             found = [drafter.draft(file) for file in drafter.weights()]
         self.drafts = [draft for draft in found if draft is not None]
 

@@ -264,7 +264,8 @@ class Deeds:
     # -- what never travels
 
     def local(self) -> Make:
-        which, text, row = self.dice.randrange(4), self.text(), self._session()
+        which, text, row = self.dice.randrange(5), self.text(), self._session()
+        outcome = self.dice.choice(("offered", "offered", "proved", "expired"))
 
         def make(stamp: Stamp) -> list[Any]:
             if which == 0:
@@ -273,7 +274,10 @@ class Deeds:
                 return [stamp.make(events.AgentStatusSet, agent_id=self.me, status=text, by=self.me)]
             if which == 2:
                 return [stamp.make(events.AgentSeen, agent_id=self.me, session_id=row[0] if row else "")]
-            return [stamp.make(events.AgentExited, agent_id=self.me, agent_pid=7)]
+            if which == 3:
+                return [stamp.make(events.AgentExited, agent_id=self.me, agent_pid=7)]
+            attempt = {"attempt_id": f"wak_{len(text) % 3}", "door": "claude", "message_ids": ("msg_" + text,)}
+            return [stamp.make(events.WakeAttempted, agent_id=self.me, outcome=outcome, **attempt)]
 
         return make
 

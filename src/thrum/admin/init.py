@@ -1,4 +1,4 @@
-"""Setting a repository up: what `thrum init` does (cli.md 3.1, identity.md §3). Composition, run without a daemon.
+"""Setting a repository up: what `thrum init` does (cli.md 3.1, identity.md §3). No daemon runs meanwhile.
 
 First everything is checked, then it is created; the marks that make a directory a root come last. So a refused or
 failed `init` leaves no partial state behind, and the next one adds what is missing.

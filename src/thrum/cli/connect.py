@@ -26,7 +26,7 @@ def connector(env: Mapping[str, str]) -> Callable[[Layout, bool], AbstractAsyncC
 
     @asynccontextmanager
     async def connect(layout: Layout, autostart: bool) -> AsyncGenerator[Client]:
-        path = Path(env.get("THRUM_SOCKET") or layout.socket_link)
+        path = Path(env.get("THRUM_SOCKET") or layout.socket_path)
         async with AsyncExitStack() as stack:
             try:
                 client = await stack.enter_async_context(open_client(path))
@@ -43,18 +43,18 @@ def connector(env: Mapping[str, str]) -> Callable[[Layout, bool], AbstractAsyncC
                 if not autostart:
                     message = f"no daemon is running for {layout.main_root}"
                     raise DaemonUnavailable(message, reason=reason, socket=str(path)) from error
-                await start(layout)
+                await start(layout, env)
                 client = await stack.enter_async_context(open_client(path))
             yield client
 
     return connect
 
 
-async def start(layout: Layout, *, local: bool = False, force: bool = False) -> int:
-    """Start the daemon unless it runs, and wait until it answers; its pid."""
+async def start(layout: Layout, env: Mapping[str, str], *, local: bool = False, force: bool = False) -> int:
+    """Start the daemon unless it runs, with these variables, and wait until it answers; its pid."""
     from thrum.daemon.launch import start_in_background
 
-    return await trio.to_thread.run_sync(lambda: start_in_background(layout, local=local, force=force))
+    return await trio.to_thread.run_sync(lambda: start_in_background(layout, env, local=local, force=force))
 
 
 def stopped_on_purpose(layout: Layout) -> bool:

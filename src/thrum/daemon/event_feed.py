@@ -1,4 +1,4 @@
-"""Where store and bus meet: hints about committed facts, live and replayed. Composition.
+"""Where store and bus meet: what is said of a committed fact, live and later.
 
 Live hints go to the bus publisher, replayed ones to `events.since`; both are made here from the same rows, so replay
 and live agree. Source: rpc.md §5 `events.since`, §8.
@@ -13,7 +13,7 @@ import trio
 
 from thrum.bus.publisher import Publisher
 from thrum.bus.topics import About, hint_of, topics_of
-from thrum.model import events, limits
+from thrum.model import attempt_ids, events, limits
 from thrum.model.errors import InvalidParams, StaleCursor, StoreFailed
 from thrum.model.events import SPECS, AnyFact, GroupFact, MessageFact, UnknownEvent
 from thrum.model.methods.daemon import EventsSince, EventsSinceParams
@@ -153,7 +153,7 @@ class EventFeed:
         hint = hint_of(self._view.epoch, row.seq, fact, subject)
         hint.topics = topics
         if params.full:
-            hint.fact = msgspec.Raw(raw)
+            hint.fact = msgspec.Raw(attempt_ids.shown(raw, fact))
         return hint
 
     def _read(self, row: EventRow) -> tuple[bytes, AnyFact | UnknownEvent] | None:

@@ -33,7 +33,7 @@ from thrum.model.guards import Refusal, refusal_error
 from thrum.model.methods.agents import RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
 from thrum.model.methods.method import Empty
 from thrum.model.paths import check_counts, is_tracked, link_state
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, agent_of, evidence_of
 from thrum.ops.drafts import check_text
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive, seconds
@@ -159,7 +159,7 @@ class _Outcome(NamedTuple):
 
 
 def _wanted(ctx: Context, call: Call, params: RegisterParams) -> _Wanted:
-    evidence = call.connection.evidence
+    evidence = evidence_of(call)
     ids.check_module(params.module)
     ids.check_display(params.display)
     for field, chars_max in (("hostname", limits.hostname_chars_max), ("runtime", limits.name_chars_max)):

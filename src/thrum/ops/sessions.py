@@ -18,7 +18,7 @@ from thrum.model.errors import (
 )
 from thrum.model.events import AgentUpdated, AnyFact, SessionStarted, Work
 from thrum.model.methods.sessions import SessionStartParams, SessionStartResult, SetIntentParams, SetIntentResult
-from thrum.ops.context import Call, Context
+from thrum.ops.context import Call, Context, evidence_of
 from thrum.ops.drafts import check_refs, check_scopes, check_text
 from thrum.ops.identity_file import note_in_file
 from thrum.ops.liveness import owner_alive
@@ -159,7 +159,7 @@ def _bootstrap_agent(ctx: Context, call: Call, named: str) -> str:
         if named:
             raise IdentityMismatch(f"only @{named} may do that; you are @{caller}", expected_agent=named)
         return caller
-    evidence = call.connection.evidence.gather(ctx.registry(), None, now=trio.current_time())
+    evidence = evidence_of(call).gather(ctx.registry(), None, now=trio.current_time())
     if not named or evidence.here.get(named, "elsewhere") == "elsewhere":
         raise AnonymousCaller("no agent here is registered under that name" if named else "the caller is not known")
     return named

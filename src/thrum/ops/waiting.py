@@ -24,7 +24,7 @@ from thrum.model.errors import AgentNotRegistered, BadTime, Busy, InvalidParams,
 from thrum.model.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt
 from thrum.model.methods.messages import WaitParams, WaitResult
 from thrum.model.wire_types import Message
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, agent_of, evidence_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.reading import check_seq
 from thrum.ops.sessions import ensure_session
@@ -280,7 +280,7 @@ async def wait(ctx: Context, wait_queues: WaitQueues, call: Call, params: WaitPa
 def _above(call: Call) -> Collection[Living]:
     """The caller's processes, as the kernel told them when it connected; none where it does not tell."""
     try:
-        return frozenset((each.pid, each.started) for each in call.connection.evidence.chain())
+        return frozenset((each.pid, each.started) for each in evidence_of(call).chain())
     except Failed:
         return ()
 
@@ -302,7 +302,7 @@ def _wanted(view: View, agent_id: str, params: WaitParams) -> Wanted:
         after_seq=after_seq,
         created_after=created_after,
         scope=params.scope,
-        mention_role=params.mention_role,
+        addressed_to=params.mention_role,
         author_id=params.author_id,
     )
 

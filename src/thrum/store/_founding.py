@@ -19,7 +19,7 @@ from thrum.store.journal import JournalFiles
 
 _ACCEPTS: Final = b'{"type":"accept"'
 
-Acceptance = tuple[str, str, str, tuple[str, ...]]
+AcceptArguments = tuple[str, str, str, tuple[str, ...]]
 """Kind, id, of and lines of an `accept`."""
 
 
@@ -55,16 +55,15 @@ def adopt(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
             of=of,
             lines=lines,
         )
-        for kind, id, of, lines in acceptances_before_signing(hashes, origins)
+        for kind, id, of, lines in accepts_of_before(hashes, origins)
     ]
     data = b"".join(events.encode(fact) + b"\n" for fact in facts)
     journals.settle(journals.append({events.LOCAL_FILE: data}))
     return len(hashes)
 
 
-def acceptances_before_signing(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[Acceptance]:
-    """What is to be accepted so that these lines, and no others, count as from before signing; and later ones of their
-    origins."""
+def accepts_of_before(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[AcceptArguments]:
+    """What is to be accepted so that these lines count as of before, and no others; and later ones of their origins."""
     rest = iter(sorted(hashes))
     while some := tuple(islice(rest, limits.lines_before_max)):
         yield "before", "", "", some

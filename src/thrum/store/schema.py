@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
@@ -56,6 +56,14 @@ CREATE TABLE successions (
   daemon_id TEXT NOT NULL, previous_id TEXT NOT NULL, PRIMARY KEY (daemon_id, previous_id)
 ) WITHOUT ROWID;
 CREATE TABLE lines_before (hash TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE wake_attempts (
+  attempt_id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, door TEXT NOT NULL, process TEXT NOT NULL,
+  offered_at {_TEXT}, offered_event {_TEXT}, outcome TEXT NOT NULL, detail TEXT NOT NULL,
+  ended_at {_TEXT}, ended_event {_TEXT}
+) WITHOUT ROWID;
+CREATE TABLE wake_messages (
+  attempt_id TEXT NOT NULL, message_id TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (attempt_id, message_id)
+) WITHOUT ROWID;
 CREATE TABLE sessions (
   session_id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, started_at TEXT NOT NULL, start_event TEXT NOT NULL,
   ended_at {_TEXT}, end_reason {_TEXT}, end_event {_TEXT}, seen_at {_TEXT},
@@ -153,7 +161,7 @@ CREATE TABLE schema_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROW
 made again from: what waits for it, what was merged into it, and creates that lost. The spec's `pending` is the part of
 it whose `events.state` is pending; the bytes are read at (file, offset). Under `f:` + their own time stand facts of
 elsewhere that wait for their day; under `k:` + their origin those that wait for its `daemon.key`; under `r:` + the
-agent what counts only if its origin registered that agent.
+agent what counts only if its origin registered that agent; under `w:` + its id what an attempt to wake is made of.
 
 `rivals` holds the id of every fact of which another line lies in a journal, too: that is it when the first one goes."""
 
@@ -174,6 +182,9 @@ CREATE INDEX agents_role ON agents (role);
 CREATE INDEX agents_place ON agents (worktree_path);
 CREATE INDEX sessions_agent ON sessions (agent_id, started_at);
 CREATE INDEX sessions_open ON sessions (agent_id, started_at) WHERE ended_at = '';
+CREATE INDEX wake_attempts_agent ON wake_attempts (agent_id, offered_at, ended_at);
+CREATE INDEX wake_attempts_open ON wake_attempts (outcome) WHERE outcome = 'offered';
+CREATE INDEX wake_messages_message ON wake_messages (message_id);
 CREATE INDEX work_files_session ON work_files (session_id);
 CREATE INDEX messages_thread ON messages (thread_id, created_at) WHERE thread_id <> '';
 CREATE INDEX messages_author ON messages (agent_id, created_at, message_id, deleted);

@@ -26,7 +26,7 @@ from thrum.store._calls import Call as Call
 from thrum.store._calls import Committed as Committed
 from thrum.store._calls import Errand as Errand
 from thrum.store._forwarding import handed_on
-from thrum.store._founding import acceptances_before_signing
+from thrum.store._founding import accepts_of_before
 from thrum.store._stamping import Stamper
 from thrum.store.api import Decision
 from thrum.store.compaction import Draft, swap
@@ -433,7 +433,7 @@ class Writer:
         if database.get_meta(self.db, CLOSED):
             return
         stamp = self.stamper.stamp()
-        words = acceptances_before_signing(*self._projection.unsigned_before())
+        words = accepts_of_before(*self._projection.unsigned_before())
         facts = [stamp.make(events.Accepted, kind=kind, id=id, of=of, lines=some) for kind, id, of, some in words]
         self._apply(Decision(facts, lambda _view, _seqs: None), None)
 

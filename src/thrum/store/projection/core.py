@@ -53,6 +53,7 @@ from thrum.model.events import (
     SessionItemsChanged,
     SessionStarted,
     UnknownEvent,
+    WakeAttempted,
     bare,
 )
 from thrum.model.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE, Provenance, is_well_named, line_hash, rank
@@ -307,6 +308,11 @@ class Projection(Settling):
             case AgentContextSaved():
                 self._remember(_AGENT + fact.agent_id, seq)
                 return "applied" if self._agents.merge(fact, order, who) else "void"
+            case WakeAttempted():
+                if self._wakes.is_purged(order, who):
+                    return "void"
+                self._remember(self._wakes.PREFIX + fact.attempt_id, seq)
+                self._tell_attempt(fact.attempt_id)
             case DaemonKeyed() | DaemonSucceeded() | Accepted() | AgentHidden():
                 return self._introduce(fact, order, who)
             case _:
@@ -329,6 +335,9 @@ class Projection(Settling):
             swept = sweep.Swept(who.acts, self._daemons.origins)
             self._revoke(self.messages, swept.only(sweep.messages_before(self._db, swept, cutoff)))
             self._revoke(self.sessions, swept.only(sweep.sessions_ended_before(self._db, swept, cutoff)))
+            if who.acts in self._local.under:
+                for attempt_id in self._wakes.told_before(cutoff):
+                    self._tell_attempt(attempt_id)
 
     # -- agents
 

@@ -16,6 +16,7 @@ from thrum.model.events import (
     MessageReceipt,
     SessionEnded,
     UnknownEvent,
+    WakeAttempted,
     bare,
 )
 from thrum.model.origins import BEFORE, OURS, SIGNED, Origins, Provenance, may_change, may_say_of_session
@@ -25,6 +26,7 @@ from thrum.store.projection.merge_daemons import Daemons
 from thrum.store.projection.merge_groups import Groups
 from thrum.store.projection.merge_messages import Messages
 from thrum.store.projection.merge_sessions import Sessions
+from thrum.store.projection.merge_wakes import Wakes
 from thrum.store.projection.sweep import Swept
 from thrum.store.projection.watermarks import Order, Watermarks
 from thrum.store.schema import REGISTERED
@@ -54,6 +56,7 @@ class Settling:
         self.messages = Messages(db, self._watermarks, self._local, self._may_answer)
         self.sessions = Sessions(db, self._watermarks)
         self.groups = Groups(db, self._watermarks)
+        self._wakes = Wakes(db, self._watermarks)
 
     def _create(self, entity: Entity, id: str, fact: AnyFact, order: Order, seq: int, who: Provenance) -> State:
         if entity.is_tombstoned(fact, order, who):
@@ -140,6 +143,17 @@ class Settling:
         it. And signed: before there were signatures no agent was renamed.
         """
         return who.trust == SIGNED and all(self._agents.speaks(id, who.home) for id in (fact.agent_id, fact.of))
+
+    def _tell_attempt(self, attempt_id: str) -> None:
+        """Make an attempt again from every fact about it that no purge took out of effect."""
+        counting: list[tuple[Order, WakeAttempted]] = []
+        for seq, order, fact, _, who in self._facts_of(Wakes.PREFIX + attempt_id):
+            assert isinstance(fact, WakeAttempted)
+            if self._wakes.is_purged(order, who):
+                self._db.execute("UPDATE events SET state = 'void' WHERE seq = ?", (seq,))
+            else:
+                counting.append((order, fact))
+        self._wakes.tell(attempt_id, counting)
 
     def _provenance_of(self, winner: Winner) -> Provenance:
         return self._daemons.origins.provenance(winner.origin, winner.trust)

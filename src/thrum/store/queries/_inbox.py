@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from thrum.model import limits, wire_types
-from thrum.model.events import Body
+from thrum.model.events import Body, Pair
 from thrum.store.queries import fts
 from thrum.store.queries._message_rows import Filter, Pairs, among, chunks, conditions
 from thrum.store.queries._wait_scan import ToldViews
@@ -53,7 +53,9 @@ class MessageViews(ToldViews):
 
     def _inbox_filter(self, q: InboxQuery) -> Filter:
         filter = Filter()
-        filter.narrow(q.scope, q.mention_role, q.author_id)
+        filter.narrow(q.scope, q.author_id)
+        if q.mention_role:
+            filter.pair("message_refs", Pair("mention", q.mention_role))
         if q.for_agent and q.unread_for_agent and q.unread_for_agent != q.for_agent:
             filter.unread_by(q.unread_for_agent)
         if q.mentions:

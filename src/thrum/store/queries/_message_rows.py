@@ -57,14 +57,25 @@ class Filter:
             agent_id,
         )
 
-    def narrow(self, scope: Pair | None, mention_role: str, author_id: str) -> None:
+    def narrow(self, scope: Pair | None, author_id: str) -> None:
         """What both `message.list` and `message.wait` can narrow by."""
         if scope is not None:
             self.pair("message_scopes", scope)
-        if mention_role:
-            self.pair("message_refs", Pair("mention", mention_role))
         if author_id:
             self.add("m.agent_id = ?", author_id)
+
+    def addressed_to(self, word: str) -> None:
+        """The sender named this agent, user (`user:NAME`), role, group, or everyone. Groups and everyone have no ref of
+        type `mention`; messages of before have such refs alone.
+        """
+        self.add(
+            "(EXISTS (SELECT 1 FROM message_audiences AS p WHERE p.message_id = m.message_id AND"
+            " ? = CASE p.type WHEN 'user' THEN 'user:' || p.value ELSE p.value END)"
+            " OR EXISTS (SELECT 1 FROM message_refs AS p WHERE p.message_id = m.message_id AND p.type = 'mention'"
+            " AND p.value = ?))",
+            word,
+            word,
+        )
 
 
 class MessageRows:

@@ -104,5 +104,7 @@ class ToldViews(MessageRows):
 def _fits(wanted: Wanted) -> Filter:
     fits = Filter()
     fits.add("m.agent_id <> ? AND m.quiet = 0", wanted.agent_id)
-    fits.narrow(wanted.scope, wanted.mention_role, wanted.author_id)
+    fits.narrow(wanted.scope, wanted.author_id)
+    if wanted.addressed_to:
+        fits.addressed_to(wanted.addressed_to)
     return fits

@@ -245,7 +245,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     after_seq: int | None = None
     created_after: str = ""
     scope: Pair | None = None
-    mention_role: str = ""
+    addressed_to: str = ""
+    """The name, role or group that the sender gave."""
     author_id: str = ""
 
 

@@ -272,7 +272,7 @@ class View(GroupViews):
         ).fetchone()
         return row[0] if row else None
 
-    def layout(self) -> list[PlaceRow]:
+    def agent_places(self) -> list[PlaceRow]:
         """Where the registered agents of this machine are."""
         rows = self._db.execute(
             "SELECT agent_id, worktree_path, agent_pid, agent_pid_started FROM agents"

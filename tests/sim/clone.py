@@ -95,7 +95,7 @@ class AccessPath:
         self._opened = opened
         self._receipts = Receipts(opened.journals, clone.signer)
 
-    def positions(self) -> dict[str, FilePosition]:
+    def file_positions(self) -> dict[str, FilePosition]:
         file_states = self._opened.journals.file_states()
         return {
             file: FilePosition(*file_state) for file, file_state in file_states.items() if file != events.LOCAL_FILE

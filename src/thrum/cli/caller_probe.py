@@ -47,9 +47,9 @@ class KernelProbe:
         with _asked():
             return self._evidence.has_runtime(trio.current_time())
 
-    def is_meant(self, agent_id: str) -> bool:
+    def is_deliberate(self, agent_id: str) -> bool:
         with _asked():
-            return self._evidence.is_meant(agent_id)
+            return self._evidence.is_deliberate(agent_id)
 
     def _state_of(self, place: AgentPlace | None) -> OwnerState:
         with _asked():

@@ -56,7 +56,7 @@ async def start(layout: Layout, env: Mapping[str, str], *, local: bool = False, 
 
 
 def stopped_on_purpose(layout: Layout) -> bool:
-    """Whether the last daemon was told to stop: then nobody who only waited for it starts it again."""
+    """Whether the last daemon was told to stop: then a command that only waited for it does not start it again."""
     return files.is_file(layout.stopped_mark)
 
 
@@ -80,7 +80,7 @@ def runtime_names(env: Mapping[str, str], layout: Layout) -> RuntimeNames:
 
 
 def check_runtime(env: Mapping[str, str], layout: Layout | None, name: str) -> None:
-    """Raise RuntimeNotFound for what is no runtime that thrum or the user knows. `places`: None before `init`."""
+    """Raise RuntimeNotFound for what is not a runtime that thrum or the user knows. `places`: None before `init`."""
     from thrum.cli.parser import did_you_mean, near
     from thrum.identity.guard_modes import LiveSettings, runtimes_file
     from thrum.identity.runtimes import runtime_named, runtimes

@@ -80,7 +80,7 @@ async def run_inside(
         raise InvalidParams("cwd must be an absolute path", field="cwd")
     connection.evidence.session = params.env.get(SESSION_VARIABLE, "")
     if len(params.argv) > limits.run_words_max:
-        return None  # to read so many words would hold everybody else
+        return None  # reading so many words would block others
 
     def find_own(start: Path) -> Layout:
         """The places of a directory: root, mark and redirect are judged here, for the launcher looked at neither."""

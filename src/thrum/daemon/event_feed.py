@@ -25,7 +25,7 @@ from thrum.store.queries.views import View
 from thrum.store.writer import Committed
 
 _SLICE_SECONDS = 0.005
-"""How long one look may go on before others on the loop get a turn."""
+"""How long one look may take before other tasks get a turn."""
 
 
 def about(view: View, fact: AnyFact | UnknownEvent) -> About | None:
@@ -43,11 +43,11 @@ def about(view: View, fact: AnyFact | UnknownEvent) -> About | None:
 
 
 class Pulse:
-    """The heartbeat of the journal: whoever waits for the next fact sleeps here."""
+    """The heartbeat of the journal: those that wait for the next fact sleep here."""
 
     def __init__(self) -> None:
         self.next = trio.Event()
-        """Set when the next facts are committed. Whoever looks first and then waits takes it before the look."""
+        """Set when the next facts are committed. To look first and then wait, take it before the look."""
 
     def notify(self) -> None:
         """Facts were committed."""
@@ -94,7 +94,7 @@ class EventFeed:
         if params.epoch and params.epoch != epoch:
             raise StaleCursor("the database was rebuilt since that cursor", epoch=epoch)
         if params.after_seq > self._view.head_seq():
-            raise StaleCursor("that number is still to come: it is of another database", epoch=epoch)
+            raise StaleCursor("that number is ahead of this database", epoch=epoch)
         if params.after_seq < 0:
             raise InvalidParams("after_seq must be 0 or more", remedy="begin with 0", field="after_seq")
         if not 1 <= params.limit <= limits.since_limit_max:
@@ -163,8 +163,8 @@ class EventFeed:
     def _read(self, row: EventRow) -> tuple[bytes, AnyFact | UnknownEvent] | None:
         """The line and the fact of a row; None if the line went since the row was read (compaction).
 
-        StoreFailed; with the cause `database_damaged` when somebody has changed the journal under the projection, which
-        has to be rebuilt then.
+        StoreFailed; with the cause `database_damaged` when another program changed the journal under the projection,
+        which has to be rebuilt then.
         """
         try:
             return self._read_at(row)

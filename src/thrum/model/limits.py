@@ -68,7 +68,7 @@ committer_wait_seconds: Final = 5.0
 
 # -- sync (events.md §11)
 author_journal_bytes_max: Final = 512 * MIB
-"""A journal of the remote that is larger is quarantined and reported; the others go on."""
+"""A journal of the remote that is larger is quarantined and reported; the others are still synced."""
 quarantined_bytes_max: Final = 64 * KIB
 """So much is kept of a line of the branch that is over the limit."""
 quarantined_each_max: Final = 100
@@ -94,7 +94,7 @@ open_files_wanted: Final = 65_536
 open_files_least: Final = 1_024
 """With fewer than these a daemon serves, and says that they are few."""
 own_files_min: Final = 40
-"""With fewer than these, and a few connections, no daemon starts: 24 are open when nobody calls, git takes 8."""
+"""With fewer than these, and a few connections, no daemon starts: 24 are open in an idle daemon, git takes 8."""
 connections_min: Final = 8
 requests_per_connection_max: Final = 32
 requests_in_flight_max: Final = 256
@@ -112,7 +112,7 @@ unsent_bytes_max: Final = 16 * MIB
 unsent_all_bytes_max: Final = 128 * MIB
 """Of all connections together: beyond it, the one whose oldest answer waits for the longest time is closed."""
 unread_seconds: Final = 1.0
-"""Whose answers wait this long makes room for a new connection, if nobody is idle."""
+"""A connection whose answers wait this long makes room for a new one, if none is idle."""
 large_request_bytes: Final = 64 * KIB
 """A request beyond this is a large one: those are counted, the others are small enough by their number."""
 structure_bytes_max: Final = 512 * KIB
@@ -191,7 +191,7 @@ stdin_seconds_max: Final = 1.0
 """How long a pipe may take for its first byte where no word asked for stdin (cli.md §3.3)."""
 start_seconds_max: Final = 10.0
 idle_seconds_max: Final = 86_400.0
-"""A daemon ends by itself when for so long nobody came, no agent had a session, and nobody waited or listened."""
+"""A daemon ends by itself after this long without commands, sessions, waits or listeners."""
 idle_check_seconds: Final = 600.0
 seen_interval_ms: Final = 60_000
 recipient_silent_ms: Final = 30 * 60_000

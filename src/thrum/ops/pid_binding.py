@@ -33,7 +33,7 @@ from thrum.store.queries.views import AgentRow, View
 log = logging.getLogger("thrum.ops")
 
 _BY_PLACE: Final = frozenset({"C11", "C14"})
-"""Callers that no process proves: who has none, or a dead one, is found by where the caller stands."""
+"""Callers that no process proves: agents without a process, or with a dead one, are found by the caller's directory."""
 
 
 async def adopt(ctx: Context, call: Call, method: str) -> None:

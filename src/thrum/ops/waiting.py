@@ -1,12 +1,12 @@
-"""`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is told twice, nothing slips between waits.
+"""`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is delivered twice or missed between waits.
 
-Every agent has a queue: its waiters in the order in which they came, and the ids of messages that were handed to one of
-them and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
+Every agent has a wait queue: its waiters in order of arrival, and the ids of messages that were handed to one of them
+and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
 live process, then the newest, for an older one may have been left by a session that is gone. If that answer cannot be
 delivered, the next one gets it. Source: rpc.md §7.
 
-What was there before is gone through once, when a wait begins; then only at what comes. Both in bounded steps, one a
-turn of the event loop, however long an inbox is and however many wait.
+Existing messages are scanned once, when a wait begins; after that only new ones are looked at. Both in bounded steps,
+one per turn of the event loop, however long the inbox is and however many wait.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Waiter:
     above: Collection[Living | None] = ()
     """The processes that it is below, itself among them."""
     owner: Callable[[], Living | None] = lambda: None
-    """The agent's live process, asked anew each time."""
+    """The agent's live process, looked up each time."""
     looks_back: bool = True
     """Whether it still goes through what was there before; then `missed` is what came meanwhile."""
     missed: set[str] = field(default_factory=set[str])
@@ -74,7 +74,7 @@ class _WaitQueue:
     waiters: list[_Waiter] = field(default_factory=list[_Waiter])
     handed_out: set[str] = field(default_factory=set[str])
     fresh: set[str] = field(default_factory=set[str])
-    """Messages that came, or that are no longer held back, and that nobody was offered yet."""
+    """Messages that came, or that are no longer held back, and were not offered to any waiter yet."""
 
 
 class WaitQueues:
@@ -90,7 +90,7 @@ class WaitQueues:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody waits and nothing is held back."""
+        """Whether there are no waiters and nothing is held back."""
         return not self._wait_queues
 
     def announce(self, facts: Iterable[AnyFact]) -> None:
@@ -103,7 +103,7 @@ class WaitQueues:
                 self._offer_later(fact.agent_id, fact.stored)
 
     def dismiss(self, agent_id: str, why: str) -> None:
-        """Nobody is called so any more: whoever waits as that agent is told."""
+        """No agent has that name any more: tell those that wait under it."""
         wait_queue = self._wait_queues.get(agent_id)
         for waiter in wait_queue.waiters if wait_queue is not None else ():
             if not waiter.woken.is_set():
@@ -143,7 +143,7 @@ class WaitQueues:
             raise
         finally:
             self._count -= 1
-            waiter.woken.set()  # whoever serves the queue now passes it over
+            waiter.woken.set()  # the queue skips it from now on
             wait_queue.waiters.remove(waiter)
             self._leave(agent_id)
 
@@ -211,7 +211,7 @@ class WaitQueues:
         """The first messages that fit and are not held back, enough for one answer, and how many there are in all."""
         kept: list[tuple[int, str]] = []
         count = 0
-        steps = waiter.view.told_steps(waiter.wanted_now())
+        steps = waiter.view.matching_steps(waiter.wanted_now())
         while not waiter.woken.is_set():
             async with self._one_step:
                 step = next(steps, None)
@@ -232,8 +232,8 @@ class WaitQueues:
         if not ids or waiter.woken.is_set():
             return
         try:
-            fitting = [message_id for _, message_id in waiter.view.told_among(waiter.wanted_now(), ids)]
-            messages = waiter.view.told(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
+            fitting = [message_id for _, message_id in waiter.view.matching_among(waiter.wanted_now(), ids)]
+            messages = waiter.view.messages_that_fit(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
         except Exception as error:
             waiter.failure = error
             waiter.woken.set()

@@ -1,7 +1,7 @@
-"""What was here before there were signatures counts as it did: `accept` facts name each of those lines (events.md §11).
+"""Facts from before signing keep their validity: `accept` facts list each of those lines (events.md §11).
 
-Done once, where a projection is rebuilt by a daemon that signs; after that it takes a person's word. While there is
-nothing yet, the time stays open: it is closed once the first branch that a fetch brings has been ingested.
+Done once, when a daemon that signs rebuilds a projection; after that only a person can accept lines. While there are
+none yet, the period stays open: it is closed once the first branch that a fetch brings has been ingested.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Writing journals anew without the lines that may go (events.md §11 "Compaction").
+"""Rewriting journals without the lines that may go (events.md §11 "Compaction").
 
-In two steps, for a journal may be large and nobody is to wait for it. A `Drafter` reads the journals as of one commit
-and writes what stays beside them, in any thread, while the writer goes on. `swap`, which is the writer's, adds what
+In two steps, so that no call waits for a large journal. A `Drafter` reads the journals as of one commit
+and writes what stays beside them, in any thread, while the writer continues. `swap`, which is the writer's, adds what
 came since and puts the drafts in place, in one transaction with the projection: rows of lines that went go, the others
 get their new offsets and keep their numbers. A kill between the renames and the commit shows as another inode, and the
 projection is rebuilt.
@@ -171,7 +171,7 @@ class Drafter:
         size = sum(line.length for line in gone)
         if not gone or size < share_min * offset.applied_offset:
             return None
-        name = _PREFIX + secrets.token_hex(8)  # nobody else's, also if that one was given up
+        name = _PREFIX + secrets.token_hex(8)  # unique, even if an earlier one was abandoned
         draft = Draft(
             file,
             self._journals.path(file).with_name(name),
@@ -281,11 +281,11 @@ class Drafter:
         if home != file:
             # A copy of a line that counts elsewhere. If they differ, this one lost and stays for people to see.
             same = _digest(self._journals.read_line(home, offset, length)) == lines[0].digest
-            return same and not self._stands(lines[0]), 0
+            return same and not self._is_shown(lines[0]), 0
         # The greatest number stays: the next one is made from it.
-        return seq < self._head_seq and not self._stands(lines[0]), seq
+        return seq < self._head_seq and not self._is_shown(lines[0]), seq
 
-    def _stands(self, line: _Line) -> bool:
+    def _is_shown(self, line: _Line) -> bool:
         """Whether the projection shows what the line made. It never does, but for lines in a wrong journal."""
         fact = line.fact
         if isinstance(fact, MessageCreated):
@@ -456,7 +456,7 @@ def _move_rows(db: sqlite3.Connection, drafts: Sequence[Draft]) -> None:
 def _rename(
     db: sqlite3.Connection, journals: JournalFiles, drafts: Sequence[Draft], file_states: dict[str, FileState]
 ) -> None:
-    """From the first rename on there is no way back but to open the store anew."""
+    """From the first rename on there is no way back but to reopen the store."""
     for draft in drafts:
         path = journals.path(draft.file)
         status = files.lstat(path)
@@ -473,7 +473,7 @@ def _rename(
     except (OSError, sqlite3.Error) as error:
         if not begun:
             raise
-        message = f"could not finish writing the journals anew: {error}"
+        message = f"could not finish rewriting the journals: {error}"
         raise JournalChanged(message, cause="journal_changed") from error
 
 

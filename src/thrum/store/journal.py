@@ -1,4 +1,4 @@
-"""The journals as files: appended to, flushed, cut back, read. The truth lies here (events.md §1, §11).
+"""The journals as files: appended to, flushed, cut back, read. They are the truth (events.md §1, §11).
 
 A journal is named by its relative file name (`events.jsonl`, `messages/{stem}.jsonl`, `local.jsonl`). Only the holder
 of the daemon's lock may append. What each file's inode and size must be is remembered; a file that is not as remembered
@@ -68,7 +68,7 @@ class JournalFiles:
         self.still = threading.Lock()
         """Held from the first rename to the commit while journals are exchanged for shorter ones (compaction)."""
         self.exchanged = 0
-        """How often that happened: whoever read rows and then lines, and finds that they differ, looks at it."""
+        """How often that happened: a reader whose rows and lines differ looks at it."""
         self._known: dict[str, FileState] = {}
         # Files that may hold bytes of an append that did not count, beyond this size.
         self._uncut: dict[str, FileState] = {}
@@ -407,7 +407,7 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
 
 
 def line_id_of(raw: bytes) -> str:
-    """What the projection remembers of the line where it stands: its event id, or a digest if it is no fact."""
+    """What the projection remembers of the line at its position: its event id, or a digest if it is no fact."""
     line = bare(raw)
     try:
         return events.decode(line).event_id

@@ -1,8 +1,8 @@
 """The tables of the projection, `.thrum/var/messages.db` (events.md §10).
 
 Texts are `''` when absent, times are 24-character text; only the state times of `message_recipients` are NULL until
-they come. Beside the columns of the specification stand the order keys that a merge compares (`*_at` with `*_event`).
-Tables are made first, indexes after a bulk load. There are no migrations: another version rebuilds.
+they are known. Besides the columns of the specification there are the order keys that a merge compares (`*_at` with
+`*_event`). Tables are made first, indexes after a bulk load. There are no migrations: another version rebuilds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SCHEMA_VERSION: Final = 8
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
-"""The key of `schema_meta` under which the greatest `journal.format` of this daemon's own stands."""
+"""The key of `schema_meta` of the greatest `journal.format` of this daemon."""
 FOREIGN_FORMAT: Final = "foreign_format"
 """The same of all others."""
 JOURNAL_FORMAT_KNOWN: Final = 1

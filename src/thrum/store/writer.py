@@ -1,7 +1,7 @@
 """The one writer, without an event loop: decides, stamps, applies, appends, flushes and commits a batch of calls.
 
 Two halves (events.md §11). Deciding and applying (`begin`, `execute`) happen where the callers are, inside one open
-transaction, each call seeing the earlier ones. `flush` does what waits for the disk and may run in another thread;
+transaction, each call seeing the earlier ones. `flush` does the disk writes and may run in another thread;
 meanwhile nothing else may touch the writer. `committer` drives it from trio, tests may drive it without.
 """
 
@@ -66,7 +66,7 @@ class _Winner(NamedTuple):
 class Writer:
     """The write side of one store: a connection, the projection over it, and the journals.
 
-    `db` and `view` (over that connection) are used by nobody else. Every method blocks.
+    `db` and `view` (over that connection) are not used by anything else. Every method blocks.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Writer:
         self._offsets = database.offsets(db)
         self._newer_format = False
         self._forget()
-        # `begin` runs on the loop: whoever else holds the database for long must not stop the daemon.
+        # `begin` runs on the loop: another process that holds the database for long must not stop the daemon.
         db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
 
     def _forget(self) -> None:
@@ -187,12 +187,12 @@ class Writer:
         for entry in (*committed, *self._due):
             # One that waits for its day tombstones nothing yet.
             if entry.state != "pending":
-                self._mind_watermark(entry.fact)
+                self._note_watermark(entry.fact)
         self._forget()
         return committed
 
     def compact(self, drafts: Sequence[Draft]) -> int:
-        """Put journals that were written anew in place, by itself, between two batches; how many bytes went.
+        """Put rewritten journals in place, by itself, between two batches; how many bytes went.
 
         Nothing happens under a newer format, or when the projection has to be rebuilt. Raises StoreFailed.
         """
@@ -233,7 +233,7 @@ class Writer:
                 buffer[start:stop] = self._signer.sign(bytes(buffer[start : stop - signatures.SIGNED_BYTES]))
 
     def _moved(self, after: dict[str, FileState]) -> dict[str, database.JournalPosition]:
-        """Where the projection stands in each touched file once this batch counts."""
+        """The projection's position in each touched file once this batch is committed."""
         moved: dict[str, database.JournalPosition] = {}
         for file, _, mark, _ in self._lines:
             known = moved.get(file) or self._offsets.get(file)
@@ -263,7 +263,7 @@ class Writer:
         self._projection.outdated = False
         return outdated
 
-    def _mind_watermark(self, fact: AnyFact | UnknownEvent) -> None:
+    def _note_watermark(self, fact: AnyFact | UnknownEvent) -> None:
         if not isinstance(fact, SWEEPS) or not self._view.sweeps_here(fact.event_id):
             return
         self.stamper.move_past(fact.timestamp)
@@ -392,7 +392,7 @@ class Writer:
     def ingest(self, arrived: Sequence[Verified]) -> Ingested:
         """Work of an errand: number, apply and append what came on the branch and is not here, byte for byte.
 
-        It goes on under a newer format, and may be repeated.
+        It works under a newer format, and may be repeated.
         """
         tombstones = self._view.tombstones()
         facts, winners, quarantined = len(self._committed), len(self._winners), 0
@@ -418,7 +418,7 @@ class Writer:
         )
 
     def _note_holders(self) -> None:
-        """An id that is held elsewhere stays with whom it is seen first: nobody takes a name by an early date."""
+        """An id that is held elsewhere stays with its first holder: no agent takes a name by an early date."""
         for agent_id in sorted(self._projection.touched):
             origin = self._projection.holder_to_note(agent_id)
             if origin:
@@ -427,13 +427,13 @@ class Writer:
         self._projection.touched.clear()
 
     def _forward_old_mail(self, new: Sequence[AnyFact | UnknownEvent]) -> None:
-        """What was sent to an agent by its old name, where nobody knew of the new one, is that agent's all the same."""
+        """What was sent to an agent by its old name, when the new one was not known, is that agent's all the same."""
         facts = handed_on(self._view, self.stamper.stamp(), new)
         if facts:
             self._apply(Decision(facts, lambda _view, _seqs: None), None)
 
     def close_before(self) -> None:
-        """Work of an errand: what comes unsigned from now on is not of before."""
+        """Work of an errand: what comes unsigned from now on is not from before signing."""
         if database.get_meta(self.db, CLOSED):
             return
         stamp = self.stamper.stamp()

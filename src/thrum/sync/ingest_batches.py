@@ -1,4 +1,4 @@
-"""What a round hands to the committer, and in which batches."""
+"""What a round passes to the committer, and in which batches."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ class GitRepository:
         return self._writer is not None and self._writer.fix()
 
     def who_can_read(self, info: RemoteInfo) -> Readers:
-        """Whether anybody can read a remote; `stop` and `cut` end the question."""
+        """Whether anyone can read a remote; `stop` and `cut` end the question."""
         return who_can_read(info, self._environ, self._runner)
 
     def peek(self) -> str | None:
@@ -265,5 +265,5 @@ class GitRepository:
         return self._maintenance.is_ready()
 
     def maintain(self) -> None:
-        """Pack what rounds left in the object store. Seconds on a large branch; rounds may go on beside."""
+        """Pack what rounds left in the object store. Takes seconds on a large branch; rounds may run meanwhile."""
         self._maintenance.run()

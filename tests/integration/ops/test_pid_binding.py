@@ -257,7 +257,7 @@ async def test_the_daemon_writes_no_file_of_a_dead_agent_but_to_tidy_up(
         assert check_writable(in_mode(daemon, daemon_writer_liveness="off"), "alice", "bob") == ""
 
 
-# -- sessions that nobody ends
+# -- abandoned sessions
 
 
 @pytest.mark.spec("ID-28")

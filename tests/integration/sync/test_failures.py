@@ -163,7 +163,7 @@ def test_a_refused_push_is_no_race_and_says_why(
     failed = pushing(alice)
     assert failed.trouble == "refused", failed.reason
     assert says in failed.reason
-    assert failed.remedy == "let origin take refs/heads/a-sync, or: thrum config set sync.remote NAME"
+    assert failed.remedy == "let origin accept refs/heads/a-sync, or: thrum config set sync.remote NAME"
     assert alice.remote_tip() == ""
 
 
@@ -186,7 +186,7 @@ def test_an_older_thrum_or_a_user_on_the_branch_there_is_told_with_the_fix_and_n
     set_url(top, f"{top}/bob")
     failed = pushing(alice)
     assert failed.trouble == "refused"
-    assert failed.reason.startswith(f"branch a-sync is checked out in {top}/bob: an older thrum works there")
+    assert failed.reason.startswith(f"branch a-sync is checked out in {top}/bob: an older thrum uses it")
     assert (bob.branch_dir / "events.jsonl").read_text() == "not committed yet\n"
     ensure_branch(bob, os.environ)  # what a start of this version's does
     assert alice.push(alice.tip())

@@ -43,7 +43,7 @@ class MemoryJournals:
 
     # -- ports.Journals
 
-    def positions(self) -> dict[str, FilePosition]:
+    def file_positions(self) -> dict[str, FilePosition]:
         return {file: FilePosition(self.inode, len(data)) for file, data in self.files.items()}
 
     def head_seq(self) -> int:

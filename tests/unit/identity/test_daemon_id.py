@@ -251,7 +251,7 @@ def test_a_key_that_cannot_be_read_rotates_nothing(layout: Layout, tmp_path: Pat
     assert "no file of its own" in key_flaw(layout.daemon_key)[0]
     layout.daemon_key.unlink()
     layout.daemon_key.mkdir()
-    with pytest.raises(StoreFailed, match="it is no file"):
+    with pytest.raises(StoreFailed, match="it is not a file"):
         start(layout)
     assert layout.config_file.read_bytes() == before
 

@@ -4,12 +4,12 @@ The projection is a function of the *set* of facts. What a single fact does:
 
 - What its line is to this machine (`thrum.model.origins`) decides whether it counts, and what it may change.
 - Facts about an agent set registers that keep the order of their winner (`merge_agents`).
-- Messages, sessions and groups are *things*: rows that begin with a create. The smallest create that no watermark
+- Messages, sessions and groups are *entities*: rows that begin with a create. The smallest create that no watermark
   tombstones stands; edits, ends, receipts, members … are merged into it, or wait until it is there.
-- Everything else that a thing was told is remembered in `hanging`, so that a thing whose create changes (a smaller one
-  came, or the one that stood was tombstoned) is erased and made again from its facts, read from the journals.
+- All other facts about an entity are remembered in `hanging`, so that an entity whose create changes (a smaller one
+came, or the current one was tombstoned) is erased and rebuilt from its facts, read from the journals.
 - A cleanup or purge raises a watermark and tombstones what lies below.
-- A fact of another daemon stamped more than a day ahead of the clock waits for its day: nobody takes the future
+- A fact of another daemon stamped more than a day ahead of the clock is deferred until then: no daemon takes the future
   out of effect.
 """
 
@@ -96,7 +96,7 @@ def deferral_limit(now_ms: int) -> str:
 
 
 def may_wait(fact: AnyFact, own: frozenset[str]) -> bool:
-    """Whether a fact from the future waits for its day: one of another daemon, or that does not say whose it is; and
+    """Whether a fact from the future is deferred: one of another daemon, or without an origin; and
     whatever tombstones others, since a stranger may write this daemon's name into a fact.
     """
     if isinstance(fact, DaemonKeyed):
@@ -167,7 +167,7 @@ class Projection(EntityBuilder):
         self._daemons.forget()
 
     def project(self, seq: int, entry: Entry, order: Order, who: Provenance | None = None) -> State:
-        """Merge a fact whose row in `events` stands already, as applied."""
+        """Merge a fact whose row in `events` is already marked as applied."""
         fact = entry.fact
         who = who or self.judge(entry)
         if isinstance(fact, UnknownEvent):
@@ -199,7 +199,7 @@ class Projection(EntityBuilder):
         return [self._again(*row) for row in rows]
 
     def unsigned_before(self) -> tuple[list[str], set[str]]:
-        """The hashes of all lines that count as of before, and their origins."""
+        """The hashes of all lines that count as from before signing, and their origins."""
         rows = self._db.execute(
             "SELECT origin_daemon, file, offset, length FROM events WHERE trust BETWEEN 1 AND 3 AND trust = ?",
             (BEFORE,),
@@ -271,13 +271,13 @@ class Projection(EntityBuilder):
             case MessageReceipt():
                 if file != LOCAL_FILE:
                     self._remember(REGISTERED + fact.agent_id, seq)
-                return self._hang(self.messages, fact.message_id, fact, order, seq, file, who)
+                return self._add_dependent(self.messages, fact.message_id, fact, order, seq, file, who)
             case MessageEdited() | MessageDeleted():
-                return self._hang(self.messages, fact.message_id, fact, order, seq, file, who)
+                return self._add_dependent(self.messages, fact.message_id, fact, order, seq, file, who)
             case SessionStarted():
                 return self._create(self.sessions, fact.session_id, fact, order, seq, who)
             case SessionEnded() | SessionItemsChanged():
-                return self._hang(self.sessions, fact.session_id, fact, order, seq, file, who)
+                return self._add_dependent(self.sessions, fact.session_id, fact, order, seq, file, who)
             case AgentUpdated():
                 return self._update(fact, order, seq, file, who)
             case GroupCreated():
@@ -285,9 +285,9 @@ class Projection(EntityBuilder):
             case GroupMemberAdded() | GroupMemberRemoved():
                 if fact.member_type == "agent":
                     self._remember(REGISTERED + fact.member_value, seq)
-                return self._hang(self.groups, fact.group_id, fact, order, seq, file, who)
+                return self._add_dependent(self.groups, fact.group_id, fact, order, seq, file, who)
             case GroupUpdated() | GroupDeleted():
-                return self._hang(self.groups, fact.group_id, fact, order, seq, file, who)
+                return self._add_dependent(self.groups, fact.group_id, fact, order, seq, file, who)
             case AgentCleaned():
                 self._clean(fact, order, who)
             case PurgeExecuted():
@@ -299,7 +299,7 @@ class Projection(EntityBuilder):
                 if not self._agents.merge_local(fact, order, who):
                     return "void"
                 if fact.session_id:
-                    self._hang(self.sessions, fact.session_id, fact, order, seq, file, who)
+                    self._add_dependent(self.sessions, fact.session_id, fact, order, seq, file, who)
             case AgentPlaced() | AgentStatusSet() | AgentExited():
                 return "applied" if self._agents.merge_local(fact, order, who) else "void"
             case AgentRegistered():
@@ -326,7 +326,7 @@ class Projection(EntityBuilder):
         session_ids = dict.fromkeys(work.session_id for work in fact.work_contexts)
         states: set[State] = set()
         for session_id in session_ids:
-            states.add(self._hang(self.sessions, session_id, fact, order, seq, file, who))
+            states.add(self._add_dependent(self.sessions, session_id, fact, order, seq, file, who))
         state = states.pop() if len(states) == 1 else "applied"
         return "applied" if state == "void" else state
 
@@ -364,18 +364,18 @@ class Projection(EntityBuilder):
             if own:
                 self._agents.forget_local(agent_id, order)
                 sweep.hide_below(self._db, agent_id, order)
-            self._retell(agent_id, swept)
+            self._reapply_below(agent_id, swept)
             for group_id in sweep.groups_of(self._db, agent_id, order):
                 self._settle(self.groups, group_id)
             self._revoke(self.sessions, swept.only(sweep.sessions_below(self._db, swept, agent_id, order)))
-            for session_id in sweep.sessions_told_below(self._db, swept, agent_id, order, own=own):
+            for session_id in sweep.sessions_reported_below(self._db, swept, agent_id, order, own=own):
                 self._settle(self.sessions, session_id)
         if fact.messages and self._watermarks.rise(AUTHOR, agent_id, realm, order):
             self._revoke(self.messages, swept.only(sweep.messages_below(self._db, swept, agent_id, order)))
         if first:
             self._rejudge(agent_id, who.home)
 
-    def _retell(self, agent_id: str, swept: sweep.Swept) -> None:
+    def _reapply_below(self, agent_id: str, swept: sweep.Swept) -> None:
         """What the origins below a watermark that rose said of an agent, from everything of that which was not
         tombstoned.
         """
@@ -387,7 +387,7 @@ class Projection(EntityBuilder):
         self._agents.refresh(agent_id)
 
     def _rejudge(self, agent_id: str, home: str) -> None:
-        """Who may speak for the agent changed: that home may, if it is this daemon nobody else, or for all of them."""
+        """Who may speak for the agent changed: that home may, if it is this daemon no other, or for all of them."""
         everybody = home in (OURS, _EVERYBODY)
         found: dict[tuple[str, str], Entity] = {}
         for seq, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
@@ -440,7 +440,7 @@ class Projection(EntityBuilder):
                     self._outdate(fact)
             case Accepted(kind="before"):
                 if not fact.lines or before.closed:
-                    self._mind_closing(fact)
+                    self._apply_closing(fact)
             case AgentHidden():
                 self._agents.refresh(fact.agent_id)
             case _:
@@ -455,8 +455,8 @@ class Projection(EntityBuilder):
         sql = "SELECT 1 FROM events WHERE origin_daemon = ? LIMIT 1"
         return self._db.execute(sql, (origin,)).fetchone() is not None
 
-    def _mind_closing(self, fact: Accepted) -> None:
-        """Each unsigned line counts as before or not. Those that did, and are all named, go on as they are."""
+    def _apply_closing(self, fact: Accepted) -> None:
+        """Each unsigned line counts as before or not. Those that did, and are all listed, stay as they are."""
         counting, hidden = self._db.execute(
             "SELECT count(*) FILTER (WHERE trust = ?), count(*) FILTER (WHERE trust = ?) FROM events"
             " WHERE trust BETWEEN 1 AND 3",

@@ -1,4 +1,4 @@
-"""Entities as functions of the facts about them: which create stands, what of the rest counts (events.md §7 to §9)."""
+"""Entities as functions of the facts about them: which create counts, and which of the rest (events.md §7 to §9)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class EntityBuilder:
         self._settle(entity, id)
         return self._db.execute("SELECT state FROM events WHERE seq = ?", (seq,)).fetchone()[0]
 
-    def _hang(
+    def _add_dependent(
         self, entity: Entity, id: str, fact: AnyFact, order: Order, seq: int, file: str, who: Provenance
     ) -> State:
         self._remember(entity.prefix + id, seq)
@@ -89,20 +89,21 @@ class EntityBuilder:
         return "applied"
 
     def _merge_alias(self, fact: AgentAliased, order: Order, seq: int, file: str, who: Provenance) -> State:
-        """An agent goes on under another id: each message named that the one had has that recipient, too."""
+        """An agent continues under another id: each of the listed messages that it had gets that recipient, too."""
         if who.trust == SIGNED:
             self._agents.note_alias(fact, order, who)
         for agent_id in (fact.agent_id, fact.of):
             self._remember(REGISTERED + agent_id, seq)
         for message_id in fact.message_ids:
             is_new = not self.messages.has_recipient(message_id, fact.agent_id)
-            state = self._hang(self.messages, message_id, fact, order, seq, file, who)
-            if is_new and state == "applied" and self._was_told(message_id, fact.agent_id):
+            state = self._add_dependent(self.messages, message_id, fact, order, seq, file, who)
+            if is_new and state == "applied" and self._has_early_receipts(message_id, fact.agent_id):
                 self._settle(self.messages, message_id)
         return self._state_of(fact, who)
 
     def _merge_aliases(self, entity: Entity | None, id: str, handed: Collection[DependentFact]) -> dict[int, State]:
-        """Everything by which a message went from one to another: who had it from somebody comes after that one."""
+        """Everything by which a message went from one to another: an agent that got it from another comes after that
+        one."""
         states: dict[int, State] = {}
         waiting: list[DependentFact] = []
         for each in handed:
@@ -122,7 +123,7 @@ class EntityBuilder:
         _, order, fact, file, who = dependent
         return entity.merge(id, fact, order, file, who)
 
-    def _was_told(self, message_id: str, agent_id: str) -> bool:
+    def _has_early_receipts(self, message_id: str, agent_id: str) -> bool:
         """Whether there are words on a message that were of no use before somebody was its recipient: how far it came
         with that one, and to whom that one handed it on.
         """
@@ -134,12 +135,12 @@ class EntityBuilder:
         return self._db.execute(sql, (self.messages.prefix + message_id, agent_id)).fetchone() is not None
 
     def _state_of(self, fact: AgentAliased, who: Provenance) -> State:
-        """It is about many messages: whether it counts is told by who may say so alone."""
+        """It is about many messages: only the origin decides whether it counts."""
         return "applied" if self._may_alias(fact, who) else "not_yours"
 
     def _may_alias(self, fact: AgentAliased, who: Provenance) -> bool:
-        """Only for one's own, the one that was and the one that is: who takes a name too renames nobody to it. And
-        signed: before there were signatures nobody was renamed.
+        """Only for one's own, the one that was and the one that is: another agent that takes the name is not renamed to
+        it. And signed: before there were signatures no agent was renamed.
         """
         return who.trust == SIGNED and all(self._agents.speaks(id, who.home) for id in (fact.agent_id, fact.of))
 
@@ -254,7 +255,7 @@ class EntityBuilder:
         )
 
     def _revoke(self, entity: Entity, ids: Iterable[str]) -> None:
-        """A watermark rose above these things. Where another create may stand, the thing is made again."""
+        """A watermark rose above these entities. If another create may count, the entity is rebuilt."""
         for id in ids:
             key = entity.prefix + id
             rival = self._db.execute(

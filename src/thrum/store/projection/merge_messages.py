@@ -67,7 +67,7 @@ SAME_THREAD: Final = (
     f" root.message_id) OR (reply.trust = {BEFORE} AND root.trust = {BEFORE}))"
 )
 """Whether the thread of a `reply` is that of its `root`: the one that follows from the root's id, on any machine. Only
-facts of before carry others (events.md §8); from anybody else they would take the root out of its thread.
+older facts carry others (events.md §8); from any other author they would take the root out of its thread.
 """
 
 Row = tuple[Any, ...]
@@ -168,7 +168,7 @@ class Messages:
         self._local = local
 
     def winner(self, message_id: str) -> Winner | None:
-        """The create that stands."""
+        """The create that counts."""
         row = self._db.execute(
             "SELECT trust, created_at, create_event, origin_daemon FROM messages WHERE message_id = ?", (message_id,)
         ).fetchone()
@@ -391,5 +391,5 @@ class Messages:
 
 
 def _is_by(claimed: str, author: str, file: str) -> bool:
-    """Whether an edit or delete is the author's. Older facts name nobody: the owner of the journal is meant."""
+    """Whether an edit or delete is the author's. Older facts name no author: then the owner of the journal counts."""
     return claimed == author if claimed else file == f"{MESSAGES_DIR}/{ids.file_stem(author)}.jsonl"

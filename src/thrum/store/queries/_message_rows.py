@@ -94,7 +94,7 @@ class MessageRows:
     # -- one message
 
     def message(self, message_id: str) -> MessageRow | None:
-        """A message as it stands, a deleted one too."""
+        """A message in its present state, also if deleted."""
         row = self._db.execute(f"SELECT {_MESSAGE} FROM messages WHERE message_id = ?", (message_id,)).fetchone()
         return None if row is None else _message_row(row)
 
@@ -228,7 +228,7 @@ class MessageRows:
 
     def _namesakes(self, rows: Iterable[MessageRow]) -> set[str]:
         """Those of these messages that another daemon wrote than the one that holds the author's name. Before there
-        were signatures nobody could tell.
+        were signatures it could not be known.
         """
         foreign = [row for row in rows if self._foreign(row.origin_daemon)]
         if not foreign:

@@ -1,4 +1,4 @@
-"""What the typed queries give back: one frozen struct a table, and the shapes that a query needs.
+"""What the typed queries return: one frozen struct per table, and the shapes that a query needs.
 
 All times are 24-character text; what is not there is `""`, `0` or `False`, never None. Source: events.md §10.
 """
@@ -101,7 +101,7 @@ class SessionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageRow(msgspec.Struct, frozen=True, gc=False):
-    """A message as it stands, deleted ones too. `thread_id` is the effective one."""
+    """A message in its present state, also if deleted. `thread_id` is the effective one."""
 
     message_id: str
     seq: int
@@ -216,7 +216,7 @@ class PurgeCounts(NamedTuple):
 class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.list` asks for (rpc.md §5): filters joined by AND, and either a page or a cursor.
 
-    `reader` is whose `is_read` and unread count are meant; `""`: nobody's.
+    `reader`: the agent whose `is_read` and unread count are given; `""`: no agent's.
     """
 
     reader: str = ""

@@ -69,7 +69,7 @@ _OF_HOLDER: Final = (
     "(ifnull(a.live, 0) = 0 OR {0}.origin_daemon = a.origin_daemon"
     f" OR iif(a.origin_daemon IN ({{1}}), {{0}}.origin_daemon IN ({{1}}), {{0}}.trust = {BEFORE}))"
 )
-"""Whether what was begun in the name of an agent `a` is of the daemon that holds it; anybody's where nobody does.
+"""Whether what was begun in the name of an agent `a` is from the daemon that holds it; from any if none does.
 Before there were signatures that could not be told, but for this daemon's own agents.
 """
 _AGENT: Final = """
@@ -184,7 +184,7 @@ class View(GroupViews):
     def receipts_to_copy(self, seq: int) -> list[tuple[str, str]]:
         """`(message, recipient)` of local receipts above a number that another daemon's sender has to hear of.
 
-        Whoever registered the recipient last: it is here that it read.
+        The daemon that registered the recipient last: that is where it reads.
         """
         marks = ", ".join("?" * len(self._own))
         return self._db.execute(
@@ -203,7 +203,7 @@ class View(GroupViews):
         )
         return [EventRow(*row) for row in rows.fetchall()]
 
-    def held(self) -> int:
+    def deferred_count(self) -> int:
         """How many facts wait for their day."""
         return self._db.execute(
             "SELECT count(*) FROM hanging WHERE thing > ?1 AND thing < ?1 || ':'", (DEFERRED,)

@@ -99,14 +99,16 @@ def test_what_was_replaced_or_has_expired_wakes_nobody_and_stays_in_the_inbox(ma
 
     def told(at_ms: int) -> list[str]:
         wanted = Wanted(agent_id="bob", unseen=True, at=clock.format_ms(START_MS + at_ms))
-        steps = sorted(entry for step in view.told_steps(wanted) for entry in step)
-        assert view.told_among(wanted, [first.message_id, second.message_id, soon.message_id, odd.message_id]) == steps
+        steps = sorted(entry for step in view.matching_steps(wanted) for entry in step)
+        assert (
+            view.matching_among(wanted, [first.message_id, second.message_id, soon.message_id, odd.message_id]) == steps
+        )
         return [message_id for _, message_id in steps]
 
     assert told(999) == [second.message_id, soon.message_id, odd.message_id]
     assert told(1_000) == [second.message_id, odd.message_id]
     assert view.inbox_count("bob") == (4, 4)
-    shown = view.told("bob", [first.message_id, soon.message_id])
+    shown = view.messages_that_fit("bob", [first.message_id, soon.message_id])
     assert [each.is_over(clock.format_ms(START_MS + 1_000)) for each in shown] == [True, True]
     assert [each.is_over(clock.format_ms(START_MS + 999)) for each in shown] == [True, False]
     live.db.close()

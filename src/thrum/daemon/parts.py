@@ -113,7 +113,7 @@ class DaemonParts:
             self.registrar.forget()
         if changed - {""}:
             self.registrar.announce()
-        # First whoever would sleep on: a hint that is not given is found by its number.
+        # First those that would sleep on: a hint that is not given is found by its number.
         self.wait_queues.announce([fact for fact in facts if not isinstance(fact, events.UnknownEvent)])
 
     # -- callers
@@ -204,7 +204,7 @@ class DaemonParts:
                 f"facts on the branch that say they are of this daemon, and were not here: {claimed}"
                 " (was the repository copied with the daemon's id?)"
             )
-        if held := self.ctx.view.held():
+        if held := self.ctx.view.deferred_count():
             yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
 
     async def _health(self, _call: Call, _params: Empty) -> HealthResult:

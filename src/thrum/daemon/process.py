@@ -103,7 +103,7 @@ def _run(start: Start, report: Report) -> None:
 
 
 def _reporter(asked: str) -> Report:
-    """Tells whoever started us how far we are, over the pipe of that number; silent when nobody asked. The pipe is
+    """Tells the starting process how far we are, over the pipe of that number; silent without one. The pipe is
     closed with the last word.
     """
     if not asked.isdecimal():

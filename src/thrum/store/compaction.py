@@ -377,8 +377,8 @@ def swap(
 ) -> tuple[dict[str, database.JournalPosition], int]:
     """Put drafts in place, and commit the open transaction: the new offsets, and how many bytes went.
 
-    One whose journal was written anew meanwhile, or was told more of an attempt that goes, is left out. Raises OSError
-    and sqlite3.Error: nothing has changed; JournalChanged: the store has to be opened anew.
+    One whose journal was rewritten meanwhile, or was told more of an attempt that goes, is left out. Raises OSError
+    and sqlite3.Error: nothing has changed; JournalChanged: the store has to be opened again.
     """
     file_states = journals.file_states()
     drafts = [draft for draft in drafts if _fits(db, draft, file_states.get(draft.file))]
@@ -394,7 +394,9 @@ def swap(
         )
     head = _head_seq(db)
     _move_rows(db, drafts)
-    assert _head_seq(db) == head, "the greatest number stays: given again, it would name another fact to whoever has it"
+    assert _head_seq(db) == head, (
+        "the greatest number stays: given again, it would name another fact to those who have it"
+    )
     for offset in moved.values():
         database.set_offset(db, offset)
     with journals.still:

@@ -296,7 +296,7 @@ class _Opening:
 
     # -- going on with the projection that is there
 
-    def go_on(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
+    def bring_up_to_date(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
         """The projection brought up to the journals, and how many facts that took. Raises _MustRebuild."""
         if not self.path.exists():
             raise _MustRebuild("there is none")

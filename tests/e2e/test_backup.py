@@ -425,7 +425,7 @@ HOSTILE: dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]] = {
     "a file of no backup": with_file("bin/evil"),
     "a redirect": with_file("config/redirect"),
     "a worktree of its own": with_file("config/worktrees/../identities/x.json", b"{}"),
-    "an identity that is no object": with_file("config/identities/x.json", b"[]"),
+    "an identity that is not an object": with_file("config/identities/x.json", b"[]"),
     "settings that are none": replaced("config/config.json", b"{"),
     "no manifest": without("manifest.json"),
     "a journal less": without("events.jsonl"),

@@ -1,4 +1,4 @@
-"""Being the one process that may touch the journals while no daemon runs, and knowing whose they are."""
+"""Being the only process that may touch the journals while no daemon runs, and knowing which daemon owns them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATIENCE_SECONDS = 2.0
 
 
 class Owner(NamedTuple):
-    """Whose journals these are. `own`: the daemon's id, its previous ones and `""`; an id of `""`: nobody's yet."""
+    """Whose journals these are. `own`: the daemon's id, its previous ones and `""`; an id of `""`: no daemon's yet."""
 
     daemon_id: str
     own: frozenset[str]
@@ -43,14 +43,14 @@ def owner_of(layout: Layout) -> Owner:
 
 
 @contextlib.contextmanager
-def held(layout: Layout) -> Generator[None]:
-    """Hold the daemon's lock. Raises DaemonLocked when a daemon has it: one that starts, stops or does not answer."""
+def hold_lock(layout: Layout) -> Generator[None]:
+    """Hold the daemon's lock. Raises DaemonLocked if a daemon has it that starts, stops or does not answer."""
     files.ensure_private_dir(layout.thrum_sync_dir)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while (descriptor := files.try_lock(layout.lock_file)) is None:
         if time.monotonic() > deadline:
-            message = f"a daemon of {layout.main_root} starts, stops or does not answer"
-            raise DaemonLocked(message, remedy="repeat the command; thrum daemon restart")
+            message = f"a daemon of {layout.main_root} is starting, is stopping or does not answer"
+            raise DaemonLocked(message, remedy="repeat the command, or: thrum daemon restart")
         time.sleep(0.01)
     try:
         os.ftruncate(descriptor, 0)

@@ -1,9 +1,9 @@
-"""Going back to a backup (cli.md 3.15), in two steps, so that a kill at any point loses nothing.
+"""Restoring a backup (cli.md 3.15), in two steps, so that a kill at any point loses nothing.
 
 `stage` checks a backup and unpacks it beside the journals; its last act writes the plan. `finish` carries a plan out
 under the daemon's lock, while nothing has the store open: first the safety archive, then branch, journals, settings.
-Whoever is killed in between leaves the plan, and the next one that holds the lock carries it out again: each step may
-be repeated. Without a plan nothing has happened.
+A kill in between leaves the plan, and the next holder of the lock executes it again: each step may be repeated. Without
+a plan nothing has happened.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from thrum.admin import _bundle as bundle
 from thrum.admin import backup
 from thrum.admin._bundle import Bundle
 from thrum.admin.backup import Source
-from thrum.admin.exclusive import held, open_store_once, owner_of
+from thrum.admin.exclusive import hold_lock, open_store_once, owner_of
 from thrum.identity.daemon_key import load_key
 from thrum.model import config, events, settings
 from thrum.model.clock import SystemClock, format_ms
@@ -192,7 +192,7 @@ def _check_json(found: Bundle, name: str) -> None:
     except (ValueError, RecursionError) as error:
         raise found.invalid(f"{name}: {error}") from error
     if not isinstance(value, dict):
-        raise found.invalid(f"{name} is no object")
+        raise found.invalid(f"{name} is not an object")
 
 
 def _settings(found: Bundle, layout: Layout) -> bytes:
@@ -311,7 +311,7 @@ def restore_here(
     other_repository: bool = False,
 ) -> RestoreResult:
     """Both steps without a daemon, under its lock, and the projection rebuilt. Raises as they do, and DaemonLocked."""
-    with held(layout):
+    with hold_lock(layout):
         finish(layout, environ)
         result = stage(layout, environ, archive, given, other_repository=other_repository)
         finish(layout, environ)
@@ -320,19 +320,20 @@ def restore_here(
 
 
 def finish_at_start(layout: Layout, environ: Mapping[str, str]) -> None:
-    """`finish` for a daemon that starts: what was given up is logged and hinders nobody. Raises StoreFailed."""
+    """`finish` for a daemon that starts: an aborted restore is logged and does not keep it from starting. Raises
+    StoreFailed."""
     try:
         finish(layout, environ)
     except (ThrumError, OSError) as error:
         if (_stage_of(layout) / _PLAN).exists():
             raise
-        log.error("the restore was given up, nothing was changed: %s", error)
+        log.error("the restore was aborted, nothing was changed: %s", error)
 
 
 def finish(layout: Layout, environ: Mapping[str, str]) -> str:
     """Execute the plan that lies there, if one does: the source of what was restored, else `""`.
 
-    The caller holds the daemon's lock, and nobody has the store open. When the safety archive can't be made or git
+    The caller holds the daemon's lock, and the store is not open anywhere. When the safety archive can't be made or git
     refuses, the restore is given up and nothing has changed: raises what was in the way. Later failures (a full disk)
     leave the plan: raises StoreFailed, and the next call goes on.
     """
@@ -362,7 +363,8 @@ def finish(layout: Layout, environ: Mapping[str, str]) -> str:
     except OSError as error:
         name = error.filename or layout.branch_dir
         raise StoreFailed(
-            f"could not write {name}: {(error.strerror or str(error)).lower()}; the restore goes on at the next start",
+            f"could not write {name}: {(error.strerror or str(error)).lower()};"
+            " the restore continues at the next start",
             remedy="free space, then: thrum daemon start",
         ) from error
     _give_up(stage_dir)
@@ -371,7 +373,7 @@ def finish(layout: Layout, environ: Mapping[str, str]) -> str:
 
 
 def restored_at(layout: Layout) -> str:
-    """When a backup was restored here last, empty if never: facts of before may come back from the remote."""
+    """When a backup was restored here last, empty if never: earlier facts may come back from the remote."""
     try:
         return _restored_file(layout).read_text().strip()
     except (OSError, UnicodeError):
@@ -394,7 +396,7 @@ def _make_safe(layout: Layout, environ: Mapping[str, str], directory: Path, targ
     """The archive of what is here now, truncated last lines left out. Made once: a second try finds it. Raises
     StoreFailed.
 
-    `directory` is where it is gathered: it goes with the plan, so that a kill leaves nobody's messages lying about.
+    `directory` is where it is gathered: it goes with the plan, so that a kill leaves no copies of messages behind.
     """
     if target.exists():
         return

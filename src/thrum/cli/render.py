@@ -1,6 +1,7 @@
-"""Results as people read them. Pure: structs and the present moment in, text out. Source: cli.md §5.
+"""Rendering results for people. Pure: structs and the current time in, text out. Source: cli.md §5.
 
-Text of others is made harmless where all output goes through (`Run.write`); here `line` keeps it on its one line.
+Foreign text is made harmless in the one place that all output passes (`Run.write`); here `line` keeps it on its one
+line.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def address(audience: events.Pair) -> str:
 
 
 def audience(quiet: bool, audiences: Sequence[events.Pair]) -> str:
-    """`@nux, @reviewer`; `team` for a post to everybody that wakes nobody."""
+    """`@nux, @reviewer`; `team` for a post to everyone that wakes no one."""
     if quiet or not audiences:
         return "team"
     return ", ".join(address(each) for each in audiences)
@@ -91,7 +92,7 @@ def machine(origin_daemon: str, rendering: RenderContext) -> str:
 
 
 def author(agent_id: str, origin_daemon: str, is_namesake: bool, rendering: RenderContext) -> str:
-    """`@furiosa [desk]`; and of whoever only has the name of an agent, `@furiosa [desk: another @furiosa]`."""
+    """`@furiosa [desk]`; and for one that only shares an agent's name, `@furiosa [desk: another @furiosa]`."""
     name, place = at(agent_id), machine(origin_daemon, rendering)
     return f"{name}{place[:-1]}: another {name}]" if is_namesake else name + place
 
@@ -144,6 +145,8 @@ def _state(each: wire_types.Recipient) -> str:
         return "read"
     if each.seen_at:
         return "seen"
+    if each.offered_at:
+        return "offered"
     return "delivered" if each.delivered_at else "stored"
 
 
@@ -154,7 +157,8 @@ def first_line(content: str) -> str:
 
 
 def out_message(each: wire_types.OutMessage, rendering: RenderContext, gone: Collection[str] = ()) -> str:
-    """What I wrote, and who has read it; of `gone` nobody will. Where the first line says it all, it stands alone."""
+    """What I wrote, and who has read it; agents in `gone` never will. Where the first line says it all, it stands
+    alone."""
     present = [one for one in each.recipients if one.read_at or one.agent_id not in gone]
     head = f"{line(each.message_id)}  {rendering.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
     head += f"  {each.read_count}/{len(present)} read" + ("  (edited)" if each.updated_at else "")
@@ -240,7 +244,7 @@ def role_beside(agent_id: str, role: str) -> str:
 
 
 GONE = "gone (thrum agent cleanup)"
-"""Of a worktree that was removed: who lived there is no more, but nobody said so."""
+"""For a worktree that was removed: its agent is gone, but was not deleted."""
 
 
 def status(each: wire_types.TeamMember) -> str:

@@ -1,4 +1,4 @@
-"""The table of all commands: the words of each, what carries it out, what it does in an agent's name, and its help."""
+"""The table of all commands: the words of each, its handler, what it does in an agent's name, and its help."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from thrum.cli.commands import (
 )
 from thrum.cli.parser import Command, Handler, Use
 
-START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Who is there", "The daemon", "About"
+START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Agents", "The daemon", "About"
 HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", CARE: "", ABOUT: ""}
 """Headings of the root help, in order."""
 
@@ -42,11 +42,11 @@ GROUPS = {
     "session": "work periods of agents",
     "message": "one message",
     "daemon": "the process that serves a repository",
-    "group": "named audiences",
-    "context": "what an agent writes down between sessions",
+    "group": "named sets of recipients",
+    "context": "notes that an agent keeps between sessions",
     "config": "settings of this repository",
-    "sync": "messages to and from other clones, by git",
-    "purge": "what is old goes",
+    "sync": "exchange messages with other clones through git",
+    "purge": "remove old messages",
     "backup": "snapshots of messages, agents and settings",
 }
 
@@ -103,37 +103,37 @@ ALL = (
         send.send,
         TALK,
         "send a message",
-        "Without --to it is information for the team: in everyone's inbox, and it wakes nobody. Where no text is given,"
-        " a file or a command's pipe on stdin is it; - waits for any stdin.",
+        "Without --to the message is information for the team: it goes to everyone's inbox and wakes no one. Without"
+        " TEXT, a file or a command's pipe on stdin is the text; - waits for any stdin.",
     ),
-    _command("reply", send.reply, TALK, "answer a message: its author, and those it named one by one"),
+    _command("reply", send.reply, TALK, "reply to a message's author and to the agents it named individually"),
     _command(
         "wait",
         wait.wait,
         TALK,
-        "block until a message comes",
-        "Status 0: received, 1: timeout, 2: an error. What is printed counts as seen and stays unread.",
+        "wait until a message arrives",
+        "Exit status 0: received, 1: timeout, 2: error. Printed messages count as seen but stay unread.",
         error_status=2,
     ),
     _command(
         "inbox",
         inbox.inbox,
         TALK,
-        "print messages for me, and mark them read",
-        "Without flags (--json is none): what is unread, oldest first, each once, at most 20. With any: pages of 10,"
-        " newest first, read ones too.\n● unread, ○ read, ↳ a reply.",
+        "print your messages and mark them as read",
+        "Without flags (--json does not count): unread messages, oldest first, each once, at most 20. With any flag:"
+        " pages of 10, newest first, including read ones.\n● unread, ○ read, ↳ a reply.",
         look_with=("peek", "unread", "all"),
     ),
     _command(
         "sent",
         messages.sent,
         TALK,
-        "list what I wrote, and who has read it",
-        "Behind a name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read;"
-        " gone: nobody has that name any more.",
+        "list the messages you sent, and who has read them",
+        "After each name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read;"
+        " gone: no agent has that name any more.",
         use="look",
     ),
-    _command("watch", wait.watch, TALK, "print every event as it happens, until interrupted"),
+    _command("watch", wait.watch, TALK, "print events as they happen, until interrupted"),
     _command(
         "log",
         log.log,
@@ -142,13 +142,17 @@ ALL = (
         use="unguarded",
     ),
     _command("message get", messages.get, TALK, "print one message in full", look_with=("peek",)),
-    _command("message edit", messages.edit, TALK, "replace the body of a message of mine"),
-    _command("message delete", messages.delete, TALK, "hide a message of mine everywhere"),
+    _command("message edit", messages.edit, TALK, "replace the body of a message you sent"),
+    _command("message delete", messages.delete, TALK, "hide a message you sent, everywhere"),
     _command("message read", messages.read, TALK, "mark messages as read"),
-    _command("prime", prime.prime, PEOPLE, "brief me at the start of a session; marks nothing read", use="prime"),
-    _command("overview", overview.overview, PEOPLE, "show me, team, inbox, sync and daemon at a glance", use="look"),
-    _command("whoami", agents.whoami, PEOPLE, "say who would act, and why", use="look"),
-    _command("team", agents.team, PEOPLE, "show what each active agent does", use="look"),
+    _command(
+        "prime", prime.prime, PEOPLE, "print a briefing for the start of a session; marks nothing as read", use="prime"
+    ),
+    _command(
+        "overview", overview.overview, PEOPLE, "show your agent, team, inbox, sync and daemon at a glance", use="look"
+    ),
+    _command("whoami", agents.whoami, PEOPLE, "show which agent you act as, and why", use="look"),
+    _command("team", agents.team, PEOPLE, "show what each active agent is working on", use="look"),
     _command(
         "agent list",
         agents.list_agents,
@@ -167,56 +171,56 @@ ALL = (
         "--role R --module M",
         use="unguarded",
     ),
-    _command("agent set-status", lifecycle.set_status, PEOPLE, "say how it goes: working, idle, blocked or stuck"),
-    _command("agent rename", lifecycle.rename, PEOPLE, "give your agent another name; its mail goes with it"),
-    _command("agent delete", lifecycle.delete, PEOPLE, "delete an agent and its mail; what it said stays"),
+    _command("agent set-status", lifecycle.set_status, PEOPLE, "set your status: working, idle, blocked or stuck"),
+    _command("agent rename", lifecycle.rename, PEOPLE, "rename your agent; its messages go with it"),
+    _command("agent delete", lifecycle.delete, PEOPLE, "delete an agent and its inbox; messages it sent stay"),
     _command(
         "agent cleanup",
         lifecycle.cleanup,
         PEOPLE,
         "delete orphaned agents",
-        "Orphaned are agents whose process is gone and whose identity file, worktree or branch is gone, or that were"
-        " not seen for more than --threshold days. Without a terminal nothing is deleted unless --yes says so.",
+        "An agent is orphaned if its process is gone and so is its identity file, worktree or branch, or if it was not"
+        " seen for more than --threshold days. Without a terminal, nothing is deleted unless you pass --yes.",
     ),
     _command(
         "who-has",
         who_has.who_has,
         PEOPLE,
-        "tell who is editing a file, as git says now",
-        "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file. What agents of"
-        " other clones have not committed cannot be seen: they are counted in one line.",
+        "show who is editing a file, according to git",
+        "Exit status 1 if no editor was found but the answer is uncertain: git gave no answer, or knows no such file."
+        " Uncommitted changes in other clones cannot be seen: their agents are counted in one line.",
         use="look",
     ),
-    _command("ping", who_has.ping, PEOPLE, "tell whether an agent is there, and what it works on", use="look"),
-    _command("session start", sessions.start, PEOPLE, "start a session; an open one of mine is ended"),
-    _command("session end", sessions.end, PEOPLE, "end my session"),
+    _command("ping", who_has.ping, PEOPLE, "show whether an agent is active, and what it is working on", use="look"),
+    _command("session start", sessions.start, PEOPLE, "start a session; ends the one you have open"),
+    _command("session end", sessions.end, PEOPLE, "end your session"),
     _command("session list", sessions.list_sessions, PEOPLE, "list sessions, newest first", use="look"),
     _command(
         "session heartbeat",
         sessions.heartbeat,
         PEOPLE,
-        "say that I am there, and what git says of my worktree",
-        "Scopes and refs stay on the session until they are removed.",
+        "report that you are active, and the git state of your worktree",
+        "Scopes and refs stay with the session until they are removed.",
     ),
-    _command("session set-intent", sessions.set_intent, PEOPLE, "say what I work on"),
-    _command("session set-task", sessions.set_task, PEOPLE, "say which task I am at"),
-    _command("group create", groups.create, PEOPLE, "make a named audience"),
+    _command("session set-intent", sessions.set_intent, PEOPLE, "say what you are working on"),
+    _command("session set-task", sessions.set_task, PEOPLE, "say which task you are working on"),
+    _command("group create", groups.create, PEOPLE, "create a group"),
     _command("group delete", groups.delete, PEOPLE, "delete a group; messages to it stay"),
     _command("group add", groups.add, PEOPLE, "add agents or roles to a group", takes="[--role R]"),
-    _command("group remove", groups.remove, PEOPLE, "take agents or roles out of a group", takes="[--role R]"),
+    _command("group remove", groups.remove, PEOPLE, "remove agents or roles from a group", takes="[--role R]"),
     _command("group list", groups.list_groups, PEOPLE, "list all groups", use="look"),
-    _command("group show", groups.show, PEOPLE, "show one group with its members", use="look"),
-    _command("group members", groups.members, PEOPLE, "list who is in a group", use="look"),
+    _command("group show", groups.show, PEOPLE, "show a group and its members", use="look"),
+    _command("group members", groups.members, PEOPLE, "list the members of a group", use="look"),
     _command(
         "context save",
         context.save,
         PEOPLE,
         "save session notes: TEXT, a file, or stdin",
-        "They replace what was saved.",
+        "Replaces what was saved before.",
     ),
     _command("context show", context.show, PEOPLE, "show project state, preamble and notes", use="look"),
     _command("context clear", context.clear, PEOPLE, "remove session notes"),
-    _command("context sync", sync.context, PEOPLE, "put my notes on the branch, for other machines"),
+    _command("context sync", sync.context, PEOPLE, "copy your notes to the branch a-sync, for other machines"),
     _command(
         "context preamble",
         context.preamble,
@@ -230,12 +234,12 @@ ALL = (
         "sync enable",
         sync.enable,
         CARE,
-        "turn remote sync on",
-        "If anybody can read the remote, or it does not say, it asks first; off a terminal say --yes.",
+        "turn on remote sync",
+        "Asks first if anyone can read the remote, or if that is not known; without a terminal, pass --yes.",
     ),
-    _command("sync accept", sync.accept, CARE, "trust another clone's daemon, or the remote as this project's"),
-    _command("sync disable", sync.disable, CARE, "turn remote sync off: nothing is fetched or pushed"),
-    _command("daemon start", daemon.start, CARE, "start the daemon; commands also do when they need it", use="look"),
+    _command("sync accept", sync.accept, CARE, "trust another clone's daemon, or accept the remote as this project's"),
+    _command("sync disable", sync.disable, CARE, "turn off remote sync: nothing is fetched or pushed"),
+    _command("daemon start", daemon.start, CARE, "start the daemon; commands start it when they need it", use="look"),
     _command("daemon stop", daemon.stop, CARE, "stop the daemon", use="look"),
     _command("daemon restart", daemon.restart, CARE, "stop the daemon and start it", use="look"),
     _command("daemon status", daemon.status, CARE, "tell whether the daemon runs, and who it is", use="look"),
@@ -261,10 +265,10 @@ ALL = (
         "purge accept",
         purge.accept,
         CARE,
-        "say what to do about another clone's purge: it is not executed here",
+        "explain what to do about another clone's purge; it is not executed here",
         listed=False,
     ),
-    _command("config show", config.show, CARE, "show all settings, and where each comes from", use="look"),
+    _command("config show", config.show, CARE, "show all settings and where each comes from", use="look"),
     _command("config get", config.get, CARE, "print one setting", use="look", completes=config.HELP),
     _command("config set", config.set_, CARE, "change a setting", use="unguarded", completes=config.HELP),
     _command("config unset", config.unset, CARE, "let the default count again", use="unguarded", completes=config.HELP),

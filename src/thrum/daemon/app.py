@@ -2,7 +2,7 @@
 
 Start: lock (process.py) -> identity, branch -> store (journals recovered, projection opened or rebuilt) -> sockets ->
 accept. Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
-Whatever is killed instead loses no answered request.
+A kill instead of a stop loses no answered request.
 
     run_daemon
     └─ serve_once ── again if the store had to be reopened
@@ -61,12 +61,12 @@ Report = Callable[[launch.Report], None]
 async def run_daemon(start: Start, live: LiveConfig, report: Report) -> None:
     """Serve until stopped by a signal, `daemon.stop`, or the loss of the state directory. The caller holds the lock.
 
-    Raises what keeps it from starting. A store that turned out to be changed under its feet is opened anew: its
+    Raises what keeps it from starting. A store whose files were changed by others is reopened: its
     clients see a closed connection, come back, and find everything that was answered.
     """
     while await serve_once(start, live, report):
         if not start.is_locked:
-            log.warning("the lock is gone: another daemon may be running, this one ends")
+            log.warning("the lock is gone: another daemon may be running, this one stops")
             return
         log.warning("reopening the store")
 
@@ -151,7 +151,7 @@ async def _serve(
     def on_connect(connection: PeerConnection) -> None:
         idleness.touch()
         if not start.is_locked:
-            ending.leave()  # it was moved while it served: whoever comes by the new path starts another one
+            ending.leave()  # it was moved while it served: the next command on the new path starts another one
         parts.authenticator.meet(connection)
 
     log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": parts.ctx.view.epoch, "version": VERSION}})
@@ -180,7 +180,7 @@ async def _serve(
 
 
 def _watch_lives(parts: DaemonParts, config: Config, services: trio.Nursery) -> None:
-    """Learn of agents' deaths, and end sessions that nobody will end."""
+    """Learn of agents' deaths, and end the sessions they left open."""
     ctx, changed = parts.ctx, parts.registrar.changed
     stale = StaleSessions(ctx, changed, config[settings.STALE_SESSION_END])
     for watch in (Owners(ctx, changed).watch, stale.watch):
@@ -205,7 +205,7 @@ async def _watch_while_sound(parts: DaemonParts, watch: Callable[[], Awaitable[N
 
 async def _watch_store(parts: DaemonParts, reopen: Callable[[], None]) -> None:
     cause = await parts.committer.wait_broken()
-    log.error("the store has to be opened anew: %s", cause)
+    log.error("the store must be reopened: %s", cause)
     reopen()
 
 
@@ -217,7 +217,7 @@ async def _warm_up() -> None:
 
 
 async def _tell_progress(report: Report) -> None:
-    """Keep whoever started us patient while a large store is opened or rebuilt."""
+    """Keep the process that started us patient while a large store is opened or rebuilt."""
     while True:
         await trio.sleep(2)
         report(launch.Report("rebuilding"))

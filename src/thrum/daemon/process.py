@@ -1,4 +1,4 @@
-"""The process of a daemon: its lock, its log, and the pipe over which it reports to whoever started it."""
+"""The process of a daemon: its lock, its log, and the pipe over which it reports to the process that started it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class ThrumError(Exception):
     """A refusal that names its fix.
 
     `message` is one sentence for people; `remedy` the command or act that fixes it; `details` is JSON-able and only
-    holds what programs test. Whoever raises one has changed nothing.
+    holds what programs test. The code that raises one has changed nothing.
     """
 
     kind: ClassVar[str] = "refused"
@@ -286,7 +286,7 @@ class CrossWorktree(
     ThrumError,
     kind="cross_worktree",
     code=-32003,
-    remedy="cd to your own worktree, or set THRUM_NAME to the agent that is meant",
+    remedy="cd to your own worktree, or set THRUM_NAME to the agent that you act as",
 ): ...
 
 
@@ -401,7 +401,7 @@ class NotYours(ThrumError, kind="not_yours", code=-32003, remedy="do it on that 
 
 
 def if_gone(daemon_id: str) -> str:
-    """What frees the names of a clone that nobody has any more."""
+    """What frees the names of a clone that no longer exists."""
     return f"if that clone is gone (deleted or uninstalled): thrum sync accept {daemon_id} --gone"
 
 

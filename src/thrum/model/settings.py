@@ -54,7 +54,7 @@ class Setting(Generic[T]):
     key: str
     rule: Rule[T]
     default: Any
-    """As it would stand in the file."""
+    """As it would be written in the file."""
     help: str
     restart: bool = False
     guarded: bool = False
@@ -203,7 +203,7 @@ LOCAL_ONLY = _setting("daemon.local_only", _BOOL, True, "fetch and push nothing"
 _setting("daemon.ws_port", _PORT, "auto", "port of web UI and WebSocket", restart=True, built=False)
 _setting("daemon.peer_port", _PORT, "auto", "port that peers connect to", restart=True, built=False)
 SINGLE_AGENT_MODE = _setting("daemon.single_agent_mode", _BOOL, False, "leave out advice about messages")
-LOG_LEVEL = _setting("daemon.log_level", _LEVEL, "info", "the least level that goes into the log")
+LOG_LEVEL = _setting("daemon.log_level", _LEVEL, "info", "lowest level that is logged")
 BODY_BYTES_MAX = _setting(
     "daemon.max_message_body_bytes",
     _whole(1, limits.body_bytes_max),
@@ -212,7 +212,7 @@ BODY_BYTES_MAX = _setting(
     restart=True,
 )
 STALE_SESSION_END = _setting(
-    "daemon.stale_session_end", _PERIOD, "24h", "end a session whose agent vanished so long ago", restart=True
+    "daemon.stale_session_end", _PERIOD, "24h", "end a session this long after its agent vanished", restart=True
 )
 SYNC_REMOTE = _setting("sync.remote", _NAME, "origin", "the git remote to sync with")
 SYNC_INTERVAL = _setting("sync.interval", _PERIOD, "15s", "how often to see what others have done")
@@ -243,10 +243,10 @@ _GUARDED: Final = (GUARD_KEYS, "guard-daemon", *(key for key, row in SETTINGS.it
 _GROUPS: Final = tuple(
     dict.fromkeys(key.rsplit(".", depth)[0] for key in SETTINGS for depth in range(key.count("."), 0, -1))
 )
-"""The objects that settings stand in, the outer ones first."""
+"""The objects that contain settings, the outer ones first."""
 
 assert all(row.rule.fits(row.default) for row in SETTINGS.values()), "a default may be set"
-assert not set(_GROUPS) & set(SETTINGS), "what stands in a setting is no setting"
+assert not set(_GROUPS) & set(SETTINGS), "settings are not nested in each other"
 
 # -- by key
 
@@ -318,7 +318,7 @@ def setting_text(value: Any) -> str:
 
 
 def flaws(raw: Mapping[str, Any]) -> list[Flaw]:
-    """What keeps a file from being read: the values that `config set` refuses, and what is no object and holds some."""
+    """What keeps a file from being read: values that `config set` refuses, and groups that are not objects."""
     found = [
         Flaw(tuple(group.split(".")), f"{group} must be an object")
         for group in _GROUPS
@@ -361,7 +361,7 @@ MISSING: Final = object()
 
 
 def lookup(raw: Mapping[str, Any], key: str, missing: Any = MISSING) -> Any:
-    """What stands at a dotted key."""
+    """The value at a dotted key."""
     value: Any = raw
     for name in key.split("."):
         if not isinstance(value, dict) or name not in value:
@@ -371,7 +371,7 @@ def lookup(raw: Mapping[str, Any], key: str, missing: Any = MISSING) -> Any:
 
 
 def set_value(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making the objects on its way. Raises ConfigInvalid if something else stands there."""
+    """Set a dotted key, creating the objects on its way. Raises ConfigInvalid if something else is there."""
     *groups, last = key.split(".")
     for depth, group in enumerate(groups, 1):
         inner: Any = raw.setdefault(group, {})

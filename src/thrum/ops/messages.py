@@ -151,7 +151,7 @@ def _warnings(
 ) -> tuple[str, ...]:
     """What the sender would want to know although the message is stored: of all of it what matters most."""
     if not audience.recipients:
-        return ("nobody else is registered here yet: thrum team --all",)
+        return ("no other agent is registered here yet: thrum team --all",)
     apart = _apart(view, ctx, directory, audience)
     return apart if apart or audience.quiet else _not_running(ctx, rows)
 
@@ -174,7 +174,7 @@ def _apart(view: View, ctx: Context, directory: ViewDirectory, audience: Audienc
 
 
 def _not_running(ctx: Context, rows: Sequence[AgentRow]) -> tuple[str, ...]:
-    """Of recipients here who do not run those whose worktree is gone, else those whose process is known."""
+    """Of the local recipients that are not running: those whose worktree is gone, else those whose process is known."""
     names = ctx.runtime_names()
     # Who runs has a worktree: of the others alone the file system is asked.
     absent = [row for row in rows if row.is_own and not (row.agent_pid and owner_alive(row, ctx.processes, names))]
@@ -183,7 +183,7 @@ def _not_running(ctx: Context, rows: Sequence[AgentRow]) -> tuple[str, ...]:
         home = "their worktrees" if homeless[1:] else "its worktree"
         return (f"{_names(homeless, 3)} gone with {home}: thrum agent cleanup",)
     gone = [row.agent_id for row in absent if row.agent_pid]
-    return (f"{_names(gone, 3)} not running: read at the next start",) if gone else ()
+    return (f"{_names(gone, 3)} not running: they read it at the next start",) if gone else ()
 
 
 def _names(agent_ids: Sequence[str], shown: int) -> str:
@@ -222,7 +222,7 @@ def _replay_send(view: View, fact: AnyFact, seq: int) -> SendResult:
 
 
 async def edit(ctx: Context, call: Call, params: EditParams) -> EditResult:
-    """Replace the body. Wakes nobody and keeps read marks; the author's alone."""
+    """Replace the body. Wakes no one and keeps read marks; only for the author."""
     author = agent_of(call)
     if params.content is None and params.structured is None:
         raise InvalidParams("message.edit needs content or structured", remedy="give the new body", field="content")

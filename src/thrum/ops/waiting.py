@@ -1,12 +1,12 @@
-"""`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is told twice, nothing slips between waits.
+"""`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is delivered twice or missed between waits.
 
-Every agent has a desk: its waiters in the order in which they came, and the ids of messages that were handed to one of
-them and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
+Every agent has a wait queue: its waiters in order of arrival, and the ids of messages that were handed to one of them
+and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
 live process, then the newest, for an older one may have been left by a session that is gone. If that answer cannot be
 delivered, the next one gets it. Source: rpc.md §7.
 
-What was there before is gone through once, when a wait begins; then only at what comes. Both in bounded steps, one a
-turn of the event loop, however long an inbox is and however many wait.
+Existing messages are scanned once, when a wait begins; after that only new ones are looked at. Both in bounded steps,
+one per turn of the event loop, however long the inbox is and however many wait.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import trio
 
 from thrum.identity.evidence import Failed
@@ -48,7 +49,7 @@ class _Waiter:
     above: Collection[Living | None] = ()
     """The processes that it is below, itself among them."""
     owner: Callable[[], Living | None] = lambda: None
-    """The agent's live process, asked anew each time."""
+    """The agent's live process, looked up each time."""
     looks_back: bool = True
     """Whether it still goes through what was there before; then `missed` is what came meanwhile."""
     missed: set[str] = field(default_factory=set[str])
@@ -56,6 +57,11 @@ class _Waiter:
     found: Found | None = None
     failure: Exception | None = None
     stopped: bool = False
+    now_ms: Callable[[], int] = lambda: 0
+
+    def wanted_now(self) -> Wanted:
+        """What it waits for, as of this moment."""
+        return msgspec.structs.replace(self.wanted, at=clock.format_ms(self.now_ms()))
 
     @property
     def takes_turns(self) -> bool:
@@ -68,7 +74,7 @@ class _WaitQueue:
     waiters: list[_Waiter] = field(default_factory=list[_Waiter])
     handed_out: set[str] = field(default_factory=set[str])
     fresh: set[str] = field(default_factory=set[str])
-    """Messages that came, or that are no longer held back, and that nobody was offered yet."""
+    """Messages that came, or that are no longer held back, and were not offered to any waiter yet."""
 
 
 class WaitQueues:
@@ -84,7 +90,7 @@ class WaitQueues:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody waits and nothing is held back."""
+        """Whether there are no waiters and nothing is held back."""
         return not self._wait_queues
 
     def announce(self, facts: Iterable[AnyFact]) -> None:
@@ -97,7 +103,7 @@ class WaitQueues:
                 self._offer_later(fact.agent_id, fact.stored)
 
     def dismiss(self, agent_id: str, why: str) -> None:
-        """Nobody is called so any more: whoever waits as that agent is told."""
+        """No agent has that name any more: tell those that wait under it."""
         wait_queue = self._wait_queues.get(agent_id)
         for waiter in wait_queue.waiters if wait_queue is not None else ():
             if not waiter.woken.is_set():
@@ -133,17 +139,17 @@ class WaitQueues:
             return waiter.found
         except trio.Cancelled:
             if waiter.found is not None:
-                self._release(agent_id, waiter.found[0])
+                self._put_back(agent_id, waiter.found[0])
             raise
         finally:
             self._count -= 1
-            waiter.woken.set()  # whoever serves the desk now passes it over
+            waiter.woken.set()  # the queue skips it from now on
             wait_queue.waiters.remove(waiter)
             self._leave(agent_id)
 
     def settle(self, agent_id: str, messages: Sequence[Message]) -> None:
         """An answer arrived and is marked, or was lost: its messages are no longer held back."""
-        self._release(agent_id, messages)
+        self._put_back(agent_id, messages)
         self._leave(agent_id)
 
     async def serve(self) -> None:
@@ -175,7 +181,7 @@ class WaitQueues:
         self._to_serve[agent_id] = None
         self._called.set()
 
-    def _release(self, agent_id: str, messages: Sequence[Message]) -> None:
+    def _put_back(self, agent_id: str, messages: Sequence[Message]) -> None:
         wait_queue = self._wait_queues.get(agent_id)
         if wait_queue is not None:
             released = {message.message_id for message in messages}
@@ -205,7 +211,7 @@ class WaitQueues:
         """The first messages that fit and are not held back, enough for one answer, and how many there are in all."""
         kept: list[tuple[int, str]] = []
         count = 0
-        steps = waiter.view.told_steps(waiter.wanted)
+        steps = waiter.view.matching_steps(waiter.wanted_now())
         while not waiter.woken.is_set():
             async with self._one_step:
                 step = next(steps, None)
@@ -226,8 +232,8 @@ class WaitQueues:
         if not ids or waiter.woken.is_set():
             return
         try:
-            fitting = [message_id for _, message_id in waiter.view.told_among(waiter.wanted, ids)]
-            messages = waiter.view.told(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
+            fitting = [message_id for _, message_id in waiter.view.matching_among(waiter.wanted_now(), ids)]
+            messages = waiter.view.messages_that_fit(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
         except Exception as error:
             waiter.failure = error
             waiter.woken.set()
@@ -256,14 +262,23 @@ def _stopping() -> ShuttingDown:
 
 
 async def wait(ctx: Context, wait_queues: WaitQueues, call: Call, params: WaitParams) -> WaitResult:
-    """Sleep until a message comes that wakes the caller: any that is addressed to it but team posts."""
+    """Sleep until a message comes that wakes the caller: any that is addressed to it but quiet ones, and those
+    that were replaced or have expired.
+    """
     agent_id = agent_of(call)
     if not 0 <= params.timeout_ms <= limits.wait_max_ms:
         raise InvalidParams(f"timeout_ms must be 0 to {limits.wait_max_ms}", remedy="wait again", field="timeout_ms")
     if not 1 <= params.limit <= limits.wait_limit_max:
         raise InvalidParams(f"limit must be 1 to {limits.wait_limit_max}", remedy="ask for fewer", field="limit")
     wanted = _wanted(ctx.view, agent_id, params)
-    waiter = _Waiter(ctx.view, wanted, params.limit, _above(call), lambda: _live_process(ctx, agent_id))
+    waiter = _Waiter(
+        ctx.view,
+        wanted,
+        params.limit,
+        _above(call),
+        lambda: _live_process(ctx, agent_id),
+        now_ms=ctx.clock.now_ms,
+    )
     found = await wait_queues.wait(agent_id, waiter, params.timeout_ms / 1000)
     messages, remaining = found or ((), 0)
     if messages:

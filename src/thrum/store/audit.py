@@ -1,7 +1,7 @@
-"""Holding journals and projection against each other, without touching either (cli.md 3.16, events.md §11).
+"""Comparing journals and projection, without touching either (cli.md 3.16, events.md §11).
 
 The projection on disk is copied as of one moment, a second one is rebuilt from the journals up to where the copy says
-it stands, and the two are compared row by row. So a running daemon may go on writing meanwhile.
+it stands, and the two are compared row by row. So a running daemon can keep writing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from thrum.store.queries import fts
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 
 IDS_SHOWN: Final = 10
-"""How many ids of one difference are told."""
+"""How many ids of one difference are reported."""
 
 _WAITING_MS_MAX: Final = 3_600_000
 _UNCOMPARED: Final = BOOKKEEPING_TABLES | {"daemon_identity"}
@@ -68,7 +68,7 @@ class Difference(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A copy of the projection, and where it stands in the journals. `flaw`: why it can't be read, else `""`."""
+    """A copy of the projection, and its positions in the journals. `flaw`: why it can't be read, else `""`."""
 
     path: Path
     offsets: Mapping[str, database.JournalPosition]
@@ -76,7 +76,7 @@ class Copy(NamedTuple):
 
 
 class JournalStates(NamedTuple):
-    """How far each journal counts, which file it is, and the bytes beyond that nobody here has written."""
+    """How far each journal counts, which file it is, and the bytes beyond that were not written by this daemon."""
 
     ends: Mapping[str, int]
     inodes: Mapping[str, int]
@@ -87,16 +87,16 @@ def whole_ends(journals: JournalFiles) -> dict[str, int]:
     """The journals that are there, and where the last whole line of each ends."""
     ends: dict[str, int] = {}
     for file in journals.names():
-        journal_states = journals.look(file)
-        if journal_states is None:
+        file_state = journals.accept_state(file)
+        if file_state is None:
             continue
-        tail = journals.last_line(file, journal_states.size)
-        ends[file] = tail.offset if tail.raw and not tail.raw.endswith(b"\n") else journal_states.size
+        tail = journals.last_line(file, file_state.size)
+        ends[file] = tail.offset if tail.raw and not tail.raw.endswith(b"\n") else file_state.size
     return ends
 
 
 def journal_states(journals: JournalFiles) -> JournalStates:
-    """How the journals stand for who writes them. While nothing is being flushed."""
+    """The state of the journals for their writer. Call it while nothing is being flushed."""
     ends: dict[str, int] = {}
     inodes: dict[str, int] = {}
     beyond: dict[str, int] = {}
@@ -135,14 +135,10 @@ def remove_projection(path: Path) -> None:
 
 
 def fits(journals: JournalFiles, copy: Copy) -> bool:
-    """Whether every journal still is the file that the projection was made from, up to where it stands."""
+    """Whether every journal is still the file that the projection was made from, up to its position."""
     for offset in copy.offsets.values():
-        journal_states = journals.look(offset.file)
-        if (
-            journal_states is None
-            or journal_states.inode != offset.inode
-            or journal_states.size < offset.applied_offset
-        ):
+        file_state = journals.accept_state(offset.file)
+        if file_state is None or file_state.inode != offset.inode or file_state.size < offset.applied_offset:
             return False
     return True
 
@@ -246,13 +242,13 @@ def _other_home(fact: AnyFact, file: str) -> str:
         # It travels in its recipient's journal (events.md §5).
         return "" if file == f"{events.MESSAGES_DIR}/{ids.file_stem(fact.agent_id)}.jsonl" else home
     if isinstance(fact, MessageEdited | MessageDeleted) and not fact.agent_id:
-        # An older program's: the owner of the journal is meant.
+        # An older program's: the owner of the journal counts.
         return "" if file.startswith(f"{events.MESSAGES_DIR}/") else home
     return home
 
 
 def _waiting(db: sqlite3.Connection, before: str) -> list[Flaw]:
-    """Facts stamped before that time whose thing is not there."""
+    """Facts stamped before that time whose entity is missing."""
     rows = db.execute(
         "SELECT file, offset, thing, event_id FROM hanging JOIN events USING (seq)"
         " WHERE state = 'pending' AND timestamp < ? AND CASE substr(thing, 1, 2)"
@@ -344,7 +340,7 @@ def _check_words(db: sqlite3.Connection) -> Difference:
 
 
 def _event_at(journals: JournalFiles, file: str, offset: int, length: int) -> str:
-    """The event id of a line; `""` if there is no such line. A fact may stand twice, in either place."""
+    """The event id of a line; `""` if there is no such line. A fact may occur twice, in either place."""
     try:
         return event_id_of(bare(journals.read_line(file, offset, length)))
     except OSError:

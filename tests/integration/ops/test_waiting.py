@@ -250,20 +250,20 @@ class Turns(trio.abc.Instrument):
 def looks_by_turn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[int]]:
     """How many looks at messages are made in each turn of the loop: steps through an inbox, and looks at what came."""
     turns, looks = Turns(), Counter[int]()
-    steps_of, among = View.told_steps, View.told_among
+    steps_of, among = View.matching_steps, View.matching_among
 
-    def told_steps(self: View, wanted: Wanted) -> Iterator[Any]:
+    def matching_steps(self: View, wanted: Wanted) -> Iterator[Any]:
         for step in steps_of(self, wanted):
             looks[turns.count] += 1
             yield step
 
-    def told_among(self: View, wanted: Wanted, ids: Sequence[str]) -> Any:
+    def matching_among(self: View, wanted: Wanted, ids: Sequence[str]) -> Any:
         looks[turns.count] += 1
         return among(self, wanted, ids)
 
     with monkeypatch.context() as patch:
-        patch.setattr(View, "told_steps", told_steps)
-        patch.setattr(View, "told_among", told_among)
+        patch.setattr(View, "matching_steps", matching_steps)
+        patch.setattr(View, "matching_among", matching_among)
         trio.lowlevel.add_instrument(turns)
         try:
             yield looks

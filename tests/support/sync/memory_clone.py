@@ -43,18 +43,18 @@ class MemoryJournals:
 
     # -- ports.Journals
 
-    def marks(self) -> dict[str, FilePosition]:
+    def file_positions(self) -> dict[str, FilePosition]:
         return {file: FilePosition(self.inode, len(data)) for file, data in self.files.items()}
 
     def head_seq(self) -> int:
         return sum(data.count(b"\n") for data in self.files.values())
 
-    def read(self, file: str, mark: FilePosition) -> bytes:
+    def read(self, file: str, position: FilePosition) -> bytes:
         self.asked.append(file)
         if self.moves:
             self.moves -= 1
             raise JournalMoved
-        return self.files[file][: mark.end]
+        return self.files[file][: position.end]
 
     def tombstones(self) -> Tombstones:
         return self.tombstoned

@@ -82,7 +82,7 @@ class Runtime:
 
     def hear(self, agent: Reachable, text: str) -> None:
         """What a door says."""
-        if self.state == "gone" or agent.process != (self.pid, "start"):
+        if self.state == "gone" or agent.process != (self.pid, "start") or agent.session != self.session:
             return
         if self.state == "dialog":
             self.kept.append(text)

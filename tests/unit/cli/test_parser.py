@@ -137,7 +137,7 @@ def test_a_global_flag_without_its_value_is_named() -> None:
         (["--frob"], "unknown flag --frob", "thrum help"),
         (["inbox", "--no-unread"], "unknown flag --no-unread", "did you mean --unread"),
         (["inbox", "--json=1"], "inbox: --json takes no value", "usage: thrum inbox"),
-        (["send", "-hello"], "send: unknown flag -hello", "a text that begins with a dash goes last, after --"),
+        (["send", "-hello"], "send: unknown flag -hello", "put a text that begins with a dash last, after --"),
         (["inbox", "-x"], "inbox: unknown flag -x", "usage: thrum inbox"),
         (["inbox", "--thread", ""], "inbox: --thread needs a value", "usage: thrum inbox"),
         (["inbox", "--from="], "inbox: --from needs a value", "usage: thrum inbox"),

@@ -108,7 +108,7 @@ def test_a_push_that_lost_the_race_is_made_anew_on_the_new_head(remote, make) ->
 def test_whoever_loses_every_race_gives_up_for_now(remote, make) -> None:
     one, other = MemoryClone(remote), MemoryClone(remote)
     one.journals.add(make.message())
-    with pytest.raises(RemoteFailed, match="others push all the time"):
+    with pytest.raises(RemoteFailed, match="other clones keep pushing"):
         for step in one.begin():
             if step == "remembered":
                 other.journals.add(make.message("nux"))

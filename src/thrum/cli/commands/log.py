@@ -19,10 +19,10 @@ from thrum.model.clock import format_ms
 
 async def log(
     *,
-    lines: Annotated[int, option("N", "the last N messages; 0: all", "-n", "--lines", "--limit")] = 20,
+    lines: Annotated[int, option("N", "only the last N messages; 0: all", "-n", "--lines", "--limit")] = 20,
     agent: Annotated[str, option("X", "only messages by X")] = "",
-    since: Annotated[str, option("T", "only from then on")] = "",
-    commits: Annotated[bool, switch("show the commits between")] = False,
+    since: Annotated[str, option("T", "only messages since then")] = "",
+    commits: Annotated[bool, switch("also show the commits in between")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer | int:
     if lines < 0:

@@ -29,26 +29,26 @@ from thrum.model.methods.messages import (
 from thrum.model.methods.method import Empty
 
 Format = Literal["markdown", "plain", "json"]
-FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; markdown unless given")]
+FormatFlag = Annotated[Format, option("markdown|plain|json", "format of the body; default: markdown")]
 
 
 async def send(
     words: Annotated[
         tuple[str, ...],
-        word("[@X…] TEXT", "what to say, quoted; @X before or behind it is --to X; - reads it from stdin"),
+        word("[@X…] TEXT", "the text, quoted; @X before or after it means --to X; - reads stdin"),
     ] = (),
     /,
     *,
     message: MessageFlag = "",
     to: Annotated[
-        tuple[str, ...], option("X", "agent, role, group, everyone; without it: information for the team")
+        tuple[str, ...], option("X", "agent, role, group or everyone; without it: information for the team")
     ] = (),
-    thread: Annotated[str, option("ID", "an answer in this thread, by thread or message id")] = "",
+    thread: Annotated[str, option("ID", "reply in this thread, by thread or message id")] = "",
     broadcast: Annotated[bool, switch("to everyone")] = False,
-    mention: Annotated[tuple[str, ...], option("X", "another word for --to")] = (),
+    mention: Annotated[tuple[str, ...], option("X", "same as --to")] = (),
     scope: Annotated[tuple[str, ...], option("T:V", "what it is about, e.g. module:auth")] = (),
     ref: Annotated[tuple[str, ...], option("T:V", "what it points to, e.g. pr:42")] = (),
-    structured: Annotated[str, option("JSON", "an object for programs, e.g. '{\"passed\":45}'")] = "",
+    structured: Annotated[str, option("JSON", "a JSON object for programs, e.g. '{\"passed\":45}'")] = "",
     format: FormatFlag = "markdown",
     stdin: Stdin = False,
     body_file: BodyFile = "",
@@ -90,13 +90,13 @@ async def send(
 
 
 async def reply(
-    message_id: Annotated[str, word("MSG_ID", f"the message to answer: {ID_HELP}")],
-    text: Annotated[str | None, word("TEXT", "what to say; - reads it from stdin")] = None,
+    message_id: Annotated[str, word("MSG_ID", f"the message to reply to: {ID_HELP}")],
+    text: Annotated[str | None, word("TEXT", "the text; - reads stdin")] = None,
     /,
     *,
     message: MessageFlag = "",
-    only_author: Annotated[bool, switch("not to the others whom it named")] = False,
-    all: Annotated[bool, switch("also to its roles and groups, everyone, the team")] = False,
+    only_author: Annotated[bool, switch("reply only to the author")] = False,
+    all: Annotated[bool, switch("also reply to its roles and groups, everyone and the team")] = False,
     format: FormatFlag = "markdown",
     stdin: Stdin = False,
     body_file: BodyFile = "",
@@ -161,8 +161,8 @@ class _Known:
 
 
 def _refuse_overrides(run: Run, command: str) -> None:
-    """`--role tester` and `--module auth` say who I am (cli.md §1.1), which changes nothing of a message: whoever
-    writes them here means whom it is for, and it would go to the whole team. Raises UsageError.
+    """`--role tester` and `--module auth` override who I am (cli.md §1.1), which does not change a message. A user who
+    writes them here wants to say who it is for, and it would go to the whole team. Raises UsageError.
     """
     if role := run.flags.role:
         raise run.command.error("--role says who you are, not whom it is for", f"{command} --to @{line(role)}")
@@ -196,14 +196,14 @@ async def _read_words(
     if given.text is None:
         return given.bare, given.to  # two bodies: said by `read_body`
     if agent_of(given.text) in await known.names():
-        remedy = f'the name goes first, or behind --to: thrum send "{given.bare}" --to @{agent_of(given.text)}'
-        raise run.command.error(f"{given.bare} is no agent", remedy)
+        remedy = f'put the name first, or after --to: thrum send "{given.bare}" --to @{agent_of(given.text)}'
+        raise run.command.error(f"{given.bare} is not an agent", remedy)
     raise _not_a_recipient(run, given.bare)
 
 
 def _not_a_recipient(run: Run, word: str) -> UsageError:
-    text = f'a text of several words is quoted: thrum send "{word} …"; to somebody: thrum send "TEXT" --to @NAME'
-    return run.command.error(f"{word} is no agent", text)
+    text = f'quote a text of several words: thrum send "{word} …"; to send to someone: thrum send "TEXT" --to @NAME'
+    return run.command.error(f"{word} is not an agent", text)
 
 
 async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
@@ -220,7 +220,7 @@ async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
 async def _sent(run: Run, known: _Known, result: SendResult, content: str, *said: str) -> Answer:
     hint = _flag_inside(run, content)
     if hint is None and not result.warnings and not run.quiet:
-        hint = await _nobody_woken(run, known, content) if result.quiet else _stale_recipient(run, result)
+        hint = await _team_post_with_name(run, known, content) if result.quiet else _stale_recipient(run, result)
     return Answer(
         _without(result, "warnings", "silent"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint
     )
@@ -239,12 +239,12 @@ def _flag_inside(run: Run, content: str) -> Hint | None:
     flag = recipients.flag_inside(content, flags)
     if not flag:
         return None
-    said = f"{flag} was sent as text; a flag stands outside the quotes"
+    said = f"{flag} was sent as text; put flags outside the quotes"
     return Hint("send.flag-in-text", f'{said}: thrum send "TEXT" --to @NAME', severity="warn")
 
 
-async def _nobody_woken(run: Run, known: _Known, content: str) -> Hint | None:
-    """Whether a post to the team names somebody who may have been meant to hear of it."""
+async def _team_post_with_name(run: Run, known: _Known, content: str) -> Hint | None:
+    """Whether a post to the team names an agent that was probably supposed to get it."""
     if "@" not in content:
         return None
     agents = await known.agents()
@@ -255,7 +255,7 @@ async def _nobody_woken(run: Run, known: _Known, content: str) -> Hint | None:
     command = f'thrum send "TEXT" --to @{name}'
     return Hint(
         "send.nobody-woken",
-        f"@{name} in a text wakes nobody: {command}",
+        f"@{name} in the text wakes no one: {command}",
         severity="warn",
         options=({"label": "tell them", "cmd": command},),
     )

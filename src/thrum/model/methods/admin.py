@@ -34,7 +34,7 @@ class VerifyCheck(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class QuarantinedLine(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """`more`: it stands for so many lines that were not kept, `length` bytes together."""
+    """`more`: the number of further lines that were not kept, `length` bytes together."""
 
     at: str
     file: str

@@ -94,7 +94,7 @@ MESSAGE_GET: Final = Method(
 class MessageListParams(Params, kw_only=True):
     """Filters are joined by AND. Either a page, or a cursor (`after_seq`, ascending `seq`).
 
-    `for_agent` is an inbox, so its owner's alone; `recipient` looks at what anybody was sent, as a plain filter.
+    `for_agent` is an inbox, so its owner's alone; `recipient` is a plain filter on what was sent to anyone.
     """
 
     for_agent: str = ""

@@ -1,4 +1,4 @@
-"""All methods, by name. Whoever imports this imports every family: the tests do, the daemon's parts name theirs."""
+"""All methods, by name. Importing this imports every family: the tests do, the daemon's parts import theirs."""
 
 from __future__ import annotations
 

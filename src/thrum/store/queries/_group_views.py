@@ -1,4 +1,4 @@
-"""Queries on groups: who is a member, by the word of those who may say so (events.md §9, §11)."""
+"""Queries on groups: who is a member, according to the daemons that may say so (events.md §9, §11)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class _Told(NamedTuple):
 
 
 def _last(told: Iterable[_Told]) -> _Told:
-    """The last adding and the last removing, whoever of those that count said it."""
+    """The last adding and the last removing, no matter which of the accepted daemons said it."""
     told = list(told)
     added = max(told, key=lambda each: each.added_at)
     return added._replace(removed_at=max(each.removed_at for each in told))

@@ -124,7 +124,7 @@ async def test_flaws_of_the_file_are_warnings_and_can_be_fixed(alone: Terminal) 
     await alone.says("config", "show")
     assert alone.err.decode() == (
         "warning: thrum-sync/config.json is not valid: daemon.log_level must be debug, info, warn or error at line 1:"
-        " no daemon starts with it, one that runs goes on with what counted before\n"
+        " no daemon starts with it, a running one keeps the previous settings\n"
         "warning: unknown setting daemon.nap in config.json: it is ignored\n"
     )
     await alone.says("config", "set", "daemon.log_level", "warn")

@@ -132,7 +132,7 @@ async def test_what_is_not_there_or_not_mine_is_refused_before_anybody_is_asked_
 async def test_who_is_of_another_clone_is_named_with_what_to_do_once_that_is_gone(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         desk = await open_terminal(daemon, "furiosa")
-        assert (await desk.refused("sync", "accept"))["remedy"].endswith("nothing here is of another daemon")
+        assert (await desk.refused("sync", "accept"))["remedy"].endswith("nothing here is from another daemon")
         fields = {"role": "r", "module": "m", "worktree": "shop", "hostname": "pc"}
         boss = foreign(AgentRegistered, agent_id="boss", kind="agent", name="boss", **fields)
         await daemon.store.committer.ingest(found(boss))
@@ -141,7 +141,7 @@ async def test_who_is_of_another_clone_is_named_with_what_to_do_once_that_is_gon
         assert refusal["message"] == f"@boss is an agent of another clone ({THERE}, host pc)"
         assert refusal["remedy"] == f"delete it there; --force hides it here; {gone}"
         assert await desk.says("agent", "cleanup") == "No orphaned agents.\n"
-        assert desk.err.decode() == f"Not looked at, of another clone: @boss; {gone}\n"
+        assert desk.err.decode() == f"Not checked, in another clone: @boss; {gone}\n"
         assert await desk.status("agent", "register", "--name", "boss", "--role", "r", "--module", "m") == 1
         err = desk.err.decode()
         assert err.startswith(f"Error: @boss is registered in another clone ({THERE}, worktree shop, host pc)\n")
@@ -181,7 +181,7 @@ async def test_a_name_that_force_takes_is_said_on_both_sides(tmp_path: Path) -> 
         assert f"warning: @nux was taken from {home}\n" in desk.err.decode()
         refusal = await victim.refused("send", "hi")
         assert refusal["kind"] == "no_identity"
-        assert refusal["message"] == f"@nux is registered in {desk.root} now, and nobody in this worktree"
+        assert refusal["message"] == f"@nux is registered in {desk.root} now, and no agent in this worktree"
 
 
 @pytest.mark.spec("ID-53")

@@ -43,7 +43,7 @@ async def test_the_briefing_has_everything_in_order_and_marks_nothing_read(tmp_p
             "## Team: 1 other active\n- @nux (implementer)  on nux",
             "## Inbox: 1 unread / 1 total: `thrum inbox`\n- ",
             ": first line\n",
-            "## How\n- Tell: `thrum send",
+            "## How\n- Send: `thrum send",
             "`thrum wait",
             "`thrum context save",
             "## Git: main (1 file changed)\n",

@@ -97,9 +97,9 @@ async def test_words_that_are_no_recipient_are_refused_with_the_way_to_write_it(
         desk = await at_desk(daemon)
         error = await desk.refused("send", "hello", "world", status=2)
         assert (await desk.refused("send", "hello", "nux", status=2))["remedy"].startswith(
-            'the name goes first, or behind --to: thrum send "hello" --to @nux'
+            'put the name first, or after --to: thrum send "hello" --to @nux'
         )
-        assert "hello is no agent" in error["message"] and 'thrum send "TEXT" --to @NAME' in error["remedy"]
+        assert "hello is not an agent" in error["message"] and 'thrum send "TEXT" --to @NAME' in error["remedy"]
         error = await desk.refused("send", "nux", "hello", "world", status=2)
         assert "unexpected argument: hello world" in error["message"] and "--to" in error["remedy"]
         error = await desk.refused("send", "@nuks", "hi")
@@ -125,7 +125,7 @@ async def test_a_text_for_the_team_that_names_somebody_says_that_it_woke_nobody(
         desk = await at_desk(daemon)
         out = await desk.says("send", text)
         assert out.endswith("\n  To: team (3 agents, nobody woken)\n")
-        hint = f'hint: @{name} in a text wakes nobody: thrum send "TEXT" --to @{name}\n'
+        hint = f'hint: @{name} in the text wakes no one: thrum send "TEXT" --to @{name}\n'
         assert desk.err.decode() == (hint if name else "")
 
 
@@ -267,7 +267,7 @@ async def test_the_sender_hears_that_a_recipients_process_is_gone(tmp_path: Path
         assert desk.err == b""
         del daemon.processes.processes[100]
         await desk.says("send", "hi", "--to", "@driver", "--to", "@nux")
-        assert desk.err == b"warning: @rictus is not running: read at the next start\n"
+        assert desk.err == b"warning: @rictus is not running: they read it at the next start\n"
         await desk.says("send", "for all")
         assert desk.err == b"", "a post to the team wakes nobody anyway"
 
@@ -295,7 +295,7 @@ async def test_a_flag_that_was_quoted_with_the_text_is_told_of(tmp_path: Path) -
         for text, flag in (("hi --to qa", "--to"), ("hi --broadcast", "--broadcast"), ("hi --to=qa", "--to=qa")):
             (hint,) = (await desk.json("send", text))["hints"]
             assert hint["code"] == "send.flag-in-text"
-            assert hint["message"].startswith(f"{flag} was sent as text; a flag stands outside the quotes")
+            assert hint["message"].startswith(f"{flag} was sent as text; put flags outside the quotes")
         for text in ("--to is a flag of send", "use --to for that, please", "a\n--to qa", "rule ---"):
             assert "hints" not in await desk.json("send", text), text
 

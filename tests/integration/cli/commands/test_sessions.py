@@ -116,14 +116,14 @@ async def test_who_has_names_each_agent_its_path_and_how_far_it_is(tmp_path: Pat
         found = await desk.json("max", "who-has", "token.py")
         assert ([each["agent_id"] for each in found["contexts"]], list(found)) == (["furiosa", "nux"], ["contexts"])
         status, out, _ = await desk.run("max", "who-has", "tokne.py", "README.md")
-        open_ = "git knows no such file (misspelt, ignored, or yet to be written)"
+        open_ = "git knows no such file (misspelt, ignored, or not written yet)"
         assert (status, out) == (
             1,
             f"No agents are currently editing README.md\nNot known who is editing tokne.py: {open_}\n",
         )
         assert (await desk.run("max", "who-has"))[0] == 2
         status, _, err = await desk.run("max", "who-has", "../elsewhere")
-        assert (status, err.split("\n")[0]) == (2, 'Error: who-has: "../elsewhere" is no path in the repository')
+        assert (status, err.split("\n")[0]) == (2, 'Error: who-has: "../elsewhere" is not a path in the repository')
 
 
 async def test_who_has_takes_no_answer_for_no_and_names_all_of_one_worktree(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def daemon_environment(layout: Layout, environ: Mapping[str, str]) -> Mapping[st
 
     To sync where the settings say local only is no agent's to decide (rpc.md §3, Na). Told in the log.
     """
-    if wishes_sync(environ):
+    if sync_override(environ):
         names = LiveSettings(layout, runtimes_file(environ)).runtime_names()
         try:
             judge_own_process(names, "THRUM_LOCAL=0", partial(append_line, layout.log_file))

@@ -96,7 +96,7 @@ class DaemonParts:
     tokens: users.Tokens = field(default_factory=users.Tokens)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
-        """Facts are on disk: tell everybody who waits for them."""
+        """Facts are on disk: notify all that wait for them."""
         self.on_release(committed)
         self.event_feed.announce(committed)
         self.sync_service.on_commit(committed)
@@ -110,7 +110,7 @@ class DaemonParts:
             self.registrar.forget()
         if changed - {""}:
             self.registrar.announce()
-        # First whoever would sleep on: a hint that is not given is found by its number.
+        # First those that would sleep on: a hint that is not given is found by its number.
         self.wait_queues.announce([fact for fact in facts if not isinstance(fact, events.UnknownEvent)])
 
     # -- callers
@@ -123,7 +123,7 @@ class DaemonParts:
         return caller
 
     def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
-        """Who waits is told that another clone's agent has its mail, too."""
+        """Tell a waiting agent that an agent of another clone shares its messages."""
         hosts = self.ctx.view.namesakes_of(agent_id)
         if not hosts:
             return caller
@@ -138,7 +138,7 @@ class DaemonParts:
         return await self.sync_service.configure(call, params)
 
     def handlers(self, drain: Callable[[], Drain]) -> dict[AnyMethod, Handler]:
-        """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
+        """Every method's handler. `drain` is called when the daemon is asked to stop."""
         own = dict(
             (
                 row(HEALTH, self._health),
@@ -201,7 +201,7 @@ class DaemonParts:
                 f"facts on the branch that say they are of this daemon, and were not here: {claimed}"
                 " (was the repository copied with the daemon's id?)"
             )
-        if held := self.ctx.view.held():
+        if held := self.ctx.view.deferred_count():
             yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
 
     async def _health(self, _call: Call, _params: Empty) -> HealthResult:

@@ -44,7 +44,8 @@ def owner_of(layout: Layout) -> Owner:
 
 @contextlib.contextmanager
 def hold_lock(layout: Layout) -> Generator[None]:
-    """Hold the daemon's lock. Raises DaemonLocked if a daemon has it that starts, stops or does not answer."""
+    """Hold the daemon's lock. Raises DaemonLocked if a daemon has it that is starting, is stopping or does not
+    answer."""
     files.ensure_private_dir(layout.thrum_sync_dir)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while (descriptor := files.try_lock(layout.lock_file)) is None:

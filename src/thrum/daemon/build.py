@@ -57,7 +57,7 @@ class Start:
 
     @property
     def is_locked(self) -> bool:
-        """Whether the lock is still the one that others look at: a file that was removed locks no one out."""
+        """Whether the lock is still the one that others look at: a file that was removed locks out no one."""
         if self.lock is None:
             return True
         try:

@@ -96,7 +96,7 @@ class DaemonParts:
     tokens: users.Tokens = field(default_factory=users.Tokens)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
-        """Facts are on disk: tell everybody who waits for them."""
+        """Facts are on disk: notify all that wait for them."""
         self._tell_waiters(committed)
         self.event_feed.announce(committed)
         self.sync_service.on_commit(committed)
@@ -126,7 +126,7 @@ class DaemonParts:
         return caller
 
     def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
-        """Who waits is told that another clone's agent has its mail, too."""
+        """Tell a waiting agent that an agent of another clone shares its messages."""
         hosts = self.ctx.view.namesakes_of(agent_id)
         if not hosts:
             return caller
@@ -141,7 +141,7 @@ class DaemonParts:
         return await self.sync_service.configure(call, params)
 
     def handlers(self, drain: Callable[[], Drain]) -> dict[AnyMethod, Handler]:
-        """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
+        """Every method's handler. `drain` is called when the daemon is asked to stop."""
         own = dict(
             (
                 row(HEALTH, self._health),

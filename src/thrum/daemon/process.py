@@ -103,8 +103,8 @@ def _run(start: Start, report: Report) -> None:
 
 
 def _reporter(asked: str) -> Report:
-    """Tells the starting process how far we are, over the pipe of that number; silent without one. The pipe is
-    closed with the last word.
+    """Tell the process that started us how far we are, over the pipe of that number; silent if it didn't ask. The pipe
+    is closed with the last word.
     """
     if not asked.isdecimal():
         return lambda report: None

@@ -1,4 +1,4 @@
-"""Ids of attempts to wake: `wak_` and 26 random characters. An agent that shows a whole one was told it by its door."""
+"""Ids of attempts to wake: `wak_` and 26 random characters. A model that shows a whole one got it through its door."""
 
 from __future__ import annotations
 

@@ -378,7 +378,7 @@ def swap(
     """Put drafts in place, and commit the open transaction: the new offsets, and how many bytes went.
 
     One whose journal was rewritten meanwhile, or was told more of an attempt that goes, is left out. Raises OSError
-    and sqlite3.Error: nothing has changed; JournalChanged: the store has to be opened again.
+    and sqlite3.Error: nothing has changed; JournalChanged: the store must be reopened.
     """
     file_states = journals.file_states()
     drafts = [draft for draft in drafts if _fits(db, draft, file_states.get(draft.file))]

@@ -320,7 +320,7 @@ class _Opening:
         return db, applied
 
     def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.JournalPosition]:
-        """Where the projection stands in the journals, if it fits them. Raises _MustRebuild."""
+        """The projection's positions in the journals, if it fits them. Raises _MustRebuild."""
         if not self.seal.fits(db):
             raise _MustRebuild("it was not made here")
         if not database.is_current(db, self.identity.daemon_id):

@@ -102,7 +102,7 @@ class Loop:
     async def prove(self, token: str) -> bool:
         """A model was given a token: its receipts are on disk when this returns. False: the token is unknown.
 
-        Any hook that shows it proves it, once or often, whether its attempt is open or has ended (wake.md §1.2). Raises
+        Showing it proves it, once or often, whether its attempt is open or has ended (wake.md §1.2). Raises
         ThrumError.
         """
         record = self.ports.attempt(token)
@@ -223,7 +223,7 @@ class Loop:
                 try:
                     outcome = await door.offer(runtime, text)
                 except Exception:
-                    # Whether it was said is not known: better unseen than told twice.
+                    # It is unknown whether it was said: better unseen than told twice.
                     log.exception("door %s of %s", door.name, runtime.agent_id)
                     outcome = "offered"
             nursery.cancel_scope.cancel()

@@ -34,7 +34,7 @@ class Unseen:
     attempts: tuple[str, ...] = ()
     """The doors of its counted attempts in this process of the runtime, ended and open ones."""
     told: bool = False
-    """Whether a door without proof said it: then no door says it again."""
+    """Whether a door without proof said it: then it is not said again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,6 +323,9 @@ def setting_text(value: Any) -> str:
 
 # -- a whole file
 
+_VALUE_CHARS: Final = 80
+"""Of a value that is told of."""
+
 
 def flaws(raw: Mapping[str, Any]) -> list[Flaw]:
     """What keeps a file from being read: values that `config set` refuses, and groups that are not objects."""
@@ -339,6 +342,19 @@ def flaws(raw: Mapping[str, Any]) -> list[Flaw]:
         if value is not MISSING and not row.rule.fits(value):
             found.append(Flaw(tuple(key.split(".")), _against(key, row.rule)))
     return found
+
+
+def leave_out_flaws(raw: dict[str, Any]) -> list[str]:
+    """Take out what keeps a file from being read; each with its value and the reason, for people."""
+    left_out: list[str] = []
+    while found := flaws(raw):
+        for flaw in found:
+            key = ".".join(flaw.path)
+            value = json.dumps(lookup(raw, key), ensure_ascii=False)
+            shown = value if len(value) <= _VALUE_CHARS else f"{value[:_VALUE_CHARS]}…"
+            left_out.append(f"{key} {shown} ({flaw.message})")
+            remove(raw, key)
+    return left_out
 
 
 def unknown(raw: Mapping[str, Any]) -> list[str]:

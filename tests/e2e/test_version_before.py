@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import pytest
-
 from tests.support.repo import Repo
+
 from tests.support.version_before import (
     ACTS,
     DATA,

@@ -97,7 +97,7 @@ def build_parts(
         daemon_id=identity.daemon_id,
         repo_id=identity.repo_id,
         hostname=identity.hostname,
-        own=frozenset({*identity.own_ids, ""}),
+        own=identity.own_origins,
     )
     sync_settings = SyncSettings(start.layout, live, start.environ, start.local)
     ctx = Context(

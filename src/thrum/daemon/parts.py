@@ -25,7 +25,7 @@ from thrum.daemon.sync_service import SyncService
 from thrum.identity.authenticator import Authenticator
 from thrum.identity.caller import Caller, Request, is_act
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.model import events, limits, wire_types
+from thrum.model import events, limits
 from thrum.model.errors import StoreFailed
 from thrum.model.events import SPECS
 from thrum.model.methods.agents import (
@@ -226,7 +226,7 @@ class DaemonParts:
             local_only=mode.local_only,
             local_only_reason=mode.reason,
             last_sync_at=self.sync_service.last_sync_at,
-            identity=mirrored(self.identity),
+            identity=self.identity.told,
         )
 
     async def _bus_info(self, _call: Call, _params: Empty) -> BusInfo:
@@ -282,16 +282,4 @@ def request_of(method: AnyMethod, params: Params) -> Request:
         params.caller_agent_id or None,
         method.asks_own(params),
         f"{method.name} {getattr(params, 'key', '')}".rstrip(),
-    )
-
-
-def mirrored(identity: DaemonIdentity) -> wire_types.DaemonIdentity:
-    """What others are told of a daemon's identity, and the database repeats."""
-    return wire_types.DaemonIdentity(
-        daemon_id=identity.daemon_id,
-        repo_name=identity.repo_name,
-        hostname=identity.hostname,
-        repo_path=identity.repo_path,
-        git_origin_url=identity.git_origin_url,
-        init_at=identity.init_at,
     )

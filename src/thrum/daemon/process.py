@@ -47,8 +47,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         if descriptor is None:
             report(launch.Report("held"))
             return 1
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        files.note_holder(descriptor)
         hostname = environ.get("THRUM_HOSTNAME") or os.uname().nodename
         environ = launch.daemon_environment(layout, environ)
         start = Start(layout, hostname, environ, local="--local" in arguments, lock=descriptor)

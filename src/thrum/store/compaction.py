@@ -35,7 +35,7 @@ from thrum.model.tombstones import Order, branch_file_of, is_tombstoned, superse
 from thrum.store import database
 from thrum.store._old_attempts import facts_of_old_attempts, forget_left_attempts, split_facts
 from thrum.store._superseded import superseded_locally
-from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, line_id_of, sync_data
+from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, changed, line_id_of, sync_data
 from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
 
@@ -361,11 +361,11 @@ def _copy(journal: Path, inode: int, target: int, start: int, end: int) -> None:
     source = files.open_nofollow(journal, os.O_RDONLY)
     try:
         if os.fstat(source).st_ino != inode:
-            raise _changed(journal)
+            raise changed(journal)
         while start < end:
             data = os.pread(source, min(_COPY_BYTES, end - start), start)
             if not data:
-                raise _changed(journal)
+                raise changed(journal)
             start += len(data)
             files.write_all(target, data)
     finally:
@@ -463,7 +463,7 @@ def _rename(
         path = journals.path(draft.file)
         status = files.lstat(path)
         if (status.st_ino, status.st_size) != file_states[draft.file]:
-            raise _changed(path)
+            raise changed(path)
     begun = False
     try:
         for draft in drafts:
@@ -477,7 +477,3 @@ def _rename(
             raise
         message = f"could not finish rewriting the journals: {error}"
         raise JournalChanged(message, cause="journal_changed") from error
-
-
-def _changed(path: Path) -> JournalChanged:
-    return JournalChanged(f"could not write {path}: another program replaced or changed it", cause="journal_changed")

@@ -185,6 +185,11 @@ class GroupRow(msgspec.Struct, frozen=True, gc=False):
     members: tuple[Member, ...]
 
 
+def is_member(added_at: str, removed_at: str) -> bool:
+    """Adding wins over removing at the same time (events.md §9). Empty: that never was."""
+    return added_at != "" and added_at >= removed_at
+
+
 class GroupMark(msgspec.Struct, frozen=True, gc=False):
     """What one live group of a name knows of one member: `added_at` and `removed_at` are empty if that never was."""
 
@@ -195,8 +200,7 @@ class GroupMark(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def member(self) -> bool:
-        """Adding wins over removing at the same time (events.md §9)."""
-        return self.added_at != "" and self.added_at >= self.removed_at
+        return is_member(self.added_at, self.removed_at)
 
 
 class PurgeCounts(NamedTuple):

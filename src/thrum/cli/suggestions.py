@@ -107,10 +107,10 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
 OF_SEVERAL: Final[Mapping[tuple[str, str], str]] = {("group", "rm"): "group remove"}
 """What a word means that has more than one behind it: `group rm core nux` takes a member out."""
 
-_WAKES: Final = 'each --to wakes, mail to the team wakes nobody: thrum send "TEXT" --to AGENT'
+_WAKES: Final = 'each --to wakes, with --urgent at once; mail to the team wakes nobody: thrum send "TEXT" --to AGENT'
 INSTEAD_OF_FLAGS: Final[Mapping[tuple[str, str], str]] = {
     ("reply", "--to"): 'to others than those it answers: thrum send "TEXT" --to @NAME --thread MSG_ID',
-    **{("send", flag): _WAKES for flag in ("--urgent", "--priority", "--important", "--high")},
+    **{("send", flag): _WAKES for flag in ("--priority", "--important", "--high")},
     ("inbox", "--last"): "the newest message printed to you: thrum message get last",
     ("sync enable", "--remote"): "thrum config set sync.remote NAME, then thrum sync enable",
     ("watch", "--timeout"): "until a message comes, for a time: thrum wait --timeout 10m",

@@ -129,8 +129,8 @@ ALL = (
         messages.sent,
         TALK,
         "list what I wrote, and who has read it",
-        "Behind a name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read;"
-        " gone: nobody has that name any more.",
+        "Behind a name: stored (on its way to another clone), delivered (in its inbox), offered (its runtime"
+        " was given it), seen (its model was), read; gone: nobody has that name any more.",
         use="look",
     ),
     _command("watch", wait.watch, TALK, "print every event as it happens, until interrupted"),

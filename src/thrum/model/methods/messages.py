@@ -224,13 +224,14 @@ MESSAGE_MARK_READ: Final = Method(name="message.markRead", params=MarkReadParams
 
 
 class WaitParams(Params, kw_only=True):
-    """`since`: `unseen`, `now`, a seq, or a time (rpc.md §7)."""
+    """`since`: `unseen`, `now`, a seq, or a time (rpc.md §7). `reply_to`: only answers to that message, quiet ones too."""
 
     timeout_ms: int = limits.wait_default_ms
     since: int | str = "unseen"
     scope: Pair | None = None
     mention_role: str = ""
     author_id: str = ""
+    reply_to: str = ""
     limit: int = limits.wait_limit_default
     mark: Literal["seen", "read", "none"] = "seen"
 

@@ -131,8 +131,8 @@ ALL = (
         messages.sent,
         TALK,
         "list the messages you sent, and who has read them",
-        "After each name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read;"
-        " gone: no agent has that name any more.",
+        "After each name: stored (on its way to another clone), delivered (in its inbox), offered (given to its"
+        " runtime), seen (printed to it, or given to its model), read; gone: no agent has that name any more.",
         use="look",
     ),
     _command("watch", wait.watch, TALK, "print events as they happen, until interrupted"),

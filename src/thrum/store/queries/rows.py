@@ -249,7 +249,8 @@ class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.wait` asks for (rpc.md §7): addressed to that agent, and one of `unseen` (not read and not seen),
-    `after_seq`, `created_after`; then filters joined by AND. `at`: the time by which what expired wakes no more.
+    `after_seq`, `created_after`; then filters joined by AND. `reply_to`: what answers that message, be it
+    quiet. `at`: the time by which what expired wakes no more.
     """
 
     agent_id: str
@@ -260,6 +261,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     addressed_to: str = ""
     """The name, role or group that the sender gave."""
     author_id: str = ""
+    reply_to: str = ""
     at: str = ""
 
 

@@ -249,15 +249,18 @@ class Loop:
 
     async def _take_proofs(self) -> bool:
         """Read the proofs that hooks left while there was no daemon; whether there was any."""
-        found = proofs.left(self.proofs_dir)
-        for token in found:
+        taken = False
+        for token in proofs.left(self.proofs_dir):
             try:
                 await self.prove(token)
             except ThrumError as error:
                 log.warning("a proof that was left: %s", error)
-                return False
-            proofs.remove(self.proofs_dir, token)
-        return bool(found)
+            except Exception:
+                log.exception("a proof that was left: %s", shown(token))
+            else:
+                proofs.remove(self.proofs_dir, token)
+                taken = True
+        return taken
 
     def _attempts(self, agent_id: str) -> Attempts:
         known = self._known.get(agent_id)

@@ -63,7 +63,7 @@ class Repository:
     @property
     def socket(self) -> str:
         """Where the daemon answers."""
-        return real_path(self.layout.socket_link)
+        return real_path(self.layout.socket_path)
 
     def run(self, *argv: str, cwd: Path | None = None) -> str:
         """One thrum command, its output. Raises CalledProcessError."""
@@ -71,7 +71,7 @@ class Repository:
 
     def start(self) -> int:
         """Start the daemon; its pid."""
-        return launch.start_in_background(self.layout)
+        return launch.start_in_background(self.layout, os.environ)
 
     def stop(self) -> None:
         """Stop the daemon, if one runs."""
@@ -193,7 +193,7 @@ def _append(repository: Repository, files: dict[str, list[bytes]], local: list[b
 
 
 def _daemon_id(layout: Layout) -> str:
-    with BlockingClient(layout.socket_link) as client:
+    with BlockingClient(layout.socket_path) as client:
         health = client.call(HEALTH)
     return health.identity.daemon_id
 

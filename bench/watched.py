@@ -57,7 +57,7 @@ def main() -> int:
 
     signal.signal(signal.SIGUSR1, tell)
     trio.run = partial(trio.run, instruments=[turns])
-    return process.main([root])
+    return process.main([root], os.environ)
 
 
 if __name__ == "__main__":

@@ -18,19 +18,32 @@ A file with a value that `config set` would refuse is refused as a whole, with e
 starts with it, and one that runs goes on with what counted before. Unknown keys are kept and ignored. Durations are
 written `30s`, `5m`, `1h30m`, `1.5h`, `250ms`, or as bare seconds.
 
+"""
+TABLE = """\
 | key | must be | default | for |
 |---|---|---|---|
+"""
+NOT_BUILT = """
+## Not built yet
+
+`config set` takes these and keeps them, so that files of other versions are no error. Nothing reads them yet.
+
 """
 
 
 def page() -> str:
     """The page's text."""
+    return HEAD + _table(built=True) + NOT_BUILT + _table(built=False)
+
+
+def _table(*, built: bool) -> str:
     rows = [
-        f"| `{key}`{' *' * row.restart}{' !' * row.guarded} | {row.rule.words} |"
+        f"| `{key}`{' *' * (row.restart and built)}{' !' * row.guarded} | {row.rule.words} |"
         f" {f'`{setting_text(row.default)}`' if row.default != '' else ''} | {row.help} |\n"
         for key, row in SETTINGS.items()
+        if row.built is built
     ]
-    return HEAD + "".join(rows)
+    return TABLE + "".join(rows)
 
 
 if __name__ == "__main__":

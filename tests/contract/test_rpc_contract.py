@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.daemon.served import HEALTHY, UNCONFIRMED, Ops, claimed, serving
 from tests.support.named import named
-from tests.support.rpc_served import HEALTHY, UNCONFIRMED, Ops, claimed, serving
 from thrum.identity.caller import claim_not_used
 from thrum.model.errors import (
     AnswerTooLarge,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.desks import Desk, Desks
-from tests.support.repo import Repo
+from tests.support.daemon.callers import Desk, Desks
+from tests.support.daemon.repo import Repo
 from thrum.model.errors import ThrumError
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.branch import commit_journals
-from tests.support.repo import Repo, open_repo
+from tests.support.daemon.repo import Repo, open_repo
+from tests.support.git.branch import commit_journals
 from thrum.model import clock, ids
 from thrum.model.methods.admin import BACKUP_RESTORE, RestoreParams
 
@@ -548,7 +548,7 @@ def save(repo: Repo) -> Callable[[], None]:
 def killed_at(repo: Repo, number: int, *words: str) -> tuple[int, list[str]]:
     """Run a command that is killed at that touch of the file system: its status, and all touches."""
     log = repo.top / "touches"
-    done = repo.python("tests.support.killed_at", str(number), str(log), *words).end()
+    done = repo.python("tests.support.cli.killed_at", str(number), str(log), *words).end()
     return done.status, log.read_text().splitlines()
 
 

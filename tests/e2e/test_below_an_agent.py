@@ -9,16 +9,17 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.desks import runtime_argv
+from tests.support.daemon.callers import runtime_argv
+from tests.support.daemon.repo import SECONDS, wait_until
 from tests.support.detached import runtimes_above
-from tests.support.repo import PROJECT, SECONDS, wait_until
+from tests.support.places import ROOT
 
 SELECTION = (
     "tests/e2e/test_docs.py::test_make_demo_shows_the_main_job",
-    "tests/unit/test_launcher_runs.py::test_a_stopped_launcher_cancels_its_run",
+    "tests/integration/test_launcher_runs.py::test_a_stopped_launcher_cancels_its_run",
     "tests/e2e/test_caller.py::test_two_agents_speak_as_themselves_without_any_variable",
     "tests/e2e/test_caller.py::test_an_agent_that_went_elsewhere_is_still_itself_and_nobody_else",
-    "tests/unit/test_identity_selection.py",
+    "tests/unit/identity/test_selection.py",
 )
 """Tests that would find the agent among their ancestors, its variables in their environment, its `make` above their
 own, or its way to start programs in the background."""
@@ -39,7 +40,7 @@ AGENT = {
     "MAKEFLAGS": " -- ARGS=--long",
     "ARGS": "--long",
 }
-CONFTEST = ("-p", "no:cacheprovider", "-c", str(PROJECT / "pyproject.toml"), "--confcutdir", str(PROJECT))
+CONFTEST = ("-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--confcutdir", str(ROOT))
 NEAR = "tests/spec/test_every_statement.py"
 """A file beside those that a test makes: with it comes the project's own conftest."""
 
@@ -53,7 +54,7 @@ def below(directory: Path, *words: str) -> list[str]:
 def run_below(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **AGENT}
     return subprocess.run(
-        below(directory, *words), cwd=PROJECT, env=env, capture_output=True, text=True, timeout=4 * SECONDS
+        below(directory, *words), cwd=ROOT, env=env, capture_output=True, text=True, timeout=4 * SECONDS
     )
 
 
@@ -85,7 +86,7 @@ def test_the_tests_end_with_the_agent_that_asked_for_them(tmp_path: Path) -> Non
         f"    Path({str(where)!r}).write_text(str(os.getpid()))\n"
         "    signal.pause()\n"
     )
-    with subprocess.Popen(below(tmp_path, NEAR, str(endless), "-k", "endless"), cwd=PROJECT) as agent:
+    with subprocess.Popen(below(tmp_path, NEAR, str(endless), "-k", "endless"), cwd=ROOT) as agent:
         running = psutil.Process(int(wait_until(lambda: where.exists() and where.read_text(), "the test's beginning")))
         for child in psutil.Process(agent.pid).children(recursive=True):
             child.kill()

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.bus_daemon import make_repo, open_bus_daemon
+from tests.support.daemon.bus_daemon import make_repo, open_bus_daemon
+from tests.support.places import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "bus.md"
+PAGE = ROOT / "docs" / "bus.md"
 SECONDS = 120
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.bus_daemon import make_repo
+from tests.support.daemon.bus_daemon import make_repo
 from tests.support.named import named
+from tests.support.places import ROOT
 from thrum.rpc.client import open_client
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 60
 
 FORMS = pytest.mark.parametrize("form", [(), ("--trio",)], ids=["blocking", "trio"])
@@ -68,7 +68,7 @@ class Program:
 @contextlib.asynccontextmanager
 async def open_program(module: str, *arguments: str) -> AsyncGenerator[Program]:
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", f"tests.support.{module}", *arguments], stdout=subprocess.PIPE, cwd=ROOT
+        [sys.executable, "-m", f"tests.support.daemon.{module}", *arguments], stdout=subprocess.PIPE, cwd=ROOT
     )
     program = Program(process)
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.repo import THRUM, Done, Repo, Running, open_repo, wait_until
+from tests.support.daemon.repo import THRUM, Done, Repo, Running, open_repo, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.compact_child import STEPS
-from tests.support.compacting import compact
-from tests.support.factmaker import Maker
-from tests.support.store_journals import START_MS
-from tests.support.store_opened import layout_at, open_here, projection_of, sending
+from tests.support.here import START_MS
+from tests.support.places import ROOT
+from tests.support.store.compacting import compact
+from tests.support.store.compacting_child import STEPS
+from tests.support.store.factmaker import Maker
+from tests.support.store.opened import layout_at, open_here, projection_of, sending
 from thrum.model import clock, events
 from thrum.model.events import AnyFact
 from thrum.store.api import Decision
@@ -65,8 +66,8 @@ def test_a_kill_at_each_step_of_a_compaction_harms_nothing(tmp_path: Path, step:
     store.close()
     expected, before = projection(tmp_path), lines(tmp_path)
 
-    command = [sys.executable, "-m", "tests.support.compact_child", str(tmp_path), step]
-    assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+    command = [sys.executable, "-m", "tests.support.store.compacting_child", str(tmp_path), step]
+    assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
 
     store = open_here(tmp_path)
     assert bool(store.recovery.rebuilt) is (step in REBUILDS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.repo import Repo, open_repo
+from tests.support.daemon.repo import Repo, open_repo
 from thrum.model.methods.daemon import HEALTH
 
 ALICE = {"THRUM_NAME": "alice"}

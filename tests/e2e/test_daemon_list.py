@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.repo import Repo, open_repo
+from tests.support.daemon.repo import Repo, open_repo
 
 
 def row(repo: Repo, at: Path) -> list[dict[str, object]]:

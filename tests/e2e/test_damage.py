@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.repo import Repo, open_repo, wait_until
+from tests.support.daemon.repo import Repo, open_repo, wait_until
 from thrum.model.methods.messages import MESSAGE_LIST
 from thrum.rpc import sockets
 
@@ -236,6 +236,8 @@ def test_a_socket_path_of_over_107_bytes(tmp_path: Path) -> None:
         short = sockets.short_dir(repo.main / ".thrum") / "thrum.sock"
         assert len(str(short)) <= 107
         assert short.parent.stat().st_mode & 0o777 == 0o700
+        assert repo.json("daemon", "status")["socket"] == str(short)
+        assert repo.json("config", "show")["daemon"]["socket"] == str(short)
         repo.kill_daemon()
         send(repo, "again")
         assert inbox(repo) == ["deep down", "again"]
@@ -245,7 +247,7 @@ def test_a_socket_path_of_over_107_bytes(tmp_path: Path) -> None:
 
 def test_daemon_stop_answers_waits_and_the_next_command_starts_it_again(shared: Repo) -> None:
     bob = shared.worktree("bob")
-    talker = shared.python("tests.support.rpc_talker", str(shared.socket), at=bob)
+    talker = shared.python("tests.support.daemon.rpc_talker", str(shared.socket), at=bob)
     shared.thrum("inbox", "--page-size", "1000", at=bob)
     talker.say('{"jsonrpc":"2.0","id":1,"method":"health"}')
     talker.line()

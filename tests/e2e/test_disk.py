@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.repo import Done, Repo, open_repo
+from tests.support.daemon.repo import Done, Repo, open_repo
 
 BODY = 200_000
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docs_pages import PROJECT, Block, Step, blocks, code_of, links_of, name_of, pages, steps
-from tests.support.docs_stage import SECONDS, Background, Stage, open_stage
+from tests.support.docs.pages import Block, Step, blocks, code_of, links_of, name_of, pages, steps
+from tests.support.docs.stage import SECONDS, Background, Stage, open_stage
+from tests.support.places import ROOT
 from thrum.cli.table import COMMANDS
 
 NOT_RUN = {
@@ -110,10 +111,10 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_refusal_about_place_identity_names_and_daemon_is_explained() -> None:
     """The sections of errors.py that the page has, too."""
-    source = (PROJECT / "src/thrum/model/errors.py").read_text(encoding="utf-8")
+    source = (ROOT / "src/thrum/model/errors.py").read_text(encoding="utf-8")
     sections = re.split(r"^# -- (.+)$", source, flags=re.MULTILINE)
     named = dict(zip(sections[1::2], sections[2::2], strict=True))
-    page = (PROJECT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     for section in ("the place", "the daemon", "who am I", "names", "care"):
         kinds = re.findall(r'\bkind="(\w+)"', named[section])
         missing = [kind for kind in kinds if f"`{kind}`" not in page and kind not in NOT_SEEN]
@@ -121,9 +122,9 @@ def test_every_refusal_about_place_identity_names_and_daemon_is_explained() -> N
 
 
 def test_the_first_screen_of_the_readme_names_make_demo_and_make_test_first() -> None:
-    first = [step.command for step in steps(PROJECT / "README.md")[:2]]
+    first = [step.command for step in steps(ROOT / "README.md")[:2]]
     assert first == ["make demo", "make test"]
-    screen = (PROJECT / "README.md").read_text(encoding="utf-8").splitlines()[:40]
+    screen = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40]
     assert "make test" in screen and any("thrum wait" in line for line in screen)
 
 
@@ -163,7 +164,7 @@ def _make(where: Path, *words: str) -> str:
 
 def test_make_demo_shows_the_main_job() -> None:
     # The environment that runs this test is installed: nothing is to be made anew.
-    said = _make(PROJECT, "-o", f"{sys.prefix}/.installed", "demo", f"VENV={sys.prefix}")
+    said = _make(ROOT, "-o", f"{sys.prefix}/.installed", "demo", f"VENV={sys.prefix}")
     assert "MESSAGES_RECEIVED" in said
     assert "✓ Demo done" in said
 
@@ -173,15 +174,15 @@ def test_a_fresh_clone_can_be_tried_at_once() -> None:
     """`make demo` and `make test` as the first two commands, with what git would hand over; needs the package index."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT,
+        cwd=ROOT,
         check=True,
         capture_output=True,
     ).stdout
     with tempfile.TemporaryDirectory(prefix="thrum-clone-") as made:
         clone = Path(made).resolve() / "thrum"
         for name in filter(None, names.decode().split("\0")):
-            if (PROJECT / name).is_file():
+            if (ROOT / name).is_file():
                 (clone / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(PROJECT / name, clone / name)
+                shutil.copy2(ROOT / name, clone / name)
         assert "✓ Demo done" in _make(clone, "demo")
-        assert "passed" in _make(clone, "test", "ARGS=tests/unit/test_ids.py tests/unit/test_cli_words.py")
+        assert "passed" in _make(clone, "test", "ARGS=tests/unit/model/test_ids.py tests/unit/cli/test_parser.py")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.repo import Done, Repo, open_repo
+from tests.support.daemon.repo import Done, Repo, open_repo
 from thrum.model import clock, ids
 
 NAMES = ["python", "git", "tmux", "repository", "readers", "socket", "space", "clock", "open files", "daemon",

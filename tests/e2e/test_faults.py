@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.repo import THRUM, Done, Repo, open_repo
+from tests.support.daemon.repo import THRUM, Done, Repo, open_repo
 from thrum.model.methods.daemon import HEALTH
 
 pytestmark = pytest.mark.usefixtures("nothing_is_stored")

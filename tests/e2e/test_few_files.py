@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.daemon.repo import THRUM, Repo, open_repo
 from tests.support.named import named
-from tests.support.repo import THRUM, Repo, open_repo
 from thrum.model import limits
 from thrum.model.errors import DaemonStartFailed, ThrumError
 from thrum.model.methods.daemon import HEALTH

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.repo import SECONDS, THRUM, Repo, open_repo
+from tests.support.daemon.repo import SECONDS, THRUM, Repo, open_repo
 
 
 @pytest.fixture(scope="module")

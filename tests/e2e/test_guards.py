@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, Desks, kind
-from tests.support.repo import Repo, open_repo
+from tests.support.daemon.callers import Desk, Desks, kind
+from tests.support.daemon.repo import Repo, open_repo
 
 ACTS = (
     ["send", "x"],

@@ -11,19 +11,19 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.desks import Desks, result
-from tests.support.repo import SECONDS, THRUM, Repo, open_repo, wait_until
+from tests.support.daemon.callers import Desks, result
+from tests.support.daemon.repo import SECONDS, THRUM, Repo, open_repo, wait_until
+from tests.support.places import DATA
 from thrum.cli.table import ALIASES, COMMANDS
 from thrum.model.guards import DEFAULT_MODES
 from thrum.model.methods.agents import AGENT_REGISTER
 from thrum.store import database
 
-PAGE = (Path(__file__).parents[1] / "data/identity_page.md").read_text(encoding="utf-8")
+PAGE = (DATA / "identity_page.md").read_text(encoding="utf-8")
 
 PENDING = {
     "thrum tmux create": "W4",

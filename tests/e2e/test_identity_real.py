@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import Answer, Desks, kind, result
-from tests.support.repo import THRUM, Repo, open_repo
+from tests.support.daemon.callers import Answer, Desks, kind, result
+from tests.support.daemon.repo import THRUM, Repo, open_repo
 from tests.support.trusted import trust_here
 from thrum.model.methods.method import Access
 from thrum.model.methods.table import METHODS
@@ -101,20 +101,6 @@ def test_a_stranger_at_a_live_agent_s_place(repo: Repo, desk: Desks) -> None:
     assert kind(shell.ask("session.start", agent_id="c_thirteen")) == "anonymous_caller"
 
 
-@pytest.mark.spec("ID-33")
-def test_of_nested_runtimes_the_inner_registered_one_speaks_else_the_outer(repo: Repo, desk: Desks) -> None:
-    root = repo.worktree("nested")
-    inner = desk(root, "claude", "codex")
-    result(inner.register("nest_inner", module="n1"))
-    outer_pid = inner.pid
-    assert in_file(root, "nest_inner")["agent_pid"] != outer_pid
-    assert inner.send() == "nest_inner"
-    same = desk(repo.worktree("nested_b"), "gemini", "gemini")
-    result(same.register("nest_same", module="n2"))
-    assert in_file(repo.worktree("nested_b"), "nest_same")["agent_pid"] == same.pid
-    assert same.send() == "nest_same"
-
-
 def test_what_a_shared_server_starts_is_known_by_its_place_and_not_by_the_server(repo: Repo, desk: Desks) -> None:
     """One `codex app-server` for all terminals: neither it nor the runtime that started it is anybody in particular."""
     one, two = repo.worktree("served_a"), repo.worktree("served_b")
@@ -195,17 +181,35 @@ def test_frames_of_a_run_claim_and_prove_nothing(repo: Repo, desk: Desks) -> Non
 
 
 @pytest.mark.spec("ID-62")
-def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk: Desks) -> None:
+def test_an_unproved_caller_reaches_exactly_what_is_open_to_it_and_leaves_no_mark(repo: Repo, desk: Desks) -> None:
+    sent = repo.json("send", "to everybody", at=repo.agent("seen_one", module="seen"))["message_id"]
     nobody, below = desk(repo.top), desk(repo.top, "claude")
     needed: dict[str, dict[str, Any]] = {
+        "message.get": {"message_id": sent},
+        "message.find": {"end": sent[-6:]},
+        "message.printed": {"message_ids": [sent]},
+        "group.info": {"name": "everyone"},
+        "group.members": {"name": "everyone"},
+        "context.show": {"agent_name": "seen_one"},
+        "context.preamble.show": {"agent_name": "seen_one"},
+        "config.get": {"key": "daemon.log_level"},
+        "agent.lookup": {"name": "seen_one"},
+        "events.since": {"after_seq": 0},
         "message.send": {"content": "x"},
         "message.edit": {"message_id": "x"},
         "message.delete": {"message_id": "x"},
         "message.wait": {"timeout_ms": 0},
     }
     before = repo.facts()
+    of_ones_own: list[str] = []
     for name, method in METHODS.items():
-        if method.access in (Access.ANONYMOUS, Access.BOOTSTRAP, Access.OPERATOR, Access.INTERNAL):
+        if method.access in (Access.BOOTSTRAP, Access.OPERATOR, Access.INTERNAL) or name == "cli.run":
+            continue
+        if method.access is Access.ANONYMOUS:
+            answer = nobody.ask(name, **needed.get(name, {}))
+            if "error" in answer:
+                assert kind(answer) == "no_identity", (name, answer)
+                of_ones_own.append(name)
             continue
         if method.access in (Access.PERSON, Access.NOT_AN_AGENT):
             needs = {"sync.configure": {"enabled": False}}.get(name, {})
@@ -213,8 +217,8 @@ def test_an_unproved_caller_reaches_exactly_what_is_open_to_it(repo: Repo, desk:
             continue
         answer = nobody.ask(name, **needed.get(name, {}))
         assert kind(answer) in ("anonymous_caller", "unknown_method", "invalid_params"), (name, answer)
+    assert sorted(of_ones_own) == ["agent.whoami", "message.outbox"], "nobody has none"
     assert repo.facts() == before
-    assert result(nobody.ask("health"))["status"] == "ok"
     assert kind(nobody.register("nobody_at_all")) == "not_a_worktree"
     assert kind(nobody.ask("session.start")) == "anonymous_caller"
     assert kind(below.ask("sync.configure", enabled=False)) == "not_a_person"
@@ -389,13 +393,8 @@ def test_the_process_of_a_file_without_record_does_not_keep_its_next_name_from_i
 @pytest.mark.parametrize(
     ("params", "wanted"),
     [
-        ({"name": "../x"}, "invalid_name"),
         ({"name": "a\0b"}, "invalid_name"),
-        ({"name": "x\n"}, "invalid_name"),
         ({"name": "\u0430lice"}, "invalid_name"),
-        ({"name": "n" * 65}, "invalid_name"),
-        ({"name": "user:leon"}, "invalid_name"),
-        ({"name": "laptop:nux"}, "invalid_name"),
         ({"name": "daemon"}, "reserved_name"),
         ({"name": "builder"}, "name_equals_role"),
         ({"role": ""}, "role_missing"),

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.daemon.repo import Repo, Running, open_repo, wait_until
 from tests.support.named import named
-from tests.support.repo import Repo, Running, open_repo, wait_until
 
 SENDERS = ("s1", "s2", "s3")
 CONNECTIONS = 3
@@ -114,13 +114,18 @@ def _check(repo: Repo, sent: Sent) -> None:
 
 def _survives(repo: Repo, kills: int, seed: int) -> None:
     chance = random.Random(seed)
-    waiter = repo.python("tests.support.kill_waiter", str(repo.socket), "bob", at=repo.main)
-    listener = repo.python("tests.support.bus_listener", str(repo.main), "--audience", "agent/bob/")
+    waiter = repo.python("tests.support.daemon.kill_waiter", str(repo.socket), "bob", at=repo.main)
+    listener = repo.python("tests.support.daemon.bus_listener", str(repo.main), "--audience", "agent/bob/")
     assert listener.line() == "ready"
     sent = Sent(
         {
             name: repo.python(
-                "tests.support.kill_sender", str(repo.socket), name, "bob", str(CONNECTIONS), at=repo.worktree(name)
+                "tests.support.daemon.kill_sender",
+                str(repo.socket),
+                name,
+                "bob",
+                str(CONNECTIONS),
+                at=repo.worktree(name),
             )
             for name in SENDERS
         }

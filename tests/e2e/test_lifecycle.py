@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, Desks, runtime_argv
-from tests.support.repo import THRUM, Repo, open_repo
-from tests.support.typed import at_a_terminal
+from tests.support.cli.typed import at_a_terminal
+from tests.support.daemon.callers import Desk, Desks, runtime_argv
+from tests.support.daemon.repo import THRUM, Repo, open_repo
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +65,6 @@ def test_quickstart_again_resumes_its_session_and_records_nothing_new(repo: Repo
     assert (root / ".thrum/context/again_one_preamble.md").read_text() == "my own\n"
 
 
-@pytest.mark.spec("ID-35")
-def test_thrum_name_is_the_name_wanted_and_says_what_it_overrides(repo: Repo, desk: Desks) -> None:
-    root = repo.worktree("named")
-    shell = desk(root)
-    answer = quickstart(shell, "given", "--name", "flagged", THRUM_NAME="chosen")
-    assert "✓ Registered as @chosen" in done(answer)
-    assert "warning: THRUM_NAME=chosen overrides the name flagged" in answer["err"]
-    assert identities(root) == {"chosen.json"}
-    assert "@chosen" in done(shell.thrum("quickstart", "--role", "builder", "--module", "m_given"))
-
-
 @pytest.mark.spec("ID-51")
 def test_one_runtime_after_another_leaves_one_identity_and_says_the_way_back(repo: Repo, desk: Desks) -> None:
     root = repo.worktree("relay")
@@ -112,17 +101,6 @@ def test_a_session_keeps_its_name_unless_it_is_forced(repo: Repo, desk: Desks) -
     assert in_file(root, "rename_two")["agent_pid"] == claude.pid
     assert "✓ Message sent" in done(claude.thrum("send", "x"))
     assert done(claude.thrum("whoami", "--field", "agent_id")) == "rename_two\n"
-
-
-@pytest.mark.spec("ID-33")
-def test_another_runtime_inside_a_session_may_have_a_name_of_its_own(repo: Repo, desk: Desks) -> None:
-    root = repo.worktree("inner")
-    claude = desk(root, "claude")
-    done(quickstart(claude, "inner_one"))
-    inner = under(repo, claude, "codex", "quickstart", "inner_two", "--role", "r", "--module", "m")
-    done(inner)
-    assert in_file(root, "inner_one")["agent_pid"] == claude.pid
-    assert in_file(root, "inner_two")["agent_pid"] != claude.pid
 
 
 @pytest.mark.spec("ID-70")

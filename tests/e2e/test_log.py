@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.repo import THRUM, Repo, open_repo
+from tests.support.daemon.repo import THRUM, Repo, open_repo
 
 
 @pytest.fixture

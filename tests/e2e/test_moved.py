@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_disk import may_mount, mounted
-from tests.support.repo import Done, Repo, open_repo
+from tests.support.daemon.repo import Done, Repo, open_repo
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.clones import Clones, daemon_of, open_namesakes
-from tests.support.repo import Repo
-from tests.support.stranger import Stranger, letter, line
+from tests.support.daemon.clones import Clones, daemon_of, open_namesakes
+from tests.support.daemon.repo import Repo
+from tests.support.git.stranger import Stranger, letter, line
 
 
 @pytest.fixture

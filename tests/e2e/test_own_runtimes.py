@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.desks import Desks, kind
-from tests.support.repo import Repo
+from tests.support.daemon.callers import Desks, kind
+from tests.support.daemon.repo import Repo
 
 pytestmark = pytest.mark.spec("ID-25")
 

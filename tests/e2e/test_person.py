@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import runtime_argv
-from tests.support.repo import SECONDS, THRUM, Done, Repo, open_repo, wait_until
+from tests.support.daemon.callers import runtime_argv
+from tests.support.daemon.repo import SECONDS, THRUM, Done, Repo, open_repo, wait_until
+from tests.support.places import ROOT
 
 LOOSER = ("config", "set", "identity_guard.cross_worktree", "off")
 MARK = {"CLAUDECODE": "1"}
-AT_TERMINAL = [sys.executable, "-m", "tests.support.at_terminal"]
+AT_TERMINAL = [sys.executable, "-m", "tests.support.cli.at_terminal"]
 ORPHAN = (
     "import os, subprocess, sys, time\n"
     "if os.fork(): os._exit(0)\n"
@@ -50,7 +51,7 @@ def run(repo: Repo, argv: Sequence[str], env: dict[str, str] | None = None) -> D
     done = subprocess.run(
         argv,
         cwd=repo.main,
-        env={**repo.env, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})},
+        env={**repo.env, "PYTHONPATH": str(ROOT), **(env or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -13,11 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.repo import Repo
+from tests.support.daemon.repo import Repo
+from tests.support.places import SUPPORT
 
 NEIGHBOUR = 65534
 HIS_PYTHON = "/usr/bin/python3"
-SCRIPT = Path(__file__).parents[1] / "support" / "neighbour.py"
+SCRIPT = SUPPORT / "neighbour.py"
 OPEN_UMASK = ("sh", "-c", 'umask 0; exec "$@"', "sh")
 """Whatever a user's umask gives away, thrum's files are his own."""
 WORDS = ("kobold-alpha", "kobold-beta", "kobold-gamma", "kobold-notes")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.repo import Repo, open_repo, wait_until
+from tests.support.daemon.repo import Repo, open_repo, wait_until
 
 # -- a deleted database changes no output
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.clones import open_clones, shared
-from tests.support.repo import Repo, wait_until
+from tests.support.daemon.clones import open_clones, shared
+from tests.support.daemon.repo import Repo, wait_until
 
 
 def texts(repo: Repo) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.repo import Done, Repo, open_repo, wait_until
+from tests.support.daemon.repo import Done, Repo, open_repo, wait_until
 from thrum.model.errors import DaemonUnavailable, StoreFailed
 from thrum.model.methods.daemon import EVENTS_SINCE, HEALTH
 from thrum.rpc.client import BlockingClient

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.desks import Desk, Desks
-from tests.support.repo import Repo, open_repo
+from tests.support.daemon.callers import Desk, Desks
+from tests.support.daemon.repo import Repo, open_repo
 
 NEW = "thrum quickstart NEWNAME --role ROLE --module MODULE"
 NEVER = ("end that session", "--force", "prime", "sub-agent")

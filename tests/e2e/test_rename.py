@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.clones import Clones, daemon_of, open_namesakes
-from tests.support.daemons import Daemon
-from tests.support.desks import Desks
-from tests.support.repo import Repo, open_repo
-from tests.support.stranger import Stranger
+from tests.support.daemon.callers import Desks
+from tests.support.daemon.clones import Clones, daemon_of, open_namesakes
+from tests.support.daemon.repo import Repo, open_repo
+from tests.support.git.stranger import Stranger
+from tests.support.store.signers import Daemon
 from thrum.model import clock, events
 from thrum.model.events import AnyFact
 

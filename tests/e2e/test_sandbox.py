@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from tests.support.repo import PROJECT, open_repo
-from tests.support.sandbox import REFUSED
+from tests.support.cli.sandbox import REFUSED
+from tests.support.daemon.repo import open_repo
+from tests.support.places import SUPPORT
 
-SANDBOX = PROJECT / "tests" / "support" / "sandbox.py"
+SANDBOX = SUPPORT / "cli" / "sandbox.py"
 
 
 @pytest.mark.parametrize("denied", ["connect", "socket"])

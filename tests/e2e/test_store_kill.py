@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.store_child import AUTHORS
-from tests.support.store_opened import key_of, layout_at, opened, projection_of, resent, sending
+from tests.support.places import ROOT
+from tests.support.store.opened import key_of, layout_at, opened, projection_of, resent, sending
+from tests.support.store.writing_child import AUTHORS
 from thrum.model import events
 from thrum.model.clock import SystemClock
 from thrum.model.events import MessageCreated
@@ -26,8 +27,8 @@ def run_until_killed(
 ) -> tuple[set[str], Answered]:
     """What one process began and what it was answered before it was killed, `delay_seconds` after it was ready (or
     after it began to recover, if `from_start`)."""
-    command = [sys.executable, "-m", "tests.support.store_child", str(directory), str(round_)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    command = [sys.executable, "-m", "tests.support.store.writing_child", str(directory), str(round_)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert child.stdout is not None
     timer = threading.Timer(delay_seconds, child.send_signal, [signal.SIGKILL])
     begun: set[str] = set()

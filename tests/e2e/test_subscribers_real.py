@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.repo import Repo, Running, open_repo, wait_until
+from tests.support.daemon.repo import Repo, Running, open_repo, wait_until
 from thrum.model import limits
 
 PAST_HIGH_WATER_MARK = 4 * limits.bus_high_water_mark
@@ -52,7 +52,7 @@ def flood(repo: Repo, contents: list[str], at: Path | None = None) -> None:
 
 def listen(repo: Repo, *words: str) -> Running:
     """A program that listens, from now on."""
-    listener = repo.python("tests.support.bus_listener", str(repo.main), *words, at=repo.worktree("bob"))
+    listener = repo.python("tests.support.daemon.bus_listener", str(repo.main), *words, at=repo.worktree("bob"))
     assert listener.line() == "ready"
     return listener
 

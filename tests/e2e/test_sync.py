@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.clones import Clones, open_clones
-from tests.support.repo import Repo, open_repo, wait_until
+from tests.support.daemon.clones import Clones, open_clones
+from tests.support.daemon.repo import Repo, open_repo, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clones import Clones, open_clones
-from tests.support.repo import Repo, wait_until
+from tests.support.daemon.clones import Clones, open_clones
+from tests.support.daemon.repo import Repo, wait_until
 
 
 @pytest.fixture(scope="module")

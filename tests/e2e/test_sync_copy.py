@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from tests.support.clones import open_clones
-from tests.support.repo import Repo, open_repo
+from tests.support.daemon.clones import open_clones
+from tests.support.daemon.repo import Repo, open_repo
 
 
 def daemon_id(repo: Repo) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clones import Clones, open_clones
-from tests.support.repo import Repo
+from tests.support.daemon.clones import Clones, open_clones
+from tests.support.daemon.repo import Repo
 
 
 @pytest.fixture(scope="module")

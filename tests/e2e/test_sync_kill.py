@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.clones import Clones, open_clones
-from tests.support.repo import Repo, wait_until
+from tests.support.daemon.clones import Clones, open_clones
+from tests.support.daemon.repo import Repo, wait_until
 
 STEPS = ("fetched", "ingested", "copied receipts", "composed", "built", "moved", "remembered", "pushed")
 

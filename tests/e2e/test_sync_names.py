@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.clones import Clones, open_clones
-from tests.support.daemons import Daemon
-from tests.support.repo import Repo
-from tests.support.stranger import Stranger
+from tests.support.daemon.clones import Clones, open_clones
+from tests.support.daemon.repo import Repo
+from tests.support.git.stranger import Stranger
+from tests.support.store.signers import Daemon
 from thrum.model import clock, events
 from thrum.model.events import AnyFact, Work
 from thrum.model.tombstones import branch_file_of

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clones import open_clones, shared
-from tests.support.repo import Repo, wait_until
+from tests.support.daemon.clones import open_clones, shared
+from tests.support.daemon.repo import Repo, wait_until
 
 
 def send_many(repo: Repo, at: Path, count: int, text: str, *to: str) -> None:
-    done = repo.spawn_python("-m", "tests.support.many_sender", str(repo.socket), str(count), text, *to, at=at)
+    done = repo.spawn_python("-m", "tests.support.daemon.many_sender", str(repo.socket), str(count), text, *to, at=at)
     assert done.line() == "sent"
     done.end()
 

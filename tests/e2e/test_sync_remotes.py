@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.clones import Clones, open_clones
-from tests.support.git_servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
-from tests.support.repo import Repo, wait_until
+from tests.support.daemon.clones import Clones, open_clones
+from tests.support.daemon.repo import Repo, wait_until
+from tests.support.git.servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
 from thrum.git.runner import GitRunner
 from thrum.sync.ports import RemoteInfo
 from thrum.sync.visibility import who_can_read

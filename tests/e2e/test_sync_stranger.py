@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from tests.support.clones import Clones, open_clones
-from tests.support.daemons import Daemon
-from tests.support.repo import Repo
-from tests.support.stranger import Stranger, letter, line
+from tests.support.daemon.clones import Clones, open_clones
+from tests.support.daemon.repo import Repo
+from tests.support.git.stranger import Stranger, letter, line
+from tests.support.store.signers import Daemon
 from thrum.model import events
 from thrum.model.events import Body
 from thrum.model.tombstones import branch_file_of

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.repo import THRUM, Repo, open_repo, wait_until
+from tests.support.daemon.repo import THRUM, Repo, open_repo, wait_until
 from thrum.model import paths
 
 SHELL_WORDS = '$(touch "$HOME/owned")'

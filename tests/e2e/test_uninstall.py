@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.repo import Repo
+from tests.support.daemon.repo import Repo
 
 
 def mode(path: Path) -> int:

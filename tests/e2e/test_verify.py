@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.branch import commit_journals
-from tests.support.repo import Repo, open_repo
+from tests.support.daemon.repo import Repo, open_repo
+from tests.support.git.branch import commit_journals
 from thrum.identity.daemon_key import load_key
 from thrum.model import clock, ids, signatures
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.desks import Desks
-from tests.support.repo import Repo, open_repo
+from tests.support.daemon.callers import Desks
+from tests.support.daemon.repo import Repo, open_repo
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.repo import Repo, Running, open_repo, wait_until
+from tests.support.daemon.repo import Repo, Running, open_repo, wait_until
 
 
 @pytest.fixture(scope="module")

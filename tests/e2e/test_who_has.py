@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.repo import Repo, open_repo
+from tests.support.daemon.repo import Repo, open_repo
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import trio
 
 from tests.kills.harness import Say, Told, fork_beside, remove
 from tests.kills.life import HOST, Life, age, check_projection, check_sound, creates_of, facts_of, live, start_only
+from tests.support.git.repository import git, make_repository
 from tests.support.trusted import trust_here
 from thrum.admin import backup, init, restore
 from thrum.identity.daemon_key import load_key
@@ -26,16 +26,9 @@ from thrum.model.origins import line_hash
 from thrum.model.paths import Layout, find_layout
 
 
-def git(cwd: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"git {' '.join(words)}: {done.stderr}"
-    return done.stdout
-
-
-def make_repository(root: Path, *, clone_of: Path | None = None, sync: bool = False) -> None:
+def make_installation(root: Path, *, clone_of: Path | None = None, sync: bool = False) -> None:
     if clone_of is None:
-        git(root.parent, "init", "-q", "--template=", str(root))
-        git(root, "commit", "-q", "--allow-empty", "-m", "first")
+        make_repository(root, {}, "--template=")
     else:
         git(root.parent, "clone", "-q", "--template=", str(clone_of), str(root))
     init.initialise(root, init.InitOptions(hostname=HOST, environ=os.environ, sync=sync))
@@ -67,7 +60,7 @@ class OnARepository:
         copy_tree(self.work, self.kept)
 
     def make(self) -> None:
-        make_repository(self.root)
+        make_installation(self.root)
 
     def reset(self, chance: random.Random) -> None:
         remove(self.work)
@@ -376,8 +369,7 @@ class Rotation(OnARepository):
         assert key is not None
         if case == "fresh":
             remove(self.root)
-            git(self.work, "init", "-q", "--template=", str(self.root))
-            git(self.root, "commit", "-q", "--allow-empty", "-m", "first")
+            make_repository(self.root, {}, "--template=")
             (self.root / ".thrum").mkdir()
             (self.root / ".thrum/config.json").write_text("{}\n")
             trust_here(self.root)
@@ -540,11 +532,10 @@ class Sync(OnARepository):
         return self.work / "remote.git"
 
     def make(self) -> None:
-        git(self.work, "init", "-q", "--template=", "first")
-        git(self.work / "first", "commit", "-q", "--allow-empty", "-m", "first")
+        make_repository(self.work / "first", {}, "--template=")
         git(self.work, "clone", "-q", "--template=", "--bare", "first", "remote.git")
         for root, name in ((self.root, "ann"), (self.there, "bob")):
-            make_repository(root, clone_of=self.remote, sync=True)
+            make_installation(root, clone_of=self.remote, sync=True)
 
             async def fill(life: Life, name: str = name) -> None:
                 await life.register(name)

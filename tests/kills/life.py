@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 import trio
 
-from tests.support.ctx import Agent, SaidEvidence
+from tests.support.daemon.in_process import Agent, SaidEvidence
 from tests.support.trusted import trust_here
 from thrum.admin.exclusive import held, owner_of
 from thrum.admin.verify import Point, verify
 from thrum.daemon import app
-from thrum.daemon.build import DaemonParts
+from thrum.daemon.parts import DaemonParts
 from thrum.identity.caller import Caller
 from thrum.identity.daemon_key import load_key
 from thrum.model import config_acceptance, events, files, paths
@@ -182,7 +182,7 @@ def check_sound(layout: Layout, chance: random.Random) -> None:
 def check_projection(layout: Layout) -> None:
     """Live = rebuilt, row for row."""
     journals = JournalFiles(layout.branch_dir, layout.local_journal)
-    rebuilt = layout.var_dir / "painted.db"
+    rebuilt = layout.var_dir / "rebuilt.db"
     own = owner_of(layout).own
     lost = audit.rebuild(rebuilt, journals, audit.whole_ends(journals), own, SystemClock().now_ms())
     assert not lost, lost

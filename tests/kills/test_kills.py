@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.kills.every_act import ACTS
+from tests.support.places import ROOT
 
 
 def kill(act: str, kills: int, seed: int) -> None:
     """In a process of its own: it forks, and has one thread."""
     command = [sys.executable, "-m", "tests.kills", "--act", act, "--kills", str(kills), "--seed", str(seed)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import factmaker
-from tests.support.compacting import compact
-from tests.support.store_opened import layout_at, open_here, projection_of
+from tests.support.store import factmaker
+from tests.support.store.compacting import compact
+from tests.support.store.opened import layout_at, open_here, projection_of
 from thrum.model import events
 from thrum.model.events import AnyFact, JournalFormat, MessageReceipt
 from thrum.model.tombstones import branch_file_of

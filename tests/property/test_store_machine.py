@@ -19,8 +19,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.support.store_journals import START_MS, FakeClock
-from tests.support.store_opened import layout_at, open_here, projection_of, resent, sending
+from tests.support.here import START_MS, HandClock
+from tests.support.store.opened import layout_at, open_here, projection_of, resent, sending
 from thrum.model import clock, events, ids, limits, signatures
 from thrum.model.events import AnyFact, Body, GroupFields, Pair, Work
 from thrum.model.methods.method import ClientKey
@@ -70,6 +70,7 @@ def fields_of(spec: Spec) -> tuple[type[Any], dict[str, Any]]:
             events.MessageCreated,
             {"message_id": message, "agent_id": agent, "body": Body("plain", f"text {c}"), "scopes": (pair,)}
             | {"recipients": tuple(sorted({other, AGENTS[a % 3]})), "audiences": (Pair("agent", other),)}
+            | {"supersedes": parent if b % 2 else "", "expires_at": _time(c) if a % 2 else ""}
             | reply,
         ),
         (events.MessageEdited, {"message_id": message, "agent_id": agent, "body": Body("plain", f"edit {c}")}),
@@ -95,13 +96,23 @@ def fields_of(spec: Spec) -> tuple[type[Any], dict[str, Any]]:
         (events.GroupDeleted, {"group_id": group, "deleted_by": agent}),
         (events.AgentCleaned, {"agent_id": agent, "by": other, "messages": c % 2 == 0}),
         (events.PurgeExecuted, {"cutoff": _time(c)}),
+        (
+            events.WakeAttempted,
+            {
+                "agent_id": agent,
+                "attempt_id": f"wak_{a % 2}",
+                "door": "claude",
+                "message_ids": (message, parent),
+                "outcome": ("offered", "proved", "expired")[c % 3],
+            },
+        ),
     ]
     return kinds[kind % len(kinds)]
 
 
 # Creates come more often than what ends things, so that there is something to see.
 KIND = st.sampled_from(
-    [0, 0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+    [0, 0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]
 )
 SMALL = st.integers(0, 9)
 SPECS = st.lists(st.tuples(KIND, SMALL, SMALL, SMALL), min_size=1, max_size=4)
@@ -125,7 +136,7 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="thrum-machine-", dir=_IN_MEMORY))
         self.boots = 1
-        self.wall = FakeClock()
+        self.wall = HandClock()
         self.acknowledged: list[str] = []
         self.unanswered: set[str] = set()
         self.dropped: set[str] = set()

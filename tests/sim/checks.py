@@ -15,7 +15,7 @@ from tests.sim.faults import Violation
 from tests.sim.git import commit_of
 from tests.sim.oracle import Lines, decode, rank
 from tests.sim.strangers import STRANGERS
-from thrum.model import clock, events, ids, signatures
+from thrum.model import clock, events, ids, limits, signatures
 from thrum.model.events import (
     AgentAliased,
     AgentCleaned,
@@ -24,6 +24,7 @@ from thrum.model.events import (
     MessageReceipt,
     PurgeExecuted,
     UnknownEvent,
+    WakeAttempted,
 )
 from thrum.model.origins import BEFORE, HIDDEN, OLD_REALM, OURS, STRANGE, Origins
 from thrum.model.tombstones import Fact, Tombstones, branch_file_of, superseded_ids, tombstoned_ids
@@ -42,7 +43,17 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 LOCAL_TABLES: Final = frozenset(
-    {"agents", "client_keys", "daemon_identity", "daemons", "hidden_agents", "holders", "lines_before"}
+    {
+        "agents",
+        "client_keys",
+        "daemon_identity",
+        "daemons",
+        "hidden_agents",
+        "holders",
+        "lines_before",
+        "wake_attempts",
+        "wake_messages",
+    }
 )
 """What is one daemon's own, or as it sees others."""
 LOCAL_COLUMNS: Final = frozenset(
@@ -56,7 +67,12 @@ LOCAL_COLUMNS: Final = frozenset(
 )
 """What facts that never travel feed (events.md §14.2), and the times of receipts: only the highest one travels."""
 GIVEN_COLUMNS: Final = frozenset(
-    {("message_recipients", "replied_at"), ("messages", "thread_id"), ("registrations", "registered_at")}
+    {
+        ("message_recipients", "replied_at"),
+        ("messages", "thread_id"),
+        ("messages", "superseded_by"),
+        ("registrations", "registered_at"),
+    }
 )
 """What an unsigned line, or one of another origin, may give to a signed one."""
 _SIGNED: Final = "(trust = 0 OR {all}) AND origin_daemon NOT IN ({out})"
@@ -188,7 +204,7 @@ def nothing_lost(world: World, held: list[Held], *, shared: bool) -> list[set[st
     lets_go: list[set[str]] = []
     for clone in world.clones:
         # Those that judge alike let the same lines go.
-        alike = repr((clone.store.view.tombstones().mark(), view_of(clone)))
+        alike = repr((clone.store.view.tombstones().fingerprint(), view_of(clone)))
         if alike not in found:
             found[alike] = droppable(clone, [raw for raw, _ in kept.values() if not is_local(raw)], held)
         lets_go.append(found[alike])
@@ -377,6 +393,8 @@ def droppable_locally(clone: Clone, kept: Iterable[bytes]) -> set[str]:
         if isinstance(fact, MessageReceipt) and (ids.ulid_ms(fact.message_id) or cutoff_ms) < cutoff_ms:
             is_mine = any(signatures.id_fits(fact.message_id, origin) for origin in clone.own)
             tombstoned |= {fact.event_id} if is_mine or fact.message_id in mine else set()
+    old = clock.format_ms(clone.wall.now_ms() - limits.wake_attempt_kept_ms)
+    tombstoned |= {fact.event_id for order, fact, _ in facts if isinstance(fact, WakeAttempted) and order[0] < old}
     return tombstoned | superseded_locally(
         [(order, fact) for order, fact, _ in facts if fact.event_id not in tombstoned]
     )

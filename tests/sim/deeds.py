@@ -128,6 +128,8 @@ class Deeds:
         text, quiet = self.text(), self.dice.random() < 0.1
         refs = tuple(Pair("mention", name) for name in to) + fields.pop("more_refs", ())
         scopes = (Pair("module", "m"),) if self.dice.random() < 0.3 else ()
+        replaced = self.row("SELECT message_id FROM messages ORDER BY message_id") if self.dice.random() < 0.2 else None
+        supersedes = replaced[0] if replaced else ""
 
         def make(stamp: Stamp) -> list[Any]:
             return [
@@ -141,6 +143,7 @@ class Deeds:
                     audiences=() if quiet else tuple(Pair("agent", name) for name in to),
                     recipients=tuple(to),
                     quiet=quiet,
+                    supersedes=supersedes,
                     **fields,
                 )
             ]
@@ -264,7 +267,8 @@ class Deeds:
     # -- what never travels
 
     def local(self) -> Make:
-        which, text, row = self.dice.randrange(4), self.text(), self._session()
+        which, text, row = self.dice.randrange(5), self.text(), self._session()
+        outcome = self.dice.choice(("offered", "offered", "proved", "expired"))
 
         def make(stamp: Stamp) -> list[Any]:
             if which == 0:
@@ -273,7 +277,10 @@ class Deeds:
                 return [stamp.make(events.AgentStatusSet, agent_id=self.me, status=text, by=self.me)]
             if which == 2:
                 return [stamp.make(events.AgentSeen, agent_id=self.me, session_id=row[0] if row else "")]
-            return [stamp.make(events.AgentExited, agent_id=self.me, agent_pid=7)]
+            if which == 3:
+                return [stamp.make(events.AgentExited, agent_id=self.me, agent_pid=7)]
+            attempt = {"attempt_id": f"wak_{len(text) % 3}", "door": "claude", "message_ids": ("msg_" + text,)}
+            return [stamp.make(events.WakeAttempted, agent_id=self.me, outcome=outcome, **attempt)]
 
         return make
 

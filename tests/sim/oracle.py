@@ -15,7 +15,7 @@ import nacl.bindings
 import nacl.exceptions
 
 from tests.sim.strangers import STRANGERS
-from tests.support.factmaker import empty_projection
+from tests.support.store.factmaker import empty_projection
 from thrum.model import events, signatures
 from thrum.model.events import UnknownEvent
 from thrum.model.origins import BEFORE, LOOSE

@@ -16,7 +16,7 @@ import msgspec
 from tests.sim.deeds import NAMES
 from tests.sim.git import Files, Remote, commit_of, history
 from tests.sim.hostile import HOUR_MS, Hostile
-from tests.support.daemons import PROJECT, daemon_id_of, signer_of
+from tests.support.store.signers import PROJECT, daemon_id_of, signer_of
 from thrum.model import clock, events, signatures
 from thrum.model.events import AnyFact, Body, GroupFields, Pair, UnknownEvent, Work
 from thrum.model.tombstones import branch_file_of

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-DATA = Path(__file__).parents[1] / "data"
+from tests.support.places import DATA
+
 STATEMENTS = DATA / "identity_statements.txt"
 """identity.md §17, one statement a line; headings begin with #."""
 

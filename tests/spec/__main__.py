@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.spec import Collector, statements
-
-PROJECT = Path(__file__).parents[2]
+from tests.support.places import ROOT
 
 
 def main() -> int:
     collector = Collector()
-    options = ["--collect-only", "-p", "no:cacheprovider", "--rootdir", str(PROJECT)]
+    options = ["--collect-only", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        status = pytest.main([*options, str(PROJECT / "tests")], plugins=[collector])
+        status = pytest.main([*options, str(ROOT / "tests")], plugins=[collector])
     if status:
         print(said.getvalue(), file=sys.stderr)
         return int(status)

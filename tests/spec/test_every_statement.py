@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from tests.spec import statements
-from tests.support.repo import PROJECT
+from tests.support.places import ROOT
 
 
 @pytest.fixture(scope="module")
 def printed() -> str:
     """What `make spec` prints."""
-    return subprocess.run([sys.executable, "-m", "tests.spec"], cwd=PROJECT, capture_output=True, text=True).stdout
+    return subprocess.run([sys.executable, "-m", "tests.spec"], cwd=ROOT, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -41,5 +41,5 @@ def test_each_statement_has_a_test(shown: dict[str, list[str]]) -> None:
 def test_the_list_says_of_each_statement_what_shows_it(printed: str, shown: dict[str, list[str]]) -> None:
     for statement, words in statements().items():
         assert f"\n{statement} {words}\n" in f"\n{printed}"
-    assert "tests/unit/test_ids.py::test_every_spelling_of_a_remote_gives_one_repository_id" in shown["ID-01"]
+    assert "tests/unit/model/test_ids.py::test_every_spelling_of_a_remote_gives_one_repository_id" in shown["ID-01"]
     assert "unknown:" not in shown, shown.get("unknown:")

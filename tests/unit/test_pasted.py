@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.places import ROOT
 from thrum.model import broken_git
 from thrum.model.errors import NotARepository, in_shell
 
@@ -26,7 +27,7 @@ def test_its_repair_can_be_pasted_whatever_the_repository_is_called(
     assert words == ["git", "-C", str(main), "worktree", "repair" if listed else "add"]
 
 
-SOURCES = sorted((Path(__file__).parents[2] / "src").rglob("*.py"))
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
 UNQUOTED = re.compile(r"""\b(?:rm|mv|chmod|cd|git -C)(?: -\w+| \d+| go-rwx)* \{(?!in_shell\(|[^}]*:o\})[^}]*\}""")
 """A path right behind a command's name."""
 

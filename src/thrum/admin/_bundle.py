@@ -24,7 +24,7 @@ import msgspec
 
 from thrum.model import limits
 from thrum.model.errors import BackupInvalid, BackupNotFound, StoreFailed
-from thrum.model.files import ensure_private_dir, sync_directory
+from thrum.model.files import create_file, ensure_private_dir, is_link, lstat, open_nofollow, sync_directory, write_all
 from thrum.model.methods.admin import BackupCounts
 
 VERSION: Final = 1
@@ -170,7 +170,7 @@ def _open(path: Path, stack: ExitStack) -> Bundle:
 
 
 def _open_plain(path: Path) -> IO[bytes]:
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
+    return os.fdopen(open_nofollow(path, os.O_RDONLY), "rb")
 
 
 def _directory_sizes(path: Path) -> dict[str, int]:
@@ -178,7 +178,7 @@ def _directory_sizes(path: Path) -> dict[str, int]:
     for directory, below, files in os.walk(path):
         for each in (*below, *files):
             full = Path(directory, each)
-            status, name = full.lstat(), str(full.relative_to(path))
+            status, name = lstat(full), str(full.relative_to(path))
             if stat.S_ISREG(status.st_mode):
                 sizes[name] = status.st_size
             elif not stat.S_ISDIR(status.st_mode):
@@ -234,15 +234,12 @@ def _checked(path: Path, sizes: Mapping[str, int], open_: Callable[[str], IO[byt
 def write_durably(target: Path, pieces: Iterable[bytes]) -> FileEntry:
     """A new private file of these bytes, synced; its directory is the caller's to sync. Raises OSError."""
     digest, size = hashlib.sha256(), 0
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(target, flags, 0o600)
+    descriptor = create_file(target)
     try:
         for piece in pieces:
             digest.update(piece)
             size += len(piece)
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_all(descriptor, piece)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -255,10 +252,10 @@ def pack(directory: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     ensure_private_dir(target.parent)
     try:
-        with _open_new(temporary) as file:
+        with os.fdopen(create_file(temporary), "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
                 for path in sorted(directory.rglob("*")):
-                    if path.is_file() and not path.is_symlink():
+                    if path.is_file() and not is_link(path):
                         archive.write(path, path.relative_to(directory).as_posix())
             file.flush()
             os.fsync(file.fileno())
@@ -266,8 +263,3 @@ def pack(directory: Path, target: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_directory(target.parent)
-
-
-def _open_new(path: Path) -> IO[bytes]:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, 0o600), "w+b")

@@ -12,7 +12,7 @@ from thrum.store.quarantine import Kept, digest
 from thrum.sync import merge
 
 
-class LocalNode:
+class LocalJournals:
     """The journals of this machine, one at a time in memory."""
 
     def __init__(self, journals: JournalFiles, ends: Mapping[str, int]) -> None:

@@ -205,7 +205,7 @@ def _journal_files(source: Source) -> Iterator[tuple[str, Iterator[bytes]]]:
 
 
 def _pieces_up_to(path: Path, end: int, inode: int | None) -> Iterator[bytes]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = files.open_nofollow(path, os.O_RDONLY)
     with os.fdopen(descriptor, "rb") as file:
         if inode is not None and os.fstat(descriptor).st_ino != inode:
             raise JournalMoved
@@ -217,7 +217,7 @@ def _pieces_up_to(path: Path, end: int, inode: int | None) -> Iterator[bytes]:
 
 
 def _plain_pieces(path: Path) -> Iterator[bytes]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = files.open_nofollow(path, os.O_RDONLY)
     with os.fdopen(descriptor, "rb") as file:
         while piece := file.read(_COPY_BYTES):
             yield piece

@@ -21,7 +21,7 @@ import msgspec
 
 from thrum.git.runner import run_git
 from thrum.model.errors import in_shell
-from thrum.model.files import atomic_write, ensure_private_dir
+from thrum.model.files import atomic_write, ensure_private_dir, is_link, open_nofollow
 from thrum.model.paths import Layout
 from thrum.sync.worktree import admin_dirs, linked_worktree
 
@@ -191,9 +191,9 @@ def _closed(layout: Layout) -> tuple[Path, int] | None:
 
 def _reopen_objects(objects: Path, mode: int) -> None:
     """What was written while `objects` was closed took its mode from there; the user's own may be among it."""
-    for folder in [each for each in objects.iterdir() if each.is_dir() and not each.is_symlink()]:
+    for folder in [each for each in objects.iterdir() if each.is_dir() and not is_link(each)]:
         with contextlib.suppress(OSError):
-            for file in [each for each in folder.iterdir() if each.is_file() and not each.is_symlink()]:
+            for file in [each for each in folder.iterdir() if each.is_file() and not is_link(each)]:
                 _set_mode(file, _mode(file) | mode & 0o044)
             _set_mode(folder, _mode(folder) | mode & _OTHERS)
 
@@ -215,7 +215,7 @@ def _mode(path: Path) -> int:
 
 
 def _set_mode(path: Path, mode: int) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = open_nofollow(path, os.O_RDONLY)
     try:
         os.fchmod(descriptor, mode)
     finally:

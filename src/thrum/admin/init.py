@@ -1,4 +1,4 @@
-"""Setting a repository up: what `thrum init` does (cli.md 3.1, identity.md §3). Composition, run without a daemon.
+"""Setting a repository up: what `thrum init` does (cli.md 3.1, identity.md §3). No daemon runs meanwhile.
 
 First everything is looked at and refused, then it is made, the marks that make a root of a directory last. So a refused
 or failed `init` leaves no half-made state behind, and the next one adds what is missing.

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from thrum.model import events
+from thrum.model import events, files
 from thrum.model.notes import roots
 from thrum.model.paths import Layout, keep_of
 from thrum.rpc import sockets
@@ -50,12 +50,12 @@ def remove_leftovers(layout: Layout, now_ms: int) -> None:
 
 
 def _remove_old(directory: Path, before_ms: int) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = files.open_nofollow(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for name in os.listdir(descriptor):
             if not _TEMPORARY.fullmatch(name):
                 continue
-            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            status = files.lstat(name, dir_fd=descriptor)
             if not stat.S_ISDIR(status.st_mode) and status.st_mtime_ns < before_ms * 1_000_000:
                 os.unlink(name, dir_fd=descriptor)
     finally:

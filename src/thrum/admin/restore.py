@@ -30,7 +30,7 @@ from thrum.identity.daemon_key import load_key
 from thrum.model import config, events, settings
 from thrum.model.clock import SystemClock, format_ms
 from thrum.model.errors import BackupInvalid, BackupNotFound, Busy, ConfigInvalid, StoreFailed, ThrumError, in_shell
-from thrum.model.files import atomic_write, ensure_private_dir, sync_directory
+from thrum.model.files import atomic_write, ensure_private_dir, set_times, sync_directory
 from thrum.model.methods.admin import RestoreResult
 from thrum.model.notes import roots
 from thrum.model.paths import Layout, link_state
@@ -443,6 +443,6 @@ def _put_files(layout: Layout, stage_dir: Path, plan: Plan) -> None:
             link_state(path.parents[2], layout.state_dir)
         ensure_private_dir(path.parent)
         atomic_write(path, data)
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns), follow_symlinks=False)
+        set_times(path, times)
         if name == bundle.CONFIG:
             config.write_copy(layout.config_copy, config.read_raw(path))

@@ -26,7 +26,7 @@ from thrum.git.refs import BRANCH, OWN_REFS
 from thrum.git.runner import checked_git, run_git
 from thrum.model import config, settings
 from thrum.model.errors import NotAvailable, StoreFailed, ThrumError
-from thrum.model.files import atomic_write, read_bytes
+from thrum.model.files import atomic_write, is_link, read_bytes
 from thrum.model.notes import roots
 from thrum.model.paths import Layout
 from thrum.store.journal import JournalFiles
@@ -259,7 +259,7 @@ def _remove_states(layout: Layout, keep_messages: bool, done: Uninstalled) -> No
     """Each worktree's `.thrum` that leads here, the main one's last. What is a link is only unlinked."""
     for root in [each for each in roots(layout) if each / ".thrum" != layout.state_dir]:
         own = root / ".thrum"
-        if own.is_symlink() or _leads_to(own) == layout.state_dir:
+        if is_link(own) or _leads_to(own) == layout.state_dir:
             _remove(own)
             done.removed.append(str(own))
     kept = [name for name in _KEPT_FOLDERS if keep_messages and (layout.state_dir / name).is_dir()]
@@ -282,7 +282,7 @@ def _leads_to(own: Path) -> Path | None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
+    if is_link(path) or not path.is_dir():
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path)

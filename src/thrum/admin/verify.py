@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from thrum.admin._local_journals import LocalNode
+from thrum.admin._local_journals import LocalJournals
 from thrum.admin._signature_audit import check_signatures, count_foreign
 from thrum.admin.exclusive import Owner, held, open_store_once, owner_of
 from thrum.admin.repair import as_repaired, is_fixable, kind_of, remedy_of
@@ -236,7 +236,7 @@ def _truncated(journals: JournalFiles, whole: Mapping[str, int], copy: audit.Cop
         was = copy.offsets.get(file)
         if differs and was is not None and end < was.applied_offset:
             found[file] = f"shorter: by {was.applied_offset - end} bytes"
-        elif differs and was is not None and (at := journals.look(file)) and at.inode != was.inode:
+        elif differs and was is not None and (at := journals.accept_state(file)) and at.inode != was.inode:
             found[file] = "changed: it is another file than it was"
         if (more := journals.end(file) - end) > 0:
             found[file] = f"torn: {more} bytes"
@@ -369,7 +369,7 @@ def _compare_branch(
     kept: Kept,
 ) -> tuple[VerifyCheck, int]:
     differences: list[VerifyDifference] = []
-    here = LocalNode(journals, ends)
+    here = LocalJournals(journals, ends)
     committed = uncommitted = 0
     known: dict[str, bytes] = {}
     for entry in tip.entries:
@@ -404,7 +404,7 @@ def _compare_branch(
 def _compare_remote(
     tip: branch.Branch,
     known: Mapping[str, bytes],
-    here: LocalNode,
+    here: LocalJournals,
     tombstones: Tombstones,
     remote: str,
     kept: Kept,

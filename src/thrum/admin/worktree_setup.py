@@ -52,7 +52,7 @@ def set_up_worktree(start: Path, main_repo: Path | None, environ: Mapping[str, s
     branch.verify_owner(root, git.common_dir, environ)
     check_writable(root)
     own = root / ".thrum"
-    if own.is_symlink():
+    if files.is_link(own):
         raise BadRedirect(
             f"{own} is a link: a redirect in it would land elsewhere", remedy=f"rm {in_shell(own)}; thrum setup"
         )

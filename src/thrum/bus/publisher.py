@@ -121,7 +121,7 @@ class Publisher:
             self._send(Frame(audience.encode() + event, number, template.body(prev)))
 
     def publish_state(self, name: str, fields: Mapping[str, Any] | None = None) -> None:
-        """Tell `daemon/` of a state that is no fact: `sync.status`, `stopping`, `degraded`. `fields` is JSON-able."""
+        """Tell `daemon/` of a state that is no fact: `sync.status`, `stopping`. `fields` is JSON-able."""
         said = {"epoch": self.epoch, "seq": self.head_seq, "type": name, "at": self._now(), **(fields or {})}
         self._send(Frame(f"{DAEMON}{name}".encode(), self.head_seq.to_bytes(8, "big"), msgspec.json.encode(said)))
         self._take_subscriptions()

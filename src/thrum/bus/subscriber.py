@@ -309,7 +309,7 @@ def _start(audience: str, cursor: Position | str | int | None) -> Position | int
 
 
 def _socket(repo: str | os.PathLike[str] | None) -> Path:
-    return paths.find_layout(Path.cwd() if repo is None else Path(repo)).socket_link
+    return paths.find_layout(Path.cwd() if repo is None else Path(repo)).socket_path
 
 
 def _blocking_link(repo: str | os.PathLike[str] | None) -> BlockingLink:

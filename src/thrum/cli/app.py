@@ -157,7 +157,7 @@ def _refuse_in_sandbox(argv: Sequence[str], session: Session) -> int:
     with contextlib.suppress(ThrumError):
         line = split(argv)
         command = find(line.tokens, COMMANDS, GROUPS)[0]
-        path = Run(session, line.flags, COMMANDS[("help",)]).layout().socket_link
+        path = Run(session, line.flags, COMMANDS[("help",)]).layout().socket_path
     error = sandbox.refusal(path, session.env)
     with contextlib.suppress(OSError):
         if wants_json(argv):

@@ -39,7 +39,7 @@ def judge(session: Session, layout: Layout, chosen: Chosen, use: Use, command: s
 
     Where the kernel gives no answer nothing is said here: the daemon fails closed.
     """
-    caller_probe = None if use == "never" else session.caller_probe(layout)
+    caller_probe = None if use == "unguarded" else session.caller_probe(layout)
     if caller_probe is None:
         return NOTHING
     refusal = _refusal(caller_probe, layout, chosen, use)

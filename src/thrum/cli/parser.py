@@ -31,9 +31,10 @@ from thrum.model.limits import suggestions_max
 
 Handler = Callable[..., Awaitable[Any]]
 
-Use = Literal["act", "look", "never", "prime"]
-"""What a command does in an agent's name: it writes, it only looks, it uses no identity at all, or it is `prime`, which
-claims a process and else looks. One that says nothing acts."""
+Use = Literal["act", "look", "unguarded", "prime"]
+"""What a command does in an agent's name: it writes, it only looks, or it is `prime`, which claims a process and else
+looks. Of an `unguarded` one the guard `cross_worktree` is not asked beforehand: it does nothing in an agent's name, or
+what it may do is judged elsewhere, as for `quickstart` and `config set`. One that says nothing acts."""
 
 RUN: Final = Parameter(parse=False)
 """Marks the parameter `run`, which is handed in and never parsed."""

@@ -193,7 +193,7 @@ class Run:
             async with AsyncExitStack() as stack:
                 self._client = await stack.enter_async_context(self.session.connect(self.layout(), autostart))
                 self._connection = stack.pop_all()
-            self.debug(f"socket {self.session.env.get('THRUM_SOCKET') or self.layout().socket_link}")
+            self.debug(f"socket {self.session.env.get('THRUM_SOCKET') or self.layout().socket_path}")
         return self._client
 
     async def client_if_running(self) -> Client | None:

@@ -30,7 +30,6 @@ from thrum.rpc.client import Client
 TTY_IN, TTY_OUT, TTY_ERR = 1, 2, 4
 """Bits of `Terminal.tty` (rpc.md §6)."""
 
-"""How long a pipe that is no one's may hold up a command that lacks its text."""
 PIECE_BYTES = 4096
 """What a pipe that is ready takes without blocking (POSIX: PIPE_BUF)."""
 

@@ -85,7 +85,7 @@ def _command(
 
 
 ALL = (
-    _command("init", init.init, START, "set the repository up", "Run again, it adds what is missing.", use="never"),
+    _command("init", init.init, START, "set the repository up", "Run again, it adds what is missing.", use="unguarded"),
     _command(
         "quickstart",
         agents.quickstart,
@@ -94,10 +94,10 @@ ALL = (
         "--role: what it is, e.g. implementer; --module: what it works on, e.g. auth. Both may come from THRUM_ROLE"
         " and THRUM_MODULE, or from the identity file.",
         "--role R --module M",
-        use="never",
+        use="unguarded",
     ),
-    _command("setup", setup.setup, START, "set up a worktree that git made without thrum", use="never"),
-    _command("demo", demo.demo, START, "show the main job in a throw-away repository", use="never"),
+    _command("setup", setup.setup, START, "set up a worktree that git made without thrum", use="unguarded"),
+    _command("demo", demo.demo, START, "show the main job in a throw-away repository", use="unguarded"),
     _command(
         "send",
         send.send,
@@ -139,7 +139,7 @@ ALL = (
         log.log,
         TALK,
         "print the conversation as the branch a-sync has it, oldest first; needs no daemon",
-        use="never",
+        use="unguarded",
     ),
     _command("message get", messages.get, TALK, "print one message in full", look_with=("peek",)),
     _command("message edit", messages.edit, TALK, "replace the body of a message of mine"),
@@ -165,7 +165,7 @@ ALL = (
         "--role: what it is, e.g. implementer; --module: what it works on, e.g. auth. Both may come from THRUM_ROLE"
         " and THRUM_MODULE, or from the identity file.",
         "--role R --module M",
-        use="never",
+        use="unguarded",
     ),
     _command("agent set-status", lifecycle.set_status, PEOPLE, "say how it goes: working, idle, blocked or stuck"),
     _command("agent rename", lifecycle.rename, PEOPLE, "give your agent another name; its mail goes with it"),
@@ -224,7 +224,7 @@ ALL = (
         "show, reset or replace the standing instructions",
         look_without=("init", "file"),
     ),
-    _command("sync status", sync.status, CARE, "show the state of the exchange with other clones"),
+    _command("sync status", sync.status, CARE, "show the state of the exchange with other clones", use="unguarded"),
     _command("sync force", sync.force, CARE, "exchange now, and say how it went"),
     _command(
         "sync enable",
@@ -240,7 +240,11 @@ ALL = (
     _command("daemon restart", daemon.restart, CARE, "stop the daemon and start it", use="look"),
     _command("daemon status", daemon.status, CARE, "tell whether the daemon runs, and who it is", use="look"),
     _command(
-        "daemon list", daemon_list.list_daemons, CARE, "list every daemon of this user, with its memory and agents"
+        "daemon list",
+        daemon_list.list_daemons,
+        CARE,
+        "list every daemon of this user, with its memory and agents",
+        use="unguarded",
     ),
     _command("daemon logs", daemon.logs, CARE, "print the daemon's log", use="look"),
     _command(
@@ -251,7 +255,7 @@ ALL = (
         "One of --before and --all; without --yes only a preview. What agents of this clone wrote goes, here and, once"
         " they sync, in other clones; what others wrote stays. Agents, groups and open sessions stay too. Git history"
         " keeps what was pushed.\nAfter a purge in another clone: thrum purge accept says what to do.",
-        use="never",
+        use="unguarded",
     ),
     _command(
         "purge accept",
@@ -262,27 +266,27 @@ ALL = (
     ),
     _command("config show", config.show, CARE, "show all settings, and where each comes from", use="look"),
     _command("config get", config.get, CARE, "print one setting", use="look", completes=config.HELP),
-    _command("config set", config.set_, CARE, "change a setting", use="never", completes=config.HELP),
-    _command("config unset", config.unset, CARE, "let the default count again", use="never", completes=config.HELP),
-    _command("config diff", config.diff, CARE, "show what was changed in the settings outside thrum"),
-    _command("config accept", config.accept, CARE, "let changes made outside thrum count", use="never"),
+    _command("config set", config.set_, CARE, "change a setting", use="unguarded", completes=config.HELP),
+    _command("config unset", config.unset, CARE, "let the default count again", use="unguarded", completes=config.HELP),
+    _command("config diff", config.diff, CARE, "show what was changed in the settings outside thrum", use="unguarded"),
+    _command("config accept", config.accept, CARE, "let changes made outside thrum count", use="unguarded"),
     _command(
         "backup",
         backup.backup,
         CARE,
         "copy messages, agents, read marks and settings; the last backup becomes an archive",
         "Needs no daemon. Kept are 5 daily, 4 weekly and all monthly archives, as backup.retention says.",
-        use="never",
+        use="unguarded",
     ),
-    _command("backup status", backup.status, CARE, "show the last backup, and the archives", use="never"),
-    _command("backup config", backup.config, CARE, "show where backups lie, and how many are kept", use="never"),
+    _command("backup status", backup.status, CARE, "show the last backup, and the archives", use="unguarded"),
+    _command("backup config", backup.config, CARE, "show where backups lie, and how many are kept", use="unguarded"),
     _command(
         "backup restore",
         backup.restore,
         CARE,
         "go back to a backup; what is there now goes to an archive first",
         "A running daemon goes on with it. What was purged and pushed stays purged.",
-        use="never",
+        use="unguarded",
         guessed=False,
     ),
     _command(
@@ -291,7 +295,7 @@ ALL = (
         CARE,
         "hold journals, database, branch and identity files against each other",
         "Status 1 when something does not agree. Changes nothing without --repair.",
-        use="never",
+        use="unguarded",
     ),
     _command(
         "doctor",
@@ -299,7 +303,7 @@ ALL = (
         CARE,
         "look whether this machine and this repository are fit for thrum",
         "Status 1 when something is not. Needs no daemon.",
-        use="never",
+        use="unguarded",
     ),
     _command(
         "uninstall",
@@ -308,11 +312,11 @@ ALL = (
         "undo init, a line for each step; asks",
         "Stops the daemon. Without --keep-messages the branch a-sync and its messages go too; what was pushed stays at"
         " the remote. Off a terminal say --yes.",
-        use="never",
+        use="unguarded",
     ),
-    _command("version", misc.version, ABOUT, "print the version", use="never"),
-    _command("help", misc.help, ABOUT, "print the help of a command", use="never"),
-    _command("completion", misc.completion, ABOUT, "print a completion script: bash, zsh or fish", use="never"),
+    _command("version", misc.version, ABOUT, "print the version", use="unguarded"),
+    _command("help", misc.help, ABOUT, "print the help of a command", use="unguarded"),
+    _command("completion", misc.completion, ABOUT, "print a completion script: bash, zsh or fish", use="unguarded"),
 )
 COMMANDS: dict[tuple[str, ...], Command] = {command.path: command for command in ALL}
 ALIASES = {

@@ -20,12 +20,10 @@ Whatever is killed instead loses no answered request.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import cast
 
@@ -33,67 +31,31 @@ import trio
 
 from thrum.admin import init, leftovers, restore
 from thrum.bus.publisher import Publisher
-from thrum.bus.socket import XpubSocket, open_xpub_socket
+from thrum.bus.socket import open_xpub_socket
 from thrum.daemon import launch
-from thrum.daemon.build import DaemonParts, Presence, Registrar, authenticator_of
+from thrum.daemon.build import Start, bind_sockets, build_parts
 from thrum.daemon.caller_memory import KnownRepositories, Told
-from thrum.daemon.event_feed import EventFeed
-from thrum.daemon.maintenance import Care
+from thrum.daemon.parts import DaemonParts, mirrored
 from thrum.daemon.shutdown import Ending, Idleness, is_needed, note_stop, watch_place, watch_signals
-from thrum.daemon.sync_service import Settings as SyncSettings
-from thrum.daemon.sync_service import SyncService
-from thrum.daemon.sync_store import SyncStore
 from thrum.daemon.watchers import Owners, StaleSessions
-from thrum.git.branches import branch_exists, branch_of
-from thrum.git.worktree_status import LiveWork
-from thrum.identity.daemon_id import DaemonIdentity
-from thrum.identity.guard_modes import LiveSettings, runtimes_file
-from thrum.identity.processes import open_process_table
-from thrum.model import config_acceptance, files, limits, settings, wire_types
+from thrum.model import config_acceptance, files, settings
 from thrum.model.clock import SystemClock, boot_id
 from thrum.model.config import Config, LiveConfig
 from thrum.model.methods.daemon import CLI_RUN, CliRunParams
-from thrum.model.paths import Layout
-from thrum.ops.context import Context, LocalNode
 from thrum.ops.introduction import introduce
 from thrum.ops.relocation import Moves
 from thrum.rpc.dispatch import Dispatcher, PeerConnection
 from thrum.rpc.framed_run import RunIO, collected_run_handler
-from thrum.rpc.listener import bind_listener
 from thrum.rpc.server import Bounds, serve_rpc
-from thrum.rpc.sockets import Bound, SocketPaths, prepare_socket_dir, remove_private_dir, socket_paths
+from thrum.rpc.sockets import Bound, SocketPaths, remove_private_dir
 from thrum.store.database import is_damage
-from thrum.store.recovery import Store, open_store
+from thrum.store.recovery import open_store
 from thrum.sync import branch
-from thrum.sync.loop import Status as SyncStatus
 from thrum.version import VERSION
 
 log = logging.getLogger("thrum.daemon")
 
 Report = Callable[[launch.Report], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What one daemon is started with."""
-
-    layout: Layout
-    hostname: str
-    environ: Mapping[str, str]
-    local: bool = False
-    lock: int | None = None
-    """The descriptor that holds the daemon's lock; None where nothing else can run (tests)."""
-    connections: int = limits.connections_max
-
-    @property
-    def is_locked(self) -> bool:
-        """Whether the lock is still the one that others look at: a file that was removed locks nobody out."""
-        if self.lock is None:
-            return True
-        try:
-            return os.path.samestat(os.fstat(self.lock), os.stat(self.layout.lock_file))
-        except OSError:
-            return False
 
 
 async def run_daemon(start: Start, live: LiveConfig, report: Report) -> None:
@@ -124,15 +86,16 @@ async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
     for note in bootstrapped.notes:
         log.warning("%s", note)
     own = frozenset({*identity.own_ids, ""})
-    mirrored = _mirrored(identity)
     async with contextlib.AsyncExitStack() as stack:
-        opening = open_store(layout, mirrored, own, wall=clock, program=VERSION, boot_id=boot_id(), signer=signer)
+        opening = open_store(
+            layout, mirrored(identity), own, wall=clock, program=VERSION, boot_id=boot_id(), signer=signer
+        )
         async with trio.open_nursery() as patience:
             patience.start_soon(_tell_progress, report)
             store = await stack.enter_async_context(opening)
             patience.cancel_scope.cancel()
         store.committer.note_restore(restore.restored_at(layout))
-        sockets, listener = _bind(layout)
+        sockets, listener = bind_sockets(layout)
         stack.callback(remove_private_dir, sockets)
         stack.callback(listener.close)
         bus = stack.enter_context(open_xpub_socket(sockets.bus))
@@ -140,7 +103,7 @@ async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
         async with trio.open_nursery() as writing:
             writing.start_soon(store.committer.serve_commits)
             async with trio.open_nursery() as services:
-                parts = _wire(start, live, identity, store, publisher, bus, services)
+                parts = build_parts(start, live, identity, store, publisher, bus, services)
                 _watch_lives(parts, config, services)
                 again = await _serve(start, parts, sockets, listener, services, report)
                 services.cancel_scope.cancel()
@@ -216,69 +179,6 @@ async def _serve(
     return ending.again
 
 
-def _wire(
-    start: Start,
-    live: LiveConfig,
-    identity: DaemonIdentity,
-    store: Store,
-    publisher: Publisher,
-    bus: XpubSocket,
-    services: trio.Nursery,
-) -> DaemonParts:
-    registrar = Registrar(store.view)
-    guards = LiveSettings(start.layout, runtimes_file(start.environ))
-    here = LocalNode(
-        layout=start.layout,
-        daemon_id=identity.daemon_id,
-        repo_id=identity.repo_id,
-        hostname=identity.hostname,
-        own=frozenset({*identity.own_ids, ""}),
-    )
-    sync_settings = SyncSettings(start.layout, live, start.environ, start.local)
-    ctx = Context(
-        here=here,
-        clock=SystemClock(),
-        journal=store.committer,
-        view=store.view,
-        processes=open_process_table(),
-        registry=registrar.current,
-        body_bytes_max=live.current()[settings.BODY_BYTES_MAX],
-        branch_of=branch_of,
-        branch_exists=partial(branch_exists, start.layout.common_dir),
-        work=LiveWork(start.layout, start.environ),
-        modes=guards.modes,
-        runtime_names=guards.runtime_names,
-        why_no_sync=lambda: sync_settings.mode().reason,
-    )
-    sync_service = SyncService(
-        ctx=ctx,
-        exchange=SyncStore(store),
-        settings=sync_settings,
-        publish=partial(_publish_sync, publisher),
-    )
-    parts = DaemonParts(
-        ctx=ctx,
-        committer=store.committer,
-        registrar=registrar,
-        event_feed=EventFeed(store.view, store.journals, publisher),
-        publisher=publisher,
-        presence=Presence(ctx, services),
-        care=Care(ctx, store.committer, store.journals, start.environ),
-        identity=identity,
-        bus_endpoint=bus.endpoint,
-        sync_service=sync_service,
-        authenticator=authenticator_of(ctx),
-        started_at=trio.current_time(),
-    )
-    store.committer.on_commit = parts.on_commit
-    store.committer.on_release = parts.on_release
-    return parts
-
-
-def _publish_sync(publisher: Publisher, status: SyncStatus) -> None:
-    publisher.publish_state("sync.status", {"state": status.state, "last_error": status.last_error})
-
-
 def _watch_lives(parts: DaemonParts, config: Config, services: trio.Nursery) -> None:
     """Learn of agents' deaths, and end sessions that nobody will end."""
     ctx, changed = parts.ctx, parts.registrar.changed
@@ -300,17 +200,6 @@ async def _watch_while_sound(parts: DaemonParts, watch: Callable[[], Awaitable[N
         parts.committer.request_reopen()
 
 
-def _mirrored(identity: DaemonIdentity) -> wire_types.DaemonIdentity:
-    return wire_types.DaemonIdentity(
-        daemon_id=identity.daemon_id,
-        repo_name=identity.repo_name,
-        hostname=identity.hostname,
-        repo_path=identity.repo_path,
-        git_origin_url=identity.git_origin_url,
-        init_at=identity.init_at,
-    )
-
-
 # -- services
 
 
@@ -327,22 +216,8 @@ async def _warm_up() -> None:
     await trio.to_thread.run_sync(import_module, "thrum.daemon.cli_host", abandon_on_cancel=True)
 
 
-def _bind(layout: Layout) -> tuple[SocketPaths, socket.socket]:
-    """The RPC socket, beside the state or, where the file system takes none, in a short private directory."""
-    for short in (False, True):
-        sockets = socket_paths(layout, short=short)
-        prepare_socket_dir(layout, sockets)
-        try:
-            return sockets, bind_listener(sockets.rpc)
-        except OSError as error:
-            if sockets.private_dir is not None or error.errno in (errno.EACCES, errno.EROFS):
-                raise
-            log.warning("%s takes no sockets (%s): using a short path", sockets.rpc.parent, error.strerror)
-    raise AssertionError("unreachable")
-
-
 async def _tell_progress(report: Report) -> None:
     """Keep whoever started us patient while a large store is opened or rebuilt."""
     while True:
         await trio.sleep(2)
-        report(launch.Report("painting"))
+        report(launch.Report("rebuilding"))

@@ -1,360 +1,143 @@
-"""Who answers which method: operations, callers and rooms put together for one daemon. Composition.
-
-Nothing here decides; it connects. The task tree is in `daemon/app.py`.
+"""How a daemon is put together: what it is started with, its sockets, and its parts, each of which is handed the others
+that it needs. Composition: nothing here runs; the task tree is in `app`.
 """
 
 from __future__ import annotations
 
-import functools
+import errno
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 
-import msgspec
 import trio
 
 from thrum.bus.publisher import Publisher
-from thrum.bus.topics import TOPICS
+from thrum.bus.socket import XpubSocket
 from thrum.daemon.event_feed import EventFeed
-from thrum.daemon.handlers import OPERATIONS
 from thrum.daemon.maintenance import Care
+from thrum.daemon.parts import DaemonParts
+from thrum.daemon.presence import Presence, Registrar
+from thrum.daemon.sync_service import Settings as SyncSettings
 from thrum.daemon.sync_service import SyncService
+from thrum.daemon.sync_store import SyncStore
+from thrum.git.branches import branch_exists, branch_of
+from thrum.git.worktree_status import LiveWork
 from thrum.identity.authenticator import Authenticator
-from thrum.identity.caller import Caller, Request, is_act
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.identity.evidence import AgentPlace, Registry, Roots
-from thrum.model import clock, events, limits, wire_types
-from thrum.model.errors import StoreFailed, ThrumError
-from thrum.model.events import SPECS, AgentSeen
-from thrum.model.methods.agents import (
-    AGENT_REGISTER,
-    AGENT_RENAME,
-    AgentRenameParams,
-    AgentRenameResult,
-    RegisterParams,
-    RegisterResult,
-)
-from thrum.model.methods.daemon import (
-    BUS_INFO,
-    DAEMON_STOP,
-    EVENTS_SINCE,
-    HEALTH,
-    PROTOCOL,
-    BusInfo,
-    EventsSince,
-    EventsSinceParams,
-    HealthResult,
-    StopParams,
-    StopResult,
-)
-from thrum.model.methods.messages import MESSAGE_FIND, MESSAGE_PRINTED, MESSAGE_WAIT, WaitParams, WaitResult
-from thrum.model.methods.method import AnyMethod, Empty, Params
-from thrum.model.methods.notes import CONTEXT_SYNC
-from thrum.model.methods.sync import (
-    SYNC_ACCEPT,
-    SYNC_CONFIGURE,
-    SYNC_FORCE,
-    SYNC_STATUS,
-    SyncConfigureParams,
-    SyncStatusResult,
-)
-from thrum.model.methods.users import USER_REGISTER
-from thrum.ops import agents, references, renaming, users, waiting
-from thrum.ops.context import Context, Operation
-from thrum.ops.introduction import introduce
-from thrum.ops.liveness import seconds
-from thrum.ops.names import registered_as
-from thrum.ops.pid_binding import adopt
-from thrum.rpc.dispatch import Call, Drain, Handler, PeerConnection, row
-from thrum.store.api import Decision, Stamp
-from thrum.store.committer import Committed, Committer
-from thrum.store.database import is_damage
-from thrum.store.queries.views import View
-from thrum.version import VERSION
+from thrum.identity.evidence import Roots
+from thrum.identity.guard_modes import LiveSettings, runtimes_file
+from thrum.identity.processes import open_process_table
+from thrum.model import limits, settings
+from thrum.model.clock import SystemClock
+from thrum.model.config import LiveConfig
+from thrum.model.paths import Layout
+from thrum.ops.context import Context, LocalNode
+from thrum.rpc.listener import bind_listener
+from thrum.rpc.sockets import SocketPaths, prepare_socket_dir, socket_paths
+from thrum.store.recovery import Store
+from thrum.sync.loop import Status as SyncStatus
 
 log = logging.getLogger("thrum.daemon")
 
 
-class Registrar:
-    """The agents of this daemon and where they live, read again from the projection when they change."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._registry: Registry | None = None
-        self._changed = trio.Event()
-
-    def forget(self) -> None:
-        """Agents changed."""
-        self._registry = None
-
-    def announce(self) -> None:
-        """Whom to watch changed, or which sessions are open."""
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
-
-    def changed(self) -> trio.Event:
-        """Set by the next `announce`."""
-        return self._changed
-
-    def current(self) -> Registry:
-        """As of the last commit."""
-        if self._registry is None:
-            self._registry = Registry(
-                AgentPlace(row.agent_id, row.worktree_path, row.agent_pid, row.agent_pid_started, seconds(row.place_at))
-                for row in self._view.agents()
-                if row.worktree_path
-            )
-        return self._registry
-
-
-class Presence:
-    """Signs of life of agents that only look: one fact a minute at most (events.md §5, `agent.seen`)."""
-
-    def __init__(self, ctx: Context, nursery: trio.Nursery) -> None:
-        self._ctx = ctx
-        self._nursery = nursery
-        self._noted_ms: dict[str, int] = {}
-
-    def note(self, agent_id: str, *, wrote: bool) -> None:
-        """A call of that agent ended; `wrote`: it left a fact, which is sign enough."""
-        now_ms = self._ctx.clock.now_ms()
-        if wrote:
-            self._noted_ms[agent_id] = now_ms
-        elif now_ms - self._noted_ms.get(agent_id, 0) >= limits.seen_interval_ms:
-            row = self._ctx.view.agent(agent_id)
-            last_ms = clock.parse_ms(row.last_seen_at) if row and row.last_seen_at else 0
-            self._noted_ms[agent_id] = max(last_ms, self._noted_ms.get(agent_id, 0))
-            if now_ms - last_ms >= limits.seen_interval_ms:
-                self._noted_ms[agent_id] = now_ms
-                self._nursery.start_soon(self._write, agent_id)
-
-    async def _write(self, agent_id: str) -> None:
-        def seen(view: View, stamp: Stamp) -> Decision[None]:
-            session = view.open_session(agent_id)
-            fact = stamp.make(AgentSeen, agent_id=agent_id, session_id=session.session_id if session else "")
-            return Decision([fact], lambda _view, _seqs: None)
-
-        try:
-            await self._ctx.journal.commit(seen)
-        except ThrumError as error:
-            log.debug("a sign of life was not written: %s", error)
-
-
 @dataclass(frozen=True, slots=True)
-class DaemonParts:
-    """The parts of one running daemon that its methods need."""
+class Start:
+    """What one daemon is started with."""
 
-    ctx: Context
-    committer: Committer
-    registrar: Registrar
-    event_feed: EventFeed
-    publisher: Publisher
-    presence: Presence
-    care: Care
-    identity: DaemonIdentity
-    bus_endpoint: str
-    authenticator: Authenticator
-    started_at: float
-    """trio's clock, seconds."""
-    sync_service: SyncService
-    problems: Sequence[str] = ()
-    """What was found wrong at the start and is no hindrance: for `health`."""
-    wait_queues: waiting.WaitQueues = field(default_factory=waiting.WaitQueues)
-    printed: references.Printed = field(default_factory=references.Printed)
-    tokens: users.Tokens = field(default_factory=users.Tokens)
+    layout: Layout
+    hostname: str
+    environ: Mapping[str, str]
+    local: bool = False
+    lock: int | None = None
+    """The descriptor that holds the daemon's lock; None where nothing else can run (tests)."""
+    connections: int = limits.connections_max
 
-    def on_commit(self, committed: Sequence[Committed]) -> None:
-        """Facts are on disk: tell everybody who waits for them."""
-        self.on_release(committed)
-        self.event_feed.announce(committed)
-        self.sync_service.on_commit(committed)
-        self.care.compactor.note(committed)
+    @property
+    def is_locked(self) -> bool:
+        """Whether the lock is still the one that others look at: a file that was removed locks nobody out."""
+        if self.lock is None:
+            return True
+        try:
+            return os.path.samestat(os.fstat(self.lock), os.stat(self.layout.lock_file))
+        except OSError:
+            return False
 
-    def on_release(self, committed: Sequence[Committed]) -> None:
-        """Facts count from now on. Those that waited for their day were announced, by their numbers, long ago."""
-        facts = [entry.fact for entry in committed]
-        changed = {spec.presence for fact in facts if (spec := SPECS.get(type(fact)))}
-        if "place" in changed:
-            self.registrar.forget()
-        if changed - {""}:
-            self.registrar.announce()
-        # First whoever would sleep on: a hint that is not given is found by its number.
-        self.wait_queues.announce([fact for fact in facts if not isinstance(fact, events.UnknownEvent)])
 
-    # -- callers
-
-    def identify(self, connection: PeerConnection, method: AnyMethod, params: Params) -> Caller:
-        """Who calls, for this very request (`identity.authenticator`). Raises the refusal."""
-        caller = self.authenticator.identify(connection, request_of(method, params))
-        if method.name == "message.wait" and caller.agent_id is not None:
-            return self._with_namesakes(caller, caller.agent_id)
-        return caller
-
-    def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
-        """Who waits is told that another clone's agent has its mail, too."""
-        hosts = self.ctx.view.namesakes_of(agent_id)
-        if not hosts:
-            return caller
-        told = f"another @{agent_id}, of a clone on {' and '.join(hosts)}, shares this name: thrum agent rename NEW"
-        return replace(caller, warnings=(*caller.warnings, told))
-
-    # -- methods
-
-    async def _configure_sync(self, call: Call, params: SyncConfigureParams) -> SyncStatusResult:
-        if params.enabled:  # the remote may have come since the start
-            await introduce(self.ctx, await self.sync_service.repo_ids())
-        return await self.sync_service.configure(call, params)
-
-    def handlers(self, drain: Callable[[], Drain]) -> dict[AnyMethod, Handler]:
-        """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
-        own = dict(
-            (
-                row(HEALTH, self._health),
-                row(BUS_INFO, self._bus_info),
-                row(EVENTS_SINCE, self._events_since),
-                row(MESSAGE_WAIT, self._wait),
-                row(AGENT_REGISTER, self._register),
-                row(AGENT_RENAME, self._rename),
-                row(MESSAGE_FIND, functools.partial(references.find, self.ctx, self.printed)),
-                row(MESSAGE_PRINTED, functools.partial(references.note, self.ctx, self.printed)),
-                row(USER_REGISTER, functools.partial(users.register, self.ctx, self.tokens)),
-                row(DAEMON_STOP, functools.partial(self._stop, drain)),
-                row(SYNC_STATUS, self.sync_service.status),
-                row(SYNC_FORCE, self.sync_service.force),
-                row(SYNC_CONFIGURE, self._configure_sync),
-                row(SYNC_ACCEPT, self.sync_service.accept),
-                row(CONTEXT_SYNC, self.sync_service.sync_context),
-            )
-        )
-        table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
-        return {method: self._noting(handler) for method, handler in (own | table | self.care.handlers()).items()}
-
-    def _operation(self, operation: Operation) -> Handler:
-        return functools.partial(operation, self.ctx)
-
-    def _noting(self, handler: Handler) -> Handler:
-        """What holds for every method here: signs of life are noted, and a damaged database is rebuilt."""
-
-        async def handle(call: Call, params: Any) -> Any:
-            try:
-                if is_act(call.method.name, call.method.access):
-                    await adopt(self.ctx, call, call.method.name)
-                result = await handler(call, params)
-            except StoreFailed as error:
-                if error.details.get("cause") == "database_damaged":
-                    self.committer.request_reopen()
+def bind_sockets(layout: Layout) -> tuple[SocketPaths, socket.socket]:
+    """The RPC socket, beside the state or, where the file system takes none, in a short private directory."""
+    for short in (False, True):
+        sockets = socket_paths(layout, short=short)
+        prepare_socket_dir(layout, sockets)
+        try:
+            return sockets, bind_listener(sockets.rpc)
+        except OSError as error:
+            if sockets.private_dir is not None or error.errno in (errno.EACCES, errno.EROFS):
                 raise
-            except Exception as error:
-                if not is_damage(error):
-                    raise
-                self.committer.request_reopen()
-                raise StoreFailed(
-                    "the database is damaged; it is rebuilt from the journals", remedy="repeat the command"
-                ) from error
-            agent_id = call.caller.agent_id
-            wrote = call.method.mutating
-            if agent_id is not None and call.caller.kind == "agent" and (wrote or not call.caller.visiting):
-                self.presence.note(agent_id, wrote=wrote)
-            return result
-
-        return handle
-
-    def _problems_of_the_store(self) -> Iterator[str]:
-        if self.committer.degraded:
-            yield self.committer.degraded
-        if claimed := self.committer.statistics().claimed:
-            yield (
-                f"facts on the branch that say they are of this daemon, and were not here: {claimed}"
-                " (was the repository copied with the daemon's id?)"
-            )
-        if held := self.ctx.view.held():
-            yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
-
-    async def _health(self, _call: Call, _params: Empty) -> HealthResult:
-        view = self.ctx.view
-        mode, live = self.sync_service.settings.mode(), self.sync_service.settings.live
-        found = (live.problem,) if live.problem else ()
-        problems = (*found, *self._problems_of_the_store(), *self.publisher.problems(), *self.problems)
-        return HealthResult(
-            status="degraded" if problems else "ok",
-            problems=problems,
-            uptime_ms=int((trio.current_time() - self.started_at) * 1000),
-            version=VERSION,
-            protocol=PROTOCOL,
-            repo_id=self.ctx.here.repo_id,
-            pid=os.getpid(),
-            epoch=view.epoch,
-            seq=view.head_seq(),
-            sync_state=self.sync_service.state,
-            local_only=mode.local_only,
-            local_only_reason=mode.reason,
-            last_sync_at=self.sync_service.last_sync_at,
-            identity=wire_types.DaemonIdentity(
-                daemon_id=self.identity.daemon_id,
-                repo_name=self.identity.repo_name,
-                hostname=self.identity.hostname,
-                repo_path=self.identity.repo_path,
-                git_origin_url=self.identity.git_origin_url,
-                init_at=self.identity.init_at,
-            ),
-        )
-
-    async def _bus_info(self, _call: Call, _params: Empty) -> BusInfo:
-        return BusInfo(
-            endpoint=self.bus_endpoint,
-            epoch=self.ctx.view.epoch,
-            seq=self.ctx.view.head_seq(),
-            protocol=PROTOCOL,
-            tick_seconds=limits.tick_seconds,
-            preview_max=limits.preview_chars_max,
-            topics=TOPICS,
-        )
-
-    async def _events_since(self, _call: Call, params: EventsSinceParams) -> EventsSince:
-        return await self.event_feed.since(params)
-
-    async def _wait(self, call: Call, params: WaitParams) -> WaitResult:
-        return await waiting.wait(self.ctx, self.wait_queues, call, params)
-
-    async def _register(self, call: Call, params: RegisterParams) -> RegisterResult:
-        unknown = await self._compare(registered_as(self.ctx, params)) if params.command != "prime" else ""
-        result = await agents.register(self.ctx, call, params)
-        told = (unknown,) if unknown and result.status != "conflict" else ()
-        return msgspec.structs.replace(result, warnings=(*result.warnings, *told))
-
-    async def _rename(self, call: Call, params: AgentRenameParams) -> AgentRenameResult:
-        unknown = await self._compare(params.name.removeprefix("@"))
-        result = await renaming.rename(self.ctx, self.wait_queues, call, params)
-        return msgspec.structs.replace(result, warnings=(unknown,) if unknown else ())
-
-    async def _compare(self, agent_id: str) -> str:
-        """Look who has a name elsewhere, before it is taken here first; what to say if that is not known."""
-        if not agent_id or self.ctx.view.is_live(agent_id):
-            return ""
-        why = await self.sync_service.compare()
-        return f"@{agent_id} was not compared with other clones' names ({why}); later: thrum whoami" if why else ""
-
-    async def _stop(self, drain: Callable[[], Drain], call: Call, params: StopParams) -> StopResult:
-        """Answers first, then stops as house.md says."""
-
-        def begin() -> None:
-            drain().begin(params.drain_ms / 1000)
-
-        call.when_delivered(begin, begin)
-        return StopResult(stopping=True)
+            log.warning("%s takes no sockets (%s): using a short path", sockets.rpc.parent, error.strerror)
+    raise AssertionError("unreachable")
 
 
-def request_of(method: AnyMethod, params: Params) -> Request:
-    """What a call asks of the authenticator."""
-    return Request(
-        method.name,
-        method.level(params),
-        params.caller_agent_id or None,
-        method.asks_own(params),
-        f"{method.name} {getattr(params, 'key', '')}".rstrip(),
+def build_parts(
+    start: Start,
+    live: LiveConfig,
+    identity: DaemonIdentity,
+    store: Store,
+    publisher: Publisher,
+    bus: XpubSocket,
+    services: trio.Nursery,
+) -> DaemonParts:
+    """All of a daemon's parts, connected. They may put tasks into `services`."""
+    registrar = Registrar(store.view)
+    guards = LiveSettings(start.layout, runtimes_file(start.environ))
+    here = LocalNode(
+        layout=start.layout,
+        daemon_id=identity.daemon_id,
+        repo_id=identity.repo_id,
+        hostname=identity.hostname,
+        own=frozenset({*identity.own_ids, ""}),
     )
+    sync_settings = SyncSettings(start.layout, live, start.environ, start.local)
+    ctx = Context(
+        here=here,
+        clock=SystemClock(),
+        journal=store.committer,
+        view=store.view,
+        processes=open_process_table(),
+        registry=registrar.current,
+        body_bytes_max=live.current()[settings.BODY_BYTES_MAX],
+        branch_of=branch_of,
+        branch_exists=partial(branch_exists, start.layout.common_dir),
+        work=LiveWork(start.layout, start.environ),
+        modes=guards.modes,
+        runtime_names=guards.runtime_names,
+        why_no_sync=lambda: sync_settings.mode().reason,
+    )
+    sync_service = SyncService(
+        ctx=ctx,
+        journals=SyncStore(store),
+        settings=sync_settings,
+        publish=partial(_publish_sync, publisher),
+    )
+    parts = DaemonParts(
+        ctx=ctx,
+        committer=store.committer,
+        registrar=registrar,
+        event_feed=EventFeed(store.view, store.journals, publisher),
+        publisher=publisher,
+        presence=Presence(ctx, services),
+        care=Care(ctx, store.committer, store.journals, start.environ),
+        identity=identity,
+        bus_endpoint=bus.endpoint,
+        sync_service=sync_service,
+        authenticator=authenticator_of(ctx),
+        started_at=trio.current_time(),
+    )
+    store.committer.on_commit = parts.on_commit
+    store.committer.on_release = parts.on_release
+    return parts
 
 
 def authenticator_of(ctx: Context) -> Authenticator:
@@ -375,3 +158,7 @@ def authenticator_of(ctx: Context) -> Authenticator:
         now=trio.current_time,
         roots=Roots(ctx.here.layout),
     )
+
+
+def _publish_sync(publisher: Publisher, status: SyncStatus) -> None:
+    publisher.publish_state("sync.status", {"state": status.state, "last_error": status.last_error})

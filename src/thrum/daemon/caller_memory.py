@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from thrum.model import trust
+from thrum.model.files import inode_of
 from thrum.model.paths import Layout, find_layout
 
 _KNOWN_MAX = 4_096
@@ -29,14 +29,14 @@ class KnownRepositories:
         """As `find_layout`; what it raises is not remembered."""
         now = self._now()
         known = self._found.get(start)
-        if known is not None and now < known.until and known.seen == [_look(path) for path in known.paths]:
+        if known is not None and now < known.until and known.seen == [inode_of(path) for path in known.paths]:
             return known.layout
         if len(self._found) >= _KNOWN_MAX:
             self._found.clear()
         layout = find_layout(start)
         owns = dict.fromkeys((f"{layout.root}/.thrum", str(layout.state_dir)))
         paths = tuple(path for own in owns for path in (own, f"{own}/{trust.MARK}", f"{own}/redirect"))
-        self._found[start] = _Known(layout, now + _BELIEVED_SECONDS, paths, [_look(path) for path in paths])
+        self._found[start] = _Known(layout, now + _BELIEVED_SECONDS, paths, [inode_of(path) for path in paths])
         return layout
 
 
@@ -47,14 +47,6 @@ class _Known(NamedTuple):
     """What the judgement depends on."""
     seen: list[tuple[int, int] | None]
     """How that stood: changed, it is judged anew at once."""
-
-
-def _look(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 class Told:

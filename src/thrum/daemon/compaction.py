@@ -107,8 +107,9 @@ class Compactor:
 
     def _draft(self, whatever_is_tombstoned: bool) -> list[Draft]:
         """In a thread."""
-        ahead = deferral_limit(self.wall.now_ms())
-        with Drafter(self.database, self.journals, self.own, ahead) as drafter:
+        now_ms = self.wall.now_ms()
+        ahead, old = deferral_limit(now_ms), clock.format_ms(now_ms - limits.wake_attempt_kept_ms)
+        with Drafter(self.database, self.journals, self.own, ahead, old) as drafter:
             drafts: list[Draft | None] = []
             for file, weight in drafter.weights().items():
                 if whatever_is_tombstoned and weight.tombstoned:

@@ -1,4 +1,4 @@
-"""Where store and bus meet: what is said of a committed fact, live and later. Composition.
+"""Where store and bus meet: what is said of a committed fact, live and later.
 
 Live hints go to the bus publisher, replayed ones to `events.since`; both are made here from the same rows, so replay
 and live agree. Source: rpc.md §5 `events.since`, §8.
@@ -13,13 +13,13 @@ import trio
 
 from thrum.bus.publisher import Publisher
 from thrum.bus.topics import About, hint_of, topics_of
-from thrum.model import events, limits
+from thrum.model import attempt_ids, events, limits
 from thrum.model.errors import InvalidParams, StaleCursor, StoreFailed
 from thrum.model.events import SPECS, AnyFact, GroupFact, MessageFact, UnknownEvent
 from thrum.model.methods.daemon import EventsSince, EventsSinceParams
 from thrum.model.wire_types import Hint
 from thrum.store.journal import JournalFiles
-from thrum.store.projection.core import SILENT
+from thrum.store.projection.core import UNANNOUNCED
 from thrum.store.queries.rows import EventRow
 from thrum.store.queries.views import View
 from thrum.store.writer import Committed
@@ -67,7 +67,7 @@ class EventFeed:
     def announce(self, committed: Sequence[Committed]) -> None:
         """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced."""
         for entry in committed:
-            if entry.state not in SILENT:
+            if entry.state not in UNANNOUNCED:
                 subject = about(self._view, entry.fact) if self._publisher.listened else None
                 self._publisher.publish(entry.seq, entry.fact, subject, pending=entry.state == "pending")
         self.pulse.notify()
@@ -138,7 +138,7 @@ class EventFeed:
 
     def _hint(self, row: EventRow, params: EventsSinceParams) -> Hint | None:
         """The hint of a row if it passes the filters; None too for what changed nothing or is no longer readable."""
-        if row.state in SILENT or (params.types and row.type not in params.types):
+        if row.state in UNANNOUNCED or (params.types and row.type not in params.types):
             return None
         if not params.local and row.file == events.LOCAL_FILE:
             return None
@@ -153,7 +153,7 @@ class EventFeed:
         hint = hint_of(self._view.epoch, row.seq, fact, subject)
         hint.topics = topics
         if params.full:
-            hint.fact = msgspec.Raw(raw)
+            hint.fact = msgspec.Raw(attempt_ids.shown(raw, fact))
         return hint
 
     def _read(self, row: EventRow) -> tuple[bytes, AnyFact | UnknownEvent] | None:

@@ -1,4 +1,8 @@
-"""Which operation answers which method. Methods that need more than the operations' context are added in `parts`."""
+"""Which operation answers which method.
+
+Methods that need more than the operations' context are added in `build.DaemonParts.handlers`, with those of
+`maintenance.Care.handlers`; `cli.run` is added in `app`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start and stop the daemon of a repository from another process. Composition: used by the command line alone.
+"""Start and stop the daemon of a repository from another process.
 
 A daemon is started detached: a session of its own, no descriptor of its starter kept (an open pipe would hang a hook),
 no variable of git's, of an agent's identity or of a runtime's tools inherited. It tells over one pipe how far it is,
@@ -16,8 +16,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -41,9 +42,9 @@ _PID_SECONDS = 0.5
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """What a starting daemon says: `rebuilding` while it works on the database, then one of the others."""
+    """What a starting daemon says: `rebuilding` while it works on the database, then once one of the others."""
 
-    state: str
+    state: Literal["rebuilding", "ready", "held", "failed"]
     pid: int = 0
     kind: str = ""
     code: int = 0
@@ -57,14 +58,14 @@ def answers(layout: Layout) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
-            sockets.connect(layout.socket_link, probe.connect)
+            sockets.connect(layout.socket_path, probe.connect)
         except OSError:
             return False
     return True
 
 
-def start_in_background(layout: Layout, *, local: bool = False, force: bool = False) -> int:
-    """Start the daemon and wait until it answers; its pid. One that runs already is fine.
+def start_in_background(layout: Layout, environ: Mapping[str, str], *, local: bool = False, force: bool = False) -> int:
+    """Start the daemon and wait until it answers; its pid. One that runs already is fine. `environ`: this process's.
 
     Raises DaemonStartFailed (with its last word), DaemonLocked (one runs but does not answer), or the error that the
     daemon itself met (NotARepository, ConfigInvalid, StoreFailed …).
@@ -79,7 +80,7 @@ def start_in_background(layout: Layout, *, local: bool = False, force: bool = Fa
                 continue  # it ended in between
             raise DaemonLocked(f"another daemon holds {layout.main_root} (pid {holder}) but does not answer")
         try:
-            pid = _spawn(layout, local=local, force=force)
+            pid = _spawn(layout, environ, local=local, force=force)
         except OSError as error:
             raise unwritable(error) from error
         if pid is not None:
@@ -106,25 +107,22 @@ def daemon_command(layout: Layout, *, local: bool, force: bool) -> list[str]:
     return [sys.executable, "-P", "-m", "thrum.daemon", str(layout.main_root), *flags]
 
 
-def child_environment() -> dict[str, str]:
-    """This process's environment as a daemon gets it."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED) and name not in MARKS
-    }
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the process that starts a daemon, as the daemon gets it."""
+    return {name: value for name, value in environ.items() if not name.startswith(_NOT_INHERITED) and name not in MARKS}
 
 
-def own_environment(layout: Layout) -> dict[str, str]:
-    """The environment that a starting daemon goes by: its own, but for a THRUM_LOCAL=0 that an agent started it with.
+def daemon_environment(layout: Layout, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """What a starting daemon goes by: its own environment, but for a THRUM_LOCAL=0 that an agent started it with.
 
     To sync where the settings say local only is no agent's to decide (rpc.md §3, Na). Told in the log.
     """
-    environ = dict(os.environ)
     if wishes_sync(environ):
         names = LiveSettings(layout, runtimes_file(environ)).runtime_names()
         try:
             judge_own_process(names, "THRUM_LOCAL=0", partial(append_line, layout.log_file))
         except ThrumError:
-            del environ["THRUM_LOCAL"]
+            return {name: value for name, value in environ.items() if name != "THRUM_LOCAL"}
     return environ
 
 
@@ -141,13 +139,13 @@ def _wait_until_it_answers(layout: Layout, deadline: float) -> bool:
         pause = min(pause * 2, 0.1)
 
 
-def _spawn(layout: Layout, *, local: bool, force: bool) -> int | None:
+def _spawn(layout: Layout, environ: Mapping[str, str], *, local: bool, force: bool) -> int | None:
     """The new daemon's pid once it answers, or None if another one got the lock first."""
     files.ensure_private_dir(layout.var_dir)
     reader, writer = os.pipe()
     try:
         os.set_inheritable(writer, True)
-        environment = child_environment() | {REPORT_VARIABLE: str(writer)}
+        environment = child_environment(environ) | {REPORT_VARIABLE: str(writer)}
         arguments = daemon_command(layout, local=local, force=force)
         log = open_to_append(layout.log_file)
         try:
@@ -194,7 +192,7 @@ def _read_reports(reader: int, process: subprocess.Popen[bytes], layout: Layout)
                 case "failed":
                     process.wait()
                     raise from_wire(report.kind, report.code, report.message, report.remedy, report.details)
-                case _:
+                case "rebuilding":
                     continue
         if not chunk:
             process.wait()
@@ -281,7 +279,7 @@ def stop_running(layout: Layout, *, insist: bool = False) -> int | None:
 
 def _ask_to_stop(layout: Layout) -> bool:
     try:
-        with contextlib.closing(BlockingClient(layout.socket_link, connect_seconds=1.0)) as client:
+        with contextlib.closing(BlockingClient(layout.socket_path, connect_seconds=1.0)) as client:
             client.call(DAEMON_STOP, timeout_seconds=limits.drain_seconds)
     except ThrumError:
         return False

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -17,7 +17,8 @@ import msgspec
 import trio
 
 from thrum.daemon import launch
-from thrum.daemon.app import Report, Start, run_daemon
+from thrum.daemon.app import Report, run_daemon
+from thrum.daemon.build import Start
 from thrum.model import files, limits, paths, settings
 from thrum.model.config import LiveConfig
 from thrum.model.errors import DaemonStartFailed, ThrumError
@@ -31,9 +32,13 @@ SWITCH_SECONDS = 0.0005
 """How long one thread may keep the interpreter while another waits for it: a flush that is done is answered soon."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the daemon of `arguments[0]`, with `--local`, `--force`; the exit status, 0 after a clean stop."""
-    report = _reporter()
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the daemon of `arguments[0]`, with `--local`, `--force`; the exit status, 0 after a clean stop.
+
+    `environ`: the variables of this process.
+    """
+    report = _reporter(environ.get(launch.REPORT_VARIABLE, ""))
+    environ = {name: value for name, value in environ.items() if name != launch.REPORT_VARIABLE}
     try:
         os.umask(0o077)
         layout = paths.find_layout(Path(arguments[0]))
@@ -44,8 +49,9 @@ def main(arguments: Sequence[str]) -> int:
             return 1
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        hostname = os.environ.get("THRUM_HOSTNAME") or os.uname().nodename
-        start = Start(layout, hostname, launch.own_environment(layout), local="--local" in arguments, lock=descriptor)
+        hostname = environ.get("THRUM_HOSTNAME") or os.uname().nodename
+        environ = launch.daemon_environment(layout, environ)
+        start = Start(layout, hostname, environ, local="--local" in arguments, lock=descriptor)
         _run(start, report)
     except Exception as error:
         report(launch.report_failure(_refusal(error)))
@@ -96,12 +102,13 @@ def _run(start: Start, report: Report) -> None:
             raise
 
 
-def _reporter() -> Report:
-    """Tells whoever started us how far we are; silent when nobody asked. The pipe is closed with the last word."""
-    text = os.environ.pop(launch.REPORT_VARIABLE, "")
-    if not text.isdecimal():
+def _reporter(asked: str) -> Report:
+    """Tells whoever started us how far we are, over the pipe of that number; silent when nobody asked. The pipe is
+    closed with the last word.
+    """
+    if not asked.isdecimal():
         return lambda report: None
-    descriptor: list[int] = [int(text)]
+    descriptor: list[int] = [int(asked)]
     os.set_inheritable(descriptor[0], False)
 
     def tell(report: launch.Report) -> None:
@@ -109,7 +116,7 @@ def _reporter() -> Report:
             return
         with contextlib.suppress(OSError):
             os.write(descriptor[0], msgspec.json.encode(report) + b"\n")
-        if report.state != "painting":
+        if report.state != "rebuilding":
             os.close(descriptor.pop())
 
     return tell

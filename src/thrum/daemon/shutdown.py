@@ -1,6 +1,6 @@
 """How a daemon ends: by a signal, with the loss of its place, or because nobody has needed it for a day.
 
-Composition: services of `daemon/app.py`. Source: rpc.md §1, house.md "Stop".
+Services of `daemon/app.py`. Source: rpc.md §1, house.md "Stop".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from thrum.daemon.build import DaemonParts
+from thrum.daemon.parts import DaemonParts
 from thrum.model import files, limits, paths
 from thrum.model.errors import ThrumError
 from thrum.model.paths import Layout

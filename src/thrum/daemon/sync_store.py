@@ -1,4 +1,4 @@
-"""The store as sync asks it: `sync.ports.Journals` over an open store. Composition.
+"""The store as sync asks it: `sync.ports.Journals` over an open store.
 
 Every method blocks and is called in one worker thread of the running trio loop: it reads there, from the files and over
 a connection of its own, and hops to the loop for what the committer has to write.
@@ -30,7 +30,7 @@ class SyncStore:
         self._is_closed = False
         self._receipts = Receipts(store.journals, store.signer)
 
-    def marks(self) -> dict[str, FilePosition]:
+    def positions(self) -> dict[str, FilePosition]:
         """See `sync.ports.Journals`. What is appended and not yet committed does not count."""
         file_states = self._store.journals.file_states()
         return {
@@ -42,18 +42,18 @@ class SyncStore:
         with self._reading() as view:
             return view.head_seq()
 
-    def read(self, file: str, mark: FilePosition) -> bytes:
+    def read(self, file: str, position: FilePosition) -> bytes:
         """See `sync.ports.Journals`. StoreFailed when somebody else replaced or cut it."""
         journals = self._store.journals
         with self._minding_damage():
             try:
-                return journals.read_start(file, FileState(*mark))
+                return journals.read_start(file, FileState(*position))
             except OSError as error:
                 raise refusal(error, "read") from error
             except StoreFailed as error:
                 with journals.still:
                     now = journals.file_states().get(file)
-                if now is None or now.inode != mark.inode:
+                if now is None or now.inode != position.inode:
                     raise JournalMoved(file) from error  # by the committer itself: compaction
                 raise
 

@@ -1,6 +1,6 @@
 """Who is alive: the daemon learns of the death of agents' processes, and ends the sessions that nobody will end.
 
-Composition: services of `daemon/app.py`. A process is watched by a pidfd, so its end is known in milliseconds; where
+Services of `daemon/app.py`. A process is watched by a pidfd, so its end is known in milliseconds; where
 there are none, by a look every two seconds. Source: identity.md §5 "Shown", §9.
 """
 

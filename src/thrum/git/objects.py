@@ -20,7 +20,7 @@ from thrum.git.reader import loose_size
 from thrum.git.runner import DURABLE, checked_git
 from thrum.git.trees import TreeEntry
 from thrum.model.errors import StoreFailed
-from thrum.model.files import sync_directory
+from thrum.model.files import create_file, sync_directory, write_all
 
 Kind = Literal["blob", "tree", "commit"]
 
@@ -121,7 +121,7 @@ class LooseWriter:
             self._unsynced.add(self._objects_dir)
         # By this name `git prune` takes away what a killed process left.
         temporary = directory / f"tmp_obj_{secrets.token_hex(6)}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
+        descriptor = create_file(temporary, 0o400)
         try:
             self._written_bytes += _deflate(descriptor, head, data)
             os.fchmod(descriptor, mode & 0o444 | 0o400)
@@ -206,17 +206,10 @@ def _deflate(descriptor: int, head: bytes, data: bytes) -> int:
     """Write an object's bytes, compressed; how many."""
     packer = zlib.compressobj(_ZLIB_LEVEL)
     view = memoryview(data)
-    written = _write_all(descriptor, packer.compress(head))
+    written = write_all(descriptor, packer.compress(head))
     for start in range(0, len(view), _WRITE_BYTES):
-        written += _write_all(descriptor, packer.compress(view[start : start + _WRITE_BYTES]))
-    return written + _write_all(descriptor, packer.flush())
-
-
-def _write_all(descriptor: int, data: bytes) -> int:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    return len(data)
+        written += write_all(descriptor, packer.compress(view[start : start + _WRITE_BYTES]))
+    return written + write_all(descriptor, packer.flush())
 
 
 class GitWriter:

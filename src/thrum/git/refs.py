@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from thrum.model import files
 from thrum.model.clock import SystemClock
 
 BRANCH: Final = "a-sync"
@@ -41,11 +42,11 @@ def move_plain_ref(common_dir: Path, ref: str, old: str, new: str, why: str) -> 
     path, log = common_dir / ref, common_dir / "logs" / ref
     lock = path.with_name(f"{path.name}.lock")
     is_logged = log.is_file()
-    if (common_dir / "reftable").is_dir() or path.is_symlink() or not (is_logged or ref.startswith(f"{OWN_REFS}/")):
+    if (common_dir / "reftable").is_dir() or files.is_link(path) or not (is_logged or ref.startswith(f"{OWN_REFS}/")):
         return False
     try:
         mode = path.stat().st_mode & 0o777
-        descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = files.create_file(lock)
     except (FileExistsError, FileNotFoundError):
         return False
     try:
@@ -70,7 +71,7 @@ def move_plain_ref(common_dir: Path, ref: str, old: str, new: str, why: str) -> 
 
 
 def _append(path: Path, line: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    descriptor = files.open_following(path, os.O_WRONLY | os.O_APPEND)
     try:
         os.write(descriptor, line)
     finally:

@@ -30,7 +30,7 @@ from thrum.git._status_output import (
     pathspecs,
 )
 from thrum.git.runner import GitFailed, read_git
-from thrum.model import clock, limits
+from thrum.model import clock, files, limits
 from thrum.model.dot_git import GitPlace, find_git, nowhere
 from thrum.model.errors import ThrumError
 from thrum.model.events import Commit, FileChange
@@ -305,7 +305,7 @@ def _modified_at(path: bytes) -> str:
     """When a file was written; of one that is gone, when its directory was."""
     while True:
         try:
-            return clock.format_ms(max(0, os.lstat(path).st_mtime_ns // 1_000_000))
+            return clock.format_ms(max(0, files.lstat(path).st_mtime_ns // 1_000_000))
         except OSError:
             parent = os.path.dirname(path)
             if parent == path:
@@ -316,7 +316,7 @@ def _modified_at(path: bytes) -> str:
 def _lines(path: bytes) -> int:
     """The lines of a new text file; 0 for anything else."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+        with open(files.open_nofollow(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > limits.work_counted_bytes_max:
                 return 0

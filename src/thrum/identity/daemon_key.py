@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from thrum.identity.signing import Signer
 from thrum.model import signatures
 from thrum.model.errors import StoreFailed, in_shell
-from thrum.model.files import atomic_write
+from thrum.model.files import atomic_write, lstat, open_nofollow
 
 _LINE: Final = re.compile(rb"(d_[0-9A-Z]{26}) ([A-Za-z0-9_-]{43})\n")
 _BYTES_MAX: Final = 4096
@@ -37,7 +37,7 @@ def load_key(path: Path) -> DaemonKey | None:
     Raises StoreFailed for what can't be read, and for a link: a daemon does not change who it is because of that.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_nofollow(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -70,7 +70,7 @@ def make_key(path: Path, now_ms: int) -> DaemonKey:
     daemon_id = signatures.daemon_id_of(now_ms, signer.public_key)
     try:
         atomic_write(path, b"%b %b\n" % (daemon_id.encode(), signatures.base64url(signer.seed)))
-        return DaemonKey(daemon_id, signer, os.lstat(path).st_ino)
+        return DaemonKey(daemon_id, signer, lstat(path).st_ino)
     except OSError as error:
         raise StoreFailed(f"could not write {path}: {error.strerror}") from error
 
@@ -78,7 +78,7 @@ def make_key(path: Path, now_ms: int) -> DaemonKey:
 def key_flaw(path: Path) -> tuple[str, str]:
     """What is wrong with the key's file and how it is fixed; two empty texts if nothing is, or there is none yet."""
     try:
-        status = os.lstat(path)
+        status = lstat(path)
     except FileNotFoundError:
         return "", ""
     except OSError as error:

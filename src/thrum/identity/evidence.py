@@ -29,7 +29,7 @@ from thrum.identity.runtimes import (
     runtime_of_process,
 )
 from thrum.model.dot_git import first_line, git_at, upwards
-from thrum.model.files import is_same
+from thrum.model.files import is_same, lstat
 from thrum.model.guards import DEFAULT_MODES, Refusal
 from thrum.model.ids import file_stem, parse_agent_id
 from thrum.model.methods.method import Access
@@ -474,7 +474,7 @@ def _words(error: OSError) -> str:
 
 def _is_file(path: str) -> bool:
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
+        return stat.S_ISREG(lstat(path).st_mode)
     except OSError:
         return False
 

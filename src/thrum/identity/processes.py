@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+from thrum.model.files import open_following
+
 CHAIN_MAX = 64
 """Steps of a walk to the top; a deeper tree is cut there."""
 
@@ -271,7 +273,7 @@ def _content(path: str, bytes_max: int = _CONTENT_BYTES) -> bytes:
 
     More of it with a larger `bytes_max`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_following(path, os.O_RDONLY)
     try:
         data = os.read(descriptor, _CONTENT_BYTES)
         while len(data) < bytes_max and (piece := os.read(descriptor, _CONTENT_BYTES)):

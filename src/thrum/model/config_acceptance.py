@@ -7,7 +7,6 @@ or a branch that was checked out.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
@@ -139,7 +138,7 @@ def state_tracked(paths: Sequence[str]) -> str:
 
 def _touched(path: str) -> tuple[int, int, int] | None:
     try:
-        found = os.lstat(path)
+        found = files.lstat(path)
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

@@ -10,6 +10,8 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from thrum.model.files import open_following
+
 _BARE = re.compile(r"^\s*bare\s*=\s*(\w+)", re.MULTILINE | re.IGNORECASE)
 
 
@@ -110,7 +112,7 @@ def first_line(path: str) -> str | None:
 
 def _small_text(path: str) -> str:
     """The stripped text of a small file. Raises OSError, also for what is no plain file: a pipe would be waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_following(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a plain file", path)

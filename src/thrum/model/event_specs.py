@@ -37,8 +37,8 @@ class EventSpec(msgspec.Struct, frozen=True):
     """How the id of the entity begins that this fact makes; the id is in the field `{entity}_id`."""
     cleanup: str = ""
     """The field with the agent whose cleanup takes it out of effect."""
-    purge: Literal["", "message", "session"] = ""
-    """With what a purge takes it out of effect; without, no purge does."""
+    purge: Literal["", "message", "session", "itself"] = ""
+    """With what a purge takes it out of effect, or by its own time; without, no purge does."""
     coalesces: bool = False
     """Whether its line may go once a later one of its type says all that it says."""
     copied: bool = False
@@ -120,6 +120,7 @@ EVENT_SPECS: Final[dict[str, EventSpec]] = {
     ),
     "agent.seen": EventSpec(LOCAL_FILE, "session", "agent_id", (), "", cleanup="agent_id", coalesces=True),
     "agent.status": EventSpec(LOCAL_FILE, "agent", "by", ("team",), "", cleanup="agent_id", coalesces=True),
+    "wake.attempt": EventSpec(LOCAL_FILE, "agent", "agent_id", ("agent_id",), "", purge="itself"),
     "session.items": EventSpec(LOCAL_FILE, "session", "", (), "", purge="session", coalesces=True),
     "agent.hide": EventSpec(LOCAL_FILE, "daemon", "agent_id", (), "", ahead="who"),
     "accept": EventSpec(LOCAL_FILE, "daemon", "", (), "", ahead="who"),
@@ -128,7 +129,6 @@ EVENT_SPECS: Final[dict[str, EventSpec]] = {
 
 LATER_LOCAL_TYPES: Final = frozenset(
     {
-        "wake.attempt",
         "subscription.add",
         "subscription.remove",
         "queue.submit",

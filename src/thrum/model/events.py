@@ -28,7 +28,7 @@ from thrum.model.fact_parts import Pair as Pair
 from thrum.model.fact_parts import Whole as Whole
 from thrum.model.fact_parts import Work as Work
 
-FACTS_VERSION: Final = 5
+FACTS_VERSION: Final = 6
 """Rises when the projection of the same facts would change: then the database is rebuilt."""
 
 KNOWN_V: Final = 1
@@ -69,6 +69,9 @@ class MessageCreated(Fact, frozen=True, gc=False, kw_only=True, tag="message.cre
     audiences: tuple[Pair, ...] = ()
     recipients: tuple[str, ...] = ()
     quiet: bool = False
+    urgent: bool = False
+    expires_at: str = ""
+    supersedes: str = ""
     authored_by: str = ""
     disclosed: bool = False
 
@@ -224,6 +227,10 @@ class AgentPlaced(Fact, frozen=True, gc=False, kw_only=True, tag="agent.place"):
     agent_pid_started: str = ""
     runtime: str = ""
     tmux_session: str = ""
+    runtime_session: str = ""
+    transcript: str = ""
+    pane: str = ""
+    hooks_seen_at: str = ""
 
 
 class AgentExited(Fact, frozen=True, gc=False, kw_only=True, tag="agent.exit"):
@@ -241,6 +248,22 @@ class AgentStatusSet(Fact, frozen=True, gc=False, kw_only=True, tag="agent.statu
     agent_id: str
     status: str
     by: str
+
+
+class WakeAttempted(Fact, frozen=True, gc=False, kw_only=True, tag="wake.attempt"):
+    """One offer of mail through one door, or how it ended: facts of one attempt share `attempt_id`, its secret token.
+
+    `outcome`: offered, then at most one of proved, expired, refused, failed, revoked. `message_ids` of `proved` are
+    those that were really said. `process`: the runtime process that it was made for, as its offerer names one.
+    """
+
+    agent_id: str
+    attempt_id: str
+    door: str
+    message_ids: tuple[str, ...]
+    outcome: str
+    detail: str = ""
+    process: str = ""
 
 
 class SessionItemsChanged(Fact, frozen=True, gc=False, kw_only=True, tag="session.items"):
@@ -290,7 +313,14 @@ MessageFact: TypeAlias = MessageCreated | MessageEdited | MessageDeleted | Messa
 SessionFact: TypeAlias = SessionStarted | SessionEnded | AgentUpdated | AgentSeen | SessionItemsChanged
 GroupFact: TypeAlias = GroupCreated | GroupMemberAdded | GroupMemberRemoved | GroupUpdated | GroupDeleted
 AgentFact: TypeAlias = (
-    AgentRegistered | AgentAliased | AgentCleaned | AgentContextSaved | AgentPlaced | AgentExited | AgentStatusSet
+    AgentRegistered
+    | AgentAliased
+    | AgentCleaned
+    | AgentContextSaved
+    | AgentPlaced
+    | AgentExited
+    | AgentStatusSet
+    | WakeAttempted
 )
 DaemonFact: TypeAlias = DaemonKeyed | DaemonSucceeded | Accepted | AgentHidden
 AnyFact: TypeAlias = MessageFact | SessionFact | GroupFact | AgentFact | DaemonFact | PurgeExecuted | JournalFormat

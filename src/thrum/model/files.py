@@ -1,8 +1,13 @@
 """Files written whole or not at all, private directories, and locks that die with their process.
 
-This is the one opener of what thrum has: nothing at or below `.thrum` or `thrum-sync` is reached through a link, for
-git, tar and patch write links there as easily as files (identity.md §3 "Trust"). A path is walked from the directory
-that holds the first of these names, component by component; what is elsewhere is opened as it is named.
+This is the one opener of what thrum has, and here alone links are refused: nothing at or below `.thrum` or `thrum-sync`
+is reached through one, for git, tar and patch write links there as easily as files (identity.md §3 "Trust"). A path is
+walked from the directory that holds the first of these names, component by component; what is elsewhere is opened as
+it is named.
+
+Where the way there is not the question, because it was walked before, or is git's and may well lead through links, the
+first section has what looks at the last name alone, at the price of one call. The launcher has its own: it may load
+nothing.
 """
 
 from __future__ import annotations
@@ -75,6 +80,59 @@ def is_short() -> bool:
     return False
 
 
+# -- the last name alone
+
+
+def open_nofollow(path: Path | str | bytes, flags: int, mode: int = 0o600) -> int:
+    """A descriptor of what lies at `path` itself. Raises OSError: ELOOP for a link."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+
+
+def create_file(path: Path | str, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
+    """A descriptor to write a file that was not there: FileExistsError for anything that was, a link too."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=dir_fd)
+
+
+def open_following(path: Path | str, flags: int) -> int:
+    """A descriptor of what `path` leads to: the kernel's files, and those of git's that a user may have linked."""
+    return os.open(path, flags | os.O_CLOEXEC)
+
+
+def lstat(path: Path | str | bytes, *, dir_fd: int | None = None) -> os.stat_result:
+    """What lies at `path`, a link as itself. Raises OSError."""
+    return os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def is_link(path: Path) -> bool:
+    """Whether a link lies at `path`. Raises OSError where that can't be looked at."""
+    return path.is_symlink()
+
+
+def inode_of(path: Path | str) -> tuple[int, int] | None:
+    """Device and inode of what lies at `path`, a link as itself; None if nothing can be seen there."""
+    try:
+        found = lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def set_times(path: Path, found: os.stat_result) -> None:
+    """Give what lies at `path` itself the times of another file. Raises OSError."""
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
+
+
+def write_all(descriptor: int, data: bytes | bytearray) -> int:
+    """Write all of it, in as many calls as it takes; how many bytes. Raises OSError; then a part may be written."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    return len(data)
+
+
+# -- the way there too
+
+
 _OWN = frozenset({".thrum", "thrum-sync"})
 _O_PATH: int = getattr(os, "O_PATH", os.O_RDONLY)
 _STEP = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -102,7 +160,7 @@ def _named(error: OSError, name: str, directory: int, shown: str) -> OSError:
     number, words = error.errno or 0, error.strerror
     if number in (errno.ELOOP, errno.ENOTDIR):
         with contextlib.suppress(OSError):
-            if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            if stat.S_ISLNK(lstat(name, dir_fd=directory).st_mode):
                 number, words = errno.ELOOP, "it is a link"
     return OSError(number, words, shown)
 
@@ -181,7 +239,7 @@ def status(path: Path | str) -> os.stat_result | None:
     """What lies at `path`, a link as itself; None if nothing does, or only by way of a link."""
     try:
         with opened_parent(path) as (directory, name):
-            return os.stat(name, dir_fd=directory, follow_symlinks=False)
+            return lstat(name, dir_fd=directory)
     except (OSError, ValueError):
         return None
 
@@ -236,17 +294,14 @@ def atomic_write(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
     """
     with opened_parent(path) as (directory, name):
         temporary = f".{name}.{secrets.token_hex(6)}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            descriptor = os.open(temporary, flags, mode, dir_fd=directory)
+            descriptor = create_file(temporary, mode, dir_fd=directory)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path.with_name(temporary))) from None
         try:
             try:
                 os.fchmod(descriptor, mode)
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(descriptor, view) :]
+                write_all(descriptor, data)
                 if durable:
                     os.fsync(descriptor)
             finally:

@@ -136,6 +136,11 @@ cursor_limit_max: Final = 200
 search_words_max: Final = 64
 """In one search; the index takes no deeper expression than 256."""
 unindexed_max: Final = 256
+wake_attempt_kept_ms: Final = 7 * 86_400_000
+"""How long an attempt to wake is remembered that nothing waits for any more (wake.md §5)."""
+wake_unseen_max: Final = 1_000
+"""So many unseen messages of an agent are looked at before it is woken: the newest ones."""
+wake_attempts_shown: Final = 10
 unindexed_bytes_max: Final = 1 * MIB
 """So much of messages may wait for the index of words; a search looks through it."""
 answer_bodies_bytes_max: Final = 8 * MIB
@@ -148,6 +153,28 @@ since_limit_max: Final = 1_000
 since_wait_max_ms: Final = 60_000
 since_scan_max: Final = 4_000
 """How many facts one `events.since` looks at before it answers with `more`, so that no call holds the daemon."""
+
+# -- waking agents (wake.md §3, §4, §6)
+wake_text_chars_max: Final = 9_000
+"""Of all that one wake says, its token included."""
+wake_body_bytes_max: Final = 2 * KIB
+wake_line_chars_max: Final = 80
+"""Of a message's first words."""
+wake_attempts_max: Final = 3
+"""Counted ones for a message, in one process of a runtime."""
+wake_window_seconds: Final = 0.3
+"""What comes so soon after an offer goes together."""
+wake_working_seconds: Final = 60.0
+"""While it works, an agent is offered ordinary mail at most so often."""
+wake_urgent_max: Final = 3
+"""Urgent messages of one author within a minute that are treated as such."""
+wake_proof_seconds: Final = 60.0
+"""Idle without a break for so long, and what was offered did not arrive."""
+wake_failures_max: Final = 2
+wake_rest_seconds: Final = 600.0
+"""How long a door that failed so often in a row is left alone."""
+wake_refused_seconds: Final = 5.0
+"""How long a door that refused is left alone while its runtime's state stays as it is; doubled each time."""
 
 # -- the bus (rpc.md §8)
 tick_seconds: Final = 5.0
@@ -180,6 +207,8 @@ read_bytes_max: Final = 16 * MIB
 log_files_max: Final = 4
 watch_reconnect_seconds: Final = 60.0
 suggestions_max: Final = 3
+lines_before_max: Final = 10_000
+"""Hashes of unsigned lines in one `accept`."""
 
 assert body_bytes_max + structured_bytes_max < line_bytes_max, "a message fits a line"
 assert answer_line_bytes_max <= unsent_bytes_max < unsent_all_bytes_max, "one answer never closes its connection"
@@ -192,5 +221,5 @@ assert requests_in_flight_max < committer_waiting_max, "requests in flight alone
 assert committer_wait_seconds < request_seconds_max, "busy is said before timed_out"
 assert drain_seconds < start_seconds_max, "a restart waits longer than a stop"
 assert tick_seconds < watch_reconnect_seconds
-lines_before_max = 10_000
-"""Hashes of unsigned lines in one `accept`."""
+assert wake_body_bytes_max < wake_text_chars_max
+assert wake_refused_seconds < wake_rest_seconds

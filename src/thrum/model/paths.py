@@ -24,7 +24,7 @@ from thrum.model.errors import (
     StoreFailed,
     in_shell,
 )
-from thrum.model.files import atomic_write, ensure_private_dir, is_file, locked, read_bytes, status
+from thrum.model.files import atomic_write, ensure_private_dir, is_file, is_link, locked, read_bytes, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class Layout:
         return self.var_dir / "daemon.log"
 
     @property
-    def socket_link(self) -> Path:
-        """The daemon's socket, or a link to it when the path would be too long."""
+    def socket_path(self) -> Path:
+        """The daemon's socket; where that path is too long for one, `rpc.sockets` has a short one instead."""
         return self.var_dir / "thrum.sock"
 
     @property
@@ -230,7 +230,7 @@ def _require(own: Path, git: GitPlace | None) -> trust.Record:
     try:
         return trust.require(own, keep)
     except NotInitialized as error:
-        if git is None and not own.is_symlink() and find_git(own.parent) is None:
+        if git is None and not is_link(own) and find_git(own.parent) is None:
             # Nothing there tells an installation of before from an archive: a person does.
             raise trust.refused(own.parent, error.details["reason"], _OUTSIDE_GIT) from error
         state_dir = None if git is None else _state_of_before(own, git)
@@ -338,7 +338,7 @@ def _state_of_before(own: Path, git: GitPlace) -> Path | None:
         kept: Any = json.loads(read_bytes(git.common_dir / "thrum-sync" / "daemon.json"))
         state_dir = os.path.realpath(kept["state_dir"])
         told = os.path.realpath(_text_in(own / "redirect")) if status(own / "redirect") else str(own)
-        if own.is_symlink() or told != state_dir or trust.tracked(git.git_dir, git.common_dir) != []:
+        if is_link(own) or told != state_dir or trust.tracked(git.git_dir, git.common_dir) != []:
             return None
         return None if status(keep_of(Path(state_dir).parent).record) is not None else Path(state_dir)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

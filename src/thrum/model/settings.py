@@ -58,6 +58,8 @@ class Setting(Generic[T]):
     help: str
     restart: bool = False
     guarded: bool = False
+    built: bool = True
+    """Whether anything reads it yet. What is to come is kept in the file like the others, and said to do nothing."""
 
     def of(self, raw: Mapping[str, Any]) -> T:
         """What the program uses, of a file whose values keep to their rules."""
@@ -184,15 +186,22 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {}
 
 
 def _setting(
-    key: str, rule: Rule[T], default: Any, help: str, *, restart: bool = False, guarded: bool = False
+    key: str,
+    rule: Rule[T],
+    default: Any,
+    help: str,
+    *,
+    restart: bool = False,
+    guarded: bool = False,
+    built: bool = True,
 ) -> Setting[T]:
-    row = SETTINGS[key] = Setting(key, rule, default, help, restart=restart, guarded=guarded)
+    row = SETTINGS[key] = Setting(key, rule, default, help, restart=restart, guarded=guarded, built=built)
     return row
 
 
 LOCAL_ONLY = _setting("daemon.local_only", _BOOL, True, "fetch and push nothing", guarded=True)
-_setting("daemon.ws_port", _PORT, "auto", "port of web UI and WebSocket", restart=True)
-_setting("daemon.peer_port", _PORT, "auto", "port that peers connect to", restart=True)
+_setting("daemon.ws_port", _PORT, "auto", "port of web UI and WebSocket", restart=True, built=False)
+_setting("daemon.peer_port", _PORT, "auto", "port that peers connect to", restart=True, built=False)
 SINGLE_AGENT_MODE = _setting("daemon.single_agent_mode", _BOOL, False, "leave out advice about messages")
 LOG_LEVEL = _setting("daemon.log_level", _LEVEL, "info", "the least level that goes into the log")
 BODY_BYTES_MAX = _setting(
@@ -210,23 +219,25 @@ SYNC_INTERVAL = _setting("sync.interval", _PERIOD, "15s", "how often to see what
 SYNC_DEBOUNCE = _setting("sync.debounce", _DURATION, "300ms", "the least time between two pushes")
 PRIMARY_RUNTIME = _setting("runtime.primary", _NAME_OR_NONE, "", "the runtime of agents that name none")
 _setting("runtime.processes", _PROCESSES, {}, "more process names of runtimes", guarded=True)
-_setting("worktrees.base_path", _PATH_OR_NONE, "", "where new worktrees go")
-_setting("worktrees.thrum_enabled", _BOOL, True, "set thrum up in new worktrees")
+_setting("worktrees.base_path", _PATH_OR_NONE, "", "where new worktrees go", built=False)
+_setting("worktrees.thrum_enabled", _BOOL, True, "set thrum up in new worktrees", built=False)
 BACKUP_DIR = _setting("backup.dir", _LINE, "", "where backups go; empty: .thrum/backup")
 KEPT_DAILY = _setting("backup.retention.daily", _whole(-1), 5, "days whose last backup is kept; -1: all")
 KEPT_WEEKLY = _setting("backup.retention.weekly", _whole(-1), 4, "weeks whose last backup is kept; -1: all")
 KEPT_MONTHLY = _setting("backup.retention.monthly", _whole(-1), -1, "months whose last backup is kept; -1: all")
-_setting("restart.max_lines", _whole(0), 200, "lines of a snapshot at a restart of an agent")
-_setting("restart.auto_threshold", _whole(0), 0, "restart an agent when its context is so full; 0: never")
-_setting("restart.graceful_timeout", _DURATION, "30s", "how long to wait for an agent's own snapshot")
-_setting("restart.silence_watchdog_seconds", _SECONDS, 30, "how long an agent may be silent then", restart=True)
-_setting("peers.auto_connect", _BOOL, True, "connect to known peers at the start", restart=True)
-_setting("peers.pairing_code_length", _whole(8, 64), 16, "digits of a pairing code")
+_setting("restart.max_lines", _whole(0), 200, "lines of a snapshot at a restart of an agent", built=False)
+_setting("restart.auto_threshold", _whole(0), 0, "restart an agent when its context is so full; 0: never", built=False)
+_setting("restart.graceful_timeout", _DURATION, "30s", "how long to wait for an agent's own snapshot", built=False)
+_setting(
+    "restart.silence_watchdog_seconds", _SECONDS, 30, "how long an agent may be silent then", restart=True, built=False
+)
+_setting("peers.auto_connect", _BOOL, True, "connect to known peers at the start", restart=True, built=False)
+_setting("peers.pairing_code_length", _whole(8, 64), 16, "digits of a pairing code", built=False)
 GUARD_KEYS: Final = "identity_guard"
 for _name, _row in GUARDS.items():
     _setting(f"{GUARD_KEYS}.{_name}", _MODE, _row.mode, _row.about, guarded=True)
-_setting("permission_supervisors", _NAMES, ["coordinator"], "roles that may answer permission prompts")
-_setting("project_name", _LINE, "", "what the project is called")
+_setting("permission_supervisors", _NAMES, ["coordinator"], "roles that may answer permission prompts", built=False)
+_setting("project_name", _LINE, "", "what the project is called", built=False)
 
 _GUARDED: Final = (GUARD_KEYS, "guard-daemon", *(key for key, row in SETTINGS.items() if row.guarded))
 _GROUPS: Final = tuple(

@@ -62,7 +62,7 @@ class Tombstones:
         """Whether anything was ever cleaned up or purged."""
         return bool(self.agents or self.authors or self.purges)
 
-    def mark(self) -> str:
+    def fingerprint(self) -> str:
         """A text that differs as soon as more is tombstoned."""
         if not self:
             return ""
@@ -150,6 +150,8 @@ def _is_tombstoned(fact: AnyFact, order: Order, who: Provenance, tombstones: Tom
     names_an_agent = not isinstance(fact, GroupMemberAdded) or fact.member_type == "agent"
     if spec.cleanup and names_an_agent and tombstones.covers_agent(getattr(fact, spec.cleanup), order, who.under):
         return True
+    if spec.purge == "itself":
+        return order[0] < tombstones.cutoff(who.under)
     if not tombstones.purges or spec.purge != "session" or not isinstance(fact, SessionFact):
         return False
     if isinstance(fact, AgentUpdated):

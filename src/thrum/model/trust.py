@@ -22,7 +22,6 @@ from thrum.model.errors import ForeignUser, NotInitialized, in_shell
 
 MARK = ".mark"
 _MARK_BYTES = 16
-_RECORD_BYTES_MAX = 65_536
 
 
 class Keep(NamedTuple):
@@ -54,7 +53,7 @@ def keep_in_git(git_dir: str | Path, common_dir: str | Path) -> Keep:
 def keep_outside(own: str | Path) -> Keep:
     """That of a `.thrum` outside git."""
     try:
-        found = os.stat(own, follow_symlinks=False)
+        found = files.lstat(own)
         name = f"{found.st_dev:x}-{found.st_ino:x}"
     except OSError:
         name = "none"  # not there yet: nothing is kept under this name
@@ -84,7 +83,7 @@ def marks_in(common_dir: Path) -> Iterator[str]:
 def require(own: Path, keep: Keep) -> Record:
     """The record of a `.thrum` that counts. Raises NotInitialized with the reason, or ForeignUser."""
     root = own.parent
-    found = os.stat(own, follow_symlinks=False)
+    found = files.lstat(own)
     if stat.S_ISLNK(found.st_mode):
         raise refused(root, "its .thrum is a link", remedy=f"rm {in_shell(own)}; thrum init")
     if found.st_uid != os.geteuid():

@@ -33,12 +33,13 @@ from thrum.model.guards import Refusal, refusal_error
 from thrum.model.methods.agents import RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
 from thrum.model.methods.method import Empty
 from thrum.model.paths import check_counts, is_tracked, link_state
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, agent_of, evidence_of
 from thrum.ops.drafts import check_text
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive, seconds
 from thrum.ops.names import check_names
 from thrum.ops.pid_binding import record_pid
+from thrum.ops.places import carried_over
 from thrum.ops.quickstart import Arrival, check_prime, check_quickstart, give_up, retire_stale
 from thrum.ops.sessions import end_open_sessions
 from thrum.store.api import Decision, Stamp
@@ -159,7 +160,7 @@ class _Outcome(NamedTuple):
 
 
 def _wanted(ctx: Context, call: Call, params: RegisterParams) -> _Wanted:
-    evidence = call.connection.evidence
+    evidence = evidence_of(call)
     ids.check_module(params.module)
     ids.check_display(params.display)
     for field, chars_max in (("hostname", limits.hostname_chars_max), ("runtime", limits.name_chars_max)):
@@ -392,6 +393,7 @@ def _facts(
                 agent_id=wanted.agent_id,
                 tmux_session=record.tmux_session if record else "",
                 **place._asdict(),
+                **carried_over(record, place.agent_pid, place.agent_pid_started),
             )
         )
     if quickstart and (record is None or not record.status):

@@ -1,7 +1,7 @@
 """What every operation is given: the projection, the journal's door, who calls, and where we are.
 
-Built once by the daemon, never changed. An operation is `async def op(house, call, params) -> result`: it looks at
-`house.view` (what is committed) or hands `house.journal.commit` a decision. It writes nothing itself.
+Built once by the daemon, never changed. An operation is `async def op(ctx, call, params) -> result`: it looks at
+`ctx.view` (what is committed) or hands `ctx.journal.commit` a decision. It writes nothing itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from thrum.identity.caller import Caller
-from thrum.identity.evidence import PeerEvidence, Registry
+from thrum.identity.evidence import Failed, PeerEvidence, Registry
 from thrum.identity.processes import ProcessTable
 from thrum.identity.runtimes import KNOWN_RUNTIMES, RuntimeNames
 from thrum.model.clock import Clock
@@ -31,8 +31,8 @@ class Connection(Protocol):
     """Ids that `agent.register` gave out here (identity.md §11, `bootstrap`)."""
     user_id: str | None
     """The user that registered over this WebSocket (identity.md §14)."""
-    evidence: PeerEvidence
-    """What the kernel says about the process at the other end."""
+    evidence: PeerEvidence | None
+    """What the kernel says about the process at the other end; None over a WebSocket: ask `evidence_of`."""
 
 
 class Call(Protocol):
@@ -115,6 +115,14 @@ class Context:
     """Why nothing goes to other machines now, in a few words and with what to do; empty: it does."""
     registering: set[str] = field(default_factory=set[str])
     """Agents that were just recorded and whose identity files are still to be written: they count as written."""
+
+
+def evidence_of(call: Call) -> PeerEvidence:
+    """What the kernel says about the caller's process. Raises Failed over a WebSocket, of which it says nothing."""
+    evidence = call.connection.evidence
+    if evidence is None:
+        raise Failed("peer", "nothing is known of the other end of a WebSocket")
+    return evidence
 
 
 def agent_of(call: Call) -> str:

@@ -22,9 +22,10 @@ from thrum.identity.runtimes import runtime_of_process
 from thrum.model.errors import ThrumError
 from thrum.model.events import AgentPlaced
 from thrum.model.guards import Mode, Refusal, refusal_fields
-from thrum.ops.context import Call, Context
+from thrum.ops.context import Call, Context, evidence_of
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive
+from thrum.ops.places import carried_over
 from thrum.ops.sessions import end_open_sessions
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
@@ -44,7 +45,7 @@ async def adopt(ctx: Context, call: Call, method: str) -> None:
     caller = call.caller
     if caller.rule not in _BY_PLACE or caller.agent_id is None:
         return
-    evidence = call.connection.evidence
+    evidence = evidence_of(call)
     registry = ctx.registry()
     place = registry.by_id.get(caller.agent_id)
     if place is None:
@@ -100,6 +101,7 @@ async def _record(ctx: Context, place: AgentPlace, process: Process, caller_pid:
             agent_pid_started=process.started,
             runtime=runtime,
             tmux_session=row.tmux_session,
+            **carried_over(row, process.pid, process.started),
         )
         return Decision([*ended, fact], lambda _view, _seqs: True, main=len(ended))
 
@@ -112,7 +114,9 @@ async def _record(ctx: Context, place: AgentPlace, process: Process, caller_pid:
 def _other_owner(view: View, process: Process, wanted: str) -> bool:
     """Whether another agent is that process: one that owns an identity is never recorded in a second."""
     pair = (process.pid, process.started)
-    return any((each.agent_pid, each.agent_pid_started) == pair and each.agent_id != wanted for each in view.layout())
+    return any(
+        (each.agent_pid, each.agent_pid_started) == pair and each.agent_id != wanted for each in view.agent_places()
+    )
 
 
 async def follow_in_file(ctx: Context, agent_id: str) -> None:

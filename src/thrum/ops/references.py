@@ -18,7 +18,7 @@ from thrum.model.errors import AmbiguousMessage, InvalidParams, MessageNotFound
 from thrum.model.ids import MESSAGE_ID_END_MIN, short_message_id
 from thrum.model.methods.messages import FindParams, FindResult, PrintedParams
 from thrum.model.methods.method import Empty
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, agent_of, evidence_of
 from thrum.store.queries.views import MessageRow, View
 
 _RIVAL_MS: Final = 5_000
@@ -79,8 +79,8 @@ def _ambiguous(word: str, candidates: Sequence[Print]) -> AmbiguousMessage:
 
 def _session(ctx: Context, call: Call, agent_id: str) -> Hashable:
     """Whose eyes they were: the agent's live process; else whoever sits at that terminal, or at none, as that agent."""
-    evidence = call.connection.evidence
     try:
+        evidence = evidence_of(call)
         place = ctx.registry().by_id.get(agent_id)
         if place is not None and evidence.state_of(place) == "chain":
             return agent_id, place.agent_pid, place.agent_pid_started

@@ -22,11 +22,12 @@ from thrum.model import clock, trust
 from thrum.model.dot_git import find_git, worktrees
 from thrum.model.errors import NewerFormat, ThrumError
 from thrum.model.events import AgentPlaced
-from thrum.model.files import is_file
+from thrum.model.files import inode_of, is_file
 from thrum.model.paths import Layout, counts, is_tracked, keep_of
 from thrum.ops import renaming
 from thrum.ops.context import Context
 from thrum.ops.identity_file import identities_of
+from thrum.ops.places import carried_over
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 
@@ -56,7 +57,7 @@ class Moves:
         if root is None:
             return
         until, seen = self._believed.get(root, (0.0, None))
-        mark = _inode(f"{root}/.thrum/{trust.MARK}")
+        mark = inode_of(f"{root}/.thrum/{trust.MARK}")
         if now < until and mark == seen:
             return
         if len(self._believed) >= _ROOTS_MAX:
@@ -73,7 +74,7 @@ class Moves:
         """Bind agents to where their worktrees are, that at `root` too if git does not list it. Again after a kill."""
         async with self._one_at_a_time:
             ctx = self._ctx
-            bound_to = {row.worktree_path for row in ctx.view.layout()}
+            bound_to = {row.worktree_path for row in ctx.view.agent_places()}
             moves = await trio.to_thread.run_sync(find_moves, ctx.here.layout, root)
             strange = await trio.to_thread.run_sync(_strange, ctx.here.layout, bound_to)
             with contextlib.suppress(NewerFormat):
@@ -106,6 +107,7 @@ def decide(
         else:
             root, process = "", (0, "", "", "")
         pid, started, runtime, tmux = process
+        told = carried_over(row if follows else None, pid, started)
         facts.append(
             stamp.make(
                 AgentPlaced,
@@ -116,20 +118,13 @@ def decide(
                 agent_pid_started=started,
                 runtime=runtime,
                 tmux_session=tmux,
+                **told,
             )
         )
     return Decision(facts, lambda _view, _seqs: None)
 
 
 # -- looking and noting; blocking
-
-
-def _inode(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def find_moves(layout: Layout, root: str = "") -> dict[str, str]:

@@ -24,7 +24,7 @@ from thrum.model.methods.settings import (
     ConfigValueResult,
 )
 from thrum.model.wire_types import SettingValue
-from thrum.ops.context import Call, Context
+from thrum.ops.context import Call, Context, evidence_of
 
 
 async def show(ctx: Context, _call: Call, _params: Empty) -> ConfigShowResult:
@@ -44,7 +44,7 @@ async def show(ctx: Context, _call: Call, _params: Empty) -> ConfigShowResult:
             "ws_port": values["daemon.ws_port"],
             "status": "running",
             "pid": os.getpid(),
-            "socket": str(layout.socket_link),
+            "socket": str(layout.socket_path),
         },
         values=values,
     )
@@ -84,7 +84,7 @@ async def accept(ctx: Context, call: Call, _params: Empty) -> ConfigChangesResul
     layout = ctx.here.layout
     found = await trio.to_thread.run_sync(config_acceptance.look, layout)
     if config_acceptance.protects(found.changed):
-        check_person(call.connection.evidence, ctx.registry(), Access.NOT_AN_AGENT, "config.accept")
+        check_person(evidence_of(call), ctx.registry(), Access.NOT_AN_AGENT, "config.accept")
     changed = await trio.to_thread.run_sync(config_acceptance.accept, layout, found.changed)
     keys = [each.key for each in changed]
     if "daemon.log_level" in keys:

@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 from thrum.model import limits
 
 _HEAD: Final = struct.Struct(">cI")
-_TO_DAEMON: Final = frozenset({b"s", b"a"})
 
 STDOUT: Final = b"o"
 STDERR: Final = b"e"
@@ -18,6 +17,7 @@ FLUSH: Final = b"f"
 FLUSHED: Final = b"a"
 RUN_YOURSELF: Final = b"l"
 EXIT: Final = b"x"
+_TO_DAEMON: Final = frozenset({STDIN, FLUSHED})
 
 
 class Overlong(ValueError):
@@ -39,7 +39,7 @@ class LineSplitter:
         """How many bytes came of a line that is not whole."""
         return self._size
 
-    def event_feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes. Raises Overlong, after which the splitter is of no use."""
         lines = data.split(b"\n")
         rest = lines.pop()
@@ -85,7 +85,7 @@ class FrameSplitter:
     def __init__(self, data: bytes = b"") -> None:
         self._buffer = bytearray(data)
 
-    def event_feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[Frame]:
         buffer = self._buffer
         buffer += data
         frames: list[Frame] = []

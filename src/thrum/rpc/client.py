@@ -136,7 +136,7 @@ class RpcClient:
         lines = framing.LineSplitter(limits.answer_line_bytes_max)
         try:
             while data := await self._wire.receive():
-                for line in lines.event_feed(data):
+                for line in lines.feed(data):
                     self._hand_out(decode_reply(line))
         except (framing.Overlong, msgspec.DecodeError, UnicodeDecodeError):
             pass  # it is no daemon of ours: as good as none
@@ -299,7 +299,7 @@ class BlockingClient:
             try:
                 self._socket.settimeout(remaining)
                 data = self._socket.recv(_CHUNK)
-                self._came += self._lines.event_feed(data)
+                self._came += self._lines.feed(data)
             except TimeoutError as error:
                 raise TimedOut(f"{method}: no answer in time") from error
             except (OSError, framing.Overlong) as error:

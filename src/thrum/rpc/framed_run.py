@@ -121,7 +121,7 @@ class FramedRun:
         data = self._streams.received
         while True:
             try:
-                frames = splitter.event_feed(data)
+                frames = splitter.feed(data)
             except ValueError:
                 break
             for frame in frames:

@@ -109,7 +109,7 @@ class Spare:
     def _keep(self) -> bool:
         if self._descriptor < 0:
             with contextlib.suppress(OSError):
-                self._descriptor = os.open(os.devnull, os.O_RDONLY)
+                self._descriptor = files.open_following(os.devnull, os.O_RDONLY)
         return self._descriptor >= 0
 
     def close(self) -> None:

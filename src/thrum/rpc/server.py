@@ -287,7 +287,7 @@ class _Connection:
                 await self._finish_half_closed()
                 return None
             try:
-                lines = self._lines.event_feed(data)
+                lines = self._lines.feed(data)
             except framing.Overlong:
                 await self._refuse_line()
                 return None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from thrum.model.errors import DaemonStartFailed, in_shell
-from thrum.model.files import ensure_private_dir, opened_parent, remove, status
+from thrum.model.files import ensure_private_dir, lstat, opened_parent, remove, status
 from thrum.model.limits import socket_path_bytes_max, socket_path_bytes_max_macos
 from thrum.model.paths import Layout
 
@@ -44,7 +44,7 @@ def socket_paths(layout: Layout, base: Path = SHORT_BASE, *, short: bool = False
     `short` forces the latter, for a file system that takes no sockets. Its name follows from the state directory, by
     device and inode: whoever finds no socket beside the state looks there.
     """
-    rpc, bus = layout.socket_link, layout.var_dir / "bus.sock"
+    rpc, bus = layout.socket_path, layout.var_dir / "bus.sock"
     if not short and _fits(rpc) and _fits(bus):
         return SocketPaths(rpc, bus, None)
     directory = short_dir(layout.state_dir, base)
@@ -94,7 +94,7 @@ def remove_short_left(before_ms: int, base: Path = SHORT_BASE) -> None:
 
 
 def _remove_short(directory: Path, before_ms: int) -> None:
-    if private_dir_flaw(directory) or directory.lstat().st_mtime_ns >= before_ms * 1_000_000:
+    if private_dir_flaw(directory) or lstat(directory).st_mtime_ns >= before_ms * 1_000_000:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
@@ -111,7 +111,7 @@ Flaw = Literal["is not a directory", "belongs to another user", "is open to othe
 
 def private_dir_flaw(path: Path) -> Flaw | None:
     """What makes a directory unfit for sockets, or None. Raises FileNotFoundError if there is none."""
-    found = path.lstat()
+    found = lstat(path)
     if found.st_uid != os.getuid():
         return "belongs to another user"
     if not stat.S_ISDIR(found.st_mode):
@@ -185,7 +185,7 @@ def _connect_beside(path: Path, use: Callable[[str], None]) -> None:
         found = os.fstat(directory)
         if found.st_uid != os.getuid():
             raise PermissionError(errno.EACCES, "it belongs to another user", str(path.parent))
-        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        there = lstat(name, dir_fd=directory)
         if stat.S_ISLNK(there.st_mode):
             raise FileNotFoundError(errno.ENOENT, "it is a link", str(path))
         use(f"/proc/self/fd/{directory}/{name}" if _BY_DESCRIPTOR else str(path))

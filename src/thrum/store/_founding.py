@@ -19,11 +19,11 @@ from thrum.store.journal import JournalFiles
 
 _ACCEPTS: Final = b'{"type":"accept"'
 
-FullTextIndex = tuple[str, str, str, tuple[str, ...]]
+AcceptArguments = tuple[str, str, str, tuple[str, ...]]
 """Kind, id, of and lines of an `accept`."""
 
 
-def adopt(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
+def name_unsigned_lines(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
     """Name every unsigned line of the branch's journals, and close that time; how many there are.
 
     Nothing is written if there are none, or if it was closed before. Durable when it returns. Raises OSError.
@@ -55,14 +55,14 @@ def adopt(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
             of=of,
             lines=lines,
         )
-        for kind, id, of, lines in words_of_before(hashes, origins)
+        for kind, id, of, lines in accepts_of_before(hashes, origins)
     ]
     data = b"".join(events.encode(fact) + b"\n" for fact in facts)
     journals.settle(journals.append({events.LOCAL_FILE: data}))
     return len(hashes)
 
 
-def words_of_before(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[FullTextIndex]:
+def accepts_of_before(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[AcceptArguments]:
     """What is to be accepted so that these lines count as of before, and no others; and later ones of their origins."""
     rest = iter(sorted(hashes))
     while some := tuple(islice(rest, limits.lines_before_max)):

@@ -33,8 +33,9 @@ from thrum.model.events import (
 )
 from thrum.model.tombstones import Order, branch_file_of, is_tombstoned, superseded_ids, tombstoned_ids
 from thrum.store import database
+from thrum.store._old_attempts import facts_of_old_attempts, forget_left_attempts, split_facts
 from thrum.store._superseded import superseded_locally
-from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, mark_of, sync_data
+from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, line_id_of, sync_data
 from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
 
@@ -105,14 +106,18 @@ def discard_leftovers(journals: JournalFiles) -> None:
 class Drafter:
     """Journals and projection as of one commit. A context manager, for one thread at a time; it blocks.
 
-    `ahead`: the greatest time of a fact that counts today; a later one replaces nothing.
+    `ahead`: the greatest time of a fact that counts today; a later one replaces nothing. `old`: that before which
+    attempts to wake leave; `""`: none do.
     """
 
-    def __init__(self, database_path: Path, journals: JournalFiles, own: frozenset[str], ahead: str) -> None:
+    def __init__(
+        self, database_path: Path, journals: JournalFiles, own: frozenset[str], ahead: str, old: str = ""
+    ) -> None:
         self._path = database_path
         self._journals = journals
         self._own = own
         self._ahead = ahead
+        self._old = old
 
     def __enter__(self) -> Drafter:
         self._db = database.open_reader(self._path)
@@ -136,8 +141,9 @@ class Drafter:
         rows = self._db.execute(
             "SELECT file, sum(length),"
             f" sum(CASE WHEN state = 'void' AND type IN {_SWEEPABLE} THEN length ELSE 0 END),"
-            f" sum(CASE WHEN state <> 'void' AND type IN {_COALESCING} THEN length ELSE 0 END)"
-            " FROM events GROUP BY file"
+            f" sum(CASE WHEN state <> 'void' AND (type IN {_COALESCING} OR (type = 'wake.attempt' AND timestamp < ?))"
+            " THEN length ELSE 0 END) FROM events GROUP BY file",
+            (self._old,),
         )
         found = {row[0]: Weight(*row[1:]) for row in rows}
         # A copy of a receipt has no row of its own.
@@ -205,19 +211,20 @@ class Drafter:
         ]
         if file == events.LOCAL_FILE:
             replaced = superseded_locally((line.order, line.fact) for line in rest)
+            replaced |= facts_of_old_attempts(self._db, self._old) & {line.fact.event_id for line in rest}
         else:
             replaced = superseded_ids((line.order, line.fact, line.signed) for line in rest)
-        gone: list[_Line] = []
-        rows: list[tuple[int, str]] = []
+        gone: dict[str, int] = {}
         copied = (
             self._copied(lines[event_id][0] for event_id in tombstoned) if file == events.LOCAL_FILE else set[str]()
         )
         for event_id in (tombstoned | replaced) - copied:
             may_go, seq = self._may_go(file, event_id, lines[event_id])
             if may_go:
-                gone += lines[event_id]
-                rows += [(seq, event_id)] if seq else []
-        return sorted(gone), rows
+                gone[event_id] = seq
+        kept = split_facts(self._db, {*gone.values()}) if file == events.LOCAL_FILE else ()
+        rows = [(seq, event_id) for event_id, seq in gone.items() if seq not in kept]
+        return sorted(line for _, event_id in rows for line in lines[event_id]), [row for row in rows if row[0]]
 
     def _tombstoned_receipts(self, lines: Sequence[_Line]) -> set[str]:
         """Receipts of messages that are tombstoned here: their own lines don't tell whose the message was."""
@@ -302,7 +309,7 @@ class Drafter:
             end = line.offset
         if end == offset.applied_offset or end == 0:
             return offset.last_event_id if end else ""
-        return mark_of(self._journals.last_line(offset.file, end).raw)
+        return line_id_of(self._journals.last_line(offset.file, end).raw)
 
 
 def _digest(raw: bytes) -> int:
@@ -324,7 +331,7 @@ def _shifts(gone: Iterable[_Line]) -> list[tuple[int, int]]:
 def _inode(path: Path) -> int:
     """0 for what is no file or not there."""
     try:
-        return os.lstat(path).st_ino
+        return files.lstat(path).st_ino
     except FileNotFoundError:
         return 0
 
@@ -335,8 +342,7 @@ def _inode(path: Path) -> int:
 def _write(journal: Path, draft: Draft, gone: Sequence[_Line]) -> None:
     """Write the draft, durably. Raises OSError, JournalChanged."""
     draft.path.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    target = os.open(draft.path, flags, 0o600)
+    target = files.create_file(draft.path)
     try:
         position = 0
         for line in gone:
@@ -352,17 +358,16 @@ def _copy(journal: Path, inode: int, target: int, start: int, end: int) -> None:
     """Append bytes of a journal to a draft. Raises OSError; JournalChanged if it is another file by now, or shorter."""
     if start == end:
         return
-    source = os.open(journal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    source = files.open_nofollow(journal, os.O_RDONLY)
     try:
         if os.fstat(source).st_ino != inode:
             raise _changed(journal)
         while start < end:
-            data = memoryview(os.pread(source, min(_COPY_BYTES, end - start), start))
+            data = os.pread(source, min(_COPY_BYTES, end - start), start)
             if not data:
                 raise _changed(journal)
             start += len(data)
-            while data:
-                data = data[os.write(target, data) :]
+            files.write_all(target, data)
     finally:
         os.close(source)
 
@@ -372,11 +377,11 @@ def swap(
 ) -> tuple[dict[str, database.JournalPosition], int]:
     """Put drafts in place, and commit the open transaction: the new offsets, and how many bytes went.
 
-    One whose journal was written anew meanwhile is left out. Raises OSError and sqlite3.Error: nothing has changed;
-    JournalChanged: the store has to be opened anew.
+    One whose journal was written anew meanwhile, or was told more of an attempt that goes, is left out. Raises OSError
+    and sqlite3.Error: nothing has changed; JournalChanged: the store has to be opened anew.
     """
     file_states = journals.file_states()
-    drafts = [draft for draft in drafts if _fits(draft, file_states.get(draft.file))]
+    drafts = [draft for draft in drafts if _fits(db, draft, file_states.get(draft.file))]
     offsets = database.offsets(db)
     moved: dict[str, database.JournalPosition] = {}
     for draft in drafts:
@@ -397,13 +402,16 @@ def swap(
     return moved, sum(draft.bytes_gone for draft in drafts)
 
 
-def _fits(draft: Draft, file_state: FileState | None) -> bool:
-    return file_state is not None and file_state.inode == draft.mark.inode and file_state.size >= draft.mark.size
+def _fits(db: sqlite3.Connection, draft: Draft, file_state: FileState | None) -> bool:
+    if file_state is None or file_state.inode != draft.mark.inode or file_state.size < draft.mark.size:
+        return False
+    # One more fact of an attempt may have come meanwhile.
+    return draft.file != events.LOCAL_FILE or not split_facts(db, {seq for seq, _ in draft.gone})
 
 
 def _catch_up(journal: Path, draft: Draft, file_state: FileState) -> FileState:
     """Add what was appended since the draft was made; how the draft is now, durable."""
-    target = os.open(draft.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+    target = files.open_nofollow(draft.path, os.O_WRONLY | os.O_APPEND)
     try:
         _copy(journal, file_state.inode, target, draft.mark.size, file_state.size)
         sync_data(target)
@@ -425,6 +433,7 @@ def _move_rows(db: sqlite3.Connection, drafts: Sequence[Draft]) -> None:
     )
     db.execute("DELETE FROM client_keys WHERE event_id IN (SELECT event_id FROM gone)")
     db.execute("DELETE FROM hanging WHERE seq IN (SELECT seq FROM gone)")
+    forget_left_attempts(db)
     rival = db.execute("SELECT event_id FROM gone JOIN rivals USING (event_id) LIMIT 1").fetchone()
     if rival is not None:
         database.set_meta(db, SUPERSEDED, rival[0])  # another line is the fact from now on
@@ -444,7 +453,7 @@ def _rename(
     """From the first rename on there is no way back but to open the store anew."""
     for draft in drafts:
         path = journals.path(draft.file)
-        status = os.lstat(path)
+        status = files.lstat(path)
         if (status.st_ino, status.st_size) != file_states[draft.file]:
             raise _changed(path)
     begun = False

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from thrum.model.events import FACTS_VERSION
-from thrum.model.files import sync_directory
+from thrum.model.files import open_following, sync_directory
 from thrum.model.wire_types import DaemonIdentity
 from thrum.store.schema import (
     BOOKKEEPING_COLUMNS,
@@ -225,7 +225,7 @@ def remove(path: Path) -> None:
 
 def sync(path: Path) -> None:
     """Have what was written into a closed database on disk."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = open_following(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

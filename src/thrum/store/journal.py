@@ -31,7 +31,7 @@ _POOL_PAYS_SECONDS: Final = 0.003
 _READ_BYTES: Final = 1 << 16
 _SUFFIX: Final = ".jsonl"
 _NAME_BYTES_MAX: Final = 255
-_OPEN_APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_TO_APPEND: Final = os.O_RDWR | os.O_APPEND
 
 
 class FileState(NamedTuple):
@@ -112,10 +112,10 @@ class JournalFiles:
                 found.append(file)
         return found
 
-    def look(self, file: str) -> FileState | None:
+    def accept_state(self, file: str) -> FileState | None:
         """How a journal is now, and from now on is expected to be; None if it is not there. Raises OSError."""
         try:
-            status = os.lstat(self.path(file))
+            status = files.lstat(self.path(file))
         except FileNotFoundError:
             self._known.pop(file, None)
             return None
@@ -199,8 +199,8 @@ class JournalFiles:
         path = self.path(file)
         known = self._known.get(file)
         try:
-            flags = _OPEN_APPEND | os.O_CREAT | os.O_EXCL if known is None else _OPEN_APPEND
-            descriptor = os.open(path, flags, 0o600)
+            flags = _TO_APPEND | os.O_CREAT | os.O_EXCL if known is None else _TO_APPEND
+            descriptor = files.open_nofollow(path, flags)
         except (FileExistsError, FileNotFoundError) as error:
             raise _changed(path) from error
         except OSError as error:
@@ -213,9 +213,7 @@ class JournalFiles:
                 raise _changed(path)
             self._uncut[file] = FileState(status.st_ino, status.st_size)
             begun = time.perf_counter()
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            files.write_all(descriptor, data)
             sync_data(descriptor)
             self._flush_seconds += (time.perf_counter() - begun - self._flush_seconds) / 8
             size = os.fstat(descriptor).st_size
@@ -249,7 +247,7 @@ class JournalFiles:
             raise refusal(failure)
 
     def _cut(self, file: str, file_state: FileState) -> None:
-        descriptor = os.open(self.path(file), _OPEN_APPEND)
+        descriptor = files.open_nofollow(self.path(file), _TO_APPEND)
         try:
             status = os.fstat(descriptor)
             if status.st_ino != file_state.inode:
@@ -263,27 +261,27 @@ class JournalFiles:
 
     def cut_tail(self, file: str, size: int) -> None:
         """Cut a truncated last line off, durably. Raises OSError."""
-        descriptor = os.open(self.path(file), _OPEN_APPEND)
+        descriptor = files.open_nofollow(self.path(file), _TO_APPEND)
         try:
             os.ftruncate(descriptor, size)
             sync_data(descriptor)
         finally:
             os.close(descriptor)
-        self.look(file)
+        self.accept_state(file)
 
     def end_line(self, file: str) -> None:
         """Give a whole last line the newline that it lacks, durably. Raises OSError."""
-        descriptor = os.open(self.path(file), _OPEN_APPEND)
+        descriptor = files.open_nofollow(self.path(file), _TO_APPEND)
         try:
             os.write(descriptor, b"\n")
             sync_data(descriptor)
         finally:
             os.close(descriptor)
-        self.look(file)
+        self.accept_state(file)
 
     def sync(self, file: str) -> None:
         """Make what a journal holds durable: a killed writer may not have come to it. Raises OSError."""
-        descriptor = os.open(self.path(file), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = files.open_nofollow(self.path(file), os.O_RDWR)
         try:
             sync_data(descriptor)
         finally:
@@ -324,7 +322,7 @@ class JournalFiles:
         """
         path = self.path(file)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = files.open_nofollow(path, os.O_RDONLY)
         except FileNotFoundError as error:
             if file_state.size:
                 raise _changed(path) from error
@@ -350,7 +348,7 @@ class JournalFiles:
 
     def read_line(self, file: str, offset: int, length: int) -> bytes:
         """The line at a place that the projection names, without newline. Raises OSError."""
-        descriptor = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = files.open_nofollow(self.path(file), os.O_RDONLY)
         try:
             return bare(os.pread(descriptor, length, offset))
         finally:
@@ -358,7 +356,7 @@ class JournalFiles:
 
     def last_line(self, file: str, end: int) -> Line:
         """The line that ends at `end`, as it is: with its newline if it has one, else it is a truncated last line."""
-        descriptor = os.open(self.path(file), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = files.open_nofollow(self.path(file), os.O_RDONLY)
         try:
             start, data = end, b""
             while start > 0:
@@ -391,7 +389,7 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
 
     `quarantine_line(file, offset, raw, reason)` must have made its copy durable when it returns. Raises OSError.
     """
-    file_state = journals.look(file)
+    file_state = journals.accept_state(file)
     if file_state is None or file_state.size == 0:
         return
     tail, offset, _ = journals.last_line(file, file_state.size)
@@ -406,7 +404,7 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
         journals.end_line(file)
 
 
-def mark_of(raw: bytes) -> str:
+def line_id_of(raw: bytes) -> str:
     """What the projection remembers of the line where it stands: its event id, or a digest if it is no fact."""
     line = bare(raw)
     try:
@@ -438,7 +436,7 @@ def _flush_groups(buffers: Mapping[str, bytes | bytearray]) -> list[list[str]]:
 
 def _is_regular(path: Path) -> bool:
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
+        return stat.S_ISREG(files.lstat(path).st_mode)
     except FileNotFoundError:
         return False
 

@@ -161,7 +161,7 @@ class Quarantine:
         self._recount.clear()
         if not self._unsynced:
             return
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = files.open_nofollow(self.path, os.O_RDWR)
         try:
             os.fsync(descriptor)
         finally:
@@ -221,7 +221,7 @@ class Quarantine:
         """False if what stands there is something else: somebody may have edited the file, or taken it away."""
         offset, length = place
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = files.open_nofollow(self.path, os.O_RDWR)
         except FileNotFoundError:
             return False
         try:
@@ -238,17 +238,14 @@ class Quarantine:
 
     def _append(self, line: bytes) -> int:
         """Where it lies now."""
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self.path, flags, 0o600)
+        descriptor = files.open_nofollow(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 # A kill tore this file's own last line: never glue two together.
                 line = b"\n" + line
                 size += 1
-            view = memoryview(line)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            files.write_all(descriptor, line)
             self._size = os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
@@ -27,7 +27,8 @@ CREATE TABLE agents (
   hostname {_TEXT}, worktree {_TEXT}, registered_at {_TEXT}, origin_daemon {_TEXT},
   live INTEGER NOT NULL DEFAULT 0, reg_at {_TEXT}, reg_event {_TEXT},
   worktree_path {_TEXT}, agent_pid INTEGER NOT NULL DEFAULT 0, agent_pid_started {_TEXT}, runtime {_TEXT},
-  tmux_session {_TEXT}, place_at {_TEXT}, place_event {_TEXT},
+  tmux_session {_TEXT}, runtime_session {_TEXT}, transcript {_TEXT}, pane {_TEXT}, hooks_seen_at {_TEXT},
+  place_at {_TEXT}, place_event {_TEXT},
   status {_TEXT}, status_by {_TEXT}, status_at {_TEXT}, status_event {_TEXT},
   seen_at {_TEXT}, seen_event {_TEXT}, exited_at {_TEXT}, exited_event {_TEXT}
 ) WITHOUT ROWID;
@@ -56,6 +57,14 @@ CREATE TABLE successions (
   daemon_id TEXT NOT NULL, previous_id TEXT NOT NULL, PRIMARY KEY (daemon_id, previous_id)
 ) WITHOUT ROWID;
 CREATE TABLE lines_before (hash TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE wake_attempts (
+  attempt_id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, door TEXT NOT NULL, process TEXT NOT NULL,
+  offered_at {_TEXT}, offered_event {_TEXT}, outcome TEXT NOT NULL, detail TEXT NOT NULL,
+  ended_at {_TEXT}, ended_event {_TEXT}
+) WITHOUT ROWID;
+CREATE TABLE wake_messages (
+  attempt_id TEXT NOT NULL, message_id TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (attempt_id, message_id)
+) WITHOUT ROWID;
 CREATE TABLE sessions (
   session_id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, started_at TEXT NOT NULL, start_event TEXT NOT NULL,
   ended_at {_TEXT}, end_reason {_TEXT}, end_event {_TEXT}, seen_at {_TEXT},
@@ -82,7 +91,8 @@ CREATE TABLE messages (
   created_at TEXT NOT NULL, updated_at {_TEXT},
   body_format TEXT NOT NULL, body_content TEXT NOT NULL, body_structured TEXT NOT NULL,
   edit_count INTEGER NOT NULL DEFAULT 0,
-  quiet INTEGER NOT NULL, deleted INTEGER NOT NULL DEFAULT 0, deleted_at {_TEXT}, delete_reason {_TEXT},
+  quiet INTEGER NOT NULL, urgent INTEGER NOT NULL, expires_at TEXT NOT NULL, supersedes TEXT NOT NULL,
+  superseded_by TEXT NOT NULL DEFAULT '', deleted INTEGER NOT NULL DEFAULT 0, deleted_at {_TEXT}, delete_reason {_TEXT},
   authored_by TEXT NOT NULL, disclosed INTEGER NOT NULL, origin_daemon TEXT NOT NULL,
   create_event TEXT NOT NULL, edit_event {_TEXT}, delete_event {_TEXT}, trust INTEGER NOT NULL
 );
@@ -153,7 +163,7 @@ CREATE TABLE schema_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROW
 made again from: what waits for it, what was merged into it, and creates that lost. The spec's `pending` is the part of
 it whose `events.state` is pending; the bytes are read at (file, offset). Under `f:` + their own time stand facts of
 elsewhere that wait for their day; under `k:` + their origin those that wait for its `daemon.key`; under `r:` + the
-agent what counts only if its origin registered that agent.
+agent what counts only if its origin registered that agent; under `w:` + its id what an attempt to wake is made of.
 
 `rivals` holds the id of every fact of which another line lies in a journal, too: that is it when the first one goes."""
 
@@ -174,10 +184,14 @@ CREATE INDEX agents_role ON agents (role);
 CREATE INDEX agents_place ON agents (worktree_path);
 CREATE INDEX sessions_agent ON sessions (agent_id, started_at);
 CREATE INDEX sessions_open ON sessions (agent_id, started_at) WHERE ended_at = '';
+CREATE INDEX wake_attempts_agent ON wake_attempts (agent_id, offered_at, ended_at);
+CREATE INDEX wake_attempts_open ON wake_attempts (outcome) WHERE outcome = 'offered';
+CREATE INDEX wake_messages_message ON wake_messages (message_id);
 CREATE INDEX work_files_session ON work_files (session_id);
 CREATE INDEX messages_thread ON messages (thread_id, created_at) WHERE thread_id <> '';
 CREATE INDEX messages_author ON messages (agent_id, created_at, message_id, deleted);
 CREATE INDEX messages_reply ON messages (reply_to) WHERE reply_to <> '';
+CREATE INDEX messages_supersedes ON messages (supersedes) WHERE supersedes <> '';
 CREATE INDEX messages_origin ON messages (origin_daemon);
 CREATE INDEX messages_created ON messages (created_at, message_id, deleted);
 CREATE INDEX messages_deleted ON messages (message_id, deleted) WHERE deleted = 1;

@@ -26,13 +26,13 @@ from thrum.store._calls import Call as Call
 from thrum.store._calls import Committed as Committed
 from thrum.store._calls import Errand as Errand
 from thrum.store._forwarding import handed_on
-from thrum.store._founding import words_of_before
+from thrum.store._founding import accepts_of_before
 from thrum.store._stamping import Stamper
 from thrum.store.api import Decision
 from thrum.store.compaction import Draft, swap
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
 from thrum.store.ingest import Found, Ingested, Judged, Verified
-from thrum.store.journal import FileState, JournalFiles, mark_of, refusal
+from thrum.store.journal import FileState, JournalFiles, line_id_of, refusal
 from thrum.store.projection.core import Projection, Released
 from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.projection.merge_daemons import CLOSED
@@ -401,7 +401,7 @@ class Writer:
         new += [events.decode(raw) for _, raw, _ in self._winners[winners:]]  # facts that are here, in other words
         ours = sum(fact.timestamp > self.restored_at and self._view.is_own(fact.origin_daemon) for fact in new)
         self._note_holders()
-        self._hand_on(new)
+        self._forward_old_mail(new)
         return Ingested(len(new), quarantined, ours)
 
     def count_quarantined(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
@@ -422,7 +422,7 @@ class Writer:
                 self._apply(Decision((fact,), lambda _view, _seqs: None), None)
         self._projection.touched.clear()
 
-    def _hand_on(self, new: Sequence[AnyFact | UnknownEvent]) -> None:
+    def _forward_old_mail(self, new: Sequence[AnyFact | UnknownEvent]) -> None:
         """What was sent to an agent by its old name, where nobody knew of the new one, is that agent's all the same."""
         facts = handed_on(self._view, self.stamper.stamp(), new)
         if facts:
@@ -433,7 +433,7 @@ class Writer:
         if database.get_meta(self.db, CLOSED):
             return
         stamp = self.stamper.stamp()
-        words = words_of_before(*self._projection.unsigned_before())
+        words = accepts_of_before(*self._projection.unsigned_before())
         facts = [stamp.make(events.Accepted, kind=kind, id=id, of=of, lines=some) for kind, id, of, some in words]
         self._apply(Decision(facts, lambda _view, _seqs: None), None)
 
@@ -441,7 +441,7 @@ class Writer:
         """Work of an errand: keep values of the sync, and with them append lines whose facts have their numbers."""
         last = dict(copies)
         for file, raw in copies:
-            self._append(file, raw, mark_of(raw) if raw is last[file] else "")
+            self._append(file, raw, line_id_of(raw) if raw is last[file] else "")
         database.set_sync_state(self.db, values)
         self._touched = True
 
@@ -459,7 +459,7 @@ class Writer:
         """A line that can't be used: to quarantine, and into the journal too if it is to stay. True if it is new."""
         new = self._to_quarantine.add(file, raw, judged.reason)
         if judged.file and (new or not self._has_line(file, raw)):
-            self._append(judged.file, raw, mark_of(raw))
+            self._append(judged.file, raw, line_id_of(raw))
         return new
 
     def _receive(self, fact: AnyFact | UnknownEvent, home: str, file: str, raw: bytes) -> bool:

@@ -21,7 +21,7 @@ from thrum.git.runner import DURABLE, checked_git, run_git
 from thrum.git.trees import TreeEntry, index_bytes
 from thrum.model import limits
 from thrum.model.errors import NotAvailable, StoreFailed, UnsafeRepository, in_shell
-from thrum.model.files import atomic_write, ensure_private_dir, locked, sync_directory
+from thrum.model.files import atomic_write, create_file, ensure_private_dir, locked, sync_directory
 from thrum.model.ids import JOURNAL_NAME_PATTERN
 from thrum.model.paths import Layout
 from thrum.sync.merge import sound
@@ -266,7 +266,7 @@ def _ensure_folder(folder: Path) -> None:
     ensure_private_dir(folder)
     ensure_private_dir(folder / "messages")
     try:
-        os.close(os.open(folder / "events.jsonl", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.close(create_file(folder / "events.jsonl"))
     except FileExistsError:
         return
     sync_directory(folder)

@@ -68,6 +68,9 @@ HEADINGS = {
 }
 """What the settings are about, by the first word of their keys; each begins a section of `config show`."""
 
+NOT_BUILT = " (not built yet)"
+"""Said of settings that nothing reads yet; they are shown only where somebody set them."""
+
 RESTART = Hint(
     "config.restart-daemon",
     "the running daemon takes it up when it is restarted: thrum daemon restart",
@@ -125,6 +128,8 @@ def _unknown(raw: dict[str, Any]) -> tuple[str, ...]:
 
 async def _daemon(run: Run) -> dict[str, Any]:
     """Whether it runs. One that does not answer as it should is reported by `daemon status`, not here."""
+    from thrum.rpc.sockets import real_path
+
     try:
         if await run.client_if_running() is None:
             return {"status": "stopped"}
@@ -132,7 +137,7 @@ async def _daemon(run: Run) -> dict[str, Any]:
     except ThrumError as error:
         run.debug(error.message)
         return {"status": "stopped"}
-    return {"status": "running", "pid": health.pid, "socket": str(run.layout().socket_link)}
+    return {"status": "running", "pid": health.pid, "socket": real_path(run.layout().socket_path)}
 
 
 def _identity(run: Run) -> dict[str, str]:
@@ -146,10 +151,6 @@ def _identity(run: Run) -> dict[str, str]:
     file = str(chosen.file.relative_to(root)) if chosen.file else ""
     found = {"agent": chosen.agent_id, "role": chosen.role, "module": chosen.module, "file": file}
     return {key: value for key, value in found.items() if value}
-
-
-_NOT_BUILT = ("restart.", "peers.", "permission_supervisors")
-"""Settings of commands that are yet to come: shown only where somebody set them."""
 
 
 def _text(result: ConfigShowResult, width: int) -> str:
@@ -167,12 +168,13 @@ def _text(result: ConfigShowResult, width: int) -> str:
     lines += ["", f"{'KEY':<{keys}}  {'VALUE':<{cells}}  SOURCE"]
     section = ""
     for key, each in result.values.items():
-        if each.source == "default" and key.startswith(_NOT_BUILT):
+        built = settings.SETTINGS[key].built
+        if each.source == "default" and not built:
             continue
         if key.partition(".")[0] != section:
             section = key.partition(".")[0]
             lines += ["", HEADINGS.get(section, section)]
-        lines.append(f"{key:<{keys}}  {shorten(shown[key], cells):<{cells}}  {each.source}")
+        lines.append(f"{key:<{keys}}  {shorten(shown[key], cells):<{cells}}  {each.source}{'' if built else NOT_BUILT}")
     return "\n".join(lines)
 
 
@@ -275,6 +277,8 @@ async def _change(
 
 
 def _changed(run: Run, result: ConfigValueResult, said: str) -> Answer:
+    if not settings.SETTINGS[result.key].built:
+        return Answer(result, said=said, warnings=(f"nothing reads {result.key} yet: what uses it is not built",))
     forced = overrides(run)
     warnings = ()
     if result.key in forced:

@@ -51,14 +51,18 @@ def _not_git(run: Run) -> Exception:
     return refusal_error(Refusal("non_git_bootstrap", "not_a_git_repo"), caller_cwd=run.session.cwd)
 
 
-def _action(layout: Layout, status: str, pid: int | None) -> dict[str, Any]:
+def _socket(layout: Layout) -> str:
     from thrum.rpc.sockets import real_path
 
+    return real_path(layout.socket_path)
+
+
+def _action(layout: Layout, status: str, pid: int | None) -> dict[str, Any]:
     document: dict[str, Any] = {"status": status, "repo_path": str(layout.main_root)}
     if pid:
         document |= {"pid": pid}
     if status in ("started", "already_running", "restarted"):
-        document |= {"socket": real_path(layout.socket_link)}
+        document |= {"socket": _socket(layout)}
     return document
 
 
@@ -87,8 +91,8 @@ async def start(
     if foreground:
         await run.finish(Answer(_action(layout, "started", os.getpid()), said=f"✓ Daemon started (pid {os.getpid()})"))
         command = daemon_command(layout, local=local, force=force)
-        os.execve(command[0], command, child_environment())
-    pid = await start_daemon(layout, local=local, force=force)
+        os.execve(command[0], command, child_environment(run.session.env))
+    pid = await start_daemon(layout, run.session.env, local=local, force=force)
     return Answer(_action(layout, "started", pid), said=f"✓ Daemon started (pid {pid})")
 
 
@@ -112,7 +116,7 @@ async def restart(*, local: Local = False, force: Force = False, run: Annotated[
     # One that runs is not stopped for one that would not start.
     await trio.to_thread.run_sync(load_config, layout.config_file)
     await trio.to_thread.run_sync(lambda: stop_running(layout, insist=True))
-    pid = await start_daemon(layout, local=local, force=force)
+    pid = await start_daemon(layout, run.session.env, local=local, force=force)
     return Answer(_action(layout, "restarted", pid), said=f"✓ Daemon restarted (pid {pid})")
 
 
@@ -122,8 +126,7 @@ async def status(*, run: Annotated[Run, RUN]) -> Answer:
         document = {"running": False, "status": "stopped", "repo_path": str(layout.main_root)}
         return Answer(document, data="Daemon:   not running", status=0 if run.flags.json else 1)
     health = await run.call(HEALTH, Empty())
-    # The path as one would type it; a link there leads to a short one.
-    socket = str(layout.socket_link)
+    socket = _socket(layout)
     document = {
         "running": True,
         "status": "running",

@@ -61,7 +61,7 @@ async def _ask(daemon: RunningDaemon, agents: dict[int, int]) -> None:
 def _agents_of(daemon: RunningDaemon) -> int | None:
     """How many agents of this machine have a session there; None without an answer."""
     try:
-        path = find_layout(Path(daemon.root)).socket_link
+        path = find_layout(Path(daemon.root)).socket_path
         with BlockingClient(path, connect_seconds=_ANSWER_SECONDS) as client:
             params = TeamListParams(include_files=False)
             team = client.call(TEAM_LIST, params, timeout_seconds=_ANSWER_SECONDS)

@@ -214,7 +214,9 @@ MESSAGE_MARK_READ: Final = Method(name="message.markRead", params=MarkReadParams
 
 
 class WaitParams(Params, kw_only=True):
-    """`since`: `unseen`, `now`, a seq, or a time (rpc.md §7)."""
+    """`since`: `unseen`, `now`, a seq, or a time (rpc.md §7). `mention_role`: the name, role or group (or `everyone`)
+    that the sender must have given.
+    """
 
     timeout_ms: int = limits.wait_default_ms
     since: int | str = "unseen"

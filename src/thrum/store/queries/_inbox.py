@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from thrum.model import limits, wire_types
-from thrum.model.events import Body
+from thrum.model.events import Body, Pair
 from thrum.store.queries import fts
 from thrum.store.queries._message_rows import Filter, Pairs, among, chunks, conditions
-from thrum.store.queries._wait_scan import ToldViews
+from thrum.store.queries._wake_views import WakeViews
 from thrum.store.queries.rows import InboxPage, InboxQuery, Mail, MessageRow
 
 
-class MessageViews(ToldViews):
+class MessageViews(WakeViews):
     """The part of `View` that finds messages."""
 
     # -- inbox
@@ -53,7 +53,9 @@ class MessageViews(ToldViews):
 
     def _inbox_filter(self, q: InboxQuery) -> Filter:
         filter = Filter()
-        filter.narrow(q.scope, q.mention_role, q.author_id)
+        filter.narrow(q.scope, q.author_id)
+        if q.mention_role:
+            filter.pair("message_refs", Pair("mention", q.mention_role))
         if q.for_agent and q.unread_for_agent and q.unread_for_agent != q.for_agent:
             filter.unread_by(q.unread_for_agent)
         if q.mentions:
@@ -232,6 +234,10 @@ class MessageViews(ToldViews):
             updated_at=row.updated_at,
             deleted=row.deleted,
             quiet=row.quiet,
+            urgent=row.urgent,
+            expires_at=row.expires_at,
+            supersedes=row.supersedes,
+            superseded_by=row.superseded_by,
             scopes=pairs[0],
             refs=pairs[1],
             audiences=pairs[2],

@@ -21,6 +21,10 @@ WHERE thing IN (SELECT 's:' || value FROM json_each(?1))
 UNION SELECT seq, file FROM sessions JOIN events ON event_id = start_event
 WHERE session_id IN (SELECT value FROM json_each(?1))"""
 
+_BY_ITS_TIME: Final = "SELECT file FROM events WHERE timestamp < ? AND state = 'applied' AND type IN " + quoted(
+    type_ for type_, spec in EVENT_SPECS.items() if spec.purge == "itself"
+)
+
 _UNREAD: Final = """
 SELECT count(DISTINCT message_id) FROM message_recipients
 WHERE message_id IN (SELECT value FROM json_each(?1)) AND hidden = 0 AND read_at IS NULL"""
@@ -49,6 +53,8 @@ def count(db: sqlite3.Connection, cutoff: str, origins: Origins) -> PurgeCounts:
         if message_id not in others and message_ms(message_id, at) < cutoff_ms:
             files[file] = files.get(file, 0) + 1
     for _, file in db.execute(_OF_SESSIONS, (json.dumps(sessions),)):
+        files[file] = files.get(file, 0) + 1
+    for (file,) in db.execute(_BY_ITS_TIME, (cutoff,)):
         files[file] = files.get(file, 0) + 1
     return PurgeCounts(
         messages=len(messages),

@@ -9,7 +9,7 @@ from random import Random
 
 import trio
 
-from tests.support.screens import Recorded, recorded
+from tests.support.terminal.screens import Recorded, recorded
 from thrum.terminal.foreground import Owner
 from thrum.terminal.screen import Screen
 from thrum.terminal.tmux import Look

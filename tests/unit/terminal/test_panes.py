@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from tests.support.screens import recorded
+from tests.support.terminal.screens import recorded
 from thrum.terminal.panes import RUNTIMES, classify, read_pane
 from thrum.terminal.screen import Screen, screen_of
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from tests.support.screens import Recorded
+from tests.support.terminal.screens import Recorded
 from thrum.identity.processes import open_process_table
 from thrum.terminal.tmux import Server, Tmux
 from thrum.terminal.typing import TmuxPane

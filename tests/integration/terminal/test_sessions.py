@@ -3,6 +3,7 @@ stranger's."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import AsyncIterator
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import screens
-from tests.support.tmux_server import OwnServer, installed, own_server, until
+from tests.support.terminal import screens
+from tests.support.terminal.tmux_server import OwnServer, installed, own_server, until
 from thrum.identity.processes import open_process_table
 from thrum.model.errors import (
     AgentAlive,
@@ -21,6 +22,7 @@ from thrum.model.errors import (
     TmuxSessionNotFound,
     UsageError,
 )
+from thrum.terminal import foreground as foreground_module
 from thrum.terminal.foreground import foreground
 from thrum.terminal.sessions import Sessions, session_state
 from thrum.terminal.tmux import Server, Tmux
@@ -114,8 +116,6 @@ async def test_a_program_is_launched_only_over_a_shell_and_its_state_is_told(
     assert session_state(await sessions.facts(session, 0)) == "stale"
     row = screens.one("claude", "dialog", (80, 24))
     screen, log = tmp_path / "screen.json", tmp_path / "log"
-    import json
-
     screen.write_text(json.dumps(row.row), encoding="utf-8")
     stand_in = str(Path(screens.__file__).with_name("stand_in.py"))
     session = await sessions.launch(session, (sys.executable, "-S", "-E", stand_in, str(screen), str(log)))
@@ -139,6 +139,13 @@ async def test_a_program_is_launched_only_over_a_shell_and_its_state_is_told(
     await _says(server, session.pane, "done-2")
     assert "a; b" in await sessions.capture(session)
     assert len((await sessions.capture(session, 2)).splitlines()) == 2
+
+
+async def test_both_ways_to_ask_for_the_foreground_group_agree(server: OwnServer) -> None:
+    """`/proc`, and `ps` as on macOS, of a pane's first process; of one that does not exist nothing is told."""
+    pid = await server.pid(await server.start("work", "cat"))
+    assert foreground_module._by_proc(pid) == await foreground_module._by_ps(pid) == pid
+    assert (await foreground(2**22 + 1, 0, open_process_table())).owner == "unknown"
 
 
 async def test_a_session_that_is_gone_is_made_again_by_a_restart_and_one_that_is_there_keeps_its_id(

@@ -6,12 +6,12 @@ import json
 import lzma
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.support.places import DATA
 from thrum.terminal.screen import Screen, screen_of
 
-FOLDER = Path(__file__).parents[1] / "data" / "screens"
+FOLDER = DATA / "screens"
 
 
 class Recorded(NamedTuple):

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from tests.support import screens
-from tests.support.tmux_server import OwnServer, StandIn, installed, own_server, until
+from tests.support.terminal import screens
+from tests.support.terminal.tmux_server import OwnServer, StandIn, installed, own_server, until
 from thrum.terminal.panes import read_pane
 from thrum.terminal.tmux import Look
 from thrum.terminal.typing import Failed, Offered, Refused, Sight, TmuxPane, type_line

@@ -4,11 +4,10 @@ process."""
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
-from thrum.identity.processes import Process, ProcessMap, Program, Terminal, open_process_table
+from thrum.identity.processes import Process, ProcessMap, Program, Terminal
 from thrum.terminal import foreground as module
 from thrum.terminal.foreground import Foreground, foreground
 from thrum.terminal.sessions import SessionFacts, pane_check, session_state
@@ -119,12 +118,6 @@ async def test_a_shell_that_runs_a_given_command_is_no_shell_in_front(monkeypatc
     monkeypatch.setattr(module, "_by_proc", lambda pid: 10)
     monkeypatch.setattr(module.sys, "platform", "linux")
     assert await foreground(10, 0, table) == Foreground("other", 10)
-
-
-async def test_both_ways_to_ask_for_the_foreground_group_agree() -> None:
-    pid = os.getpid()
-    assert module._by_proc(pid) == await module._by_ps(pid) or module._by_proc(pid) == -1
-    assert (await foreground(2**22 + 1, 0, open_process_table())).owner == "unknown"
 
 
 def _claude(kind: str, content: object, **more: object) -> str:

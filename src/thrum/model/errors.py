@@ -471,6 +471,21 @@ class GroupExists(ThrumError, kind="group_exists", code=-32005, remedy="choose a
 class ProtectedGroup(ThrumError, kind="protected_group", code=-32005): ...
 
 
+# -- terminals
+
+
+class TmuxMissing(ThrumError, kind="tmux_missing", code=-32007, remedy="install tmux, then repeat the command"): ...
+
+
+class TmuxFailed(ThrumError, kind="tmux_failed", code=-32007, remedy="fix what tmux names, and repeat it"): ...
+
+
+class TmuxSessionNotFound(ThrumError, kind="tmux_session_not_found", code=-32004, remedy="thrum tmux status"): ...
+
+
+class TmuxSessionExists(ThrumError, kind="tmux_session_exists", code=-32005, remedy="choose another name"): ...
+
+
 # -- care
 
 

@@ -1,8 +1,8 @@
 """The console script: hands the command line to the warm daemon and copies out what it says (rpc.md §6).
 
 Agents run `thrum` at every turn, so this imports nothing but os, sys and _socket, and ends without tearing the
-interpreter down. Whatever is not plain sailing (no daemon, an odd place, bytes that are no text) goes to `cli.app` in
-this process, which does the same command and finds the words for what is wrong.
+interpreter down. Every other case (no daemon, an unusual directory, bytes that are not text) goes to `cli.app` in
+this process, which runs the same command and reports what is wrong.
 """
 
 import os
@@ -53,7 +53,7 @@ def _let_garbage_wait(wait: bool) -> None:
 
 
 def _is_about_the_daemon(argv: list[str]) -> bool:
-    """Whether it is for the command to look after a daemon that may hang: then nobody waits for that one's answer."""
+    """Whether it is for the command to look after a daemon that may hang: then we don't wait for its answer."""
     words = [word for word in argv if not word.startswith("-")]
     return words[:1] == ["daemon"] or words[:1] == ["doctor"]
 
@@ -84,7 +84,7 @@ def connect(connection: "_socket.socket", address: str) -> None:
     `sockets.connect` is the rule.
     """
     if not address.endswith("/.thrum" + _SOCKET):
-        connection.connect(address)  # as somebody named it
+        connection.connect(address)  # as the user named it
         return
     own = _open_own(address[: -len(_SOCKET)], None)
     try:
@@ -145,7 +145,7 @@ def _start(argv: list[str], home: str) -> str:
 
 
 def _find_state(directory: str) -> str:
-    """The state directory for whoever stands in `directory`, a real path; empty: none. Raises ValueError, OSError."""
+    """The state directory of a process in `directory`, a real path; empty: none. Raises ValueError, OSError."""
     while True:
         state = _state_at(directory)
         if state:
@@ -197,7 +197,7 @@ def _common_dir(dot_git: str) -> str:
 
 
 def _read(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # whatever it is, nobody waits for it
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # whatever it is, don't block on it
     try:
         return os.fsdecode(os.read(descriptor, _CHUNK)).strip()
     finally:
@@ -336,7 +336,7 @@ def _request(address: str, argv: list[str], key: str) -> "_socket.socket | None"
         connect(connection, address)
         _check_owner(connection)
         _send(connection, line)
-    except (OSError, ValueError):  # nobody there, a sandbox, no working directory, no UTF-8
+    except (OSError, ValueError):  # no daemon, a sandbox, no working directory, no UTF-8
         # A part of a line is no request: nothing was executed.
         connection.close()
         return None
@@ -344,7 +344,7 @@ def _request(address: str, argv: list[str], key: str) -> "_socket.socket | None"
 
 
 def _check_owner(connection: "_socket.socket") -> None:
-    """Raise PermissionError if somebody else listens there, as in a directory that is open to all."""
+    """Raise PermissionError if another user's process listens there, as in a directory that is open to all."""
     import _socket
 
     level, option = (0, 1) if sys.platform == "darwin" else (_socket.SOL_SOCKET, _socket.SO_PEERCRED)

@@ -1,4 +1,4 @@
-"""Which thrum this is. The number itself stands in `thrum.__init__`, where it costs the launcher no module more."""
+"""The version of thrum. The number itself is in `thrum.__init__`, where it costs the launcher no extra module."""
 
 from __future__ import annotations
 

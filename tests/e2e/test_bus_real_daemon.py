@@ -3,91 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
 
 import pytest
 import trio
 
+from tests.support.daemon.repo import Repo, open_repo
 from thrum.bus import subscriber
-from thrum.model.errors import DaemonUnavailable
-from thrum.model.methods.daemon import HEALTH
 from thrum.model.methods.messages import MESSAGE_LIST, MessageListParams
 from thrum.rpc.client import BlockingClient
 
-SECONDS = 60
-
-
-class Place:
-    """A repository in which alice writes to bob, who stands in a worktree of his own."""
-
-    def __init__(self, root: Path) -> None:
-        self.main, self.other = root / "main", root / "other"
-        self.main.mkdir()
-        for words in (
-            ["init", "-q"],
-            ["commit", "-q", "--allow-empty", "-m", "x"],
-            ["worktree", "add", "-q", "../other"],
-        ):
-            subprocess.run(["git", *words], cwd=self.main, check=True, capture_output=True)
-        self.thrum("init")
-        self.thrum("quickstart", "alice", "--role", "writer", "--module", "m")
-        self.thrum("quickstart", "bob", "--role", "reader", "--module", "m", cwd=self.other)
-
-    def thrum(self, *words: str, cwd: Path | None = None) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "thrum", *words],
-            cwd=cwd or self.main,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def send(self, *contents: str) -> None:
-        for content in contents:
-            self.thrum("send", content, "--to", "@bob")
-
-    def kill_daemon(self) -> None:
-        """As `kill -9`; returns when its connections have ended."""
-        client = BlockingClient(self.main / ".thrum/var/thrum.sock")
-        with client:
-            pid = client.call(HEALTH).pid
-            os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(DaemonUnavailable):
-                while True:
-                    client.call(HEALTH)
-
-    def delete_database(self) -> None:
-        for path in (self.main / ".thrum/var").glob("messages.db*"):
-            path.unlink()
+SECONDS = 120
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
-    root = Path(tempfile.mkdtemp(prefix="thrum-bus-"))
-    made = Place(root)
-    yield made
-    made.thrum("daemon", "stop")
-    shutil.rmtree(root)
+def repo() -> Iterator[Repo]:
+    """Alice writes to bob, who stands in a worktree of his own."""
+    with open_repo("alice", "bob") as opened:
+        yield opened
+
+
+async def send(repo: Repo, *contents: str) -> None:
+    for content in contents:
+        await trio.to_thread.run_sync(lambda content=content: repo.thrum("send", content, "--to", "@bob"))
 
 
 @contextlib.asynccontextmanager
-async def open_listener(place: Place) -> AsyncGenerator[list[str]]:
+async def open_listener(repo: Repo) -> AsyncGenerator[list[str]]:
     """All previews that a stream from now on gives, as they come; `end` ends it."""
     previews: list[str] = []
     async with trio.open_nursery() as nursery:
         audience = subscriber.agent_audience("bob")
 
         async def listen(*, task_status: trio.TaskStatus[None]) -> None:
-            async with subscriber.open_stream_async(audience, repo=place.main, types=("message.create",)) as stream:
+            async with subscriber.open_stream_async(audience, repo=repo.main, types=("message.create",)) as stream:
                 task_status.started()
                 async for hint in stream:
                     previews.append(hint.preview)
@@ -98,20 +49,20 @@ async def open_listener(place: Place) -> AsyncGenerator[list[str]]:
         yield previews
 
 
-async def test_every_message_once_over_kill_9_and_a_deleted_database(place: Place) -> None:
+async def test_every_message_once_over_kill_9_and_a_deleted_database(repo: Repo) -> None:
     with trio.fail_after(SECONDS):
-        await trio.to_thread.run_sync(place.send, "before")
-        async with open_listener(place) as previews:
-            await trio.to_thread.run_sync(place.send, "one", "two")
-            await trio.to_thread.run_sync(place.kill_daemon)
-            await trio.to_thread.run_sync(place.send, "three", "four")
-            await trio.to_thread.run_sync(place.kill_daemon)
-            place.delete_database()
-            await trio.to_thread.run_sync(place.send, "five", "end")
+        await send(repo, "before")
+        async with open_listener(repo) as previews:
+            await send(repo, "one", "two")
+            await trio.to_thread.run_sync(repo.kill_daemon)
+            await send(repo, "three", "four")
+            await trio.to_thread.run_sync(repo.kill_daemon)
+            repo.delete_database()
+            await send(repo, "five", "end")
         assert previews == ["one", "two", "three", "four", "five", "end"]
 
 
-async def test_an_inbox_of_bob_s_own_process_marks_what_it_handled(place: Place) -> None:
+async def test_an_inbox_of_bob_s_own_process_marks_what_it_handled(repo: Repo) -> None:
     program = (
         "from thrum.bus.subscriber import open_inbox\n"
         "with open_inbox('bob') as inbox:\n"
@@ -121,15 +72,15 @@ async def test_an_inbox_of_bob_s_own_process_marks_what_it_handled(place: Place)
         "            break\n"
     )
     with trio.fail_after(SECONDS):
-        await trio.to_thread.run_sync(place.send, "one")
+        await send(repo, "one")
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-c", program], cwd=place.other, stdout=subprocess.PIPE
+            [sys.executable, "-c", program], cwd=repo.worktree("bob"), stdout=subprocess.PIPE
         )
         assert process.stdout is not None
         try:
             printed = await process.stdout.receive_some()
-            await trio.to_thread.run_sync(place.kill_daemon)
-            await trio.to_thread.run_sync(place.send, "two", "end")
+            await trio.to_thread.run_sync(repo.kill_daemon)
+            await send(repo, "two", "end")
             async for data in process.stdout:
                 printed += data
             assert await process.wait() == 0
@@ -139,6 +90,6 @@ async def test_an_inbox_of_bob_s_own_process_marks_what_it_handled(place: Place)
                 await process.wait()
                 await process.stdout.aclose()
         assert printed.decode().split() == ["one", "two", "end"]
-        with BlockingClient(place.main / ".thrum/var/thrum.sock") as client:
+        with BlockingClient(repo.socket) as client:
             unread = client.call(MESSAGE_LIST, MessageListParams(unread_for_agent="bob", after_seq=0))
         assert unread.messages == ()

@@ -195,7 +195,7 @@ def test_an_unset_field_of_whoami_keeps_its_type(repo: Repo, field: str, unset: 
         ("inbox --all --to nuk", "agent_not_found", 1, "agent not found: nuk\n  fix: did you mean @nux?"),
         ("wait --from nuk --timeout 9", "agent_not_found", 2, "agent not found: nuk\n  fix: did you mean @nux?"),
         ("wait --after soon", "bad_time", 2, 'bad time "soon" for --after\n  fix: write now, -30s, +60s'),
-        ("send hi --to all", "unknown_recipient", 1, "unknown recipient: @all\n  fix: everybody: --to @everyone"),
+        ("send hi --to all", "unknown_recipient", 1, "unknown recipient: @all\n  fix: to wake everyone: --to"),
         ("send hi --to nux,max", "unknown_recipient", 1, "unknown recipient: @nux,max\n  fix: one --to for each"),
         ("inbox --repo=", "usage", 2, "--repo needs a value\n  fix: --repo PATH"),
         ("inbox --thread=", "usage", 2, "inbox: --thread needs a value\n  fix: usage: thrum inbox"),
@@ -356,7 +356,7 @@ def test_watch_says_that_it_had_to_reconnect_and_goes_on(repo: Repo) -> None:
     assert json.loads(programs.line())["message_id"] == before
     assert people.line().endswith(f"@furiosa → @nux  before  {before}")
     repo.thrum("daemon", "stop")
-    gone = "the daemon is gone; waiting for it, 60 s at most"
+    gone = "the daemon is gone; waiting up to 60 s for it"
     for each in (programs, people):
         wait_until(lambda each=each: gone in each.err, "the watch tells that nothing comes")
     repo.thrum("daemon", "start")

@@ -82,7 +82,7 @@ def test_a_daemon_that_runs_goes_on_with_what_counted_and_says_so(repo: Repo) ->
     done = repo.run("inbox", env=ALICE)
     reason = "thrum-sync/config.json is not valid: sync.interval must be a duration above 0, e.g. 15s at line "
     assert (done.status, done.err.count(f"warning: {reason}")) == (0, 1), done
-    assert "what counted before" in done.err
+    assert "previous settings" in done.err
     with repo.client() as client:
         health = client.call(HEALTH)
         assert (health.status, health.problems[0].startswith(reason)) == ("degraded", True), health

@@ -258,7 +258,8 @@ def test_a_claim_that_nothing_confirms_opens_no_inbox_and_is_told_to_be_unused(r
         done = outside.thrum(*words, *there)
         assert done["status"] == 0, done
         lines = [line for line in done["err"].splitlines() if line.startswith("warning: ")]
-        assert lines == ['warning: you are not seen as "claimed_one" here: nothing confirms it; looked as nobody'], done
+        said = 'warning: you are not seen as "claimed_one" here: nothing confirms it; read without an identity'
+        assert lines == [said], done
     for words in (["team"], ["inbox", "--all"], ["agent", "list"]):
         done = outside.thrum(*words, *there)
         assert (done["status"], done["err"]) == (0, ""), "no claim is made, and none is warned of"

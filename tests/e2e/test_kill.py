@@ -83,7 +83,7 @@ def _all_messages(repo: Repo, method: str, **params: Any) -> list[Any]:
 
 
 def _once(messages: list[Any]) -> dict[str, str]:
-    """Content -> id; nothing is there twice."""
+    """Content -> id; nothing occurs twice."""
     contents = Counter(message.body.content for message in messages)
     assert {content for content, count in contents.items() if count > 1} == set()
     assert len({message.message_id for message in messages}) == len(messages)

@@ -169,11 +169,11 @@ def test_a_deleted_agent_leaves_nothing_but_its_words(repo: Repo) -> None:
     assert said.startswith("use --force to confirm deletion: @gone_one lives elsewhere, in gone_one;")
     by_yes = repo.run("agent", "delete", "gone_one", "--yes", "--json", at=other)
     assert by_yes.kind == "confirmation_required" and "--force" in by_yes.json["error"]["remedy"]
-    assert "its inbox goes: 0 messages, 0 unread; what it wrote: 1 message, to stay;" in said
-    assert "starts afresh" in said and "thrum agent rename NEW" in said
+    assert "its inbox: 0 messages, 0 unread, deleted; what it wrote: 1 message, kept;" in said
+    assert "starts fresh" in said and "thrum agent rename NEW" in said
     assert f"Error: {said}\n" in repo.run("agent", "delete", "gone_one", at=other).err
     assert (
-        "1 message, to go too, everywhere" in repo.run("agent", "delete", "gone_one", "--with-messages", at=other).err
+        "1 message, deleted too, everywhere" in repo.run("agent", "delete", "gone_one", "--with-messages", at=other).err
     )
     assert "@gone_one is you;" in repo.run("agent", "delete", "gone_one", at=root).err
     assert repo.thrum("agent", "delete", "gone_one", "--force", at=other) == "✓ Agent deleted: gone_one\n"
@@ -224,7 +224,7 @@ def test_at_a_terminal_each_orphan_is_asked_for(repo: Repo) -> None:
     (last,) = left & {"asked_one", "asked_two"}
     status, shown = at_a_terminal(repo, home, ["agent", "delete", last], "no")
     assert status == 1 and "cancelled, nothing changed" in shown
-    assert shown.index("its inbox goes: 0 messages") < shown.index(f"Delete agent '{last}'? [y/N]")
+    assert shown.index("its inbox: 0 messages") < shown.index(f"Delete agent '{last}'? [y/N]")
     status, shown = at_a_terminal(repo, home, ["agent", "delete", last], "yes")
     assert status == 0 and f"✓ Agent deleted: {last}\n" in shown
 

@@ -84,7 +84,7 @@ def test_a_foreign_agent_that_is_hidden_here_is_hidden_here_alone_and_its_name_i
     refused = alpha.run("agent", "delete", "eye", "--json")
     assert refused.kind == "not_yours" and "--force hides it here" in refused.json["error"]["remedy"]
     said = alpha.thrum("agent", "delete", "eye", "--force")
-    assert said == "✓ @eye is hidden here; it goes on as an agent of gamma, where alone it is deleted\n"
+    assert said == "✓ @eye is hidden here; it remains an agent of gamma and can only be deleted there\n"
     clones.settle()
     names = {each["agent_id"] for each in alpha.json("agent", "list")["agents"]["agents"]}
     assert "eye" not in names and module_of(gamma, "eye") == "all"

@@ -104,12 +104,12 @@ def test_a_dead_agent_that_may_not_be_taken_over_is_registered_again(repo: Repo,
     session(desk, root, "fallen").close()
     repo.guards('{"dead_pid_auto_reclaim": "off"}')
     try:
-        heir = desk(root, "claude")
+        current_id = desk(root, "claude")
         for words in (("send", "x"), ("prime",)):
-            error = refused(heir, *words)
+            error = refused(current_id, *words)
             assert error["remedy"].endswith("thrum quickstart fallen"), error
-        follow(heir, error["remedy"])
-        assert heir.thrum("send", "x")["status"] == 0
+        follow(current_id, error["remedy"])
+        assert current_id.thrum("send", "x")["status"] == 0
     finally:
         repo.guards()
 

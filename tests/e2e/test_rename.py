@@ -68,7 +68,7 @@ def test_an_agent_goes_on_under_another_name_with_its_mail_marks_notes_groups_an
     repo.assert_projection_is_as_rebuilt()
     assert texts(repo.json("inbox", "--peek"), unread=True) == [] and len(texts(repo.json("inbox", "--peek"))) == 4
     # Twice is once more, and back again is a rename, too.
-    assert "called that already" in repo.thrum("agent", "rename", "maxine")
+    assert "already has that name" in repo.thrum("agent", "rename", "maxine")
     repo.thrum("send", "still unread", "--to", "@maxine", at=nux)
     repo.thrum("agent", "rename", "furiosa")
     assert texts(repo.json("inbox", "--peek"), unread=True) == ["still unread"]

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment: no answered message is missing, none is there twice, and a repeated call finds the first."""
+"""`kill -9` at any moment: no answered message is missing, none occurs twice, and a repeated call finds the first."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Programs that listen by ZeroMQ, beside the real daemon: late, asleep, over kills and rebuilt projections
-(issue 2).
-"""
+"""Programs that listen by ZeroMQ, beside the real daemon: late, asleep, over kills and rebuilt projections."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_status_names_the_trouble_and_its_fix_and_nothing_is_lost(trouble: str) 
         done = here.run("sync", "force", "--json")
         status = here.json("sync", "status")
         asked = here.thrum("sync", "force", "--timeout", "0")
-        assert asked.startswith("Local only" if trouble == "no remote" else "Sync asked for")
+        assert asked.startswith("Local only" if trouble == "no remote" else "Sync requested")
         if trouble == "no remote":
             assert done.status == 0 and status["local_only_reason"] == "there is no remote origin"
             here.git("remote", "add", "origin", str(clones.remote))

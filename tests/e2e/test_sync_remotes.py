@@ -89,7 +89,7 @@ def test_instead_of_and_the_git_protocol(clones: Clones, here: Repo) -> None:
         here.git("remote", "set-url", "origin", "shop:remote.git")
         here.thrum("daemon", "restart")
         done = here.run("sync", "enable", "--json")
-        assert done.kind == "confirmation_required" and "can be read by anybody" in done.json["error"]["message"]
+        assert done.kind == "confirmation_required" and "can be read by anyone" in done.json["error"]["message"]
         here.thrum("sync", "enable", "--yes")
         goes_over(clones, "By git's own protocol")
         here.git("config", "--unset", f"url.{url}/.insteadOf")

@@ -167,7 +167,7 @@ def test_nobody_is_taken_for_a_daemon_that_has_a_key(
     clones.settle()
     assert f"says it was {origin}" not in there.thrum("sync", "status")
     done = there.run("sync", "accept", mallory.daemon_id, "--json")
-    assert done.status == 1 and "speaks for itself" in done.json["error"]["message"]
+    assert done.status == 1 and "signs for itself" in done.json["error"]["message"]
     for repo in clones.repos:
         assert repo.json("message", "get", message_id)["message"]["body"]["content"] == "the truth"
 

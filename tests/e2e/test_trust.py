@@ -609,13 +609,13 @@ def test_an_installation_of_before_that_another_process_takes_over_meanwhile_cou
 ) -> None:
     """Between the first look of one process and its second."""
     _as_before(repo)
-    look = paths._state_of_before
+    look = paths._earlier_state_dir
 
     def late(own: Path, git: Any) -> Path | None:
         repo.thrum("whoami", "--json")
         return look(own, git)
 
-    monkeypatch.setattr(paths, "_state_of_before", late)
+    monkeypatch.setattr(paths, "_earlier_state_dir", late)
     assert paths.find_layout(repo.main).state_dir == repo.main / ".thrum"
 
 

@@ -56,7 +56,7 @@ def test_it_asks_and_off_a_terminal_says_what_would_be_lost(repo: Repo) -> None:
     talk(repo)
     done = repo.run("uninstall")
     assert done.status == 1
-    assert "with 1 message, 1 of them at no remote (keep them: --keep-messages)\n" in done.err
+    assert "with 1 message, 1 of them not at any remote (keep them: --keep-messages)\n" in done.err
     assert "  fix: thrum uninstall --yes\n" in done.err
     assert repo.daemon
     assert repo.run("uninstall", "--json").kind == "confirmation_required"
@@ -190,6 +190,6 @@ def test_what_calls_thrum_is_named_to_be_taken_out_by_hand(repo: Repo) -> None:
     talk(repo)
     kept = repo.json("uninstall", "--yes")["kept"]
     assert kept == [
-        ".claude/settings.json: it calls thrum; take that out by hand",
+        ".claude/settings.json: it calls thrum; remove that by hand",
         ".gitignore: it is tracked; the line .thrum/ may be removed",
     ]

@@ -249,7 +249,7 @@ def test_a_fact_in_the_wrong_file_is_named_and_stays_one(repo: Repo) -> None:
     repo.thrum("daemon", "start")
     again = verify(repo, "--repair", status=1)
     assert failed(again) == ["journal"], "used all the same, and no line is ever moved"
-    assert again["remedy"].startswith("none is needed")
+    assert again["remedy"].startswith("nothing to do")
 
 
 def test_an_id_with_two_contents_is_named_until_one_is_quarantined(repo: Repo) -> None:

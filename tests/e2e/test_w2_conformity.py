@@ -82,7 +82,7 @@ def test_a_link_in_the_place_of_an_identity_is_named_as_such_and_left_alone(repo
     outside.write_text("{}")
     (root / ".thrum" / "identities" / "linky.json").symlink_to(outside)
     done = repo.run("quickstart", "linky", "--role", "builder", "--module", "links", at=root)
-    assert "no regular file" in done.err and "fix or delete" in done.err, done
+    assert "not a regular file" in done.err and "fix or delete" in done.err, done
     chosen = repo.run("whoami", at=root, env={"THRUM_NAME": "linky"})
     assert "linky lives in" not in chosen.err and "does not exist" in chosen.err, chosen
     assert outside.read_text() == "{}"

@@ -18,7 +18,7 @@ import trio
 
 from tests.support.daemon.in_process import Agent, SaidEvidence
 from tests.support.trusted import trust_here
-from thrum.admin.exclusive import held, owner_of
+from thrum.admin.exclusive import hold_lock, owner_of
 from thrum.admin.verify import Point, verify
 from thrum.daemon import app
 from thrum.daemon.parts import DaemonParts
@@ -161,7 +161,7 @@ def check_sound(layout: Layout, chance: random.Random) -> None:
     facts_of(layout)
     check_projection(layout)
     if chance.random() < 0.3:
-        with held(layout):
+        with hold_lock(layout):
             found = verify(Point(layout, os.environ, owner_of(layout)))
         bad = [msgspec.to_builtins(each) for each in found.checks if not each.ok and each.name != "identities"]
         assert not bad, bad

@@ -67,7 +67,12 @@ LOCAL_COLUMNS: Final = frozenset(
 )
 """What facts that never travel feed (events.md §14.2), and the times of receipts: only the highest one travels."""
 GIVEN_COLUMNS: Final = frozenset(
-    {("message_recipients", "replied_at"), ("messages", "thread_id"), ("registrations", "registered_at")}
+    {
+        ("message_recipients", "replied_at"),
+        ("messages", "thread_id"),
+        ("messages", "superseded_by"),
+        ("registrations", "registered_at"),
+    }
 )
 """What an unsigned line, or one of another origin, may give to a signed one."""
 _SIGNED: Final = "(trust = 0 OR {all}) AND origin_daemon NOT IN ({out})"
@@ -199,7 +204,7 @@ def nothing_lost(world: World, held: list[Held], *, shared: bool) -> list[set[st
     lets_go: list[set[str]] = []
     for clone in world.clones:
         # Those that judge alike let the same lines go.
-        alike = repr((clone.store.view.tombstones().mark(), view_of(clone)))
+        alike = repr((clone.store.view.tombstones().fingerprint(), view_of(clone)))
         if alike not in found:
             found[alike] = droppable(clone, [raw for raw, _ in kept.values() if not is_local(raw)], held)
         lets_go.append(found[alike])

@@ -3,7 +3,7 @@
     events.jsonl  messages/*.jsonl  local/local.jsonl  local/quarantine.jsonl
     config/config.json  config/identities/*.json  config/context/*.md  config/worktrees/wN/…  manifest.json
 
-Only these names are ever read, only plain files, and only what the manifest tells of each: size and SHA-256.
+Only these names are ever read, only if they are regular files, and only if size and SHA-256 match the manifest.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Bundle:
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise self.invalid(f"{name}: {error}") from error
         if left or digest.hexdigest() != expected.sha256:
-            raise self.invalid(f"{name} is not what its manifest says")
+            raise self.invalid(f"{name} does not match its manifest")
 
     def invalid(self, reason: str) -> BackupInvalid:
         return invalid(self.path, reason)
@@ -164,7 +164,7 @@ def _open(path: Path, stack: ExitStack) -> Bundle:
     try:
         archive = stack.enter_context(zipfile.ZipFile(file))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        raise invalid(path, str(error) or "no zip file") from error
+        raise invalid(path, str(error) or "not a zip file") from error
     sizes = _archive_sizes(path, archive, os.fstat(file.fileno()).st_size)
     return _checked(path, sizes, archive.open)
 
@@ -182,7 +182,7 @@ def _directory_sizes(path: Path) -> dict[str, int]:
             if stat.S_ISREG(status.st_mode):
                 sizes[name] = status.st_size
             elif not stat.S_ISDIR(status.st_mode):
-                raise invalid(path, f"{name} is a link or no plain file")
+                raise invalid(path, f"{name} is a link or not a regular file")
     return sizes
 
 
@@ -193,14 +193,14 @@ def _archive_sizes(path: Path, archive: zipfile.ZipFile, packed_bytes: int) -> d
         if info.is_dir() and not kind & ~0o040000:
             continue  # nothing is made of it
         if kind not in (0, stat.S_IFREG):
-            raise invalid(path, f"{info.filename!r} is a link or no plain file")
+            raise invalid(path, f"{info.filename!r} is a link or not a regular file")
         if info.flag_bits & 1:
             raise invalid(path, f"{info.filename!r} is encrypted")
         if info.filename in sizes:
-            raise invalid(path, f"{info.filename!r} is there twice")
+            raise invalid(path, f"{info.filename!r} occurs twice")
         sizes[info.filename] = info.file_size
     if sum(sizes.values()) > max(_BYTES_WITHOUT_QUESTION, _RATIO_MAX * packed_bytes):
-        raise invalid(path, "it unpacks to far more than it can hold")
+        raise invalid(path, "it unpacks to more bytes than it can hold")
     return sizes
 
 
@@ -209,7 +209,7 @@ def _checked(path: Path, sizes: Mapping[str, int], open_: Callable[[str], IO[byt
         raise BackupNotFound(f"no backup in {path}") if path.is_dir() and not sizes else invalid(path, "no manifest")
     for name in sizes:
         if not is_known(name):
-            raise invalid(path, f"{name!r} is no file of a backup")
+            raise invalid(path, f"{name!r} does not belong in a backup")
     if sizes[MANIFEST] > _MANIFEST_BYTES_MAX or len(sizes) > _FILES_MAX:
         raise invalid(path, "it has too many files")
     try:
@@ -221,7 +221,7 @@ def _checked(path: Path, sizes: Mapping[str, int], open_: Callable[[str], IO[byt
         raise BackupInvalid(f"{path} was made by a newer thrum", remedy="upgrade thrum")
     told = {name: entry.bytes for name, entry in manifest.files.items()}
     if told != {name: size for name, size in sizes.items() if name != MANIFEST}:
-        raise invalid(path, "its files are not those of its manifest")
+        raise invalid(path, "its files do not match its manifest")
     for name, size in told.items():
         if name.startswith("config/") and size > _CONFIG_BYTES_MAX:
             raise invalid(path, f"{name} is too large")

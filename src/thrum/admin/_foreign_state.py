@@ -1,6 +1,6 @@
-"""What lies in the place of a `.thrum` when one is to be set up there, and is none of thrum's making.
+"""What is already at the path of a `.thrum` when one is to be set up there, and was not made by thrum.
 
-It is moved away unread, or, on a person's word, taken as it is (identity.md §3 "Trust", cli.md 3.1).
+It is moved away unread, or, if a person says so, used as it is (identity.md §3 "Trust", cli.md 3.1).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rule by which git passes `.thrum` over (cli.md 3.1)."""
+"""The rule that makes git ignore `.thrum` (cli.md 3.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journals of this machine, for who holds a branch against them."""
+"""The journals of this machine, to compare a branch with them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LocalJournals:
         return event_id in self._ids
 
     def lacks(self, file: str, raw: bytes, kept: Kept) -> bool:
-        """Whether a line ought to be in it, and is not. What nobody can use ought not, unless it is a fact that is
+        """Whether a line ought to be in it, and is not. An unusable line ought not, unless it is a fact that is
         here, in other words; what was quarantined ought not either.
         """
         if raw in self.lines(file) or kept.has(file, digest(raw)):

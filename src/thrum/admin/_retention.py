@@ -1,4 +1,4 @@
-"""Which archives stay (cli.md 3.15). Pure."""
+"""Which archives are kept (cli.md 3.15). Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def archive_time(name: str) -> datetime | None:
 
 def to_remove(names: Iterable[str], retention: Retention) -> list[str]:
     """The archives that may go: neither the last one of one of the last days, weeks or months that have any, nor made
-    before a restore. What has no name of an archive is nobody's to remove.
+    before a restore. A file that is not named like an archive is never removed.
     """
     regular = [name for name in names if archive_time(name) and not name.startswith("pre-restore-")]
     newest_first = sorted(regular, key=_age, reverse=True)

@@ -74,5 +74,5 @@ def _compare(file: str, number: int, raw: bytes, said: dict[str, bytes], twice: 
         return
     digest = hashlib.sha256(signatures.unsigned(raw)).digest()
     if said.setdefault(fact.event_id, digest) != digest:
-        reason = f"{fact.origin_daemon} contradicts itself: it signed two lines of one id"
+        reason = f"{fact.origin_daemon} contradicts itself: it signed two different lines with one id"
         twice[fact.event_id] = VerifyDifference(file=file, line=number, ids=(fact.event_id,), reason=reason)

@@ -1,7 +1,7 @@
-"""Backups: a copy of what is truth here, and the archives of earlier ones (cli.md 3.15).
+"""Backups: a copy of the files that are the truth, and the archives of earlier ones (cli.md 3.15).
 
-A backup is made beside the last one and takes its place when it is whole; the last one becomes an archive. Whoever is
-killed meanwhile leaves the last one as it was, or both.
+A backup is made beside the last one and replaces it once complete; the last one becomes an archive. A kill
+meanwhile leaves the last one as it was, or both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 from thrum.admin import _bundle as bundle
 from thrum.admin._bundle import FileEntry, Manifest
 from thrum.admin._retention import archive_name, archive_time, to_remove
-from thrum.admin.exclusive import held, owner_of
+from thrum.admin.exclusive import hold_lock, owner_of
 from thrum.model import config, events, files, settings
 from thrum.model.clock import SystemClock, format_ms, parse_ms
 from thrum.model.errors import BackupNotFound, StoreFailed, ThrumError
@@ -51,7 +51,7 @@ class Source:
 
 
 class JournalMoved(Exception):
-    """A journal was written anew since it was looked at: look again."""
+    """A journal was rewritten since it was looked at: look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def create_here(layout: Layout, environ: Mapping[str, str], given: str = "") -> 
     """Back up without a daemon, under its lock. Raises DaemonLocked, and as `create`."""
     from thrum.admin.restore import finish
 
-    with held(layout):
+    with hold_lock(layout):
         finish(layout, environ)
         return create(Source(layout, environ), given)
 
@@ -261,7 +261,7 @@ def _refusals(directory: Path) -> Generator[None]:
         name = error.filename or directory
         raise StoreFailed(
             f"could not write {name}: {(error.strerror or str(error)).lower()}",
-            remedy="free space, or name another place: thrum backup --dir DIR; the last backup is as it was",
+            remedy="free space, or choose another place: thrum backup --dir DIR; the last backup is unchanged",
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Is this machine, this repository and this clone fit for thrum? (cli.md 3.16). Looks only, and needs no daemon.
+"""Checks whether this machine, repository and clone are fit for thrum (cli.md 3.16). Read-only; needs no daemon.
 
-Each check is a function from what there is to a finding. What a running daemon says of itself is handed in.
+Each check is a function from the present state to a finding. What a running daemon reports about itself is passed in.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def _git(environ: Mapping[str, str]) -> Finding:
 def _tmux(environ: Mapping[str, str]) -> Finding:
     found = shutil.which("tmux", path=environ.get("PATH"))
     if found is None:
-        return _found("tmux", "warn", "not installed: thrum tmux and waking by it are not available", "install tmux")
+        return _found(
+            "tmux", "warn", "not installed: thrum tmux and waking through it are not available", "install tmux"
+        )
     return _found("tmux", "ok", found)
 
 
@@ -201,7 +203,7 @@ def _newest_fact(layout: Layout) -> tuple[int, str]:
     journals = JournalFiles(layout.branch_dir, layout.local_journal)
     newest = (0, "")
     for file in journals.names():
-        file_state = journals.look(file)
+        file_state = journals.accept_state(file)
         if file_state is None or not file_state.size:
             continue
         try:
@@ -307,7 +309,7 @@ def _config(layout: Layout) -> Finding:
         return _found("config", "warn", notice, "thrum config diff; thrum config accept, or: thrum doctor --fix")
     if unknown := settings.unknown(counts.raw):
         detail = f"unknown, so ignored: {', '.join(unknown)}"
-        return _found("config", "warn", detail, "thrum config show has the keys; edit .thrum/config.json")
+        return _found("config", "warn", detail, "thrum config show lists the keys; edit .thrum/config.json")
     return _found("config", "ok", str(layout.config_file))
 
 
@@ -315,7 +317,7 @@ def _tracked(layout: Layout) -> Finding:
     """Whether a branch has something at or below `.thrum`: it is a person's to look at."""
     found = [f"{root / path}" for root in roots(layout) for path in tracked_in(root)]
     if not found:
-        return _found("tracked", "ok", "git tracks nothing of thrum's")
+        return _found("tracked", "ok", "git tracks no file of thrum")
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     detail = f"git tracks {', '.join(found[:3])}{more}: nothing is written there"
     return _found(
@@ -342,7 +344,7 @@ def hook_callers(layout: Layout) -> list[str]:
 
 def _calls_thrum(path: Path) -> bool:
     try:
-        # Whoever keeps settings elsewhere has links here. Nothing of what is read is shown.
+        # Settings may be kept elsewhere, with links here. Nothing of what is read is shown.
         return b"thrum" in files.read_bytes(os.path.realpath(path), _HOOK_BYTES_MAX)
     except OSError:
         return False

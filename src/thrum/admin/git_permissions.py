@@ -1,8 +1,8 @@
-"""Who on this machine can read messages through git's objects, and closing that door (decision 0029).
+"""Who on this machine can read messages through git's objects, and closing that access (decision 0029).
 
-Git writes objects readable by everybody (0444 in 0755); what agents say lies in them, though thrum's own files are
-0600. So `init` makes the git directory 0700 once, keeps in `thrum-sync/modes.json` what it was, and `uninstall` puts
-it back. What is shared with intent is left alone, and said. A mode that somebody changed since is theirs.
+Git writes objects readable by everyone (0444 in 0755), and they contain the messages, though thrum's own files are
+0600. So `init` makes the git directory 0700 once, records the previous mode in `thrum-sync/modes.json`, and `uninstall`
+restores it. What is shared on purpose is left alone and reported. A mode that was changed since is left as it is.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class AccessPath:
         """Why it stays open; empty if it would not."""
         if self.obstacle or self.decided is None or self.will_close:
             return self.obstacle
-        return "init --keep-modes left it so" if self.decided.state == "kept" else "it was opened again since"
+        return "init --keep-modes left it so" if self.decided.state == "kept" else "it was reopened since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Exposure:
 # -- the door
 
 
-def find_door(layout: Layout, environ: Mapping[str, str]) -> AccessPath | None:
+def find_access_path(layout: Layout, environ: Mapping[str, str]) -> AccessPath | None:
     """The git directory; only its `objects` where worktrees lie inside it, or where `objects` is a link out of it.
 
     None outside git: there everything lies in `.thrum`, which is 0700. Raises OSError.
@@ -98,7 +98,7 @@ def find_door(layout: Layout, environ: Mapping[str, str]) -> AccessPath | None:
         return None
     objects = Path(os.path.realpath(common_dir / "objects"))
     if not objects.is_dir():
-        return None  # nothing of git's; whoever needs more says so
+        return None  # not a directory of git; later steps report what is missing
     inside = _has_worktrees_inside(layout, common_dir) or not objects.is_relative_to(common_dir)
     path = objects if inside else common_dir
     shown = str(path.relative_to(layout.root)) if path.is_relative_to(layout.root) else str(path)
@@ -120,7 +120,7 @@ def _obstacle(common_dir: Path, path: Path, objects: Path, environ: Mapping[str,
         if found.st_uid != os.geteuid():
             return f"it belongs to {_user(found.st_uid)}"
         if found.st_mode & 0o002 or (found.st_mode & 0o020 and (_crowd(found.st_gid) or _has_acl(each))):
-            # A umask of 002 gives write to the user's own group, in which nobody else is: that shares nothing.
+            # A umask of 002 gives write to the user's own group, which has no other member: that shares nothing.
             return "others may write there"
     done = run_git([f"--git-dir={common_dir}", "config", "--get", "core.sharedRepository"], environ)
     told = "" if done is None else os.fsdecode(done.stdout).strip()
@@ -180,7 +180,7 @@ def undo_of(layout: Layout) -> str:
 
 
 def _closed(layout: Layout) -> tuple[Path, int] | None:
-    """What `close` closed and nobody changed since, and the mode that it had."""
+    """What `close` closed and is unchanged since, and the mode that it had."""
     record = _record(layout)
     if record is None or layout.common_dir is None or record.state == "kept":
         return None
@@ -235,7 +235,7 @@ class Planned(msgspec.Struct, kw_only=True):
 
 
 def planned(layout: Layout, door: AccessPath | None, *, keep: bool, failed: str = "") -> Planned | None:
-    """What is to be said; nothing where the door is closed, or nobody can come to it."""
+    """What is to be said; nothing if the path is closed or out of others' reach."""
     if door is None or not door.is_open:
         return None
     if door.will_close and not keep and not failed:
@@ -255,16 +255,16 @@ def planned(layout: Layout, door: AccessPath | None, *, keep: bool, failed: str 
 def exposures(layout: Layout, environ: Mapping[str, str]) -> list[Exposure]:
     """Every place of messages that somebody else can read: git's objects, and thrum's own directories. Raises OSError.
 
-    Root can always read, and so can whoever had the directory open before it was closed, until they leave it.
+    Root can always read, and so can processes that had the directory open before it was closed, until they leave it.
     """
     found: list[Exposure] = []
-    door = find_door(layout, environ)
+    door = find_access_path(layout, environ)
     if door is not None and layout.common_dir is not None:
         objects = layout.common_dir / "objects"
         if readers := readers_of(objects):
             remedy = "thrum init" if door.will_close else f"chmod go-rwx {in_shell(door.path)}"
             if door.obstacle:
-                remedy = f"leave it so if they may read what agents say, else: {remedy}"
+                remedy = f"leave it so if they may read what agents write; otherwise: {remedy}"
             found.append(Exposure(objects, readers, door.reason, remedy))
     backups = layout.state_dir / "backup"
     for own in (layout.thrum_sync_dir, layout.state_dir, layout.var_dir, backups):
@@ -275,7 +275,7 @@ def exposures(layout: Layout, environ: Mapping[str, str]) -> list[Exposure]:
 
 
 def readers_of(path: Path) -> str:
-    """Who but the owner and root can reach what is in a directory, in words; empty: nobody. Raises OSError.
+    """Who but the owner and root can reach what is in a directory, in words; empty if no one can. Raises OSError.
 
     As the kernel does: every directory on the way has to let them through. What lies inside is taken as readable.
     """
@@ -293,9 +293,9 @@ def readers_of(path: Path) -> str:
         return EVERYBODY
     crowds = [name for gid in groups if (name := _crowd(gid))]
     if len(crowds) < len(groups) and not named:
-        return ""  # a group on the way has nobody else in it
-    words = [f"whoever is in the group {' and in '.join(crowds)}"] if len(crowds) == len(groups) else []
-    return " and ".join([*words, *(["whoever its access list names"] if named else [])])
+        return ""  # a group on the way has no other member
+    words = [f"every member of group {' and of '.join(crowds)}"] if len(crowds) == len(groups) else []
+    return " and ".join([*words, *(["everyone on its access list"] if named else [])])
 
 
 def _has_acl(path: Path) -> bool:

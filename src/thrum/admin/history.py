@@ -38,7 +38,7 @@ def read_history(
     try:
         with branch.read_branch(layout, environ) as found:
             if found is None:
-                raise NotAvailable("there is no git here, and so no branch", remedy="git init")
+                raise NotAvailable("not in a git repository, so there is no branch", remedy="git init")
             journals = {os.fsdecode(entry.path): merge.sound(found.blob(entry)) for entry in found.entries}
             with open_beside(journals, owner_of(layout).own, SystemClock().now_ms()) as view:
                 query = InboxQuery(author_id=author, created_after=since, page_size=count or _ALL)

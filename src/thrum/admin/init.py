@@ -1,7 +1,7 @@
 """Setting a repository up: what `thrum init` does (cli.md 3.1, identity.md §3). No daemon runs meanwhile.
 
-First everything is looked at and refused, then it is made, the marks that make a root of a directory last. So a refused
-or failed `init` leaves no half-made state behind, and the next one adds what is missing.
+First everything is checked, then it is created; the marks that make a directory a root come last. So a refused or
+failed `init` leaves no partial state behind, and the next one adds what is missing.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def initialise(start: Path, options: InitOptions, clock: Clock | None = None) ->
     sync_recalled = not options.sync and not already and recalled_choice(layout) is False
     clock = clock or SystemClock()
     now_ms = clock.now_ms()
-    door = git_permissions.find_door(layout, options.environ)
+    door = git_permissions.find_access_path(layout, options.environ)
     identity = None if options.dry_run else _execute(site, options, clock, now_ms)
     failed = "" if options.dry_run or door is None else git_permissions.close(layout, door, keep=options.keep_modes)
     if told := git_permissions.planned(layout, door, keep=options.keep_modes, failed=failed):
@@ -182,7 +182,7 @@ def remember_choice(layout: Layout, local_only: bool) -> None:
 
 
 def recalled_choice(layout: Layout) -> bool | None:
-    """`daemon.local_only` as it was decided in this clone last; None if nobody has."""
+    """`daemon.local_only` as it was last decided in this clone; None if it never was."""
     try:
         kept = _choice_file(layout).read_bytes()
     except OSError:

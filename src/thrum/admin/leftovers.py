@@ -1,4 +1,4 @@
-"""What a killed process was about to put in place, taken away at the next start: it may hold messages."""
+"""Temporary files of killed processes, removed at the next start: they may contain messages."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ AGE_MS: Final = 3_600_000
 
 
 def remove_leftovers(layout: Layout, now_ms: int) -> None:
-    """Take away temporary files that nobody wrote to for an hour, wherever thrum puts files in place. Whoever holds
-    the daemon's lock calls it. What can't be looked at or removed stays: nothing depends on it.
+    """Remove temporary files that were not written to for an hour, wherever thrum puts files in place. The caller
+    holds the daemon's lock. What can't be looked at or removed stays: nothing depends on it.
     """
     directories = {
         layout.state_dir,

@@ -1,4 +1,4 @@
-"""What a repair of `thrum verify` sets right, and what fixes the rest (cli.md 3.16). Pure."""
+"""What `thrum verify --repair` repairs, and how to fix the rest (cli.md 3.16). Pure."""
 
 from __future__ import annotations
 
@@ -61,12 +61,15 @@ def remedy_of(found: VerifyResult) -> str:
     if "identities" in failing:
         return _identity_remedy(failing["identities"][0])
     if any(each.ids for each in failing.get("signatures", ())):
-        return "none is needed here: the smaller line counts everywhere; tell who owns that daemon that its key is used"
+        return (
+            "nothing to do here: the smaller line counts everywhere; tell the owner of that daemon that its key is used"
+            " elsewhere"
+        )
     kinds = {kind_of(each) for each in failing.get("journal", ())}
     if "waits" in kinds:
         return "thrum sync force --wait"
     if kinds and kinds <= {"wrong_file", "future"}:
-        return "none is needed: what is in another file counts all the same, what is ahead of the clock waits"
+        return "nothing to do: facts in another file count all the same, facts ahead of the clock wait"
     return "thrum daemon restart; thrum verify"
 
 

@@ -1,9 +1,9 @@
-"""Going back to a backup (cli.md 3.15), in two steps, so that a kill at any point loses nothing.
+"""Restoring a backup (cli.md 3.15), in two steps, so that a kill at any point loses nothing.
 
 `stage` checks a backup and unpacks it beside the journals; its last act writes the plan. `finish` carries a plan out
 under the daemon's lock, while nothing has the store open: first the safety archive, then branch, journals, settings.
-Whoever is killed in between leaves the plan, and the next one that holds the lock carries it out again: each step may
-be repeated. Without a plan nothing has happened.
+A kill in between leaves the plan, and the next holder of the lock executes it again: each step may be repeated. Without
+a plan nothing has happened.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from thrum.admin import _bundle as bundle
 from thrum.admin import backup
 from thrum.admin._bundle import Bundle
 from thrum.admin.backup import Source
-from thrum.admin.exclusive import held, open_store_once, owner_of
+from thrum.admin.exclusive import hold_lock, open_store_once, owner_of
 from thrum.identity.daemon_key import load_key
 from thrum.model import config, events, settings
 from thrum.model.clock import SystemClock, format_ms
@@ -95,9 +95,10 @@ def stage(
             with bundle.open_bundle(path) as found:
                 if not other_repository:
                     _refuse_foreign(found, layout, environ)
-                local_only = _kept_choice(found, layout)
+                told, left_out = _told(found, layout)
+                local_only = _kept_choice(found, told, layout)
                 _check_space(found, fresh)
-                plan = _unpack(found, fresh, layout, str(safety))
+                plan = _unpack(found, fresh, layout, str(safety), told)
                 plan = msgspec.structs.replace(plan, head=_safe_head(found, fresh, layout, environ))
             if (_stage_of(layout) / _PLAN).exists():
                 raise Busy("another restore is under way", retry_after_ms=1_000)
@@ -110,7 +111,13 @@ def stage(
     except OSError as error:
         name = error.filename or layout.thrum_sync_dir
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
-    return RestoreResult(source=str(path), safety_backup=str(safety), daemon_restarted=False, local_only=local_only)
+    return RestoreResult(
+        source=str(path),
+        safety_backup=str(safety),
+        daemon_restarted=False,
+        local_only=local_only,
+        left_out=tuple(left_out),
+    )
 
 
 def _stage_of(layout: Layout) -> Path:
@@ -142,8 +149,9 @@ def _check_space(found: Bundle, target: Path) -> None:
         raise StoreFailed(f"could not write {target}: {needed} bytes to restore, {free} bytes free")
 
 
-def _unpack(found: Bundle, target: Path, layout: Layout, safety: str) -> Plan:
-    """Every file of the backup, each checked; those of worktrees that are not there any more are left out."""
+def _unpack(found: Bundle, target: Path, layout: Layout, safety: str, told: dict[str, Any]) -> Plan:
+    """Every file of the backup, each checked; those of worktrees that are not there any more are left out. `told`: its
+    settings."""
     here = {str(root): root for root in roots(layout)}
     journals: list[str] = []
     files: dict[str, str] = {}
@@ -166,7 +174,7 @@ def _unpack(found: Bundle, target: Path, layout: Layout, safety: str) -> Plan:
         path = target / name
         ensure_private_dir(path.parent)
         if name == bundle.CONFIG:
-            bundle.write_durably(path, [_settings(found, layout)])
+            bundle.write_durably(path, [_settings(told, layout)])
         else:
             found.unpack(name, path)
         if name in journals and name != bundle.LOCAL:
@@ -192,16 +200,15 @@ def _check_json(found: Bundle, name: str) -> None:
     except (ValueError, RecursionError) as error:
         raise found.invalid(f"{name}: {error}") from error
     if not isinstance(value, dict):
-        raise found.invalid(f"{name} is no object")
+        raise found.invalid(f"{name} is not an object")
 
 
-def _settings(found: Bundle, layout: Layout) -> bytes:
-    """`config.json` as it shall be: the backup's, with the identity that this daemon shall have.
+def _settings(told: dict[str, Any], layout: Layout) -> bytes:
+    """`config.json` as it shall be: what the backup told, with the identity that this daemon shall have.
 
     Whether this clone talks to the remote, and what guards its agents from each other, is for its user to say: a
     backup, which an agent may have written and restored, changes nothing about it.
     """
-    told = _told(found, layout)
     try:
         known = config.read_raw(layout.config_file)
     except ConfigInvalid:
@@ -217,15 +224,20 @@ def _settings(found: Bundle, layout: Layout) -> bytes:
     return json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _told(found: Bundle, layout: Layout) -> dict[str, Any]:
-    """The settings in a backup. Raises BackupInvalid."""
+def _told(found: Bundle, layout: Layout) -> tuple[dict[str, Any], list[str]]:
+    """The settings in a backup, and what was left out of them: a value that this version refuses, as one of before may
+    have taken it, keeps nobody from getting the rest back. Raises BackupInvalid.
+    """
+    if bundle.CONFIG not in found.manifest.files:
+        return {}, []
     with tempfile.TemporaryDirectory(prefix=f"{_STAGE}-", dir=layout.thrum_sync_dir) as directory:
         path = Path(directory) / "config.json"
         path.write_bytes(found.read(bundle.CONFIG))
         try:
-            return config.load_config(path).raw
+            told = config.read_raw(path)
         except ConfigInvalid as error:
             raise found.invalid(error.message) from error
+    return told, settings.leave_out_flaws(told)
 
 
 def _sync_choice(layout: Layout) -> bool | None:
@@ -237,12 +249,12 @@ def _sync_choice(layout: Layout) -> bool | None:
     return found[settings.LOCAL_ONLY] if found.raw else None
 
 
-def _kept_choice(found: Bundle, layout: Layout) -> bool | None:
+def _kept_choice(found: Bundle, told: dict[str, Any], layout: Layout) -> bool | None:
     """`daemon.local_only` as it is here, if the backup's is another."""
     here = _sync_choice(layout)
     if here is None or bundle.CONFIG not in found.manifest.files:
         return None
-    return here if config.Config(_told(found, layout))[settings.LOCAL_ONLY] != here else None
+    return here if config.Config(told)[settings.LOCAL_ONLY] != here else None
 
 
 def _block(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,7 +323,7 @@ def restore_here(
     other_repository: bool = False,
 ) -> RestoreResult:
     """Both steps without a daemon, under its lock, and the projection rebuilt. Raises as they do, and DaemonLocked."""
-    with held(layout):
+    with hold_lock(layout):
         finish(layout, environ)
         result = stage(layout, environ, archive, given, other_repository=other_repository)
         finish(layout, environ)
@@ -320,19 +332,20 @@ def restore_here(
 
 
 def finish_at_start(layout: Layout, environ: Mapping[str, str]) -> None:
-    """`finish` for a daemon that starts: what was given up is logged and hinders nobody. Raises StoreFailed."""
+    """`finish` for a daemon that starts: an aborted restore is logged and does not keep it from starting. Raises
+    StoreFailed."""
     try:
         finish(layout, environ)
     except (ThrumError, OSError) as error:
         if (_stage_of(layout) / _PLAN).exists():
             raise
-        log.error("the restore was given up, nothing was changed: %s", error)
+        log.error("the restore was aborted, nothing was changed: %s", error)
 
 
 def finish(layout: Layout, environ: Mapping[str, str]) -> str:
     """Execute the plan that lies there, if one does: the source of what was restored, else `""`.
 
-    The caller holds the daemon's lock, and nobody has the store open. When the safety archive can't be made or git
+    The caller holds the daemon's lock, and the store is not open anywhere. When the safety archive can't be made or git
     refuses, the restore is given up and nothing has changed: raises what was in the way. Later failures (a full disk)
     leave the plan: raises StoreFailed, and the next call goes on.
     """
@@ -362,7 +375,8 @@ def finish(layout: Layout, environ: Mapping[str, str]) -> str:
     except OSError as error:
         name = error.filename or layout.branch_dir
         raise StoreFailed(
-            f"could not write {name}: {(error.strerror or str(error)).lower()}; the restore goes on at the next start",
+            f"could not write {name}: {(error.strerror or str(error)).lower()};"
+            " the restore continues at the next start",
             remedy="free space, then: thrum daemon start",
         ) from error
     _give_up(stage_dir)
@@ -371,7 +385,7 @@ def finish(layout: Layout, environ: Mapping[str, str]) -> str:
 
 
 def restored_at(layout: Layout) -> str:
-    """When a backup was restored here last, empty if never: facts of before may come back from the remote."""
+    """When a backup was restored here last, empty if never: earlier facts may come back from the remote."""
     try:
         return _restored_file(layout).read_text().strip()
     except (OSError, UnicodeError):
@@ -394,7 +408,7 @@ def _make_safe(layout: Layout, environ: Mapping[str, str], directory: Path, targ
     """The archive of what is here now, truncated last lines left out. Made once: a second try finds it. Raises
     StoreFailed.
 
-    `directory` is where it is gathered: it goes with the plan, so that a kill leaves nobody's messages lying about.
+    `directory` is where it is gathered: it goes with the plan, so that a kill leaves no copies of messages behind.
     """
     if target.exists():
         return

@@ -1,6 +1,7 @@
-"""Undo what `init` made, and name what stays (cli.md §2 "W3", decision 0029). Without a daemon, under its lock.
+"""Undo what `init` made, and report what stays (cli.md §2 "W3", decision 0029). Without a daemon, under its lock.
 
-The order lets a killed call be repeated: `.thrum` of the main worktree, which tells that thrum is here, goes last.
+The order lets a killed call be repeated: `.thrum` of the main worktree, which shows that thrum is set up here, goes
+last.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 from thrum.admin import git_permissions
 from thrum.admin.backup import directory_of
 from thrum.admin.doctor import hook_callers
-from thrum.admin.exclusive import held
+from thrum.admin.exclusive import hold_lock
 from thrum.admin.init import IGNORE_RULE
 from thrum.git.refs import BRANCH, OWN_REFS
 from thrum.git.runner import checked_git, run_git
@@ -60,7 +61,7 @@ class Loss:
         if not self.messages:
             return "no messages"
         there = f"{self.messages} message{'s' * (self.messages != 1)}"
-        where = f"{self.unpushed} of them at no remote" if self.unpushed else "all of them at the remote too"
+        where = f"{self.unpushed} of them not at any remote" if self.unpushed else "all of them at the remote too"
         return f"{there}, {where}" + (", and the backups in .thrum/backup" if self.backups else "")
 
 
@@ -88,12 +89,12 @@ def uninstall(layout: Layout, environ: Mapping[str, str], *, keep_messages: bool
     """
     if keep_messages and layout.common_dir is None:
         raise NotAvailable(
-            f"outside git all messages lie in {layout.var_dir}", remedy="thrum backup --dir DIR; then: thrum uninstall"
+            f"outside git, all messages are in {layout.var_dir}", remedy="thrum backup --dir DIR; then: thrum uninstall"
         )
     done = Uninstalled(removed=[], kept=[])
     try:
-        with held(layout):
-            _say_what_stays(layout, environ, done)
+        with hold_lock(layout):
+            _report_kept(layout, environ, done)
             if layout.common_dir is not None and not keep_messages:
                 _remove_branch(layout, layout.common_dir, environ, done)
             elif layout.common_dir is not None:
@@ -118,8 +119,8 @@ def uninstall(layout: Layout, environ: Mapping[str, str], *, keep_messages: bool
     return done
 
 
-def _say_what_stays(layout: Layout, environ: Mapping[str, str], done: Uninstalled) -> None:
-    done.kept += [f"{name}: it calls thrum; take that out by hand" for name in hook_callers(layout)]
+def _report_kept(layout: Layout, environ: Mapping[str, str], done: Uninstalled) -> None:
+    done.kept += [f"{name}: it calls thrum; remove that by hand" for name in hook_callers(layout)]
     with contextlib.suppress(OSError):
         rules = read_bytes(layout.main_root / ".gitignore").splitlines()
         if IGNORE_RULE.encode() in rules:

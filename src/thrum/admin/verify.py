@@ -1,7 +1,7 @@
 """Do journals, projection, branch and identity files agree? (cli.md 3.16). Only a repair changes anything.
 
-Each check is a line: what was looked at, and where it disagrees. Quarantined lines and opaque types are listed, and are
-no fault.
+Each check is a line: what was checked, and where it disagrees. Quarantined lines and opaque types are listed, but are
+not failures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 
 from thrum.admin._local_journals import LocalJournals
 from thrum.admin._signature_audit import check_signatures, count_foreign
-from thrum.admin.exclusive import Owner, held, open_store_once, owner_of
+from thrum.admin.exclusive import Owner, hold_lock, open_store_once, owner_of
 from thrum.admin.repair import as_repaired, is_fixable, kind_of, remedy_of
 from thrum.admin.restore import finish
 from thrum.identity.files import Listed, list_identities
@@ -51,7 +51,7 @@ _JOURNAL_WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "torn": ("truncated last line", "truncated last lines"),
     "shorter": ("journal is shorter than it was", "journals are shorter than they were"),
     "changed": ("journal was changed by another program", "journals were changed by another program"),
-    "bad_line": ("line is no fact", "lines are no facts"),
+    "bad_line": ("line is not a fact", "lines are not facts"),
     "two_contents": ("id has two contents", "ids have two contents"),
     "wrong_file": ("fact in the wrong file", "facts in the wrong file"),
     "waits": ("fact has waited for an hour", "facts have waited for an hour"),
@@ -73,7 +73,7 @@ class Point:
 
 def verify_here(layout: Layout, environ: Mapping[str, str], hostname: str, *, repair: bool) -> VerifyResult:
     """Verify without a daemon, under its lock, and set right what can be. Raises DaemonLocked, StoreFailed …"""
-    with held(layout):
+    with hold_lock(layout):
         finish(layout, environ)
         point = Point(layout, environ, owner_of(layout))
         found = verify(point)
@@ -140,7 +140,7 @@ def _too_full(layout: Layout, reason: str) -> StoreFailed:
 
 
 def _verify(point: Point) -> tuple[VerifyResult, bool]:
-    """One look, and whether a journal was written anew meanwhile, so that it may have been half the old one."""
+    """One look, and whether a journal was rewritten meanwhile, so that it may have been half the old one."""
     layout, journals, now_ms = point.layout, _journals(point.layout), SystemClock().now_ms()
     with _workplace(layout) as directory, ExitStack() as stack:
         # First of all: a round that is under way commits only what was in the journals before.
@@ -162,7 +162,7 @@ def _verify(point: Point) -> tuple[VerifyResult, bool]:
             lost = audit.rebuild(everything, journals, every_end, point.owner.own, now_ms)
         quarantined = list(Quarantine(layout.quarantine, SystemClock()).entries())
         kept = Kept(quarantined)
-        scan = audit.scan(journals, every_end, everything, lost, kept, now_ms)
+        scan = audit.scan(journals, every_end, everything, lost, kept, point.owner.own, now_ms)
         behind = 0 if every_end == ends else _behind(journals, every_end, ends)
         database_check = _database(copy, rebuilt, journals, scan.facts, behind)
         branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(layout), kept)
@@ -175,7 +175,7 @@ def _verify(point: Point) -> tuple[VerifyResult, bool]:
             askew = _stray(journals, point.journal_states, copy)
         signed = check_signatures(journals, every_end, quarantined)
         checks = (_journal(journals, scan, askew), signed, database_check, branch_check, identities)
-        # While a daemon runs, journals that are not the projection's are ones that it is writing anew.
+        # While a daemon runs, journals that are not the projection's are ones that it is rewriting.
         moved = not copy.flaw and (fits or point.journal_states is not None) and not audit.fits(journals, copy)
     found = VerifyResult(
         ok=all(check.ok for check in checks),
@@ -236,7 +236,7 @@ def _truncated(journals: JournalFiles, whole: Mapping[str, int], copy: audit.Cop
         was = copy.offsets.get(file)
         if differs and was is not None and end < was.applied_offset:
             found[file] = f"shorter: by {was.applied_offset - end} bytes"
-        elif differs and was is not None and (at := journals.look(file)) and at.inode != was.inode:
+        elif differs and was is not None and (at := journals.accept_state(file)) and at.inode != was.inode:
             found[file] = "changed: it is another file than it was"
         if (more := journals.end(file) - end) > 0:
             found[file] = f"torn: {more} bytes"
@@ -312,7 +312,7 @@ def _database(copy: audit.Copy, rebuilt: Path, journals: JournalFiles, facts: in
         )
         detail = "; ".join(f"{each.table}: {_amounts(each)}" for each in found)
         return VerifyCheck(name="database", ok=False, detail=detail, differences=differences)
-    late = f"; {_count(behind, 'line', 'lines')} not in it yet, the daemon takes them up when it starts" * bool(behind)
+    late = f"; {_count(behind, 'line', 'lines')} not in it yet, the daemon applies them when it starts" * bool(behind)
     return VerifyCheck(name="database", ok=True, detail=f"{_count(facts, 'fact', 'facts')}, rows equal a rebuild{late}")
 
 

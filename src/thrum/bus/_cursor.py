@@ -1,7 +1,7 @@
 """The rules by which a subscriber sees every fact of an audience once and in order. No I/O. Source: rpc.md §8.
 
 The bus may lose frames, the store never does. A `Cursor` looks at each frame and says what to do: take it, ask the
-store, or begin anew.
+store, or start over.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Do(enum.Enum):
     FETCH = "fetch"
     """Something was missed: `events.since` from the cursor until `more` is false, telling `fetched` each time."""
     RESET = "reset"
-    """The numbers were given anew: take the cursor from `bus.info`, tell `reset`, then read the inbox."""
+    """The numbers were reassigned: take the cursor from `bus.info`, tell `reset`, then read the inbox."""
 
 
 class Cursor:
@@ -81,7 +81,7 @@ class Cursor:
         self.seq = max(self.seq, next_seq)
 
     def reset(self, epoch: str, seq: int) -> None:
-        """Begin anew from what `bus.info` said."""
+        """Start over from what `bus.info` said."""
         self.epoch, self.seq = epoch, seq
 
     @property

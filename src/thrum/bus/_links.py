@@ -1,7 +1,7 @@
 """The two ways from a subscriber to a daemon: blocking, and on trio. Each is calls over RPC plus frames over ZeroMQ.
 
 The RPC connection stays open for as long as the stream: its end is the earliest sign that the daemon died, for ZeroMQ
-itself reconnects without a word.
+itself reconnects silently.
 """
 
 from __future__ import annotations

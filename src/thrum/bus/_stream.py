@@ -140,7 +140,7 @@ class Follower(ABC, Generic[T]):
             if deadline is not None and now >= deadline:
                 return False
             if now - self._lost_since >= self._reconnect_seconds:
-                self._lost_since = now  # whoever calls again waits again
+                self._lost_since = now  # the next call waits again
                 raise DaemonUnavailable(
                     f"the daemon is gone and did not come back within {self._reconnect_seconds:g} s"
                 ) from error
@@ -163,13 +163,13 @@ class Follower(ABC, Generic[T]):
         do = self._cursor.see(said) if isinstance(said, Head) else self._see_hint(said)
         if do is Do.FETCH:
             self._owed = True
-            self._rung(said.seq)
+            self._hinted(said.seq)
         elif do is Do.RESET:
-            await self._begin_anew()
+            await self._start_over()
         elif isinstance(said, Head):
             self._caught_up(said.at)
 
-    async def _begin_anew(self) -> None:
+    async def _start_over(self) -> None:
         info = await self._info()
         if info.epoch != self._cursor.epoch:  # else it was a frame from before
             self._reset(info)
@@ -197,13 +197,13 @@ class Follower(ABC, Generic[T]):
 
     @abstractmethod
     def _reset(self, info: BusInfo) -> None:
-        """The database was rebuilt: begin anew, skipping what is known."""
+        """The database was rebuilt: start over, skipping what is known."""
 
     @abstractmethod
     def _take(self, item: T) -> T:
         """An item goes out."""
 
-    def _rung(self, seq: int) -> None:
+    def _hinted(self, seq: int) -> None:
         """The bus says that there is something up to `seq`."""
 
     def _caught_up(self, at: str) -> None:
@@ -211,7 +211,7 @@ class Follower(ABC, Generic[T]):
 
 
 class Known:
-    """Ids of what went out, so that nothing goes out again after the numbers were given anew."""
+    """Ids of what went out, so that nothing goes out again after the numbers were reassigned."""
 
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
@@ -321,7 +321,7 @@ class EventFollower(Follower[Hint]):
                 ),
             )
         except StaleCursor:
-            await self._begin_anew()
+            await self._start_over()
             return
         for hint in found.events:
             if hint.seq > cursor.seq:
@@ -345,7 +345,7 @@ class EventFollower(Follower[Hint]):
         self._known.forget_before(self._floor())
 
     def _floor(self) -> str:
-        """Facts of before this time went out, or were there before the stream began."""
+        """Facts from before this time were sent, or existed before the stream began."""
         return max(self._begun_at, clock.format_ms(max(0, clock.parse_ms(self._sound_at) - RESET_MARGIN_MS)))
 
     def _take(self, item: Hint) -> Hint:
@@ -354,7 +354,8 @@ class EventFollower(Follower[Hint]):
 
 
 class InboxFollower(Follower[Message]):
-    """Every unread message to one agent or user: those that are there, then each as it comes; each once.
+    """Every unread message to one agent or user: those that are there, then each as it comes; each once. Not those that
+    were replaced or have expired.
 
     The bus only rings; the messages come from `message.list`, in order of `seq`. With `mark`, a message is marked as
     read when its handler comes back for the next one.
@@ -377,7 +378,7 @@ class InboxFollower(Follower[Message]):
         self._quiet = quiet
         self._known = Known()
         self._listed_up_to = 0
-        self._rung_up_to = 0
+        self._hinted_up_to = 0
         self._handled: list[str] = []
         self._in_hand = ""
         self.agent_id = ""
@@ -407,15 +408,15 @@ class InboxFollower(Follower[Message]):
 
     async def _settle(self, info: BusInfo) -> None:
         self._cursor.reset(info.epoch, info.seq)
-        self._rung_up_to = info.seq
+        self._hinted_up_to = info.seq
 
     def _see_hint(self, hint: Hint) -> Do:
         do = self._cursor.see(hint)
         # Of what comes on this stream only a new message fills an inbox.
         return Do.FETCH if do is Do.HANDLE and hint.type == "message.create" else do
 
-    def _rung(self, seq: int) -> None:
-        self._rung_up_to = max(self._rung_up_to, seq)
+    def _hinted(self, seq: int) -> None:
+        self._hinted_up_to = max(self._hinted_up_to, seq)
 
     async def _fetch(self) -> None:
         try:
@@ -429,17 +430,18 @@ class InboxFollower(Follower[Message]):
                 ),
             )
         except StaleCursor:
-            await self._begin_anew()
+            await self._start_over()
             return
         for message in found.messages:
             self._accept(message)
         self._listed_up_to = max(self._listed_up_to, found.next_seq or 0)
         if not found.more:
             self._owed = False
-            self._cursor.fetched(self._rung_up_to)
+            self._cursor.fetched(self._hinted_up_to)
 
     def _accept(self, message: Message) -> None:
         unwanted = message.deleted or message.agent_id == self.agent_id or (message.quiet and not self._quiet)
+        unwanted = unwanted or message.is_over(clock.format_ms(self._clock.now_ms()))
         if unwanted or message.seq <= self._listed_up_to or message.message_id in self._known:
             return
         self._known.add(message.message_id, message.created_at)
@@ -447,7 +449,7 @@ class InboxFollower(Follower[Message]):
 
     def _reset(self, info: BusInfo) -> None:
         self._cursor.reset(info.epoch, info.seq)
-        self._listed_up_to, self._rung_up_to = 0, info.seq
+        self._listed_up_to, self._hinted_up_to = 0, info.seq
         self._owed = True
 
     def _take(self, item: Message) -> Message:

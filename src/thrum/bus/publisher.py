@@ -1,7 +1,7 @@
-"""The daemon's mouth: one hint for each audience of each committed fact, and heads for those who came late.
+"""Publishing: one hint for each audience of each committed fact, and heads for late subscribers.
 
-It holds nothing that matters: the epoch, the last number announced, and the last number of each audience that somebody
-subscribes to. Whoever lost a frame sees the gap and asks the store. Source: rpc.md §8.
+It keeps only what can be lost: the epoch, the last number announced, and the last number of each audience that has
+subscribers. A subscriber that lost a frame sees the gap and asks the store. Source: rpc.md §8.
 """
 
 from __future__ import annotations
@@ -92,9 +92,10 @@ class Publisher:
         """Announce one committed fact. Call it for every fact that is announced at all, in the order of `seq`.
 
         `about` is the row of edits, deletes, receipts and group changes; `pending` says that it waits for its row.
-        Tombstoned facts are never announced. Costs 2 µs when nobody listens; never waits, never raises.
+        Tombstoned facts are never announced. Costs 2 µs without listeners; never waits, never raises.
         """
         before, self.head_seq = self.head_seq, seq
+        assert before < seq, "numbers rise: a hint that names a smaller one before it would hide what was lost since"
         if self.listened:
             self._announce(before, seq, fact, about, pending)
         # A send may swallow the sign that somebody has subscribed; and a fact that went unsent must be told by a head.
@@ -111,7 +112,7 @@ class Publisher:
             if prev is not None:
                 last[audience] = seq
             elif to_all:
-                # Nobody follows this stream; a coarser subscription may want the frame all the same.
+                # No subscriber to this stream; a coarser subscription may want the frame all the same.
                 prev = before
             else:
                 continue
@@ -132,7 +133,8 @@ class Publisher:
         return bool(self._last or self._filters)
 
     async def serve_bus(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer subscriptions with heads, and repeat the heads every `tick_seconds`. Sleeps while nobody listens."""
+        """Answer subscriptions with heads, and repeat the heads every `tick_seconds`. Sleeps while there are no
+        listeners."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serve_ticks)
             task_status.started()

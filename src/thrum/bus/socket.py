@@ -1,7 +1,8 @@
 """The two ZeroMQ sockets of the bus, and the only import of zmq: XPUB for the daemon, SUB for subscribers.
 
-zmq's file descriptor is edge-triggered: it tells of a change, not of a state. So each socket has one owner, which takes
-all there is before it waits, and looks again after it sent (stack.md, "trio + ZeroMQ"). zmq's errors leave as OSError.
+zmq's file descriptor is edge-triggered: it reports changes, not states. So each socket has one owner, which receives
+everything available before it waits, and looks again after it sent (stack.md, "trio + ZeroMQ"). zmq's errors leave as
+OSError.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class XpubSocket:
         await trio.lowlevel.wait_readable(self._fd)
 
     def close(self) -> None:
-        """Let go of it and remove the socket file, if it is still ours. Whoever waits gets trio.ClosedResourceError."""
+        """Close it and remove the socket file, if it is still ours. Waiters get trio.ClosedResourceError."""
         if self._socket.closed:
             return
         with contextlib.suppress(RuntimeError):  # no event loop any more
@@ -104,7 +105,7 @@ def open_xpub_socket(path: Path, *, high_water_mark: int = limits.bus_high_water
 
 
 class SubSocket:
-    """A subscriber's end: connects by itself, again and again, and subscribes anew each time.
+    """A subscriber's end: connects by itself, again and again, and subscribes again each time.
 
     Not for two threads at once; dead, without an error, in a forked child.
     """
@@ -120,7 +121,7 @@ class SubSocket:
         self._fd = int(self._socket.getsockopt(zmq.FD))
 
     def connect(self, endpoint: str) -> None:
-        """Begin to connect. An endpoint where nobody listens is no error: it is tried until somebody does."""
+        """Begin to connect. An endpoint without a listener is no error: it is retried until there is one."""
         with _as_os_error():
             self._socket.connect(endpoint)
 

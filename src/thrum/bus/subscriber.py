@@ -1,4 +1,4 @@
-"""Listen to thrum from any Python program: every message or fact once, in order, over restarts of the daemon.
+"""Listen to thrum from any Python program: every message or fact once, in order, across restarts of the daemon.
 
     from thrum.bus.subscriber import open_inbox
 
@@ -13,9 +13,9 @@ comes back for the next. `open_stream` gives every fact of an audience (`all/`, 
 
 - The repository is that of the working directory, or `repo=`. A daemon is never started: `DaemonUnavailable` names the
   command that does; `wait_seconds=` waits for one.
-- A daemon that goes away is waited for, `reconnect_seconds` long, then `DaemonUnavailable` is raised; asking again
-  waits again. Nothing is lost or repeated in between, also when its database was rebuilt.
-- Every refusal is a `ThrumError`, which can be had from here, with `kind`, `message` and `remedy`.
+- If the daemon goes away, the stream waits `reconnect_seconds` for it, then raises `DaemonUnavailable`; the next call
+  waits again. Nothing is lost or repeated in between, even if the database was rebuilt.
+- Every refusal is a `ThrumError`, exported here, with `kind`, `message` and `remedy`.
 - One thread or task at a time per stream. After a fork the child must open its own: a parent's stream is refused there.
 """
 
@@ -138,7 +138,7 @@ def open_inbox(
     """The inbox of the agent or user that this process is; `name` says which, where its worktree has several.
 
     Gives what is unread, then each new message, each once, in the order of arrival; not one's own, nor deleted ones,
-    nor posts to the team that address nobody (unless `quiet`). With `mark` a message is marked as read when the loop
+    nor posts to the team without recipients (unless `quiet`). With `mark` a message is marked as read when the loop
     comes back for the next one, or ends without an error: one that a crash interrupted comes again.
 
     Raises DaemonUnavailable, NotARepository, NotInitialized, NoIdentity, IdentityMismatch and kin.
@@ -296,7 +296,7 @@ def _start(audience: str, cursor: Position | str | int | None) -> Position | int
     if not is_audience(audience):
         raise InvalidParams(
             f'not an audience: "{audience[:80]}"',
-            remedy="all/, team/, agent/ID/, role/ROLE/ or group/NAME/, with the slash at its end",
+            remedy="use all/, team/, agent/ID/, role/ROLE/ or group/NAME/, with the trailing slash",
             field="audience",
         )
     if cursor is None or isinstance(cursor, Position):
@@ -304,7 +304,7 @@ def _start(audience: str, cursor: Position | str | int | None) -> Position | int
     if cursor in (0, "0"):
         return 0
     if isinstance(cursor, int):
-        raise BadCursor(f"not a cursor: {cursor}", remedy="0, or one that str(stream.cursor) gave")
+        raise BadCursor(f"not a cursor: {cursor}", remedy="use 0, or a value of str(stream.cursor)")
     return parse_position(cursor)
 
 

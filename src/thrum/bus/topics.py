@@ -1,4 +1,4 @@
-"""Who hears of a fact, and what the hint says: topics, hints, heads. No I/O. Source: rpc.md §8.
+"""Which audiences a fact goes to, and what the hint says: topics, hints, heads. No I/O. Source: rpc.md §8.
 
 An *audience* is what a subscriber subscribes to, with its slash: `agent/bob/`, `all/`. A topic is an audience and an
 event: `agent/bob/message.create`. Live hints and `events.since` both come from here, so replay and live agree.
@@ -170,7 +170,7 @@ def topics_of(fact: AnyFact | UnknownEvent, about: About | None = None, *, pendi
 def hint_of(epoch: str, seq: int, fact: AnyFact | UnknownEvent, about: About | None = None) -> Hint:
     """The hint of a fact, without `prev` and `topics`.
 
-    A foreign fact may carry ids of any length: those that nobody could have made here are left out.
+    A foreign fact may carry ids of any length: those that could not have been made here are left out.
     """
     hint = Hint(
         epoch=epoch,
@@ -297,7 +297,7 @@ _head_decoder = msgspec.json.Decoder(Head)
 
 
 def read_frame(frame: Frame) -> Hint | Head | None:
-    """What a received frame says; None for one that nobody can use. Unknown fields are ignored."""
+    """What a received frame says; None for an unusable one. Unknown fields are ignored."""
     try:
         if frame.topic.endswith(b"/head"):
             return _head_decoder.decode(frame.body)

@@ -1,4 +1,4 @@
-"""Who would act: the identity file that counts here, and what flags and variables change of it (identity.md §6)."""
+"""Who would act: the identity file that applies here, and how flags and variables change it (identity.md §6)."""
 
 from __future__ import annotations
 
@@ -120,15 +120,18 @@ def to_register(layout: Layout, session: Session, flags: Globals, wanted: str) -
 
 
 def _taken(layout: Layout) -> NoIdentity | None:
-    """Why nobody lives here any more, where the identity of this worktree went to another one (`--force`)."""
+    """Why no agent lives here any more, where the identity of this worktree went to another one (`--force`)."""
     retired = list_retired(layout.identities_dir)
     there = homes(layout) if retired else {}
     name = next((each for each in retired if each in there), "")
     if not name:
         return None
     again = "--role ROLE --module MODULE"
-    remedy = f"another name: thrum quickstart NEWNAME {again}; to have it back: thrum quickstart {name} {again} --force"
-    return NoIdentity(f"@{name} is registered in {there[name]} now, and nobody in this worktree", remedy=remedy)
+    remedy = (
+        f"choose another name: thrum quickstart NEWNAME {again};"
+        f" to take it back: thrum quickstart {name} {again} --force"
+    )
+    return NoIdentity(f"@{name} is registered in {there[name]} now, and no agent in this worktree", remedy=remedy)
 
 
 def homes(layout: Layout) -> dict[str, str]:

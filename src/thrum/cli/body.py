@@ -23,9 +23,9 @@ from thrum.model.errors import (
     FileUnreadable,
 )
 
-Stdin = Annotated[bool, switch("the body is what stdin says, as is TEXT -")]
-MessageFlag = Annotated[str, option("TEXT", "the body, in place of the word TEXT", "-m", "--message", "--text")]
-BodyFile = Annotated[str, option("P", "the body is in this file", "--body-file", "--file")]
+Stdin = Annotated[bool, switch("read the body from stdin, like TEXT -")]
+MessageFlag = Annotated[str, option("TEXT", "the body, instead of TEXT", "-m", "--message", "--text")]
+BodyFile = Annotated[str, option("P", "read the body from this file", "--body-file", "--file")]
 
 
 async def read_body(run: Run, text: str | None, message: str, stdin: bool, body_file: str, advice: str = "") -> str:

@@ -1,6 +1,6 @@
 """What plain `thrum inbox` shows: all that is unread, oldest first, in bounded portions (cli.md §3.5). Pure.
 
-An agent says it at every turn and pays for each word: nothing is printed twice, and no body is endless.
+Agents run it at every turn and pay for each word: nothing is printed twice, and long bodies are cut.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A question before something is gone for good. Only a person at a terminal is asked (cli.md §1.3, §6); for all others,
-and whoever knows it before, `--yes` answers every command that asks (decision 0054).
+"""A question before something is deleted for good. Only a person at a terminal is asked (cli.md §1.3, §6); for others,
+and in advance, `--yes` answers every command that asks (decision 0054).
 """
 
 from __future__ import annotations

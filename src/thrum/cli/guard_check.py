@@ -1,7 +1,7 @@
 """The guard `cross_worktree`: before a command uses an identity, is it the caller's to use? Source: identity.md §12.
 
-An act is refused with nothing written; a look runs, with a warning, and leaves no mark. What the daemon refuses it
-refuses in any mode (identity.md §11): this only spares the detour, and says it in better words.
+An act is refused with nothing written; a look runs, with a warning, and marks nothing. The daemon's own refusals do
+not depend on the mode (identity.md §11): this check only saves the round trip, and gives a better message.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def judge(session: Session, layout: Layout, chosen: Chosen, use: Use, command: s
     fields = refusal_fields(refusal, caller_pid=caller_probe.pid, caller_cwd=session.cwd, mode=mode, method=command)
     caller_probe.record("allowed", fields)
     # In warn a claim for an agent that lives elsewhere is let pass; one for another's, never.
-    claimed = not other and (mode == "warn" or (refusal.variant == "shell" and _is_meant(caller_probe, chosen)))
+    claimed = not other and (mode == "warn" or (refusal.variant == "shell" and _is_deliberate(caller_probe, chosen)))
     # A person at an agent's desk looks again and again, and has read it.
     said = refusal.variant == "shell" and not caller_probe.is_news(f"{refusal.guard} {refusal.expected}")
     return Judged("" if said else fire_line(refusal), fired=True, claimed=claimed, reader=refusal.detected)
@@ -75,14 +75,14 @@ def _is_stray(caller_probe: CallerProbe, chosen: Chosen) -> bool:
         elsewhere = (
             caller_probe.owner() is None and caller_probe.state_of(chosen.agent_id, chosen.identity) == "elsewhere"
         )
-        return elsewhere and not caller_probe.has_runtime() and not caller_probe.is_meant(chosen.agent_id)
+        return elsewhere and not caller_probe.has_runtime() and not caller_probe.is_deliberate(chosen.agent_id)
     return False
 
 
-def _is_meant(caller_probe: CallerProbe, chosen: Chosen) -> bool:
+def _is_deliberate(caller_probe: CallerProbe, chosen: Chosen) -> bool:
     """Whether the daemon will take a claim for an agent that runs elsewhere."""
     with suppress(OSError):
-        return caller_probe.is_meant(chosen.agent_id)
+        return caller_probe.is_deliberate(chosen.agent_id)
     return False
 
 
@@ -99,7 +99,7 @@ def _refusal(caller_probe: CallerProbe, layout: Layout, chosen: Chosen, use: Use
         state = caller_probe.state_of(agent_id, identity)
         # Only these rows ask for it, and to read every program of a chain takes a while.
         if owner_id is None and state == "elsewhere" and not caller_probe.has_runtime():
-            explicit = explicit and caller_probe.is_meant(agent_id)
+            explicit = explicit and caller_probe.is_deliberate(agent_id)
         dead = state == "dead" and LiveSettings(layout).modes()["dead_pid_auto_reclaim"] == "off"
         judged = cross_worktree(
             agent_id,

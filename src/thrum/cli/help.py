@@ -27,7 +27,7 @@ def root_help(commands: Iterable[Command], groups: Mapping[str, str], width: int
         if some:
             parts += ["", f"{group}:"]
             parts += [_entry(command.name, command.summary, pad, width) for command in some]
-    parts += ["", "Global flags:", global_flags(width), "", "More of one command: thrum help COMMAND"]
+    parts += ["", "Global flags:", global_flags(width), "", "Help for one command: thrum help COMMAND"]
     return "\n".join(parts)
 
 
@@ -36,7 +36,7 @@ def group_help(name: str, summary: str, commands: Iterable[Command], width: int)
     some = [command for command in dict.fromkeys(commands) if command.path[0] == name and len(command.path) > 1]
     pad = max(len(command.name) for command in some) + 2
     lines = [_entry(command.name, command.summary, pad, width) for command in some]
-    return "\n".join([f"thrum {name}: {summary}", "", *lines, "", f"More of one: thrum help {name} COMMAND"])
+    return "\n".join([f"thrum {name}: {summary}", "", *lines, "", f"Help for one of them: thrum help {name} COMMAND"])
 
 
 def command_help(command: Command, aliases: Iterable[str], width: int) -> str:

@@ -23,7 +23,7 @@ from cyclopts.exceptions import (
 )
 
 from thrum.cli.quick_parser import FLAG, SHIELD, Grammar
-from thrum.cli.suggestions import INSTEAD_OF_FLAGS, MEANINGS, filled, meant
+from thrum.cli.suggestions import INSTEAD_OF_FLAGS, MEANINGS, filled, likely_commands
 from thrum.model.addressing import suggest
 from thrum.model.durations import has_unit
 from thrum.model.errors import UsageError
@@ -87,14 +87,14 @@ _VALUES: Final = ("role", "module", "repo")
 _MAY_BE_EMPTY: Final = frozenset({"display", "intent", "reason", "runtime"})
 """Parameters whose empty value says something. Of the others it is a variable that the shell did not have."""
 GLOBAL_FLAGS: Final[Mapping[str, str]] = {
-    "--json": "one JSON document on stdout",
-    "--quiet": "no success lines, no hints, no headers",
-    "--verbose": "diagnostics on stderr",
-    "--role R": "override the identity's role for this command; a filter in lists",
+    "--json": "print one JSON document on stdout",
+    "--quiet": "print no success lines, hints or headers",
+    "--verbose": "print diagnostics on stderr",
+    "--role R": "override the identity's role for this command; in lists: filter by it",
     "--module M": "override the identity's module likewise",
-    "--repo PATH": "work on the repository that holds PATH",
-    "-h, --help": "help of this command",
-    "-v, --version": "the version",
+    "--repo PATH": "work on the repository that contains PATH",
+    "-h, --help": "print the help of this command",
+    "-v, --version": "print the version",
 }
 
 
@@ -330,7 +330,7 @@ class Command:
         everywhere = [*_SWITCHES, *(f"--{each}" for each in _VALUES)]
         # One dash and more than a letter is rather a text than a misspelt flag.
         if name[1] != "-" and f"-{name}" not in names:
-            text = "a text that begins with a dash goes last, after --" if self._takes_text and len(name) > 2 else ""
+            text = "put a text that begins with a dash last, after --" if self._takes_text and len(name) > 2 else ""
             close = [] if text else _abbreviated(name, [*names, *everywhere])
             return self.error(message, text or did_you_mean(close), suggestions=close or None)
         close = near_flags(name, names, everywhere)
@@ -390,7 +390,7 @@ _VERY_CLOSE: Final = 0.8
 
 
 def near_flags(name: str, own: Sequence[str], everywhere: Sequence[str]) -> list[str]:
-    """The flags that are meant: what the name begins, else what is close; of every command's what is very close."""
+    """Suggested flags: those that begin with the name, else close ones; of other commands only very close ones."""
     bare = name.lstrip("-")
     begun = [each for each in own if len(bare) > 2 and each.startswith(f"--{bare}")]
     least = 0.5 if len(bare) == 2 else _CLOSE  # of two letters one is right
@@ -449,7 +449,7 @@ def _unknown(
     """
     *above, word = (each.replace(SHIELD, "") for each in path)
     group = " ".join(above)
-    close = meant(group, word, commands, words)
+    close = likely_commands(group, word, commands, words)
     if not close:
         known = {**{name: f"{group} {name}".strip() for name in names}, **MEANINGS.get(group, {})}
         close = list(dict.fromkeys(known[name] for name in near(word, known, _CLOSE)))

@@ -1,4 +1,4 @@
-"""Who writes to the pipe on stdin. Linux tells by /proc; elsewhere nobody is seen."""
+"""Which process writes to the pipe on stdin. Linux tells through /proc; elsewhere it is unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thrum.identity.processes import open_process_table
 _PROC = "/proc"
 
 
-def is_fed(fd: int) -> bool:
+def has_writer(fd: int) -> bool:
     """Whether a process that is no ancestor of this one holds the other end of a pipe, as `make test` does in
     `make test | thrum send`: it will write or end. An ancestor, such as an agent's runtime, may have left it open for
     good.

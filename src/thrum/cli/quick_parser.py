@@ -1,8 +1,8 @@
 """The plain command line, without the parser: what agents type a thousand times a day costs 20 µs instead of 900.
 
 It reads the same signature as Cyclopts and takes only what has one meaning: known flags, text values, words in order.
-Anything else (a number, a choice, a mistake, a flag given twice) is left to Cyclopts, whose errors people see. A
-property test holds the two together: where this answers, Cyclopts gives the same.
+Anything else (a number, a choice, a mistake, a flag given twice) is left to Cyclopts, whose errors users see. A
+property test compares the two: where this one answers, Cyclopts gives the same result.
 """
 
 from __future__ import annotations

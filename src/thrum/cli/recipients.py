@@ -1,4 +1,4 @@
-"""What people and models type for a recipient, understood (cli.md §3.3). Pure.
+"""Understanding what people and models type for a recipient (cli.md §3.3). Pure.
 
 `send @nux "hi"`, `send nux "hi"`, `send "hi" @nux`, `send "@nux hi"`: all of them say `--to @nux`.
 """

@@ -1,4 +1,5 @@
-"""Which message is meant: a full id, its end, `last`, `@NAME` (cli.md §3.4); and what was printed, for `last`."""
+"""Which message a reference names: a full id, its end, `last`, `@NAME` (cli.md §3.4); and what was printed, for
+`last`."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ from thrum.model.methods.messages import (
     PrintedParams,
 )
 
-LAST_HELP = "last (the newest message printed to you; refused where several authors' were printed together)"
-ID_HELP = f"its id, the end of it, {LAST_HELP}, or @NAME"
+LAST_HELP = "last (the newest message printed to you; refused if several authors' were printed together)"
+ID_HELP = f"its id or the end of it, {LAST_HELP}, or @NAME"
 """For the help of commands that take a message."""
 
 _FULL = re.compile(r"(?:msg|thr)_[0-9A-Z]{26}")
@@ -44,7 +45,7 @@ async def find_message(run: Run, text: str) -> str:
         return text
     elif len(end[1]) < MESSAGE_ID_END_MIN:
         remedy = f"give at least {MESSAGE_ID_END_MIN} characters of its end: thrum inbox; thrum sent"
-        raise MessageNotFound(f"message not found: {text}", remedy=await _name_meant(run, text, "") or remedy)
+        raise MessageNotFound(f"message not found: {text}", remedy=await _name_advice(run, text, "") or remedy)
     else:
         params = FindParams(end=end[1].upper())
     if not params.end:
@@ -55,7 +56,7 @@ async def find_message(run: Run, text: str) -> str:
         if params.last:
             raise
         message = f"message not found: {text}" if params.end else error.message
-        remedy = await _name_meant(run, text, params.author)
+        remedy = await _name_advice(run, text, params.author)
         raise MessageNotFound(message, remedy=remedy or error.remedy) from error
     except AmbiguousMessage as error:
         if not params.last:
@@ -75,7 +76,7 @@ async def find_own(run: Run, text: str) -> str:
     return result.messages[0].message_id
 
 
-async def _name_meant(run: Run, text: str, author: str) -> str:
+async def _name_advice(run: Run, text: str, author: str) -> str:
     """What to say where a word is no message: whom it names, or may have meant."""
     listed = await run.call(AGENT_LIST, AgentListParams())
     names = [each.agent_id for each in listed.agents]
@@ -98,12 +99,12 @@ def _one_of(run: Run, details: dict[str, Any]) -> str:
 
 
 async def note_printed(run: Run, message_ids: Iterable[str]) -> None:
-    """These messages were printed: `last` is one of them. For nobody there is no `last`."""
+    """These messages were printed: `last` is one of them. Without an identity there is no `last`."""
     ids = tuple(message_ids)
     try:
         run.identity()
     except (NoIdentity, SeveralIdentities):
         return
     if ids:
-        with suppress(UnknownMethod):  # a daemon of before has no `last`
+        with suppress(UnknownMethod):  # an older daemon has no `last`
             await run.call(MESSAGE_PRINTED, PrintedParams(message_ids=ids))

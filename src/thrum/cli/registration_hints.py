@@ -1,4 +1,5 @@
-"""What who registers is told: why it was refused, or who acts next in this worktree. Source: identity.md §6, §8."""
+"""Messages after a registration: why it was refused, or which agent acts next in this worktree. Source: identity.md §6,
+§8."""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ def conflict_error(role: str, module: str, conflict: RegisterConflict, again: st
         "other_daemon": f"{other} is registered in another clone ({_clone(conflict)})",
     }[conflict.reason]
     another = f"thrum quickstart NEWNAME --role {line(role)} --module {line(module)}"
-    if conflict.reason == "other_daemon":  # nobody takes a name from there (identity.md §8.1)
+    if conflict.reason == "other_daemon":  # names are not taken over from there (identity.md §8.1)
         remedy = f"choose another name: {another}; or rename it there; {if_gone(line(conflict.origin_daemon))}"
     elif conflict.reason != "same_role_module" and conflict.conflict_pid:
-        remedy = f"it runs (pid {conflict.conflict_pid}); choose another name: {another}"
+        remedy = f"it is running (pid {conflict.conflict_pid}); choose another name: {another}"
     else:
         look = f"look: thrum agent list --role {line(role)} --module {line(module)}"
         remedy = f"{look}; choose another name or module; {again}--force to take over"
@@ -62,7 +63,7 @@ def ended(error: IdentityNotFound, name: str, found: LookupResult, home: str) ->
     elif found.deleted_at:
         by = f" by @{found.deleted_by}" if found.deleted_by not in ("", "system") else ""
         message = f"THRUM_NAME={name}, but @{name} was deleted{by}, {found.deleted_at}"
-        remedy = f"unset THRUM_NAME; to begin afresh: thrum quickstart {name} --role ROLE --module MODULE"
+        remedy = f"unset THRUM_NAME; to start over: thrum quickstart {name} --role ROLE --module MODULE"
     else:
         return error
     return IdentityNotFound(message, remedy=remedy, **error.details)

@@ -1,6 +1,7 @@
-"""Results as people read them. Pure: structs and the present moment in, text out. Source: cli.md §5.
+"""Rendering results for people. Pure: structs and the current time in, text out. Source: cli.md §5.
 
-Text of others is made harmless where all output goes through (`Run.write`); here `line` keeps it on its one line.
+Foreign text is made harmless in the one place that all output passes (`Run.write`); here `line` keeps it on its one
+line.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import PurePath
 from thrum.cli.text import clean, columns, indent, line, one_line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
 from thrum.model import events, wire_types
+from thrum.model.clock import format_ms
 from thrum.model.ids import mention, parse_agent_id, short_daemon_id, short_message_id
 from thrum.model.methods.agents import WhoamiResult
 from thrum.model.methods.daemon import HealthResult
@@ -57,9 +59,9 @@ def address(audience: events.Pair) -> str:
             return f"@{line(audience.value)}"
 
 
-def audience(quiet: bool, audiences: Sequence[events.Pair]) -> str:
-    """`@nux, @reviewer`; `team` for a post to everybody that wakes nobody."""
-    if quiet or not audiences:
+def audience(audiences: Sequence[events.Pair]) -> str:
+    """`@nux, @reviewer`; `team` for a post that addresses no one."""
+    if not audiences:
         return "team"
     return ", ".join(address(each) for each in audiences)
 
@@ -91,15 +93,25 @@ def machine(origin_daemon: str, rendering: RenderContext) -> str:
 
 
 def author(agent_id: str, origin_daemon: str, is_namesake: bool, rendering: RenderContext) -> str:
-    """`@furiosa [desk]`; and of whoever only has the name of an agent, `@furiosa [desk: another @furiosa]`."""
+    """`@furiosa [desk]`; and for one that only shares an agent's name, `@furiosa [desk: another @furiosa]`."""
     name, place = at(agent_id), machine(origin_daemon, rendering)
     return f"{name}{place[:-1]}: another {name}]" if is_namesake else name + place
+
+
+def marks(each: wire_types.Message | wire_types.OutMessage | wire_types.Detail, rendering: RenderContext) -> list[str]:
+    """What else is to be known of a message: `urgent`, `expired`, `superseded by 8H3KQZ`."""
+    found = ["urgent"] if each.urgent else []
+    if wire_types.is_expired(each.expires_at, format_ms(rendering.now_ms)):
+        found.append("expired")
+    if each.superseded_by:
+        found.append(f"superseded by {line(short_message_id(each.superseded_by))}")
+    return found
 
 
 def head(each: wire_types.Message, rendering: RenderContext) -> str:
     """The first line of a message of an inbox: id, who to whom, when, what it answers, what became of it (5.4)."""
     by = author(each.agent_id, each.origin_daemon, each.is_namesake, rendering)
-    text = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.quiet, each.audiences)}"
+    text = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.audiences)}"
     text += f"  {rendering.ago(each.created_at)}"
     if each.reply_to:
         text += f"  ↳ {line(each.reply_to)}"
@@ -107,7 +119,7 @@ def head(each: wire_types.Message, rendering: RenderContext) -> str:
         text += "  (edited)"
     if each.deleted:
         text += "  (deleted)"
-    return text
+    return text + "".join(f"  ({mark})" for mark in marks(each, rendering))
 
 
 def message(each: wire_types.Message, rendering: RenderContext) -> str:
@@ -132,11 +144,11 @@ def showing(result: MessageListResult | OutboxResult, *, counted: bool) -> str:
 
 def sent(result: SendResult) -> str:
     """The `To:` line after sending (5.3)."""
-    if result.quiet:
-        return f"  To: team ({plural(result.resolved_to, 'agent')}, nobody woken)"
     wide = any(each.type in ("role", "group", "broadcast") for each in result.audiences)
-    count = f" ({plural(result.resolved_to, 'recipient')})" if wide else ""
-    return f"  To: {audience(False, result.audiences)}{count}"
+    notes = [plural(result.resolved_to, "recipient" if wide else "agent")] if wide or not result.audiences else []
+    if result.quiet:
+        notes.append("nobody woken")
+    return f"  To: {audience(result.audiences)}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _state(each: wire_types.Recipient) -> str:
@@ -144,6 +156,8 @@ def _state(each: wire_types.Recipient) -> str:
         return "read"
     if each.seen_at:
         return "seen"
+    if each.offered_at:
+        return "offered"
     return "delivered" if each.delivered_at else "stored"
 
 
@@ -154,14 +168,17 @@ def first_line(content: str) -> str:
 
 
 def out_message(each: wire_types.OutMessage, rendering: RenderContext, gone: Collection[str] = ()) -> str:
-    """What I wrote, and who has read it; of `gone` nobody will. Where the first line says it all, it stands alone."""
+    """What I wrote, and who has read it; agents in `gone` never will. Where the first line says it all, it stands
+    alone."""
     present = [one for one in each.recipients if one.read_at or one.agent_id not in gone]
-    head = f"{line(each.message_id)}  {rendering.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
+    head = f"{line(each.message_id)}  {rendering.ago(each.created_at)}  to {audience(each.audiences)}"
     head += f"  {each.read_count}/{len(present)} read" + ("  (edited)" if each.updated_at else "")
     if each.origin_daemon:
         head += f"  written on{machine(each.origin_daemon, rendering)}"
+    head += "".join(f"  ({mark})" for mark in marks(each, rendering))
     lines = [head, "  " + shorten(first_line(each.body.content), rendering.width - 2 if rendering.width else 0)]
-    one_by_one = all(pair.type in ("agent", "user") for pair in each.audiences) and not each.quiet
+    is_post = each.quiet and not each.audiences
+    one_by_one = all(pair.type in ("agent", "user") for pair in each.audiences) and not is_post
     if each.recipients and not (one_by_one and all(one.read_at for one in each.recipients)):
         states = [f"{at(one.agent_id)}({_state(one) if one in present else 'gone'})" for one in each.recipients]
         lines.append(f"  Recipients: {', '.join(states)}")
@@ -175,12 +192,15 @@ def detail(each: wire_types.Detail, rendering: RenderContext) -> str:
     if each.deleted:
         reason = line(each.metadata.delete_reason)
         status = f"DELETED {absolute(each.metadata.deleted_at)}".rstrip() + (f": {reason}" if reason else "")
+    status = ", ".join([*([status] if status else []), *marks(each, rendering)])
     lines = labelled(
         ("Message", line(each.message_id)),
         ("From", author(each.author.agent_id, each.origin_daemon, each.is_namesake, rendering)),
         ("Time", f"{absolute(each.created_at)} ({rendering.ago(each.created_at)})"),
-        ("To", audience(each.quiet, each.audiences)),
+        ("To", audience(each.audiences)),
         ("Reply to", line(each.reply_to)),
+        ("Replaces", line(each.supersedes)),
+        ("Expires", absolute(each.expires_at)),
         ("Scopes", pairs(_given(each.scopes))),
         ("Refs", pairs(_given(each.refs))),
         ("Edited", edited),
@@ -240,7 +260,7 @@ def role_beside(agent_id: str, role: str) -> str:
 
 
 GONE = "gone (thrum agent cleanup)"
-"""Of a worktree that was removed: who lived there is no more, but nobody said so."""
+"""For a worktree that was removed: its agent is gone, but was not deleted."""
 
 
 def status(each: wire_types.TeamMember) -> str:

@@ -1,4 +1,4 @@
-"""One command on its way: what it may ask, what it answers, and how that is printed. Source: cli.md §1.2 to §1.5."""
+"""One run of a command: what it may ask, what it answers, and how that is printed. Source: cli.md §1.2 to §1.5."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ class Run:
     """The command line as it was typed."""
     warnings: list[str] = field(default_factory=list[str])
     printed: bool = False
-    """Whether something went out: from then on it can't be done anew elsewhere."""
+    """Whether something went out: from then on it can't be repeated elsewhere."""
     _connection: AsyncExitStack | None = None
     _client: Client | None = None
     _layout: Layout | None = None
     _seen: Chosen | None = None
-    """The identity found when the command began, before anybody asked for it."""
+    """The identity found when the command began, before anything asked for it."""
     _chosen: Chosen | None = None
     _use: Use = "act"
     _judged: guard_check.Judged | None = None
@@ -204,7 +204,7 @@ class Run:
             return None
 
     async def disconnect(self) -> None:
-        """Let go of the daemon; the next call looks for it anew."""
+        """Disconnect from the daemon; the next call looks for it again."""
         connection, self._connection, self._client = self._connection, None, None
         if connection is not None:
             await connection.aclose()
@@ -238,7 +238,7 @@ class Run:
         return await self.call_once(method, params)
 
     async def call_once(self, method: Method[P, R], params: P) -> R:
-        """One try. Whoever catches ShuttingDown or DaemonUnavailable has to `disconnect`."""
+        """One try. After ShuttingDown or DaemonUnavailable the caller has to `disconnect`."""
         client = await self.connect(self.autostart)
         claimed = self._judged is None or self._judged.claimed
         if self._chosen is not None and claimed and not params.caller_agent_id:
@@ -290,13 +290,15 @@ class Run:
                 await self.write(text)
             if answer.notice:
                 await self.complain(_lines(answer.notice))
-        await self._asides(warnings, hint)
+        await self._print_notes(warnings, hint)
         if answer.then is not None and not self.leaves_no_mark:
             await self.session.terminal.flush()
             try:
                 await answer.then()
             except ThrumError as error:
-                await self.complain(f"warning: shown, but not marked: {line(error.message.partition(chr(10))[0])}")
+                await self.complain(
+                    f"warning: shown, but not marked as read: {line(error.message.partition(chr(10))[0])}"
+                )
         return answer.status
 
     async def fail(self, error: ThrumError, status: int) -> int:
@@ -305,13 +307,13 @@ class Run:
             await self.write_json(error_document(error))
         else:
             await self.complain(error_text(error))
-        await self._asides((), None)
+        await self._print_notes((), None)
         if self.flags.verbose:
             told = "".join(traceback.format_exception(error)).rstrip("\n")
             await self.complain(indent(told, "debug: "))
         return status
 
-    async def _asides(self, warnings: tuple[str, ...], hint: Hint | None) -> None:
+    async def _print_notes(self, warnings: tuple[str, ...], hint: Hint | None) -> None:
         lines = [f"debug: {line(text)}" for text in self._debugged]
         if not self.flags.json:
             lines += [f"warning: {one_line(text)}" for text in warnings]
@@ -397,7 +399,7 @@ def _is_said(name: str, error: ThrumError) -> bool:
 
 
 def unexpected(error: Exception, command: str) -> InternalError:
-    """An error that nobody foresaw, as one that can be printed."""
+    """An unexpected error, as one that can be printed."""
     refusal = InternalError(f"unexpected error in {command}: {type(error).__name__}: {error}")
     refusal.__cause__ = error
     return refusal

@@ -1,4 +1,4 @@
-"""In a sandbox without sockets: Codex's default one refuses even what trio wakes itself up by: nothing can begin."""
+"""Sandboxes without sockets: Codex's default one even refuses the socket pair that trio needs to start."""
 
 from __future__ import annotations
 

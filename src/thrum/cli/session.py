@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import trio
 
-from thrum.cli.pipes import is_fed
+from thrum.cli.pipes import has_writer
 from thrum.identity.files import Identity
 from thrum.identity.processes import OwnerState
 from thrum.identity.runtimes import Link
@@ -70,8 +70,8 @@ class Terminal(Protocol):
 
     async def offers_stdin(self) -> bool:
         """Whether stdin counts where no word asked for it: a file, a pipe that another command writes to, or what says
-        something (or ends) within `limits.stdin_seconds_max` (cli.md §3.3). So nobody hangs on a stdin that a parent
-        left open."""
+        something (or ends) within `limits.stdin_seconds_max` (cli.md §3.3). So no command hangs on a stdin that a
+        parent left open."""
         ...
 
 
@@ -97,7 +97,7 @@ class CallerProbe(Protocol):
         """Whether a runtime is among them."""
         ...
 
-    def is_meant(self, agent_id: str) -> bool:
+    def is_deliberate(self, agent_id: str) -> bool:
         """Whether naming an agent that runs elsewhere is on purpose: at a terminal, or in the first environment."""
         ...
 
@@ -145,7 +145,7 @@ class Session:
     find_layout: Callable[[Path], Layout] = find_layout
     """The places of a directory; the daemon remembers them from one command to the next."""
     notices: Callable[[Callable[[], Layout]], Sequence[str]] = lambda layout: ()
-    """What to say beside any command's result, to who stands in those places."""
+    """Warnings to print with any command's result, for callers in those directories."""
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -155,7 +155,7 @@ def own_environment() -> dict[str, str]:
 
 
 def own_directory() -> str:
-    """Where this process stands, or stood before that was removed."""
+    """The working directory of this process, or what it was before it was removed."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -218,7 +218,7 @@ async def is_offered(fd: int) -> bool:
         with trio.move_on_after(limits.stdin_seconds_max):
             await trio.lowlevel.wait_readable(fd)
             return True
-    if stat.S_ISFIFO(mode) and is_fed(fd):
+    if stat.S_ISFIFO(mode) and has_writer(fd):
         await trio.lowlevel.wait_readable(fd)  # it speaks, or its writers end
         return True
     return False

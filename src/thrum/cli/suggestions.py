@@ -1,4 +1,4 @@
-"""What people mean by a word that is no command: commands by what they do, not by their spelling. Pure."""
+"""What people mean by a word that is not a command: commands by what they do, not by their spelling. Pure."""
 
 from __future__ import annotations
 
@@ -107,18 +107,20 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
 OF_SEVERAL: Final[Mapping[tuple[str, str], str]] = {("group", "rm"): "group remove"}
 """What a word means that has more than one behind it: `group rm core nux` takes a member out."""
 
-_WAKES: Final = 'each --to wakes, mail to the team wakes nobody: thrum send "TEXT" --to AGENT'
+_WAKES: Final = (
+    'each --to wakes, with --urgent at once; a message to the team wakes no one: thrum send "TEXT" --to AGENT'
+)
 INSTEAD_OF_FLAGS: Final[Mapping[tuple[str, str], str]] = {
-    ("reply", "--to"): 'to others than those it answers: thrum send "TEXT" --to @NAME --thread MSG_ID',
-    **{("send", flag): _WAKES for flag in ("--urgent", "--priority", "--important", "--high")},
+    ("reply", "--to"): 'to send to other recipients: thrum send "TEXT" --to @NAME --thread MSG_ID',
+    **{("send", flag): _WAKES for flag in ("--priority", "--important", "--high")},
     ("inbox", "--last"): "the newest message printed to you: thrum message get last",
     ("sync enable", "--remote"): "thrum config set sync.remote NAME, then thrum sync enable",
-    ("watch", "--timeout"): "until a message comes, for a time: thrum wait --timeout 10m",
+    ("watch", "--timeout"): "to wait for a message: thrum wait --timeout 10m",
 }
-"""What a flag that a command does not have is meant to do, by command and flag."""
+"""What a flag that a command does not have would do, by command and flag."""
 
 
-def meant(group: str, word: str, paths: Iterable[tuple[str, ...]], words: int = 0) -> list[str]:
+def likely_commands(group: str, word: str, paths: Iterable[tuple[str, ...]], words: int = 0) -> list[str]:
     """The commands that a word may mean: by the table, else those of that name in a group. `words`: how many follow."""
     if words > 1 and (known := OF_SEVERAL.get((group, word))):
         return [known]

@@ -1,4 +1,4 @@
-"""The table of all commands: the words of each, what carries it out, what it does in an agent's name, and its help."""
+"""The table of all commands: the words of each, its handler, what it does in an agent's name, and its help."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from thrum.cli.commands import (
     daemon_list,
     demo,
     groups,
+    hook,
     inbox,
     init,
     lifecycle,
@@ -33,7 +34,7 @@ from thrum.cli.commands import (
 )
 from thrum.cli.parser import Command, Handler, Use
 
-START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Who is there", "The daemon", "About"
+START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Agents", "The daemon", "About"
 HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", CARE: "", ABOUT: ""}
 """Headings of the root help, in order."""
 
@@ -42,11 +43,11 @@ GROUPS = {
     "session": "work periods of agents",
     "message": "one message",
     "daemon": "the process that serves a repository",
-    "group": "named audiences",
-    "context": "what an agent writes down between sessions",
+    "group": "named sets of recipients",
+    "context": "notes that an agent keeps between sessions",
     "config": "settings of this repository",
-    "sync": "messages to and from other clones, by git",
-    "purge": "what is old goes",
+    "sync": "exchange messages with other clones through git",
+    "purge": "remove old messages",
     "backup": "snapshots of messages, agents and settings",
 }
 
@@ -85,7 +86,9 @@ def _command(
 
 
 ALL = (
-    _command("init", init.init, START, "set the repository up", "Run again, it adds what is missing.", use="unguarded"),
+    _command(
+        "init", init.init, START, "set up the repository", "Running it again adds what is missing.", use="unguarded"
+    ),
     _command(
         "quickstart",
         agents.quickstart,
@@ -97,58 +100,71 @@ ALL = (
         use="unguarded",
     ),
     _command("setup", setup.setup, START, "set up a worktree that git made without thrum", use="unguarded"),
-    _command("demo", demo.demo, START, "show the main job in a throw-away repository", use="unguarded"),
+    _command("demo", demo.demo, START, "demonstrate messaging in a throw-away repository", use="unguarded"),
     _command(
         "send",
         send.send,
         TALK,
         "send a message",
-        "Without --to it is information for the team: in everyone's inbox, and it wakes nobody. Where no text is given,"
-        " a file or a command's pipe on stdin is it; - waits for any stdin.",
+        "Without --to the message is information for the team: it goes to everyone's inbox and wakes no one. Without"
+        " TEXT, a file or a command's pipe on stdin is the text; - waits for any stdin.",
     ),
-    _command("reply", send.reply, TALK, "answer a message: its author, and those it named one by one"),
+    _command("reply", send.reply, TALK, "reply to a message's author and to the agents it named individually"),
     _command(
         "wait",
         wait.wait,
         TALK,
-        "block until a message comes",
-        "Status 0: received, 1: timeout, 2: an error. What is printed counts as seen and stays unread.",
+        "wait until a message arrives",
+        "Exit status 0: received, 1: timeout, 2: error. Printed messages count as seen but stay unread.",
         error_status=2,
+    ),
+    _command(
+        "hook",
+        hook.hook,
+        CARE,
+        "what agent runtimes call: prints nothing unless there is something to say",
+        use="prime",
+        listed=False,
+        guessed=False,
     ),
     _command(
         "inbox",
         inbox.inbox,
         TALK,
-        "print messages for me, and mark them read",
-        "Without flags (--json is none): what is unread, oldest first, each once, at most 20. With any: pages of 10,"
-        " newest first, read ones too.\n● unread, ○ read, ↳ a reply.",
+        "print your messages and mark them as read",
+        "Without flags (--json does not count): unread messages, oldest first, each once, at most 20. With any flag:"
+        " pages of 10, newest first, including read ones.\n● unread, ○ read, ↳ a reply.",
         look_with=("peek", "unread", "all"),
     ),
     _command(
         "sent",
         messages.sent,
         TALK,
-        "list what I wrote, and who has read it",
-        "Behind a name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read;"
-        " gone: nobody has that name any more.",
+        "list the messages you sent, and who has read them",
+        "After each name: stored (on its way to another clone), delivered (in its inbox), offered (given to its"
+        " runtime), seen (printed to it, or given to its model), read; gone: no agent has that name any more.",
         use="look",
     ),
-    _command("watch", wait.watch, TALK, "print every event as it happens, until interrupted"),
+    _command("watch", wait.watch, TALK, "print events as they happen, until interrupted"),
     _command(
         "log",
         log.log,
         TALK,
-        "print the conversation as the branch a-sync has it, oldest first; needs no daemon",
+        "print the conversation from the branch a-sync, oldest first; needs no daemon",
         use="unguarded",
     ),
     _command("message get", messages.get, TALK, "print one message in full", look_with=("peek",)),
-    _command("message edit", messages.edit, TALK, "replace the body of a message of mine"),
-    _command("message delete", messages.delete, TALK, "hide a message of mine everywhere"),
+    _command("message edit", messages.edit, TALK, "replace the body of a message you sent"),
+    _command("message delete", messages.delete, TALK, "hide a message you sent, everywhere"),
     _command("message read", messages.read, TALK, "mark messages as read"),
-    _command("prime", prime.prime, PEOPLE, "brief me at the start of a session; marks nothing read", use="prime"),
-    _command("overview", overview.overview, PEOPLE, "show me, team, inbox, sync and daemon at a glance", use="look"),
-    _command("whoami", agents.whoami, PEOPLE, "say who would act, and why", use="look"),
-    _command("team", agents.team, PEOPLE, "show what each active agent does", use="look"),
+    _command(
+        "prime", prime.prime, PEOPLE, "print a briefing for the start of a session; marks nothing as read", use="prime"
+    ),
+    _command(
+        "overview", overview.overview, PEOPLE, "show your agent, team, inbox, sync and daemon at a glance", use="look"
+    ),
+    _command("whoami", agents.whoami, PEOPLE, "show which agent you act as, and why", use="look"),
+    _command("team", agents.team, PEOPLE, "show what each active agent is working on", use="look"),
     _command(
         "agent list",
         agents.list_agents,
@@ -167,56 +183,56 @@ ALL = (
         "--role R --module M",
         use="unguarded",
     ),
-    _command("agent set-status", lifecycle.set_status, PEOPLE, "say how it goes: working, idle, blocked or stuck"),
-    _command("agent rename", lifecycle.rename, PEOPLE, "give your agent another name; its mail goes with it"),
-    _command("agent delete", lifecycle.delete, PEOPLE, "delete an agent and its mail; what it said stays"),
+    _command("agent set-status", lifecycle.set_status, PEOPLE, "set your status: working, idle, blocked or stuck"),
+    _command("agent rename", lifecycle.rename, PEOPLE, "rename your agent; its messages go with it"),
+    _command("agent delete", lifecycle.delete, PEOPLE, "delete an agent and its inbox; messages it sent stay"),
     _command(
         "agent cleanup",
         lifecycle.cleanup,
         PEOPLE,
         "delete orphaned agents",
-        "Orphaned are agents whose process is gone and whose identity file, worktree or branch is gone, or that were"
-        " not seen for more than --threshold days. Without a terminal nothing is deleted unless --yes says so.",
+        "An agent is orphaned if its process is gone and so is its identity file, worktree or branch, or if it was not"
+        " seen for more than --threshold days. Without a terminal, nothing is deleted unless you pass --yes.",
     ),
     _command(
         "who-has",
         who_has.who_has,
         PEOPLE,
-        "tell who is editing a file, as git says now",
-        "Status 1 where nobody was seen and it is not known: git gave no answer, or knows no such file. What agents of"
-        " other clones have not committed cannot be seen: they are counted in one line.",
+        "show who is editing a file, according to git",
+        "Exit status 1 if no editor was found but the answer is uncertain: git gave no answer, or knows no such file."
+        " Uncommitted changes in other clones cannot be seen: their agents are counted in one line.",
         use="look",
     ),
-    _command("ping", who_has.ping, PEOPLE, "tell whether an agent is there, and what it works on", use="look"),
-    _command("session start", sessions.start, PEOPLE, "start a session; an open one of mine is ended"),
-    _command("session end", sessions.end, PEOPLE, "end my session"),
+    _command("ping", who_has.ping, PEOPLE, "show whether an agent is active, and what it is working on", use="look"),
+    _command("session start", sessions.start, PEOPLE, "start a session; ends the one you have open"),
+    _command("session end", sessions.end, PEOPLE, "end your session"),
     _command("session list", sessions.list_sessions, PEOPLE, "list sessions, newest first", use="look"),
     _command(
         "session heartbeat",
         sessions.heartbeat,
         PEOPLE,
-        "say that I am there, and what git says of my worktree",
-        "Scopes and refs stay on the session until they are removed.",
+        "report that you are active, and the git state of your worktree",
+        "Scopes and refs stay with the session until they are removed.",
     ),
-    _command("session set-intent", sessions.set_intent, PEOPLE, "say what I work on"),
-    _command("session set-task", sessions.set_task, PEOPLE, "say which task I am at"),
-    _command("group create", groups.create, PEOPLE, "make a named audience"),
+    _command("session set-intent", sessions.set_intent, PEOPLE, "say what you are working on"),
+    _command("session set-task", sessions.set_task, PEOPLE, "say which task you are working on"),
+    _command("group create", groups.create, PEOPLE, "create a group"),
     _command("group delete", groups.delete, PEOPLE, "delete a group; messages to it stay"),
     _command("group add", groups.add, PEOPLE, "add agents or roles to a group", takes="[--role R]"),
-    _command("group remove", groups.remove, PEOPLE, "take agents or roles out of a group", takes="[--role R]"),
+    _command("group remove", groups.remove, PEOPLE, "remove agents or roles from a group", takes="[--role R]"),
     _command("group list", groups.list_groups, PEOPLE, "list all groups", use="look"),
-    _command("group show", groups.show, PEOPLE, "show one group with its members", use="look"),
-    _command("group members", groups.members, PEOPLE, "list who is in a group", use="look"),
+    _command("group show", groups.show, PEOPLE, "show a group and its members", use="look"),
+    _command("group members", groups.members, PEOPLE, "list the members of a group", use="look"),
     _command(
         "context save",
         context.save,
         PEOPLE,
         "save session notes: TEXT, a file, or stdin",
-        "They replace what was saved.",
+        "Replaces what was saved before.",
     ),
     _command("context show", context.show, PEOPLE, "show project state, preamble and notes", use="look"),
     _command("context clear", context.clear, PEOPLE, "remove session notes"),
-    _command("context sync", sync.context, PEOPLE, "put my notes on the branch, for other machines"),
+    _command("context sync", sync.context, PEOPLE, "copy your notes to the branch a-sync, for other machines"),
     _command(
         "context preamble",
         context.preamble,
@@ -224,26 +240,26 @@ ALL = (
         "show, reset or replace the standing instructions",
         look_without=("init", "file"),
     ),
-    _command("sync status", sync.status, CARE, "show the state of the exchange with other clones", use="unguarded"),
-    _command("sync force", sync.force, CARE, "exchange now, and say how it went"),
+    _command("sync status", sync.status, CARE, "show the state of the sync with other clones", use="unguarded"),
+    _command("sync force", sync.force, CARE, "sync now, and report the result"),
     _command(
         "sync enable",
         sync.enable,
         CARE,
-        "turn remote sync on",
-        "If anybody can read the remote, or it does not say, it asks first; off a terminal say --yes.",
+        "turn on remote sync",
+        "Asks first if anyone can read the remote, or if that is not known; without a terminal, pass --yes.",
     ),
-    _command("sync accept", sync.accept, CARE, "trust another clone's daemon, or the remote as this project's"),
-    _command("sync disable", sync.disable, CARE, "turn remote sync off: nothing is fetched or pushed"),
-    _command("daemon start", daemon.start, CARE, "start the daemon; commands also do when they need it", use="look"),
+    _command("sync accept", sync.accept, CARE, "trust another clone's daemon, or accept the remote as this project's"),
+    _command("sync disable", sync.disable, CARE, "turn off remote sync: nothing is fetched or pushed"),
+    _command("daemon start", daemon.start, CARE, "start the daemon; commands start it when they need it", use="look"),
     _command("daemon stop", daemon.stop, CARE, "stop the daemon", use="look"),
-    _command("daemon restart", daemon.restart, CARE, "stop the daemon and start it", use="look"),
-    _command("daemon status", daemon.status, CARE, "tell whether the daemon runs, and who it is", use="look"),
+    _command("daemon restart", daemon.restart, CARE, "stop and start the daemon", use="look"),
+    _command("daemon status", daemon.status, CARE, "show whether the daemon is running, and its identity", use="look"),
     _command(
         "daemon list",
         daemon_list.list_daemons,
         CARE,
-        "list every daemon of this user, with its memory and agents",
+        "list all daemons of this user, with memory and agents",
         use="unguarded",
     ),
     _command("daemon logs", daemon.logs, CARE, "print the daemon's log", use="look"),
@@ -252,40 +268,45 @@ ALL = (
         purge.purge,
         CARE,
         "remove old messages and ended sessions of this clone",
-        "One of --before and --all; without --yes only a preview. What agents of this clone wrote goes, here and, once"
-        " they sync, in other clones; what others wrote stays. Agents, groups and open sessions stay too. Git history"
-        " keeps what was pushed.\nAfter a purge in another clone: thrum purge accept says what to do.",
+        "Give --before or --all; without --yes this only prints a preview. Removes what agents of this clone wrote,"
+        " here and, once they sync, in other clones. What others wrote stays, and so do agents, groups and open"
+        " sessions. Git history keeps what was pushed.\nAfter a purge in another clone, thrum purge accept says what to"
+        " do.",
         use="unguarded",
     ),
     _command(
         "purge accept",
         purge.accept,
         CARE,
-        "say what to do about another clone's purge: it is not executed here",
+        "explain what to do about another clone's purge; it is not executed here",
         listed=False,
     ),
-    _command("config show", config.show, CARE, "show all settings, and where each comes from", use="look"),
+    _command("config show", config.show, CARE, "show all settings and where each comes from", use="look"),
     _command("config get", config.get, CARE, "print one setting", use="look", completes=config.HELP),
     _command("config set", config.set_, CARE, "change a setting", use="unguarded", completes=config.HELP),
-    _command("config unset", config.unset, CARE, "let the default count again", use="unguarded", completes=config.HELP),
-    _command("config diff", config.diff, CARE, "show what was changed in the settings outside thrum", use="unguarded"),
-    _command("config accept", config.accept, CARE, "let changes made outside thrum count", use="unguarded"),
+    _command(
+        "config unset", config.unset, CARE, "restore the default of a setting", use="unguarded", completes=config.HELP
+    ),
+    _command("config diff", config.diff, CARE, "show settings that were changed outside thrum", use="unguarded"),
+    _command("config accept", config.accept, CARE, "accept settings that were changed outside thrum", use="unguarded"),
     _command(
         "backup",
         backup.backup,
         CARE,
-        "copy messages, agents, read marks and settings; the last backup becomes an archive",
-        "Needs no daemon. Kept are 5 daily, 4 weekly and all monthly archives, as backup.retention says.",
+        "back up messages, agents, read marks and settings; the last backup becomes an archive",
+        "Needs no daemon. Keeps 5 daily, 4 weekly and all monthly archives, unless backup.retention says otherwise.",
         use="unguarded",
     ),
-    _command("backup status", backup.status, CARE, "show the last backup, and the archives", use="unguarded"),
-    _command("backup config", backup.config, CARE, "show where backups lie, and how many are kept", use="unguarded"),
+    _command("backup status", backup.status, CARE, "show the last backup and the archives", use="unguarded"),
+    _command(
+        "backup config", backup.config, CARE, "show where backups are stored, and how many are kept", use="unguarded"
+    ),
     _command(
         "backup restore",
         backup.restore,
         CARE,
-        "go back to a backup; what is there now goes to an archive first",
-        "A running daemon goes on with it. What was purged and pushed stays purged.",
+        "restore a backup; the current state is archived first",
+        "A running daemon continues with the restored data. What was purged and pushed stays purged.",
         use="unguarded",
         guessed=False,
     ),
@@ -293,25 +314,25 @@ ALL = (
         "verify",
         verify.verify,
         CARE,
-        "hold journals, database, branch and identity files against each other",
-        "Status 1 when something does not agree. Changes nothing without --repair.",
+        "check that journals, database, branch and identity files agree",
+        "Exit status 1 if they don't. Changes nothing without --repair.",
         use="unguarded",
     ),
     _command(
         "doctor",
         verify.doctor,
         CARE,
-        "look whether this machine and this repository are fit for thrum",
-        "Status 1 when something is not. Needs no daemon.",
+        "check that this machine and this repository are fit for thrum",
+        "Exit status 1 if a check fails. Needs no daemon.",
         use="unguarded",
     ),
     _command(
         "uninstall",
         uninstall.uninstall,
         CARE,
-        "undo init, a line for each step; asks",
-        "Stops the daemon. Without --keep-messages the branch a-sync and its messages go too; what was pushed stays at"
-        " the remote. Off a terminal say --yes.",
+        "undo init, printing each step; asks first",
+        "Stops the daemon. Without --keep-messages, the branch a-sync and its messages are deleted too; what was pushed"
+        " stays at the remote. Without a terminal, pass --yes.",
         use="unguarded",
     ),
     _command("version", misc.version, ABOUT, "print the version", use="unguarded"),

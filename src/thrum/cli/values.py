@@ -64,7 +64,7 @@ def parse_pair(text: str, flag: str) -> Pair:
 
 
 def agent_of(text: str) -> str:
-    """The agent id of what somebody wrote: with or without `@`, hash in either case, the old `agent:role:HASH`."""
+    """The agent id in what a user typed: with or without `@`, hash in either case, the old `agent:role:HASH`."""
     bare = text.removeprefix("@")
     parsed = parse_agent_id(bare)
     # In lower case it may be a name that only looks like an unnamed id, and names are far more common.

@@ -2,7 +2,7 @@
 
 Start: lock (process.py) -> identity, branch -> store (journals recovered, projection opened or rebuilt) -> sockets ->
 accept. Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
-Whatever is killed instead loses no answered request.
+A kill instead of a stop loses no answered request.
 
     run_daemon
     └─ serve_once ── again if the store had to be reopened
@@ -11,6 +11,7 @@ Whatever is killed instead loses no answered request.
           ├─ serve_rpc                    acceptor, a task per connection, a task per request
           ├─ publisher.serve_bus          subscriptions, heads
           ├─ wait_queues.serve            what comes, for those who wait
+       ├─ wake.serve                   what comes, for those who sleep in a runtime
           ├─ sync_service.serve           rounds with the other clones, one at a time
           ├─ care.serve                   journals are kept short
           ├─ Owners, StaleSessions        who is alive (watchers.py)
@@ -35,7 +36,7 @@ from thrum.bus.socket import open_xpub_socket
 from thrum.daemon import launch
 from thrum.daemon.build import Start, bind_sockets, build_parts
 from thrum.daemon.caller_memory import KnownRepositories, Told
-from thrum.daemon.parts import DaemonParts, mirrored
+from thrum.daemon.parts import DaemonParts
 from thrum.daemon.shutdown import Ending, Idleness, is_needed, note_stop, watch_place, watch_signals
 from thrum.daemon.watchers import Owners, StaleSessions
 from thrum.model import config_acceptance, files, settings
@@ -61,12 +62,12 @@ Report = Callable[[launch.Report], None]
 async def run_daemon(start: Start, live: LiveConfig, report: Report) -> None:
     """Serve until stopped by a signal, `daemon.stop`, or the loss of the state directory. The caller holds the lock.
 
-    Raises what keeps it from starting. A store that turned out to be changed under its feet is opened anew: its
+    Raises what keeps it from starting. A store whose files were changed by others is reopened: its
     clients see a closed connection, come back, and find everything that was answered.
     """
     while await serve_once(start, live, report):
         if not start.is_locked:
-            log.warning("the lock is gone: another daemon may be running, this one ends")
+            log.warning("the lock is gone: another daemon may be running, this one stops")
             return
         log.warning("reopening the store")
 
@@ -85,10 +86,9 @@ async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
     identity, signer = bootstrapped.identity, bootstrapped.signer
     for note in bootstrapped.notes:
         log.warning("%s", note)
-    own = frozenset({*identity.own_ids, ""})
     async with contextlib.AsyncExitStack() as stack:
         opening = open_store(
-            layout, mirrored(identity), own, wall=clock, program=VERSION, boot_id=boot_id(), signer=signer
+            layout, identity.told, identity.own_origins, wall=clock, program=VERSION, boot_id=boot_id(), signer=signer
         )
         async with trio.open_nursery() as patience:
             patience.start_soon(_tell_progress, report)
@@ -142,6 +142,7 @@ async def _serve(
     await introduce(parts.ctx, await parts.sync_service.repo_ids())
     for service in (publisher.serve_bus, parts.wait_queues.serve, parts.sync_service.serve, parts.care.serve, _warm_up):
         services.start_soon(service)
+    services.start_soon(_watch_while_sound, parts, parts.wake.serve)
     services.start_soon(watch_signals, ending.stop)
     services.start_soon(watch_place, layout, mine, lambda: start.is_locked, ending.leave)
     idleness = Idleness(partial(is_needed, parts), trio.current_time)
@@ -151,7 +152,7 @@ async def _serve(
     def on_connect(connection: PeerConnection) -> None:
         idleness.touch()
         if not start.is_locked:
-            ending.leave()  # it was moved while it served: whoever comes by the new path starts another one
+            ending.leave()  # it was moved while it served: the next command on the new path starts another one
         parts.authenticator.meet(connection)
 
     log.info("serving", extra={"fields": {"pid": os.getpid(), "epoch": parts.ctx.view.epoch, "version": VERSION}})
@@ -173,6 +174,7 @@ async def _serve(
         note_stop(layout, ending)
         publisher.publish_state("stopping")
         parts.wait_queues.close()
+        parts.wake.close()
     note_stop(layout, ending)
     mine.remove_rpc()
     log.info("stopped", extra={"fields": {"pid": os.getpid()}})
@@ -180,7 +182,7 @@ async def _serve(
 
 
 def _watch_lives(parts: DaemonParts, config: Config, services: trio.Nursery) -> None:
-    """Learn of agents' deaths, and end sessions that nobody will end."""
+    """Learn of agents' deaths, and end the sessions they left open."""
     ctx, changed = parts.ctx, parts.registrar.changed
     stale = StaleSessions(ctx, changed, config[settings.STALE_SESSION_END])
     for watch in (Owners(ctx, changed, parts.ends).watch, stale.watch):
@@ -205,7 +207,7 @@ async def _watch_while_sound(parts: DaemonParts, watch: Callable[[], Awaitable[N
 
 async def _watch_store(parts: DaemonParts, reopen: Callable[[], None]) -> None:
     cause = await parts.committer.wait_broken()
-    log.error("the store has to be opened anew: %s", cause)
+    log.error("the store must be reopened: %s", cause)
     reopen()
 
 
@@ -217,7 +219,7 @@ async def _warm_up() -> None:
 
 
 async def _tell_progress(report: Report) -> None:
-    """Keep whoever started us patient while a large store is opened or rebuilt."""
+    """Keep the process that started us patient while a large store is opened or rebuilt."""
     while True:
         await trio.sleep(2)
         report(launch.Report("rebuilding"))

@@ -1,4 +1,4 @@
-"""What is remembered of those who come: where, as long as nothing that matters is touched, and what they were told."""
+"""What is remembered of callers: their place, until something relevant changes, and what they were told."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Known(NamedTuple):
     paths: tuple[str, ...]
     """What the judgement depends on."""
     seen: list[tuple[int, int] | None]
-    """How that stood: changed, it is judged anew at once."""
+    """Its state then: if it changes, the caller is judged again at once."""
 
 
 class Told:

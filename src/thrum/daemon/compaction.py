@@ -1,7 +1,7 @@
-"""When journals are written anew without the lines that may go (events.md §11 "Compaction").
+"""When journals are rewritten without the lines that may go (events.md §11 "Compaction").
 
-After a purge, and after a cleanup that took messages along: whatever is tombstoned, so that what was to go is gone.
-Else when much was written and nobody writes just now, and only where it pays.
+After a purge, and after a cleanup that removed messages: everything tombstoned, so that it is really gone.
+Otherwise when much was written and no write is under way, and only where it pays.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ log: Final = logging.getLogger("thrum.store")
 SOON_SECONDS: Final = 0.5
 """How long after a purge: several in a row are one."""
 QUIET_SECONDS: Final = 10.0
-"""Nobody writes when this long nothing was committed."""
+"""The store is idle when nothing was committed for this long."""
 PATIENCE_SECONDS: Final = 600.0
 """How long that is waited for."""
 FACTS_MIN: Final = 5_000
 """How much is written before it is looked at whether compaction pays."""
 _BYTES_MIN: Final = 64 * limits.KIB
 _SHARE_MIN: Final = 0.25
-"""A journal is written anew when so much of it goes."""
+"""A journal is rewritten when this much of it goes."""
 
 
 @dataclass(slots=True)
 class Compactor:
-    """`one`: held while all journals are read, by whoever does."""
+    """`one`: held while all journals are read, by the reader."""
 
     committer: Committer
     journals: JournalFiles

@@ -19,13 +19,13 @@ from thrum.model.events import SPECS, AnyFact, GroupFact, MessageFact, UnknownEv
 from thrum.model.methods.daemon import EventsSince, EventsSinceParams
 from thrum.model.wire_types import Hint
 from thrum.store.journal import JournalFiles
-from thrum.store.projection.core import SILENT
+from thrum.store.projection.core import UNANNOUNCED
 from thrum.store.queries.rows import EventRow
 from thrum.store.queries.views import View
 from thrum.store.writer import Committed
 
 _SLICE_SECONDS = 0.005
-"""How long one look may go on before others on the loop get a turn."""
+"""How long one look may take before other tasks get a turn."""
 
 
 def about(view: View, fact: AnyFact | UnknownEvent) -> About | None:
@@ -43,11 +43,11 @@ def about(view: View, fact: AnyFact | UnknownEvent) -> About | None:
 
 
 class Pulse:
-    """The heartbeat of the journal: whoever waits for the next fact sleeps here."""
+    """The heartbeat of the journal: those that wait for the next fact sleep here."""
 
     def __init__(self) -> None:
         self.next = trio.Event()
-        """Set when the next facts are committed. Whoever looks first and then waits takes it before the look."""
+        """Set when the next facts are committed. To look first and then wait, take it before the look."""
 
     def notify(self) -> None:
         """Facts were committed."""
@@ -65,9 +65,13 @@ class EventFeed:
         self.pulse = Pulse()
 
     def announce(self, committed: Sequence[Committed]) -> None:
-        """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced."""
+        """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced.
+
+        Nor is what kept the number of another line of its id, which did not count (`Projection.apply`): a follower
+        has passed that number.
+        """
         for entry in committed:
-            if entry.state not in SILENT:
+            if entry.state not in UNANNOUNCED and entry.seq > self._publisher.head_seq:
                 subject = about(self._view, entry.fact) if self._publisher.listened else None
                 self._publisher.publish(entry.seq, entry.fact, subject, pending=entry.state == "pending")
         self.pulse.notify()
@@ -90,7 +94,7 @@ class EventFeed:
         if params.epoch and params.epoch != epoch:
             raise StaleCursor("the database was rebuilt since that cursor", epoch=epoch)
         if params.after_seq > self._view.head_seq():
-            raise StaleCursor("that number is still to come: it is of another database", epoch=epoch)
+            raise StaleCursor("that number is ahead of this database", epoch=epoch)
         if params.after_seq < 0:
             raise InvalidParams("after_seq must be 0 or more", remedy="begin with 0", field="after_seq")
         if not 1 <= params.limit <= limits.since_limit_max:
@@ -138,7 +142,7 @@ class EventFeed:
 
     def _hint(self, row: EventRow, params: EventsSinceParams) -> Hint | None:
         """The hint of a row if it passes the filters; None too for what changed nothing or is no longer readable."""
-        if row.state in SILENT or (params.types and row.type not in params.types):
+        if row.state in UNANNOUNCED or (params.types and row.type not in params.types):
             return None
         if not params.local and row.file == events.LOCAL_FILE:
             return None
@@ -159,8 +163,8 @@ class EventFeed:
     def _read(self, row: EventRow) -> tuple[bytes, AnyFact | UnknownEvent] | None:
         """The line and the fact of a row; None if the line went since the row was read (compaction).
 
-        StoreFailed; with the cause `database_damaged` when somebody has changed the journal under the projection, which
-        has to be rebuilt then.
+        StoreFailed; with the cause `database_damaged` when another program changed the journal under the projection,
+        which has to be rebuilt then.
         """
         try:
             return self._read_at(row)

@@ -19,7 +19,7 @@ from thrum.identity.processes import is_live
 from thrum.identity.runtimes import Link, proving
 from thrum.model.methods.wake import HookParams, HookResult
 from thrum.model.wake_types import Process
-from thrum.ops.context import Call, Context
+from thrum.ops.context import Call, Context, evidence_of
 from thrum.ops.runtime_place import note_session
 from thrum.runtimes import hooks
 from thrum.runtimes.doors import claude
@@ -51,7 +51,7 @@ class HookService:
         event = hooks.read(params.runtime, params.event, params.payload)
         if event.subagent:
             return HookResult()
-        caller = self._caller(call.connection.evidence, event)
+        caller = self._caller(evidence_of(call), event)
         if caller is None or caller.nested:
             return HookResult()
         self.wake.states.note(caller.process, event)

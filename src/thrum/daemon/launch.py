@@ -1,7 +1,7 @@
 """Start and stop the daemon of a repository from another process.
 
 A daemon is started detached: a session of its own, no descriptor of its starter kept (an open pipe would hang a hook),
-no variable of git's, of an agent's identity or of a runtime's tools inherited. It tells over one pipe how far it is,
+no variable of git's, of an agent's identity or of a runtime's tools inherited. It reports its progress over one pipe,
 then closes it.
 Source: rpc.md §1, cli.md 1.9, stack.md "Processes".
 """
@@ -27,7 +27,7 @@ from thrum.identity.processes import is_daemon, open_process_table
 from thrum.identity.rights import judge_own_process
 from thrum.identity.runtimes import MARKS
 from thrum.model import files, limits
-from thrum.model.config import wishes_sync
+from thrum.model.config import sync_override
 from thrum.model.errors import DaemonLocked, DaemonStartFailed, DaemonUnavailable, StoreFailed, ThrumError, from_wire
 from thrum.model.log import append_line, open_to_append
 from thrum.model.methods.daemon import DAEMON_STOP
@@ -54,7 +54,7 @@ class Report(msgspec.Struct, omit_defaults=True):
 
 
 def answers(layout: Layout) -> bool:
-    """Whether somebody listens on the daemon's socket."""
+    """Whether a process listens on the daemon's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -91,7 +91,7 @@ def start_in_background(layout: Layout, environ: Mapping[str, str], *, local: bo
 
 
 def _too_slow(layout: Layout) -> DaemonStartFailed:
-    """The machine may only be busy: then the daemon goes on starting, and is there for the next command."""
+    """The machine may only be busy: then the daemon keeps starting, and is ready for the next command."""
     return DaemonStartFailed(
         f"the daemon did not start within {limits.start_seconds_max:g} s: the machine may be busy",
         remedy="repeat the command; if that fails again: thrum daemon logs -n 20",
@@ -100,8 +100,8 @@ def _too_slow(layout: Layout) -> DaemonStartFailed:
 
 
 def daemon_command(layout: Layout, *, local: bool, force: bool) -> list[str]:
-    """The command line of a daemon. With -P Python looks for no module where it stands: a repository may bring a
-    `thrum/daemon.py`, or a `trio.py`.
+    """The command line of a daemon. With -P Python does not import from its working directory: a repository may contain
+    a `thrum/daemon.py`, or a `trio.py`.
     """
     flags = ["--local"] * local + ["--force"] * force
     return [sys.executable, "-P", "-m", "thrum.daemon", str(layout.main_root), *flags]
@@ -117,7 +117,7 @@ def daemon_environment(layout: Layout, environ: Mapping[str, str]) -> Mapping[st
 
     To sync where the settings say local only is no agent's to decide (rpc.md §3, Na). Told in the log.
     """
-    if wishes_sync(environ):
+    if sync_override(environ):
         names = LiveSettings(layout, runtimes_file(environ)).runtime_names()
         try:
             judge_own_process(names, "THRUM_LOCAL=0", partial(append_line, layout.log_file))
@@ -183,7 +183,7 @@ def _read_reports(reader: int, process: subprocess.Popen[bytes], layout: Layout)
             report = msgspec.json.decode(line, type=Report)
             match report.state:
                 case "ready":
-                    # It lives on: nobody is to wait for it, and it is init's child once we are gone.
+                    # It lives on: don't wait for it; it is init's child once we are gone.
                     process.returncode = 0
                     return report.pid
                 case "held":
@@ -204,7 +204,7 @@ def _last_log_line(layout: Layout) -> str:
         lines = files.read_bytes(layout.log_file).decode(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1][:500] if lines else "it left no word in its log"
+    return lines[-1][:500] if lines else "it logged nothing"
 
 
 def unwritable(error: OSError) -> StoreFailed:

@@ -1,6 +1,6 @@
-"""The methods that care for the data, as the running daemon carries them out (rpc.md §5).
+"""The maintenance methods, as the running daemon executes them (rpc.md §5).
 
-Each works in a thread, at a point at which nothing is being flushed; the daemon goes on serving meanwhile.
+Each works in a thread, at a point at which nothing is being flushed; the daemon keeps serving meanwhile.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Care:
         )
 
     async def _verify(self, call: Call, params: VerifyParams) -> VerifyResult:
-        """With `repair`: what will be true once the store was opened anew, which begins with the answer."""
+        """With `repair`: what will be true once the store has been reopened, which begins with the answer."""
         here = self.ctx.here
         async with self._one:
             journal_states = await self._journal_states()
@@ -101,7 +101,7 @@ class Care:
                 with suppress(backup.JournalMoved):
                     work = partial(backup.create, source, _absolute(params.dir, "dir"))
                     return await trio.to_thread.run_sync(work)
-        raise Busy("the journals are being written anew", retry_after_ms=1_000)
+        raise Busy("the journals are being rewritten", retry_after_ms=1_000)
 
     async def _backup_status(self, _call: Call, params: BackupParams) -> BackupResult:
         work = partial(backup.status, self._layout, _absolute(params.dir, "dir"))
@@ -111,7 +111,7 @@ class Care:
         return await trio.to_thread.run_sync(backup.settings_of, self._layout)
 
     async def _restore(self, call: Call, params: RestoreParams) -> RestoreResult:
-        """Make all ready. With the answer the store is closed; when it is opened anew, it is the backup's."""
+        """Make all ready. With the answer the store is closed; when it is reopened, it is the backup's."""
         if not params.confirm:
             raise ConfirmationRequired("use --yes to confirm the restore", remedy="repeat with --yes")
         archive = params.archive
@@ -133,7 +133,7 @@ class Care:
         return self.ctx.here.layout
 
     async def _journal_states(self) -> audit.JournalStates:
-        """How the journals stand, at a moment at which the committer flushes nothing."""
+        """The state of the journals, at a moment when the committer flushes nothing."""
 
         def look(_view: View, _stamp: Stamp) -> Decision[audit.JournalStates]:
             found = audit.journal_states(self.journals)
@@ -142,7 +142,7 @@ class Care:
         try:
             return await self.ctx.journal.commit(look)
         except NewerFormat:
-            return audit.journal_states(self.journals)  # nobody writes at all
+            return audit.journal_states(self.journals)  # nothing is being written at all
 
 
 def _absolute(path: str, field: str) -> str:

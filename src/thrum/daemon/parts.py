@@ -19,13 +19,16 @@ from thrum.bus.publisher import Publisher
 from thrum.bus.topics import TOPICS
 from thrum.daemon.event_feed import EventFeed
 from thrum.daemon.handlers import OPERATIONS
+from thrum.daemon.hook_service import HookService
 from thrum.daemon.maintenance import Care
 from thrum.daemon.presence import Presence, Registrar
+from thrum.daemon.process_ends import ProcessEnds
 from thrum.daemon.sync_service import SyncService
+from thrum.daemon.wake_service import WakeService
 from thrum.identity.authenticator import Authenticator
 from thrum.identity.caller import Caller, Request, is_act
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.model import events, limits, wire_types
+from thrum.model import events, limits
 from thrum.model.errors import StoreFailed
 from thrum.model.events import SPECS
 from thrum.model.methods.agents import (
@@ -61,6 +64,7 @@ from thrum.model.methods.sync import (
     SyncStatusResult,
 )
 from thrum.model.methods.users import USER_REGISTER
+from thrum.model.methods.wake import RUNTIME_HOOK
 from thrum.ops import agents, references, renaming, users, waiting
 from thrum.ops.context import Context, Operation
 from thrum.ops.introduction import introduce
@@ -74,7 +78,7 @@ from thrum.version import VERSION
 log = logging.getLogger("thrum.daemon")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DaemonParts:
     """The parts of one running daemon that its methods need."""
 
@@ -94,24 +98,35 @@ class DaemonParts:
     wait_queues: waiting.WaitQueues = field(default_factory=waiting.WaitQueues)
     printed: references.Printed = field(default_factory=references.Printed)
     tokens: users.Tokens = field(default_factory=users.Tokens)
+    ends: ProcessEnds = field(default_factory=ProcessEnds)
+    wake: WakeService = field(init=False)
+    hooks: HookService = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wake = WakeService(self.ctx, self.wait_queues)
+        self.hooks = HookService(self.ctx, self.wake, self.ends)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
-        """Facts are on disk: tell everybody who waits for them."""
-        self.on_release(committed)
+        """Facts are on disk: notify all that wait for them."""
+        self._tell_waiters(committed)
         self.event_feed.announce(committed)
         self.sync_service.on_commit(committed)
         self.care.compactor.note(committed)
 
     def on_release(self, committed: Sequence[Committed]) -> None:
-        """Facts count from now on. Those that waited for their day were announced, by their numbers, long ago."""
+        """Deferred facts count from now on. They were announced, by their numbers, when they came."""
+        self._tell_waiters(committed)
+
+    def _tell_waiters(self, committed: Sequence[Committed]) -> None:
         facts = [entry.fact for entry in committed]
         changed = {spec.presence for fact in facts if (spec := SPECS.get(type(fact)))}
         if "place" in changed:
             self.registrar.forget()
         if changed - {""}:
             self.registrar.announce()
-        # First whoever would sleep on: a hint that is not given is found by its number.
+        # First those that would sleep on: a hint that is not given is found by its number.
         self.wait_queues.announce([fact for fact in facts if not isinstance(fact, events.UnknownEvent)])
+        self.wake.announce(facts)
 
     # -- callers
 
@@ -123,7 +138,7 @@ class DaemonParts:
         return caller
 
     def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
-        """Who waits is told that another clone's agent has its mail, too."""
+        """Tell a waiting agent that an agent of another clone shares its messages."""
         hosts = self.ctx.view.namesakes_of(agent_id)
         if not hosts:
             return caller
@@ -138,13 +153,14 @@ class DaemonParts:
         return await self.sync_service.configure(call, params)
 
     def handlers(self, drain: Callable[[], Drain]) -> dict[AnyMethod, Handler]:
-        """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
+        """Every method's handler. `drain` is called when the daemon is asked to stop."""
         own = dict(
             (
                 row(HEALTH, self._health),
                 row(BUS_INFO, self._bus_info),
                 row(EVENTS_SINCE, self._events_since),
                 row(MESSAGE_WAIT, self._wait),
+                row(RUNTIME_HOOK, self.hooks.hook),
                 row(AGENT_REGISTER, self._register),
                 row(AGENT_RENAME, self._rename),
                 row(MESSAGE_FIND, functools.partial(references.find, self.ctx, self.printed)),
@@ -201,7 +217,7 @@ class DaemonParts:
                 f"facts on the branch that say they are of this daemon, and were not here: {claimed}"
                 " (was the repository copied with the daemon's id?)"
             )
-        if held := self.ctx.view.held():
+        if held := self.ctx.view.deferred_count():
             yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
 
     async def _health(self, _call: Call, _params: Empty) -> HealthResult:
@@ -223,7 +239,7 @@ class DaemonParts:
             local_only=mode.local_only,
             local_only_reason=mode.reason,
             last_sync_at=self.sync_service.last_sync_at,
-            identity=mirrored(self.identity),
+            identity=self.identity.told,
         )
 
     async def _bus_info(self, _call: Call, _params: Empty) -> BusInfo:
@@ -279,16 +295,4 @@ def request_of(method: AnyMethod, params: Params) -> Request:
         params.caller_agent_id or None,
         method.asks_own(params),
         f"{method.name} {getattr(params, 'key', '')}".rstrip(),
-    )
-
-
-def mirrored(identity: DaemonIdentity) -> wire_types.DaemonIdentity:
-    """What others are told of a daemon's identity, and the database repeats."""
-    return wire_types.DaemonIdentity(
-        daemon_id=identity.daemon_id,
-        repo_name=identity.repo_name,
-        hostname=identity.hostname,
-        repo_path=identity.repo_path,
-        git_origin_url=identity.git_origin_url,
-        init_at=identity.init_at,
     )

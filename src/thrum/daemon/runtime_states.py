@@ -87,7 +87,7 @@ class RuntimeStates:
         told = self._told.get(process)
         if row.runtime == "claude" and (found := claude.read_session(self._home(process), process)) is not None:
             return self._reachable(agent_id, row, process, found.state, found.since_ms, found.session)
-        state = _AFTER.get(told.kind, "unknown") if told else "unknown"
+        state: State = _AFTER.get(told.kind, "unknown") if told else "unknown"
         return self._reachable(agent_id, row, process, state, session=told.session if told else "")
 
     def _process_of(self, row: AgentRow) -> Process:

@@ -1,4 +1,4 @@
-"""How a daemon ends: by a signal, with the loss of its place, or because nobody has needed it for a day.
+"""How a daemon ends: by a signal, when its directory is gone, or after a day without use.
 
 Services of `daemon/app.py`. Source: rpc.md §1, house.md "Stop".
 """
@@ -47,7 +47,7 @@ class Ending:
         self.stop()
 
     def rest(self) -> None:
-        """Nobody needs it: whoever comes next starts another one, and a wait may."""
+        """It is unused: the next command starts another one, and a wait may do so too."""
         self.unmeant = True
         self.stop()
 
@@ -59,15 +59,15 @@ class Ending:
 
 
 def is_needed(parts: DaemonParts) -> bool:
-    """Whether an agent of this daemon has a session open, or somebody waits or listens: programs, pages, peers."""
+    """Whether an agent of this daemon has an open session, or there are waits or listeners: programs, pages, peers."""
     view = parts.ctx.view
     sessions = view.open_sessions()
     own = any(row.is_own and row.agent_id in sessions for row in view.agents())
-    return own or parts.publisher.listened or not parts.wait_queues.is_empty
+    return own or parts.publisher.listened or not parts.wait_queues.is_empty or not parts.wake.waiters.is_empty
 
 
 class Idleness:
-    """Since when nobody has needed this daemon. `is_needed`: whether somebody does now; `now`: monotonic seconds."""
+    """Since when this daemon has been unused. `is_needed`: whether it is in use now; `now`: monotonic seconds."""
 
     def __init__(self, is_needed: Callable[[], bool], now: Callable[[], float]) -> None:
         self._is_needed = is_needed
@@ -75,17 +75,17 @@ class Idleness:
         self._since = now()
 
     def touch(self) -> None:
-        """Somebody came."""
+        """A client connected."""
         self._since = self._now()
 
     async def watch(self, rest: Callable[[], None]) -> None:
-        """Call `rest` once nobody came, and nobody was there, for `limits.idle_seconds_max`."""
+        """Call `rest` once the daemon was unused for `limits.idle_seconds_max`."""
         while True:
             if self._is_needed():
                 self.touch()
             left = self._since + limits.idle_seconds_max - self._now()
             if left <= 0:
-                log.info("nobody has needed this daemon for a day: stopping")
+                log.info("unused for a day: stopping")
                 rest()
                 return
             await trio.sleep(min(left, limits.idle_check_seconds))
@@ -99,7 +99,7 @@ async def watch_signals(stop: Callable[[], None]) -> None:
 
 
 async def watch_place(layout: Layout, mine: Bound, is_locked: Callable[[], bool], leave: Callable[[], None]) -> None:
-    """A daemon whose sockets, lock or state directory are gone, or another's, serves nobody: it stops (rpc.md §1)."""
+    """A daemon whose sockets, lock or state directory are gone, or another's, is unreachable: it stops (rpc.md §1)."""
     looks = 0
     while looks < 2:  # one alone may have come when nothing could be opened
         placed = mine.are_there and is_locked() and _counts(layout)
@@ -117,7 +117,7 @@ def _counts(layout: Layout) -> bool:
 
 
 def note_stop(layout: Layout, ending: Ending) -> None:
-    """Leave word that this stop is meant: then nobody who only waits starts a daemon again."""
+    """Record that this stop is deliberate: then a command that only waits does not start a daemon again."""
     if not (ending.again or ending.lost or ending.unmeant):
         with contextlib.suppress(OSError):
             os.close(files.open_file(layout.stopped_mark, os.O_WRONLY | os.O_CREAT))

@@ -1,4 +1,4 @@
-"""Store, git and settings put together to sync one running daemon, and what its methods answer.
+"""Combining store, git and settings to sync one running daemon, and answering the sync methods.
 
 Nothing here decides what is merged (`sync.round`) or when (`sync.loop`).
 """
@@ -21,7 +21,7 @@ from thrum.admin import git_permissions, init
 from thrum.daemon.sync_store import SyncStore
 from thrum.model import events, limits
 from thrum.model.clock import format_ms
-from thrum.model.config import LiveConfig, update_settings, wishes_sync
+from thrum.model.config import LiveConfig, sync_override, update_settings
 from thrum.model.errors import ConfirmationRequired, InvalidParams, InvalidUrl, NotAvailable, ThrumError
 from thrum.model.events import SPECS, MessageReceipt, UnknownEvent
 from thrum.model.ids import repo_id_of_url
@@ -64,11 +64,11 @@ class Settings:
     local: bool
     """Started with `--local`."""
     remote: RemoteInfo | None = None
-    """As it was when somebody looked last."""
+    """As it was at the last look."""
     addresses: str = ""
     """Where that fetches from and pushes to: URLs without credentials."""
     _looked_for: str = ""
-    """The name that it was looked for under; `""`: nobody has looked."""
+    """The name that it was looked for under; `""`: not looked up yet."""
 
     def note_remote(self, repo: GitRepository) -> str:
         """Ask git for the remote: its addresses. Blocks."""
@@ -81,7 +81,7 @@ class Settings:
     def mode(self) -> Mode:
         """Whether to fetch and push, how often, and why not."""
         config = self.live.current()
-        wish = wishes_sync(self.environ)
+        wish = sync_override(self.environ)
         local_only = config[LOCAL_ONLY] if wish is None else not wish
         reason = "sync is off: thrum sync enable" if wish is None else "THRUM_LOCAL is set"
         if self.local:
@@ -107,7 +107,7 @@ class SyncService:
     """The sync of one running daemon: its task, and the methods `sync.*` and `context.sync`."""
 
     ctx: Context
-    exchange: SyncStore
+    journals: SyncStore
     settings: Settings
     publish: Callable[[Status], None]
     loop: Loop = field(init=False)
@@ -182,7 +182,7 @@ class SyncService:
     def _round(self, request: Request, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
         repo = self._rounds = self._git(self._rounds)
         repo.resume()
-        self.exchange.release_due_facts()
+        self.journals.release_due_facts()
         if not repo.tip():
             branch.ensure_branch(self.settings.layout, self.settings.environ, remote=repo.remote_name)
         addresses = self.settings.note_remote(repo)
@@ -193,7 +193,7 @@ class SyncService:
         # What is known of the branch there is of the remote before.
         fetch = online and (self._is_another_remote(addresses) or request.fetch)
         errand = Errand(fetch, push and online, self._who(), self.ctx.clock.now_ms() // 1000)
-        steps = sync_round(repo, self.exchange, errand, outcome)
+        steps = sync_round(repo, self.journals, errand, outcome)
         try:
             for step in steps:
                 if self.settings.environ.get(FAILPOINT) == f"sync:{step}":
@@ -208,13 +208,13 @@ class SyncService:
             repo.rest()
             self._head = repo.tip()
         if online:
-            self.exchange.remember({"last_sync_at_ms": str(self.ctx.clock.now_ms())})
+            self.journals.remember({"last_sync_at_ms": str(self.ctx.clock.now_ms())})
 
     def _is_another_remote(self, addresses: str) -> bool:
         """Whether git was set to another one since the last round; then nothing is known of it."""
         if addresses == self._of:
             return False
-        self.exchange.remember({_ADDRESSES: addresses, "pushed_seq": "0", "last_sync_at_ms": "0"})
+        self.journals.remember({_ADDRESSES: addresses, "pushed_seq": "0", "last_sync_at_ms": "0"})
         self._of, self.loop.status.last_sync_at_ms = addresses, 0
         return True
 
@@ -282,7 +282,7 @@ class SyncService:
         )
 
     def _origins(self) -> tuple[SyncOrigin, ...]:
-        """Looks at the number of every fact: told when somebody asks, and no part of what is published."""
+        """Looks at the number of every fact: reported on request, not published."""
         view = self.ctx.view
         found = [
             SyncOrigin(
@@ -299,7 +299,7 @@ class SyncService:
 
     async def accept(self, call: Call, params: SyncAcceptParams) -> SyncAcceptResult:
         """Take another daemon, or the branch that was refused, for what a person says that it is."""
-        log.warning("accepted by %s: %s", call.caller.agent_id or "nobody known", params)
+        log.warning("accepted by %s: %s", call.caller.agent_id or "an unknown caller", params)
         said = await daemon_acceptance.accept(self.ctx, params, self._foreign)
         self._foreign = frozenset()
         self.loop.poke()
@@ -354,7 +354,7 @@ class SyncService:
             received=(report.received if report else 0) if waited else None,
             sent=(report.sent if report else 0) if waited else None,
             late=late,
-            last_error="no round has ended in that time" if late else now.last_error if waited else "",
+            last_error="no sync round ended in that time" if late else now.last_error if waited else "",
             remedy="thrum sync status" if late else now.remedy if waited else "",
         )
 
@@ -389,7 +389,7 @@ class SyncService:
 
         await trio.to_thread.run_sync(write)
         if not params.enabled and self.settings.mode().local_only:
-            self._rounds.cut()  # what is under way must not go on to push
+            self._rounds.cut()  # a round under way must not push any more
         self.loop.poke()
         return self._status()
 
@@ -406,11 +406,11 @@ class SyncService:
     def _confirm(self, remotes: Sequence[RemoteInfo], confirmed: bool) -> None:
         asked = self._visibility.unconfirmed(remotes, self._methods.who_can_read)
         if asked and not confirmed:
-            who = {"public": "can be read by anybody", "unknown": "does not say who can read it"}
+            who = {"public": "can be read by anyone", "unknown": "does not say who can read it"}
             named = [f"{info.name} ({info.url}) {who[readers]}" for info, readers in asked]
             raise ConfirmationRequired(
-                f"the remote {' and '.join(named)}: what agents write to each other would be there",
-                remedy="thrum sync enable --yes, if that is meant",
+                f"the remote {' and '.join(named)}: what agents write to each other would be readable there",
+                remedy="to push anyway: thrum sync enable --yes",
                 readers="public" if any(readers == "public" for _, readers in asked) else "unknown",
                 url=" ".join(info.url for info, _ in asked),
             )
@@ -429,6 +429,6 @@ class SyncService:
         message = f"{what}."
         if not pushed:
             off = "no remote" if self.settings.remote is None else "sync is off"
-            why = off if now.local_only else f"not pushed yet: {now.last_error or 'the round goes on'}"
+            why = off if now.local_only else f"not pushed yet: {now.last_error or 'the round is still running'}"
             message = f"{what} ({why})."
         return ContextSyncResult(agent_name=name, synced=published, pushed=pushed, commit=self._head, message=message)

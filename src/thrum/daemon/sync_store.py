@@ -1,4 +1,4 @@
-"""The store as sync asks it: `sync.ports.Journals` over an open store.
+"""The store as sync sees it: `sync.ports.Journals` over an open store.
 
 Every method blocks and is called in one worker thread of the running trio loop: it reads there, from the files and over
 a connection of its own, and hops to the loop for what the committer has to write.
@@ -30,7 +30,7 @@ class SyncStore:
         self._is_closed = False
         self._receipts = Receipts(store.journals, store.signer)
 
-    def marks(self) -> dict[str, FilePosition]:
+    def file_positions(self) -> dict[str, FilePosition]:
         """See `sync.ports.Journals`. What is appended and not yet committed does not count."""
         file_states = self._store.journals.file_states()
         return {
@@ -42,18 +42,18 @@ class SyncStore:
         with self._reading() as view:
             return view.head_seq()
 
-    def read(self, file: str, mark: FilePosition) -> bytes:
-        """See `sync.ports.Journals`. StoreFailed when somebody else replaced or cut it."""
+    def read(self, file: str, position: FilePosition) -> bytes:
+        """See `sync.ports.Journals`. StoreFailed when another program replaced or cut it."""
         journals = self._store.journals
-        with self._minding_damage():
+        with self._reporting_damage():
             try:
-                return journals.read_start(file, FileState(*mark))
+                return journals.read_start(file, FileState(*position))
             except OSError as error:
                 raise refusal(error, "read") from error
             except StoreFailed as error:
                 with journals.still:
                     now = journals.file_states().get(file)
-                if now is None or now.inode != mark.inode:
+                if now is None or now.inode != position.inode:
                     raise JournalMoved(file) from error  # by the committer itself: compaction
                 raise
 
@@ -104,7 +104,7 @@ class SyncStore:
         """Raises JournalMoved too: the rows are of one moment, the lines may be of a later one."""
         journals = self._store.journals
         since = journals.exchanged
-        with self._minding_damage():
+        with self._reporting_damage():
             try:
                 with self._store.reading() as view:
                     return self._receipts.find(view)
@@ -128,12 +128,12 @@ class SyncStore:
 
     @contextmanager
     def _reading(self) -> Generator[View]:
-        with self._minding_damage(), self._store.reading() as view:
+        with self._reporting_damage(), self._store.reading() as view:
             yield view
 
     @contextmanager
-    def _minding_damage(self) -> Generator[None]:
-        """What is found changed or damaged here has the store opened anew, as what the committer finds."""
+    def _reporting_damage(self) -> Generator[None]:
+        """If something changed or damaged is found here, the store is reopened, as when the committer finds it."""
         try:
             yield
         except StoreFailed as error:

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import trio
 
 from thrum.daemon.runtime_states import RuntimeStates
+from thrum.model import limits
 from thrum.model.clock import format_ms
 from thrum.model.events import (
     AgentAliased,
@@ -37,6 +38,7 @@ from thrum.store.queries.views import AttemptRow, View
 from thrum.wake.attempts import Record, Wakeable
 from thrum.wake.door import Door
 from thrum.wake.loop import Loop
+from thrum.wake.plan import Look, Offer, plan
 from thrum.wake.text import Letter
 
 log = logging.getLogger("thrum.wake")
@@ -78,7 +80,10 @@ class WakeService:
         self.waiters = Waiters(self._look_at_process)
         doors: Sequence[Door] = (WaiterDoor(self.waiters),)
         self._doors = {door.name: door for door in doors}
-        self.loop = Loop(self, self.ctx.here.layout.state_dir / "var" / "proofs")
+        self.loop = Loop(self, self.ctx.here.layout.proofs_dir)
+        self.wait_queues.served = self.loop.look
+        self.wait_queues.reserved = self.loop.in_open_attempt
+        self.wait_queues.has_door = self.has_door
 
     async def serve(self) -> None:
         """Wake agents until cancelled."""
@@ -113,6 +118,12 @@ class WakeService:
                 return place.agent_id
         return ""
 
+    def has_door(self, agent_id: str) -> bool:
+        """Whether a door of the agent will be tried: then a wait from elsewhere comes after it."""
+        if not any(door.state(self.reachable(agent_id)).open for door in self.doors(agent_id)):
+            return False
+        return isinstance(plan(self.loop.state_of(agent_id), trio.current_time()), Offer | Look)
+
     # -- the ports of the loop
 
     def agents(self) -> Iterable[str]:
@@ -136,10 +147,14 @@ class WakeService:
 
     def letters(self, message_ids: Sequence[str]) -> Sequence[Letter]:
         found = (self.ctx.view.message(message_id) for message_id in message_ids)
-        return [Letter(each.message_id, each.agent_id, each.body.content) for each in found if each is not None]
+        return [
+            Letter(each.message_id, each.agent_id, each.body_content)
+            for each in found
+            if each is not None and not each.deleted
+        ]
 
     def records(self, agent_id: str) -> Sequence[Record]:
-        return [_record(row) for row in self.ctx.view.attempts(agent_id)]
+        return [_record(row) for row in reversed(self.ctx.view.attempts(agent_id, limits.wake_unseen_max))]
 
     def attempt(self, attempt_id: str) -> Record | None:
         row = self.ctx.view.attempt(attempt_id)

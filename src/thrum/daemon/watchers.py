@@ -1,4 +1,4 @@
-"""Who is alive: the daemon learns of the death of agents' processes, and ends the sessions that nobody will end.
+"""Who is alive: the daemon learns of the death of agents' processes, and ends the sessions that they left open.
 
 Services of `daemon/app.py`. Source: identity.md §5 "Shown", §9.
 """
@@ -133,12 +133,12 @@ async def persist(write: Callable[[], Awaitable[object]]) -> None:
         except ShuttingDown:
             return
         except ThrumError as error:
-            log.warning("not written, again in %g s: %s", pause, error)
+            log.warning("not written, retrying in %g s: %s", pause, error)
         await trio.sleep(pause)
         pause = min(60.0, pause * 2)
 
 
-# -- sessions that nobody ends
+# -- abandoned sessions
 
 _LOOK_SECONDS_MAX: Final = 600.0
 """A wall clock that is set, or a machine that slept, is noticed after that long."""
@@ -154,7 +154,8 @@ class Ripe:
 
 
 class StaleSessions:
-    """Ends the sessions of crashed owners as `crash`, and those of nobody that were unseen as long as `normal`."""
+    """Ends the sessions of crashed owners as `crash`, and those without an owner that were unseen for that long as
+    `normal`."""
 
     def __init__(self, ctx: Context, changed: Changed, after_seconds: float) -> None:
         self._ctx = ctx
@@ -193,7 +194,7 @@ class StaleSessions:
             return Ripe(session, clock.parse_ms(seen) + self._after_ms, "normal")
         if row.exited_at <= row.place_at or owner_alive(row, self._ctx.processes, self._ctx.runtime_names()):
             return None
-        # Somebody may have gone on in its name from a shell: that counts as alive.
+        # A shell may have continued under its name: that counts as alive.
         seen = max(row.exited_at, row.last_seen_at, session.started_at)
         return Ripe(session, clock.parse_ms(seen) + self._after_ms, "crash")
 

@@ -37,7 +37,7 @@ class DefaultBranch:
 
     def bases_of(self, head: Head) -> tuple[str, ...]:
         """The commits that count as merged for a worktree: the remote's default branch and, anywhere but on that
-        branch itself, the local one too, so that merged work which nobody has pushed yet is not everybody's.
+        branch itself, the local one too, so that merged but unpushed work is not attributed to everyone.
         """
         local = "" if head.ref == self.ref and self.remote_object_id else self.object_id
         return tuple(base for base in (self.remote_object_id, local) if base)

@@ -48,7 +48,7 @@ class Writer(Protocol):
         ...
 
     def fix(self) -> bool:
-        """Write again what somebody took away since: a `git gc --prune=now` that looked at the refs before ours moved
+        """Write again what was deleted since: a `git gc --prune=now` that looked at the refs before ours moved
         takes what it leads to now. Whether there was any, as far as that can be told.
         """
         ...

@@ -1,4 +1,4 @@
-"""Reading git's refs and objects: by dulwich, of which this is the only import, made when it is used; else by git.
+"""Reading git's refs and objects: with dulwich (imported only here, on first use), or else with git.
 
 Where dulwich cannot read (partial clones, SHA-256), the git command does.
 """
@@ -29,7 +29,7 @@ FILES_MAX: Final = 100_000
 DEPTH_MAX: Final = 64
 
 REMEDY: Final = (
-    f"git fsck; if {BRANCH} is lost: git update-ref -d refs/heads/{BRANCH} (it is made anew of the journals)"
+    f"git fsck; if {BRANCH} is lost: git update-ref -d refs/heads/{BRANCH} (it is recreated from the journals)"
 )
 
 _OBJECT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -96,7 +96,7 @@ def open_reader(common_dir: Path, environ: Mapping[str, str]) -> Generator[Reade
         yield GitReader(common_dir, environ)
         return
     except NotGitRepository as error:
-        raise NotAvailable(f"{common_dir} is no git directory", remedy="git fsck") from error
+        raise NotAvailable(f"{common_dir} is not a git directory", remedy="git fsck") from error
     try:
         sha1 = repo.object_format.name == "sha1"
         yield _DulwichReader(repo, common_dir, environ) if sha1 else GitReader(common_dir, environ)
@@ -323,7 +323,7 @@ class GitReader:
 
 
 def read_ref(common_dir: Path, environ: Mapping[str, str], name: str) -> str:
-    """The commit that a ref is at, or `""`. Looked up anew each time: other programs move and pack refs."""
+    """The commit that a ref is at, or `""`. Looked up each time: other programs move and pack refs."""
     if (common_dir / "reftable").is_dir():
         lines = checked_git(
             [f"--git-dir={common_dir}", "for-each-ref", "--format=%(refname) %(objectname)", name], environ

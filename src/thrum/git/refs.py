@@ -1,4 +1,4 @@
-"""The refs that are thrum's, and moving one by git's own files, as git does: its lock, its reflog, a rename.
+"""Thrum's refs, and moving one through git's own files, as git does: its lock, its reflog, a rename.
 
 That takes 1 ms instead of a process.
 """
@@ -17,7 +17,7 @@ from thrum.model.clock import SystemClock
 BRANCH: Final = "a-sync"
 REF: Final = f"refs/heads/{BRANCH}"
 OWN_REFS: Final = "refs/thrum"
-"""Below it thrum keeps the refs that nobody else moves."""
+"""Below it thrum keeps the refs that only it moves."""
 
 
 def seen_ref(remote: str) -> str:

@@ -173,7 +173,7 @@ class GitRunner:
                 _signal_group(self._process, signal.SIGTERM)
 
     def resume(self) -> None:
-        """Allow processes again after `cut`. Whoever called that left a reason first: look at it after this."""
+        """Allow processes again after `cut`. Its caller left a reason first: look at it after this."""
         with self._lock:
             self._cut = False
 

@@ -19,7 +19,7 @@ class TreeEntry(NamedTuple):
         return self.mode & 0o170000 == 0o100000
 
     def holds(self, data: bytes) -> bool:
-        """Whether it is a file of these bytes, by its id: nobody has to read it."""
+        """Whether it is a file of these bytes, by its id, without reading it."""
         object_id = _digest(b"blob %d\0" % len(data) + data, len(self.object_id)).hex()
         return self.is_file and object_id == self.object_id
 

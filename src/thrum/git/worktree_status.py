@@ -1,4 +1,4 @@
-"""The git state of worktrees, asked of git now: side by side, each within its time, without touching anything.
+"""The current git state of worktrees, asked of git concurrently, each with a time limit, without touching anything.
 
 What is kept from one call to the next cannot go stale: the commits between two ids never change, and a `.git` is known
 by its stamp.
@@ -101,7 +101,7 @@ class LiveWork:
         # What hangs (a file system, too) holds its thread, not the answer.
         patience = trio.current_time() + self._seconds_max + _GRACE_SECONDS
         with trio.move_on_at(patience):
-            worktree_states = await self._in_thread(self._stand, tuple(found), deadline)
+            worktree_states = await self._in_thread(self._checkouts, tuple(found), deadline)
             async with trio.open_nursery() as nursery:
                 for root, worktree_state in worktree_states.items():
                     if isinstance(worktree_state, GitState):
@@ -113,7 +113,7 @@ class LiveWork:
         return found
 
     async def unseen(self, roots: Collection[str], wanted: Sequence[str]) -> tuple[str, ...]:
-        """Which of the paths wanted git knows in none of these worktrees: nobody has them, or git is to ignore them.
+        """Which of the paths wanted git knows in none of these worktrees: they don't exist, or git ignores them.
 
         Where git gives no answer it may know them all.
         """
@@ -146,8 +146,8 @@ class LiveWork:
 
     # -- in threads
 
-    def _stand(self, roots: Collection[str], deadline: float) -> dict[str, WorktreeState | GitState]:
-        """Where each root stands, or at once the state of one that tells nothing."""
+    def _checkouts(self, roots: Collection[str], deadline: float) -> dict[str, WorktreeState | GitState]:
+        """The checkout of each root, or its final state if git tells nothing."""
         common_dir, main_root = self._layout.common_dir, str(self._layout.main_root)
         assert common_dir is not None
         refs = Refs(common_dir)
@@ -160,7 +160,7 @@ class LiveWork:
             elif (gone := nowhere(git)) is not None:
                 worktree_states[root] = GitState(problem=f"its .git leads to {gone}, which is not there")
             elif git.common_dir != common_dir or (str(git.root) != root != main_root):
-                worktree_states[root] = GitState(problem="it is no worktree of this repository any more")
+                worktree_states[root] = GitState(problem="it is no longer a worktree of this repository")
             else:
                 head = refs.head(git.git_dir)
                 worktree_states[root] = WorktreeState(root, head, default.bases_of(head))

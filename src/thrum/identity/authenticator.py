@@ -1,8 +1,8 @@
 """Who calls: the one place where the kernel's evidence and a claim become a `Caller`, or a refusal (identity.md §11).
 
 The judgement itself is pure (`identity.caller`, `identity.cross_worktree`, `identity.rights`); what it needs to know is
-passed in. Here a connected process is looked at, every request of it is judged anew, a guard's mode may let a refusal
-pass, and the log hears of it.
+passed in. Here the evidence about a connected process is gathered, each request is judged, a guard's mode may turn a
+refusal into a warning, and the result is logged.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class Authenticator:
 
 
 def _log(caller: Caller, evidence: Evidence, request: Request, told: set[str]) -> None:
-    """Leave a record of a claim by name, one for each peer, and of a look by somebody whom the kernel does not show."""
+    """Leave a record of a claim by name, one for each peer, and of a look by a process that the kernel does not
+    show."""
     fields: dict[str, Any] = {"caller_pid": evidence.pid, "method": request.method}
     if caller.by_name and (record := f"{_BY_NAME} {caller.agent_id}") not in told:
         told.add(record)

@@ -57,7 +57,7 @@ class Request:
     claim: str | None = None
     """Whom it says that it is from."""
     own: bool = False
-    """Whether it reads the inbox, the marks or the record of whoever calls."""
+    """Whether it reads the inbox, the marks or the record of the caller."""
     act: str = ""
     """A person's act in a word or two, for the log; empty: the method's name."""
 
@@ -82,7 +82,7 @@ class Evidence:
     runtime: bool = False
     """Whether a runtime is among the caller's processes; asked only when an agent of `here` lives elsewhere."""
     root: str | None = None
-    """The root that the caller stands in."""
+    """The root that contains the caller's directory."""
     cwd: str = ""
     here: Mapping[str, OwnerState] = field(default_factory=dict[str, OwnerState])
     """The agents of that root, with their owner states seen from the caller."""
@@ -97,25 +97,23 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a call is from. `agent_id` None: nobody, who may read and leaves no mark."""
+    """Who a call is from. `agent_id` None: an anonymous caller, who may read and leaves no marks."""
 
     agent_id: str | None
     kind: CallerKind = "nobody"
     root: str | None = None
-    """Where the agent lives; for nobody, where the caller stands."""
+    """Where the agent lives; for an anonymous caller, its working directory."""
     pid: int = 0
     proven: bool = False
-    """By its processes; otherwise by where it stands and what it says."""
+    """Proved by its processes; otherwise by its directory and its claim."""
     rule: str = ""
     warnings: tuple[str, ...] = ()
     visiting: bool = False
     """A person's shell where that agent lives, while the agent runs elsewhere: its looks are no sign of life."""
     by_name: bool = False
     """It visits without a terminal, because its first environment names the agent. Worth a line in the log."""
-
-
-SYSTEM: Final = Caller("system", "system", proven=True)
-"""The daemon's own tasks."""
+    candidates: frozenset[str] = frozenset()
+    """Of an unknown caller: the agents that live where it stands and that no process elsewhere runs. It may be any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +134,9 @@ def decide_request(evidence: Evidence, request: Request) -> Caller | Refused:
     """
     access, claim = class_of(request.level), request.claim
     outcome = decide(evidence, access, claim, own=request.own)
-    nobody = isinstance(outcome, Caller) and outcome.agent_id is None
+    anonymous = isinstance(outcome, Caller) and outcome.agent_id is None
     of_session = access == "bootstrap" and is_act(request.method, request.level)
-    if nobody and of_session and claim and evidence.here.get(claim) == "elsewhere":
+    if anonymous and of_session and claim and evidence.here.get(claim) == "elsewhere":
         return decide(evidence, "agent", claim)
     return outcome
 
@@ -146,7 +144,7 @@ def decide_request(evidence: Evidence, request: Request) -> Caller | Refused:
 def decide(evidence: Evidence, access: AccessClass, claim: str | None = None, *, own: bool = False) -> Caller | Refused:
     """The caller of one request, or its refusal: the first row of identity.md §11 that applies.
 
-    `own`: it reads the inbox, the marks or the record of whoever calls. Of the class `person` only the other user is
+    `own`: it reads the inbox, the marks or the record of the caller. Of the class `person` only the other user is
     told off here; the rest is `identity.rights`'s to judge.
     """
     if not evidence.uid_ok:
@@ -170,19 +168,19 @@ def decide(evidence: Evidence, access: AccessClass, claim: str | None = None, *,
 def decide_user(user_id: str | None, method: str, access: AccessClass, claim: str | None = None) -> Caller | Refused:
     """The caller over a transport of which the kernel says nothing, a WebSocket (identity.md §11).
 
-    `user_id`: who registered on the connection (`user.register`), None for nobody. Agents can't be claimed there.
+    `user_id`: the user registered on the connection (`user.register`), or None. Agents can't be claimed there.
     """
     if claim and claim != user_id:
         refusal = Refusal("unauthenticated_rpc", "identity_mismatch", "user", claim, user_id or "")
         return Refused(refusal, _NO_EVIDENCE)
     if user_id is not None:
         return Caller(user_id, "user", proven=True, rule=_NO_EVIDENCE)
-    nobody = Caller(None, rule=_NO_EVIDENCE)
+    anonymous = Caller(None, rule=_NO_EVIDENCE)
     if method in BEFORE_REGISTERING:
-        return nobody
+        return anonymous
     refusal = Refusal("unauthenticated_rpc", "no_caller_agent_id")
     # A laxer mode lets reading pass, never more.
-    return Refused(refusal, _NO_EVIDENCE, nobody if access == "read" else None)
+    return Refused(refusal, _NO_EVIDENCE, anonymous if access == "read" else None)
 
 
 def _spelled(claim: str, evidence: Evidence) -> str:
@@ -193,7 +191,8 @@ def _spelled(claim: str, evidence: Evidence) -> str:
 
 
 def _by_session(evidence: Evidence, bound: str, claim: str | None) -> Caller | Refused:
-    """Below a shared server: its environment is of whoever started it, so that another claim is most likely stale."""
+    """Below a shared server: its environment comes from the process that started it, so another claim is most likely
+    stale."""
     if claim in (None, bound):
         return Caller(bound, "agent", evidence.root, evidence.pid, rule="C3a")
     refusal = Refusal(
@@ -206,7 +205,7 @@ def _by_owner(evidence: Evidence, owner: str, claim: str | None) -> Caller | Ref
     if claim is None or claim == owner:
         return Caller(owner, "agent", evidence.owner_root, evidence.pid, proven=True, rule="C4")
     here = evidence.here
-    # With no readable place nobody is here.
+    # Without a readable directory there are no agents here.
     if evidence.failed is None and owner in here and claim in here and here[claim] != "elsewhere":
         return Caller(claim, "agent", evidence.root, evidence.pid, rule="C5")
     refusal = Refusal("unauthenticated_rpc", "identity_mismatch", "chain", claim, owner, evidence.pids.get(claim, 0))
@@ -263,19 +262,20 @@ def _used_elsewhere(evidence: Evidence, agent_id: str, rule: str, *, explicit: b
 
 
 def _nobody(evidence: Evidence, rule: str) -> Caller:
-    return Caller(None, "nobody", evidence.root, evidence.pid, rule=rule)
+    candidates = frozenset(agent_id for agent_id, state in evidence.here.items() if state != "elsewhere")
+    return Caller(None, "nobody", evidence.root, evidence.pid, rule=rule, candidates=candidates)
 
 
 def _unconfirmed(evidence: Evidence, claim: str, own: bool, rule: str) -> Caller | Refused:
-    """A read with a claim that nothing confirms: as nobody, but for what is that agent's own."""
+    """A read with a claim that nothing confirms: anonymous, and refused for what is that agent's own."""
     if own:
         return Refused(Refusal("unauthenticated_rpc", "identity_mismatch", "nobody", claim), rule)
     return replace(_nobody(evidence, rule), warnings=(claim_not_used(claim),))
 
 
 def claim_not_used(claim: str) -> str:
-    """The warning for a read that goes on as nobody's."""
-    return f'you are not seen as "{claim}" here: nothing confirms it; looked as nobody'
+    """The warning for a read that continues anonymously."""
+    return f'you are not seen as "{claim}" here: nothing confirms it; read without an identity'
 
 
 def _unproved(evidence: Evidence, access: AccessClass, rule: str, claim: str | None, own: bool) -> Caller | Refused:

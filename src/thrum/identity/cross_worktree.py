@@ -1,6 +1,6 @@
-"""The guard `cross_worktree`: may a caller use an identity? One judgement for both who ask it. Pure.
+"""The guard `cross_worktree`: may a caller use an identity? One judgement for both callers. Pure.
 
-The command line asks before it sends anything (`cli.guard_check`), with what its own look at the processes tells; the
+The command line asks before it sends anything (`cli.guard_check`), with what it sees of the processes itself; the
 daemon asks for every call (`identity.caller`) and before it records a process (`ops.pid_binding`, `ops.quickstart`),
 with the kernel's evidence and its records. Source: identity.md §12.
 """

@@ -1,7 +1,7 @@
 """Who this daemon is: its key, the `identity` block of `config.json`, and `daemon.json` (identity.md §13).
 
-The key's file is written first and says who the daemon is; the others are brought up to it. So a kill at any point
-leaves the old id or the new one, and what was another id before becomes a former one.
+The key file is written first and decides who the daemon is; the others follow. So a kill at any point leaves the old id
+or the new one, and an id that was replaced becomes a former one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, Literal, NamedTuple, cast
 
 from thrum.identity.daemon_key import DaemonKey, load_key, make_key
 from thrum.identity.signing import Signer
-from thrum.model import json_text
+from thrum.model import json_text, wire_types
 from thrum.model.clock import format_ms
 from thrum.model.dot_git import find_git
 from thrum.model.errors import ConfigInvalid, InvalidUrl, StoreFailed
 from thrum.model.files import atomic_write, ensure_private_dir, is_link, is_same, locked, read_bytes
-from thrum.model.ids import crockford_sha256, is_id, repo_id_of_url, ulid_ms, without_credentials
+from thrum.model.ids import is_id, repo_id_of_url, ulid_ms, without_credentials
 from thrum.model.paths import Layout
 
 DaemonIdClass = Literal["missing", "legacy", "valid", "malformed"]
@@ -53,6 +53,23 @@ class DaemonIdentity:
     def own_ids(self) -> frozenset[str]:
         return frozenset((self.daemon_id, *self.previous_ids))
 
+    @property
+    def own_origins(self) -> frozenset[str]:
+        """What a fact of this daemon may name as its origin: one of its ids, or none."""
+        return self.own_ids | {""}
+
+    @property
+    def told(self) -> wire_types.DaemonIdentity:
+        """What others are told of it, and the database repeats."""
+        return wire_types.DaemonIdentity(
+            daemon_id=self.daemon_id,
+            repo_name=self.repo_name,
+            hostname=self.hostname,
+            repo_path=self.repo_path,
+            git_origin_url=self.git_origin_url,
+            init_at=self.init_at,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Bootstrapped:
@@ -63,13 +80,8 @@ class Bootstrapped:
     notes: tuple[str, ...] = ()
 
 
-def legacy_daemon_id(hostname: str) -> str:
-    """The id that programs before 0.9 made of a host's name."""
-    return "d_" + crockford_sha256(hostname, 12).lower()
-
-
 def daemon_id_class(daemon_id: str) -> DaemonIdClass:
-    """Which case of §13 an id is. Legacy ones are told by their shape: machines get renamed."""
+    """Which case of §13 an id is. Legacy ones are recognized by their form, as machines get renamed."""
     if not daemon_id:
         return "missing"
     if is_id("d_", daemon_id):
@@ -138,7 +150,7 @@ def _look_back(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | Non
     """A copy is where state directory *and* inode of the key are other ones than `daemon.json` says: a moved
     repository, a bind mount, a restore in place and a file system without lasting inodes change one at most.
     """
-    daemon_id = _text(kept, "daemon_id") or _told_id(block)
+    daemon_id = _text(kept, "daemon_id") or _recorded_id(block)
     previous_ids = (*_texts(block.get("previous_ids")), *_texts(kept.get("previous_ids")))
     state_dir = _text(kept, "state_dir")
     same_key = key is not None and kept.get("key_inode") == key.inode
@@ -149,7 +161,7 @@ def _look_back(block: dict[str, Any], kept: dict[str, Any], key: DaemonKey | Non
     return _Past(daemon_id, previous_ids, key_is_copied, _is_original_there(block, kept, key, layout))
 
 
-def _told_id(block: dict[str, Any]) -> str:
+def _recorded_id(block: dict[str, Any]) -> str:
     told: Any = block.get("daemon_id")
     return "" if told is None else str(told)
 
@@ -265,7 +277,7 @@ def _read_config(path: Path) -> tuple[bytes | None, dict[str, Any]]:
 
 
 def _read_daemon_json(path: Path) -> dict[str, Any]:
-    """What the copy beside the journals says; a broken one says nothing and is written anew."""
+    """What the copy beside the journals says; a broken one says nothing and is rewritten."""
     try:
         known: Any = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

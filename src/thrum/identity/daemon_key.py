@@ -1,8 +1,8 @@
 """The daemon's key on disk, `thrum-sync/daemon.key`: one line, the id that certifies the key, and its secret half.
 
-Source: identity.md §13. Whoever can read the file can sign as this daemon: it is 0600, no link is followed to it, and
-no backup holds it. The id stands beside the key so that the two change in one write: this file says who the daemon is,
-and `config.json` and `daemon.json` say it after.
+Source: identity.md §13. A process that can read the file can sign as this daemon: it is 0600, no link is followed to
+it, and no backup holds it. The id is stored with the key so that the two change in one write: this file says who the
+daemon is, and `config.json` and `daemon.json` repeat it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def load_key(path: Path) -> DaemonKey | None:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise _unusable(path, "it is no file", f"mv {in_shell(path)} {in_shell(f'{path}.old')}")
+            raise _unusable(path, "it is not a file", f"mv {in_shell(path)} {in_shell(f'{path}.old')}")
         data = os.read(descriptor, _BYTES_MAX)
     except OSError as error:
         raise _unusable(path, (error.strerror or str(error)).lower(), "thrum doctor") from error
@@ -94,7 +94,7 @@ def key_flaw(path: Path) -> tuple[str, str]:
         mode = stat.S_IMODE(status.st_mode)
         return f"{path} has mode {mode:o}: others can sign as this daemon", f"chmod 600 {in_shell(path)}"
     if load_key(path) is None:
-        return f"{path} holds no key: the daemon takes another id when it starts", "thrum daemon restart"
+        return f"{path} holds no key: the daemon gets another id when it starts", "thrum daemon restart"
     return "", ""
 
 

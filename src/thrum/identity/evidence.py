@@ -1,7 +1,7 @@
-"""What the kernel says about one connected process, gathered anew for every request (identity.md §11).
+"""What the kernel says about one connected process, gathered again for every request (identity.md §11).
 
-Of a connection only the chain of ancestors is kept: it can but lose members. That its members live, where the caller
-stands and what the records hold is looked at each time.
+Only the chain of ancestors is kept for a connection, as it can only lose members. Whether its members live, the
+caller's directory and the records are checked each time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.guard_modes import fire
 from thrum.identity.processes import OwnerState, Process, ProcessTable, same_process
-from thrum.identity.rights import Ancestry, judge, stand
+from thrum.identity.rights import Ancestry, ancestry_of, judge
 from thrum.identity.runtimes import (
     KNOWN_RUNTIMES,
     SESSION_VARIABLE,
@@ -110,7 +110,7 @@ class Roots:
 
 
 def current_root(directory: str, common_dir: str | None, main_root: str) -> str | None:
-    """The root of this repository that a process in `directory` (a real path) stands in; None: in none of them.
+    """The root of this repository that a process in `directory` (a real path) is in; None: in none of them.
 
     Going up: the first directory whose `.git` has this repository's common directory, or that holds the state; foreign
     repositories on the way are passed (identity.md §11). A root that is mounted twice is called as git calls it.
@@ -217,7 +217,7 @@ class PeerEvidence:
         """The evidence for one request.
 
         `registry` None: the records can't be read. `claim` only spares work: when the caller's processes prove it,
-        nobody asks where it stands. `now` is a monotonic time in seconds.
+        its directory is not looked up. `now` is a monotonic time in seconds.
         """
         if self.uid != self._own_uid:
             return Evidence(self.pid, uid_ok=False, daemon_uid=self._own_uid)
@@ -228,7 +228,7 @@ class PeerEvidence:
             if owner is not None and claim in (None, "", owner.agent_id):
                 self._still_there()
                 return Evidence(self.pid, owner=owner.agent_id, owner_root=owner.root)
-            evidence = self._stand(registry, owner, claim or "", now)
+            evidence = self._evidence_here(registry, owner, claim or "", now)
             # After the look at its directory: that one was of the process that connected.
             self._still_there()
             return evidence
@@ -237,7 +237,8 @@ class PeerEvidence:
 
     def proven_owner(self, registry: Registry, claim: str | None = None) -> AgentPlace | None:
         """The agent whose live owner is nearest among the caller's processes; of several with one process the claimed
-        one, else the one recorded last. A shared server and who started it prove nobody. Raises Failed."""
+        one, else the one recorded last. A shared server and the process that started it prove no identity. Raises
+        Failed."""
         by_pid = registry.by_pid
         for index, process in enumerate(self.chain()):
             if process.pid in by_pid:
@@ -269,7 +270,7 @@ class PeerEvidence:
         session = self.session or self._environ().get(SESSION_VARIABLE, "")
         return registry.by_session.get(session)
 
-    def is_meant(self, agent_id: str) -> bool:
+    def is_deliberate(self, agent_id: str) -> bool:
         """Whether a claim of an agent that runs elsewhere is made on purpose: by a process with a terminal, or by one
         whose first environment names that agent (identity.md §11, C11). Raises Failed."""
         return self._has_terminal() or self._is_named(agent_id)
@@ -302,7 +303,7 @@ class PeerEvidence:
             return next((each.agent_id for each in registry.by_pid[pid] if self.state_of(each) != "dead"), "")
 
         try:
-            found = stand(self._table, self.chain(), self._names(), registry.by_pid, is_placed)
+            found = ancestry_of(self._table, self.chain(), self._names(), registry.by_pid, is_placed)
         except OSError as error:
             raise Failed("process", _words(error)) from error
         self._still_there()
@@ -339,14 +340,14 @@ class PeerEvidence:
         return next((process for process in chain if process.pid == pid), None)
 
     def current_root(self, now: float) -> str | None:
-        """The root of this repository that the peer stands in, or None. Raises Failed."""
+        """The root of this repository that the peer is in, or None. Raises Failed."""
         try:
             return self._root_of(self._table.cwd(self.pid), now)
         except OSError as error:
             raise Failed("cwd", _words(error)) from error
 
     def cwd(self) -> str:
-        """Where the peer stands; empty if the kernel does not say."""
+        """The peer's directory; empty if the kernel does not say."""
         try:
             return self._table.cwd(self.pid)
         except OSError:
@@ -386,8 +387,8 @@ class PeerEvidence:
         if seen is None or seen.started != self._started or seen.state in ("Z", "X", "x"):
             raise Failed("process", "no such process")
 
-    def _stand(self, registry: Registry | None, owner: AgentPlace | None, claim: str, now: float) -> Evidence:
-        """Where the caller stands and who lives there, with what its processes prove. Raises Failed."""
+    def _evidence_here(self, registry: Registry | None, owner: AgentPlace | None, claim: str, now: float) -> Evidence:
+        """The caller's directory, the agents there, and what its processes prove. Raises Failed."""
         if registry is None:
             self.chain()
             return Evidence(self.pid, failed="registry", failed_cause="the records can't be read")

@@ -187,7 +187,7 @@ def _read(path: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise _Broken("it is no plain file")
+            raise _Broken("it is not a regular file")
         if status.st_mode & stat.S_IWOTH:
             raise _Broken(f"others may write it: chmod 600 {in_shell(path)}")
         if status.st_uid not in (os.geteuid(), 0) and status.st_uid != _owner_of_root(path):
@@ -222,9 +222,9 @@ def _parse(data: bytes, stem: str) -> Identity:
     if not role:
         raise _Broken("agent.role is missing")
     for value in (*agent.values(), *(value for key, value in fields.items() if key in _KNOWN)):
-        # What is printed, logged or used of a file that anybody may have brought is a line, and no longer than a name.
+        # What is printed, logged or used of a file that may come from anywhere is a line, and no longer than a name.
         if isinstance(value, str) and not (value.isprintable() and len(value) <= _TEXT_CHARS_MAX):
-            raise _Broken("a value that is no line of text, or too long")
+            raise _Broken("a value is not a line of text, or too long")
     version = fields.get("version")
     pid = fields.get("agent_pid")
     started = _text(fields, "agent_pid_started")
@@ -277,7 +277,7 @@ def _render(identity: Identity) -> dict[str, Any]:
         "version": max(identity.version, VERSION),
         "repo_id": identity.repo_id,
         "agent": agent,
-        # Never absent, even when nobody knows it.
+        # Never absent, even if unknown.
         "worktree": identity.worktree,
     }
     optional: dict[str, Any] = {key: getattr(identity, key) for key in _TEXTS_BEFORE_PID}
@@ -387,11 +387,11 @@ def write_pid(
 
     Compares and sets: when the file no longer holds `expected`, nothing is written. Returns what the file holds
     afterwards. `runtime_of` tells a process's runtime, `owner_of` the identity that already has it. Raises
-    IdentityNotFound without a file, ValueError for a process that is no runtime or has pid 1 or less, ThrumError for
+    IdentityNotFound without a file, ValueError for a process that is not a runtime or has pid 1 or less, ThrumError for
     one that has another identity.
     """
     if process is not None and (process.pid <= 1 or not process.started or runtime_of(process) is None):
-        raise ValueError(f"pid {process.pid} is no runtime")
+        raise ValueError(f"pid {process.pid} is not a runtime")
     if status(path.parent) is None:
         raise IdentityNotFound(f".thrum/identities/{path.name} does not exist")
     with locked(lock_path(path.parent)):
@@ -401,7 +401,7 @@ def write_pid(
         if process is not None:
             other = owner_of(process) or _sibling_with(path, process)
             if other is not None and other != identity.name:
-                raise ThrumError(f"pid {process.pid} already is {other}; it can't be {identity.name} too")
+                raise ThrumError(f"pid {process.pid} is already {other}; it can't also be {identity.name}")
         owner = Pid() if process is None else Pid(process.pid, process.started)
         after = replace(identity, agent_pid=owner.pid, agent_pid_started=owner.started)
         _write(identity_path(path.parent, identity.name), path, after, now_ms)

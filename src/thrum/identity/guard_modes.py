@@ -1,4 +1,4 @@
-"""What of the settings counts anew for every decision: the guards' modes, and which programs are runtimes.
+"""The settings that are read again for every decision: the guards' modes, and which programs are runtimes.
 
 Three files are looked at each time and parsed only when they changed: `guard-daemon.json` for incidents, `config.json`,
 both as they count, and the user's own `~/.thrum/runtimes.json` (identity.md §3 "Trust", §5, §12). What is malformed

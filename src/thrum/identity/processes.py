@@ -1,7 +1,7 @@
-"""Processes as the kernel tells them: start, parents, program, working directory; and who is alive (identity.md §5).
+"""Processes as the kernel reports them: start, parents, program, working directory; and who is alive (identity.md §5).
 
-No `ps`, no signal: a zombie answers signals and is dead, a used-up pid comes back as somebody else. A process is the
-pair of pid and start.
+No `ps`, no signals: a zombie answers signals but is dead, and a pid may be reused. A process is identified by pid and
+start time.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class ProcTable:
 
     def read(self, pid: int) -> Process | None:
         if not self._is_ours:
-            # The pid would be somebody else's there.
+            # The pid would be another process there.
             raise OSError(errno.EXDEV, f"{self._proc} is of another pid namespace")
         try:
             data = _content(f"{self._proc}/{pid}/stat")
@@ -284,7 +284,7 @@ def _content(path: str, bytes_max: int = _CONTENT_BYTES) -> bytes:
 
 
 def environment_of(data: bytes) -> dict[str, str]:
-    """The variables in the kernel's own form, `NAME=VALUE` with a zero after each. Of one that is there twice the first
+    """The variables in the kernel's own form, `NAME=VALUE` with a zero after each. Of one that occurs twice the first
     counts, as for `getenv`."""
     found: dict[str, str] = {}
     for entry in os.fsdecode(data).split("\0"):
@@ -374,7 +374,7 @@ class PsutilTable:
         return Program(comm, exe, argv)
 
     def terminal(self, pid: int) -> Terminal | None:
-        """Which group is in the foreground is not told here: whoever has a terminal counts as being there."""
+        """Which group is in the foreground is not known here: a process with a terminal counts as being there."""
         name: str | None = self._ask(pid, "terminal")
         return Terminal(name, foreground=True) if name else None
 

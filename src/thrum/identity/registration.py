@@ -49,7 +49,7 @@ def judge(root: str, existing: Existing | None, has_rival: bool, *, re_register:
             return Verdict("registered", warns_of_rival=True)
         return Verdict("conflict", "same_role_module", writes_fact=False)
     if not existing.local:
-        # Nobody takes a name from another machine: it is free once that one is gone, or its agent hidden here.
+        # A name is not taken over from another machine: it is free once that one is gone, or its agent hidden here.
         return Verdict("conflict", "other_daemon", writes_fact=False)
     if existing.state == "elsewhere":
         if force:

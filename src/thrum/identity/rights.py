@@ -1,7 +1,7 @@
-"""Who counts as a person, or at least as no agent: the access levels Pe and Na (rpc.md §3).
+"""Who counts as a person, or at least not as an agent: the access levels Pe and Na (rpc.md §3).
 
-It stops accidents and obedient agents. A hostile program of the same user can forge all of it: start itself where
-nothing of an agent is above it, with another environment, on a terminal of its own.
+This stops accidents and obedient agents. A hostile program of the same user can forge all of it: start itself without
+an agent among its ancestors, with another environment, on its own terminal.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Ancestry:
     """The agent whose process has the same terminal."""
 
 
-def stand(
+def ancestry_of(
     table: ProcessTable,
     chain: Sequence[Process],
     names: RuntimeNames,
@@ -118,7 +118,7 @@ def _agent_at(table: ProcessTable, terminal: Terminal, placed: Iterable[int], ag
 
 
 def obstacle(ancestry: Ancestry, level: Access) -> str:
-    """What stands in the way of a person's act, in words; empty: nothing. Pure.
+    """What rules out a person, in words; empty: nothing. Pure.
 
     `level`: PERSON asks for a person at a terminal, NOT_AN_AGENT only that no agent is above: scripts, containers and
     CI set repositories up without a terminal.
@@ -147,7 +147,7 @@ def judge_own_process(names: RuntimeNames, act: str, record: Record) -> None:
     pid = os.getpid()
     table = open_process_table()
     try:
-        ancestry = stand(table, table.chain(pid), names)
+        ancestry = ancestry_of(table, table.chain(pid), names)
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         refusal = Refusal("unauthenticated_rpc", "introspection_failed", step="process", cause=cause)

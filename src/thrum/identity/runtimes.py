@@ -33,7 +33,7 @@ _PACKAGES: dict[str, str] = {
 _SHARED: dict[str, str] = {"codex": "app-server"}
 """Runtimes of which one process serves many sessions, and the word in its command line that says so: all terminals of a
 CODEX_HOME are served by one `codex app-server`, and tools and hooks run in it, with the environment and the parent of
-whoever started it first."""
+the process that started it first."""
 _SHARED_NAMES = tuple(_SHARED)
 SESSION_VARIABLE: Final = "CODEX_THREAD_ID"
 """What the tools of such a server have in their environment: which of its sessions they are of."""
@@ -106,7 +106,7 @@ def runtime_names(
 
 
 def _program_of(command: str) -> str:
-    """The process name that a command line gives rise to; empty for none, and for a shell, which is no runtime.
+    """The process name that a command line gives rise to; empty for none, and for a shell, which is not a runtime.
 
     An interpreter's is that of its script: not everything that it runs is this runtime.
     """
@@ -124,7 +124,7 @@ KNOWN_RUNTIMES = runtime_names()
 
 
 def runtimes(names: RuntimeNames) -> list[str]:
-    """Every runtime that may be named: those that processes are told by, and the two that are none's process."""
+    """Every runtime that may be named: those recognized by their processes, and the two without a process."""
     return sorted({*names.by_name.values(), *names.own, "shell", "cli-only"})
 
 

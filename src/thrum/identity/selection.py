@@ -89,7 +89,7 @@ def select(
     sound = [candidate for candidate in candidates if not candidate.broken]
     if not sound:
         raise _invalid(candidates[0], "P7")
-    warnings = tuple(f"passed over: {_invalid(each, 'P7').message}" for each in candidates if each.broken)
+    warnings = tuple(f"skipped: {_invalid(each, 'P7').message}" for each in candidates if each.broken)
     if len(sound) == 1:
         return Selection(sound[0].name, "P7", "only_file", warnings)
     return _among_several(sound, chain, root, warnings)

@@ -71,7 +71,7 @@ def check(raw: bytes) -> SignatureState:
     id of its origin does not certify.
 
     Raises BadLine for a line by the key of its origin that this key did not sign (`bad_signature`), or did although a
-    key stands in it twice (`bad_object`) or its ids are not of its origin's making (`bad_id`).
+    key occurs twice in it (`bad_object`) or its ids were not made by its origin (`bad_id`).
     """
     parts = signatures.split_signature(raw)
     if parts is None:
@@ -90,7 +90,7 @@ def check(raw: bytes) -> SignatureState:
 
 
 def flaw_of(raw: bytes) -> str:
-    """Why nobody can use a line from elsewhere, as the quarantine says it; `""` if nothing is wrong with its signature.
+    """Why a line from elsewhere is unusable, as quarantine records it; `""` if nothing is wrong with its signature.
 
     What was judged once is remembered: a round looks at the lines that it leaves out again and again.
     """
@@ -125,12 +125,12 @@ class _Told(NamedTuple):
 
 
 def _read(base: bytes) -> _Told | None:
-    """None for what is no object, or names no origin, now and to all later programs."""
+    """None for what is not an object, or names no origin, now and to all later programs."""
     try:
         fact = events.decode(base)
     except BadLine as bad:
         return None if bad.reason in _NO_OBJECT else _read_slowly(base)
-    # Decoding hides it when a key stands there twice: encoding then gives another line.
+    # Decoding hides a duplicate key: encoding then gives another line.
     if isinstance(fact, UnknownEvent) or events.encode(fact) != base:
         return _read_slowly(base)
     kind = events.type_of(fact)

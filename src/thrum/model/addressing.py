@@ -1,7 +1,7 @@
 """Who a message reaches: `@name`, `@role`, `@group`, `@everyone`, `user:name` -> recipients. No I/O.
 
-Names, roles and groups may not clash, so there is never a choice (identity.md §2). Recipients are resolved once, at
-sending; who registers later is not added. Source: events.md §8 "Snapshot", cli.md 3.3 and 3.4.
+Names, roles and groups may not clash, so a name is never ambiguous (identity.md §2). Recipients are resolved once, when
+a message is sent; agents that register later are not added. Source: events.md §8 "Snapshot", cli.md 3.3 and 3.4.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ READS_NOTHING = ("system", "monitor:")
 
 
 class Member(NamedTuple):
-    """One entry of a group: type `agent` or `role`; value `*` with type role means everybody."""
+    """One entry of a group: type `agent` or `role`; value `*` with type role means everyone."""
 
     type: str
     value: str
@@ -33,8 +33,8 @@ class Directory(Protocol):
         """Whether an agent or user with exactly this id is registered."""
         ...
 
-    def heir(self, agent_id: str) -> str:
-        """As whom an agent goes on whose id nobody has since it was renamed; empty for any other."""
+    def current_id(self, agent_id: str) -> str:
+        """The new id of an agent that was renamed and whose old id is free; empty for any other."""
         ...
 
     def is_role_here(self, word: str) -> bool:
@@ -108,17 +108,17 @@ def resolve(addresses: Sequence[str], sender: str, directory: Directory) -> Audi
 
 
 def resolve_reply(
-    author: str, audiences: Sequence[Pair], quiet: bool, sender: str, directory: Directory, *, everybody: bool = False
+    author: str, audiences: Sequence[Pair], is_post: bool, sender: str, directory: Directory, *, everybody: bool = False
 ) -> Audience:
     """The audience of an answer: the parent's author and whom it named one by one, as they are today, without the
     sender; with `everybody` also its roles and groups, and everyone.
 
-    A post to the team is answered to its author; with `everybody`, or if it is the sender's own, to the team again. Who
-    has left is left out. NoRecipients when nobody is left.
+    A post to the team (`is_post`) is answered to its author; with `everybody`, or if it is the sender's own, to the
+    team again. Who has left is left out. NoRecipients if no one is left.
     """
     author = _today(author, directory)
     audiences = [Pair("agent", _today(pair.value, directory)) if pair.type == "agent" else pair for pair in audiences]
-    if quiet and (author == sender or everybody):
+    if is_post and (author == sender or everybody):
         return to_team(sender, directory)
     wide = [pair for pair in audiences if pair.type not in ("agent", "user")]
     if not everybody:
@@ -137,17 +137,17 @@ def resolve_reply(
     recipients.discard(sender)
     if not kept and wide and not everybody:
         words = ", ".join("@" + pair.value for pair in wide)
-        raise NoRecipients(f"that message names nobody but {words}", remedy="repeat with --all to answer all of them")
+        raise NoRecipients(f"that message names only {words}", remedy="repeat with --all to reply to all of them")
     if not kept:
         raise NoRecipients(
-            "nobody is left in that conversation",
-            remedy='to somebody else: thrum send "TEXT" --to @NAME; names: thrum team --all',
+            "no one is left in that conversation",
+            remedy='to send to someone else: thrum send "TEXT" --to @NAME; names: thrum team --all',
         )
     return _audience(recipients, kept)
 
 
 def to_team(sender: str, directory: Directory) -> Audience:
-    """Information for everybody: in every inbox, waking nobody (cli.md 3.3)."""
+    """Information for everyone: in every inbox, waking no one (cli.md 3.3)."""
     recipients = {member for member in directory.everyone() if member != sender}
     return Audience(tuple(sorted(recipients)), (), quiet=True)
 
@@ -177,13 +177,13 @@ def _classify(address: str, directory: Directory) -> Pair | None:
         return Pair("group", word)
     if directory.with_role(word):
         return Pair("role", word)
-    heir = directory.heir(word)
-    return _by_name(heir) if heir else None
+    current_id = directory.current_id(word)
+    return _by_name(current_id) if current_id else None
 
 
 def _today(agent_id: str, directory: Directory) -> str:
     """What an agent that was renamed is called now."""
-    return agent_id if directory.is_agent(agent_id) else directory.heir(agent_id) or agent_id
+    return agent_id if directory.is_agent(agent_id) else directory.current_id(agent_id) or agent_id
 
 
 def _by_name(actor: str) -> Pair:
@@ -229,7 +229,7 @@ def _unknown(unknown: Sequence[str], directory: Directory) -> UnknownRecipient:
     elif suggestions:
         remedy = f"did you mean {' or '.join('@' + word for word in suggestions)}? Names: thrum team --all"
     elif any(word.removeprefix("@") in ("all", "broadcast", "team") for word in unknown):
-        remedy = "everybody: --to @everyone; the team without waking anybody: leave --to out"
+        remedy = "to wake everyone: --to @everyone; to tell the team without waking anyone: leave out --to"
     else:
         remedy = "names: thrum team --all"
     return UnknownRecipient(
@@ -253,7 +253,7 @@ def suggest(word: str, known: Iterable[str], least: float = 0.5) -> list[str]:
         by_spelling.setdefault(each.casefold(), []).append(each)
     folded = word.casefold()
     close = difflib.get_close_matches(folded, by_spelling, n=limits.suggestions_max, cutoff=least)
-    if close:  # beside @reviewer_max nobody means @developer
+    if close:  # with @reviewer_max around, @developer is not a likely intention
         best = difflib.SequenceMatcher(None, close[0], folded).ratio()
         close = difflib.get_close_matches(folded, close, cutoff=max(least, best - _APART))
     return [each for spelling in close for each in by_spelling[spelling]][: limits.suggestions_max]

@@ -1,4 +1,4 @@
-"""A `.thrum` that was set up beside git, whose `.git` is missing or broken: a fault of git's, to be fixed there.
+"""A `.thrum` that was set up beside git, whose `.git` is missing or broken: git's problem, to be fixed there.
 
 Without `.git` nothing tells such a `.thrum` from one that an archive brought, so nothing in it is obeyed. But its
 identities and notes are the user's, and no remedy may move them away. Source: identity.md §3 "Trust"; decision 0064.
@@ -34,7 +34,7 @@ def check_git_beside(root: Path) -> None:
     if main is not None and linked:
         raise NotARepository(message, remedy=f"git -C {in_shell(main)} worktree repair", broken_git=why)
     if main is not None:
-        remedy = f"git -C {in_shell(main)} worktree add PATH BRANCH; git has written this worktree down no more"
+        remedy = f"git -C {in_shell(main)} worktree add PATH BRANCH; git no longer lists this worktree"
         raise NotARepository(message, remedy=remedy, broken_git=why)
     remedy = (
         f"put {root}/.git back (in a linked worktree: git worktree repair, from the main one);"
@@ -53,10 +53,14 @@ def broken(root: Path) -> str:
         if not os.path.lexists(dot_git):
             return "is missing"
         found = files.status(dot_git)
-        return "is empty" if found is not None and not found.st_size else "is no git file (gitdir: PATH)"
+        return "is empty" if found is not None and not found.st_size else "is not a git file (gitdir: PATH)"
     if nowhere(git) is not None or os.path.lexists(git.git_dir / "HEAD"):
         return ""
-    return "is no git directory (no HEAD)" if git.git_dir == dot_git else f"leads to {git.git_dir}, no git directory"
+    return (
+        "is not a git directory (no HEAD)"
+        if git.git_dir == dot_git
+        else f"leads to {git.git_dir}, which is not a git directory"
+    )
 
 
 def _was_in_git(root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The wall clock, handed in; and the one text form of time. Waiting is trio's business.
+"""The wall clock, handed in; and the one text form of time. Waiting is left to trio.
 
 Times on disk and on the wire are RFC 3339 UTC with milliseconds and `Z`, 24 characters: text order is time order
 (events.md §3). Inside the program a time is an int: milliseconds since 1970.

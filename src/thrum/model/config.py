@@ -1,4 +1,4 @@
-"""The files that hold the settings: read whole or not at all, and the one way to change them (cli.md 3.19).
+"""The settings files: read completely or not at all, and the one way to change them (cli.md 3.19).
 
 What each setting must be is in `settings`; unknown keys are kept in the file and ignored. The block `identity` belongs
 to `identity.daemon_id`.
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _FIX: Final = "fix the file, then: thrum config show"
 
 
-def wishes_sync(environ: Mapping[str, str]) -> bool | None:
+def sync_override(environ: Mapping[str, str]) -> bool | None:
     """What THRUM_LOCAL says in place of `daemon.local_only` (cli.md §1.10): sync, don't, or None, nothing."""
     wish = environ.get("THRUM_LOCAL", "").strip().lower()
     return wish in ("0", "false") if wish else None
@@ -95,7 +95,7 @@ class LiveConfig:
         try:
             self._config, self.problem = load_config(self._path), ""
         except ConfigInvalid as error:
-            self.problem = f"{error.message}: what counted before goes on"
+            self.problem = f"{error.message}: the previous settings stay in effect"
             log.warning("%s", self.problem)
 
     def _look(self) -> tuple[int, int, int] | None:
@@ -173,7 +173,7 @@ def follow(layout: Layout, before: dict[str, Any], change: Callable[[dict[str, A
     try:
         file = read_raw(layout.config_copy) if status(layout.config_copy) is not None else before
     except ConfigInvalid:
-        return  # somebody is at work there
+        return  # another process is at work there
     if file == before:
         file = counts
     else:
@@ -184,7 +184,7 @@ def follow(layout: Layout, before: dict[str, Any], change: Callable[[dict[str, A
 
 
 def write_copy(path: Path, raw: dict[str, Any]) -> None:
-    """Write settings where people edit them, unless they stand there. Raises OSError."""
+    """Write settings to the file that people edit, unless they are there already. Raises OSError."""
     with contextlib.suppress(ConfigInvalid):
         if status(path) is not None and read_raw(path) == raw:
             return
@@ -192,7 +192,7 @@ def write_copy(path: Path, raw: dict[str, Any]) -> None:
 
 
 def encoded(raw: dict[str, Any]) -> bytes:
-    """Settings as they stand in a file."""
+    """Settings as they are in a file."""
     return json.dumps(raw, indent=2, ensure_ascii=False).encode() + b"\n"
 
 

@@ -1,8 +1,8 @@
-"""What was changed outside thrum in the settings that people edit, and letting it count (identity.md §3 "Trust").
+"""Changes made outside thrum to the settings that people edit, and accepting them (identity.md §3 "Trust").
 
-`.thrum/config.json` and `.thrum/var/guard-daemon.json` are copies: what counts lies beside the journals. The two are
-compared by what they say; thrum changes both, so whatever differs was changed by somebody else, a person with an editor
-or a branch that was checked out.
+`.thrum/config.json` and `.thrum/var/guard-daemon.json` are copies: the files in effect are beside the journals. The two
+are compared by content; thrum changes both, so any difference was made by a person with an editor, or by a branch that
+was checked out.
 """
 
 from __future__ import annotations
@@ -67,18 +67,18 @@ def _problem(layout: Layout) -> str:
     try:
         config.load_config(layout.config_file)
     except ConfigInvalid as error:
-        return f"{error.message}: no daemon starts with it, one that runs goes on with what counted before"
+        return f"{error.message}: no daemon starts with it, a running one keeps the previous settings"
     try:
         config.load_config(layout.config_copy)
         for path in (layout.guard_file, layout.guard_copy):
             config.read_raw(path)
     except ConfigInvalid as error:
-        return f"{error.message}: what counted before goes on"
+        return f"{error.message}: the previous settings stay in effect"
     return ""
 
 
 class Notices:
-    """What people are told of it by the commands of one daemon: each sentence once a day; and what git tracks.
+    """What the commands of one daemon report about it: each sentence once a day; and what git tracks.
 
     `now` is a monotonic clock in seconds. Cheap to ask: files are read again only when one of them was touched.
     """
@@ -92,7 +92,7 @@ class Notices:
         self._indexes: dict[Path, _Seen] = {}
 
     def take(self, root: Path) -> list[str]:
-        """The sentences to print now, for whoever stands in that root; none that was printed already."""
+        """The sentences to print now for a caller in that root, without those already printed."""
         index = self._indexes.get(root)
         if index is None:
             if len(self._indexes) >= _ROOTS_MAX:

@@ -17,7 +17,7 @@ class ThrumError(Exception):
     """A refusal that names its fix.
 
     `message` is one sentence for people; `remedy` the command or act that fixes it; `details` is JSON-able and only
-    holds what programs test. Whoever raises one has changed nothing.
+    holds what programs test. The code that raises one has changed nothing.
     """
 
     kind: ClassVar[str] = "refused"
@@ -286,7 +286,7 @@ class CrossWorktree(
     ThrumError,
     kind="cross_worktree",
     code=-32003,
-    remedy="cd to your own worktree, or set THRUM_NAME to the agent that is meant",
+    remedy="cd to your own worktree, or set THRUM_NAME to the agent that you act as",
 ): ...
 
 
@@ -401,7 +401,7 @@ class NotYours(ThrumError, kind="not_yours", code=-32003, remedy="do it on that 
 
 
 def if_gone(daemon_id: str) -> str:
-    """What frees the names of a clone that nobody has any more."""
+    """What frees the names of a clone that no longer exists."""
     return f"if that clone is gone (deleted or uninstalled): thrum sync accept {daemon_id} --gone"
 
 
@@ -469,6 +469,21 @@ class GroupExists(ThrumError, kind="group_exists", code=-32005, remedy="choose a
 
 
 class ProtectedGroup(ThrumError, kind="protected_group", code=-32005): ...
+
+
+# -- terminals
+
+
+class TmuxMissing(ThrumError, kind="tmux_missing", code=-32007, remedy="install tmux, then repeat the command"): ...
+
+
+class TmuxFailed(ThrumError, kind="tmux_failed", code=-32007, remedy="fix what tmux names, and repeat it"): ...
+
+
+class TmuxSessionNotFound(ThrumError, kind="tmux_session_not_found", code=-32004, remedy="thrum tmux status"): ...
+
+
+class TmuxSessionExists(ThrumError, kind="tmux_session_exists", code=-32005, remedy="choose another name"): ...
 
 
 # -- care

@@ -1,8 +1,8 @@
 """What is true of every fact of a type: one row each, from which all lists of types follow.
 
-A property stands here once; who needs a list of types asks for those that have it. What a type *does* is told where it
-is done: `events` has its fields, `store.projection.core` its way into the tables. Names alone, no classes: the command
-line and SQL use them too. `docs/architecture.md`, "To add a fact", is the way through.
+Each property is stated here once; code that needs a list of types selects those that have it. What a type *does* is
+defined where it is done: `events` has its fields, `store.projection.core` its way into the tables. Names alone, no
+classes: the command line and SQL use them too. `docs/architecture.md`, "To add a fact", is the way through.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The facts: what thrum remembers, one JSON object a line. Their codec, and facts of a newer version kept opaque.
+"""The facts: what thrum records, one JSON object per line. Their codec, and facts of a newer version kept opaque.
 
 Source: events.md §2 to §5. A class is a past participle (`MessageCreated`), its tag the word on disk
 (`message.create`). Field order is byte order: the envelope first, then the type's own fields. Encoding one fact twice
@@ -69,6 +69,9 @@ class MessageCreated(Fact, frozen=True, gc=False, kw_only=True, tag="message.cre
     audiences: tuple[Pair, ...] = ()
     recipients: tuple[str, ...] = ()
     quiet: bool = False
+    urgent: bool = False
+    expires_at: str = ""
+    supersedes: str = ""
     authored_by: str = ""
     disclosed: bool = False
 
@@ -131,7 +134,7 @@ class AgentCleaned(Fact, frozen=True, gc=False, kw_only=True, tag="agent.cleanup
 
 
 class AgentAliased(Fact, frozen=True, gc=False, kw_only=True, tag="agent.alias"):
-    """The agent `of` goes on as `agent_id`, and has these messages of its inbox: unseen, seen, or read ones.
+    """The agent `of` continues as `agent_id`, with these messages of its inbox: unseen, seen, or read ones.
 
     docs/decisions/0050. One that came late, for the old id, is handed on by another such fact.
     """
@@ -224,6 +227,10 @@ class AgentPlaced(Fact, frozen=True, gc=False, kw_only=True, tag="agent.place"):
     agent_pid_started: str = ""
     runtime: str = ""
     tmux_session: str = ""
+    runtime_session: str = ""
+    transcript: str = ""
+    pane: str = ""
+    hooks_seen_at: str = ""
 
 
 class AgentExited(Fact, frozen=True, gc=False, kw_only=True, tag="agent.exit"):
@@ -281,7 +288,7 @@ class Accepted(Fact, frozen=True, gc=False, kw_only=True, tag="accept"):
       lines closes it
     - `origin`: unsigned lines of the daemon `id` count; with `of`, `id` is the daemon that wrote as `of` before
     - `holder`: the agent `id` is the one of the daemon `of`
-    - `gone`: nobody is daemon `id` any more
+    - `gone`: daemon `id` no longer exists
     - `project`: the repository `id` is this project too
     """
 
@@ -367,7 +374,7 @@ def bare(line: bytes) -> bytes:
 
 
 def decode(line: bytes) -> AnyFact | UnknownEvent:
-    """The fact of one line (no newline). Opaque for what a newer program wrote; BadLine for what nobody can use."""
+    """The fact of one line (no newline). Opaque for what a newer program wrote; BadLine for an unusable line."""
     if len(line) > limits.line_bytes_max:
         raise BadLine("too_long", f"{len(line)} bytes")
     if len(line) > 2 * _DEPTH_MAX and line.count(b"[") + line.count(b"{") > _DEPTH_MAX:

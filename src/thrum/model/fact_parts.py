@@ -1,4 +1,4 @@
-"""What facts are made of that is no fact of its own (events.md §4)."""
+"""Parts of facts that are not facts themselves (events.md §4)."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def shortage(error: BaseException) -> Busy | None:
 
 
 def too_many() -> Busy:
-    """The refusal of whoever needs one more file than may be open."""
+    """The refusal when one more file is needed than may be open."""
     limit = open_files_max()
     return Busy(
         f"too many open files: {limit} are allowed",
@@ -156,7 +156,7 @@ def _step(name: str, directory: int, shown: str) -> int:
 
 
 def _named(error: OSError, name: str, directory: int, shown: str) -> OSError:
-    """The same error with the whole path in it, and in plain words where a link stands in the way."""
+    """The same error with the whole path in it, and a plain explanation if a link is in the way."""
     number, words = error.errno or 0, error.strerror
     if number in (errno.ELOOP, errno.ENOTDIR):
         with contextlib.suppress(OSError):
@@ -177,7 +177,7 @@ def _naming(path: Path | str) -> Generator[None]:
 def remedy_of(error: OSError, path: str) -> str | None:
     """What a person does about it; None where no more is known than that the disk may be full."""
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY):
-        return f"move it away, a file of thrum's belongs there: mv {in_shell(path)} {in_shell(f'{path}.found')}"
+        return f"move it away, thrum needs that path for a file: mv {in_shell(path)} {in_shell(f'{path}.found')}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"fix the permissions of {path}, then repeat the command; nothing was recorded"
     return None
@@ -205,7 +205,7 @@ def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
     """A descriptor of the file at `path`, never through a link. Raises OSError.
 
     One that is to be written where it lies, and has another name too, is refused (EMLINK): the other name may be
-    anybody's file, and an archive can make one.
+    any file, and an archive can make one.
     """
     with opened_parent(path) as (directory, name):
         try:
@@ -217,7 +217,7 @@ def open_file(path: Path | str, flags: int, mode: int = 0o600) -> int:
             raise _named(error, name, directory, os.fspath(path)) from None
     if flags & (os.O_APPEND | os.O_TRUNC) and os.fstat(descriptor).st_nlink > 1:
         os.close(descriptor)
-        raise OSError(errno.EMLINK, "it has another name too", os.fspath(path))
+        raise OSError(errno.EMLINK, "it has another hard link", os.fspath(path))
     return descriptor
 
 
@@ -289,7 +289,7 @@ def atomic_write(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
     """Replace `path` by `data`: a kill at any point leaves the old file or the new one, never a part.
 
     The temporary file lies in the same directory, has `mode` from its first byte, and is synced before, the directory
-    after the rename, unless the file is one that is made anew when a power cut spoils it (`durable=False`). Raises
+    after the rename, unless the file is one that is recreated when a power cut spoils it (`durable=False`). Raises
     OSError; then `path` is as it was.
     """
     with opened_parent(path) as (directory, name):
@@ -358,7 +358,7 @@ def ensure_private_dir(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Generator[None]:
-    """Hold an exclusive lock on the file `path` (made if missing, 0600); waits for whoever holds it."""
+    """Hold an exclusive lock on the file `path` (made if missing, 0600); waits while another process holds it."""
     descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -385,8 +385,14 @@ def try_lock(path: Path) -> int | None:
     return descriptor
 
 
+def note_holder(descriptor: int) -> None:
+    """Write this process's pid into the lock that it holds, for `lock_holder`."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
 def lock_holder(path: Path) -> int | None:
-    """What the process that holds a lock wrote into it, its pid; 0 while it has written none; None if nobody holds it.
+    """What the process that holds a lock wrote into it, its pid; 0 while it has written none; None if it is free.
 
     The look itself is a shared lock, so that looks do not take each other for a holder. Raises OSError.
     """

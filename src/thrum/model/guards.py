@@ -1,7 +1,7 @@
 """The guards: a row each, with what its reasons refuse, in which words, and with which remedy (identity.md §12). Pure.
 
-A row is all that the settings (`identity_guard.NAME`), the modes, the errors and the log know of a guard; what is left
-to write for a new one is its check, which makes a `Refusal`.
+Settings (`identity_guard.NAME`), modes, errors and log know a guard by its row; a new guard only needs its check, which
+makes a `Refusal`.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ GUARDS: Final[Mapping[str, Guard]] = {
     ),
     "unauthenticated_rpc": Guard(
         "strict",
-        "a caller who is not who the call says",
+        "a caller that is not the agent it claims to be",
         {
             "identity_mismatch": Reason(IdentityMismatch, _of_identity_mismatch, by_mode=False),
             "anonymous_mutating_rpc": Reason(AnonymousCaller, _of_anonymous, by_mode=False),
@@ -221,7 +221,7 @@ GUARDS: Final[Mapping[str, Guard]] = {
     ),
     "quickstart_self_rename": Guard(
         "strict",
-        "quickstart under another name than one's own",
+        "quickstart under a name other than one's own",
         {"caller_already_owns_identity": Reason(QuickstartSelfRename, _of_self_rename)},
     ),
     "quickstart_name_collision": Guard(

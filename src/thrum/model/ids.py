@@ -63,7 +63,7 @@ class Ulids:
     def at(self, ms: int) -> str:
         """The next ULID, 26 upper-case characters, of `ms` milliseconds since 1970.
 
-        When the clock stands still or went back, the last time is kept and the random part counted up.
+        If the clock stands still or went back, the last time is kept and the random part counted up.
         """
         with self._lock:
             if ms > self._ms:
@@ -92,11 +92,6 @@ class Ulids:
         self._random = int.from_bytes(self._randomness(10), "big")
         self._ms = ms
         self._time_text = "".join(_PAIRS[ms >> shift & 1023] for shift in (40, 30, 20, 10, 0))
-
-
-def is_ulid(text: str) -> bool:
-    """Whether `text` is 26 upper-case Crockford characters of at most 128 bits."""
-    return _ULID.fullmatch(text) is not None
 
 
 def is_id(prefix: str, text: str) -> bool:
@@ -229,7 +224,7 @@ def short_message_id(message_id: str) -> str:
 
 def host_names(told: Iterable[tuple[str, str]]) -> dict[str, str]:
     """What other daemons are called, by their ids: each by the host that it says it runs on, with the end of its id
-    where another says the same, for anybody can. `told`: daemons and hosts, the last one of each counts.
+    where another one claims the same, as any can. `told`: daemons and hosts, the last one of each counts.
     """
     hosts = {daemon_id: host for daemon_id, host in told if daemon_id and host}
     counts = Counter(hosts.values())
@@ -469,7 +464,7 @@ def suggest_name(text: str) -> str | None:
 
 
 def default_display(role: str, module: str) -> str:
-    """`Implementer (auth)`: what people see when nobody gave a display text."""
+    """`Implementer (auth)`: what people see without a display text."""
     return role[:1].upper() + role[1:] + (f" ({module})" if module else "")
 
 

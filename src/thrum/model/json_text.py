@@ -1,7 +1,7 @@
 """JSON objects that people may have edited: read strictly, each key with its line. Pure.
 
-What is taken can be written again and read by any program: no `NaN`, no number beyond 64 bits, no key twice in one
-object, no half of a character, nothing nested without end.
+What is accepted can be written again and read by any program: no `NaN`, no numbers beyond 64 bits, no duplicate keys,
+no incomplete surrogate pairs, no unbounded nesting.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _lines(text: str) -> dict[Path, int]:
         if len(path) > limits.json_depth_max:
             raise NotJson("nested too deeply", line)
         if is_key and path in found:
-            raise NotJson(f"{token} is there twice", line)
+            raise NotJson(f"{token} occurs twice", line)
         if is_key:
             found[path] = line
     return found
@@ -102,13 +102,13 @@ def _tokens(text: str) -> Iterator[tuple[Path, int, str, bool]]:
 def _flaw(token: str) -> str:
     """What keeps a key or value from being written again as it is; empty if nothing does."""
     if token[0] == '"':
-        return "half of a character" if "\\u" in token and not _is_text(json.loads(token)) else ""
+        return "an incomplete surrogate pair" if "\\u" in token and not _is_text(json.loads(token)) else ""
     if token in ("true", "false", "null", "{", "["):
         return ""
     if _INTEGER.fullmatch(token):
         fits = len(token) <= _DIGITS_MAX and -(2**63) <= int(token) < 2**63
     elif token in ("NaN", "Infinity", "-Infinity"):
-        return f"{token} is no JSON"
+        return f"{token} is not JSON"
     else:
         fits = math.isfinite(float(token))
     return "" if fits else "a number too large"

@@ -68,7 +68,7 @@ committer_wait_seconds: Final = 5.0
 
 # -- sync (events.md §11)
 author_journal_bytes_max: Final = 512 * MIB
-"""A journal of the remote that is larger is quarantined and reported; the others go on."""
+"""A journal of the remote that is larger is quarantined and reported; the others are still synced."""
 quarantined_bytes_max: Final = 64 * KIB
 """So much is kept of a line of the branch that is over the limit."""
 quarantined_each_max: Final = 100
@@ -94,7 +94,7 @@ open_files_wanted: Final = 65_536
 open_files_least: Final = 1_024
 """With fewer than these a daemon serves, and says that they are few."""
 own_files_min: Final = 40
-"""With fewer than these, and a few connections, no daemon starts: 24 are open when nobody calls, git takes 8."""
+"""With fewer than these, and a few connections, no daemon starts: 24 are open in an idle daemon, git takes 8."""
 connections_min: Final = 8
 requests_per_connection_max: Final = 32
 requests_in_flight_max: Final = 256
@@ -112,7 +112,7 @@ unsent_bytes_max: Final = 16 * MIB
 unsent_all_bytes_max: Final = 128 * MIB
 """Of all connections together: beyond it, the one whose oldest answer waits for the longest time is closed."""
 unread_seconds: Final = 1.0
-"""Whose answers wait this long makes room for a new connection, if nobody is idle."""
+"""A connection whose answers wait this long makes room for a new one, if none is idle."""
 large_request_bytes: Final = 64 * KIB
 """A request beyond this is a large one: those are counted, the others are small enough by their number."""
 structure_bytes_max: Final = 512 * KIB
@@ -138,6 +138,11 @@ search_words_max: Final = 64
 unindexed_max: Final = 256
 wake_attempt_kept_ms: Final = 7 * 86_400_000
 """How long an attempt to wake is remembered that nothing waits for any more (wake.md §5)."""
+wake_unseen_max: Final = 1_000
+"""So many unseen messages of an agent are looked at before it is woken: the newest ones."""
+hook_payload_bytes_max: Final = 4 * MIB
+"""Of what a runtime tells its hook: a prompt may be long."""
+wake_attempts_shown: Final = 10
 unindexed_bytes_max: Final = 1 * MIB
 """So much of messages may wait for the index of words; a search looks through it."""
 answer_bodies_bytes_max: Final = 8 * MIB
@@ -188,7 +193,7 @@ stdin_seconds_max: Final = 1.0
 """How long a pipe may take for its first byte where no word asked for stdin (cli.md §3.3)."""
 start_seconds_max: Final = 10.0
 idle_seconds_max: Final = 86_400.0
-"""A daemon ends by itself when for so long nobody came, no agent had a session, and nobody waited or listened."""
+"""A daemon ends by itself after this long without commands, sessions, waits or listeners."""
 idle_check_seconds: Final = 600.0
 seen_interval_ms: Final = 60_000
 recipient_silent_ms: Final = 30 * 60_000
@@ -204,6 +209,8 @@ read_bytes_max: Final = 16 * MIB
 log_files_max: Final = 4
 watch_reconnect_seconds: Final = 60.0
 suggestions_max: Final = 3
+lines_before_max: Final = 10_000
+"""Hashes of unsigned lines in one `accept`."""
 
 assert body_bytes_max + structured_bytes_max < line_bytes_max, "a message fits a line"
 assert answer_line_bytes_max <= unsent_bytes_max < unsent_all_bytes_max, "one answer never closes its connection"
@@ -218,5 +225,3 @@ assert drain_seconds < start_seconds_max, "a restart waits longer than a stop"
 assert tick_seconds < watch_reconnect_seconds
 assert wake_body_bytes_max < wake_text_chars_max
 assert wake_refused_seconds < wake_rest_seconds
-lines_before_max = 10_000
-"""Hashes of unsigned lines in one `accept`."""

@@ -1,4 +1,4 @@
-"""The daemon's log: one JSON object a line, rotated and gzipped. Everybody else just uses `logging.getLogger("thrum")`.
+"""The daemon's log: one JSON object per line, rotated and gzipped. Other modules just use `logging.getLogger("thrum")`.
 
 A record's own fields go in `extra={"fields": {...}}`; they stand beside `time`, `level` and `message`. No message
 bodies, no secrets. Source: cli.md 3.13, `LogLine` in §4.
@@ -57,8 +57,8 @@ def append_line(path: Path, level: str, message: str, fields: dict[str, Any]) ->
 
 
 def open_to_append(path: Path | str) -> int:
-    """A descriptor of the log. One that has another name too, is a link, or far too large is nobody's log: a new one
-    takes its place. Raises OSError.
+    """A descriptor of the log. One that has another name too, is a link, or far too large is not a log of thrum: a new
+    one takes its place. Raises OSError.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
     found = files.status(path)
@@ -102,7 +102,8 @@ class _Rotating(logging.handlers.RotatingFileHandler):
 
 @contextmanager
 def open_log(path: Path, level: str = "info") -> Generator[None]:
-    """Send the log to `path` (0600) for as long as the block runs. A log that cannot be written stops nobody."""
+    """Send the log to `path` (0600) for as long as the block runs. A log that cannot be written is no reason to
+    stop."""
     os.close(open_to_append(path))
     _forget_old(path, clock.SystemClock().now_ms() / 1000)
     handler = _Rotating(path, maxBytes=limits.log_bytes_max, backupCount=limits.log_files_max - 1, encoding="utf-8")

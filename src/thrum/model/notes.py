@@ -1,4 +1,4 @@
-"""What agents write down between sessions: notes, preamble, project state, in `.thrum/context/` (cli.md 3.12).
+"""What agents keep between sessions: notes, preamble, project state, in `.thrum/context/` (cli.md 3.12).
 
 Plain files of one worktree, read and written without the daemon, never synced by themselves. `project_state.md` belongs
 to all agents: a worktree without one reads that of the state directory.
@@ -139,7 +139,8 @@ def _read(path: Path) -> Note | None:
 def root_of(layout: Layout, agent_id: str) -> Path | None:
     """Where an agent of this repository has its files, without the daemon: its identity file, or its notes, tell.
 
-    Of several the one we stand in, then the main one. None if nobody of that name is known here. Raises InvalidName.
+    If there are several: the current one, then the main one. None if no agent of that name is known here. Raises
+    InvalidName.
     """
     stem = _stem(agent_id)
     for root in roots(layout):
@@ -181,7 +182,7 @@ def remove_preamble(root: Path, agent_id: str) -> bool:
 
 def rename_notes(root: Path, old: str, new: str, role: str, module: str) -> None:
     """What an agent wrote down goes with it to its new name; what lies there under that name stays. A preamble that
-    nobody changed is made anew. Again after a kill. Raises InvalidName, StoreFailed, FileUnreadable, FileTooLarge.
+    unchanged is recreated. Safe to repeat after a kill. Raises InvalidName, StoreFailed, FileUnreadable, FileTooLarge.
     """
     for before, after in (
         (notes_path(root, old), notes_path(root, new)),
@@ -202,7 +203,7 @@ def rename_notes(root: Path, old: str, new: str, role: str, module: str) -> None
 def _remove(path: Path) -> bool:
     try:
         if status(path) is None:
-            with opened_parent(path):  # to say so if it is a link that stands in the way
+            with opened_parent(path):  # to report a link that is in the way
                 return False
         remove(path)
         sync_directory(path.parent)
@@ -220,8 +221,8 @@ def _preamble_of(agent_id: str, role: str, module: str) -> str:
     return DEFAULT_PREAMBLE.format(name=agent_id, role=role or "agent", module=module or "this repository")
 
 
-def told_of(state: Note) -> Note:
-    """A project state without what `init` wrote there for whoever edits it: an agent pays for each line."""
+def without_template(state: Note) -> Note:
+    """A project state without what `init` wrote there for its editor: an agent pays for each line."""
     return state._replace(text=state.text.replace(f"{_FOR_WHOM}\n\n", "").replace(f"{_FOR_WHOM}\n", ""))
 
 

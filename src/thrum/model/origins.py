@@ -1,15 +1,15 @@
-"""Whose a line is and what it may do: the judgement of every fact that counts, or does not. Pure.
+"""Which daemon a line is from and what it may change: the judgement of every fact. Pure.
 
 Source: events.md §11 "Signatures", "Who may change what", "Project". A line is of one *trust*:
 
-- `SIGNED`: its origin signed it, and is of this project; or it stands in the local journal
-- `BEFORE`: unsigned, and was here before there were signatures; as long as nobody closed that time, every unsigned line
+- `SIGNED`: its origin signed it, and is of this project; or it is in the local journal
+- `BEFORE`: unsigned, and was here before there were signatures; until that time was closed, every unsigned line
 - `LOOSE`: unsigned, later, of an origin that counts here all the same
-- `HIDDEN`: any other unsigned line: it lies in the journal and travels on, and shows nowhere
-- `STRANGE`: signed, by an origin that is not known to be of this project; it waits until that is said
+- `HIDDEN`: any other unsigned line: it stays in the journal and is synced, but is shown nowhere
+- `STRANGE`: signed, by an origin that is not known to be of this project; it waits until that is known
 
 *Home* is who an origin is to this machine: `OURS` for the ids that this daemon has or had, the successor of one that
-was succeeded, else the origin itself. A *realm* is where a cleanup or purge sweeps: what is another's lies outside.
+was succeeded, else the origin itself. A *realm* is the reach of a cleanup or purge: facts of others are outside.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STRANGE: Final = 4
 OURS: Final = ""
 """The home of this daemon's own facts, whatever its id."""
 OLD_REALM: Final = "before"
-"""The one realm of all lines of before: among themselves the rules of old hold."""
+"""The one realm of all lines from before signing: among themselves the old rules apply."""
 _LOOSE_REALM: Final = "u:"
 
 
@@ -55,14 +55,14 @@ def may_change(fact: Provenance, entity: Provenance) -> bool:
 
 
 def sweeps_of_mark(fact: Provenance) -> tuple[str, ...]:
-    """The realms whose sweeps tombstoned an edit or delete of a message that is not there: its own, and if nobody
-    signed it that of before.
+    """The realms whose sweeps tombstoned an edit or delete of a message that is not there: its own, and if no one
+    signed it the realm of lines from before signing.
     """
     return (fact.acts, OLD_REALM) if BEFORE <= fact.trust <= HIDDEN else (fact.acts,)
 
 
 def may_say_of_session(fact: Provenance, start: Provenance) -> bool:
-    """The same for what a session is told: a daemon of before goes on with the sessions that it had, and a session that
+    """The same for facts about a session: an older daemon continues the sessions that it had, and a session that
     ended before does not come back when its start comes late.
     """
     if fact.trust == BEFORE and start.trust == LOOSE:
@@ -75,8 +75,9 @@ Rank = tuple[int, bytes]
 
 def rank(raw: bytes, trust: int) -> Rank:
     """Of lines of one event id, given what each is to this machine, that of least rank is the fact: a signed one before
-    any that is not, one of before before unsigned ones that came later (anybody may push one), then the one that is
-    smaller without signature. Of equal rank they are the same fact. What all clones agree on is `signatures.rank`.
+    any that is not, one from before signing before unsigned ones that came later (anyone may push one), then the one
+    that is smaller without signature. Of equal rank they are the same fact. What all clones agree on is
+    `signatures.rank`.
     """
     return (0 if trust in (SIGNED, STRANGE) else 1 if trust == BEFORE else 2, signatures.unsigned(raw))
 
@@ -132,9 +133,9 @@ def _never(_hash: str) -> bool:
 class Origins:
     """Everything that a judgement rests on, as of one moment. `own`: this daemon's ids, `""` among them.
 
-    `closed`: lines count as of before no more but for those that `is_before` (by their hash). `accepted`: origins whose
-    later unsigned lines count. `projects`: the repository ids of each origin that has a signed `daemon.key`; `ours` are
-    those of this project. `successors`: by the former id.
+    `closed`: no lines count as from before signing any more, except those that `is_before` (by their hash). `accepted`:
+    origins whose later unsigned lines count. `projects`: the repository ids of each origin that has a signed
+    `daemon.key`; `ours` are those of this project. `successors`: by the former id.
     """
 
     own: Set[str] = frozenset({""})
@@ -184,7 +185,8 @@ class Origins:
         return (home, *sorted(old for old, new in self.successors.items() if new == home))
 
     def under(self, realm: str) -> tuple[str, ...] | None:
-        """All origins whose lines may stand under a realm; None where those of any may: the realm of before."""
+        """All origins whose lines may be in a realm; None where those of any may: the realm from before
+        signing."""
         if realm == OLD_REALM:
             return None
         origin = realm.removeprefix(_LOOSE_REALM)
@@ -209,7 +211,7 @@ class Origins:
         if trust == BEFORE:
             return Provenance(trust, home, OLD_REALM, (OLD_REALM, *(() if self.exact else family)))
         if trust in (LOOSE, HIDDEN):
-            # What was swept as a line of before stays so, whatever such a line is when it comes late.
+            # What was swept as a line from before signing stays so, whatever such a line is when it comes late.
             realm = _LOOSE_REALM + origin
             return Provenance(
                 trust, home, realm, (realm, OLD_REALM, *(() if self.exact and trust == LOOSE else family))

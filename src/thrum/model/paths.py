@@ -1,6 +1,6 @@
-"""Where things lie: repository, root, state directory and redirects (identity.md §3).
+"""Paths: repository, root, state directory and redirects (identity.md §3).
 
-Everything is read from files, without a git process. Nothing here reads the environment: values are handed in.
+Everything is read from files, without a git process. Nothing here reads the environment: values are passed in.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Layout:
     """The directories of one root. All paths are absolute and free of links."""
 
     root: Path
-    """The worktree one stands in; identities and context files are its own."""
+    """The current worktree; it has its own identities and context files."""
     state_dir: Path
     """The `.thrum` with config, socket and database; another root's under a redirect."""
     main_root: Path
@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def config_lock(self) -> Path:
-        """Held by whoever rewrites the settings."""
+        """Held while the settings are rewritten."""
         return self.var_dir / "config.lock"
 
     @property
@@ -88,6 +88,11 @@ class Layout:
     @property
     def log_file(self) -> Path:
         return self.var_dir / "daemon.log"
+
+    @property
+    def proofs_dir(self) -> Path:
+        """Where hooks leave proofs of wakes while no daemon answers: empty files, each named by a token."""
+        return self.var_dir / "proofs"
 
     @property
     def socket_path(self) -> Path:
@@ -132,11 +137,11 @@ class Layout:
 
 # -- thrum
 
-_OUTSIDE_GIT = "thrum init --force (moves what it finds to .thrum.found-UTC); is it yours, keep it: add --keep"
+_OUTSIDE_GIT = "thrum init --force (moves what it finds to .thrum.found-UTC); to keep it, if it is yours, add --keep"
 
 
 def find_layout(start: Path) -> Layout:
-    """Root and state directory for whoever stands in `start`: the walk of identity.md §3, first hit wins.
+    """Root and state directory of a process in `start`: the walk of identity.md §3, first hit wins.
 
     Raises BadRedirect (never passed over: that would raise a second daemon), NotInitialized, or NotARepository when
     there is no git repository either, none where a `.git` leads, or what thrum was set up beside is no `.git` any more.
@@ -231,18 +236,18 @@ def _require(own: Path, git: GitPlace | None) -> trust.Record:
         return trust.require(own, keep)
     except NotInitialized as error:
         if git is None and not is_link(own) and find_git(own.parent) is None:
-            # Nothing there tells an installation of before from an archive: a person does.
+            # Nothing there tells an earlier installation from an archive: a person decides.
             raise trust.refused(own.parent, error.details["reason"], _OUTSIDE_GIT) from error
-        state_dir = None if git is None else _state_of_before(own, git)
+        state_dir = None if git is None else _earlier_state_dir(own, git)
         if git is not None and state_dir is not None:
             take_over(state_dir, git.common_dir)
-    # Another process may have taken it over since the first look, and then it is none of before any more.
+    # Another process may have taken it over since the first look, and then it is not an earlier one any more.
     return trust.require(own, keep)
 
 
 def _follow_state(own: Path, git: GitPlace | None, record: trust.Record) -> trust.Record:
     """Let the redirect of a linked worktree lead to where its repository's state is now, as git tells, if what it
-    names is none of this repository: the main worktree was moved. What somebody else put into the file stays there.
+    names is none of this repository: the main worktree was moved. What others put into the file stays there.
     """
     if git is None or not git.linked or not record.redirect:
         return record
@@ -285,7 +290,7 @@ def counts(root: Path) -> bool:
 
 
 def check_counts(root: Path) -> None:
-    """Raise NotInitialized, with the reason, or ForeignUser unless the `.thrum` that lies in a root counts."""
+    """Raise NotInitialized, with the reason, or ForeignUser unless the `.thrum` of a root is trusted."""
     _require(root / ".thrum", git_at(str(root)))
 
 
@@ -328,12 +333,12 @@ def _redirect_target(own: str) -> str:
     return real
 
 
-# -- installations of before
+# -- earlier installations
 
 
-def _state_of_before(own: Path, git: GitPlace) -> Path | None:
+def _earlier_state_dir(own: Path, git: GitPlace) -> Path | None:
     """The state directory of an installation by a thrum that knew no marks, if `own` belongs to one: git's directory,
-    which nobody can ship, names it (identity.md §3 "Trust")."""
+    which no archive can bring along, names it (identity.md §3 "Trust")."""
     try:
         kept: Any = json.loads(read_bytes(git.common_dir / "thrum-sync" / "daemon.json"))
         state_dir = os.path.realpath(kept["state_dir"])
@@ -365,7 +370,7 @@ def take_over(state_dir: Path, common_dir: Path, *, tracked: bool = False, was: 
                 own = root / ".thrum"
                 told = os.path.realpath(_text_in(own / "redirect")) if is_file(own / "redirect") else ""
                 if told in (str(state_dir), str(was)) and _is_untracked(root):
-                    # As it was: whoever looks there finds out what was moved.
+                    # Left as it was: the next look there finds out what was moved.
                     inside = root.is_relative_to(layout.main_root)
                     before = was.parent / root.relative_to(layout.main_root) if inside else root
                     trust.write_marks(own, keep_of(root), told, str(before))

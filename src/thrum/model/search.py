@@ -1,7 +1,7 @@
 """What a person types to find messages, as words; and the words as an expression of SQLite's full-text search. Pure.
 
-A user's text is never syntax: each word is quoted, all must be there, and of the last one the beginning is enough, for
-it may not be typed to the end. What a letter is follows the rules of the index (`unicode61`, and `_`), which knows an
+A user's text is never syntax: each word is quoted, all must match, and the last one may be a prefix, as it may
+not be complete yet. What counts as a letter follows the rules of the index (`unicode61`, and `_`), which knows an
 older Unicode.
 """
 

@@ -54,7 +54,7 @@ class Setting(Generic[T]):
     key: str
     rule: Rule[T]
     default: Any
-    """As it would stand in the file."""
+    """As it would be written in the file."""
     help: str
     restart: bool = False
     guarded: bool = False
@@ -203,7 +203,7 @@ LOCAL_ONLY = _setting("daemon.local_only", _BOOL, True, "fetch and push nothing"
 _setting("daemon.ws_port", _PORT, "auto", "port of web UI and WebSocket", restart=True, built=False)
 _setting("daemon.peer_port", _PORT, "auto", "port that peers connect to", restart=True, built=False)
 SINGLE_AGENT_MODE = _setting("daemon.single_agent_mode", _BOOL, False, "leave out advice about messages")
-LOG_LEVEL = _setting("daemon.log_level", _LEVEL, "info", "the least level that goes into the log")
+LOG_LEVEL = _setting("daemon.log_level", _LEVEL, "info", "lowest level that is logged")
 BODY_BYTES_MAX = _setting(
     "daemon.max_message_body_bytes",
     _whole(1, limits.body_bytes_max),
@@ -212,41 +212,48 @@ BODY_BYTES_MAX = _setting(
     restart=True,
 )
 STALE_SESSION_END = _setting(
-    "daemon.stale_session_end", _PERIOD, "24h", "end a session whose agent vanished so long ago", restart=True
+    "daemon.stale_session_end", _PERIOD, "24h", "end a session this long after its agent vanished", restart=True
 )
 SYNC_REMOTE = _setting("sync.remote", _NAME, "origin", "the git remote to sync with")
-SYNC_INTERVAL = _setting("sync.interval", _PERIOD, "15s", "how often to see what others have done")
-SYNC_DEBOUNCE = _setting("sync.debounce", _DURATION, "300ms", "the least time between two pushes")
-PRIMARY_RUNTIME = _setting("runtime.primary", _NAME_OR_NONE, "", "the runtime of agents that name none")
-_setting("runtime.processes", _PROCESSES, {}, "more process names of runtimes", guarded=True)
+SYNC_INTERVAL = _setting("sync.interval", _PERIOD, "15s", "how often to fetch what others have sent")
+SYNC_DEBOUNCE = _setting("sync.debounce", _DURATION, "300ms", "minimum time between two pushes")
+PRIMARY_RUNTIME = _setting("runtime.primary", _NAME_OR_NONE, "", "runtime of agents that don't name one")
+_setting("runtime.processes", _PROCESSES, {}, "additional process names of runtimes", guarded=True)
 _setting("worktrees.base_path", _PATH_OR_NONE, "", "where new worktrees go", built=False)
 _setting("worktrees.thrum_enabled", _BOOL, True, "set thrum up in new worktrees", built=False)
 BACKUP_DIR = _setting("backup.dir", _LINE, "", "where backups go; empty: .thrum/backup")
 KEPT_DAILY = _setting("backup.retention.daily", _whole(-1), 5, "days whose last backup is kept; -1: all")
 KEPT_WEEKLY = _setting("backup.retention.weekly", _whole(-1), 4, "weeks whose last backup is kept; -1: all")
 KEPT_MONTHLY = _setting("backup.retention.monthly", _whole(-1), -1, "months whose last backup is kept; -1: all")
-_setting("restart.max_lines", _whole(0), 200, "lines of a snapshot at a restart of an agent", built=False)
-_setting("restart.auto_threshold", _whole(0), 0, "restart an agent when its context is so full; 0: never", built=False)
+_setting("restart.max_lines", _whole(0), 200, "lines of the snapshot when an agent is restarted", built=False)
+_setting(
+    "restart.auto_threshold", _whole(0), 0, "restart an agent when its context is this full; 0: never", built=False
+)
 _setting("restart.graceful_timeout", _DURATION, "30s", "how long to wait for an agent's own snapshot", built=False)
 _setting(
-    "restart.silence_watchdog_seconds", _SECONDS, 30, "how long an agent may be silent then", restart=True, built=False
+    "restart.silence_watchdog_seconds",
+    _SECONDS,
+    30,
+    "how long an agent may be silent meanwhile",
+    restart=True,
+    built=False,
 )
-_setting("peers.auto_connect", _BOOL, True, "connect to known peers at the start", restart=True, built=False)
+_setting("peers.auto_connect", _BOOL, True, "connect to known peers at start", restart=True, built=False)
 _setting("peers.pairing_code_length", _whole(8, 64), 16, "digits of a pairing code", built=False)
 GUARD_KEYS: Final = "identity_guard"
 for _name, _row in GUARDS.items():
     _setting(f"{GUARD_KEYS}.{_name}", _MODE, _row.mode, _row.about, guarded=True)
 _setting("permission_supervisors", _NAMES, ["coordinator"], "roles that may answer permission prompts", built=False)
-_setting("project_name", _LINE, "", "what the project is called", built=False)
+_setting("project_name", _LINE, "", "name of the project", built=False)
 
 _GUARDED: Final = (GUARD_KEYS, "guard-daemon", *(key for key, row in SETTINGS.items() if row.guarded))
 _GROUPS: Final = tuple(
     dict.fromkeys(key.rsplit(".", depth)[0] for key in SETTINGS for depth in range(key.count("."), 0, -1))
 )
-"""The objects that settings stand in, the outer ones first."""
+"""The objects that contain settings, the outer ones first."""
 
 assert all(row.rule.fits(row.default) for row in SETTINGS.values()), "a default may be set"
-assert not set(_GROUPS) & set(SETTINGS), "what stands in a setting is no setting"
+assert not set(_GROUPS) & set(SETTINGS), "settings are not nested in each other"
 
 # -- by key
 
@@ -316,9 +323,12 @@ def setting_text(value: Any) -> str:
 
 # -- a whole file
 
+_VALUE_CHARS: Final = 80
+"""Of a value that is told of."""
+
 
 def flaws(raw: Mapping[str, Any]) -> list[Flaw]:
-    """What keeps a file from being read: the values that `config set` refuses, and what is no object and holds some."""
+    """What keeps a file from being read: values that `config set` refuses, and groups that are not objects."""
     found = [
         Flaw(tuple(group.split(".")), f"{group} must be an object")
         for group in _GROUPS
@@ -332,6 +342,19 @@ def flaws(raw: Mapping[str, Any]) -> list[Flaw]:
         if value is not MISSING and not row.rule.fits(value):
             found.append(Flaw(tuple(key.split(".")), _against(key, row.rule)))
     return found
+
+
+def leave_out_flaws(raw: dict[str, Any]) -> list[str]:
+    """Take out what keeps a file from being read; each with its value and the reason, for people."""
+    left_out: list[str] = []
+    while found := flaws(raw):
+        for flaw in found:
+            key = ".".join(flaw.path)
+            value = json.dumps(lookup(raw, key), ensure_ascii=False)
+            shown = value if len(value) <= _VALUE_CHARS else f"{value[:_VALUE_CHARS]}…"
+            left_out.append(f"{key} {shown} ({flaw.message})")
+            remove(raw, key)
+    return left_out
 
 
 def unknown(raw: Mapping[str, Any]) -> list[str]:
@@ -361,7 +384,7 @@ MISSING: Final = object()
 
 
 def lookup(raw: Mapping[str, Any], key: str, missing: Any = MISSING) -> Any:
-    """What stands at a dotted key."""
+    """The value at a dotted key."""
     value: Any = raw
     for name in key.split("."):
         if not isinstance(value, dict) or name not in value:
@@ -371,7 +394,7 @@ def lookup(raw: Mapping[str, Any], key: str, missing: Any = MISSING) -> Any:
 
 
 def set_value(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making the objects on its way. Raises ConfigInvalid if something else stands there."""
+    """Set a dotted key, creating the objects on its way. Raises ConfigInvalid if something else is there."""
     *groups, last = key.split(".")
     for depth, group in enumerate(groups, 1):
         inner: Any = raw.setdefault(group, {})

@@ -1,9 +1,9 @@
-"""Whose a line is: the signature at its end, and ids that say which key and which daemon they are of.
+"""Where a line is from: the signature at its end, and ids that certify the key and the daemon.
 
 Source: events.md §11 "Signatures" and "Ids certify their origin", identity.md §13. Bytes and hashes only, no
 cryptography: `identity.signing` makes signatures and judges them.
 
-A signed line is the line of before with one more field at its very end: `"sig":"` + 43 characters of public key + 86
+A signed line is the unsigned line with one more field at its very end: `"sig":"` + 43 characters of public key + 86
 of an ed25519 signature + `"`.
 """
 
@@ -29,7 +29,7 @@ class _Hash(Protocol):
 
 
 DOMAIN: Final = b"thrum fact 1\0"
-"""What stands before the line in what is signed: no other text that a key signs can pass for a fact."""
+"""The prefix of the signed bytes: so no other text signed with the key can pass for a fact."""
 
 SIGNED_BYTES: Final = 138
 """How much longer a line gets by its signature."""

@@ -1,9 +1,9 @@
 """Which lines of a journal may go: those that cleanups and purges tombstoned, and what a later line replaced. Pure.
 
-A line may go only if the projection is the same without it, also for whoever never saw it (events.md §11 "Compaction").
-So every rule here looks at the line itself, at the lines of the same journal, and at watermarks, which only ever rise:
-all clones that hold the same facts drop the same lines, whenever they look. Used by compaction (`store`) and for the
-files of the branch (`sync`).
+A line may go only if the projection is the same without it, also in clones that never saw it (events.md §11
+"Compaction"). So every rule here looks at the line itself, at the lines of the same journal, and at watermarks, which
+only ever rise: all clones that hold the same facts drop the same lines, whenever they look. Used by compaction
+(`store`) and for the files of the branch (`sync`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Order = tuple[str, str]
 """`(normalised time, event id)`: the order of facts, compared as text."""
 
 Fact = tuple[Order, AnyFact, Provenance]
-"""A fact of a journal, and what its line is to whoever asks."""
+"""A fact of a journal, and the provenance of its line for the caller."""
 
 Ends = Sequence[tuple[Provenance, str]]
 """What is known of the ends of one session: what each line is, and its time."""
@@ -62,7 +62,7 @@ class Tombstones:
         """Whether anything was ever cleaned up or purged."""
         return bool(self.agents or self.authors or self.purges)
 
-    def mark(self) -> str:
+    def fingerprint(self) -> str:
         """A text that differs as soon as more is tombstoned."""
         if not self:
             return ""
@@ -164,7 +164,7 @@ def _is_tombstoned(fact: AnyFact, order: Order, who: Provenance, tombstones: Tom
 def _is_about_purged(
     fact: MessageEdited | MessageDeleted | MessageReceipt, at: str, who: Provenance, tombstones: Tombstones
 ) -> bool:
-    """What is done to a message is tombstoned with it. Where its id tells no time, or not whose it is, only its create
+    """Facts about a message are tombstoned with it. If its id gives no time, or no origin, only its create
     can say, and that may lie in another journal, and come later.
     """
     ms = ids.ulid_ms(fact.message_id)
@@ -176,7 +176,7 @@ def _is_about_purged(
     for realm, cutoff in tombstones.purges.items():
         if realm != OLD_REALM and ms < clock.parse_ms(cutoff) and signatures.id_fits(fact.message_id, realm):
             return True
-    # What was read here before the cutoff was here, and if nobody signed it, it is of before.
+    # What was read here before the cutoff was here, and if it is unsigned, it predates signing.
     old, origins = tombstones.purges.get(OLD_REALM, ""), tombstones.origins
     is_old = not who.acts and old != "" and at < old and ms < clock.parse_ms(old)
     known = (*origins.projects, *origins.own)
@@ -184,7 +184,7 @@ def _is_about_purged(
 
 
 def _is_purged(session_id: str, who: Provenance, tombstones: Tombstones) -> bool:
-    """Whether an end of the session is known, here or never here, that lies before the cutoff of a purge."""
+    """Whether an end of the session before the cutoff of a purge is known."""
     for end, at in tombstones.ends(session_id):
         if may_say_of_session(end, who) or (not who.acts and end.home == OURS):
             cutoff = tombstones.cutoff(realm for realm in end.under if realm in who.under)
@@ -194,8 +194,8 @@ def _is_purged(session_id: str, who: Provenance, tombstones: Tombstones) -> bool
 
 
 def superseded_ids(facts: Iterable[tuple[Order, AnyFact | UnknownEvent, bool]]) -> set[str]:
-    """The event ids of `agent.update`s whose registers are all set anew by later ones that stay, and that the same
-    origin wrote, both `signed` or neither: nobody replaces what another said. A line that lies there twice is one fact.
+    """The event ids of `agent.update`s whose registers are all overwritten by later ones that stay, and that the same
+    origin wrote, both `signed` or neither: no daemon replaces what another said. A line that occurs twice is one fact.
     """
     once = {fact.event_id: (order, fact, signed) for order, fact, signed in facts if isinstance(fact, AgentUpdated)}
     updates = sorted(once.values(), key=lambda entry: entry[0], reverse=True)
@@ -232,7 +232,8 @@ def _times(work: Work) -> list[tuple[str, str]]:
 
 def branch_file_of(fact: AnyFact, found: str = "") -> str:
     """The journal of the branch that a fact belongs into; `""` for what never travels. Receipts do, as their
-    recipient's (events.md §5). An older edit names nobody: the owner of the journal in which it was `found` is meant.
+    recipient's (events.md §5). An older edit names no author: then the owner of the journal in which it was `found`
+    counts.
     """
     if isinstance(fact, MessageEdited | MessageDeleted) and not fact.agent_id:
         return found

@@ -1,8 +1,9 @@
-"""Which `.thrum` counts: the one that thrum set up, told by a mark that no clone, branch or archive can bring along.
+"""Which `.thrum` is trusted: the one that thrum set up, known by a mark that no clone, branch or archive can bring
+along.
 
-`.thrum` lies where git, tar and patch write, so nothing is obeyed because it is there. What counts lies in git's common
-directory, below `thrum-sync`, which is never cloned and never checked out: a record for each worktree, with the random
-mark that `.thrum/.mark` must repeat and the one target that a redirect may name. Outside git it lies in the user's
+`.thrum` is where git, tar and patch can write, so nothing is trusted because it is there. What counts is in git's
+common directory, below `thrum-sync`, which is never cloned and never checked out: a record for each worktree, with the
+random mark that `.thrum/.mark` must repeat and the one target that a redirect may name. Outside git it is in the user's
 home, by device and inode of `.thrum`. Source: identity.md §3 "Trust"; docs/decisions/0031.
 """
 
@@ -22,7 +23,6 @@ from thrum.model.errors import ForeignUser, NotInitialized, in_shell
 
 MARK = ".mark"
 _MARK_BYTES = 16
-_RECORD_BYTES_MAX = 65_536
 
 
 class Keep(NamedTuple):
@@ -116,7 +116,8 @@ def _mark_in(own: Path) -> bytes:
 
 def write_marks(own: Path, keep: Keep, redirect: str = "", root: str = "") -> None:
     """Let a `.thrum` count from now on. A mark that both sides have stays, and with it the root that agents are bound
-    to: that is for whoever moves them to change. `root`: where it stood, if that is not where it is. Raises OSError.
+    to: changing those is up to the caller that moves them. `root`: where it stood, if that is not where it is. Raises
+    OSError.
     """
     before = read_record(keep)
     if before is not None and has_mark(own, before.mark):

@@ -40,6 +40,7 @@ from thrum.ops.liveness import owner_alive, seconds
 from thrum.ops.names import check_names
 from thrum.ops.pid_binding import record_pid
 from thrum.ops.quickstart import Arrival, check_prime, check_quickstart, give_up, retire_stale
+from thrum.ops.runtime_place import carried_over
 from thrum.ops.sessions import end_open_sessions
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
@@ -100,7 +101,7 @@ class _Wanted:
 
 
 async def register(ctx: Context, call: Call, params: RegisterParams) -> RegisterResult:
-    """Bind an agent to the root that the caller stands in: fact, place and identity file.
+    """Bind an agent to the caller's root: fact, place and identity file.
 
     Decision and record are one step of the committer: of two registrations at once the second is judged against the
     first. Conflicts are an answer, not an error. Raises the name rules, NotAWorktree, IdentityMismatch,
@@ -114,7 +115,7 @@ async def register(ctx: Context, call: Call, params: RegisterParams) -> Register
         nonlocal recorded
         decision = _decide(ctx, wanted, view, stamp)
         if decision.facts:
-            # From here on nobody else gets the name, though its file is not there yet.
+            # From here on no one else gets the name, though its file is not there yet.
             recorded = True
             ctx.registering.add(wanted.agent_id)
         return decision
@@ -173,7 +174,7 @@ def _wanted(ctx: Context, call: Call, params: RegisterParams) -> _Wanted:
         raise _unproved(evidence, failed) from failed
     if root is None:
         raise NotAWorktree(
-            f"you stand in no worktree of {ctx.here.layout.main_root}", remedy="cd into the repository, then repeat"
+            f"you are not in a worktree of {ctx.here.layout.main_root}", remedy="cd into the repository, then repeat"
         )
     if not _is_text(root):
         raise NotAWorktree(
@@ -181,7 +182,8 @@ def _wanted(ctx: Context, call: Call, params: RegisterParams) -> _Wanted:
         )
     if params.worktree and not _is_path(params.worktree, root):
         raise IdentityMismatch(
-            f"worktree {params.worktree} is not where you stand ({root})", remedy="cd there, or leave worktree out"
+            f"worktree {params.worktree} is not your current worktree ({root})",
+            remedy="cd there, or leave worktree out",
         )
     try:
         arrival = _arrival(ctx, evidence, params, agent_id, root)
@@ -254,7 +256,7 @@ def _check_files(wanted: _Wanted) -> None:
     if is_tracked(path):
         raise StateTracked(f"git tracks {path}: nothing is written there")
     if status(path) is not None and not is_file(path):
-        raise IdentityInvalid(f".thrum/identities/{path.name} is not a valid identity: it is no regular file")
+        raise IdentityInvalid(f".thrum/identities/{path.name} is not a valid identity: it is not a regular file")
     if status(path) is not None:
         read_identity(path)
 
@@ -321,7 +323,11 @@ def _file_of(row: AgentRow) -> list[Path]:
 def _taken(ctx: Context, root: str, record: AgentRow) -> str:
     """From whom a name was taken by force, and whether that one still runs."""
     alive = owner_alive(record, ctx.processes, ctx.runtime_names())
-    runs = f"its process there, pid {record.agent_pid}, runs on and is nobody" if alive else "its process is gone"
+    runs = (
+        f"its process there, pid {record.agent_pid}, keeps running, without an identity"
+        if alive
+        else "its process is gone"
+    )
     process = f" ({runs})" if record.agent_pid else ""
     whence = "the process that had it" if record.worktree_path == root else record.worktree_path
     return f"@{record.agent_id} was taken from {whence}{process}"
@@ -392,6 +398,7 @@ def _facts(
                 agent_id=wanted.agent_id,
                 tmux_session=record.tmux_session if record else "",
                 **place._asdict(),
+                **carried_over(record, place.agent_pid, place.agent_pid_started),
             )
         )
     if quickstart and (record is None or not record.status):

@@ -1,4 +1,4 @@
-"""What every operation is given: the projection, the journal's door, who calls, and where we are.
+"""What every operation is given: the projection, the journal, the caller, and the layout.
 
 Built once by the daemon, never changed. An operation is `async def op(ctx, call, params) -> result`: it looks at
 `ctx.view` (what is committed) or hands `ctx.journal.commit` a decision. It writes nothing itself.
@@ -126,9 +126,9 @@ def evidence_of(call: Call) -> PeerEvidence:
 
 
 def agent_of(call: Call) -> str:
-    """The caller's agent id; NoIdentity if nobody is proved (for methods that an anonymous caller may reach)."""
+    """The caller's agent id; NoIdentity if none is proved (for methods that an anonymous caller may reach)."""
     if not call.caller.agent_id:
-        raise NoIdentity("no agent identity: who calls is not known")
+        raise NoIdentity("no agent identity: the caller is not known")
     return call.caller.agent_id
 
 

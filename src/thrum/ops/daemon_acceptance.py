@@ -1,4 +1,4 @@
-"""What a person has this machine take another daemon for (events.md §11, `thrum sync accept`)."""
+"""What a person accepts about other daemons on this machine (events.md §11, `thrum sync accept`)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ async def accept(ctx: Context, params: SyncAcceptParams, found: Collection[str])
     """
     if not params.origin:
         if params.gone or params.agent:
-            raise InvalidParams("name the daemon", remedy=_which(ctx.view), field="origin")
+            raise InvalidParams("name the daemon", remedy=_known_daemons(ctx.view), field="origin")
         return await _accept_project(ctx, found)
 
     def decide(view: View, stamp: Stamp) -> Decision[SyncAcceptResult]:
         known = {row.daemon_id for row in view.trusted_of()}
         if params.origin not in known:
-            raise DaemonUnknown(f"nothing here is of a daemon {params.origin}", remedy=_which(view))
+            raise DaemonUnknown(f"nothing here is from a daemon {params.origin}", remedy=_known_daemons(view))
         facts: list[AnyFact] = []
         if params.agent:
             if params.origin not in view.registrars_of(params.agent):
@@ -44,8 +44,8 @@ async def accept(ctx: Context, params: SyncAcceptParams, found: Collection[str])
             if claimed and not former:
                 was = ", ".join(sorted(claimed))
                 raise InvalidParams(
-                    f"{params.origin} says that it was {was}: that has a key, and speaks for itself",
-                    remedy="if nobody is that daemon any more: thrum sync accept ID --gone",
+                    f"{params.origin} claims to be the former {was}, which has a key and signs for itself",
+                    remedy="if that daemon no longer exists: thrum sync accept ID --gone",
                     field="origin",
                 )
             facts += [stamp.make(Accepted, kind="origin", id=params.origin, of=old) for old in former]
@@ -57,7 +57,7 @@ async def accept(ctx: Context, params: SyncAcceptParams, found: Collection[str])
     return await ctx.journal.commit(decide, heavy=True)
 
 
-def _which(view: View) -> str:
+def _known_daemons(view: View) -> str:
     """What lists the daemons that could be named, each with its machine and agents."""
     agents: dict[str, list[str]] = {}
     for row in view.agents():
@@ -68,8 +68,8 @@ def _which(view: View) -> str:
         about = ([f"host {each.hostname}"] if each.hostname else []) + _some(some, _AGENTS_MAX)
         named.append(f"{each.daemon_id} ({', '.join(about)})" if about else each.daemon_id)
     if not named:
-        return "thrum sync status; nothing here is of another daemon"
-    return f"name one, and --gone if nobody has it any more: {'; '.join(_some(named, _DAEMONS_MAX))}"
+        return "thrum sync status; nothing here is from another daemon"
+    return f"name one, with --gone if it no longer exists: {'; '.join(_some(named, _DAEMONS_MAX))}"
 
 
 def _some(texts: list[str], most: int) -> list[str]:
@@ -80,7 +80,7 @@ async def _accept_project(ctx: Context, found: Collection[str]) -> SyncAcceptRes
     """Take over the repository ids of the branch: this project has these too."""
     if not found:
         message = "no branch was refused as another project's"
-        raise InvalidParams(message, remedy=_which(ctx.view), field="origin")
+        raise InvalidParams(message, remedy=_known_daemons(ctx.view), field="origin")
 
     def decide(_view: View, stamp: Stamp) -> Decision[None]:
         facts = [stamp.make(Accepted, kind="project", id=repo_id) for repo_id in sorted(found)]

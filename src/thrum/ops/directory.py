@@ -21,7 +21,7 @@ class ViewDirectory:
     def is_agent(self, agent_id: str) -> bool:
         return self._address(agent_id) is not None
 
-    def heir(self, agent_id: str) -> str:
+    def current_id(self, agent_id: str) -> str:
         return self._view.renamed(agent_id)
 
     def is_role_here(self, word: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a message may say: the checks that need nothing but the words. No I/O.
+"""What a message may contain: the checks that need only its content. No I/O.
 
 Source: cli.md 1.7, events.md §3 "Limits", rpc.md §5 `message.send`.
 """

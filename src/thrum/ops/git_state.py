@@ -1,4 +1,4 @@
-"""The live git state of agents: of local ones their worktree is looked at now, of others nothing is known but facts."""
+"""The live git state of agents: local worktrees are looked at now, for others only facts are known."""
 
 from __future__ import annotations
 

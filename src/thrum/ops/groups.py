@@ -1,6 +1,6 @@
-"""Named audiences: groups and their members. Source: rpc.md §5 "Team, groups", cli.md 3.22, events.md §9.
+"""Groups and their members. Source: rpc.md §5 "Team, groups", cli.md 3.22, events.md §9.
 
-Groups of one name, made apart on two clones, are one: what is changed is changed in each of them.
+Groups with the same name, created in two clones, are one: a change is made in each of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import GroupMark, GroupRow, Member, View
 
 ANYBODY: Final = "*"
-"""With type role: everybody."""
+"""With type role: everyone."""
 
 
 # -- changes

@@ -1,5 +1,5 @@
-"""What a daemon says of itself before anything else (events.md §11 "Project"): of what project it is, what it was
-called before, and which agents are its own.
+"""What a daemon declares about itself before anything else (events.md §11 "Project"): its project, its earlier ids, and
+its agents.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def decide(view: View, stamp: Stamp, repo_ids: Iterable[str], own: Iterable[str]
     # Others take the marks and messages of an agent from who registered it.
     for row in view.own_registrations():
         if row.origin_daemon in ("", stamp.daemon_id):
-            continue  # what tells no origin may be anybody's: no name is given to that
+            continue  # a registration without an origin may be from anyone: it gets no name
         again = stamp.make(
             AgentRegistered,
             at=stamp.later_than(row.reg_at),

@@ -1,4 +1,4 @@
-"""How agents end, and how they are: delete, cleanup, set-status. Source: identity.md §8.5, cli.md 3.11, rpc.md §5."""
+"""How agents end, and their status: delete, cleanup, set-status. Source: identity.md §8.5, cli.md 3.11, rpc.md §5."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def delete(ctx: Context, call: Call, params: AgentDeleteParams) -> AgentDe
     for everybody. Another daemon's agent is only hidden here. Raises AgentNotFound, AgentAlive, NotYours, StoreFailed.
     """
     caller = agent_of(call)
-    agent_id = _id_meant(ctx.view, params.name)
+    agent_id = _agent_id_from(ctx.view, params.name)
     if not ids.parse_agent_id(agent_id).is_local_agent:
         # Its id is about to be a file name.
         raise AgentNotFound(f"agent not found: {params.name}")
@@ -94,18 +94,18 @@ def _replay_delete(view: View, fact: AnyFact, _seq: int) -> AgentDeleteResult:
     if isinstance(fact, AgentCleaned):
         return AgentDeleteResult(agent_id=fact.agent_id, deleted=True)
     host = view.hosts().get(fact.of, "another clone")
-    message = f"@{fact.agent_id} is hidden here; it goes on as an agent of {host}, where alone it is deleted"
+    message = f"@{fact.agent_id} is hidden here; it remains an agent of {host} and can only be deleted there"
     return AgentDeleteResult(agent_id=fact.agent_id, deleted=False, message=message)
 
 
-def _id_meant(view: View, name: str) -> str:
+def _agent_id_from(view: View, name: str) -> str:
     """An agent's id as people may write it."""
     bare = name.removeprefix("@")
     return bare if view.is_live(bare) else ids.parse_agent_id(bare).canonical
 
 
 def _check_deletable(ctx: Context, call: Call, row: AgentRow, force: bool) -> None:
-    """Raise AgentAlive for somebody else's running agent, NotYours for one that another daemon registered."""
+    """Raise AgentAlive for another running agent, NotYours for one that another daemon registered."""
     if force or (row.agent_id == call.caller.agent_id and row.is_own):
         return
     if not row.is_own:
@@ -175,7 +175,7 @@ def _has_file(root: str, agent_id: str) -> bool:
 
 
 async def cleanup(ctx: Context, call: Call, params: CleanupParams) -> CleanupResult:
-    """Find this machine's agents that nobody is any more, and remove them if `force` says so.
+    """Find this machine's orphaned agents, and remove them with `force`.
 
     Raises InvalidParams for `dry_run` with `force`, and for a negative `threshold` (whole days).
     """
@@ -233,7 +233,7 @@ class _Traces:
 
 
 def _look(ctx: Context, rows: Sequence[AgentRow], branches: dict[str, str]) -> dict[str, _Traces]:
-    """Blocking. Of an agent whose place is not known nothing is missing: only its silence counts."""
+    """Blocking. For an agent whose place is unknown nothing counts as missing: only its silence counts."""
     return {row.agent_id: _traces(ctx, row, branches[row.agent_id]) for row in rows}
 
 
@@ -248,7 +248,7 @@ def _traces(ctx: Context, row: AgentRow, told: str) -> _Traces:
         reserved=identity is not None and identity.reserved,
         identity_missing=not _has_file(root, row.agent_id) and row.agent_id not in ctx.registering,
         worktree_missing=not os.path.isdir(root),
-        # A branch that has no commit yet is no less there for whoever is on it.
+        # A branch that has no commit yet is still there for the agent on it.
         branch_missing=bool(branch) and not ctx.branch_exists(branch) and ctx.branch_of(root) != branch,
     )
 
@@ -290,7 +290,7 @@ def _is_orphan(each: Orphan, threshold_days: int) -> bool:
 async def set_status(ctx: Context, call: Call, params: SetStatusParams) -> SetStatusResult:
     """How an agent is doing, by itself or by another. Raises AgentNotFound; DaemonWriterLiveness for a dead one."""
     caller = agent_of(call)
-    agent_id = _id_meant(ctx.view, params.agent) if params.agent else caller
+    agent_id = _agent_id_from(ctx.view, params.agent) if params.agent else caller
     line = check_writable(ctx, agent_id, caller, method="agent.set-status")
 
     def decide(view: View, stamp: Stamp) -> Decision[SetStatusResult]:

@@ -1,4 +1,4 @@
-"""May an agent be called so here? The name rules that look at others (identity.md §2)."""
+"""Whether a name is free here: the name rules that depend on other agents (identity.md §2)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def registered_as(ctx: Context, params: RegisterParams) -> str:
 def check_names(view: View, agent_id: str, name: str, role: str, *, without: Collection[str] = ()) -> None:
     """A re-registration skips its own record, and those of `without`; `name` is empty for an unnamed agent.
 
-    A word that is in use here stays usable, whatever somebody elsewhere calls his agents and groups. Raises the name
+    A word that is in use here stays usable, whatever agents and groups elsewhere are called. Raises the name
     rules, NameTaken.
     """
     rows = [row for row in view.agents() if row.agent_id not in (agent_id, *without)]

@@ -79,7 +79,7 @@ async def save(ctx: Context, call: Call, params: ContextSaveParams) -> ContextSa
 
 
 def _replace_notes(root: Path, agent_id: str, content: str) -> tuple[int, notes.Note]:
-    """How many bytes stood there, 0 for none or what cannot be read, and what stands there now."""
+    """The previous size in bytes, 0 if there was no readable file, and the present content."""
     try:
         found = notes.read_notes(root, agent_id)
     except ThrumError:
@@ -154,7 +154,7 @@ def _to_write(ctx: Context, call: Call, name: str, repo_path: str) -> tuple[str,
     if not home or home != root or (repo_path and os.path.realpath(repo_path) != root):
         where = f"it lives in {home}" if home else "it does not live on this machine"
         raise IdentityMismatch(
-            f"the notes of @{agent_id} are written in its own worktree: {where}; you are @{caller}",
+            f"the notes of @{agent_id} can only be written in its own worktree: {where}; you are @{caller}",
             remedy=f"cd {in_shell(home)}" if home else "write your own: leave --agent out",
             expected_agent=agent_id,
             detected_agent=caller,

@@ -1,4 +1,4 @@
-"""`purge.execute`: what of this daemon is old goes, here and in every clone. Source: cli.md 3.14, rpc.md §5."""
+"""`purge.execute`: remove old facts of this daemon, here and in every clone. Source: cli.md 3.14, rpc.md §5."""
 
 from __future__ import annotations
 

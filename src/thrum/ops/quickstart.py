@@ -34,7 +34,7 @@ _METHOD = "agent.register"
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What the guards said to one call that may go on."""
+    """The guards' result for a call that may continue."""
 
     registry: Registry
     """What binding a process looks at: without the identity that is given up."""
@@ -186,7 +186,7 @@ def check_prime(ctx: Context, evidence: PeerEvidence, agent_id: str) -> Arrival:
 
 
 async def retire_stale(ctx: Context, evidence: PeerEvidence, agent_id: str, root: str) -> list[str]:
-    """Move away the identity files of a root that nobody is any more, after `agent_id` has arrived there.
+    """Move away the identity files of agents that no longer live in a root, after `agent_id` has arrived there.
 
     Those of live processes, registered ones without a pid, reserved ones and broken ones stay. A line for each that
     went, with the way back.
@@ -228,7 +228,7 @@ def _stale(ctx: Context, evidence: PeerEvidence, each: Listed, row: AgentRow | N
 
 
 async def _retire(ctx: Context, each: Listed, row: AgentRow | None, root: str) -> Path | None:
-    """End the session of whom the file is, then move the file; None if that one came back meanwhile."""
+    """End the session of the file's agent, then move the file; None if the agent came back meanwhile."""
 
     def decide(view: View, stamp: Stamp) -> Decision[bool]:
         now = view.agent(row.agent_id) if row is not None else None

@@ -1,4 +1,4 @@
-"""Looks at messages: pages, one message, what I sent. They write nothing. Source: rpc.md §5 "list"."""
+"""Reading messages: pages, one message, sent messages. Writes nothing. Source: rpc.md §5 "list"."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def list_messages(ctx: Context, call: Call, params: MessageListParams) -> 
     expression = _expression(params.query) if params.query else ""
     recipient = params.recipient.removeprefix("@")
     query = InboxQuery(
-        # Whoever looks at another's inbox wants to know what that one has read.
+        # A look at another's inbox is to show what its owner has read.
         reader=recipient or reader,
         for_agent=params.for_agent or recipient,
         unread=params.unread,
@@ -111,7 +111,7 @@ def _check_owner(reader: str, named: str) -> None:
 
 
 def _expression(query: str) -> str:
-    """What a text asks of the index of words. Raises InvalidParams when it has none, or more than anybody types."""
+    """The search words of a text. Raises InvalidParams if it has none, or too many."""
     found = search.words(query)
     if not found:
         raise InvalidParams(
@@ -125,7 +125,7 @@ def _expression(query: str) -> str:
 def check_page(page: int, page_size: int) -> None:
     if not 1 <= page <= limits.integer_max or not 1 <= page_size <= limits.page_size_max:
         raise InvalidParams(
-            f"page begins with 1, page_size is 1 to {limits.page_size_max}", remedy="ask for another page", field="page"
+            f"page starts at 1, page_size is 1 to {limits.page_size_max}", remedy="ask for another page", field="page"
         )
 
 

@@ -78,7 +78,7 @@ def _ambiguous(word: str, candidates: Sequence[Print]) -> AmbiguousMessage:
 
 
 def _session(ctx: Context, call: Call, agent_id: str) -> Hashable:
-    """Whose eyes they were: the agent's live process; else whoever sits at that terminal, or at none, as that agent."""
+    """Who saw them: the agent's live process; else that agent at that terminal, or at none."""
     try:
         evidence = evidence_of(call)
         place = ctx.registry().by_id.get(agent_id)
@@ -99,7 +99,7 @@ async def note(ctx: Context, printed: Printed, call: Call, params: PrintedParams
 
 
 async def find(ctx: Context, printed: Printed, call: Call, params: FindParams) -> FindResult:
-    """The one message that is meant. MessageNotFound, AmbiguousMessage."""
+    """The one message that the reference names. Raises MessageNotFound, AmbiguousMessage."""
     if [params.end != "", params.author != "", params.last].count(True) != 1:
         raise InvalidParams("give one of end, author, last", remedy="thrum reply MSG_ID", field="end")
     if params.end:
@@ -111,7 +111,8 @@ async def find(ctx: Context, printed: Printed, call: Call, params: FindParams) -
 
 
 def _newest_from(view: View, author: str, me: str) -> str:
-    """The newest message to `me` of whoever is called so now; if nobody is, of one who was. Raises MessageNotFound."""
+    """The newest message to `me` by the agent with that name now; if there is none, by one that had it. Raises
+    MessageNotFound."""
     found, origin = view.newest_from(author, me)
     newest, renamed, others = found, view.called_now(author, origin), [origin]
     while found and view.is_live(author) and view.called_now(author, origin) != author:
@@ -119,12 +120,12 @@ def _newest_from(view: View, author: str, me: str) -> str:
         others.append(origin)
     if found:
         return found
-    was = f": {short_message_id(newest)} is of one who is @{renamed} now" if newest else ""
+    was = f": {short_message_id(newest)} is by an agent now named @{renamed}" if newest else ""
     raise MessageNotFound(f"no message of @{author} to you{was}", remedy="thrum inbox; thrum team --all")
 
 
 async def _by_end(ctx: Context, end: str) -> str:
-    """The id that ends so. A long projection is gone through in steps, so that nobody else waits."""
+    """The id that ends so. A long projection is gone through in steps, so that other calls don't wait."""
     if len(end) < MESSAGE_ID_END_MIN:
         remedy = f"at least {MESSAGE_ID_END_MIN} characters of its end"
         raise MessageNotFound(f"message not found: {end}", remedy=remedy)

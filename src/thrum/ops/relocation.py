@@ -1,6 +1,6 @@
-"""Agents go where their worktree went: a moved repository, a moved linked worktree (identity.md §3, §11).
+"""Agents follow their worktree: a moved repository, a moved linked worktree (identity.md §3, §11).
 
-An agent is bound to the path of its root. Which worktree that was is told by the mark, which only a move takes along:
+An agent is bound to the path of its root. The mark identifies the worktree, and only a move takes it along:
 of a copy, git's directory is another one, or the mark is still where it was. docs/decisions/0048.
 """
 
@@ -27,6 +27,7 @@ from thrum.model.paths import Layout, counts, is_tracked, keep_of
 from thrum.ops import renaming
 from thrum.ops.context import Context
 from thrum.ops.identity_file import identities_of
+from thrum.ops.runtime_place import carried_over
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 
@@ -37,7 +38,7 @@ _ROOTS_MAX = 1024
 
 
 class Moves:
-    """Looks for worktrees that are elsewhere by now: all of them at the start, then that of whoever comes."""
+    """Looks for worktrees that are elsewhere by now: all of them at the start, then each caller's."""
 
     def __init__(self, ctx: Context, now: Callable[[], float]) -> None:
         self._ctx = ctx
@@ -47,7 +48,7 @@ class Moves:
         self._one_at_a_time = trio.Lock()
 
     async def arrive(self, evidence: PeerEvidence) -> None:
-        """Somebody comes: its agents follow it before it asks anything. Raises nothing."""
+        """A caller connects: its agents follow it before it asks anything. Raises nothing."""
         now = self._now()
         try:
             root = evidence.current_root(now)
@@ -99,13 +100,14 @@ def decide(
         follows = bool(root) and row.origin_daemon in own and is_file(identity_path(identities_of(root), row.agent_id))
         if not follows and row.worktree_path not in strange:
             continue
-        # It is no sign of life: the record goes on to be as old as it is.
+        # It is not a heartbeat: the record keeps its age.
         at = clock.format_ms(clock.parse_ms(row.place_at) + 1)
         if follows:
             process = (row.agent_pid, row.agent_pid_started, row.runtime, row.tmux_session)
         else:
             root, process = "", (0, "", "", "")
         pid, started, runtime, tmux = process
+        told = carried_over(row if follows else None, pid, started)
         facts.append(
             stamp.make(
                 AgentPlaced,
@@ -116,6 +118,7 @@ def decide(
                 agent_pid_started=started,
                 runtime=runtime,
                 tmux_session=tmux,
+                **told,
             )
         )
     return Decision(facts, lambda _view, _seqs: None)
@@ -125,7 +128,7 @@ def decide(
 
 
 def find_moves(layout: Layout, root: str = "") -> dict[str, str]:
-    """Where each worktree was whose mark is elsewhere now, and where it is. A mark that still counts where it was has
+    """Old and new path of each worktree whose mark has moved. A mark that still counts where it was has
     not moved: what has it too is a copy, or the same place by another path.
     """
     roots = [

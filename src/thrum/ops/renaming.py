@@ -1,8 +1,8 @@
-"""An agent goes on under another name, with its mail: `agent.rename`. Source: wake.md §6, docs/decisions/0050.
+"""Renaming an agent, with its messages: `agent.rename`. Source: wake.md §6, docs/decisions/0050.
 
-One batch of facts: the one goes on as the other; the new id is registered, lives where the old one lived, is in its
-groups and has its inbox; the old one is cleaned up. Then the files follow. What a kill left undone is done at the next
-start, or by the same call again: the first fact of the batch says what was begun.
+One batch of facts: the alias from the old id to the new one; the new id is registered, has the old one's place, groups
+and inbox; the old one is cleaned up. Then the files follow. What a kill left undone is completed at the next start, or
+by repeating the call: the first fact of the batch says what was begun.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from thrum.model.methods.agents import AgentRenameParams, AgentRenameResult
 from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.identity_file import identities_of, note_in_file
 from thrum.ops.names import check_names
+from thrum.ops.runtime_place import carried_over
 from thrum.ops.waiting import WaitQueues
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
@@ -49,7 +50,7 @@ _HEAVY: Final = 500
 
 
 async def rename(ctx: Context, wait_queues: WaitQueues, call: Call, params: AgentRenameParams) -> AgentRenameResult:
-    """Let the caller go on as `params.name`. The name it has already is no error: a repeated call finishes the files.
+    """Rename the caller to `params.name`. Its present name is not an error: a repeated call finishes the files.
 
     Raises the name rules, NameTaken for a name that is registered anywhere or has a file here, StoreFailed.
     """
@@ -68,7 +69,7 @@ async def rename(ctx: Context, wait_queues: WaitQueues, call: Call, params: Agen
             raise AgentNotRegistered(f"@{old} is not registered here")
         check_name(view, row, new)
         facts = facts_of(view, stamp, row, new)
-        ctx.registering.add(new)  # from here on nobody else gets the name, though its file is not there yet
+        ctx.registering.add(new)  # from here on no one else gets the name, though its file is not there yet
         main = next(index for index, fact in enumerate(facts) if isinstance(fact, AgentRegistered))
         return Decision(
             facts, lambda after, _seqs: AgentRenameResult(agent_id=new, of=old, unread=after.inbox_count(new)[1]), main
@@ -99,7 +100,7 @@ def _check_files(root: str, new: str) -> None:
     path = identity_path(identities_of(root), new)
     if status(path) is not None:
         raise NameTaken(
-            f".thrum/identities/{path.name} is there already",
+            f".thrum/identities/{path.name} already exists",
             remedy=f"choose another name, or move it away: mv {in_shell(path)} {in_shell(f'{path}.deleted')}",
         )
 
@@ -131,6 +132,7 @@ def facts_of(view: View, stamp: Stamp, row: AgentRow, new: str) -> list[AnyFact]
         agent_pid_started=row.agent_pid_started,
         runtime=row.runtime,
         tmux_session=row.tmux_session,
+        **carried_over(row, row.agent_pid, row.agent_pid_started),
     )
     begun = stamp.make(AgentAliased, at=registered.timestamp, agent_id=new, of=row.agent_id)
     facts: list[AnyFact] = [begun, registered, placed]
@@ -157,7 +159,7 @@ def facts_of(view: View, stamp: Stamp, row: AgentRow, new: str) -> list[AnyFact]
 
 
 def _session(view: View, stamp: Stamp, old: str, new: str) -> Iterator[AnyFact]:
-    """What is open goes on: sessions are their agent's, so it is a new one, about the same."""
+    """An open session continues: sessions belong to an agent, so it is a new one with the same content."""
     session = view.open_session(old)
     if session is None or view.open_session(new) is not None:
         return

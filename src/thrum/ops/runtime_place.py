@@ -1,11 +1,42 @@
-"""The session of an agent's runtime goes into the agent's record (`agent.place`). Source: events.md §5, wake.md §5."""
+"""What an agent's place says of its runtime process beside its pid: what of that a new place takes along, and what its
+hooks tell. Source: events.md §5, wake.md §5.
+"""
 
 from __future__ import annotations
+
+from typing import TypedDict
 
 from thrum.model.events import AgentPlaced
 from thrum.ops.context import Context
 from thrum.store.api import Decision, Stamp
-from thrum.store.queries.views import View
+from thrum.store.queries.views import AgentRow, View
+
+
+class Runtime(TypedDict):
+    """Fields of `agent.place` that hooks and launchers tell (wake.md §5)."""
+
+    runtime_session: str
+    transcript: str
+    pane: str
+    hooks_seen_at: str
+
+
+def carried_over(row: AgentRow | None, agent_pid: int, agent_pid_started: str) -> Runtime:
+    """Of a record, for a new one with this process: everything, if it is the same process, or if the record has none:
+    it may have been told before it was known which process that is, and below an app-server it is never known. Of
+    another process nothing.
+    """
+    is_same = row is not None and (
+        row.agent_pid == 0 or (row.agent_pid, row.agent_pid_started) == (agent_pid, agent_pid_started)
+    )
+    if row is None or not is_same:
+        return Runtime(runtime_session="", transcript="", pane="", hooks_seen_at="")
+    return Runtime(
+        runtime_session=row.runtime_session,
+        transcript=row.transcript,
+        pane=row.pane,
+        hooks_seen_at=row.hooks_seen_at,
+    )
 
 
 async def note_session(ctx: Context, agent_id: str, session: str, transcript: str) -> None:

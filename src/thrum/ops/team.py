@@ -1,4 +1,4 @@
-"""Looks at who is there: team, agent list, one agent. They write nothing. Source: rpc.md §5, cli.md 3.8."""
+"""Reading agents: team, agent list, one agent. Writes nothing. Source: rpc.md §5, cli.md 3.8."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def lookup(ctx: Context, _call: Call, params: LookupParams) -> LookupResul
 
 
 def _gone(view: View, agent_id: str) -> LookupResult:
-    """What became of an agent that nobody is any more."""
+    """What became of an agent that is gone."""
     if new := view.renamed(agent_id):
         return LookupResult(None, renamed_to=new)
     watermark = view.watermark("agent", agent_id)

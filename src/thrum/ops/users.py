@@ -1,4 +1,5 @@
-"""People at a browser: whom git names, and registration over a WebSocket. Source: identity.md §14, rpc.md §5."""
+"""Users in a browser: the user that git names, and registration over a WebSocket. Source: identity.md §14, rpc.md
+§5."""
 
 from __future__ import annotations
 
@@ -19,13 +20,13 @@ _PREFIX = "user:"
 
 
 class Tokens:
-    """Which user a token stands for, as long as the daemon runs; of too many the oldest are forgotten."""
+    """The user of each token, while the daemon runs; beyond a limit the oldest are forgotten."""
 
     def __init__(self) -> None:
         self._users: dict[str, str] = {}
 
     def issue(self, user_id: str, now_ms: int) -> str:
-        """A fresh one, which nobody can guess from an earlier one."""
+        """A fresh one that cannot be guessed from an earlier one."""
         token = "tok_" + ids.Ulids().at(now_ms)
         self._users[token] = user_id
         while len(self._users) > limits.user_tokens_max:

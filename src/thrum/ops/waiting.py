@@ -1,27 +1,28 @@
-"""`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is told twice, nothing slips between waits.
+"""`message.wait`: agents asleep in the daemon, woken by the commit. Nothing is delivered twice or missed between waits.
 
-Every agent has a desk: its waiters in the order in which they came, and the ids of messages that were handed to one of
-them and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
+Every agent has a wait queue: its waiters in order of arrival, and the ids of messages that were handed to one of them
+and are not yet known to have arrived. A message ends one wait that it fits: first come those below the agent's
 live process, then the newest, for an older one may have been left by a session that is gone. If that answer cannot be
 delivered, the next one gets it. Source: rpc.md §7.
 
-What was there before is gone through once, when a wait begins; then only at what comes. Both in bounded steps, one a
-turn of the event loop, however long an inbox is and however many wait.
+Existing messages are scanned once, when a wait begins; after that only new ones are looked at. Both in bounded steps,
+one per turn of the event loop, however long the inbox is and however many wait.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import trio
 
 from thrum.identity.evidence import Failed
 from thrum.model import clock, limits
 from thrum.model.errors import AgentNotRegistered, BadTime, Busy, InvalidParams, ShuttingDown
-from thrum.model.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt
+from thrum.model.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt, WakeAttempted
 from thrum.model.methods.messages import WaitParams, WaitResult
 from thrum.model.wire_types import Message
 from thrum.ops.context import Call, Context, agent_of, evidence_of
@@ -40,6 +41,16 @@ _A_TURN: Final = 500
 _A_LOOK: Final = 20
 
 
+class _Everything:
+    def __contains__(self, _message_id: object) -> bool:
+        return True
+
+
+_ALL: Final = _Everything()
+_SAID_NOTHING: Final = frozenset({"expired", "failed", "refused", "revoked"})
+"""Outcomes of attempts after which their messages may go to others."""
+
+
 @dataclass(slots=True, eq=False)
 class _Waiter:
     view: View
@@ -48,7 +59,7 @@ class _Waiter:
     above: Collection[Living | None] = ()
     """The processes that it is below, itself among them."""
     owner: Callable[[], Living | None] = lambda: None
-    """The agent's live process, asked anew each time."""
+    """The agent's live process, looked up each time."""
     looks_back: bool = True
     """Whether it still goes through what was there before; then `missed` is what came meanwhile."""
     missed: set[str] = field(default_factory=set[str])
@@ -56,6 +67,11 @@ class _Waiter:
     found: Found | None = None
     failure: Exception | None = None
     stopped: bool = False
+    now_ms: Callable[[], int] = lambda: 0
+
+    def wanted_now(self) -> Wanted:
+        """What it waits for, as of this moment."""
+        return msgspec.structs.replace(self.wanted, at=clock.format_ms(self.now_ms()))
 
     @property
     def takes_turns(self) -> bool:
@@ -68,7 +84,12 @@ class _WaitQueue:
     waiters: list[_Waiter] = field(default_factory=list[_Waiter])
     handed_out: set[str] = field(default_factory=set[str])
     fresh: set[str] = field(default_factory=set[str])
-    """Messages that came, or that are no longer held back, and that nobody was offered yet."""
+    """Messages that came, or that are no longer held back, and were not offered to any waiter yet."""
+
+    @property
+    def awaits_an_answer(self) -> bool:
+        """Whether somebody waits for what is told although it is quiet."""
+        return any(waiter.wanted.reply_to for waiter in self.waiters)
 
 
 class WaitQueues:
@@ -81,23 +102,33 @@ class WaitQueues:
         self._called = trio.Event()
         self._to_serve: dict[str, None] = {}
         self._one_step = trio.Lock()
+        self.served: Callable[[str], None] = lambda agent_id: None
+        """Called when an agent's waiters were offered what came, or gave something back: the rest is for its doors."""
+        self.reserved: Callable[[str], Collection[str]] = lambda agent_id: ()
+        """What a door of the agent was given, and may have said: it is in no waiter's hand (wake.md §5)."""
+        self.has_door: Callable[[str], bool] = lambda agent_id: False
+        """Whether the agent has a door to its model: a wait that is not below its live process comes after it."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody waits and nothing is held back."""
+        """Whether there are no waiters and nothing is held back."""
         return not self._wait_queues
 
     def announce(self, facts: Iterable[AnyFact]) -> None:
         """Facts were committed: wake whom they reach."""
         for fact in facts:
-            if isinstance(fact, MessageCreated) and not fact.quiet:
+            if isinstance(fact, MessageCreated):
                 for agent_id in self._wait_queues.keys() & set(fact.recipients):
-                    self._offer_later(agent_id, (fact.message_id,))
+                    if not fact.quiet or self._wait_queues[agent_id].awaits_an_answer:
+                        self._offer_later(agent_id, (fact.message_id,))
+            elif isinstance(fact, WakeAttempted) and fact.outcome in _SAID_NOTHING:
+                if fact.agent_id in self._wait_queues:
+                    self._offer_later(fact.agent_id, fact.message_ids)
             elif isinstance(fact, AgentAliased) and fact.agent_id in self._wait_queues:
                 self._offer_later(fact.agent_id, fact.stored)
 
     def dismiss(self, agent_id: str, why: str) -> None:
-        """Nobody is called so any more: whoever waits as that agent is told."""
+        """No agent has that name any more: tell those that wait under it."""
         wait_queue = self._wait_queues.get(agent_id)
         for waiter in wait_queue.waiters if wait_queue is not None else ():
             if not waiter.woken.is_set():
@@ -133,17 +164,17 @@ class WaitQueues:
             return waiter.found
         except trio.Cancelled:
             if waiter.found is not None:
-                self._release(agent_id, waiter.found[0])
+                self._put_back(agent_id, waiter.found[0])
             raise
         finally:
             self._count -= 1
-            waiter.woken.set()  # whoever serves the desk now passes it over
+            waiter.woken.set()  # the queue skips it from now on
             wait_queue.waiters.remove(waiter)
             self._leave(agent_id)
 
     def settle(self, agent_id: str, messages: Sequence[Message]) -> None:
         """An answer arrived and is marked, or was lost: its messages are no longer held back."""
-        self._release(agent_id, messages)
+        self._put_back(agent_id, messages)
         self._leave(agent_id)
 
     async def serve(self) -> None:
@@ -156,6 +187,7 @@ class WaitQueues:
                 agent_id = next(iter(self._to_serve))
                 del self._to_serve[agent_id]
                 if (wait_queue := self._wait_queues.get(agent_id)) is None:
+                    self.served(agent_id)
                     continue
                 fresh, wait_queue.fresh = wait_queue.fresh, set()
                 for waiter in _in_turn(wait_queue.waiters):
@@ -168,6 +200,7 @@ class WaitQueues:
                             done = 0
                             await trio.lowlevel.checkpoint()
                 self._leave(agent_id)
+                self.served(agent_id)
 
     def _offer_later(self, agent_id: str, message_ids: Iterable[str]) -> None:
         wait_queue = self._wait_queues[agent_id]
@@ -175,7 +208,20 @@ class WaitQueues:
         self._to_serve[agent_id] = None
         self._called.set()
 
-    def _release(self, agent_id: str, messages: Sequence[Message]) -> None:
+    def held_back(self, agent_id: str) -> Collection[str]:
+        """What is in a waiter's hand, or will be offered to those that wait before anything else happens."""
+        wait_queue = self._wait_queues.get(agent_id)
+        return () if wait_queue is None else wait_queue.handed_out | (wait_queue.fresh if wait_queue.waiters else set())
+
+    def _held_back(self, wait_queue: _WaitQueue, waiter: _Waiter) -> Container[str]:
+        if not waiter.takes_turns:
+            return ()
+        agent_id = waiter.wanted.agent_id
+        if self.has_door(agent_id) and waiter.owner() not in waiter.above:
+            return _ALL
+        return wait_queue.handed_out.union(self.reserved(agent_id))
+
+    def _put_back(self, agent_id: str, messages: Sequence[Message]) -> None:
         wait_queue = self._wait_queues.get(agent_id)
         if wait_queue is not None:
             released = {message.message_id for message in messages}
@@ -205,29 +251,28 @@ class WaitQueues:
         """The first messages that fit and are not held back, enough for one answer, and how many there are in all."""
         kept: list[tuple[int, str]] = []
         count = 0
-        steps = waiter.view.told_steps(waiter.wanted)
+        steps = waiter.view.matching_steps(waiter.wanted_now())
         while not waiter.woken.is_set():
             async with self._one_step:
                 step = next(steps, None)
                 await trio.lowlevel.checkpoint()
             if step is None:
                 break
-            held_back = _held_back(wait_queue, waiter)
+            held_back = self._held_back(wait_queue, waiter)
             step = [entry for entry in step if entry[1] not in held_back]
             count += len(step)
             kept = heapq.nsmallest(2 * limits.wait_limit_max, [*kept, *step])
         return kept, count
 
-    @staticmethod
-    def _offer(wait_queue: _WaitQueue, waiter: _Waiter, message_ids: Collection[str], count: int) -> None:
+    def _offer(self, wait_queue: _WaitQueue, waiter: _Waiter, message_ids: Collection[str], count: int) -> None:
         """Let one waiter look at some messages, of `count`. A look that fails is its waiter's alone."""
-        held_back = _held_back(wait_queue, waiter)
+        held_back = self._held_back(wait_queue, waiter)
         ids = [message_id for message_id in message_ids if message_id not in held_back]
         if not ids or waiter.woken.is_set():
             return
         try:
-            fitting = [message_id for _, message_id in waiter.view.told_among(waiter.wanted, ids)]
-            messages = waiter.view.told(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
+            fitting = [message_id for _, message_id in waiter.view.matching_among(waiter.wanted_now(), ids)]
+            messages = waiter.view.messages_that_fit(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
         except Exception as error:
             waiter.failure = error
             waiter.woken.set()
@@ -247,23 +292,28 @@ def _in_turn(waiters: Sequence[_Waiter]) -> Sequence[_Waiter]:
     return sorted(newest_first, key=lambda waiter: owner not in waiter.above)
 
 
-def _held_back(wait_queue: _WaitQueue, waiter: _Waiter) -> Collection[str]:
-    return wait_queue.handed_out if waiter.takes_turns else ()
-
-
 def _stopping() -> ShuttingDown:
     return ShuttingDown("the daemon is stopping", retry_after_ms=500)
 
 
 async def wait(ctx: Context, wait_queues: WaitQueues, call: Call, params: WaitParams) -> WaitResult:
-    """Sleep until a message comes that wakes the caller: any that is addressed to it but team posts."""
+    """Sleep until a message comes that wakes the caller: any that is addressed to it but quiet ones (an answer
+    that is waited for may be quiet), and those that were replaced or have expired.
+    """
     agent_id = agent_of(call)
     if not 0 <= params.timeout_ms <= limits.wait_max_ms:
         raise InvalidParams(f"timeout_ms must be 0 to {limits.wait_max_ms}", remedy="wait again", field="timeout_ms")
     if not 1 <= params.limit <= limits.wait_limit_max:
         raise InvalidParams(f"limit must be 1 to {limits.wait_limit_max}", remedy="ask for fewer", field="limit")
     wanted = _wanted(ctx.view, agent_id, params)
-    waiter = _Waiter(ctx.view, wanted, params.limit, _above(call), lambda: _live_process(ctx, agent_id))
+    waiter = _Waiter(
+        ctx.view,
+        wanted,
+        params.limit,
+        _above(call),
+        lambda: _live_process(ctx, agent_id),
+        now_ms=ctx.clock.now_ms,
+    )
     found = await wait_queues.wait(agent_id, waiter, params.timeout_ms / 1000)
     messages, remaining = found or ((), 0)
     if messages:
@@ -304,6 +354,7 @@ def _wanted(view: View, agent_id: str, params: WaitParams) -> Wanted:
         scope=params.scope,
         addressed_to=params.mention_role,
         author_id=params.author_id,
+        reply_to=params.reply_to,
     )
 
 

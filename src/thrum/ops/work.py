@@ -111,7 +111,8 @@ async def _git_of(ctx: Context, agent_id: str) -> tuple[GitState | None, tuple[s
 
 
 def _is_news(known: WorkContext | None, git: GitState, now_ms: int) -> bool:
-    """Whether other machines are told: branch or commits changed, and they were not told lately (events.md §4)."""
+    """Whether other machines are informed: branch or commits changed, and they were not informed recently (events.md
+    §4)."""
     if git.problem:
         return False
     if known is None or not known.git_updated_at:
@@ -259,7 +260,7 @@ def _why_unknown(live: GitState | None) -> str:
 async def _unseen(
     ctx: Context, wanted: Sequence[str], rows: Sequence[AgentRow], contexts: Sequence[WorkContext]
 ) -> tuple[str, ...]:
-    """The files that nobody is at and that git knows nowhere: that nobody is seen there says nothing."""
+    """The files without editors that git knows nowhere: that no editor was found says nothing about them."""
     touched = {path for each in contexts for path in (*each.uncommitted_files, *each.changed_files)}
     idle = [file for file in wanted if not any(path_matches(path, file) for path in touched)]
     if not idle:
@@ -273,7 +274,7 @@ def checked_file(file: str) -> str:
     path = posixpath.normpath(file)
     if path.startswith(("/", "../")) or path in (".", "..") or "\0" in path:
         raise InvalidParams(
-            f"{file} is no path in the repository", remedy="name it from the repository's root on", field="file"
+            f"{file} is not a path in the repository", remedy="give its path from the repository's root", field="file"
         )
     return path + "/" if file.endswith("/") else path
 

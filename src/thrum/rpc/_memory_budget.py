@@ -48,7 +48,7 @@ class Shared:
 
 
 class Large:
-    """So many bytes of large requests under way. Beyond it the next one is told to come again.
+    """So many bytes of large requests under way. Beyond it the next one is refused as busy.
 
     Those under way end by themselves, within 10 s; only who asked for a long run keeps its place.
     """

@@ -1,6 +1,6 @@
-"""What waits to be sent on one connection: in order, whole, bounded, and never in anybody's way (rpc.md §1).
+"""What waits to be sent on one connection: in order, whole, bounded, and never blocking others (rpc.md §1).
 
-Whoever posts goes on at once. So a request is over when its answer is made, and not when it is read.
+Posting returns at once. So a request is over when its answer is made, and not when it is read.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Outbox:
     async def send(self, data: bytes) -> None:
         """`post`, and return when it was handed to the kernel. Raises Gone. Without a checkpoint if it is so at once.
 
-        Whoever is cancelled meanwhile has sent it all the same.
+        If it is cancelled meanwhile, it is sent all the same.
         """
         fates: list[bool] = []
         told = trio.Event()
@@ -95,7 +95,7 @@ class Outbox:
         if not fates:
             await told.wait()
         if not fates[0]:
-            raise Gone("the other end does not take what it is sent")
+            raise Gone("the other end does not read what it is sent")
 
     async def wait_below(self, size: int) -> None:
         """Until less than `size` bytes wait, or nothing is sent any more. Without a checkpoint if it is so already."""

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, as the kernel says: never as the peer says (rpc.md §3)."""
+"""The peer of a Unix socket according to the kernel, never according to the peer (rpc.md §3)."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ async def open_client(
     """Connect to the daemon's socket at `path`. Leaving closes the connection: open calls of it are cancelled.
 
     A full backlog is waited for, `connect_seconds` at most. Raises DaemonUnavailable with `reason` in its details:
-    `missing`, `refused` (nobody listens: it may be started), `forbidden` (a sandbox: it may not), `busy`, `failed`.
+    `missing`, `refused` (no daemon listens: one may be started), `forbidden` (a sandbox: it may not), `busy`, `failed`.
     """
     failure: BaseException | None = None
     with Wire(await _connect(path, connect_seconds), stall_seconds=math.inf) as wire:
@@ -223,7 +223,7 @@ async def _connect(path: Path | str, seconds: float) -> socket.socket:
 
 
 def _try_connect(path: Path | str) -> socket.socket | OSError:
-    """Raises ForeignUser when somebody else listens there: it would read along, and say what it likes."""
+    """Raises ForeignUser when another user's process listens there: it could read along and answer anything."""
     attempt = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     attempt.setblocking(False)
     try:

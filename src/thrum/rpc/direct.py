@@ -53,7 +53,7 @@ class DirectClient:
 
 @asynccontextmanager
 async def open_direct(dispatcher: Dispatcher, connection: PeerConnection) -> AsyncGenerator[DirectClient]:
-    """A client inside the daemon, in the name of whoever is at the other end of `connection`."""
+    """A client inside the daemon, in the name of the process at the other end of `connection`."""
     client = DirectClient(dispatcher, connection)
     try:
         yield client

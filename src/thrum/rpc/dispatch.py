@@ -1,6 +1,6 @@
 """From a method's name and its parameters to the handler's answer: one way for every transport (rpc.md §1 to §3).
 
-The dispatcher is given its handlers and whoever decides on callers; it knows neither operations nor sockets. What holds
+The dispatcher is given its handlers and the authenticator; it knows neither operations nor sockets. What holds
 for every call lives here: who may call, the shape of parameters, the client key, the bounds in time and number, what a
 stopping daemon still answers, and the errors that a caller sees.
 """
@@ -67,11 +67,11 @@ class PeerConnection:
         self.user_id: str | None = None
         """Who registered here over a WebSocket; the operation `user.register` sets it (identity.md §14)."""
         self.evidence: Any = None
-        """Whoever identifies callers may keep here what stays true of the peer."""
+        """The authenticator may keep here what stays true of the peer."""
 
 
 class Deliveries:
-    """What waits for one answer's fate. Whoever carries the answer calls `settle`, once."""
+    """What waits for one answer's fate. The transport of the answer calls `settle`, once."""
 
     __slots__ = ("_hooks",)
 
@@ -187,9 +187,6 @@ class Drain:
         if scope.cancelled_caught:
             raise self.refuse()
 
-    def polls(self) -> int:
-        return len(self._polls)
-
 
 class _Route:
     """One method, ready to be called."""
@@ -209,7 +206,7 @@ class _Route:
         fields = msgspec.structs.fields(method.params)
         self._defaults = {field.name: _default(field) for field in fields if field.name not in _NOT_TOLD}
 
-    def told(self, params: Any) -> dict[str, Any]:
+    def content(self, params: Any) -> dict[str, Any]:
         """What a call says, without its key and its claim. Two calls that mean the same say the same: what is at its
         default is absent, also if it was spelled out, and so a parameter that a newer program adds changes nothing.
         """
@@ -249,7 +246,7 @@ class Dispatcher:
     async def dispatch(self, connection: PeerConnection, name: str, params: bytes | msgspec.Raw) -> Answer:
         """Execute one call. `params`: the JSON text of the parameter object.
 
-        The handler is started without a checkpoint before it. Whoever gets the answer must `settle` its deliveries;
+        The handler is started without a checkpoint before it. The receiver of the answer must `settle` its deliveries;
         if this raises, they are settled as lost. Raises only ThrumErrors (an unexpected exception is logged and comes
         as InternalError) and what cancels the task.
         """
@@ -307,7 +304,7 @@ class Dispatcher:
                 f"{route.method.name}: not a client_key: 1 to {limits.client_key_chars_max} of A-Z a-z 0-9 . _ : -"
             )
             raise InvalidParams(message, field="client_key")
-        text = route.method.name.encode() + b"\n" + self._encode_sorted(route.told(params))
+        text = route.method.name.encode() + b"\n" + self._encode_sorted(route.content(params))
         return ClientKey(actor, key, hashlib.sha256(text).hexdigest()[:16])
 
     async def _run(self, route: _Route, call: Call, params: Params) -> Any:
@@ -326,7 +323,7 @@ async def _within(seconds: float, route: _Route, call: Call, params: Params) -> 
 
 
 def internal_error(name: str, error: Exception) -> ThrumError:
-    """What a caller is told of an error that nobody foresaw; the log has the rest under the same number."""
+    """What a caller is told of an unexpected error; the log has the rest under the same number."""
     if (busy := files.shortage(error)) is not None:
         log.warning("%s: %s", name, busy.message)
         return busy

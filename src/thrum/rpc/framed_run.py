@@ -55,7 +55,7 @@ class Streams(NamedTuple):
 
 
 class FramedRun:
-    """The streams of a raw run. When the launcher goes away, `cancel` is called and whoever uses them is cancelled."""
+    """The streams of a raw run. When the launcher goes away, `cancel` is called and their users are cancelled."""
 
     def __init__(self, streams: Streams, cancel: Callable[[], None]) -> None:
         self._streams = streams
@@ -74,7 +74,8 @@ class FramedRun:
         await self._write(framing.STDERR, data)
 
     async def _write(self, kind: bytes, data: bytes) -> None:
-        # All of it at once: so what waits is counted, and a run that nobody reads is bound like any other answer.
+        # All of it at once: so what waits is counted, and a run whose output is not read is bounded like any other
+        # answer.
         if data:
             await self.send(b"".join(framing.output_frames(kind, data)))
 
@@ -206,7 +207,7 @@ async def _fail(run: FramedRun, request_id: RequestId, error: Exception) -> None
     if not run.begun:
         await run.send(encode_error(request_id, refusal))
         return
-    # What it says of the failure may be anybody's words: none of them acts, or begins a line.
+    # Its message may be foreign text: made harmless, and never at the start of a line.
     said = (each.encode("unicode_escape") for each in (refusal.message, refusal.remedy))
     await run.write_stderr(b"Error: %b\n  fix: %b\n" % tuple(said))
     await run.send(framing.frame(framing.EXIT, b"\x01"))

@@ -1,4 +1,4 @@
-"""The words on the wire: JSON-RPC 2.0 requests, answers and errors, one object a line (rpc.md §1, §2)."""
+"""The wire format: JSON-RPC 2.0 requests, answers and errors, one object per line (rpc.md §1, §2)."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def _not_a_request(line: bytes, error: msgspec.ValidationError) -> BadRequest:
     except _MALFORMED as malformed:
         return BadRequest(ParseError(f"not a JSON object: {malformed}"))
     if line.lstrip()[:1] == b"[":
-        return BadRequest(InvalidRequest("batches are not taken", remedy="send one request per line"))
+        return BadRequest(InvalidRequest("batches are not supported", remedy="send one request per line"))
     if len(line) > limits.large_request_bytes:
-        # To look through all of it once more would hold everybody else.
+        # Scanning all of it once more would block others.
         return BadRequest(InvalidRequest(f"not a request: {error}"))
     try:
         request_id = _named.decode(line).id
@@ -100,9 +100,9 @@ def _not_a_request(line: bytes, error: msgspec.ValidationError) -> BadRequest:
 
 
 def check_large(params: msgspec.Raw) -> None:
-    """Of a large request only texts may be large: millions of small values would be made while everybody else waits.
+    """Of a large request only texts may be large: millions of small values would be created while all others wait.
 
-    Raises InvalidParams. What is malformed, or no object, is left to whoever decodes it.
+    Raises InvalidParams. What is malformed, or no object, is left to the decoder.
     """
     try:
         values = _parts.decode(params)

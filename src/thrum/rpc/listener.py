@@ -100,7 +100,7 @@ class Spare:
             with accepted, contextlib.suppress(OSError):
                 accepted.setblocking(False)
                 accepted.send(encode_error(None, files.too_many()))
-        # Whose connection is closed to make room needs a turn for it.
+        # A connection that is closed to make room needs a turn for it.
         await trio.lowlevel.checkpoint()
         if not self._keep():
             await trio.sleep(_PAUSE_SECONDS)

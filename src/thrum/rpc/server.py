@@ -256,7 +256,7 @@ class _Connection:
 
     def give_up(self) -> None:
         """Large lines that are not whole hold too much memory, and this one began first."""
-        log.info("a connection is closed: too many large requests are begun and not whole")
+        log.info("a connection is closed: too many large requests are incomplete")
         self._hold_line(0)
         self.abort()
 
@@ -298,7 +298,7 @@ class _Connection:
                     received = b"".join(later + b"\n" for later in lines[number + 1 :]) + self._lines.rest()
                     self._hold_line(0)
                     return takeover._replace(received=received)
-            # Whoever waits for its next line keeps nothing of the last one.
+            # A connection that waits for its next line keeps nothing of the last one.
             del data, lines
             if not self._lines.pending:
                 deadline = math.inf
@@ -322,7 +322,7 @@ class _Connection:
             self._server.started.set(self, size)
 
     async def _finish_half_closed(self) -> None:
-        """`printf … | nc -N` has said all and still listens: it gets its answers, though no wait goes on for it."""
+        """`printf … | nc -N` has sent everything and still listens: it gets its answers, but waits end."""
         if self._wire.is_hung_up():
             self.peer.alive = False
             return
@@ -338,7 +338,7 @@ class _Connection:
         await self._wire.close_kindly(self._server.bounds.line_seconds)
 
     async def _take(self, line: bytes, requests: trio.Nursery) -> _Takeover | None:
-        """Start what one line asks for. Waits as long as too much is under way, or nobody reads the answers."""
+        """Start what one line asks for. Waits as long as too much is under way, or the answers are not read."""
         await self.outbox.wait_below(self._server.bounds.unsent_bytes)
         server = self._server
         size = 0
@@ -357,7 +357,7 @@ class _Connection:
         except BadRequest as bad:
             server.large.give_back(size)
             self.outbox.post(encode_error(bad.id, bad.error))
-            # Nothing has been waited for: whoever sends nothing but garbage leaves the others their turn.
+            # Nothing has been awaited yet: a client that only sends garbage must not starve the others.
             await trio.lowlevel.checkpoint()
             return None
         held = self._slots_of(method)
@@ -368,7 +368,7 @@ class _Connection:
             server.large.give_back(size)
             raise
         self._begin()
-        # What wants no answer is not ended by whoever sent it.
+        # A notification is not cancelled when its sender goes away.
         nursery = requests if request.id is not msgspec.UNSET else server.background
         mutating = method is not None and method.mutating
         nursery.start_soon(self._execute, request, held, size, mutating)

@@ -1,7 +1,7 @@
 """The daemon's sockets: where they are bound, and how they are reached without a link (rpc.md §1).
 
-A client opens `.thrum` and `var` without following one, both this user's, and connects by the descriptor: no path is
-too long for that, and nothing can be put in between. The launcher does the same in its own words.
+A client opens `.thrum` and `var` without following one, both this user's, and connects through the descriptor: so no
+path is too long, and nothing can be put in between. The launcher has its own copy of this.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def socket_paths(layout: Layout, base: Path = SHORT_BASE, *, short: bool = False
     """Where both sockets lie: `.thrum/var/` if the paths fit, else a directory of this user under `base`.
 
     `short` forces the latter, for a file system that takes no sockets. Its name follows from the state directory, by
-    device and inode: whoever finds no socket beside the state looks there.
+    device and inode: a client that finds no socket beside the state looks there.
     """
     rpc, bus = layout.socket_path, layout.var_dir / "bus.sock"
     if not short and _fits(rpc) and _fits(bus):
@@ -64,8 +64,8 @@ def _fits(path: Path) -> bool:
 def prepare_socket_dir(layout: Layout, sockets: SocketPaths) -> None:
     """Make the directories to bind in. Call it under the daemon's lock.
 
-    Raises DaemonStartFailed when the short directory is a link, belongs to another user or is open to others: whoever
-    made it could put a socket of their own there.
+    Raises DaemonStartFailed when the short directory is a link, belongs to another user or is open to others: they
+    could put a socket of their own there.
     """
     ensure_private_dir(layout.var_dir)
     # What lies in a socket's place, a link or one of an earlier daemon, is no daemon's.
@@ -76,7 +76,7 @@ def prepare_socket_dir(layout: Layout, sockets: SocketPaths) -> None:
 
 
 def remove_private_dir(sockets: SocketPaths) -> None:
-    """Take the short directory away when the sockets in it are gone; the next daemon makes it anew."""
+    """Take the short directory away when the sockets in it are gone; the next daemon recreates it."""
     if sockets.private_dir is not None:
         with contextlib.suppress(OSError):
             sockets.private_dir.rmdir()
@@ -121,7 +121,7 @@ def private_dir_flaw(path: Path) -> Flaw | None:
 
 def flaw_remedy(path: Path, flaw: Flaw) -> str:
     """What fixes it."""
-    if flaw == "belongs to another user":  # in /tmp nobody but they and root may remove it
+    if flaw == "belongs to another user":  # in /tmp only they and root may remove it
         return f"as root: rm -r {in_shell(path)}; or move the repository to a shorter path; then: thrum daemon start"
     return f"remove {path}, then: thrum daemon start"
 
@@ -132,7 +132,7 @@ def _make_private(path: Path) -> None:
         path.mkdir(mode=0o700)
     except FileExistsError:
         with contextlib.suppress(OSError):
-            os.utime(path)  # in use again: whoever takes away what was left here long ago lets it be
+            os.utime(path)  # in use again, so the removal of old leftovers spares it
     flaw = private_dir_flaw(path)
     if flaw is not None:
         raise DaemonStartFailed(f"the socket directory {path} {flaw}", remedy=flaw_remedy(path, flaw))
@@ -163,11 +163,11 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 def connect(path: Path | str, use: Callable[[str], None]) -> None:
     """Call `use` with an address of the daemon's socket: that of `path`, else, where a state directory has none, the
-    short one. What `use` raises goes out; OSError also where a link stands on the way.
+    short one. Errors of `use` are passed on; OSError also if a link is on the path.
     """
     path = Path(path)
     if not (path.name == "thrum.sock" and path.parent.name == "var" and path.parents[1].name == ".thrum"):
-        use(str(path))  # as somebody named it
+        use(str(path))  # as the user named it
         return
     try:
         _connect_beside(path, use)

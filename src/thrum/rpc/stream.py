@@ -82,7 +82,7 @@ class Wire:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def send_now(self, data: bytes | memoryview) -> int:
-        """How many bytes the kernel takes at once, 0 if none. Raises Gone. Only while nobody else sends."""
+        """How many bytes the kernel takes at once, 0 if none. Raises Gone. Only while no other task sends."""
         try:
             return self._socket.send(data)
         except BlockingIOError:
@@ -110,7 +110,7 @@ class Wire:
                 pass
 
     def close(self) -> None:
-        """Close; whoever waits on this wire is woken. Again is harmless."""
+        """Close, and wake those that wait on this wire. Closing twice is harmless."""
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

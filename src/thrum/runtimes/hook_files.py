@@ -175,11 +175,12 @@ def _all(hooks: Node) -> list[tuple[_Way, Any]]:
         for place, group in enumerate(event.node.items):
             if (text := group.get("command")) is not None:
                 found.append((((hooks, number), (event.node, place)), text.value))
-            inner = group.get("hooks")
-            slot = next((i for i, member in enumerate(group.members) if member.node is inner), 0)
-            for position, entry in enumerate(inner.items if inner is not None else ()):
-                way = ((hooks, number), (event.node, place), (group, slot), (inner, position))
-                if inner is not None and (text := entry.get("command")) is not None:
+            if (inner := group.get("hooks")) is None:
+                continue
+            slot = next(i for i, member in enumerate(group.members) if member.node is inner)
+            for position, entry in enumerate(inner.items):
+                if (text := entry.get("command")) is not None:
+                    way = ((hooks, number), (event.node, place), (group, slot), (inner, position))
                     found.append((way, text.value))
     return found
 

@@ -120,7 +120,7 @@ SILENCE: Final = Answer()
 
 def read(runtime: str, event: str, payload: Mapping[str, Any]) -> HookEvent:
     """What happened. An unknown runtime or event, and a payload without what is looked for, give `other`."""
-    kind = _KINDS.get(runtime, {}).get(event, "other")
+    kind: Kind = _KINDS.get(runtime, {}).get(event, "other")
     if event == "Notification" and _text(payload, "notification_type") not in _ASKING:
         kind = "other"  # Claude says by the same event that it has been idle for a while
     return HookEvent(

@@ -30,18 +30,18 @@ class Waiter:
     """One that sleeps. `text`: what it was given; empty: nothing, it is to end in silence."""
 
     text: str = ""
-    _woken: trio.Event = field(default_factory=trio.Event)
-    _settled: trio.Event = field(default_factory=trio.Event)
-    _taken: bool = False
+    woken: trio.Event = field(default_factory=trio.Event)
+    settled: trio.Event = field(default_factory=trio.Event)
+    is_taken: bool = False
 
     def taken(self) -> None:
         """It has the answer: from now on it prints it, whatever becomes of the daemon."""
-        self._taken = True
-        self._settled.set()
+        self.is_taken = True
+        self.settled.set()
 
     def lost(self) -> None:
         """The answer did not reach it."""
-        self._settled.set()
+        self.settled.set()
 
 
 class Waiters:
@@ -74,7 +74,7 @@ class Waiters:
         waiter = self._waiting[process] = Waiter()
         self._changed(process)
         try:
-            await waiter._woken.wait()
+            await waiter.woken.wait()
         except trio.Cancelled:
             waiter.lost()
             raise
@@ -88,14 +88,14 @@ class Waiters:
         """The daemon stops: whoever sleeps here looks for the next one."""
         self._closed = True
         for waiter in self._waiting.values():
-            waiter._woken.set()
+            waiter.woken.set()
 
     def dismiss(self, process: Process) -> None:
         """The process ended, or its agent is gone: its waiter ends in silence."""
         waiter = self._waiting.get(process)
         if waiter is not None:
             self._leave(process, waiter)
-            waiter._woken.set()
+            waiter.woken.set()
 
     async def hand(self, process: Process | None, text: str) -> Offered:
         """Give a waiter of that process its answer, and return when it has it. Failed: nobody was told anything.
@@ -108,12 +108,12 @@ class Waiters:
             return Failed(GONE)
         self._leave(process, waiter)
         waiter.text = text
-        waiter._woken.set()
+        waiter.woken.set()
         with trio.CancelScope(shield=True), trio.move_on_after(TAKE_SECONDS):
-            await waiter._settled.wait()
-        if not waiter._settled.is_set():
+            await waiter.settled.wait()
+        if not waiter.settled.is_set():
             return "offered"  # it may have been printed: better unseen than told twice
-        return "offered" if waiter._taken else Failed(GONE)
+        return "offered" if waiter.is_taken else Failed(GONE)
 
     def _leave(self, process: Process, waiter: Waiter) -> None:
         if self._waiting.get(process) is waiter:

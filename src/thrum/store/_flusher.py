@@ -1,4 +1,4 @@
-"""A thread of its own for what waits for the disk: one wake-up there and one back, half of what a thread pool costs."""
+"""A dedicated thread for disk writes: one wake-up there and one back, half the cost of a thread pool."""
 
 from __future__ import annotations
 

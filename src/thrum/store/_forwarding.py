@@ -1,4 +1,4 @@
-"""Mail that came by the name an agent had before it was renamed (docs/decisions/0050)."""
+"""Messages to the name that an agent had before it was renamed (docs/decisions/0050)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thrum.store.queries.views import View
 def handed_on(view: View, stamp: Stamp, arrived: Iterable[AnyFact | UnknownEvent]) -> list[AgentAliased]:
     """The facts that hand what arrived for agents renamed here on to them."""
     letters = [fact for fact in arrived if isinstance(fact, MessageCreated)]
-    renamed = view.heirs() if letters else {}
+    renamed = view.current_ids() if letters else {}
     found: dict[str, list[str]] = {}
     for letter in letters if renamed else ():
         for old in renamed.keys() & set(recipients_of(letter)):

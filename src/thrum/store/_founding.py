@@ -1,7 +1,7 @@
-"""What was here before there were signatures counts as it did: `accept` facts name each of those lines (events.md §11).
+"""Facts from before signing keep their validity: `accept` facts list each of those lines (events.md §11).
 
-Done once, where a projection is rebuilt by a daemon that signs; after that it takes a person's word. While there is
-nothing yet, the time stays open: it is closed once the first branch that a fetch brings has been ingested.
+Done once, when a daemon that signs rebuilds a projection; after that only a person can accept lines. While there are
+none yet, the period stays open: it is closed once the first branch that a fetch brings has been ingested.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AcceptArguments = tuple[str, str, str, tuple[str, ...]]
 """Kind, id, of and lines of an `accept`."""
 
 
-def adopt(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
+def name_unsigned_lines(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
     """Name every unsigned line of the branch's journals, and close that time; how many there are.
 
     Nothing is written if there are none, or if it was closed before. Durable when it returns. Raises OSError.
@@ -63,7 +63,8 @@ def adopt(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
 
 
 def accepts_of_before(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[AcceptArguments]:
-    """What is to be accepted so that these lines count as of before, and no others; and later ones of their origins."""
+    """What is to be accepted so that these lines, and no others, count as from before signing; and later ones of their
+    origins."""
     rest = iter(sorted(hashes))
     while some := tuple(islice(rest, limits.lines_before_max)):
         yield "before", "", "", some

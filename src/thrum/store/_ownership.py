@@ -1,6 +1,6 @@
-"""Which projection is this daemon's own: a secret in the database that is written down beside the journals too.
+"""Which projection is this daemon's own: a secret in the database that is also stored beside the journals.
 
-The database lies below `.thrum`, where a branch can put another one, with messages that nobody sent. Whatever does not
+The database lies below `.thrum`, where a branch can put another one, with forged messages. Whatever does not
 know the secret is rebuilt (identity.md §3 "Trust").
 """
 
@@ -27,7 +27,7 @@ class Seal:
         self._path = path
         self._database = database_path
 
-    def clear_the_way(self) -> None:
+    def remove_foreign_files(self) -> None:
         """Take away what lies in the place of the database or its logs and is not the daemon's own: links, files with
         another name too, and logs where the last daemon left none. Before anything is opened."""
         _, clean = self._read()

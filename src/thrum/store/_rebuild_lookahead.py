@@ -1,8 +1,8 @@
-"""What rebuilding has to know before it judges the first line: who is who here, who may speak for whom, what is
-tombstoned.
+"""What rebuilding has to know before it judges the first line: which daemons and agents belong together,
+which daemons may write for an agent, what is tombstoned.
 
-One look at `events.jsonl`, and at the few lines of the local journal that tell of others. Everything else can then be
-judged where it stands, in one pass.
+It reads `events.jsonl` once, and the few lines of the local journal about others. Everything else can then be judged in
+one pass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When this daemon's facts happened, and what they are called (events.md §2 "Stamping")."""
+"""Timestamps and ids of this daemon's facts (events.md §2 "Stamping")."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Stamper:
         return Stamp(self._base_ms, self._ulids, self.daemon_id)
 
     def move_past(self, time: str) -> None:
-        """Let later stamps lie behind a watermark (RFC 3339), whoever set it: what is done next must not be tombstoned.
+        """Let later stamps lie behind a watermark (RFC 3339), no matter who set it: what is done next must not be
+        tombstoned.
 
         A watermark more than a day ahead of the clock moves the base by that day only.
         """
@@ -52,7 +53,7 @@ def base_of(db: sqlite3.Connection, own: frozenset[str], now_ms: int) -> int:
     marks = ", ".join("?" for _ in own)
     rows = db.execute(
         f"SELECT event_id FROM events WHERE event_id < ? AND origin_daemon IN ({marks}) AND state <> 'hidden'"
-        f" ORDER BY event_id DESC LIMIT {_LOOKED_AT}",  # one of before the certified ids may be no ULID
+        f" ORDER BY event_id DESC LIMIT {_LOOKED_AT}",  # one from before certified ids may not be a ULID
         ("evt_" + ids.ulid_of(ahead_ms + 1 << 80), *own),
     )
     base = max((ms + 1 for (event_id,) in rows if (ms := ids.ulid_ms(event_id)) is not None), default=0)

@@ -1,4 +1,4 @@
-"""Lines of `local.jsonl` that later or earlier ones make needless, row for row (events.md §11 "Compaction"). Pure.
+"""Lines of `local.jsonl` that other lines make redundant, row for row (events.md §11 "Compaction"). Pure.
 
 Only where the projection is the same without the line whatever comes: what replaces it is never tombstoned before it
 is.
@@ -27,7 +27,7 @@ from thrum.store.projection.merge_messages import receipt_rank
 def superseded_locally(facts: Iterable[tuple[Order, AnyFact | UnknownEvent]]) -> set[str]:
     """The event ids of what may go, of all facts of `local.jsonl` that are not tombstoned.
 
-    A line that holds a client key stays: it answers a retry. One that lies there twice is one fact.
+    A line that holds a client key stays: it answers a retry. A duplicate line is one fact.
     """
     once = {fact.event_id: (order, fact) for order, fact in facts if not isinstance(fact, UnknownEvent)}
     ordered = sorted(once.values(), key=lambda entry: entry[0])

@@ -1,6 +1,6 @@
-"""Journals hold only what was verified (events.md §11 Signatures): how far each was looked at, and what lies behind.
+"""Journals hold only what was verified (events.md §11 Signatures): how far each was verified, and what comes after.
 
-What this program appends it has signed or verified before. A program of before signatures believed every line, and may
+What this program appends it has signed or verified before. A program from before signing believed every line, and may
 have run here before this one, or in between. So at each start the lines that this program has not put there are looked
 at, and forged ones leave the journal. Signatures cost 0.1 ms each: what was looked at is remembered, by the projection
 and, since that may be deleted, in `verified.json` beside the journals.
@@ -32,12 +32,12 @@ def verify_journals(
     quarantine_line: Callable[[str, int, bytes, str], None],
     flush: Callable[[], None],
 ) -> None:
-    """Look at what nobody has looked at, take forged lines out, and remember it. Before anything else reads the
+    """Check the lines not checked yet, remove forged ones, and remember it. Before anything else reads the
     journals; the caller holds the daemon's lock. What was quarantined is durable after `flush`. Raises OSError.
     """
     recorded, rebuilt = _recorded(journals), None
     for file in journals.names():
-        file_state = journals.look(file)
+        file_state = journals.accept_state(file)
         if file == events.LOCAL_FILE or file_state is None:
             continue
         start = _end(recorded.get(file), file_state)
@@ -54,7 +54,7 @@ def verify_journals(
         if forged:
             flush()
             _cut(journals.path(file), [line for line, _ in forged])
-            journals.look(file)
+            journals.accept_state(file)
     note_verified(journals)
 
 

@@ -1,4 +1,4 @@
-"""The store's door to the operations: what a decision is given, and what it gives back.
+"""The store API for operations: what a decision is given, and what it returns.
 
 An operation never writes. It hands the journal a function that looks at the projection inside the committer's
 transaction (so it sees every earlier call) and returns facts; the committer stamps, applies, appends, flushes, commits,

@@ -1,7 +1,7 @@
-"""Holding journals and projection against each other, without touching either (cli.md 3.16, events.md §11).
+"""Comparing journals and projection, without touching either (cli.md 3.16, events.md §11).
 
 The projection on disk is copied as of one moment, a second one is rebuilt from the journals up to where the copy says
-it stands, and the two are compared row by row. So a running daemon may go on writing meanwhile.
+it stands, and the two are compared row by row. So a running daemon can keep writing.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from thrum.model import clock, events, ids, limits, signatures
-from thrum.model.event_specs import quoted
+from thrum.model.event_specs import LOCAL_FILE, quoted
 from thrum.model.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, UnknownEvent
 from thrum.store import database
 from thrum.store import rebuild as rebuilding
 from thrum.store.journal import JournalFiles, bare
 from thrum.store.projection.core import Projection
 from thrum.store.projection.entry import Entry, entry_of
+from thrum.store.projection.merge_daemons import load_origins
+from thrum.store.projection.watermarks import AGENT, AUTHOR, PURGE, Watermarks
 from thrum.store.quarantine import Kept
 from thrum.store.queries import fts
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
 
 IDS_SHOWN: Final = 10
-"""How many ids of one difference are told."""
+"""How many ids of one difference are reported."""
 
 _WAITING_MS_MAX: Final = 3_600_000
 _UNCOMPARED: Final = BOOKKEEPING_TABLES | {"daemon_identity"}
@@ -68,7 +70,7 @@ class Difference(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A copy of the projection, and where it stands in the journals. `flaw`: why it can't be read, else `""`."""
+    """A copy of the projection, and its positions in the journals. `flaw`: why it can't be read, else `""`."""
 
     path: Path
     offsets: Mapping[str, database.JournalPosition]
@@ -76,7 +78,7 @@ class Copy(NamedTuple):
 
 
 class JournalStates(NamedTuple):
-    """How far each journal counts, which file it is, and the bytes beyond that nobody here has written."""
+    """How far each journal counts, which file it is, and the bytes beyond that were not written by this daemon."""
 
     ends: Mapping[str, int]
     inodes: Mapping[str, int]
@@ -87,16 +89,16 @@ def whole_ends(journals: JournalFiles) -> dict[str, int]:
     """The journals that are there, and where the last whole line of each ends."""
     ends: dict[str, int] = {}
     for file in journals.names():
-        journal_states = journals.look(file)
-        if journal_states is None:
+        file_state = journals.accept_state(file)
+        if file_state is None:
             continue
-        tail = journals.last_line(file, journal_states.size)
-        ends[file] = tail.offset if tail.raw and not tail.raw.endswith(b"\n") else journal_states.size
+        tail = journals.last_line(file, file_state.size)
+        ends[file] = tail.offset if tail.raw and not tail.raw.endswith(b"\n") else file_state.size
     return ends
 
 
 def journal_states(journals: JournalFiles) -> JournalStates:
-    """How the journals stand for who writes them. While nothing is being flushed."""
+    """The state of the journals for their writer. Call it while nothing is being flushed."""
     ends: dict[str, int] = {}
     inodes: dict[str, int] = {}
     beyond: dict[str, int] = {}
@@ -135,14 +137,10 @@ def remove_projection(path: Path) -> None:
 
 
 def fits(journals: JournalFiles, copy: Copy) -> bool:
-    """Whether every journal still is the file that the projection was made from, up to where it stands."""
+    """Whether every journal is still the file that the projection was made from, up to its position."""
     for offset in copy.offsets.values():
-        journal_states = journals.look(offset.file)
-        if (
-            journal_states is None
-            or journal_states.inode != offset.inode
-            or journal_states.size < offset.applied_offset
-        ):
+        file_state = journals.accept_state(offset.file)
+        if file_state is None or file_state.inode != offset.inode or file_state.size < offset.applied_offset:
             return False
     return True
 
@@ -197,9 +195,11 @@ def scan(
     rebuilt: Path,
     lost: Collection[rebuilding.Lost],
     kept: Kept,
+    own: frozenset[str],
     now_ms: int,
 ) -> Scan:
-    """What is wrong with the journals. Lines that were quarantined (`kept`) are no fault any more.
+    """What is wrong with the journals. Lines that were quarantined (`kept`) are no fault any more; `own`: this daemon's
+    ids.
 
     `rebuilt` and `lost` are what `rebuild` made of the same lines.
     """
@@ -225,7 +225,7 @@ def scan(
             flaws.append(Flaw("two_contents", line.file, line.offset, event_id, event_id))
     with closing(database.connect(rebuilt)) as db:
         facts = db.execute("SELECT count(*) FROM events").fetchone()[0]
-        flaws += _waiting(db, clock.format_ms(now_ms - _WAITING_MS_MAX))
+        flaws += _waiting(db, own, clock.format_ms(now_ms - _WAITING_MS_MAX))
         second = tuple(
             row[0][2:]
             for row in db.execute(
@@ -246,23 +246,45 @@ def _other_home(fact: AnyFact, file: str) -> str:
         # It travels in its recipient's journal (events.md §5).
         return "" if file == f"{events.MESSAGES_DIR}/{ids.file_stem(fact.agent_id)}.jsonl" else home
     if isinstance(fact, MessageEdited | MessageDeleted) and not fact.agent_id:
-        # An older program's: the owner of the journal is meant.
+        # An older program's: the owner of the journal counts.
         return "" if file.startswith(f"{events.MESSAGES_DIR}/") else home
     return home
 
 
-def _waiting(db: sqlite3.Connection, before: str) -> list[Flaw]:
-    """Facts stamped before that time whose thing is not there."""
+def _waiting(db: sqlite3.Connection, own: frozenset[str], before: str) -> list[Flaw]:
+    """Facts stamped before that time whose entity is missing, and was not removed by a purge or a cleanup."""
     rows = db.execute(
-        "SELECT file, offset, thing, event_id FROM hanging JOIN events USING (seq)"
-        " WHERE state = 'pending' AND timestamp < ? AND CASE substr(thing, 1, 2)"
+        "SELECT file, offset, thing, event_id, timestamp, actor, origin_daemon, trust FROM hanging JOIN events"
+        " USING (seq) WHERE state = 'pending' AND timestamp < ? AND CASE substr(thing, 1, 2)"
         " WHEN 'm:' THEN NOT EXISTS (SELECT 1 FROM messages WHERE message_id = substr(thing, 3))"
         " WHEN 's:' THEN NOT EXISTS (SELECT 1 FROM sessions WHERE session_id = substr(thing, 3))"
         " WHEN 'g:' THEN NOT EXISTS (SELECT 1 FROM groups WHERE group_id = substr(thing, 3))"
         " ELSE 0 END ORDER BY file, offset",
         (before,),
+    ).fetchall()
+    origins, watermarks = load_origins(db, own), Watermarks(db)
+    flaws: list[Flaw] = []
+    for file, offset, entity, event_id, at, actor, origin, trust in rows:
+        who = origins.local() if file == LOCAL_FILE else origins.provenance(origin, trust)
+        if not _is_swept(watermarks, entity, at, actor, who.under):
+            flaws.append(Flaw("waits", file, offset, entity[2:], event_id))
+    return flaws
+
+
+def _is_swept(watermarks: Watermarks, entity: str, at: str, actor: str, under: Collection[str]) -> bool:
+    """Whether what a fact of that time and actor is about was purged or cleaned up, and its line may be gone: of a
+    session only the end is left then. When a thing was made stands in its id.
+    """
+    if watermarks.none:
+        return False
+    is_session = entity.startswith("s:")
+    made_ms = ids.ulid_ms(entity[2:])
+    purge = watermarks.get(PURGE, "", under)
+    cleanup = watermarks.get(AGENT if is_session else AUTHOR, actor, under)
+    purged_ms = clock.parse_ms(at) if is_session else made_ms  # a session goes when it had ended
+    return (purge is not None and purged_ms is not None and purged_ms < clock.parse_ms(purge[0])) or (
+        cleanup is not None and made_ms is not None and made_ms <= clock.parse_ms(cleanup[0])
     )
-    return [Flaw("waits", file, offset, entity[2:], event_id) for file, offset, entity, event_id in rows]
 
 
 def event_id_of(raw: bytes) -> str:
@@ -344,7 +366,7 @@ def _check_words(db: sqlite3.Connection) -> Difference:
 
 
 def _event_at(journals: JournalFiles, file: str, offset: int, length: int) -> str:
-    """The event id of a line; `""` if there is no such line. A fact may stand twice, in either place."""
+    """The event id of a line; `""` if there is no such line. A fact may occur twice, in either place."""
     try:
         return event_id_of(bare(journals.read_line(file, offset, length)))
     except OSError:

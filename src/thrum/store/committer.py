@@ -22,7 +22,7 @@ from thrum.store._flusher import Flusher
 from thrum.store.api import Decide, Decision, Stamp
 from thrum.store.compaction import Draft, discard
 from thrum.store.failures import internal
-from thrum.store.ingest import Found, Ingested, Verified, portions, verified
+from thrum.store.ingest import Found, Ingested, Verified, turns_of, verified
 from thrum.store.queries.views import View
 from thrum.store.writer import Call, Committed, Errand, Writer
 
@@ -100,13 +100,13 @@ class Committer:
 
     @property
     def degraded(self) -> str | None:
-        """Why nothing can be written at present; None when all is well. Every call tries anew."""
+        """Why nothing can be written at present; None when all is well. Every call tries again."""
         return self._degraded
 
     async def wait_broken(self) -> str:
         """Wait until a journal turned out to be changed by someone else, or the database to be damaged.
 
-        Returns `journal_changed` or `database_damaged`. The store has to be opened anew: that recovers it.
+        Returns `journal_changed` or `database_damaged`. The store must be reopened: that recovers it.
         """
         await self._broken.wait()
         return self._cause
@@ -117,12 +117,12 @@ class Committer:
         return self._cause
 
     def request_reopen(self, cause: str = "database_damaged") -> None:
-        """Say that the store has to be opened anew; with `database_damaged` its projection is then rebuilt."""
+        """Say that the store must be reopened; with `database_damaged` its projection is then rebuilt."""
         self._cause = self._cause or cause
         self._broken.set()
 
     def note_restore(self, at: str) -> None:
-        """A backup was restored then (a timestamp; empty: never): own facts of before come back from the branch."""
+        """A backup was restored then (a timestamp; empty: never): own earlier facts come back from the branch."""
         self._writer.restored_at = at
 
     def statistics(self) -> Statistics:
@@ -156,12 +156,12 @@ class Committer:
             looked_at = await trio.to_thread.run_sync(verified, arrived)
         except Exception as error:
             raise internal(error) from error
-        calls = [_errand_of(some) for some in portions(looked_at)]
+        calls = [_errand_of(some) for some in turns_of(looked_at)]
         await self._execute_call(*calls)
         answers: list[Ingested] = [call.answer for call in calls]
         ours = sum(answer.ours for answer in answers)
         if ours:
-            log.warning("%d facts of the branch say that they are of this daemon, which did not have them", ours)
+            log.warning("%d facts on the branch are attributed to this daemon, but were not in its journal", ours)
             self._claimed += ours
         return Ingested(sum(answer.new for answer in answers), sum(answer.quarantined for answer in answers), ours)
 
@@ -184,7 +184,7 @@ class Committer:
         await self._execute_call(errand)
 
     async def compact(self, drafts: Sequence[Draft]) -> int:
-        """Put journals that were written anew in place, between two batches; how many bytes went. The drafts are gone
+        """Put rewritten journals in place, between two batches; how many bytes went. The drafts are gone
         afterwards, whatever happens. Raises StoreFailed, Busy, ShuttingDown.
         """
         try:
@@ -200,7 +200,7 @@ class Committer:
         try:
             await self._execute_call(call)
         except StoreFailed as error:
-            self._mind_cause(error)
+            self._note_cause(error)
             raise
         due = [Committed(*entry) for entry in call.answer]
         if due and self.on_release is not None:
@@ -227,7 +227,7 @@ class Committer:
                 if each.call.error is not None:
                     raise each.call.error
         finally:
-            # Whoever gave up before the call was begun has changed nothing.
+            # A caller that gave up before its call was begun has changed nothing.
             for each in waiting:
                 each.withdrawn = not each.begun
 
@@ -281,7 +281,7 @@ class Committer:
             self._fail(batch, error)
             return
         except Exception as error:
-            # A bug. Whoever waits must hear of it, and the next batch may well succeed.
+            # A bug. Waiting callers must hear of it, and the next batch may well succeed.
             log.exception("a batch failed")
             self._writer.rollback()
             self._fail(batch, StoreFailed(f"could not write: {error!r}"))
@@ -313,7 +313,7 @@ class Committer:
             call.answer = await flusher.run(partial(call.work, self._writer))
         except StoreFailed as error:
             log.error("%s", error.message)
-            self._mind_cause(error)
+            self._note_cause(error)
             self._finish(waiting, error)
         except Exception as error:
             self._finish(waiting, internal(error))
@@ -339,18 +339,19 @@ class Committer:
                 pause_at = trio.current_time() + _SLICE_SECONDS
 
     def _fail(self, batch: list[_Waiting], error: StoreFailed) -> None:
-        """Every call of the batch is told; if none was begun, the one at the head is, so that nobody waits for ever."""
+        """Every call of the batch gets the error; if none was begun, the one at the head does, so that no call waits
+        forever."""
         self._failed += 1
         if not batch:
             batch = [self._queue.popleft()]
         if self._degraded != error.message:
             log.error("nothing can be written: %s", error.message)
         self._degraded = error.message
-        self._mind_cause(error)
+        self._note_cause(error)
         for each in batch:
             self._finish(each, StoreFailed(error.message, remedy=error.remedy, **error.details))
 
-    def _mind_cause(self, error: StoreFailed) -> None:
+    def _note_cause(self, error: StoreFailed) -> None:
         if "cause" in error.details:
             self.request_reopen(str(error.details["cause"]))
 

@@ -1,7 +1,7 @@
-"""Writing journals anew without the lines that may go (events.md §11 "Compaction").
+"""Rewriting journals without the lines that may go (events.md §11 "Compaction").
 
-In two steps, for a journal may be large and nobody is to wait for it. A `Drafter` reads the journals as of one commit
-and writes what stays beside them, in any thread, while the writer goes on. `swap`, which is the writer's, adds what
+In two steps, so that no call waits for a large journal. A `Drafter` reads the journals as of one commit
+and writes what stays beside them, in any thread, while the writer continues. `swap`, which is the writer's, adds what
 came since and puts the drafts in place, in one transaction with the projection: rows of lines that went go, the others
 get their new offsets and keep their numbers. A kill between the renames and the commit shows as another inode, and the
 projection is rebuilt.
@@ -35,7 +35,7 @@ from thrum.model.tombstones import Order, branch_file_of, is_tombstoned, superse
 from thrum.store import database
 from thrum.store._old_attempts import facts_of_old_attempts, forget_left_attempts, split_facts
 from thrum.store._superseded import superseded_locally
-from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, mark_of, sync_data
+from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, changed, line_id_of, sync_data
 from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
 
@@ -171,7 +171,7 @@ class Drafter:
         size = sum(line.length for line in gone)
         if not gone or size < share_min * offset.applied_offset:
             return None
-        name = _PREFIX + secrets.token_hex(8)  # nobody else's, also if that one was given up
+        name = _PREFIX + secrets.token_hex(8)  # unique, even if an earlier one was abandoned
         draft = Draft(
             file,
             self._journals.path(file).with_name(name),
@@ -281,11 +281,11 @@ class Drafter:
         if home != file:
             # A copy of a line that counts elsewhere. If they differ, this one lost and stays for people to see.
             same = _digest(self._journals.read_line(home, offset, length)) == lines[0].digest
-            return same and not self._stands(lines[0]), 0
+            return same and not self._is_shown(lines[0]), 0
         # The greatest number stays: the next one is made from it.
-        return seq < self._head_seq and not self._stands(lines[0]), seq
+        return seq < self._head_seq and not self._is_shown(lines[0]), seq
 
-    def _stands(self, line: _Line) -> bool:
+    def _is_shown(self, line: _Line) -> bool:
         """Whether the projection shows what the line made. It never does, but for lines in a wrong journal."""
         fact = line.fact
         if isinstance(fact, MessageCreated):
@@ -309,7 +309,7 @@ class Drafter:
             end = line.offset
         if end == offset.applied_offset or end == 0:
             return offset.last_event_id if end else ""
-        return mark_of(self._journals.last_line(offset.file, end).raw)
+        return line_id_of(self._journals.last_line(offset.file, end).raw)
 
 
 def _digest(raw: bytes) -> int:
@@ -361,11 +361,11 @@ def _copy(journal: Path, inode: int, target: int, start: int, end: int) -> None:
     source = files.open_nofollow(journal, os.O_RDONLY)
     try:
         if os.fstat(source).st_ino != inode:
-            raise _changed(journal)
+            raise changed(journal)
         while start < end:
             data = os.pread(source, min(_COPY_BYTES, end - start), start)
             if not data:
-                raise _changed(journal)
+                raise changed(journal)
             start += len(data)
             files.write_all(target, data)
     finally:
@@ -377,8 +377,8 @@ def swap(
 ) -> tuple[dict[str, database.JournalPosition], int]:
     """Put drafts in place, and commit the open transaction: the new offsets, and how many bytes went.
 
-    One whose journal was written anew meanwhile, or was told more of an attempt that goes, is left out. Raises OSError
-    and sqlite3.Error: nothing has changed; JournalChanged: the store has to be opened anew.
+    One whose journal was rewritten meanwhile, or was told more of an attempt that goes, is left out. Raises OSError
+    and sqlite3.Error: nothing has changed; JournalChanged: the store must be reopened.
     """
     file_states = journals.file_states()
     drafts = [draft for draft in drafts if _fits(db, draft, file_states.get(draft.file))]
@@ -392,7 +392,11 @@ def swap(
         moved[draft.file] = database.JournalPosition(
             draft.file, *file_state, before.applied_lines - draft.lines_gone, mark
         )
+    head = _head_seq(db)
     _move_rows(db, drafts)
+    assert _head_seq(db) == head, (
+        "the greatest number stays: given again, it would name another fact to those who have it"
+    )
     for offset in moved.values():
         database.set_offset(db, offset)
     with journals.still:
@@ -400,6 +404,10 @@ def swap(
         journals.settle({file: FileState(offset.inode, offset.applied_offset) for file, offset in moved.items()})
         journals.exchanged += 1
     return moved, sum(draft.bytes_gone for draft in drafts)
+
+
+def _head_seq(db: sqlite3.Connection) -> int | None:
+    return db.execute("SELECT max(seq) FROM events").fetchone()[0]
 
 
 def _fits(db: sqlite3.Connection, draft: Draft, file_state: FileState | None) -> bool:
@@ -450,12 +458,12 @@ def _move_rows(db: sqlite3.Connection, drafts: Sequence[Draft]) -> None:
 def _rename(
     db: sqlite3.Connection, journals: JournalFiles, drafts: Sequence[Draft], file_states: dict[str, FileState]
 ) -> None:
-    """From the first rename on there is no way back but to open the store anew."""
+    """From the first rename on there is no way back but to reopen the store."""
     for draft in drafts:
         path = journals.path(draft.file)
         status = files.lstat(path)
         if (status.st_ino, status.st_size) != file_states[draft.file]:
-            raise _changed(path)
+            raise changed(path)
     begun = False
     try:
         for draft in drafts:
@@ -467,9 +475,5 @@ def _rename(
     except (OSError, sqlite3.Error) as error:
         if not begun:
             raise
-        message = f"could not finish writing the journals anew: {error}"
+        message = f"could not finish rewriting the journals: {error}"
         raise JournalChanged(message, cause="journal_changed") from error
-
-
-def _changed(path: Path) -> JournalChanged:
-    return JournalChanged(f"could not write {path}: another program replaced or changed it", cause="journal_changed")

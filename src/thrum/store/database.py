@@ -1,4 +1,4 @@
-"""Opening the projection, and what it knows of itself: versions, epoch, where it stands in the journals, whose it is.
+"""Opening the projection, and its metadata: versions, epoch, positions in the journals, owner.
 
 SQLite is only a projection (house.md, rule 1): WAL with `synchronous=NORMAL` may lose its last commits with the
 machine, never its integrity, and replay brings them back. One connection writes, others read; transactions are the
@@ -34,7 +34,7 @@ _CHECKPOINT_PAGES: Final = 4_000
 
 
 class JournalPosition(NamedTuple):
-    """Where the projection stands in one journal: bytes and lines applied, and the event id of the line ending
+    """The projection's position in one journal: bytes and lines applied, and the event id of the line ending
     there.
     """
 
@@ -124,7 +124,7 @@ def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def is_current(db: sqlite3.Connection, daemon_id: str) -> bool:
-    """Whether this program may go on with the projection: its versions fit, it is that daemon's, it shows the lines
+    """Whether this program can use the projection: its versions fit, it is that daemon's, it shows the lines
     that count, and it is not damaged.
     """
     try:

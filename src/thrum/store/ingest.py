@@ -77,7 +77,7 @@ def judge(file: str, raw: bytes, reason: str = "") -> Judged:
 def verified(arrived: Iterable[Found]) -> list[Verified]:
     """The lines, looked at: without what is accepted silently and not written on, and without blank ones.
 
-    This is where all lines from elsewhere pass: what goes on from here without a reason may lie in a journal. A
+    All lines from elsewhere pass through here: what leaves it without a reason may be in a journal. A
     signature takes 0.1 ms: not for the loop. Of very many lines of one id the store is to look at few.
     """
     found = [(file, line) for file, raw in arrived if (line := bare(raw)) and not line.isspace()]
@@ -105,8 +105,8 @@ def _rank(raw: bytes, fact: AnyFact | UnknownEvent) -> signatures.Rank:
     return signatures.rank(raw, signatures.is_signed(raw, fact.origin_daemon))
 
 
-def portions(arrived: Iterable[Verified]) -> Iterator[Sequence[Verified]]:
-    """The lines in portions that are soon decided; those that come into no journal are one."""
+def turns_of(arrived: Iterable[Verified]) -> Iterator[Sequence[Verified]]:
+    """The lines in turns that are soon decided; those that come into no journal are one."""
     arrived = [*arrived]
     if refused := [line for line in arrived if line.is_refused]:
         yield refused

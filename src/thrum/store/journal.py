@@ -1,4 +1,4 @@
-"""The journals as files: appended to, flushed, cut back, read. The truth lies here (events.md §1, §11).
+"""The journals as files: appended to, flushed, cut back, read. They are the truth (events.md §1, §11).
 
 A journal is named by its relative file name (`events.jsonl`, `messages/{stem}.jsonl`, `local.jsonl`). Only the holder
 of the daemon's lock may append. What each file's inode and size must be is remembered; a file that is not as remembered
@@ -68,7 +68,7 @@ class JournalFiles:
         self.still = threading.Lock()
         """Held from the first rename to the commit while journals are exchanged for shorter ones (compaction)."""
         self.exchanged = 0
-        """How often that happened: whoever read rows and then lines, and finds that they differ, looks at it."""
+        """How often that happened: a reader whose rows and lines differ looks at it."""
         self._known: dict[str, FileState] = {}
         # Files that may hold bytes of an append that did not count, beyond this size.
         self._uncut: dict[str, FileState] = {}
@@ -112,7 +112,7 @@ class JournalFiles:
                 found.append(file)
         return found
 
-    def look(self, file: str) -> FileState | None:
+    def accept_state(self, file: str) -> FileState | None:
         """How a journal is now, and from now on is expected to be; None if it is not there. Raises OSError."""
         try:
             status = files.lstat(self.path(file))
@@ -147,6 +147,8 @@ class JournalFiles:
         StoreFailed when the system refuses (disk full, permission) and JournalChanged when a file is not as remembered;
         then every file has been cut back, or is cut back before the next append.
         """
+        whole = all(buffer.endswith(b"\n") for buffer in buffers.values())
+        assert whole, "lines are appended whole: the next one would go on in what is left of this one"
         self._cut_what_is_left()
         after: dict[str, FileState] = {}
         try:
@@ -202,15 +204,15 @@ class JournalFiles:
             flags = _TO_APPEND | os.O_CREAT | os.O_EXCL if known is None else _TO_APPEND
             descriptor = files.open_nofollow(path, flags)
         except (FileExistsError, FileNotFoundError) as error:
-            raise _changed(path) from error
+            raise changed(path) from error
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise _changed(path) from error
+                raise changed(path) from error
             raise
         try:
             status = os.fstat(descriptor)
             if known is not None and (status.st_ino, status.st_size) != known:
-                raise _changed(path)
+                raise changed(path)
             self._uncut[file] = FileState(status.st_ino, status.st_size)
             begun = time.perf_counter()
             files.write_all(descriptor, data)
@@ -220,7 +222,7 @@ class JournalFiles:
             if size != status.st_size + len(data):
                 # Someone wrote at the same time: their bytes are not ours to cut.
                 del self._uncut[file]
-                raise _changed(path)
+                raise changed(path)
             return FileState(status.st_ino, size)
         except OSError as error:
             error.filename = error.filename or str(path)
@@ -267,7 +269,7 @@ class JournalFiles:
             sync_data(descriptor)
         finally:
             os.close(descriptor)
-        self.look(file)
+        self.accept_state(file)
 
     def end_line(self, file: str) -> None:
         """Give a whole last line the newline that it lacks, durably. Raises OSError."""
@@ -277,7 +279,7 @@ class JournalFiles:
             sync_data(descriptor)
         finally:
             os.close(descriptor)
-        self.look(file)
+        self.accept_state(file)
 
     def sync(self, file: str) -> None:
         """Make what a journal holds durable: a killed writer may not have come to it. Raises OSError."""
@@ -325,16 +327,16 @@ class JournalFiles:
             descriptor = files.open_nofollow(path, os.O_RDONLY)
         except FileNotFoundError as error:
             if file_state.size:
-                raise _changed(path) from error
+                raise changed(path) from error
             return b""
         with os.fdopen(descriptor, "rb", buffering=0) as handle:
             if os.fstat(descriptor).st_ino != file_state.inode:
-                raise _changed(path)
+                raise changed(path)
             data = bytearray()
             while len(data) < file_state.size and (read := handle.read(file_state.size - len(data))):
                 data += read
         if len(data) < file_state.size:
-            raise _changed(path)
+            raise changed(path)
         return bytes(data)
 
     def holds(self, file: str, raw: bytes) -> bool:
@@ -389,7 +391,7 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
 
     `quarantine_line(file, offset, raw, reason)` must have made its copy durable when it returns. Raises OSError.
     """
-    file_state = journals.look(file)
+    file_state = journals.accept_state(file)
     if file_state is None or file_state.size == 0:
         return
     tail, offset, _ = journals.last_line(file, file_state.size)
@@ -404,8 +406,8 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
         journals.end_line(file)
 
 
-def mark_of(raw: bytes) -> str:
-    """What the projection remembers of the line where it stands: its event id, or a digest if it is no fact."""
+def line_id_of(raw: bytes) -> str:
+    """What the projection remembers of the line at its position: its event id, or a digest if it is no fact."""
     line = bare(raw)
     try:
         return events.decode(line).event_id
@@ -449,7 +451,8 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _changed(path: Path) -> JournalChanged:
+def changed(path: Path) -> JournalChanged:
+    """The error for a journal that is not as it was remembered."""
     return JournalChanged(f"could not write {path}: another program replaced or changed it", cause="journal_changed")
 
 

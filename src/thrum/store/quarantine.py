@@ -1,8 +1,8 @@
 """What could not be used, kept with its reason: `quarantine.jsonl` beside the local journal (events.md §11).
 
-One line per (file, sha256): `{at, file, offset, length, reason, sha256, text | base64}`. Who may push can fill it: so a
-sample is kept of each journal and reason, and of the rest the number, in one line that is written over. The file is for
-people and for `thrum verify`; nothing in the projection depends on it, so a damaged line of its own is passed over.
+One line per (file, sha256): `{at, file, offset, length, reason, sha256, text | base64}`. Anyone with push access can
+fill it: so a sample is kept per journal and reason, and the number of the rest, in one line that is overwritten. The
+file is for people and for `thrum verify`; nothing in the projection depends on it, so a damaged line in it is skipped.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import msgspec
 from thrum.model import clock, files, limits
 
 ALWAYS_KEPT: Final = "torn_tail"
-"""The reason of what is cut off a journal: nobody else has it."""
+"""The reason for bytes that are cut off a journal: there is no other copy of them."""
 
 
 class Quarantined(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One quarantined line. `offset` and `length` (bytes, without newline) tell where it lay when it was found; the
     offset is -1 for a line of the branch that did not come into the journal here; of one over the limit only the start
-    is kept. With `more` it stands for so many lines that were not kept, `length` bytes together.
+    is kept. With `more` it counts further lines that were not kept, `length` bytes together.
     """
 
     at: str
@@ -84,7 +84,7 @@ class Kept:
 
 
 class _Count(NamedTuple):
-    """Lines that were not kept. `place` is where in the quarantine that stands, and how long it is: it may grow."""
+    """Lines that were not kept. `place`: offset and length of that line in the quarantine; it may grow."""
 
     lines: int
     bytes: int
@@ -97,7 +97,7 @@ def digest(raw: bytes) -> str:
 
 
 class Quarantine:
-    """The quarantine file. Owned by whoever holds the daemon's lock; not for several threads at once."""
+    """The quarantine file. Owned by the holder of the daemon's lock; not for several threads at once."""
 
     def __init__(self, path: Path, wall: clock.Clock) -> None:
         self.path = path
@@ -218,7 +218,7 @@ class Quarantine:
             self._counts[kind] = _Count(lines, size, (begin, len(line)))
 
     def _overwrite(self, place: tuple[int, int], kind: _Kind, line: bytes) -> bool:
-        """False if what stands there is something else: somebody may have edited the file, or taken it away."""
+        """False if it contains something else: the file may have been edited or removed."""
         offset, length = place
         try:
             descriptor = files.open_nofollow(self.path, os.O_RDWR)

@@ -90,7 +90,7 @@ DROP TABLE numbers;
 
 
 class Source(NamedTuple):
-    """A journal file: `entries(wanted)` starts anew from its first line each time (rebuilding may read a file twice),
+    """A journal file: `entries(wanted)` starts again from its first line each time (rebuilding may read a file twice),
     and leaves out, undecoded, the lines that are not `wanted`.
     """
 
@@ -99,7 +99,7 @@ class Source(NamedTuple):
 
 
 _Item = tuple[str, str, int, int, Entry]
-"""Time, event id, number of the source, offset, entry: compared as it stands, and never so far as the entry."""
+"""Time, event id, number of the source, offset, entry: compared as a tuple, and never as far as the entry."""
 
 
 class Lost(NamedTuple):
@@ -424,6 +424,7 @@ class _Rebuilder:
     def _apply_later(self) -> None:
         """What was put off: facts in small numbers, creates of one id, watermarks in a wrong file."""
         projection = Projection(self._db, self._own, self._read_line, lambda: self._now_ms)
+        projection.messages.refresh_all_superseded()
         seq = 0
         while rows := self._db.execute(
             "SELECT seq, file, offset, length FROM later JOIN events USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?",
@@ -437,7 +438,7 @@ class _Rebuilder:
 
 
 def _straightened(items: Iterable[_Item], window: int) -> Iterator[_Item]:
-    """The items in order, if none stands further from its place than the window is wide; else nearly so."""
+    """The items in order, if none is further from its place than the window is wide; else nearly so."""
     source = iter(items)
     held: list[_Item] = []
     while fresh := _some(source, window):

@@ -1,4 +1,4 @@
-"""Receipts that travel: which lines of the local journal the sender's daemon has to see (events.md §5).
+"""Receipts that are synced: which lines of the local journal the sender's daemon has to see (events.md §5).
 
 Every receipt goes to `local.jsonl`, at once. Of those for another daemon's message the line of the highest state is
 copied, signed, into the journal of its recipient, by the next sync round.

@@ -1,7 +1,7 @@
 """Opening the store: recover the journals, bring the projection up to them or rebuild it (events.md §10, §11 "Start").
 
-The journals are right by definition once their tails are fixed. A projection is gone on with if every journal is still
-the file, and holds at its offset the line, that the projection remembers; otherwise a new one is rebuilt beside it and
+The journals are right by definition once their tails are fixed. A projection is kept if every journal is still the
+file, and holds at its offset the line, that the projection remembers; otherwise a new one is rebuilt beside it and
 renamed into place. So a deleted, damaged or outdated database costs time and a new epoch, never a fact.
 """
 
@@ -34,7 +34,7 @@ from thrum.store.committer import Committer
 from thrum.store.committer import Statistics as CommitterStatistics
 from thrum.store.compaction import discard_leftovers
 from thrum.store.failures import database_refusal
-from thrum.store.journal import JournalFiles, mark_of, recover_tail, refusal
+from thrum.store.journal import JournalFiles, line_id_of, recover_tail, refusal
 from thrum.store.projection.core import Projection
 from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.quarantine import Quarantine
@@ -55,7 +55,7 @@ class Recovery(NamedTuple):
     """What opening the store had to do."""
 
     rebuilt: str
-    """Why the projection was rebuilt; `""` when the old one was gone on with."""
+    """Why the projection was rebuilt; `""` if the old one was kept."""
     applied: int
     """Facts that lay behind the projection."""
     quarantined: int
@@ -63,7 +63,7 @@ class Recovery(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """`committer` counts since the start; the rest is how the store stands."""
+    """`committer` counts since the start; the rest is the state of the store."""
 
     committer: CommitterStatistics
     journals: int
@@ -90,7 +90,7 @@ class Store:
     own: frozenset[str]
     signer: Signer | None = None
     idle: list[tuple[int, sqlite3.Connection]] = field(default_factory=list[tuple[int, sqlite3.Connection]])
-    """A connection that nobody uses just now, with its file's inode: to open one takes a millisecond."""
+    """An unused connection, with its file's inode: to open one takes a millisecond."""
 
     @contextmanager
     def reading(self) -> Generator[View]:
@@ -100,7 +100,7 @@ class Store:
         try:
             inode = self.path.stat().st_ino
         except FileNotFoundError as error:
-            raise StoreFailed(f"{self.path} was taken away", cause="database_damaged") from error
+            raise StoreFailed(f"{self.path} was removed", cause="database_damaged") from error
         try:
             db = self._connect(inode)
             try:
@@ -125,7 +125,7 @@ class Store:
         return database.open_reader(self.path)
 
     def close_idle(self, but: int = 0) -> None:
-        """Close the connections that nobody uses."""
+        """Close unused connections."""
         while len(self.idle) > but:
             with suppress(IndexError):
                 self.idle.pop()[1].close()
@@ -202,7 +202,7 @@ class Opened(NamedTuple):
                 database.set_durably(self.writer.db, {"clean_stop": "1"})
                 note_verified(self.journals)
         except (OSError, sqlite3.Error) as error:
-            log.warning("the stop could not be noted: %s", error)
+            log.warning("the stop could not be recorded: %s", error)
         finally:
             self.writer.db.close()
             if cause == "database_damaged":
@@ -230,7 +230,7 @@ def open_blocking(
         discard_leftovers(journals)
         files.ensure_private_dir(layout.database.parent)
         seal = Seal(layout.keep_dir / "picture.json", layout.database)
-        seal.clear_the_way()
+        seal.remove_foreign_files()
         return _Opening(journals, quarantine, layout.database, identity, own, wall, program, signer, seal).run(boot_id)
     except OSError as error:
         raise refusal(error) from error
@@ -239,7 +239,7 @@ def open_blocking(
 
 
 class _MustRebuild(Exception):
-    """The projection can't be gone on with; the text says why."""
+    """The projection can't be kept; the text says why."""
 
 
 @dataclass(slots=True)
@@ -269,7 +269,7 @@ class _Opening:
         verify_journals(self.journals, self.path, self.quarantine_line, self.quarantine.flush)
         rebuilt, applied = "", 0
         try:
-            db, applied = self.go_on(names, boot_id)
+            db, applied = self.bring_up_to_date(names, boot_id)
         except _MustRebuild as why:
             rebuilt = str(why)
             log.info("rebuilding: %s", rebuilt)
@@ -296,7 +296,7 @@ class _Opening:
 
     # -- going on with the projection that is there
 
-    def go_on(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
+    def bring_up_to_date(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
         """The projection brought up to the journals, and how many facts that took. Raises _MustRebuild."""
         if not self.path.exists():
             raise _MustRebuild("there is none")
@@ -320,7 +320,7 @@ class _Opening:
         return db, applied
 
     def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.JournalPosition]:
-        """Where the projection stands in the journals, if it fits them. Raises _MustRebuild."""
+        """The projection's positions in the journals, if it fits them. Raises _MustRebuild."""
         if not self.seal.fits(db):
             raise _MustRebuild("it was not made here")
         if not database.is_current(db, self.identity.daemon_id):
@@ -339,17 +339,17 @@ class _Opening:
 
     def flaw_of(self, offset: database.JournalPosition) -> str:
         """What makes a journal another one than the projection remembers; `""` if nothing does."""
-        file_state = self.journals.look(offset.file)
+        file_state = self.journals.accept_state(offset.file)
         if file_state is None:
             return "is gone"
         if file_state.inode != offset.inode:
             return "was replaced"
         if file_state.size < offset.applied_offset:
-            return "is shorter than it was"
+            return "is shorter than before"
         if offset.applied_offset:
             raw = self.journals.last_line(offset.file, offset.applied_offset).raw
-            if not raw.endswith(b"\n") or mark_of(raw) != offset.last_event_id:
-                return "holds other lines than it did"
+            if not raw.endswith(b"\n") or line_id_of(raw) != offset.last_event_id:
+                return "holds other lines than before"
         return ""
 
     def catch_up(self, db: sqlite3.Connection, names: list[str], offsets: dict[str, database.JournalPosition]) -> int:
@@ -376,7 +376,7 @@ class _Opening:
                 applied += result.state != "known"
             database.set_offset(db, self.offset_at_end(file, lines + scan.lines))
         if projection.outdated:
-            raise _MustRebuild("what others are to this machine changed")
+            raise _MustRebuild("the trust in other daemons changed")
         fts.follow(db)
         self.quarantine.flush()
         db.execute("COMMIT")
@@ -390,8 +390,10 @@ class _Opening:
         """
         fresh = self.fresh
         now = self.wall.now_ms()
-        if self.signer is not None and (count := founding.adopt(self.journals, self.identity.daemon_id, now)):
-            log.info("%d lines of before signatures go on counting", count)
+        if self.signer is not None and (
+            count := founding.name_unsigned_lines(self.journals, self.identity.daemon_id, now)
+        ):
+            log.info("%d lines from before signing still count", count)
             names = self.journals.names()
         scans = [_Scan(self, file, 0) for file in names]
         for file in names:
@@ -424,10 +426,10 @@ class _Opening:
         return database.open_writer(self.path)
 
     def offset_at_end(self, file: str, lines: int) -> database.JournalPosition:
-        file_state = self.journals.look(file)
+        file_state = self.journals.accept_state(file)
         if file_state is None:
-            raise StoreFailed(f"{self.journals.path(file)} was taken away while it was read", cause="journal_changed")
-        mark = mark_of(self.journals.last_line(file, file_state.size).raw) if file_state.size else ""
+            raise StoreFailed(f"{self.journals.path(file)} was removed while it was read", cause="journal_changed")
+        mark = line_id_of(self.journals.last_line(file, file_state.size).raw) if file_state.size else ""
         return database.JournalPosition(file, file_state.inode, file_state.size, lines, mark)
 
     # -- lines that can't be used

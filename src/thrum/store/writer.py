@@ -1,7 +1,7 @@
 """The one writer, without an event loop: decides, stamps, applies, appends, flushes and commits a batch of calls.
 
 Two halves (events.md §11). Deciding and applying (`begin`, `execute`) happen where the callers are, inside one open
-transaction, each call seeing the earlier ones. `flush` does what waits for the disk and may run in another thread;
+transaction, each call seeing the earlier ones. `flush` does the disk writes and may run in another thread;
 meanwhile nothing else may touch the writer. `committer` drives it from trio, tests may drive it without.
 """
 
@@ -32,7 +32,7 @@ from thrum.store.api import Decision
 from thrum.store.compaction import Draft, swap
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
 from thrum.store.ingest import Found, Ingested, Judged, Verified
-from thrum.store.journal import FileState, JournalFiles, mark_of, refusal
+from thrum.store.journal import FileState, JournalFiles, line_id_of, refusal
 from thrum.store.projection.core import Projection, Released
 from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.projection.merge_daemons import CLOSED
@@ -66,7 +66,7 @@ class _Winner(NamedTuple):
 class Writer:
     """The write side of one store: a connection, the projection over it, and the journals.
 
-    `db` and `view` (over that connection) are used by nobody else. Every method blocks.
+    `db` and `view` (over that connection) are not used by anything else. Every method blocks.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Writer:
         self._offsets = database.offsets(db)
         self._newer_format = False
         self._forget()
-        # `begin` runs on the loop: whoever else holds the database for long must not stop the daemon.
+        # `begin` runs on the loop: another process that holds the database for long must not stop the daemon.
         db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
 
     def _forget(self) -> None:
@@ -187,12 +187,12 @@ class Writer:
         for entry in (*committed, *self._due):
             # One that waits for its day tombstones nothing yet.
             if entry.state != "pending":
-                self._mind_watermark(entry.fact)
+                self._note_watermark(entry.fact)
         self._forget()
         return committed
 
     def compact(self, drafts: Sequence[Draft]) -> int:
-        """Put journals that were written anew in place, by itself, between two batches; how many bytes went.
+        """Put rewritten journals in place, by itself, between two batches; how many bytes went.
 
         Nothing happens under a newer format, or when the projection has to be rebuilt. Raises StoreFailed.
         """
@@ -233,12 +233,15 @@ class Writer:
                 buffer[start:stop] = self._signer.sign(bytes(buffer[start : stop - signatures.SIGNED_BYTES]))
 
     def _moved(self, after: dict[str, FileState]) -> dict[str, database.JournalPosition]:
-        """Where the projection stands in each touched file once this batch counts."""
+        """The projection's position in each touched file once this batch is committed."""
         moved: dict[str, database.JournalPosition] = {}
         for file, _, mark, _ in self._lines:
             known = moved.get(file) or self._offsets.get(file)
             lines = 1 if known is None else known.applied_lines + 1
             moved[file] = database.JournalPosition(file, *after[file], lines, mark)
+        for file, position in moved.items():
+            end = self._offsets[file].applied_offset if file in self._offsets else 0
+            assert end < position.applied_offset, "offsets rise: what a replay begins behind was applied"
         return moved
 
     def _flush_quarantine(self) -> None:
@@ -260,7 +263,7 @@ class Writer:
         self._projection.outdated = False
         return outdated
 
-    def _mind_watermark(self, fact: AnyFact | UnknownEvent) -> None:
+    def _note_watermark(self, fact: AnyFact | UnknownEvent) -> None:
         if not isinstance(fact, SWEEPS) or not self._view.sweeps_here(fact.event_id):
             return
         self.stamper.move_past(fact.timestamp)
@@ -351,6 +354,7 @@ class Writer:
             if mine is not None:
                 self._keyed[fact.event_id] = (fact, applied.seq)
             seqs.append(applied.seq)
+        assert not seqs or seqs[-1] - seqs[0] == len(seqs) - 1, "seq is dense in a call: there is none to miss between"
         return seqs
 
     def _end(self, file: str) -> int:
@@ -388,7 +392,7 @@ class Writer:
     def ingest(self, arrived: Sequence[Verified]) -> Ingested:
         """Work of an errand: number, apply and append what came on the branch and is not here, byte for byte.
 
-        It goes on under a newer format, and may be repeated.
+        It works under a newer format, and may be repeated.
         """
         tombstones = self._view.tombstones()
         facts, winners, quarantined = len(self._committed), len(self._winners), 0
@@ -401,7 +405,7 @@ class Writer:
         new += [events.decode(raw) for _, raw, _ in self._winners[winners:]]  # facts that are here, in other words
         ours = sum(fact.timestamp > self.restored_at and self._view.is_own(fact.origin_daemon) for fact in new)
         self._note_holders()
-        self._hand_on(new)
+        self._forward_old_mail(new)
         return Ingested(len(new), quarantined, ours)
 
     def count_quarantined(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
@@ -414,7 +418,7 @@ class Writer:
         )
 
     def _note_holders(self) -> None:
-        """An id that is held elsewhere stays with whom it is seen first: nobody takes a name by an early date."""
+        """An id that is held elsewhere stays with its first holder: no agent takes a name by an early date."""
         for agent_id in sorted(self._projection.touched):
             origin = self._projection.holder_to_note(agent_id)
             if origin:
@@ -422,14 +426,14 @@ class Writer:
                 self._apply(Decision((fact,), lambda _view, _seqs: None), None)
         self._projection.touched.clear()
 
-    def _hand_on(self, new: Sequence[AnyFact | UnknownEvent]) -> None:
-        """What was sent to an agent by its old name, where nobody knew of the new one, is that agent's all the same."""
+    def _forward_old_mail(self, new: Sequence[AnyFact | UnknownEvent]) -> None:
+        """What was sent to an agent by its old name, when the new one was not known, is that agent's all the same."""
         facts = handed_on(self._view, self.stamper.stamp(), new)
         if facts:
             self._apply(Decision(facts, lambda _view, _seqs: None), None)
 
     def close_before(self) -> None:
-        """Work of an errand: what comes unsigned from now on is not of before."""
+        """Work of an errand: what comes unsigned from now on is not from before signing."""
         if database.get_meta(self.db, CLOSED):
             return
         stamp = self.stamper.stamp()
@@ -441,7 +445,7 @@ class Writer:
         """Work of an errand: keep values of the sync, and with them append lines whose facts have their numbers."""
         last = dict(copies)
         for file, raw in copies:
-            self._append(file, raw, mark_of(raw) if raw is last[file] else "")
+            self._append(file, raw, line_id_of(raw) if raw is last[file] else "")
         database.set_sync_state(self.db, values)
         self._touched = True
 
@@ -459,7 +463,7 @@ class Writer:
         """A line that can't be used: to quarantine, and into the journal too if it is to stay. True if it is new."""
         new = self._to_quarantine.add(file, raw, judged.reason)
         if judged.file and (new or not self._has_line(file, raw)):
-            self._append(judged.file, raw, mark_of(raw))
+            self._append(judged.file, raw, line_id_of(raw))
         return new
 
     def _receive(self, fact: AnyFact | UnknownEvent, home: str, file: str, raw: bytes) -> bool:

@@ -168,7 +168,7 @@ def verify_owner(root: Path, common_dir: Path, environ: Mapping[str, str]) -> No
     user = os.geteuid()
     if all(path.stat().st_uid == user for path in (root, common_dir)):
         return
-    # Whoever owns it: git alone knows what safe.directory and sudo allow.
+    # No matter who owns it: git alone knows what safe.directory and sudo allow.
     git = run_git(["-C", str(root), "rev-parse", "--git-dir"], environ)
     if git is None or git.returncode != 0:
         raise UnsafeRepository(
@@ -189,7 +189,7 @@ def _ensure(common_dir: Path, folder: Path, environ: Mapping[str, str], remote: 
         except StoreFailed:
             if found != "there":
                 raise
-            entries = []  # git lost it: the journals are here, a round will say so, and nobody's message waits for git
+            entries = []  # git lost it: the journals are here, a round will report it, and no message waits for git
         _refuse_foreign(entries)
         if found != "there":
             git = _GitWriter(common_dir, environ)
@@ -219,7 +219,7 @@ def _refuse_unusable(common_dir: Path, folder: Path) -> None:
             f"{common_dir} keeps its refs in reftables, which thrum cannot use yet",
             remedy="git refs migrate --ref-format=files",
         )
-    # A branch that was thrum's before it was checked out stays where it is meanwhile: nobody's message waits for that.
+    # A branch that was thrum's before it was checked out stays where it is meanwhile: no message waits for that.
     if find_admin_dir(common_dir, folder) is None and (where := on_branch(common_dir, folder)):
         raise checked_out(where)
 
@@ -249,7 +249,7 @@ def _fill_folder(reader: Reader, folder: Path, entries: Iterable[TreeEntry]) -> 
                 raise StoreFailed(f"larger than {limits.author_journal_bytes_max} bytes")
             data = sound(reader.blob(entry.object_id))
         except StoreFailed as error:
-            log.warning("journal %s of branch %s is passed over: %s", path.name, BRANCH, error.message)
+            log.warning("journal %s of branch %s is skipped: %s", path.name, BRANCH, error.message)
             continue
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
         try:

@@ -1,6 +1,6 @@
-"""What git says when a remote does not do what it was asked, as one of five troubles. Pure.
+"""Classifying git's messages when a remote does not do what it was asked, as one of five failures. Pure.
 
-Git has one exit status for all of it, so its words decide; it speaks English to us (`git.runner.git_environ`).
+Git has one exit status for all of them, so its messages decide; they are in English (`git.runner.git_environ`).
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def remote_failed(finished: Finished, remote: str, verb: str, secrets: Iterable[
         else:
             remedy = f"git ls-remote {remote}"
     if trouble == "refused" and verb == "push":  # to push again is to hear it again
-        remedy = f"let {remote} take refs/heads/{BRANCH}, or: thrum config set sync.remote NAME"
+        remedy = f"let {remote} accept refs/heads/{BRANCH}, or: thrum config set sync.remote NAME"
     return RemoteFailed(trouble, reason_of(text, secrets), remedy)
 
 

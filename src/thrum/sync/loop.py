@@ -1,7 +1,7 @@
-"""When rounds run, and what is said of them: on change, on a timer, on demand; never two at once (issue "The loop").
+"""When rounds run, and their status: on change, on a timer, on demand; never two at once (issue "The loop").
 
-The loop knows no git and no store: a round is handed in as something to run in a thread. Source: cli.md 3.13, 3.19,
-rpc.md "Sync".
+The loop knows neither git nor the store: a round is passed in as something to run in a thread. Source: cli.md 3.13,
+3.19, rpc.md "Sync".
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BACKOFF_SECONDS_MAX: Final = 300.0
 BESIDE_MAX: Final = 20
 """How many rounds may leave something on the disk while it is cared for."""
 STOP_SECONDS: Final = 2.0
-"""How long a round may go on when the daemon stops. What it leaves undone, the next one does."""
+"""How long a round may take when the daemon stops. The next one does the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Mode:
     lacks_remote: bool = False
     """It is local only because there is no remote, as far as is known."""
     remote: str = "origin"
-    """The name of the remote that is meant."""
+    """The name of the remote."""
     addresses: str = ""
     """Where that is, as far as is known: another address is another remote."""
     interval_seconds: float = 15.0
@@ -119,7 +119,7 @@ class Loop:
     """When the last round ended."""
     _brisk_until: float = -inf
     _tidying: trio.Event | None = None
-    """Set when the care for the disk that goes on has ended."""
+    """Set when the disk maintenance under way has ended."""
     _beside: int = 0
     """Rounds since that began."""
     _seen: str | None = None
@@ -144,7 +144,8 @@ class Loop:
         self._wake.set()
 
     async def force(self, timeout_seconds: float) -> Report | None:
-        """A round that begins now; waits for its end, at most so long: None if it goes on, or for a timeout of 0."""
+        """Start a round now and wait for its end, up to the timeout: None if it is still running, or for a timeout of
+        0."""
         done, report = trio.Event(), list[Report]()
         self._waiting.append((done, report))
         self.poke()
@@ -202,7 +203,7 @@ class Loop:
     def _settled_at(self, mode: Mode, changed_at: float) -> float:
         """When a change is to go: soon after quiet, else so long after the last round that it takes others along."""
         if mode.local_only:
-            return changed_at + mode.interval_seconds  # nobody waits for a commit that stays here
+            return changed_at + mode.interval_seconds  # a commit that stays here is not urgent
         return max(changed_at + min(SETTLE_SECONDS, mode.debounce_seconds), self._ended_at + mode.debounce_seconds)
 
     async def _run(self, request: Request, mode: Mode) -> Report:
@@ -237,7 +238,7 @@ class Loop:
         mode = self.mode()  # the round has looked for the remote
         self._set(
             state="local-only" if mode.local_only else "error" if outcome.unconfirmed else "synced",
-            last_error="others may read the remote: nothing is pushed yet" if outcome.unconfirmed else "",
+            last_error="others can read the remote: nothing is pushed yet" if outcome.unconfirmed else "",
             remedy="thrum sync enable" if outcome.unconfirmed else "",
             trouble="unconfirmed" if outcome.unconfirmed else "",
             last_sync_at_ms=self.status.last_sync_at_ms if mode.local_only else self.now_ms(),
@@ -325,7 +326,7 @@ class Loop:
         return None
 
     async def _tidy_beside(self, nursery: trio.Nursery) -> None:
-        """Let the disk be cared for while rounds go on; only when that takes very long are they held up."""
+        """Run disk maintenance while rounds continue; they are only held up if it takes very long."""
         if self._tidying is None:
             self._tidying, self._beside = trio.Event(), 0
             nursery.start_soon(self._tidy_once, self._tidying)

@@ -1,8 +1,8 @@
 """Keeping the branch small on disk: what rounds leave as whole loose files becomes deltas in a pack of thrum's own.
 
 A journal of 10,000 lines is 0.9 MB for each round that touches it, and a delta of it some hundred bytes. Other packs
-are never touched, and no object goes that is not in the new pack, or in another's. Killed at any step, it leaves the
-same objects, some of them twice.
+are never touched, and no object is removed that is not in the new pack or in another one. Killed at any step, it leaves
+the same objects, some of them twice.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _SETTINGS: Final = (
 class Maintenance:
     """Packs the branch's loose objects when rounds have left enough of them. Blocks.
 
-    `run` may go on while rounds do: they count in another thread, and `stop` comes from a third one.
+    `run` may run beside rounds: they count in another thread, and `stop` is called from a third one.
     """
 
     def __init__(self, common_dir: Path, thrum_sync_dir: Path, environ: Mapping[str, str], seen_ref: str) -> None:
@@ -83,7 +83,7 @@ class Maintenance:
         self._count(size)
 
     def note_fetched(self, before: str, now: str) -> None:
-        """The remote's branch was fetched; it is measured when somebody asks."""
+        """The remote's branch was fetched; it is measured on request."""
         if now and now != before:
             with self._counting:
                 self._fetched.append((before, now))
@@ -178,7 +178,7 @@ class Maintenance:
     def _small(self, ours: list[str]) -> list[str]:
         """The packs that go into the new one: each that is left is larger than all the smaller ones twice.
 
-        So few packs remain, and what lies in a large one is written anew a few times in its life.
+        So few packs remain, and what is in a large one is rewritten a few times in its life.
         """
         total = _NEW_PACK_BYTES
         sizes = sorted(((self._packs_dir / f"{name}.pack").stat().st_size, name) for name in ours)
@@ -223,9 +223,9 @@ class Maintenance:
         return names[0] if names and (self._work_dir / f"{names[0]}.idx").exists() else ""
 
     def _commits(self, merged: list[str]) -> list[str]:
-        """Where to walk from: the branch, what it was at by its reflog, and every commit that is packed anew.
+        """Where to walk from: the branch, what it was at by its reflog, and every commit that is packed again.
 
-        So that whatever somebody may still look for (a branch of the user's, a reflog) stays.
+        So that everything still in use (a branch of the user's, a reflog) stays.
         """
         known: dict[str, None] = {}
         for ref in self._refs:
@@ -260,7 +260,7 @@ class Maintenance:
         sync_directory(self._packs_dir)
 
     def _is_needed(self, old: str, new: str, others: list[str]) -> bool:
-        """Whether somebody needs an old pack of ours still: told to keep it, indexed together with others, or alone in
+        """Whether an old pack of ours is still needed: told to keep it, indexed together with others, or alone in
         having an object.
         """
         if (self._packs_dir / f"{old}.keep").exists():

@@ -1,4 +1,4 @@
-"""How two piles of lines become one, the same in every clone. Pure (events.md §11 "Union").
+"""How two sets of lines become one, the same in every clone. Pure (events.md §11 "Union").
 
 A journal as the branch has it is *canonical*: each fact once, in the order of facts, each line its own bytes, without
 what is tombstoned, replaced or unusable. So equal sets of facts give equal blobs, and clones that agree stop pushing.
@@ -89,9 +89,9 @@ def canonical(file: str, data: bytes, tombstones: Tombstones, extra: Iterable[by
     """What of a journal's lines, and of `extra` ones found elsewhere, goes onto the branch.
 
     Lines that a newer program may understand stay, though this one cannot use them: opaque facts, a known type with a
-    bad field, and lines over the limit. Nobody can use what is no JSON, no object, or has no envelope, nor a forged
-    line. Those of the journal are known to be none; an `extra` one is looked at if it would stand for its id. One that
-    is forged or tombstoned comes into no journal, so it stands for nothing and takes no other line of its id along.
+    bad field, and lines over the limit. Unusable is what is not JSON, not an object, or has no envelope, and a forged
+    line. Those of the journal are known to be none; an `extra` one is checked if it would represent its id. One that
+    is forged or tombstoned gets into no journal, so it represents nothing and excludes no other line with its id.
     """
     chosen: dict[str, _Line] = {}
     others: dict[str, list[_Line]] = {}
@@ -261,7 +261,7 @@ def _judged(lines: Mapping[str, _Line], tombstones: Tombstones) -> list[_Judged]
 
 
 def _is_signed(raw: bytes, fact: AnyFact | UnknownEvent) -> bool:
-    """Asked of updates alone; of others nobody wants to know."""
+    """Only checked for updates; it does not matter for others."""
     return isinstance(fact, AgentUpdated) and signatures.is_signed(raw, fact.origin_daemon)
 
 
@@ -274,7 +274,7 @@ def _droppable(judged: Sequence[_Judged], tombstones: Tombstones) -> set[str]:
 
 
 def _read(raw: bytes) -> tuple[Order, AnyFact | UnknownEvent | None] | None:
-    """A line's order and its fact (None: kept for newer programs); None for what nobody can use."""
+    """A line's order and its fact (None: kept for newer programs); None for an unusable line."""
     if raw[:1] != b"{":
         return None
     try:
@@ -329,13 +329,13 @@ class Sifted(NamedTuple):
 
 
 def sift(lines: Iterable[bytes]) -> Sifted:
-    """Without what nobody can use, but for the first of each kind: whoever may push may push any number of them, and
-    of so many the store keeps no more.
+    """Drop unusable lines, but for the first of each kind: any clone with push access may push any number of
+    them, and of so many the store keeps no more.
     """
     left: list[bytes] = []
     found: dict[str, tuple[int, int]] = {}
     for raw in lines:
-        reason = _uselessness(raw)
+        reason = _unusable_reason(raw)
         if reason:
             count, size = found.get(reason, (0, 0))
             found[reason] = (count + 1, size + len(raw))
@@ -347,8 +347,8 @@ def sift(lines: Iterable[bytes]) -> Sifted:
     return Sifted(left, {reason: each for reason, each in more.items() if each[0] > 0})
 
 
-def _uselessness(raw: bytes) -> str:
-    """About why nobody, now or later, can use a line; `""` of one that somebody may, and of one too large to tell.
+def _unusable_reason(raw: bytes) -> str:
+    """Roughly why a line is unusable, now and later; `""` for one that may be used, and for one too large to tell.
     Quick for what is not even like a fact: an error with its reason takes ten times as long.
     """
     if len(raw) > limits.line_bytes_max:
@@ -381,7 +381,7 @@ def joined(there: bytes, lines: Iterable[bytes]) -> bytes:
 def wanted(file: str, lines: Sequence[bytes], tombstones: Tombstones, here: bytes = b"") -> list[tuple[str, bytes]]:
     """Of lines that are not in this journal here: each with the journal that it belongs into, tombstoned ones left out.
 
-    `here` is what the journal holds: what was done to a message that stands there is not tombstoned. What cannot be
+    `here` is what the journal holds: facts about a message that it holds are not tombstoned. What cannot be
     read is wanted too: the store quarantines it. Of lines of one id that which is likely to be the fact comes first:
     each that beats one before it costs a new projection.
     """
@@ -405,7 +405,7 @@ def wanted(file: str, lines: Sequence[bytes], tombstones: Tombstones, here: byte
     tombstoned = tombstoned_ids([*facts.values()], tombstones)
     for _, fact, _ in facts.values():
         is_mark = isinstance(fact, MessageEdited | MessageDeleted)
-        if is_mark and fact.event_id in tombstoned and _stands(fact.message_id, here, tombstones):
+        if is_mark and fact.event_id in tombstoned and _has_live_create(fact.message_id, here, tombstones):
             tombstoned.discard(fact.event_id)
     arrived: list[tuple[str, bytes]] = []
     for raw, found in readable:
@@ -435,7 +435,7 @@ def _best_first(readable: Sequence[_Readable]) -> list[_Readable]:
     return ordered
 
 
-def _stands(message_id: str, here: bytes, tombstones: Tombstones) -> bool:
+def _has_live_create(message_id: str, here: bytes, tombstones: Tombstones) -> bool:
     """Whether a journal holds a create of this message that is not tombstoned."""
     name = message_id.encode()
     for raw in split_lines(here) if name in here else ():

@@ -1,7 +1,7 @@
-"""Refspecs of the user's by which a plain `git fetch` writes into refs of thrum's, as a mirror's do. Told, not changed.
+"""The user's refspecs that make a plain `git fetch` write into thrum's refs, as in a mirror. Reported, not changed.
 
 Git forces the branch back to what the remote has, which costs thrum a round, and the fetch fails if thrum moves the
-branch meanwhile; with `--prune` it takes away what the remote has not.
+branch meanwhile; with `--prune` it deletes what the remote does not have.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def writer(ref: str, refspecs: Iterable[str]) -> str:
 
 
 def _matched(pattern: str, ref: str) -> str | None:
-    """What the star of a pattern stands for, `""` for a name without one; None: it does not match."""
+    """What the star of a pattern matches, `""` for a name without one; None: it does not match."""
     before, star, after = pattern.partition("*")
     if not star:
         return "" if pattern == ref else None

@@ -1,6 +1,6 @@
-"""What a sync round asks of git and of the store. Both are handed in: this room imports neither store nor network.
+"""What a sync round asks of git and of the store. Both are passed in: this room imports neither store nor network.
 
-`repository.py` is git's side, `thrum.daemon.sync_service` the store's; the simulator in `tests/sim` has its own of
+`repository.py` is git's side, `thrum.daemon.sync_store` the store's; the simulator in `tests/sim` has its own of
 both. Everything here blocks and is called in one worker thread at a time.
 """
 
@@ -13,7 +13,7 @@ from thrum.git.trees import TreeEntry
 from thrum.model.tombstones import Tombstones
 
 RemoteTrouble = Literal["offline", "refused", "credentials", "missing", "failed", "foreign"]
-"""`offline`: nobody answered (no network, no host, a path that is not mounted). `refused`: it answered, and does not
+"""`offline`: no answer (no network, no host, a path that is not mounted). `refused`: it answered, and does not
 take what we push (a hook, a protected branch, no right to write). `credentials`: it wants a password or key that git
 has not. `missing`: there is no such repository. `foreign`: its branch is another project's. `failed`: anything else."""
 
@@ -56,7 +56,7 @@ class Repository(Protocol):
         ...
 
     def tip(self) -> str:
-        """The commit that our branch is at; `""` if somebody took it away."""
+        """The commit that our branch is at; `""` if it was deleted."""
         ...
 
     def remote_tip(self) -> str:
@@ -94,7 +94,8 @@ class Repository(Protocol):
         ...
 
     def push(self, commit: str) -> bool:
-        """Push a commit as the remote's branch, never by force; False: somebody was quicker. Raises RemoteFailed."""
+        """Push a commit as the remote's branch, never by force; False: another push was quicker. Raises
+        RemoteFailed."""
         ...
 
 
@@ -106,7 +107,7 @@ class FilePosition(NamedTuple):
 
 
 class JournalMoved(Exception):
-    """A journal was written anew while a round looked at it: look again."""
+    """A journal was rewritten while a round looked at it: look again."""
 
 
 class Arrived(NamedTuple):
@@ -119,7 +120,7 @@ class Arrived(NamedTuple):
 
 
 class Surplus(NamedTuple):
-    """Lines of a journal of the branch that nobody can use, beyond those that are handed over: their number and bytes.
+    """Unusable lines of a journal of the branch, beyond those that are handed over: their number and bytes.
     `reason` as in quarantine.
     """
 
@@ -139,15 +140,15 @@ class Ingested(NamedTuple):
 class Journals(Protocol):
     """The journals of the branch as the store keeps them. Raises StoreFailed, Busy, ShuttingDown."""
 
-    def marks(self) -> dict[str, FilePosition]:
+    def file_positions(self) -> dict[str, FilePosition]:
         """Every journal of the branch (`events.jsonl`, `messages/*.jsonl`) that is here, and how far it counts."""
         ...
 
     def head_seq(self) -> int:
-        """The number of the last fact that `marks`, called after it, is sure to cover."""
+        """The number of the last fact that `positions`, called after it, is sure to cover."""
         ...
 
-    def read(self, file: str, mark: FilePosition) -> bytes:
+    def read(self, file: str, position: FilePosition) -> bytes:
         """What counts of a journal. Raises JournalMoved when another file took its place meanwhile (compaction)."""
         ...
 
@@ -175,7 +176,8 @@ class Journals(Protocol):
         ...
 
     def close_before(self) -> None:
-        """All of a remote's branch was ingested: what comes unsigned from now on is not of before (events.md §11)."""
+        """All of a remote's branch was ingested: what comes unsigned from now on is not from before signing (events.md
+        §11)."""
         ...
 
     def copy_receipts(self) -> int:

@@ -1,4 +1,4 @@
-"""Projects don't mix: whose a remote's branch is (events.md §11 "Project")."""
+"""Projects don't mix: which project a remote's branch belongs to (events.md §11 "Project")."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_project(repo: Repository, journals: Journals, files: Mapping[str, Tree
             theirs,
             f"the branch {BRANCH} of {'the remote' if remote is None else remote.name} is of another project"
             f" ({', '.join(sorted(theirs))}); this one is {', '.join(sorted(ours))}",
-            "thrum sync accept, if they are one; else: thrum config set sync.remote OTHER",
+            "thrum sync accept, if they are the same project; else: thrum config set sync.remote OTHER",
         )
 
 

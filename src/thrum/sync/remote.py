@@ -1,7 +1,7 @@
-"""The remote: fetch and push by the git command, so that the user's whole configuration holds for thrum too.
+"""The remote: fetch and push by the git command, so that the user's whole configuration applies to thrum too.
 
-`insteadOf`, ssh commands, credential helpers, proxies, partial clones, SHA-256: git knows them. What it must not do is
-ask, run the user's hooks, touch other refs, or hang.
+`insteadOf`, ssh commands, credential helpers, proxies, partial clones, SHA-256: git handles them. What it must not do
+is prompt, run the user's hooks, touch other refs, or hang.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _RACES: Final = (
     "fetch first",
     "stale info",
 )
-"""How a push is refused because somebody else was quicker."""
+"""How a push is refused because another push was quicker."""
 _NOT_RACES: Final = (
     "permission denied",
     "no space left",
@@ -192,7 +192,7 @@ class Remote:
         raise self._failure(done, "fetch")
 
     def push(self, commit: str) -> bool:
-        """Push a commit, never by force. False: somebody else was quicker. Raises RemoteFailed."""
+        """Push a commit, never by force. False: another push was quicker. Raises RemoteFailed."""
         for info in self.push_infos():
             self._refuse_to_overwrite(info)
         arguments = ["push", "--porcelain", "--progress", "--no-verify", "--no-follow-tags", "--no-signed"]
@@ -215,7 +215,7 @@ class Remote:
                 raise _on_branch_there(info)
 
     def _run(self, arguments: list[str], verb: str) -> Finished:
-        info = self._whom(verb)
+        info = self._first_contact(verb)
         if info is None:
             raise RemoteFailed("missing", f"there is no remote {self.name}", f"git remote add {self.name} URL")
         if info.path and not os.path.lexists(info.path) and not os.path.lexists(os.path.dirname(info.path)):
@@ -229,12 +229,12 @@ class Remote:
             seconds_max=SECONDS_MAX,
         )
 
-    def _whom(self, verb: str) -> RemoteInfo | None:
+    def _first_contact(self, verb: str) -> RemoteInfo | None:
         """With whom a `fetch` or `push` talks first."""
         return self.info() if verb == "fetch" else next(iter(self.push_infos()), None)
 
     def _quiet_environ(self) -> dict[str, str]:
-        """Nobody sits here: no dialogues. A program that the user named for passwords may answer by itself."""
+        """No one is at the keyboard: no dialogues. A program that the user named for passwords may answer by itself."""
         environ = dict(self._environ)
         environ.pop("SSH_ASKPASS", None)
         if "VSCODE_GIT_ASKPASS_MAIN" in environ:
@@ -251,12 +251,12 @@ class Remote:
         return variables
 
     def _failure(self, done: Finished, verb: str) -> RemoteFailed:
-        info = self._whom(verb)
+        info = self._first_contact(verb)
         if "branch is currently checked out" in done.out and info is not None:
             return _on_branch_there(info)
         if found := _IN_THE_WAY.search(done.err + done.out):
             name = clean(found[1].removeprefix("refs/heads/"), self._secrets)
-            reason = f"the remote has a branch {name}, which leaves no room for {BRANCH}"
+            reason = f"the remote has a branch {name}, which conflicts with {BRANCH}"
             remedy = f"delete or rename it: git push {self.name} {in_shell(f':{name}')}"
             return RemoteFailed("refused", reason, remedy)
         return remote_failed(done, self.name, verb, self._secrets)
@@ -277,7 +277,7 @@ class Remote:
 def _on_branch_there(info: RemoteInfo) -> RemoteFailed:
     return RemoteFailed(
         "refused",
-        f"branch {BRANCH} is checked out in {info.url}: an older thrum works there, or somebody looks at it",
+        f"branch {BRANCH} is checked out in {info.url}: an older thrum uses it, or someone switched to it",
         "there: thrum daemon restart, with this version; or git switch to another branch",
     )
 

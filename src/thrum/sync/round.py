@@ -1,10 +1,10 @@
 """One sync round, step by step: ingest what the remote has, commit what is here, push (house.md "A sync round").
 
-A generator, so that whoever runs it decides what happens between two steps: the daemon nothing, a test a kill, the
+A generator, so that its runner decides what happens between two steps: the daemon nothing, a test a kill, the
 simulator the steps of other daemons. It may be dropped after any step: the journals are the truth, what was ingested is
 on disk, and the next round finds the rest by comparing. Everything blocks; errors are those of `ports`.
 
-History is linear. A round builds its commit on the remote's; a commit that lost the race is made anew on the new head.
+History is linear. A round builds its commit on the remote's; a commit that lost the race is rebuilt on the new head.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from thrum.git.trees import TreeEntry
 from thrum.model import events, limits
 from thrum.model.errors import InternalError, StoreFailed
 from thrum.sync import merge
-from thrum.sync.ingest_batches import Intake, portions
+from thrum.sync.ingest_batches import Intake, batches_of
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import Arrived, FilePosition, JournalMoved, Journals, RemoteFailed, Repository, Surplus
 from thrum.sync.projects import check_project
@@ -40,7 +40,7 @@ class Errand:
     """What a round is to do."""
 
     fetch: bool
-    """Ask the remote first. Without it a push decides whether anybody else was there."""
+    """Ask the remote first. Without it, the push shows whether others have pushed."""
     push: bool
     who: str
     """`alice@host`, for the subject of the commit."""
@@ -58,11 +58,11 @@ class Outcome:
     sent: int = 0
     """Lines that the remote had not."""
     quarantined: int = 0
-    """Foreign lines that nobody can use."""
+    """Unusable foreign lines."""
     skipped: set[str] = field(default_factory=set[str])
     """Journals of the branch that could not be ingested: unreadable, too large, or the store stumbles over them."""
     unconfirmed: bool = False
-    """Nothing was pushed, since others may read the remote and nobody has said that this is meant."""
+    """Nothing was pushed, since others may read the remote and the user has not confirmed that."""
     read_only: bool = False
     """Nothing was pushed, since a newer program of another daemon changed the rules of the branch."""
     tip: str = ""
@@ -83,7 +83,7 @@ class _Known(msgspec.Struct, frozen=True, array_like=True):
     there: str = ""
     """What the branch has in its place, if all lines of the blob are in that."""
     plain: bool = False
-    """`merge.grown` may go on from the blob."""
+    """`merge.grown` can continue from the blob."""
     is_journal: bool = False
     """The blob is what the journal holds up to `end`, byte for byte."""
 
@@ -104,7 +104,7 @@ class _Memory(msgspec.Struct):
     tip: str = ""
     """Our branch as we left it: all of it is in the journals."""
     onto: str = ""
-    """The remote's commit that `tip` stands on."""
+    """The remote's commit that `tip` is based on."""
     merged: str = ""
     """The remote's commit that was ingested last."""
     tombstones: str = msgspec.field(default="", name="voids")
@@ -150,7 +150,7 @@ def sync_round(repo: Repository, journals: Journals, errand: Errand, outcome: Ou
             return
         head = repo.fetch()
         yield "fetched"
-    raise RemoteFailed("failed", "others push all the time; tried again later", "thrum sync force")
+    raise RemoteFailed("failed", "other clones keep pushing; will be retried later", "thrum sync force")
 
 
 def _recall(journals: Journals) -> _Memory:
@@ -170,7 +170,7 @@ class _Round:
     memory: _Memory
 
     def settle(self, head: str) -> Steps:
-        """Bring our branch to what is here and at the remote. Begins anew when somebody moves things meanwhile."""
+        """Bring our branch to what is here and at the remote. Starts over if something moves meanwhile."""
         for _ in range(_MOVED_MAX):
             tip = self.repo.tip()
             try:
@@ -186,8 +186,8 @@ class _Round:
             except StoreFailed:
                 if self.repo.tip() == tip:
                     raise
-                # Somebody moved the branch and removed what it was at.
-        raise StoreFailed(f"branch {BRANCH} is moved by another program all the time", remedy="thrum sync force")
+                # Another program moved the branch and removed its previous commit.
+        raise StoreFailed(f"another program keeps moving branch {BRANCH}; gave up", remedy="thrum sync force")
 
     # -- what is there
 
@@ -208,23 +208,23 @@ class _Round:
         if commit == self.repo.remote_tip():
             check_project(self.repo, self.journals, files)
         pending: list[Intake] = []
-        size, tombstones, marks = 0, self.journals.tombstones(), self.journals.marks()
+        size, tombstones, positions = 0, self.journals.tombstones(), self.journals.file_positions()
         for file in sorted(files):  # events.jsonl comes first: what it tombstones need not be ingested
             entry = files[file]
             is_journal = JOURNAL_FILE.fullmatch(file) and entry.is_file
-            if is_journal and (found := self._look_into(file, entry.object_id, tombstones, marks)):
+            if is_journal and (found := self._look_into(file, entry.object_id, tombstones, positions)):
                 pending.append(found)
                 size += found.weight
             if pending and (file == events.EVENTS_FILE or size >= limits.batch_bytes_max):
                 yield from self._ingest_all(pending)
-                pending, size, tombstones, marks = [], 0, self.journals.tombstones(), self.journals.marks()
+                pending, size, tombstones, positions = [], 0, self.journals.tombstones(), self.journals.file_positions()
         yield from self._ingest_all(pending)
         memory.merged = commit
         if files and not memory.skipped and commit == self.repo.remote_tip():
             self.journals.close_before()
 
     def _is_of_ours(self, commit: str) -> bool:
-        """Whether a commit began as thrum's branch does, or stands on what is here or was ingested: then somebody
+        """Whether a commit began as thrum's branch does, or is based on what is here or was ingested: then someone
         spoiled it.
         """
         known = (FIRST, self.repo.tip(), self.memory.merged, self.memory.tip)
@@ -237,7 +237,7 @@ class _Round:
             return False  # git does not know that one any more
 
     def _look_into(
-        self, file: str, blob: str, tombstones: merge.Tombstones, marks: dict[str, FilePosition]
+        self, file: str, blob: str, tombstones: merge.Tombstones, positions: dict[str, FilePosition]
     ) -> Intake | None:
         """What a journal of the branch has that is not here; None if that is known to be nothing, or cannot be read."""
         known = self.memory.journals.get(file)
@@ -250,7 +250,7 @@ class _Round:
         except StoreFailed:
             self.memory.skipped.add(blob)
             return None
-        held = self._read(file, marks)
+        held = self._read(file, positions)
         lines = merge.missing(held, there)
         if len(lines) > _MANY_LINES:
             before = set(merge.split_lines(self._looked_at(file)))
@@ -259,12 +259,12 @@ class _Round:
         arrived = merge.wanted(file, lines, tombstones, held) if lines else []
         here: dict[str, set[bytes]] = {}
         for home in {home for home, _ in arrived if home != file}:
-            here[home] = set(merge.split_lines(self._read(home, marks)))
+            here[home] = set(merge.split_lines(self._read(home, positions)))
         left = [Arrived(home, raw) for home, raw in arrived if raw not in here.get(home, ())]
         return Intake(file, blob, left, [Surplus(file, reason, *each) for reason, each in surplus.items()])
 
     def _looked_at(self, file: str) -> bytes:
-        """A journal of the branch as it was ingested last: what of its lines is not here, nobody wanted."""
+        """A journal of the branch as it was ingested last: those of its lines that are not here were rejected."""
         try:
             blob = self.memory.taken.get(file, "")
             return self.repo.blob(blob) if blob else b""
@@ -289,14 +289,14 @@ class _Round:
             self.memory.taken[file] = blob
 
     def _ingest_lines(self, lines: Iterable[Arrived]) -> Steps:
-        for chunk in portions(lines):
+        for chunk in batches_of(lines):
             taken = self.journals.ingest(chunk)
             self.outcome.received += taken.new
             self.outcome.quarantined += taken.quarantined
             yield "ingested"
 
-    def _read(self, file: str, marks: dict[str, FilePosition]) -> bytes:
-        return self.journals.read(file, marks[file]) if file in marks else b""
+    def _read(self, file: str, positions: dict[str, FilePosition]) -> bytes:
+        return self.journals.read(file, positions[file]) if file in positions else b""
 
     # -- what is here
 
@@ -326,13 +326,13 @@ class _Round:
         self.memory.tip = self.outcome.tip = commit
         self.memory.onto = head
         # What is here of a journal that was skipped is in no commit.
-        self.outcome.committed_seq = None if self.outcome.skipped & self.journals.marks().keys() else seq
+        self.outcome.committed_seq = None if self.outcome.skipped & self.journals.file_positions().keys() else seq
         self._remember()
         yield "remembered"
         return True
 
     def _base(self, tip: str, head: str) -> str:
-        """The commit to build on: ours if it stands on the remote's, else the remote's."""
+        """The commit to build on: ours if it is based on the remote's, else the remote's."""
         if not head or not tip:
             return tip or head
         if head == tip or (tip, head) == (self.memory.tip, self.memory.onto) or self.repo.descends(tip, head):
@@ -341,44 +341,44 @@ class _Round:
 
     def _compose(self, files: dict[str, TreeEntry]) -> list[bytes] | None:
         """Put every journal into `files` as it goes onto the branch: the lines that are new, None if all is there."""
-        memory, marks, tombstones = self.memory, self.journals.marks(), self.journals.tombstones()
-        if tombstones.mark() != memory.tombstones:
-            memory.journals, memory.put, memory.tombstones = {}, {}, tombstones.mark()
+        memory, positions, tombstones = self.memory, self.journals.file_positions(), self.journals.tombstones()
+        if tombstones.fingerprint() != memory.tombstones:
+            memory.journals, memory.put, memory.tombstones = {}, {}, tombstones.fingerprint()
         files.pop(events.MESSAGES_DIR, None)  # journals must lie there
         strays: dict[str, list[bytes]] = {}
         composed: dict[str, _Composed] = {}
         suspects, memory.strays = set(memory.strays), []
-        for file, mark in marks.items():
+        for file, position in positions.items():
             if file in self.outcome.skipped:
                 continue
             known, entry = memory.journals.get(file), files.get(file)
-            if file in suspects or known is None or (known.inode, known.end) != mark or not _serves(entry, known):
-                composed[file] = self._compose_one(file, mark, entry, tombstones, strays)
+            if file in suspects or known is None or (known.inode, known.end) != position or not _serves(entry, known):
+                composed[file] = self._compose_one(file, position, entry, tombstones, strays)
         for home, lines in strays.items():
             if home in self.outcome.skipped:
                 continue
-            mark = marks.get(home, FilePosition(0, 0))
-            composed[home] = self._compose_one(home, mark, files.get(home), tombstones, {}, lines)
+            position = positions.get(home, FilePosition(0, 0))
+            composed[home] = self._compose_one(home, position, files.get(home), tombstones, {}, lines)
         return self._put(files, composed)
 
     def _compose_one(
         self,
         file: str,
-        mark: FilePosition,
+        position: FilePosition,
         entry: TreeEntry | None,
         tombstones: merge.Tombstones,
         strays: dict[str, list[bytes]],
         extra: Sequence[bytes] = (),
     ) -> _Composed:
         """A journal's blob and its bytes. Lines of other journals go to `strays`."""
-        data = self.journals.read(file, mark) if mark.end else b""
+        data = self.journals.read(file, position) if position.end else b""
         known = self.memory.journals.get(file)
         carried: list[bytes] = []
         is_there = False
         if entry is not None and (known is None or known.carries or entry.object_id != known.blob):
             is_there = entry.holds(data)
             carried = [] if is_there else self._not_here(entry, data)
-        if not carried and not extra and (grown := self._grow(file, mark, tombstones, data)):
+        if not carried and not extra and (grown := self._grow(file, position, tombstones, data)):
             return grown
         result = merge.canonical(file, data, tombstones, (*carried, *extra))
         carries = bool(carried) and bool(merge.missing(data, result.data))
@@ -387,7 +387,7 @@ class _Round:
             if file not in self.memory.strays:
                 self.memory.strays.append(file)
         known = _Known(
-            *mark,
+            *position,
             blob=entry.object_id if entry and is_there and result.data == data else self.repo.add_blob(result.data),
             carries=carries,
             plain=result.plain and not extra and not carries and not result.strays,
@@ -395,10 +395,10 @@ class _Round:
         )
         return _Composed(known, result.data)
 
-    def _grow(self, file: str, mark: FilePosition, tombstones: merge.Tombstones, data: bytes) -> _Composed | None:
+    def _grow(self, file: str, position: FilePosition, tombstones: merge.Tombstones, data: bytes) -> _Composed | None:
         """The same by what was appended since it was composed last; None if that won't do."""
         known = self.memory.journals.get(file)
-        if known is None or not known.plain or file in self.memory.strays or known.inode != mark.inode:
+        if known is None or not known.plain or file in self.memory.strays or known.inode != position.inode:
             return None
         try:
             before = data[: known.end] if known.is_journal else self.repo.blob(known.blob)
@@ -410,7 +410,7 @@ class _Round:
         blob = self.repo.add_blob(grown.data)
         is_journal = known.is_journal and grown.data == data
         return _Composed(
-            _Known(*mark, blob=blob, plain=True, is_journal=is_journal), grown.data, known.blob, grown.added
+            _Known(*position, blob=blob, plain=True, is_journal=is_journal), grown.data, known.blob, grown.added
         )
 
     def _not_here(self, entry: TreeEntry, data: bytes) -> list[bytes]:
@@ -425,7 +425,7 @@ class _Round:
         Only what this clone never put there is worth leaving lines out as well. Clones whose clocks or programs differ
         may not agree for a while on what is tombstoned: none of them answers a commit with one that only takes away, or
         that brings back what another took away and takes away what that one has. A commit that the remote never had was
-        put nowhere: nobody can have answered it.
+        put nowhere: it cannot have been answered.
         """
         fresh: list[bytes] = []
         again: dict[str, list[bytes]] = {}

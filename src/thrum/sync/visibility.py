@@ -1,7 +1,7 @@
-"""Who can read a remote, asked before the first push, and the user's word that it is meant (cli.md 3.13).
+"""Who can read a remote, asked before the first push, and the user's confirmation of it (cli.md 3.13).
 
-A server is asked as a stranger would ask: by a git without password, key, helper, or any setting of the user's. Only
-a plain refusal counts as private. Where nothing is learnt, others may read it.
+A server is asked as a stranger would ask: by a git without password, key, helper, or any of the user's settings. Only a
+clear refusal counts as private. If the answer is unclear, others may read it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from thrum.sync.ports import RemoteInfo
 Readers = Literal["private", "public", "unknown"]
 
 Ask = Callable[[RemoteInfo], Readers]
-"""`who_can_read`, by whoever is to be ended with it."""
+"""`who_can_read`, bound to the process group that is to end with it."""
 
 BELIEVED_SECONDS: Final = 300.0
 """So long a server that gave no or the wrong answer is not asked again: that takes time, in every round."""
@@ -47,7 +47,7 @@ _HOST_PATH: Final = re.compile(r"(?:[^/@:]+@)?(\[[^\]]+\]|[^/:]+):(?!:)/?(.+)", 
 
 
 def who_can_read(info: RemoteInfo, environ: Mapping[str, str], runner: GitRunner) -> Readers:
-    """Whether anybody can read a remote; up to 20 s. Blocks; `unknown` if the runner is stopped.
+    """Whether anyone can read a remote; up to 20 s. Blocks; `unknown` if the runner is stopped.
 
     A directory on this machine is private. Of an address for ssh the same path is asked by https: only a server that
     gives it away, or wants a password for it, has answered.
@@ -75,9 +75,9 @@ def _parts(url: str) -> tuple[str, str]:
 
 
 def _ask(url: str, environ: Mapping[str, str], runner: GitRunner) -> Finished:
-    """`git ls-remote` by nobody."""
-    nobody = {name: value for name, value in environ.items() if _KEPT.fullmatch(name)}
-    nobody |= {
+    """`git ls-remote` without credentials."""
+    bare = {name: value for name, value in environ.items() if _KEPT.fullmatch(name)}
+    bare |= {
         "HOME": os.devnull,
         "XDG_CONFIG_HOME": os.devnull,
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -90,7 +90,7 @@ def _ask(url: str, environ: Mapping[str, str], runner: GitRunner) -> Finished:
     for scheme in (*_WEB, "git"):
         words += ["-c", f"protocol.{scheme}.allow=always"]
     return runner.run(
-        [*words, "ls-remote", "--", url], nobody, cwd="/", silent_seconds_max=_SECONDS_MAX, seconds_max=_SECONDS_MAX
+        [*words, "ls-remote", "--", url], bare, cwd="/", silent_seconds_max=_SECONDS_MAX, seconds_max=_SECONDS_MAX
     )
 
 
@@ -114,16 +114,16 @@ class Visibility:
         """By URL, and until when that is believed."""
 
     def may_push(self, remotes: Sequence[RemoteInfo], ask: Ask) -> bool:
-        """Whether of all these nobody else can read any, or somebody has said that this is meant."""
+        """Whether none of these can be read by others, or the user has confirmed it."""
         return bool(remotes) and not self.unconfirmed(remotes, ask)
 
     def unconfirmed(self, remotes: Sequence[RemoteInfo], ask: Ask) -> list[tuple[RemoteInfo, Readers]]:
-        """Those that others may read, unless somebody has said that this is meant."""
+        """Those that others may read, unless the user has confirmed it."""
         asked = [info for info in remotes if not is_confirmed(self._layout, info.url)]
         return [(info, self._readers(info, ask)) for info in asked if self._readers(info, ask) != "private"]
 
     def forget(self, *, private: bool) -> None:
-        """Ask anew, next time; only with `private` of those too that nobody else can read."""
+        """Ask again next time; only with `private` also about those that others cannot read."""
         self._known = {url: known for url, known in self._known.items() if known[0] == "private" and not private}
 
     def _readers(self, info: RemoteInfo, ask: Ask) -> Readers:
@@ -139,12 +139,12 @@ class Visibility:
 
 
 def is_confirmed(layout: Layout, url: str) -> bool:
-    """Whether the user has said that what others may read at this URL (without credentials) is meant."""
+    """Whether the user has confirmed that others may read at this URL (without credentials)."""
     return url in _confirmed(layout)
 
 
 def confirm(layout: Layout, url: str) -> None:
-    """Remember that it is meant. Raises StoreFailed."""
+    """Remember the confirmation. Raises StoreFailed."""
     path = layout.thrum_sync_dir / "remotes.json"
     known = _confirmed(layout) | {url: format_ms(SystemClock().now_ms())}
     try:

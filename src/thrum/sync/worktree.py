@@ -1,7 +1,7 @@
 """The linked worktree of the branch `a-sync`, by git's own files (events.md §1).
 
 It is real and locked, and nothing is checked out in it: its index holds the tip's tree, each entry skip-worktree and
-assume-unchanged, and its `.gitignore` is `*`. So git neither reads nor writes the journals that lie there.
+assume-unchanged, and its `.gitignore` is `*`. So git neither reads nor writes the journals there.
 
 Its HEAD is the tip itself, not the branch: of a branch that a worktree is on, a push from outside rewrites the files
 (`receive.denyCurrentBranch=updateInstead`) or is refused, and a fetch that names it (a mirror's) fails.
@@ -48,7 +48,7 @@ def ensure_worktree(common_dir: Path, folder: Path, tip: str, likely: Path | Non
 
 
 def on_branch(common_dir: Path, folder: Path) -> Path | None:
-    """Where somebody has checked out the branch: a work tree that is not ours. None: nowhere."""
+    """Where the branch is checked out: a worktree that is not ours. None: nowhere."""
     found = [each for each in (common_dir, *admin_dirs(common_dir)) if read_text(each / "HEAD") == f"ref: {REF}"]
     ours = find_admin_dir(common_dir, folder) if found else None
     for git_dir in found:
@@ -58,7 +58,7 @@ def on_branch(common_dir: Path, folder: Path) -> Path | None:
 
 
 def checked_out(where: Path) -> NotAvailable:
-    """Thrum does not move a branch that somebody is on: their index and files would not agree with it any more."""
+    """Thrum does not move a branch that a user is on: their index and files would not agree with it any more."""
     return NotAvailable(
         f"branch {BRANCH} is checked out in {where}; it belongs to thrum",
         remedy=f"git -C {in_shell(where)} switch OTHER_BRANCH, then repeat the command",
@@ -123,7 +123,8 @@ def write_if_other(path: Path, data: bytes, mode: int, *, durable: bool = True) 
 
 
 def write_index(admin_dir: Path, index: bytes, *, durable: bool = True) -> None:
-    """Replace our worktree's index. It names the agents that spoke: whoever cannot read the objects cannot read it."""
+    """Replace our worktree's index. It names the agents that spoke: only those that can read the objects can read
+    it."""
     path, objects = admin_dir / "index", admin_dir.parents[1] / "objects"
     mode = 0o600 | objects.stat().st_mode & 0o044
     write_if_other(path, index, mode, durable=durable)

@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def door_of(layout: Layout) -> git_permissions.AccessPath:
-    door = git_permissions.find_door(layout, os.environ)
+    door = git_permissions.find_access_path(layout, os.environ)
     assert door is not None
     return door
 
@@ -159,7 +159,7 @@ def test_a_killed_init_closes_the_next_time_and_what_was_opened_since_stays(root
     init(root)
     record = root / ".git/thrum-sync/modes.json"
     (root / ".git").chmod(0o755)
-    assert door_of(find_layout(root)).reason == "it was opened again since"
+    assert door_of(find_layout(root)).reason == "it was reopened since"
     init(root)
     assert mode(root / ".git") == 0o755
     record.write_text(record.read_text().replace('"closed"', '"closing"'))
@@ -201,7 +201,7 @@ def test_who_can_read_follows_from_every_directory_on_the_way(tmp_path: Path) ->
         if os.geteuid() == 0:
             os.chown(inner, 0, 1)
             inner.chmod(0o750)
-            assert git_permissions.readers_of(inner) == "whoever is in the group daemon"
+            assert git_permissions.readers_of(inner) == "every member of group daemon"
     finally:
         for each, was in before.items():
             each.chmod(was)

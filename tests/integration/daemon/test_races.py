@@ -56,14 +56,14 @@ async def test_a_look_that_fails_is_its_waiters_alone(tmp_path: Path, monkeypatc
             nursery.start_soon(arrived, daemon.as_agent("nux"), told)
             await trio.testing.wait_all_tasks_blocked()
 
-            look = View.told_among
+            look = View.matching_among
 
             def fail(view: View, wanted: Wanted, ids: Sequence[str]) -> Any:
                 if not wanted.unseen:
                     raise sqlite3.OperationalError("database is locked")
                 return look(view, wanted, ids)
 
-            monkeypatch.setattr(View, "told_among", fail)
+            monkeypatch.setattr(View, "matching_among", fail)
             await furiosa("message.send", content="wake", to=["nux"])
         assert isinstance(failed[0], InternalError) and contents(told[0]) == ["wake"]
         assert daemon.parts.wait_queues.is_empty

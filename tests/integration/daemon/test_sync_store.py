@@ -64,11 +64,11 @@ def local(directory: Path) -> list[bytes]:
 async def test_marks_tell_what_is_committed_and_read_gives_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         exchange: Journals = SyncStore(store)
-        assert await ask(exchange.marks) == {}
+        assert await ask(exchange.file_positions) == {}
         await store.committer.commit(sending("one"))
         await store.committer.commit(registering("furiosa"))
         await store.committer.commit(marking("msg_1", "nux", "read"))
-        marks = await ask(exchange.marks)
+        marks = await ask(exchange.file_positions)
         assert sorted(marks) == ["events.jsonl", "messages/furiosa.jsonl"]
         before = await ask(exchange.read, "messages/furiosa.jsonl", marks["messages/furiosa.jsonl"])
         await store.committer.commit(sending("two"))
@@ -83,9 +83,9 @@ async def test_an_append_that_is_not_settled_does_not_count(tmp_path: Path) -> N
     async with opened(tmp_path) as store:
         exchange = SyncStore(store)
         await store.committer.commit(sending("one"))
-        marks = await ask(exchange.marks)
+        marks = await ask(exchange.file_positions)
         store.journals.append({"messages/furiosa.jsonl": b"{}\n"})
-        assert await ask(exchange.marks) == marks
+        assert await ask(exchange.file_positions) == marks
         store.journals.undo()
 
 
@@ -93,7 +93,7 @@ async def test_a_journal_that_was_replaced_is_told_and_the_store_is_opened_anew(
     async with opened(tmp_path) as store:
         exchange = SyncStore(store)
         await store.committer.commit(sending("one"))
-        mark = (await ask(exchange.marks))["messages/furiosa.jsonl"]
+        mark = (await ask(exchange.file_positions))["messages/furiosa.jsonl"]
         path = store.journals.path("messages/furiosa.jsonl")
         data = path.read_bytes()
         path.rename(path.with_suffix(".old"))
@@ -151,7 +151,7 @@ async def _check_tombstones(exchange: SyncStore, cleaned: Any) -> None:
 async def test_a_database_that_was_taken_away_is_told(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         layout_at(tmp_path).database.unlink()
-        with pytest.raises(StoreFailed, match="taken away"):
+        with pytest.raises(StoreFailed, match="removed"):
             await ask(SyncStore(store).tombstones)
         assert store.committer.cause == "database_damaged"
         assert not layout_at(tmp_path).database.exists()

@@ -211,7 +211,7 @@ async def test_a_place_that_is_no_worktree_here_tells_nothing_of_what_lies_aroun
     foreign = Worktrees(tmp_path / "foreign")
     states = await live_of(trees)([str(tmp_path / "gone"), str(inside), str(foreign.main)])
     assert states[str(tmp_path / "gone")] == GitState()
-    reason = "it is no worktree of this repository any more"
+    reason = "it is no longer a worktree of this repository"
     assert states[str(inside)] == GitState(problem=reason) == states[str(foreign.main)]
 
 

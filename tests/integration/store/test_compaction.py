@@ -81,14 +81,14 @@ async def test_a_round_that_reads_while_a_journal_is_exchanged_begins_anew(tmp_p
         await store.committer.ingest(found(old))
         await store.committer.ingest(found(foreign(events.PurgeExecuted, cutoff=clock.format_ms(START_MS - 1))))
         exchange = SyncStore(store)
-        marks = exchange.marks()
+        marks = exchange.file_positions()
         with compaction.Drafter(store.path, store.journals, OWN, clock.format_ms(START_MS)) as drafter:
             draft = drafter.draft("messages/slit.jsonl")
         assert draft is not None
         await store.committer.compact([draft])
         with pytest.raises(JournalMoved):
             await trio.to_thread.run_sync(exchange.read, "messages/slit.jsonl", marks["messages/slit.jsonl"])
-        again = exchange.marks()["messages/slit.jsonl"]
+        again = exchange.file_positions()["messages/slit.jsonl"]
         assert await trio.to_thread.run_sync(exchange.read, "messages/slit.jsonl", again) == b""
         assert store.committer.cause == ""
 

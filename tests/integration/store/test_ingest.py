@@ -313,7 +313,7 @@ async def test_a_foreign_fact_of_the_future_waits_for_its_day(tmp_path: Path) ->
         assert taken.new == 4
         assert [entry.state for entry in heard] == ["applied", "pending", "pending", "applied"]
         assert texts(store) == ["now", "edge"]
-        assert store.view.held() == 2
+        assert store.view.deferred_count() == 2
         own = await store.committer.commit(sending("own"))
         row = store.view.message(own.message_id)
         assert row is not None and row.created_at == clock.format_ms(START_MS)
@@ -324,13 +324,13 @@ async def test_a_foreign_fact_of_the_future_waits_for_its_day(tmp_path: Path) ->
     heard.clear()
     async with opened(tmp_path, wall=wall, on_commit=heard.extend) as store:
         assert sorted(texts(store)) == ["edge", "late", "now", "own"]
-        assert store.view.held() == 1
+        assert store.view.deferred_count() == 1
         wall.ms += DAY_MS
         store.committer.on_release = heard.extend
         assert await store.committer.release_due_facts() == 1
         assert [(entry.fact, entry.state) for entry in heard] == [(purge, "applied")]
         assert texts(store) == []
-        assert store.view.held() == 0
+        assert store.view.deferred_count() == 0
         own = await store.committer.commit(sending("after"))
         assert texts(store) == ["after"]
     live = projection_of(tmp_path)

@@ -252,8 +252,8 @@ def _swap_the_last_line(author_journal: Path) -> None:
     ("touch", "why", "left"),
     [
         (_replace, "was replaced", 6),
-        (_restore_an_older_one, "is shorter than it was", 4),
-        (_swap_the_last_line, "holds other lines than it did", 6),
+        (_restore_an_older_one, "is shorter than before", 4),
+        (_swap_the_last_line, "holds other lines than before", 6),
         (Path.unlink, "is gone", 3),
     ],
 )
@@ -466,5 +466,5 @@ async def test_a_database_that_was_replaced_is_read_anew_and_one_that_is_gone_is
         with store.reading() as view:
             assert view.head_seq() == 0
         store.path.unlink()
-        with pytest.raises(StoreFailed, match="taken away"), store.reading():
+        with pytest.raises(StoreFailed, match="removed"), store.reading():
             pass

@@ -13,12 +13,13 @@ import pytest
 
 from tests.support.daemon.repo import wait_until
 from tests.support.git.clones import git, make_clone, make_origin, write
+from tests.support.git.opened_repository import open_repository
 from tests.support.git.servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
 from thrum.model.errors import StoreFailed
 from thrum.sync import remote as remote_module
 from thrum.sync.branch import ensure_branch
 from thrum.sync.ports import RemoteFailed
-from thrum.sync.repository import GitRepository, open_repository
+from thrum.sync.repository import GitRepository
 
 LINES = b'{"e":1}\n'
 
@@ -162,7 +163,7 @@ def test_a_refused_push_is_no_race_and_says_why(
     failed = pushing(alice)
     assert failed.trouble == "refused", failed.reason
     assert says in failed.reason
-    assert failed.remedy == "let origin take refs/heads/a-sync, or: thrum config set sync.remote NAME"
+    assert failed.remedy == "let origin accept refs/heads/a-sync, or: thrum config set sync.remote NAME"
     assert alice.remote_tip() == ""
 
 
@@ -185,7 +186,7 @@ def test_an_older_thrum_or_a_user_on_the_branch_there_is_told_with_the_fix_and_n
     set_url(top, f"{top}/bob")
     failed = pushing(alice)
     assert failed.trouble == "refused"
-    assert failed.reason.startswith(f"branch a-sync is checked out in {top}/bob: an older thrum works there")
+    assert failed.reason.startswith(f"branch a-sync is checked out in {top}/bob: an older thrum uses it")
     assert (bob.branch_dir / "events.jsonl").read_text() == "not committed yet\n"
     ensure_branch(bob, os.environ)  # what a start of this version's does
     assert alice.push(alice.tip())

@@ -13,7 +13,7 @@ from tests.support.git.repository import git
 from thrum.model import clock, ids
 
 _TRIES = 50
-_LOST_THE_RACE = re.compile(rb"fetch first|non-fast-forward|cannot lock ref|failed to update ref|stale info")
+_LOST_THE_RACE = re.compile(r"fetch first|non-fast-forward|cannot lock ref|failed to update ref|stale info")
 """What git says of a push when another moved the branch between its look and its write."""
 ORIGIN = "d_01KGH87Y00STRANGERSTRANGER"
 

@@ -119,7 +119,7 @@ def test_a_global_flag_without_its_value_is_named() -> None:
         (["reply", "--to=x y"], "unknown flag --to", 'thrum send "TEXT" --to @NAME --thread MSG_ID'),
         (["send", "hi", "-to", "x"], "unknown flag -to", "did you mean --to?"),
         (["send", "hi", "--broad"], "unknown flag --broad", "did you mean --broadcast?"),
-        (["send", "hi", "--parent", "x"], "unknown flag --parent", "usage: thrum send [[@X…] TEXT] [FLAGS]; thrum"),
+        (["send", "hi", "--colour", "x"], "unknown flag --colour", "usage: thrum send [[@X…] TEXT] [FLAGS]; thrum"),
         (["wait", "10s"], "unexpected argument: 10s", "thrum wait --timeout 10s; thrum help wait"),
         (["inbox", "--last"], "unknown flag --last", "thrum message get last"),
         (
@@ -137,7 +137,7 @@ def test_a_global_flag_without_its_value_is_named() -> None:
         (["--frob"], "unknown flag --frob", "thrum help"),
         (["inbox", "--no-unread"], "unknown flag --no-unread", "did you mean --unread"),
         (["inbox", "--json=1"], "inbox: --json takes no value", "usage: thrum inbox"),
-        (["send", "-hello"], "send: unknown flag -hello", "a text that begins with a dash goes last, after --"),
+        (["send", "-hello"], "send: unknown flag -hello", "put a text that begins with a dash last, after --"),
         (["inbox", "-x"], "inbox: unknown flag -x", "usage: thrum inbox"),
         (["inbox", "--thread", ""], "inbox: --thread needs a value", "usage: thrum inbox"),
         (["inbox", "--from="], "inbox: --from needs a value", "usage: thrum inbox"),

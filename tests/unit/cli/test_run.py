@@ -134,7 +134,7 @@ async def test_a_message_that_was_shown_but_not_marked_is_a_warning(repository: 
     status, out, err = await go(daemon, repository, "inbox")
     assert status == 0
     assert MSG in out
-    assert err == "warning: shown, but not marked: could not write x: no space left on device\n"
+    assert err == "warning: shown, but not marked as read: could not write x: no space left on device\n"
 
 
 @pytest.mark.parametrize(

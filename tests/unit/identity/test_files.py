@@ -289,16 +289,16 @@ def test_another_owner_meanwhile_wins(directory: Path) -> None:
 def test_what_must_not_be_recorded_is_refused(directory: Path) -> None:
     path = make(directory)
     other = make(directory, "nux")
-    with pytest.raises(ValueError, match="is no runtime"):
+    with pytest.raises(ValueError, match="is not a runtime"):
         record(path, Pid(), Process(1, 0, "boot/1", 1.0))
-    with pytest.raises(ValueError, match="is no runtime"):
+    with pytest.raises(ValueError, match="is not a runtime"):
         write_pid(path, Pid(), CLAUDE, runtime_of=lambda _: None, owner_of=lambda _: None, now_ms=NOW)
-    with pytest.raises(ThrumError, match="already is max"):
+    with pytest.raises(ThrumError, match="is already max"):
         record(path, Pid(), CLAUDE, owner="max")
     with pytest.raises(IdentityNotFound):
         record(directory / "ghost.json", Pid(), CLAUDE)
     record(other, Pid(), CLAUDE)
-    with pytest.raises(ThrumError, match="already is nux"):
+    with pytest.raises(ThrumError, match="already nux"):
         record(path, Pid(), CLAUDE)
     assert read_identity(path).owner == Pid()
 

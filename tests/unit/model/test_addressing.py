@@ -24,7 +24,7 @@ class Town:
     def is_agent(self, agent_id: str) -> bool:
         return agent_id in self.agents or agent_id in self.users
 
-    def heir(self, agent_id: str) -> str:
+    def current_id(self, agent_id: str) -> str:
         return self.renamed.get(agent_id, "")
 
     def is_role_here(self, word: str) -> bool:
@@ -130,7 +130,7 @@ def test_a_reply_goes_to_the_author_and_those_named_one_by_one_and_with_everybod
 
 
 def test_what_names_nobody_but_all_of_a_role_is_followed_only_with_everybody() -> None:
-    with pytest.raises(NoRecipients, match="names nobody but @reviewer") as refused:
+    with pytest.raises(NoRecipients, match="names only @reviewer") as refused:
         addressing.resolve_reply("furiosa", [Pair("role", "reviewer")], False, "furiosa", TOWN)
     assert "--all" in refused.value.remedy
     assert addressing.resolve_reply(

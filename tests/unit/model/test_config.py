@@ -64,14 +64,14 @@ def test_the_body_limit_can_be_lowered_but_not_raised(file: Path) -> None:
         ('{"a": 1,\n}', r"is not valid: .* at line 2"),
         ("", r"is not valid: .* at line 1"),
         ("[]", "is not valid: not an object at line 1"),
-        ('{"a": NaN}', "is not valid: NaN is no JSON at line 1"),
+        ('{"a": NaN}', "is not valid: NaN is not JSON at line 1"),
         ('{\n"daemon": {\n"ws_port": "soon"}}', r"daemon\.ws_port must be auto or a port from 1 to 65535 at line 3$"),
         ('{\n"log_level": 3,\n"daemon": {"x": 1,\n"log_level": "loud"}}', r"daemon\.log_level must be .* at line 4$"),
         ('{\n"daemon": 3}', "daemon must be an object at line 2$"),
         ('{"backup": {\n"retention": []}}', r": backup\.retention must be an object at line 2$"),
         ('{"identity": 0}', "identity must be an object at line 1$"),
         ('{\n"sync": {\n"interval": "0s"}}', r"sync\.interval must be a duration above 0, e\.g\. 15s at line 3$"),
-        ('{"sync": {"interval":\n"15s", "interval": "0s"}}', '"interval" is there twice at line 2$'),
+        ('{"sync": {"interval":\n"15s", "interval": "0s"}}', '"interval" occurs twice at line 2$'),
         (
             '{"daemon": {"local_only": "yes"},\n"sync": {"interval": -1}}',
             r"daemon\.local_only must be true or false at line 1; sync\.interval must be a duration .* at line 2$",
@@ -108,7 +108,7 @@ def test_a_daemon_that_runs_keeps_the_last_good_settings_and_says_why(
     for _ in range(3):
         assert (live.current()[settings.SYNC_INTERVAL], live.current()[settings.LOCAL_ONLY]) == (20, True), "none of it"
     reason = "sync.interval must be a duration above 0, e.g. 15s at line 1"
-    assert live.problem == f".thrum/config.json is not valid: {reason}: what counted before goes on"
+    assert live.problem == f".thrum/config.json is not valid: {reason}: the previous settings stay in effect"
     assert [record.getMessage() for record in caplog.records] == [live.problem], "once, not at every look"
     file.unlink()
     assert live.current()[settings.SYNC_INTERVAL] == 20, "a file that is not there says nothing new"

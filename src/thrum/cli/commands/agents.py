@@ -97,13 +97,13 @@ def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
 
 
 def _check_whom(run: Run, named: Identity, other: str) -> None:
-    """THRUM_NAME goes before the name given; but nobody's role is changed by a variable that is left over."""
+    """THRUM_NAME overrides the name given; but a leftover variable never changes a role."""
     role, module = run.flags.role or named.role, run.flags.module or named.module
     if (role, module) == (named.role, named.module):
         return
     words = line(f"{other} --role {role} --module {module}")
     raise IdentityEnvConflict(
-        f"THRUM_NAME={named.name} goes before the name {other}: this would make @{named.name}"
+        f"THRUM_NAME={named.name} overrides the name {other}: this would make @{named.name}"
         f" ({named.role}, {named.module}) {role} of {module}",
         remedy=f"to register {line(other)}: env -u THRUM_NAME thrum quickstart {words}; to change {named.name}, leave"
         f" {line(other)} out",
@@ -111,7 +111,7 @@ def _check_whom(run: Run, named: Identity, other: str) -> None:
 
 
 def _display(known: Chosen | None, role: str, module: str) -> str:
-    """The display of an identity; one that nobody chose goes with its role and module."""
+    """The display of an identity; one that was not chosen follows its role and module."""
     if known is None or known.identity is None:
         return known.display if known else ""
     was = known.identity
@@ -175,11 +175,11 @@ async def register(
     *,
     name: Annotated[
         str,
-        option("N", "the agent's name; without it that of the identity file here, else one made of role and module"),
+        option("N", "the agent's name; default: the one in the identity file here, else made from role and module"),
     ] = "",
-    display: Annotated[str, option("D", "how people see it")] = "",
+    display: Annotated[str, option("D", "the name shown to people")] = "",
     force: Annotated[bool, switch("take over a name, or a role and module, from another agent")] = False,
-    re_register: Annotated[bool, switch("it is me again")] = False,
+    re_register: Annotated[bool, switch("register yourself again")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     who = wanted(run, positional, name, display)
@@ -206,13 +206,13 @@ async def quickstart(
     /,
     *,
     name: Annotated[str, option("N", "the agent's name")] = "",
-    display: Annotated[str, option("D", "how people see it")] = "",
+    display: Annotated[str, option("D", "the name shown to people")] = "",
     intent: Annotated[str, option("T", "what it works on")] = "",
     runtime: Annotated[str, option("R", "the program that runs it, e.g. claude")] = "",
-    preamble_file: Annotated[str, option("P", "its standing instructions")] = "",
+    preamble_file: Annotated[str, option("P", "a file with its standing instructions")] = "",
     no_init: Annotated[bool, switch("write no runtime files")] = False,
-    no_agent_pid: Annotated[bool, switch("don't record which process it is")] = False,
-    dry_run: Annotated[bool, switch("say what would happen")] = False,
+    no_agent_pid: Annotated[bool, switch("don't record its process")] = False,
+    dry_run: Annotated[bool, switch("print what would be done, change nothing")] = False,
     force: Annotated[bool, switch("take over a name, or a role and module, from another agent")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
@@ -273,7 +273,7 @@ def _lost_notes(run: Run, agent_id: str) -> list[str]:
             return []
     except ThrumError as error:
         return [error.message]
-    return ["no notes are here: what this agent saved, if it did, is gone with the .thrum that it had"]
+    return ["no notes here: what this agent saved, if anything, was lost with its former .thrum"]
 
 
 def _mention(who: Wanted, result: RegisterResult) -> str:
@@ -310,7 +310,7 @@ def _keep_preamble(run: Run, who: Wanted, agent_id: str, text: str) -> None:
 
 async def list_agents(
     *,
-    context: Annotated[bool, switch("a table of open sessions and their work")] = False,
+    context: Annotated[bool, switch("show a table of open sessions and their work")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     rendering = RenderContext(run.now_ms, run.session.terminal.width)
@@ -338,7 +338,7 @@ async def _with_contexts(run: Run, listed: AgentListResult, rendering: RenderCon
 
 async def whoami(
     *,
-    field: Annotated[str, option("KEY", "only this value, bare")] = "",
+    field: Annotated[str, option("KEY", "print only this value")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     me = me_from_files(run)
@@ -382,7 +382,7 @@ def me_from_files(run: Run) -> WhoamiResult:
 
 
 async def me_with_session(run: Run, me: WhoamiResult) -> WhoamiResult:
-    """What a running daemon adds. One that knows nobody of that name adds nothing."""
+    """What a running daemon adds; nothing if it knows no agent of that name."""
     if await run.client_if_running() is None:
         return me
     try:
@@ -412,11 +412,11 @@ async def me_with_session(run: Run, me: WhoamiResult) -> WhoamiResult:
 
 async def team(
     *,
-    all: Annotated[bool, switch("offline agents too")] = False,
-    files: Annotated[bool, switch("the files each one changed")] = False,
-    system: Annotated[bool, switch("thrum's own senders too")] = False,
+    all: Annotated[bool, switch("include offline agents")] = False,
+    files: Annotated[bool, switch("show the files that each agent changed")] = False,
+    system: Annotated[bool, switch("include thrum's own senders")] = False,
     daemon: Annotated[str, option("ID", "only agents of this daemon")] = "",
-    host: Annotated[str, option("H", "only agents of this machine")] = "",
+    host: Annotated[str, option("H", "only agents on this machine")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     # Looking at every file of every worktree takes longer than all the rest.

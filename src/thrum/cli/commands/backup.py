@@ -1,4 +1,4 @@
-"""backup, backup status|config|restore: snapshots of what is truth here. Source: cli.md §3.15."""
+"""backup, backup status|config|restore: snapshots of the files that are the truth. Source: cli.md §3.15."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from thrum.model.methods.admin import (
 from thrum.model.methods.daemon import HEALTH
 from thrum.model.methods.method import Empty
 
-Dir = Annotated[str, option("D", "where backups lie; else the setting backup.dir, else .thrum/backup", "--dir")]
+Dir = Annotated[
+    str, option("D", "directory of the backups; default: the setting backup.dir, else .thrum/backup", "--dir")
+]
 
 _SYNC_KEPT = {
     True: "  Sync stays off here; it was on in the backup: thrum sync enable",
@@ -84,12 +86,12 @@ async def config(*, dir: Dir = "", run: Annotated[Run, RUN]) -> Answer:
 
 
 async def restore(
-    archive: Annotated[str, word("ARCHIVE", "a zip, or the name of an archive; else the last backup")] = "",
+    archive: Annotated[str, word("ARCHIVE", "a zip file or the name of an archive; default: the last backup")] = "",
     /,
     *,
     dir: Dir = "",
     yes: Annotated[bool, switch("don't ask")] = False,
-    other_repository: Annotated[bool, switch("even if it is a backup of another project")] = False,
+    other_repository: Annotated[bool, switch("restore even a backup of another project")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
@@ -113,7 +115,8 @@ async def restore(
     if result.local_only is not None:
         lines.append(_SYNC_KEPT[result.local_only])
     lines.append("  What was purged and pushed stays purged; the next sync brings back what the remote has.")
-    return Answer(result, said=lines)
+    left_out = tuple(f"left out of the restored settings: {each}" for each in result.left_out)
+    return Answer(result, said=lines, warnings=left_out)
 
 
 async def _by_daemon(run: Run, params: RestoreParams) -> RestoreResult:
@@ -123,7 +126,7 @@ async def _by_daemon(run: Run, params: RestoreParams) -> RestoreResult:
     await wait_for_another(run, before.epoch)
     if not await trio.to_thread.run_sync(os.path.exists, result.safety_backup):
         raise StoreFailed(
-            f"the restore was given up: {result.safety_backup} could not be made; nothing was changed",
+            f"the restore was aborted: {result.safety_backup} could not be made; nothing was changed",
             remedy="thrum daemon logs -n 20",
         )
     return result

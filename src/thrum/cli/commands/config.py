@@ -73,7 +73,7 @@ NOT_BUILT = " (not built yet)"
 
 RESTART = Hint(
     "config.restart-daemon",
-    "the running daemon takes it up when it is restarted: thrum daemon restart",
+    "takes effect when the daemon is restarted: thrum daemon restart",
     options=({"label": "restart the daemon", "cmd": "thrum daemon restart"},),
 )
 
@@ -199,13 +199,13 @@ async def diff(*, run: Annotated[Run, RUN]) -> Answer:
     return Answer(result, said="" if found else "Nothing was changed outside thrum.", data=_lines(found.changed))
 
 
-async def accept(*, yes: Annotated[bool, switch("do not ask")] = False, run: Annotated[Run, RUN]) -> Answer:
+async def accept(*, yes: Annotated[bool, switch("don't ask")] = False, run: Annotated[Run, RUN]) -> Answer:
     layout = run.layout()
     found = await trio.to_thread.run_sync(config_acceptance.look, layout)
     if not found:
         return Answer(ConfigChangesResult(), said="Nothing was changed outside thrum.")
     if not yes and not found.problem:
-        await confirm(run, f"{_lines(found.changed)}\nLet it count?", what="the change")
+        await confirm(run, f"{_lines(found.changed)}\nAccept?", what="the change")
     if await run.client_if_running() is not None:
         result = await run.call(CONFIG_ACCEPT, Empty())
     else:
@@ -231,7 +231,7 @@ def _value(value: Any) -> str:
 
 async def set_(
     key: Key,
-    value: Annotated[str, word("VALUE", "JSON, else text")],
+    value: Annotated[str, word("VALUE", "JSON, or else text")],
     /,
     *,
     run: Annotated[Run, RUN],

@@ -1,4 +1,4 @@
-"""context save|show|clear|preamble: what an agent writes down between sessions. Source: cli.md §3.12.
+"""context save|show|clear|preamble: an agent's notes between sessions. Source: cli.md §3.12.
 
 Reading looks at the files and needs no daemon; writing goes through it, which proves who writes.
 """
@@ -40,7 +40,7 @@ Agent = Annotated[str, option("N", "another agent's")]
 
 
 def claim(run: Run, agent: str) -> str:
-    """The agent meant by a command that writes; whoever calls is claimed, if files tell. Raises NoIdentity …"""
+    """The agent that a command writes for; the caller is claimed if files name it. Raises NoIdentity …"""
     if not agent:
         return run.identity().agent_id
     # Without a claim the daemon knows the caller by its processes, or says what is missing.
@@ -62,7 +62,7 @@ async def _home(run: Run, agent: str) -> tuple[str, Path]:
 
 
 async def _check_known(run: Run, name: str) -> None:
-    """An agent of another machine has no files here; nobody's name is a mistake. Raises AgentNotFound."""
+    """An agent of another machine has no files here; an unknown name is a mistake. Raises AgentNotFound."""
     known: list[str] = []
     if await run.client_if_running() is not None:
         listed = await run.call(AGENT_LIST, AgentListParams())
@@ -81,8 +81,8 @@ async def show(
     agent: Agent = "",
     project: Annotated[bool, switch("only the project state")] = False,
     session: Annotated[bool, switch("only what the agent saved")] = False,
-    raw: Annotated[bool, switch("the bare files, each between its marks")] = False,
-    no_preamble: Annotated[bool, switch("leave the preamble out")] = False,
+    raw: Annotated[bool, switch("the raw files, each between markers")] = False,
+    no_preamble: Annotated[bool, switch("leave out the preamble")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     if project and session:
@@ -150,7 +150,7 @@ def _document(
 
 
 async def save(
-    text: Annotated[str | None, word("TEXT", "the notes; - reads them from stdin, as does a pipe or < FILE")] = None,
+    text: Annotated[str | None, word("TEXT", "the notes; - reads stdin, as does a pipe or < FILE")] = None,
     /,
     *,
     file: Annotated[str, option("P", "read them from a file")] = "",
@@ -180,8 +180,8 @@ async def clear(*, agent: Agent = "", run: Annotated[Run, RUN]) -> Answer:
 async def preamble(
     *,
     agent: Agent = "",
-    init: Annotated[bool, switch("make it what it began as: the role's template, if there is one")] = False,
-    file: Annotated[str, option("P", "replace it by a file")] = "",
+    init: Annotated[bool, switch("reset it to its initial text: the role's template, if there is one")] = False,
+    file: Annotated[str, option("P", "replace it with a file")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     if init and file:

@@ -24,15 +24,15 @@ from thrum.cli.text import indent, line, one_line
 from thrum.cli.values import absolute, parse_time, span
 from thrum.model import files
 from thrum.model.clock import format_ms
-from thrum.model.config import load_config, wishes_sync
+from thrum.model.config import load_config, sync_override
 from thrum.model.errors import NotARepository
 from thrum.model.guards import Refusal, refusal_error
 from thrum.model.methods.daemon import HEALTH
 from thrum.model.methods.method import Empty
 from thrum.model.paths import Layout
 
-Local = Annotated[bool, switch("no fetch, no push, for this start")]
-Force = Annotated[bool, switch("outside a git repository too")]
+Local = Annotated[bool, switch("fetch and push nothing, for this start")]
+Force = Annotated[bool, switch("also outside a git repository")]
 _FOLLOW_SECONDS = 0.2
 
 
@@ -68,7 +68,7 @@ def _action(layout: Layout, status: str, pid: int | None) -> dict[str, Any]:
 
 async def _check_wish(run: Run, layout: Layout) -> None:
     """A daemon that is to sync whatever the settings say is no agent's to start. Raises NotAPerson."""
-    if wishes_sync(run.session.env):
+    if sync_override(run.session.env):
         await trio.to_thread.run_sync(check_no_agent, run.session.env, layout, "THRUM_LOCAL=0")
 
 
@@ -76,7 +76,7 @@ async def start(
     *,
     local: Local = False,
     force: Force = False,
-    foreground: Annotated[bool, switch("in this process; it ends with it")] = False,
+    foreground: Annotated[bool, switch("run in this process, and end with it")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
@@ -150,9 +150,9 @@ async def status(*, run: Annotated[Run, RUN]) -> Answer:
 
 async def logs(
     *,
-    lines: Annotated[int, option("N", "the last N lines; 0: all", "-n", "--lines")] = 50,
-    follow: Annotated[bool, switch("go on until interrupted", "-f", "--follow")] = False,
-    since: Annotated[str, option("T", "only from then on")] = "",
+    lines: Annotated[int, option("N", "only the last N lines; 0: all", "-n", "--lines")] = 50,
+    follow: Annotated[bool, switch("keep printing until interrupted", "-f", "--follow")] = False,
+    since: Annotated[str, option("T", "only lines since then")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer | int:
     if lines < 0:

@@ -41,7 +41,7 @@ async def list_daemons(*, run: Annotated[Run, RUN]) -> Answer:
             nursery.start_soon(_ask, each, agents)
     listed = [_row(each, agents.get(each.pid), run.now_ms) for each in found]
     silent = [
-        f"the daemon of {each.repo_path} (pid {each.pid}) gives no answer" for each in listed if each.agents is None
+        f"the daemon of {each.repo_path} (pid {each.pid}) does not answer" for each in listed if each.agents is None
     ]
     said = "" if listed else "No daemon is running."
     return Answer({"daemons": listed}, said=said, data=table(listed), warnings=tuple(silent))

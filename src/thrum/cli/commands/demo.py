@@ -117,7 +117,7 @@ async def _started(argv: Sequence[str], cwd: Path) -> subprocess.CompletedProces
 
 async def demo(
     *,
-    keep: Annotated[bool, switch("leave the repository there to look at; its daemon is stopped")] = False,
+    keep: Annotated[bool, switch("keep the repository; its daemon is stopped")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()

@@ -33,7 +33,7 @@ from thrum.model.methods.method import Empty, Method
 from thrum.model.wire_types import GroupMember
 
 Name = Annotated[str, word("NAME", "the group")]
-Members = Annotated[tuple[str, ...], word("MEMBER", "agents, or roles")]
+Members = Annotated[tuple[str, ...], word("MEMBER", "agents or roles")]
 
 
 def _bare(name: str) -> str:
@@ -65,7 +65,7 @@ async def delete(
     run.identity()
     name = _bare(name)
     if not yes:
-        # Nobody is asked about what cannot be deleted.
+        # Don't ask about what cannot be deleted.
         found = await run.call(GROUP_INFO, GroupNameParams(name=name))
         if found.name == EVERYONE:
             raise ProtectedGroup(f"@{EVERYONE} cannot be changed")
@@ -91,7 +91,7 @@ async def remove(name: Name, members: Members = (), /, *, run: Annotated[Run, RU
     agents = {each.member_value for each in there.members if each.member_type == "agent"}
     wanted: list[tuple[str, str]] = []
     for member in members:
-        # Who left the team may still be named: nobody is removed, and that is fine.
+        # An agent that left the team may still be named: then nothing is removed, and that is fine.
         is_role = _bare(member) in roles and agent_of(member) not in agents
         wanted.append(("role", _bare(member)) if is_role else ("agent", agent_of(member)))
     wanted += _role(run)
@@ -196,7 +196,7 @@ async def members(
     name: Name,
     /,
     *,
-    expand: Annotated[bool, switch("also whom a message would reach now")] = False,
+    expand: Annotated[bool, switch("also list who a message would reach now")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     params = GroupMembersParams(name=_bare(name), expand=expand)

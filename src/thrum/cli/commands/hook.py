@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from thrum.cli.commands.prime import prime
+from thrum.cli.commands.prime import brief
 from thrum.cli.parser import RUN
 from thrum.cli.run import Run
 from thrum.model import limits
@@ -50,7 +50,7 @@ async def hook(
 async def _briefing(run: Run) -> str:
     """What `thrum prime` says, for the model that begins; mail is counted in it alone, for its waiter tells it."""
     try:
-        return (await prime(run=run, previews=False)).data
+        return (await brief(run, previews=False)).data
     except (PrimeOwnership, CrossWorktree) as error:
         # Another runtime lives here: this one is offered a name of its own, in the words to type.
         return f"{error.message}\n{error.remedy}"

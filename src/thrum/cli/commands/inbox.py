@@ -31,23 +31,23 @@ _AT_ONCE = (briefing.MESSAGES_MAX, 8, 1)
 
 async def inbox(
     *,
-    unread: Annotated[bool, switch("only unread ones; they stay unread")] = False,
+    unread: Annotated[bool, switch("only unread messages; they stay unread")] = False,
     peek: Annotated[bool, switch("mark nothing as read")] = False,
-    all: Annotated[bool, switch("every message of the repository; marks nothing", "-a", "--all")] = False,
-    to: Annotated[str, option("X", "with --all: of X's inbox")] = "",
-    from_: Annotated[str, option("X", "only by this author", "--from")] = "",
-    scope: Annotated[str, option("T:V", "only with this scope")] = "",
-    mentions: Annotated[bool, switch("only what was sent to my name or role")] = False,
+    all: Annotated[bool, switch("all messages of the repository; marks nothing as read", "-a", "--all")] = False,
+    to: Annotated[str, option("X", "with --all: only X's inbox")] = "",
+    from_: Annotated[str, option("X", "only messages by this author", "--from")] = "",
+    scope: Annotated[str, option("T:V", "only messages with this scope")] = "",
+    mentions: Annotated[bool, switch("only messages sent to your name or role")] = False,
     thread: Annotated[str, option("ID", "the whole conversation, by thread or message id; oldest first")] = "",
     search_: Annotated[
-        str, option("TEXT", "only with all these words; of the last one the beginning is enough", "--search")
+        str, option("TEXT", "only messages with all these words; the last word may be a prefix", "--search")
     ] = "",
     chronological: Annotated[
         bool, switch("oldest first, replies under their parent", "--chronological", "--oldest")
     ] = False,
-    page: Annotated[int | None, option("N", "which page, from 1")] = None,
+    page: Annotated[int | None, option("N", "page number, from 1")] = None,
     page_size: Annotated[
-        int | None, option("N", "messages on a page, 1 to 1000; 10 unless given", "-n", "--page-size", "--limit")
+        int | None, option("N", "messages per page, 1 to 1000; default: 10", "-n", "--page-size", "--limit")
     ] = None,
     run: Annotated[Run, RUN],
 ) -> Answer:

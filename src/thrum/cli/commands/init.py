@@ -38,19 +38,19 @@ _NEXT = "thrum quickstart NAME --role ROLE --module MODULE"
 
 async def init(
     *,
-    force: Annotated[bool, switch("outside a git repository too, for throw-away use")] = False,
-    dry_run: Annotated[bool, switch("print the list, touch nothing")] = False,
+    force: Annotated[bool, switch("also outside a git repository, for throw-away use")] = False,
+    dry_run: Annotated[bool, switch("print what would be done, change nothing")] = False,
     sync: Annotated[bool, switch("exchange messages through the git remote")] = False,
-    keep_modes: Annotated[bool, switch("leave .git readable by others, if it is")] = False,
+    keep_modes: Annotated[bool, switch("leave .git readable by other users, if it is")] = False,
     gitignore: Annotated[bool, switch("put the ignore rule into .gitignore, not .git/info/exclude")] = False,
     runtime: Annotated[str, option("R", "the agents' runtime, e.g. claude")] = "",
-    name: Annotated[str, option("N", "with --role and --module: register an agent too")] = "",
+    name: Annotated[str, option("N", "with --role and --module: also register an agent")] = "",
     worktrees_root: Annotated[str, option("PATH", "where new worktrees go")] = "",
-    stealth: Annotated[bool, switch("no tracked file changes; so it is anyway")] = False,
-    keep: Annotated[bool, switch("take a .thrum that lies there as it is, instead of moving it away")] = False,
-    yes: Annotated[bool, switch("don't ask before a .thrum is moved away")] = False,
-    no_daemon: Annotated[bool, switch("without effect")] = False,
-    non_interactive: Annotated[bool, switch("without effect: nothing is ever asked")] = False,
+    stealth: Annotated[bool, switch("change no tracked file (the default)")] = False,
+    keep: Annotated[bool, switch("use an existing .thrum as it is, instead of moving it away")] = False,
+    yes: Annotated[bool, switch("don't ask before moving a .thrum away")] = False,
+    no_daemon: Annotated[bool, switch("no effect")] = False,
+    non_interactive: Annotated[bool, switch("no effect")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     del no_daemon, non_interactive
@@ -111,11 +111,11 @@ async def _ask(run: Run, start: Path, options: InitOptions) -> None:
         return
     found: InitResult = await trio.to_thread.run_sync(initialise, start, replace(options, dry_run=True))
     for name in found.moved:
-        await confirm(run, f"thrum did not make the .thrum that lies there. Move it to {line(name)}?")
+        await confirm(run, f"There is a .thrum that thrum did not create. Move it to {line(name)}?")
 
 
 async def _first_round(run: Run) -> str:
-    """So that whoever registers next knows what others are called. Returns the line that says where it goes."""
+    """Sync first, so that the next registration knows the names of others. Returns the line that says where it goes."""
     wait_ms = int(limits.compare_names_seconds * 1000)
     try:
         result = await run.call(SYNC_FORCE, SyncForceParams(wait_ms=wait_ms))
@@ -165,7 +165,7 @@ def text(result: InitResult, *, local_only: bool) -> tuple[str, ...]:
     width = max((len(each.path) for each in touched), default=0)
     lines = [_file(each, width, result.dry_run) for each in touched]
     moved = "move" if result.dry_run else "moved"
-    lines += [f"  {moved}  .thrum, which thrum did not make  to: {line(name)}" for name in result.moved]
+    lines += [f"  {moved}  .thrum, which thrum did not create  to: {line(name)}" for name in result.moved]
     if local_only:
         in_git = any("a-sync" in each.path for each in result.files)
         lines.append("  Sync: local only" + (" (turn on: thrum sync enable)" if in_git else ""))

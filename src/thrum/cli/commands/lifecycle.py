@@ -42,8 +42,8 @@ async def delete(
     /,
     *,
     yes: Annotated[bool, switch("don't ask")] = False,
-    force: Annotated[bool, switch("don't ask; also one that is running, or lives in another worktree")] = False,
-    with_messages: Annotated[bool, switch("what it wrote goes too; a copy stays in .thrum/archive/")] = False,
+    force: Annotated[bool, switch("don't ask; also delete one that is running or lives in another worktree")] = False,
+    with_messages: Annotated[bool, switch("also delete what it wrote; a copy stays in .thrum/archive/")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     me = run.identity().agent_id
@@ -53,7 +53,7 @@ async def delete(
         if elsewhere and not _is_asked(run):
             raise ConfirmationRequired(
                 f"use --force to confirm deletion: {'; '.join(about)}",
-                remedy=f"leave it to whoever works there; if you were told to: {run.again('--force')}",
+                remedy=f"leave it to the agent that works there; if you were told to delete it: {run.again('--force')}",
             )
         if not yes:
             await confirm(run, f"Delete agent '{agent_id}'?", about=about)
@@ -80,22 +80,22 @@ def _is_asked(run: Run) -> bool:
 
 
 async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -> tuple[list[str], bool]:
-    """What a deletion would do, for whoever is about to confirm it; and whether it is of an agent that lives in another
-    worktree. Raises AgentNotFound, NotYours and AgentAlive
+    """What a deletion would do, for the user who is about to confirm it; and whether it is of an agent that lives in
+    another worktree. Raises AgentNotFound, NotYours and AgentAlive
     before anybody is asked: `--force` alone passes the last two.
     """
     found = await run.call(AGENT_LOOKUP, LookupParams(name=agent_id))
     member = found.member
     if member is None:
         if agent_id in homes(run.layout()):
-            return [f"{at(agent_id)} is not registered; its identity file and notes go"], False
+            return [f"{at(agent_id)} is not registered; its identity file and notes will be deleted"], False
         raise await _not_found(run, f"agent not found: {agent_id}", agent_id)
     if not member.is_local:
         raise not_yours(agent_id, member.hostname, member.origin_daemon)
     if member.pid_live and agent_id != me:
         raise AgentAlive(f"@{agent_id} is running (pid {member.agent_pid})", agent_id=agent_id, pid=member.agent_pid)
     wrote = await run.call(MESSAGE_OUTBOX, OutboxParams(author_id=agent_id, page_size=1))
-    fate = "to go too, everywhere (a copy stays in .thrum/archive/)" if with_messages else "to stay"
+    fate = "deleted too, everywhere (a copy stays in .thrum/archive/)" if with_messages else "kept"
     elsewhere = False
     if agent_id == me:
         who = f"{at(agent_id)} is you" + (f", running (pid {member.agent_pid})" if member.pid_live else "")
@@ -104,16 +104,17 @@ async def _consequences(run: Run, agent_id: str, me: str, with_messages: bool) -
         where = f"elsewhere, in {line(member.worktree)}" if elsewhere else "here" if member.worktree else "nowhere"
         who = f"{at(agent_id)} lives {where}"
     about = [
-        f"{who}; its identity file, notes, record and sessions go",
-        f"its inbox goes: {plural(member.inbox_total, 'message')}, {member.inbox_unread} unread;"
+        f"{who}; its identity file, notes, record and sessions will be deleted",
+        f"its inbox: {plural(member.inbox_total, 'message')}, {member.inbox_unread} unread, deleted;"
         f" what it wrote: {plural(wrote.total, 'message')}, {fate}",
-        "whoever registers that name again starts afresh; another name with the same mail: thrum agent rename NEW",
+        "an agent registered under that name later starts fresh; to keep the messages under another name:"
+        " thrum agent rename NEW",
     ]
     return about, elsewhere
 
 
 async def rename(
-    new: Annotated[str, word("NEW", "the name it goes on under")],
+    new: Annotated[str, word("NEW", "the new name")],
     /,
     *,
     run: Annotated[Run, RUN],
@@ -123,7 +124,7 @@ async def rename(
     ids.check_agent_name(name, "")
     result = await run.call(AGENT_RENAME, AgentRenameParams(name=name))
     if result.of == result.agent_id:
-        return Answer(result, said=f"@{result.agent_id} is called that already.")
+        return Answer(result, said=f"@{result.agent_id} already has that name.")
     for variable in ("THRUM_NAME", "THRUM_AGENT_ID"):
         if run.session.env.get(variable):
             run.warnings.append(f"{variable} is {line(result.of)} here: export {variable}={result.agent_id}")
@@ -137,7 +138,7 @@ async def cleanup(
     *,
     dry_run: Annotated[bool, switch("only list them")] = False,
     yes: Annotated[bool, switch("delete them all, without asking", "--yes", "--force")] = False,
-    threshold: Annotated[int, option("DAYS", "unseen for more days than this is an orphan")] = 30,
+    threshold: Annotated[int, option("DAYS", "treat agents unseen for more days than this as orphaned")] = 30,
     run: Annotated[Run, RUN],
 ) -> Answer:
     if dry_run and yes:
@@ -173,7 +174,7 @@ async def _of_other_clones(run: Run) -> list[str]:
         if not each.is_local and each.origin_daemon:
             clones.setdefault(each.origin_daemon, []).append(at(each.agent_id))
     some = list(clones.items())[:_CLONES_MAX]
-    return [f"Not looked at, of another clone: {few(agents)}; {if_gone(clone)}" for clone, agents in some]
+    return [f"Not checked, in another clone: {few(agents)}; {if_gone(clone)}" for clone, agents in some]
 
 
 def _at_terminal(run: Run) -> bool:

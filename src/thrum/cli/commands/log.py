@@ -19,10 +19,10 @@ from thrum.model.clock import format_ms
 
 async def log(
     *,
-    lines: Annotated[int, option("N", "the last N messages; 0: all", "-n", "--lines", "--limit")] = 20,
+    lines: Annotated[int, option("N", "only the last N messages; 0: all", "-n", "--lines", "--limit")] = 20,
     agent: Annotated[str, option("X", "only messages by X")] = "",
-    since: Annotated[str, option("T", "only from then on")] = "",
-    commits: Annotated[bool, switch("show the commits between")] = False,
+    since: Annotated[str, option("T", "only messages since then")] = "",
+    commits: Annotated[bool, switch("also show the commits in between")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer | int:
     if lines < 0:
@@ -56,7 +56,7 @@ async def log(
 def _message(each: wire_types.Message, hosts: dict[str, str], width: int) -> str:
     """`2026-02-03T10:00:00Z  @furiosa → @nux  Token refresh is in  msg_…`; the body is cut to the width."""
     by = author_of(each.agent_id, each.origin_daemon, each.is_namesake, RenderContext(0, hosts=hosts))
-    head = f"{absolute(each.created_at)}  {by} → {audience(each.quiet, each.audiences)}"
+    head = f"{absolute(each.created_at)}  {by} → {audience(each.audiences)}"
     edited = "  (edited)" if each.updated_at else ""
     body = preview(each.body.content)
     if width:

@@ -1,4 +1,4 @@
-"""sent, message get|edit|delete|read, and what all looks at messages need. Source: cli.md §3.4, §3.5."""
+"""sent, message get|edit|delete|read, and what all commands that show messages need. Source: cli.md §3.4, §3.5."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from thrum.model.methods.messages import (
 )
 from thrum.model.methods.method import Empty
 
-Page = Annotated[int, option("N", "which page, from 1")]
-PageSize = Annotated[int, option("N", "messages on a page, 1 to 1000; 10 unless given", "-n", "--page-size", "--limit")]
+Page = Annotated[int, option("N", "page number, from 1")]
+PageSize = Annotated[int, option("N", "messages per page, 1 to 1000; default: 10", "-n", "--page-size", "--limit")]
 
 
 async def check_agent(run: Run, agent_id: str) -> None:
-    """Raise AgentNotFound for somebody that nobody knows. Users and thrum's own senders need no registration."""
+    """Raise AgentNotFound for an unknown agent. Users and thrum's own senders need no registration."""
     known = await run.call(AGENT_LIST, AgentListParams())
     names = [each.agent_id for each in known.agents]
     if agent_id in names or ":" in agent_id or agent_id == "system":
@@ -90,15 +90,15 @@ async def hosts_of(
 def check_page(run: Run, page: int, page_size: int) -> None:
     """Raises UsageError for a page or page size that can't be."""
     if page < 1:
-        raise run.command.error(f"--page begins with 1, not {page}")
+        raise run.command.error(f"--page starts at 1, not {page}")
     if not 1 <= page_size <= limits.page_size_max:
         raise run.command.error(f"--page-size must be 1 to {limits.page_size_max}, not {page_size}")
 
 
 async def sent(
     *,
-    to: Annotated[str, option("X", "only to this recipient, role or group")] = "",
-    unread: Annotated[bool, switch("only what somebody has not read")] = False,
+    to: Annotated[str, option("X", "only messages to this recipient, role or group")] = "",
+    unread: Annotated[bool, switch("only messages that someone has not read")] = False,
     page: Page = 1,
     page_size: PageSize = limits.page_size_default,
     run: Annotated[Run, RUN],
@@ -121,7 +121,7 @@ async def sent(
 
 
 async def _gone(run: Run, some: Sequence[wire_types.OutMessage]) -> set[str]:
-    """The recipients who have not read and never will: nobody has that name any more."""
+    """The recipients who have not read it and never will: no agent has that name any more."""
     unread = {one.agent_id for each in some for one in each.recipients if not one.read_at and ":" not in one.agent_id}
     if not unread or run.flags.json:
         return set()
@@ -146,7 +146,7 @@ async def get(
             raise
     params = MessageGetParams(message_id=await find_message(run, message_id))
     result = await run.call(MESSAGE_GET, params)
-    # Marking what is not mine would only be skipped; a deleted message is in nobody's inbox.
+    # Marking what is not mine would only be skipped; a deleted message is in no inbox.
     mine = not peek and any(_is_mine(run, one) and not one.read_at for one in result.message.recipients)
 
     async def mark() -> None:
@@ -163,8 +163,8 @@ def _is_mine(run: Run, one: wire_types.Recipient) -> bool:
 
 
 async def edit(
-    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, or last (the newest that you sent)")],
-    text: Annotated[str | None, word("TEXT", "the new body; - reads it from stdin")] = None,
+    message_id: Annotated[str, word("MSG_ID", "its id or the end of it, or last (the newest message you sent)")],
+    text: Annotated[str | None, word("TEXT", "the new body; - reads stdin")] = None,
     /,
     *,
     message: MessageFlag = "",
@@ -180,10 +180,10 @@ async def edit(
 
 
 async def delete(
-    message_id: Annotated[str, word("MSG_ID", "its id, the end of it, or last (the newest that you sent)")],
+    message_id: Annotated[str, word("MSG_ID", "its id or the end of it, or last (the newest message you sent)")],
     /,
     *,
-    yes: Annotated[bool, switch("hide it everywhere", "--yes", "--force")] = False,
+    yes: Annotated[bool, switch("confirm hiding it everywhere", "--yes", "--force")] = False,
     reason: Annotated[str, option("T", "why")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
@@ -204,20 +204,20 @@ async def _first_line_of_mine(run: Run, message_id: str, me: str) -> str:
     if author != me:
         raise not_author("delete", message_id, author, me)
     if found.message.deleted:
-        raise MessageDeleted(f"{message_id} is deleted already")
+        raise MessageDeleted(f"{message_id} is already deleted")
     return render.first_line(found.message.body.content)
 
 
 async def read(
-    message_ids: Annotated[tuple[str, ...], word("MSG_ID", "their ids, ends of them, last, or @NAME")] = (),
+    message_ids: Annotated[tuple[str, ...], word("MSG_ID", "ids or ends of ids, last, or @NAME")] = (),
     /,
     *,
-    all: Annotated[bool, switch("every message in my inbox")] = False,
+    all: Annotated[bool, switch("all messages in your inbox")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     if bool(message_ids) == all:
         raise run.command.error("give MSG_ID… or --all" if not all else "MSG_ID and --all exclude each other")
-    # Nobody has looked at what arrives from now on.
+    # What arrives from now on has not been looked at.
     before = format_ms(run.now_ms) if all else ""
     run.identity()
     ids = [await find_message(run, each) for each in message_ids]

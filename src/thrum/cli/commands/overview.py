@@ -41,7 +41,7 @@ class Look:
     contexts: tuple[wire_types.WorkContext, ...]
     """Of the open sessions, as git says now."""
     member: wire_types.TeamMember | None
-    """Oneself; None for nobody and for whom the daemon does not know."""
+    """The caller's own entry; None without an identity, or if the daemon does not know it."""
     warnings: tuple[str, ...] = ()
 
     def context_of(self, agent_id: str) -> wire_types.WorkContext | None:
@@ -62,7 +62,7 @@ async def take_look(run: Run, agent_id: str) -> Look:
 
 async def overview(*, run: Annotated[Run, RUN]) -> Answer:
     rendering = RenderContext(run.now_ms, run.session.terminal.width)
-    me, nobody = await who_i_am(run)
+    me, reason = await who_i_am(run)
     look = await take_look(run, me.agent_id if me else "")
     own = look.context_of(me.agent_id) if me else None
     others = tuple(each for each in look.contexts if each is not own)
@@ -79,7 +79,7 @@ async def overview(*, run: Annotated[Run, RUN]) -> Answer:
     if look.health.websocket_port:
         document["websocket_port"] = look.health.websocket_port
     blocks = [
-        you(me, member, rendering, nobody),
+        you(me, member, rendering, reason),
         "\n".join(["Team:", *(_teammate(each, look.agents, rendering) for each in others)]) if others else "",
         _rest(look, rendering),
     ]
@@ -87,7 +87,7 @@ async def overview(*, run: Annotated[Run, RUN]) -> Answer:
 
 
 async def who_i_am(run: Run) -> tuple[WhoamiResult | None, str]:
-    """Who would act, with the session if a daemon tells; or nobody, and why."""
+    """The agent that would act, with the session if a daemon runs; or None, and why."""
     try:
         run.identity()
     except NoIdentity:
@@ -97,10 +97,10 @@ async def who_i_am(run: Run) -> tuple[WhoamiResult | None, str]:
     return await me_with_session(run, me_from_files(run)), ""
 
 
-def you(me: WhoamiResult | None, member: wire_types.TeamMember | None, rendering: RenderContext, nobody: str) -> str:
+def you(me: WhoamiResult | None, member: wire_types.TeamMember | None, rendering: RenderContext, reason: str) -> str:
     """The lines about oneself."""
     if me is None:
-        return f"You:      {nobody}"
+        return f"You:      {reason}"
     name = f"{at(me.agent_id)} ({line(me.role)}, {line(me.module)})"
     if member is None:
         back = f"thrum quickstart {line(me.agent_id)} --role {line(me.role)} --module {line(me.module)}"

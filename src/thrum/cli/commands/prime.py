@@ -49,8 +49,8 @@ _INTENT_COLUMNS = 40
 _NOTE_BYTES_MAX = 8_192
 """Of preamble, project state and notes each: every session pays for them."""
 _TALK = (
-    '- Tell: `thrum send "TEXT" --to @NAME`; without `--to` the team, waking nobody',
-    '- Answer: `thrum reply @NAME "TEXT"`; or the end of an id',
+    '- Send: `thrum send "TEXT" --to @NAME`; without `--to`: to the team, waking no one',
+    '- Reply: `thrum reply @NAME "TEXT"`; or the end of an id',
     "- Wait: `thrum wait --timeout 10m --mark-read`",
 )
 _KEEP = '- Save notes for the next session: `thrum context save "NOTES"`'
@@ -62,7 +62,7 @@ class _Briefing:
     """Everything there is to say; what is not known is None or empty."""
 
     me: WhoamiResult | None
-    nobody: str
+    no_identity: str
     """Why there is no `me`."""
     identity: Identity | None
     look: Look | None
@@ -83,6 +83,11 @@ class _Briefing:
 
 
 async def prime(*, run: Annotated[Run, RUN]) -> Answer:
+    return await brief(run)
+
+
+async def brief(run: Run, *, previews: bool = True) -> Answer:
+    """The briefing; without `previews` unread messages are only counted: a wake is about to tell them."""
     try:
         layout = run.layout()
     except (NotInitialized, NotARepository) as error:
@@ -95,7 +100,7 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
     running = await _connected(run)
     if running:
         await _claim(run)
-    me, nobody = await who_i_am(run)
+    me, reason = await who_i_am(run)
     file = run.identity().file if me is not None else None
     agent_id = me.agent_id if me is not None else ""
     single = _single_agent_mode(run)
@@ -104,11 +109,11 @@ async def prime(*, run: Annotated[Run, RUN]) -> Answer:
     identity, preamble, state, saved = await trio.to_thread.run_sync(_files, run, agent_id, file)
     briefing = _Briefing(
         me=me,
-        nobody=nobody,
+        no_identity=reason,
         identity=identity,
         look=look,
         team=await _members(run) if running and not single else (),
-        inbox=await _unread(run, agent_id) if unread and not single else None,
+        inbox=await _unread(run, agent_id) if unread and previews and not single else None,
         single=single,
         preamble=preamble,
         state=state,
@@ -229,7 +234,7 @@ def markdown(it: _Briefing, rendering: RenderContext) -> str:
     blocks = [_identity(it, rendering), _team(it, rendering), _inbox(it, rendering), _how(it), _git(it), _daemon(it)]
     blocks += [_note(it, "## Preamble", it.preamble, "thrum context preamble")] if it.preamble else []
     if it.state and it.state.text != notes.FIRST_PROJECT_STATE:
-        blocks.append(_note(it, "## Project state", notes.told_of(it.state), "thrum context show --project"))
+        blocks.append(_note(it, "## Project state", notes.without_template(it.state), "thrum context show --project"))
     if it.saved:
         head = f"## My notes, saved {rendering.ago(it.saved.updated_at)}"
         blocks.append(_note(it, head, it.saved, "thrum context show --session"))
@@ -245,7 +250,7 @@ def _note(it: _Briefing, head: str, note: Note, whole: str) -> str:
 
 def _identity(it: _Briefing, rendering: RenderContext) -> str:
     if it.me is None or (it.look is not None and it.look.member is None):
-        return "# thrum\n" + you(it.me, None, rendering, it.nobody)
+        return "# thrum\n" + you(it.me, None, rendering, it.no_identity)
     me, member = it.me, it.look.member if it.look else None
     lines = [f"# {at(me.agent_id)} ({line(me.role)}, {line(me.module)})", f"- Session: {_session(me, rendering)}"]
     lines += [f"- Intent: {line(me.intent)}"] if me.intent else []
@@ -267,7 +272,7 @@ def _team(it: _Briefing, rendering: RenderContext) -> str:
     others = [each for each in it.team if each.agent_id != mine]
     active = {each.agent_id for each in it.team}
     offline = sum(each.kind == "agent" and each.agent_id not in {*active, mine} for each in it.look.agents)
-    head = f"## Team: {f'{len(others)} other' if others else 'nobody else'} active"
+    head = f"## Team: {f'{len(others)} other' if others else 'no one else'} active"
     head += f", {offline} offline (thrum team --all)" if offline else ""
     return "\n".join([head, *(_teammate(each, rendering) for each in others)])
 
@@ -285,7 +290,7 @@ def _teammate(each: wire_types.TeamMember, rendering: RenderContext) -> str:
 
 
 def _how(it: _Briefing) -> str:
-    """How to talk and to keep notes, for whoever may."""
+    """How to send and to keep notes, for agents that may."""
     if it.me is None or (it.look is not None and it.look.member is None):
         return ""
     return "\n".join(["## How", *(() if it.single else _TALK), _KEEP])

@@ -15,9 +15,9 @@ from thrum.model.methods.admin import PURGE_EXECUTE, PurgeParams, PurgeResult
 
 async def purge(
     *,
-    before: Annotated[str, option("T", "what is older than this: 30d, 2026-02-03, RFC 3339")] = "",
-    all: Annotated[bool, switch("everything up to now")] = False,
-    yes: Annotated[bool, switch("do it; without it only a preview", "--yes", "--confirm")] = False,
+    before: Annotated[str, option("T", "remove what is older than this: 30d, 2026-02-03, RFC 3339")] = "",
+    all: Annotated[bool, switch("remove everything up to now")] = False,
+    yes: Annotated[bool, switch("execute; without it: only a preview", "--yes", "--confirm")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     if before and all:
@@ -28,23 +28,23 @@ async def purge(
     params = PurgeParams(before=cutoff, dry_run=not yes, confirm=yes)
     result = await run.call(PURGE_EXECUTE, params)
     if yes:
-        notice = "other clones let it go when they sync; git history keeps what was pushed"
+        notice = "other clones remove it when they sync; git history keeps what was pushed"
         return Answer(result, said=_counts("Purged", result, " deleted"), notice="" if run.quiet else notice)
     way = f"Run with --yes to execute: {line(run.again('--yes'))}"
     return Answer(result, data="\n".join([*_counts("Purge preview", result, ""), way]))
 
 
 async def accept(
-    event_id: Annotated[str, word("EVENT_ID", "the purge, as another clone recorded it")] = "",
+    event_id: Annotated[str, word("EVENT_ID", "the event of the other clone's purge")] = "",
     *,
     run: Annotated[Run, RUN],
 ) -> Answer:
     """A plain refusal for now: what of a purge may be taken over is a person's word for each daemon that it names."""
     del event_id, run
     raise NotAvailable(
-        "thrum does not execute another clone's purge: it takes only what that clone's agents wrote",
-        remedy="purge by the same time here, for what this clone's agents wrote: thrum purge --before T --yes; "
-        "each other clone does it for its own",
+        "thrum does not execute another clone's purge: it removes only what that clone's agents wrote",
+        remedy="to purge what this clone's agents wrote before the same time: thrum purge --before T --yes; "
+        "each other clone purges its own",
     )
 
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from thrum.cli import recipients, render
 from thrum.cli.body import BodyFile, MessageFlag, Stdin, parse_structured, read_body
 from thrum.cli.parser import RUN, option, switch, word
-from thrum.cli.references import ID_HELP, find_message
+from thrum.cli.references import ID_HELP, find_message, find_own
 from thrum.cli.render import RenderContext, at
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.text import line
-from thrum.cli.values import agent_of, parse_pair
+from thrum.cli.values import agent_of, parse_duration, parse_pair
 from thrum.model import wire_types
 from thrum.model.addressing import EVERYONE
 from thrum.model.errors import MessageNotFound, UsageError
@@ -29,26 +29,30 @@ from thrum.model.methods.messages import (
 from thrum.model.methods.method import Empty
 
 Format = Literal["markdown", "plain", "json"]
-FormatFlag = Annotated[Format, option("markdown|plain|json", "what the body is; markdown unless given")]
+FormatFlag = Annotated[Format, option("markdown|plain|json", "format of the body; default: markdown")]
 
 
 async def send(
     words: Annotated[
         tuple[str, ...],
-        word("[@X…] TEXT", "what to say, quoted; @X before or behind it is --to X; - reads it from stdin"),
+        word("[@X…] TEXT", "the text, quoted; @X before or after it means --to X; - reads stdin"),
     ] = (),
     /,
     *,
     message: MessageFlag = "",
     to: Annotated[
-        tuple[str, ...], option("X", "agent, role, group, everyone; without it: information for the team")
+        tuple[str, ...], option("X", "agent, role, group or everyone; without it: information for the team")
     ] = (),
-    thread: Annotated[str, option("ID", "an answer in this thread, by thread or message id")] = "",
+    thread: Annotated[str, option("ID", "reply in this thread, by thread or message id")] = "",
     broadcast: Annotated[bool, switch("to everyone")] = False,
-    mention: Annotated[tuple[str, ...], option("X", "another word for --to")] = (),
+    mention: Annotated[tuple[str, ...], option("X", "same as --to")] = (),
     scope: Annotated[tuple[str, ...], option("T:V", "what it is about, e.g. module:auth")] = (),
     ref: Annotated[tuple[str, ...], option("T:V", "what it points to, e.g. pr:42")] = (),
-    structured: Annotated[str, option("JSON", "an object for programs, e.g. '{\"passed\":45}'")] = "",
+    structured: Annotated[str, option("JSON", "a JSON object for programs, e.g. '{\"passed\":45}'")] = "",
+    urgent: Annotated[bool, switch("wake at once, without waiting for a burst to end")] = False,
+    no_wake: Annotated[bool, switch("put it into their inboxes without waking them")] = False,
+    expires: Annotated[str, option("2h", "don't wake for it after this time; it stays in their inboxes")] = "",
+    supersedes: Annotated[str, option("MSG_ID", "a message you sent that this one replaces")] = "",
     format: FormatFlag = "markdown",
     stdin: Stdin = False,
     body_file: BodyFile = "",
@@ -58,6 +62,7 @@ async def send(
     scopes = tuple(parse_pair(each, "--scope") for each in scope)
     refs = tuple(parse_pair(each, "--ref") for each in ref)
     data = parse_structured(structured)
+    lifetime_ms = _waking(run, urgent=urgent, no_wake=no_wake, expires=expires)
     given = recipients.tell_apart(words, has_body=bool(message or stdin or body_file))
     if given.rest:
         raise run.command.error(
@@ -83,6 +88,10 @@ async def send(
         scopes=scopes,
         refs=refs,
         reply_to=parent.message_id if parent else "",
+        quiet=no_wake,
+        urgent=urgent,
+        expires_in_ms=lifetime_ms,
+        supersedes=await find_own(run, supersedes) if supersedes else "",
     )
     result = await run.call(MESSAGE_SEND, params)
     said = [f"✓ Message sent: {result.message_id}", *([render.answered(parent)] if parent else [])]
@@ -90,13 +99,17 @@ async def send(
 
 
 async def reply(
-    message_id: Annotated[str, word("MSG_ID", f"the message to answer: {ID_HELP}")],
-    text: Annotated[str | None, word("TEXT", "what to say; - reads it from stdin")] = None,
+    message_id: Annotated[str, word("MSG_ID", f"the message to reply to: {ID_HELP}")],
+    text: Annotated[str | None, word("TEXT", "the text; - reads stdin")] = None,
     /,
     *,
     message: MessageFlag = "",
-    only_author: Annotated[bool, switch("not to the others whom it named")] = False,
-    all: Annotated[bool, switch("also to its roles and groups, everyone, the team")] = False,
+    only_author: Annotated[bool, switch("reply only to the author")] = False,
+    all: Annotated[bool, switch("also reply to its roles and groups, everyone and the team")] = False,
+    urgent: Annotated[bool, switch("wake at once, without waiting for a burst to end")] = False,
+    no_wake: Annotated[bool, switch("put it into their inboxes without waking them")] = False,
+    expires: Annotated[str, option("2h", "don't wake for it after this time; it stays in their inboxes")] = "",
+    supersedes: Annotated[str, option("MSG_ID", "a message you sent that this one replaces")] = "",
     format: FormatFlag = "markdown",
     stdin: Stdin = False,
     body_file: BodyFile = "",
@@ -105,14 +118,35 @@ async def reply(
     if only_author and all:
         raise run.command.error("--only-author and --all exclude each other")
     _refuse_overrides(run, f'thrum send "TEXT" --thread {line(message_id)}')
+    lifetime_ms = _waking(run, urgent=urgent, no_wake=no_wake, expires=expires)
     content = await read_body(run, text, message, stdin, body_file)
     run.identity()
     parent = await _message(run, await find_message(run, message_id))
     to = (parent.author.agent_id,) if only_author else ()
-    params = SendParams(content=content, format=format, to=to, reply_to=parent.message_id, reply_all=all)
+    params = SendParams(
+        content=content,
+        format=format,
+        to=to,
+        reply_to=parent.message_id,
+        reply_all=all,
+        quiet=no_wake,
+        urgent=urgent,
+        expires_in_ms=lifetime_ms,
+        supersedes=await find_own(run, supersedes) if supersedes else "",
+    )
     result = await run.call(MESSAGE_SEND, params)
     said = (f"✓ Reply sent: {result.message_id}", render.answered(parent))
     return await _sent(run, _Known(run), result, "", *said)
+
+
+def _waking(run: Run, *, urgent: bool, no_wake: bool, expires: str) -> int:
+    """For how many milliseconds the message wakes, 0 for ever. Raises UsageError, BadDuration."""
+    if urgent and no_wake:
+        raise run.command.error("--urgent and --no-wake exclude each other")
+    lifetime_ms = parse_duration(expires, "--expires") if expires else 0
+    if expires and not lifetime_ms:
+        raise run.command.error("--expires is at least a millisecond", "say --no-wake if nobody is to be woken")
+    return lifetime_ms
 
 
 async def _message(run: Run, message_id: str) -> wire_types.Detail:
@@ -161,8 +195,8 @@ class _Known:
 
 
 def _refuse_overrides(run: Run, command: str) -> None:
-    """`--role tester` and `--module auth` say who I am (cli.md §1.1), which changes nothing of a message: whoever
-    writes them here means whom it is for, and it would go to the whole team. Raises UsageError.
+    """`--role tester` and `--module auth` override who I am (cli.md §1.1), which does not change a message. A user who
+    writes them here wants to say who it is for, and it would go to the whole team. Raises UsageError.
     """
     if role := run.flags.role:
         raise run.command.error("--role says who you are, not whom it is for", f"{command} --to @{line(role)}")
@@ -196,14 +230,14 @@ async def _read_words(
     if given.text is None:
         return given.bare, given.to  # two bodies: said by `read_body`
     if agent_of(given.text) in await known.names():
-        remedy = f'the name goes first, or behind --to: thrum send "{given.bare}" --to @{agent_of(given.text)}'
-        raise run.command.error(f"{given.bare} is no agent", remedy)
+        remedy = f'put the name first, or after --to: thrum send "{given.bare}" --to @{agent_of(given.text)}'
+        raise run.command.error(f"{given.bare} is not an agent", remedy)
     raise _not_a_recipient(run, given.bare)
 
 
 def _not_a_recipient(run: Run, word: str) -> UsageError:
-    text = f'a text of several words is quoted: thrum send "{word} …"; to somebody: thrum send "TEXT" --to @NAME'
-    return run.command.error(f"{word} is no agent", text)
+    text = f'quote a text of several words: thrum send "{word} …"; to send to someone: thrum send "TEXT" --to @NAME'
+    return run.command.error(f"{word} is not an agent", text)
 
 
 async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
@@ -220,7 +254,9 @@ async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
 async def _sent(run: Run, known: _Known, result: SendResult, content: str, *said: str) -> Answer:
     hint = _flag_inside(run, content)
     if hint is None and not result.warnings and not run.quiet:
-        hint = await _nobody_woken(run, known, content) if result.quiet else _stale_recipient(run, result)
+        hint = (
+            await _team_post_with_name(run, known, content) if not result.audiences else _stale_recipient(run, result)
+        )
     return Answer(
         _without(result, "warnings", "silent"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint
     )
@@ -239,12 +275,12 @@ def _flag_inside(run: Run, content: str) -> Hint | None:
     flag = recipients.flag_inside(content, flags)
     if not flag:
         return None
-    said = f"{flag} was sent as text; a flag stands outside the quotes"
+    said = f"{flag} was sent as text; put flags outside the quotes"
     return Hint("send.flag-in-text", f'{said}: thrum send "TEXT" --to @NAME', severity="warn")
 
 
-async def _nobody_woken(run: Run, known: _Known, content: str) -> Hint | None:
-    """Whether a post to the team names somebody who may have been meant to hear of it."""
+async def _team_post_with_name(run: Run, known: _Known, content: str) -> Hint | None:
+    """Whether a post to the team names an agent that was probably supposed to get it."""
     if "@" not in content:
         return None
     agents = await known.agents()
@@ -255,7 +291,7 @@ async def _nobody_woken(run: Run, known: _Known, content: str) -> Hint | None:
     command = f'thrum send "TEXT" --to @{name}'
     return Hint(
         "send.nobody-woken",
-        f"@{name} in a text wakes nobody: {command}",
+        f"@{name} in the text wakes no one: {command}",
         severity="warn",
         options=({"label": "tell them", "cmd": command},),
     )

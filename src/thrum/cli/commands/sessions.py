@@ -44,7 +44,7 @@ async def start(*, run: Annotated[Run, RUN]) -> Answer:
 async def end(
     *,
     reason: Annotated[Literal["normal", "crash"], option("R", "normal or crash")] = "normal",
-    session_id: Annotated[str, option("ID", "this one of mine; else whatever I have open")] = "",
+    session_id: Annotated[str, option("ID", "this session of yours; default: the open one")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.identity()
@@ -55,8 +55,8 @@ async def end(
 
 async def list_sessions(
     *,
-    active: Annotated[bool, switch("only those that have not ended")] = False,
-    agent: Annotated[str, option("ID", "only this agent's")] = "",
+    active: Annotated[bool, switch("only open sessions")] = False,
+    agent: Annotated[str, option("ID", "only sessions of this agent")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     agent_id = values.agent_of(agent) if agent else ""
@@ -77,10 +77,10 @@ def session_line(each: wire_types.Session, rendering: RenderContext) -> str:
 
 async def heartbeat(
     *,
-    add_scope: Annotated[tuple[str, ...], option("S", "pin a scope to the session, type:value")] = (),
-    remove_scope: Annotated[tuple[str, ...], option("S", "take it off again")] = (),
-    add_ref: Annotated[tuple[str, ...], option("R", "pin a ref to the session, type:value")] = (),
-    remove_ref: Annotated[tuple[str, ...], option("R", "take it off again")] = (),
+    add_scope: Annotated[tuple[str, ...], option("S", "add a scope to the session, type:value")] = (),
+    remove_scope: Annotated[tuple[str, ...], option("S", "remove it again")] = (),
+    add_ref: Annotated[tuple[str, ...], option("R", "add a ref to the session, type:value")] = (),
+    remove_ref: Annotated[tuple[str, ...], option("R", "remove it again")] = (),
     run: Annotated[Run, RUN],
 ) -> Answer:
     params = HeartbeatParams(
@@ -110,7 +110,7 @@ def _context(result: HeartbeatResult) -> str:
 
 
 async def set_intent(
-    text: Annotated[str, word("TEXT", "what I work on; an empty one clears it")],
+    text: Annotated[str, word("TEXT", "what you are working on; an empty text clears it")],
     /,
     *,
     run: Annotated[Run, RUN],
@@ -121,7 +121,7 @@ async def set_intent(
 
 
 async def set_task(
-    task: Annotated[str, word("TASK", "the task's id; an empty one clears it")],
+    task: Annotated[str, word("TASK", "the task's id; an empty id clears it")],
     /,
     *,
     run: Annotated[Run, RUN],

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 async def setup(
     *,
-    main_repo: Annotated[str, option("PATH", "where thrum is set up; else git tells")] = "",
+    main_repo: Annotated[str, option("PATH", "where thrum is set up; default: found through git")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()

@@ -12,7 +12,7 @@ from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, one_line
 from thrum.cli.values import parse_duration, true
 from thrum.model import limits
-from thrum.model.config import wishes_sync
+from thrum.model.config import sync_override
 from thrum.model.errors import ConfirmationRequired, SyncFailed
 from thrum.model.methods.method import Empty
 from thrum.model.methods.notes import CONTEXT_SYNC, ContextSyncParams
@@ -63,8 +63,8 @@ def _origin(each: SyncOrigin) -> str:
     """One daemon of which not all counts, and what makes it count."""
     told = (
         (each.hidden, "unsigned and not shown"),
-        (each.waiting, "of a daemon that has not said its project"),
-        (each.not_yours, "about what is not its own, ignored"),
+        (each.waiting, "of a daemon that has not named its project"),
+        (each.not_yours, "about what it does not own, ignored"),
     )
     said = [f"{count} {what}" for count, what in told if count]
     said += [f"says it was {line(was)}" for was in each.was]
@@ -74,10 +74,10 @@ def _origin(each: SyncOrigin) -> str:
 
 
 async def accept(
-    origin: Annotated[str, word("DAEMON", "the daemon; none: the branch that was refused is of this project")] = "",
+    origin: Annotated[str, word("DAEMON", "the daemon; without it: accept the refused branch as this project's")] = "",
     *,
-    gone: Annotated[bool, switch("nobody is that daemon any more")] = False,
-    holder: Annotated[str, option("AGENT", "that agent is this daemon's")] = "",
+    gone: Annotated[bool, switch("that daemon no longer exists")] = False,
+    holder: Annotated[str, option("AGENT", "the agent that belongs to this daemon")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     params = SyncAcceptParams(origin=origin, gone=gone, agent=holder.removeprefix("@"))
@@ -87,11 +87,11 @@ async def accept(
 
 async def force(
     *,
-    wait: Annotated[bool, switch("as without it; for scripts of before")] = False,
-    timeout: Annotated[str, option("30s", "how long to wait for the round; 0: only ask for it")] = "30s",  # noqa: ASYNC109
+    wait: Annotated[bool, switch("no effect; kept for old scripts")] = False,
+    timeout: Annotated[str, option("30s", "how long to wait for the result; 0: only request the sync")] = "30s",  # noqa: ASYNC109
     run: Annotated[Run, RUN],
 ) -> Answer:
-    """A ✓ says that it happened: whoever wants it in the background says `--timeout 0` (decision 0062)."""
+    """A ✓ says that it happened: to run it in the background, use `--timeout 0` (decision 0062)."""
     del wait
     left_ms = parse_duration(timeout, "--timeout")
     waits = left_ms > 0
@@ -107,21 +107,23 @@ async def force(
     if found.local_only:
         return Answer(found, said=f"Local only: nothing is exchanged ({one_line(found.local_only_reason)})")
     if not waits:
-        return Answer(found, said="Sync asked for; how it went: thrum sync status")
+        return Answer(found, said="Sync requested; for the result: thrum sync status")
     return Answer(found, said=f"✓ Synced ({found.received or 0} in, {found.sent or 0} out)")
 
 
 def _warn_of_local(run: Run, *, local_only: bool) -> None:
     """A daemon minds the environment that it was started with, not that of a command."""
     if true(run.session.env.get("THRUM_LOCAL")) and not local_only:
-        run.warnings.append("the running daemon syncs; THRUM_LOCAL counts when it starts: thrum daemon restart")
-    if wishes_sync(run.session.env) and local_only:
-        run.warnings.append("THRUM_LOCAL=0 counts when a daemon is started, and not by an agent: thrum daemon restart")
+        run.warnings.append("the running daemon syncs; THRUM_LOCAL takes effect when it starts: thrum daemon restart")
+    if sync_override(run.session.env) and local_only:
+        run.warnings.append(
+            "THRUM_LOCAL=0 takes effect when a daemon is started, and not by an agent: thrum daemon restart"
+        )
 
 
 async def enable(
     *,
-    yes: Annotated[bool, switch("others may read what is pushed, and that is meant")] = False,
+    yes: Annotated[bool, switch("confirm pushing to a remote that others can read")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     params = SyncConfigureParams(enabled=True, confirm_public=yes)
@@ -129,9 +131,9 @@ async def enable(
         found = await run.call(SYNC_CONFIGURE, params)
     except ConfirmationRequired as refusal:
         try:
-            await confirm(run, f"{refusal.message}. Push all the same?")
+            await confirm(run, f"{refusal.message}. Push anyway?")
         except ConfirmationRequired:
-            raise refusal from None  # nobody there to be asked; it says what to do
+            raise refusal from None  # no one to ask; the error says what to do
         params = SyncConfigureParams(enabled=True, confirm_public=True)
         found = await run.call(SYNC_CONFIGURE, params)
     if found.local_only:

@@ -18,7 +18,7 @@ from thrum.model.errors import ConfirmationRequired
 async def uninstall(
     *,
     yes: Annotated[bool, switch("don't ask")] = False,
-    keep_messages: Annotated[bool, switch("leave branch, journals and backups")] = False,
+    keep_messages: Annotated[bool, switch("keep the branch, journals and backups")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()

@@ -29,15 +29,15 @@ _SHOWN_MAX = 20
 _FOREIGN = {
     "unsigned": "unsigned, which count",
     "hidden": "unsigned, not shown",
-    "not_yours": "about what is not theirs, ignored (no harm: an agent was renamed, or two clones share a name)",
-    "strange": "of a daemon that has not said its project",
+    "not_yours": "about what they do not own, ignored (harmless: an agent was renamed, or two clones share a name)",
+    "strange": "of a daemon that has not named its project",
 }
 """The lines of other daemons, by how they stand (`VerifyResult.foreign`)."""
 
 
 async def verify(
     *,
-    repair: Annotated[bool, switch("rebuild the database, quarantine a truncated last line")] = False,
+    repair: Annotated[bool, switch("rebuild the database, quarantine truncated last lines")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.own_process()
@@ -53,7 +53,7 @@ async def verify(
 
 
 async def _by_daemon(run: Run, repair: bool) -> VerifyResult:
-    """Ask the daemon. After a repair it is asked again, once it has opened its store anew."""
+    """Ask the daemon. After a repair it is asked again, once it has reopened its store."""
     before = await run.call(HEALTH, Empty())
     result = await run.call(VERIFY_RUN, VerifyParams(repair=repair))
     if not result.repaired:
@@ -143,7 +143,7 @@ def _place(each: VerifyDifference, ids: bool) -> str:
 
 
 async def doctor(
-    *, fix: Annotated[bool, switch("put back the settings that count")] = False, run: Annotated[Run, RUN]
+    *, fix: Annotated[bool, switch("restore the accepted settings")] = False, run: Annotated[Run, RUN]
 ) -> Answer:
     run.own_process()
     if fix:

@@ -26,7 +26,7 @@ from thrum.model.methods.messages import MESSAGE_MARK_READ, MESSAGE_WAIT, MarkRe
 TIMEOUT_LINE = "NO_MESSAGES_TIMEOUT — re-run thrum wait to continue listening"
 
 _PAUSE_SECONDS = (0.05, 0.1, 0.2, 0.5)
-_GONE = f"the daemon is gone; waiting for it, {limits.watch_reconnect_seconds:g} s at most"
+_GONE = f"the daemon is gone; waiting up to {limits.watch_reconnect_seconds:g} s for it"
 _LOOK_SECONDS = 2.0
 """How often `watch` looks whether it had to reconnect while nothing happened."""
 _ANSWER_SECONDS = 10.0
@@ -35,13 +35,15 @@ _ANSWER_SECONDS = 10.0
 
 async def wait(
     *,
-    timeout: Annotated[str, option("30s", "how long; 0 looks once")] = "30s",  # noqa: ASYNC109
-    after: Annotated[str, option("T", "now, -30s, +60s or a time, read or not; instead of what I have not seen")] = "",
-    mention: Annotated[str, option("X", "only to this name, role or group")] = "",
-    scope: Annotated[str, option("T:V", "only with this scope")] = "",
-    from_: Annotated[str, option("X", "only by this author", "--from")] = "",
-    mark_read: Annotated[bool, switch("what is printed counts as read, not only as seen")] = False,
-    agent_name: Annotated[str, option("N", "must name me; kept for old scripts")] = "",
+    timeout: Annotated[str, option("30s", "how long to wait; 0 checks once")] = "30s",  # noqa: ASYNC109
+    after: Annotated[
+        str, option("T", "wait for messages since now, -30s, +60s or a time, read or not, instead of unseen ones")
+    ] = "",
+    mention: Annotated[str, option("X", "only messages to this name, role or group")] = "",
+    scope: Annotated[str, option("T:V", "only messages with this scope")] = "",
+    from_: Annotated[str, option("X", "only messages by this author", "--from")] = "",
+    mark_read: Annotated[bool, switch("mark printed messages as read, not only as seen")] = False,
+    agent_name: Annotated[str, option("N", "must be your own name; kept for old scripts")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
     patience = _Patience(run, parse_duration(timeout, "--timeout"))
@@ -117,7 +119,7 @@ async def _wait(run: Run, params: WaitParams, patience: _Patience, now_ms: int) 
                 raise
             run.elsewhere(error)
             if params.since == "now":
-                params.since = format_ms(now_ms)  # what came while nobody listened counts too
+                params.since = format_ms(now_ms)  # what came while we were not listening counts too
             await _reconnect(run, patience)
             continue
         if scope.cancelled_caught:
@@ -152,8 +154,8 @@ MINE = _shared_types("message")
 
 async def watch(
     *,
-    to_me: Annotated[bool, switch("messages to me, team posts, and edits and deletions of those")] = False,
-    since: Annotated[str, option("CURSOR", "go on right after that line; 0 begins with the first fact")] = "",
+    to_me: Annotated[bool, switch("only messages to you, team posts, and their edits and deletions")] = False,
+    since: Annotated[str, option("CURSOR", "continue right after that line; 0 starts with the first fact")] = "",
     run: Annotated[Run, RUN],
 ) -> int:
     """A stream: it ends by SIGINT or SIGTERM, with status 0."""

@@ -1,4 +1,4 @@
-"""who-has, ping: who is at it, asked now. Source: cli.md §2 "W2", §3.9, §5.9."""
+"""who-has, ping: who is editing a file, and who is active, right now. Source: cli.md §2 "W2", §3.9, §5.9."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from thrum.model.search import path_matches
 
 async def who_has(
     file: Annotated[
-        tuple[str, ...], word("FILE", "a path, the end of one, a directory with its trailing /, or a pattern in quotes")
+        tuple[str, ...], word("FILE", "a path, the end of one, a directory with its trailing /, or a quoted pattern")
     ],
     /,
     *,
@@ -45,15 +45,15 @@ async def who_has(
     for each in file:
         path = path_wanted(each, run.session.cwd, run.layout().root, roots)
         if not path:
-            raise run.command.error(f'"{line(each)}" is no path in the repository')
+            raise run.command.error(f'"{line(each)}" is not a path in the repository')
         wanted.setdefault(path, each)
     found = await run.call(AGENT_LIST_CONTEXT, ListContextParams(files=tuple(wanted)))
-    nobody, open_ = verdicts(found, wanted)
+    unedited, open_ = verdicts(found, wanted)
     me = ""
     with suppress(ThrumError):  # who asks need not be anybody
         me = run.identity().agent_id
     seen = edits(found.contexts, me)
-    lines = in_order(seen, {} if run.quiet else nobody, tuple(wanted))
+    lines = in_order(seen, {} if run.quiet else unedited, tuple(wanted))
     document = {"contexts": found.contexts}
     document |= {name: some for name, some in (("unknown", found.unknown), ("unseen", found.unseen)) if some}
     unseen = bool(found.unseen) or any(not each.elsewhere for each in found.unknown)
@@ -62,7 +62,7 @@ async def who_has(
 
 
 def verdicts(found: ListContextResult, wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Of which of the files (path → as the user wrote it) it is known that nobody is at them, a line by path, and what
+    """For the files (path → as the user wrote it) that are known to have no editor: a line by path; and what
     is open. A no is only said where all who could say yes were heard, here at least; those elsewhere are named
     beside it.
     """
@@ -79,7 +79,7 @@ def verdicts(found: ListContextResult, wanted: Mapping[str, str]) -> tuple[dict[
         return {}, open_ + apart
     unseen = set(found.unseen)
     open_ += [
-        f"Not known who is editing {line(as_written)}: git knows no such file (misspelt, ignored, or yet to be written)"
+        f"Not known who is editing {line(as_written)}: git knows no such file (misspelt, ignored, or not written yet)"
         for path, as_written in left.items()
         if path in unseen
     ]
@@ -110,7 +110,7 @@ def path_wanted(file: str, cwd: str, root: Path, others: Sequence[Path] = ()) ->
     is_directory = file.endswith("/")
     if os.path.isabs(file) or "." in file.split("/") or ".." in file.split("/"):
         head, name = os.path.split(os.path.join(cwd, file).rstrip("/"))
-        # Of a link that is meant itself only the way to it is resolved.
+        # Of a link that is itself asked for, only the path to it is resolved.
         full = os.path.realpath(f"{head}/{name}") if name in ("", ".", "..") else f"{os.path.realpath(head)}/{name}"
         around = [each for each in (root, *others) if Path(full).is_relative_to(each)]
         if not around:
@@ -126,14 +126,14 @@ def path_wanted(file: str, cwd: str, root: Path, others: Sequence[Path] = ()) ->
     return path
 
 
-def in_order(found: Sequence[tuple[str, str]], nobody: Mapping[str, str], wanted: Sequence[str]) -> list[str]:
-    """The lines of paths that somebody is at, and those of files that nobody is at, as the files were asked for."""
+def in_order(found: Sequence[tuple[str, str]], unedited: Mapping[str, str], wanted: Sequence[str]) -> list[str]:
+    """The lines of paths with editors and those of files without, in the order in which the files were asked for."""
     lines: list[str] = []
     left = list(found)
     for file in wanted:
         lines += [text for path, text in left if path_matches(path, file)]
         left = [(path, text) for path, text in left if not path_matches(path, file)]
-        lines += [nobody[file]] if file in nobody else []
+        lines += [unedited[file]] if file in unedited else []
     return lines + [text for _, text in left]
 
 
@@ -176,7 +176,7 @@ def _states(context: wire_types.WorkContext) -> dict[str, str]:
 
 
 async def ping(
-    agent: Annotated[str, word("AGENT", "whose presence")],
+    agent: Annotated[str, word("AGENT", "the agent")],
     /,
     *,
     run: Annotated[Run, RUN],

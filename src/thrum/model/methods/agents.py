@@ -40,7 +40,7 @@ class RegisterConflict(msgspec.Struct, omit_defaults=True, kw_only=True):
     is_dead: bool = False
     """Its process was recorded and is gone."""
     origin_daemon: str = ""
-    """Of an agent of another clone, whose it is, and what that one calls its machine."""
+    """For an agent of another clone: its daemon, and the name of its machine."""
     hostname: str = ""
 
 
@@ -108,7 +108,7 @@ class ListContextParams(Params, kw_only=True):
 
 
 class UnknownWork(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An agent of whom it is not known whether it changes what was asked for. `elsewhere`: in another clone."""
+    """An agent that may be changing what was asked for; that is not known. `elsewhere`: in another clone."""
 
     agent_id: str
     reason: str

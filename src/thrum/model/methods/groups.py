@@ -1,4 +1,4 @@
-"""Groups: named audiences and their members."""
+"""Groups: named sets of recipients, and their members."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ import msgspec
 
 
 class ClientKey(NamedTuple):
-    """One call's name for itself (events.md §12). `actor` is `""` for nobody; `digest`: of method and parameters."""
+    """One call's name for itself (events.md §12). `actor` is `""` for an anonymous caller; `digest`: of method and
+    parameters."""
 
     actor: str
     key: str
@@ -24,7 +25,7 @@ class ClientKey(NamedTuple):
 class Access(enum.Enum):
     """Who may call (rpc.md §3): what is enforced before the operation begins, and no more. The class decides what an
     unproved caller gets (identity.md §11). Whether a message, a session or a note is the caller's own to change, the
-    operation judges: only the store knows whose it is.
+    operation judges: only the store knows the owner.
     """
 
     ANONYMOUS = "A"
@@ -71,7 +72,7 @@ class Method(msgspec.Struct, Generic[P, R], frozen=True, eq=False, kw_only=True)
     level_of: Callable[[P], Access] | None = None
     """Who may call it with these parameters, where that depends on them; `access` else."""
     own: bool = False
-    """A read of the record of whoever calls."""
+    """A read of the caller's record."""
     own_with: tuple[str, ...] = ()
     """Parameters with any of which a read is one of the caller's own inbox or marks."""
     own_without: str = ""
@@ -91,7 +92,7 @@ class Method(msgspec.Struct, Generic[P, R], frozen=True, eq=False, kw_only=True)
 
     @property
     def mutating(self) -> bool:
-        """Whether it writes a fact in somebody's name, and so takes a `client_key`."""
+        """Whether it writes a fact in an agent's name, and so takes a `client_key`."""
         return issubclass(self.params, Mutating)
 
 

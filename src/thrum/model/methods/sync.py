@@ -1,4 +1,4 @@
-"""The exchange with other clones: its state, a round now, on and off, and whom to trust."""
+"""Sync with other clones: its state, a round now, on and off, and which daemons to trust."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SYNC_STATUS: Final = Method(name="sync.status", params=Empty, result=SyncStatusR
 
 
 class SyncAcceptParams(Params, kw_only=True):
-    """`origin`: a daemon whose unsigned facts are to count, or that is who it says it was; with `gone` nobody is that
+    """`origin`: a daemon whose unsigned facts are to count, or that is who it says it was; with `gone` there is no such
     daemon any more; with `agent` that agent is its own. Nothing: the branch that was refused is of this project.
     """
 

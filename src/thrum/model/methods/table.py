@@ -1,13 +1,13 @@
-"""All methods, by name. Whoever imports this imports every family: the tests do, the daemon's parts name theirs."""
+"""All methods, by name. Importing this imports every family: the tests do, the daemon's parts import theirs."""
 
 from __future__ import annotations
 
 from typing import Final, cast
 
-from thrum.model.methods import admin, agents, daemon, groups, messages, notes, sessions, settings, sync, users
+from thrum.model.methods import admin, agents, daemon, groups, messages, notes, sessions, settings, sync, users, wake
 from thrum.model.methods.method import AnyMethod, Method
 
-_FAMILIES: Final = (daemon, agents, sessions, messages, users, groups, notes, sync, settings, admin)
+_FAMILIES: Final = (daemon, agents, sessions, messages, users, groups, notes, sync, settings, admin, wake)
 
 METHODS: Final[dict[str, AnyMethod]] = {
     cast("AnyMethod", value).name: cast("AnyMethod", value)

@@ -1,4 +1,4 @@
-"""People: whom git names here, and who registers over a WebSocket."""
+"""People: the user that git names here, and users that register over a WebSocket."""
 
 from __future__ import annotations
 

@@ -83,10 +83,12 @@ def is_interactive(argv: tuple[str, ...]) -> bool:
 class WaiterDoor:
     """The background hook. It is there while one sleeps; a wake uses it up, and the next event starts another."""
 
-    name: Final = WAITER
-
     def __init__(self, waiters: Waiters) -> None:
         self._waiters = waiters
+
+    @property
+    def name(self) -> str:
+        return WAITER
 
     def state(self, agent: Reachable) -> DoorState:
         return DoorState(WAITER, agent.hooks_fired, self._waiters.has(agent.process), _TAKES)

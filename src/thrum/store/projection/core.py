@@ -4,12 +4,12 @@ The projection is a function of the *set* of facts. What a single fact does:
 
 - What its line is to this machine (`thrum.model.origins`) decides whether it counts, and what it may change.
 - Facts about an agent set registers that keep the order of their winner (`merge_agents`).
-- Messages, sessions and groups are *things*: rows that begin with a create. The smallest create that no watermark
+- Messages, sessions and groups are *entities*: rows that begin with a create. The smallest create that no watermark
   tombstones stands; edits, ends, receipts, members … are merged into it, or wait until it is there.
-- Everything else that a thing was told is remembered in `hanging`, so that a thing whose create changes (a smaller one
-  came, or the one that stood was tombstoned) is erased and made again from its facts, read from the journals.
+- All other facts about an entity are remembered in `hanging`, so that an entity whose create changes (a smaller one
+came, or the current one was tombstoned) is erased and rebuilt from its facts, read from the journals.
 - A cleanup or purge raises a watermark and tombstones what lies below.
-- A fact of another daemon stamped more than a day ahead of the clock waits for its day: nobody takes the future
+- A fact of another daemon stamped more than a day ahead of the clock is deferred until then: no daemon takes the future
   out of effect.
 """
 
@@ -60,12 +60,12 @@ from thrum.model.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE, Provenanc
 from thrum.store.database import get_meta, set_meta
 from thrum.store.projection import sweep
 from thrum.store.projection.entities import Entity, ReadLine
+from thrum.store.projection.entity_builder import EntityBuilder, State, messages_of
 from thrum.store.projection.entry import Entry, client_key_row, entry_of, event_row
-from thrum.store.projection.settling import Settling, State, messages_of
 from thrum.store.projection.watermarks import AGENT, AUTHOR, PURGE, Order, purge_cutoff
 from thrum.store.schema import DEFERRED, FOREIGN_FORMAT, JOURNAL_FORMAT, KEYLESS, REGISTERED, SUPERSEDED
 
-SILENT: Final = frozenset({"void", "not_yours", "hidden", "bad_name"})
+UNANNOUNCED: Final = frozenset({"void", "not_yours", "hidden", "bad_name"})
 """What became of facts that change nothing and are never announced."""
 
 _AGENT: Final = "a:"
@@ -96,7 +96,7 @@ def deferral_limit(now_ms: int) -> str:
 
 
 def may_wait(fact: AnyFact, own: frozenset[str]) -> bool:
-    """Whether a fact from the future waits for its day: one of another daemon, or that does not say whose it is; and
+    """Whether a fact from the future is deferred: one of another daemon, or without an origin; and
     whatever tombstones others, since a stranger may write this daemon's name into a fact.
     """
     if isinstance(fact, DaemonKeyed):
@@ -120,7 +120,7 @@ class Released(NamedTuple):
     state: State
 
 
-class Projection(Settling):
+class Projection(EntityBuilder):
     """The projection's one hand. Every method runs inside a transaction that the caller holds and may roll back: then
     `rolled_back` must be told.
 
@@ -167,7 +167,7 @@ class Projection(Settling):
         self._daemons.forget()
 
     def project(self, seq: int, entry: Entry, order: Order, who: Provenance | None = None) -> State:
-        """Merge a fact whose row in `events` stands already, as applied."""
+        """Merge a fact whose row in `events` is already marked as applied."""
         fact = entry.fact
         who = who or self.judge(entry)
         if isinstance(fact, UnknownEvent):
@@ -199,7 +199,7 @@ class Projection(Settling):
         return [self._again(*row) for row in rows]
 
     def unsigned_before(self) -> tuple[list[str], set[str]]:
-        """The hashes of all lines that count as of before, and their origins."""
+        """The hashes of all lines that count as from before signing, and their origins."""
         rows = self._db.execute(
             "SELECT origin_daemon, file, offset, length FROM events WHERE trust BETWEEN 1 AND 3 AND trust = ?",
             (BEFORE,),
@@ -225,12 +225,13 @@ class Projection(Settling):
         """See `Agents.holder_to_note`."""
         return self._agents.holder_to_note(agent_id)
 
-    def _again(self, entity: str, seq: int, file: str, offset: int, length: int) -> Released:
-        """Project what hung under a thing that has come."""
+    def _again(self, key: str, seq: int, file: str, offset: int, length: int) -> Released:
+        """Project what hung under a key of `hanging` that has come."""
         raw = bare(self._lines.read(file, offset, length))
         fact = events.decode(raw)
         assert not isinstance(fact, UnknownEvent)
-        self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (entity, seq))
+        deferred = self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (key, seq)).rowcount
+        assert deferred == 1, "a released fact was deferred, and is released once: it must not be merged twice"
         who = self.judge(entry := entry_of(fact, raw, file, offset, length))
         self._db.execute("UPDATE events SET state = 'applied', trust = ? WHERE seq = ?", (who.trust, seq))
         return Released(seq, fact, self.project(seq, entry, events.order_of(fact), who))
@@ -270,13 +271,13 @@ class Projection(Settling):
             case MessageReceipt():
                 if file != LOCAL_FILE:
                     self._remember(REGISTERED + fact.agent_id, seq)
-                return self._hang(self.messages, fact.message_id, fact, order, seq, file, who)
+                return self._add_dependent(self.messages, fact.message_id, fact, order, seq, file, who)
             case MessageEdited() | MessageDeleted():
-                return self._hang(self.messages, fact.message_id, fact, order, seq, file, who)
+                return self._add_dependent(self.messages, fact.message_id, fact, order, seq, file, who)
             case SessionStarted():
                 return self._create(self.sessions, fact.session_id, fact, order, seq, who)
             case SessionEnded() | SessionItemsChanged():
-                return self._hang(self.sessions, fact.session_id, fact, order, seq, file, who)
+                return self._add_dependent(self.sessions, fact.session_id, fact, order, seq, file, who)
             case AgentUpdated():
                 return self._update(fact, order, seq, file, who)
             case GroupCreated():
@@ -284,9 +285,9 @@ class Projection(Settling):
             case GroupMemberAdded() | GroupMemberRemoved():
                 if fact.member_type == "agent":
                     self._remember(REGISTERED + fact.member_value, seq)
-                return self._hang(self.groups, fact.group_id, fact, order, seq, file, who)
+                return self._add_dependent(self.groups, fact.group_id, fact, order, seq, file, who)
             case GroupUpdated() | GroupDeleted():
-                return self._hang(self.groups, fact.group_id, fact, order, seq, file, who)
+                return self._add_dependent(self.groups, fact.group_id, fact, order, seq, file, who)
             case AgentCleaned():
                 self._clean(fact, order, who)
             case PurgeExecuted():
@@ -298,13 +299,13 @@ class Projection(Settling):
                 if not self._agents.merge_local(fact, order, who):
                     return "void"
                 if fact.session_id:
-                    self._hang(self.sessions, fact.session_id, fact, order, seq, file, who)
+                    self._add_dependent(self.sessions, fact.session_id, fact, order, seq, file, who)
             case AgentPlaced() | AgentStatusSet() | AgentExited():
                 return "applied" if self._agents.merge_local(fact, order, who) else "void"
             case AgentRegistered():
                 return self._register(fact, order, seq, who)
             case AgentAliased():
-                return self._hand_on(fact, order, seq, file, who)
+                return self._merge_alias(fact, order, seq, file, who)
             case AgentContextSaved():
                 self._remember(_AGENT + fact.agent_id, seq)
                 return "applied" if self._agents.merge(fact, order, who) else "void"
@@ -325,7 +326,7 @@ class Projection(Settling):
         session_ids = dict.fromkeys(work.session_id for work in fact.work_contexts)
         states: set[State] = set()
         for session_id in session_ids:
-            states.add(self._hang(self.sessions, session_id, fact, order, seq, file, who))
+            states.add(self._add_dependent(self.sessions, session_id, fact, order, seq, file, who))
         state = states.pop() if len(states) == 1 else "applied"
         return "applied" if state == "void" else state
 
@@ -363,18 +364,18 @@ class Projection(Settling):
             if own:
                 self._agents.forget_local(agent_id, order)
                 sweep.hide_below(self._db, agent_id, order)
-            self._retell(agent_id, swept)
+            self._reapply_below(agent_id, swept)
             for group_id in sweep.groups_of(self._db, agent_id, order):
                 self._settle(self.groups, group_id)
             self._revoke(self.sessions, swept.only(sweep.sessions_below(self._db, swept, agent_id, order)))
-            for session_id in sweep.sessions_told_below(self._db, swept, agent_id, order, own=own):
+            for session_id in sweep.sessions_reported_below(self._db, swept, agent_id, order, own=own):
                 self._settle(self.sessions, session_id)
         if fact.messages and self._watermarks.rise(AUTHOR, agent_id, realm, order):
             self._revoke(self.messages, swept.only(sweep.messages_below(self._db, swept, agent_id, order)))
         if first:
             self._rejudge(agent_id, who.home)
 
-    def _retell(self, agent_id: str, swept: sweep.Swept) -> None:
+    def _reapply_below(self, agent_id: str, swept: sweep.Swept) -> None:
         """What the origins below a watermark that rose said of an agent, from everything of that which was not
         tombstoned.
         """
@@ -386,7 +387,7 @@ class Projection(Settling):
         self._agents.refresh(agent_id)
 
     def _rejudge(self, agent_id: str, home: str) -> None:
-        """Who may speak for the agent changed: that home may, if it is this daemon nobody else, or for all of them."""
+        """Who may speak for the agent changed: that home may, if it is this daemon no other, or for all of them."""
         everybody = home in (OURS, _EVERYBODY)
         found: dict[tuple[str, str], Entity] = {}
         for seq, _, fact, _, who in self._facts_of(REGISTERED + agent_id):
@@ -422,9 +423,9 @@ class Projection(Settling):
             case DaemonKeyed():
                 if fact.origin_daemon not in before.projects and self._has_unsigned(fact.origin_daemon, HIDDEN - 1):
                     self._outdate(fact)  # what was not signed counts no more
-                self._release()
+                self._admit_origins()
             case Accepted(kind="project"):
-                self._release()
+                self._admit_origins()
             case Accepted(kind="holder"):
                 self._agents.refresh(fact.id)
                 if self._agents.speakers(fact.id) != spoke:
@@ -439,7 +440,7 @@ class Projection(Settling):
                     self._outdate(fact)
             case Accepted(kind="before"):
                 if not fact.lines or before.closed:
-                    self._mind_closing(fact)
+                    self._apply_closing(fact)
             case AgentHidden():
                 self._agents.refresh(fact.agent_id)
             case _:
@@ -454,8 +455,8 @@ class Projection(Settling):
         sql = "SELECT 1 FROM events WHERE origin_daemon = ? LIMIT 1"
         return self._db.execute(sql, (origin,)).fetchone() is not None
 
-    def _mind_closing(self, fact: Accepted) -> None:
-        """Each unsigned line counts as before or not. Those that did, and are all named, go on as they are."""
+    def _apply_closing(self, fact: Accepted) -> None:
+        """Each unsigned line counts as before or not. Those that did, and are all listed, stay as they are."""
         counting, hidden = self._db.execute(
             "SELECT count(*) FILTER (WHERE trust = ?), count(*) FILTER (WHERE trust = ?) FROM events"
             " WHERE trust BETWEEN 1 AND 3",
@@ -470,16 +471,16 @@ class Projection(Settling):
         set_meta(self._db, SUPERSEDED, fact.event_id)
         self.outdated = True
 
-    def _release(self) -> None:
+    def _admit_origins(self) -> None:
         """Let count what waited for its origin to say that it is of this project, where it has."""
-        entities = self._db.execute(
+        keys = self._db.execute(
             "SELECT DISTINCT thing FROM hanging WHERE thing > ?1 AND thing < ?2", (KEYLESS, KEYLESS[:-1] + ";")
         ).fetchall()
-        for (entity,) in entities:
-            if self._daemons.origins.is_of_project(entity.removeprefix(KEYLESS)):
+        for (key,) in keys:
+            if self._daemons.origins.is_of_project(key.removeprefix(KEYLESS)):
                 rows = self._db.execute(
                     "SELECT seq, file, offset, length FROM hanging JOIN events USING (seq) WHERE thing = ?"
                     " ORDER BY timestamp, event_id",
-                    (entity,),
+                    (key,),
                 ).fetchall()
-                self.released += [self._again(entity, *row) for row in rows]
+                self.released += [self._again(key, *row) for row in rows]

@@ -1,4 +1,4 @@
-"""What the projection consists of: things that begin with a create, and the bytes of the facts about them."""
+"""What the projection consists of: entities that begin with a create, and the bytes of the facts about them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRESH_BYTES: Final = 24 * 1024 * 1024
 
 
 class Winner(NamedTuple):
-    """The create that stands: compared, the least of all that are not tombstoned. `origin` is whose it is."""
+    """The create that counts: the smallest of all that are not tombstoned. `origin`: its daemon."""
 
     trust: int
     at: str
@@ -33,7 +33,7 @@ class Entity(Protocol):
     create_type: str
 
     def winner(self, id: str, /) -> Winner | None:
-        """The create that stands, None when the thing is not there."""
+        """The create that counts, None if the entity does not exist."""
         ...
 
     def is_tombstoned(self, create: AnyFact, order: Order, who: Provenance, /) -> bool:
@@ -41,7 +41,7 @@ class Entity(Protocol):
         ...
 
     def is_doomed(self, id: str, who: Provenance, /) -> bool:
-        """Whether a watermark tombstones the thing, whose create is that, for what was merged into it."""
+        """Whether a watermark tombstones the entity with that create, because of what was merged into it."""
         ...
 
     def insert(self, create: AnyFact, order: Order, seq: int, who: Provenance, /) -> None:

@@ -1,7 +1,7 @@
 """Agents: registrations, place, status and signs of life, each a register of its own (events.md §9).
 
 Every origin has its own registration of an id; the row of `agents` carries that of the one that *holds* the id here,
-and what this machine knows of its place and life. A row may begin with any fact; it is `live` once somebody holds it,
+and what this machine knows of its place and life. A row may begin with any fact; it is `live` once an origin holds it,
 and it is gone when nothing of it lies above the watermark.
 """
 
@@ -34,7 +34,7 @@ _REGISTRATION: Final = ", ".join(f"{name} = ?" for name in _FIELDS.split(", "))
 _NOBODY: Final = ("",) * 11
 _EMPTY: Final = {
     "place": "worktree_path = '', agent_pid = 0, agent_pid_started = '', runtime = '', tmux_session = '', "
-    "place_at = '', place_event = ''",
+    "runtime_session = '', transcript = '', pane = '', hooks_seen_at = '', place_at = '', place_event = ''",
     "status": "status = '', status_by = '', status_at = '', status_event = ''",
     "seen": "seen_at = '', seen_event = ''",
     "exited": "exited_at = '', exited_event = ''",
@@ -71,7 +71,7 @@ def is_out(db: sqlite3.Connection, agent_id: str, home: str, origins: Origins) -
 
 
 def others_of(db: sqlite3.Connection, agent_id: str, origins: Origins) -> list[str]:
-    """The origins of live registrations of the id by others than this daemon. Unsigned ones count for nobody's."""
+    """The origins of live registrations of the id by others than this daemon. Unsigned ones count as no one's."""
     rows = db.execute(
         "SELECT home, origin_daemon FROM registrations WHERE agent_id = ? AND live = 1 AND signed = 1 AND home <> ?"
         " ORDER BY registered_at, home",
@@ -107,8 +107,19 @@ class Agents:
             fact.agent_id,
             "place",
             order,
-            "worktree_path = ?, agent_pid = ?, agent_pid_started = ?, runtime = ?, tmux_session = ?",
-            (fact.worktree_path, fact.agent_pid, fact.agent_pid_started, fact.runtime, fact.tmux_session),
+            "worktree_path = ?, agent_pid = ?, agent_pid_started = ?, runtime = ?, tmux_session = ?,"
+            " runtime_session = ?, transcript = ?, pane = ?, hooks_seen_at = ?",
+            (
+                fact.worktree_path,
+                fact.agent_pid,
+                fact.agent_pid_started,
+                fact.runtime,
+                fact.tmux_session,
+                fact.runtime_session,
+                fact.transcript,
+                fact.pane,
+                fact.hooks_seen_at,
+            ),
         )
 
     def _set(self, agent_id: str, register: str, order: Order, assignments: str, values: tuple[str | int, ...]) -> None:
@@ -183,7 +194,7 @@ class Agents:
         return self._db.execute(sql, (agent_id, home)).rowcount > 0
 
     def note_alias(self, fact: AgentAliased, order: Order, who: Provenance) -> None:
-        """Under which id that home's agent goes on, and since when it last said so. Who may say so, the reader asks."""
+        """The id under which that home's agent continues, and since when. The reader checks who may say so."""
         self._db.execute(
             "INSERT INTO agent_aliases VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"
             " event_id = excluded.event_id WHERE (at, event_id) < (excluded.at, excluded.event_id)",
@@ -234,7 +245,7 @@ class Agents:
             self._drop_shell(agent_id)
 
     def _holder(self, agent_id: str) -> tuple[Any, ...] | None:
-        """Home, whether signed, and the columns _FIELDS of the registration that shows; None if nobody holds the id.
+        """Home, whether signed, and the columns _FIELDS of the registration that shows; None if the id is free.
 
         This daemon's; else the one that this machine was told last; else of the signed ones the one that was
         registered first; an unsigned one only where no signed one is live: the last of them, as of old.

@@ -1,4 +1,4 @@
-"""Daemons: who says of itself that it is of this project, and who counts here (events.md §9, §11).
+"""Daemons: which ones declare that they are of this project, and which are accepted here (events.md §9, §11).
 
 The tables behind `thrum.model.origins.Origins`, the judgement of every line. What is kept in memory of them is read
 again after each change and each rollback.
@@ -15,7 +15,7 @@ from thrum.store.database import get_meta, set_meta
 from thrum.store.projection.watermarks import Order
 
 CLOSED = "before_closed"
-"""The key of `schema_meta` that is set once no later unsigned line counts as of before."""
+"""The key of `schema_meta` that is set once no later unsigned line counts as from before signing."""
 
 
 class Daemons:
@@ -101,7 +101,7 @@ class Daemons:
 
 
 def load_origins(db: sqlite3.Connection, own: frozenset[str]) -> Origins:
-    """What a connection sees now. It asks that connection for lines of before as long as it is used."""
+    """What a connection sees now. It asks that connection for lines from before signing as long as it is used."""
     projects: dict[str, set[str]] = defaultdict(set)
     accepted: set[str] = set()
     former: dict[str, str] = {}
@@ -127,13 +127,13 @@ def load_origins(db: sqlite3.Connection, own: frozenset[str]) -> Origins:
         accepted=accepted,
         projects=projects,
         ours=ours,
-        # Whoever has a key speaks for itself, whatever another says that it was.
+        # A daemon with a key signs for itself, no matter what another claims to have been.
         successors=_last_successors({old: new for old, new in former.items() if old not in projects}, own),
     )
 
 
 def _last_successors(former: dict[str, str], own: frozenset[str]) -> dict[str, str]:
-    """Who is who now, over several steps. An own id has no successor but this daemon, and nobody succeeds in a ring."""
+    """Who is who now, over several steps. An own id has no successor but this daemon, and succession has no cycles."""
     found: dict[str, str] = {}
     for old in former:
         seen, last = {old}, former[old]

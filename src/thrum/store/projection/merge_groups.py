@@ -1,7 +1,7 @@
 """Groups and their members (events.md §9): names and descriptions are last-wins over the create's, members add-wins.
 
-What each origin says of a member is kept apart, `""` for all that is of before: whose word counts is asked when the
-group is (`store.queries._group_views`), since it hangs on whom this machine takes for the agent's holder.
+What each origin says of a member is kept apart, `""` for all that is from before signing: whose word counts is asked
+when the group is (`store.queries._group_views`), since it hangs on whom this machine takes for the agent's holder.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Groups:
         columns: tuple[str, str, str],
     ) -> None:
         at_column, event_column, by_column = columns
-        # Of before only in a group of before: in one that is signed it is told who says it.
+        # Unsigned only in a group from before signing: in a signed group the author is known.
         sql = "SELECT trust FROM groups WHERE group_id = ?"
         is_of_before = who.trust == BEFORE and self._db.execute(sql, (group_id,)).fetchone()[0] == BEFORE
         origin = "" if is_of_before else fact.origin_daemon

@@ -1,4 +1,4 @@
-"""What lies below a watermark that just rose: the rows to look at again (events.md §7, "Horizons")."""
+"""The rows below a watermark that just rose, to be judged again (events.md §7, "Horizons")."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MESSAGE_ID_CHARS: Final = len(_MESSAGE_PREFIX) + 26
 _TOLD: Final = quoted(
     type_ for type_, spec in EVENT_SPECS.items() if spec.entity == "session" and spec.cleanup and not spec.begins
 )
-"""Types of what a session is told, and a cleanup of its agent takes out of effect alone."""
+"""Types of facts about a session that only a cleanup of its agent takes out of effect."""
 
 Found = tuple[str, str, int]
 """A thing: its id, its create's origin and trust."""
@@ -29,7 +29,7 @@ Found = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What lies in one realm. Of a thing of another origin than may stand under it not even the row is read."""
+    """What is in one realm. Entities of origins outside it are not even read."""
 
     realm: str
     origins: Origins
@@ -45,7 +45,7 @@ class Swept:
 
     @property
     def homes(self) -> set[str] | None:
-        """Whose lines may lie in it; None: anybody's."""
+        """The origins whose lines may be in it; None: any."""
         return None if self._under is None else {self.origins.home(origin) for origin in self._under}
 
     @property
@@ -94,7 +94,7 @@ def sessions_below(db: sqlite3.Connection, swept: Swept, agent_id: str, watermar
     return rows.fetchall()
 
 
-def sessions_told_below(
+def sessions_reported_below(
     db: sqlite3.Connection, swept: Swept, agent_id: str, watermark: Order, *, own: bool
 ) -> list[str]:
     """Sessions of the agent, whosever they are, that were told something that is tombstoned now: that goes by who told

@@ -1,7 +1,7 @@
 """Watermarks: what cleanups and purges tombstoned (events.md §7). They only ever rise, and no fact takes one back.
 
-Each is of a *realm* (`thrum.model.origins`): a fact is tombstoned by those of the realms that it stands under, and by
-no other's.
+Each is of a *realm* (`thrum.model.origins`): a fact is tombstoned only by watermarks of realms
+that it is in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PURGE: Final = "purge"
 class Watermarks:
     """The table `horizons`. Read from SQLite each time it is asked, so that a rollback needs no second thought.
 
-    Most repositories have none: that is remembered, as long as it holds. Nobody else may write the table meanwhile.
+    Most repositories have none: that is remembered, as long as it holds. Nothing else may write the table meanwhile.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -46,7 +46,7 @@ class Watermarks:
         return max(((at, event_id) for realm, at, event_id in rows if realm in realms), default=None)
 
     def covers(self, kind: str, id: str, order: Order, realms: Collection[str]) -> bool:
-        """Whether a fact of this order that stands under these realms is tombstoned by that watermark."""
+        """Whether a fact of this order in these realms is tombstoned by that watermark."""
         watermark = self.get(kind, id, realms)
         return watermark is not None and order <= watermark
 

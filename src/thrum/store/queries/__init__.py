@@ -1,1 +1,1 @@
-"""What is asked of the projection; `views` is what operations see of it."""
+"""Queries on the projection; operations use `views`."""

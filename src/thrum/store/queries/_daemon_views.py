@@ -1,4 +1,4 @@
-"""Queries on daemons: what others are to this machine, what is tombstoned, and what this one said of itself."""
+"""Queries on daemons: how this machine sees others, what is tombstoned, and what this one declared about itself."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class DaemonViews(MessageViews):
         return {agent_id: hosts for agent_id, hosts in found.items() if hosts}
 
     def renamed(self, agent_id: str) -> str:
-        """As whom an agent goes on whose id nobody has any more; `""` if it was not renamed, or is gone."""
+        """The new id of an agent whose old id is free; `""` if it was not renamed, or is gone."""
         origins = self.origins()
         passed: set[str] = set()
         while agent_id not in passed and not self._is_deferred(agent_id):
@@ -71,7 +71,7 @@ class DaemonViews(MessageViews):
             )
             homes = registrars_of(self._db, agent_id), holders_of(self._db, agent_id, origins)
             said = [(new, stands) for new, home, stands in rows if may_speak(home, *homes)]
-            # What was registered anew under that name later is another agent.
+            # An agent registered under that name later is another one.
             found = next((new for new, stands in said if stands or not self._is_deferred(new)), "")
             if not found:
                 return ""
@@ -79,7 +79,7 @@ class DaemonViews(MessageViews):
         return agent_id if passed and agent_id not in passed else ""
 
     def renamed_here(self) -> dict[str, str]:
-        """The agents of this daemon that were renamed and are not registered here anew: what they were called -> what
+        """The agents of this daemon that were renamed and not registered here again: what they were called -> what
         they are called since. Another daemon may have one of the old name.
         """
         rows = self._db.execute(
@@ -118,8 +118,8 @@ class DaemonViews(MessageViews):
             passed.add(agent_id)
         return agent_id
 
-    def heirs(self) -> dict[str, str]:
-        """Whom of this daemon's agents mail by an old name that nobody has is for: old -> new."""
+    def current_ids(self) -> dict[str, str]:
+        """Old names that are free -> the agent of this daemon that messages to them are for."""
         rows = self._db.execute("SELECT DISTINCT of FROM agent_aliases WHERE home = ?", (OURS,)).fetchall()
         found = {of: self.renamed(of) for (of,) in rows}
         return {of: new for of, new in found.items() if new and self.registered_here(new)}

@@ -12,11 +12,11 @@ from thrum.model import limits, wire_types
 from thrum.model.events import Body, Pair
 from thrum.store.queries import fts
 from thrum.store.queries._message_rows import Filter, Pairs, among, chunks, conditions
-from thrum.store.queries._wait_scan import ToldViews
+from thrum.store.queries._wake_views import WakeViews
 from thrum.store.queries.rows import InboxPage, InboxQuery, Mail, MessageRow
 
 
-class MessageViews(ToldViews):
+class MessageViews(WakeViews):
     """The part of `View` that finds messages."""
 
     # -- inbox
@@ -34,17 +34,17 @@ class MessageViews(ToldViews):
     def _inbox(self, q: InboxQuery) -> InboxPage:
         filter = self._inbox_filter(q)
         owner = q.for_agent or q.unread_for_agent or (q.reader if q.unread else "")
-        nobody = q.unread and not owner
+        ownerless = q.unread and not owner
         unread_only = q.unread or bool(q.unread_for_agent and q.unread_for_agent == owner)
         source = _source(owner, unread_only, q.include_deleted)
         unread = self._count_unread(q, filter)
         hidden = self._unread_of(q.reader) - unread if q.reader else 0
         if q.after_seq is not None:
             messages, next_seq, more = (
-                ([], q.after_seq, False) if nobody else self._follow(q, owner, unread_only, filter)
+                ([], q.after_seq, False) if ownerless else self._follow(q, owner, unread_only, filter)
             )
             return InboxPage(messages, 0, unread, hidden, more, next_seq)
-        total = 0 if nobody else self._count(source, owner, filter, q.include_deleted)
+        total = 0 if ownerless else self._count(source, owner, filter, q.include_deleted)
         if total == 0:
             return InboxPage([], 0, unread, hidden)
         ids = self._page(q, source, owner, filter)
@@ -128,7 +128,7 @@ class MessageViews(ToldViews):
         by_creation = f"x.stored_at {way}, x.message_id {way}" if owner else f"m.created_at {way}, m.message_id {way}"
         needs_rows = bool(filter.terms) or q.chronological or q.sort_by == "updated_at"
         if q.chronological:
-            # A thread stands where its first message stands.
+            # A thread is sorted by its first message.
             key = (
                 "CASE WHEN m.thread_id = '' THEN m.created_at || m.message_id ELSE (SELECT min(t.created_at ||"
                 " t.message_id) FROM messages AS t WHERE t.thread_id = m.thread_id AND t.thread_id <> '') END"
@@ -188,7 +188,7 @@ class MessageViews(ToldViews):
         self, author_id: str, to: str = "", unread: bool = False, page: int = 1, page_size: int = 10
     ) -> tuple[list[wire_types.OutMessage], int]:
         """What an author sent, newest first, and how many. `to`: an agent id among the recipients, or an audience's
-        value. `unread`: only what somebody has not read who still may.
+        value. `unread`: only messages with recipients that have not read them and still can.
         """
         filter = Filter()
         filter.add("m.agent_id = ?", author_id)
@@ -234,6 +234,10 @@ class MessageViews(ToldViews):
             updated_at=row.updated_at,
             deleted=row.deleted,
             quiet=row.quiet,
+            urgent=row.urgent,
+            expires_at=row.expires_at,
+            supersedes=row.supersedes,
+            superseded_by=row.superseded_by,
             scopes=pairs[0],
             refs=pairs[1],
             audiences=pairs[2],

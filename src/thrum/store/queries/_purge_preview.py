@@ -1,4 +1,4 @@
-"""What a purge would take away, counted before it does (rpc.md §5 `purge.execute`)."""
+"""What a purge would remove, counted in advance (rpc.md §5 `purge.execute`)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What a wait has to tell: looked for in steps of bounded work, so that nobody else waits for a long inbox (rpc.md §7).
+"""Messages for a wait: searched in steps of bounded work, so that no other call waits for a long inbox (rpc.md §7).
 
-Never told: own messages, quiet posts, deleted ones.
+Never delivered: own messages, quiet ones unless they are the answer that is waited for, deleted ones, those that were
+replaced or have expired.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from thrum.store.queries.rows import Wanted
 STEP_ROWS: Final = 1_000
 """Rows that one step looks at, whether they fit or not: about 2 ms."""
 
+_STANDS: Final = "m.superseded_by = '' AND (m.expires_at = '' OR m.expires_at > ?)"
+WAKES: Final = f"m.quiet = 0 AND {_STANDS}"
+"""Whether a message `m` wakes at a time (one value), deleted ones aside."""
+
 Found = tuple[int, str]
 """Number and id of a message."""
 
@@ -22,11 +27,11 @@ Found = tuple[int, str]
 class ToldViews(MessageRows):
     """The part of `View` that `message.wait` asks."""
 
-    def told_steps(self, wanted: Wanted) -> Generator[list[Found]]:
+    def matching_steps(self, wanted: Wanted) -> Generator[list[Found]]:
         """Everything that fits, some at a time, in no particular order; between two steps facts may be committed.
 
         What is committed meanwhile may be among it or not, and what was found may have been marked since: ask
-        `told_among` about it.
+        `matching_among` about it.
         """
         if wanted.after_seq is not None:
             return self._by_number(wanted, wanted.after_seq)
@@ -64,7 +69,7 @@ class ToldViews(MessageRows):
                 return
             after = rows[-1][0]
 
-    def told_among(self, wanted: Wanted, ids: Sequence[str]) -> list[Found]:
+    def matching_among(self, wanted: Wanted, ids: Sequence[str]) -> list[Found]:
         """Which of these messages fit now, by number."""
         fits = _fits(wanted)
         terms = ["x.agent_id = ?", "x.hidden = 0", *fits.terms]
@@ -86,7 +91,7 @@ class ToldViews(MessageRows):
             ).fetchall()
         return sorted(found)
 
-    def told(self, agent_id: str, ids: Sequence[str]) -> list[wire_types.Message]:
+    def messages_that_fit(self, agent_id: str, ids: Sequence[str]) -> list[wire_types.Message]:
         """These messages, in this order: the first ones whose bodies fit into one answer, at least one."""
         size = 0
         for number, message_id in enumerate(ids):
@@ -103,7 +108,10 @@ class ToldViews(MessageRows):
 
 def _fits(wanted: Wanted) -> Filter:
     fits = Filter()
-    fits.add("m.agent_id <> ? AND m.quiet = 0", wanted.agent_id)
+    if wanted.reply_to:
+        # The condition of the index, and the answer.
+        fits.add("m.reply_to = ? AND m.reply_to <> ''", wanted.reply_to)
+    fits.add(f"m.agent_id <> ? AND {_STANDS if wanted.reply_to else WAKES}", wanted.agent_id, wanted.at)
     fits.narrow(wanted.scope, wanted.author_id)
     if wanted.addressed_to:
         fits.addressed_to(wanted.addressed_to)

@@ -1,4 +1,4 @@
-"""The index of words, `messages_fts`: how it follows the messages, and how both are asked (events.md §10).
+"""The index of words, `messages_fts`: how it follows the messages, and how both are searched (events.md §10).
 
 It follows some steps behind. To write down the words of one message costs as much as all its rows, and of many hardly
 more; so triggers note in `unindexed` what was touched, and what gathered there is indexed at once when it is worth it.

@@ -1,4 +1,4 @@
-"""What the typed queries give back: one frozen struct a table, and the shapes that a query needs.
+"""What the typed queries return: one frozen struct per table, and the shapes that a query needs.
 
 All times are 24-character text; what is not there is `""`, `0` or `False`, never None. Source: events.md §10.
 """
@@ -35,6 +35,10 @@ class AgentRow(msgspec.Struct, frozen=True, gc=False):
     agent_pid_started: str
     runtime: str
     tmux_session: str
+    runtime_session: str
+    transcript: str
+    pane: str
+    hooks_seen_at: str
     place_at: str
     place_event: str
     status: str
@@ -97,7 +101,7 @@ class SessionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageRow(msgspec.Struct, frozen=True, gc=False):
-    """A message as it stands, deleted ones too. `thread_id` is the effective one."""
+    """A message in its present state, also if deleted. `thread_id` is the effective one."""
 
     message_id: str
     seq: int
@@ -121,6 +125,10 @@ class MessageRow(msgspec.Struct, frozen=True, gc=False):
     create_event: str
     edit_event: str
     delete_event: str
+    urgent: bool
+    expires_at: str
+    supersedes: str
+    superseded_by: str
 
 
 class MessageHead(msgspec.Struct, frozen=True, gc=False):
@@ -177,6 +185,11 @@ class GroupRow(msgspec.Struct, frozen=True, gc=False):
     members: tuple[Member, ...]
 
 
+def is_member(added_at: str, removed_at: str) -> bool:
+    """Adding wins over removing at the same time (events.md §9). Empty: that never was."""
+    return added_at != "" and added_at >= removed_at
+
+
 class GroupMark(msgspec.Struct, frozen=True, gc=False):
     """What one live group of a name knows of one member: `added_at` and `removed_at` are empty if that never was."""
 
@@ -187,8 +200,7 @@ class GroupMark(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def member(self) -> bool:
-        """Adding wins over removing at the same time (events.md §9)."""
-        return self.added_at != "" and self.added_at >= self.removed_at
+        return is_member(self.added_at, self.removed_at)
 
 
 class PurgeCounts(NamedTuple):
@@ -208,7 +220,7 @@ class PurgeCounts(NamedTuple):
 class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.list` asks for (rpc.md §5): filters joined by AND, and either a page or a cursor.
 
-    `reader` is whose `is_read` and unread count are meant; `""`: nobody's.
+    `reader`: the agent whose `is_read` and unread count are given; `""`: no agent's.
     """
 
     reader: str = ""
@@ -237,7 +249,8 @@ class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.wait` asks for (rpc.md §7): addressed to that agent, and one of `unseen` (not read and not seen),
-    `after_seq`, `created_after`; then filters joined by AND.
+    `after_seq`, `created_after`; then filters joined by AND. `reply_to`: what answers that message, be it
+    quiet. `at`: the time by which what expired wakes no more.
     """
 
     agent_id: str
@@ -248,6 +261,32 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     addressed_to: str = ""
     """The name, role or group that the sender gave."""
     author_id: str = ""
+    reply_to: str = ""
+    at: str = ""
+
+
+class UnseenRow(NamedTuple):
+    """A message that is a reason to wake its recipient; `answers_own`: it replies to a message of that one."""
+
+    message_id: str
+    created_at: str
+    author: str
+    urgent: bool
+    answers_own: bool
+
+
+class AttemptRow(msgspec.Struct, frozen=True, gc=False):
+    """An attempt to wake. `attempt_id` is its whole token: shown short only. `outcome` is `offered` until it ended."""
+
+    attempt_id: str
+    agent_id: str
+    door: str
+    process: str
+    offered_at: str
+    outcome: str
+    detail: str
+    ended_at: str
+    message_ids: tuple[str, ...]
 
 
 class Mail(NamedTuple):

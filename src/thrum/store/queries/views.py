@@ -23,6 +23,7 @@ from thrum.store.queries import _purge_preview as purge_preview
 from thrum.store.queries._group_views import GroupViews
 from thrum.store.queries.rows import (
     AgentRow,
+    AttemptRow,
     ClientKeyRow,
     EventRow,
     GroupMark,
@@ -37,12 +38,14 @@ from thrum.store.queries.rows import (
     PurgeCounts,
     RegistrationRow,
     SessionRow,
+    UnseenRow,
     Wanted,
 )
 from thrum.store.schema import DEFERRED, FOREIGN_FORMAT, JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
 
 __all__ = [
     "AgentRow",
+    "AttemptRow",
     "ClientKeyRow",
     "EventRow",
     "GroupMark",
@@ -57,6 +60,7 @@ __all__ = [
     "PurgeCounts",
     "RegistrationRow",
     "SessionRow",
+    "UnseenRow",
     "View",
     "Wanted",
 ]
@@ -65,13 +69,14 @@ _OF_HOLDER: Final = (
     "(ifnull(a.live, 0) = 0 OR {0}.origin_daemon = a.origin_daemon"
     f" OR iif(a.origin_daemon IN ({{1}}), {{0}}.origin_daemon IN ({{1}}), {{0}}.trust = {BEFORE}))"
 )
-"""Whether what was begun in the name of an agent `a` is of the daemon that holds it; anybody's where nobody does.
+"""Whether what was begun in the name of an agent `a` is from the daemon that holds it; from any if none does.
 Before there were signatures that could not be told, but for this daemon's own agents.
 """
 _AGENT: Final = """
 SELECT a.agent_id, kind, name, role, module, display, hostname, worktree, registered_at, origin_daemon, live, reg_at,
-  reg_event, worktree_path, agent_pid, agent_pid_started, runtime, tmux_session, place_at, place_event, status,
-  status_by, status_at, status_event, a.seen_at, exited_at,
+  reg_event, worktree_path, agent_pid, agent_pid_started, runtime, tmux_session, runtime_session,
+  transcript, pane, hooks_seen_at, place_at, place_event, status, status_by, status_at, status_event, a.seen_at,
+  exited_at,
   max(registered_at, place_at, a.seen_at,
     ifnull((SELECT max(started_at) FROM sessions AS s WHERE s.agent_id = a.agent_id AND {session}), ''),
     ifnull((SELECT max(ended_at) FROM sessions AS s WHERE s.agent_id = a.agent_id AND {session}), ''),
@@ -179,7 +184,7 @@ class View(GroupViews):
     def receipts_to_copy(self, seq: int) -> list[tuple[str, str]]:
         """`(message, recipient)` of local receipts above a number that another daemon's sender has to hear of.
 
-        Whoever registered the recipient last: it is here that it read.
+        The daemon that registered the recipient last: that is where it reads.
         """
         marks = ", ".join("?" * len(self._own))
         return self._db.execute(
@@ -198,7 +203,7 @@ class View(GroupViews):
         )
         return [EventRow(*row) for row in rows.fetchall()]
 
-    def held(self) -> int:
+    def deferred_count(self) -> int:
         """How many facts wait for their day."""
         return self._db.execute(
             "SELECT count(*) FROM hanging WHERE thing > ?1 AND thing < ?1 || ':'", (DEFERRED,)

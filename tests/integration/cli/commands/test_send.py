@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli.terminal import Desk, open_desk
+from tests.support.cli.terminal import Terminal, open_terminal
 from tests.support.daemon.in_process import Daemon, open_daemon
 from thrum.cli import recipients
 from thrum.identity.processes import Process
+from thrum.model import clock
 
 
-async def at_desk(daemon: Daemon) -> Desk:
+async def at_desk(daemon: Daemon) -> Terminal:
     """Furiosa's desk; nux, max and slit are there too."""
-    desk = await open_desk(daemon, "furiosa")
+    desk = await open_terminal(daemon, "furiosa")
     for name, role in (("nux", "tester"), ("max", "reviewer"), ("slit", "reviewer")):
         await daemon.registered(name, role)
     return desk
@@ -97,9 +98,9 @@ async def test_words_that_are_no_recipient_are_refused_with_the_way_to_write_it(
         desk = await at_desk(daemon)
         error = await desk.refused("send", "hello", "world", status=2)
         assert (await desk.refused("send", "hello", "nux", status=2))["remedy"].startswith(
-            'the name goes first, or behind --to: thrum send "hello" --to @nux'
+            'put the name first, or after --to: thrum send "hello" --to @nux'
         )
-        assert "hello is no agent" in error["message"] and 'thrum send "TEXT" --to @NAME' in error["remedy"]
+        assert "hello is not an agent" in error["message"] and 'thrum send "TEXT" --to @NAME' in error["remedy"]
         error = await desk.refused("send", "nux", "hello", "world", status=2)
         assert "unexpected argument: hello world" in error["message"] and "--to" in error["remedy"]
         error = await desk.refused("send", "@nuks", "hi")
@@ -125,7 +126,7 @@ async def test_a_text_for_the_team_that_names_somebody_says_that_it_woke_nobody(
         desk = await at_desk(daemon)
         out = await desk.says("send", text)
         assert out.endswith("\n  To: team (3 agents, nobody woken)\n")
-        hint = f'hint: @{name} in a text wakes nobody: thrum send "TEXT" --to @{name}\n'
+        hint = f'hint: @{name} in the text wakes no one: thrum send "TEXT" --to @{name}\n'
         assert desk.err.decode() == (hint if name else "")
 
 
@@ -241,7 +242,7 @@ async def test_last_is_what_this_process_was_shown_not_another_of_the_same_agent
         nux = daemon.as_agent("nux")
         one = (await nux("message.send", content="one", to=["furiosa"])).message_id
         await desk.says("inbox")
-        visitor = Desk(desk.root, daemon.as_agent("furiosa", str(desk.root)))
+        visitor = Terminal(desk.root, daemon.as_agent("furiosa", str(desk.root)))
         assert visitor.agent is not None
         visitor.agent.connection.evidence.tty = "/dev/pts/7"
         two = (await nux("message.send", content="two", to=["furiosa"])).message_id
@@ -267,7 +268,7 @@ async def test_the_sender_hears_that_a_recipients_process_is_gone(tmp_path: Path
         assert desk.err == b""
         del daemon.processes.processes[100]
         await desk.says("send", "hi", "--to", "@driver", "--to", "@nux")
-        assert desk.err == b"warning: @rictus is not running: read at the next start\n"
+        assert desk.err == b"warning: @rictus is not running: they read it at the next start\n"
         await desk.says("send", "for all")
         assert desk.err == b"", "a post to the team wakes nobody anyway"
 
@@ -295,7 +296,7 @@ async def test_a_flag_that_was_quoted_with_the_text_is_told_of(tmp_path: Path) -
         for text, flag in (("hi --to qa", "--to"), ("hi --broadcast", "--broadcast"), ("hi --to=qa", "--to=qa")):
             (hint,) = (await desk.json("send", text))["hints"]
             assert hint["code"] == "send.flag-in-text"
-            assert hint["message"].startswith(f"{flag} was sent as text; a flag stands outside the quotes")
+            assert hint["message"].startswith(f"{flag} was sent as text; put flags outside the quotes")
         for text in ("--to is a flag of send", "use --to for that, please", "a\n--to qa", "rule ---"):
             assert "hints" not in await desk.json("send", text), text
 
@@ -369,5 +370,55 @@ async def test_a_name_alone_is_no_text_and_the_overrides_of_ones_own_role_are_no
         ):
             error = await desk.refused(*argv, status=2)
             assert error["remedy"].startswith(advice), error
-        for flag in ("--urgent", "--priority=high"):
+        for flag in ("--important", "--priority=high"):
             assert "each --to wakes" in (await desk.refused("send", "x", flag, status=2))["remedy"]
+
+
+async def test_flags_say_whom_a_message_wakes_and_what_it_replaces(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        nux = daemon.as_agent("nux")
+        first = await desk.json("send", "at 3", "--to", "@nux", "--urgent")
+        end = first["message_id"][-6:]
+        said = await desk.says("send", "at 4", "--supersedes", end, "--no-wake", "--expires", "2h")
+        assert "To: @nux (nobody woken)" in said
+        told = await nux("message.wait", timeout_ms=0)
+        assert told.status == "timeout", "one was replaced, the other wakes nobody"
+        second, shown = (await nux("message.list", for_agent="nux")).messages
+        assert (shown.urgent, shown.superseded_by) == (True, second.message_id)
+        assert (second.quiet, second.supersedes) == (True, first["message_id"])
+        assert second.expires_at == clock.format_ms(clock.parse_ms(second.created_at) + 7_200_000)
+        sent = await desk.says("sent")
+        assert f"{first['message_id']}" in sent and f"(urgent)  (superseded by {second.message_id[-6:]})" in sent
+        got = await desk.says("message", "get", end)
+        assert f"Status:  urgent, superseded by {second.message_id[-6:]}" in got
+        asked = await nux("message.send", content="why?", to=["@furiosa"])
+        await desk.json("reply", asked.message_id, "because", "--supersedes", "last", "--urgent")
+        [answer] = (await nux("message.wait", timeout_ms=0)).messages
+        assert (answer.supersedes, answer.urgent, answer.reply_to) == (second.message_id, True, asked.message_id)
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "status"),
+    [
+        (["--urgent", "--no-wake"], "usage", 2),
+        (["--expires", "soon"], "bad_duration", 2),
+        (["--expires", "0s"], "usage", 2),
+        (["--supersedes", "ZZZZZZ"], "message_not_found", 1),
+    ],
+)
+async def test_flags_that_say_nothing_sensible_are_refused_and_nothing_is_sent(
+    tmp_path: Path, flags: list[str], kind: str, status: int
+) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        before = daemon.store.view.head_seq()
+        assert (await desk.refused("send", "hi there", "--to", "@nux", *flags, status=status))["kind"] == kind
+        assert daemon.store.view.head_seq() == before
+
+
+async def test_nobody_is_woken_by_an_urgent_word_to_the_team_and_it_says_so(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        error = await desk.refused("send", "hi there", "--urgent")
+        assert "wakes nobody" in error["message"] and "--to @NAME --urgent" in error["remedy"]

@@ -110,5 +110,5 @@ def test_an_unsigned_line_renames_nobody(origin: str, tmp_path: Path) -> None:
         for entry in entries:
             projection.apply(entry)
         view = View(db, own)
-        assert view.heirs() == view.renamed_here() == {} and view.called_now("ann", me.daemon_id) == "ann"
+        assert view.current_ids() == view.renamed_here() == {} and view.called_now("ann", me.daemon_id) == "ann"
         assert rows_of(view, sent.message_id) == {"ann": ""}

@@ -176,8 +176,8 @@ def test_what_a_wait_tells(desk: Desk) -> None:
         Wanted(agent_id="bob", created_after=row.created_at),
     ):
         everything = [*told, *later, "msg_unknown"]
-        assert [message_id for _, message_id in desk.view.told_among(wanted, everything)] == told_to(desk, wanted)
-    assert [message.message_id for message in desk.view.told("bob", told)] == told
+        assert [message_id for _, message_id in desk.view.matching_among(wanted, everything)] == told_to(desk, wanted)
+    assert [message.message_id for message in desk.view.messages_that_fit("bob", told)] == told
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,9 @@ def test_a_wait_for_a_name_is_told_what_has_only_a_ref_of_before(desk: Desk) -> 
 
 
 def told_to(desk: Desk, wanted: Wanted) -> list[str]:
-    return [message_id for _, message_id in sorted(entry for step in desk.view.told_steps(wanted) for entry in step)]
+    return [
+        message_id for _, message_id in sorted(entry for step in desk.view.matching_steps(wanted) for entry in step)
+    ]
 
 
 @pytest.mark.parametrize("after_seq", [None, 0])
@@ -216,7 +218,7 @@ def test_what_a_wait_tells_is_looked_for_in_bounded_steps(
     for message_id in told[5:25]:
         desk.receipt(message_id, "bob", "seen")
     wanted = Wanted(agent_id="bob", unseen=after_seq is None, after_seq=after_seq)
-    steps = list(desk.view.told_steps(wanted))
+    steps = list(desk.view.matching_steps(wanted))
     assert max(map(len, steps)) <= 7 and len(steps) == 6
     unseen = told[:5] + told[25:]
     assert [entry[1] for step in steps for entry in step] == (unseen if after_seq is None else told)
@@ -224,7 +226,7 @@ def test_what_a_wait_tells_is_looked_for_in_bounded_steps(
 
 def test_messages_of_an_answer_are_no_more_than_fit_into_one(desk: Desk) -> None:
     large = [desk.message("ann", "bob", text="x" * 1_000_000) for _ in range(12)]
-    assert [message.message_id for message in desk.view.told("bob", large)] == large[:8]
+    assert [message.message_id for message in desk.view.messages_that_fit("bob", large)] == large[:8]
     for _ in range(6):
         desk.message("ann", "bob", text="x" * 1_000_000)
     with pytest.raises(AnswerTooLarge):

@@ -26,7 +26,7 @@ TABLE = """\
 NOT_BUILT = """
 ## Not built yet
 
-`config set` takes these and keeps them, so that files of other versions are no error. Nothing reads them yet.
+`config set` takes these and keeps them, so that files of other versions are not an error. Nothing reads them yet.
 
 """
 

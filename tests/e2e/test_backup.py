@@ -386,6 +386,35 @@ def test_what_guards_agents_stays_as_it_is_whatever_the_backup_says(repo: Repo) 
     assert repo.json("config", "get", "project_name")["value"] == "of the backup"
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_setting_that_is_refused_today_is_left_out_of_a_restore_and_named(repo: Repo, running: bool) -> None:
+    repo.thrum("config", "set", "project_name", "of the backup")
+    send(repo, "one")
+    backed_up = good_files(repo)
+    told = json.loads(backed_up["config/config.json"])
+    told |= {"sync": {"interval": "0s", "remote": "origin"}, "restart": [], "later": {"x": "0s"}}
+    archive = repo.top / "before.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name, data in replaced("config/config.json", json.dumps(told).encode())(backed_up).items():
+            packed.writestr(name, data)
+    repo.thrum("config", "unset", "project_name")
+    send(repo, "two")
+    if not running:
+        repo.thrum("daemon", "stop")
+    done = repo.run("backup", "restore", str(archive), "--yes")
+    assert done.status == 0
+    assert [text for text in done.err.splitlines() if text.startswith("warning: left out")] == [
+        "warning: left out of the restored settings: restart [] (restart must be an object)",
+        'warning: left out of the restored settings: sync.interval "0s"'
+        " (sync.interval must be a duration above 0, e.g. 15s)",
+    ]
+    assert inbox(repo) == ["one"]
+    assert repo.json("config", "get", "project_name")["value"] == "of the backup"
+    counts = json.loads(repo.settings.read_text())
+    assert (counts["sync"], counts["later"]) == ({"remote": "origin"}, {"x": "0s"}) and "restart" not in counts
+    assert repo.json("config", "get", "sync.interval")["source"] == "default"
+
+
 # -- hostile archives
 
 

@@ -70,3 +70,23 @@ def test_what_is_no_json_for_others_is_refused_by_both(tmp_path: Path, key: str,
     file.write_text("".join(f'{{"{group}":' for group in groups) + f'{{"{last}":{text}}}' + "}" * len(groups))
     with pytest.raises(ConfigInvalid, match=r"at line 1$"):
         load_config(file)
+
+
+@given(st.lists(st.tuples(st.sampled_from([*sorted(settings.SETTINGS), "sync", "backup.retention", "later.x"]), JSON)))
+def test_what_flaws_are_left_out_of_is_read_and_has_all_the_rest(pairs: list[tuple[str, Any]]) -> None:
+    raw: dict[str, Any] = {}
+    for key, value in pairs:
+        try:
+            settings.set_value(raw, key, value)
+        except ConfigInvalid:
+            continue  # it lies in what is no object
+    before = json.loads(json.dumps(raw))
+    found = settings.flaws(raw)
+    left_out = settings.leave_out_flaws(raw)
+    assert settings.flaws(raw) == [] and bool(left_out) is bool(found)
+    for flaw, said in zip(found, left_out, strict=False):
+        assert said.startswith(f"{'.'.join(flaw.path)} ") and said.endswith(f"({flaw.message})")
+    flawed = {".".join(flaw.path) for flaw in found}
+    for key in {*settings.SETTINGS, "later.x"} - flawed:
+        if not any(key.startswith(f"{group}.") for group in flawed):
+            assert settings.lookup(raw, key) == settings.lookup(before, key)

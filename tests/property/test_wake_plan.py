@@ -103,6 +103,7 @@ class Waking(RuleBasedStateMachine):
 
     def commit(self, record: Record) -> None:
         known = self.facts.get(record.attempt_id)
+        assert not (known and known.is_told and record.outcome == "expired"), "it has ended as offered"
         if known is None or known.outcome == "offered":
             self.facts[record.attempt_id] = record
 

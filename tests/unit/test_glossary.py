@@ -3,7 +3,7 @@
 Exceptions: what stands on disk and on the wire keeps its name (`ON_DISK`: tables, values of `events.state`, reasons in
 quarantine, states in reports); SQL, code in backticks and headings of the specification are not prose; the decision
 records tell how things were. Nor do the mannerisms come back (`MANNERED`), except in `PLAIN`: a refusal whose words
-cli.md fixes, and two results that say it shortest. The changelog keeps the words of its time.
+cli.md fixes, a state of wake.md, and two results that say it shortest. The changelog keeps the words of its time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BANNED = re.compile(
     re.IGNORECASE,
 )
 MANNERED = re.compile(r"\b(anew|nobody|whoever|(is|are) meant(?! to)|of before)\b", re.IGNORECASE)
-PLAIN = re.compile(r"nobody but you is @|nobody woken|or 'nobody'")
+PLAIN = re.compile(r"nobody but you is @|nobody woken|or 'nobody'|nobody polls")
 ON_DISK = {"void", "sealed", "hanging", "horizons", "torn_tail", "picture.json"}
 NAMES = {"offset", "here", "places", "held", "due", "mark", "words", "thing", "things", "feed", "talk", "house"}
 """Plain English, but no names of modules and classes."""

@@ -15,7 +15,6 @@ from thrum.model.clock import SystemClock
 from thrum.model.errors import DaemonLocked
 from thrum.model.log import open_log
 from thrum.model.paths import Layout
-from thrum.model.wire_types import DaemonIdentity
 from thrum.store.recovery import open_blocking
 from thrum.sync import branch
 from thrum.version import VERSION
@@ -44,7 +43,8 @@ def owner_of(layout: Layout) -> Owner:
 
 @contextlib.contextmanager
 def hold_lock(layout: Layout) -> Generator[None]:
-    """Hold the daemon's lock. Raises DaemonLocked if a daemon has it that starts, stops or does not answer."""
+    """Hold the daemon's lock. Raises DaemonLocked if a daemon has it that is starting, is stopping or does not
+    answer."""
     files.ensure_private_dir(layout.thrum_sync_dir)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while (descriptor := files.try_lock(layout.lock_file)) is None:
@@ -53,8 +53,7 @@ def hold_lock(layout: Layout) -> Generator[None]:
             raise DaemonLocked(message, remedy="repeat the command, or: thrum daemon restart")
         time.sleep(0.01)
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        files.note_holder(descriptor)
         files.ensure_private_dir(layout.var_dir)
         with open_log(layout.log_file):  # the store tells there what it finds, as under a daemon
             yield
@@ -71,13 +70,4 @@ def open_store_once(layout: Layout, hostname: str, environ: Mapping[str, str]) -
     clock = SystemClock()
     remove_leftovers(layout, clock.now_ms())
     identity = bootstrap_identity(layout, hostname, environ, clock).identity
-    mirrored = DaemonIdentity(
-        daemon_id=identity.daemon_id,
-        repo_name=identity.repo_name,
-        hostname=identity.hostname,
-        repo_path=identity.repo_path,
-        git_origin_url=identity.git_origin_url,
-        init_at=identity.init_at,
-    )
-    own = frozenset({*identity.own_ids, ""})
-    open_blocking(layout, mirrored, own, wall=clock, program=VERSION, boot_id="").close()
+    open_blocking(layout, identity.told, identity.own_origins, wall=clock, program=VERSION, boot_id="").close()

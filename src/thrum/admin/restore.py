@@ -95,9 +95,10 @@ def stage(
             with bundle.open_bundle(path) as found:
                 if not other_repository:
                     _refuse_foreign(found, layout, environ)
-                local_only = _kept_choice(found, layout)
+                told, left_out = _told(found, layout)
+                local_only = _kept_choice(found, told, layout)
                 _check_space(found, fresh)
-                plan = _unpack(found, fresh, layout, str(safety))
+                plan = _unpack(found, fresh, layout, str(safety), told)
                 plan = msgspec.structs.replace(plan, head=_safe_head(found, fresh, layout, environ))
             if (_stage_of(layout) / _PLAN).exists():
                 raise Busy("another restore is under way", retry_after_ms=1_000)
@@ -110,7 +111,13 @@ def stage(
     except OSError as error:
         name = error.filename or layout.thrum_sync_dir
         raise StoreFailed(f"could not write {name}: {(error.strerror or str(error)).lower()}") from error
-    return RestoreResult(source=str(path), safety_backup=str(safety), daemon_restarted=False, local_only=local_only)
+    return RestoreResult(
+        source=str(path),
+        safety_backup=str(safety),
+        daemon_restarted=False,
+        local_only=local_only,
+        left_out=tuple(left_out),
+    )
 
 
 def _stage_of(layout: Layout) -> Path:
@@ -142,8 +149,9 @@ def _check_space(found: Bundle, target: Path) -> None:
         raise StoreFailed(f"could not write {target}: {needed} bytes to restore, {free} bytes free")
 
 
-def _unpack(found: Bundle, target: Path, layout: Layout, safety: str) -> Plan:
-    """Every file of the backup, each checked; those of worktrees that are not there any more are left out."""
+def _unpack(found: Bundle, target: Path, layout: Layout, safety: str, told: dict[str, Any]) -> Plan:
+    """Every file of the backup, each checked; those of worktrees that are not there any more are left out. `told`: its
+    settings."""
     here = {str(root): root for root in roots(layout)}
     journals: list[str] = []
     files: dict[str, str] = {}
@@ -166,7 +174,7 @@ def _unpack(found: Bundle, target: Path, layout: Layout, safety: str) -> Plan:
         path = target / name
         ensure_private_dir(path.parent)
         if name == bundle.CONFIG:
-            bundle.write_durably(path, [_settings(found, layout)])
+            bundle.write_durably(path, [_settings(told, layout)])
         else:
             found.unpack(name, path)
         if name in journals and name != bundle.LOCAL:
@@ -195,13 +203,12 @@ def _check_json(found: Bundle, name: str) -> None:
         raise found.invalid(f"{name} is not an object")
 
 
-def _settings(found: Bundle, layout: Layout) -> bytes:
-    """`config.json` as it shall be: the backup's, with the identity that this daemon shall have.
+def _settings(told: dict[str, Any], layout: Layout) -> bytes:
+    """`config.json` as it shall be: what the backup told, with the identity that this daemon shall have.
 
     Whether this clone talks to the remote, and what guards its agents from each other, is for its user to say: a
     backup, which an agent may have written and restored, changes nothing about it.
     """
-    told = _told(found, layout)
     try:
         known = config.read_raw(layout.config_file)
     except ConfigInvalid:
@@ -217,15 +224,20 @@ def _settings(found: Bundle, layout: Layout) -> bytes:
     return json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _told(found: Bundle, layout: Layout) -> dict[str, Any]:
-    """The settings in a backup. Raises BackupInvalid."""
+def _told(found: Bundle, layout: Layout) -> tuple[dict[str, Any], list[str]]:
+    """The settings in a backup, and what was left out of them: a value that this version refuses, as one of before may
+    have taken it, keeps nobody from getting the rest back. Raises BackupInvalid.
+    """
+    if bundle.CONFIG not in found.manifest.files:
+        return {}, []
     with tempfile.TemporaryDirectory(prefix=f"{_STAGE}-", dir=layout.thrum_sync_dir) as directory:
         path = Path(directory) / "config.json"
         path.write_bytes(found.read(bundle.CONFIG))
         try:
-            return config.load_config(path).raw
+            told = config.read_raw(path)
         except ConfigInvalid as error:
             raise found.invalid(error.message) from error
+    return told, settings.leave_out_flaws(told)
 
 
 def _sync_choice(layout: Layout) -> bool | None:
@@ -237,12 +249,12 @@ def _sync_choice(layout: Layout) -> bool | None:
     return found[settings.LOCAL_ONLY] if found.raw else None
 
 
-def _kept_choice(found: Bundle, layout: Layout) -> bool | None:
+def _kept_choice(found: Bundle, told: dict[str, Any], layout: Layout) -> bool | None:
     """`daemon.local_only` as it is here, if the backup's is another."""
     here = _sync_choice(layout)
     if here is None or bundle.CONFIG not in found.manifest.files:
         return None
-    return here if config.Config(_told(found, layout))[settings.LOCAL_ONLY] != here else None
+    return here if config.Config(told)[settings.LOCAL_ONLY] != here else None
 
 
 def _block(raw: Mapping[str, Any]) -> dict[str, Any]:

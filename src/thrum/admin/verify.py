@@ -162,7 +162,7 @@ def _verify(point: Point) -> tuple[VerifyResult, bool]:
             lost = audit.rebuild(everything, journals, every_end, point.owner.own, now_ms)
         quarantined = list(Quarantine(layout.quarantine, SystemClock()).entries())
         kept = Kept(quarantined)
-        scan = audit.scan(journals, every_end, everything, lost, kept, now_ms)
+        scan = audit.scan(journals, every_end, everything, lost, kept, point.owner.own, now_ms)
         behind = 0 if every_end == ends else _behind(journals, every_end, ends)
         database_check = _database(copy, rebuilt, journals, scan.facts, behind)
         branch_check, uncommitted = _branch(tip, journals, every_end, everything, _remote(layout), kept)

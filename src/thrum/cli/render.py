@@ -13,6 +13,7 @@ from pathlib import PurePath
 from thrum.cli.text import clean, columns, indent, line, one_line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
 from thrum.model import events, wire_types
+from thrum.model.clock import format_ms
 from thrum.model.ids import mention, parse_agent_id, short_daemon_id, short_message_id
 from thrum.model.methods.agents import WhoamiResult
 from thrum.model.methods.daemon import HealthResult
@@ -58,9 +59,9 @@ def address(audience: events.Pair) -> str:
             return f"@{line(audience.value)}"
 
 
-def audience(quiet: bool, audiences: Sequence[events.Pair]) -> str:
-    """`@nux, @reviewer`; `team` for a post to everyone that wakes no one."""
-    if quiet or not audiences:
+def audience(audiences: Sequence[events.Pair]) -> str:
+    """`@nux, @reviewer`; `team` for a post that addresses no one."""
+    if not audiences:
         return "team"
     return ", ".join(address(each) for each in audiences)
 
@@ -97,10 +98,20 @@ def author(agent_id: str, origin_daemon: str, is_namesake: bool, rendering: Rend
     return f"{name}{place[:-1]}: another {name}]" if is_namesake else name + place
 
 
+def marks(each: wire_types.Message | wire_types.OutMessage | wire_types.Detail, rendering: RenderContext) -> list[str]:
+    """What else is to be known of a message: `urgent`, `expired`, `superseded by 8H3KQZ`."""
+    found = ["urgent"] if each.urgent else []
+    if wire_types.is_expired(each.expires_at, format_ms(rendering.now_ms)):
+        found.append("expired")
+    if each.superseded_by:
+        found.append(f"superseded by {line(short_message_id(each.superseded_by))}")
+    return found
+
+
 def head(each: wire_types.Message, rendering: RenderContext) -> str:
     """The first line of a message of an inbox: id, who to whom, when, what it answers, what became of it (5.4)."""
     by = author(each.agent_id, each.origin_daemon, each.is_namesake, rendering)
-    text = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.quiet, each.audiences)}"
+    text = f"{'○' if each.is_read else '●'} {line(each.message_id)}  {by} → {audience(each.audiences)}"
     text += f"  {rendering.ago(each.created_at)}"
     if each.reply_to:
         text += f"  ↳ {line(each.reply_to)}"
@@ -108,7 +119,7 @@ def head(each: wire_types.Message, rendering: RenderContext) -> str:
         text += "  (edited)"
     if each.deleted:
         text += "  (deleted)"
-    return text
+    return text + "".join(f"  ({mark})" for mark in marks(each, rendering))
 
 
 def message(each: wire_types.Message, rendering: RenderContext) -> str:
@@ -133,11 +144,11 @@ def showing(result: MessageListResult | OutboxResult, *, counted: bool) -> str:
 
 def sent(result: SendResult) -> str:
     """The `To:` line after sending (5.3)."""
-    if result.quiet:
-        return f"  To: team ({plural(result.resolved_to, 'agent')}, nobody woken)"
     wide = any(each.type in ("role", "group", "broadcast") for each in result.audiences)
-    count = f" ({plural(result.resolved_to, 'recipient')})" if wide else ""
-    return f"  To: {audience(False, result.audiences)}{count}"
+    notes = [plural(result.resolved_to, "recipient" if wide else "agent")] if wide or not result.audiences else []
+    if result.quiet:
+        notes.append("nobody woken")
+    return f"  To: {audience(result.audiences)}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _state(each: wire_types.Recipient) -> str:
@@ -160,12 +171,14 @@ def out_message(each: wire_types.OutMessage, rendering: RenderContext, gone: Col
     """What I wrote, and who has read it; agents in `gone` never will. Where the first line says it all, it stands
     alone."""
     present = [one for one in each.recipients if one.read_at or one.agent_id not in gone]
-    head = f"{line(each.message_id)}  {rendering.ago(each.created_at)}  to {audience(each.quiet, each.audiences)}"
+    head = f"{line(each.message_id)}  {rendering.ago(each.created_at)}  to {audience(each.audiences)}"
     head += f"  {each.read_count}/{len(present)} read" + ("  (edited)" if each.updated_at else "")
     if each.origin_daemon:
         head += f"  written on{machine(each.origin_daemon, rendering)}"
+    head += "".join(f"  ({mark})" for mark in marks(each, rendering))
     lines = [head, "  " + shorten(first_line(each.body.content), rendering.width - 2 if rendering.width else 0)]
-    one_by_one = all(pair.type in ("agent", "user") for pair in each.audiences) and not each.quiet
+    is_post = each.quiet and not each.audiences
+    one_by_one = all(pair.type in ("agent", "user") for pair in each.audiences) and not is_post
     if each.recipients and not (one_by_one and all(one.read_at for one in each.recipients)):
         states = [f"{at(one.agent_id)}({_state(one) if one in present else 'gone'})" for one in each.recipients]
         lines.append(f"  Recipients: {', '.join(states)}")
@@ -179,12 +192,15 @@ def detail(each: wire_types.Detail, rendering: RenderContext) -> str:
     if each.deleted:
         reason = line(each.metadata.delete_reason)
         status = f"DELETED {absolute(each.metadata.deleted_at)}".rstrip() + (f": {reason}" if reason else "")
+    status = ", ".join([*([status] if status else []), *marks(each, rendering)])
     lines = labelled(
         ("Message", line(each.message_id)),
         ("From", author(each.author.agent_id, each.origin_daemon, each.is_namesake, rendering)),
         ("Time", f"{absolute(each.created_at)} ({rendering.ago(each.created_at)})"),
-        ("To", audience(each.quiet, each.audiences)),
+        ("To", audience(each.audiences)),
         ("Reply to", line(each.reply_to)),
+        ("Replaces", line(each.supersedes)),
+        ("Expires", absolute(each.expires_at)),
         ("Scopes", pairs(_given(each.scopes))),
         ("Refs", pairs(_given(each.refs))),
         ("Edited", edited),

@@ -107,10 +107,12 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
 OF_SEVERAL: Final[Mapping[tuple[str, str], str]] = {("group", "rm"): "group remove"}
 """What a word means that has more than one behind it: `group rm core nux` takes a member out."""
 
-_WAKES: Final = 'each --to wakes its recipient, a message to the team wakes no one: thrum send "TEXT" --to AGENT'
+_WAKES: Final = (
+    'each --to wakes, with --urgent at once; a message to the team wakes no one: thrum send "TEXT" --to AGENT'
+)
 INSTEAD_OF_FLAGS: Final[Mapping[tuple[str, str], str]] = {
     ("reply", "--to"): 'to send to other recipients: thrum send "TEXT" --to @NAME --thread MSG_ID',
-    **{("send", flag): _WAKES for flag in ("--urgent", "--priority", "--important", "--high")},
+    **{("send", flag): _WAKES for flag in ("--priority", "--important", "--high")},
     ("inbox", "--last"): "the newest message printed to you: thrum message get last",
     ("sync enable", "--remote"): "thrum config set sync.remote NAME, then thrum sync enable",
     ("watch", "--timeout"): "to wait for a message: thrum wait --timeout 10m",

@@ -85,7 +85,9 @@ def _command(
 
 
 ALL = (
-    _command("init", init.init, START, "set the repository up", "Run again, it adds what is missing.", use="unguarded"),
+    _command(
+        "init", init.init, START, "set up the repository", "Running it again adds what is missing.", use="unguarded"
+    ),
     _command(
         "quickstart",
         agents.quickstart,
@@ -97,7 +99,7 @@ ALL = (
         use="unguarded",
     ),
     _command("setup", setup.setup, START, "set up a worktree that git made without thrum", use="unguarded"),
-    _command("demo", demo.demo, START, "show the main job in a throw-away repository", use="unguarded"),
+    _command("demo", demo.demo, START, "demonstrate messaging in a throw-away repository", use="unguarded"),
     _command(
         "send",
         send.send,
@@ -129,8 +131,8 @@ ALL = (
         messages.sent,
         TALK,
         "list the messages you sent, and who has read them",
-        "After each name: stored (on its way to another clone), delivered (in its inbox), seen (printed to it), read;"
-        " gone: no agent has that name any more.",
+        "After each name: stored (on its way to another clone), delivered (in its inbox), offered (given to its"
+        " runtime), seen (printed to it, or given to its model), read; gone: no agent has that name any more.",
         use="look",
     ),
     _command("watch", wait.watch, TALK, "print events as they happen, until interrupted"),
@@ -138,7 +140,7 @@ ALL = (
         "log",
         log.log,
         TALK,
-        "print the conversation as the branch a-sync has it, oldest first; needs no daemon",
+        "print the conversation from the branch a-sync, oldest first; needs no daemon",
         use="unguarded",
     ),
     _command("message get", messages.get, TALK, "print one message in full", look_with=("peek",)),
@@ -228,8 +230,8 @@ ALL = (
         "show, reset or replace the standing instructions",
         look_without=("init", "file"),
     ),
-    _command("sync status", sync.status, CARE, "show the state of the exchange with other clones", use="unguarded"),
-    _command("sync force", sync.force, CARE, "exchange now, and say how it went"),
+    _command("sync status", sync.status, CARE, "show the state of the sync with other clones", use="unguarded"),
+    _command("sync force", sync.force, CARE, "sync now, and report the result"),
     _command(
         "sync enable",
         sync.enable,
@@ -241,13 +243,13 @@ ALL = (
     _command("sync disable", sync.disable, CARE, "turn off remote sync: nothing is fetched or pushed"),
     _command("daemon start", daemon.start, CARE, "start the daemon; commands start it when they need it", use="look"),
     _command("daemon stop", daemon.stop, CARE, "stop the daemon", use="look"),
-    _command("daemon restart", daemon.restart, CARE, "stop the daemon and start it", use="look"),
-    _command("daemon status", daemon.status, CARE, "tell whether the daemon runs, and who it is", use="look"),
+    _command("daemon restart", daemon.restart, CARE, "stop and start the daemon", use="look"),
+    _command("daemon status", daemon.status, CARE, "show whether the daemon is running, and its identity", use="look"),
     _command(
         "daemon list",
         daemon_list.list_daemons,
         CARE,
-        "list every daemon of this user, with its memory and agents",
+        "list all daemons of this user, with memory and agents",
         use="unguarded",
     ),
     _command("daemon logs", daemon.logs, CARE, "print the daemon's log", use="look"),
@@ -256,9 +258,10 @@ ALL = (
         purge.purge,
         CARE,
         "remove old messages and ended sessions of this clone",
-        "One of --before and --all; without --yes only a preview. What agents of this clone wrote goes, here and, once"
-        " they sync, in other clones; what others wrote stays. Agents, groups and open sessions stay too. Git history"
-        " keeps what was pushed.\nAfter a purge in another clone: thrum purge accept says what to do.",
+        "Give --before or --all; without --yes this only prints a preview. Removes what agents of this clone wrote,"
+        " here and, once they sync, in other clones. What others wrote stays, and so do agents, groups and open"
+        " sessions. Git history keeps what was pushed.\nAfter a purge in another clone, thrum purge accept says what to"
+        " do.",
         use="unguarded",
     ),
     _command(
@@ -271,25 +274,29 @@ ALL = (
     _command("config show", config.show, CARE, "show all settings and where each comes from", use="look"),
     _command("config get", config.get, CARE, "print one setting", use="look", completes=config.HELP),
     _command("config set", config.set_, CARE, "change a setting", use="unguarded", completes=config.HELP),
-    _command("config unset", config.unset, CARE, "let the default count again", use="unguarded", completes=config.HELP),
-    _command("config diff", config.diff, CARE, "show what was changed in the settings outside thrum", use="unguarded"),
-    _command("config accept", config.accept, CARE, "let changes made outside thrum count", use="unguarded"),
+    _command(
+        "config unset", config.unset, CARE, "restore the default of a setting", use="unguarded", completes=config.HELP
+    ),
+    _command("config diff", config.diff, CARE, "show settings that were changed outside thrum", use="unguarded"),
+    _command("config accept", config.accept, CARE, "accept settings that were changed outside thrum", use="unguarded"),
     _command(
         "backup",
         backup.backup,
         CARE,
-        "copy messages, agents, read marks and settings; the last backup becomes an archive",
-        "Needs no daemon. Kept are 5 daily, 4 weekly and all monthly archives, as backup.retention says.",
+        "back up messages, agents, read marks and settings; the last backup becomes an archive",
+        "Needs no daemon. Keeps 5 daily, 4 weekly and all monthly archives, unless backup.retention says otherwise.",
         use="unguarded",
     ),
-    _command("backup status", backup.status, CARE, "show the last backup, and the archives", use="unguarded"),
-    _command("backup config", backup.config, CARE, "show where backups lie, and how many are kept", use="unguarded"),
+    _command("backup status", backup.status, CARE, "show the last backup and the archives", use="unguarded"),
+    _command(
+        "backup config", backup.config, CARE, "show where backups are stored, and how many are kept", use="unguarded"
+    ),
     _command(
         "backup restore",
         backup.restore,
         CARE,
-        "go back to a backup; what is there now goes to an archive first",
-        "A running daemon goes on with it. What was purged and pushed stays purged.",
+        "restore a backup; the current state is archived first",
+        "A running daemon continues with the restored data. What was purged and pushed stays purged.",
         use="unguarded",
         guessed=False,
     ),
@@ -297,25 +304,25 @@ ALL = (
         "verify",
         verify.verify,
         CARE,
-        "hold journals, database, branch and identity files against each other",
-        "Status 1 when something does not agree. Changes nothing without --repair.",
+        "check that journals, database, branch and identity files agree",
+        "Exit status 1 if they don't. Changes nothing without --repair.",
         use="unguarded",
     ),
     _command(
         "doctor",
         verify.doctor,
         CARE,
-        "look whether this machine and this repository are fit for thrum",
-        "Status 1 when something is not. Needs no daemon.",
+        "check that this machine and this repository are fit for thrum",
+        "Exit status 1 if a check fails. Needs no daemon.",
         use="unguarded",
     ),
     _command(
         "uninstall",
         uninstall.uninstall,
         CARE,
-        "undo init, a line for each step; asks",
-        "Stops the daemon. Without --keep-messages the branch a-sync and its messages go too; what was pushed stays at"
-        " the remote. Off a terminal say --yes.",
+        "undo init, printing each step; asks first",
+        "Stops the daemon. Without --keep-messages, the branch a-sync and its messages are deleted too; what was pushed"
+        " stays at the remote. Without a terminal, pass --yes.",
         use="unguarded",
     ),
     _command("version", misc.version, ABOUT, "print the version", use="unguarded"),

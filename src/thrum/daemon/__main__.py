@@ -1,4 +1,5 @@
-"""`python -m thrum.daemon MAIN_ROOT [--local] [--force]`: what starts, and by which other processes know a daemon.
+"""`python -m thrum.daemon MAIN_ROOT [--local] [--force]`: the command that starts a daemon, by which other processes
+recognize it.
 
 The one place where a daemon reads its environment.
 """

@@ -35,7 +35,7 @@ from thrum.bus.socket import open_xpub_socket
 from thrum.daemon import launch
 from thrum.daemon.build import Start, bind_sockets, build_parts
 from thrum.daemon.caller_memory import KnownRepositories, Told
-from thrum.daemon.parts import DaemonParts, mirrored
+from thrum.daemon.parts import DaemonParts
 from thrum.daemon.shutdown import Ending, Idleness, is_needed, note_stop, watch_place, watch_signals
 from thrum.daemon.watchers import Owners, StaleSessions
 from thrum.model import config_acceptance, files, settings
@@ -85,10 +85,9 @@ async def serve_once(start: Start, live: LiveConfig, report: Report) -> bool:
     identity, signer = bootstrapped.identity, bootstrapped.signer
     for note in bootstrapped.notes:
         log.warning("%s", note)
-    own = frozenset({*identity.own_ids, ""})
     async with contextlib.AsyncExitStack() as stack:
         opening = open_store(
-            layout, mirrored(identity), own, wall=clock, program=VERSION, boot_id=boot_id(), signer=signer
+            layout, identity.told, identity.own_origins, wall=clock, program=VERSION, boot_id=boot_id(), signer=signer
         )
         async with trio.open_nursery() as patience:
             patience.start_soon(_tell_progress, report)

@@ -57,7 +57,7 @@ class Start:
 
     @property
     def is_locked(self) -> bool:
-        """Whether the lock is still the one that others look at: a file that was removed locks nobody out."""
+        """Whether the lock is still the one that others look at: a file that was removed locks out no one."""
         if self.lock is None:
             return True
         try:
@@ -97,7 +97,7 @@ def build_parts(
         daemon_id=identity.daemon_id,
         repo_id=identity.repo_id,
         hostname=identity.hostname,
-        own=frozenset({*identity.own_ids, ""}),
+        own=identity.own_origins,
     )
     sync_settings = SyncSettings(start.layout, live, start.environ, start.local)
     ctx = Context(

@@ -56,7 +56,22 @@ from thrum.model.methods.sessions import (
 )
 from thrum.model.methods.settings import CONFIG_ACCEPT, CONFIG_DIFF, CONFIG_GET, CONFIG_SET, CONFIG_SHOW, CONFIG_UNSET
 from thrum.model.methods.users import USER_IDENTIFY
-from thrum.ops import agents, groups, lifecycle, messages, notes, purge, reading, sessions, settings, team, users, work
+from thrum.model.methods.wake import WAKE_STATUS
+from thrum.ops import (
+    agents,
+    groups,
+    lifecycle,
+    messages,
+    notes,
+    purge,
+    reading,
+    sessions,
+    settings,
+    team,
+    users,
+    wake_status,
+    work,
+)
 from thrum.ops.context import Operation, operation
 
 OPERATIONS: Final[Mapping[AnyMethod, Operation]] = dict(
@@ -102,5 +117,6 @@ OPERATIONS: Final[Mapping[AnyMethod, Operation]] = dict(
         operation(CONFIG_UNSET, settings.unset),
         operation(CONFIG_DIFF, settings.diff),
         operation(CONFIG_ACCEPT, settings.accept),
+        operation(WAKE_STATUS, wake_status.wake_status),
     )
 )

@@ -25,7 +25,7 @@ from thrum.daemon.sync_service import SyncService
 from thrum.identity.authenticator import Authenticator
 from thrum.identity.caller import Caller, Request, is_act
 from thrum.identity.daemon_id import DaemonIdentity
-from thrum.model import events, limits, wire_types
+from thrum.model import events, limits
 from thrum.model.errors import StoreFailed
 from thrum.model.events import SPECS
 from thrum.model.methods.agents import (
@@ -96,7 +96,7 @@ class DaemonParts:
     tokens: users.Tokens = field(default_factory=users.Tokens)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
-        """Facts are on disk: tell everybody who waits for them."""
+        """Facts are on disk: notify all that wait for them."""
         self._tell_waiters(committed)
         self.event_feed.announce(committed)
         self.sync_service.on_commit(committed)
@@ -113,7 +113,7 @@ class DaemonParts:
             self.registrar.forget()
         if changed - {""}:
             self.registrar.announce()
-        # First whoever would sleep on: a hint that is not given is found by its number.
+        # First those that would sleep on: a hint that is not given is found by its number.
         self.wait_queues.announce([fact for fact in facts if not isinstance(fact, events.UnknownEvent)])
 
     # -- callers
@@ -126,7 +126,7 @@ class DaemonParts:
         return caller
 
     def _with_namesakes(self, caller: Caller, agent_id: str) -> Caller:
-        """Who waits is told that another clone's agent has its mail, too."""
+        """Tell a waiting agent that an agent of another clone shares its messages."""
         hosts = self.ctx.view.namesakes_of(agent_id)
         if not hosts:
             return caller
@@ -141,7 +141,7 @@ class DaemonParts:
         return await self.sync_service.configure(call, params)
 
     def handlers(self, drain: Callable[[], Drain]) -> dict[AnyMethod, Handler]:
-        """Every method's handler. `drain` is asked for when somebody wants the daemon to stop."""
+        """Every method's handler. `drain` is called when the daemon is asked to stop."""
         own = dict(
             (
                 row(HEALTH, self._health),
@@ -204,7 +204,7 @@ class DaemonParts:
                 f"facts on the branch that say they are of this daemon, and were not here: {claimed}"
                 " (was the repository copied with the daemon's id?)"
             )
-        if held := self.ctx.view.held():
+        if held := self.ctx.view.deferred_count():
             yield f"facts of other daemons stamped more than a day ahead, which wait for their day: {held}"
 
     async def _health(self, _call: Call, _params: Empty) -> HealthResult:
@@ -226,7 +226,7 @@ class DaemonParts:
             local_only=mode.local_only,
             local_only_reason=mode.reason,
             last_sync_at=self.sync_service.last_sync_at,
-            identity=mirrored(self.identity),
+            identity=self.identity.told,
         )
 
     async def _bus_info(self, _call: Call, _params: Empty) -> BusInfo:
@@ -282,16 +282,4 @@ def request_of(method: AnyMethod, params: Params) -> Request:
         params.caller_agent_id or None,
         method.asks_own(params),
         f"{method.name} {getattr(params, 'key', '')}".rstrip(),
-    )
-
-
-def mirrored(identity: DaemonIdentity) -> wire_types.DaemonIdentity:
-    """What others are told of a daemon's identity, and the database repeats."""
-    return wire_types.DaemonIdentity(
-        daemon_id=identity.daemon_id,
-        repo_name=identity.repo_name,
-        hostname=identity.hostname,
-        repo_path=identity.repo_path,
-        git_origin_url=identity.git_origin_url,
-        init_at=identity.init_at,
     )

@@ -80,4 +80,4 @@ class Presence:
         try:
             await self._ctx.journal.commit(seen)
         except ThrumError as error:
-            log.debug("a sign of life was not written: %s", error)
+            log.debug("a heartbeat was not written: %s", error)

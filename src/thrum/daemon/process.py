@@ -47,8 +47,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         if descriptor is None:
             report(launch.Report("held"))
             return 1
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        files.note_holder(descriptor)
         hostname = environ.get("THRUM_HOSTNAME") or os.uname().nodename
         environ = launch.daemon_environment(layout, environ)
         start = Start(layout, hostname, environ, local="--local" in arguments, lock=descriptor)
@@ -103,8 +102,8 @@ def _run(start: Start, report: Report) -> None:
 
 
 def _reporter(asked: str) -> Report:
-    """Tells whoever started us how far we are, over the pipe of that number; silent when nobody asked. The pipe is
-    closed with the last word.
+    """Tell the process that started us how far we are, over the pipe of that number; silent if it didn't ask. The pipe
+    is closed with the last word.
     """
     if not asked.isdecimal():
         return lambda report: None

@@ -1,4 +1,4 @@
-"""Store, git and settings put together to sync one running daemon, and what its methods answer.
+"""Combining store, git and settings to sync one running daemon, and answering the sync methods.
 
 Nothing here decides what is merged (`sync.round`) or when (`sync.loop`).
 """

@@ -1,4 +1,4 @@
-"""The store as sync asks it: `sync.ports.Journals` over an open store.
+"""The store as sync sees it: `sync.ports.Journals` over an open store.
 
 Every method blocks and is called in one worker thread of the running trio loop: it reads there, from the files and over
 a connection of its own, and hops to the loop for what the committer has to write.

@@ -113,7 +113,7 @@ class Caller:
     by_name: bool = False
     """It visits without a terminal, because its first environment names the agent. Worth a line in the log."""
     candidates: frozenset[str] = frozenset()
-    """Of nobody: the agents that live where it stands and that no process elsewhere runs. It may be any of them."""
+    """Of an unknown caller: the agents that live where it stands and that no process elsewhere runs. It may be any."""
 
 
 @dataclass(frozen=True, slots=True)

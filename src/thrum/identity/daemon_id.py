@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from thrum.identity.daemon_key import DaemonKey, load_key, make_key
 from thrum.identity.signing import Signer
-from thrum.model import json_text
+from thrum.model import json_text, wire_types
 from thrum.model.clock import format_ms
 from thrum.model.dot_git import find_git
 from thrum.model.errors import ConfigInvalid, InvalidUrl, StoreFailed
@@ -52,6 +52,23 @@ class DaemonIdentity:
     @property
     def own_ids(self) -> frozenset[str]:
         return frozenset((self.daemon_id, *self.previous_ids))
+
+    @property
+    def own_origins(self) -> frozenset[str]:
+        """What a fact of this daemon may name as its origin: one of its ids, or none."""
+        return self.own_ids | {""}
+
+    @property
+    def told(self) -> wire_types.DaemonIdentity:
+        """What others are told of it, and the database repeats."""
+        return wire_types.DaemonIdentity(
+            daemon_id=self.daemon_id,
+            repo_name=self.repo_name,
+            hostname=self.hostname,
+            repo_path=self.repo_path,
+            git_origin_url=self.git_origin_url,
+            init_at=self.init_at,
+        )
 
 
 @dataclass(frozen=True, slots=True)

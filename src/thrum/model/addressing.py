@@ -108,17 +108,17 @@ def resolve(addresses: Sequence[str], sender: str, directory: Directory) -> Audi
 
 
 def resolve_reply(
-    author: str, audiences: Sequence[Pair], quiet: bool, sender: str, directory: Directory, *, everybody: bool = False
+    author: str, audiences: Sequence[Pair], is_post: bool, sender: str, directory: Directory, *, everybody: bool = False
 ) -> Audience:
     """The audience of an answer: the parent's author and whom it named one by one, as they are today, without the
     sender; with `everybody` also its roles and groups, and everyone.
 
-    A post to the team is answered to its author; with `everybody`, or if it is the sender's own, to the team again. Who
-    has left is left out. NoRecipients if no one is left.
+    A post to the team (`is_post`) is answered to its author; with `everybody`, or if it is the sender's own, to the
+    team again. Who has left is left out. NoRecipients if no one is left.
     """
     author = _today(author, directory)
     audiences = [Pair("agent", _today(pair.value, directory)) if pair.type == "agent" else pair for pair in audiences]
-    if quiet and (author == sender or everybody):
+    if is_post and (author == sender or everybody):
         return to_team(sender, directory)
     wide = [pair for pair in audiences if pair.type not in ("agent", "user")]
     if not everybody:

@@ -1,4 +1,4 @@
-"""Ids of attempts to wake: `wak_` and 26 random characters. Whoever shows one whole has been told by its door."""
+"""Ids of attempts to wake: `wak_` and 26 random characters. A model that shows a whole one got it through its door."""
 
 from __future__ import annotations
 

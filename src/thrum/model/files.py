@@ -385,6 +385,12 @@ def try_lock(path: Path) -> int | None:
     return descriptor
 
 
+def note_holder(descriptor: int) -> None:
+    """Write this process's pid into the lock that it holds, for `lock_holder`."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
 def lock_holder(path: Path) -> int | None:
     """What the process that holds a lock wrote into it, its pid; 0 while it has written none; None if it is free.
 

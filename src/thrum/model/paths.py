@@ -231,7 +231,7 @@ def _require(own: Path, git: GitPlace | None) -> trust.Record:
         return trust.require(own, keep)
     except NotInitialized as error:
         if git is None and not is_link(own) and find_git(own.parent) is None:
-            # Nothing there tells an installation of before from an archive: a person does.
+            # Nothing there tells an earlier installation from an archive: a person decides.
             raise trust.refused(own.parent, error.details["reason"], _OUTSIDE_GIT) from error
         state_dir = None if git is None else _earlier_state_dir(own, git)
         if git is not None and state_dir is not None:

@@ -88,7 +88,7 @@ def one_line(text: str) -> str:
 
 
 def json_clean(document: bytes) -> bytes:
-    """A JSON text with the same characters written as `\\u202e`: whoever parses it gets back what it was.
+    """A JSON text with the same characters written as `\\u202e`: parsing it gives back the original.
 
     In JSON they stand in strings alone, never behind a backslash.
     """

@@ -215,29 +215,36 @@ STALE_SESSION_END = _setting(
     "daemon.stale_session_end", _PERIOD, "24h", "end a session this long after its agent vanished", restart=True
 )
 SYNC_REMOTE = _setting("sync.remote", _NAME, "origin", "the git remote to sync with")
-SYNC_INTERVAL = _setting("sync.interval", _PERIOD, "15s", "how often to see what others have done")
-SYNC_DEBOUNCE = _setting("sync.debounce", _DURATION, "300ms", "the least time between two pushes")
-PRIMARY_RUNTIME = _setting("runtime.primary", _NAME_OR_NONE, "", "the runtime of agents that name none")
-_setting("runtime.processes", _PROCESSES, {}, "more process names of runtimes", guarded=True)
+SYNC_INTERVAL = _setting("sync.interval", _PERIOD, "15s", "how often to fetch what others have sent")
+SYNC_DEBOUNCE = _setting("sync.debounce", _DURATION, "300ms", "minimum time between two pushes")
+PRIMARY_RUNTIME = _setting("runtime.primary", _NAME_OR_NONE, "", "runtime of agents that don't name one")
+_setting("runtime.processes", _PROCESSES, {}, "additional process names of runtimes", guarded=True)
 _setting("worktrees.base_path", _PATH_OR_NONE, "", "where new worktrees go", built=False)
 _setting("worktrees.thrum_enabled", _BOOL, True, "set thrum up in new worktrees", built=False)
 BACKUP_DIR = _setting("backup.dir", _LINE, "", "where backups go; empty: .thrum/backup")
 KEPT_DAILY = _setting("backup.retention.daily", _whole(-1), 5, "days whose last backup is kept; -1: all")
 KEPT_WEEKLY = _setting("backup.retention.weekly", _whole(-1), 4, "weeks whose last backup is kept; -1: all")
 KEPT_MONTHLY = _setting("backup.retention.monthly", _whole(-1), -1, "months whose last backup is kept; -1: all")
-_setting("restart.max_lines", _whole(0), 200, "lines of a snapshot at a restart of an agent", built=False)
-_setting("restart.auto_threshold", _whole(0), 0, "restart an agent when its context is so full; 0: never", built=False)
+_setting("restart.max_lines", _whole(0), 200, "lines of the snapshot when an agent is restarted", built=False)
+_setting(
+    "restart.auto_threshold", _whole(0), 0, "restart an agent when its context is this full; 0: never", built=False
+)
 _setting("restart.graceful_timeout", _DURATION, "30s", "how long to wait for an agent's own snapshot", built=False)
 _setting(
-    "restart.silence_watchdog_seconds", _SECONDS, 30, "how long an agent may be silent then", restart=True, built=False
+    "restart.silence_watchdog_seconds",
+    _SECONDS,
+    30,
+    "how long an agent may be silent meanwhile",
+    restart=True,
+    built=False,
 )
-_setting("peers.auto_connect", _BOOL, True, "connect to known peers at the start", restart=True, built=False)
+_setting("peers.auto_connect", _BOOL, True, "connect to known peers at start", restart=True, built=False)
 _setting("peers.pairing_code_length", _whole(8, 64), 16, "digits of a pairing code", built=False)
 GUARD_KEYS: Final = "identity_guard"
 for _name, _row in GUARDS.items():
     _setting(f"{GUARD_KEYS}.{_name}", _MODE, _row.mode, _row.about, guarded=True)
 _setting("permission_supervisors", _NAMES, ["coordinator"], "roles that may answer permission prompts", built=False)
-_setting("project_name", _LINE, "", "what the project is called", built=False)
+_setting("project_name", _LINE, "", "name of the project", built=False)
 
 _GUARDED: Final = (GUARD_KEYS, "guard-daemon", *(key for key, row in SETTINGS.items() if row.guarded))
 _GROUPS: Final = tuple(
@@ -316,6 +323,9 @@ def setting_text(value: Any) -> str:
 
 # -- a whole file
 
+_VALUE_CHARS: Final = 80
+"""Of a value that is told of."""
+
 
 def flaws(raw: Mapping[str, Any]) -> list[Flaw]:
     """What keeps a file from being read: values that `config set` refuses, and groups that are not objects."""
@@ -332,6 +342,19 @@ def flaws(raw: Mapping[str, Any]) -> list[Flaw]:
         if value is not MISSING and not row.rule.fits(value):
             found.append(Flaw(tuple(key.split(".")), _against(key, row.rule)))
     return found
+
+
+def leave_out_flaws(raw: dict[str, Any]) -> list[str]:
+    """Take out what keeps a file from being read; each with its value and the reason, for people."""
+    left_out: list[str] = []
+    while found := flaws(raw):
+        for flaw in found:
+            key = ".".join(flaw.path)
+            value = json.dumps(lookup(raw, key), ensure_ascii=False)
+            shown = value if len(value) <= _VALUE_CHARS else f"{value[:_VALUE_CHARS]}…"
+            left_out.append(f"{key} {shown} ({flaw.message})")
+            remove(raw, key)
+    return left_out
 
 
 def unknown(raw: Mapping[str, Any]) -> list[str]:

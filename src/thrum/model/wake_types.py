@@ -63,7 +63,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A door said nothing, for it is broken: nobody listens, or took the answer."""
+    """A door said nothing, because it is broken: no process listens, or took the answer."""
 
     why: str
 

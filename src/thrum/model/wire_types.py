@@ -55,7 +55,7 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """Whether `origin_daemon` is another one than the agent `agent_id` is of: it only has that name."""
 
     def is_over(self, at: str) -> bool:
-        """Whether it was replaced, or has expired by a time: it stays in the inbox, and wakes nobody."""
+        """Whether it was replaced, or has expired by a time: it stays in the inbox, and wakes no agent."""
         return self.superseded_by != "" or is_expired(self.expires_at, at)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from thrum.bus.topics import address_of
 from thrum.model import addressing, clock, limits
 from thrum.model.addressing import Audience
 from thrum.model.errors import (
@@ -51,18 +52,16 @@ async def send(ctx: Context, call: Call, params: SendParams) -> SendResult:
     scopes, refs = check_scopes(params.scopes, params.tags), check_refs(params.refs)
     to = (params.to,) if isinstance(params.to, str) else params.to
     addresses = (*to, *params.mentions)
+    if params.urgent and params.quiet:
+        raise InvalidParams("urgent and quiet exclude each other", remedy="leave one of them out", field="urgent")
 
     def decide(view: View, stamp: Stamp) -> Decision[SendResult]:
         directory = ViewDirectory(view)
         parent = _parent(view, params.reply_to) if params.reply_to else None
-        if addresses:
-            audience = addressing.resolve(addresses, author, directory)
-        elif parent is not None:
-            _, _, asked = view.pairs(parent.message_id)
-            by = view.called_now(parent.agent_id, parent.origin_daemon)
-            audience = addressing.resolve_reply(by, asked, parent.quiet, author, directory, everybody=params.reply_all)
-        else:
-            audience = addressing.to_team(author, directory)
+        replaced = _own_message(view, params.supersedes, author, "replace") if params.supersedes else None
+        audience = _audience(view, directory, author, addresses, parent, replaced, everybody=params.reply_all)
+        if params.urgent and audience.quiet:
+            raise _nobody_to_wake()
         session_id, facts = ensure_session(view, stamp, author)
         facts += _read_parent(view, stamp, parent, author, session_id)
         own_refs = audience.refs + ((Pair("reply_to", parent.message_id),) if parent else ())
@@ -77,7 +76,10 @@ async def send(ctx: Context, call: Call, params: SendParams) -> SendResult:
             refs=_merged(own_refs, refs),
             audiences=audience.audiences,
             recipients=audience.recipients,
-            quiet=audience.quiet,
+            quiet=audience.quiet or params.quiet,
+            urgent=params.urgent,
+            expires_at=_expiry(params, stamp.ms),
+            supersedes=params.supersedes,
         )
         rows = [] if audience.quiet else _rows(view, audience.recipients)
         warnings = _warnings(view, ctx, directory, audience, rows)
@@ -89,6 +91,46 @@ async def send(ctx: Context, call: Call, params: SendParams) -> SendResult:
         )
 
     return await ctx.journal.commit(decide, key=call.key, replay=_replay_send)
+
+
+def _audience(
+    view: View,
+    directory: ViewDirectory,
+    author: str,
+    addresses: Sequence[str],
+    parent: MessageRow | None,
+    replaced: MessageRow | None,
+    *,
+    everybody: bool,
+) -> Audience:
+    """Whom a message is for: who is named; else those of the one that it answers, or replaces; else the team."""
+    if not addresses and parent is None and replaced is not None:
+        addresses = [address_of(pair) for pair in view.pairs(replaced.message_id)[2]]
+    if addresses:
+        return addressing.resolve(addresses, author, directory)
+    if parent is None:
+        return addressing.to_team(author, directory)
+    _, _, asked = view.pairs(parent.message_id)
+    by = view.called_now(parent.agent_id, parent.origin_daemon)
+    is_post = parent.quiet and not asked
+    return addressing.resolve_reply(by, asked, is_post, author, directory, everybody=everybody)
+
+
+def _nobody_to_wake() -> InvalidParams:
+    message = "a message to the team wakes nobody, so it cannot be urgent"
+    return InvalidParams(message, remedy='say whom it is for: thrum send "TEXT" --to @NAME --urgent', field="urgent")
+
+
+def _expiry(params: SendParams, now_ms: int) -> str:
+    """When the message expires, `""` for never. Raises BadTime, InvalidParams."""
+    if params.expires_in_ms < 0:
+        raise InvalidParams("expires_in_ms must be more than 0", remedy="leave it out", field="expires_in_ms")
+    if params.expires_in_ms:
+        return clock.format_ms(now_ms + min(params.expires_in_ms, limits.duration_ms_max))
+    at = _moment(params.expires_at)
+    if at and at <= clock.format_ms(now_ms):
+        raise BadTime(f"it would have expired already: {at}", remedy="give a time to come, or leave it out")
+    return at
 
 
 def _parent(view: View, message_id: str) -> MessageRow:

@@ -78,7 +78,7 @@ def _ambiguous(word: str, candidates: Sequence[Print]) -> AmbiguousMessage:
 
 
 def _session(ctx: Context, call: Call, agent_id: str) -> Hashable:
-    """Whose eyes they were: the agent's live process; else whoever sits at that terminal, or at none, as that agent."""
+    """Who saw them: the agent's live process; else that agent at that terminal, or at none."""
     try:
         evidence = evidence_of(call)
         place = ctx.registry().by_id.get(agent_id)

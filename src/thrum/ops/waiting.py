@@ -76,6 +76,11 @@ class _WaitQueue:
     fresh: set[str] = field(default_factory=set[str])
     """Messages that came, or that are no longer held back, and were not offered to any waiter yet."""
 
+    @property
+    def awaits_an_answer(self) -> bool:
+        """Whether somebody waits for what is told although it is quiet."""
+        return any(waiter.wanted.reply_to for waiter in self.waiters)
+
 
 class WaitQueues:
     """All who wait. Lives in the daemon's loop; `serve` runs beside it."""
@@ -96,9 +101,10 @@ class WaitQueues:
     def announce(self, facts: Iterable[AnyFact]) -> None:
         """Facts were committed: wake whom they reach."""
         for fact in facts:
-            if isinstance(fact, MessageCreated) and not fact.quiet:
+            if isinstance(fact, MessageCreated):
                 for agent_id in self._wait_queues.keys() & set(fact.recipients):
-                    self._offer_later(agent_id, (fact.message_id,))
+                    if not fact.quiet or self._wait_queues[agent_id].awaits_an_answer:
+                        self._offer_later(agent_id, (fact.message_id,))
             elif isinstance(fact, AgentAliased) and fact.agent_id in self._wait_queues:
                 self._offer_later(fact.agent_id, fact.stored)
 
@@ -262,8 +268,8 @@ def _stopping() -> ShuttingDown:
 
 
 async def wait(ctx: Context, wait_queues: WaitQueues, call: Call, params: WaitParams) -> WaitResult:
-    """Sleep until a message comes that wakes the caller: any that is addressed to it but quiet ones, and those
-    that were replaced or have expired.
+    """Sleep until a message comes that wakes the caller: any that is addressed to it but quiet ones (an answer
+    that is waited for may be quiet), and those that were replaced or have expired.
     """
     agent_id = agent_of(call)
     if not 0 <= params.timeout_ms <= limits.wait_max_ms:
@@ -319,6 +325,7 @@ def _wanted(view: View, agent_id: str, params: WaitParams) -> Wanted:
         scope=params.scope,
         addressed_to=params.mention_role,
         author_id=params.author_id,
+        reply_to=params.reply_to,
     )
 
 

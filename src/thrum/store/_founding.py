@@ -63,7 +63,8 @@ def name_unsigned_lines(journals: JournalFiles, daemon_id: str, now_ms: int) -> 
 
 
 def accepts_of_before(hashes: Iterable[str], origins: Iterable[str]) -> Iterator[AcceptArguments]:
-    """What is to be accepted so that these lines count as of before, and no others; and later ones of their origins."""
+    """What is to be accepted so that these lines, and no others, count as from before signing; and later ones of their
+    origins."""
     rest = iter(sorted(hashes))
     while some := tuple(islice(rest, limits.lines_before_max)):
         yield "before", "", "", some

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from thrum.model import clock, events, ids, limits, signatures
-from thrum.model.event_specs import quoted
+from thrum.model.event_specs import LOCAL_FILE, quoted
 from thrum.model.events import AnyFact, MessageDeleted, MessageEdited, MessageReceipt, UnknownEvent
 from thrum.store import database
 from thrum.store import rebuild as rebuilding
 from thrum.store.journal import JournalFiles, bare
 from thrum.store.projection.core import Projection
 from thrum.store.projection.entry import Entry, entry_of
+from thrum.store.projection.merge_daemons import load_origins
+from thrum.store.projection.watermarks import AGENT, AUTHOR, PURGE, Watermarks
 from thrum.store.quarantine import Kept
 from thrum.store.queries import fts
 from thrum.store.schema import BOOKKEEPING_COLUMNS, BOOKKEEPING_TABLES, SEARCH_TABLE
@@ -193,9 +195,11 @@ def scan(
     rebuilt: Path,
     lost: Collection[rebuilding.Lost],
     kept: Kept,
+    own: frozenset[str],
     now_ms: int,
 ) -> Scan:
-    """What is wrong with the journals. Lines that were quarantined (`kept`) are no fault any more.
+    """What is wrong with the journals. Lines that were quarantined (`kept`) are no fault any more; `own`: this daemon's
+    ids.
 
     `rebuilt` and `lost` are what `rebuild` made of the same lines.
     """
@@ -221,7 +225,7 @@ def scan(
             flaws.append(Flaw("two_contents", line.file, line.offset, event_id, event_id))
     with closing(database.connect(rebuilt)) as db:
         facts = db.execute("SELECT count(*) FROM events").fetchone()[0]
-        flaws += _waiting(db, clock.format_ms(now_ms - _WAITING_MS_MAX))
+        flaws += _waiting(db, own, clock.format_ms(now_ms - _WAITING_MS_MAX))
         second = tuple(
             row[0][2:]
             for row in db.execute(
@@ -247,18 +251,40 @@ def _other_home(fact: AnyFact, file: str) -> str:
     return home
 
 
-def _waiting(db: sqlite3.Connection, before: str) -> list[Flaw]:
-    """Facts stamped before that time whose entity is missing."""
+def _waiting(db: sqlite3.Connection, own: frozenset[str], before: str) -> list[Flaw]:
+    """Facts stamped before that time whose entity is missing, and was not removed by a purge or a cleanup."""
     rows = db.execute(
-        "SELECT file, offset, thing, event_id FROM hanging JOIN events USING (seq)"
-        " WHERE state = 'pending' AND timestamp < ? AND CASE substr(thing, 1, 2)"
+        "SELECT file, offset, thing, event_id, timestamp, actor, origin_daemon, trust FROM hanging JOIN events"
+        " USING (seq) WHERE state = 'pending' AND timestamp < ? AND CASE substr(thing, 1, 2)"
         " WHEN 'm:' THEN NOT EXISTS (SELECT 1 FROM messages WHERE message_id = substr(thing, 3))"
         " WHEN 's:' THEN NOT EXISTS (SELECT 1 FROM sessions WHERE session_id = substr(thing, 3))"
         " WHEN 'g:' THEN NOT EXISTS (SELECT 1 FROM groups WHERE group_id = substr(thing, 3))"
         " ELSE 0 END ORDER BY file, offset",
         (before,),
+    ).fetchall()
+    origins, watermarks = load_origins(db, own), Watermarks(db)
+    flaws: list[Flaw] = []
+    for file, offset, entity, event_id, at, actor, origin, trust in rows:
+        who = origins.local() if file == LOCAL_FILE else origins.provenance(origin, trust)
+        if not _is_swept(watermarks, entity, at, actor, who.under):
+            flaws.append(Flaw("waits", file, offset, entity[2:], event_id))
+    return flaws
+
+
+def _is_swept(watermarks: Watermarks, entity: str, at: str, actor: str, under: Collection[str]) -> bool:
+    """Whether what a fact of that time and actor is about was purged or cleaned up, and its line may be gone: of a
+    session only the end is left then. When a thing was made stands in its id.
+    """
+    if watermarks.none:
+        return False
+    is_session = entity.startswith("s:")
+    made_ms = ids.ulid_ms(entity[2:])
+    purge = watermarks.get(PURGE, "", under)
+    cleanup = watermarks.get(AGENT if is_session else AUTHOR, actor, under)
+    purged_ms = clock.parse_ms(at) if is_session else made_ms  # a session goes when it had ended
+    return (purge is not None and purged_ms is not None and purged_ms < clock.parse_ms(purge[0])) or (
+        cleanup is not None and made_ms is not None and made_ms <= clock.parse_ms(cleanup[0])
     )
-    return [Flaw("waits", file, offset, entity[2:], event_id) for file, offset, entity, event_id in rows]
 
 
 def event_id_of(raw: bytes) -> str:

@@ -35,7 +35,7 @@ from thrum.model.tombstones import Order, branch_file_of, is_tombstoned, superse
 from thrum.store import database
 from thrum.store._old_attempts import facts_of_old_attempts, forget_left_attempts, split_facts
 from thrum.store._superseded import superseded_locally
-from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, line_id_of, sync_data
+from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, changed, line_id_of, sync_data
 from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
 
@@ -361,11 +361,11 @@ def _copy(journal: Path, inode: int, target: int, start: int, end: int) -> None:
     source = files.open_nofollow(journal, os.O_RDONLY)
     try:
         if os.fstat(source).st_ino != inode:
-            raise _changed(journal)
+            raise changed(journal)
         while start < end:
             data = os.pread(source, min(_COPY_BYTES, end - start), start)
             if not data:
-                raise _changed(journal)
+                raise changed(journal)
             start += len(data)
             files.write_all(target, data)
     finally:
@@ -377,8 +377,8 @@ def swap(
 ) -> tuple[dict[str, database.JournalPosition], int]:
     """Put drafts in place, and commit the open transaction: the new offsets, and how many bytes went.
 
-    One whose journal was written anew meanwhile, or was told more of an attempt that goes, is left out. Raises OSError
-    and sqlite3.Error: nothing has changed; JournalChanged: the store has to be opened anew.
+    One whose journal was rewritten meanwhile, or was told more of an attempt that goes, is left out. Raises OSError
+    and sqlite3.Error: nothing has changed; JournalChanged: the store must be reopened.
     """
     file_states = journals.file_states()
     drafts = [draft for draft in drafts if _fits(db, draft, file_states.get(draft.file))]
@@ -394,7 +394,9 @@ def swap(
         )
     head = _head_seq(db)
     _move_rows(db, drafts)
-    assert _head_seq(db) == head, "the greatest number stays: given again, it would name another fact to whoever has it"
+    assert _head_seq(db) == head, (
+        "the greatest number stays: given again, it would name another fact to those who have it"
+    )
     for offset in moved.values():
         database.set_offset(db, offset)
     with journals.still:
@@ -461,7 +463,7 @@ def _rename(
         path = journals.path(draft.file)
         status = files.lstat(path)
         if (status.st_ino, status.st_size) != file_states[draft.file]:
-            raise _changed(path)
+            raise changed(path)
     begun = False
     try:
         for draft in drafts:
@@ -475,7 +477,3 @@ def _rename(
             raise
         message = f"could not finish rewriting the journals: {error}"
         raise JournalChanged(message, cause="journal_changed") from error
-
-
-def _changed(path: Path) -> JournalChanged:
-    return JournalChanged(f"could not write {path}: another program replaced or changed it", cause="journal_changed")

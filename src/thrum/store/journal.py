@@ -204,15 +204,15 @@ class JournalFiles:
             flags = _TO_APPEND | os.O_CREAT | os.O_EXCL if known is None else _TO_APPEND
             descriptor = files.open_nofollow(path, flags)
         except (FileExistsError, FileNotFoundError) as error:
-            raise _changed(path) from error
+            raise changed(path) from error
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise _changed(path) from error
+                raise changed(path) from error
             raise
         try:
             status = os.fstat(descriptor)
             if known is not None and (status.st_ino, status.st_size) != known:
-                raise _changed(path)
+                raise changed(path)
             self._uncut[file] = FileState(status.st_ino, status.st_size)
             begun = time.perf_counter()
             files.write_all(descriptor, data)
@@ -222,7 +222,7 @@ class JournalFiles:
             if size != status.st_size + len(data):
                 # Someone wrote at the same time: their bytes are not ours to cut.
                 del self._uncut[file]
-                raise _changed(path)
+                raise changed(path)
             return FileState(status.st_ino, size)
         except OSError as error:
             error.filename = error.filename or str(path)
@@ -327,16 +327,16 @@ class JournalFiles:
             descriptor = files.open_nofollow(path, os.O_RDONLY)
         except FileNotFoundError as error:
             if file_state.size:
-                raise _changed(path) from error
+                raise changed(path) from error
             return b""
         with os.fdopen(descriptor, "rb", buffering=0) as handle:
             if os.fstat(descriptor).st_ino != file_state.inode:
-                raise _changed(path)
+                raise changed(path)
             data = bytearray()
             while len(data) < file_state.size and (read := handle.read(file_state.size - len(data))):
                 data += read
         if len(data) < file_state.size:
-            raise _changed(path)
+            raise changed(path)
         return bytes(data)
 
     def holds(self, file: str, raw: bytes) -> bool:
@@ -451,7 +451,8 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _changed(path: Path) -> JournalChanged:
+def changed(path: Path) -> JournalChanged:
+    """The error for a journal that is not as it was remembered."""
     return JournalChanged(f"could not write {path}: another program replaced or changed it", cause="journal_changed")
 
 

@@ -296,7 +296,7 @@ class _Opening:
 
     # -- going on with the projection that is there
 
-    def go_on(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
+    def bring_up_to_date(self, names: list[str], boot_id: str) -> tuple[sqlite3.Connection, int]:
         """The projection brought up to the journals, and how many facts that took. Raises _MustRebuild."""
         if not self.path.exists():
             raise _MustRebuild("there is none")
@@ -320,7 +320,7 @@ class _Opening:
         return db, applied
 
     def check(self, db: sqlite3.Connection, names: list[str]) -> dict[str, database.JournalPosition]:
-        """Where the projection stands in the journals, if it fits them. Raises _MustRebuild."""
+        """The projection's positions in the journals, if it fits them. Raises _MustRebuild."""
         if not self.seal.fits(db):
             raise _MustRebuild("it was not made here")
         if not database.is_current(db, self.identity.daemon_id):

@@ -1,8 +1,8 @@
 """What is known of one agent's attempts, and the tokens that prove them. Pure bookkeeping: no clock, no I/O.
 
 It is made of the facts `wake.attempt` alone, live as after a restart, so nothing else need be remembered: which doors a
-message went through, what is open, what was told without proof. Only times and the health of doors begin anew, for
-they are of a monotonic clock (wake.md §4). Times are its seconds.
+message went through, what is open, what was told without proof. Only times and the health of doors start over, as
+they use a monotonic clock (wake.md §4). Times are its seconds.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class _Health:
 
 @dataclass(slots=True)
 class Attempts:
-    """The bookkeeping of one agent. Whoever drives it tells each thing once, in the order in which it happens."""
+    """The bookkeeping of one agent. Its driver reports each event once, in the order in which it happens."""
 
     agent_id: str
     _records: dict[str, Record] = field(default_factory=dict[str, Record])
@@ -127,7 +127,7 @@ class Attempts:
 
     @classmethod
     def rebuilt(cls, agent_id: str, records: Iterable[Record], now: float) -> Attempts:
-        """After a restart: an open attempt stays open, and may have been said; times begin anew (wake.md §4).
+        """After a restart: an open attempt stays open, and may have been said; times start over (wake.md §4).
 
         `records`: the latest fact of each attempt, the oldest attempt first; they may be of processes long gone.
         """
@@ -216,7 +216,7 @@ class Attempts:
     # -- what follows from it
 
     def _note_runtime(self, runtime: Reachable) -> None:
-        """A new process counts anew; a new state gives doors that refused another chance."""
+        """A new process starts over; a new state gives doors that refused another chance."""
         if runtime.process is not None and runtime.process != self._process:
             if self._process is not None:
                 self._health.clear()

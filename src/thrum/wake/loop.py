@@ -4,7 +4,7 @@
     └─ _serve_agent      one for each agent that has something unseen or an attempt open
        └─ _say           the door, and who revokes what it has not said yet
 
-What is planned follows from facts, from the state of the runtime and from the clock, all asked anew each time, so
+What is planned follows from facts, from the state of the runtime and from the clock, all asked again each time, so
 `look` only says that there is something to look at. The fact that an attempt was offered is on disk before its door
 is called: killed between any two steps, the next daemon finds it open. Source: wake.md §4.
 """
@@ -100,9 +100,9 @@ class Loop:
             self._anything_new.set()
 
     async def prove(self, token: str) -> bool:
-        """A model was given a token: its receipts are on disk when this returns. False: nobody knows the token.
+        """A model was given a token: its receipts are on disk when this returns. False: the token is unknown.
 
-        Whoever shows it proves it, once or often, whether its attempt is open or has ended (wake.md §1.2). Raises
+        Showing it proves it, once or often, whether its attempt is open or has ended (wake.md §1.2). Raises
         ThrumError.
         """
         record = self.ports.attempt(token)
@@ -223,7 +223,7 @@ class Loop:
                 try:
                     outcome = await door.offer(runtime, text)
                 except Exception:
-                    # Whether it was said, nobody knows: better unseen than told twice.
+                    # It is unknown whether it was said: better unseen than told twice.
                     log.exception("door %s of %s", door.name, runtime.agent_id)
                     outcome = "offered"
             nursery.cancel_scope.cancel()
@@ -249,15 +249,18 @@ class Loop:
 
     async def _take_proofs(self) -> bool:
         """Read the proofs that hooks left while there was no daemon; whether there was any."""
-        found = proofs.left(self.proofs_dir)
-        for token in found:
+        taken = False
+        for token in proofs.left(self.proofs_dir):
             try:
                 await self.prove(token)
             except ThrumError as error:
                 log.warning("a proof that was left: %s", error)
-                return False
-            proofs.remove(self.proofs_dir, token)
-        return bool(found)
+            except Exception:
+                log.exception("a proof that was left: %s", shown(token))
+            else:
+                proofs.remove(self.proofs_dir, token)
+                taken = True
+        return taken
 
     def _attempts(self, agent_id: str) -> Attempts:
         known = self._known.get(agent_id)

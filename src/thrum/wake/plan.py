@@ -34,7 +34,7 @@ class Unseen:
     attempts: tuple[str, ...] = ()
     """The doors of its counted attempts in this process of the runtime, ended and open ones."""
     told: bool = False
-    """Whether a door without proof said it: then nobody says it again."""
+    """Whether a door without proof said it: then it is not said again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def plan(agent: AgentState, now: float) -> Action:
 def _revoked_before_it_was_said(agent: AgentState, now: float) -> Action | None:
     """§1.4: "Revocable until the door opens: read, deleted, superseded or expired before, and nothing is said."
 
-    What is left of the batch is offered anew. A runtime that ended, or holds what it is given, is no more told either.
+    What is left of the batch is offered again. A runtime that ended, or holds what it is given, is no more told either.
     """
     attempt = agent.open
     if attempt is None or attempt.handed_over:

@@ -221,3 +221,91 @@ async def test_everything_is_there_after_a_restart_and_after_the_database_is_del
             after = [await nux("message.list", for_agent="nux"), await nux("team.list")]
             assert after[0].messages[0].is_read
             assert after == before
+
+
+# -- what wakes, and for how long
+
+
+async def test_a_quiet_message_goes_to_whom_it_names_and_wakes_nobody(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        await daemon.registered("max")
+        sent = await furiosa("message.send", content="later", to=["nux"], quiet=True)
+        assert sent.quiet and [each.agent_id for each in sent.recipients] == ["nux"]
+        assert (await nux("message.wait", timeout_ms=0)).status == "timeout"
+        assert (await nux("message.list", for_agent="nux")).unread == 1
+        answer = await nux("message.send", content="ok", reply_to=sent.message_id, reply_all=True)
+        assert [each.agent_id for each in answer.recipients] == ["furiosa"], "it was no post to the team"
+        assert not answer.quiet
+
+
+async def test_an_urgent_message_needs_somebody_to_wake(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa = await daemon.registered("furiosa")
+        await daemon.registered("nux")
+        sent = await furiosa("message.send", content="fire", to=["nux"], urgent=True)
+        assert (await furiosa("message.get", message_id=sent.message_id)).message.urgent
+        for more in ({}, {"to": ["nux"], "quiet": True}):
+            with pytest.raises(errors.InvalidParams, match="urgent"):
+                await furiosa("message.send", content="fire", urgent=True, **more)
+
+
+async def test_a_message_that_has_expired_ends_no_wait_and_stays_in_the_inbox(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        sent = await furiosa("message.send", content="lunch?", to=["nux"], expires_in_ms=60_000, client_key="k")
+        row = daemon.store.view.message(sent.message_id)
+        assert row is not None
+        assert clock.parse_ms(row.expires_at) == clock.parse_ms(sent.created_at) + 60_000
+        again = await furiosa("message.send", content="lunch?", to=["nux"], expires_in_ms=60_000, client_key="k")
+        assert again.replayed and again.message_id == sent.message_id
+        daemon.clock.ms += 59_000
+        assert (await nux("message.wait", timeout_ms=0, mark="none")).status == "received"
+        daemon.clock.ms += 1_000
+        assert (await nux("message.wait", timeout_ms=0)).status == "timeout"
+        [listed] = (await nux("message.list", for_agent="nux")).messages
+        assert listed.expires_at == row.expires_at and not listed.is_read
+        await nux("message.send", content="too late", reply_to=sent.message_id)
+
+
+async def test_an_expiry_is_a_time_to_come(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa = await daemon.registered("furiosa")
+        for bad in ("tomorrow", "2001-02-03T10:00:00Z"):
+            with pytest.raises(errors.BadTime):
+                await furiosa("message.send", content="x", expires_at=bad)
+        with pytest.raises(errors.InvalidParams, match="expires_in_ms"):
+            await furiosa("message.send", content="x", expires_in_ms=-1)
+        sent = await furiosa("message.send", content="x", expires_at="2101-02-03T12:00:00+02:00")
+        row = daemon.store.view.message(sent.message_id)
+        assert row is not None and row.expires_at == "2101-02-03T10:00:00.000Z"
+
+
+async def test_a_message_replaces_an_own_one_for_the_same_recipients(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        await daemon.registered("max")
+        first = await furiosa("message.send", content="at 3", to=["@nux"])
+        second = await furiosa("message.send", content="at 4", supersedes=first.message_id)
+        assert [each.agent_id for each in second.recipients] == ["nux"]
+        told = await nux("message.wait", timeout_ms=0)
+        assert [(each.message_id, each.supersedes) for each in told.messages] == [(second.message_id, first.message_id)]
+        found = (await nux("message.get", message_id=first.message_id)).message
+        assert found.superseded_by == second.message_id
+        [shown] = [each for each in (await furiosa("message.outbox")).messages if each.superseded_by]
+        assert shown.message_id == first.message_id
+        third = await furiosa("message.send", content="to all", to=["@max"], supersedes=second.message_id)
+        assert [each.agent_id for each in third.recipients] == ["max"], "who is named gets it"
+
+
+async def test_nobody_replaces_what_is_not_his_own(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        sent = await furiosa("message.send", content="at 3", to=["nux"])
+        with pytest.raises(errors.NotAuthor, match="replace"):
+            await nux("message.send", content="at 4", supersedes=sent.message_id)
+        with pytest.raises(errors.MessageNotFound):
+            await nux("message.send", content="at 4", supersedes="msg_unknown")
+        await furiosa("message.delete", message_id=sent.message_id)
+        with pytest.raises(errors.MessageDeleted):
+            await furiosa("message.send", content="at 4", supersedes=sent.message_id)

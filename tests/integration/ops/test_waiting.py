@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -348,3 +349,20 @@ async def test_what_fell_back_while_others_look_through_more_than_they_keep_is_t
             for _ in range(15):
                 nursery.start_soon(lambda: arrived(nux, results, limit=2))
         assert sorted((c for result in results for c in contents(result)), key=int) == [str(n) for n in range(30)]
+
+
+async def test_who_waits_for_an_answer_is_told_that_alone_be_it_quiet(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        furiosa, nux = await daemon.registered("furiosa"), await daemon.registered("nux")
+        asked = (await furiosa("message.send", content="ready?", to=["nux"])).message_id
+        results: list[Any] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(arrived, furiosa, results, reply_to=asked))
+            await trio.testing.wait_all_tasks_blocked()
+            await nux("message.send", content="by the way", to=["furiosa"])
+            await nux("message.send", content="psst", to=["furiosa"], quiet=True)
+            await nux("message.send", content="yes", reply_to=asked, quiet=True)
+        assert contents(results[0]) == ["yes"]
+        assert contents(await furiosa("message.wait", timeout_ms=0)) == ["by the way"]
+        await nux("message.send", content="still", reply_to=asked, quiet=True)
+        assert contents(await furiosa("message.wait", timeout_ms=0, reply_to=asked)) == ["still"], "it was there before"

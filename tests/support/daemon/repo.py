@@ -166,6 +166,7 @@ class Repo:
         self.top = Path(tempfile.mkdtemp(prefix="thrum-e2e-", dir=parent)).resolve()
         self.main = self.top / "main"
         self.started: list[Running] = []
+        self.program = THRUM
         self.env = dict(os.environ)
         if clone_of is not None:
             self.git("clone", "-q", str(clone_of), str(self.main), cwd=self.top)
@@ -201,7 +202,7 @@ class Repo:
     ) -> Done:
         """A whole run of `thrum` at a place (else main). `under`: a program that starts it."""
         done = subprocess.run(
-            [*under, str(THRUM), *words],
+            [*under, str(self.program), *words],
             cwd=at or self.main,
             env={**self.env, **(env or {})},
             input=stdin.encode() if isinstance(stdin, str) else stdin,
@@ -221,7 +222,7 @@ class Repo:
 
     def start(self, *words: str, at: Path | None = None, env: Mapping[str, str] | None = None) -> Running:
         """A `thrum` that goes on running."""
-        return self._track([str(THRUM), *words], at, env)
+        return self._track([str(self.program), *words], at, env)
 
     def python(self, module: str, *words: str, at: Path | None = None) -> Running:
         """A Python program of the tests, standing in `at`."""

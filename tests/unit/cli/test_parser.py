@@ -119,7 +119,7 @@ def test_a_global_flag_without_its_value_is_named() -> None:
         (["reply", "--to=x y"], "unknown flag --to", 'thrum send "TEXT" --to @NAME --thread MSG_ID'),
         (["send", "hi", "-to", "x"], "unknown flag -to", "did you mean --to?"),
         (["send", "hi", "--broad"], "unknown flag --broad", "did you mean --broadcast?"),
-        (["send", "hi", "--parent", "x"], "unknown flag --parent", "usage: thrum send [[@X…] TEXT] [FLAGS]; thrum"),
+        (["send", "hi", "--colour", "x"], "unknown flag --colour", "usage: thrum send [[@X…] TEXT] [FLAGS]; thrum"),
         (["wait", "10s"], "unexpected argument: 10s", "thrum wait --timeout 10s; thrum help wait"),
         (["inbox", "--last"], "unknown flag --last", "thrum message get last"),
         (

@@ -121,6 +121,18 @@ def test_the_next_step_marks_what_was_printed_and_nothing_else() -> None:
     assert render.next_step(one * 2) == 'thrum reply MSG_ID "TEXT"  (mark as read: thrum message read VYABCD VYABCD)'
 
 
+def test_a_message_says_what_else_is_to_be_known_of_it() -> None:
+    shown = message(
+        FIRST, "at 3", 2, audiences=(NUX,), quiet=True, urgent=True, expires_at=ago(1), superseded_by="msg_8H3KQZ"
+    )
+    head = f"● {FIRST}  @furiosa → @nux  2m ago"
+    assert render.head(shown, RENDERING) == f"{head}  (urgent)  (expired)  (superseded by 8H3KQZ)"
+    shown.expires_at, shown.superseded_by = ago(-1), ""
+    assert render.head(shown, RENDERING) == f"{head}  (urgent)", "it is still good for a minute"
+    assert sent(1, NUX, quiet=True) == "  To: @nux (nobody woken)"
+    assert sent(3, REVIEWER, quiet=True) == "  To: @reviewer (3 recipients, nobody woken)"
+
+
 def test_what_i_sent_tells_who_has_read_it() -> None:
     out = wire_types.OutMessage(
         message_id=FIRST,
@@ -135,17 +147,18 @@ def test_what_i_sent_tells_who_has_read_it() -> None:
             wire_types.Recipient("b", ago(5), delivered_at=ago(5)),
             wire_types.Recipient("c", ago(5), seen_at=ago(1)),
             wire_types.Recipient("d", ago(5)),  # of another machine: nothing is known of it yet
+            wire_types.Recipient("e", ago(5), delivered_at=ago(5), offered_at=ago(3)),
         ),
         read_count=1,
     )
     assert render.out_message(out, RENDERING).split("\n") == [
-        f"{FIRST}  5m ago  to @nux, @reviewer  1/4 read",
+        f"{FIRST}  5m ago  to @nux, @reviewer  1/5 read",
         "  Token refresh…",
-        "  Recipients: @a(read), @b(delivered), @c(seen), @d(stored)",
+        "  Recipients: @a(read), @b(delivered), @c(seen), @d(stored), @e(offered)",
     ]
     out.origin_daemon = "d_01KGH87Y00FFFFFFFFFFFFFFFF"
     rendering = render.RenderContext(NOW, hosts={out.origin_daemon: "desk"})
-    assert render.out_message(out, rendering).split("\n")[0].endswith("1/4 read  written on [desk]")
+    assert render.out_message(out, rendering).split("\n")[0].endswith("1/5 read  written on [desk]")
 
 
 def test_one_message_in_full_has_the_lines_that_apply() -> None:

@@ -221,14 +221,14 @@ async def test_a_wait_keeps_no_large_parameters(tmp_path: Path) -> None:
 
 async def test_what_a_run_keeps_of_its_stdin_is_bounded_in_sum_and_given_back(tmp_path: Path) -> None:
     reading = trio.Event()
-    bring_up_to_date = trio.Event()
+    go_on = trio.Event()
 
     async def reads(streams: RunIO, params: CliRunParams, connection: PeerConnection) -> int:
         size = 0
         while piece := await streams.read_stdin():
             size += len(piece)
         reading.set()
-        await bring_up_to_date.wait()
+        await go_on.wait()
         return size % 200
 
     def frames(size: int) -> bytes:
@@ -252,7 +252,7 @@ async def test_what_a_run_keeps_of_its_stdin_is_bounded_in_sum_and_given_back(tm
         while data := await second.read_some():
             received += data
         assert b"too many large requests" in received and received.endswith(b"x\0\0\0\1\1")
-        bring_up_to_date.set()
+        go_on.set()
         while await first.read_some():
             pass
         await third.send(run + frames(8 * limits.frame_bytes_max))

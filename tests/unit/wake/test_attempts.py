@@ -225,6 +225,11 @@ def test_after_a_restart_an_open_attempt_stays_open_and_its_times_begin_anew() -
     assert known.unseen[0].attempts == ("waiter",) and known.last_offer is None
 
 
+def test_after_a_restart_what_a_door_without_proof_said_is_not_open() -> None:
+    known = look(Attempts.rebuilt("bob", [record(detail=NO_PROOF)], 500.0))
+    assert known.open is None and known.unseen[0].told
+
+
 def test_after_a_restart_an_attempt_of_another_process_ends() -> None:
     attempts = Attempts.rebuilt("bob", [record()], 500.0)
     known = look(attempts, runtime=replace(RUNTIME, process=(101, "start")))

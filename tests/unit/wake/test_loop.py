@@ -364,6 +364,24 @@ async def test_a_proof_that_was_left_while_the_daemon_lives_is_read_before_a_sec
         assert world.outcomes() == [("waiter", "proved")] and len(bob.heard) == 1
 
 
+async def test_a_proof_that_cannot_be_written_down_waits_and_keeps_nothing_else(
+    autojump_clock: MockClock, world: World
+) -> None:
+    bob = world.add("bob")
+    bob.has_hooks = False
+    async with world.serving():
+        (one,) = world.send("bob")
+        await trio.sleep(1)
+    proofs.leave(world.proofs_dir, tokens_in(bob.heard[0][1])[0])
+    proofs.leave(world.proofs_dir, new_token())
+    world.failures = 1
+    async with world.serving():
+        await trio.sleep(1)
+        assert world.seen == [] and len(proofs.left(world.proofs_dir)) == 1, "the one that nobody knows is forgotten"
+        await trio.sleep(3_600)
+        assert world.seen == [one] and len(bob.heard) == 1 and proofs.left(world.proofs_dir) == []
+
+
 def test_only_tokens_are_read_from_the_proofs(tmp_path: Path) -> None:
     token = new_token()
     assert proofs.left(tmp_path / "proofs") == []

@@ -115,7 +115,8 @@ async def restore(
     if result.local_only is not None:
         lines.append(_SYNC_KEPT[result.local_only])
     lines.append("  What was purged and pushed stays purged; the next sync brings back what the remote has.")
-    return Answer(result, said=lines)
+    left_out = tuple(f"left out of the restored settings: {each}" for each in result.left_out)
+    return Answer(result, said=lines, warnings=left_out)
 
 
 async def _by_daemon(run: Run, params: RestoreParams) -> RestoreResult:

@@ -56,7 +56,7 @@ async def log(
 def _message(each: wire_types.Message, hosts: dict[str, str], width: int) -> str:
     """`2026-02-03T10:00:00Z  @furiosa → @nux  Token refresh is in  msg_…`; the body is cut to the width."""
     by = author_of(each.agent_id, each.origin_daemon, each.is_namesake, RenderContext(0, hosts=hosts))
-    head = f"{absolute(each.created_at)}  {by} → {audience(each.quiet, each.audiences)}"
+    head = f"{absolute(each.created_at)}  {by} → {audience(each.audiences)}"
     edited = "  (edited)" if each.updated_at else ""
     body = preview(each.body.content)
     if width:

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from thrum.cli import recipients, render
 from thrum.cli.body import BodyFile, MessageFlag, Stdin, parse_structured, read_body
 from thrum.cli.parser import RUN, option, switch, word
-from thrum.cli.references import ID_HELP, find_message
+from thrum.cli.references import ID_HELP, find_message, find_own
 from thrum.cli.render import RenderContext, at
 from thrum.cli.run import Answer, Hint, Run
 from thrum.cli.text import line
-from thrum.cli.values import agent_of, parse_pair
+from thrum.cli.values import agent_of, parse_duration, parse_pair
 from thrum.model import wire_types
 from thrum.model.addressing import EVERYONE
 from thrum.model.errors import MessageNotFound, UsageError
@@ -49,6 +49,10 @@ async def send(
     scope: Annotated[tuple[str, ...], option("T:V", "what it is about, e.g. module:auth")] = (),
     ref: Annotated[tuple[str, ...], option("T:V", "what it points to, e.g. pr:42")] = (),
     structured: Annotated[str, option("JSON", "a JSON object for programs, e.g. '{\"passed\":45}'")] = "",
+    urgent: Annotated[bool, switch("wake at once, without waiting for a burst to end")] = False,
+    no_wake: Annotated[bool, switch("put it into their inboxes without waking them")] = False,
+    expires: Annotated[str, option("2h", "don't wake for it after this time; it stays in their inboxes")] = "",
+    supersedes: Annotated[str, option("MSG_ID", "a message you sent that this one replaces")] = "",
     format: FormatFlag = "markdown",
     stdin: Stdin = False,
     body_file: BodyFile = "",
@@ -58,6 +62,7 @@ async def send(
     scopes = tuple(parse_pair(each, "--scope") for each in scope)
     refs = tuple(parse_pair(each, "--ref") for each in ref)
     data = parse_structured(structured)
+    lifetime_ms = _waking(run, urgent=urgent, no_wake=no_wake, expires=expires)
     given = recipients.tell_apart(words, has_body=bool(message or stdin or body_file))
     if given.rest:
         raise run.command.error(
@@ -83,6 +88,10 @@ async def send(
         scopes=scopes,
         refs=refs,
         reply_to=parent.message_id if parent else "",
+        quiet=no_wake,
+        urgent=urgent,
+        expires_in_ms=lifetime_ms,
+        supersedes=await find_own(run, supersedes) if supersedes else "",
     )
     result = await run.call(MESSAGE_SEND, params)
     said = [f"✓ Message sent: {result.message_id}", *([render.answered(parent)] if parent else [])]
@@ -97,6 +106,10 @@ async def reply(
     message: MessageFlag = "",
     only_author: Annotated[bool, switch("reply only to the author")] = False,
     all: Annotated[bool, switch("also reply to its roles and groups, everyone and the team")] = False,
+    urgent: Annotated[bool, switch("wake at once, without waiting for a burst to end")] = False,
+    no_wake: Annotated[bool, switch("put it into their inboxes without waking them")] = False,
+    expires: Annotated[str, option("2h", "don't wake for it after this time; it stays in their inboxes")] = "",
+    supersedes: Annotated[str, option("MSG_ID", "a message you sent that this one replaces")] = "",
     format: FormatFlag = "markdown",
     stdin: Stdin = False,
     body_file: BodyFile = "",
@@ -105,14 +118,35 @@ async def reply(
     if only_author and all:
         raise run.command.error("--only-author and --all exclude each other")
     _refuse_overrides(run, f'thrum send "TEXT" --thread {line(message_id)}')
+    lifetime_ms = _waking(run, urgent=urgent, no_wake=no_wake, expires=expires)
     content = await read_body(run, text, message, stdin, body_file)
     run.identity()
     parent = await _message(run, await find_message(run, message_id))
     to = (parent.author.agent_id,) if only_author else ()
-    params = SendParams(content=content, format=format, to=to, reply_to=parent.message_id, reply_all=all)
+    params = SendParams(
+        content=content,
+        format=format,
+        to=to,
+        reply_to=parent.message_id,
+        reply_all=all,
+        quiet=no_wake,
+        urgent=urgent,
+        expires_in_ms=lifetime_ms,
+        supersedes=await find_own(run, supersedes) if supersedes else "",
+    )
     result = await run.call(MESSAGE_SEND, params)
     said = (f"✓ Reply sent: {result.message_id}", render.answered(parent))
     return await _sent(run, _Known(run), result, "", *said)
+
+
+def _waking(run: Run, *, urgent: bool, no_wake: bool, expires: str) -> int:
+    """For how many milliseconds the message wakes, 0 for ever. Raises UsageError, BadDuration."""
+    if urgent and no_wake:
+        raise run.command.error("--urgent and --no-wake exclude each other")
+    lifetime_ms = parse_duration(expires, "--expires") if expires else 0
+    if expires and not lifetime_ms:
+        raise run.command.error("--expires is at least a millisecond", "say --no-wake if nobody is to be woken")
+    return lifetime_ms
 
 
 async def _message(run: Run, message_id: str) -> wire_types.Detail:
@@ -220,7 +254,9 @@ async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
 async def _sent(run: Run, known: _Known, result: SendResult, content: str, *said: str) -> Answer:
     hint = _flag_inside(run, content)
     if hint is None and not result.warnings and not run.quiet:
-        hint = await _team_post_with_name(run, known, content) if result.quiet else _stale_recipient(run, result)
+        hint = (
+            await _team_post_with_name(run, known, content) if not result.audiences else _stale_recipient(run, result)
+        )
     return Answer(
         _without(result, "warnings", "silent"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint
     )

@@ -127,12 +127,15 @@ class RestoreParams(Params, kw_only=True):
 
 
 class RestoreResult(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """`local_only`: what `daemon.local_only` is here and stays, if the backup's is another."""
+    """`local_only`: what `daemon.local_only` is here and stays, if the backup's is another. `left_out`: settings of the
+    backup that would be refused, each with its value and the reason, for people.
+    """
 
     source: str
     safety_backup: str
     daemon_restarted: bool
     local_only: bool | None = None
+    left_out: tuple[str, ...] = ()
 
 
 BACKUP_RESTORE: Final = Method(

@@ -13,6 +13,11 @@ from thrum.model.wire_types import Detail, Message, OutMessage, Recipient
 
 
 class SendParams(Mutating, kw_only=True):
+    """`quiet`: in their inboxes, and nobody is woken. It wakes until `expires_at`, or `expires_in_ms` from now: that
+    text stays the same when the call is repeated under its key. `supersedes`: an own message that it replaces; without
+    an address it goes to whom that one went.
+    """
+
     content: str
     format: str = "markdown"
     structured: dict[str, Any] | None = None
@@ -22,6 +27,11 @@ class SendParams(Mutating, kw_only=True):
     refs: tuple[Pair, ...] = ()
     reply_to: str = ""
     reply_all: bool = False
+    quiet: bool = False
+    urgent: bool = False
+    expires_at: str = ""
+    expires_in_ms: int = 0
+    supersedes: str = ""
     tags: tuple[str, ...] = ()
 
 
@@ -215,7 +225,7 @@ MESSAGE_MARK_READ: Final = Method(name="message.markRead", params=MarkReadParams
 
 class WaitParams(Params, kw_only=True):
     """`since`: `unseen`, `now`, a seq, or a time (rpc.md §7). `mention_role`: the name, role or group (or `everyone`)
-    that the sender must have given.
+    that the sender must have given. `reply_to`: only answers to that message, quiet ones too.
     """
 
     timeout_ms: int = limits.wait_default_ms
@@ -223,6 +233,7 @@ class WaitParams(Params, kw_only=True):
     scope: Pair | None = None
     mention_role: str = ""
     author_id: str = ""
+    reply_to: str = ""
     limit: int = limits.wait_limit_default
     mark: Literal["seen", "read", "none"] = "seen"
 

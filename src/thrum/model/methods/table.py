@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, cast
 
-from thrum.model.methods import admin, agents, daemon, groups, messages, notes, sessions, settings, sync, users
+from thrum.model.methods import admin, agents, daemon, groups, messages, notes, sessions, settings, sync, users, wake
 from thrum.model.methods.method import AnyMethod, Method
 
-_FAMILIES: Final = (daemon, agents, sessions, messages, users, groups, notes, sync, settings, admin)
+_FAMILIES: Final = (daemon, agents, sessions, messages, users, groups, notes, sync, settings, admin, wake)
 
 METHODS: Final[dict[str, AnyMethod]] = {
     cast("AnyMethod", value).name: cast("AnyMethod", value)

@@ -1,6 +1,6 @@
 """Attempts to wake an agent: of all facts that share an attempt's id one row (wake.md §5).
 
-A row is made anew from all its facts whenever one comes: they are two or three. So their order cannot show in it.
+A row is rebuilt from all its facts whenever one comes: they are two or three. So their order cannot show in it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Wakes:
         return cutoff is not None and order[0] < cutoff[0]
 
     def tell(self, attempt_id: str, facts: Sequence[Told]) -> None:
-        """Make the rows of an attempt anew, of everything that counts; of nothing, none."""
+        """Rebuild the rows of an attempt from everything that counts; none if nothing does."""
         erase(self._db, [attempt_id])
         if facts:
             attempt = attempt_of(facts)

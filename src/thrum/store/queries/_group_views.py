@@ -8,7 +8,7 @@ from typing import NamedTuple
 from thrum.model.origins import BEFORE, Origins
 from thrum.store.projection.merge_agents import holders_of, may_speak, registrars_of
 from thrum.store.queries._daemon_views import DaemonViews
-from thrum.store.queries.rows import GroupMark, GroupRow, Member
+from thrum.store.queries.rows import GroupMark, GroupRow, Member, is_member
 
 
 class _Group(NamedTuple):
@@ -72,7 +72,7 @@ class GroupViews(DaemonViews):
             head = heads.setdefault(group.name, group)
             united = members.setdefault(group.name, {})
             for told in self._told(head, group):
-                if told.is_member:
+                if is_member(told.added_at, told.removed_at):
                     united.setdefault((told.type, told.value), Member(told.type, told.value, told.added_at, told.by))
         return [
             GroupRow(*heads[name][:5], tuple(members[name][key] for key in sorted(members[name])))
@@ -116,11 +116,6 @@ class _Told(NamedTuple):
     added_at: str
     by: str
     removed_at: str
-
-    @property
-    def is_member(self) -> bool:
-        """Adding wins over removing at the same time (events.md §9)."""
-        return self.added_at != "" and self.added_at >= self.removed_at
 
 
 def _last(told: Iterable[_Told]) -> _Told:

@@ -72,7 +72,7 @@ class Filter:
 
     def addressed_to(self, word: str) -> None:
         """The sender named this agent, user (`user:NAME`), role, group, or everyone. Groups and everyone have no ref of
-        type `mention`; messages of before have such refs alone.
+        type `mention`; older messages have only such refs.
         """
         self.add(
             "(EXISTS (SELECT 1 FROM message_audiences AS p WHERE p.message_id = m.message_id AND"

@@ -1,6 +1,7 @@
 """Messages for a wait: searched in steps of bounded work, so that no other call waits for a long inbox (rpc.md §7).
 
-Never delivered: own messages, quiet posts, deleted ones, those that were replaced or have expired.
+Never delivered: own messages, quiet ones unless they are the answer that is waited for, deleted ones, those that were
+replaced or have expired.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from thrum.store.queries.rows import Wanted
 STEP_ROWS: Final = 1_000
 """Rows that one step looks at, whether they fit or not: about 2 ms."""
 
-WAKES: Final = "m.quiet = 0 AND m.superseded_by = '' AND (m.expires_at = '' OR m.expires_at > ?)"
+_STANDS: Final = "m.superseded_by = '' AND (m.expires_at = '' OR m.expires_at > ?)"
+WAKES: Final = f"m.quiet = 0 AND {_STANDS}"
 """Whether a message `m` wakes at a time (one value), deleted ones aside."""
 
 Found = tuple[int, str]
@@ -106,7 +108,10 @@ class ToldViews(MessageRows):
 
 def _fits(wanted: Wanted) -> Filter:
     fits = Filter()
-    fits.add(f"m.agent_id <> ? AND {WAKES}", wanted.agent_id, wanted.at)
+    if wanted.reply_to:
+        # The condition of the index, and the answer.
+        fits.add("m.reply_to = ? AND m.reply_to <> ''", wanted.reply_to)
+    fits.add(f"m.agent_id <> ? AND {_STANDS if wanted.reply_to else WAKES}", wanted.agent_id, wanted.at)
     fits.narrow(wanted.scope, wanted.author_id)
     if wanted.addressed_to:
         fits.addressed_to(wanted.addressed_to)

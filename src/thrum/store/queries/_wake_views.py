@@ -61,8 +61,8 @@ class WakeViews(ToldViews):
         return self._attempts(rows)
 
     def open_attempts(self) -> list[AttemptRow]:
-        """All that have not ended, the oldest first. Those through doors that prove nothing end so, too: whoever knows
-        the doors tells them apart.
+        """All that have not ended, the oldest first. Those through doors that prove nothing end so, too: the caller
+        knows which is which.
         """
         rows = self._db.execute(f"{_ATTEMPT} WHERE outcome = '{OFFERED}' ORDER BY offered_at, offered_event").fetchall()
         return self._attempts(rows)

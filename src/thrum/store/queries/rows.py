@@ -185,6 +185,11 @@ class GroupRow(msgspec.Struct, frozen=True, gc=False):
     members: tuple[Member, ...]
 
 
+def is_member(added_at: str, removed_at: str) -> bool:
+    """Adding wins over removing at the same time (events.md §9). Empty: that never was."""
+    return added_at != "" and added_at >= removed_at
+
+
 class GroupMark(msgspec.Struct, frozen=True, gc=False):
     """What one live group of a name knows of one member: `added_at` and `removed_at` are empty if that never was."""
 
@@ -195,8 +200,7 @@ class GroupMark(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def member(self) -> bool:
-        """Adding wins over removing at the same time (events.md §9)."""
-        return self.added_at != "" and self.added_at >= self.removed_at
+        return is_member(self.added_at, self.removed_at)
 
 
 class PurgeCounts(NamedTuple):
@@ -245,7 +249,8 @@ class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.wait` asks for (rpc.md §7): addressed to that agent, and one of `unseen` (not read and not seen),
-    `after_seq`, `created_after`; then filters joined by AND. `at`: the time by which what expired wakes no more.
+    `after_seq`, `created_after`; then filters joined by AND. `reply_to`: what answers that message, be it
+    quiet. `at`: the time by which what expired wakes no more.
     """
 
     agent_id: str
@@ -256,6 +261,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     addressed_to: str = ""
     """The name, role or group that the sender gave."""
     author_id: str = ""
+    reply_to: str = ""
     at: str = ""
 
 

@@ -138,7 +138,7 @@ async def test_a_running_daemon_makes_the_change_and_what_needs_a_restart_says_s
         daemon.ctx.here.layout.config_file.write_text("{}")
         desk = await open_terminal(daemon, "furiosa")
         await desk.says("config", "set", "daemon.max_message_body_bytes", "9999")
-        assert desk.err.decode().startswith("hint: the running daemon takes it up when it is restarted")
+        assert desk.err.decode().startswith("hint: takes effect when the daemon is restarted")
         await desk.says("config", "set", "daemon.max_message_body_bytes", "9999")
         assert desk.err == b""
         changed = await desk.json("config", "unset", "daemon.max_message_body_bytes")

@@ -12,6 +12,7 @@ from tests.support.cli.terminal import Terminal, open_terminal
 from tests.support.daemon.in_process import Daemon, open_daemon
 from thrum.cli import recipients
 from thrum.identity.processes import Process
+from thrum.model import clock
 
 
 async def at_desk(daemon: Daemon) -> Terminal:
@@ -369,5 +370,55 @@ async def test_a_name_alone_is_no_text_and_the_overrides_of_ones_own_role_are_no
         ):
             error = await desk.refused(*argv, status=2)
             assert error["remedy"].startswith(advice), error
-        for flag in ("--urgent", "--priority=high"):
+        for flag in ("--important", "--priority=high"):
             assert "each --to wakes" in (await desk.refused("send", "x", flag, status=2))["remedy"]
+
+
+async def test_flags_say_whom_a_message_wakes_and_what_it_replaces(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        nux = daemon.as_agent("nux")
+        first = await desk.json("send", "at 3", "--to", "@nux", "--urgent")
+        end = first["message_id"][-6:]
+        said = await desk.says("send", "at 4", "--supersedes", end, "--no-wake", "--expires", "2h")
+        assert "To: @nux (nobody woken)" in said
+        told = await nux("message.wait", timeout_ms=0)
+        assert told.status == "timeout", "one was replaced, the other wakes nobody"
+        second, shown = (await nux("message.list", for_agent="nux")).messages
+        assert (shown.urgent, shown.superseded_by) == (True, second.message_id)
+        assert (second.quiet, second.supersedes) == (True, first["message_id"])
+        assert second.expires_at == clock.format_ms(clock.parse_ms(second.created_at) + 7_200_000)
+        sent = await desk.says("sent")
+        assert f"{first['message_id']}" in sent and f"(urgent)  (superseded by {second.message_id[-6:]})" in sent
+        got = await desk.says("message", "get", end)
+        assert f"Status:  urgent, superseded by {second.message_id[-6:]}" in got
+        asked = await nux("message.send", content="why?", to=["@furiosa"])
+        await desk.json("reply", asked.message_id, "because", "--supersedes", "last", "--urgent")
+        [answer] = (await nux("message.wait", timeout_ms=0)).messages
+        assert (answer.supersedes, answer.urgent, answer.reply_to) == (second.message_id, True, asked.message_id)
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "status"),
+    [
+        (["--urgent", "--no-wake"], "usage", 2),
+        (["--expires", "soon"], "bad_duration", 2),
+        (["--expires", "0s"], "usage", 2),
+        (["--supersedes", "ZZZZZZ"], "message_not_found", 1),
+    ],
+)
+async def test_flags_that_say_nothing_sensible_are_refused_and_nothing_is_sent(
+    tmp_path: Path, flags: list[str], kind: str, status: int
+) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        before = daemon.store.view.head_seq()
+        assert (await desk.refused("send", "hi there", "--to", "@nux", *flags, status=status))["kind"] == kind
+        assert daemon.store.view.head_seq() == before
+
+
+async def test_nobody_is_woken_by_an_urgent_word_to_the_team_and_it_says_so(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        desk = await at_desk(daemon)
+        error = await desk.refused("send", "hi there", "--urgent")
+        assert "wakes nobody" in error["message"] and "--to @NAME --urgent" in error["remedy"]

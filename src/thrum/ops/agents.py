@@ -39,8 +39,8 @@ from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive, seconds
 from thrum.ops.names import check_names
 from thrum.ops.pid_binding import record_pid
-from thrum.ops.places import carried_over
 from thrum.ops.quickstart import Arrival, check_prime, check_quickstart, give_up, retire_stale
+from thrum.ops.runtime_facts import carried_over
 from thrum.ops.sessions import end_open_sessions
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View

@@ -25,7 +25,7 @@ from thrum.model.guards import Mode, Refusal, refusal_fields
 from thrum.ops.context import Call, Context
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive
-from thrum.ops.places import carried_over
+from thrum.ops.runtime_facts import carried_over
 from thrum.ops.sessions import end_open_sessions
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View

@@ -27,7 +27,7 @@ from thrum.model.paths import Layout, counts, is_tracked, keep_of
 from thrum.ops import renaming
 from thrum.ops.context import Context
 from thrum.ops.identity_file import identities_of
-from thrum.ops.places import carried_over
+from thrum.ops.runtime_facts import carried_over
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 

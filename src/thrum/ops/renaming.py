@@ -35,7 +35,7 @@ from thrum.model.methods.agents import AgentRenameParams, AgentRenameResult
 from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.identity_file import identities_of, note_in_file
 from thrum.ops.names import check_names
-from thrum.ops.places import carried_over
+from thrum.ops.runtime_facts import carried_over
 from thrum.ops.waiting import WaitQueues
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View

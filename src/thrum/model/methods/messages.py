@@ -224,7 +224,7 @@ MESSAGE_MARK_READ: Final = Method(name="message.markRead", params=MarkReadParams
 
 
 class WaitParams(Params, kw_only=True):
-    """`since`: `unseen`, `now`, a seq, or a time (rpc.md §7). `reply_to`: only answers to that message, quiet ones too."""
+    """`since`: `unseen`, `now`, a seq, or a time (rpc.md §7). `reply_to`: only answers to it, quiet ones too."""
 
     timeout_ms: int = limits.wait_default_ms
     since: int | str = "unseen"

@@ -16,7 +16,7 @@ from thrum.model.events import Body, MessageCreated, encode
 from thrum.model.paths import Layout
 from thrum.model.wire_types import DaemonIdentity
 from thrum.store.api import Decision, Stamp
-from thrum.store.ingest import Found, portions, verified
+from thrum.store.ingest import Found, turns_of, verified
 from thrum.store.queries.views import View
 from thrum.store.recovery import Opened, open_blocking
 from thrum.store.writer import Call, Errand, Writer
@@ -125,7 +125,7 @@ def _take_in(store: Opened, lines: list[Found]) -> float:
     for start in range(0, len(lines), 1000):
         errands = [
             Errand(lambda writer, some=some: Writer.ingest(writer, some))
-            for some in portions(verified(lines[start : start + 1000]))
+            for some in turns_of(verified(lines[start : start + 1000]))
         ]
         _timed(store, [*errands])
     return time.perf_counter() - begun

@@ -1,7 +1,7 @@
 """What the version before the house was rebuilt left on disk is opened, read with the same bytes, and gone on with.
 
 `tests/data/version_before` is a repository as that version left it, and what its commands printed of it
-(`tests/support/version_before_maker.py` makes both). Its tests go on with one repository, one after the other.
+(`tests/support/daemon/version_before_maker.py` makes both). Its tests go on with one repository, one after the other.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import pytest
-from tests.support.repo import Repo
 
-from tests.support.version_before import (
+from tests.support.daemon.repo import Repo
+from tests.support.daemon.version_before import (
     ACTS,
     DATA,
     NOT_ASKED,

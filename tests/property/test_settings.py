@@ -85,8 +85,8 @@ def test_what_flaws_are_left_out_of_is_read_and_has_all_the_rest(pairs: list[tup
     left_out = settings.leave_out_flaws(raw)
     assert settings.flaws(raw) == [] and bool(left_out) is bool(found)
     for flaw, said in zip(found, left_out, strict=False):
-        assert said.startswith(f"{'.'.join(flaw.path)} ") and said.endswith(f"({flaw.message})")
-    flawed = {".".join(flaw.path) for flaw in found}
+        assert said.startswith(f"{'.'.join(map(str, flaw.path))} ") and said.endswith(f"({flaw.message})")
+    flawed = {".".join(map(str, flaw.path)) for flaw in found}
     for key in {*settings.SETTINGS, "later.x"} - flawed:
         if not any(key.startswith(f"{group}.") for group in flawed):
             assert settings.lookup(raw, key) == settings.lookup(before, key)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.support.fake_door import FakeDoor
-from tests.support.wake_world import Runtime, World
 from trio.testing import MockClock
 
+from tests.support.wake.fake_door import FakeDoor
+from tests.support.wake.world import Runtime, World
 from thrum.model.wake_types import Failed, Refused
 
 AGENTS = 5

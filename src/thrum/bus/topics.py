@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from thrum.model import ids, limits
+from thrum.model.addressing import address_of
 from thrum.model.event_specs import Audience
 from thrum.model.events import (
     SPECS,
@@ -222,21 +223,6 @@ def _addresses(audiences: tuple[Pair, ...]) -> tuple[str, ...]:
     shown = tuple(_fitting(address_of(pair)) or "?" for pair in audiences[: limits.hint_addresses_max])
     more = len(audiences) - len(shown)
     return (*shown, f"+{more}") if more else shown
-
-
-def address_of(pair: Pair) -> str:
-    """`@bob`, `@tester`, `@everyone`, `user:leon`, `sf:bob` for an audience."""
-    match pair.type:
-        case "broadcast":
-            return "@everyone"
-        case "user":
-            return f"user:{pair.value.removeprefix('user:')}"
-        case "agent" if ":" not in pair.value:
-            return "@" + pair.value
-        case "role" | "group":
-            return "@" + pair.value
-        case _:
-            return pair.value
 
 
 # -- frames

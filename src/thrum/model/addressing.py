@@ -82,6 +82,21 @@ def _ref(pair: Pair) -> Pair:
     return Pair("mention", f"user:{pair.value}" if pair.type == "user" else pair.value)
 
 
+def address_of(pair: Pair) -> str:
+    """`@bob`, `@tester`, `@everyone`, `user:leon`, `sf:bob` for an audience."""
+    match pair.type:
+        case "broadcast":
+            return "@everyone"
+        case "user":
+            return f"user:{pair.value.removeprefix('user:')}"
+        case "agent" if ":" not in pair.value:
+            return "@" + pair.value
+        case "role" | "group":
+            return "@" + pair.value
+        case _:
+            return pair.value
+
+
 def resolve(addresses: Sequence[str], sender: str, directory: Directory) -> Audience:
     """The audience of explicit addresses: all or nothing.
 

@@ -349,7 +349,7 @@ def leave_out_flaws(raw: dict[str, Any]) -> list[str]:
     left_out: list[str] = []
     while found := flaws(raw):
         for flaw in found:
-            key = ".".join(flaw.path)
+            key = ".".join(map(str, flaw.path))
             value = json.dumps(lookup(raw, key), ensure_ascii=False)
             shown = value if len(value) <= _VALUE_CHARS else f"{value[:_VALUE_CHARS]}…"
             left_out.append(f"{key} {shown} ({flaw.message})")

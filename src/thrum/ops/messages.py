@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from thrum.bus.topics import address_of
 from thrum.model import addressing, clock, limits
 from thrum.model.addressing import Audience
 from thrum.model.errors import (
@@ -105,7 +104,7 @@ def _audience(
 ) -> Audience:
     """Whom a message is for: who is named; else those of the one that it answers, or replaces; else the team."""
     if not addresses and parent is None and replaced is not None:
-        addresses = [address_of(pair) for pair in view.pairs(replaced.message_id)[2]]
+        addresses = [addressing.address_of(pair) for pair in view.pairs(replaced.message_id)[2]]
     if addresses:
         return addressing.resolve(addresses, author, directory)
     if parent is None:

@@ -10,6 +10,7 @@ import pytest
 from thrum.bus import topics
 from thrum.bus.topics import About, Frame, Head, HintTemplate, audiences_of, hint_of, read_frame, topics_of
 from thrum.model import events, limits
+from thrum.model.addressing import address_of
 from thrum.model.events import Pair
 from thrum.model.wire_types import Hint
 
@@ -119,7 +120,7 @@ def test_at_most_16_addresses_are_told() -> None:
 
 def test_addresses_are_what_people_write() -> None:
     pairs = [("agent", "bob"), ("role", "tester"), ("group", "core"), ("broadcast", "everyone"), ("user", "leon")]
-    told = [topics.address_of(Pair(*pair)) for pair in pairs]
+    told = [address_of(Pair(*pair)) for pair in pairs]
     assert told == ["@bob", "@tester", "@core", "@everyone", "user:leon"]
 
 

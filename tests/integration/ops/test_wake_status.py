@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.support.ctx import Daemon, open_daemon
 
+from tests.support.daemon.in_process import Daemon, open_daemon
 from thrum.model.attempt_ids import new_attempt_id
 from thrum.model.errors import AgentNotFound
 from thrum.model.events import WakeAttempted

@@ -1,6 +1,6 @@
 """Makes `tests/data/version_before`: a rich history, played with the program of another commit, and what it printed.
 
-    python -m tests.support.version_before_maker CHECKOUT
+    python -m tests.support.daemon.version_before_maker CHECKOUT
 
 CHECKOUT is a clone of this repository at the commit `COMMIT`, with its own `.venv` (`make venv`). While the history is
 played its clock stands in the past, so that nothing in the data is ever of the future. What was asked of it afterwards
@@ -20,9 +20,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.detached import DETACHED, call_detached, marks_above, runtimes_above
-from tests.support.repo import Repo, wait_until
-from tests.support.version_before import (
+from tests.support.daemon.repo import Repo, wait_until
+from tests.support.daemon.version_before import (
     ACTS,
     DATA,
     RENAMED,
@@ -35,6 +34,7 @@ from tests.support.version_before import (
     reads,
     rebase,
 )
+from tests.support.detached import DETACHED, call_detached, marks_above, runtimes_above
 from thrum.model.clock import format_ms, parse_ms
 
 COMMIT = "21ba511"

@@ -1,7 +1,7 @@
 """A repository that another version left, laid out again somewhere; and what its commands print, made comparable.
 
-`tests/data/version_before` is made by `tests/support/version_before_maker.py`, with the program of the commit that its
-`about.json` names. In it `{TOP}` stands for the directory that holds the worktrees and the remote.
+`tests/data/version_before` is made by `tests/support/daemon/version_before_maker.py`, with the program of the commit
+that its `about.json` names. In it `{TOP}` stands for the directory that holds the worktrees and the remote.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.repo import Repo, wait_until
+from tests.support import places
+from tests.support.daemon.repo import Repo, wait_until
 from thrum.model.clock import parse_ms
 
-DATA = Path(__file__).parents[1] / "data" / "version_before"
+DATA = places.DATA / "version_before"
 TOP = "{TOP}"
 RENAMED = {"dot_thrum": ".thrum", "dot_git": ".git"}
 """How the data call what git would not take under its own name."""

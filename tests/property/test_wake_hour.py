@@ -1,6 +1,7 @@
 """An hour of five agents at work, 1,000 messages, the real loop: each seen, each told once, no more wakes than bursts.
 
-The judge is what the models were given. Time is simulated, a run takes seconds; a seed says all of it.
+The judge is what the models were given. Time is simulated, a run takes seconds. A seed says who does what and when, but
+not in which order trio runs its tasks.
 """
 
 from __future__ import annotations
@@ -136,4 +137,4 @@ async def test_in_an_hour_of_trouble_every_message_is_seen_and_none_is_told_twic
     await run_hour(world, seed, troubled=True)
     assert sorted(world.seen) == sorted(world.messages), "each has one receipt"
     assert {name for of_one in world.runtimes.values() for name, times in of_one.told().items() if times > 1} == set()
-    assert {outcome for _, outcome in world.outcomes("bob0")} > {"proved", "expired"}
+    assert {each.outcome for each in world.attempts.values()} > {"proved", "expired"}, "or there was no trouble"

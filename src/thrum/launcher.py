@@ -13,7 +13,7 @@ from thrum import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable
+    import collections.abc
 
 _ENVIRONMENT = ("NO_COLOR", "TERM", "COLUMNS", "TMUX", "TMUX_PANE", "CODEX_THREAD_ID")
 _SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
@@ -357,7 +357,7 @@ _NO_ANSWER, _RUN_HERE, _CUT_SHORT = -1, -2, -3
 """No status came: nothing was done that shows, this process is asked to run the command, or something was printed."""
 
 
-def _converse(connection: "_socket.socket", read: "Callable[[], bytes]") -> int:
+def _converse(connection: "_socket.socket", read: "collections.abc.Callable[[], bytes]") -> int:
     """Do what the frames say; the exit status, or why there is none. `read`: the next bytes of stdin."""
     lost = _NO_ANSWER
     buffer = b""

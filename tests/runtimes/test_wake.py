@@ -91,7 +91,7 @@ def test_a_message_reaches_an_idle_agents_model_once_with_proof(team: Team) -> N
     team.wait_seen(sent)
     team.pane.wait_status("idle")
     assert team.lab.given("please look at the parser") == 1
-    facts = [fact for fact in team.repo.facts("wake.attempt")]
+    facts = team.repo.facts("wake.attempt")
     assert [fact["outcome"] for fact in facts] == ["offered", "proved"]
     assert json.dumps(facts[0]["attempt_id"]) == json.dumps(facts[1]["attempt_id"])
     said = next(entry["new"] for entry in team.lab.model_log() if "the parser" in entry["new"])

@@ -35,7 +35,7 @@ class Caller:
 
     process: Process
     nested: bool
-    """Whether it runs below another one of its kind, or asks nobody: it is told nothing, and proves nothing."""
+    """Whether it runs below another one of its kind, or has no person at it: it is told nothing, and proves nothing."""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class HookService:
         return hooks.woken(event, waiter.text)
 
     async def _dismiss_at_end(self, process: Process) -> None:
-        """End the waiter with its runtime: killed, that one takes nobody along."""
+        """End the waiter with its runtime: killed, that one takes no child along."""
         await self.ends.wait(process[0], lambda: self._lives(process))
         self.wake.states.forget(process)
         self.wake.waiters.dismiss(process)
@@ -99,7 +99,7 @@ class HookService:
         try:
             links = evidence.links(trio.current_time())
         except Failed as failed:
-            log.info("a hook of nobody: %s", failed, extra={"fields": {"event": event.event}})
+            log.info("a hook below no runtime: %s", failed, extra={"fields": {"event": event.event}})
             return None
         found = runtime_above(links, event.runtime)
         if found is None:

@@ -12,7 +12,7 @@ from thrum.model.files import open_files_max
 
 
 class ProcessEnds:
-    """Whoever waits in one daemon. Each pidfd is an open file: with many processes and few files others had none."""
+    """Those that wait in one daemon. A pidfd is an open file: with many processes and few files others had none."""
 
     def __init__(self) -> None:
         self._pidfds = 0

@@ -116,7 +116,7 @@ def _audience(
 
 
 def _nobody_to_wake() -> InvalidParams:
-    message = "a message to the team wakes nobody, so it cannot be urgent"
+    message = "a message to the team wakes no one, so it cannot be urgent"
     return InvalidParams(message, remedy='say whom it is for: thrum send "TEXT" --to @NAME --urgent', field="urgent")
 
 

@@ -2,7 +2,7 @@
 
 A wake uses a waiter up. Of one process of a runtime only one sleeps at a time: what its later hooks start ends at once.
 An answer counts as handed over when the waiter took it, before it prints a byte: without that nothing was said, after
-that it is given to nobody again (wake.md §4).
+that it is not given again (wake.md §4).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Waiters:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody sleeps here."""
+        """Whether none sleeps here."""
         return not self._waiting
 
     def has(self, process: Process | None) -> bool:
@@ -85,7 +85,7 @@ class Waiters:
         return waiter
 
     def close(self) -> None:
-        """The daemon stops: whoever sleeps here looks for the next one."""
+        """The daemon stops: those that sleep here look for the next one."""
         self._closed = True
         for waiter in self._waiting.values():
             waiter.woken.set()
@@ -98,7 +98,7 @@ class Waiters:
             waiter.woken.set()
 
     async def hand(self, process: Process | None, text: str) -> Offered:
-        """Give a waiter of that process its answer, and return when it has it. Failed: nobody was told anything.
+        """Give a waiter of that process its answer, and return when it has it. Failed: nothing was said.
 
         Cancelled before a waiter was woken, nothing was said; from then on it is not cancelled any more.
         """

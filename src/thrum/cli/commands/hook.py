@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import msgspec
 
 from thrum.cli.commands.prime import brief
-from thrum.cli.parser import RUN
+from thrum.cli.parser import RUN, word
 from thrum.cli.run import Run
 from thrum.model import limits
 from thrum.model.errors import CrossWorktree, PrimeOwnership, ThrumError
@@ -24,8 +24,9 @@ from thrum.wake.attempts import tokens_in
 
 
 async def hook(
-    runtime: str,
-    event: str,
+    runtime: Annotated[str, word("RUNTIME", "claude, codex, gemini, opencode, cursor")],
+    event: Annotated[str, word("EVENT", "the runtime's own name of it; wait: sleep until there is a message")],
+    /,
     *,
     run: Annotated[Run, RUN],
 ) -> int:

@@ -145,7 +145,7 @@ def _waking(run: Run, *, urgent: bool, no_wake: bool, expires: str) -> int:
         raise run.command.error("--urgent and --no-wake exclude each other")
     lifetime_ms = parse_duration(expires, "--expires") if expires else 0
     if expires and not lifetime_ms:
-        raise run.command.error("--expires is at least a millisecond", "say --no-wake if nobody is to be woken")
+        raise run.command.error("--expires is at least a millisecond", "use --no-wake if no one is to be woken")
     return lifetime_ms
 
 

@@ -1,5 +1,6 @@
-# make demo: the main job, shown. make test: the tests. make spec: what the specification states, with the tests that
-# show it. Each makes its virtual environment first.
+# make demo: the main job, shown. make test: all tests. make unit: those that start no process and no thread, in less
+# than a minute. make integration: those of one room that do. make spec: what the specification states, with the tests
+# that show it. Each makes its virtual environment first.
 #
 # Variables: PYTHON (3.11 or newer), VENV (where the environment lies), ARGS (handed on, e.g. make test ARGS=--long).
 
@@ -12,13 +13,19 @@ ARGS ?=
 # Tests wait for processes, disks and each other for half of their time.
 WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$(( n < 4 ? 2 * n : 8 )))
 
-.PHONY: demo test spec check bench venv clean
+.PHONY: demo test unit integration spec check bench venv clean
 
 demo: venv
 	@$(BIN)/thrum demo $(ARGS)
 
 test: venv
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+unit: venv
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+integration: venv
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile tests/integration $(ARGS)
 
 spec: venv
 	@$(BIN)/python -m tests.spec $(ARGS)

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.fake_door import FakeDoor
+from tests.support.wake.fake_door import FakeDoor
 from thrum.model.wake_types import Failed, Reachable, Refused
 from thrum.wake.attempts import new_token, tokens_in
 from thrum.wake.door import Door

@@ -70,6 +70,7 @@ def fields_of(spec: Spec) -> tuple[type[Any], dict[str, Any]]:
             events.MessageCreated,
             {"message_id": message, "agent_id": agent, "body": Body("plain", f"text {c}"), "scopes": (pair,)}
             | {"recipients": tuple(sorted({other, AGENTS[a % 3]})), "audiences": (Pair("agent", other),)}
+            | {"supersedes": parent if b % 2 else "", "expires_at": _time(c) if a % 2 else ""}
             | reply,
         ),
         (events.MessageEdited, {"message_id": message, "agent_id": agent, "body": Body("plain", f"edit {c}")}),

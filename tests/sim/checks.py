@@ -67,7 +67,12 @@ LOCAL_COLUMNS: Final = frozenset(
 )
 """What facts that never travel feed (events.md §14.2), and the times of receipts: only the highest one travels."""
 GIVEN_COLUMNS: Final = frozenset(
-    {("message_recipients", "replied_at"), ("messages", "thread_id"), ("registrations", "registered_at")}
+    {
+        ("message_recipients", "replied_at"),
+        ("messages", "thread_id"),
+        ("messages", "superseded_by"),
+        ("registrations", "registered_at"),
+    }
 )
 """What an unsigned line, or one of another origin, may give to a signed one."""
 _SIGNED: Final = "(trust = 0 OR {all}) AND origin_daemon NOT IN ({out})"

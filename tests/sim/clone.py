@@ -30,7 +30,7 @@ from thrum.store import recovery
 from thrum.store._stamping import Stamper
 from thrum.store.api import Decide
 from thrum.store.compaction import Draft, Drafter, discard
-from thrum.store.ingest import portions, verified
+from thrum.store.ingest import turns_of, verified
 from thrum.store.journal import FileState, JournalChanged
 from thrum.store.projection.core import deferral_limit
 from thrum.store.queries import fts
@@ -104,12 +104,12 @@ class AccessPath:
     def head_seq(self) -> int:
         return self._opened.view.head_seq()
 
-    def read(self, file: str, mark: FilePosition) -> bytes:
+    def read(self, file: str, position: FilePosition) -> bytes:
         try:
-            return self._opened.journals.read_start(file, FileState(*mark))
+            return self._opened.journals.read_start(file, FileState(*position))
         except JournalChanged as error:
             now = self._opened.journals.file_states().get(file)
-            if now is None or now.inode != mark.inode:
+            if now is None or now.inode != position.inode:
                 raise JournalMoved from error
             raise
 
@@ -128,7 +128,7 @@ class AccessPath:
             self._clone.run_batch([Errand(Writer.close_before)])
 
     def ingest(self, arrived: Sequence[Arrived]) -> Ingested:
-        calls = [Errand(partial(Writer.ingest, arrived=some)) for some in portions(verified(arrived))]
+        calls = [Errand(partial(Writer.ingest, arrived=some)) for some in turns_of(verified(arrived))]
         self._clone.run_batch(calls)
         answers = [call.answer for call in calls]
         return Ingested(sum(answer.new for answer in answers), sum(answer.quarantined for answer in answers))

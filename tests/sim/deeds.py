@@ -128,6 +128,8 @@ class Deeds:
         text, quiet = self.text(), self.dice.random() < 0.1
         refs = tuple(Pair("mention", name) for name in to) + fields.pop("more_refs", ())
         scopes = (Pair("module", "m"),) if self.dice.random() < 0.3 else ()
+        replaced = self.row("SELECT message_id FROM messages ORDER BY message_id") if self.dice.random() < 0.2 else None
+        supersedes = replaced[0] if replaced else ""
 
         def make(stamp: Stamp) -> list[Any]:
             return [
@@ -141,6 +143,7 @@ class Deeds:
                     audiences=() if quiet else tuple(Pair("agent", name) for name in to),
                     recipients=tuple(to),
                     quiet=quiet,
+                    supersedes=supersedes,
                     **fields,
                 )
             ]

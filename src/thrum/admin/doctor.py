@@ -203,7 +203,7 @@ def _newest_fact(layout: Layout) -> tuple[int, str]:
     journals = JournalFiles(layout.branch_dir, layout.local_journal)
     newest = (0, "")
     for file in journals.names():
-        file_state = journals.look(file)
+        file_state = journals.accept_state(file)
         if file_state is None or not file_state.size:
             continue
         try:

@@ -236,7 +236,7 @@ def _truncated(journals: JournalFiles, whole: Mapping[str, int], copy: audit.Cop
         was = copy.offsets.get(file)
         if differs and was is not None and end < was.applied_offset:
             found[file] = f"shorter: by {was.applied_offset - end} bytes"
-        elif differs and was is not None and (at := journals.look(file)) and at.inode != was.inode:
+        elif differs and was is not None and (at := journals.accept_state(file)) and at.inode != was.inode:
             found[file] = "changed: it is another file than it was"
         if (more := journals.end(file) - end) > 0:
             found[file] = f"torn: {more} bytes"

@@ -354,7 +354,8 @@ class EventFollower(Follower[Hint]):
 
 
 class InboxFollower(Follower[Message]):
-    """Every unread message to one agent or user: those that are there, then each as it comes; each once.
+    """Every unread message to one agent or user: those that are there, then each as it comes; each once. Not those that
+    were replaced or have expired.
 
     The bus only rings; the messages come from `message.list`, in order of `seq`. With `mark`, a message is marked as
     read when its handler comes back for the next one.
@@ -440,6 +441,7 @@ class InboxFollower(Follower[Message]):
 
     def _accept(self, message: Message) -> None:
         unwanted = message.deleted or message.agent_id == self.agent_id or (message.quiet and not self._quiet)
+        unwanted = unwanted or message.is_over(clock.format_ms(self._clock.now_ms()))
         if unwanted or message.seq <= self._listed_up_to or message.message_id in self._known:
             return
         self._known.add(message.message_id, message.created_at)

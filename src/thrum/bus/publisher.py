@@ -95,6 +95,7 @@ class Publisher:
         Tombstoned facts are never announced. Costs 2 µs without listeners; never waits, never raises.
         """
         before, self.head_seq = self.head_seq, seq
+        assert before < seq, "numbers rise: a hint that names a smaller one before it would hide what was lost since"
         if self.listened:
             self._announce(before, seq, fact, about, pending)
         # A send may swallow the sign that somebody has subscribed; and a fact that went unsent must be told by a head.

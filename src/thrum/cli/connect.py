@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,6 @@ import trio
 
 from thrum.cli import sandbox
 from thrum.cli.session import CallerProbe
-from thrum.identity.files import Identity
-from thrum.identity.processes import OwnerState, Process
 from thrum.identity.runtimes import Link, RuntimeNames
 from thrum.model import files
 from thrum.model.errors import DaemonUnavailable, RuntimeNotFound
@@ -107,80 +105,6 @@ def own_links(env: Mapping[str, str], layout: Layout) -> Sequence[Link]:
         return ()
 
 
-class _OwnProbe:
-    """The `CallerProbe` of a command in its own process: its ancestors, and the identity files of all worktrees."""
-
-    def __init__(self, env: Mapping[str, str], layout: Layout) -> None:
-        from thrum.identity.processes import open_process_table
-
-        self._env = env
-        self.pid = os.getppid()
-        self._layout = layout
-        self._table = open_process_table()
-        self._chain = self._table.chain(self.pid)
-
-    def owner(self) -> tuple[str, str] | None:
-        from thrum.cli.acting import roots_of
-        from thrum.identity.files import list_identities
-
-        found: dict[tuple[int, str], tuple[float, str, str]] = {}
-        for root in roots_of(self._layout):
-            for each in list_identities(root / ".thrum" / "identities"):
-                identity = each.identity
-                if identity is not None and identity.agent_pid:
-                    key, entry = identity.owner, (identity.updated_seconds, identity.name, str(root))
-                    found[key] = max(found.get(key, entry), entry)
-        for process in self._proving():
-            known = found.get((process.pid, process.started))
-            if known is not None:
-                return known[1:]
-        return None
-
-    def _proving(self) -> Iterator[Process]:
-        """The ancestors that tell who this is: those below a server of many sessions."""
-        from thrum.identity.runtimes import is_shared_server, may_be_shared_server
-
-        for process in self._chain:
-            if may_be_shared_server(process.comm) and is_shared_server(self._table.program(process.pid)):
-                return
-            yield process
-
-    def is_deliberate(self, agent_id: str) -> bool:
-        return self._table.terminal(os.getpid()) is not None or self._env.get("THRUM_NAME") == agent_id
-
-    def has_runtime(self) -> bool:
-        from thrum.identity.runtimes import links_of
-
-        names = runtime_names(self._env, self._layout)
-        return any(link.runtime is not None for link in links_of(self._table, self._chain, names))
-
-    def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
-        from thrum.identity.processes import same_process
-        from thrum.identity.runtimes import runtime_of_process
-
-        if identity is None or identity.agent_pid <= 1:
-            return "none"
-        pid = identity.agent_pid
-        seen = self._table.read(pid)
-
-        def is_runtime() -> bool:
-            names = runtime_names(self._env, self._layout)
-            return runtime_of_process(self._table.program(pid), names) is not None
-
-        if not same_process(identity.agent_pid_started, identity.updated_seconds, seen, is_runtime):
-            return "dead"
-        return "chain" if any(each.pid == pid for each in self._chain) else "elsewhere"
-
-    def is_news(self, what: str) -> bool:
-        return True  # only a daemon remembers
-
-    def record(self, outcome: str, fields: Mapping[str, Any]) -> None:
-        from thrum.identity.guard_modes import FIRE
-        from thrum.model.log import append_line
-
-        append_line(self._layout.log_file, "warning", FIRE, {**fields, "outcome": outcome})
-
-
 def check_no_agent(env: Mapping[str, str], layout: Layout | None, act: str) -> None:
     """Raise NotAPerson when this process is an agent's, for an act that is none's (rpc.md §3, Na); the daemon's log has
     who did it. The same judgement as the daemon's, for what a command does without one.
@@ -198,9 +122,8 @@ def check_no_agent(env: Mapping[str, str], layout: Layout | None, act: str) -> N
     judge_own_process(KNOWN_RUNTIMES if layout is None else runtime_names(env, layout), act, record)
 
 
-def own_probe(env: Mapping[str, str], layout: Layout) -> CallerProbe | None:
-    """What the kernel says of this process; None where it says nothing."""
-    try:
-        return _OwnProbe(env, layout)
-    except OSError:
-        return None
+def own_probe(env: Mapping[str, str], layout: Layout) -> CallerProbe:
+    """What the kernel says of this process."""
+    from thrum.cli.own_probe import OwnProbe  # only a command that uses an identity asks
+
+    return OwnProbe(env, layout)

@@ -145,6 +145,8 @@ def _state(each: wire_types.Recipient) -> str:
         return "read"
     if each.seen_at:
         return "seen"
+    if each.offered_at:
+        return "offered"
     return "delivered" if each.delivered_at else "stored"
 
 

@@ -117,7 +117,7 @@ def build_parts(
     )
     sync_service = SyncService(
         ctx=ctx,
-        exchange=SyncStore(store),
+        journals=SyncStore(store),
         settings=sync_settings,
         publish=partial(_publish_sync, publisher),
     )

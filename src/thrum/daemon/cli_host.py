@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from thrum.cli import app
+from thrum.cli.caller_probe import KernelProbe
 from thrum.cli.session import NeedsOwnProcess, Session
 from thrum.daemon.caller_memory import Told
 from thrum.identity.evidence import Failed, PeerEvidence, Registry
@@ -111,7 +112,7 @@ async def run_inside(
             links=lambda _: _links(connection),
             find_layout=find_own,
             notices=noticed,
-            caller_probe=lambda _: _Launcher(connection, registry(), told or Told()),
+            caller_probe=lambda _: _LauncherProbe(connection.evidence, registry, told or Told()),
         )
         try:
             return await app.run(list(params.argv), session)
@@ -127,48 +128,16 @@ def _links(connection: PeerConnection) -> Sequence[Link]:
         return ()
 
 
-class _Launcher:
+class _LauncherProbe(KernelProbe):
     """The `CallerProbe` of a command that runs here: the kernel's word on the launcher."""
 
-    def __init__(self, connection: PeerConnection, registry: Registry, told: Told) -> None:
-        self._evidence: PeerEvidence = connection.evidence
-        self._registry = registry
+    def __init__(self, evidence: PeerEvidence, registry: Callable[[], Registry], told: Told) -> None:
+        super().__init__(evidence, registry)
         self._told = told
-
-    @property
-    def pid(self) -> int:
-        try:
-            chain = self._evidence.chain()
-        except Failed:
-            return self._evidence.pid
-        return chain[1].pid if len(chain) > 1 else self._evidence.pid
-
-    def owner(self) -> tuple[str, str] | None:
-        try:
-            found = self._evidence.proven_owner(self._registry) or self._evidence.bound_agent(self._registry)
-        except Failed as failed:
-            raise OSError(str(failed)) from failed
-        return None if found is None else (found.agent_id, found.root)
-
-    def has_runtime(self) -> bool:
-        try:
-            return self._evidence.has_runtime(trio.current_time())
-        except Failed as failed:
-            raise OSError(str(failed)) from failed
-
-    def is_deliberate(self, agent_id: str) -> bool:
-        try:
-            return self._evidence.is_deliberate(agent_id)
-        except Failed as failed:
-            raise OSError(str(failed)) from failed
 
     def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
         del identity  # what its file says of a process is a copy, which any process may write
-        place = self._registry.by_id.get(agent_id)
-        try:
-            return "none" if place is None else self._evidence.state_of(place)
-        except Failed as failed:
-            raise OSError(str(failed)) from failed
+        return self._state_of(self._registry().by_id.get(agent_id))
 
     def is_news(self, what: str) -> bool:
         try:

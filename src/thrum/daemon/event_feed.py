@@ -19,7 +19,7 @@ from thrum.model.events import SPECS, AnyFact, GroupFact, MessageFact, UnknownEv
 from thrum.model.methods.daemon import EventsSince, EventsSinceParams
 from thrum.model.wire_types import Hint
 from thrum.store.journal import JournalFiles
-from thrum.store.projection.core import SILENT
+from thrum.store.projection.core import UNANNOUNCED
 from thrum.store.queries.rows import EventRow
 from thrum.store.queries.views import View
 from thrum.store.writer import Committed
@@ -65,9 +65,13 @@ class EventFeed:
         self.pulse = Pulse()
 
     def announce(self, committed: Sequence[Committed]) -> None:
-        """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced."""
+        """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced.
+
+        Nor is what kept the number of another line of its id, which did not count (`Projection.apply`): whoever follows
+        has passed that number.
+        """
         for entry in committed:
-            if entry.state not in SILENT:
+            if entry.state not in UNANNOUNCED and entry.seq > self._publisher.head_seq:
                 subject = about(self._view, entry.fact) if self._publisher.listened else None
                 self._publisher.publish(entry.seq, entry.fact, subject, pending=entry.state == "pending")
         self.pulse.notify()
@@ -138,7 +142,7 @@ class EventFeed:
 
     def _hint(self, row: EventRow, params: EventsSinceParams) -> Hint | None:
         """The hint of a row if it passes the filters; None too for what changed nothing or is no longer readable."""
-        if row.state in SILENT or (params.types and row.type not in params.types):
+        if row.state in UNANNOUNCED or (params.types and row.type not in params.types):
             return None
         if not params.local and row.file == events.LOCAL_FILE:
             return None

@@ -97,13 +97,16 @@ class DaemonParts:
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
         """Facts are on disk: notify all that wait for them."""
-        self.on_release(committed)
+        self._tell_waiters(committed)
         self.event_feed.announce(committed)
         self.sync_service.on_commit(committed)
         self.care.compactor.note(committed)
 
     def on_release(self, committed: Sequence[Committed]) -> None:
-        """Facts count from now on. Those that waited for their day were announced, by their numbers, long ago."""
+        """Deferred facts count from now on. They were announced, by their numbers, when they came."""
+        self._tell_waiters(committed)
+
+    def _tell_waiters(self, committed: Sequence[Committed]) -> None:
         facts = [entry.fact for entry in committed]
         changed = {spec.presence for fact in facts if (spec := SPECS.get(type(fact)))}
         if "place" in changed:

@@ -107,7 +107,7 @@ class SyncService:
     """The sync of one running daemon: its task, and the methods `sync.*` and `context.sync`."""
 
     ctx: Context
-    exchange: SyncStore
+    journals: SyncStore
     settings: Settings
     publish: Callable[[Status], None]
     loop: Loop = field(init=False)
@@ -182,7 +182,7 @@ class SyncService:
     def _round(self, request: Request, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
         repo = self._rounds = self._git(self._rounds)
         repo.resume()
-        self.exchange.release_due_facts()
+        self.journals.release_due_facts()
         if not repo.tip():
             branch.ensure_branch(self.settings.layout, self.settings.environ, remote=repo.remote_name)
         addresses = self.settings.note_remote(repo)
@@ -193,7 +193,7 @@ class SyncService:
         # What is known of the branch there is of the remote before.
         fetch = online and (self._is_another_remote(addresses) or request.fetch)
         errand = Errand(fetch, push and online, self._who(), self.ctx.clock.now_ms() // 1000)
-        steps = sync_round(repo, self.exchange, errand, outcome)
+        steps = sync_round(repo, self.journals, errand, outcome)
         try:
             for step in steps:
                 if self.settings.environ.get(FAILPOINT) == f"sync:{step}":
@@ -208,13 +208,13 @@ class SyncService:
             repo.rest()
             self._head = repo.tip()
         if online:
-            self.exchange.remember({"last_sync_at_ms": str(self.ctx.clock.now_ms())})
+            self.journals.remember({"last_sync_at_ms": str(self.ctx.clock.now_ms())})
 
     def _is_another_remote(self, addresses: str) -> bool:
         """Whether git was set to another one since the last round; then nothing is known of it."""
         if addresses == self._of:
             return False
-        self.exchange.remember({_ADDRESSES: addresses, "pushed_seq": "0", "last_sync_at_ms": "0"})
+        self.journals.remember({_ADDRESSES: addresses, "pushed_seq": "0", "last_sync_at_ms": "0"})
         self._of, self.loop.status.last_sync_at_ms = addresses, 0
         return True
 

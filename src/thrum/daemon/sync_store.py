@@ -42,18 +42,18 @@ class SyncStore:
         with self._reading() as view:
             return view.head_seq()
 
-    def read(self, file: str, mark: FilePosition) -> bytes:
+    def read(self, file: str, position: FilePosition) -> bytes:
         """See `sync.ports.Journals`. StoreFailed when another program replaced or cut it."""
         journals = self._store.journals
         with self._reporting_damage():
             try:
-                return journals.read_start(file, FileState(*mark))
+                return journals.read_start(file, FileState(*position))
             except OSError as error:
                 raise refusal(error, "read") from error
             except StoreFailed as error:
                 with journals.still:
                     now = journals.file_states().get(file)
-                if now is None or now.inode != mark.inode:
+                if now is None or now.inode != position.inode:
                     raise JournalMoved(file) from error  # by the committer itself: compaction
                 raise
 

@@ -112,10 +112,8 @@ class Caller:
     """A person's shell where that agent lives, while the agent runs elsewhere: its looks are no sign of life."""
     by_name: bool = False
     """It visits without a terminal, because its first environment names the agent. Worth a line in the log."""
-
-
-SYSTEM: Final = Caller("system", "system", proven=True)
-"""The daemon's own tasks."""
+    candidates: frozenset[str] = frozenset()
+    """Of no one: the agents that live where it stands and that no process elsewhere runs. It may be any of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +262,8 @@ def _used_elsewhere(evidence: Evidence, agent_id: str, rule: str, *, explicit: b
 
 
 def _nobody(evidence: Evidence, rule: str) -> Caller:
-    return Caller(None, "nobody", evidence.root, evidence.pid, rule=rule)
+    candidates = frozenset(agent_id for agent_id, state in evidence.here.items() if state != "elsewhere")
+    return Caller(None, "nobody", evidence.root, evidence.pid, rule=rule, candidates=candidates)
 
 
 def _unconfirmed(evidence: Evidence, claim: str, own: bool, rule: str) -> Caller | Refused:

@@ -20,7 +20,7 @@ from thrum.model.clock import format_ms
 from thrum.model.dot_git import find_git
 from thrum.model.errors import ConfigInvalid, InvalidUrl, StoreFailed
 from thrum.model.files import atomic_write, ensure_private_dir, is_link, is_same, locked, read_bytes
-from thrum.model.ids import crockford_sha256, is_id, repo_id_of_url, ulid_ms, without_credentials
+from thrum.model.ids import is_id, repo_id_of_url, ulid_ms, without_credentials
 from thrum.model.paths import Layout
 
 DaemonIdClass = Literal["missing", "legacy", "valid", "malformed"]
@@ -61,11 +61,6 @@ class Bootstrapped:
     identity: DaemonIdentity
     signer: Signer
     notes: tuple[str, ...] = ()
-
-
-def legacy_daemon_id(hostname: str) -> str:
-    """The id that programs before 0.9 made of a host's name."""
-    return "d_" + crockford_sha256(hostname, 12).lower()
 
 
 def daemon_id_class(daemon_id: str) -> DaemonIdClass:

@@ -69,6 +69,9 @@ class MessageCreated(Fact, frozen=True, gc=False, kw_only=True, tag="message.cre
     audiences: tuple[Pair, ...] = ()
     recipients: tuple[str, ...] = ()
     quiet: bool = False
+    urgent: bool = False
+    expires_at: str = ""
+    supersedes: str = ""
     authored_by: str = ""
     disclosed: bool = False
 
@@ -224,6 +227,10 @@ class AgentPlaced(Fact, frozen=True, gc=False, kw_only=True, tag="agent.place"):
     agent_pid_started: str = ""
     runtime: str = ""
     tmux_session: str = ""
+    runtime_session: str = ""
+    transcript: str = ""
+    pane: str = ""
+    hooks_seen_at: str = ""
 
 
 class AgentExited(Fact, frozen=True, gc=False, kw_only=True, tag="agent.exit"):

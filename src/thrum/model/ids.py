@@ -94,11 +94,6 @@ class Ulids:
         self._time_text = "".join(_PAIRS[ms >> shift & 1023] for shift in (40, 30, 20, 10, 0))
 
 
-def is_ulid(text: str) -> bool:
-    """Whether `text` is 26 upper-case Crockford characters of at most 128 bits."""
-    return _ULID.fullmatch(text) is not None
-
-
 def is_id(prefix: str, text: str) -> bool:
     """Whether `text` is `prefix` (`msg` or `msg_`), an underscore and a ULID."""
     head, underscore, ulid = text.rpartition("_")

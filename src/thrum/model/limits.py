@@ -138,6 +138,9 @@ search_words_max: Final = 64
 unindexed_max: Final = 256
 wake_attempt_kept_ms: Final = 7 * 86_400_000
 """How long an attempt to wake is remembered that nothing waits for any more (wake.md §5)."""
+wake_unseen_max: Final = 1_000
+"""So many unseen messages of an agent are looked at before it is woken: the newest ones."""
+wake_attempts_shown: Final = 10
 unindexed_bytes_max: Final = 1 * MIB
 """So much of messages may wait for the index of words; a search looks through it."""
 answer_bodies_bytes_max: Final = 8 * MIB
@@ -204,6 +207,8 @@ read_bytes_max: Final = 16 * MIB
 log_files_max: Final = 4
 watch_reconnect_seconds: Final = 60.0
 suggestions_max: Final = 3
+lines_before_max: Final = 10_000
+"""Hashes of unsigned lines in one `accept`."""
 
 assert body_bytes_max + structured_bytes_max < line_bytes_max, "a message fits a line"
 assert answer_line_bytes_max <= unsent_bytes_max < unsent_all_bytes_max, "one answer never closes its connection"
@@ -218,5 +223,3 @@ assert drain_seconds < start_seconds_max, "a restart waits longer than a stop"
 assert tick_seconds < watch_reconnect_seconds
 assert wake_body_bytes_max < wake_text_chars_max
 assert wake_refused_seconds < wake_rest_seconds
-lines_before_max = 10_000
-"""Hashes of unsigned lines in one `accept`."""

@@ -23,7 +23,6 @@ from thrum.model.errors import ForeignUser, NotInitialized, in_shell
 
 MARK = ".mark"
 _MARK_BYTES = 16
-_RECORD_BYTES_MAX = 65_536
 
 
 class Keep(NamedTuple):

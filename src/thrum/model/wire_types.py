@@ -12,10 +12,18 @@ import msgspec
 from thrum.model.events import Body, Commit, FileChange, Pair
 
 
+def is_expired(expires_at: str, at: str) -> bool:
+    """Whether what expires then (`""`: never) has expired by a time."""
+    return expires_at != "" and expires_at <= at
+
+
 class Recipient(msgspec.Struct, omit_defaults=True, gc=False):
+    """How far a message came with one of its recipients. `offered_at`: when a door first took it (wake.md §2)."""
+
     agent_id: str
     stored_at: str
     delivered_at: str = ""
+    offered_at: str = ""
     seen_at: str = ""
     read_at: str = ""
     replied_at: str = ""
@@ -33,6 +41,10 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     deleted: bool
     is_read: bool
     quiet: bool = False
+    urgent: bool = False
+    expires_at: str = ""
+    supersedes: str = ""
+    superseded_by: str = ""
     scopes: tuple[Pair, ...] = ()
     refs: tuple[Pair, ...] = ()
     audiences: tuple[Pair, ...] = ()
@@ -41,6 +53,10 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     origin_daemon: str = ""
     is_namesake: bool = False
     """Whether `origin_daemon` is another one than the agent `agent_id` is of: it only has that name."""
+
+    def is_over(self, at: str) -> bool:
+        """Whether it was replaced, or has expired by a time: it stays in the inbox, and wakes no one."""
+        return self.superseded_by != "" or is_expired(self.expires_at, at)
 
 
 class OutMessage(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
@@ -56,6 +72,10 @@ class OutMessage(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     updated_at: str = ""
     deleted: bool
     quiet: bool = False
+    urgent: bool = False
+    expires_at: str = ""
+    supersedes: str = ""
+    superseded_by: str = ""
     scopes: tuple[Pair, ...] = ()
     refs: tuple[Pair, ...] = ()
     audiences: tuple[Pair, ...]
@@ -81,6 +101,10 @@ class Detail(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     seq: int
     version: int
     quiet: bool = False
+    urgent: bool = False
+    expires_at: str = ""
+    supersedes: str = ""
+    superseded_by: str = ""
     thread_id: str = ""
     reply_to: str = ""
     author: Author

@@ -40,6 +40,7 @@ from thrum.ops.liveness import owner_alive, seconds
 from thrum.ops.names import check_names
 from thrum.ops.pid_binding import record_pid
 from thrum.ops.quickstart import Arrival, check_prime, check_quickstart, give_up, retire_stale
+from thrum.ops.runtime_place import carried_over
 from thrum.ops.sessions import end_open_sessions
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
@@ -397,6 +398,7 @@ def _facts(
                 agent_id=wanted.agent_id,
                 tmux_session=record.tmux_session if record else "",
                 **place._asdict(),
+                **carried_over(record, place.agent_pid, place.agent_pid_started),
             )
         )
     if quickstart and (record is None or not record.status):

@@ -25,6 +25,7 @@ from thrum.model.guards import Mode, Refusal, refusal_fields
 from thrum.ops.context import Call, Context, evidence_of
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive
+from thrum.ops.runtime_place import carried_over
 from thrum.ops.sessions import end_open_sessions
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
@@ -100,6 +101,7 @@ async def _record(ctx: Context, place: AgentPlace, process: Process, caller_pid:
             agent_pid_started=process.started,
             runtime=runtime,
             tmux_session=row.tmux_session,
+            **carried_over(row, process.pid, process.started),
         )
         return Decision([*ended, fact], lambda _view, _seqs: True, main=len(ended))
 

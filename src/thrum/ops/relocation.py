@@ -27,6 +27,7 @@ from thrum.model.paths import Layout, counts, is_tracked, keep_of
 from thrum.ops import renaming
 from thrum.ops.context import Context
 from thrum.ops.identity_file import identities_of
+from thrum.ops.runtime_place import carried_over
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 
@@ -106,6 +107,7 @@ def decide(
         else:
             root, process = "", (0, "", "", "")
         pid, started, runtime, tmux = process
+        told = carried_over(row if follows else None, pid, started)
         facts.append(
             stamp.make(
                 AgentPlaced,
@@ -116,6 +118,7 @@ def decide(
                 agent_pid_started=started,
                 runtime=runtime,
                 tmux_session=tmux,
+                **told,
             )
         )
     return Decision(facts, lambda _view, _seqs: None)

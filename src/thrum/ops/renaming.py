@@ -35,6 +35,7 @@ from thrum.model.methods.agents import AgentRenameParams, AgentRenameResult
 from thrum.ops.context import Call, Context, agent_of
 from thrum.ops.identity_file import identities_of, note_in_file
 from thrum.ops.names import check_names
+from thrum.ops.runtime_place import carried_over
 from thrum.ops.waiting import WaitQueues
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
@@ -131,6 +132,7 @@ def facts_of(view: View, stamp: Stamp, row: AgentRow, new: str) -> list[AnyFact]
         agent_pid_started=row.agent_pid_started,
         runtime=row.runtime,
         tmux_session=row.tmux_session,
+        **carried_over(row, row.agent_pid, row.agent_pid_started),
     )
     begun = stamp.make(AgentAliased, at=registered.timestamp, agent_id=new, of=row.agent_id)
     facts: list[AnyFact] = [begun, registered, placed]

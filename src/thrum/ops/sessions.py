@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import trio
-
 from thrum.model import events, limits
 from thrum.model.errors import (
     AgentNotFound,
@@ -18,7 +16,7 @@ from thrum.model.errors import (
 )
 from thrum.model.events import AgentUpdated, AnyFact, SessionStarted, Work
 from thrum.model.methods.sessions import SessionStartParams, SessionStartResult, SetIntentParams, SetIntentResult
-from thrum.ops.context import Call, Context, evidence_of
+from thrum.ops.context import Call, Context
 from thrum.ops.drafts import check_refs, check_scopes, check_text
 from thrum.ops.identity_file import note_in_file
 from thrum.ops.liveness import owner_alive
@@ -47,7 +45,7 @@ def end_open_sessions(view: View, stamp: Stamp, agent_id: str, reason: str) -> l
 
 async def start(ctx: Context, call: Call, params: SessionStartParams) -> SessionStartResult:
     """Start a session and end an older open one; with `resume`, keep the open one of the same live process."""
-    agent_id = _bootstrap_agent(ctx, call, params.agent_id or params.caller_agent_id)
+    agent_id = _bootstrap_agent(call, params.agent_id or params.caller_agent_id)
     scopes, refs = check_scopes(params.scopes), check_refs(params.refs)
     if agent_id.startswith("user:"):
         raise _no_session_of(agent_id)
@@ -97,7 +95,7 @@ def _replay_start(_view: View, fact: AnyFact, _seq: int) -> SessionStartResult:
 async def set_intent(ctx: Context, call: Call, params: SetIntentParams) -> SetIntentResult:
     """What the caller works on; an empty text clears it."""
     session = ctx.view.session(params.session_id) if params.session_id else None
-    agent_id = _bootstrap_agent(ctx, call, session.agent_id if session else params.caller_agent_id)
+    agent_id = _bootstrap_agent(call, session.agent_id if session else params.caller_agent_id)
     intent = check_text(params.intent, "intent", limits.intent_chars_max)
 
     def decide(view: View, stamp: Stamp) -> Decision[SetIntentResult]:
@@ -148,7 +146,7 @@ def _no_session_of(user_id: str) -> NoSession:
     return NoSession(f"{user_id} is a user, and users have no sessions", remedy="register an agent: thrum quickstart")
 
 
-def _bootstrap_agent(ctx: Context, call: Call, named: str) -> str:
+def _bootstrap_agent(call: Call, named: str) -> str:
     """Whom a bootstrap call is for: the caller, an agent that this connection registered, or, for a caller that no one
     can prove, one of its directory that no process elsewhere runs (identity.md §11).
     """
@@ -159,7 +157,6 @@ def _bootstrap_agent(ctx: Context, call: Call, named: str) -> str:
         if named:
             raise IdentityMismatch(f"only @{named} may do that; you are @{caller}", expected_agent=named)
         return caller
-    evidence = evidence_of(call).gather(ctx.registry(), None, now=trio.current_time())
-    if not named or evidence.here.get(named, "elsewhere") == "elsewhere":
+    if not named or named not in call.caller.candidates:
         raise AnonymousCaller("no agent here is registered under that name" if named else "the caller is not known")
     return named

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import trio
 
 from thrum.identity.evidence import Failed
@@ -56,6 +57,11 @@ class _Waiter:
     found: Found | None = None
     failure: Exception | None = None
     stopped: bool = False
+    now_ms: Callable[[], int] = lambda: 0
+
+    def wanted_now(self) -> Wanted:
+        """What it waits for, as of this moment."""
+        return msgspec.structs.replace(self.wanted, at=clock.format_ms(self.now_ms()))
 
     @property
     def takes_turns(self) -> bool:
@@ -133,7 +139,7 @@ class WaitQueues:
             return waiter.found
         except trio.Cancelled:
             if waiter.found is not None:
-                self._release(agent_id, waiter.found[0])
+                self._put_back(agent_id, waiter.found[0])
             raise
         finally:
             self._count -= 1
@@ -143,7 +149,7 @@ class WaitQueues:
 
     def settle(self, agent_id: str, messages: Sequence[Message]) -> None:
         """An answer arrived and is marked, or was lost: its messages are no longer held back."""
-        self._release(agent_id, messages)
+        self._put_back(agent_id, messages)
         self._leave(agent_id)
 
     async def serve(self) -> None:
@@ -175,7 +181,7 @@ class WaitQueues:
         self._to_serve[agent_id] = None
         self._called.set()
 
-    def _release(self, agent_id: str, messages: Sequence[Message]) -> None:
+    def _put_back(self, agent_id: str, messages: Sequence[Message]) -> None:
         wait_queue = self._wait_queues.get(agent_id)
         if wait_queue is not None:
             released = {message.message_id for message in messages}
@@ -205,7 +211,7 @@ class WaitQueues:
         """The first messages that fit and are not held back, enough for one answer, and how many there are in all."""
         kept: list[tuple[int, str]] = []
         count = 0
-        steps = waiter.view.matching_steps(waiter.wanted)
+        steps = waiter.view.matching_steps(waiter.wanted_now())
         while not waiter.woken.is_set():
             async with self._one_step:
                 step = next(steps, None)
@@ -226,7 +232,7 @@ class WaitQueues:
         if not ids or waiter.woken.is_set():
             return
         try:
-            fitting = [message_id for _, message_id in waiter.view.matching_among(waiter.wanted, ids)]
+            fitting = [message_id for _, message_id in waiter.view.matching_among(waiter.wanted_now(), ids)]
             messages = waiter.view.messages_that_fit(waiter.wanted.agent_id, fitting[: waiter.limit]) if fitting else []
         except Exception as error:
             waiter.failure = error
@@ -256,14 +262,23 @@ def _stopping() -> ShuttingDown:
 
 
 async def wait(ctx: Context, wait_queues: WaitQueues, call: Call, params: WaitParams) -> WaitResult:
-    """Sleep until a message comes that wakes the caller: any that is addressed to it but team posts."""
+    """Sleep until a message comes that wakes the caller: any that is addressed to it but quiet ones, and those
+    that were replaced or have expired.
+    """
     agent_id = agent_of(call)
     if not 0 <= params.timeout_ms <= limits.wait_max_ms:
         raise InvalidParams(f"timeout_ms must be 0 to {limits.wait_max_ms}", remedy="wait again", field="timeout_ms")
     if not 1 <= params.limit <= limits.wait_limit_max:
         raise InvalidParams(f"limit must be 1 to {limits.wait_limit_max}", remedy="ask for fewer", field="limit")
     wanted = _wanted(ctx.view, agent_id, params)
-    waiter = _Waiter(ctx.view, wanted, params.limit, _above(call), lambda: _live_process(ctx, agent_id))
+    waiter = _Waiter(
+        ctx.view,
+        wanted,
+        params.limit,
+        _above(call),
+        lambda: _live_process(ctx, agent_id),
+        now_ms=ctx.clock.now_ms,
+    )
     found = await wait_queues.wait(agent_id, waiter, params.timeout_ms / 1000)
     messages, remaining = found or ((), 0)
     if messages:

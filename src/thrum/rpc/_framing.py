@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 from thrum.model import limits
 
 _HEAD: Final = struct.Struct(">cI")
-_TO_DAEMON: Final = frozenset({b"s", b"a"})
 
 STDOUT: Final = b"o"
 STDERR: Final = b"e"
@@ -18,6 +17,7 @@ FLUSH: Final = b"f"
 FLUSHED: Final = b"a"
 RUN_YOURSELF: Final = b"l"
 EXIT: Final = b"x"
+_TO_DAEMON: Final = frozenset({STDIN, FLUSHED})
 
 
 class Overlong(ValueError):

@@ -187,9 +187,6 @@ class Drain:
         if scope.cancelled_caught:
             raise self.refuse()
 
-    def polls(self) -> int:
-        return len(self._polls)
-
 
 class _Route:
     """One method, ready to be called."""

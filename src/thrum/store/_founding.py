@@ -23,7 +23,7 @@ AcceptArguments = tuple[str, str, str, tuple[str, ...]]
 """Kind, id, of and lines of an `accept`."""
 
 
-def adopt(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
+def name_unsigned_lines(journals: JournalFiles, daemon_id: str, now_ms: int) -> int:
     """Name every unsigned line of the branch's journals, and close that time; how many there are.
 
     Nothing is written if there are none, or if it was closed before. Durable when it returns. Raises OSError.

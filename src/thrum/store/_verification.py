@@ -37,7 +37,7 @@ def verify_journals(
     """
     recorded, rebuilt = _recorded(journals), None
     for file in journals.names():
-        file_state = journals.look(file)
+        file_state = journals.accept_state(file)
         if file == events.LOCAL_FILE or file_state is None:
             continue
         start = _end(recorded.get(file), file_state)
@@ -54,7 +54,7 @@ def verify_journals(
         if forged:
             flush()
             _cut(journals.path(file), [line for line, _ in forged])
-            journals.look(file)
+            journals.accept_state(file)
     note_verified(journals)
 
 

@@ -87,11 +87,11 @@ def whole_ends(journals: JournalFiles) -> dict[str, int]:
     """The journals that are there, and where the last whole line of each ends."""
     ends: dict[str, int] = {}
     for file in journals.names():
-        journal_states = journals.look(file)
-        if journal_states is None:
+        file_state = journals.accept_state(file)
+        if file_state is None:
             continue
-        tail = journals.last_line(file, journal_states.size)
-        ends[file] = tail.offset if tail.raw and not tail.raw.endswith(b"\n") else journal_states.size
+        tail = journals.last_line(file, file_state.size)
+        ends[file] = tail.offset if tail.raw and not tail.raw.endswith(b"\n") else file_state.size
     return ends
 
 
@@ -137,12 +137,8 @@ def remove_projection(path: Path) -> None:
 def fits(journals: JournalFiles, copy: Copy) -> bool:
     """Whether every journal is still the file that the projection was made from, up to its position."""
     for offset in copy.offsets.values():
-        journal_states = journals.look(offset.file)
-        if (
-            journal_states is None
-            or journal_states.inode != offset.inode
-            or journal_states.size < offset.applied_offset
-        ):
+        file_state = journals.accept_state(offset.file)
+        if file_state is None or file_state.inode != offset.inode or file_state.size < offset.applied_offset:
             return False
     return True
 

@@ -22,7 +22,7 @@ from thrum.store._flusher import Flusher
 from thrum.store.api import Decide, Decision, Stamp
 from thrum.store.compaction import Draft, discard
 from thrum.store.failures import internal
-from thrum.store.ingest import Found, Ingested, Verified, portions, verified
+from thrum.store.ingest import Found, Ingested, Verified, turns_of, verified
 from thrum.store.queries.views import View
 from thrum.store.writer import Call, Committed, Errand, Writer
 
@@ -156,7 +156,7 @@ class Committer:
             looked_at = await trio.to_thread.run_sync(verified, arrived)
         except Exception as error:
             raise internal(error) from error
-        calls = [_errand_of(some) for some in portions(looked_at)]
+        calls = [_errand_of(some) for some in turns_of(looked_at)]
         await self._execute_call(*calls)
         answers: list[Ingested] = [call.answer for call in calls]
         ours = sum(answer.ours for answer in answers)

@@ -35,7 +35,7 @@ from thrum.model.tombstones import Order, branch_file_of, is_tombstoned, superse
 from thrum.store import database
 from thrum.store._old_attempts import facts_of_old_attempts, forget_left_attempts, split_facts
 from thrum.store._superseded import superseded_locally
-from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, mark_of, sync_data
+from thrum.store.journal import FileState, JournalChanged, JournalFiles, bare, line_id_of, sync_data
 from thrum.store.queries.views import View
 from thrum.store.schema import SUPERSEDED
 
@@ -309,7 +309,7 @@ class Drafter:
             end = line.offset
         if end == offset.applied_offset or end == 0:
             return offset.last_event_id if end else ""
-        return mark_of(self._journals.last_line(offset.file, end).raw)
+        return line_id_of(self._journals.last_line(offset.file, end).raw)
 
 
 def _digest(raw: bytes) -> int:
@@ -392,7 +392,11 @@ def swap(
         moved[draft.file] = database.JournalPosition(
             draft.file, *file_state, before.applied_lines - draft.lines_gone, mark
         )
+    head = _head_seq(db)
     _move_rows(db, drafts)
+    assert _head_seq(db) == head, (
+        "the greatest number stays: given again, it would name another fact to those that has it"
+    )
     for offset in moved.values():
         database.set_offset(db, offset)
     with journals.still:
@@ -400,6 +404,10 @@ def swap(
         journals.settle({file: FileState(offset.inode, offset.applied_offset) for file, offset in moved.items()})
         journals.exchanged += 1
     return moved, sum(draft.bytes_gone for draft in drafts)
+
+
+def _head_seq(db: sqlite3.Connection) -> int | None:
+    return db.execute("SELECT max(seq) FROM events").fetchone()[0]
 
 
 def _fits(db: sqlite3.Connection, draft: Draft, file_state: FileState | None) -> bool:

@@ -105,8 +105,8 @@ def _rank(raw: bytes, fact: AnyFact | UnknownEvent) -> signatures.Rank:
     return signatures.rank(raw, signatures.is_signed(raw, fact.origin_daemon))
 
 
-def portions(arrived: Iterable[Verified]) -> Iterator[Sequence[Verified]]:
-    """The lines in portions that are soon decided; those that come into no journal are one."""
+def turns_of(arrived: Iterable[Verified]) -> Iterator[Sequence[Verified]]:
+    """The lines in turns that are soon decided; those that come into no journal are one."""
     arrived = [*arrived]
     if refused := [line for line in arrived if line.is_refused]:
         yield refused

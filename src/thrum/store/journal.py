@@ -112,7 +112,7 @@ class JournalFiles:
                 found.append(file)
         return found
 
-    def look(self, file: str) -> FileState | None:
+    def accept_state(self, file: str) -> FileState | None:
         """How a journal is now, and from now on is expected to be; None if it is not there. Raises OSError."""
         try:
             status = files.lstat(self.path(file))
@@ -147,6 +147,8 @@ class JournalFiles:
         StoreFailed when the system refuses (disk full, permission) and JournalChanged when a file is not as remembered;
         then every file has been cut back, or is cut back before the next append.
         """
+        whole = all(buffer.endswith(b"\n") for buffer in buffers.values())
+        assert whole, "lines are appended whole: the next one would go on in what is left of this one"
         self._cut_what_is_left()
         after: dict[str, FileState] = {}
         try:
@@ -267,7 +269,7 @@ class JournalFiles:
             sync_data(descriptor)
         finally:
             os.close(descriptor)
-        self.look(file)
+        self.accept_state(file)
 
     def end_line(self, file: str) -> None:
         """Give a whole last line the newline that it lacks, durably. Raises OSError."""
@@ -277,7 +279,7 @@ class JournalFiles:
             sync_data(descriptor)
         finally:
             os.close(descriptor)
-        self.look(file)
+        self.accept_state(file)
 
     def sync(self, file: str) -> None:
         """Make what a journal holds durable: a killed writer may not have come to it. Raises OSError."""
@@ -389,7 +391,7 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
 
     `quarantine_line(file, offset, raw, reason)` must have made its copy durable when it returns. Raises OSError.
     """
-    file_state = journals.look(file)
+    file_state = journals.accept_state(file)
     if file_state is None or file_state.size == 0:
         return
     tail, offset, _ = journals.last_line(file, file_state.size)
@@ -404,7 +406,7 @@ def recover_tail(journals: JournalFiles, file: str, quarantine_line: Callable[[s
         journals.end_line(file)
 
 
-def mark_of(raw: bytes) -> str:
+def line_id_of(raw: bytes) -> str:
     """What the projection remembers of the line at its position: its event id, or a digest if it is no fact."""
     line = bare(raw)
     try:

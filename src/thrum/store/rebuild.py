@@ -424,6 +424,7 @@ class _Rebuilder:
     def _apply_later(self) -> None:
         """What was put off: facts in small numbers, creates of one id, watermarks in a wrong file."""
         projection = Projection(self._db, self._own, self._read_line, lambda: self._now_ms)
+        projection.messages.refresh_all_superseded()
         seq = 0
         while rows := self._db.execute(
             "SELECT seq, file, offset, length FROM later JOIN events USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?",

@@ -34,7 +34,7 @@ from thrum.store.committer import Committer
 from thrum.store.committer import Statistics as CommitterStatistics
 from thrum.store.compaction import discard_leftovers
 from thrum.store.failures import database_refusal
-from thrum.store.journal import JournalFiles, mark_of, recover_tail, refusal
+from thrum.store.journal import JournalFiles, line_id_of, recover_tail, refusal
 from thrum.store.projection.core import Projection
 from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.quarantine import Quarantine
@@ -339,7 +339,7 @@ class _Opening:
 
     def flaw_of(self, offset: database.JournalPosition) -> str:
         """What makes a journal another one than the projection remembers; `""` if nothing does."""
-        file_state = self.journals.look(offset.file)
+        file_state = self.journals.accept_state(offset.file)
         if file_state is None:
             return "is gone"
         if file_state.inode != offset.inode:
@@ -348,7 +348,7 @@ class _Opening:
             return "is shorter than before"
         if offset.applied_offset:
             raw = self.journals.last_line(offset.file, offset.applied_offset).raw
-            if not raw.endswith(b"\n") or mark_of(raw) != offset.last_event_id:
+            if not raw.endswith(b"\n") or line_id_of(raw) != offset.last_event_id:
                 return "holds other lines than before"
         return ""
 
@@ -390,7 +390,9 @@ class _Opening:
         """
         fresh = self.fresh
         now = self.wall.now_ms()
-        if self.signer is not None and (count := founding.adopt(self.journals, self.identity.daemon_id, now)):
+        if self.signer is not None and (
+            count := founding.name_unsigned_lines(self.journals, self.identity.daemon_id, now)
+        ):
             log.info("%d lines from before signing still count", count)
             names = self.journals.names()
         scans = [_Scan(self, file, 0) for file in names]
@@ -424,10 +426,10 @@ class _Opening:
         return database.open_writer(self.path)
 
     def offset_at_end(self, file: str, lines: int) -> database.JournalPosition:
-        file_state = self.journals.look(file)
+        file_state = self.journals.accept_state(file)
         if file_state is None:
             raise StoreFailed(f"{self.journals.path(file)} was removed while it was read", cause="journal_changed")
-        mark = mark_of(self.journals.last_line(file, file_state.size).raw) if file_state.size else ""
+        mark = line_id_of(self.journals.last_line(file, file_state.size).raw) if file_state.size else ""
         return database.JournalPosition(file, file_state.inode, file_state.size, lines, mark)
 
     # -- lines that can't be used

@@ -27,7 +27,8 @@ CREATE TABLE agents (
   hostname {_TEXT}, worktree {_TEXT}, registered_at {_TEXT}, origin_daemon {_TEXT},
   live INTEGER NOT NULL DEFAULT 0, reg_at {_TEXT}, reg_event {_TEXT},
   worktree_path {_TEXT}, agent_pid INTEGER NOT NULL DEFAULT 0, agent_pid_started {_TEXT}, runtime {_TEXT},
-  tmux_session {_TEXT}, place_at {_TEXT}, place_event {_TEXT},
+  tmux_session {_TEXT}, runtime_session {_TEXT}, transcript {_TEXT}, pane {_TEXT}, hooks_seen_at {_TEXT},
+  place_at {_TEXT}, place_event {_TEXT},
   status {_TEXT}, status_by {_TEXT}, status_at {_TEXT}, status_event {_TEXT},
   seen_at {_TEXT}, seen_event {_TEXT}, exited_at {_TEXT}, exited_event {_TEXT}
 ) WITHOUT ROWID;
@@ -90,7 +91,8 @@ CREATE TABLE messages (
   created_at TEXT NOT NULL, updated_at {_TEXT},
   body_format TEXT NOT NULL, body_content TEXT NOT NULL, body_structured TEXT NOT NULL,
   edit_count INTEGER NOT NULL DEFAULT 0,
-  quiet INTEGER NOT NULL, deleted INTEGER NOT NULL DEFAULT 0, deleted_at {_TEXT}, delete_reason {_TEXT},
+  quiet INTEGER NOT NULL, urgent INTEGER NOT NULL, expires_at TEXT NOT NULL, supersedes TEXT NOT NULL,
+  superseded_by TEXT NOT NULL DEFAULT '', deleted INTEGER NOT NULL DEFAULT 0, deleted_at {_TEXT}, delete_reason {_TEXT},
   authored_by TEXT NOT NULL, disclosed INTEGER NOT NULL, origin_daemon TEXT NOT NULL,
   create_event TEXT NOT NULL, edit_event {_TEXT}, delete_event {_TEXT}, trust INTEGER NOT NULL
 );
@@ -189,6 +191,7 @@ CREATE INDEX work_files_session ON work_files (session_id);
 CREATE INDEX messages_thread ON messages (thread_id, created_at) WHERE thread_id <> '';
 CREATE INDEX messages_author ON messages (agent_id, created_at, message_id, deleted);
 CREATE INDEX messages_reply ON messages (reply_to) WHERE reply_to <> '';
+CREATE INDEX messages_supersedes ON messages (supersedes) WHERE supersedes <> '';
 CREATE INDEX messages_origin ON messages (origin_daemon);
 CREATE INDEX messages_created ON messages (created_at, message_id, deleted);
 CREATE INDEX messages_deleted ON messages (message_id, deleted) WHERE deleted = 1;

@@ -32,7 +32,7 @@ from thrum.store.api import Decision
 from thrum.store.compaction import Draft, swap
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
 from thrum.store.ingest import Found, Ingested, Judged, Verified
-from thrum.store.journal import FileState, JournalFiles, mark_of, refusal
+from thrum.store.journal import FileState, JournalFiles, line_id_of, refusal
 from thrum.store.projection.core import Projection, Released
 from thrum.store.projection.entry import Entry, entry_of
 from thrum.store.projection.merge_daemons import CLOSED
@@ -239,6 +239,9 @@ class Writer:
             known = moved.get(file) or self._offsets.get(file)
             lines = 1 if known is None else known.applied_lines + 1
             moved[file] = database.JournalPosition(file, *after[file], lines, mark)
+        for file, position in moved.items():
+            end = self._offsets[file].applied_offset if file in self._offsets else 0
+            assert end < position.applied_offset, "offsets rise: what a replay begins behind was applied"
         return moved
 
     def _flush_quarantine(self) -> None:
@@ -351,6 +354,7 @@ class Writer:
             if mine is not None:
                 self._keyed[fact.event_id] = (fact, applied.seq)
             seqs.append(applied.seq)
+        assert not seqs or seqs[-1] - seqs[0] == len(seqs) - 1, "seq is dense in a call: there is none to miss between"
         return seqs
 
     def _end(self, file: str) -> int:
@@ -401,7 +405,7 @@ class Writer:
         new += [events.decode(raw) for _, raw, _ in self._winners[winners:]]  # facts that are here, in other words
         ours = sum(fact.timestamp > self.restored_at and self._view.is_own(fact.origin_daemon) for fact in new)
         self._note_holders()
-        self._hand_on(new)
+        self._forward_old_mail(new)
         return Ingested(len(new), quarantined, ours)
 
     def count_quarantined(self, surplus: Sequence[tuple[str, str, int, int]]) -> None:
@@ -422,7 +426,7 @@ class Writer:
                 self._apply(Decision((fact,), lambda _view, _seqs: None), None)
         self._projection.touched.clear()
 
-    def _hand_on(self, new: Sequence[AnyFact | UnknownEvent]) -> None:
+    def _forward_old_mail(self, new: Sequence[AnyFact | UnknownEvent]) -> None:
         """What was sent to an agent by its old name, when the new one was not known, is that agent's all the same."""
         facts = handed_on(self._view, self.stamper.stamp(), new)
         if facts:
@@ -441,7 +445,7 @@ class Writer:
         """Work of an errand: keep values of the sync, and with them append lines whose facts have their numbers."""
         last = dict(copies)
         for file, raw in copies:
-            self._append(file, raw, mark_of(raw) if raw is last[file] else "")
+            self._append(file, raw, line_id_of(raw) if raw is last[file] else "")
         database.set_sync_state(self.db, values)
         self._touched = True
 
@@ -459,7 +463,7 @@ class Writer:
         """A line that can't be used: to quarantine, and into the journal too if it is to stay. True if it is new."""
         new = self._to_quarantine.add(file, raw, judged.reason)
         if judged.file and (new or not self._has_line(file, raw)):
-            self._append(judged.file, raw, mark_of(raw))
+            self._append(judged.file, raw, line_id_of(raw))
         return new
 
     def _receive(self, fact: AnyFact | UnknownEvent, home: str, file: str, raw: bytes) -> bool:

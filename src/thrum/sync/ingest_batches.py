@@ -26,8 +26,8 @@ class Intake(NamedTuple):
         return sum(len(line.raw) for line in self.lines) + _FACT_BYTES * len(self.lines)
 
 
-def portions(arrived: Iterable[Arrived]) -> Iterator[list[Arrived]]:
-    """The lines in portions that fit one batch of the committer."""
+def batches_of(arrived: Iterable[Arrived]) -> Iterator[list[Arrived]]:
+    """The lines in batches that fit one batch of the committer."""
     portion: list[Arrived] = []
     size = 0
     for line in arrived:

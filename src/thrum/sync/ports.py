@@ -1,6 +1,6 @@
 """What a sync round asks of git and of the store. Both are passed in: this room imports neither store nor network.
 
-`repository.py` is git's side, `thrum.daemon.sync_service` the store's; the simulator in `tests/sim` has its own of
+`repository.py` is git's side, `thrum.daemon.sync_store` the store's; the simulator in `tests/sim` has its own of
 both. Everything here blocks and is called in one worker thread at a time.
 """
 
@@ -145,10 +145,10 @@ class Journals(Protocol):
         ...
 
     def head_seq(self) -> int:
-        """The number of the last fact that `marks`, called after it, is sure to cover."""
+        """The number of the last fact that `positions`, called after it, is sure to cover."""
         ...
 
-    def read(self, file: str, mark: FilePosition) -> bytes:
+    def read(self, file: str, position: FilePosition) -> bytes:
         """What counts of a journal. Raises JournalMoved when another file took its place meanwhile (compaction)."""
         ...
 

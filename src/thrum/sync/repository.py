@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -14,9 +14,8 @@ from thrum.git.reader import Reader, open_reader, read_ref
 from thrum.git.refs import REF, move_plain_ref, seen_at_remote
 from thrum.git.runner import DURABLE, GitRunner, checked_git, run_git
 from thrum.git.trees import TreeEntry, index_bytes
-from thrum.model.errors import NotAvailable, StoreFailed
+from thrum.model.errors import StoreFailed
 from thrum.model.paths import Layout
-from thrum.sync.branch import verify_owner
 from thrum.sync.maintenance import Maintenance
 from thrum.sync.ports import RemoteFailed, RemoteInfo
 from thrum.sync.remote import Remote, remove_stale_lock
@@ -27,23 +26,6 @@ _WHY: Final = "thrum: sync"
 _NEAR_COMMITS: Final = 16
 _LOCK_TRIES: Final = 10
 _LOCK_SECONDS: Final = 0.02
-
-
-@contextlib.contextmanager
-def open_repository(layout: Layout, environ: Mapping[str, str], *, remote: str = "origin") -> Generator[GitRepository]:
-    """Git's side of the rounds of one repository; it may stay open for a daemon's life.
-
-    Raises UnsafeRepository before anything of another user's configuration is honoured, and NotAvailable outside git.
-    """
-    common_dir = layout.common_dir
-    if common_dir is None:
-        raise NotAvailable("this directory is not in a git repository", remedy="git init, then: thrum init")
-    verify_owner(layout.main_root, common_dir, environ)
-    repository = GitRepository(layout, common_dir, environ, remote)
-    try:
-        yield repository
-    finally:
-        repository.rest()
 
 
 class GitRepository:

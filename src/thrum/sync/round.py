@@ -20,7 +20,7 @@ from thrum.git.trees import TreeEntry
 from thrum.model import events, limits
 from thrum.model.errors import InternalError, StoreFailed
 from thrum.sync import merge
-from thrum.sync.ingest_batches import Intake, portions
+from thrum.sync.ingest_batches import Intake, batches_of
 from thrum.sync.merge import JOURNAL_FILE
 from thrum.sync.ports import Arrived, FilePosition, JournalMoved, Journals, RemoteFailed, Repository, Surplus
 from thrum.sync.projects import check_project
@@ -208,16 +208,16 @@ class _Round:
         if commit == self.repo.remote_tip():
             check_project(self.repo, self.journals, files)
         pending: list[Intake] = []
-        size, tombstones, marks = 0, self.journals.tombstones(), self.journals.file_positions()
+        size, tombstones, positions = 0, self.journals.tombstones(), self.journals.file_positions()
         for file in sorted(files):  # events.jsonl comes first: what it tombstones need not be ingested
             entry = files[file]
             is_journal = JOURNAL_FILE.fullmatch(file) and entry.is_file
-            if is_journal and (found := self._look_into(file, entry.object_id, tombstones, marks)):
+            if is_journal and (found := self._look_into(file, entry.object_id, tombstones, positions)):
                 pending.append(found)
                 size += found.weight
             if pending and (file == events.EVENTS_FILE or size >= limits.batch_bytes_max):
                 yield from self._ingest_all(pending)
-                pending, size, tombstones, marks = [], 0, self.journals.tombstones(), self.journals.file_positions()
+                pending, size, tombstones, positions = [], 0, self.journals.tombstones(), self.journals.file_positions()
         yield from self._ingest_all(pending)
         memory.merged = commit
         if files and not memory.skipped and commit == self.repo.remote_tip():
@@ -237,7 +237,7 @@ class _Round:
             return False  # git does not know that one any more
 
     def _look_into(
-        self, file: str, blob: str, tombstones: merge.Tombstones, marks: dict[str, FilePosition]
+        self, file: str, blob: str, tombstones: merge.Tombstones, positions: dict[str, FilePosition]
     ) -> Intake | None:
         """What a journal of the branch has that is not here; None if that is known to be nothing, or cannot be read."""
         known = self.memory.journals.get(file)
@@ -250,7 +250,7 @@ class _Round:
         except StoreFailed:
             self.memory.skipped.add(blob)
             return None
-        held = self._read(file, marks)
+        held = self._read(file, positions)
         lines = merge.missing(held, there)
         if len(lines) > _MANY_LINES:
             before = set(merge.split_lines(self._looked_at(file)))
@@ -259,7 +259,7 @@ class _Round:
         arrived = merge.wanted(file, lines, tombstones, held) if lines else []
         here: dict[str, set[bytes]] = {}
         for home in {home for home, _ in arrived if home != file}:
-            here[home] = set(merge.split_lines(self._read(home, marks)))
+            here[home] = set(merge.split_lines(self._read(home, positions)))
         left = [Arrived(home, raw) for home, raw in arrived if raw not in here.get(home, ())]
         return Intake(file, blob, left, [Surplus(file, reason, *each) for reason, each in surplus.items()])
 
@@ -289,14 +289,14 @@ class _Round:
             self.memory.taken[file] = blob
 
     def _ingest_lines(self, lines: Iterable[Arrived]) -> Steps:
-        for chunk in portions(lines):
+        for chunk in batches_of(lines):
             taken = self.journals.ingest(chunk)
             self.outcome.received += taken.new
             self.outcome.quarantined += taken.quarantined
             yield "ingested"
 
-    def _read(self, file: str, marks: dict[str, FilePosition]) -> bytes:
-        return self.journals.read(file, marks[file]) if file in marks else b""
+    def _read(self, file: str, positions: dict[str, FilePosition]) -> bytes:
+        return self.journals.read(file, positions[file]) if file in positions else b""
 
     # -- what is here
 
@@ -341,44 +341,44 @@ class _Round:
 
     def _compose(self, files: dict[str, TreeEntry]) -> list[bytes] | None:
         """Put every journal into `files` as it goes onto the branch: the lines that are new, None if all is there."""
-        memory, marks, tombstones = self.memory, self.journals.file_positions(), self.journals.tombstones()
+        memory, positions, tombstones = self.memory, self.journals.file_positions(), self.journals.tombstones()
         if tombstones.fingerprint() != memory.tombstones:
             memory.journals, memory.put, memory.tombstones = {}, {}, tombstones.fingerprint()
         files.pop(events.MESSAGES_DIR, None)  # journals must lie there
         strays: dict[str, list[bytes]] = {}
         composed: dict[str, _Composed] = {}
         suspects, memory.strays = set(memory.strays), []
-        for file, mark in marks.items():
+        for file, position in positions.items():
             if file in self.outcome.skipped:
                 continue
             known, entry = memory.journals.get(file), files.get(file)
-            if file in suspects or known is None or (known.inode, known.end) != mark or not _serves(entry, known):
-                composed[file] = self._compose_one(file, mark, entry, tombstones, strays)
+            if file in suspects or known is None or (known.inode, known.end) != position or not _serves(entry, known):
+                composed[file] = self._compose_one(file, position, entry, tombstones, strays)
         for home, lines in strays.items():
             if home in self.outcome.skipped:
                 continue
-            mark = marks.get(home, FilePosition(0, 0))
-            composed[home] = self._compose_one(home, mark, files.get(home), tombstones, {}, lines)
+            position = positions.get(home, FilePosition(0, 0))
+            composed[home] = self._compose_one(home, position, files.get(home), tombstones, {}, lines)
         return self._put(files, composed)
 
     def _compose_one(
         self,
         file: str,
-        mark: FilePosition,
+        position: FilePosition,
         entry: TreeEntry | None,
         tombstones: merge.Tombstones,
         strays: dict[str, list[bytes]],
         extra: Sequence[bytes] = (),
     ) -> _Composed:
         """A journal's blob and its bytes. Lines of other journals go to `strays`."""
-        data = self.journals.read(file, mark) if mark.end else b""
+        data = self.journals.read(file, position) if position.end else b""
         known = self.memory.journals.get(file)
         carried: list[bytes] = []
         is_there = False
         if entry is not None and (known is None or known.carries or entry.object_id != known.blob):
             is_there = entry.holds(data)
             carried = [] if is_there else self._not_here(entry, data)
-        if not carried and not extra and (grown := self._grow(file, mark, tombstones, data)):
+        if not carried and not extra and (grown := self._grow(file, position, tombstones, data)):
             return grown
         result = merge.canonical(file, data, tombstones, (*carried, *extra))
         carries = bool(carried) and bool(merge.missing(data, result.data))
@@ -387,7 +387,7 @@ class _Round:
             if file not in self.memory.strays:
                 self.memory.strays.append(file)
         known = _Known(
-            *mark,
+            *position,
             blob=entry.object_id if entry and is_there and result.data == data else self.repo.add_blob(result.data),
             carries=carries,
             plain=result.plain and not extra and not carries and not result.strays,
@@ -395,10 +395,10 @@ class _Round:
         )
         return _Composed(known, result.data)
 
-    def _grow(self, file: str, mark: FilePosition, tombstones: merge.Tombstones, data: bytes) -> _Composed | None:
+    def _grow(self, file: str, position: FilePosition, tombstones: merge.Tombstones, data: bytes) -> _Composed | None:
         """The same by what was appended since it was composed last; None if that won't do."""
         known = self.memory.journals.get(file)
-        if known is None or not known.plain or file in self.memory.strays or known.inode != mark.inode:
+        if known is None or not known.plain or file in self.memory.strays or known.inode != position.inode:
             return None
         try:
             before = data[: known.end] if known.is_journal else self.repo.blob(known.blob)
@@ -410,7 +410,7 @@ class _Round:
         blob = self.repo.add_blob(grown.data)
         is_journal = known.is_journal and grown.data == data
         return _Composed(
-            _Known(*mark, blob=blob, plain=True, is_journal=is_journal), grown.data, known.blob, grown.added
+            _Known(*position, blob=blob, plain=True, is_journal=is_journal), grown.data, known.blob, grown.added
         )
 
     def _not_here(self, entry: TreeEntry, data: bytes) -> list[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.support.cli.terminal import open_desk
+from tests.support.cli.terminal import open_terminal
 from tests.support.daemon.in_process import open_daemon
 from thrum.cli.registration_hints import next_act
 from thrum.identity.selection import Selection
@@ -33,7 +33,7 @@ def test_who_arrives_in_an_occupied_worktree_is_told_what_the_others_need() -> N
 
 async def test_who_has_no_name_yet_is_shown_commands_that_work(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "nux")
+        desk = await open_terminal(daemon, "nux")
         desk.env["THRUM_NAME"] = "lead"
         refusal = await desk.refused("quickstart", "--role", "lead", "--module", "all")
         assert refusal["kind"] == "name_equals_role"
@@ -50,7 +50,7 @@ async def test_who_has_no_name_yet_is_shown_commands_that_work(tmp_path: Path) -
 
 async def test_a_registration_without_a_name_says_which_agent_it_changes(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "sc", "dev")
+        desk = await open_terminal(daemon, "sc", "dev")
         words = ("agent", "register", "--role", "dev", "--module")
         assert await desk.says(*words, "sc") == "✓ Agent registered: sc\n"
         assert await desk.says(*words, "s4") == "✓ Agent re-registered: sc (module sc → s4)\n"

@@ -28,7 +28,7 @@ def test_ulids_of_many_threads_are_distinct_and_rise_in_each() -> None:
     for mine in made:
         assert mine == sorted(mine)
     assert len({ulid for mine in made for ulid in mine}) == 80_000
-    assert all(ids.is_ulid(ulid) for ulid in made[0])
+    assert all(ids.is_id("evt", f"evt_{ulid}") for ulid in made[0])
 
 
 def test_importing_ids_loads_nothing_heavy() -> None:

@@ -19,7 +19,7 @@ from thrum.identity.caller import Caller
 from thrum.identity.evidence import PeerEvidence
 from thrum.identity.processes import Process, Program
 from thrum.model.errors import CrossWorktree, DaemonWriterLiveness
-from thrum.model.events import AgentExited
+from thrum.model.events import AgentExited, AgentPlaced
 from thrum.model.guards import DEFAULT_MODES, Mode
 from thrum.ops.context import Context
 from thrum.ops.identity_file import check_writable, note_in_file
@@ -75,6 +75,45 @@ async def test_the_first_act_under_a_runtime_records_its_process(tmp_path: Path)
         before = daemon.ctx.view.head_seq()
         await adopt(daemon.ctx, call(evidence), "message.send")
         assert daemon.ctx.view.head_seq() == before, "the second act finds it done"
+
+
+TOLD = {"runtime_session": "s-1", "transcript": "/t", "pane": "%3", "hooks_seen_at": "2026-02-03T10:00:00.000Z"}
+
+
+async def tell_place(daemon: Daemon, agent_id: str) -> None:
+    """What a hook tells of the process that an agent has, or has not yet."""
+    row = daemon.ctx.view.agent(agent_id)
+    assert row is not None
+    place = {"agent_id": agent_id, "worktree_path": row.worktree_path, "runtime": row.runtime}
+    process = {"agent_pid": row.agent_pid, "agent_pid_started": row.agent_pid_started}
+
+    def decide(_view: Any, stamp: Any) -> Decision[None]:
+        fact = stamp.make(AgentPlaced, at=stamp.later_than(row.place_at), **place, **process, **TOLD)
+        return Decision([fact], lambda _view, _seqs: None)
+
+    await daemon.ctx.journal.commit(decide)
+
+
+def told_of(daemon: Daemon, agent_id: str) -> dict[str, str]:
+    row = daemon.ctx.view.agent(agent_id)
+    assert row is not None
+    return {name: getattr(row, name) for name in TOLD}
+
+
+async def test_what_was_told_of_a_process_stays_with_it_and_goes_with_it(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        alice = await daemon.registered("alice")
+        await tell_place(daemon, "alice")
+        await adopt(daemon.ctx, call(session(daemon, 500)), "message.send")
+        assert owner(daemon) == (500, "b/500")
+        assert told_of(daemon, "alice") == TOLD, "it was told before anybody knew the process"
+        await alice("agent.rename", name="alma")
+        assert told_of(daemon, "alma") == TOLD
+        del daemon.processes.processes[500]
+        await adopt(daemon.ctx, call(session(daemon, 900, "codex"), "alma"), "message.send")
+        row = daemon.ctx.view.agent("alma")
+        assert row is not None and (row.agent_pid, row.agent_pid_started) == (900, "b/900")
+        assert told_of(daemon, "alma") == dict.fromkeys(TOLD, "")
 
 
 @pytest.mark.spec("ID-42")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli.terminal import open_desk
+from tests.support.cli.terminal import open_terminal
 from tests.support.daemon.in_process import Daemon, open_daemon
 from thrum.model import clock, errors
 from thrum.model.events import PurgeExecuted, decode
@@ -95,7 +95,7 @@ async def test_a_bad_time_is_refused(tmp_path: Path) -> None:
 
 async def test_the_command_shows_a_preview_and_says_what_git_keeps(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         assert desk.agent is not None
         await daemon.registered("nux")
         await desk.agent("message.send", content="old", to=["nux"])
@@ -129,14 +129,14 @@ async def test_the_command_shows_a_preview_and_says_what_git_keeps(tmp_path: Pat
 @pytest.mark.parametrize("argv", [(), ("--confirm",), ("--before", "30d", "--all"), ("--before", "soon")])
 async def test_a_purge_needs_one_way_to_say_until_when(tmp_path: Path, argv: tuple[str, ...]) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         assert await desk.status("purge", *argv) != 0
         assert purges(daemon) == []
 
 
 async def test_another_clones_purge_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         for words in ((), ("evt_01KGH87Y00AAAAAAAAAAAAAAAA",)):
             error = await desk.refused("purge", "accept", *words)
             assert error["kind"] == "not_available" and "thrum purge --before T --yes" in error["remedy"]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.daemon.in_process import Agent, Daemon, open_daemon
-from tests.support.git.worktrees import Worktrees
+from tests.support.daemon.in_process import Agent
+from tests.support.daemon.team import Team, open_team
 from tests.support.here import START_MS
 from tests.support.store.arrivals import foreign, found
 from thrum.identity.processes import Process
@@ -20,15 +19,10 @@ from thrum.model import clock, errors, limits
 from thrum.model.events import AgentRegistered, AgentUpdated, Pair, SessionStarted, Work
 
 
-@dataclass
-class Desk:
-    trees: Worktrees
-    daemon: Daemon
-
+class AtWork(Team):
     async def agent(self, name: str) -> Agent:
-        """Registered in a worktree of its own, with an open session."""
-        agent = await self.daemon.registered(name, root=str(self.trees.add(name)))
-        (self.trees.main / ".git/info/exclude").write_text(".thrum/\n")
+        """In a worktree of its own, with an open session."""
+        agent = await self.add(name)
         await agent("session.start", agent_id=name)
         return agent
 
@@ -46,14 +40,13 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(tmp_path: Path) -> AsyncGenerator[Desk]:
-    trees = Worktrees(tmp_path)
-    async with open_daemon(trees.base) as daemon:
-        yield Desk(trees, daemon)
+async def open_work(tmp_path: Path) -> AsyncGenerator[AtWork]:
+    async with open_team(tmp_path) as team:
+        yield AtWork(team.trees, team.daemon)
 
 
 async def test_a_task_is_set_and_cleared(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux = await desk.daemon.registered("nux")
         done = await nux("session.setTask", current_task="AUTH-42")
         session = desk.daemon.store.view.open_session("nux")
@@ -69,7 +62,7 @@ async def test_a_task_is_set_and_cleared(tmp_path: Path) -> None:
 
 
 async def test_a_heartbeat_notes_last_seen_once_a_minute_and_tells_the_git_state(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux = await desk.agent("nux")
         desk.trees.commit(desk.trees["nux"], {"a.py": "x\n"}, "mine")
         desk.trees.write(desk.trees["nux"], {"README.md": "a project\nmore\n"})
@@ -90,7 +83,7 @@ async def test_a_heartbeat_notes_last_seen_once_a_minute_and_tells_the_git_state
 
 
 async def test_the_git_state_is_written_down_only_when_it_is_news_and_not_often(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux = await desk.agent("nux")
         tree = desk.trees["nux"]
         desk.trees.write(tree, {f"f{number:03}.py": "x\n" for number in range(limits.work_fact_paths_max + 5)})
@@ -118,7 +111,7 @@ async def test_the_git_state_is_written_down_only_when_it_is_news_and_not_often(
 
 
 async def test_scopes_and_refs_stay_on_the_session_until_they_are_removed(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux = await desk.agent("nux")
         pinned = [{"type": "module", "value": "auth"}]
         await nux("session.heartbeat", add_scopes=pinned, add_refs=[{"type": "pr", "value": "42"}])
@@ -130,7 +123,7 @@ async def test_scopes_and_refs_stay_on_the_session_until_they_are_removed(tmp_pa
 
 
 async def test_a_session_ends_with_its_last_git_state_and_its_length(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux = await desk.agent("nux")
         await nux("session.heartbeat")
         desk.trees.commit(desk.trees["nux"], {"a.py": "x\n"}, "mine")
@@ -152,7 +145,7 @@ async def test_a_session_ends_with_its_last_git_state_and_its_length(tmp_path: P
 
 
 async def test_a_last_state_that_is_known_is_not_written_again(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux = await desk.agent("nux")
         await nux("session.heartbeat")
         await nux("session.end")
@@ -162,7 +155,7 @@ async def test_a_last_state_that_is_known_is_not_written_again(tmp_path: Path) -
 @pytest.mark.spec("ID-55")
 @pytest.mark.parametrize("method", ["session.end", "session.heartbeat", "session.setTask", "session.setIntent"])
 async def test_nobody_ends_or_changes_another_agents_session(tmp_path: Path, method: str) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux, max_ = await desk.agent("nux"), await desk.agent("max")
         session = desk.daemon.store.view.open_session("nux")
         assert session is not None
@@ -176,7 +169,7 @@ async def test_nobody_ends_or_changes_another_agents_session(tmp_path: Path, met
 
 @pytest.mark.spec("ID-55")
 async def test_a_new_session_ends_the_older_one_and_says_whether_its_process_was_gone(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         process = Process(4711, 1, "boot/1", 0.0, comm="claude")
         desk.daemon.processes.processes[process.pid] = process
         root = str(desk.trees.add("nux"))
@@ -192,7 +185,7 @@ async def test_a_new_session_ends_the_older_one_and_says_whether_its_process_was
 
 
 async def test_sessions_are_listed_newest_first(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux, max_ = await desk.agent("nux"), await desk.agent("max")
         await nux("session.setIntent", intent="Merging journals")
         desk.later(60_000)
@@ -214,7 +207,7 @@ async def test_sessions_are_listed_newest_first(tmp_path: Path) -> None:
 
 
 async def test_who_is_at_a_file_is_asked_of_git_now(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux, _max = await desk.agent("nux"), await desk.agent("max")
         idle = await desk.agent("idle")
         desk.trees.write(desk.trees["nux"], {"src/auth/token.py": "1\n"})
@@ -240,7 +233,7 @@ async def test_who_is_at_a_file_is_asked_of_git_now(tmp_path: Path) -> None:
 
 
 async def test_a_worktree_that_git_cannot_read_is_named_and_the_others_are_told(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux, _max = await desk.agent("nux"), await desk.agent("max")
         desk.trees.write(desk.trees["nux"], {"src/auth/token.py": "1\n"})
         desk.trees.break_index(desk.trees["max"])
@@ -254,7 +247,7 @@ async def test_a_worktree_that_git_cannot_read_is_named_and_the_others_are_told(
 
 
 async def test_a_file_that_git_does_not_know_is_named_one_that_is_new_somewhere_is_not(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux, _max = await desk.agent("nux"), await desk.agent("max")
         desk.trees.write(desk.trees["max"], {"fresh.py": "1\n", ".gitignore": "*.env\n", "prod.env": "1\n"})
         desk.trees.commit(desk.trees["nux"], {"mine.py": "1\n"}, "Mine")
@@ -268,7 +261,7 @@ async def test_a_file_that_git_does_not_know_is_named_one_that_is_new_somewhere_
 
 
 async def test_the_team_shows_the_branch_commits_and_files_of_now(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux = await desk.agent("nux")
         desk.trees.git("switch", "-q", "-c", "feature/auth", at=desk.trees["nux"])
         desk.trees.commit(desk.trees["nux"], {"a.py": "x\n"}, "mine")
@@ -283,7 +276,7 @@ async def test_the_team_shows_the_branch_commits_and_files_of_now(tmp_path: Path
 
 
 async def test_what_an_agent_of_another_clone_said_of_its_files_leaves_the_rest_unknown(tmp_path: Path) -> None:
-    async with open_desk(tmp_path) as desk:
+    async with open_work(tmp_path) as desk:
         nux = await desk.agent("nux")
         work = Work(session_id="ses_1", branch="b", git_updated_at=clock.format_ms(START_MS), changed_files=("x.py",))
         facts = (

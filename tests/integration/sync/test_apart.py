@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.git.clones import contents, git, layout_of, make_clone, make_origin, sync, write
+from tests.support.git.opened_repository import open_repository
 from tests.support.git.servers import PASSWORD, USER, open_http
 from thrum.model.errors import NotAvailable
 from thrum.sync.branch import ensure_branch, read_branch
 from thrum.sync.mirror_refspecs import Meeting, meetings, writer
-from thrum.sync.repository import GitRepository, open_repository
+from thrum.sync.repository import GitRepository
 from thrum.sync.worktree import on_branch
 
 LINES = b'{"e":1}\n{"e":2}\n'

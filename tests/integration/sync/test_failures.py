@@ -13,12 +13,13 @@ import pytest
 
 from tests.support.daemon.repo import wait_until
 from tests.support.git.clones import git, make_clone, make_origin, write
+from tests.support.git.opened_repository import open_repository
 from tests.support.git.servers import PASSWORD, USER, fake_ssh, open_git_daemon, open_http
 from thrum.model.errors import StoreFailed
 from thrum.sync import remote as remote_module
 from thrum.sync.branch import ensure_branch
 from thrum.sync.ports import RemoteFailed
-from thrum.sync.repository import GitRepository, open_repository
+from thrum.sync.repository import GitRepository
 
 LINES = b'{"e":1}\n'
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.git.clones import contents, git, make_clone, make_origin, sync, write
+from tests.support.git.opened_repository import open_repository
 from thrum.sync import maintenance
-from thrum.sync.repository import GitRepository, open_repository
+from thrum.sync.repository import GitRepository
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ from typing import Any
 from tests.support.daemon.in_process import Agent, Daemon
 from thrum.cli.app import run
 from thrum.cli.session import Session
+from thrum.model.clock import Clock, SystemClock
 from thrum.model.errors import DaemonUnavailable
 from thrum.model.paths import Layout
 from thrum.rpc.client import Client
 
 
 @dataclass
-class Desk:
+class Terminal:
     """Runs command lines. `agent` None: no daemon runs."""
 
     root: Path
@@ -28,6 +29,7 @@ class Desk:
     tty: int = 0
     width: int = 0
     stdin: bytes = b""
+    clock: Clock = field(default_factory=SystemClock)
     out: bytes = b""
     err: bytes = b""
 
@@ -56,7 +58,8 @@ class Desk:
         """Execute one command line; what it prints is in `out` and `err`."""
         self.out = self.err = b""
         self.stdin = stdin.encode()
-        return await run(argv, Session(self, self.env, str(self.root), self.local, self._connect))
+        session = Session(self, self.env, str(self.root), self.local, self._connect, clock=self.clock)
+        return await run(argv, session)
 
     async def says(self, *argv: str, stdin: str = "") -> str:
         """What a command that succeeds prints."""
@@ -72,7 +75,7 @@ class Desk:
         return json.loads(self.out)["error"]
 
 
-async def open_desk(daemon: Daemon, name: str, role: str = "implementer") -> Desk:
+async def open_terminal(daemon: Daemon, name: str, role: str = "implementer") -> Terminal:
     """An agent in the main root of `daemon`, at a terminal there."""
     root = daemon.ctx.here.layout.root
-    return Desk(root, await daemon.registered(name, role, root=str(root)))
+    return Terminal(root, await daemon.registered(name, role, root=str(root)))

@@ -235,7 +235,9 @@ def _daemon(
             return parts.identify(connection, method, params)
         agent_id: str = connection.evidence.agent_id
         if not agent_id:
-            return Caller(None, "nobody", connection.evidence.root)
+            here = connection.evidence.gather(registrar.current(), None, now=0.0).here
+            candidates = frozenset(name for name, state in here.items() if state != "elsewhere")
+            return Caller(None, "nobody", connection.evidence.root, candidates=candidates)
         return Caller(agent_id, "agent", connection.evidence.root, 1, proven=True)
 
     dispatcher = Dispatcher(parts.handlers(lambda: dispatcher.drain), identify)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.sim.faults import Chance
-from tests.sim.git import MemoryRepository, Network, Remote
+from tests.sim.git import MemoryRepository, Network, Remote, blob_id, commit_of, put_commit
+from thrum.git.trees import TreeEntry
 from thrum.model import events
 from thrum.model.tombstones import Tombstones
 from thrum.sync.ports import Arrived, FilePosition, Ingested, JournalMoved, Surplus
@@ -48,12 +49,12 @@ class MemoryJournals:
     def head_seq(self) -> int:
         return sum(data.count(b"\n") for data in self.files.values())
 
-    def read(self, file: str, mark: FilePosition) -> bytes:
+    def read(self, file: str, position: FilePosition) -> bytes:
         self.asked.append(file)
         if self.moves:
             self.moves -= 1
             raise JournalMoved
-        return self.files[file][: mark.end]
+        return self.files[file][: position.end]
 
     def tombstones(self) -> Tombstones:
         return self.tombstoned
@@ -93,7 +94,7 @@ class MemoryJournals:
         self.memory |= values
 
 
-class SyncDesk:
+class MemoryClone:
     """One clone: its journals, its branch, and a remote that others may share."""
 
     def __init__(self, remote: Remote, name: str = "here") -> None:
@@ -121,3 +122,18 @@ class SyncDesk:
 
     def subject(self) -> str:
         return self.repo.objects[self.repo.ref].message  # type: ignore[union-attr]
+
+
+def tampered(remote: Remote, change: Callable[[dict[str, tuple[int, bytes]]], None]) -> None:
+    """Somebody pushes a tree that no daemon would: `change` gets mode and bytes of each file."""
+    files = {
+        entry.path.decode(): (entry.mode, remote.objects[entry.object_id])
+        for entry in commit_of(remote.objects, remote.tip).files
+    }
+    change(files)  # type: ignore[arg-type]
+    entries: list[TreeEntry] = []
+    for path, (mode, data) in files.items():
+        assert isinstance(data, bytes)
+        remote.objects[blob_id(data)] = data
+        entries.append(TreeEntry(path.encode(), mode, blob_id(data)))
+    remote.move(put_commit(remote.objects, entries, remote.tip, "tampered", 2))

@@ -62,7 +62,7 @@ def test_certified_ids_rise_within_the_millisecond_and_beyond_it() -> None:
     source = signatures.CertifiedUlids(origin, lambda n: b"\xff" * n)
     made = [source.at(1000) for _ in range(40_000)]
     assert made == sorted(set(made))
-    assert all(ids.is_ulid(ulid) and signatures.id_fits("evt_" + ulid, origin) for ulid in made)
+    assert all(ids.is_id("evt", f"evt_{ulid}") and signatures.id_fits("evt_" + ulid, origin) for ulid in made)
     first, last = made[0], made[-1]
     assert ids.ulid_bits(first) is not None
     # A millisecond begins in the lower half: the upper one is room to rise in, then comes the next.

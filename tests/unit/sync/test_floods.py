@@ -10,9 +10,8 @@ import pytest
 from tests.sim.git import Remote, commit_of
 from tests.support.here import START_MS, HandClock
 from tests.support.store.factmaker import Maker
-from tests.support.sync.memory_clone import SyncDesk
-from tests.unit.store.projection.test_signed_rights import Town, live
-from tests.unit.sync.test_round import tampered
+from tests.support.store.town import Town, live
+from tests.support.sync.memory_clone import MemoryClone, tampered
 from thrum.model import events, limits
 from thrum.model.events import Body
 from thrum.model.tombstones import Tombstones
@@ -51,46 +50,46 @@ def pushed(remote: Remote, *lines: bytes) -> None:
 @pytest.mark.parametrize("pattern", GARBAGE)
 def test_of_a_flood_a_sample_is_looked_at_and_the_rest_counted_and_the_good_lines_arrive(pattern: bytes) -> None:
     remote, make = Remote(), Maker()
-    desk = SyncDesk(remote)
-    desk.journals.add(make.message("furiosa"))
-    desk.sync()
+    clone = MemoryClone(remote)
+    clone.journals.add(make.message("furiosa"))
+    clone.sync()
     lines, good = flood(pattern), events.encode(make.message("slit", "nux", text="between the garbage"))
     pushed(remote, *lines[: MANY // 2], good, *lines[MANY // 2 :])
-    outcome = desk.sync()
+    outcome = clone.sync()
     assert (outcome.received, outcome.quarantined) == (1, MANY)
-    assert good in desk.journals.files[AUTHOR_JOURNAL]
-    assert len(desk.journals.arrived) == limits.quarantined_each_max + 1
-    [left] = desk.journals.surplus
+    assert good in clone.journals.files[AUTHOR_JOURNAL]
+    assert len(clone.journals.arrived) == limits.quarantined_each_max + 1
+    [left] = clone.journals.surplus
     left_out = lines[limits.quarantined_each_max :]
     assert (left.file, left.lines, left.bytes) == (AUTHOR_JOURNAL, len(left_out), sum(map(len, left_out)))
 
 
 def test_what_was_looked_at_is_not_looked_at_again_when_more_is_pushed() -> None:
     remote = Remote()
-    desk = SyncDesk(remote)
+    clone = MemoryClone(remote)
     make = Maker()
-    desk.journals.add(make.message("furiosa"))
-    desk.sync()
+    clone.journals.add(make.message("furiosa"))
+    clone.sync()
     pushed(remote, *flood(b"x%d"), *flood(b'{"a":%d}'))
-    desk.sync()
-    desk.journals.arrived.clear()
-    desk.journals.surplus.clear()
+    clone.sync()
+    clone.journals.arrived.clear()
+    clone.journals.surplus.clear()
     good = events.encode(make.message("slit", "nux"))
     pushed(remote, good, b"one more")
-    outcome = desk.sync()
-    assert [raw for _, raw in desk.journals.arrived] == [good, b"one more"]
-    assert (outcome.received, outcome.quarantined, desk.journals.surplus) == (1, 1, [])
+    outcome = clone.sync()
+    assert [raw for _, raw in clone.journals.arrived] == [good, b"one more"]
+    assert (outcome.received, outcome.quarantined, clone.journals.surplus) == (1, 1, [])
 
 
 def test_garbage_does_not_come_back_with_what_a_clone_writes_into_the_same_journal() -> None:
     remote, make = Remote(), Maker()
-    desk = SyncDesk(remote)
-    desk.journals.add(make.message("slit"))
-    desk.sync()
+    clone = MemoryClone(remote)
+    clone.journals.add(make.message("slit"))
+    clone.sync()
     pushed(remote, *flood(b"x%d"))
-    desk.sync()
-    desk.journals.add(make.message("slit"))
-    desk.sync()
+    clone.sync()
+    clone.journals.add(make.message("slit"))
+    clone.sync()
     [entry] = [each for each in commit_of(remote.objects, remote.tip).files if each.path == AUTHOR_JOURNAL.encode()]
     data = remote.objects[entry.object_id]
     assert isinstance(data, bytes) and data.count(b"\n") == 2 and b"x1" not in data

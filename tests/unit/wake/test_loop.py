@@ -11,8 +11,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.support.fake_door import FakeDoor
-from tests.support.wake_world import Runtime, World
+from tests.support.wake.fake_door import FakeDoor
+from tests.support.wake.world import Runtime, World
 from thrum.model.wake_types import Failed, Reachable, Refused
 from thrum.wake import proofs
 from thrum.wake.attempts import NO_PROOF, new_token, tokens_in

@@ -60,12 +60,12 @@ from thrum.model.origins import BEFORE, HIDDEN, OURS, SIGNED, STRANGE, Provenanc
 from thrum.store.database import get_meta, set_meta
 from thrum.store.projection import sweep
 from thrum.store.projection.entities import Entity, ReadLine
+from thrum.store.projection.entity_builder import EntityBuilder, State, messages_of
 from thrum.store.projection.entry import Entry, client_key_row, entry_of, event_row
-from thrum.store.projection.settling import Settling, State, messages_of
 from thrum.store.projection.watermarks import AGENT, AUTHOR, PURGE, Order, purge_cutoff
 from thrum.store.schema import DEFERRED, FOREIGN_FORMAT, JOURNAL_FORMAT, KEYLESS, REGISTERED, SUPERSEDED
 
-SILENT: Final = frozenset({"void", "not_yours", "hidden", "bad_name"})
+UNANNOUNCED: Final = frozenset({"void", "not_yours", "hidden", "bad_name"})
 """What became of facts that change nothing and are never announced."""
 
 _AGENT: Final = "a:"
@@ -120,7 +120,7 @@ class Released(NamedTuple):
     state: State
 
 
-class Projection(Settling):
+class Projection(EntityBuilder):
     """The projection's one hand. Every method runs inside a transaction that the caller holds and may roll back: then
     `rolled_back` must be told.
 
@@ -225,12 +225,13 @@ class Projection(Settling):
         """See `Agents.holder_to_note`."""
         return self._agents.holder_to_note(agent_id)
 
-    def _again(self, entity: str, seq: int, file: str, offset: int, length: int) -> Released:
-        """Project what hung under a thing that has come."""
+    def _again(self, key: str, seq: int, file: str, offset: int, length: int) -> Released:
+        """Project what hung under a key of `hanging` that has come."""
         raw = bare(self._lines.read(file, offset, length))
         fact = events.decode(raw)
         assert not isinstance(fact, UnknownEvent)
-        self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (entity, seq))
+        deferred = self._db.execute("DELETE FROM hanging WHERE thing = ? AND seq = ?", (key, seq)).rowcount
+        assert deferred == 1, "a released fact was deferred, and is released once: it must not be merged twice"
         who = self.judge(entry := entry_of(fact, raw, file, offset, length))
         self._db.execute("UPDATE events SET state = 'applied', trust = ? WHERE seq = ?", (who.trust, seq))
         return Released(seq, fact, self.project(seq, entry, events.order_of(fact), who))
@@ -304,7 +305,7 @@ class Projection(Settling):
             case AgentRegistered():
                 return self._register(fact, order, seq, who)
             case AgentAliased():
-                return self._hand_on(fact, order, seq, file, who)
+                return self._merge_alias(fact, order, seq, file, who)
             case AgentContextSaved():
                 self._remember(_AGENT + fact.agent_id, seq)
                 return "applied" if self._agents.merge(fact, order, who) else "void"
@@ -422,9 +423,9 @@ class Projection(Settling):
             case DaemonKeyed():
                 if fact.origin_daemon not in before.projects and self._has_unsigned(fact.origin_daemon, HIDDEN - 1):
                     self._outdate(fact)  # what was not signed counts no more
-                self._release()
+                self._admit_origins()
             case Accepted(kind="project"):
-                self._release()
+                self._admit_origins()
             case Accepted(kind="holder"):
                 self._agents.refresh(fact.id)
                 if self._agents.speakers(fact.id) != spoke:
@@ -470,16 +471,16 @@ class Projection(Settling):
         set_meta(self._db, SUPERSEDED, fact.event_id)
         self.outdated = True
 
-    def _release(self) -> None:
+    def _admit_origins(self) -> None:
         """Let count what waited for its origin to say that it is of this project, where it has."""
-        entities = self._db.execute(
+        keys = self._db.execute(
             "SELECT DISTINCT thing FROM hanging WHERE thing > ?1 AND thing < ?2", (KEYLESS, KEYLESS[:-1] + ";")
         ).fetchall()
-        for (entity,) in entities:
-            if self._daemons.origins.is_of_project(entity.removeprefix(KEYLESS)):
+        for (key,) in keys:
+            if self._daemons.origins.is_of_project(key.removeprefix(KEYLESS)):
                 rows = self._db.execute(
                     "SELECT seq, file, offset, length FROM hanging JOIN events USING (seq) WHERE thing = ?"
                     " ORDER BY timestamp, event_id",
-                    (entity,),
+                    (key,),
                 ).fetchall()
-                self.released += [self._again(entity, *row) for row in rows]
+                self.released += [self._again(key, *row) for row in rows]

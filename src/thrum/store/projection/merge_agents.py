@@ -34,7 +34,7 @@ _REGISTRATION: Final = ", ".join(f"{name} = ?" for name in _FIELDS.split(", "))
 _NOBODY: Final = ("",) * 11
 _EMPTY: Final = {
     "place": "worktree_path = '', agent_pid = 0, agent_pid_started = '', runtime = '', tmux_session = '', "
-    "place_at = '', place_event = ''",
+    "runtime_session = '', transcript = '', pane = '', hooks_seen_at = '', place_at = '', place_event = ''",
     "status": "status = '', status_by = '', status_at = '', status_event = ''",
     "seen": "seen_at = '', seen_event = ''",
     "exited": "exited_at = '', exited_event = ''",
@@ -107,8 +107,19 @@ class Agents:
             fact.agent_id,
             "place",
             order,
-            "worktree_path = ?, agent_pid = ?, agent_pid_started = ?, runtime = ?, tmux_session = ?",
-            (fact.worktree_path, fact.agent_pid, fact.agent_pid_started, fact.runtime, fact.tmux_session),
+            "worktree_path = ?, agent_pid = ?, agent_pid_started = ?, runtime = ?, tmux_session = ?,"
+            " runtime_session = ?, transcript = ?, pane = ?, hooks_seen_at = ?",
+            (
+                fact.worktree_path,
+                fact.agent_pid,
+                fact.agent_pid_started,
+                fact.runtime,
+                fact.tmux_session,
+                fact.runtime_session,
+                fact.transcript,
+                fact.pane,
+                fact.hooks_seen_at,
+            ),
         )
 
     def _set(self, agent_id: str, register: str, order: Order, assignments: str, values: tuple[str | int, ...]) -> None:

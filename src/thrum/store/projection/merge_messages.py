@@ -36,9 +36,9 @@ MESSAGE_TABLES: Final = (
 )
 INSERT_MESSAGE: Final = """
 INSERT INTO messages (seq, message_id, agent_id, session_id, thread_id, thread_own, reply_to, created_at, body_format,
-  body_content, body_structured, quiet, authored_by, disclosed, origin_daemon, create_event,
-  trust)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+  body_content, body_structured, quiet, urgent, expires_at, supersedes, authored_by, disclosed, origin_daemon,
+  create_event, trust)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 INSERT_SCOPE: Final = "INSERT OR IGNORE INTO message_scopes VALUES (?, ?, ?, ?)"
 INSERT_REF: Final = "INSERT OR IGNORE INTO message_refs VALUES (?, ?, ?, ?)"
 INSERT_AUDIENCE: Final = "INSERT OR IGNORE INTO message_audiences VALUES (?, ?, ?, ?)"
@@ -73,6 +73,9 @@ older facts carry others (events.md §8); from any other author they would take 
 Row = tuple[Any, ...]
 MayAnswer = Callable[[str, str], bool]
 """`may_answer(agent, origin)`: whether a reply of that origin by the agent is the agent's answer."""
+MayChange = Callable[[str, int, str, int], bool]
+"""`may_change(origin, trust, of_origin, of_trust)`: whether lines of the first may change what one of the second
+made."""
 
 
 def receipt_rank(receipt_type: str) -> int:
@@ -86,6 +89,14 @@ def reply_to_of(fact: MessageCreated) -> str:
         if ref.type == "reply_to":
             return ref.value
     return ""
+
+
+def expiry_of(fact: MessageCreated) -> str:
+    """When it expires, comparable; `""` for never, and for what is no time."""
+    try:
+        return clock.normalise(fact.expires_at)
+    except ValueError:
+        return ""
 
 
 def recipients_of(fact: MessageCreated) -> Iterable[str]:
@@ -113,6 +124,9 @@ def message_row(fact: MessageCreated, created_at: str, seq: int, reply_to: str, 
         body.content,
         body.structured,
         1 if fact.quiet else 0,
+        1 if fact.urgent else 0,
+        expiry_of(fact) if fact.expires_at else "",
+        fact.supersedes,
         fact.authored_by,
         1 if fact.disclosed else 0,
         fact.origin_daemon,
@@ -139,10 +153,16 @@ class Messages:
     create_type = "message.create"
 
     def __init__(
-        self, db: sqlite3.Connection, watermarks: Watermarks, local: Provenance, may_answer: MayAnswer
+        self,
+        db: sqlite3.Connection,
+        watermarks: Watermarks,
+        local: Provenance,
+        may_answer: MayAnswer,
+        may_change: MayChange,
     ) -> None:
         """`local` is what facts of this machine are: a cleanup among them begins an inbox afresh."""
         self._may_answer = may_answer
+        self._may_change = may_change
         self._db = db
         self._watermarks = watermarks
         self._local = local
@@ -188,6 +208,12 @@ class Messages:
             self.refresh_parent(message_id)
         if reply_to:
             self._tell_parent(create, created_at, reply_to, who.trust)
+        if create.supersedes:
+            self.refresh_superseded(create.supersedes)
+        if db.execute(
+            "SELECT 1 FROM messages WHERE supersedes = ? AND supersedes <> '' LIMIT 1", (message_id,)
+        ).fetchone():
+            self.refresh_superseded(message_id)
 
     def _insert_rows(self, insert: str, rows: Sequence[Row]) -> None:
         """`executemany` costs three times as much as the one `execute` that most messages need."""
@@ -232,17 +258,44 @@ class Messages:
             (message_id,),
         )
 
+    def refresh_superseded(self, message_id: str) -> None:
+        """By which message this one is replaced, from nothing: the last one of its author's and origin's that says so.
+        A deleted one replaced it all the same.
+        """
+        rivals = self._db.execute(
+            "SELECT by.message_id, by.origin_daemon, by.trust, of.origin_daemon, of.trust"
+            " FROM messages AS by JOIN messages AS of ON of.message_id = by.supersedes AND of.agent_id = by.agent_id"
+            " WHERE by.supersedes = ?1 AND by.supersedes <> '' AND by.message_id <> ?1"
+            " ORDER BY by.created_at DESC, by.create_event DESC",
+            (message_id,),
+        ).fetchall()
+        last = next((rival[0] for rival in rivals if self._may_change(*rival[1:])), "")
+        self._db.execute(
+            "UPDATE messages SET superseded_by = ?2 WHERE message_id = ?1 AND superseded_by <> ?2", (message_id, last)
+        )
+
+    def refresh_all_superseded(self) -> None:
+        """The same of every message that another one names, as `rebuild` has to."""
+        for (message_id,) in self._db.execute(
+            "SELECT DISTINCT supersedes FROM messages WHERE supersedes <> ''"
+        ).fetchall():
+            self.refresh_superseded(message_id)
+
     def answered_by(self, agent_id: str) -> list[tuple[str, str]]:
         """The messages that replies in the agent's name are to, each with the reply's origin."""
         sql = "SELECT DISTINCT reply_to, origin_daemon FROM messages WHERE agent_id = ? AND reply_to <> ''"
         return self._db.execute(sql, (agent_id,)).fetchall()
 
     def erase(self, message_id: str) -> None:
-        row = self._db.execute("SELECT reply_to FROM messages WHERE message_id = ?", (message_id,)).fetchone()
+        row = self._db.execute(
+            "SELECT reply_to, supersedes FROM messages WHERE message_id = ?", (message_id,)
+        ).fetchone()
         for table in MESSAGE_TABLES:
             self._db.execute(f"DELETE FROM {table} WHERE message_id = ?", (message_id,))
         if row is not None and row[0]:
             self.refresh_parent(row[0])
+        if row is not None and row[1]:
+            self.refresh_superseded(row[1])
 
     def merge(self, message_id: str, fact: AnyFact, order: Order, file: str, who: Provenance) -> bool:
         if isinstance(fact, MessageReceipt):

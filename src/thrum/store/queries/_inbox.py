@@ -12,11 +12,11 @@ from thrum.model import limits, wire_types
 from thrum.model.events import Body, Pair
 from thrum.store.queries import fts
 from thrum.store.queries._message_rows import Filter, Pairs, among, chunks, conditions
-from thrum.store.queries._wait_scan import ToldViews
+from thrum.store.queries._wake_views import WakeViews
 from thrum.store.queries.rows import InboxPage, InboxQuery, Mail, MessageRow
 
 
-class MessageViews(ToldViews):
+class MessageViews(WakeViews):
     """The part of `View` that finds messages."""
 
     # -- inbox
@@ -234,6 +234,10 @@ class MessageViews(ToldViews):
             updated_at=row.updated_at,
             deleted=row.deleted,
             quiet=row.quiet,
+            urgent=row.urgent,
+            expires_at=row.expires_at,
+            supersedes=row.supersedes,
+            superseded_by=row.superseded_by,
             scopes=pairs[0],
             refs=pairs[1],
             audiences=pairs[2],

@@ -14,16 +14,22 @@ from thrum.model.errors import AnswerTooLarge
 from thrum.model.events import Body, Pair
 from thrum.model.origins import BEFORE
 from thrum.store.projection.merge_daemons import load_origins
+from thrum.store.projection.merge_wakes import TAKEN
 from thrum.store.queries.rows import MessageHead, MessageRow
 
 _MESSAGE: Final = (
     "message_id, seq, agent_id, session_id, thread_id, reply_to, created_at, updated_at, body_format, body_content,"
     " body_structured, edit_count, quiet, deleted, deleted_at, delete_reason, authored_by, disclosed, origin_daemon,"
-    " create_event, edit_event, delete_event"
+    " create_event, edit_event, delete_event, urgent, expires_at, supersedes, superseded_by"
 )
 _RECIPIENT: Final = (
     "r.message_id, r.agent_id, r.stored_at, r.delivered_at, r.seen_at, r.read_at, r.replied_at, a.origin_daemon"
     " FROM message_recipients AS r LEFT JOIN agents AS a ON a.agent_id = r.agent_id AND a.live = 1"
+)
+_OFFERED: Final = (
+    "SELECT message_id, agent_id, min(iif(offered_at = '', ended_at, offered_at))"
+    " FROM wake_messages JOIN wake_attempts USING (attempt_id) WHERE {among}"
+    " AND outcome IN (" + ", ".join(f"'{outcome}'" for outcome in TAKEN) + ") GROUP BY message_id, agent_id"
 )
 _PAIR_TABLES: Final = ("message_scopes", "message_refs", "message_audiences")
 _IDS_AT_ONCE: Final = 500
@@ -139,6 +145,10 @@ class MessageRows:
             seq=row.seq,
             version=row.edit_count,
             quiet=row.quiet,
+            urgent=row.urgent,
+            expires_at=row.expires_at,
+            supersedes=row.supersedes,
+            superseded_by=row.superseded_by,
             thread_id=row.thread_id,
             reply_to=row.reply_to,
             author=wire_types.Author(row.agent_id, row.session_id),
@@ -203,6 +213,10 @@ class MessageRows:
                     is_read=row.message_id in read
                     or (reader != "" and row.agent_id == reader and row.message_id not in namesakes),
                     quiet=row.quiet,
+                    urgent=row.urgent,
+                    expires_at=row.expires_at,
+                    supersedes=row.supersedes,
+                    superseded_by=row.superseded_by,
                     scopes=scopes,
                     refs=refs,
                     audiences=audiences,
@@ -275,19 +289,28 @@ class MessageRows:
     def _recipients_of(self, ids: Sequence[str]) -> dict[str, list[wire_types.Recipient]]:
         found: dict[str, list[wire_types.Recipient]] = {}
         for some in chunks(ids):
+            offered: dict[tuple[str, str], str] = {
+                (row[0], row[1]): row[2] for row in self._db.execute(_OFFERED.format(among=among(some)), some)
+            }
             for row in self._db.execute(
                 f"SELECT {_RECIPIENT} WHERE r.{among(some)} ORDER BY r.message_id, r.agent_id", some
             ):
-                found.setdefault(row[0], []).append(self._recipient(row))
+                found.setdefault(row[0], []).append(self._recipient(row, offered.get((row[0], row[1]), "")))
         return found
 
-    def _recipient(self, row: Sequence[Any]) -> wire_types.Recipient:
+    def _recipient(self, row: Sequence[Any], offered_at: str = "") -> wire_types.Recipient:
         """A recipient registered at this daemon has a message as soon as it is stored (events.md §8)."""
         _, agent_id, stored_at, delivered_at, seen_at, read_at, replied_at, origin = row
         here = origin is not None and origin in self._own
         delivered = stored_at if here else delivered_at
         return wire_types.Recipient(
-            agent_id, stored_at, delivered or "", seen_at or "", read_at or "", replied_at or ""
+            agent_id,
+            stored_at,
+            delivered_at=delivered or "",
+            offered_at=offered_at,
+            seen_at=seen_at or "",
+            read_at=read_at or "",
+            replied_at=replied_at or "",
         )
 
     def _foreign(self, origin_daemon: str) -> str:
@@ -305,7 +328,7 @@ def chunks(ids: Sequence[str]) -> Iterable[Sequence[str]]:
 
 def _message_row(row: Sequence[Any]) -> MessageRow:
     values = list(row)
-    for index in (12, 13, 17):
+    for index in (12, 13, 17, 22):
         values[index] = bool(values[index])
     return MessageRow(*values)
 

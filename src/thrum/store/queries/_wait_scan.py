@@ -1,6 +1,6 @@
 """Messages for a wait: searched in steps of bounded work, so that no other call waits for a long inbox (rpc.md §7).
 
-Never delivered: own messages, quiet posts, deleted ones.
+Never delivered: own messages, quiet posts, deleted ones, those that were replaced or have expired.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from thrum.store.queries.rows import Wanted
 
 STEP_ROWS: Final = 1_000
 """Rows that one step looks at, whether they fit or not: about 2 ms."""
+
+WAKES: Final = "m.quiet = 0 AND m.superseded_by = '' AND (m.expires_at = '' OR m.expires_at > ?)"
+"""Whether a message `m` wakes at a time (one value), deleted ones aside."""
 
 Found = tuple[int, str]
 """Number and id of a message."""
@@ -103,7 +106,7 @@ class ToldViews(MessageRows):
 
 def _fits(wanted: Wanted) -> Filter:
     fits = Filter()
-    fits.add("m.agent_id <> ? AND m.quiet = 0", wanted.agent_id)
+    fits.add(f"m.agent_id <> ? AND {WAKES}", wanted.agent_id, wanted.at)
     fits.narrow(wanted.scope, wanted.author_id)
     if wanted.addressed_to:
         fits.addressed_to(wanted.addressed_to)

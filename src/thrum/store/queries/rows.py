@@ -35,6 +35,10 @@ class AgentRow(msgspec.Struct, frozen=True, gc=False):
     agent_pid_started: str
     runtime: str
     tmux_session: str
+    runtime_session: str
+    transcript: str
+    pane: str
+    hooks_seen_at: str
     place_at: str
     place_event: str
     status: str
@@ -121,6 +125,10 @@ class MessageRow(msgspec.Struct, frozen=True, gc=False):
     create_event: str
     edit_event: str
     delete_event: str
+    urgent: bool
+    expires_at: str
+    supersedes: str
+    superseded_by: str
 
 
 class MessageHead(msgspec.Struct, frozen=True, gc=False):
@@ -237,7 +245,7 @@ class InboxQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `message.wait` asks for (rpc.md §7): addressed to that agent, and one of `unseen` (not read and not seen),
-    `after_seq`, `created_after`; then filters joined by AND.
+    `after_seq`, `created_after`; then filters joined by AND. `at`: the time by which what expired wakes no more.
     """
 
     agent_id: str
@@ -248,6 +256,31 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     addressed_to: str = ""
     """The name, role or group that the sender gave."""
     author_id: str = ""
+    at: str = ""
+
+
+class UnseenRow(NamedTuple):
+    """A message that is a reason to wake its recipient; `answers_own`: it replies to a message of that one."""
+
+    message_id: str
+    created_at: str
+    author: str
+    urgent: bool
+    answers_own: bool
+
+
+class AttemptRow(msgspec.Struct, frozen=True, gc=False):
+    """An attempt to wake. `attempt_id` is its whole token: shown short only. `outcome` is `offered` until it ended."""
+
+    attempt_id: str
+    agent_id: str
+    door: str
+    process: str
+    offered_at: str
+    outcome: str
+    detail: str
+    ended_at: str
+    message_ids: tuple[str, ...]
 
 
 class Mail(NamedTuple):

@@ -23,6 +23,7 @@ from thrum.store.queries import _purge_preview as purge_preview
 from thrum.store.queries._group_views import GroupViews
 from thrum.store.queries.rows import (
     AgentRow,
+    AttemptRow,
     ClientKeyRow,
     EventRow,
     GroupMark,
@@ -37,12 +38,14 @@ from thrum.store.queries.rows import (
     PurgeCounts,
     RegistrationRow,
     SessionRow,
+    UnseenRow,
     Wanted,
 )
 from thrum.store.schema import DEFERRED, FOREIGN_FORMAT, JOURNAL_FORMAT, JOURNAL_FORMAT_KNOWN
 
 __all__ = [
     "AgentRow",
+    "AttemptRow",
     "ClientKeyRow",
     "EventRow",
     "GroupMark",
@@ -57,6 +60,7 @@ __all__ = [
     "PurgeCounts",
     "RegistrationRow",
     "SessionRow",
+    "UnseenRow",
     "View",
     "Wanted",
 ]
@@ -70,8 +74,9 @@ Before there were signatures that could not be told, but for this daemon's own a
 """
 _AGENT: Final = """
 SELECT a.agent_id, kind, name, role, module, display, hostname, worktree, registered_at, origin_daemon, live, reg_at,
-  reg_event, worktree_path, agent_pid, agent_pid_started, runtime, tmux_session, place_at, place_event, status,
-  status_by, status_at, status_event, a.seen_at, exited_at,
+  reg_event, worktree_path, agent_pid, agent_pid_started, runtime, tmux_session, runtime_session,
+  transcript, pane, hooks_seen_at, place_at, place_event, status, status_by, status_at, status_event, a.seen_at,
+  exited_at,
   max(registered_at, place_at, a.seen_at,
     ifnull((SELECT max(started_at) FROM sessions AS s WHERE s.agent_id = a.agent_id AND {session}), ''),
     ifnull((SELECT max(ended_at) FROM sessions AS s WHERE s.agent_id = a.agent_id AND {session}), ''),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli.terminal import Desk, open_desk
+from tests.support.cli.terminal import Terminal, open_terminal
 from tests.support.daemon.in_process import open_daemon
 from tests.support.trusted import accept, trust_here
 from thrum.cli.commands.config import HEADINGS
@@ -16,17 +16,17 @@ from thrum.model.paths import find_layout
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Desk:
+def alone(tmp_path: Path) -> Terminal:
     """A root without daemon and without identity."""
     (tmp_path / ".git").mkdir()
     (tmp_path / ".thrum").mkdir()
     (tmp_path / ".thrum" / "config.json").write_text('{"daemon": {"local_only": true}}')
     trust_here(tmp_path)
     accept(find_layout(tmp_path))
-    return Desk(tmp_path, None)
+    return Terminal(tmp_path, None)
 
 
-async def test_settings_are_changed_without_a_daemon(alone: Desk) -> None:
+async def test_settings_are_changed_without_a_daemon(alone: Terminal) -> None:
     file = alone.root / ".thrum" / "config.json"
     assert await alone.says("config", "set", "daemon.max_message_body_bytes", "9999") == (
         "✓ daemon.max_message_body_bytes = 9999\n"
@@ -47,7 +47,7 @@ async def test_settings_are_changed_without_a_daemon(alone: Desk) -> None:
     assert await alone.says("config", "get", "runtime.primary") == "\n", "a bare value, also an empty one"
 
 
-async def test_a_bad_key_or_value_is_refused_and_changes_nothing(alone: Desk) -> None:
+async def test_a_bad_key_or_value_is_refused_and_changes_nothing(alone: Terminal) -> None:
     file = alone.root / ".thrum" / "config.json"
     before = file.read_bytes()
     error = await alone.refused("config", "set", "daemon.log_levle", "info")
@@ -63,7 +63,7 @@ async def test_a_bad_key_or_value_is_refused_and_changes_nothing(alone: Desk) ->
     assert file.read_bytes() == before
 
 
-async def test_show_names_each_source(alone: Desk) -> None:
+async def test_show_names_each_source(alone: Terminal) -> None:
     alone.env = {"THRUM_LOCAL": "0", "THRUM_WS_PORT": "7777", "THRUM_TS_AUTHKEY": "secret"}
     shown = await alone.json("config", "show")
     assert set(shown["values"]) == set(settings.SETTINGS)
@@ -98,7 +98,7 @@ async def test_show_names_each_source(alone: Desk) -> None:
     assert ["daemon.local_only", "true", "config.json"] in rows
 
 
-async def test_a_runtime_that_nobody_knows_is_refused_where_it_is_named(alone: Desk) -> None:
+async def test_a_runtime_that_nobody_knows_is_refused_where_it_is_named(alone: Terminal) -> None:
     alone.env = {"HOME": str(alone.root)}
     for words in (("init",), ("quickstart", "nux", "--role", "tester", "--module", "auth")):
         error = await alone.refused(*words, "--runtime", "cladue")
@@ -110,14 +110,14 @@ async def test_a_runtime_that_nobody_knows_is_refused_where_it_is_named(alone: D
     assert "setting runtime.primary = fast" in await alone.says("init", "--runtime", "fast", "--dry-run")
 
 
-async def test_the_environment_is_said_to_override_what_is_set(alone: Desk) -> None:
+async def test_the_environment_is_said_to_override_what_is_set(alone: Terminal) -> None:
     alone.env = {"THRUM_LOCAL": "1"}
     await alone.says("config", "set", "daemon.local_only", "false")
     assert alone.err.decode() == "warning: the environment overrides daemon.local_only here: true\n"
     assert await alone.says("config", "get", "daemon.local_only") == "true\n"
 
 
-async def test_flaws_of_the_file_are_warnings_and_can_be_fixed(alone: Desk) -> None:
+async def test_flaws_of_the_file_are_warnings_and_can_be_fixed(alone: Terminal) -> None:
     file = alone.root / ".thrum" / "config.json"
     find_layout(alone.root).config_file.write_text('{"daemon": {"log_level": "loud", "nap": 1}}')
     file.unlink()
@@ -136,7 +136,7 @@ async def test_flaws_of_the_file_are_warnings_and_can_be_fixed(alone: Desk) -> N
 async def test_a_running_daemon_makes_the_change_and_what_needs_a_restart_says_so(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         daemon.ctx.here.layout.config_file.write_text("{}")
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await desk.says("config", "set", "daemon.max_message_body_bytes", "9999")
         assert desk.err.decode().startswith("hint: takes effect when the daemon is restarted")
         await desk.says("config", "set", "daemon.max_message_body_bytes", "9999")

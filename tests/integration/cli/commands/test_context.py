@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli.terminal import Desk, open_desk
+from tests.support.cli.terminal import Terminal, open_terminal
 from tests.support.daemon.in_process import open_daemon
 from thrum.cli.commands.context import HOW_TO_SAVE
 from thrum.cli.session import TTY_IN, NeedsOwnProcess
@@ -15,14 +15,14 @@ from thrum.cli.session import TTY_IN, NeedsOwnProcess
 TIME = 1_770_112_800
 
 
-def backdate(desk: Desk) -> None:
+def backdate(desk: Terminal) -> None:
     for path in (desk.root / ".thrum" / "context").iterdir():
         os.utime(path, (TIME, TIME))
 
 
 async def test_what_was_saved_is_shown_without_a_daemon(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         saved = await desk.says("context", "save", stdin="remember é\n")
         assert saved == "✓ Context saved for furiosa (12 bytes)\n"
         assert await desk.says("context", "preamble", "--init") == "✓ Preamble saved for furiosa (202 bytes)\n"
@@ -54,7 +54,7 @@ async def test_what_was_saved_is_shown_without_a_daemon(tmp_path: Path) -> None:
 
 async def test_notes_come_as_text_too_and_help_and_refusals_say_how(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         for words, stdin in ((("as text",), ""), (("-",), "asked for\n"), ((), "offered")):
             assert (await desk.says("context", "save", *words, stdin=stdin)).startswith("✓ Context saved for furiosa (")
             assert f"  {words[0] if not stdin else stdin.strip()}\n" in await desk.says("context", "show")
@@ -67,7 +67,7 @@ async def test_notes_come_as_text_too_and_help_and_refusals_say_how(tmp_path: Pa
 
 async def test_the_documents_have_the_shapes_that_are_promised(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         assert await desk.json("context", "show") == {
             "agent_name": "furiosa",
             "has_context": False,
@@ -106,7 +106,7 @@ async def test_the_documents_have_the_shapes_that_are_promised(tmp_path: Path) -
 
 async def test_nothing_saved_is_no_error(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         assert await desk.says("context", "show") == "No context saved for furiosa\n"
         assert await desk.says("context", "preamble") == "No preamble saved for furiosa\n"
         assert await desk.says("context", "clear") == "No context saved for furiosa\n"
@@ -117,7 +117,7 @@ async def test_nothing_saved_is_no_error(tmp_path: Path) -> None:
 
 async def test_another_agents_notes_are_found_by_its_files_or_by_name(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await daemon.registered("mate", "tester", root=str(desk.root))
         far = await daemon.registered("far", "reviewer")
         await far("context.save", agent_name="far", content="x")
@@ -137,7 +137,7 @@ async def test_another_agents_notes_are_found_by_its_files_or_by_name(tmp_path: 
 
 async def test_too_much_and_nothing_are_refused(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         assert (await desk.refused("context", "save", stdin="", status=2))["message"] == "context save: TEXT is missing"
         assert (await desk.refused("context", "save", ""))["kind"] == "empty_body"
         big = "x" * 262_144
@@ -149,6 +149,6 @@ async def test_too_much_and_nothing_are_refused(tmp_path: Path) -> None:
         assert (await desk.refused("context", "preamble", "--init", "--file", "big", status=2))["kind"] == "usage"
         assert (await desk.refused("context", "save", "x", "--file", "big", status=2))["kind"] == "ambiguous_body"
         assert await desk.says("context", "show") == "No context saved for furiosa\n"
-        inside = Desk(desk.root, desk.agent, local=False)
+        inside = Terminal(desk.root, desk.agent, local=False)
         with pytest.raises(NeedsOwnProcess):
             await inside.status("context", "save", "--file", "big")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli.terminal import Desk, open_desk
+from tests.support.cli.terminal import Terminal, open_terminal
 from tests.support.daemon.in_process import open_daemon
 from thrum.cli.session import TTY_ERR, TTY_IN, NeedsOwnProcess
 
 
 async def test_a_group_is_made_filled_shown_emptied_and_deleted(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await daemon.registered("nux", "tester")
         assert await desk.says("group", "create", "core", "--description", "the\ncore") == "✓ Group created: core\n"
         assert await desk.says("group", "add", "core", "@nux", "furiosa", "@tester") == (
@@ -38,7 +38,7 @@ async def test_a_group_is_made_filled_shown_emptied_and_deleted(tmp_path: Path) 
 
 async def test_the_documents_have_the_shapes_that_are_promised(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         made = await desk.json("group", "create", "core")
         assert set(made) == {"group_id", "name", "created_at", "created_by"}
         added = await desk.json("group", "add", "core", "furiosa")
@@ -65,7 +65,7 @@ async def test_the_documents_have_the_shapes_that_are_promised(tmp_path: Path) -
 
 async def test_one_unknown_member_and_nobody_is_added(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await desk.says("group", "create", "core")
         error = await desk.refused("group", "add", "core", "furiosa", "@furiosaa")
         assert (error["kind"], error["details"]) == ("agent_not_found", {"suggestions": ["furiosa"]})
@@ -77,7 +77,7 @@ async def test_one_unknown_member_and_nobody_is_added(tmp_path: Path) -> None:
 
 async def test_everyone_is_protected_before_anybody_is_asked(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         for words in (("delete", "everyone"), ("add", "everyone", "furiosa"), ("remove", "@everyone", "furiosa")):
             assert (await desk.refused("group", *words))["kind"] == "protected_group"
         assert await desk.says("group", "members", "everyone") == "@everyone\n"
@@ -85,13 +85,13 @@ async def test_everyone_is_protected_before_anybody_is_asked(tmp_path: Path) -> 
 
 async def test_deleting_asks_at_a_terminal_and_only_there(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await desk.says("group", "create", "core")
         assert (await desk.refused("group", "delete", "ghost"))["kind"] == "group_not_found"
         assert (await desk.refused("group", "delete", "core"))["kind"] == "confirmation_required"
         assert await desk.status("group", "delete", "core") == 1
         assert b"use --yes to confirm deletion" in desk.err
-        inside = Desk(desk.root, desk.agent, local=False, tty=TTY_IN | TTY_ERR)
+        inside = Terminal(desk.root, desk.agent, local=False, tty=TTY_IN | TTY_ERR)
         with pytest.raises(NeedsOwnProcess):
             await inside.status("group", "delete", "core")
         assert inside.out == inside.err == b"", "nothing was printed before"
@@ -100,7 +100,7 @@ async def test_deleting_asks_at_a_terminal_and_only_there(tmp_path: Path) -> Non
 
 async def test_an_empty_group_says_so(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await desk.says("group", "create", "core")
         assert await desk.says("group", "members", "core", "--expand") == "No members in core.\nReaches: nobody\n"
         assert (await desk.says("group", "show", "core")).endswith("Members:      none\n")

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli.terminal import Desk, open_desk
+from tests.support.cli.terminal import Terminal, open_terminal
 from tests.support.daemon.in_process import Agent, Daemon, open_daemon
 from thrum.cli import briefing
 from thrum.cli.session import TTY_OUT
 
 
-async def at_desk(daemon: Daemon) -> tuple[Desk, Agent]:
+async def at_desk(daemon: Daemon) -> tuple[Terminal, Agent]:
     """Furiosa's desk, and nux, who writes to her."""
-    desk = await open_desk(daemon, "furiosa")
+    desk = await open_terminal(daemon, "furiosa")
     return desk, await daemon.registered("nux")
 
 

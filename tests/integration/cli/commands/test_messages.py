@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.cli.terminal import open_desk
+from tests.support.cli.terminal import open_terminal
 from tests.support.daemon.in_process import open_daemon
 
 
 async def test_sent_says_once_who_has_read_and_counts_nobody_who_is_gone(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         nux = await daemon.registered("nux", "tester")
         await daemon.registered("max", "tester")
         one = (await desk.json("send", "to one\nand more", "--to", "@nux"))["message_id"]
@@ -35,7 +35,7 @@ async def test_sent_says_once_who_has_read_and_counts_nobody_who_is_gone(tmp_pat
 
 async def test_what_asks_for_a_yes_says_what_it_is_about_and_the_whole_command(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await daemon.registered("nux", "tester")
         await desk.says("group", "create", "core")
         sent = (await desk.json("send", "\nit is wrong\nas I see now", "--to", "@nux"))["message_id"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli.terminal import Desk, open_desk
+from tests.support.cli.terminal import Terminal, open_terminal
 from tests.support.daemon.in_process import open_daemon
 from tests.support.git.worktrees import Worktrees
 from tests.support.store.arrivals import THERE, foreign, found
@@ -26,7 +26,7 @@ def settled(text: str) -> str:
 async def test_me_team_inbox_sync_and_daemon_at_a_glance(tmp_path: Path) -> None:
     trees = Worktrees(tmp_path, "nux")
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         nux = await daemon.registered("nux", root=str(trees["nux"]))
         await nux("session.start", agent_id="nux")
         await nux("session.setIntent", intent="Merging\njournals")
@@ -62,7 +62,7 @@ async def test_me_team_inbox_sync_and_daemon_at_a_glance(tmp_path: Path) -> None
 async def test_who_is_not_registered_is_told_so_and_sees_the_rest(tmp_path: Path) -> None:
     Worktrees(tmp_path)
     async with open_daemon(tmp_path) as daemon:
-        desk = Desk(daemon.ctx.here.layout.root, daemon.as_agent(""))
+        desk = Terminal(daemon.ctx.here.layout.root, daemon.as_agent(""))
         first = (await desk.says("overview")).splitlines()[0]
         assert first == "You:      not registered (thrum quickstart NAME --role ROLE --module MODULE)"
         document = await desk.json("overview")
@@ -72,7 +72,7 @@ async def test_who_is_not_registered_is_told_so_and_sees_the_rest(tmp_path: Path
 async def test_an_identity_file_without_record_is_said(tmp_path: Path) -> None:
     Worktrees(tmp_path)
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         file = desk.root / ".thrum/identities/furiosa.json"
         data = file.read_bytes()
         await desk.says("agent", "delete", "furiosa", "--force")
@@ -90,7 +90,7 @@ async def test_an_identity_file_without_record_is_said(tmp_path: Path) -> None:
 @pytest.mark.spec("ID-52")
 async def test_deleting_needs_a_yes_or_force(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await daemon.registered("nux")
         refusal = await desk.refused("agent", "delete", "nux")
         assert refusal["kind"] == "confirmation_required"
@@ -109,7 +109,7 @@ async def test_deleting_needs_a_yes_or_force(tmp_path: Path) -> None:
 
 async def test_what_is_not_there_or_not_mine_is_refused_before_anybody_is_asked_to_confirm(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         nux = await daemon.registered("nux")
         theirs = (await nux("message.send", content="hello", to=["@furiosa"])).message_id
         mine = (await desk.json("send", "hi", "--to", "@nux"))["message_id"]
@@ -131,7 +131,7 @@ async def test_what_is_not_there_or_not_mine_is_refused_before_anybody_is_asked_
 
 async def test_who_is_of_another_clone_is_named_with_what_to_do_once_that_is_gone(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         assert (await desk.refused("sync", "accept"))["remedy"].endswith("nothing here is from another daemon")
         fields = {"role": "r", "module": "m", "worktree": "shop", "hostname": "pc"}
         boss = foreign(AgentRegistered, agent_id="boss", kind="agent", name="boss", **fields)
@@ -152,14 +152,14 @@ async def test_who_is_of_another_clone_is_named_with_what_to_do_once_that_is_gon
 
 async def test_a_variable_with_a_name_that_ended_says_how(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, key_number=1) as daemon:
-        desk = await open_desk(daemon, "dy")
+        desk = await open_terminal(daemon, "dy")
         desk.env["THRUM_NAME"] = "dy"
         await desk.says("agent", "rename", "dz")
         refusal = await desk.refused("whoami")
         assert refusal["kind"] == "identity_not_found"
         assert refusal["message"] == f"THRUM_NAME=dy, but dy is dz now, in {desk.root}"
         assert refusal["remedy"] == "export THRUM_NAME=dz"
-        max_ = Desk(desk.root, await daemon.registered("max", root=str(desk.root)), {"THRUM_NAME": "max"})
+        max_ = Terminal(desk.root, await daemon.registered("max", root=str(desk.root)), {"THRUM_NAME": "max"})
         await max_.says("agent", "delete", "dz", "--yes")
         desk.env["THRUM_NAME"] = "dz"
         refusal = await desk.refused("send", "hi")
@@ -171,9 +171,9 @@ async def test_a_variable_with_a_name_that_ended_says_how(tmp_path: Path) -> Non
 async def test_a_name_that_force_takes_is_said_on_both_sides(tmp_path: Path) -> None:
     trees = Worktrees(tmp_path, "nux")
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         home = trees["nux"]
-        victim = Desk(home, await daemon.registered("nux", root=str(home)))
+        victim = Terminal(home, await daemon.registered("nux", root=str(home)))
         words = ("quickstart", "nux", "--role", "implementer", "--module", "nux")
         assert await desk.status(*words) == 1
         assert desk.err.decode().startswith(f"Error: @nux is registered in another worktree: {home}\n")
@@ -187,7 +187,7 @@ async def test_a_name_that_force_takes_is_said_on_both_sides(tmp_path: Path) -> 
 @pytest.mark.spec("ID-53")
 async def test_cleanup_lists_and_deletes_by_force(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         assert await desk.says("agent", "cleanup") == "No orphaned agents.\n"
         await daemon.registered("nux", "tester")
         row = daemon.ctx.view.agent("nux")
@@ -210,7 +210,7 @@ async def test_cleanup_lists_and_deletes_by_force(tmp_path: Path) -> None:
 
 async def test_a_status_is_said(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await daemon.registered("nux")
         assert await desk.says("agent", "set-status", "blocked") == "✓ Status set to blocked\n"
         assert await desk.says("agent", "set-status", "stuck", "--agent", "@nux") == "✓ Status for nux set to stuck\n"

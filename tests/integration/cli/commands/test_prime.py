@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli.terminal import Desk, open_desk
+from tests.support.cli.terminal import Terminal, open_terminal
 from tests.support.daemon.in_process import Daemon, open_daemon
 from tests.support.git.worktrees import Worktrees
 from thrum.identity.files import read_identity
@@ -17,10 +17,10 @@ from thrum.identity.processes import Process
 from thrum.model import notes
 
 
-async def opened(daemon: Daemon, trees: Worktrees) -> Desk:
+async def opened(daemon: Daemon, trees: Worktrees) -> Terminal:
     """Furiosa at her desk, with an unread message of nux, notes, and something changed."""
     (trees.main / ".git/info/exclude").write_text(".thrum/\n")
-    desk = await open_desk(daemon, "furiosa")
+    desk = await open_terminal(daemon, "furiosa")
     nux = await daemon.registered("nux", root=str(trees["nux"]))
     await nux("message.send", content="\n  first line\nsecond", to=["@furiosa"])
     await desk.says("session", "start")
@@ -95,7 +95,7 @@ async def test_without_a_daemon_files_tell_what_they_can(tmp_path: Path) -> None
 async def test_without_thrum_it_is_silent_enough_for_a_global_hook(tmp_path: Path, git: bool) -> None:
     if git:
         Worktrees(tmp_path)
-    desk = Desk(tmp_path / "repo" if git else tmp_path, None)
+    desk = Terminal(tmp_path / "repo" if git else tmp_path, None)
     assert await desk.says("prime") == ""
     assert desk.err == b"Thrum is not initialized here (thrum init)\n"
     assert await desk.says("prime", "--json") == '{"initialized":false}\n'
@@ -106,7 +106,7 @@ async def test_without_thrum_it_is_silent_enough_for_a_global_hook(tmp_path: Pat
 async def test_nobody_is_told_how_to_become_somebody(tmp_path: Path) -> None:
     Worktrees(tmp_path)
     async with open_daemon(tmp_path) as daemon:
-        desk = Desk(daemon.ctx.here.layout.root, daemon.as_agent(""))
+        desk = Terminal(daemon.ctx.here.layout.root, daemon.as_agent(""))
         text = await desk.says("prime")
         assert text.startswith("# thrum\nYou:      not registered (thrum quickstart NAME")
         assert "identity" not in await desk.json("prime")
@@ -194,7 +194,7 @@ async def test_a_briefing_for_a_team_of_five_costs_400_tokens_and_a_turn_without
     team = {"nux": "tester", "max": "reviewer", "slit": "implementer", "rictus": "implementer"}
     async with open_daemon(tmp_path) as daemon:
         (trees.main / ".git/info/exclude").write_text(".thrum/\n")
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         await desk.says("session", "start")
         await desk.says("session", "set-intent", "Token refresh and its tests")
         for name, role in team.items():
@@ -215,7 +215,7 @@ async def test_a_briefing_for_a_team_of_five_costs_400_tokens_and_a_turn_without
 async def test_whose_process_is_gone_and_who_is_offline_is_said(tmp_path: Path) -> None:
     trees = Worktrees(tmp_path)
     async with open_daemon(tmp_path) as daemon:
-        desk = await open_desk(daemon, "furiosa")
+        desk = await open_terminal(daemon, "furiosa")
         process = Process(100, 1, "boot/100", 1.0, comm="claude")
         daemon.processes.processes[100] = process
         for name in ("nux", "max"):

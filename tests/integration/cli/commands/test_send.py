@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli.terminal import Desk, open_desk
+from tests.support.cli.terminal import Terminal, open_terminal
 from tests.support.daemon.in_process import Daemon, open_daemon
 from thrum.cli import recipients
 from thrum.identity.processes import Process
 
 
-async def at_desk(daemon: Daemon) -> Desk:
+async def at_desk(daemon: Daemon) -> Terminal:
     """Furiosa's desk; nux, max and slit are there too."""
-    desk = await open_desk(daemon, "furiosa")
+    desk = await open_terminal(daemon, "furiosa")
     for name, role in (("nux", "tester"), ("max", "reviewer"), ("slit", "reviewer")):
         await daemon.registered(name, role)
     return desk
@@ -241,7 +241,7 @@ async def test_last_is_what_this_process_was_shown_not_another_of_the_same_agent
         nux = daemon.as_agent("nux")
         one = (await nux("message.send", content="one", to=["furiosa"])).message_id
         await desk.says("inbox")
-        visitor = Desk(desk.root, daemon.as_agent("furiosa", str(desk.root)))
+        visitor = Terminal(desk.root, daemon.as_agent("furiosa", str(desk.root)))
         assert visitor.agent is not None
         visitor.agent.connection.evidence.tty = "/dev/pts/7"
         two = (await nux("message.send", content="two", to=["furiosa"])).message_id

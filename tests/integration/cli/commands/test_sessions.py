@@ -5,68 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.daemon.in_process import Agent, Daemon, open_daemon
-from tests.support.git.worktrees import Worktrees
-from thrum.cli.app import run
-from thrum.cli.session import Session
-from thrum.model.paths import Layout
-from thrum.rpc.direct import DirectClient
+from tests.support.cli.terminal import Terminal
+from tests.support.daemon.team import Team, open_team
 
 
-@dataclass
-class Terminal:
-    out: bytes = b""
-    err: bytes = b""
-    width: int = 0
-    tty: int = 0
-
-    async def write_out(self, data: bytes) -> None:
-        self.out += data
-
-    async def write_err(self, data: bytes) -> None:
-        self.err += data
-
-    async def flush(self) -> None: ...
-
-    async def read_stdin(self) -> bytes:
-        return b""
-
-    async def offers_stdin(self) -> bool:
-        return False
-
-
-@dataclass
-class Desk:
-    trees: Worktrees
-    daemon: Daemon
-    agents: dict[str, Agent] = field(default_factory=dict[str, Agent])
-
-    async def agent(self, name: str) -> None:
-        self.agents[name] = await self.daemon.registered(name, root=str(self.trees.add(name)))
-        (self.trees.main / ".git/info/exclude").write_text(".thrum/\n")
+class Commands(Team):
+    """Runs commands of agents, each in its worktree, by the daemon's clock."""
 
     async def run(self, name: str, *argv: str) -> tuple[int, str, str]:
-        """A command of that agent in its worktree: status, stdout, stderr."""
-
-        @asynccontextmanager
-        async def connect(layout: Layout, autostart: bool) -> AsyncGenerator[DirectClient]:
-            del layout, autostart
-            yield self.agents[name].client
-
-        terminal = Terminal()
-        session = Session(
-            terminal,  # pyright: ignore[reportArgumentType]
-            {"THRUM_NAME": name},
-            str(self.trees[name]),
-            False,
-            connect,  # pyright: ignore[reportArgumentType]
-            clock=self.daemon.clock,
-        )
-        status = await run(argv, session)
+        """Status, stdout, stderr."""
+        env = {"THRUM_NAME": name}
+        terminal = Terminal(self.trees[name], self.agents[name], env, local=False, clock=self.daemon.clock)
+        status = await terminal.status(*argv)
         return status, terminal.out.decode(), terminal.err.decode()
 
     async def says(self, name: str, *argv: str) -> str:
@@ -79,17 +32,13 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(tmp_path: Path, *names: str) -> AsyncGenerator[Desk]:
-    trees = Worktrees(tmp_path)
-    async with open_daemon(trees.base) as daemon:
-        desk = Desk(trees, daemon)
-        for name in names:
-            await desk.agent(name)
-        yield desk
+async def open_commands(tmp_path: Path, *names: str) -> AsyncGenerator[Commands]:
+    async with open_team(tmp_path, *names) as team:
+        yield Commands(team.trees, team.daemon, team.agents)
 
 
 async def test_a_session_is_started_followed_and_ended(tmp_path: Path) -> None:
-    async with open_desk(tmp_path, "nux") as desk:
+    async with open_commands(tmp_path, "nux") as desk:
         started, agent, at = (await desk.says("nux", "session", "start")).split("\n")
         session_id = started.removeprefix("✓ Session started: ")
         assert (agent, at) == ("  Agent: @nux", "  Started: 2026-02-03T10:00:00Z")
@@ -110,7 +59,7 @@ async def test_a_session_is_started_followed_and_ended(tmp_path: Path) -> None:
 
 
 async def test_sessions_as_json_have_the_shapes_of_the_contract(tmp_path: Path) -> None:
-    async with open_desk(tmp_path, "nux", "max") as desk:
+    async with open_commands(tmp_path, "nux", "max") as desk:
         started = await desk.json("nux", "agent", "start")
         assert set(started) == {"session_id", "agent_id", "started_at"}
         assert set(await desk.json("nux", "agent", "set-intent", "x")) == {"session_id", "intent", "intent_updated_at"}
@@ -129,7 +78,7 @@ async def test_sessions_as_json_have_the_shapes_of_the_contract(tmp_path: Path) 
 
 
 async def test_a_heartbeat_says_what_git_says(tmp_path: Path) -> None:
-    async with open_desk(tmp_path, "nux") as desk:
+    async with open_commands(tmp_path, "nux") as desk:
         desk.trees.commit(desk.trees["nux"], {"a.py": "x\n"}, "mine")
         desk.trees.write(desk.trees["nux"], {"b.py": "x\n", "c.py": "x\n"})
         sent, context = (await desk.says("nux", "session", "heartbeat", "--add-scope", "module:auth")).split("\n")
@@ -141,7 +90,7 @@ async def test_a_heartbeat_says_what_git_says(tmp_path: Path) -> None:
 
 
 async def test_who_has_names_each_agent_its_path_and_how_far_it_is(tmp_path: Path) -> None:
-    async with open_desk(tmp_path, "furiosa", "nux", "max") as desk:
+    async with open_commands(tmp_path, "furiosa", "nux", "max") as desk:
         for name in ("furiosa", "nux", "max"):
             await desk.says(name, "session", "start")
         desk.trees.git("switch", "-q", "-c", "feature/auth", at=desk.trees["furiosa"])
@@ -178,7 +127,7 @@ async def test_who_has_names_each_agent_its_path_and_how_far_it_is(tmp_path: Pat
 
 
 async def test_who_has_takes_no_answer_for_no_and_names_all_of_one_worktree(tmp_path: Path) -> None:
-    async with open_desk(tmp_path, "furiosa", "nux") as desk:
+    async with open_commands(tmp_path, "furiosa", "nux") as desk:
         desk.agents["max"] = await desk.daemon.registered("max", "reviewer", root=str(desk.trees["nux"]))
         for name in ("furiosa", "nux"):
             await desk.says(name, "session", "start")
@@ -195,7 +144,7 @@ async def test_who_has_takes_no_answer_for_no_and_names_all_of_one_worktree(tmp_
 
 
 async def test_ping_tells_who_is_there_and_what_it_works_on(tmp_path: Path) -> None:
-    async with open_desk(tmp_path, "nux", "max") as desk:
+    async with open_commands(tmp_path, "nux", "max") as desk:
         await desk.says("nux", "session", "start")
         await desk.says("nux", "session", "set-intent", "Merging journals")
         await desk.says("nux", "session", "set-task", "SYNC-7")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli.terminal import Desk
+from tests.support.cli.terminal import Terminal
 from tests.support.git.repository import git, make_repository
 from tests.support.trusted import trust_here
 from thrum.admin.init import InitOptions, initialise
@@ -25,8 +25,8 @@ def top(tmp_path: Path) -> Path:
     return top
 
 
-def desk(root: Path) -> Desk:
-    return Desk(root, None, env=dict(os.environ))
+def desk(root: Path) -> Terminal:
+    return Terminal(root, None, env=dict(os.environ))
 
 
 @pytest.mark.spec("ID-14")
@@ -107,6 +107,6 @@ async def test_a_linked_state_directory_is_not_written_into(top: Path) -> None:
 
 
 async def test_it_needs_the_users_own_process(top: Path) -> None:
-    inside = Desk(top / "wt", None, local=False)
+    inside = Terminal(top / "wt", None, local=False)
     with pytest.raises(NeedsOwnProcess):
         await inside.status("setup")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli.terminal import open_desk
+from tests.support.cli.terminal import open_terminal
 from tests.support.daemon.in_process import open_daemon
 from tests.support.store.opened import editing, layout_at, opened, projection_of, sending
 from thrum.model import errors, limits, search
@@ -59,7 +59,7 @@ async def test_a_query_without_words_or_with_too_many_is_refused(tmp_path: Path)
 async def test_inbox_search_shows_what_matches_and_says_when_nothing_does(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         furiosa = await daemon.registered("furiosa")
-        desk = await open_desk(daemon, "nux")
+        desk = await open_terminal(daemon, "nux")
         await furiosa("message.send", content="Token refresh is in", to=["@nux"])
         await furiosa("message.send", content="lunch?", to=["@nux"])
         page = await desk.json("inbox", "--search", "refresh tok", "--peek")

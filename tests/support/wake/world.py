@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from tests.support.fake_door import FakeDoor
+from tests.support.wake.fake_door import FakeDoor
 from thrum.model.errors import StoreFailed
 from thrum.model.ids import ulid_of
 from thrum.model.wake_types import Reachable, State
@@ -82,7 +82,7 @@ class Runtime:
 
     def hear(self, agent: Reachable, text: str) -> None:
         """What a door says."""
-        if self.state == "gone" or agent.process != (self.pid, "start"):
+        if self.state == "gone" or agent.process != (self.pid, "start") or agent.session != self.session:
             return
         if self.state == "dialog":
             self.kept.append(text)

@@ -39,12 +39,12 @@ def messages_of(fact: MessageReceipt | AgentAliased) -> tuple[str, ...]:
     return fact.message_ids if isinstance(fact, AgentAliased) else (fact.message_id,)
 
 
-Dependents = tuple[int, Order, AnyFact, str, Provenance]
-"""A fact about a thing: its number, order, the fact, its file, and what its line is."""
+DependentFact = tuple[int, Order, AnyFact, str, Provenance]
+"""A fact about an entity: its number, order, the fact, its file, and what its line is."""
 
 
-class Settling:
-    """The part of `Projection` that makes things, and makes them again."""
+class EntityBuilder:
+    """The part of `Projection` that makes entities of the facts about them, and makes them again."""
 
     def __init__(self, db: sqlite3.Connection, own: frozenset[str], read_line: ReadLine) -> None:
         self._db = db
@@ -53,7 +53,7 @@ class Settling:
         self._daemons = Daemons(db, own)
         self._agents = Agents(db, self._watermarks, self._daemons)
         self._local = Origins(own=own | {OURS}).local()
-        self.messages = Messages(db, self._watermarks, self._local, self._may_answer)
+        self.messages = Messages(db, self._watermarks, self._local, self._may_answer, self._may_replace)
         self.sessions = Sessions(db, self._watermarks)
         self.groups = Groups(db, self._watermarks)
         self._wakes = Wakes(db, self._watermarks)
@@ -88,7 +88,7 @@ class Settling:
             return "void"
         return "applied"
 
-    def _hand_on(self, fact: AgentAliased, order: Order, seq: int, file: str, who: Provenance) -> State:
+    def _merge_alias(self, fact: AgentAliased, order: Order, seq: int, file: str, who: Provenance) -> State:
         """An agent continues under another id: each of the listed messages that it had gets that recipient, too."""
         if who.trust == SIGNED:
             self._agents.note_alias(fact, order, who)
@@ -101,11 +101,11 @@ class Settling:
                 self._settle(self.messages, message_id)
         return self._state_of(fact, who)
 
-    def _hand_all_on(self, entity: Entity | None, id: str, handed: Collection[Dependents]) -> dict[int, State]:
+    def _merge_aliases(self, entity: Entity | None, id: str, handed: Collection[DependentFact]) -> dict[int, State]:
         """Everything by which a message went from one to another: an agent that got it from another comes after that
         one."""
         states: dict[int, State] = {}
-        waiting: list[Dependents] = []
+        waiting: list[DependentFact] = []
         for each in handed:
             _, _, fact, _, who = each
             assert isinstance(fact, AgentAliased)
@@ -119,8 +119,8 @@ class Settling:
             waiting = left
         return states
 
-    def _merge_into(self, entity: Entity, id: str, dependents: Dependents) -> bool:
-        _, order, fact, file, who = dependents
+    def _merge_into(self, entity: Entity, id: str, dependent: DependentFact) -> bool:
+        _, order, fact, file, who = dependent
         return entity.merge(id, fact, order, file, who)
 
     def _has_early_receipts(self, message_id: str, agent_id: str) -> bool:
@@ -136,9 +136,9 @@ class Settling:
 
     def _state_of(self, fact: AgentAliased, who: Provenance) -> State:
         """It is about many messages: only the origin decides whether it counts."""
-        return "applied" if self._may_hand_on(fact, who) else "not_yours"
+        return "applied" if self._may_alias(fact, who) else "not_yours"
 
-    def _may_hand_on(self, fact: AgentAliased, who: Provenance) -> bool:
+    def _may_alias(self, fact: AgentAliased, who: Provenance) -> bool:
         """Only for one's own, the one that was and the one that is: another agent that takes the name is not renamed to
         it. And signed: before there were signatures no agent was renamed.
         """
@@ -161,7 +161,7 @@ class Settling:
     def _may(self, fact: AnyFact, who: Provenance, winner: Winner) -> bool:
         """Whether a fact of the branch may change what that create made (events.md §11 "Who may change what")."""
         if isinstance(fact, AgentAliased):
-            return self._may_hand_on(fact, who)
+            return self._may_alias(fact, who)
         owner = self._provenance_of(winner)
         if isinstance(fact, MessageReceipt):
             if who.trust == owner.trust == BEFORE:
@@ -179,6 +179,10 @@ class Settling:
         home = self._daemons.origins.home(origin)
         return home == OURS or self._agents.speaks(agent_id, home)
 
+    def _may_replace(self, origin: str, trust: int, of_origin: str, of_trust: int) -> bool:
+        provenance = self._daemons.origins.provenance
+        return may_change(provenance(origin, trust), provenance(of_origin, of_trust))
+
     def _remember(self, key: str, seq: int) -> None:
         self._db.execute("INSERT OR IGNORE INTO hanging VALUES (?, ?)", (key, seq))
 
@@ -190,11 +194,11 @@ class Settling:
                 (entity.prefix + id, winner.event_id),
             )
 
-    def _facts_of(self, key: str, swept: Swept | None = None) -> list[Dependents]:
+    def _facts_of(self, key: str, swept: Swept | None = None) -> list[DependentFact]:
         """Everything that hangs under a key: number, order, fact, file, and what its line is. With `swept` what is not
         tombstoned, and may become so in that realm.
         """
-        found: list[Dependents] = []
+        found: list[DependentFact] = []
         more = f" AND state <> 'void' AND {swept.where}" if swept else ""
         for seq, at, event_id, origin, trust, file, offset, length in self._db.execute(
             "SELECT seq, timestamp, event_id, origin_daemon, trust, file, offset, length"
@@ -215,7 +219,7 @@ class Settling:
         self._remember_winner(entity, id)
         entity.erase(id)
         creates: list[tuple[Winner, int, AnyFact, Provenance]] = []
-        others: list[Dependents] = []
+        others: list[DependentFact] = []
         states: dict[int, State] = {}
         for seq, order, fact, file, who in self._facts_of(entity.prefix + id):
             if events.type_of(fact) != entity.create_type:
@@ -233,7 +237,7 @@ class Settling:
             states[seq] = "applied"
         # Recipients first: marks are theirs.
         handed = [other for other in others if isinstance(other[2], AgentAliased)]
-        states |= self._hand_all_on(entity if winner is not None else None, id, handed)
+        states |= self._merge_aliases(entity if winner is not None else None, id, handed)
         for seq, order, fact, file, who in others:
             if isinstance(fact, AgentAliased):
                 continue

@@ -9,14 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.support.here import START_MS
 from tests.support.store.compacting import FAR
-from tests.support.store.factmaker import START_MS, Live, Maker, live_dump
+from tests.support.store.factmaker import Live, Maker, live_dump
 from tests.support.store.opened import OWN, layout_at, open_here, projection_of
 from thrum.bus.topics import hint_of, topics_of
 from thrum.model import attempt_ids, clock, events
 from thrum.model.events import WakeAttempted
 from thrum.store.compaction import Drafter, discard
 from thrum.store.projection.merge_wakes import Attempt, attempt_of
+from thrum.store.queries.views import View
 from thrum.store.recovery import Opened
 from thrum.store.writer import Call, Decision
 
@@ -175,3 +177,104 @@ def test_an_attempt_is_announced_to_its_agent_without_the_token() -> None:
     live.db.close()
     assert topics_of(fact) == ("agent/nux/wake.attempt", "all/wake.attempt")
     assert fact.attempt_id.encode() not in msgspec.json.encode(hint_of("e", applied.seq, fact))
+
+
+# -- what the wake loop asks
+
+
+@pytest.fixture
+def live() -> Any:
+    projection = Live()
+    yield projection
+    projection.db.close()
+
+
+def test_only_unseen_mail_that_wakes_is_a_reason_to_wake_the_oldest_first(live: Live) -> None:
+    make = Maker()
+    own = make.message("nux", "ann")
+    plain, urgent = make.message("ann", "nux"), make.message("ann", "nux", urgent=True)
+    answer = make.message("ann", "nux", reply=own.message_id)
+    seen, read = make.message("ann", "nux"), make.message("ann", "nux")
+    deleted, replaced = make.message("ann", "nux"), make.message("ann", "nux")
+    late = make.message("ann", "nux", expires_at=clock.format_ms(START_MS + 1_000))
+    live.apply(own, plain, urgent, answer, seen, read, deleted, replaced, late)
+    live.apply(
+        make.message("ann", "nux", quiet=True),
+        make.message("nux", "nux"),
+        make.message("ann", "bob"),
+        make.message("ann", "bob", supersedes=replaced.message_id),
+        make(events.MessageDeleted, message_id=deleted.message_id, agent_id="ann"),
+        make(events.MessageReceipt, message_id=seen.message_id, agent_id="nux", receipt_type="seen"),
+        make(events.MessageReceipt, message_id=read.message_id, agent_id="nux", receipt_type="read"),
+    )
+    view = View(live.db, OWN)
+
+    def wakeable(at_ms: int, **limit: int) -> list[tuple[Any, ...]]:
+        rows = view.wakeable("nux", clock.format_ms(START_MS + at_ms), **limit)
+        return [(row.message_id, row.author, row.urgent, row.answers_own) for row in rows]
+
+    reasons = [
+        (plain.message_id, "ann", False, False),
+        (urgent.message_id, "ann", True, False),
+        (answer.message_id, "ann", False, True),
+    ]
+    assert wakeable(1_000) == reasons
+    assert wakeable(999) == [*reasons, (late.message_id, "ann", False, False)]
+    assert wakeable(1_000, limit=2) == reasons[1:], "of many the newest"
+    assert wakeable(1_000)[0][0] == view.wakeable("nux", clock.format_ms(START_MS + 1_000))[0].message_id
+
+
+def test_attempts_are_found_by_agent_by_token_and_while_open(live: Live) -> None:
+    make = Maker()
+    live.apply(
+        told(make, "offered", attempt="wak_1"),
+        told(make, "offered", attempt="wak_2", process="7 1", detail="idle"),
+        told(make, "offered", attempt="wak_3", agent_id="bob"),
+        told(make, "expired", attempt="wak_1", detail="60 s idle"),
+    )
+    view = View(live.db, OWN)
+    assert [each.attempt_id for each in view.attempts("nux")] == ["wak_2", "wak_1"]
+    assert [each.attempt_id for each in view.attempts("nux", 1)] == ["wak_2"]
+    assert [each.attempt_id for each in view.open_attempts()] == ["wak_2", "wak_3"]
+    found = view.attempt("wak_2")
+    assert found is not None and view.attempt("wak") is None
+    assert (found.process, found.detail, found.message_ids, found.ended_at) == ("7 1", "idle", ("m1", "m2"), "")
+
+
+def test_doors_are_tried_once_they_took_it_and_by_each_process_anew(live: Live) -> None:
+    make = Maker()
+    live.apply(
+        told(make, "offered", "m1", attempt="wak_1", door="claude", process="7"),
+        told(make, "expired", "m1", attempt="wak_1", process="7"),
+        told(make, "offered", "m1", attempt="wak_2", door="typed", process="7"),
+        told(make, "offered", "m1", "m2", attempt="wak_3", door="socket", process="7"),
+        told(make, "failed", attempt="wak_3", process="7"),
+        told(make, "offered", "m1", attempt="wak_4", door="claude", process="8"),
+    )
+    view = View(live.db, OWN)
+    assert view.tried_doors("nux", "7") == {"m1": ("claude", "typed")}
+    assert view.tried_doors("nux", "8") == {"m1": ("claude",)}
+    assert view.tried_doors("bob", "7") == {}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "shown"),
+    [
+        (("offered",), True),
+        (("offered", "expired"), True),
+        (("offered", "proved"), True),
+        (("offered", "failed"), False),
+        (("offered", "refused"), False),
+        (("offered", "revoked"), False),
+        ((), False),
+    ],
+)
+def test_a_recipient_was_offered_a_message_since_a_door_first_took_it(
+    live: Live, outcomes: tuple[str, ...], shown: bool
+) -> None:
+    make = Maker()
+    message = make.message("ann", "bob", "nux")
+    facts = [told(make, outcome, message.message_id) for outcome in outcomes]
+    live.apply(message, *facts)
+    bob, nux = View(live.db, OWN).recipients(message.message_id)
+    assert (bob.offered_at, nux.offered_at) == ("", facts[0].timestamp if shown else "")

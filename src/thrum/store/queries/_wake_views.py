@@ -61,7 +61,7 @@ class WakeViews(ToldViews):
         return self._attempts(rows)
 
     def open_attempts(self) -> list[AttemptRow]:
-        """All that have not ended, the oldest first. Those through doors that prove nothing end so, too: those that knows
+        """All that have not ended, the oldest first. Those through doors that prove nothing end so, too: what knows
         the doors tells them apart.
         """
         rows = self._db.execute(f"{_ATTEMPT} WHERE outcome = '{OFFERED}' ORDER BY offered_at, offered_event").fetchall()

@@ -67,7 +67,7 @@ class EventFeed:
     def announce(self, committed: Sequence[Committed]) -> None:
         """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced.
 
-        Nor is what kept the number of another line of its id, which did not count (`Projection.apply`): whoever follows
+        Nor is what kept the number of another line of its id, which did not count (`Projection.apply`): those that follows
         has passed that number.
         """
         for entry in committed:

@@ -18,7 +18,7 @@ class Runtime(TypedDict):
 
 def carried_over(row: AgentRow | None, agent_pid: int, agent_pid_started: str) -> Runtime:
     """Of a record, for a new one with this process: everything, if it is the same process, or if the record has none:
-    it may have been told before anybody knew which process that is, and below an app-server nobody ever knows. Of
+    it may have been told before anybody knew which process that is, and below an app-server no one ever knows. Of
     another process nothing.
     """
     is_same = row is not None and (

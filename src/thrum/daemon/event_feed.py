@@ -67,8 +67,8 @@ class EventFeed:
     def announce(self, committed: Sequence[Committed]) -> None:
         """Say on the bus what was committed, in the order of `seq`; what changed nothing is never announced.
 
-        Nor is what kept the number of another line of its id, which did not count (`Projection.apply`): those that follows
-        has passed that number.
+        Nor is what kept the number of another line of its id, which did not count (`Projection.apply`): a
+        follower has passed that number.
         """
         for entry in committed:
             if entry.state not in UNANNOUNCED and entry.seq > self._publisher.head_seq:

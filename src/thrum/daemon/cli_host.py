@@ -136,7 +136,7 @@ class _LauncherProbe(KernelProbe):
         self._told = told
 
     def state_of(self, agent_id: str, identity: Identity | None) -> OwnerState:
-        del identity  # what its file says of a process is a copy, and anybody's to write
+        del identity  # what its file says of a process is a copy, which any process may write
         return self._state_of(self._registry().by_id.get(agent_id))
 
     def is_news(self, what: str) -> bool:

@@ -19,7 +19,7 @@ class ProcessEnds:
         self._pidfds_max = open_files_max() // 8
 
     async def wait(self, pid: int, lives: Callable[[], bool]) -> None:
-        """Until the process that has that pid now ends. `lives`: whether it is the one that is meant, alive."""
+        """Until the process that has that pid now ends. `lives`: whether it is the expected one, alive."""
         if self._pidfds >= self._pidfds_max:
             await _sweep(lives)
             return

@@ -1,7 +1,7 @@
 """The daemon of one repository: its whole task tree on one page (house.md "Start", "Stop").
 
-Start: lock (process.py) -> identity, branch -> store (journals recovered, projection opened or rebuilt) -> sockets ->
-accept. Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
+Start: lock (process.py) -> a restore that was cut off is finished -> settings -> branch -> leftovers -> identity -> store
+(journals recovered, projection opened or rebuilt) -> sockets -> accept. Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
 Whatever is killed instead loses no answered request.
 
     run_daemon

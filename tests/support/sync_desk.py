@@ -11,7 +11,7 @@ from tests.sim.git import MemoryRepository, Network, Remote
 from thrum.model import events
 from thrum.model.tombstones import Tombstones
 from thrum.sync.ports import Arrived, FilePosition, Ingested, JournalMoved, Surplus
-from thrum.sync.round import Errand, Outcome, Steps, sync_round
+from thrum.sync.round import Outcome, RoundOrder, Steps, sync_round
 
 
 class MemoryJournals:
@@ -107,7 +107,7 @@ class SyncDesk:
 
     def begin(self, *, fetch: bool = True, push: bool = True) -> Steps:
         self.outcome = Outcome()
-        return sync_round(self.repo, self.journals, Errand(fetch, push, f"user@{self.name}", 1), self.outcome)
+        return sync_round(self.repo, self.journals, RoundOrder(fetch, push, f"user@{self.name}", 1), self.outcome)
 
     def sync(self, *, fetch: bool = True, push: bool = True) -> Outcome:
         """A whole round. Raises what it raises."""

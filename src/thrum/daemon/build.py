@@ -22,7 +22,7 @@ from thrum.daemon.handlers import OPERATIONS
 from thrum.daemon.maintenance import Care
 from thrum.daemon.sync_service import SyncService
 from thrum.identity.authenticator import Authenticator
-from thrum.identity.caller import Caller, Request, is_act
+from thrum.identity.caller import Caller, CallerRequest, is_act
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.identity.evidence import AgentPlace, Registry, Roots
 from thrum.model import clock, events, limits, wire_types
@@ -349,9 +349,9 @@ class DaemonParts:
         return StopResult(stopping=True)
 
 
-def request_of(method: AnyMethod, params: Params) -> Request:
+def request_of(method: AnyMethod, params: Params) -> CallerRequest:
     """What a call asks of the authenticator."""
-    return Request(
+    return CallerRequest(
         method.name,
         method.level(params),
         params.caller_agent_id or None,

@@ -46,7 +46,7 @@ class Ending:
         self.lost = True
         self.stop()
 
-    def rest(self) -> None:
+    def end_idle(self) -> None:
         """Nobody needs it: whoever comes next starts another one, and a wait may."""
         self.unmeant = True
         self.stop()

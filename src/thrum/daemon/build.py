@@ -1,6 +1,7 @@
 """Who answers which method: operations, callers and rooms put together for one daemon.
 
-Nothing here decides; it connects. The task tree is in `daemon/app.py`.
+It connects; what it decides itself is when a look counts as a sign of life (`Presence`), and what is warned of names
+that other clones have. The task tree is in `daemon/app.py`.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ class DaemonParts:
     def identify(self, connection: PeerConnection, method: AnyMethod, params: Params) -> Caller:
         """Who calls, for this very request (`identity.authenticator`). Raises the refusal."""
         caller = self.authenticator.identify(connection, request_of(method, params))
-        if method.name == "message.wait" and caller.agent_id is not None:
+        if method is MESSAGE_WAIT and caller.agent_id is not None:
             return self._with_namesakes(caller, caller.agent_id)
         return caller
 

@@ -1,8 +1,8 @@
 """The tmux sessions that thrum makes: created, launched, told apart from all others, and ended (cli.md 3.18).
 
 A session of thrum's carries options (`@thrum-managed`, `@thrum-dir` …). It is found by its whole name and acted on by
-its id, and never without a look at those options in the same step: a stranger's session of that name is nobody's to
-kill.
+its id, and never without a look at those options in the same step: a stranger's session of that name is never
+killed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from thrum.terminal.panes import classify
 from thrum.terminal.tmux import PaneRow, Tmux, is_unwanted
 
 SIZE: Final = (200, 50)
-"""Columns and rows of a session that nobody looks at yet."""
+"""Columns and rows of a session that no one looks at yet."""
 IDLE_SECONDS: Final = 120.0
 """Silent for longer, a session is `idle`."""
 
@@ -105,7 +105,7 @@ class Sessions:
         options = {_MANAGED: "1", _DIRECTORY: directory, _DAEMON: self.daemon, _AGENT: agent, _RUNTIME: runtime}
         width, height = SIZE
         unwanted = await self._unwanted()
-        # A shell began with what the server has in its own environment; it begins anew without.
+        # A shell began with what the server has in its own environment; it is restarted without.
         anew = [("respawn-pane", "-k", "-t", target, "-c", directory)] if unwanted else []
         await self.tmux.run(
             ("new-session", "-d", "-s", name, "-c", directory, "-x", str(width), "-y", str(height)),
@@ -136,7 +136,7 @@ class Sessions:
     async def restart(
         self, name: str, directory: str, argv: Sequence[str], *, agent: str = "", runtime: str = ""
     ) -> Session:
-        """Run a program anew in the session of that name; one that is gone is made again in the directory."""
+        """Run a program again in the session of that name; one that is gone is made again in the directory."""
         try:
             session = await self.find(name)
         except TmuxSessionNotFound:

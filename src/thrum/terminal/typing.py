@@ -1,12 +1,12 @@
 """The typing door's act: one line typed into an idle, empty prompt, or nothing done (wake.md §3).
 
 The last door: where a runtime has no other. It looks twice; pastes; looks whether exactly that stands in the prompt;
-and presses Enter only if, by then, nobody has touched the pane. Escape and Ctrl-C are never sent. `type_line` is the
+and presses Enter only if, by then, no one has touched the pane. Escape and Ctrl-C are never sent. `type_line` is the
 act over any `PanePort`; `TmuxPane` is that of tmux.
 
 How a key that somebody presses between the last look and Enter is kept out. A person's: tmux notes when a key was
 pressed in a session, and the condition on which Enter is sent is judged by tmux itself, in one step with sending it. A
-program's, such as another tool's `send-keys`: tmux notes none, so where nobody looks at the pane, its input is off
+program's, such as another tool's `send-keys`: tmux notes none, so where no one looks at the pane, its input is off
 from before the last look until Enter; what a person types is never swallowed.
 """
 
@@ -26,12 +26,12 @@ from thrum.terminal.panes import RUNTIMES, Reading, read_pane
 from thrum.terminal.tmux import Look, Tmux, watchers_format
 
 LINE_CHARS_MAX: Final = 400
-"""Runtimes show a longer paste as `[Pasted text]`: then nobody can see what stands in the prompt."""
+"""Runtimes show a longer paste as `[Pasted text]`: then no one can see what stands in the prompt."""
 LOOKS_APART_SECONDS: Final = 1.0
 """Between the two equal looks: after Enter some runtimes show an empty prompt for a moment, and before their
 questions."""
 QUIET_SECONDS: Final = 2
-"""For so long nobody may have pressed a key where the pane is shown; tmux tells whole seconds."""
+"""For so long no one may have pressed a key where the pane is shown; tmux tells whole seconds."""
 DRAWN_SECONDS_MAX: Final = 3.0
 DRAWN_LOOK_SECONDS: Final = 0.05
 SETTLE_SECONDS: Final = 0.25
@@ -98,7 +98,7 @@ class PanePort(Protocol):
         ...
 
     async def hold(self) -> None:
-        """Keep other programs' keys out of it, if nobody looks at it, until `release`, or a key is pressed here."""
+        """Keep other programs' keys out of it, if no one looks at it, until `release`, or a key is pressed here."""
         ...
 
     async def release(self) -> None:
@@ -212,7 +212,7 @@ def _hindrance(runtime: str, text: str, before: Sight, now: Sight) -> str:
 
 
 async def _withdraw(port: PanePort, runtime: str, text: str, before: Sight, why: str) -> Failed:
-    """Take the line back if nothing else stands in the prompt and nobody is typing; else leave it."""
+    """Take the line back if nothing else stands in the prompt and no one is typing; else leave it."""
     now = await port.look()
     reading = read_pane(runtime, now.look.screen)
     is_alone = reading.state in ("idle_draft", "working") and _is_ours(reading, text)

@@ -13,7 +13,7 @@ from thrum.model.wire_types import Detail, Message, OutMessage, Recipient
 
 
 class SendParams(Mutating, kw_only=True):
-    """`quiet`: in their inboxes, and nobody is woken. It wakes until `expires_at`, or `expires_in_ms` from now: that
+    """`quiet`: in their inboxes, and no one is woken. It wakes until `expires_at`, or `expires_in_ms` from now: that
     text stays the same when the call is repeated under its key. `supersedes`: an own message that it replaces; without
     an address it goes to whom that one went.
     """

@@ -29,7 +29,7 @@ class DoorHealth(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
 
 
 class AgentWake(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
-    """`state`: of its runtime, `unknown` where nobody looks. `unseen`: the messages that are a reason to wake it."""
+    """`state`: of its runtime, `unknown` where no one looks. `unseen`: the messages that are a reason to wake it."""
 
     agent_id: str
     runtime: str = ""

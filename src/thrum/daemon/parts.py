@@ -1,6 +1,7 @@
 """The parts of one running daemon, and which of them answers which method. Composition.
 
-Nothing here decides; it connects. `build` makes the parts, the task tree is in `app`.
+It connects, and decides two things: which calls count as a sign of life (`Presence`), and when to warn of agents of
+other clones with the same name. `build` makes the parts, the task tree is in `app`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from thrum.daemon.process_ends import ProcessEnds
 from thrum.daemon.sync_service import SyncService
 from thrum.daemon.wake_service import WakeService
 from thrum.identity.authenticator import Authenticator
-from thrum.identity.caller import Caller, Request, is_act
+from thrum.identity.caller import Caller, CallerRequest, is_act
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.model import events, limits
 from thrum.model.errors import StoreFailed
@@ -133,7 +134,7 @@ class DaemonParts:
     def identify(self, connection: PeerConnection, method: AnyMethod, params: Params) -> Caller:
         """Who calls, for this very request (`identity.authenticator`). Raises the refusal."""
         caller = self.authenticator.identify(connection, request_of(method, params))
-        if method.name == "message.wait" and caller.agent_id is not None:
+        if method is MESSAGE_WAIT and caller.agent_id is not None:
             return self._with_namesakes(caller, caller.agent_id)
         return caller
 
@@ -287,9 +288,9 @@ class DaemonParts:
         return StopResult(stopping=True)
 
 
-def request_of(method: AnyMethod, params: Params) -> Request:
+def request_of(method: AnyMethod, params: Params) -> CallerRequest:
     """What a call asks of the authenticator."""
-    return Request(
+    return CallerRequest(
         method.name,
         method.level(params),
         params.caller_agent_id or None,

@@ -235,7 +235,7 @@ def _call_hook(address: str, argv: list[str], payload: bytes) -> int:
     connection = _request(address, argv, "")
     if connection is None:
         return _NO_ANSWER
-    pieces = iter((payload, b""))
+    pieces = iter([payload[at : at + _CHUNK] for at in range(0, len(payload), _CHUNK)])
     try:
         return _converse(connection, lambda: next(pieces, b""))
     finally:

@@ -61,7 +61,7 @@ def _is_about_the_daemon(argv: list[str]) -> bool:
 # -- where the daemon is
 
 
-def find_socket(argv: list[str], home: str = "") -> str:
+def find_socket(argv: list[str]) -> str:
     """The path of the socket of the daemon that is asked, by the walk of identity.md §3; empty when that takes a closer
     look.
 
@@ -72,7 +72,7 @@ def find_socket(argv: list[str], home: str = "") -> str:
     if address:
         return address if len(os.fsencode(address)) <= _SOCKET_PATH_BYTES_MAX else ""
     try:
-        state = _find_state(_start(argv, environ.get("THRUM_HOME", "") or home))
+        state = _find_state(_start(argv, environ.get("THRUM_HOME", "")))
     except (OSError, ValueError):
         return ""
     return state + _SOCKET if state else ""
@@ -218,7 +218,12 @@ def run_hook(argv: list[str]) -> None:
 
     Returns when this process is to run it: stdin is then as it was.
     """
-    address = find_socket(argv, os.environ.get("CLAUDE_PROJECT_DIR", ""))
+    try:
+        # Where its session began, wherever the agent went since: a hook is of that repository (wake.md §3).
+        os.chdir(os.environ.get("CLAUDE_PROJECT_DIR") or ".")
+    except OSError:
+        os._exit(0)
+    address = find_socket(argv)
     if not address:
         os._exit(0)
     payload = b"".join(iter(_read_stdin, b""))

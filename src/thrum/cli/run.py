@@ -303,6 +303,15 @@ class Run:
                 )
         return answer.status
 
+    def note_failure(self, error: ThrumError) -> None:
+        """A line in thrum's own log, of a command whose caller may not be told."""
+        from thrum.model.log import append_line
+
+        with suppress(ThrumError, OSError):
+            append_line(
+                self.layout().log_file, "warning", f"{self.command.name}: {error.message}", {"kind": error.kind}
+            )
+
     async def fail(self, error: ThrumError, status: int) -> int:
         """Print a refusal: two lines for people, one document for programs."""
         if self.flags.json:

@@ -67,6 +67,7 @@ def _command(
     listed: bool = True,
     guessed: bool = True,
     error_status: int = 0,
+    silent: bool = False,
 ) -> Command:
     return Command(
         tuple(name.split()),
@@ -82,6 +83,7 @@ def _command(
         listed=listed,
         guessed=guessed,
         error_status=error_status,
+        silent=silent,
     )
 
 
@@ -126,6 +128,7 @@ ALL = (
         use="prime",
         listed=False,
         guessed=False,
+        silent=True,
     ),
     _command(
         "inbox",

@@ -38,12 +38,14 @@ async def hook(
             _leave_proofs(run, told)
             return 0
         text = await _briefing(run) if begins and not told.subagent else ""
-        result = await run.call_once(RUNTIME_HOOK, HookParams(runtime=runtime, event=event, payload=payload))
+        client = await run.connect(run.autostart)
+        # In no agent's name: whose it is follows from the process above.
+        result = await client.call(RUNTIME_HOOK, HookParams(runtime=runtime, event=event, payload=payload))
         # Taken before it is printed: what was not taken was not said, and goes elsewhere (wake.md §4).
         await run.session.terminal.flush()
         await run.delivered()
     except ThrumError as error:
-        run.elsewhere(error)
+        run.go_elsewhere(error)
         _leave_proofs(run, told)
         raise  # into the log: the command is silent
     if text:

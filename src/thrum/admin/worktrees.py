@@ -22,6 +22,7 @@ from thrum.model.errors import (
     BranchInUse,
     InvalidWorktreeName,
     NotAWorktree,
+    StoreFailed,
     WorktreeDirty,
     WorktreeExists,
     WorktreeNotFound,
@@ -104,6 +105,8 @@ class Worktrees:
         branch = "" if wanted.detach else wanted.branch or f"feature/{wanted.name}"
         if wanted.branch:
             git.check_branch(wanted.branch)
+        if self._is_new(path, branch) and (made := self._made_at_once(git, path, branch, wanted)) is not None:
+            return made
         main, *linked = git.listed()
         there = next((each for each in linked if is_same(each.path, path) or each.path == str(path)), None)
         if there is not None and not there.gone:
@@ -121,10 +124,22 @@ class Worktrees:
         note = self._add(git, path, branch, wanted, again=there is not None)
         return Created(str(path), branch, self._set_up(str(path)), notes=(note,) if note else ())
 
+    def _is_new(self, path: Path, branch: str) -> bool:
+        """Whether nothing is there yet by either name; then no worktree can have the branch."""
+        return not os.path.lexists(path) and not (branch and branch_exists(self.layout.common_dir, branch))
+
+    def _made_at_once(self, git: WorktreeGit, path: Path, branch: str, wanted: Wanted) -> Created | None:
+        """The usual case, without asking git what there is. None if it would not: what is in the way is looked for."""
+        try:
+            note = self._add(git, path, branch, wanted, again=False)
+        except StoreFailed:
+            return None
+        return Created(str(path), branch, self._set_up(str(path)), notes=(note,) if note else ())
+
     def _add(self, git: WorktreeGit, path: Path, branch: str, wanted: Wanted, *, again: bool) -> str:
         """Have git make it; what of it is no news."""
         if not branch:
-            git.add(str(path), ("--detach",), git.commit_of(wanted.base or "HEAD"), again=again)
+            self._add_at(git, path, ("--detach",), wanted.base, again=again)
             return ""
         if branch_exists(self.layout.common_dir, branch):
             git.add(str(path), (), branch, again=again)
@@ -132,8 +147,16 @@ class Worktrees:
         if not wanted.base and len(remote := git.remote_branches(branch)) == 1:
             git.add(str(path), ("--track", "-b", branch), remote[0], again=again)
             return f"branch {branch} begins at {remote[0]}"
-        git.add(str(path), ("-b", branch), git.commit_of(wanted.base or "HEAD"), again=again)
+        self._add_at(git, path, ("-b", branch), wanted.base, again=again)
         return ""
+
+    def _add_at(self, git: WorktreeGit, path: Path, words: tuple[str, ...], base: str, *, again: bool) -> None:
+        """Raises BadBase. A branch that begins at a remote's does not follow that: the commit is named."""
+        try:
+            git.add(str(path), words, git.commit_of(base) if base else "HEAD", again=again)
+        except StoreFailed:
+            git.commit_of("HEAD")  # says so if there is no commit yet
+            raise
 
     def _used(self, there: Worktree, note: str) -> Created:
         return Created(there.path, there.branch, self._set_up(there.path), reused=True, notes=(note,))

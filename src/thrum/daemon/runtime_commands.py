@@ -56,8 +56,8 @@ def _own_commands(environ: Mapping[str, str]) -> dict[str, str]:
     own: Any = found.get("custom_runtimes", {})
     if not isinstance(own, dict):
         return {}
-    rows = {name: row for name, row in cast("dict[str, Any]", own).items() if isinstance(row, dict)}
-    commands = {name: cast("dict[str, Any]", row).get("command") for name, row in rows.items()}
+    rows = cast("dict[str, Any]", own).items()
+    commands = {name: cast("dict[str, Any]", row).get("command") for name, row in rows if isinstance(row, dict)}
     return {name: command for name, command in commands.items() if isinstance(command, str) and _is_command(command)}
 
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from thrum.git._ref_files import HEADS
 from thrum.git.runner import git_missing, run_git
+from thrum.model.dot_git import find_git
 from thrum.model.errors import BadBase, StoreFailed, UsageError
 
 _OWN: Final = ".thrum/"
@@ -69,9 +70,20 @@ class WorktreeGit:
             raise UsageError(f"{branch!r} is no name of a branch", remedy="name another: -b BRANCH")
 
     def remote_branches(self, branch: str) -> list[str]:
-        """What remotes have under that name: `origin/auth`."""
+        """What remotes have under that name: `origin/auth`. Without remotes git is not asked."""
+        if not self._has_remote_refs():
+            return []
         text = self._git("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/remotes/*/{branch}")
         return text.split()
+
+    def _has_remote_refs(self) -> bool:
+        git = find_git(Path(self.root))
+        if git is None or (git.common_dir / "refs" / "remotes").is_dir() or (git.common_dir / "reftable").is_dir():
+            return True
+        try:
+            return b" refs/remotes/" in (git.common_dir / "packed-refs").read_bytes()
+        except OSError:
+            return False
 
     def add(self, path: str, words: Sequence[str], commit: str, *, again: bool = False) -> None:
         """Make a worktree. `words`: `-b BRANCH`, `--detach` …; `again`: git still has a record of one there."""

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from thrum.admin.worktree_setup import set_up_worktree
 from thrum.git.branches import branch_exists
+from thrum.git.refs import BRANCH
 from thrum.git.worktrees import Risk, Worktree, WorktreeGit
 from thrum.model import settings
 from thrum.model.config import Config
@@ -103,6 +104,8 @@ class Worktrees:
         path = self.base() / wanted.name
         git = self._git(at)
         branch = "" if wanted.detach else wanted.branch or f"feature/{wanted.name}"
+        if wanted.branch == BRANCH:
+            raise BranchInUse(f"branch {BRANCH} is thrum's own: messages travel on it")
         if wanted.branch:
             git.check_branch(wanted.branch)
         if self._is_new(path, branch) and (made := self._made_at_once(git, path, branch, wanted)) is not None:

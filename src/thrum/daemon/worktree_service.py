@@ -152,7 +152,7 @@ class WorktreeService:
 
     def _agents_in(self, path: str) -> list[AgentRow]:
         places = {path, os.path.realpath(path)}
-        rows = self.ctx.view.agents(kind="agent")
+        rows = sorted(self.ctx.view.agents(kind="agent"), key=lambda each: each.agent_id)
         return [each for each in rows if each.is_own and each.worktree_path in places]
 
     # -- teardown

@@ -98,7 +98,7 @@ async def delete_all_of(ctx: Context, call: Call, root: str) -> tuple[str, ...]:
 
     def decide(view: View, stamp: Stamp) -> Decision[tuple[str, ...]]:
         rows = [row for row in view.agents(kind="agent") if row.is_own and row.worktree_path == root]
-        gone = tuple(row.agent_id for row in rows)
+        gone = tuple(sorted(row.agent_id for row in rows))
         return Decision([_cleaned(stamp, row, "manual", caller) for row in rows], lambda _view, _seqs: gone)
 
     gone = await ctx.journal.commit(decide)

@@ -6,7 +6,6 @@ It is run in the worktree rather than typed into its pane: then its answer is da
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ async def register(recruit: Recruit, environ: Mapping[str, str]) -> tuple[str, t
         with trio.fail_after(SECONDS_MAX):
             done = await trio.run_process(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=b"",
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,

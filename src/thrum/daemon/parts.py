@@ -25,7 +25,9 @@ from thrum.daemon.maintenance import Care
 from thrum.daemon.presence import Presence, Registrar
 from thrum.daemon.process_ends import ProcessEnds
 from thrum.daemon.sync_service import SyncService
+from thrum.daemon.terminal_service import TerminalService
 from thrum.daemon.wake_service import WakeService
+from thrum.daemon.worktree_service import WorktreeService
 from thrum.identity.authenticator import Authenticator
 from thrum.identity.caller import Caller, CallerRequest, is_act
 from thrum.identity.daemon_id import DaemonIdentity
@@ -102,10 +104,15 @@ class DaemonParts:
     ends: ProcessEnds = field(default_factory=ProcessEnds)
     wake: WakeService = field(init=False)
     hooks: HookService = field(init=False)
+    terminals: TerminalService = field(init=False)
+    worktrees: WorktreeService = field(init=False)
 
     def __post_init__(self) -> None:
         self.wake = WakeService(self.ctx, self.wait_queues)
         self.hooks = HookService(self.ctx, self.wake, self.ends)
+        environ, config = self.care.environ, self.sync_service.settings.live.current
+        self.terminals = TerminalService(self.ctx, environ, config, self.ends)
+        self.worktrees = WorktreeService(self.ctx, environ, config, self.terminals)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
         """Facts are on disk: notify all that wait for them."""
@@ -176,7 +183,8 @@ class DaemonParts:
             )
         )
         table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
-        return {method: self._guarded(handler) for method, handler in (own | table | self.care.handlers()).items()}
+        services = self.care.handlers() | self.terminals.handlers() | self.worktrees.handlers()
+        return {method: self._guarded(handler) for method, handler in (own | table | services).items()}
 
     def _operation(self, operation: Operation) -> Handler:
         return functools.partial(operation, self.ctx)

@@ -89,6 +89,25 @@ async def delete(ctx: Context, call: Call, params: AgentDeleteParams) -> AgentDe
     return AgentDeleteResult(agent_id=agent_id, deleted=True, message=f"its messages are kept in {kept}")
 
 
+async def delete_all_of(ctx: Context, call: Call, root: str) -> tuple[str, ...]:
+    """Remove the agents of this daemon that live in a root, running or not, by one batch of facts; their ids.
+
+    For who takes the root down. Raises StoreFailed.
+    """
+    caller = agent_of(call)
+
+    def decide(view: View, stamp: Stamp) -> Decision[tuple[str, ...]]:
+        rows = [row for row in view.agents(kind="agent") if row.is_own and row.worktree_path == root]
+        gone = tuple(sorted(row.agent_id for row in rows))
+        return Decision([_cleaned(stamp, row, "manual", caller) for row in rows], lambda _view, _seqs: gone)
+
+    gone = await ctx.journal.commit(decide)
+    for agent_id in gone:
+        call.connection.registered.discard(agent_id)
+        await _remove_files(ctx, agent_id, root)
+    return gone
+
+
 def _replay_delete(view: View, fact: AnyFact, _seq: int) -> AgentDeleteResult:
     assert isinstance(fact, AgentCleaned | AgentHidden)
     if isinstance(fact, AgentCleaned):

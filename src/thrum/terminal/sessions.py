@@ -116,20 +116,30 @@ class Sessions:
         return await self.find(name)
 
     async def launch(
-        self, session: Session, argv: Sequence[str], variables: Mapping[str, str] | None = None, *, force: bool = False
+        self,
+        session: Session,
+        argv: Sequence[str],
+        variables: Mapping[str, str] | None = None,
+        *,
+        runtime: str = "",
+        force: bool = False,
     ) -> Session:
         """Run a program in a session's pane, instead of the shell there; a shell follows it.
 
         Raises AgentAlive if something else than a shell is in front, which `force` ends. `variables` are added to the
-        environment.
+        environment; `runtime`: what the program is, if not what the session was made for.
         """
         await self._still_ours(session)
         if not force and (await foreground(session.pane_pid, 0, self.table)).owner != "shell":
-            raise AgentAlive(f"something runs in session {session.name!r}")
+            raise AgentAlive(
+                f"something runs in session {session.name!r}",
+                remedy=f"look at it: thrum tmux capture {session.name}; to end it: thrum tmux restart {session.name}",
+            )
         extra = [word for name, value in (variables or {}).items() for word in ("-e", f"{name}={value}")]
         script = f'{shlex.join(argv)}; exec "${{SHELL:-/bin/sh}}"'
+        noted = [("set-option", "-t", session.pane, _RUNTIME, runtime)] if runtime else []
         await self.tmux.run(
-            ("respawn-pane", "-k", "-t", session.pane, "-c", session.directory, *extra, "/bin/sh", "-c", script)
+            *noted, ("respawn-pane", "-k", "-t", session.pane, "-c", session.directory, *extra, "/bin/sh", "-c", script)
         )
         return await self.find(session.name)
 

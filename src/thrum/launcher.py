@@ -20,6 +20,8 @@ _SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
 _SOCKET = "/var/thrum.sock"
 _CHUNK = 65536
 _INTERRUPTED = 130
+_NO_RUNTIMES = ("install", "uninstall", "status")
+"""Commands of people below `hook`; what else stands there a runtime says, and never from a terminal."""
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def main() -> None:
 
             _write(1, version_text().encode() + b"\n")
             os._exit(0)
-        if argv[:1] == ["hook"] and len(argv) == 3:
+        if argv[:1] == ["hook"] and len(argv) == 3 and argv[1] not in _NO_RUNTIMES and not os.isatty(0):
             run_hook(argv)
         address = "" if _is_about_the_daemon(argv) else find_socket(argv)
         key = run_in_daemon(address, argv) if address else ""

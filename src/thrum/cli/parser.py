@@ -423,13 +423,16 @@ def find(
     if first.startswith("-") and FLAG.fullmatch(first):
         raise UsageError(f"unknown flag {first}", remedy="thrum COMMAND FLAGS; thrum help")
     if first in groups:
-        if (first,) in commands and (not rest or rest[0].startswith("-")):
+        has_words = (first,) in commands and any(not flag.names for flag in commands[(first,)].flags)
+        if (first,) in commands and (rest[0].startswith("-") if rest else not has_words):
             return commands[(first,)], (first,), tuple(rest)  # a command that has others below it
         if not rest:
             return None, (first,), ()
         path = (first, rest[0])
         if path in commands:
             return commands[path], path, tuple(rest[1:])
+        if has_words:
+            return commands[(first,)], (first,), tuple(rest)
         names = [words[1] for words in commands if words[0] == first and len(words) > 1]
         own = f"did you mean {first}? or " if (first,) in commands else ""
         words = sum(not each.startswith("-") for each in rest[1:])

@@ -203,6 +203,8 @@ class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     agent_status: str = ""
     tmux_session: str = ""
     tmux_state: str = ""
+    hooks_seen_at: str = ""
+    """When a hook of its runtime's process first fired in the session that it is in; absent: none did."""
     reserved: bool = False
     is_local: bool = False
     namesakes: tuple[str, ...] = ()

@@ -12,8 +12,9 @@ from typing import Annotated, Any, cast
 import msgspec
 
 from thrum.cli.commands.prime import brief
-from thrum.cli.parser import RUN, word
+from thrum.cli.parser import RUN, did_you_mean, near, word
 from thrum.cli.run import Run
+from thrum.cli.session import TTY_IN
 from thrum.model import limits
 from thrum.model.errors import CrossWorktree, PrimeOwnership, ThrumError
 from thrum.model.methods.wake import RUNTIME_HOOK, HookParams, HookResult
@@ -30,6 +31,9 @@ async def hook(
     *,
     run: Annotated[Run, RUN],
 ) -> int:
+    if runtime not in hooks.HOOKED and run.session.terminal.tty & TTY_IN:
+        close = near(runtime, ("install", "uninstall", "status"))
+        raise run.command.error(f'"{runtime}" is no runtime', did_you_mean([f"hook {each}" for each in close]))
     payload = _decoded(await run.session.terminal.read_stdin())
     told = hooks.read(runtime, event, payload)
     begins = told.kind == "session_start"

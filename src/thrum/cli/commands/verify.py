@@ -9,6 +9,7 @@ from typing import Annotated
 
 import trio
 
+from thrum.cli.commands.hooks import local_agents
 from thrum.cli.parser import RUN, switch
 from thrum.cli.render import namesake
 from thrum.cli.run import Answer, Run
@@ -157,7 +158,7 @@ async def doctor(
             with trio.move_on_after(_ANSWER_SECONDS):  # one that hangs is a finding
                 health = await run.call_once(HEALTH, Empty())
                 sync = await run.call_once(SYNC_STATUS, Empty())
-                patient = replace(patient, health=health, sync=sync)
+                patient = replace(patient, health=health, sync=sync, agents=await local_agents(run))
     except ThrumError as refusal:
         run.debug(refusal.message)
         patient = replace(patient, refusal=refusal)

@@ -24,6 +24,7 @@ from thrum.daemon.maintenance import Care
 from thrum.daemon.presence import Presence, Registrar
 from thrum.daemon.process_ends import ProcessEnds
 from thrum.daemon.sync_service import SyncService
+from thrum.daemon.told_states import ToldStates
 from thrum.daemon.wake_service import WakeService
 from thrum.identity.authenticator import Authenticator
 from thrum.identity.caller import Caller, Request, is_act
@@ -32,8 +33,10 @@ from thrum.model import events, limits
 from thrum.model.errors import StoreFailed
 from thrum.model.events import SPECS
 from thrum.model.methods.agents import (
+    AGENT_LOOKUP,
     AGENT_REGISTER,
     AGENT_RENAME,
+    TEAM_LIST,
     AgentRenameParams,
     AgentRenameResult,
     RegisterParams,
@@ -52,7 +55,16 @@ from thrum.model.methods.daemon import (
     StopParams,
     StopResult,
 )
-from thrum.model.methods.messages import MESSAGE_FIND, MESSAGE_PRINTED, MESSAGE_WAIT, WaitParams, WaitResult
+from thrum.model.methods.messages import (
+    MESSAGE_FIND,
+    MESSAGE_GET,
+    MESSAGE_OUTBOX,
+    MESSAGE_PRINTED,
+    MESSAGE_SEND,
+    MESSAGE_WAIT,
+    WaitParams,
+    WaitResult,
+)
 from thrum.model.methods.method import AnyMethod, Empty, Params
 from thrum.model.methods.notes import CONTEXT_SYNC
 from thrum.model.methods.sync import (
@@ -64,7 +76,7 @@ from thrum.model.methods.sync import (
     SyncStatusResult,
 )
 from thrum.model.methods.users import USER_REGISTER
-from thrum.model.methods.wake import RUNTIME_HOOK
+from thrum.model.methods.wake import RUNTIME_HOOK, WAKE_STATUS
 from thrum.ops import agents, references, renaming, users, waiting
 from thrum.ops.context import Context, Operation
 from thrum.ops.introduction import introduce
@@ -101,10 +113,12 @@ class DaemonParts:
     ends: ProcessEnds = field(default_factory=ProcessEnds)
     wake: WakeService = field(init=False)
     hooks: HookService = field(init=False)
+    told: ToldStates = field(init=False)
 
     def __post_init__(self) -> None:
         self.wake = WakeService(self.ctx, self.wait_queues)
         self.hooks = HookService(self.ctx, self.wake, self.ends)
+        self.told = ToldStates(self.ctx, self.wake)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
         """Facts are on disk: notify all that wait for them."""
@@ -161,6 +175,12 @@ class DaemonParts:
                 row(EVENTS_SINCE, self._events_since),
                 row(MESSAGE_WAIT, self._wait),
                 row(RUNTIME_HOOK, self.hooks.hook),
+                row(MESSAGE_SEND, self.told.send),
+                row(MESSAGE_GET, self.told.get),
+                row(MESSAGE_OUTBOX, self.told.outbox),
+                row(TEAM_LIST, self.told.team),
+                row(AGENT_LOOKUP, self.told.lookup),
+                row(WAKE_STATUS, self.told.wake_status),
                 row(AGENT_REGISTER, self._register),
                 row(AGENT_RENAME, self._rename),
                 row(MESSAGE_FIND, functools.partial(references.find, self.ctx, self.printed)),

@@ -89,9 +89,10 @@ class Dialogs:
         return self.states.of(agent_id, self.ctx.view.agent(agent_id)).state == "dialog"
 
     async def _ended(self, agent_id: str) -> None:
-        before = self._blocked[agent_id]
-        await self._set(agent_id, before.status, before.by, replaces_own=True)
-        self._blocked.pop(agent_id, None)
+        before = self._blocked.get(agent_id)
+        if before is not None:
+            await self._set(agent_id, before.status, before.by, replaces_own=True)
+            self._blocked.pop(agent_id, None)
 
     async def _set(self, agent_id: str, status: str, by: str, *, replaces_own: bool) -> None:
         """Record a status. With `replaces_own` only in the place of one that a dialog set, else only of another one."""

@@ -162,8 +162,9 @@ class WakeService:
         if found.process is not None and found.state != "idle":
             self._restless.add(agent_id)
             self._any_restless.set()
-        else:
+        elif agent_id in self._restless:
             self._restless.discard(agent_id)
+            self.loop.look(agent_id)  # no matter who found it so, it is the loop's to act
         return found
 
     def doors(self, agent_id: str) -> Sequence[Door]:

@@ -68,9 +68,7 @@ def test_a_session_begins_with_the_briefing_and_its_agent_is_that_process(lab: L
     assert said.count("about the parser") == lab.given("about the parser") == 1
 
 
-def test_a_second_runtime_in_a_worktree_is_offered_a_name_of_its_own_in_the_words_to_type(
-    lab: Lab, repo: Repo
-) -> None:
+def test_a_second_runtime_in_a_worktree_is_offered_a_name_of_its_own_in_the_words_to_type(lab: Lab, repo: Repo) -> None:
     bob = _hooked(lab, repo.agent("bob"))
     first = _started(lab, bob)
     wait_until(lambda: repo.facts("agent.place")[-1].get("agent_pid") == first.pid, "bob is the first one")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from thrum.cli.commands import (
     agents,
+    ask,
     backup,
     config,
     context,
@@ -34,6 +35,7 @@ from thrum.cli.commands import (
     uninstall,
     verify,
     wait,
+    wake,
     who_has,
     worktree,
 )
@@ -129,6 +131,22 @@ ALL = (
         "wait until a message arrives",
         "Exit status 0: received, 1: timeout, 2: error. Printed messages count as seen but stay unread.",
         error_status=2,
+    ),
+    _command(
+        "ask",
+        ask.ask,
+        TALK,
+        "send a message to an agent, and wait for its answer to it",
+        "Exit status 0: answered, 1: timeout (how far the message came is said), 2: error. The answer counts as read.",
+        error_status=2,
+    ),
+    _command(
+        "wake",
+        wake.wake,
+        PEOPLE,
+        "show why an agent was, or was not, woken",
+        "Its runtime's state, the ways to wake it, what it has not seen, and the last attempts.",
+        use="look",
     ),
     _command(
         "hook",

@@ -155,7 +155,14 @@ async def get(
         await note_printed(run, [params.message_id])
 
     rendering = RenderContext(run.now_ms, hosts=await hosts_of(run, [result.message]))
-    return Answer(result, data=render.detail(result.message, rendering), then=mark)
+    return Answer(result, data=render.detail(result.message, rendering, own=_wrote(run, result.message)), then=mark)
+
+
+def _wrote(run: Run, message: wire_types.Detail) -> bool:
+    try:
+        return message.author.agent_id == run.identity().agent_id
+    except NoIdentity:
+        return False
 
 
 def _is_mine(run: Run, one: wire_types.Recipient) -> bool:

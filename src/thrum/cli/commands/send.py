@@ -253,13 +253,23 @@ async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
 
 async def _sent(run: Run, known: _Known, result: SendResult, content: str, *said: str) -> Answer:
     hint = _flag_inside(run, content)
-    if hint is None and not result.warnings and not run.quiet:
+    late = () if run.quiet else not_soon(result)
+    if hint is None and not result.warnings and not late and not run.quiet:
         hint = (
             await _team_post_with_name(run, known, content) if not result.audiences else _stale_recipient(run, result)
         )
     return Answer(
-        _without(result, "warnings", "silent"), said=(*said, render.sent(result)), warnings=result.warnings, hint=hint
+        _without(result, "warnings", "silent"),
+        said=(*said, render.sent(result)),
+        notice=late,
+        warnings=result.warnings,
+        hint=hint,
     )
+
+
+def not_soon(result: SendResult) -> tuple[str, ...]:
+    """Who will not see it soon, and why: a line each. Nothing where a warning says so in other words."""
+    return () if result.warnings else tuple(render.not_soon(result.recipients))
 
 
 def _without(result: SendResult, *names: str) -> dict[str, Any]:

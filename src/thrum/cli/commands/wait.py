@@ -46,7 +46,7 @@ async def wait(
     agent_name: Annotated[str, option("N", "must be your own name; kept for old scripts")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    patience = _Patience(run, parse_duration(timeout, "--timeout"))
+    patience = Patience(run, parse_duration(timeout, "--timeout"))
     now_ms = run.now_ms
     params = WaitParams(
         since=parse_after(after, now_ms) if after else "unseen",
@@ -64,7 +64,7 @@ async def wait(
         await check_agent(run, params.author_id)  # else one would wait in vain for a misspelt name
     if params.mention_role and not run.session.handed_over:
         await check_recipient(run, params.mention_role)
-    result = await _wait(run, params, patience, now_ms)
+    result = await wait_for(run, params, patience, now_ms)
     if result.status == "timeout":
         return Answer({"status": "timeout", "messages": []}, notice=TIMEOUT_LINE, status=1)
     action = render.next_step(result.messages, are_read=mark_read)
@@ -88,7 +88,7 @@ async def wait(
     return Answer(document, said="MESSAGES_RECEIVED", data=data + foot, then=mark)
 
 
-class _Patience:
+class Patience:
     """How much of the timeout is left, counted from when the user's process began."""
 
     def __init__(self, run: Run, timeout_ms: int) -> None:
@@ -100,7 +100,7 @@ class _Patience:
         return max(0.0, self._deadline - trio.current_time())
 
 
-async def _wait(run: Run, params: WaitParams, patience: _Patience, now_ms: int) -> WaitResult:
+async def wait_for(run: Run, params: WaitParams, patience: Patience, now_ms: int) -> WaitResult:
     """Until a message comes or the time is over, over restarts of the daemon."""
     if run.session.handed_over:
         # A daemon that had this wait went away.
@@ -126,7 +126,7 @@ async def _wait(run: Run, params: WaitParams, patience: _Patience, now_ms: int) 
             raise TimedOut(f"no answer within {_ANSWER_SECONDS:g} s", remedy="thrum daemon restart")
 
 
-async def _reconnect(run: Run, patience: _Patience) -> None:
+async def _reconnect(run: Run, patience: Patience) -> None:
     """Wait for the daemon to come back; one that was not stopped on purpose is started. Raises DaemonUnavailable."""
     tries = 0
     while True:

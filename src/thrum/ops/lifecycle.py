@@ -94,7 +94,7 @@ async def delete_all_of(ctx: Context, call: Call, root: str) -> tuple[str, ...]:
 
     For who takes the root down. Raises StoreFailed.
     """
-    caller = agent_of(call)
+    caller = caller_id(call)
 
     def decide(view: View, stamp: Stamp) -> Decision[tuple[str, ...]]:
         rows = [row for row in view.agents(kind="agent") if row.is_own and row.worktree_path == root]

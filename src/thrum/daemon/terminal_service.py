@@ -38,6 +38,7 @@ from thrum.model.errors import (
     RoleMissing,
     TmuxSessionExists,
     TmuxSessionNotFound,
+    in_shell,
 )
 from thrum.model.methods.method import AnyMethod, Empty
 from thrum.model.methods.terminals import (
@@ -410,4 +411,4 @@ _END_SECONDS_MAX: Final = 10.0
 
 
 def _again(name: str) -> str:
-    return f"thrum tmux create {name}"
+    return f"thrum tmux create {in_shell(name)}"

@@ -201,8 +201,8 @@ class WorktreeService:
 
     def _check_caller(self, call: Call, worktree: Worktree) -> None:
         if self._root_of(call) == os.path.realpath(worktree.path):
-            main = in_shell(self.ctx.here.layout.main_root)
-            raise WorktreeDirty(f"you stand in {worktree.path}", remedy=f"cd {main}, then repeat the command")
+            remedy = f"cd {in_shell(self.ctx.here.layout.main_root)}, then repeat the command"
+            raise WorktreeDirty(f"you stand in {worktree.path}", remedy=remedy)
 
     def _check_agents(self, agents: list[AgentRow]) -> None:
         """Raise AgentAlive for one that runs, but in no session that goes with it."""
@@ -232,7 +232,7 @@ class WorktreeService:
 
 def _check_agent(params: WorktreeCreateParams) -> None:
     """An agent has a name, a role and a module, or there is none. Raises RoleMissing, ModuleMissing, UsageError."""
-    again = f"thrum worktree create {params.name} --name {params.agent_name or 'NAME'}"
+    again = f"thrum worktree create {in_shell(params.name)} --name {in_shell(params.agent_name or 'NAME')}"
     if not params.agent_name:
         if params.role or params.module or params.intent or params.runtime:
             raise UsageError("an agent needs a name", remedy=f"{again} --role ROLE --module MODULE")

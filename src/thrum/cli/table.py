@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from thrum.cli.commands import (
     agents,
+    ask,
     backup,
     config,
     context,
@@ -14,6 +15,7 @@ from thrum.cli.commands import (
     demo,
     groups,
     hook,
+    hooks,
     inbox,
     init,
     lifecycle,
@@ -23,6 +25,7 @@ from thrum.cli.commands import (
     overview,
     prime,
     purge,
+    runtimes,
     send,
     sessions,
     setup,
@@ -32,6 +35,7 @@ from thrum.cli.commands import (
     uninstall,
     verify,
     wait,
+    wake,
     who_has,
     worktree,
 )
@@ -52,6 +56,8 @@ GROUPS = {
     "group": "named sets of recipients",
     "context": "notes that an agent keeps between sessions",
     "config": "settings of this repository",
+    "hook": "what agent runtimes call, and where they are told to",
+    "runtime": "agent programs that thrum knows",
     "sync": "exchange messages with other clones through git",
     "purge": "remove old messages",
     "backup": "snapshots of messages, agents and settings",
@@ -73,6 +79,7 @@ def _command(
     listed: bool = True,
     guessed: bool = True,
     error_status: int = 0,
+    silent: bool = False,
 ) -> Command:
     return Command(
         tuple(name.split()),
@@ -88,6 +95,7 @@ def _command(
         listed=listed,
         guessed=guessed,
         error_status=error_status,
+        silent=silent,
     )
 
 
@@ -125,6 +133,22 @@ ALL = (
         error_status=2,
     ),
     _command(
+        "ask",
+        ask.ask,
+        TALK,
+        "send a message to an agent, and wait for its answer to it",
+        "Exit status 0: answered, 1: timeout (how far the message came is said), 2: error. The answer counts as read.",
+        error_status=2,
+    ),
+    _command(
+        "wake",
+        wake.wake,
+        PEOPLE,
+        "show why an agent was, or was not, woken",
+        "Its runtime's state, the ways to wake it, what it has not seen, and the last attempts.",
+        use="look",
+    ),
+    _command(
         "hook",
         hook.hook,
         CARE,
@@ -132,6 +156,40 @@ ALL = (
         use="prime",
         listed=False,
         guessed=False,
+        silent=True,
+    ),
+    _command(
+        "hook install",
+        hooks.install,
+        START,
+        "install thrum's hooks for an agent runtime: messages reach its model without polling",
+        "Private and hidden from git, unless you say otherwise; what else is in the file stays. codex has only a file"
+        " of yours, for all repositories: asks first.",
+        use="unguarded",
+    ),
+    _command(
+        "hook uninstall",
+        hooks.uninstall,
+        START,
+        "remove thrum's hooks; the file becomes what it was before",
+        use="unguarded",
+    ),
+    _command(
+        "hook status",
+        hooks.status,
+        START,
+        "show which runtimes call thrum, and when their hooks fired",
+        "FIRED: for each agent with a session, when hooks fired first in its runtime's session.",
+        use="unguarded",
+    ),
+    _command("runtime list", runtimes.list_runtimes, START, "list the runtimes that thrum knows", use="unguarded"),
+    _command("runtime show", runtimes.show, START, "show what thrum knows of a runtime", use="unguarded"),
+    _command(
+        "runtime set-default",
+        runtimes.set_default_runtime,
+        START,
+        "set the runtime that is used where none is named",
+        use="unguarded",
     ),
     _command(
         "inbox",

@@ -70,7 +70,7 @@ from thrum.model.methods.terminals import (
     TmuxSnapshotResult,
     TmuxStatusResult,
 )
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, caller_id
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.runtime_place import note_terminal
@@ -353,7 +353,7 @@ class TerminalService:
             )
 
     async def _snapshot(self, call: Call, params: TmuxSnapshotParams) -> TmuxSnapshotResult:
-        agent_id = agent_of(call)
+        agent_id = caller_id(call)
         record = self.ctx.view.agent(agent_id)
         if record is None or not record.worktree_path:
             raise NoSnapshot(f"@{agent_id} has no worktree here", remedy="thrum quickstart")

@@ -1,8 +1,8 @@
 """The tmux sessions that thrum makes: created, launched, told apart from all others, and ended (cli.md 3.18).
 
 A session of thrum's carries options (`@thrum-managed`, `@thrum-dir` …). It is found by its whole name and acted on by
-its id, and never without a look at those options in the same step: a stranger's session of that name is not ours to
-kill.
+its id, and never without a look at those options in the same step: a stranger's session of that name is never
+killed.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Sessions:
         options = {_MANAGED: "1", _DIRECTORY: directory, _DAEMON: self.daemon, _AGENT: agent, _RUNTIME: runtime}
         width, height = SIZE
         unwanted = await self._unwanted()
-        # A shell began with what the server has in its own environment; it starts over without.
+        # A shell began with what the server has in its own environment; it is restarted without.
         again = [("respawn-pane", "-k", "-t", target, "-c", directory)] if unwanted else []
         await self.tmux.run(
             ("new-session", "-d", "-s", name, "-c", directory, "-x", str(width), "-y", str(height)),

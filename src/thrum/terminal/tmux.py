@@ -99,7 +99,7 @@ class Look:
 
     @property
     def last_key(self) -> int:
-        """When a person last pressed a key in a window that shows this pane; 0 if no client shows it."""
+        """When a person last pressed a key in a window that shows this pane; 0 if no one shows it."""
         return max((pressed for pressed, _ in self.watchers), default=0)
 
     @property

@@ -222,7 +222,7 @@ async def quickstart(
         try:
             await trio.to_thread.run_sync(check_runtime, run.session.env, run.layout(), runtime)
         except RuntimeNotFound:
-            run.own_process()  # a daemon is not told where the caller's home is, with runtimes of their own
+            run.require_own_process()  # a daemon is not told where the caller's home is, with runtimes of their own
             raise
     preamble = await _preamble(run, preamble_file) if preamble_file else ""
     who = wanted(run, positional, name, display)

@@ -20,7 +20,7 @@ async def setup(
     main_repo: Annotated[str, option("PATH", "where thrum is set up; default: found through git")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     from thrum.admin.worktree_setup import set_up_worktree
 
     main = Path(run.session.cwd, main_repo) if main_repo else None

@@ -11,7 +11,7 @@ import trio
 
 from thrum.cli import render
 from thrum.cli.parser import RUN, option, switch, word
-from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.run import Advice, Answer, Run
 from thrum.cli.session import TTY_IN, TTY_OUT
 from thrum.cli.text import line, plural
 from thrum.model.errors import TmuxMissing, TmuxSessionNotFound, UsageError
@@ -55,7 +55,7 @@ async def create(
     said = [f"✓ Session created: {result.session}"]
     if result.identity:
         said.append("  Agent is NOT running yet.")
-    hint = Hint("tmux.create.next-launch", f"start it with: thrum tmux launch {line(result.session)}")
+    hint = Advice("tmux.create.next-launch", f"start it with: thrum tmux launch {line(result.session)}")
     return Answer(_document(result), said=said, warnings=result.warnings, hint=None if no_agent else hint)
 
 
@@ -100,7 +100,7 @@ async def start(
 ) -> Answer:
     attaches = not run.flags.json
     if attaches:
-        run.own_process()
+        run.require_own_process()
         _check_terminal(run)
     session = name or _session_name(run.layout().root.name)
     there = next((each for each in (await run.call(TMUX_STATUS, Empty())).sessions if each.name == session), None)
@@ -138,7 +138,7 @@ async def connect(
         return Answer(_shown(status))
     if not there:
         raise TmuxSessionNotFound("there is no session of this daemon", remedy="thrum tmux create SESSION")
-    run.own_process()
+    run.require_own_process()
     _check_terminal(run)
     await _attach(run, session or await _choose(run, there))
     return Answer({})

@@ -10,7 +10,7 @@ import trio
 
 from thrum.cli import render
 from thrum.cli.parser import RUN, option, switch, word
-from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.run import Advice, Answer, Run
 from thrum.cli.text import line
 from thrum.identity.files import list_identities
 from thrum.model.methods.method import Empty
@@ -63,7 +63,7 @@ async def create(
     hint = None
     if result.session:
         said.append(f"✓ Session created: {result.session}")
-        hint = Hint("tmux.create.next-launch", f"start the agent with: thrum tmux launch {line(result.session)}")
+        hint = Advice("tmux.create.next-launch", f"start the agent with: thrum tmux launch {line(result.session)}")
     return Answer(document, said=said, warnings=result.warnings, hint=hint)
 
 
@@ -71,7 +71,7 @@ async def list_worktrees(*, run: Annotated[Run, RUN]) -> Answer:
     if await run.client_if_running() is not None:
         listed = (await run.call(WORKTREE_LIST, Empty())).worktrees
     else:
-        run.own_process()
+        run.require_own_process()
         listed = await trio.to_thread.run_sync(_from_files, run)
     return Answer({"worktrees": listed}, data=_table(listed))
 

@@ -44,6 +44,7 @@ READ = {
     "thread.list",
     "worktree.list",
     "wake.status",
+    "runtime.hook",
     "config.show",
     "config.get",
     "config.diff",

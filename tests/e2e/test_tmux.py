@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemon.callers import Desks
 from tests.support.daemon.repo import SECONDS, Done, Repo, wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -116,6 +117,10 @@ def test_a_session_is_restarted_only_when_its_agent_is_idle_or_by_force_with_wha
     shows(repo, "auth", "I am nux")
     assert tmux(repo, "display-message", "-p", "-t", "=auth:", "#{pane_pid}") != before
     assert repo.run("tmux", "snapshot", "check", at=root, env=env).status == 0, "what the agent saved itself stays"
+    briefing = repo.thrum("prime", at=root, env=env)
+    assert "## Before the restart" in briefing and "test the refresh" in briefing.partition("## Before the restart")[2]
+    assert repo.run("tmux", "snapshot", "check", at=root, env=env).status == 1, "it is told once"
+    assert "## Before the restart" not in repo.thrum("prime", at=root, env=env)
 
 
 def test_a_session_that_is_gone_is_made_again_and_its_end_is_noted(repo: Repo) -> None:
@@ -196,9 +201,26 @@ def test_a_teardown_takes_the_session_and_the_agent_along(repo: Repo) -> None:
     assert not (repo.top / "home/.thrum/worktrees/main/auth").exists()
 
 
+def test_where_an_agent_runs_no_other_begins_and_one_that_has_ended_gives_way_by_force(repo: Repo, desk: Desks) -> None:
+    root = Path(repo.json("worktree", "create", "lived")["worktree_path"])
+    runtime = desk(root, "claude")
+    assert runtime.thrum("quickstart", "max", "--role", "builder", "--module", "core")["status"] == 0
+    words = ("tmux", "create", "lived", "--name", "slit", "--role", "tester", "--module", "core")
+    for force in ((), ("--force",)):
+        assert kind(repo.run(*words, *force, "--json", at=root)) == "identity_alive"
+    assert kind(repo.run("worktree", "teardown", "lived", "--json")) == "agent_alive"
+    runtime.close()
+    wait_until(lambda: "[live]" not in repo.thrum("team", "--all"), "its process has ended")
+    assert kind(repo.run(*words, "--json", at=root)) == "identity_stale"
+    taken = repo.run(*words, "--force", "--json", at=root)
+    assert taken.status == 0 and "@max is moved away" in taken.json["warnings"][0], taken
+    assert taken.json["identity"]["agent"]["name"] == "slit"
+    assert repo.thrum("worktree", "teardown", "lived", "--force").splitlines()[0] == "✓ Worktree lived removed"
+
+
 def test_without_tmux_an_agent_is_registered_and_the_rest_is_said(repo: Repo) -> None:
     repo.thrum("daemon", "stop")
-    bare = repo.top / "bin"
+    bare = repo.top / "few"
     bare.mkdir()
     for program in ("git", "sh"):
         (bare / program).symlink_to(shutil.which(program) or "")

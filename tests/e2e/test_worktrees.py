@@ -173,5 +173,5 @@ def test_the_list_has_every_worktree_and_agent_but_thrum_s_own_also_without_a_da
     assert (told["removed"], told["agents_deleted"]) == (True, [])
     late = repo.json("worktree", "teardown", "listed")
     assert (late["removed"], late["agents_deleted"]) == (False, ["one", "two"]), "who was left is found by the place"
-    agents = [each["agent_id"] for each in repo.json("agent", "list")["agents"]]
-    assert "one" not in agents and "leon" in agents
+    listed = repo.thrum("agent", "list")
+    assert "@one" not in listed and "@leon" in listed

@@ -70,6 +70,7 @@ OPERATOR = {
     "verify.run",
     "tmux.create",
     "tmux.launch",
+    "worktree.create",
     "purge.execute",
     "config.set",
     "config.unset",

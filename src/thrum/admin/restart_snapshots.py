@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
 
-from thrum.model import ids
+from thrum.model import files, ids
 from thrum.model.errors import FileUnreadable, StateTracked, StoreFailed
 from thrum.model.files import atomic_write, ensure_private_dir, open_following, read_bytes
 from thrum.model.paths import is_tracked
@@ -29,6 +30,12 @@ def read(root: str, agent_id: str) -> str:
         return read_bytes(path_of(root, agent_id)).decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def remove(root: str, agent_id: str) -> None:
+    """Forget the snapshot, which was told. One that can't be removed is told again."""
+    with contextlib.suppress(OSError):
+        files.remove(path_of(root, agent_id))
 
 
 def take(root: str, agent_id: str, record: str, runtime: str, lines_max: int) -> int:

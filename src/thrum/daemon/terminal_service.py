@@ -23,6 +23,7 @@ from thrum.daemon.registering import Recruit
 from thrum.daemon.runtime_commands import SHELL, command_of
 from thrum.identity.evidence import current_root
 from thrum.identity.files import Identity, list_identities
+from thrum.identity.guard_modes import OwnRuntimes, runtimes_file
 from thrum.identity.processes import same_process
 from thrum.model import limits, settings
 from thrum.model.config import Config
@@ -38,6 +39,7 @@ from thrum.model.errors import (
     RoleMissing,
     TmuxSessionExists,
     TmuxSessionNotFound,
+    in_shell,
 )
 from thrum.model.methods.method import AnyMethod, Empty
 from thrum.model.methods.terminals import (
@@ -74,6 +76,7 @@ from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.runtime_place import note_terminal
 from thrum.rpc.dispatch import Handler, row
+from thrum.runtimes.presets import FALLBACK, read_own
 from thrum.store.queries.views import AgentRow
 from thrum.terminal.panes import RUNTIMES, classify
 from thrum.terminal.screen import Screen
@@ -83,7 +86,6 @@ from thrum.terminal.tmux import Tmux
 log = logging.getLogger("thrum.daemon")
 
 _LINES_MAX: Final = 10_000
-_DEFAULT_RUNTIME: Final = "claude"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,8 @@ class TerminalService:
         if wanted != SHELL and (not agent_id or not self.ctx.view.is_live(agent_id)):
             name = session.name if session is not None else ""
             raise NoAgentInSession(f"session {name} has no agent")
-        return command_of(wanted or _DEFAULT_RUNTIME, self.ctx.runtime_names(), self.environ)
+        presets, default = read_own(OwnRuntimes(runtimes_file(self.environ)))
+        return command_of(wanted or default or FALLBACK, presets, self.ctx.runtime_names(), self.environ)
 
     async def _start(self, session: Session, agent_id: str, runtime: str, argv: tuple[str, ...]) -> None:
         record = self.ctx.view.agent(agent_id) if agent_id else None
@@ -231,11 +234,12 @@ class TerminalService:
             await note_terminal(self.ctx, agent_id, launched.name, launched.pane)
 
     async def preferred(self, root: str, agent_id: str) -> str:
-        """The runtime of an agent: its file's, `runtime.primary`, claude."""
+        """The runtime of an agent: its file's, `runtime.primary`, the user's default, claude."""
         listed = await trio.to_thread.run_sync(list_identities, identities_of(root))
         found = next((each.identity for each in listed if each.identity and each.identity.name == agent_id), None)
         own = found.preferred_runtime if found is not None else ""
-        return own or self.config()[settings.PRIMARY_RUNTIME] or _DEFAULT_RUNTIME
+        _, default = read_own(OwnRuntimes(runtimes_file(self.environ)))
+        return own or self.config()[settings.PRIMARY_RUNTIME] or default or FALLBACK
 
     # -- looking
 
@@ -410,4 +414,4 @@ _END_SECONDS_MAX: Final = 10.0
 
 
 def _again(name: str) -> str:
-    return f"thrum tmux create {name}"
+    return f"thrum tmux create {in_shell(name)}"

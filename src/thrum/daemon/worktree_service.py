@@ -233,7 +233,7 @@ class WorktreeService:
 
 def _check_agent(params: WorktreeCreateParams) -> None:
     """An agent has a name, a role and a module, or there is none. Raises RoleMissing, ModuleMissing, UsageError."""
-    again = f"thrum worktree create {params.name} --name {params.agent_name or 'NAME'}"
+    again = f"thrum worktree create {in_shell(params.name)} --name {in_shell(params.agent_name or 'NAME')}"
     if not params.agent_name:
         if params.role or params.module or params.intent or params.runtime:
             raise UsageError("an agent needs a name", remedy=f"{again} --role ROLE --module MODULE")

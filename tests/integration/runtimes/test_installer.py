@@ -15,6 +15,7 @@ from thrum.model import files
 from thrum.model.errors import Busy, ConfigInvalid, FileUnreadable, NotAvailable, StateTracked, StoreFailed
 from thrum.model.paths import Layout, layout_of
 from thrum.runtimes import installer
+from thrum.runtimes._records import Records
 from thrum.runtimes.settings_files import Scope, SettingsFile, settings_file
 
 PROGRAM = "/opt/thrum/bin/thrum"
@@ -293,14 +294,14 @@ def _killed_at(number: int, desk: Desk, file: SettingsFile, monkeypatch: pytest.
 
 def test_a_program_that_writes_at_the_same_moment_loses_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     file = desk.file()
-    keep = installer.Records.keep
+    keep = Records.keep
 
     def meanwhile(records: object, record: object) -> None:
         keep(records, record)  # pyright: ignore[reportArgumentType]
         file.path.parent.mkdir(exist_ok=True)
         file.path.write_text('{"model": "opus"}')
 
-    monkeypatch.setattr(installer.Records, "keep", meanwhile)
+    monkeypatch.setattr(Records, "keep", meanwhile)
     with pytest.raises(Busy):
         desk.install(file)
     assert file.path.read_text() == '{"model": "opus"}'

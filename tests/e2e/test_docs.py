@@ -47,6 +47,7 @@ PREPARED = {
     "README.md": WORKTREES,
     "docs/identity.md": (*WORKTREES, "shop: thrum init --quiet"),
     "docs/troubleshooting.md": AGENTS_AT_WORK,
+    "docs/runtimes.md": AGENTS_AT_WORK,
     "docs/sync.md": (
         "shop: git clone -q --bare . ../shop.git",
         'shop: git remote add origin "$(cd .. && pwd)/shop.git"',

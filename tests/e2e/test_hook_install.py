@@ -65,6 +65,7 @@ def test_the_users_own_file_is_asked_for_where_there_is_no_other(repo: Repo) -> 
     assert not file.exists()
     assert "✓ Hooks of codex installed: ~/.codex/hooks.json" in repo.thrum("hook", "install", "codex", "--yes")
     assert "UserPromptSubmit" in json.loads(file.read_text())["hooks"]
+    assert repo.json("hook", "install", "codex")["changed"] is False, "what is there is not asked for"
     removed = repo.json("hook", "uninstall", "codex", at=repo.top)  # it needs no repository
     assert removed["removed"] == [{"scope": "user", "file": str(file), "restored": True}]
     assert not file.parent.exists()

@@ -64,7 +64,9 @@ class Records:
 
     def share_rule(self, path: Path, exclude: str, rule: str) -> bool:
         """Whether another file than this one is hidden by the same line: that of another worktree."""
-        return any(each.exclude == exclude and each.rule == rule for each in self._others(path))
+        return any(
+            each.exclude == exclude and each.rule == rule and os.path.exists(each.path) for each in self._others(path)
+        )
 
     def hand_over(self, path: Path, directories: Sequence[str]) -> None:
         """Directories that were made for this file and are used by others go with the last of them."""

@@ -137,6 +137,7 @@ def clear(known: Record, records: Records) -> None:
             with contextlib.suppress(OSError):
                 os.rmdir(directory)  # only where it is empty
         records.hand_over(path, [each for each in known.made if os.path.isdir(each)])
-    if known.exclude and not records.share_rule(path, known.exclude, known.rule):
+    is_hidden = known.before is None and path.exists()  # others' private words are in it now
+    if known.exclude and not is_hidden and not records.share_rule(path, known.exclude, known.rule):
         ignore_rules.remove_rule(Path(known.exclude), known.rule)
     records.drop(path)

@@ -136,6 +136,28 @@ def test_the_line_stays_while_another_worktree_needs_it(desk: Desk) -> None:
     assert desk.exclude == hidden
 
 
+def test_a_worktree_that_was_removed_needs_no_line(desk: Desk) -> None:
+    second = desk.top / "second"
+    git_output(desk.root, "worktree", "add", "-q", str(second))
+    hidden = desk.exclude
+    here = desk.file()
+    desk.install(here)
+    desk.install(desk.file(root=second), layout=Layout(second, desk.root / ".thrum", desk.root, desk.root / ".git"))
+    git_output(desk.root, "worktree", "remove", "--force", str(second))
+    desk.uninstall(here)
+    assert desk.exclude == hidden
+
+
+def test_what_others_wrote_into_a_private_file_of_thrums_stays_hidden(desk: Desk) -> None:
+    file = desk.file()
+    desk.install(file)
+    value = json.loads(file.path.read_bytes())
+    file.path.write_text(json.dumps({**value, "env": {"KEY": "secret"}}))
+    assert desk.uninstall(file) == "removed"
+    assert json.loads(file.path.read_bytes()) == {"env": {"KEY": "secret"}}
+    assert desk.status() == ""
+
+
 def test_a_file_that_git_tracks_is_refused_and_the_projects_own_is_not(desk: Desk) -> None:
     for name in (".claude/settings.local.json", ".claude/settings.json"):
         path = desk.root / name

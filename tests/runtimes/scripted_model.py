@@ -56,7 +56,10 @@ def decide(items):
     for role, text in reversed(items):
         if role in ("assistant", "model"):
             break
-        new.insert(0, (role, text))
+        _, interrupted, after = text.rpartition("[Request interrupted by user]")
+        new.insert(0, (role, after))
+        if interrupted:  # what was interrupted is no news
+            break
     joined = "\n".join(t for _, t in new)
     is_tool = any(r == "tool" or t.startswith("[tool_result]") for r, t in new)
     delay = float(m.group(1)) if (m := re.search(r"SLOW:\s*([\d.]+)", joined)) else 0.0

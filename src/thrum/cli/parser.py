@@ -211,6 +211,8 @@ class Command:
     """Whether it is suggested for a word that is spelled like it: what replaces all there is, never."""
     error_status: int = 0
     """The exit status of every error of it (cli.md §1.4); 0: each error has its own."""
+    silent: bool = False
+    """Whether what is wrong goes into thrum's own log alone, and the status is 0: it is a program that calls."""
 
     def used(self, arguments: Mapping[str, Any]) -> Use:
         """What it does in an agent's name with these arguments (identity.md §12)."""

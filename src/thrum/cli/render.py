@@ -18,6 +18,7 @@ from thrum.model.ids import mention, parse_agent_id, short_daemon_id, short_mess
 from thrum.model.methods.agents import WhoamiResult
 from thrum.model.methods.daemon import HealthResult
 from thrum.model.methods.messages import MessageListResult, OutboxResult, SendResult
+from thrum.wake import why
 
 THRUMS_OWN = ("mention", "reply_to", "group", "broadcast")
 """Types of refs and scopes that thrum sets itself; they are shown as whom a message is to."""
@@ -151,14 +152,31 @@ def sent(result: SendResult) -> str:
     return f"  To: {audience(result.audiences)}" + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _state(each: wire_types.Recipient) -> str:
+def reached(each: wire_types.Recipient) -> tuple[str, str]:
+    """How far a message came with a recipient, and when: the highest state (wake.md §2)."""
+    if each.replied_at:
+        return "replied", each.replied_at
     if each.read_at:
-        return "read"
+        return "read", each.read_at
     if each.seen_at:
-        return "seen"
+        return "seen", each.seen_at
     if each.offered_at:
-        return "offered"
-    return "delivered" if each.delivered_at else "stored"
+        return "offered", each.offered_at
+    return ("delivered", each.delivered_at) if each.delivered_at else ("stored", each.stored_at)
+
+
+def state(each: wire_types.Recipient) -> str:
+    """The highest state, and why it is not higher: `delivered: dialog open 3m`."""
+    name, _ = reached(each)
+    said = line(each.why).removeprefix("offered: ") if name == "offered" else line(each.why)
+    return f"{name}: {said}" if said else name
+
+
+def not_soon(recipients: Sequence[wire_types.Recipient], shown: int = 3) -> list[str]:
+    """A line for each recipient that will not see it soon, at most so many; then how many more there are."""
+    late = [each for each in recipients if not why.is_soon(each.why)]
+    lines = [f"{at(each.agent_id)}: {line(each.why)}" for each in late[:shown]]
+    return [*lines, f"and {len(late) - shown} more: thrum sent"] if len(late) > shown else lines
 
 
 def first_line(content: str) -> str:
@@ -180,13 +198,13 @@ def out_message(each: wire_types.OutMessage, rendering: RenderContext, gone: Col
     is_post = each.quiet and not each.audiences
     one_by_one = all(pair.type in ("agent", "user") for pair in each.audiences) and not is_post
     if each.recipients and not (one_by_one and all(one.read_at for one in each.recipients)):
-        states = [f"{at(one.agent_id)}({_state(one) if one in present else 'gone'})" for one in each.recipients]
+        states = [f"{at(one.agent_id)}({state(one) if one in present else 'gone'})" for one in each.recipients]
         lines.append(f"  Recipients: {', '.join(states)}")
     return "\n".join(lines)
 
 
-def detail(each: wire_types.Detail, rendering: RenderContext) -> str:
-    """One message in full: labelled lines, a blank one, the body."""
+def detail(each: wire_types.Detail, rendering: RenderContext, *, own: bool = False) -> str:
+    """One message in full: labelled lines, a blank one, the body. `own`: for its author, how far it came, too."""
     edited = f"{absolute(each.updated_at)} (version {each.version})" if each.updated_at and each.version else ""
     status = ""
     if each.deleted:
@@ -205,10 +223,17 @@ def detail(each: wire_types.Detail, rendering: RenderContext) -> str:
         ("Refs", pairs(_given(each.refs))),
         ("Edited", edited),
         ("Status", status),
+        ("Reached", ", ".join(_reached(one, rendering) for one in each.recipients) if own else ""),
     )
     structured = [f"\nstructured: {line(each.body.structured)}"] if each.body.structured else []
     # Indented, as in the inbox: no body can be taken for a line of thrum's.
     return "\n".join([lines, "", indent(each.body.content), *structured])
+
+
+def _reached(each: wire_types.Recipient, rendering: RenderContext) -> str:
+    name, when = reached(each)
+    said = state(each).removeprefix(name)
+    return f"{at(each.agent_id)} {name} {rendering.ago(when)}{said}"
 
 
 def answered(parent: wire_types.Detail) -> str:
@@ -265,7 +290,8 @@ GONE = "gone (thrum agent cleanup)"
 
 def status(each: wire_types.TeamMember) -> str:
     """The status that an agent was given; idle is how all begin, and is no news."""
-    return "" if each.agent_status == "idle" else line(each.agent_status)
+    told = "" if each.agent_status == "idle" else line(each.agent_status)
+    return f"{told}: {preview(each.asks)}" if each.asks else told
 
 
 def member(each: wire_types.TeamMember, rendering: RenderContext, *, files: bool = False) -> str:
@@ -279,7 +305,7 @@ def member(each: wire_types.TeamMember, rendering: RenderContext, *, files: bool
         session = "none" + (f" (last seen {rendering.ago(each.last_seen)})" if each.last_seen else "")
     near = each.is_local and each.worktree
     state = "" if each.pid_live is None else " [live]" if each.pid_live else " [stale]"
-    tmux = f"{line(each.tmux_session)} [{line(each.tmux_state)}]" if each.tmux_session else ""
+    tmux = line(each.tmux_session) + (f" [{line(each.tmux_state)}]" if each.tmux_state else "")
     fields = labelled(
         ("PID", f"{each.agent_pid}{state}" if each.agent_pid else ""),
         ("Role", role_beside(each.agent_id, each.role)),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from thrum.cli.commands import (
     agents,
+    ask,
     backup,
     config,
     context,
@@ -28,22 +29,29 @@ from thrum.cli.commands import (
     send,
     sessions,
     setup,
+    snapshot,
     sync,
+    tmux,
     uninstall,
     verify,
     wait,
+    wake,
     who_has,
+    worktree,
 )
 from thrum.cli.parser import Command, Handler, Use
 
 START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Agents", "The daemon", "About"
-HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", CARE: "", ABOUT: ""}
+PLACES = "Worktrees and terminals"
+HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", PLACES: "", CARE: "", ABOUT: ""}
 """Headings of the root help, in order."""
 
 GROUPS = {
     "agent": "agents of this repository",
     "session": "work periods of agents",
     "message": "one message",
+    "worktree": "git worktrees with thrum set up in them",
+    "tmux": "terminals with an agent each",
     "daemon": "the process that serves a repository",
     "group": "named sets of recipients",
     "context": "notes that an agent keeps between sessions",
@@ -72,6 +80,7 @@ def _command(
     listed: bool = True,
     guessed: bool = True,
     error_status: int = 0,
+    silent: bool = False,
 ) -> Command:
     return Command(
         tuple(name.split()),
@@ -87,6 +96,7 @@ def _command(
         listed=listed,
         guessed=guessed,
         error_status=error_status,
+        silent=silent,
     )
 
 
@@ -132,6 +142,22 @@ ALL = (
         error_status=2,
     ),
     _command(
+        "ask",
+        ask.ask,
+        TALK,
+        "send a message to an agent, and wait for its answer to it",
+        "Exit status 0: answered, 1: timeout (how far the message came is said), 2: error. The answer counts as read.",
+        error_status=2,
+    ),
+    _command(
+        "wake",
+        wake.wake,
+        PEOPLE,
+        "show why an agent was, or was not, woken",
+        "Its runtime's state, the ways to wake it, what it has not seen, and the last attempts.",
+        use="look",
+    ),
+    _command(
         "hook",
         hook.hook,
         CARE,
@@ -139,6 +165,7 @@ ALL = (
         use="prime",
         listed=False,
         guessed=False,
+        silent=True,
     ),
     _command(
         "hook install",
@@ -286,6 +313,81 @@ ALL = (
         "show, reset or replace the standing instructions",
         look_without=("init", "file"),
     ),
+    _command(
+        "worktree create",
+        worktree.create,
+        PLACES,
+        "make a git worktree with thrum set up in it, and if you like an agent and its tmux session",
+        "A worktree or branch that is there already is used. With --name, --role and --module the agent is registered;"
+        " its runtime is not started yet. Your git hooks are not run.",
+        takes="[--role R] [--module M]",
+        use="unguarded",
+    ),
+    _command("worktree list", worktree.list_worktrees, PLACES, "list worktrees and their agents", use="look"),
+    _command(
+        "worktree teardown",
+        worktree.teardown,
+        PLACES,
+        "remove a worktree, its tmux session and its agent",
+        "Refuses what would lose uncommitted files, commits on no branch, or with --delete-branch unmerged ones; with"
+        " --force it says what went. The branch stays without --delete-branch.",
+    ),
+    _command(
+        "tmux start",
+        tmux.start,
+        PLACES,
+        "a session here, with the agent's runtime started in it, shown in this terminal",
+        use="unguarded",
+    ),
+    _command(
+        "tmux create",
+        tmux.create,
+        PLACES,
+        "make a tmux session with an agent registered in it; its runtime is not started yet",
+        "An agent that is new needs --role and --module.",
+        takes="[--role R] [--module M]",
+        use="unguarded",
+    ),
+    _command(
+        "tmux launch",
+        tmux.launch,
+        PLACES,
+        "start the agent's runtime in its session; one that is gone is made again",
+        use="unguarded",
+    ),
+    _command("tmux connect", tmux.connect, PLACES, "show a session in this terminal", use="unguarded"),
+    _command(
+        "tmux status",
+        tmux.status,
+        PLACES,
+        "list the sessions of this repository",
+        "alive, idle (silent for two minutes), blocked (it asks something), stale (nothing runs in it), dead (it is"
+        " gone).",
+        use="look",
+    ),
+    _command("tmux kill", tmux.kill, PLACES, "end a session and what runs in it"),
+    _command(
+        "tmux send",
+        tmux.send,
+        PLACES,
+        "type a text and Enter into a session, whatever it shows, also an open question",
+        "To reach an agent, send it a message.",
+    ),
+    _command("tmux capture", tmux.capture, PLACES, "print what a session shows", use="look"),
+    _command(
+        "tmux restart",
+        tmux.restart,
+        PLACES,
+        "keep the end of the conversation, and start the runtime again in a new session",
+        "Refuses while the agent is at work; --force does it all the same.",
+    ),
+    _command(
+        "tmux snapshot",
+        snapshot.snapshot,
+        PLACES,
+        "keep the end of your conversation for after a restart",
+        "restore prints it; check says by its exit status whether there is one (0) or not (1).",
+    ),
     _command("sync status", sync.status, CARE, "show the state of the sync with other clones", use="unguarded"),
     _command("sync force", sync.force, CARE, "sync now, and report the result"),
     _command(
@@ -390,6 +492,9 @@ ALIASES = {
     ("agent", "whoami"): ("whoami",),
     ("status",): ("overview",),
     ("context", "load"): ("context", "show"),
+    ("worktree", "setup"): ("worktree", "create"),
+    ("tmux", "quickstart"): ("tmux", "create"),
+    ("tmux", "list"): ("tmux", "status"),
     **{("agent", word): ("session", word) for word in ("start", "end", "heartbeat", "set-intent", "set-task")},
 }
 COMMANDS.update({alias: COMMANDS[path] for alias, path in ALIASES.items()})

@@ -15,10 +15,8 @@ from thrum.model.methods.agents import (
     AGENT_DELETE,
     AGENT_LIST,
     AGENT_LIST_CONTEXT,
-    AGENT_LOOKUP,
     AGENT_SET_STATUS,
     AGENT_WHOAMI,
-    TEAM_LIST,
 )
 from thrum.model.methods.groups import (
     GROUP_CREATE,
@@ -32,11 +30,8 @@ from thrum.model.methods.groups import (
 from thrum.model.methods.messages import (
     MESSAGE_DELETE,
     MESSAGE_EDIT,
-    MESSAGE_GET,
     MESSAGE_LIST,
     MESSAGE_MARK_READ,
-    MESSAGE_OUTBOX,
-    MESSAGE_SEND,
 )
 from thrum.model.methods.method import AnyMethod
 from thrum.model.methods.notes import (
@@ -56,7 +51,6 @@ from thrum.model.methods.sessions import (
 )
 from thrum.model.methods.settings import CONFIG_ACCEPT, CONFIG_DIFF, CONFIG_GET, CONFIG_SET, CONFIG_SHOW, CONFIG_UNSET
 from thrum.model.methods.users import USER_IDENTIFY
-from thrum.model.methods.wake import WAKE_STATUS
 from thrum.ops import (
     agents,
     groups,
@@ -69,7 +63,6 @@ from thrum.ops import (
     settings,
     team,
     users,
-    wake_status,
     work,
 )
 from thrum.ops.context import Operation, operation
@@ -79,7 +72,6 @@ OPERATIONS: Final[Mapping[AnyMethod, Operation]] = dict(
         operation(AGENT_WHOAMI, agents.whoami),
         operation(AGENT_LIST, team.list_agents),
         operation(AGENT_LIST_CONTEXT, work.list_contexts),
-        operation(AGENT_LOOKUP, team.lookup),
         operation(AGENT_SET_STATUS, lifecycle.set_status),
         operation(AGENT_DELETE, lifecycle.delete),
         operation(AGENT_CLEANUP, lifecycle.cleanup),
@@ -89,14 +81,10 @@ OPERATIONS: Final[Mapping[AnyMethod, Operation]] = dict(
         operation(SESSION_HEARTBEAT, work.heartbeat),
         operation(SESSION_END, work.end),
         operation(SESSION_LIST, work.list_sessions),
-        operation(MESSAGE_SEND, messages.send),
-        operation(MESSAGE_GET, reading.get),
         operation(MESSAGE_LIST, reading.list_messages),
-        operation(MESSAGE_OUTBOX, reading.outbox),
         operation(MESSAGE_EDIT, messages.edit),
         operation(MESSAGE_DELETE, messages.delete),
         operation(MESSAGE_MARK_READ, messages.mark_read),
-        operation(TEAM_LIST, team.list_team),
         operation(USER_IDENTIFY, users.identify),
         operation(GROUP_CREATE, groups.create),
         operation(GROUP_DELETE, groups.delete),
@@ -117,6 +105,5 @@ OPERATIONS: Final[Mapping[AnyMethod, Operation]] = dict(
         operation(CONFIG_UNSET, settings.unset),
         operation(CONFIG_DIFF, settings.diff),
         operation(CONFIG_ACCEPT, settings.accept),
-        operation(WAKE_STATUS, wake_status.wake_status),
     )
 )

@@ -52,15 +52,17 @@ class HookService:
         if event.subagent:
             return HookResult()
         caller = self._caller(evidence_of(call), event)
-        if caller is None or caller.nested:
+        if caller is not None and caller.nested:
             return HookResult()
-        self.wake.states.note(caller.process, event)
         for token in tokens_in(event.prompt):
             await self.wake.loop.prove(token)
+        if caller is None:
+            return HookResult()
+        self.wake.states.note(caller.process, event)
         agent_id = self.wake.agent_of(caller.process)
         if agent_id:
             await self._note(agent_id, event)
-            self.wake.loop.look(agent_id)
+            await self.wake.note_event(agent_id, event.kind)
         answer = await self._wait(call, caller.process, event) if event.kind == "wait" else hooks.SILENCE
         return HookResult(stdout=answer.stdout, stderr=answer.stderr, exit_status=answer.exit_status, agent_id=agent_id)
 

@@ -1,6 +1,7 @@
 """The parts of one running daemon, and which of them answers which method. Composition.
 
-Nothing here decides; it connects. `build` makes the parts, the task tree is in `app`.
+It connects, and decides two things: which calls count as a sign of life (`Presence`), and when to warn of agents of
+other clones with the same name. `build` makes the parts, the task tree is in `app`.
 """
 
 from __future__ import annotations
@@ -24,16 +25,21 @@ from thrum.daemon.maintenance import Care
 from thrum.daemon.presence import Presence, Registrar
 from thrum.daemon.process_ends import ProcessEnds
 from thrum.daemon.sync_service import SyncService
+from thrum.daemon.terminal_service import TerminalService
+from thrum.daemon.told_states import ToldStates
 from thrum.daemon.wake_service import WakeService
+from thrum.daemon.worktree_service import WorktreeService
 from thrum.identity.authenticator import Authenticator
-from thrum.identity.caller import Caller, Request, is_act
+from thrum.identity.caller import Caller, CallerRequest, is_act
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.model import events, limits
 from thrum.model.errors import StoreFailed
 from thrum.model.events import SPECS
 from thrum.model.methods.agents import (
+    AGENT_LOOKUP,
     AGENT_REGISTER,
     AGENT_RENAME,
+    TEAM_LIST,
     AgentRenameParams,
     AgentRenameResult,
     RegisterParams,
@@ -52,7 +58,16 @@ from thrum.model.methods.daemon import (
     StopParams,
     StopResult,
 )
-from thrum.model.methods.messages import MESSAGE_FIND, MESSAGE_PRINTED, MESSAGE_WAIT, WaitParams, WaitResult
+from thrum.model.methods.messages import (
+    MESSAGE_FIND,
+    MESSAGE_GET,
+    MESSAGE_OUTBOX,
+    MESSAGE_PRINTED,
+    MESSAGE_SEND,
+    MESSAGE_WAIT,
+    WaitParams,
+    WaitResult,
+)
 from thrum.model.methods.method import AnyMethod, Empty, Params
 from thrum.model.methods.notes import CONTEXT_SYNC
 from thrum.model.methods.sync import (
@@ -64,7 +79,7 @@ from thrum.model.methods.sync import (
     SyncStatusResult,
 )
 from thrum.model.methods.users import USER_REGISTER
-from thrum.model.methods.wake import RUNTIME_HOOK
+from thrum.model.methods.wake import RUNTIME_HOOK, WAKE_STATUS
 from thrum.ops import agents, references, renaming, users, waiting
 from thrum.ops.context import Context, Operation
 from thrum.ops.introduction import introduce
@@ -101,10 +116,17 @@ class DaemonParts:
     ends: ProcessEnds = field(default_factory=ProcessEnds)
     wake: WakeService = field(init=False)
     hooks: HookService = field(init=False)
+    terminals: TerminalService = field(init=False)
+    worktrees: WorktreeService = field(init=False)
+    told: ToldStates = field(init=False)
 
     def __post_init__(self) -> None:
         self.wake = WakeService(self.ctx, self.wait_queues)
         self.hooks = HookService(self.ctx, self.wake, self.ends)
+        environ, config = self.care.environ, self.sync_service.settings.live.current
+        self.terminals = TerminalService(self.ctx, environ, config, self.ends)
+        self.worktrees = WorktreeService(self.ctx, environ, config, self.terminals)
+        self.told = ToldStates(self.ctx, self.wake)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
         """Facts are on disk: notify all that wait for them."""
@@ -133,7 +155,7 @@ class DaemonParts:
     def identify(self, connection: PeerConnection, method: AnyMethod, params: Params) -> Caller:
         """Who calls, for this very request (`identity.authenticator`). Raises the refusal."""
         caller = self.authenticator.identify(connection, request_of(method, params))
-        if method.name == "message.wait" and caller.agent_id is not None:
+        if method is MESSAGE_WAIT and caller.agent_id is not None:
             return self._with_namesakes(caller, caller.agent_id)
         return caller
 
@@ -161,6 +183,12 @@ class DaemonParts:
                 row(EVENTS_SINCE, self._events_since),
                 row(MESSAGE_WAIT, self._wait),
                 row(RUNTIME_HOOK, self.hooks.hook),
+                row(MESSAGE_SEND, self.told.send),
+                row(MESSAGE_GET, self.told.get),
+                row(MESSAGE_OUTBOX, self.told.outbox),
+                row(TEAM_LIST, self.told.team),
+                row(AGENT_LOOKUP, self.told.lookup),
+                row(WAKE_STATUS, self.told.wake_status),
                 row(AGENT_REGISTER, self._register),
                 row(AGENT_RENAME, self._rename),
                 row(MESSAGE_FIND, functools.partial(references.find, self.ctx, self.printed)),
@@ -175,7 +203,8 @@ class DaemonParts:
             )
         )
         table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
-        return {method: self._guarded(handler) for method, handler in (own | table | self.care.handlers()).items()}
+        services = self.care.handlers() | self.terminals.handlers() | self.worktrees.handlers()
+        return {method: self._guarded(handler) for method, handler in (own | table | services).items()}
 
     def _operation(self, operation: Operation) -> Handler:
         return functools.partial(operation, self.ctx)
@@ -287,9 +316,9 @@ class DaemonParts:
         return StopResult(stopping=True)
 
 
-def request_of(method: AnyMethod, params: Params) -> Request:
+def request_of(method: AnyMethod, params: Params) -> CallerRequest:
     """What a call asks of the authenticator."""
-    return Request(
+    return CallerRequest(
         method.name,
         method.level(params),
         params.caller_agent_id or None,

@@ -13,6 +13,7 @@ from typing import Final
 
 from thrum.identity.processes import ProcessTable
 from thrum.identity.runtimes import RuntimeNames
+from thrum.model import clock
 from thrum.model.wake_types import Process, Reachable, State
 from thrum.ops.liveness import owner_alive
 from thrum.runtimes.doors import claude
@@ -35,6 +36,8 @@ class _Told:
 
     session: str = ""
     kind: Kind = "other"
+    asks: str = ""
+    """What the dialog is about that it opened last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class RuntimeStates:
             told.session = event.session
         if event.kind in _AFTER:
             told.kind = event.kind
+            told.asks = event.asks or (told.asks if event.kind == "dialog" else "")
 
     def forget(self, process: Process) -> None:
         """The process has ended."""
@@ -79,10 +83,18 @@ class RuntimeStates:
         """Whether any hook of thrum's fired in that process while this daemon ran."""
         return process in self._told
 
+    def asks(self, process: Process | None) -> str:
+        """What the dialog asks that a hook of that process told of last; empty where it told of none since."""
+        told = self._told.get(process) if process is not None else None
+        return told.asks if told is not None else ""
+
     def of(self, agent_id: str, row: AgentRow | None) -> Reachable:
         """The runtime of an agent as of now; `row`: its record, None where there is none."""
+        if row is not None and not row.agent_pid:
+            return self._reachable(agent_id, row, None, "unknown")  # registered from a plain shell
         if row is None or not owner_alive(row, self.processes, self.runtime_names()):
-            return self._reachable(agent_id, row, None, "gone")
+            last_seen_ms = clock.parse_ms(row.last_seen_at) if row is not None and row.last_seen_at else 0.0
+            return self._reachable(agent_id, row, None, "gone", last_seen_ms)
         process = self._process_of(row)
         told = self._told.get(process)
         if row.runtime == "claude" and (found := claude.read_session(self._home(process), process)) is not None:
@@ -113,8 +125,12 @@ class RuntimeStates:
         since_ms: float = 0.0,
         session: str = "",
     ) -> Reachable:
-        """Since when: as its registry tells, else since it was first seen so."""
+        """Since when: as its registry tells, else since it was first seen so; `since_ms` of one that is gone is when it
+        was last seen, which counts if no look found it alive.
+        """
         seen = self._seen.get(agent_id)
+        if state == "gone" and seen is not None:
+            since_ms = seen.since_ms if seen.state == "gone" else 0.0
         if seen is None or not seen.is_same(process, state, since_ms):
             ago = max(0.0, self.now_ms() - since_ms) / 1000 if since_ms else 0.0
             seen = self._seen[agent_id] = _Seen(process, state, since_ms, self.now() - ago)

@@ -1,7 +1,7 @@
 """Agents are woken: what the loop of `wake` asks for, from the projection, the runtimes and the doors. Composition.
 
-Facts, hooks, waiters and deaths say `look`; only while something is unseen by a runtime that tells of no change itself
-(a dialog that Escape ended fires no hook) it is looked at each second. Source: wake.md §3, §4.
+Facts, hooks, waiters and deaths say `look`. Only a runtime that may change without a word (a dialog that Escape ended
+fires no hook) is looked at each second, while something is unseen there or a dialog blocks it. Source: wake.md §3, §4.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any, Final, cast
 
 import trio
 
+from thrum.daemon.dialogs import Dialogs
 from thrum.daemon.runtime_states import RuntimeStates
 from thrum.model import limits
 from thrum.model.clock import format_ms
+from thrum.model.errors import ThrumError
 from thrum.model.events import (
     AgentAliased,
     AgentExited,
@@ -32,6 +34,7 @@ from thrum.ops.context import Context
 from thrum.ops.sessions import ensure_session
 from thrum.ops.waiting import WaitQueues
 from thrum.runtimes.doors.claude import WaiterDoor
+from thrum.runtimes.hooks import Kind
 from thrum.runtimes.waiters import Waiters
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AttemptRow, View
@@ -44,7 +47,8 @@ from thrum.wake.text import Letter
 log = logging.getLogger("thrum.wake")
 
 LOOK_SECONDS: Final = 1.0
-"""How often an agent is looked at that has something unseen and is neither idle nor gone."""
+"""How often an agent is looked at that has something unseen, or a dialog open, and whose runtime may change without a
+word."""
 
 _DOORS_OF: Final[Mapping[str, Sequence[str]]] = {"claude": ("claude.waiter",)}
 """The doors of each runtime, in the order of preference."""
@@ -68,15 +72,19 @@ class WakeService:
     ctx: Context
     wait_queues: WaitQueues
     states: RuntimeStates = field(init=False)
+    dialogs: Dialogs = field(init=False)
     waiters: Waiters = field(init=False)
     loop: Loop = field(init=False)
     _doors: dict[str, Door] = field(init=False)
-    _agents_of: dict[Process, str] = field(default_factory=dict[Process, str])
+    _restless: set[str] = field(default_factory=set[str])
+    """Agents whose runtime was found in a state that it may leave without a word."""
+    _any_restless: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
         self.states = RuntimeStates(
             self.ctx.processes, self.ctx.runtime_names, trio.current_time, self.ctx.clock.now_ms
         )
+        self.dialogs = Dialogs(self.ctx, self.states)
         self.waiters = Waiters(self._look_at_process)
         doors: Sequence[Door] = (WaiterDoor(self.waiters),)
         self._doors = {door.name: door for door in doors}
@@ -87,6 +95,9 @@ class WakeService:
 
     async def serve(self) -> None:
         """Wake agents until cancelled."""
+        self.dialogs.remember(self.agents())
+        if self.dialogs.open_in:
+            self._any_restless.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_states)
             await self.loop.serve()
@@ -103,9 +114,26 @@ class WakeService:
 
     async def _watch_states(self) -> None:
         while True:
+            await self._any_restless.wait()
             await trio.sleep(LOOK_SECONDS)
-            for agent_id in self.loop.awaited():
+            try:
+                await self.dialogs.look()
+            except ThrumError as error:
+                log.warning("dialogs: %s", error)
+            self._restless.intersection_update(self.loop.awaited())
+            for agent_id in self._restless:
                 self.loop.look(agent_id)
+            if not self._restless and not self.dialogs.open_in:
+                self._any_restless = trio.Event()
+
+    async def note_event(self, agent_id: str, kind: Kind) -> None:
+        """A hook of the agent's runtime fired. Raises ThrumError: what follows from it is not on disk."""
+        if kind == "dialog":
+            await self.dialogs.opened(agent_id)
+            self._any_restless.set()
+        elif kind not in ("wait", "other"):
+            await self.dialogs.event(agent_id)
+        self.loop.look(agent_id)
 
     def _look_at_process(self, process: Process) -> None:
         if agent_id := self.agent_of(process):
@@ -130,7 +158,14 @@ class WakeService:
         return [place.agent_id for place in self.ctx.registry().agents]
 
     def reachable(self, agent_id: str) -> Reachable:
-        return self.states.of(agent_id, self.ctx.view.agent(agent_id))
+        found = self.states.of(agent_id, self.ctx.view.agent(agent_id))
+        if found.process is not None and found.state != "idle":
+            self._restless.add(agent_id)
+            self._any_restless.set()
+        elif agent_id in self._restless:
+            self._restless.discard(agent_id)
+            self.loop.look(agent_id)  # no matter who found it so, it is the loop's to act
+        return found
 
     def doors(self, agent_id: str) -> Sequence[Door]:
         row = self.ctx.view.agent(agent_id)

@@ -93,7 +93,7 @@ class LiveSettings:
     """The settings that need no restart. Cheap to ask: a `stat` for each file while nothing changes."""
 
     def __init__(self, layout: Layout | None, runtimes_file: Path | None = None) -> None:
-        """`places`: None where thrum is not set up. `runtimes_file`: the user's own runtimes (`runtimes_file`), wanted
+        """`layout`: None where thrum is not set up. `runtimes_file`: the user's own runtimes (`runtimes_file`), wanted
         where processes are looked at.
         """
         self._daemon = _Watched(Path(os.devnull) if layout is None else layout.guard_file)

@@ -18,7 +18,9 @@ def is_expired(expires_at: str, at: str) -> bool:
 
 
 class Recipient(msgspec.Struct, omit_defaults=True, gc=False):
-    """How far a message came with one of its recipients. `offered_at`: when a door first took it (wake.md §2)."""
+    """How far a message came with one of its recipients. `offered_at`: when a door first took it; `why`: why it is not
+    seen yet, absent where nothing hinders it, or where that was not looked at (wake.md §2).
+    """
 
     agent_id: str
     stored_at: str
@@ -27,6 +29,7 @@ class Recipient(msgspec.Struct, omit_defaults=True, gc=False):
     seen_at: str = ""
     read_at: str = ""
     replied_at: str = ""
+    why: str = ""
 
 
 class Message(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
@@ -201,6 +204,8 @@ class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     inbox_unread: int
     status: Literal["active", "offline"]
     agent_status: str = ""
+    asks: str = ""
+    """What the dialog is about that blocks it, as its runtime's hook told."""
     tmux_session: str = ""
     tmux_state: str = ""
     hooks_seen_at: str = ""

@@ -36,6 +36,11 @@ def doors_rest(seconds: float) -> str:
     return f"doors failed: next try in {ago(seconds)}"
 
 
+def is_soon(why: str) -> bool:
+    """Whether a message will be seen at the next moment its runtime allows, without anybody doing anything."""
+    return why in ("", NEXT_TOOL_CALL, TURN_END, UNDER_WAY)
+
+
 def ago(seconds: float) -> str:
     """The largest whole unit: `40s`, `12m`, `3h`, `2d`."""
     whole = max(0, int(seconds))

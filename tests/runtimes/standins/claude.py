@@ -45,6 +45,7 @@ class Claude:
         self.shown = []
         self.status = "idle"
         self.pending = []
+        self.contexts = []
         self.waiters = []
         self.lock = threading.RLock()
         self.stop = threading.Event()
@@ -231,8 +232,7 @@ class Claude:
             self.draw()
             answer = self.ask_model()
             if answer is None:
-                self.said("  ⎿  Interrupted · What should Claude do instead?")
-                return self.end_turn()
+                return self.interrupted()
             blocks = answer["content"]
             self.messages.append({"role": "assistant", "content": blocks})
             for block in blocks:
@@ -254,9 +254,10 @@ class Claude:
             for call in calls:
                 result = self.run_tool(call)
                 if result is None:
-                    self.messages.pop()
-                    self.said("  ⎿  Interrupted · What should Claude do instead?")
-                    return self.end_turn()
+                    refused = "The user doesn't want to proceed with this tool use."
+                    result = {"type": "tool_result", "tool_use_id": call["id"], "content": refused}
+                    self.messages.append({"role": "user", "content": [result]})
+                    return self.interrupted()
                 results.append({"type": "tool_result", "tool_use_id": call["id"], "content": result})
             self.messages.append({"role": "user", "content": results})
             held = self.take_pending()
@@ -264,6 +265,8 @@ class Claude:
                 self.messages[-1]["content"] += [{"type": "text", "text": text} for text in held]
 
     def say_user(self, texts):
+        # What a session's start added goes to the model with the first thing that it is told.
+        texts, self.contexts = [*self.contexts, *texts], []
         self.messages.append({"role": "user", "content": [{"type": "text", "text": text} for text in texts]})
 
     def run_tool(self, call):
@@ -304,6 +307,11 @@ class Claude:
         self.register("busy")
         self.draw()
         return bool(self.answer) and not self.abort
+
+    def interrupted(self):
+        self.say_user(["[Request interrupted by user]"])
+        self.said("  ⎿  Interrupted · What should Claude do instead?")
+        self.end_turn()
 
     def end_turn(self):
         self.register("idle")
@@ -409,10 +417,7 @@ class Claude:
         return True
 
     def open_session(self, source):
-        contexts, _ = self.fire("SessionStart", source=source)
-        if contexts:
-            self.say_user(contexts)
-            self.messages.append({"role": "assistant", "content": [{"type": "text", "text": ""}]})
+        self.contexts, _ = self.fire("SessionStart", source=source)
 
     def main(self):
         if self.printed:

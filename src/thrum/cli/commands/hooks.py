@@ -90,7 +90,7 @@ async def install(
     yes: Annotated[bool, switch("don't ask")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     from thrum.runtimes.installer import install
 
     file = _file(run, _hooked(runtime), project=project, user=user)
@@ -127,7 +127,7 @@ async def uninstall(
     user: Annotated[bool, switch("from your own file")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     from thrum.runtimes.installer import uninstall
     from thrum.runtimes.settings_files import scopes_of, settings_files_in
 
@@ -161,7 +161,7 @@ def _elsewhere(runtime: str, looked: Sequence[SettingsFile], environ: Mapping[st
 
 
 async def status(*, run: Annotated[Run, RUN]) -> Answer:
-    run.own_process()
+    run.require_own_process()
     root = run.layout().root
     members = await local_agents(run)
     document = await trio.to_thread.run_sync(_status, root, run.session.env, members)

@@ -15,7 +15,7 @@ from thrum.cli.commands.agents import start_agent, wanted
 from thrum.cli.confirm import confirm
 from thrum.cli.connect import check_no_agent, check_runtime
 from thrum.cli.parser import RUN, option, switch
-from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.run import Advice, Answer, Run
 from thrum.cli.session import TTY_ERR, TTY_IN
 from thrum.cli.text import line, one_line
 from thrum.cli.values import true
@@ -56,7 +56,7 @@ async def init(
     run: Annotated[Run, RUN],
 ) -> Answer:
     del no_daemon, non_interactive
-    run.own_process()
+    run.require_own_process()
     from thrum.admin.init import InitOptions, initialise
 
     if stealth and gitignore:
@@ -98,7 +98,7 @@ async def init(
     if sync and not dry_run:
         said = (*said, await _first_round(run))
     if not name or dry_run:
-        hint = Hint(
+        hint = Advice(
             "init.next-quickstart", f"register: {_NEXT}", options=({"label": "register an agent", "cmd": _NEXT},)
         )
         registered = not dry_run and any(list_identities(run.layout().identities_dir))

@@ -12,7 +12,7 @@ from thrum.cli.references import ID_HELP, find_message, find_own, note_printed
 from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import plural
-from thrum.cli.values import agent_of
+from thrum.cli.values import parse_agent
 from thrum.model import limits, wire_types
 from thrum.model.clock import format_ms
 from thrum.model.errors import (
@@ -105,7 +105,7 @@ async def sent(
 ) -> Answer:
     check_page(run, page, page_size)
     me = run.identity().agent_id
-    params = OutboxParams(author_id=me, to=agent_of(to) if to else "", unread=unread, page=page, page_size=page_size)
+    params = OutboxParams(author_id=me, to=parse_agent(to) if to else "", unread=unread, page=page, page_size=page_size)
     result = await run.call(MESSAGE_OUTBOX, params)
     rendering = RenderContext(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
     if not result.total:
@@ -155,7 +155,14 @@ async def get(
         await note_printed(run, [params.message_id])
 
     rendering = RenderContext(run.now_ms, hosts=await hosts_of(run, [result.message]))
-    return Answer(result, data=render.detail(result.message, rendering), then=mark)
+    return Answer(result, data=render.detail(result.message, rendering, own=_wrote(run, result.message)), then=mark)
+
+
+def _wrote(run: Run, message: wire_types.Detail) -> bool:
+    try:
+        return message.author.agent_id == run.identity().agent_id
+    except NoIdentity:
+        return False
 
 
 def _is_mine(run: Run, one: wire_types.Recipient) -> bool:

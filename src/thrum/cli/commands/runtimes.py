@@ -18,7 +18,7 @@ from thrum.runtimes.presets import Runtime, RuntimeDefault, RuntimeList, read_ow
 
 
 async def list_runtimes(*, run: Annotated[Run, RUN]) -> Answer:
-    run.own_process()
+    run.require_own_process()
     known, default = await _known(run)
     document = RuntimeList(presets=tuple(known.values()), default_runtime=default)
     rows = [
@@ -35,7 +35,7 @@ async def list_runtimes(*, run: Annotated[Run, RUN]) -> Answer:
 
 
 async def show(runtime: Annotated[str, word("R", "e.g. claude")], /, *, run: Annotated[Run, RUN]) -> Answer:
-    run.own_process()
+    run.require_own_process()
     found = (await _one(run, runtime))[0]
     fields = (
         ("Name", line(found.name)),
@@ -52,7 +52,7 @@ async def show(runtime: Annotated[str, word("R", "e.g. claude")], /, *, run: Ann
 async def set_default_runtime(
     runtime: Annotated[str, word("R", "e.g. claude")], /, *, run: Annotated[Run, RUN]
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     found, _ = await _one(run, runtime)
     file = runtimes_file(run.session.env)
     if file is None:

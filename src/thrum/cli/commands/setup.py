@@ -30,7 +30,7 @@ async def setup(
     main_repo: Annotated[str, option("PATH", "where thrum is set up; default: found through git")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     from thrum.admin.worktree_setup import set_up_worktree
 
     main = Path(run.session.cwd, main_repo) if main_repo else None
@@ -57,7 +57,7 @@ async def claude_md(
     runtime: Annotated[str, option("R", "whose file: claude has CLAUDE.md, codex AGENTS.md")] = "claude",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     preset = BUILT_IN.get(runtime_named(runtime))
     if preset is None or preset.instructions_file not in _WRITTEN:
         raise NotAvailable(

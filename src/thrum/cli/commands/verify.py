@@ -41,7 +41,7 @@ async def verify(
     repair: Annotated[bool, switch("rebuild the database, quarantine truncated last lines")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     layout = run.layout()
     if await run.client_if_running() is None:
         from thrum.admin.verify import verify_here
@@ -146,7 +146,7 @@ def _place(each: VerifyDifference, ids: bool) -> str:
 async def doctor(
     *, fix: Annotated[bool, switch("restore the accepted settings")] = False, run: Annotated[Run, RUN]
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     if fix:
         await trio.to_thread.run_sync(config_acceptance.put_back, run.layout())
     from thrum.admin.doctor import Patient, examine

@@ -16,7 +16,7 @@ from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run
 from thrum.cli.session import TTY_OUT
 from thrum.cli.text import json_clean
-from thrum.cli.values import agent_of, parse_after, parse_duration, parse_pair
+from thrum.cli.values import parse_after, parse_agent, parse_duration, parse_pair
 from thrum.model import limits, wire_types
 from thrum.model.clock import format_ms
 from thrum.model.errors import DaemonUnavailable, IdentityMismatch, ShuttingDown, TimedOut
@@ -46,17 +46,17 @@ async def wait(
     agent_name: Annotated[str, option("N", "must be your own name; kept for old scripts")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    patience = _Patience(run, parse_duration(timeout, "--timeout"))
+    patience = Patience(run, parse_duration(timeout, "--timeout"))
     now_ms = run.now_ms
     params = WaitParams(
         since=parse_after(after, now_ms) if after else "unseen",
         scope=parse_pair(scope, "--scope") if scope else None,
-        mention_role=agent_of(mention) if mention else "",
-        author_id=agent_of(from_) if from_ else "",
+        mention_role=parse_agent(mention) if mention else "",
+        author_id=parse_agent(from_) if from_ else "",
         mark="read" if mark_read else "seen",
     )
     me = run.identity().agent_id
-    if agent_name and agent_of(agent_name) != me:
+    if agent_name and parse_agent(agent_name) != me:
         raise IdentityMismatch(
             f"--agent-name {agent_name}, but you are @{me}", remedy="leave --agent-name out, or export THRUM_NAME"
         )
@@ -64,7 +64,7 @@ async def wait(
         await check_agent(run, params.author_id)  # else one would wait in vain for a misspelt name
     if params.mention_role and not run.session.handed_over:
         await check_recipient(run, params.mention_role)
-    result = await _wait(run, params, patience, now_ms)
+    result = await wait_for(run, params, patience, now_ms)
     if result.status == "timeout":
         return Answer({"status": "timeout", "messages": []}, notice=TIMEOUT_LINE, status=1)
     action = render.next_step(result.messages, are_read=mark_read)
@@ -88,7 +88,7 @@ async def wait(
     return Answer(document, said="MESSAGES_RECEIVED", data=data + foot, then=mark)
 
 
-class _Patience:
+class Patience:
     """How much of the timeout is left, counted from when the user's process began."""
 
     def __init__(self, run: Run, timeout_ms: int) -> None:
@@ -100,7 +100,7 @@ class _Patience:
         return max(0.0, self._deadline - trio.current_time())
 
 
-async def _wait(run: Run, params: WaitParams, patience: _Patience, now_ms: int) -> WaitResult:
+async def wait_for(run: Run, params: WaitParams, patience: Patience, now_ms: int) -> WaitResult:
     """Until a message comes or the time is over, over restarts of the daemon."""
     if run.session.handed_over:
         # A daemon that had this wait went away.
@@ -117,7 +117,7 @@ async def _wait(run: Run, params: WaitParams, patience: _Patience, now_ms: int) 
             await run.disconnect()
             if isinstance(error, DaemonUnavailable) and error.details.get("reason") != "closed":
                 raise
-            run.elsewhere(error)
+            run.go_elsewhere(error)
             if params.since == "now":
                 params.since = format_ms(now_ms)  # what came while we were not listening counts too
             await _reconnect(run, patience)
@@ -126,7 +126,7 @@ async def _wait(run: Run, params: WaitParams, patience: _Patience, now_ms: int) 
             raise TimedOut(f"no answer within {_ANSWER_SECONDS:g} s", remedy="thrum daemon restart")
 
 
-async def _reconnect(run: Run, patience: _Patience) -> None:
+async def _reconnect(run: Run, patience: Patience) -> None:
     """Wait for the daemon to come back; one that was not stopped on purpose is started. Raises DaemonUnavailable."""
     tries = 0
     while True:
@@ -159,7 +159,7 @@ async def watch(
     run: Annotated[Run, RUN],
 ) -> int:
     """A stream: it ends by SIGINT or SIGTERM, with status 0."""
-    run.own_process()
+    run.require_own_process()
     # The daemon is started if need be; the stream has a connection of its own.
     await run.connect(run.autostart)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -1,0 +1,110 @@
+"""An agent whose runtime asks its person for permission is `blocked` for as long as that dialog is open (wake.md §6).
+
+A hook opens it. Its end fires none (Escape), so an agent that is blocked by a dialog is looked at each second; what
+thrum did not set, it does not change. No one is sent a message: `thrum team` shows it, and what the dialog asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from thrum.daemon.runtime_states import RuntimeStates
+from thrum.model.events import AgentStatusSet
+from thrum.ops.context import Context
+from thrum.ops.identity_file import note_in_file
+from thrum.store.api import Decision, Stamp
+from thrum.store.queries.views import AgentRow, View
+
+BY: Final = "system"
+"""Whom a status is by that follows from a dialog."""
+_BLOCKED: Final = "blocked"
+_LOOKS: Final = 2
+"""Looks in a row that must find no dialog: a program's registry may be a little behind its hook."""
+
+
+def is_by_dialog(row: AgentRow) -> bool:
+    """Whether the agent is blocked by a dialog, as its record says."""
+    return (row.status, row.status_by) == (_BLOCKED, BY)
+
+
+@dataclass(slots=True)
+class _Blocked:
+    """Of one agent: its status before, and how often in a row no dialog was found."""
+
+    status: str = "idle"
+    by: str = ""
+    looks: int = 0
+
+
+@dataclass(slots=True)
+class Dialogs:
+    """The dialogs that are open in the runtimes of this daemon's agents, as far as hooks told of them."""
+
+    ctx: Context
+    states: RuntimeStates
+    _blocked: dict[str, _Blocked] = field(default_factory=dict[str, _Blocked])
+
+    def remember(self, agent_ids: Iterable[str]) -> None:
+        """After a start: those that were blocked when the last daemon ended."""
+        for agent_id in agent_ids:
+            row = self.ctx.view.agent(agent_id)
+            if row is not None and is_by_dialog(row):
+                self._blocked[agent_id] = _Blocked(by=agent_id)
+
+    @property
+    def open_in(self) -> tuple[str, ...]:
+        """The agents that are blocked."""
+        return tuple(self._blocked)
+
+    def asks(self, row: AgentRow) -> str:
+        """What the dialog is about that blocks the agent; empty: none does, or that is not known any more."""
+        return self.states.asks((row.agent_pid, row.agent_pid_started)) if is_by_dialog(row) else ""
+
+    async def opened(self, agent_id: str) -> None:
+        """A hook told of a dialog. Raises ThrumError: that is not on disk."""
+        if agent_id in self._blocked:
+            self._blocked[agent_id].looks = 0
+            return
+        row = self.ctx.view.agent(agent_id)
+        if row is None or not row.live:
+            return
+        self._blocked[agent_id] = _Blocked(row.status or "idle", row.status_by or agent_id)
+        await self._set(agent_id, _BLOCKED, BY, replaces_own=False)
+
+    async def event(self, agent_id: str) -> None:
+        """Another hook fired: with it the dialog is over, unless the runtime itself says otherwise."""
+        if agent_id in self._blocked and not self._is_open(agent_id):
+            await self._ended(agent_id)
+
+    async def look(self) -> None:
+        """Look at all that are blocked."""
+        for agent_id, blocked in tuple(self._blocked.items()):
+            blocked.looks = 0 if self._is_open(agent_id) else blocked.looks + 1
+            if blocked.looks >= _LOOKS:
+                await self._ended(agent_id)
+
+    def _is_open(self, agent_id: str) -> bool:
+        return self.states.of(agent_id, self.ctx.view.agent(agent_id)).state == "dialog"
+
+    async def _ended(self, agent_id: str) -> None:
+        before = self._blocked.get(agent_id)
+        if before is not None:
+            await self._set(agent_id, before.status, before.by, replaces_own=True)
+            self._blocked.pop(agent_id, None)
+
+    async def _set(self, agent_id: str, status: str, by: str, *, replaces_own: bool) -> None:
+        """Record a status. With `replaces_own` only in the place of one that a dialog set, else only of another one."""
+
+        def decide(view: View, stamp: Stamp) -> Decision[str]:
+            row = view.agent(agent_id)
+            if row is None or not row.live or is_by_dialog(row) != replaces_own:
+                return Decision([], lambda _view, _seqs: "")
+            moment = stamp.later_than(row.status_at)
+            fact = stamp.make(AgentStatusSet, at=moment, agent_id=agent_id, status=status, by=by)
+            return Decision([fact], lambda _view, _seqs: moment)
+
+        moment = await self.ctx.journal.commit(decide)
+        if moment:
+            await note_in_file(self.ctx, agent_id, agent_status=status, agent_status_updated_at=moment)

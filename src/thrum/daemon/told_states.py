@@ -1,0 +1,177 @@
+"""What operations answer, with what only the wake loop knows beside it: why a message is not seen yet, how an agent can
+be woken, what a dialog asks (wake.md §2, §5, §6). Composition; it writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+from msgspec.structs import replace
+
+from thrum.daemon.wake_service import WakeService
+from thrum.model import clock
+from thrum.model.methods.agents import LookupParams, LookupResult, TeamListParams, TeamListResult
+from thrum.model.methods.messages import (
+    MessageGetParams,
+    MessageGetResult,
+    OutboxParams,
+    OutboxResult,
+    SendParams,
+    SendResult,
+)
+from thrum.model.methods.wake import AgentWake, DoorHealth, WakeStatusParams, WakeStatusResult
+from thrum.model.wake_types import DoorState
+from thrum.model.wire_types import Detail, OutMessage, Recipient, TeamMember, is_expired
+from thrum.ops import messages, reading, team, wake_status
+from thrum.ops.context import Call, Context
+from thrum.wake import why
+from thrum.wake.plan import AgentState, why_unseen
+
+_SENT_MAX: Final = 20
+"""Of a message that was just sent, the recipients that are looked at: `send` prints three lines, and a count."""
+_LISTED_MAX: Final = 50
+"""Agents that are looked at for one answer that lists messages."""
+
+
+@dataclass(slots=True)
+class ToldStates:
+    """Answers for the methods that tell how far messages came, and how agents are."""
+
+    ctx: Context
+    wake: WakeService
+
+    async def send(self, call: Call, params: SendParams) -> SendResult:
+        result = await messages.send(self.ctx, call, params)
+        if result.quiet:
+            return result
+        looks = _Looks(self.ctx, self.wake, _SENT_MAX)
+        return replace(result, recipients=looks.told(result.message_id, result.recipients))
+
+    async def get(self, call: Call, params: MessageGetParams) -> MessageGetResult:
+        result = await reading.get(self.ctx, call, params)
+        message = result.message
+        if not self._wakes(message):
+            return result
+        looks = _Looks(self.ctx, self.wake, _LISTED_MAX)
+        return MessageGetResult(replace(message, recipients=looks.told(message.message_id, message.recipients)))
+
+    async def outbox(self, call: Call, params: OutboxParams) -> OutboxResult:
+        result = await reading.outbox(self.ctx, call, params)
+        looks = _Looks(self.ctx, self.wake, _LISTED_MAX)
+        told = tuple(
+            replace(each, recipients=looks.told(each.message_id, each.recipients)) if self._wakes(each) else each
+            for each in result.messages
+        )
+        return replace(result, messages=told)
+
+    async def team(self, call: Call, params: TeamListParams) -> TeamListResult:
+        result = await team.list_team(self.ctx, call, params)
+        return replace(result, members=tuple(self._member(each) for each in result.members))
+
+    async def lookup(self, call: Call, params: LookupParams) -> LookupResult:
+        result = await team.lookup(self.ctx, call, params)
+        return result if result.member is None else replace(result, member=self._member(result.member))
+
+    async def wake_status(self, call: Call, params: WakeStatusParams) -> WakeStatusResult:
+        result = await wake_status.wake_status(self.ctx, call, params)
+        return WakeStatusResult(agents=tuple(self._agent(each) for each in result.agents))
+
+    def _wakes(self, message: Detail | OutMessage) -> bool:
+        """Whether it is still a reason to wake: of others no one asks why they are not seen."""
+        over = message.deleted or bool(message.superseded_by)
+        return not (over or message.quiet or is_expired(message.expires_at, clock.format_ms(self.ctx.clock.now_ms())))
+
+    def _member(self, member: TeamMember) -> TeamMember:
+        if member.agent_status != "blocked":
+            return member
+        row = self.ctx.view.agent(member.agent_id)
+        return member if row is None else replace(member, asks=self.wake.dialogs.asks(row))
+
+    def _agent(self, told: AgentWake) -> AgentWake:
+        if not self.ctx.view.is_live(told.agent_id) or self.ctx.view.elsewhere([told.agent_id]):
+            return told
+        now, now_ms = trio.current_time(), self.ctx.clock.now_ms()
+        agent = self.wake.loop.state_of(told.agent_id)
+        known = agent.state != "unknown"
+        return replace(
+            told,
+            state=agent.state,
+            state_since=clock.format_ms(now_ms - round((now - agent.state_since) * 1000)) if known else "",
+            doors=tuple(_health(door, agent, now, now_ms) for door in agent.doors),
+        )
+
+
+def _health(door: DoorState, agent: AgentState, now: float, now_ms: int) -> DoorHealth:
+    """`open`, `closed`, `resting`; `held`: the runtime keeps what it was given; with what hinders it."""
+    until = ""
+    if door.resting_until > now:
+        health, until = "resting", clock.format_ms(now_ms + round((door.resting_until - now) * 1000))
+    elif door.held:
+        health = "held"
+    elif door.open:
+        health = "open"
+    else:
+        health = "closed"
+    return DoorHealth(door=door.name, health=health, resting_until=until)
+
+
+@dataclass(slots=True)
+class _Looks:
+    """Looks at agents for one answer: each once, and not more than `at_most`, for each costs a look at its process."""
+
+    ctx: Context
+    wake: WakeService
+    at_most: int
+    _states: dict[str, AgentState] = field(default_factory=dict[str, AgentState])
+    _apart: dict[str, str] = field(default_factory=dict[str, str])
+    """Of agents of other machines, why their state is not known here; empty for those of this one."""
+    _heard: dict[str, str] | None = None
+
+    def told(self, message_id: str, recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
+        """The recipients of a message that wakes, each that has not seen it with the reason."""
+        self._find_apart(each.agent_id for each in recipients)
+        return tuple(self._told(message_id, each) for each in recipients)
+
+    def _told(self, message_id: str, recipient: Recipient) -> Recipient:
+        if recipient.seen_at or recipient.read_at or recipient.replied_at:
+            return recipient
+        said = self._why(message_id, recipient.agent_id)
+        return replace(recipient, why=said) if said else recipient
+
+    def _why(self, message_id: str, agent_id: str) -> str:
+        apart = self._apart.get(agent_id, "")
+        if apart:
+            return apart
+        state = self._states.get(agent_id)
+        if state is None:
+            row = self.ctx.view.agent(agent_id) if len(self._states) < self.at_most else None
+            if row is None or not row.live or row.kind != "agent":
+                return ""
+            state = self._states[agent_id] = self.wake.loop.state_of(agent_id)
+        return why_unseen(state, message_id, trio.current_time())
+
+    def _find_apart(self, agent_ids: Iterable[str]) -> None:
+        new = [each for each in agent_ids if each not in self._apart]
+        elsewhere = self.ctx.view.elsewhere(new) if new else set[str]()
+        no_sync = bool(elsewhere) and bool(self.ctx.why_no_sync())
+        for agent_id in new:
+            self._apart[agent_id] = "" if agent_id not in elsewhere else self._why_apart(agent_id, no_sync)
+
+    def _why_apart(self, agent_id: str, no_sync: bool) -> str:
+        if no_sync:
+            return why.SYNC_IS_OFF
+        row = self.ctx.view.agent(agent_id)
+        heard = self._last_heard().get(row.origin_daemon, "") if row is not None else ""
+        ago_ms = self.ctx.clock.now_ms() - clock.parse_ms(heard) if heard else 0
+        return why.another_machine(ago_ms / 1000)
+
+    def _last_heard(self) -> dict[str, str]:
+        """When each other daemon was last heard of: by the last sign of life of its agents."""
+        if self._heard is None:
+            self._heard = {}
+            for row in self.ctx.view.agents():
+                self._heard[row.origin_daemon] = max(row.last_seen_at, self._heard.get(row.origin_daemon, ""))
+        return self._heard

@@ -15,12 +15,12 @@ from thrum.cli.commands.prime import brief
 from thrum.cli.parser import RUN, word
 from thrum.cli.run import Run
 from thrum.model import limits
+from thrum.model.attempt_ids import tokens_in
 from thrum.model.errors import CrossWorktree, PrimeOwnership, ThrumError
 from thrum.model.methods.wake import RUNTIME_HOOK, HookParams, HookResult
 from thrum.runtimes import hooks
 from thrum.runtimes.hooks import HookEvent
 from thrum.wake import proofs
-from thrum.wake.attempts import tokens_in
 
 
 async def hook(

@@ -265,8 +265,8 @@ async def test_the_sender_hears_that_a_recipients_process_is_gone(tmp_path: Path
             await again("agent.register", name=name, role="driver", module=name, re_register=True)
         desk.env["THRUM_NO_HINTS"] = "1"  # how long one was silent is another matter
         await desk.says("send", "hi", "--to", "@rictus", "--to", "@toast")
-        no_hooks = b"no hooks: thrum hook install claude"
-        assert desk.err == b"".join(b"@%s: %s\n" % (name, no_hooks) for name in (b"rictus", b"toast"))
+        reason = "no hooks: thrum hook install claude"
+        assert desk.err.decode() == f"@rictus: {reason}\n@toast: {reason}\n"
         del daemon.processes.processes[100]
         await desk.says("send", "hi", "--to", "@driver", "--to", "@nux")
         assert desk.err == b"warning: @rictus is not running: they read it at the next start\n"

@@ -101,9 +101,8 @@ def file_inside(root: Path, name: str) -> Path:
     path = root / name
     for each in (*reversed([at for at in path.parents if at.is_relative_to(root) and at != root]), path):
         if files.is_link(each):
-            shown = in_shell(str(each))
             raise FileUnreadable(
                 f"{each} is a link: nothing is written through it",
-                remedy=f"mv {shown} {in_shell(f'{each}.found')}, or: --user",
+                remedy=f"mv {in_shell(each)} {in_shell(f'{each}.found')}, or: --user",
             )
     return path

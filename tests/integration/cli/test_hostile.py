@@ -175,6 +175,25 @@ WALK: dict[str, tuple[str, ...]] = {
     "backup status": ("backup status",),
     "backup config": ("backup config",),
     "verify": ("verify",),
+    "wake": ("wake", "wake X"),
+    "ask": ("ask nux hi --timeout 0",),
+    "runtime list": ("runtime list",),
+    "runtime show": ("runtime show claude", "runtime show X"),
+    "runtime set-default": ("runtime set-default X",),
+    "hook install": ("hook install X", "hook install claude"),
+    "hook uninstall": ("hook uninstall X", "hook uninstall claude"),
+    "hook status": ("hook status",),
+    "worktree create": ("worktree create w",),
+    "worktree list": ("worktree list",),
+    "worktree teardown": ("worktree teardown w",),
+    "tmux create": ("tmux create w --no-agent",),
+    "tmux launch": ("tmux launch w",),
+    "tmux status": ("tmux status",),
+    "tmux kill": ("tmux kill w",),
+    "tmux send": ("tmux send w hi",),
+    "tmux capture": ("tmux capture w",),
+    "tmux restart": ("tmux restart w",),
+    "tmux snapshot": ("tmux snapshot check",),
     "doctor": ("doctor",),
     "version": ("version",),
     "help": ("help", "help X"),
@@ -193,7 +212,7 @@ WALK: dict[str, tuple[str, ...]] = {
     "log": ("log", "log --agent X --since X"),
 }
 """Command lines; a word X is the hostile text."""
-STREAMS = {"watch", "daemon start", "daemon stop", "daemon restart", "demo"}
+STREAMS = {"watch", "daemon start", "daemon stop", "daemon restart", "demo", "tmux start", "tmux connect", "hook"}
 """What runs processes, or never ends: `render.hint_line` of `watch` has a test of its own below."""
 
 

@@ -34,6 +34,7 @@ ON_PURPOSE = {
     "nux $ who-has .": "takes a directory (CHANGELOG)",
     "nux $ purge accept": "the words of a refusal (glossary)",
     "nux $ sync accept": "the words of a refusal (glossary)",
+    "nux $ doctor": "plain words (glossary)",
     "nux $ verify": "what a purge took is no longer said to be waited for (CHANGELOG)",
     "nux $ inbox": "selects what it does without --json (0062)",
     "toast $ inbox": "the same",

@@ -64,7 +64,6 @@ PERSON = {
     "purge.accept",
 }
 OPERATOR = {
-    "worktree.create",  # decision 0067
     "daemon.stop",
     "sync.force",
     "verify.run",

@@ -48,7 +48,7 @@ def _skill(result: InitResult, options: InitOptions) -> InitFile:
     if done is None:
         why = "another file is there: --force replaces it"
         return InitFile(path=file.name, action="skip", runtime=file.runtime, skipped=True, skip_reason=why)
-    return _told(done, f"rm {file.name}", template="skill")
+    return _told(done, f"rm {in_shell(file.name)}", template="skill")
 
 
 def _told(done: installer.Installed, undo: str, template: str = "hooks") -> InitFile:

@@ -252,6 +252,7 @@ NOT_ASKED = {
     "daemon stop": "stops one",
     "daemon restart": "does both",
     "daemon logs": "prints what this daemon did",
+    "wake": "came later",
 }
 """Commands that write nothing in an agent's name, and of which nothing is recorded."""
 

@@ -1,6 +1,7 @@
 # make demo: the main job, shown. make test: all tests. make unit: those that start no process and no thread, in less
 # than a minute. make integration: those of one room that do. make spec: what the specification states, with the tests
-# that show it. Each makes its virtual environment first.
+# that show it. make test-runtimes: the real agent programs, from npm into build/, judged as the stand-ins are. Each makes
+# its virtual environment first.
 #
 # Variables: PYTHON (3.11 or newer), VENV (where the environment lies), ARGS (handed on, e.g. make test ARGS=--long).
 
@@ -13,13 +14,26 @@ ARGS ?=
 # Tests wait for processes, disks and each other for half of their time.
 WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$(( n < 4 ? 2 * n : 8 )))
 
-.PHONY: demo test unit integration spec check bench venv clean
+CLAUDE := $(CURDIR)/build/runtimes/claude
+CLAUDE_PACKAGE := @anthropic-ai/claude-code-$(shell uname -s | tr A-Z a-z)-$(shell uname -m | sed 's/x86_64/x64/;s/aarch64/arm64/')
+CLAUDE_VERSION := 2.1.332
+
+.PHONY: demo test test-runtimes unit integration spec check bench venv clean
 
 demo: venv
 	@$(BIN)/thrum demo $(ARGS)
 
 test: venv
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+test-runtimes: venv $(CLAUDE)/.installed
+	THRUM_REAL_CLAUDE=$(CLAUDE)/node_modules/$(CLAUDE_PACKAGE)/claude $(BIN)/python -m pytest tests/runtimes $(ARGS)
+
+$(CLAUDE)/.installed: Makefile
+	mkdir -p $(CLAUDE)
+	echo '{}' > $(CLAUDE)/package.json
+	npm install --silent --prefix $(CLAUDE) '$(CLAUDE_PACKAGE)@$(CLAUDE_VERSION)'
+	@touch $@
 
 unit: venv
 	$(BIN)/python -m pytest tests/unit $(ARGS)

@@ -20,6 +20,8 @@ _SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
 _SOCKET = "/var/thrum.sock"
 _CHUNK = 65536
 _INTERRUPTED = 130
+_NO_RUNTIMES = ("install", "uninstall", "status")
+"""Commands of people below `hook`; what else stands there a runtime says, and never from a terminal."""
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def main() -> None:
 
             _write(1, version_text().encode() + b"\n")
             os._exit(0)
-        if argv[:1] == ["hook"] and len(argv) == 3:
+        if argv[:1] == ["hook"] and len(argv) == 3 and argv[1] not in _NO_RUNTIMES and not os.isatty(0):
             run_hook(argv)
         address = "" if _is_about_the_daemon(argv) else find_socket(argv)
         key = run_in_daemon(address, argv) if address else ""
@@ -61,7 +63,7 @@ def _is_about_the_daemon(argv: list[str]) -> bool:
 # -- where the daemon is
 
 
-def find_socket(argv: list[str], home: str = "") -> str:
+def find_socket(argv: list[str]) -> str:
     """The path of the socket of the daemon that is asked, by the walk of identity.md §3; empty when that takes a closer
     look.
 
@@ -72,7 +74,7 @@ def find_socket(argv: list[str], home: str = "") -> str:
     if address:
         return address if len(os.fsencode(address)) <= _SOCKET_PATH_BYTES_MAX else ""
     try:
-        state = _find_state(_start(argv, environ.get("THRUM_HOME", "") or home))
+        state = _find_state(_start(argv, environ.get("THRUM_HOME", "")))
     except (OSError, ValueError):
         return ""
     return state + _SOCKET if state else ""
@@ -218,7 +220,12 @@ def run_hook(argv: list[str]) -> None:
 
     Returns when this process is to run it: stdin is then as it was.
     """
-    address = find_socket(argv, os.environ.get("CLAUDE_PROJECT_DIR", ""))
+    try:
+        # Where its session began, wherever the agent went since: a hook is of that repository (wake.md §3).
+        os.chdir(os.environ.get("CLAUDE_PROJECT_DIR") or ".")
+    except OSError:
+        os._exit(0)
+    address = find_socket(argv)
     if not address:
         os._exit(0)
     payload = b"".join(iter(_read_stdin, b""))
@@ -235,7 +242,7 @@ def _call_hook(address: str, argv: list[str], payload: bytes) -> int:
     connection = _request(address, argv, "")
     if connection is None:
         return _NO_ANSWER
-    pieces = iter((payload, b""))
+    pieces = iter([payload[at : at + _CHUNK] for at in range(0, len(payload), _CHUNK)])
     try:
         return _converse(connection, lambda: next(pieces, b""))
     finally:

@@ -110,7 +110,7 @@ SHAPES: dict[str, tuple[str, str]] = {
     "member": (
         "agent_id role module unmerged_commits inbox_total inbox_unread status",
         "display hostname origin_daemon agent_pid pid_live runtime worktree session_id session_start last_seen intent"
-        " current_task branch file_changes agent_status tmux_session tmux_state reserved is_local",
+        " current_task branch file_changes agent_status tmux_session tmux_state hooks_seen_at reserved is_local",
     ),
     "agent": ("agent_id kind role module display registered_at", "last_seen_at agent_pid"),
     "daemon status": (

@@ -47,6 +47,8 @@ PREPARED = {
     "README.md": WORKTREES,
     "docs/identity.md": (*WORKTREES, "shop: thrum init --quiet"),
     "docs/troubleshooting.md": AGENTS_AT_WORK,
+    "docs/runtimes.md": AGENTS_AT_WORK,
+    "docs/worktrees.md": ("shop: thrum init --quiet", 'shop: thrum config set worktrees.base_path "$(cd .. && pwd)"'),
     "docs/sync.md": (
         "shop: git clone -q --bare . ../shop.git",
         'shop: git remote add origin "$(cd .. && pwd)/shop.git"',
@@ -62,6 +64,7 @@ PREPARED = {
 }
 """What a page takes for granted. Every page begins in a repository `shop` of its own."""
 
+NEEDS_TMUX = ("docs/worktrees.md",)
 NOT_SEEN = ("invalid_url",)
 """Kinds of refusal that never leave the program."""
 
@@ -86,6 +89,8 @@ def _lacks_tool(step: Step) -> bool:
 
 @pytest.mark.parametrize("page", [page for page in pages() if steps(page)], ids=name_of)
 def test_every_command_of_a_page_does_what_the_page_shows(page: Path, stage: Stage) -> None:
+    if name_of(page) in NEEDS_TMUX and shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
     stage.prepare(*PREPARED.get(name_of(page), ()))
     for step in steps(page):
         if step.command not in NOT_RUN and not _lacks_tool(step):
@@ -110,12 +115,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_every_refusal_about_place_identity_names_and_daemon_is_explained() -> None:
-    """The sections of errors.py that the page has, too."""
-    source = (ROOT / "src/thrum/model/errors.py").read_text(encoding="utf-8")
+    """The sections of the kinds' modules that the page has, too."""
+    modules = ("errors.py", "terminal_errors.py")
+    source = "\n".join((ROOT / "src/thrum/model" / name).read_text(encoding="utf-8") for name in modules)
     sections = re.split(r"^# -- (.+)$", source, flags=re.MULTILINE)
     named = dict(zip(sections[1::2], sections[2::2], strict=True))
     page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-    for section in ("the place", "the daemon", "who am I", "names", "care"):
+    for section in ("the place", "the daemon", "who am I", "names", "care", "worktrees", "terminals"):
         kinds = re.findall(r'\bkind="(\w+)"', named[section])
         missing = [kind for kind in kinds if f"`{kind}`" not in page and kind not in NOT_SEEN]
         assert kinds and missing == [], section

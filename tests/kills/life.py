@@ -38,7 +38,7 @@ from thrum.rpc.sockets import SocketPaths
 from thrum.store import audit, database
 from thrum.store.journal import JournalFiles
 from thrum.store.queries import fts
-from thrum.sync.loop import Request
+from thrum.sync.loop import SyncRequest
 from thrum.sync.round import Outcome
 
 HOST = "host"
@@ -78,7 +78,7 @@ class Life:
         """A sync round, as the loop runs it. Raises what it raises."""
         outcome = Outcome()
         work = self.parts.sync_service._round
-        await trio.to_thread.run_sync(work, Request(fetch=True, push=True), outcome, lambda: False)
+        await trio.to_thread.run_sync(work, SyncRequest(fetch=True, push=True), outcome, lambda: False)
         return outcome
 
     def messages(self) -> dict[str, str]:

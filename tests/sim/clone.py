@@ -39,8 +39,7 @@ from thrum.store.recovery import Opened, open_blocking
 from thrum.store.writer import Call, Committed, Errand, Writer
 from thrum.sync import branch
 from thrum.sync.ports import Arrived, FilePosition, Ingested, JournalMoved, Surplus
-from thrum.sync.round import Errand as RoundErrand
-from thrum.sync.round import Outcome, Steps, sync_round
+from thrum.sync.round import Outcome, RoundOrder, Steps, sync_round
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -364,7 +363,7 @@ class Clone:
             open_blocking(
                 layout, self.identity, self.own, wall=self.wall, program="sim", boot_id=f"boot-{self.boots}"
             ).close()
-            files = (layout.database, layout.keep_dir / "picture.json")
+            files = (layout.database, layout.trusted_dir / "picture.json")
             return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
     # -- what it writes
@@ -434,8 +433,8 @@ class Clone:
     def begin_round(self, *, fetch: bool, push: bool) -> None:
         assert self.door is not None
         self.outcome = Outcome()
-        errand = RoundErrand(fetch, push, f"user@host{self.number}", self.wall.now_ms() // 1000)
-        self.steps = sync_round(self.repo, self.door, errand, self.outcome)
+        order = RoundOrder(fetch, push, f"user@host{self.number}", self.wall.now_ms() // 1000)
+        self.steps = sync_round(self.repo, self.door, order, self.outcome)
 
     def check_words(self) -> None:
         """The index of words holds the words of all messages. Raises sqlite3.DatabaseError."""

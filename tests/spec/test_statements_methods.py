@@ -44,6 +44,7 @@ READ = {
     "thread.list",
     "worktree.list",
     "wake.status",
+    "runtime.hook",  # decision 0069
     "config.show",
     "config.get",
     "config.diff",
@@ -63,11 +64,13 @@ PERSON = {
     "purge.accept",
 }
 OPERATOR = {
+    "worktree.create",  # decision 0067
     "daemon.stop",
     "sync.force",
     "verify.run",
     "tmux.create",
     "tmux.launch",
+    "worktree.create",
     "purge.execute",
     "config.set",
     "config.unset",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from thrum.identity import signing
 from thrum.store.audit import event_id_of
-from thrum.store.ingest import judge
+from thrum.store.ingest import classify_line
 from thrum.store.journal import JournalFiles
 from thrum.store.quarantine import Kept, digest
 from thrum.sync import merge
@@ -51,10 +51,10 @@ class LocalJournals:
         """
         if raw in self.lines(file) or kept.has(file, digest(raw)):
             return False
-        judged = judge(file, raw, signing.flaw_of(raw))
-        if judged.fact is None and judged.file:
+        classified = classify_line(file, raw, signing.flaw_of(raw))
+        if classified.fact is None and classified.file:
             return True
         is_known = self.has(file, event_id_of(raw))
-        if judged.fact is None:
-            return is_known and not kept.is_full(file, judged.reason)
+        if classified.fact is None:
+            return is_known and not kept.is_full(file, classified.reason)
         return not (is_known and kept.is_full(file, "id_conflict"))

@@ -14,14 +14,14 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from thrum.admin import git_permissions
+from thrum.admin import git_permissions, hook_check
 from thrum.git.runner import run_git
 from thrum.identity.daemon_key import key_flaw, load_key
 from thrum.identity.files import list_identities
@@ -32,6 +32,7 @@ from thrum.model.methods.daemon import HealthResult
 from thrum.model.methods.sync import SyncStatusResult
 from thrum.model.notes import roots
 from thrum.model.paths import Layout, tracked_in
+from thrum.model.wire_types import TeamMember
 from thrum.rpc import sockets
 from thrum.rpc.listener import few_open_files
 from thrum.store.journal import JournalFiles, bare
@@ -43,17 +44,6 @@ GIT_OLDEST: Final = (2, 31)
 _FREE_LITTLE: Final = 1024 * limits.MIB
 _FREE_LEAST: Final = 100 * limits.MIB
 _AHEAD_MS: Final = 120_000
-_HOOK_FILES: Final = (
-    ".claude/settings.json",
-    ".claude/settings.local.json",
-    ".codex/hooks/session-start",
-    ".cursorrules",
-    ".gemini/settings.json",
-    "opencode.json",
-    ".augment/settings.json",
-)
-"""Where runtimes are told to call thrum (cli.md 3.20)."""
-_HOOK_BYTES_MAX: Final = limits.MIB
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -74,13 +64,17 @@ class Doctor(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is looked at. `refusal`: why there are no places; `health` and `sync`: of the daemon, if it answers."""
+    """What is looked at. `refusal`: why there are no places; the rest: of the daemon, if it answers.
+
+    `agents`: those of this machine with a session.
+    """
 
     environ: Mapping[str, str]
     layout: Layout | None
     refusal: ThrumError | None = None
     health: HealthResult | None = None
     sync: SyncStatusResult | None = None
+    agents: Sequence[TeamMember] = ()
 
 
 def examine(patient: Patient) -> Doctor:
@@ -103,7 +97,7 @@ def examine(patient: Patient) -> Doctor:
             ("daemon", lambda: _daemon(layout, patient.health)),
             ("config", lambda: _config(layout)),
             ("tracked", lambda: _tracked(layout)),
-            ("hooks", lambda: _hooks(layout, patient.environ)),
+            ("hooks", lambda: _hooks(layout, patient)),
             ("key", lambda: _key(layout)),
             ("identities", lambda: _identities(layout)),
             ("repository id", lambda: _repository_id(layout, patient.environ)),
@@ -325,29 +319,8 @@ def _tracked(layout: Layout) -> Finding:
     )
 
 
-def _hooks(layout: Layout, environ: Mapping[str, str]) -> Finding:
-    """Whether what runtimes are told to call can be found."""
-    callers = hook_callers(layout)
-    on_path = shutil.which("thrum", path=environ.get("PATH"))
-    if on_path is None:
-        detail = "thrum is not on PATH" + (f", and {', '.join(dict.fromkeys(callers))} call it" if callers else "")
-        return _found("hooks", "warn", detail, "put the directory of the command thrum on PATH")
-    if not callers:
-        return _found("hooks", "ok", f"no runtime's hook calls thrum ({on_path})")
-    return _found("hooks", "ok", f"{', '.join(dict.fromkeys(callers))}: call {on_path}")
-
-
-def hook_callers(layout: Layout) -> list[str]:
-    """Files of runtimes that call thrum, in any worktree."""
-    return [name for root in roots(layout) for name in _HOOK_FILES if _calls_thrum(root / name)]
-
-
-def _calls_thrum(path: Path) -> bool:
-    try:
-        # Settings may be kept elsewhere, with links here. Nothing of what is read is shown.
-        return b"thrum" in files.read_bytes(os.path.realpath(path), _HOOK_BYTES_MAX)
-    except OSError:
-        return False
+def _hooks(layout: Layout, patient: Patient) -> Finding:
+    return _found("hooks", *hook_check.check(layout, patient.environ, patient.agents))
 
 
 # -- identities

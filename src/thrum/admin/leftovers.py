@@ -29,7 +29,7 @@ def remove_leftovers(layout: Layout, now_ms: int) -> None:
         layout.state_dir,
         layout.var_dir,
         layout.state_dir / "archive",
-        layout.keep_dir,
+        layout.trusted_dir,
         layout.thrum_sync_dir,
         layout.branch_dir,
         layout.branch_dir / events.MESSAGES_DIR,

@@ -225,8 +225,8 @@ def _settings(told: dict[str, Any], layout: Layout) -> bytes:
 
 
 def _told(found: Bundle, layout: Layout) -> tuple[dict[str, Any], list[str]]:
-    """The settings in a backup, and what was left out of them: a value that this version refuses, though an earlier one
-    took it, does not keep the rest from coming back. Raises BackupInvalid.
+    """The settings in a backup, and what was left out of them: the rest comes back
+    although this version refuses a value that an earlier one may have taken. Raises BackupInvalid.
     """
     if bundle.CONFIG not in found.manifest.files:
         return {}, []

@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +19,18 @@ import msgspec
 
 from thrum.admin import git_permissions
 from thrum.admin.backup import directory_of
-from thrum.admin.doctor import hook_callers
 from thrum.admin.exclusive import hold_lock
+from thrum.admin.hook_check import hook_callers
 from thrum.admin.init import IGNORE_RULE
+from thrum.git.ignore_rules import remove_rule
 from thrum.git.refs import BRANCH, OWN_REFS
 from thrum.git.runner import checked_git, run_git
 from thrum.model import config, settings
 from thrum.model.errors import NotAvailable, StoreFailed, ThrumError
-from thrum.model.files import atomic_write, is_link, read_bytes
+from thrum.model.files import is_link, read_bytes
 from thrum.model.notes import roots
 from thrum.model.paths import Layout
+from thrum.runtimes import installer, instructions, skills
 from thrum.store.journal import JournalFiles
 from thrum.sync import branch
 from thrum.sync.maintenance import index_ids
@@ -94,6 +95,7 @@ def uninstall(layout: Layout, environ: Mapping[str, str], *, keep_messages: bool
     done = Uninstalled(removed=[], kept=[])
     try:
         with hold_lock(layout):
+            _remove_hooks(layout, environ, done)
             _report_kept(layout, environ, done)
             if layout.common_dir is not None and not keep_messages:
                 _remove_branch(layout, layout.common_dir, environ, done)
@@ -106,7 +108,9 @@ def uninstall(layout: Layout, environ: Mapping[str, str], *, keep_messages: bool
                     done.kept.append(f"the mode of git's directory, as messages stay: {undo} would open it")
             _remove_states(layout, keep_messages, done)
             if layout.common_dir is not None and not layout.state_dir.exists():
-                _remove_ignore_rule(layout.common_dir / "info" / "exclude", done)
+                exclude = layout.common_dir / "info" / "exclude"
+                if remove_rule(exclude, IGNORE_RULE):
+                    done.removed.append(f"the line {IGNORE_RULE} of {os.path.realpath(exclude)}")
             if layout.common_dir is not None and not keep_messages:
                 shutil.rmtree(layout.thrum_sync_dir)
                 done.removed.append(str(layout.thrum_sync_dir))
@@ -121,6 +125,10 @@ def uninstall(layout: Layout, environ: Mapping[str, str], *, keep_messages: bool
 
 def _report_kept(layout: Layout, environ: Mapping[str, str], done: Uninstalled) -> None:
     done.kept += [f"{name}: it calls thrum; remove that by hand" for name in hook_callers(layout)]
+    done.kept += [
+        f"{each.name}: for all your repositories; thrum hook uninstall {each.runtime} --user"
+        for each in installer.installed_files(None, environ)
+    ]
     with contextlib.suppress(OSError):
         rules = read_bytes(layout.main_root / ".gitignore").splitlines()
         if IGNORE_RULE.encode() in rules:
@@ -256,6 +264,28 @@ def _own_packs(layout: Layout) -> list[str]:
 # -- the worktrees' part
 
 
+def _remove_hooks(layout: Layout, environ: Mapping[str, str], done: Uninstalled) -> None:
+    """Out of the files of runtimes in every worktree. What cannot be changed is named, and hinders nothing."""
+    for root in roots(layout):
+        for file in installer.installed_files(root, environ):
+            if file.root is None:
+                continue
+            try:
+                installer.uninstall(file, environ)
+            except ThrumError as error:
+                done.kept.append(f"hooks of {file.runtime} in {file.path}: {error.message}; {error.remedy}")
+            else:
+                done.removed.append(f"hooks of {file.runtime} in {file.path}")
+        try:
+            done.removed += [f"{file.path}" for file in skills.uninstall(root, environ)]
+        except ThrumError as error:
+            done.kept.append(f"the skill in {root}: {error.message}; {error.remedy}")
+        for name in ("CLAUDE.md", "AGENTS.md"):
+            with contextlib.suppress(OSError):
+                if instructions.BEGIN.encode() in read_bytes(root / name):
+                    done.kept.append(f"{root / name}: the block between the markers may be removed")
+
+
 def _remove_states(layout: Layout, keep_messages: bool, done: Uninstalled) -> None:
     """Each worktree's `.thrum` that leads here, the main one's last. What is a link is only unlinked."""
     for root in [each for each in roots(layout) if each / ".thrum" != layout.state_dir]:
@@ -287,16 +317,3 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path)
-
-
-def _remove_ignore_rule(path: Path, done: Uninstalled) -> None:
-    """Take the line out that `init` put in; the rest stays byte for byte."""
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return
-    rest = [line for line in lines if line.strip() != IGNORE_RULE.encode()]
-    if len(rest) < len(lines):
-        path = Path(os.path.realpath(path))
-        atomic_write(path, b"".join(rest), mode=stat.S_IMODE(path.stat().st_mode))
-        done.removed.append(f"the line {IGNORE_RULE} of {path}")

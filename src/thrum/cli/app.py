@@ -66,6 +66,9 @@ async def _execute(run: Run, tokens: Sequence[str]) -> int:
             raise
         except Exception as error:
             refusal = _refusal(error, run.command.name)
+            if run.command.silent:
+                run.note_failure(refusal)
+                return 0
             if isinstance(refusal, IdentityNotFound):
                 refusal = await name_that_ended(run, refusal)
             return await run.fail(refusal, run.command.error_status or refusal.status)

@@ -84,7 +84,7 @@ async def whole_stdin(run: Run) -> str:
 
 async def read_text_file(run: Run, name: str) -> str:
     """A file that the command line names, less one final newline; only in the user's own process."""
-    run.own_process()
+    run.require_own_process()
     path = Path(run.session.cwd, name)
     try:
         data, size = await trio.to_thread.run_sync(_read_limited, path)

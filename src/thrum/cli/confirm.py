@@ -25,7 +25,7 @@ async def confirm(run: Run, question: str, *, what: str = "deletion", about: Seq
     if run.flags.json or not at_terminal:
         why = f": {'; '.join(about)}" if about else ""
         raise ConfirmationRequired(f"use --yes to confirm {what}{why}", remedy=run.again("--yes"))
-    run.own_process()
+    run.require_own_process()
     lines = "".join(f"{line(each)}\n" for each in about)
     await run.session.terminal.write_err(f"{lines}{line(question)} [y/N] ".encode())
     answer = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)

@@ -80,7 +80,7 @@ def runtime_names(env: Mapping[str, str], layout: Layout) -> RuntimeNames:
 
 
 def check_runtime(env: Mapping[str, str], layout: Layout | None, name: str) -> None:
-    """Raise RuntimeNotFound for what is not a runtime that thrum or the user knows. `places`: None before `init`."""
+    """Raise RuntimeNotFound for what is not a runtime that thrum or the user knows. `layout`: None before `init`."""
     from thrum.cli.parser import did_you_mean, near
     from thrum.identity.guard_modes import LiveSettings, runtimes_file
     from thrum.identity.runtimes import runtime_named, runtimes
@@ -109,9 +109,9 @@ def check_no_agent(env: Mapping[str, str], layout: Layout | None, act: str) -> N
     """Raise NotAPerson when this process is an agent's, for an act that is none's (rpc.md §3, Na); the daemon's log has
     who did it. The same judgement as the daemon's, for what a command does without one.
 
-    `places`: where thrum is set up already; None: not yet. `act`: the act, in a word or two.
+    `layout`: where thrum is set up already; None: not yet. `act`: the act, in a word or two.
     """
-    from thrum.identity.rights import judge_own_process
+    from thrum.identity.person import judge_own_process
     from thrum.identity.runtimes import KNOWN_RUNTIMES
     from thrum.model.log import append_line
 

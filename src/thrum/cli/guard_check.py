@@ -34,7 +34,7 @@ class Judged(NamedTuple):
 NOTHING: Final = Judged()
 
 
-def judge(session: Session, layout: Layout, chosen: Chosen, use: Use, command: str) -> Judged:
+def may_use(session: Session, layout: Layout, chosen: Chosen, use: Use, command: str) -> Judged:
     """Whether the caller may use the identity chosen. Raises CrossWorktree for an act that the mode forbids.
 
     Where the kernel gives no answer nothing is said here: the daemon fails closed.

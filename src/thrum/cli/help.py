@@ -33,9 +33,13 @@ def root_help(commands: Iterable[Command], groups: Mapping[str, str], width: int
 
 def group_help(name: str, summary: str, commands: Iterable[Command], width: int) -> str:
     """What a group's name alone prints."""
-    some = [command for command in dict.fromkeys(commands) if command.path[0] == name and len(command.path) > 1]
+    all_of_it = [command for command in dict.fromkeys(commands) if command.path[0] == name]
+    some = [command for command in all_of_it if len(command.path) > 1]
     pad = max(len(command.name) for command in some) + 2
     lines = [_entry(command.name, command.summary, pad, width) for command in some]
+    lines += [
+        "\n" + _filled(f"{command.usage}: {command.summary}", width, 2) for command in all_of_it if not command.listed
+    ]
     return "\n".join([f"thrum {name}: {summary}", "", *lines, "", f"Help for one of them: thrum help {name} COMMAND"])
 
 

@@ -211,6 +211,8 @@ class Command:
     """Whether it is suggested for a word that is spelled like it: what replaces all there is, never."""
     error_status: int = 0
     """The exit status of every error of it (cli.md §1.4); 0: each error has its own."""
+    silent: bool = False
+    """Whether what is wrong goes into thrum's own log alone, and the status is 0: it is a program that calls."""
 
     def used(self, arguments: Mapping[str, Any]) -> Use:
         """What it does in an agent's name with these arguments (identity.md §12)."""
@@ -421,13 +423,16 @@ def find(
     if first.startswith("-") and FLAG.fullmatch(first):
         raise UsageError(f"unknown flag {first}", remedy="thrum COMMAND FLAGS; thrum help")
     if first in groups:
-        if (first,) in commands and (not rest or rest[0].startswith("-")):
+        has_words = (first,) in commands and any(not flag.names for flag in commands[(first,)].flags)
+        if (first,) in commands and (rest[0].startswith("-") if rest else not has_words):
             return commands[(first,)], (first,), tuple(rest)  # a command that has others below it
         if not rest:
             return None, (first,), ()
         path = (first, rest[0])
         if path in commands:
             return commands[path], path, tuple(rest[1:])
+        if has_words:
+            return commands[(first,)], (first,), tuple(rest)
         names = [words[1] for words in commands if words[0] == first and len(words) > 1]
         own = f"did you mean {first}? or " if (first,) in commands else ""
         words = sum(not each.startswith("-") for each in rest[1:])

@@ -10,7 +10,7 @@ from typing import Any
 
 from thrum.cli.parser import did_you_mean, near
 from thrum.cli.run import Run
-from thrum.cli.values import agent_of
+from thrum.cli.values import parse_agent
 from thrum.model.errors import AmbiguousMessage, MessageNotFound, NoIdentity, SeveralIdentities, UnknownMethod
 from thrum.model.ids import MESSAGE_ID_END_MIN, short_message_id
 from thrum.model.methods.agents import AGENT_LIST, AgentListParams
@@ -40,7 +40,7 @@ async def find_message(run: Run, text: str) -> str:
     if text == "last":
         params = FindParams(last=True)
     elif text.startswith("@") and len(text) > 1:
-        params = FindParams(author=agent_of(text))
+        params = FindParams(author=parse_agent(text))
     elif end is None:
         return text
     elif len(end[1]) < MESSAGE_ID_END_MIN:

@@ -305,7 +305,7 @@ def member(each: wire_types.TeamMember, rendering: RenderContext, *, files: bool
         session = "none" + (f" (last seen {rendering.ago(each.last_seen)})" if each.last_seen else "")
     near = each.is_local and each.worktree
     state = "" if each.pid_live is None else " [live]" if each.pid_live else " [stale]"
-    tmux = f"{line(each.tmux_session)} [{line(each.tmux_state)}]" if each.tmux_session else ""
+    tmux = line(each.tmux_session) + (f" [{line(each.tmux_state)}]" if each.tmux_state else "")
     fields = labelled(
         ("PID", f"{each.agent_pid}{state}" if each.agent_pid else ""),
         ("Role", role_beside(each.agent_id, each.role)),

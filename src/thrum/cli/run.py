@@ -55,7 +55,7 @@ SHOWN_DETAILS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Hint:
+class Advice:
     """A suggestion that goes with a result. Codes are never renamed (cli.md §1.3)."""
 
     code: str
@@ -76,7 +76,7 @@ class Answer:
     notice: str | Sequence[str] = ""
     """A line on stderr that is neither warning nor hint, or several."""
     status: int = 0
-    hint: Hint | None = None
+    hint: Advice | None = None
     warnings: tuple[str, ...] = ()
     then: Callable[[], Awaitable[Any]] | None = None
     """To be done once the output has reached the user, such as marking it read."""
@@ -121,8 +121,8 @@ class Run:
         end = words.index("--") if "--" in words else len(words)
         return shlex.join(["thrum", *words[:end], flag, *words[end:]])
 
-    def own_process(self) -> None:
-        """From here on only in the user's own process: for its terminal, its life or its files."""
+    def require_own_process(self) -> None:
+        """Raise NeedsOwnProcess in the daemon: from here on it needs the user's terminal, its life or its files."""
         if not self.session.local:
             raise NeedsOwnProcess
 
@@ -173,7 +173,7 @@ class Run:
         return (self._judged.reader if self._judged else "") or chosen.agent_id
 
     def _judge(self, chosen: Chosen) -> None:
-        self._judged = guard_check.judge(self.session, self.layout(), chosen, self._use, self.command.name)
+        self._judged = guard_check.may_use(self.session, self.layout(), chosen, self._use, self.command.name)
         if self._judged.warning:
             self.warnings.append(self._judged.warning)
 
@@ -232,7 +232,7 @@ class Run:
                     raise
                 if not isinstance(error, Busy):
                     await self.disconnect()
-                self.elsewhere(error)
+                self.go_elsewhere(error)
                 self.debug(f"{method.name}: {error.message}, again")
                 await trio.sleep(error.details.get("retry_after_ms", wait_seconds * 1000) / 1000)
         return await self.call_once(method, params)
@@ -251,8 +251,10 @@ class Run:
             client.warnings.clear()
             self.debug(f"{method.name} {(time.perf_counter() - began) * 1000:.1f} ms")
 
-    def elsewhere(self, error: ThrumError) -> None:
-        """A daemon that goes away takes its commands with it; what printed nothing goes on in the user's process."""
+    def go_elsewhere(self, error: ThrumError) -> None:
+        """Raise NeedsOwnProcess for what printed nothing: a daemon that goes away takes its commands with it, and they
+        go on in the user's process.
+        """
         if not isinstance(error, Busy) and not self.session.local and not self.printed:
             raise NeedsOwnProcess
 
@@ -301,6 +303,15 @@ class Run:
                 )
         return answer.status
 
+    def note_failure(self, error: ThrumError) -> None:
+        """A line in thrum's own log, of a command whose caller may not be told."""
+        from thrum.model.log import append_line
+
+        with suppress(ThrumError, OSError):
+            append_line(
+                self.layout().log_file, "warning", f"{self.command.name}: {error.message}", {"kind": error.kind}
+            )
+
     async def fail(self, error: ThrumError, status: int) -> int:
         """Print a refusal: two lines for people, one document for programs."""
         if self.flags.json:
@@ -313,7 +324,7 @@ class Run:
             await self.complain(indent(told, "debug: "))
         return status
 
-    async def _print_notes(self, warnings: tuple[str, ...], hint: Hint | None) -> None:
+    async def _print_notes(self, warnings: tuple[str, ...], hint: Advice | None) -> None:
         lines = [f"debug: {line(text)}" for text in self._debugged]
         if not self.flags.json:
             lines += [f"warning: {one_line(text)}" for text in warnings]
@@ -353,7 +364,7 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _with(document: Any, hint: Hint | None, warnings: tuple[str, ...]) -> Any:
+def _with(document: Any, hint: Advice | None, warnings: tuple[str, ...]) -> Any:
     """The document and what rides along with it."""
     if hint is None and not warnings:
         return document

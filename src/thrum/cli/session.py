@@ -76,9 +76,9 @@ class Terminal(Protocol):
 
 
 Connect = Callable[[Layout, bool], AbstractAsyncContextManager[Client]]
-"""`connect(places, autostart)`: the daemon of those places, for as long as the block runs; started first if it is not
-there and `autostart` says so. Raises DaemonUnavailable, DaemonStartFailed …; in the daemon NeedsOwnProcess when the
-places are another repository's."""
+"""`connect(layout, autostart)`: the daemon of that repository, for as long as the block runs; started first if it is
+not there and `autostart` says so. Raises DaemonUnavailable, DaemonStartFailed …; in the daemon NeedsOwnProcess when the
+layout is another repository's."""
 
 
 class CallerProbe(Protocol):
@@ -138,12 +138,12 @@ class Session:
     handed_over: bool = False
     """Whether a daemon had this very run before, and then this process was asked to do it."""
     links: Callable[[Layout], Sequence[Link]] = _no_links
-    """The caller's ancestors, nearest first, with what counts as a runtime in the repository of those places; looked at
+    """The caller's ancestors, nearest first, with what counts as a runtime in the repository of that layout; looked at
     only when the choice of an identity needs them."""
     caller_probe: Callable[[Layout], CallerProbe | None] = _no_probe
-    """What is known of the caller, in the repository of those places; None: nothing."""
+    """What is known of the caller, in the repository of that layout; None: nothing."""
     find_layout: Callable[[Path], Layout] = find_layout
-    """The places of a directory; the daemon remembers them from one command to the next."""
+    """The layout that a directory belongs to; the daemon remembers them from one command to the next."""
     notices: Callable[[Callable[[], Layout]], Sequence[str]] = lambda layout: ()
     """Warnings to print with any command's result, for callers in those directories."""
     clock: Clock = field(default_factory=SystemClock)

@@ -15,6 +15,7 @@ from thrum.cli.commands import (
     demo,
     groups,
     hook,
+    hooks,
     inbox,
     init,
     lifecycle,
@@ -24,30 +25,40 @@ from thrum.cli.commands import (
     overview,
     prime,
     purge,
+    runtimes,
     send,
     sessions,
     setup,
+    snapshot,
     sync,
+    tmux,
     uninstall,
     verify,
     wait,
     wake,
     who_has,
+    worktree,
 )
 from thrum.cli.parser import Command, Handler, Use
 
 START, TALK, PEOPLE, CARE, ABOUT = "Set up", "Messages", "Agents", "The daemon", "About"
-HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", CARE: "", ABOUT: ""}
+PLACES = "Worktrees and terminals"
+HELP_GROUPS = {START: "", TALK: "", PEOPLE: "", PLACES: "", CARE: "", ABOUT: ""}
 """Headings of the root help, in order."""
 
 GROUPS = {
     "agent": "agents of this repository",
     "session": "work periods of agents",
     "message": "one message",
+    "worktree": "git worktrees with thrum set up in them",
+    "tmux": "terminals with an agent each",
     "daemon": "the process that serves a repository",
     "group": "named sets of recipients",
     "context": "notes that an agent keeps between sessions",
     "config": "settings of this repository",
+    "hook": "what agent runtimes call, and where they are told to",
+    "runtime": "agent programs that thrum knows",
+    "setup": "worktrees and files of the project",
     "sync": "exchange messages with other clones through git",
     "purge": "remove old messages",
     "backup": "snapshots of messages, agents and settings",
@@ -69,6 +80,7 @@ def _command(
     listed: bool = True,
     guessed: bool = True,
     error_status: int = 0,
+    silent: bool = False,
 ) -> Command:
     return Command(
         tuple(name.split()),
@@ -84,6 +96,7 @@ def _command(
         listed=listed,
         guessed=guessed,
         error_status=error_status,
+        silent=silent,
     )
 
 
@@ -102,6 +115,14 @@ ALL = (
         use="unguarded",
     ),
     _command("setup", setup.setup, START, "set up a worktree that git made without thrum", use="unguarded"),
+    _command(
+        "setup claude-md",
+        setup.claude_md,
+        START,
+        "print a block about thrum for CLAUDE.md or AGENTS.md, or write it there",
+        "What else is in the file stays.",
+        use="unguarded",
+    ),
     _command("demo", demo.demo, START, "demonstrate messaging in a throw-away repository", use="unguarded"),
     _command(
         "send",
@@ -144,6 +165,40 @@ ALL = (
         use="prime",
         listed=False,
         guessed=False,
+        silent=True,
+    ),
+    _command(
+        "hook install",
+        hooks.install,
+        START,
+        "install thrum's hooks for an agent runtime: messages reach its model without polling",
+        "Private and hidden from git, unless you say otherwise; what else is in the file stays. codex has only a file"
+        " of yours, for all repositories: asks first.",
+        use="unguarded",
+    ),
+    _command(
+        "hook uninstall",
+        hooks.uninstall,
+        START,
+        "remove thrum's hooks; the file becomes what it was before",
+        use="unguarded",
+    ),
+    _command(
+        "hook status",
+        hooks.status,
+        START,
+        "show which runtimes call thrum, and when their hooks fired",
+        "FIRED: for each agent with a session, when hooks fired first in its runtime's session.",
+        use="unguarded",
+    ),
+    _command("runtime list", runtimes.list_runtimes, START, "list the runtimes that thrum knows", use="unguarded"),
+    _command("runtime show", runtimes.show, START, "show what thrum knows of a runtime", use="unguarded"),
+    _command(
+        "runtime set-default",
+        runtimes.set_default_runtime,
+        START,
+        "set the runtime that is used where none is named",
+        use="unguarded",
     ),
     _command(
         "inbox",
@@ -258,6 +313,81 @@ ALL = (
         "show, reset or replace the standing instructions",
         look_without=("init", "file"),
     ),
+    _command(
+        "worktree create",
+        worktree.create,
+        PLACES,
+        "make a git worktree with thrum set up in it, and if you like an agent and its tmux session",
+        "A worktree or branch that is there already is used. With --name, --role and --module the agent is registered;"
+        " its runtime is not started yet. Your git hooks are not run.",
+        takes="[--role R] [--module M]",
+        use="unguarded",
+    ),
+    _command("worktree list", worktree.list_worktrees, PLACES, "list worktrees and their agents", use="look"),
+    _command(
+        "worktree teardown",
+        worktree.teardown,
+        PLACES,
+        "remove a worktree, its tmux session and its agent",
+        "Refuses what would lose uncommitted files, commits on no branch, or with --delete-branch unmerged ones; with"
+        " --force it says what went. The branch stays without --delete-branch.",
+    ),
+    _command(
+        "tmux start",
+        tmux.start,
+        PLACES,
+        "a session here, with the agent's runtime started in it, shown in this terminal",
+        use="unguarded",
+    ),
+    _command(
+        "tmux create",
+        tmux.create,
+        PLACES,
+        "make a tmux session with an agent registered in it; its runtime is not started yet",
+        "An agent that is new needs --role and --module.",
+        takes="[--role R] [--module M]",
+        use="unguarded",
+    ),
+    _command(
+        "tmux launch",
+        tmux.launch,
+        PLACES,
+        "start the agent's runtime in its session; one that is gone is made again",
+        use="unguarded",
+    ),
+    _command("tmux connect", tmux.connect, PLACES, "show a session in this terminal", use="unguarded"),
+    _command(
+        "tmux status",
+        tmux.status,
+        PLACES,
+        "list the sessions of this repository",
+        "alive, idle (silent for two minutes), blocked (it asks something), stale (nothing runs in it), dead (it is"
+        " gone).",
+        use="look",
+    ),
+    _command("tmux kill", tmux.kill, PLACES, "end a session and what runs in it"),
+    _command(
+        "tmux send",
+        tmux.send,
+        PLACES,
+        "type a text and Enter into a session, whatever it shows, also an open question",
+        "To reach an agent, send it a message.",
+    ),
+    _command("tmux capture", tmux.capture, PLACES, "print what a session shows", use="look"),
+    _command(
+        "tmux restart",
+        tmux.restart,
+        PLACES,
+        "keep the end of the conversation, and start the runtime again in a new session",
+        "Refuses while the agent is at work; --force does it all the same.",
+    ),
+    _command(
+        "tmux snapshot",
+        snapshot.snapshot,
+        PLACES,
+        "keep the end of your conversation for after a restart",
+        "restore prints it; check says by its exit status whether there is one (0) or not (1).",
+    ),
     _command("sync status", sync.status, CARE, "show the state of the sync with other clones", use="unguarded"),
     _command("sync force", sync.force, CARE, "sync now, and report the result"),
     _command(
@@ -362,6 +492,9 @@ ALIASES = {
     ("agent", "whoami"): ("whoami",),
     ("status",): ("overview",),
     ("context", "load"): ("context", "show"),
+    ("worktree", "setup"): ("worktree", "create"),
+    ("tmux", "quickstart"): ("tmux", "create"),
+    ("tmux", "list"): ("tmux", "status"),
     **{("agent", word): ("session", word) for word in ("start", "end", "heartbeat", "set-intent", "set-task")},
 }
 COMMANDS.update({alias: COMMANDS[path] for alias, path in ALIASES.items()})

@@ -63,7 +63,7 @@ def parse_pair(text: str, flag: str) -> Pair:
     return Pair(kind, value)
 
 
-def agent_of(text: str) -> str:
+def parse_agent(text: str) -> str:
     """The agent id in what a user typed: with or without `@`, hash in either case, the old `agent:role:HASH`."""
     bare = text.removeprefix("@")
     parsed = parse_agent_id(bare)

@@ -1,8 +1,8 @@
 """The daemon of one repository: its whole task tree on one page (house.md "Start", "Stop").
 
-Start: lock (process.py) -> identity, branch -> store (journals recovered, projection opened or rebuilt) -> sockets ->
-accept. Stop: no new requests -> a deadline for those under way -> the committer drains -> bus, then database close.
-A kill instead of a stop loses no answered request.
+Start: lock (process.py) -> a restore that was cut off is finished -> settings -> branch -> leftovers -> identity ->
+store (journals recovered, projection opened or rebuilt) -> sockets -> accept. Stop: no new requests -> a deadline for
+those under way -> the committer drains -> bus, then database close. A kill instead of a stop loses no answered request.
 
     run_daemon
     └─ serve_once ── again if the store had to be reopened
@@ -146,7 +146,7 @@ async def _serve(
     services.start_soon(watch_signals, ending.stop)
     services.start_soon(watch_place, layout, mine, lambda: start.is_locked, ending.leave)
     idleness = Idleness(partial(is_needed, parts), trio.current_time)
-    services.start_soon(_watch_while_sound, parts, partial(idleness.watch, ending.rest))
+    services.start_soon(_watch_while_sound, parts, partial(idleness.watch, ending.end_idle))
     services.start_soon(_watch_store, parts, ending.reopen)
 
     def on_connect(connection: PeerConnection) -> None:

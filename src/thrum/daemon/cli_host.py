@@ -78,7 +78,7 @@ async def run_inside(
     """Exit status of the command, or None when it must run in the launcher's own process."""
     if not os.path.isabs(params.cwd) or "\0" in params.cwd:
         raise InvalidParams("cwd must be an absolute path", field="cwd")
-    connection.evidence.session = params.env.get(SESSION_VARIABLE, "")
+    connection.evidence.runtime_session = params.env.get(SESSION_VARIABLE, "")
     if len(params.argv) > limits.run_words_max:
         return None  # reading so many words would block others
 

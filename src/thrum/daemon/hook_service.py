@@ -52,11 +52,13 @@ class HookService:
         if event.subagent:
             return HookResult()
         caller = self._caller(evidence_of(call), event)
-        if caller is None or caller.nested:
+        if caller is not None and caller.nested:
             return HookResult()
-        self.wake.states.note(caller.process, event)
         for token in tokens_in(event.prompt):
             await self.wake.loop.prove(token)
+        if caller is None:
+            return HookResult()
+        self.wake.states.note(caller.process, event)
         agent_id = self.wake.agent_of(caller.process)
         if agent_id:
             await self._note(agent_id, event)

@@ -23,8 +23,8 @@ from typing import Any, Literal
 import msgspec
 
 from thrum.identity.guard_modes import LiveSettings, runtimes_file
+from thrum.identity.person import judge_own_process
 from thrum.identity.processes import is_daemon, open_process_table
-from thrum.identity.rights import judge_own_process
 from thrum.identity.runtimes import MARKS
 from thrum.model import files, limits
 from thrum.model.config import sync_override

@@ -1,6 +1,7 @@
 """The parts of one running daemon, and which of them answers which method. Composition.
 
-Nothing here decides; it connects. `build` makes the parts, the task tree is in `app`.
+It connects, and decides two things: which calls count as a sign of life (`Presence`), and when to warn of agents of
+other clones with the same name. `build` makes the parts, the task tree is in `app`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from thrum.daemon.maintenance import Care
 from thrum.daemon.presence import Presence, Registrar
 from thrum.daemon.process_ends import ProcessEnds
 from thrum.daemon.sync_service import SyncService
+from thrum.daemon.terminal_service import TerminalService
 from thrum.daemon.told_states import ToldStates
 from thrum.daemon.wake_service import WakeService
+from thrum.daemon.worktree_service import WorktreeService
 from thrum.identity.authenticator import Authenticator
-from thrum.identity.caller import Caller, Request, is_act
+from thrum.identity.caller import Caller, CallerRequest, is_act
 from thrum.identity.daemon_id import DaemonIdentity
 from thrum.model import events, limits
 from thrum.model.errors import StoreFailed
@@ -113,11 +116,16 @@ class DaemonParts:
     ends: ProcessEnds = field(default_factory=ProcessEnds)
     wake: WakeService = field(init=False)
     hooks: HookService = field(init=False)
+    terminals: TerminalService = field(init=False)
+    worktrees: WorktreeService = field(init=False)
     told: ToldStates = field(init=False)
 
     def __post_init__(self) -> None:
         self.wake = WakeService(self.ctx, self.wait_queues)
         self.hooks = HookService(self.ctx, self.wake, self.ends)
+        environ, config = self.care.environ, self.sync_service.settings.live.current
+        self.terminals = TerminalService(self.ctx, environ, config, self.ends)
+        self.worktrees = WorktreeService(self.ctx, environ, config, self.terminals)
         self.told = ToldStates(self.ctx, self.wake)
 
     def on_commit(self, committed: Sequence[Committed]) -> None:
@@ -147,7 +155,7 @@ class DaemonParts:
     def identify(self, connection: PeerConnection, method: AnyMethod, params: Params) -> Caller:
         """Who calls, for this very request (`identity.authenticator`). Raises the refusal."""
         caller = self.authenticator.identify(connection, request_of(method, params))
-        if method.name == "message.wait" and caller.agent_id is not None:
+        if method is MESSAGE_WAIT and caller.agent_id is not None:
             return self._with_namesakes(caller, caller.agent_id)
         return caller
 
@@ -195,7 +203,8 @@ class DaemonParts:
             )
         )
         table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
-        return {method: self._guarded(handler) for method, handler in (own | table | self.care.handlers()).items()}
+        services = self.care.handlers() | self.terminals.handlers() | self.worktrees.handlers()
+        return {method: self._guarded(handler) for method, handler in (own | table | services).items()}
 
     def _operation(self, operation: Operation) -> Handler:
         return functools.partial(operation, self.ctx)
@@ -307,9 +316,9 @@ class DaemonParts:
         return StopResult(stopping=True)
 
 
-def request_of(method: AnyMethod, params: Params) -> Request:
+def request_of(method: AnyMethod, params: Params) -> CallerRequest:
     """What a call asks of the authenticator."""
-    return Request(
+    return CallerRequest(
         method.name,
         method.level(params),
         params.caller_agent_id or None,

@@ -46,7 +46,7 @@ class Ending:
         self.lost = True
         self.stop()
 
-    def rest(self) -> None:
+    def end_idle(self) -> None:
         """It is unused: the next command starts another one, and a wait may do so too."""
         self.unmeant = True
         self.stop()

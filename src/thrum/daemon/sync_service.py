@@ -42,10 +42,10 @@ from thrum.ops import daemon_acceptance, notes
 from thrum.ops.context import Call, Context
 from thrum.store.writer import Committed
 from thrum.sync import branch, visibility
-from thrum.sync.loop import Loop, Mode, Request, Status
+from thrum.sync.loop import Loop, Mode, Status, SyncRequest
 from thrum.sync.ports import ForeignProject, RemoteInfo
 from thrum.sync.repository import GitRepository
-from thrum.sync.round import Errand, Outcome, sync_round
+from thrum.sync.round import Outcome, RoundOrder, sync_round
 
 log: Final = logging.getLogger("thrum.sync")
 
@@ -172,14 +172,14 @@ class SyncService:
         if known is not None:
             if known.remote_name == remote:
                 return known
-            known.rest()
+            known.close_packs()
         common_dir = layout.common_dir or layout.thrum_sync_dir
         self._opened.append(GitRepository(layout, common_dir, self.settings.environ, remote))
         return self._opened[-1]
 
     # -- in a worker thread
 
-    def _round(self, request: Request, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
+    def _round(self, request: SyncRequest, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
         repo = self._rounds = self._git(self._rounds)
         repo.resume()
         self.journals.release_due_facts()
@@ -192,8 +192,8 @@ class SyncService:
         online = not self.settings.mode().local_only  # that may have taken its time
         # What is known of the branch there is of the remote before.
         fetch = online and (self._is_another_remote(addresses) or request.fetch)
-        errand = Errand(fetch, push and online, self._who(), self.ctx.clock.now_ms() // 1000)
-        steps = sync_round(repo, self.journals, errand, outcome)
+        order = RoundOrder(fetch, push and online, self._who(), self.ctx.clock.now_ms() // 1000)
+        steps = sync_round(repo, self.journals, order, outcome)
         try:
             for step in steps:
                 if self.settings.environ.get(FAILPOINT) == f"sync:{step}":
@@ -205,7 +205,7 @@ class SyncService:
             raise
         finally:
             steps.close()
-            repo.rest()
+            repo.close_packs()
             self._head = repo.tip()
         if online:
             self.journals.remember({"last_sync_at_ms": str(self.ctx.clock.now_ms())})

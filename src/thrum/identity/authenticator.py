@@ -1,6 +1,6 @@
 """Who calls: the one place where the kernel's evidence and a claim become a `Caller`, or a refusal (identity.md §11).
 
-The judgement itself is pure (`identity.caller`, `identity.cross_worktree`, `identity.rights`); what it needs to know is
+The judgement itself is pure (`identity.caller`, `identity.cross_worktree`, `identity.person`); what it needs to know is
 passed in. Here the evidence about a connected process is gathered, each request is judged, a guard's mode may turn a
 refusal into a warning, and the result is logged.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from thrum.identity.caller import Caller, Evidence, Refused, Request, class_of, decide_request, decide_user
+from thrum.identity.caller import Caller, CallerRequest, Evidence, Refused, class_of, decide_request, decide_user
 from thrum.identity.evidence import PeerEvidence, Registry, Roots, Runtimes, check_person
 from thrum.identity.guard_modes import fire, record_fire
 from thrum.identity.processes import ProcessTable
@@ -86,7 +86,7 @@ class Authenticator:
             runtimes=self.runtimes,
         )
 
-    def identify(self, connection: Connection, request: Request) -> Caller:
+    def identify(self, connection: Connection, request: CallerRequest) -> Caller:
         """Who makes this request: from the kernel's evidence, or over a WebSocket from who registered there.
 
         Raises the refusal (`guards.refusal_error`), or NotAPerson.
@@ -103,7 +103,7 @@ class Authenticator:
         _log(outcome, evidence, request, peer.told)
         return outcome
 
-    def _identify_user(self, connection: Connection, request: Request) -> Caller:
+    def _identify_user(self, connection: Connection, request: CallerRequest) -> Caller:
         user_id = connection.user_id
         if user_id is not None and not self.is_registered(user_id):
             user_id = None
@@ -111,7 +111,7 @@ class Authenticator:
         return self._pass_or_refuse(outcome, request, set()) if isinstance(outcome, Refused) else outcome
 
     def _pass_or_refuse(
-        self, refused: Refused, request: Request, told: set[str], pid: int = 0, cwd: str = ""
+        self, refused: Refused, request: CallerRequest, told: set[str], pid: int = 0, cwd: str = ""
     ) -> Caller:
         """Raise the refusal, unless the guard's mode lets it pass: then the caller all the same, and a warning.
 
@@ -139,7 +139,7 @@ class Authenticator:
         return replace(otherwise, warnings=(warning,))
 
 
-def _log(caller: Caller, evidence: Evidence, request: Request, told: set[str]) -> None:
+def _log(caller: Caller, evidence: Evidence, request: CallerRequest, told: set[str]) -> None:
     """Leave a record of a claim by name, one for each peer, and of a look by a process that the kernel does not
     show."""
     fields: dict[str, Any] = {"caller_pid": evidence.pid, "method": request.method}

@@ -48,7 +48,7 @@ def is_act(method: str, level: Access) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CallerRequest:
     """What a call asks for, as far as it matters for who may make it."""
 
     method: str
@@ -126,7 +126,7 @@ class Refused:
     otherwise: Caller | None = None
 
 
-def decide_request(evidence: Evidence, request: Request) -> Caller | Refused:
+def decide_request(evidence: Evidence, request: CallerRequest) -> Caller | Refused:
     """Who makes a request, or its refusal: `decide`, and what identity.md §12 adds for the calls of a session.
 
     Registration leaves claims out of account, and with it the class `bootstrap`. But who may act as an agent that lives
@@ -145,7 +145,7 @@ def decide(evidence: Evidence, access: AccessClass, claim: str | None = None, *,
     """The caller of one request, or its refusal: the first row of identity.md §11 that applies.
 
     `own`: it reads the inbox, the marks or the record of the caller. Of the class `person` only the other user is
-    told off here; the rest is `identity.rights`'s to judge.
+    told off here; the rest is `identity.person`'s to judge.
     """
     if not evidence.uid_ok:
         refusal = Refusal("unauthenticated_rpc", "foreign_uid", owner_uid=evidence.daemon_uid)

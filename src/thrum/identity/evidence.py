@@ -15,8 +15,8 @@ from typing import Any
 
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.guard_modes import fire
+from thrum.identity.person import Ancestry, check_person_act, look_at_ancestry
 from thrum.identity.processes import OwnerState, Process, ProcessTable, same_process
-from thrum.identity.rights import Ancestry, ancestry_of, judge
 from thrum.identity.runtimes import (
     KNOWN_RUNTIMES,
     SESSION_VARIABLE,
@@ -169,7 +169,7 @@ class PeerEvidence:
         "_started",
         "_table",
         "pid",
-        "session",
+        "runtime_session",
         "told",
         "uid",
     )
@@ -202,7 +202,7 @@ class PeerEvidence:
         self._failure: tuple[Step, str] | None = None
         self.told: set[str] = set()
         """Guards' warnings that this peer was given already: each is one record, however many calls it makes."""
-        self.session = ""
+        self.runtime_session = ""
         """The session of its runtime that the peer says it is of; empty: as its first environment says."""
         self._shared = -1
         try:
@@ -228,7 +228,7 @@ class PeerEvidence:
             if owner is not None and claim in (None, "", owner.agent_id):
                 self._still_there()
                 return Evidence(self.pid, owner=owner.agent_id, owner_root=owner.root)
-            evidence = self._evidence_here(registry, owner, claim or "", now)
+            evidence = self._evidence_of_place(registry, owner, claim or "", now)
             # After the look at its directory: that one was of the process that connected.
             self._still_there()
             return evidence
@@ -267,7 +267,7 @@ class PeerEvidence:
         """The agent that is bound to the peer's session of a shared server; None where there is none. Raises Failed."""
         if not registry.by_session or self._first_shared() == len(self.chain()):
             return None
-        session = self.session or self._environ().get(SESSION_VARIABLE, "")
+        session = self.runtime_session or self._environ().get(SESSION_VARIABLE, "")
         return registry.by_session.get(session)
 
     def is_deliberate(self, agent_id: str) -> bool:
@@ -303,7 +303,7 @@ class PeerEvidence:
             return next((each.agent_id for each in registry.by_pid[pid] if self.state_of(each) != "dead"), "")
 
         try:
-            found = ancestry_of(self._table, self.chain(), self._names(), registry.by_pid, is_placed)
+            found = look_at_ancestry(self._table, self.chain(), self._names(), registry.by_pid, is_placed)
         except OSError as error:
             raise Failed("process", _words(error)) from error
         self._still_there()
@@ -387,7 +387,9 @@ class PeerEvidence:
         if seen is None or seen.started != self._started or seen.state in ("Z", "X", "x"):
             raise Failed("process", "no such process")
 
-    def _evidence_here(self, registry: Registry | None, owner: AgentPlace | None, claim: str, now: float) -> Evidence:
+    def _evidence_of_place(
+        self, registry: Registry | None, owner: AgentPlace | None, claim: str, now: float
+    ) -> Evidence:
         """The caller's directory, the agents there, and what its processes prove. Raises Failed."""
         if registry is None:
             self.chain()
@@ -462,7 +464,7 @@ def check_person(peer: PeerEvidence, registry: Registry, level: Access, act: str
         refusal = Refusal("unauthenticated_rpc", "introspection_failed", step=failed.step, cause=failed.cause)
         fire(refusal, DEFAULT_MODES, caller_pid=peer.pid, method=act)
         return
-    judge(ancestry, level, act, _record)
+    check_person_act(ancestry, level, act, _record)
 
 
 def _record(level: str, message: str, fields: dict[str, Any]) -> None:

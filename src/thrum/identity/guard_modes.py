@@ -71,11 +71,29 @@ def runtimes_file(environ: Mapping[str, str]) -> Path | None:
     return Path(home, ".thrum", "runtimes.json") if os.path.isabs(home) else None
 
 
+class OwnRuntimes:
+    """What the user's own file of runtimes has, read again when it changed."""
+
+    def __init__(self, file: Path | None) -> None:
+        """`file`: as `runtimes_file` gives it."""
+        self._file = _Watched(file or Path(os.devnull))
+
+    def now(self) -> Mapping[str, Any]:
+        """The whole of it; empty for none, and for one with a `problem`."""
+        self._file.changed()
+        return self._file.value or {}
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it as it was read last; empty: nothing."""
+        return self._file.problem
+
+
 class LiveSettings:
     """The settings that need no restart. Cheap to ask: a `stat` for each file while nothing changes."""
 
     def __init__(self, layout: Layout | None, runtimes_file: Path | None = None) -> None:
-        """`places`: None where thrum is not set up. `runtimes_file`: the user's own runtimes (`runtimes_file`), wanted
+        """`layout`: None where thrum is not set up. `runtimes_file`: the user's own runtimes (`runtimes_file`), wanted
         where processes are looked at.
         """
         self._daemon = _Watched(Path(os.devnull) if layout is None else layout.guard_file)

@@ -40,7 +40,9 @@ class Verdict:
     warns_of_rival: bool = False
 
 
-def judge(root: str, existing: Existing | None, has_rival: bool, *, re_register: bool, force: bool) -> Verdict:
+def judge_registration(
+    root: str, existing: Existing | None, has_rival: bool, *, re_register: bool, force: bool
+) -> Verdict:
     """The row that applies. `has_rival`: another local agent has the same role and module."""
     if existing is None:
         if not has_rival or force:

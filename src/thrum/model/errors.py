@@ -6,61 +6,26 @@ over RPC as `{code, message, data: {kind, remedy, details}}`, to a person as two
 
 from __future__ import annotations
 
-from shlex import quote
-from typing import Any, ClassVar
+from typing import Any
 
-KINDS: dict[str, type[ThrumError]] = {}
-"""Every known kind and its class; filled as the classes below are made."""
-
-
-class ThrumError(Exception):
-    """A refusal that names its fix.
-
-    `message` is one sentence for people; `remedy` the command or act that fixes it; `details` is JSON-able and only
-    holds what programs test. The code that raises one has changed nothing.
-    """
-
-    kind: ClassVar[str] = "refused"
-    code: ClassVar[int] = -32000
-    status: ClassVar[int] = 1
-    default_remedy: ClassVar[str] = ""
-
-    def __init_subclass__(
-        cls, *, kind: str = "", code: int | None = None, status: int | None = None, remedy: str | None = None
-    ) -> None:
-        """A row of the table; what is left out is that of the class above."""
-        if kind:
-            cls.kind = kind
-            KINDS[kind] = cls
-        if code is not None:
-            cls.code = code
-        if status is not None:
-            cls.status = status
-        if remedy is not None:
-            cls.default_remedy = remedy
-
-    def __init__(self, message: str, *, remedy: str | None = None, **details: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = self.default_remedy if remedy is None else remedy
-        self.details: dict[str, Any] = {key: value for key, value in details.items() if value is not None}
-
-
-KINDS[ThrumError.kind] = ThrumError
-
-
-class ForeignKind(ThrumError):
-    """An error of a kind that this program does not know: a newer daemon's. Its kind is kept."""
-
-    def __init__(self, kind: str, code: int, message: str, *, remedy: str = "", **details: Any) -> None:
-        super().__init__(message, remedy=remedy, **details)
-        self.kind = kind  # pyright: ignore[reportAttributeAccessIssue]
-        self.code = code  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def in_shell(path: object) -> str:
-    """A path, or another word, in a command that a remedy or an undo gives to be pasted."""
-    return quote(str(path))
+from thrum.model.error_base import KINDS as KINDS
+from thrum.model.error_base import ForeignKind as ForeignKind
+from thrum.model.error_base import ThrumError as ThrumError
+from thrum.model.error_base import in_shell as in_shell
+from thrum.model.terminal_errors import BadBase as BadBase
+from thrum.model.terminal_errors import BranchInUse as BranchInUse
+from thrum.model.terminal_errors import IdentityAlive as IdentityAlive
+from thrum.model.terminal_errors import IdentityStale as IdentityStale
+from thrum.model.terminal_errors import InvalidWorktreeName as InvalidWorktreeName
+from thrum.model.terminal_errors import NoAgentInSession as NoAgentInSession
+from thrum.model.terminal_errors import NoSnapshot as NoSnapshot
+from thrum.model.terminal_errors import TmuxFailed as TmuxFailed
+from thrum.model.terminal_errors import TmuxMissing as TmuxMissing
+from thrum.model.terminal_errors import TmuxSessionExists as TmuxSessionExists
+from thrum.model.terminal_errors import TmuxSessionNotFound as TmuxSessionNotFound
+from thrum.model.terminal_errors import WorktreeDirty as WorktreeDirty
+from thrum.model.terminal_errors import WorktreeExists as WorktreeExists
+from thrum.model.terminal_errors import WorktreeNotFound as WorktreeNotFound
 
 
 def from_wire(kind: str, code: int, message: str, remedy: str, details: dict[str, Any]) -> ThrumError:
@@ -139,12 +104,10 @@ class StateTracked(
 ): ...
 
 
-class RuntimeNotFound(
-    ThrumError,
-    kind="runtime_not_found",
-    code=-32602,
-    remedy="name one that thrum knows, or your own in ~/.thrum/runtimes.json",
-): ...
+class RuntimeNotFound(ThrumError, kind="runtime_not_found", code=-32602, remedy="thrum runtime list"): ...
+
+
+class BlockExists(ThrumError, kind="block_exists", code=-32005, remedy="thrum setup claude-md --apply --force"): ...
 
 
 class NotAWorktree(ThrumError, kind="not_a_worktree", code=-32602, remedy="thrum worktree create NAME"): ...
@@ -469,21 +432,6 @@ class GroupExists(ThrumError, kind="group_exists", code=-32005, remedy="choose a
 
 
 class ProtectedGroup(ThrumError, kind="protected_group", code=-32005): ...
-
-
-# -- terminals
-
-
-class TmuxMissing(ThrumError, kind="tmux_missing", code=-32007, remedy="install tmux, then repeat the command"): ...
-
-
-class TmuxFailed(ThrumError, kind="tmux_failed", code=-32007, remedy="fix what tmux names, and repeat it"): ...
-
-
-class TmuxSessionNotFound(ThrumError, kind="tmux_session_not_found", code=-32004, remedy="thrum tmux status"): ...
-
-
-class TmuxSessionExists(ThrumError, kind="tmux_session_exists", code=-32005, remedy="choose another name"): ...
 
 
 # -- care

@@ -49,14 +49,14 @@ class Layout:
         return self.root / ".thrum" / "context"
 
     @property
-    def keep_dir(self) -> Path:
+    def trusted_dir(self) -> Path:
         """Where the settings that count lie, out of reach of git, tar and patch (`trust`)."""
         return trust.keep_outside(self.state_dir).directory if self.common_dir is None else self.thrum_sync_dir
 
     @property
     def config_file(self) -> Path:
         """The settings that count."""
-        return self.keep_dir / "config.json"
+        return self.trusted_dir / "config.json"
 
     @property
     def config_copy(self) -> Path:
@@ -66,7 +66,7 @@ class Layout:
     @property
     def guard_file(self) -> Path:
         """The guards' modes for an incident that count; a copy is at `guard_copy`."""
-        return self.keep_dir / "guard-daemon.json"
+        return self.trusted_dir / "guard-daemon.json"
 
     @property
     def guard_copy(self) -> Path:

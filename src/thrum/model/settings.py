@@ -219,13 +219,13 @@ SYNC_INTERVAL = _setting("sync.interval", _PERIOD, "15s", "how often to fetch wh
 SYNC_DEBOUNCE = _setting("sync.debounce", _DURATION, "300ms", "minimum time between two pushes")
 PRIMARY_RUNTIME = _setting("runtime.primary", _NAME_OR_NONE, "", "runtime of agents that don't name one")
 _setting("runtime.processes", _PROCESSES, {}, "additional process names of runtimes", guarded=True)
-_setting("worktrees.base_path", _PATH_OR_NONE, "", "where new worktrees go", built=False)
-_setting("worktrees.thrum_enabled", _BOOL, True, "set thrum up in new worktrees", built=False)
+WORKTREES_BASE = _setting("worktrees.base_path", _PATH_OR_NONE, "", "where new worktrees go")
+WORKTREES_THRUM = _setting("worktrees.thrum_enabled", _BOOL, True, "set thrum up in new worktrees")
 BACKUP_DIR = _setting("backup.dir", _LINE, "", "where backups go; empty: .thrum/backup")
 KEPT_DAILY = _setting("backup.retention.daily", _whole(-1), 5, "days whose last backup is kept; -1: all")
 KEPT_WEEKLY = _setting("backup.retention.weekly", _whole(-1), 4, "weeks whose last backup is kept; -1: all")
 KEPT_MONTHLY = _setting("backup.retention.monthly", _whole(-1), -1, "months whose last backup is kept; -1: all")
-_setting("restart.max_lines", _whole(0), 200, "lines of the snapshot when an agent is restarted", built=False)
+RESTART_LINES = _setting("restart.max_lines", _whole(0), 200, "lines of the snapshot when an agent is restarted")
 _setting(
     "restart.auto_threshold", _whole(0), 0, "restart an agent when its context is this full; 0: never", built=False
 )

@@ -208,6 +208,8 @@ class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """What the dialog is about that blocks it, as its runtime's hook told."""
     tmux_session: str = ""
     tmux_state: str = ""
+    hooks_seen_at: str = ""
+    """When a hook of its runtime's process first fired in the session that it is in; absent: none did."""
     reserved: bool = False
     is_local: bool = False
     namesakes: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ import trio
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.files import Identity, identity_path, read_identity, retire_identity, update_identity
 from thrum.identity.processes import Process
-from thrum.identity.registration import Existing, Verdict, judge
+from thrum.identity.registration import Existing, Verdict, judge_registration
 from thrum.identity.runtimes import runtime_of_process
 from thrum.model import ids, limits
 from thrum.model.errors import (
@@ -33,7 +33,7 @@ from thrum.model.guards import Refusal, refusal_error
 from thrum.model.methods.agents import RegisterConflict, RegisterParams, RegisterResult, WhoamiResult
 from thrum.model.methods.method import Empty
 from thrum.model.paths import check_counts, is_tracked, link_state
-from thrum.ops.context import Call, Context, agent_of, evidence_of
+from thrum.ops.context import Call, Context, caller_id, evidence_of
 from thrum.ops.drafts import check_text
 from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive, seconds
@@ -50,7 +50,7 @@ log = logging.getLogger("thrum.ops")
 
 async def whoami(ctx: Context, call: Call, _params: Empty) -> WhoamiResult:
     """The caller's record, place and session. `source` and `selected_by` are the command line's to refine."""
-    agent_id = agent_of(call)
+    agent_id = caller_id(call)
     row = ctx.view.agent(agent_id)
     session = ctx.view.open_session(agent_id)
     context = ctx.view.work(session.session_id) if session else None
@@ -277,7 +277,9 @@ def _decide(ctx: Context, wanted: _Wanted, view: View, stamp: Stamp) -> Decision
     rival = _rival(view, wanted)
     display = wanted.display or (record.display if record else "") or ids.default_display(wanted.role, wanted.module)
     existing = _existing(ctx, wanted, record, display) if record else None
-    verdict = judge(wanted.root, existing, rival is not None, re_register=wanted.re_register, force=wanted.force)
+    verdict = judge_registration(
+        wanted.root, existing, rival is not None, re_register=wanted.re_register, force=wanted.force
+    )
     if verdict.status == "conflict":
         return _conflict(ctx, verdict, rival if verdict.reason == "same_role_module" else record)
     facts = _facts(wanted, view, stamp, record, existing, verdict, display)

@@ -125,7 +125,7 @@ def evidence_of(call: Call) -> PeerEvidence:
     return evidence
 
 
-def agent_of(call: Call) -> str:
+def caller_id(call: Call) -> str:
     """The caller's agent id; NoIdentity if none is proved (for methods that an anonymous caller may reach)."""
     if not call.caller.agent_id:
         raise NoIdentity("no agent identity: the caller is not known")

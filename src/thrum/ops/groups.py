@@ -27,7 +27,7 @@ from thrum.model.methods.groups import (
 )
 from thrum.model.methods.method import Empty
 from thrum.model.wire_types import GroupMember, GroupSummary
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, caller_id
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_text
 from thrum.ops.sessions import ensure_session
@@ -43,7 +43,7 @@ ANYBODY: Final = "*"
 
 async def create(ctx: Context, call: Call, params: GroupCreateParams) -> GroupCreateResult:
     """A new group without members. Raises the name rules, NameTaken, GroupExists."""
-    caller = agent_of(call)
+    caller = caller_id(call)
     name = params.name
     description = check_text(params.description, "description", limits.description_chars_max)
 
@@ -85,7 +85,7 @@ def _created(fact: GroupCreated, *, replayed: bool = False) -> GroupCreateResult
 
 async def delete(ctx: Context, call: Call, params: GroupDeleteParams) -> GroupDeleteResult:
     """Delete a group for good; messages that were sent to it stay. Raises GroupNotFound, ProtectedGroup."""
-    caller = agent_of(call)
+    caller = caller_id(call)
     _check_unprotected(params.name)
 
     def decide(view: View, stamp: Stamp) -> Decision[GroupDeleteResult]:
@@ -108,7 +108,7 @@ async def add_member(ctx: Context, call: Call, params: GroupMemberParams) -> Gro
     A role need not have an agent yet: it is resolved when a message is sent. Raises GroupNotFound, ProtectedGroup,
     AgentNotFound, the name rules of roles.
     """
-    caller = agent_of(call)
+    caller = caller_id(call)
     _check_unprotected(params.group)
     kind = params.member_type
 
@@ -140,7 +140,7 @@ async def remove_member(ctx: Context, call: Call, params: GroupMemberParams) -> 
 
     Raises GroupNotFound, ProtectedGroup.
     """
-    caller = agent_of(call)
+    caller = caller_id(call)
     _check_unprotected(params.group)
     kind = params.member_type
 

@@ -32,7 +32,7 @@ from thrum.model.methods.agents import (
     SetStatusResult,
 )
 from thrum.model.wire_types import Orphan
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, caller_id
 from thrum.ops.identity_file import check_writable, identities_of, note_in_file
 from thrum.ops.liveness import owner_alive
 from thrum.ops.sessions import ensure_session
@@ -53,7 +53,7 @@ async def delete(ctx: Context, call: Call, params: AgentDeleteParams) -> AgentDe
     Killed in between, the same call removes what is left. With `with_messages` what it wrote is copied first, and gone
     for everybody. Another daemon's agent is only hidden here. Raises AgentNotFound, AgentAlive, NotYours, StoreFailed.
     """
-    caller = agent_of(call)
+    caller = caller_id(call)
     agent_id = _agent_id_from(ctx.view, params.name)
     if not ids.parse_agent_id(agent_id).is_local_agent:
         # Its id is about to be a file name.
@@ -87,6 +87,25 @@ async def delete(ctx: Context, call: Call, params: AgentDeleteParams) -> AgentDe
         return result
     kept = archive.relative_to(ctx.here.layout.state_dir.parent)
     return AgentDeleteResult(agent_id=agent_id, deleted=True, message=f"its messages are kept in {kept}")
+
+
+async def delete_all_of(ctx: Context, call: Call, root: str) -> tuple[str, ...]:
+    """Remove the agents of this daemon that live in a root, running or not, by one batch of facts; their ids.
+
+    For who takes the root down. Raises StoreFailed.
+    """
+    caller = caller_id(call)
+
+    def decide(view: View, stamp: Stamp) -> Decision[tuple[str, ...]]:
+        rows = [row for row in view.agents(kind="agent") if row.is_own and row.worktree_path == root]
+        gone = tuple(sorted(row.agent_id for row in rows))
+        return Decision([_cleaned(stamp, row, "manual", caller) for row in rows], lambda _view, _seqs: gone)
+
+    gone = await ctx.journal.commit(decide)
+    for agent_id in gone:
+        call.connection.registered.discard(agent_id)
+        await _remove_files(ctx, agent_id, root)
+    return gone
 
 
 def _replay_delete(view: View, fact: AnyFact, _seq: int) -> AgentDeleteResult:
@@ -179,7 +198,7 @@ async def cleanup(ctx: Context, call: Call, params: CleanupParams) -> CleanupRes
 
     Raises InvalidParams for `dry_run` with `force`, and for a negative `threshold` (whole days).
     """
-    caller = agent_of(call)
+    caller = caller_id(call)
     if params.dry_run and params.force:
         raise InvalidParams("dry_run and force exclude each other", field="force")
     if params.threshold < 0:
@@ -289,7 +308,7 @@ def _is_orphan(each: Orphan, threshold_days: int) -> bool:
 
 async def set_status(ctx: Context, call: Call, params: SetStatusParams) -> SetStatusResult:
     """How an agent is doing, by itself or by another. Raises AgentNotFound; DaemonWriterLiveness for a dead one."""
-    caller = agent_of(call)
+    caller = caller_id(call)
     agent_id = _agent_id_from(ctx.view, params.agent) if params.agent else caller
     line = check_writable(ctx, agent_id, caller, method="agent.set-status")
 

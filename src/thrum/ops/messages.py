@@ -30,7 +30,7 @@ from thrum.model.methods.messages import (
     SilentRecipient,
 )
 from thrum.model.wire_types import Recipient
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, caller_id
 from thrum.ops.directory import ViewDirectory
 from thrum.ops.drafts import check_body, check_refs, check_scopes, check_text
 from thrum.ops.liveness import owner_alive, worktree_missing
@@ -46,7 +46,7 @@ _MARKED_AT_ONCE: Final = 500
 
 async def send(ctx: Context, call: Call, params: SendParams) -> SendResult:
     """Store a message for its recipients. All or nothing: one unknown address and nothing is stored."""
-    author = agent_of(call)
+    author = caller_id(call)
     body = check_body(params.content, params.format, params.structured, ctx.body_bytes_max)
     scopes, refs = check_scopes(params.scopes, params.tags), check_refs(params.refs)
     to = (params.to,) if isinstance(params.to, str) else params.to
@@ -264,7 +264,7 @@ def _replay_send(view: View, fact: AnyFact, seq: int) -> SendResult:
 
 async def edit(ctx: Context, call: Call, params: EditParams) -> EditResult:
     """Replace the body. Wakes no one and keeps read marks; only for the author."""
-    author = agent_of(call)
+    author = caller_id(call)
     if params.content is None and params.structured is None:
         raise InvalidParams("message.edit needs content or structured", remedy="give the new body", field="content")
 
@@ -301,7 +301,7 @@ def _edited(view: View, fact: AnyFact, replayed: bool = False) -> EditResult:
 
 async def delete(ctx: Context, call: Call, params: DeleteParams) -> DeleteResult:
     """Hide a message everywhere, for good; the author's alone. `message.get` still shows it, marked."""
-    author = agent_of(call)
+    author = caller_id(call)
     reason = check_text(params.reason, "reason", limits.reason_chars_max)
 
     def decide(view: View, stamp: Stamp) -> Decision[DeleteResult]:
@@ -340,7 +340,7 @@ def _own_message(view: View, message_id: str, author: str, verb: str) -> Message
 
 async def mark_read(ctx: Context, call: Call, params: MarkReadParams) -> MarkReadResult:
     """Mark what is addressed to the caller: the messages named, or all of them. Nothing is marked if one is unknown."""
-    reader = agent_of(call)
+    reader = caller_id(call)
     if bool(params.message_ids) == params.all:
         raise InvalidParams(
             "give message_ids, or all", remedy="thrum message read MSG_ID… | --all", field="message_ids"

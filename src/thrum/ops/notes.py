@@ -23,7 +23,7 @@ from thrum.model.methods.notes import (
     PreambleShowParams,
     PreambleShowResult,
 )
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, caller_id
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import View
 
@@ -147,7 +147,7 @@ def _to_read(ctx: Context, name: str, repo_path: str) -> tuple[str, Path]:
 
 def _to_write(ctx: Context, call: Call, name: str, repo_path: str) -> tuple[str, Path]:
     """The same for a caller that is about to write: its own root, in which the agent must live."""
-    caller = agent_of(call)
+    caller = caller_id(call)
     agent_id, home = _agent(ctx, name)
     mine = ctx.view.agent(caller)
     root = call.caller.root or (mine.worktree_path if mine else "")

@@ -12,7 +12,7 @@ from thrum.model.methods.messages import (
     OutboxParams,
     OutboxResult,
 )
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, caller_id
 from thrum.store.queries.views import InboxQuery
 
 
@@ -87,7 +87,7 @@ async def list_messages(ctx: Context, call: Call, params: MessageListParams) -> 
 
 async def outbox(ctx: Context, call: Call, params: OutboxParams) -> OutboxResult:
     """What an author wrote, and who has read it; without `author_id` the caller's."""
-    author = params.author_id or agent_of(call)
+    author = params.author_id or caller_id(call)
     check_page(params.page, params.page_size)
     messages, total = ctx.view.outbox(author, params.to.removeprefix("@"), params.unread, params.page, params.page_size)
     return OutboxResult(

@@ -18,7 +18,7 @@ from thrum.model.errors import AmbiguousMessage, InvalidParams, MessageNotFound
 from thrum.model.ids import MESSAGE_ID_END_MIN, short_message_id
 from thrum.model.methods.messages import FindParams, FindResult, PrintedParams
 from thrum.model.methods.method import Empty
-from thrum.ops.context import Call, Context, agent_of, evidence_of
+from thrum.ops.context import Call, Context, caller_id, evidence_of
 from thrum.store.queries.views import MessageRow, View
 
 _RIVAL_MS: Final = 5_000
@@ -104,7 +104,7 @@ async def find(ctx: Context, printed: Printed, call: Call, params: FindParams) -
         raise InvalidParams("give one of end, author, last", remedy="thrum reply MSG_ID", field="end")
     if params.end:
         return FindResult(message_id=await _by_end(ctx, params.end))
-    me = agent_of(call)
+    me = caller_id(call)
     if params.last:
         return FindResult(message_id=printed.last(_session(ctx, call, me), ctx.clock.now_ms()).message_id)
     return FindResult(message_id=_newest_from(ctx.view, params.author, me))

@@ -32,7 +32,7 @@ from thrum.model.events import (
 )
 from thrum.model.files import is_file, status
 from thrum.model.methods.agents import AgentRenameParams, AgentRenameResult
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, caller_id
 from thrum.ops.identity_file import identities_of, note_in_file
 from thrum.ops.names import check_names
 from thrum.ops.runtime_place import carried_over
@@ -54,7 +54,7 @@ async def rename(ctx: Context, wait_queues: WaitQueues, call: Call, params: Agen
 
     Raises the name rules, NameTaken for a name that is registered anywhere or has a file here, StoreFailed.
     """
-    old, new = agent_of(call), params.name.removeprefix("@")
+    old, new = caller_id(call), params.name.removeprefix("@")
     if old == new:
         await finish(ctx)
         return AgentRenameResult(agent_id=new, of=new, unread=ctx.view.inbox_count(new)[1])

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from thrum.model.events import AgentPlaced
 from thrum.ops.context import Context
+from thrum.ops.identity_file import note_in_file
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
 
@@ -63,3 +64,30 @@ async def note_session(ctx: Context, agent_id: str, session: str, transcript: st
         return Decision([fact], lambda _view, _seqs: None)
 
     await ctx.journal.commit(decide)
+
+
+async def note_terminal(ctx: Context, agent_id: str, tmux_session: str, pane: str) -> None:
+    """Note in which tmux session and pane an agent is; empty ones: in none any more. All else of its place stays."""
+
+    def decide(view: View, stamp: Stamp) -> Decision[None]:
+        row = view.agent(agent_id)
+        if row is None or not row.live or (row.tmux_session, row.pane) == (tmux_session, pane):
+            return Decision([], lambda _view, _seqs: None)
+        fact = stamp.make(
+            AgentPlaced,
+            at=stamp.later_than(max(row.place_at, row.exited_at)),
+            agent_id=agent_id,
+            worktree_path=row.worktree_path,
+            agent_pid=row.agent_pid,
+            agent_pid_started=row.agent_pid_started,
+            runtime=row.runtime,
+            tmux_session=tmux_session,
+            runtime_session=row.runtime_session,
+            transcript=row.transcript,
+            pane=pane,
+            hooks_seen_at=row.hooks_seen_at,
+        )
+        return Decision([fact], lambda _view, _seqs: None)
+
+    await ctx.journal.commit(decide)
+    await note_in_file(ctx, agent_id, housekeeping=True, tmux_session=tmux_session)

@@ -133,6 +133,7 @@ def _member(
         status="active" if session else "offline",
         agent_status=row.status,
         tmux_session=row.tmux_session,
+        hooks_seen_at=row.hooks_seen_at if local else "",
         is_local=local,
     )
 

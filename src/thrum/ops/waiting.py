@@ -25,7 +25,7 @@ from thrum.model.errors import AgentNotRegistered, BadTime, Busy, InvalidParams,
 from thrum.model.events import AgentAliased, AnyFact, MessageCreated, MessageReceipt, WakeAttempted
 from thrum.model.methods.messages import WaitParams, WaitResult
 from thrum.model.wire_types import Message
-from thrum.ops.context import Call, Context, agent_of, evidence_of
+from thrum.ops.context import Call, Context, caller_id, evidence_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.reading import check_seq
 from thrum.ops.sessions import ensure_session
@@ -300,7 +300,7 @@ async def wait(ctx: Context, wait_queues: WaitQueues, call: Call, params: WaitPa
     """Sleep until a message comes that wakes the caller: any that is addressed to it but quiet ones (an answer
     that is waited for may be quiet), and those that were replaced or have expired.
     """
-    agent_id = agent_of(call)
+    agent_id = caller_id(call)
     if not 0 <= params.timeout_ms <= limits.wait_max_ms:
         raise InvalidParams(f"timeout_ms must be 0 to {limits.wait_max_ms}", remedy="wait again", field="timeout_ms")
     if not 1 <= params.limit <= limits.wait_limit_max:

@@ -27,7 +27,7 @@ from thrum.model.methods.sessions import (
 )
 from thrum.model.search import path_matches
 from thrum.model.wire_types import GitState, Session, WorkContext
-from thrum.ops.context import Call, Context, agent_of
+from thrum.ops.context import Call, Context, caller_id
 from thrum.ops.drafts import check_refs, check_scopes, check_text
 from thrum.ops.git_state import read_live
 from thrum.ops.identity_file import note_in_file
@@ -40,7 +40,7 @@ from thrum.store.queries.views import AgentRow, View
 
 async def set_task(ctx: Context, call: Call, params: SetTaskParams) -> SetTaskResult:
     """Which task the caller is at; an empty text clears it."""
-    agent_id = agent_of(call)
+    agent_id = caller_id(call)
     task = check_text(params.current_task, "task", limits.task_chars_max)
 
     def decide(view: View, stamp: Stamp) -> Decision[SetTaskResult]:
@@ -59,7 +59,7 @@ async def set_task(ctx: Context, call: Call, params: SetTaskParams) -> SetTaskRe
 
 async def heartbeat(ctx: Context, call: Call, params: HeartbeatParams) -> HeartbeatResult:
     """The caller is there: last seen, what it pinned to its session, and its git state if that is news."""
-    agent_id = agent_of(call)
+    agent_id = caller_id(call)
     items = _items(params)
     git, warnings = await _git_of(ctx, agent_id)
 
@@ -148,7 +148,7 @@ def _git_work(session_id: str, git: GitState, moment: str = "") -> Work:
 
 async def end(ctx: Context, call: Call, params: SessionEndParams) -> SessionEndResult:
     """End the session named, which must be the caller's own, or whatever it has open; with its last git state."""
-    agent_id = agent_of(call)
+    agent_id = caller_id(call)
     git, _ = await _git_of(ctx, agent_id)
 
     def decide(view: View, stamp: Stamp) -> Decision[SessionEndResult]:

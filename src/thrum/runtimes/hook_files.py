@@ -86,6 +86,12 @@ def is_ours(text: object) -> bool:
     return isinstance(text, str) and _OURS.match(text) is not None
 
 
+def program_of(text: str) -> str:
+    """The path that a command of thrum's calls."""
+    found = _OURS.match(text)
+    return shlex.split(found[1])[0] if found is not None else ""
+
+
 def installed(text: str, runtime: str, program: str) -> str:
     """The file with thrum's hooks in it, what was there before taken out first; `text` empty: there was none.
 
@@ -119,6 +125,12 @@ def removed(text: str, *, keep_empty: bool = False) -> str:
     while (found := _first_of_ours(_root(text))) is not None:
         text = _without(text, found, keep_empty)
     return text
+
+
+def is_bare(text: str, runtime: str) -> bool:
+    """Whether a file that was made for hooks alone has nothing else in it. Raises NotJson."""
+    value = {key: inner for key, inner in _root(text).to_value().items() if key != "hooks" or inner}
+    return value in ({}, dict(FORMATS[runtime].first))
 
 
 def commands_in(text: str) -> Sequence[str]:

@@ -36,7 +36,7 @@ def superseded_locally(facts: Iterable[tuple[Order, AnyFact | UnknownEvent]]) ->
     for _, fact in ordered:
         if isinstance(fact, MessageReceipt) and ids.ulid_ms(fact.message_id) is not None:
             # Each state keeps its first time, and implies the lower ones. Where the id tells no time, a purge may
-            # tombstoned the earlier of two receipts alone.
+            # tombstone the earlier of two receipts alone.
             rank, key = receipt_rank(fact.receipt_type), (fact.message_id, fact.agent_id)
             if rank <= told.get(key, -1):
                 gone.add(fact.event_id)

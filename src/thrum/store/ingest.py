@@ -33,7 +33,7 @@ class Ingested(NamedTuple):
     ours: int = 0
 
 
-class Judged(NamedTuple):
+class Classified(NamedTuple):
     """A usable `fact` and the journal that it belongs into; or None, the `reason` why it can't be used, and the
     journal in which the line stays all the same (`""`: in none).
     """
@@ -48,30 +48,30 @@ class Verified(NamedTuple):
 
     file: str
     raw: bytes
-    judged: Judged
+    classified: Classified
 
     @property
     def is_refused(self) -> bool:
         """Whether it comes into no journal."""
-        return self.judged.fact is None and not self.judged.file
+        return self.classified.fact is None and not self.classified.file
 
 
-def judge(file: str, raw: bytes, reason: str = "") -> Judged:
+def classify_line(file: str, raw: bytes, reason: str = "") -> Classified:
     """What a line found in the journal `file` is; `reason`: that of `verified`. Raises ValueError if `file` is none of
     the branch.
     """
     if not is_branch_file(file):
         raise ValueError(f"not a journal of the branch: {file!r}")
     if reason or b"\n" in raw:
-        return Judged(None, "", reason or "not_json")
+        return Classified(None, "", reason or "not_json")
     try:
         fact = events.decode(raw)
     except events.BadLine as bad:
         # What is only bad for this program stays: a newer one may know better.
-        return Judged(None, file if bad.reason == "bad_field" else "", bad.reason)
+        return Classified(None, file if bad.reason == "bad_field" else "", bad.reason)
     if events.never_travels(fact):
-        return Judged(None, "", "local_type_on_branch")
-    return Judged(fact, file if isinstance(fact, UnknownEvent) else branch_file_of(fact, file))
+        return Classified(None, "", "local_type_on_branch")
+    return Classified(fact, file if isinstance(fact, UnknownEvent) else branch_file_of(fact, file))
 
 
 def verified(arrived: Iterable[Found]) -> list[Verified]:
@@ -82,11 +82,13 @@ def verified(arrived: Iterable[Found]) -> list[Verified]:
     """
     found = [(file, line) for file, raw in arrived if (line := bare(raw)) and not line.isspace()]
     flaws = signing.flaws_of([line for _, line in found])
-    looked_at = [Verified(file, raw, judge(file, raw, flaw)) for (file, raw), flaw in zip(found, flaws, strict=True)]
-    ids = Counter(line.judged.fact.event_id for line in looked_at if line.judged.fact is not None)
+    looked_at = [
+        Verified(file, raw, classify_line(file, raw, flaw)) for (file, raw), flaw in zip(found, flaws, strict=True)
+    ]
+    ids = Counter(line.classified.fact.event_id for line in looked_at if line.classified.fact is not None)
     best: dict[str, signatures.Rank] = {}
     for line in looked_at if len(ids) < ids.total() else ():
-        fact = line.judged.fact
+        fact = line.classified.fact
         if fact is not None and ids[fact.event_id] > _SAME_ID_MAX:
             rank = _rank(line.raw, fact)
             best[fact.event_id] = min(rank, best.get(fact.event_id, rank))
@@ -95,10 +97,10 @@ def verified(arrived: Iterable[Found]) -> list[Verified]:
 
 def _against(line: Verified, best: Mapping[str, signatures.Rank]) -> Verified:
     """The line, refused if another one of its id is the fact. The same one, twice, is no conflict."""
-    fact = line.judged.fact
+    fact = line.classified.fact
     if fact is None or fact.event_id not in best or _rank(line.raw, fact)[1] == best[fact.event_id][1]:
         return line
-    return line._replace(judged=Judged(None, "", "id_conflict"))
+    return line._replace(classified=Classified(None, "", "id_conflict"))
 
 
 def _rank(raw: bytes, fact: AnyFact | UnknownEvent) -> signatures.Rank:

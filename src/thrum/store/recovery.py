@@ -229,7 +229,7 @@ def open_blocking(
         journals.prepare()
         discard_leftovers(journals)
         files.ensure_private_dir(layout.database.parent)
-        seal = Seal(layout.keep_dir / "picture.json", layout.database)
+        seal = Seal(layout.trusted_dir / "picture.json", layout.database)
         seal.remove_foreign_files()
         return _Opening(journals, quarantine, layout.database, identity, own, wall, program, signer, seal).run(boot_id)
     except OSError as error:

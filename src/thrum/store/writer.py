@@ -31,7 +31,7 @@ from thrum.store._stamping import Stamper
 from thrum.store.api import Decision
 from thrum.store.compaction import Draft, swap
 from thrum.store.failures import database_refusal, internal, is_failure_of_the_disk
-from thrum.store.ingest import Found, Ingested, Judged, Verified
+from thrum.store.ingest import Classified, Found, Ingested, Verified
 from thrum.store.journal import FileState, JournalFiles, line_id_of, refusal
 from thrum.store.projection.core import Projection, Released
 from thrum.store.projection.entry import Entry, entry_of
@@ -396,11 +396,11 @@ class Writer:
         """
         tombstones = self._view.tombstones()
         facts, winners, quarantined = len(self._committed), len(self._winners), 0
-        for file, raw, judged in arrived:
-            if judged.fact is None:
-                quarantined += self._refuse(file, raw, judged)
-            elif isinstance(judged.fact, UnknownEvent) or not self._is_tombstoned(judged.fact, raw, tombstones):
-                quarantined += self._receive(judged.fact, judged.file, file, raw)
+        for file, raw, classified in arrived:
+            if classified.fact is None:
+                quarantined += self._refuse(file, raw, classified)
+            elif isinstance(classified.fact, UnknownEvent) or not self._is_tombstoned(classified.fact, raw, tombstones):
+                quarantined += self._receive(classified.fact, classified.file, file, raw)
         new = [each.fact for each in self._committed[facts:]]
         new += [events.decode(raw) for _, raw, _ in self._winners[winners:]]  # facts that are here, in other words
         ours = sum(fact.timestamp > self.restored_at and self._view.is_own(fact.origin_daemon) for fact in new)
@@ -459,11 +459,11 @@ class Writer:
         self._touched = self._touched or bool(due)
         return due
 
-    def _refuse(self, file: str, raw: bytes, judged: Judged) -> bool:
+    def _refuse(self, file: str, raw: bytes, classified: Classified) -> bool:
         """A line that can't be used: to quarantine, and into the journal too if it is to stay. True if it is new."""
-        new = self._to_quarantine.add(file, raw, judged.reason)
-        if judged.file and (new or not self._has_line(file, raw)):
-            self._append(judged.file, raw, line_id_of(raw))
+        new = self._to_quarantine.add(file, raw, classified.reason)
+        if classified.file and (new or not self._has_line(file, raw)):
+            self._append(classified.file, raw, line_id_of(raw))
         return new
 
     def _receive(self, fact: AnyFact | UnknownEvent, home: str, file: str, raw: bytes) -> bool:

@@ -61,7 +61,7 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SyncRequest:
     """What one round is to do."""
 
     fetch: bool
@@ -101,7 +101,7 @@ class Loop:
     """
 
     mode: Callable[[], Mode]
-    run_round: Callable[[Request, Outcome, Callable[[], bool]], None]
+    run_round: Callable[[SyncRequest, Outcome, Callable[[], bool]], None]
     peek: Callable[[], str | None]
     tidy: Callable[[], None]
     interrupt: Callable[[], None]
@@ -169,7 +169,7 @@ class Loop:
                     due = trio.current_time() >= last_look + mode.interval_seconds
                     fetch = not mode.local_only and (forced or due or self._failures > 0)
                     self._look, self._changed_at = False, None
-                    report = await self._run(Request(fetch, not mode.local_only), mode)
+                    report = await self._run(SyncRequest(fetch, not mode.local_only), mode)
                     if fetch or mode.local_only:
                         last_look = trio.current_time()
                     self._ended_at = trio.current_time()
@@ -206,7 +206,7 @@ class Loop:
             return changed_at + mode.interval_seconds  # a commit that stays here is not urgent
         return max(changed_at + min(SETTLE_SECONDS, mode.debounce_seconds), self._ended_at + mode.debounce_seconds)
 
-    async def _run(self, request: Request, mode: Mode) -> Report:
+    async def _run(self, request: SyncRequest, mode: Mode) -> Report:
         self._set(state="syncing")
         outcome = Outcome()
         if request.fetch:
@@ -253,7 +253,7 @@ class Loop:
         result = "error" if outcome.unconfirmed else "nothing_to_do" if quiet else "synced"
         return Report(result, outcome.received, outcome.sent)
 
-    async def _run_in_thread(self, request: Request, outcome: Outcome) -> None:
+    async def _run_in_thread(self, request: SyncRequest, outcome: Outcome) -> None:
         """The round, in a thread. When the daemon stops it is asked to end after its step, and left if it does not."""
         patience = trio.CancelScope(shield=True)
         stopping: list[bool] = []

@@ -57,7 +57,7 @@ class GitRepository:
             self._reader = self._open.__enter__()
         return self._reader
 
-    def rest(self) -> None:
+    def close_packs(self) -> None:
         """Let go of git's packs until they are needed again: a `git gc` may want to remove them."""
         with contextlib.suppress(StoreFailed):
             self._settle()  # what no ref leads to may be lost
@@ -199,7 +199,7 @@ class GitRepository:
         if before and self._remote.stands_at(before):
             return before
         known = dict.fromkeys(commit for commit in (before, self.tip()) if commit and self._has(commit))
-        self.rest()
+        self.close_packs()
         if not self._remote.fetch(list(known)):
             self._forget_seen()
             return ""

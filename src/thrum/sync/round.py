@@ -36,7 +36,7 @@ Steps = Generator[str, None, None]
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class RoundOrder:
     """What a round is to do."""
 
     fetch: bool
@@ -120,15 +120,15 @@ class _Memory(msgspec.Struct):
     unsent: int = 0
 
 
-def sync_round(repo: Repository, journals: Journals, errand: Errand, outcome: Outcome) -> Steps:
+def sync_round(repo: Repository, journals: Journals, order: RoundOrder, outcome: Outcome) -> Steps:
     """Run one round; `outcome` is filled on the way. Yields a name after each step (see the module).
 
     Raises RemoteFailed, StoreFailed, and what the committer refuses with. After RemoteFailed what is here is committed.
     """
-    round_ = _Round(repo, journals, errand, outcome, _recall(journals))
-    head = repo.remote_tip() if errand.fetch or errand.push else ""
+    round_ = _Round(repo, journals, order, outcome, _recall(journals))
+    head = repo.remote_tip() if order.fetch or order.push else ""
     trouble: RemoteFailed | None = None
-    if errand.fetch:
+    if order.fetch:
         try:
             head = repo.fetch()
         except RemoteFailed as failed:
@@ -138,7 +138,7 @@ def sync_round(repo: Repository, journals: Journals, errand: Errand, outcome: Ou
         yield from round_.settle(head)
         if trouble is not None:
             raise trouble
-        if not errand.push or outcome.read_only:
+        if not order.push or outcome.read_only:
             return
         if outcome.tip == head:
             round_.note_pushed(0)
@@ -165,7 +165,7 @@ def _recall(journals: Journals) -> _Memory:
 class _Round:
     repo: Repository
     journals: Journals
-    errand: Errand
+    order: RoundOrder
     outcome: Outcome
     memory: _Memory
 
@@ -313,8 +313,8 @@ class _Round:
         yield "composed"
         commit = base
         if added is not None:
-            message = merge.subject(added, self.errand.who)
-            commit = self.repo.add_commit(files.values(), base, message, self.errand.now_seconds)
+            message = merge.subject(added, self.order.who)
+            commit = self.repo.add_commit(files.values(), base, message, self.order.now_seconds)
             yield "built"
         if commit != tip:
             if not self.repo.move(tip, commit):

@@ -43,7 +43,7 @@ def read(screen: Screen) -> Reading:
 
 
 def _starts(screen: Screen) -> bool:
-    """Whether it has drawn nothing yet, or starts over after the question of trust."""
+    """Whether it has drawn nothing yet, or begins again after the question of trust."""
     return has_begun(screen, *_PROGRAMS) or (
         screen.pane_current_command in _PROGRAMS and not screen.alternate_on and row_matches(screen, _RESTARTS)
     )

@@ -16,7 +16,7 @@ _PASSWORD = re.compile(r"(?i)(?:password|passphrase|passcode|\bpin)\b[^:]*:\s*$"
 def is_shell(screen: Screen) -> bool:
     """Whether it looks like a shell: it is the command in front, has a cursor of its own, and no screen of its own.
 
-    What wraps a runtime in `bash -c` is the command in front, too; but runtimes hide the cursor or take the
+    A shell that wraps a runtime in `bash -c` is the command in front, too; but runtimes hide the cursor or take the
     alternate screen.
     """
     return _named_shell(screen) and screen.cursor_visible and not screen.alternate_on

@@ -82,7 +82,7 @@ def _by_proc(pane_pid: int) -> int:
 
 
 async def _by_ps(pane_pid: int) -> int:
-    """The same on macOS, whose kernel tells it only `ps`. Raises OSError."""
+    """The same on macOS, whose kernel tells it only to `ps`. Raises OSError."""
     with trio.move_on_after(_PS_SECONDS_MAX):
         done = await trio.run_process(
             ("ps", "-o", "tpgid=", "-p", str(pane_pid)), capture_stdout=True, capture_stderr=True, check=False, cwd="/"

@@ -1,8 +1,8 @@
 """The tmux sessions that thrum makes: created, launched, told apart from all others, and ended (cli.md 3.18).
 
 A session of thrum's carries options (`@thrum-managed`, `@thrum-dir` …). It is found by its whole name and acted on by
-its id, and never without a look at those options in the same step: a stranger's session of that name is not ours to
-kill.
+its id, and never without a look at those options in the same step: a stranger's session of that name is never
+killed.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Sessions:
         options = {_MANAGED: "1", _DIRECTORY: directory, _DAEMON: self.daemon, _AGENT: agent, _RUNTIME: runtime}
         width, height = SIZE
         unwanted = await self._unwanted()
-        # A shell began with what the server has in its own environment; it starts over without.
+        # A shell began with what the server has in its own environment; it is restarted without.
         again = [("respawn-pane", "-k", "-t", target, "-c", directory)] if unwanted else []
         await self.tmux.run(
             ("new-session", "-d", "-s", name, "-c", directory, "-x", str(width), "-y", str(height)),
@@ -116,20 +116,30 @@ class Sessions:
         return await self.find(name)
 
     async def launch(
-        self, session: Session, argv: Sequence[str], variables: Mapping[str, str] | None = None, *, force: bool = False
+        self,
+        session: Session,
+        argv: Sequence[str],
+        variables: Mapping[str, str] | None = None,
+        *,
+        runtime: str = "",
+        force: bool = False,
     ) -> Session:
         """Run a program in a session's pane, instead of the shell there; a shell follows it.
 
         Raises AgentAlive if something else than a shell is in front, which `force` ends. `variables` are added to the
-        environment.
+        environment; `runtime`: what the program is, if not what the session was made for.
         """
         await self._still_ours(session)
         if not force and (await foreground(session.pane_pid, 0, self.table)).owner != "shell":
-            raise AgentAlive(f"something runs in session {session.name!r}")
+            raise AgentAlive(
+                f"something runs in session {session.name!r}",
+                remedy=f"look at it: thrum tmux capture {session.name}; to end it: thrum tmux restart {session.name}",
+            )
         extra = [word for name, value in (variables or {}).items() for word in ("-e", f"{name}={value}")]
         script = f'{shlex.join(argv)}; exec "${{SHELL:-/bin/sh}}"'
+        noted = [("set-option", "-t", session.pane, _RUNTIME, runtime)] if runtime else []
         await self.tmux.run(
-            ("respawn-pane", "-k", "-t", session.pane, "-c", session.directory, *extra, "/bin/sh", "-c", script)
+            *noted, ("respawn-pane", "-k", "-t", session.pane, "-c", session.directory, *extra, "/bin/sh", "-c", script)
         )
         return await self.find(session.name)
 

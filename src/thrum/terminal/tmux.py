@@ -99,7 +99,7 @@ class Look:
 
     @property
     def last_key(self) -> int:
-        """When a person last pressed a key in a window that shows this pane; 0 if no client shows it."""
+        """When a person last pressed a key in a window that shows this pane; 0 if no one shows it."""
         return max((pressed for pressed, _ in self.watchers), default=0)
 
     @property
@@ -197,6 +197,10 @@ class Tmux:
         _checked(pane)
         await self.run(("send-keys", "-t", pane, *names))
 
+    async def socket_path(self) -> str:
+        """Where the server that runs listens: for a client that is started elsewhere."""
+        return (await self.run(("display-message", "-p", "#{socket_path}"))).strip()
+
     async def panes(self, *options: str) -> tuple[PaneRow, ...]:
         """Every pane of the server, with the named options of its session; none if no server runs."""
         columns = (
@@ -216,6 +220,15 @@ class Tmux:
         except TmuxSessionNotFound:
             return ()
         return tuple(_pane_row(line, options) for line in _clear(text).splitlines())
+
+
+def attach_command(socket: str, session: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What shows the session of exactly that name in this terminal: a client of its own, or, inside a client of that
+    server, that one. Raises TmuxFailed inside a client of another server."""
+    within = environ.get("TMUX", "").partition(",")[0]
+    if within and within != socket:
+        raise TmuxFailed("this is inside another tmux", remedy=f"in a terminal outside of it: tmux -S {socket} attach")
+    return ("tmux", "-u", "-S", socket, "switch-client" if within else "attach-session", "-t", f"={session}")
 
 
 def watchers_format(window: str) -> str:

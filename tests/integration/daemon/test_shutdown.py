@@ -57,7 +57,7 @@ async def test_an_open_session_or_somebody_who_waits_keeps_a_daemon(tmp_path: Pa
 def test_who_ends_by_itself_leaves_no_word_that_it_was_stopped(tmp_path: Path) -> None:
     layout = layout_of(tmp_path, tmp_path / ".thrum")
     layout.var_dir.mkdir(parents=True)
-    for end, marked in ((Ending.rest, False), (Ending.leave, False), (Ending.stop, True)):
+    for end, marked in ((Ending.end_idle, False), (Ending.leave, False), (Ending.stop, True)):
         ending = Ending(Drain())
         end(ending)
         note_stop(layout, ending)

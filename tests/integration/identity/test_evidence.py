@@ -18,8 +18,8 @@ from tests.support.places import SUPPORT
 from tests.support.trusted import trust_here
 from thrum.identity.caller import AccessClass, Caller, Evidence, decide
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
+from thrum.identity.person import obstacle
 from thrum.identity.processes import Process, ProcessMap, ProcessTable, Program, open_process_table
-from thrum.identity.rights import obstacle
 from thrum.model.methods.method import Access
 from thrum.model.paths import Layout, find_layout
 
@@ -245,7 +245,7 @@ def test_below_a_shared_server_the_session_s_agent_speaks_where_it_lives(root: P
         outcomes: list[str] = []
         for pid in (here, away, plain):
             by_tool = peer(root, pid)
-            by_tool.session = "" if told == "by its first environment" else "t1"
+            by_tool.runtime_session = "" if told == "by its first environment" else "t1"
             evidence = by_tool.gather(registry, now=0.0)
             decision = decide(evidence, "agent")
             outcomes.append(decision.rule)

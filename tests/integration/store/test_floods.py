@@ -40,7 +40,7 @@ def test_of_very_many_lines_of_one_id_the_store_looks_at_the_one_that_counts() -
     lines = conflicting(MANY)
     looked_at = verified((AUTHOR_JOURNAL, raw) for raw in [*lines, lines[-1]])
     assert [line.raw for line in looked_at if not line.is_refused] == [lines[-1]] * 2
-    assert {line.judged.reason for line in looked_at if line.is_refused} == {"id_conflict"}
+    assert {line.classified.reason for line in looked_at if line.is_refused} == {"id_conflict"}
     few = verified((AUTHOR_JOURNAL, raw) for raw in lines[:2])
     assert not any(line.is_refused for line in few)
 
@@ -52,7 +52,7 @@ def test_a_forged_line_does_not_push_out_the_one_that_its_daemon_signed() -> Non
     lies = [true.replace(b"the truth", b"a lie %03d" % number) for number in range(MANY)]
     looked_at = verified((AUTHOR_JOURNAL, raw) for raw in [*lies, true])
     assert [line.raw for line in looked_at if not line.is_refused] == [true]
-    assert {line.judged.reason for line in looked_at if line.is_refused} == {"bad_signature"}
+    assert {line.classified.reason for line in looked_at if line.is_refused} == {"bad_signature"}
 
 
 def kept_by(directory: Path) -> list[Quarantined]:

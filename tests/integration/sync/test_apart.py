@@ -269,7 +269,7 @@ def test_what_a_gc_took_while_a_round_ran_is_there_again_with_the_next_one(
     objects = root / ".git/objects"
     before = set(objects.glob("??/*"))
     tip = write(alice, {"events.jsonl": LINES, "messages/nux.jsonl": LINES * 2})
-    alice.rest()
+    alice.close_packs()
     for path in set(objects.glob("??/*")) - before:
         path.unlink()
     alice.resume()
@@ -291,7 +291,7 @@ def test_what_a_gc_took_of_a_fetch_is_fetched_again(alice: GitRepository, bob: G
     tip = write(bob, {"events.jsonl": LINES})
     sync(bob)
     assert alice.fetch() == tip
-    alice.rest()
+    alice.close_packs()
     for path in set(objects.rglob("*")) - before:
         path.unlink() if path.is_file() else None
     assert alice.fetch() == tip

@@ -13,7 +13,7 @@ import trio.testing
 
 from thrum.model.errors import StoreFailed
 from thrum.sync import loop
-from thrum.sync.loop import BESIDE_MAX, BRISK_PEEK_SECONDS, PEEK_SECONDS, Loop, Mode, Request, State, Status
+from thrum.sync.loop import BESIDE_MAX, BRISK_PEEK_SECONDS, PEEK_SECONDS, Loop, Mode, State, Status, SyncRequest
 from thrum.sync.ports import RemoteFailed
 from thrum.sync.round import Outcome
 
@@ -36,7 +36,7 @@ class Desk:
     """Where rounds leave the branch."""
     gate: threading.Event | None = None
     """A round goes on until it is set."""
-    requests: list[Request] = field(default_factory=list[Request])
+    requests: list[SyncRequest] = field(default_factory=list[SyncRequest])
     states: list[State] = field(default_factory=list[State])
     stopped: bool = False
     interrupted: bool = False
@@ -55,7 +55,7 @@ class Desk:
             on_status=self.hear,
         )
 
-    def run(self, request: Request, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
+    def run(self, request: SyncRequest, outcome: Outcome, is_stopping: Callable[[], bool]) -> None:
         self.requests.append(request)
         while self.gate is not None and not self.gate.wait(0.001):
             if is_stopping():
@@ -93,7 +93,7 @@ async def test_it_asks_the_remote_when_it_begins_and_then_pushes_changes_without
     await desk.rounds(1)
     desk.loop.note_change()
     await desk.rounds(2)
-    assert desk.requests == [Request(fetch=True, push=True), Request(fetch=False, push=True)]
+    assert desk.requests == [SyncRequest(fetch=True, push=True), SyncRequest(fetch=False, push=True)]
     assert desk.states == ["syncing", "synced", "syncing", "synced"]
 
 
@@ -149,7 +149,7 @@ async def test_local_only_neither_fetches_nor_pushes(nursery: trio.Nursery) -> N
     nursery.start_soon(desk.loop.serve_sync)
     desk.loop.note_change()
     await desk.rounds(1)
-    assert desk.requests[0] == Request(fetch=False, push=False)
+    assert desk.requests[0] == SyncRequest(fetch=False, push=False)
     assert desk.loop.status.state == "local-only" and not desk.loop.status.last_sync_at_ms
 
 
@@ -282,7 +282,7 @@ async def test_what_another_clone_pushes_into_one_that_is_local_only_is_ingested
     assert len(desk.requests) == 1, "where it left the branch"
     desk.tip = desk.seen = "two"
     await desk.until(lambda: len(desk.requests) == 2)
-    assert desk.requests[1] == Request(fetch=False, push=False)
+    assert desk.requests[1] == SyncRequest(fetch=False, push=False)
 
 
 @pytest.mark.parametrize("error", [OSError("no"), ValueError("embedded null byte"), struct.error("damaged")])
@@ -337,7 +337,7 @@ async def test_a_setting_that_changes_counts_at_once(nursery: trio.Nursery) -> N
     desk.mode = Mode(False, interval_seconds=1000.0)
     desk.loop.poke()
     await desk.rounds(1)
-    assert desk.requests == [Request(fetch=True, push=True)]
+    assert desk.requests == [SyncRequest(fetch=True, push=True)]
 
 
 async def test_a_stop_ends_the_round_after_its_step() -> None:

@@ -99,11 +99,11 @@ def test_an_object_that_is_there_is_not_written_again(alice: GitRepository, top:
 
 def test_an_object_that_is_there_is_made_young_so_that_no_gc_takes_it(alice: GitRepository, top: Path) -> None:
     lost = alice.add_blob(b"no ref leads to it\n")
-    alice.rest()
+    alice.close_packs()
     path = top / "alice" / ".git" / "objects" / lost[:2] / lost[2:]
     os.utime(path, (0, 0))
     assert alice.add_blob(b"no ref leads to it\n") == lost
-    alice.rest()
+    alice.close_packs()
     git(top / "alice", "gc", "-q")
     assert alice.blob(lost) == b"no ref leads to it\n"
 

@@ -45,6 +45,7 @@ class Claude:
         self.shown = []
         self.status = "idle"
         self.pending = []
+        self.contexts = []
         self.waiters = []
         self.lock = threading.RLock()
         self.stop = threading.Event()
@@ -264,6 +265,8 @@ class Claude:
                 self.messages[-1]["content"] += [{"type": "text", "text": text} for text in held]
 
     def say_user(self, texts):
+        # What a session's start added goes to the model with the first thing that it is told.
+        texts, self.contexts = [*self.contexts, *texts], []
         self.messages.append({"role": "user", "content": [{"type": "text", "text": text} for text in texts]})
 
     def run_tool(self, call):
@@ -414,10 +417,7 @@ class Claude:
         return True
 
     def open_session(self, source):
-        contexts, _ = self.fire("SessionStart", source=source)
-        if contexts:
-            self.say_user(contexts)
-            self.messages.append({"role": "assistant", "content": [{"type": "text", "text": ""}]})
+        self.contexts, _ = self.fire("SessionStart", source=source)
 
     def main(self):
         if self.printed:

@@ -95,6 +95,9 @@ class Stage:
         self.shop = self.home / "shop"
         self.env = {**os.environ, "THRUM_HOSTNAME": "desk"}
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}"
+        # A tmux server of its own.
+        self.env.update(TMUX_TMPDIR=str(self.home), SHELL="/bin/sh")
+        self.env.pop("TMUX", None)
         self._ids: dict[str, str] = {}
         self._background: Background | None = None
         for command in ("git init -q -b main shop", "git -C shop commit -q --allow-empty -m Start"):
@@ -172,6 +175,8 @@ class Stage:
             self._background.close()
         for root in (path.parent for path in self.home.glob("*/.thrum/config.json")):
             subprocess.run(["thrum", "daemon", "stop"], cwd=root, env=self.env, capture_output=True, check=False)
+        if any(self.home.glob("tmux-*/*")):
+            subprocess.run(["tmux", "kill-server"], env=self.env, capture_output=True, check=False)
         shutil.rmtree(self.home, ignore_errors=True)
 
 

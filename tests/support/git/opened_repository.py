@@ -19,4 +19,4 @@ def open_repository(layout: Layout, environ: Mapping[str, str], *, remote: str =
     try:
         yield repository
     finally:
-        repository.rest()
+        repository.close_packs()

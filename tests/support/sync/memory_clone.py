@@ -12,7 +12,7 @@ from thrum.git.trees import TreeEntry
 from thrum.model import events
 from thrum.model.tombstones import Tombstones
 from thrum.sync.ports import Arrived, FilePosition, Ingested, JournalMoved, Surplus
-from thrum.sync.round import Errand, Outcome, Steps, sync_round
+from thrum.sync.round import Outcome, RoundOrder, Steps, sync_round
 
 
 class MemoryJournals:
@@ -108,7 +108,7 @@ class MemoryClone:
 
     def begin(self, *, fetch: bool = True, push: bool = True) -> Steps:
         self.outcome = Outcome()
-        return sync_round(self.repo, self.journals, Errand(fetch, push, f"user@{self.name}", 1), self.outcome)
+        return sync_round(self.repo, self.journals, RoundOrder(fetch, push, f"user@{self.name}", 1), self.outcome)
 
     def sync(self, *, fetch: bool = True, push: bool = True) -> Outcome:
         """A whole round. Raises what it raises."""

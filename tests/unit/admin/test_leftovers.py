@@ -73,8 +73,8 @@ def test_outside_git_where_the_settings_that_count_lie_is_looked_after_too(
     root = tmp_path / "plain"
     (root / ".thrum").mkdir(parents=True)
     layout = Layout(root=root, state_dir=root / ".thrum", main_root=root, common_dir=None)
-    layout.keep_dir.mkdir(parents=True)
-    left = old(layout.keep_dir / ".config.json.0123456789ab.tmp")
+    layout.trusted_dir.mkdir(parents=True)
+    left = old(layout.trusted_dir / ".config.json.0123456789ab.tmp")
     remove(layout)
     assert not left.exists()
 

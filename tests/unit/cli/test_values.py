@@ -76,10 +76,10 @@ def test_refs_of_thrums_own_are_refused_by_hand(kind: str) -> None:
 
 
 def test_agents_are_named_with_or_without_at() -> None:
-    assert values.agent_of("@furiosa") == "furiosa"
-    assert values.agent_of("coordinator_1B9K33T6RK") == "coordinator_1B9K33T6RK"
-    assert values.agent_of("agent:tester:9f2k3m1q8z") == "tester_9F2K3M1Q8Z"
-    assert values.agent_of("team_backend123") == "team_backend123"
+    assert values.parse_agent("@furiosa") == "furiosa"
+    assert values.parse_agent("coordinator_1B9K33T6RK") == "coordinator_1B9K33T6RK"
+    assert values.parse_agent("agent:tester:9f2k3m1q8z") == "tester_9F2K3M1Q8Z"
+    assert values.parse_agent("team_backend123") == "team_backend123"
 
 
 def test_ages_and_spans_have_the_words_of_the_specification() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from thrum.identity.authenticator import Authenticator
-from thrum.identity.caller import Caller, Evidence, Refused, Request, decide_request
+from thrum.identity.caller import Caller, CallerRequest, Evidence, Refused, decide_request
 from thrum.identity.evidence import Registry, Roots
 from thrum.identity.processes import open_process_table
 from thrum.identity.runtimes import KNOWN_RUNTIMES
@@ -70,8 +70,8 @@ def authenticator(root: Path, modes: Mapping[str, Mode] | None = None, users: fr
     )
 
 
-def asked(method: str = "message.send", level: Access = Access.REGISTERED, claim: str | None = None) -> Request:
-    return Request(method, level, claim)
+def asked(method: str = "message.send", level: Access = Access.REGISTERED, claim: str | None = None) -> CallerRequest:
+    return CallerRequest(method, level, claim)
 
 
 def test_every_request_of_a_connection_is_judged_anew(tmp_path: Path) -> None:

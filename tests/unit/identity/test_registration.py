@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from thrum.identity.registration import Existing, Verdict, judge
+from thrum.identity.registration import Existing, Verdict, judge_registration
 
 HERE, THERE = "/w/here", "/w/there"
 
@@ -73,6 +73,6 @@ def test_every_row_of_the_registration_table(
     about: str, record: Existing | None, rival: bool, plain: Verdict, again: Verdict, force: Verdict
 ) -> None:
     del about
-    assert judge(HERE, record, rival, re_register=False, force=False) == plain
-    assert judge(HERE, record, rival, re_register=True, force=False) == again
-    assert judge(HERE, record, rival, re_register=False, force=True) == force
+    assert judge_registration(HERE, record, rival, re_register=False, force=False) == plain
+    assert judge_registration(HERE, record, rival, re_register=True, force=False) == again
+    assert judge_registration(HERE, record, rival, re_register=False, force=True) == force

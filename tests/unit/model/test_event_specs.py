@@ -21,7 +21,7 @@ from thrum.model.origins import BEFORE, OLD_REALM, OURS, SIGNED, Provenance
 from thrum.model.tombstones import Tombstones, is_tombstoned, superseded_ids
 from thrum.store._superseded import superseded_locally
 from thrum.store.audit import decode
-from thrum.store.ingest import judge
+from thrum.store.ingest import classify_line
 from thrum.store.queries.views import View
 
 ROWS = [pytest.param(cls, spec, id=tag_of(cls)) for cls, spec in SPECS.items()]
@@ -116,12 +116,12 @@ def test_what_begins_an_entity_has_an_id_that_certifies_its_daemon() -> None:
     }
 
 
-def test_the_way_to_add_a_fact_names_files_that_are_there() -> None:
+def test_the_ways_to_add_something_name_files_that_are_there() -> None:
     root = ROOT
     page = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
-    section = page.partition("## To add a fact\n")[2].partition("\n## ")[0]
-    files = re.findall(r"`((?:src|tests|docs)/[\w./]+)`", section)
-    assert len(files) >= 5 and [name for name in files if not (root / name).exists()] == []
+    section = page.partition("## To add a method, ")[2].partition("\n## ")[0]
+    files = re.findall(r"`(?:python )?((?:src|tests|docs|tools)/[\w./]+)`", section)
+    assert len(files) >= 30 and [name for name in files if not (root / name).exists()] == []
 
 
 # -- what follows from it
@@ -197,7 +197,7 @@ def test_a_fact_of_a_newer_version_travels_if_its_type_does(make: Maker, type_: 
     made = make(events.JournalFormat, format=1)
     raw = events.encode(made).replace(b'"journal.format"', b'"%b"' % type_.encode()).replace(b'"v":1', b'"v":2')
     travels = type_ not in LATER_LOCAL_TYPES and (type_ not in EVENT_SPECS or EVENT_SPECS[type_].travels)
-    came = judge("messages/ann.jsonl", raw)
+    came = classify_line("messages/ann.jsonl", raw)
     assert (came.reason, isinstance(came.fact, UnknownEvent)) == (
         ("", True) if travels else ("local_type_on_branch", False)
     )

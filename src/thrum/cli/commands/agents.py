@@ -32,6 +32,7 @@ from thrum.model.errors import (
     NoIdentity,
     RepoConflict,
     RoleMissing,
+    RuntimeNotFound,
     ThrumError,
 )
 from thrum.model.methods.agents import (
@@ -218,7 +219,11 @@ async def quickstart(
 ) -> Answer:
     del no_init
     if runtime:
-        await trio.to_thread.run_sync(check_runtime, run.session.env, run.layout(), runtime)
+        try:
+            await trio.to_thread.run_sync(check_runtime, run.session.env, run.layout(), runtime)
+        except RuntimeNotFound:
+            run.require_own_process()  # a daemon is not told where the caller's home is, with runtimes of their own
+            raise
     preamble = await _preamble(run, preamble_file) if preamble_file else ""
     who = wanted(run, positional, name, display)
     if dry_run:

@@ -13,7 +13,7 @@ from thrum.cli.parser import RUN, option, switch, word
 from thrum.cli.references import note_printed
 from thrum.cli.render import RenderContext, at
 from thrum.cli.run import Answer, Run
-from thrum.cli.values import agent_of, parse_duration
+from thrum.cli.values import parse_agent, parse_duration
 from thrum.model.methods.messages import (
     MESSAGE_GET,
     MESSAGE_MARK_READ,
@@ -40,7 +40,7 @@ async def ask(
     timeout_ms = parse_duration(timeout, "--timeout")
     content = await read_body(run, text, message, stdin, body_file)
     run.identity()
-    sent = await run.call(MESSAGE_SEND, SendParams(content=content, to=(f"@{agent_of(agent)}",), urgent=urgent))
+    sent = await run.call(MESSAGE_SEND, SendParams(content=content, to=(f"@{parse_agent(agent)}",), urgent=urgent))
     for each in (*sent.warnings, *not_soon(sent)):
         if not run.quiet:
             await run.complain(each)

@@ -94,7 +94,7 @@ async def restore(
     other_repository: Annotated[bool, switch("restore even a backup of another project")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     layout, given = run.layout(), _absolute(run, dir)
     archive = _archive(run, archive)
     from thrum.admin.restore import restore_here, source_of

@@ -14,7 +14,7 @@ import trio
 from thrum.cli.confirm import confirm
 from thrum.cli.connect import check_no_agent
 from thrum.cli.parser import RUN, switch, word
-from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.run import Advice, Answer, Run
 from thrum.cli.text import line, shorten
 from thrum.cli.values import true
 from thrum.model import config, config_acceptance, settings
@@ -71,7 +71,7 @@ HEADINGS = {
 NOT_BUILT = " (not built yet)"
 """Said of settings that nothing reads yet; they are shown only where somebody set them."""
 
-RESTART = Hint(
+RESTART = Advice(
     "config.restart-daemon",
     "takes effect when the daemon is restarted: thrum daemon restart",
     options=({"label": "restart the daemon", "cmd": "thrum daemon restart"},),

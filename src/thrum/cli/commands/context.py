@@ -15,7 +15,7 @@ from thrum.cli.body import read_text_file, text_from_stdin, whole_stdin
 from thrum.cli.parser import RUN, did_you_mean, near, option, switch, word
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import framed, indent, line, plural
-from thrum.cli.values import absolute, agent_of
+from thrum.cli.values import absolute, parse_agent
 from thrum.identity.files import identity_path, read_identity
 from thrum.model import limits, notes
 from thrum.model.errors import AgentNotFound, AmbiguousBody, BodyTooLarge, FileTooLarge, NoIdentity, SeveralIdentities
@@ -46,7 +46,7 @@ def claim(run: Run, agent: str) -> str:
     # Without a claim the daemon knows the caller by its processes, or says what is missing.
     with suppress(NoIdentity, SeveralIdentities):
         run.identity()
-    return agent_of(agent)
+    return parse_agent(agent)
 
 
 async def _home(run: Run, agent: str) -> tuple[str, Path]:
@@ -54,7 +54,7 @@ async def _home(run: Run, agent: str) -> tuple[str, Path]:
     layout = run.layout()
     if not agent:
         return run.identity().agent_id, layout.root
-    name = agent_of(agent)
+    name = parse_agent(agent)
     root = notes.root_of(layout, name)
     if root is None:
         await _check_known(run, name)

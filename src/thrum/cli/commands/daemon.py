@@ -79,7 +79,7 @@ async def start(
     foreground: Annotated[bool, switch("run in this process, and end with it")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     from thrum.daemon.launch import answers, child_environment, daemon_command
 
     layout = _layout(run, force)
@@ -97,7 +97,7 @@ async def start(
 
 
 async def stop(*, run: Annotated[Run, RUN]) -> Answer:
-    run.own_process()
+    run.require_own_process()
     from thrum.daemon.launch import stop_running
 
     layout = run.layout()
@@ -108,7 +108,7 @@ async def stop(*, run: Annotated[Run, RUN]) -> Answer:
 
 
 async def restart(*, local: Local = False, force: Force = False, run: Annotated[Run, RUN]) -> Answer:
-    run.own_process()
+    run.require_own_process()
     from thrum.daemon.launch import stop_running
 
     layout = _layout(run, force)
@@ -160,7 +160,7 @@ async def logs(
     path = run.layout().log_file
     after = format_ms(parse_time(since, "--since", run.now_ms)) if since else ""
     if follow:
-        run.own_process()
+        run.require_own_process()
     found = await trio.to_thread.run_sync(_last, path, lines, after)
     if not follow:
         text = "\n".join(log_text(each) for each in found)

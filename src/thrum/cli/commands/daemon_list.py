@@ -33,7 +33,7 @@ class Listed(msgspec.Struct, omit_defaults=True):
 
 
 async def list_daemons(*, run: Annotated[Run, RUN]) -> Answer:
-    run.own_process()
+    run.require_own_process()
     found = await trio.to_thread.run_sync(daemons_of_user)
     agents: dict[int, int] = {}
     async with trio.open_nursery() as nursery:

@@ -120,7 +120,7 @@ async def demo(
     keep: Annotated[bool, switch("keep the repository; its daemon is stopped")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     walk = _Walk(run, _new_home())
     began = trio.current_time()
     try:

@@ -10,7 +10,7 @@ from thrum.cli.confirm import confirm
 from thrum.cli.parser import RUN, did_you_mean, near, option, switch, word
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import columns, line, plural, preview
-from thrum.cli.values import age, agent_of
+from thrum.cli.values import age, parse_agent
 from thrum.model.addressing import EVERYONE
 from thrum.model.errors import AgentNotFound, ProtectedGroup
 from thrum.model.methods.agents import AGENT_LIST, AgentListParams
@@ -92,8 +92,8 @@ async def remove(name: Name, members: Members = (), /, *, run: Annotated[Run, RU
     wanted: list[tuple[str, str]] = []
     for member in members:
         # An agent that left the team may still be named: then nothing is removed, and that is fine.
-        is_role = _bare(member) in roles and agent_of(member) not in agents
-        wanted.append(("role", _bare(member)) if is_role else ("agent", agent_of(member)))
+        is_role = _bare(member) in roles and parse_agent(member) not in agents
+        wanted.append(("role", _bare(member)) if is_role else ("agent", parse_agent(member)))
     wanted += _role(run)
     _check_some(run, wanted)
     results = [await _change(run, GROUP_MEMBER_REMOVE, name, kind, value) for kind, value in wanted]
@@ -109,8 +109,8 @@ async def _wanted(run: Run, members: tuple[str, ...]) -> list[tuple[str, str]]:
         roles = {each.role for each in known.agents if each.kind == "agent"}
         for member in members:
             bare = _bare(member)
-            if bare in ids or agent_of(member) in ids:
-                wanted.append(("agent", bare if bare in ids else agent_of(member)))
+            if bare in ids or parse_agent(member) in ids:
+                wanted.append(("agent", bare if bare in ids else parse_agent(member)))
             elif bare in roles:
                 wanted.append(("role", bare))
             else:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, cast
 import msgspec
 
 from thrum.cli.commands.prime import brief
-from thrum.cli.parser import RUN, word
+from thrum.cli.parser import RUN, did_you_mean, near, word
 from thrum.cli.run import Run
+from thrum.cli.session import TTY_IN
 from thrum.model import limits
 from thrum.model.attempt_ids import tokens_in
 from thrum.model.errors import CrossWorktree, PrimeOwnership, ThrumError
@@ -30,18 +31,27 @@ async def hook(
     *,
     run: Annotated[Run, RUN],
 ) -> int:
+    if runtime not in hooks.HOOKED and run.session.terminal.tty & TTY_IN:
+        close = near(runtime, ("install", "uninstall", "status"))
+        raise run.command.error(f'"{runtime}" is no runtime', did_you_mean([f"hook {each}" for each in close]))
     payload = _decoded(await run.session.terminal.read_stdin())
     told = hooks.read(runtime, event, payload)
+    begins = told.kind == "session_start"
     try:
-        text = await _briefing(run) if told.kind == "session_start" and not told.subagent else ""
-        result = await run.call_once(RUNTIME_HOOK, HookParams(runtime=runtime, event=event, payload=payload))
+        if not begins and await run.client_if_running() is None:  # only a session's start is worth starting one
+            _leave_proofs(run, told)
+            return 0
+        text = await _briefing(run) if begins and not told.subagent else ""
+        client = await run.connect(run.autostart)
+        # In no agent's name: whose it is follows from the process above.
+        result = await client.call(RUNTIME_HOOK, HookParams(runtime=runtime, event=event, payload=payload))
         # Taken before it is printed: what was not taken was not said, and goes elsewhere (wake.md §4).
         await run.session.terminal.flush()
         await run.delivered()
     except ThrumError as error:
-        run.elsewhere(error)
+        run.go_elsewhere(error)
         _leave_proofs(run, told)
-        return 0
+        raise  # into the log: the command is silent
     if text:
         answer = hooks.context(told, text)
         result = HookResult(stdout=answer.stdout, stderr=answer.stderr, exit_status=answer.exit_status)

@@ -14,7 +14,7 @@ from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run
 from thrum.cli.session import TTY_OUT
 from thrum.cli.text import line
-from thrum.cli.values import agent_of, parse_pair
+from thrum.cli.values import parse_agent, parse_pair
 from thrum.model import limits, search, wire_types
 from thrum.model.errors import AnswerTooLarge, MessageNotFound
 from thrum.model.methods.messages import (
@@ -64,10 +64,10 @@ async def inbox(
         return await _briefing(run, me)
     params = MessageListParams(
         for_agent="" if thread else me,
-        recipient=agent_of(to) if to else "",
+        recipient=parse_agent(to) if to else "",
         unread=unread,
         mentions=mentions,
-        author_id=agent_of(from_) if from_ else "",
+        author_id=parse_agent(from_) if from_ else "",
         scope=parse_pair(scope, "--scope") if scope else None,
         thread_id=await find_message(run, thread) if thread else "",
         query=search_,

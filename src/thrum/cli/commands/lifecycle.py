@@ -13,7 +13,7 @@ from thrum.cli.render import at
 from thrum.cli.run import Answer, Run
 from thrum.cli.session import TTY_ERR, TTY_IN
 from thrum.cli.text import few, line, plural
-from thrum.cli.values import agent_of
+from thrum.cli.values import parse_agent
 from thrum.model import ids, wire_types
 from thrum.model.errors import AgentAlive, AgentNotFound, Cancelled, ConfirmationRequired, if_gone, not_yours
 from thrum.model.methods.agents import (
@@ -47,7 +47,7 @@ async def delete(
     run: Annotated[Run, RUN],
 ) -> Answer:
     me = run.identity().agent_id
-    agent_id = agent_of(name)
+    agent_id = parse_agent(name)
     if not force:
         about, elsewhere = await _consequences(run, agent_id, me, with_messages)
         if elsewhere and not _is_asked(run):
@@ -120,7 +120,7 @@ async def rename(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.identity()
-    name = agent_of(new)
+    name = parse_agent(new)
     ids.check_agent_name(name, "")
     result = await run.call(AGENT_RENAME, AgentRenameParams(name=name))
     if result.of == result.agent_id:
@@ -148,7 +148,7 @@ async def cleanup(
     run.identity()
     asks = not (dry_run or yes or run.flags.json) and _at_terminal(run)
     if asks:
-        run.own_process()
+        run.require_own_process()
     params = CleanupParams(dry_run=dry_run, force=yes, threshold=threshold)
     result = await run.call(AGENT_CLEANUP, params)
     if not result.orphans:
@@ -225,7 +225,7 @@ async def set_status(
     run: Annotated[Run, RUN],
 ) -> Answer:
     run.identity()
-    name = agent_of(agent) if agent else ""
+    name = parse_agent(agent) if agent else ""
     params = SetStatusParams(agent=name, status=status)
     result = await run.call(AGENT_SET_STATUS, params)
     whose = f" for {result.agent_id}" if agent else ""

@@ -12,7 +12,7 @@ from thrum.cli.render import RenderContext, at, audience
 from thrum.cli.render import author as author_of
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line, preview, shorten
-from thrum.cli.values import absolute, agent_of, parse_time
+from thrum.cli.values import absolute, parse_agent, parse_time
 from thrum.model import wire_types
 from thrum.model.clock import format_ms
 
@@ -28,10 +28,10 @@ async def log(
     if lines < 0:
         raise run.command.error(f"--lines is 0 or more, not {lines}")
     after = format_ms(max(0, parse_time(since, "--since", run.now_ms) - 1)) if since else ""
-    run.own_process()
+    run.require_own_process()
     from thrum.admin.history import read_history
 
-    author = agent_of(agent) if agent else ""
+    author = parse_agent(agent) if agent else ""
     env = run.session.env
     work = partial(read_history, run.layout(), env, count=lines, author=author, since=after, commits=commits)
     found = await trio.to_thread.run_sync(work)

@@ -12,7 +12,7 @@ from thrum.cli.references import ID_HELP, find_message, find_own, note_printed
 from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import plural
-from thrum.cli.values import agent_of
+from thrum.cli.values import parse_agent
 from thrum.model import limits, wire_types
 from thrum.model.clock import format_ms
 from thrum.model.errors import (
@@ -105,7 +105,7 @@ async def sent(
 ) -> Answer:
     check_page(run, page, page_size)
     me = run.identity().agent_id
-    params = OutboxParams(author_id=me, to=agent_of(to) if to else "", unread=unread, page=page, page_size=page_size)
+    params = OutboxParams(author_id=me, to=parse_agent(to) if to else "", unread=unread, page=page, page_size=page_size)
     result = await run.call(MESSAGE_OUTBOX, params)
     rendering = RenderContext(run.now_ms, run.session.terminal.width, await hosts_of(run, result.messages))
     if not result.total:

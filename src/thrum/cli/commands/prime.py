@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import trio
 
+from thrum.admin import restart_snapshots
 from thrum.cli.commands.messages import hosts_of
 from thrum.cli.commands.overview import Look, active_since, branch_text, session_text, take_look, who_i_am, you
 from thrum.cli.parser import RUN
@@ -76,6 +77,8 @@ class _Briefing:
     state: Note | None
     saved: Note | None
     root: Path
+    snapshot: str = ""
+    """The end of the conversation before a restart."""
 
     def shown(self, note: Note) -> Path:
         """Where it lies, from the root on if it does there."""
@@ -119,6 +122,7 @@ async def brief(run: Run, *, previews: bool = True) -> Answer:
         state=state,
         saved=saved,
         root=layout.root,
+        snapshot=await trio.to_thread.run_sync(_snapshot, run, agent_id) if agent_id else "",
     )
     some = briefing.inbox.messages if briefing.inbox else ()
     text = markdown(briefing, RenderContext(run.now_ms, hosts=await hosts_of(run, some)))
@@ -127,6 +131,8 @@ async def brief(run: Run, *, previews: bool = True) -> Answer:
     async def note() -> None:
         if some:
             await note_printed(run, [each.message_id for each in some])
+        if briefing.snapshot:
+            await trio.to_thread.run_sync(restart_snapshots.remove, str(layout.root), agent_id)
 
     return Answer(document, data=text, warnings=look.warnings if look else (), then=note)
 
@@ -217,6 +223,10 @@ def _files(run: Run, agent_id: str, file: Path | None) -> tuple[Identity | None,
     )
 
 
+def _snapshot(run: Run, agent_id: str) -> str:
+    return restart_snapshots.read(str(run.layout().root), agent_id)
+
+
 def _read(run: Run, read: Callable[[], R]) -> R | None:
     """What `read` gives, or None and a warning."""
     try:
@@ -238,6 +248,9 @@ def markdown(it: _Briefing, rendering: RenderContext) -> str:
     if it.saved:
         head = f"## My notes, saved {rendering.ago(it.saved.updated_at)}"
         blocks.append(_note(it, head, it.saved, "thrum context show --session"))
+    if it.snapshot:
+        path = restart_snapshots.path_of("", it.me.agent_id if it.me else "")
+        blocks.append(framed("## Before the restart", path, it.snapshot))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -352,6 +365,7 @@ def _document(it: _Briefing, root: str) -> dict[str, Any]:
         ("preamble", it.preamble.text if it.preamble else ""),
         ("project_state", it.state.text if it.state else ""),
         ("saved_session_context", it.saved.text if it.saved else ""),
+        ("restart_snapshot", it.snapshot),
     )
     document |= {key: text for key, text in texts if text}
     return document | ({"single_agent_mode": True} if it.single else {})

@@ -9,9 +9,9 @@ from thrum.cli.body import BodyFile, MessageFlag, Stdin, parse_structured, read_
 from thrum.cli.parser import RUN, option, switch, word
 from thrum.cli.references import ID_HELP, find_message, find_own
 from thrum.cli.render import RenderContext, at
-from thrum.cli.run import Answer, Hint, Run
+from thrum.cli.run import Advice, Answer, Run
 from thrum.cli.text import line
-from thrum.cli.values import agent_of, parse_duration, parse_pair
+from thrum.cli.values import parse_agent, parse_duration, parse_pair
 from thrum.model import wire_types
 from thrum.model.addressing import EVERYONE
 from thrum.model.errors import MessageNotFound, UsageError
@@ -145,7 +145,7 @@ def _waking(run: Run, *, urgent: bool, no_wake: bool, expires: str) -> int:
         raise run.command.error("--urgent and --no-wake exclude each other")
     lifetime_ms = parse_duration(expires, "--expires") if expires else 0
     if expires and not lifetime_ms:
-        raise run.command.error("--expires is at least a millisecond", "use --no-wake if no one is to be woken")
+        raise run.command.error("--expires is at least a millisecond", "use --no-wake to wake no one")
     return lifetime_ms
 
 
@@ -225,12 +225,12 @@ async def _read_words(
         return None, (*given.to, given.text)
     if not given.bare:
         return given.text, given.to
-    if agent_of(given.bare) in await known.names():
+    if parse_agent(given.bare) in await known.names():
         return given.text, (*given.to, given.bare)
     if given.text is None:
         return given.bare, given.to  # two bodies: said by `read_body`
-    if agent_of(given.text) in await known.names():
-        remedy = f'put the name first, or after --to: thrum send "{given.bare}" --to @{agent_of(given.text)}'
+    if parse_agent(given.text) in await known.names():
+        remedy = f'put the name first, or after --to: thrum send "{given.bare}" --to @{parse_agent(given.text)}'
         raise run.command.error(f"{given.bare} is not an agent", remedy)
     raise _not_a_recipient(run, given.bare)
 
@@ -254,7 +254,8 @@ async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
 async def _sent(run: Run, known: _Known, result: SendResult, content: str, *said: str) -> Answer:
     hint = _flag_inside(run, content)
     late = () if run.quiet else not_soon(result)
-    if hint is None and not result.warnings and not late and not run.quiet:
+    # People are told the reason instead of how long one was silent; programs find both.
+    if hint is None and not result.warnings and (not late or run.flags.json) and not run.quiet:
         hint = (
             await _team_post_with_name(run, known, content) if not result.audiences else _stale_recipient(run, result)
         )
@@ -279,17 +280,17 @@ def _without(result: SendResult, *names: str) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in names}
 
 
-def _flag_inside(run: Run, content: str) -> Hint | None:
+def _flag_inside(run: Run, content: str) -> Advice | None:
     """Whether a flag was quoted with the text: then it is text, and did nothing."""
     flags = [name for flag in run.command.flags for name in flag.names if name.startswith("--")]
     flag = recipients.flag_inside(content, flags)
     if not flag:
         return None
     said = f"{flag} was sent as text; put flags outside the quotes"
-    return Hint("send.flag-in-text", f'{said}: thrum send "TEXT" --to @NAME', severity="warn")
+    return Advice("send.flag-in-text", f'{said}: thrum send "TEXT" --to @NAME', severity="warn")
 
 
-async def _team_post_with_name(run: Run, known: _Known, content: str) -> Hint | None:
+async def _team_post_with_name(run: Run, known: _Known, content: str) -> Advice | None:
     """Whether a post to the team names an agent that was probably supposed to get it."""
     if "@" not in content:
         return None
@@ -299,7 +300,7 @@ async def _team_post_with_name(run: Run, known: _Known, content: str) -> Hint | 
     if not name:
         return None
     command = f'thrum send "TEXT" --to @{name}'
-    return Hint(
+    return Advice(
         "send.nobody-woken",
         f"@{name} in the text wakes no one: {command}",
         severity="warn",
@@ -307,14 +308,14 @@ async def _team_post_with_name(run: Run, known: _Known, content: str) -> Hint | 
     )
 
 
-def _stale_recipient(run: Run, result: SendResult) -> Hint | None:
+def _stale_recipient(run: Run, result: SendResult) -> Advice | None:
     """Whether a recipient has been silent for so long that it may not read this."""
     if not result.silent:
         return None
     longest = result.silent[0]
     others = f" (and {len(result.silent) - 1} more)" if len(result.silent) > 1 else ""
     seen = RenderContext(run.now_ms).ago(longest.last_seen_at)
-    return Hint(
+    return Advice(
         "send.recipient-stale",
         f"{at(longest.agent_id)} was last seen {seen}{others}: thrum team --all",
         severity="warn",

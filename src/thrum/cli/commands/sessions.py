@@ -59,7 +59,7 @@ async def list_sessions(
     agent: Annotated[str, option("ID", "only sessions of this agent")] = "",
     run: Annotated[Run, RUN],
 ) -> Answer:
-    agent_id = values.agent_of(agent) if agent else ""
+    agent_id = values.parse_agent(agent) if agent else ""
     params = SessionListParams(agent_id=agent_id, active_only=active)
     result = await run.call(SESSION_LIST, params)
     if agent_id and not result.sessions:

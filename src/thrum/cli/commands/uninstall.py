@@ -21,7 +21,7 @@ async def uninstall(
     keep_messages: Annotated[bool, switch("keep the branch, journals and backups")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     from thrum.admin.uninstall import loss, uninstall
     from thrum.daemon.launch import stop_running
 

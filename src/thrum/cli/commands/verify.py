@@ -9,6 +9,7 @@ from typing import Annotated
 
 import trio
 
+from thrum.cli.commands.hooks import local_agents
 from thrum.cli.parser import RUN, switch
 from thrum.cli.render import namesake
 from thrum.cli.run import Answer, Run
@@ -40,7 +41,7 @@ async def verify(
     repair: Annotated[bool, switch("rebuild the database, quarantine truncated last lines")] = False,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     layout = run.layout()
     if await run.client_if_running() is None:
         from thrum.admin.verify import verify_here
@@ -145,7 +146,7 @@ def _place(each: VerifyDifference, ids: bool) -> str:
 async def doctor(
     *, fix: Annotated[bool, switch("restore the accepted settings")] = False, run: Annotated[Run, RUN]
 ) -> Answer:
-    run.own_process()
+    run.require_own_process()
     if fix:
         await trio.to_thread.run_sync(config_acceptance.put_back, run.layout())
     from thrum.admin.doctor import Patient, examine
@@ -157,7 +158,7 @@ async def doctor(
             with trio.move_on_after(_ANSWER_SECONDS):  # one that hangs is a finding
                 health = await run.call_once(HEALTH, Empty())
                 sync = await run.call_once(SYNC_STATUS, Empty())
-                patient = replace(patient, health=health, sync=sync)
+                patient = replace(patient, health=health, sync=sync, agents=await local_agents(run))
     except ThrumError as refusal:
         run.debug(refusal.message)
         patient = replace(patient, refusal=refusal)

@@ -16,7 +16,7 @@ from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run
 from thrum.cli.session import TTY_OUT
 from thrum.cli.text import json_clean
-from thrum.cli.values import agent_of, parse_after, parse_duration, parse_pair
+from thrum.cli.values import parse_after, parse_agent, parse_duration, parse_pair
 from thrum.model import limits, wire_types
 from thrum.model.clock import format_ms
 from thrum.model.errors import DaemonUnavailable, IdentityMismatch, ShuttingDown, TimedOut
@@ -51,12 +51,12 @@ async def wait(
     params = WaitParams(
         since=parse_after(after, now_ms) if after else "unseen",
         scope=parse_pair(scope, "--scope") if scope else None,
-        mention_role=agent_of(mention) if mention else "",
-        author_id=agent_of(from_) if from_ else "",
+        mention_role=parse_agent(mention) if mention else "",
+        author_id=parse_agent(from_) if from_ else "",
         mark="read" if mark_read else "seen",
     )
     me = run.identity().agent_id
-    if agent_name and agent_of(agent_name) != me:
+    if agent_name and parse_agent(agent_name) != me:
         raise IdentityMismatch(
             f"--agent-name {agent_name}, but you are @{me}", remedy="leave --agent-name out, or export THRUM_NAME"
         )
@@ -117,7 +117,7 @@ async def wait_for(run: Run, params: WaitParams, patience: Patience, now_ms: int
             await run.disconnect()
             if isinstance(error, DaemonUnavailable) and error.details.get("reason") != "closed":
                 raise
-            run.elsewhere(error)
+            run.go_elsewhere(error)
             if params.since == "now":
                 params.since = format_ms(now_ms)  # what came while we were not listening counts too
             await _reconnect(run, patience)
@@ -159,7 +159,7 @@ async def watch(
     run: Annotated[Run, RUN],
 ) -> int:
     """A stream: it ends by SIGINT or SIGTERM, with status 0."""
-    run.own_process()
+    run.require_own_process()
     # The daemon is started if need be; the stream has a connection of its own.
     await run.connect(run.autostart)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

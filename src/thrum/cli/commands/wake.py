@@ -9,7 +9,7 @@ from thrum.cli.commands.messages import check_agent
 from thrum.cli.parser import RUN, word
 from thrum.cli.render import RenderContext
 from thrum.cli.run import Answer, Run
-from thrum.cli.values import agent_of
+from thrum.cli.values import parse_agent
 from thrum.model.methods.wake import WAKE_STATUS, WakeStatusParams
 
 
@@ -19,7 +19,7 @@ async def wake(
     *,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    agent_id = agent_of(agent) if agent else ""
+    agent_id = parse_agent(agent) if agent else ""
     if agent_id:
         await check_agent(run, agent_id)
     result = await run.call(WAKE_STATUS, WakeStatusParams(agent_id=agent_id))

@@ -181,7 +181,7 @@ async def ping(
     *,
     run: Annotated[Run, RUN],
 ) -> Answer:
-    agent_id = values.agent_of(agent)
+    agent_id = values.parse_agent(agent)
     listed = await run.call(AGENT_LIST, AgentListParams())
     known = next((each for each in listed.agents if each.agent_id == agent_id), None)
     if known is None:

@@ -60,7 +60,8 @@ R = TypeVar("R")
 class Method(msgspec.Struct, Generic[P, R], frozen=True, eq=False, kw_only=True):
     """One method: `call(MESSAGE_SEND, SendParams(...))` gives a `SendResult`. A constant is equal to itself alone.
 
-    `transports`: U Unix socket, W WebSocket, P peer link.
+    `transports`: U Unix socket, W WebSocket, P peer link. Today the daemon opens U alone: W is for the web view,
+    P for peers.
     """
 
     name: str

@@ -4,10 +4,38 @@ from __future__ import annotations
 
 from typing import Final, cast
 
-from thrum.model.methods import admin, agents, daemon, groups, messages, notes, sessions, settings, sync, users, wake
+from thrum.model.methods import (
+    admin,
+    agents,
+    daemon,
+    groups,
+    messages,
+    notes,
+    sessions,
+    settings,
+    sync,
+    terminals,
+    users,
+    wake,
+    worktrees,
+)
 from thrum.model.methods.method import AnyMethod, Method
 
-_FAMILIES: Final = (daemon, agents, sessions, messages, users, groups, notes, sync, settings, admin, wake)
+_FAMILIES: Final = (
+    daemon,
+    agents,
+    sessions,
+    messages,
+    users,
+    groups,
+    notes,
+    sync,
+    settings,
+    admin,
+    wake,
+    worktrees,
+    terminals,
+)
 
 METHODS: Final[dict[str, AnyMethod]] = {
     cast("AnyMethod", value).name: cast("AnyMethod", value)

@@ -47,7 +47,7 @@ class Ancestry:
     """The agent whose process has the same terminal."""
 
 
-def ancestry_of(
+def look_at_ancestry(
     table: ProcessTable,
     chain: Sequence[Process],
     names: RuntimeNames,
@@ -143,19 +143,21 @@ def obstacle(ancestry: Ancestry, level: Access) -> str:
 
 
 def judge_own_process(names: RuntimeNames, act: str, record: Record) -> None:
-    """`judge` this very process, NOT_AN_AGENT: for what a command does without a daemon. Raises CallerUnproved too."""
+    """`check_person_act` for this very process, NOT_AN_AGENT: for what a command does without a daemon. Raises
+    CallerUnproved too.
+    """
     pid = os.getpid()
     table = open_process_table()
     try:
-        ancestry = ancestry_of(table, table.chain(pid), names)
+        ancestry = look_at_ancestry(table, table.chain(pid), names)
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         refusal = Refusal("unauthenticated_rpc", "introspection_failed", step="process", cause=cause)
         raise refusal_error(refusal, caller_pid=pid) from error
-    judge(ancestry, Access.NOT_AN_AGENT, act, record)
+    check_person_act(ancestry, Access.NOT_AN_AGENT, act, record)
 
 
-def judge(ancestry: Ancestry, level: Access, what: str, record: Record) -> None:
+def check_person_act(ancestry: Ancestry, level: Access, what: str, record: Record) -> None:
     """Let a person's act pass, or raise NotAPerson; either way who it was is recorded. `what`: the act, in a word."""
     fields: dict[str, Any] = {
         "act": what,

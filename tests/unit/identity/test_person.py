@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from thrum.identity.person import Ancestry, check_person_act, look_at_ancestry, obstacle
 from thrum.identity.processes import CHAIN_MAX, Process, ProcessMap, Program, Terminal
-from thrum.identity.rights import Ancestry, ancestry_of, judge, obstacle
 from thrum.identity.runtimes import KNOWN_RUNTIMES, MARKS
 from thrum.model.errors import NotAPerson
 from thrum.model.methods.agents import TeamListParams
@@ -30,7 +30,7 @@ def table() -> ProcessMap:
 
 
 def look(found: ProcessMap, placed: dict[int, str] | None = None) -> Ancestry:
-    return ancestry_of(found, (THRUM, SHELL), KNOWN_RUNTIMES, placed or {}, (placed or {}).__getitem__)
+    return look_at_ancestry(found, (THRUM, SHELL), KNOWN_RUNTIMES, placed or {}, (placed or {}).__getitem__)
 
 
 def test_a_command_at_a_terminal_is_a_person_s() -> None:
@@ -68,12 +68,12 @@ def test_a_runtime_that_is_a_container_s_first_process_is_among_the_ancestors() 
     # Entered from outside, as by `docker exec`: nothing of it leads to the first process.
     found.processes[1] = replace(found.processes[1], comm="claude")
     outside = replace(SHELL, ppid=0)
-    assert obstacle(ancestry_of(found, (THRUM, outside), KNOWN_RUNTIMES), Access.NOT_AN_AGENT) == ""
+    assert obstacle(look_at_ancestry(found, (THRUM, outside), KNOWN_RUNTIMES), Access.NOT_AN_AGENT) == ""
 
 
 def test_a_command_that_is_a_container_s_first_process_is_judged_as_any() -> None:
     found = ProcessMap(Process(1, 0, "b/1", 1.0, comm="thrum"))
-    ancestry = ancestry_of(found, found.chain(1), KNOWN_RUNTIMES)
+    ancestry = look_at_ancestry(found, found.chain(1), KNOWN_RUNTIMES)
     assert ancestry == Ancestry(1, ("thrum",))
     assert obstacle(ancestry, Access.NOT_AN_AGENT) == ""
 
@@ -81,8 +81,11 @@ def test_a_command_that_is_a_container_s_first_process_is_judged_as_any() -> Non
 def test_a_runtime_so_far_above_that_nobody_looks_is_not_outrun() -> None:
     deep = [Process(pid, pid - 1, f"b/{pid}", float(pid), comm="sh") for pid in range(200, 200 - CHAIN_MAX, -1)]
     for level in (Access.PERSON, Access.NOT_AN_AGENT):
-        assert obstacle(ancestry_of(ProcessMap(*deep), deep, KNOWN_RUNTIMES), level) == "it has more than 64 ancestors"
-        assert "more than" not in obstacle(ancestry_of(ProcessMap(*deep), deep[1:], KNOWN_RUNTIMES), level)
+        assert (
+            obstacle(look_at_ancestry(ProcessMap(*deep), deep, KNOWN_RUNTIMES), level)
+            == "it has more than 64 ancestors"
+        )
+        assert "more than" not in obstacle(look_at_ancestry(ProcessMap(*deep), deep[1:], KNOWN_RUNTIMES), level)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +129,11 @@ def test_what_cannot_be_read_of_the_process_itself_is_no_person_and_of_a_login_a
 
 def test_who_did_it_is_recorded_and_who_was_refused_too() -> None:
     records: list[tuple[str, str, dict[str, Any]]] = []
-    judge(PERSON, Access.PERSON, "permission.answer", lambda *record: records.append(record))
+    check_person_act(PERSON, Access.PERSON, "permission.answer", lambda *record: records.append(record))
     with pytest.raises(NotAPerson) as refused:
-        judge(replace(PERSON, runtime="claude", runtime_pid=7), Access.NOT_AN_AGENT, "config.set k", _append(records))
+        check_person_act(
+            replace(PERSON, runtime="claude", runtime_pid=7), Access.NOT_AN_AGENT, "config.set k", _append(records)
+        )
     assert refused.value.code == -32003
     assert refused.value.message == "this needs a person at a terminal: claude (pid 7) is among the ancestors"
     assert refused.value.remedy == "open a terminal that no agent started, repeat there"

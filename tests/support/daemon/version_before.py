@@ -257,7 +257,6 @@ NOT_ASKED = {
     "daemon stop": "stops one",
     "daemon restart": "does both",
     "daemon logs": "prints what this daemon did",
-    "wake": "came later",
 }
 """Commands that write nothing in an agent's name, and of which nothing is recorded."""
 

@@ -15,8 +15,8 @@ import trio
 import trio.testing
 
 from tests.support.wake.fake_door import FakeDoor
+from thrum.model.attempt_ids import new_token, tokens_in
 from thrum.model.wake_types import Failed, Reachable, Refused
-from thrum.wake.attempts import new_token, tokens_in
 from thrum.wake.door import Door
 from thrum.wake.text import Letter, batch, with_token
 

@@ -47,6 +47,7 @@ PREPARED = {
     "README.md": WORKTREES,
     "docs/identity.md": (*WORKTREES, "shop: thrum init --quiet"),
     "docs/troubleshooting.md": AGENTS_AT_WORK,
+    "docs/runtimes.md": AGENTS_AT_WORK,
     "docs/worktrees.md": ("shop: thrum init --quiet", 'shop: thrum config set worktrees.base_path "$(cd .. && pwd)"'),
     "docs/sync.md": (
         "shop: git clone -q --bare . ../shop.git",

@@ -65,6 +65,7 @@ def test_the_users_own_file_is_asked_for_where_there_is_no_other(repo: Repo) -> 
     assert not file.exists()
     assert "✓ Hooks of codex installed: ~/.codex/hooks.json" in repo.thrum("hook", "install", "codex", "--yes")
     assert "UserPromptSubmit" in json.loads(file.read_text())["hooks"]
+    assert repo.json("hook", "install", "codex")["changed"] is False, "what is there is not asked for"
     removed = repo.json("hook", "uninstall", "codex", at=repo.top)  # it needs no repository
     assert removed["removed"] == [{"scope": "user", "file": str(file), "restored": True}]
     assert not file.parent.exists()
@@ -187,3 +188,82 @@ def test_runtimes_are_listed_shown_and_one_is_the_default(repo: Repo) -> None:
     assert repo.run("runtime", "set-default", "codex", "--json").kind == "config_invalid"
     assert file.read_text() == "{"
     assert "warning: not read: runtimes.json" in repo.run("runtime", "list").err
+
+
+def test_init_writes_the_hooks_of_a_runtime_or_refuses_before_it_makes_anything(repo: Repo) -> None:
+    repo.thrum("uninstall", "--yes")
+    settings = repo.main / LOCAL
+    settings.parent.mkdir()
+    settings.write_text("{")
+    assert repo.run("init", "--runtime", "claude", "--json").kind == "config_invalid"
+    assert not (repo.main / ".thrum").exists()
+    settings.write_text("{}")
+    line = f"{LOCAL}       undo: thrum hook uninstall claude"
+    assert f"  change  {line}" in repo.thrum("init", "--runtime", "claude", "--dry-run")
+    assert settings.read_text() == "{}"
+    assert f"  changed  {line}" in repo.thrum("init", "--runtime", "claude")
+    assert "UserPromptSubmit" in settings.read_text()
+    again = [each for each in repo.json("init", "--runtime", "claude")["files"] if each.get("template") == "hooks"]
+    assert again == [
+        {
+            "path": LOCAL,
+            "action": "noop",
+            "undo": "thrum hook uninstall claude",
+            "runtime": "claude",
+            "template": "hooks",
+        }
+    ]
+    asked = repo.json("init", "--runtime", "codex")["files"][-1]
+    assert (asked["action"], asked["path"]) == ("skip", "~/.codex/hooks.json")
+    assert asked["skip_reason"].endswith("thrum hook install codex")
+    assert not Path(repo.env["HOME"], ".codex").exists()
+    repo.thrum("uninstall", "--yes")
+    assert settings.read_text() == "{}"
+
+
+def test_init_writes_the_skill_and_keeps_another_one(repo: Repo) -> None:
+    skill = repo.main / ".claude/skills/thrum/SKILL.md"
+    assert "created  .claude/skills/thrum/SKILL.md" in repo.thrum("init", "--skills")
+    assert skill.read_text().startswith("---\nname: thrum\n")
+    assert repo.git("status", "--short") == ""
+    assert "SKILL.md" not in repo.thrum("init", "--skills")
+    skill.write_text("mine")
+    assert "another file is there: --force replaces it" in repo.thrum("init", "--skills")
+    assert skill.read_text() == "mine"
+    assert "rewritten  .claude/skills/thrum/SKILL.md" in repo.thrum("init", "--skills", "--force")
+    assert skill.read_text() != "mine"
+    repo.thrum("init", "--skills", "--runtime", "codex")
+    assert (repo.main / ".agents/skills/thrum/SKILL.md").exists()
+    repo.thrum("hook", "install", "claude")
+    repo.thrum("uninstall", "--yes")
+    assert skill.read_text() == "mine"
+    assert not (repo.main / ".agents").exists() and not (repo.main / LOCAL).exists()
+
+
+def test_all_that_was_made_for_a_runtime_goes_with_thrum(repo: Repo) -> None:
+    repo.thrum("init", "--runtime", "claude")
+    repo.thrum("init", "--skills")
+    repo.thrum("uninstall", "--yes")
+    assert not (repo.main / ".claude").exists()
+    assert ".claude" not in (repo.main / ".git/info/exclude").read_text()
+
+
+def test_the_block_for_a_projects_instructions(repo: Repo) -> None:
+    printed = repo.json("setup", "claude-md")
+    assert printed["action"] == "printed"
+    assert printed["content"] == repo.thrum("setup", "claude-md")
+    (repo.main / "CLAUDE.md").write_text("# Mine\n")
+    assert repo.thrum("setup", "claude-md", "--apply") == "✓ Appended to CLAUDE.md\n"
+    assert (repo.main / "CLAUDE.md").read_text() == f"# Mine\n\n{printed['content']}"
+    refused = repo.run("setup", "claude-md", "--apply", "--json")
+    assert refused.kind == "block_exists"
+    assert refused.json["error"]["remedy"] == "thrum setup claude-md --apply --json --force"
+    assert repo.thrum("setup", "claude-md", "--apply", "--force") == "✓ Replaced the block in CLAUDE.md\n"
+    made = repo.json("setup", "claude-md", "--apply", "--runtime", "codex")
+    assert made == {"path": str(repo.main / "AGENTS.md"), "action": "created"}
+    (repo.main / "AGENTS.md").unlink()
+    (repo.main / "AGENTS.md").symlink_to("CLAUDE.md")
+    assert repo.run("setup", "claude-md", "--apply", "--runtime", "codex", "--json").kind == "file_unreadable"
+    assert repo.run("setup", "claude-md", "--runtime", "gemini", "--json").kind == "not_available"
+    kept = repo.json("uninstall", "--yes")["kept"]
+    assert f"{repo.main}/CLAUDE.md: the block between the markers may be removed" in kept

@@ -12,8 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from thrum.model.attempt_ids import new_token
 from thrum.model.wake_types import DoorState, Outcome, Process, Reachable, State
-from thrum.wake.attempts import NO_PROOF, Attempts, Record, Wakeable, new_token
+from thrum.wake.attempts import NO_PROOF, Attempts, Record, Wakeable
 from thrum.wake.plan import Action, AgentState, Close, Look, Nothing, Offer, plan, why_unseen
 
 NOTHING_SAID = ("failed", "refused", "revoked")

@@ -44,7 +44,7 @@ READ = {
     "thread.list",
     "worktree.list",
     "wake.status",
-    "runtime.hook",
+    "runtime.hook",  # decision 0069
     "config.show",
     "config.get",
     "config.diff",
@@ -64,6 +64,7 @@ PERSON = {
     "purge.accept",
 }
 OPERATOR = {
+    "worktree.create",  # decision 0067
     "daemon.stop",
     "sync.force",
     "verify.run",

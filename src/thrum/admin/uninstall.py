@@ -30,7 +30,7 @@ from thrum.model.errors import NotAvailable, StoreFailed, ThrumError
 from thrum.model.files import is_link, read_bytes
 from thrum.model.notes import roots
 from thrum.model.paths import Layout
-from thrum.runtimes import installer
+from thrum.runtimes import installer, instructions, skills
 from thrum.store.journal import JournalFiles
 from thrum.sync import branch
 from thrum.sync.maintenance import index_ids
@@ -276,6 +276,14 @@ def _remove_hooks(layout: Layout, environ: Mapping[str, str], done: Uninstalled)
                 done.kept.append(f"hooks of {file.runtime} in {file.path}: {error.message}; {error.remedy}")
             else:
                 done.removed.append(f"hooks of {file.runtime} in {file.path}")
+        try:
+            done.removed += [f"{file.path}" for file in skills.uninstall(root, environ)]
+        except ThrumError as error:
+            done.kept.append(f"the skill in {root}: {error.message}; {error.remedy}")
+        for name in ("CLAUDE.md", "AGENTS.md"):
+            with contextlib.suppress(OSError):
+                if instructions.BEGIN.encode() in read_bytes(root / name):
+                    done.kept.append(f"{root / name}: the block between the markers may be removed")
 
 
 def _remove_states(layout: Layout, keep_messages: bool, done: Uninstalled) -> None:

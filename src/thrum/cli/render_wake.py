@@ -15,7 +15,8 @@ _UNSEEN_SHOWN = 5
 
 def agent(each: AgentWake, rendering: RenderContext) -> str:
     """The block of one agent: its state, its doors, what it has not seen, what was tried; what is empty is left out."""
-    state = line(each.state) + (f" for {since(each.state_since, rendering.now_ms)}" if each.state_since else "")
+    name = "plain shell" if each.state == "unknown" and not each.runtime else line(each.state)
+    state = name + (f" for {since(each.state_since, rendering.now_ms)}" if each.state_since else "")
     runtime = f" ({line(each.runtime)})" if each.runtime else ""
     fields = labelled(
         ("State", state),

@@ -58,6 +58,7 @@ GROUPS = {
     "config": "settings of this repository",
     "hook": "what agent runtimes call, and where they are told to",
     "runtime": "agent programs that thrum knows",
+    "setup": "worktrees and files of the project",
     "sync": "exchange messages with other clones through git",
     "purge": "remove old messages",
     "backup": "snapshots of messages, agents and settings",
@@ -114,6 +115,14 @@ ALL = (
         use="unguarded",
     ),
     _command("setup", setup.setup, START, "set up a worktree that git made without thrum", use="unguarded"),
+    _command(
+        "setup claude-md",
+        setup.claude_md,
+        START,
+        "print a block about thrum for CLAUDE.md or AGENTS.md, or write it there",
+        "What else is in the file stays.",
+        use="unguarded",
+    ),
     _command("demo", demo.demo, START, "demonstrate messaging in a throw-away repository", use="unguarded"),
     _command(
         "send",

@@ -157,7 +157,7 @@ class EventFeed:
         hint = hint_of(self._view.epoch, row.seq, fact, subject)
         hint.topics = topics
         if params.full:
-            hint.fact = msgspec.Raw(attempt_ids.shown(raw, fact))
+            hint.fact = msgspec.Raw(attempt_ids.line_shown(raw, fact))
         return hint
 
     def _read(self, row: EventRow) -> tuple[bytes, AnyFact | UnknownEvent] | None:

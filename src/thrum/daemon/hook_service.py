@@ -17,6 +17,7 @@ from thrum.daemon.wake_service import WakeService
 from thrum.identity.evidence import Failed, PeerEvidence
 from thrum.identity.processes import is_live
 from thrum.identity.runtimes import Link, proving
+from thrum.model.attempt_ids import tokens_in
 from thrum.model.methods.wake import HookParams, HookResult
 from thrum.model.wake_types import Process
 from thrum.ops.context import Call, Context, evidence_of
@@ -24,7 +25,6 @@ from thrum.ops.runtime_place import note_session
 from thrum.runtimes import hooks
 from thrum.runtimes.doors import claude
 from thrum.runtimes.hooks import Answer, HookEvent
-from thrum.wake.attempts import tokens_in
 
 log = logging.getLogger("thrum.wake")
 

@@ -201,7 +201,8 @@ class WorktreeService:
 
     def _check_caller(self, call: Call, worktree: Worktree) -> None:
         if self._root_of(call) == os.path.realpath(worktree.path):
-            remedy = f"cd {in_shell(self.ctx.here.layout.main_root)}, then repeat the command"
+            main = self.ctx.here.layout.main_root
+            remedy = f"cd {in_shell(main)}, then repeat the command"
             raise WorktreeDirty(f"you stand in {worktree.path}", remedy=remedy)
 
     def _check_agents(self, agents: list[AgentRow]) -> None:

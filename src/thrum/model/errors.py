@@ -104,12 +104,10 @@ class StateTracked(
 ): ...
 
 
-class RuntimeNotFound(
-    ThrumError,
-    kind="runtime_not_found",
-    code=-32602,
-    remedy="name one that thrum knows, or your own in ~/.thrum/runtimes.json",
-): ...
+class RuntimeNotFound(ThrumError, kind="runtime_not_found", code=-32602, remedy="thrum runtime list"): ...
+
+
+class BlockExists(ThrumError, kind="block_exists", code=-32005, remedy="thrum setup claude-md --apply --force"): ...
 
 
 class NotAWorktree(ThrumError, kind="not_a_worktree", code=-32602, remedy="thrum worktree create NAME"): ...

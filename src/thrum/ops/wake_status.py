@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thrum.model import clock
-from thrum.model.attempt_ids import short_attempt_id
+from thrum.model.attempt_ids import shown
 from thrum.model.errors import AgentNotFound
 from thrum.model.ids import parse_agent_id
 from thrum.model.methods.wake import AgentWake, Attempt, WakeStatusParams, WakeStatusResult
@@ -44,7 +44,7 @@ def of_agent(view: View, row: AgentRow, now: str) -> AgentWake:
 def attempt_of(row: AttemptRow) -> Attempt:
     """An attempt as it may be shown: without the rest of its token."""
     return Attempt(
-        attempt_id=short_attempt_id(row.attempt_id),
+        attempt_id=shown(row.attempt_id),
         at=row.offered_at or row.ended_at,
         door=row.door,
         message_ids=row.message_ids,

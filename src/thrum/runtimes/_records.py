@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -65,10 +65,21 @@ class Records:
     def share_rule(self, path: Path, exclude: str, rule: str) -> bool:
         """Whether another file than this one is hidden by the same line: that of another worktree."""
         return any(
-            each.exclude == exclude and each.rule == rule and each.path != str(path)
-            for name in files.names_in(self._directory)
-            if name.endswith(".json") and (each := self._read(self._directory / name)) is not None
+            each.exclude == exclude and each.rule == rule and os.path.exists(each.path) for each in self._others(path)
         )
+
+    def hand_over(self, path: Path, directories: Sequence[str]) -> None:
+        """Directories that were made for this file and are used by others go with the last of them."""
+        for each in self._others(path):
+            above = [directory for directory in directories if Path(each.path).is_relative_to(directory)]
+            if above:
+                made = tuple(dict.fromkeys((*above, *each.made)))
+                self.keep(msgspec.structs.replace(each, made=made))
+
+    def _others(self, path: Path) -> list[Record]:
+        names = [name for name in files.names_in(self._directory) if name.endswith(".json")]
+        found = [self._read(self._directory / name) for name in names]
+        return [each for each in found if each is not None and each.path != str(path)]
 
     def _file(self, path: Path) -> Path:
         return self._directory / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:_NAME_CHARS]}.json"

@@ -96,10 +96,9 @@ def presets(own: Mapping[str, Any]) -> Mapping[str, Runtime]:
 
 def _own(name: str, fields: Mapping[str, Any], known: Runtime | None) -> Runtime:
     base = known or _preset(name, name, "", "", notes="your own: ~/.thrum/runtimes.json")
-    values = msgspec.structs.asdict(base)
-    kinds = {key: type(value) for key, value in values.items() if value is not None}
-    right = {key: value for key, value in fields.items() if key in kinds and type(value) is kinds[key]}
-    return Runtime(**{**values, **right, "name": name})
+    kinds = {key: str if isinstance(getattr(base, key), str) else bool for key in Runtime.__struct_fields__}
+    right = {key: value for key, value in fields.items() if key in kinds and isinstance(value, kinds[key])}
+    return msgspec.structs.replace(base, **{**right, "name": name})
 
 
 def default_of(own: Mapping[str, Any]) -> str:

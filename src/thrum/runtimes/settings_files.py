@@ -65,7 +65,7 @@ def settings_file(runtime: str, scope: Scope, root: Path | None, environ: Mappin
     if scope != "user":
         if root is None:
             raise NotInitialized("thrum is not set up here")
-        return SettingsFile(runtime, scope, _inside(root, name), name, root)
+        return SettingsFile(runtime, scope, file_inside(root, name), name, root)
     directory = user_directory(runtime, environ)
     if not directory:
         raise NotAvailable("there is no home directory", remedy="export HOME=DIR")
@@ -96,14 +96,13 @@ def user_directory(runtime: str, environ: Mapping[str, str]) -> str:
     return f"{home}/{_DIRECTORIES[runtime]}" if os.path.isabs(home) else ""
 
 
-def _inside(root: Path, name: str) -> Path:
+def file_inside(root: Path, name: str) -> Path:
     """A path in a worktree, where a branch may have put links. Raises FileUnreadable."""
     path = root / name
     for each in (*reversed([at for at in path.parents if at.is_relative_to(root) and at != root]), path):
         if files.is_link(each):
-            shown = in_shell(str(each))
             raise FileUnreadable(
                 f"{each} is a link: nothing is written through it",
-                remedy=f"mv {shown} {in_shell(f'{each}.found')}, or: --user",
+                remedy=f"mv {in_shell(each)} {in_shell(f'{each}.found')}, or: --user",
             )
     return path

@@ -1,4 +1,4 @@
-"""What is known of one agent's attempts, and the tokens that prove them. Pure bookkeeping: no clock, no I/O.
+"""What is known of one agent's attempts. Pure bookkeeping: no clock, no I/O.
 
 It is made of the facts `wake.attempt` alone, live as after a restart, so nothing else need be remembered: which doors a
 message went through, what is open, what was told without proof. Only times and the health of doors start over, as
@@ -7,48 +7,20 @@ they use a monotonic clock (wake.md §4). Times are its seconds.
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from thrum.model.ids import ulid_of
 from thrum.model.limits import wake_failures_max, wake_refused_seconds, wake_rest_seconds
 from thrum.model.wake_types import DoorState, Outcome, Process, Reachable, State
 from thrum.wake.plan import AgentState, OpenAttempt, Unseen, Urgent
 
-_TOKEN: Final = re.compile(r"wak_[0-7][0-9A-HJKMNP-TV-Z]{25}(?![0-9A-Za-z_])")
-_SHOWN_CHARS: Final = 8
 _MINUTE: Final = 60.0
 
 NO_PROOF: Final = "no proof"
 """The detail of an attempt whose door can't be proved: it stays `offered`, and is not open."""
 COUNTED: Final[frozenset[Outcome]] = frozenset({"offered", "proved", "expired"})
 """Outcomes of attempts that may have said something: the others do not count (wake.md §1.3)."""
-
-
-# -- tokens
-
-
-def new_token() -> str:
-    """The id of a new attempt, which is its secret: `wak_` and 128 random bits of the system in 26 characters."""
-    return f"wak_{ulid_of(secrets.randbits(128))}"
-
-
-def tokens_in(text: str) -> tuple[str, ...]:
-    """The whole tokens in a text, each once. One that was cut proves nothing (wake.md §1.2)."""
-    return tuple(dict.fromkeys(_TOKEN.findall(text)))
-
-
-def shown(token: str) -> str:
-    """What anybody but the model may see of a token: its first 8 characters."""
-    return token[:_SHOWN_CHARS]
-
-
-def without_tokens(text: str) -> str:
-    """The same text, its tokens as they are shown: only a door says one whole."""
-    return _TOKEN.sub(lambda match: f"{shown(match[0])}…", text) if "wak_" in text else text
 
 
 # -- facts and what is to be told

@@ -20,10 +20,11 @@ from typing import Final, Literal, Protocol
 
 import trio
 
+from thrum.model.attempt_ids import new_token, shown
 from thrum.model.errors import ThrumError
 from thrum.model.wake_types import Failed, Offered, Reachable, Refused
 from thrum.wake import proofs
-from thrum.wake.attempts import NO_PROOF, Attempts, Record, Wakeable, new_token, shown
+from thrum.wake.attempts import NO_PROOF, Attempts, Record, Wakeable
 from thrum.wake.door import Door
 from thrum.wake.plan import AgentState, Close, Look, Nothing, Offer, plan, why_unseen
 from thrum.wake.text import Letter, batch, with_token

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from thrum.model import files
-from thrum.wake.attempts import tokens_in
+from thrum.model.attempt_ids import tokens_in
 
 
 def leave(directory: Path, token: str) -> None:

@@ -11,6 +11,7 @@ NEXT_TOOL_CALL: Final = "working (next tool call)"
 TURN_END: Final = "working (turn end)"
 UNDER_WAY: Final = "offered: no proof yet"
 TOLD: Final = "offered: this door has no proof"
+_ANOTHER_MACHINE: Final = "on another machine"
 USED_UP: Final = "offered without proof: goes with the next message"
 
 
@@ -29,7 +30,7 @@ def no_hooks(runtime: str) -> str:
 
 def another_machine(heard_seconds: float) -> str:
     """`heard_seconds`: how long ago its daemon was last heard of."""
-    return f"on another machine (its daemon: last heard {ago(heard_seconds)} ago)"
+    return f"{_ANOTHER_MACHINE} (its daemon: last heard {ago(heard_seconds)} ago)"
 
 
 def doors_rest(seconds: float) -> str:
@@ -37,8 +38,8 @@ def doors_rest(seconds: float) -> str:
 
 
 def is_soon(why: str) -> bool:
-    """Whether a message will be seen at the next moment its runtime allows, without anybody doing anything."""
-    return why in ("", NEXT_TOOL_CALL, TURN_END, UNDER_WAY)
+    """Whether a message will be seen at the next moment its runtime allows, as far as is known on this machine."""
+    return why in ("", NEXT_TOOL_CALL, TURN_END, UNDER_WAY) or why.startswith(_ANOTHER_MACHINE)
 
 
 def ago(seconds: float) -> str:

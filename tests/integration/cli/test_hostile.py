@@ -175,18 +175,44 @@ WALK: dict[str, tuple[str, ...]] = {
     "backup status": ("backup status",),
     "backup config": ("backup config",),
     "verify": ("verify",),
+    "wake": ("wake", "wake X"),
+    "ask": ("ask nux hi --timeout 0",),
+    "runtime list": ("runtime list",),
+    "runtime show": ("runtime show claude", "runtime show X"),
+    "runtime set-default": ("runtime set-default X",),
+    "hook install": ("hook install X", "hook install claude"),
+    "hook uninstall": ("hook uninstall X", "hook uninstall claude"),
+    "hook status": ("hook status",),
+    "worktree create": ("worktree create w",),
+    "worktree list": ("worktree list",),
+    "worktree teardown": ("worktree teardown w",),
+    "tmux create": ("tmux create w --no-agent",),
+    "tmux launch": ("tmux launch w",),
+    "tmux status": ("tmux status",),
+    "tmux kill": ("tmux kill w",),
+    "tmux send": ("tmux send w hi",),
+    "tmux capture": ("tmux capture w",),
+    "tmux restart": ("tmux restart w",),
+    "tmux snapshot": ("tmux snapshot check",),
     "doctor": ("doctor",),
     "version": ("version",),
     "help": ("help", "help X"),
     "completion": ("completion bash", "completion X"),
     "init": ("init --dry-run", "init --runtime X --dry-run"),
     "setup": ("setup", "setup --main-repo X"),
+    "setup claude-md": ("setup claude-md", "setup claude-md --runtime X"),
+    "hook install": ("hook install claude", "hook install X"),
+    "hook uninstall": ("hook uninstall claude", "hook uninstall X"),
+    "hook status": ("hook status",),
+    "runtime list": ("runtime list",),
+    "runtime show": ("runtime show codex", "runtime show X"),
+    "runtime set-default": ("runtime set-default codex", "runtime set-default X"),
     "uninstall": ("uninstall",),
     "backup restore": ("backup restore", "backup restore X --yes"),
     "log": ("log", "log --agent X --since X"),
 }
 """Command lines; a word X is the hostile text."""
-STREAMS = {"watch", "daemon start", "daemon stop", "daemon restart", "demo"}
+STREAMS = {"watch", "daemon start", "daemon stop", "daemon restart", "demo", "tmux start", "tmux connect", "hook"}
 """What runs processes, or never ends: `render.hint_line` of `watch` has a test of its own below."""
 
 
@@ -272,7 +298,8 @@ async def test_in_a_worktree_whose_git_leads_nowhere_every_command_says_so_in_pl
     lost = tmp_path / "w"
     (lost / ".thrum" / "identities").mkdir(parents=True)
     (lost / ".git").write_text(f"gitdir: {tmp_path}/not-mounted/.git/worktrees/w\n")
-    placeless = ("version", "help", "completion", "purge accept", "daemon list")
+    placeless = {"version", "help", "completion", "purge accept", "daemon list", "setup claude-md"}
+    placeless |= {"runtime list", "runtime show", "runtime set-default"}
     words = [each.split() for name, some in WALK.items() if name not in placeless for each in some]
     for argv in (*words, ["watch"], ["daemon", "stop"]):
         daemon = FakeDaemon(hostile_answers(yes=True, times=True))

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.support.daemon.in_process import Daemon, open_daemon
-from thrum.model.attempt_ids import new_attempt_id
+from thrum.model.attempt_ids import new_token
 from thrum.model.errors import AgentNotFound
 from thrum.model.events import WakeAttempted
 from thrum.store.api import Decision
@@ -30,7 +30,7 @@ async def test_it_tells_attempts_and_what_is_unseen_and_no_token(tmp_path: Path)
         first = (await furiosa("message.send", content="one", to=["nux"])).message_id
         second = (await furiosa("message.send", content="two", to=["nux"])).message_id
         await furiosa("message.send", content="for the team")
-        old, new = new_attempt_id(), new_attempt_id()
+        old, new = new_token(), new_token()
         await attempted(daemon, old, "offered", first)
         await attempted(daemon, old, "expired", first, detail="60 s idle")
         await attempted(daemon, new, "offered", first, second)

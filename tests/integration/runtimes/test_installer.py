@@ -15,6 +15,7 @@ from thrum.model import files
 from thrum.model.errors import Busy, ConfigInvalid, FileUnreadable, NotAvailable, StateTracked, StoreFailed
 from thrum.model.paths import Layout, layout_of
 from thrum.runtimes import installer
+from thrum.runtimes._records import Records
 from thrum.runtimes.settings_files import Scope, SettingsFile, settings_file
 
 PROGRAM = "/opt/thrum/bin/thrum"
@@ -133,6 +134,28 @@ def test_the_line_stays_while_another_worktree_needs_it(desk: Desk) -> None:
     assert git_output(second, "status", "--short") == ""
     desk.uninstall(there)
     assert desk.exclude == hidden
+
+
+def test_a_worktree_that_was_removed_needs_no_line(desk: Desk) -> None:
+    second = desk.top / "second"
+    git_output(desk.root, "worktree", "add", "-q", str(second))
+    hidden = desk.exclude
+    here = desk.file()
+    desk.install(here)
+    desk.install(desk.file(root=second), layout=Layout(second, desk.root / ".thrum", desk.root, desk.root / ".git"))
+    git_output(desk.root, "worktree", "remove", "--force", str(second))
+    desk.uninstall(here)
+    assert desk.exclude == hidden
+
+
+def test_what_others_wrote_into_a_private_file_of_thrums_stays_hidden(desk: Desk) -> None:
+    file = desk.file()
+    desk.install(file)
+    value = json.loads(file.path.read_bytes())
+    file.path.write_text(json.dumps({**value, "env": {"KEY": "secret"}}))
+    assert desk.uninstall(file) == "removed"
+    assert json.loads(file.path.read_bytes()) == {"env": {"KEY": "secret"}}
+    assert desk.status() == ""
 
 
 def test_a_file_that_git_tracks_is_refused_and_the_projects_own_is_not(desk: Desk) -> None:
@@ -293,14 +316,14 @@ def _killed_at(number: int, desk: Desk, file: SettingsFile, monkeypatch: pytest.
 
 def test_a_program_that_writes_at_the_same_moment_loses_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     file = desk.file()
-    keep = installer.Records.keep
+    keep = Records.keep
 
     def meanwhile(records: object, record: object) -> None:
         keep(records, record)  # pyright: ignore[reportArgumentType]
         file.path.parent.mkdir(exist_ok=True)
         file.path.write_text('{"model": "opus"}')
 
-    monkeypatch.setattr(installer.Records, "keep", meanwhile)
+    monkeypatch.setattr(Records, "keep", meanwhile)
     with pytest.raises(Busy):
         desk.install(file)
     assert file.path.read_text() == '{"model": "opus"}'

@@ -444,7 +444,7 @@ def test_a_journal_that_no_round_would_ingest_is_passed_over_at_the_start(
     layout = layout_of(root)
     ensure_branch(layout, ENVIRON)
     assert os.listdir(layout.branch_dir / "messages") == ["nux.jsonl"]
-    assert "journal far.jsonl of branch a-sync is passed over" in caplog.text
+    assert "journal far.jsonl of branch a-sync is skipped" in caplog.text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to give files away")

@@ -23,7 +23,7 @@ from thrum.model.clock import parse_ms
 
 DATA = places.DATA / "version_before"
 TOP = "{TOP}"
-RENAMED = {"dot_thrum": ".thrum", "dot_git": ".git"}
+RENAMED = {"dot_thrum": ".thrum", "dot_git": ".git", "dot_gitignore": ".gitignore"}
 """How the data call what git would not take under its own name."""
 WORKTREES = ("nux", "max", "slit")
 
@@ -248,6 +248,11 @@ ACTS = (
 
 
 NOT_ASKED = {
+    "wake": "came later",
+    "hook": "a runtime asks it",
+    "worktree list": "came later",
+    "tmux status": "came later",
+    "tmux capture": "came later",
     "daemon start": "starts one",
     "daemon stop": "stops one",
     "daemon restart": "does both",
@@ -289,6 +294,7 @@ _ELSEWHERE: Mapping[str, str] = {
     r'("message_id":"{ID}",(?:"created_at":"{NOW}",)?"seq":)\d+': r"\g<1>0",
     r"\d+ facts, (each|rows)": r"0 facts, \1",
     r'"uptime":"[^"]*"': '"uptime":""',
+    r',"why":"[^"]*"': "",
     r"\bsyncing\b": "synced",
     r'"pending":\d+': '"pending":0',
     r'"version":"[^"]*"': '"version":""',
@@ -301,7 +307,8 @@ _ELSEWHERE: Mapping[str, str] = {
     r'\{"name":"(python|git|tmux|space|open files|hooks|readers|socket)",.*?"\}(?=[],])': r'{"name":"\1"}',
 }
 """The daemon's process and the version; how long something took; whether a round is under way; the project's id, which
-follows from the remote's path; commits made since; ends of new ids in hints; how
+follows from the remote's path; commits made since; ends of new ids in hints; why an
+agent was not given a message, which was not known then; how
 many facts there are and with them the numbers of new ones, for signs of life come with the minutes; and what `doctor`
 says of the machine.
 """

@@ -204,7 +204,7 @@ class History:
         copy.write_text(copy.read_text().replace('"war rig"', '"rig"'))
         with alpha.local_journal.open("ab") as local:
             local.write(
-                b'{"type":"wake.attempt","timestamp":"2026-01-10T00:00:00.000Z","event_id":"evt_01KEJ000000000000000000001",'
+                b'{"type":"queue.submit","timestamp":"2026-01-10T00:00:00.000Z","event_id":"evt_01KEJ000000000000000000001",'
                 b'"v":1,"origin_daemon":"","attempt":"of a version to come"}\nno fact\n'
             )
 

@@ -119,7 +119,8 @@ def links_of(page: Path) -> list[str]:
 
 
 END = re.compile(
-    r"(?:(?<=thrum reply )|(?<=message read )|(?<=message get )|(?<=message delete ))[0-9A-HJKMNP-TV-Z]{6}\b"
+    r"(?:(?<=thrum reply )|(?<=message read )|(?<=message get )|(?<=message delete )|(?<=1 message: ))"
+    r"[0-9A-HJKMNP-TV-Z]{6}\b"
 )
 """The end of a message's id, in the place of the id."""
 _SAME = (

@@ -13,8 +13,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
+
+import psutil
 
 from tests.support.docs.pages import END, Step, pair_up
 
@@ -24,7 +27,7 @@ HOME = "/src"
 """Where the repositories lie as the pages show it."""
 STREAMS = ("thrum watch", "thrum daemon logs -f")
 """What goes on until it is interrupted."""
-REFUSED = ("Error: ", "NO_MESSAGES_TIMEOUT", "Daemon:   not running")
+REFUSED = ("Error: ", "NO_MESSAGES_TIMEOUT", "NO_ANSWER_TIMEOUT", "Daemon:   not running")
 """How the output of a command begins whose status is not 0."""
 
 _SYNC_SERVICE = b"State:     syncing\n"
@@ -53,6 +56,12 @@ class Background:
         """Its next lines. Raises queue.Empty if one does not come in time."""
         lines = [self._lines.get(timeout=seconds) for _ in range(count)]
         return [line for line in lines if line is not None]
+
+    def await_call(self) -> None:
+        """Until it has called the daemon: what the next command does then finds it waiting."""
+        deadline = time.monotonic() + SECONDS
+        while not psutil.Process(self.process.pid).net_connections("unix"):
+            assert time.monotonic() < deadline, "it does not call the daemon"
 
     def end(self) -> list[str]:
         """Its remaining lines; a stream is interrupted, as a reader would."""
@@ -112,6 +121,8 @@ class Stage:
             stream = " ".join(words).startswith(STREAMS)
             words[0] = shutil.which(words[0], path=self.env["PATH"]) or words[0]
             self._background = Background(words, cwd, self.env, stream=stream)
+            if not stream:
+                self._background.await_call()
             printed = self._background.take(len(step.shown or ()))
             status = 0
         else:

@@ -16,11 +16,12 @@ import trio
 import trio.testing
 
 from tests.support.wake.fake_door import FakeDoor
+from thrum.model.attempt_ids import tokens_in
 from thrum.model.errors import StoreFailed
 from thrum.model.ids import ulid_of
 from thrum.model.wake_types import Reachable, State
 from thrum.wake import proofs
-from thrum.wake.attempts import Record, Wakeable, tokens_in
+from thrum.wake.attempts import Record, Wakeable
 from thrum.wake.loop import Loop
 from thrum.wake.text import Letter
 

@@ -410,3 +410,28 @@ def test_a_name_that_only_looks_like_an_unnamed_id_is_shown_as_the_name() -> Non
     assert render.at("team_backend123") == "@team_backend123"
     assert render.at("coordinator_1B9K33T6RK") == "@coordinator"
     assert render.at("furiosa") == "@furiosa"
+
+
+def test_a_sender_reads_a_line_for_each_who_will_not_see_it_soon_three_at_most() -> None:
+    def told(*reasons: str) -> list[str]:
+        recipients = [wire_types.Recipient(f"a{n}", ago(0), why=why) for n, why in enumerate(reasons)]
+        return render.not_soon(recipients)
+
+    soon = (
+        "",
+        "working (next tool call)",
+        "offered: no proof yet",
+        "on another machine (its daemon: last heard 2m ago)",
+    )
+    assert told(*soon) == []
+    assert told("dialog open 3m", *soon, "deaf: no waiter") == ["@a0: dialog open 3m", "@a5: deaf: no waiter"]
+    many = told(*["process gone 12m"] * 9)
+    assert many == [*(f"@a{n}: process gone 12m" for n in range(3)), "and 6 more: thrum sent"]
+
+
+def test_the_highest_state_is_shown_with_why_it_is_not_higher() -> None:
+    delivered = wire_types.Recipient("nux", ago(3), ago(3), why="dialog open 3m")
+    assert render.state(delivered) == "delivered: dialog open 3m"
+    offered = wire_types.Recipient("nux", ago(3), ago(3), ago(2), why="offered: no proof yet")
+    assert render.state(offered) == "offered: no proof yet"
+    assert render.state(wire_types.Recipient("nux", ago(3), seen_at=ago(1))) == "seen"

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from thrum.model.attempt_ids import new_token, shown, tokens_in, without_tokens
 from thrum.model.ids import is_id
 from thrum.model.wake_types import DoorState, Outcome, Reachable, State
-from thrum.wake.attempts import NO_PROOF, Attempts, Record, Wakeable, new_token, shown, tokens_in, without_tokens
+from thrum.wake.attempts import NO_PROOF, Attempts, Record, Wakeable
 from thrum.wake.plan import AgentState
 
 WAITER = DoorState("waiter", proves=True, open=True, takes=frozenset({"idle", "working"}))

@@ -13,9 +13,10 @@ from trio.testing import MockClock
 
 from tests.support.wake.fake_door import FakeDoor
 from tests.support.wake.world import Runtime, World
+from thrum.model.attempt_ids import new_token, tokens_in
 from thrum.model.wake_types import Failed, Reachable, Refused
 from thrum.wake import proofs
-from thrum.wake.attempts import NO_PROOF, new_token, tokens_in
+from thrum.wake.attempts import NO_PROOF
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thrum.model.attempt_ids import new_token, tokens_in
 from thrum.model.ids import ulid_of
-from thrum.wake.attempts import new_token, tokens_in
 from thrum.wake.text import PROVENANCE, RECEIPT, Letter, batch, with_token
 
 TOKEN = new_token()

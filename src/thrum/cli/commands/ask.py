@@ -68,4 +68,4 @@ async def _not_answered(run: Run, message_id: str) -> Answer:
     recipients = found.message.recipients
     states = ", ".join(f"{at(each.agent_id)}: {render.state(each)}" for each in recipients)
     document = {"status": "timeout", "message_id": message_id, "recipients": recipients}
-    return Answer(document, notice=f"NO_ANSWER_TIMEOUT — {states}; it stays asked: thrum wait", status=1)
+    return Answer(document, notice=f"NO_ANSWER_TIMEOUT — {states}; its answer will be in your inbox", status=1)

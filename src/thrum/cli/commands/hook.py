@@ -16,12 +16,12 @@ from thrum.cli.parser import RUN, did_you_mean, near, word
 from thrum.cli.run import Run
 from thrum.cli.session import TTY_IN
 from thrum.model import limits
+from thrum.model.attempt_ids import tokens_in
 from thrum.model.errors import CrossWorktree, PrimeOwnership, ThrumError
 from thrum.model.methods.wake import RUNTIME_HOOK, HookParams, HookResult
 from thrum.runtimes import hooks
 from thrum.runtimes.hooks import HookEvent
 from thrum.wake import proofs
-from thrum.wake.attempts import tokens_in
 
 
 async def hook(

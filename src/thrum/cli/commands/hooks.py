@@ -20,9 +20,8 @@ from thrum.cli.parser import RUN, did_you_mean, near, switch, word
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line
 from thrum.cli.values import age
-from thrum.model.errors import NotARepository, NotAvailable, NotInitialized, RuntimeNotFound
+from thrum.model.errors import NotAvailable, RuntimeNotFound
 from thrum.model.methods.agents import TEAM_LIST, TeamListParams
-from thrum.model.paths import Layout
 from thrum.model.wire_types import TeamMember
 
 if TYPE_CHECKING:
@@ -95,13 +94,13 @@ async def install(
     from thrum.runtimes.installer import install
 
     file = _file(run, _hooked(runtime), project=project, user=user)
-    if file.scope == "user" and not user and not yes:
+    layout = None if file.scope == "user" else run.layout()
+    act = partial(install, file, own_program(run.session.env), run.session.env, layout)
+    would = await trio.to_thread.run_sync(partial(act, dry_run=True))
+    if file.scope == "user" and not user and not yes and would.change != "unchanged":
         about = [f"{file.runtime} has no file of a repository: {file.name} is your own, for all repositories"]
         await confirm(run, f"Put thrum's hooks into {file.name}?", what="that", about=about)
-    program = own_program(run.session.env)
-    done = await trio.to_thread.run_sync(
-        partial(install, file, program, run.session.env, None if file.scope == "user" else run.layout())
-    )
+    done = await trio.to_thread.run_sync(act)
     document = HookInstall(
         runtime=file.runtime,
         scope=file.scope,
@@ -147,7 +146,8 @@ async def uninstall(
             how = "; the file is as it was before" if change == "restored" else ""
             said.append(f"✓ Hooks of {runtime} removed: {line(file.name)}{how}")
     if not said:
-        said.append(f"No hooks of {runtime} in {' or '.join(dict.fromkeys(line(file.name) for file in settings))}")
+        looked = " or ".join(line(file.name) for file in settings) or "this worktree"
+        said.append(f"No hooks of {runtime} in {looked}")
         said += await trio.to_thread.run_sync(_elsewhere, runtime, settings, run.session.env)
     return Answer(HookUninstall(runtime=runtime, removed=tuple(removed)), said=said)
 
@@ -162,13 +162,13 @@ def _elsewhere(runtime: str, looked: Sequence[SettingsFile], environ: Mapping[st
 
 async def status(*, run: Annotated[Run, RUN]) -> Answer:
     run.require_own_process()
-    root = layout.root if (layout := layout_if_any(run)) is not None else None
+    root = run.layout().root
     members = await local_agents(run)
     document = await trio.to_thread.run_sync(_status, root, run.session.env, members)
     return Answer(document, data=_table(document, run))
 
 
-def _status(root: Path | None, environ: Mapping[str, str], members: Sequence[TeamMember]) -> HookStatus:
+def _status(root: Path, environ: Mapping[str, str], members: Sequence[TeamMember]) -> HookStatus:
     from thrum.runtimes.installer import commands_in, installed_files
     from thrum.runtimes.presets import BUILT_IN
     from thrum.runtimes.settings_files import HOOKED
@@ -214,21 +214,10 @@ def _table(found: HookStatus, run: Run) -> str:
 
 async def local_agents(run: Run) -> Sequence[TeamMember]:
     """The agents of this machine with a session, as a running daemon knows them; none is started for it."""
-    try:
-        if await run.client_if_running() is None:
-            return ()
-        team = await run.call_once(TEAM_LIST, TeamListParams(include_files=False))
-    except (NotInitialized, NotARepository):
+    if await run.client_if_running() is None:
         return ()
+    team = await run.call_once(TEAM_LIST, TeamListParams(include_files=False))
     return [each for each in team.members if each.is_local]
-
-
-def layout_if_any(run: Run) -> Layout | None:
-    """Where thrum is set up; None: nowhere around here."""
-    try:
-        return run.layout()
-    except (NotInitialized, NotARepository):
-        return None
 
 
 def _hooked(name: str) -> str:

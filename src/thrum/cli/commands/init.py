@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,7 +44,8 @@ async def init(
     sync: Annotated[bool, switch("exchange messages through the git remote")] = False,
     keep_modes: Annotated[bool, switch("leave .git readable by other users, if it is")] = False,
     gitignore: Annotated[bool, switch("put the ignore rule into .gitignore, not .git/info/exclude")] = False,
-    runtime: Annotated[str, option("R", "the agents' runtime, e.g. claude")] = "",
+    runtime: Annotated[str, option("R", "the agents' runtime, e.g. claude; its hooks are installed")] = "",
+    skills: Annotated[bool, switch("write the skill that says how to use thrum, and no hooks")] = False,
     name: Annotated[str, option("N", "with --role and --module: also register an agent")] = "",
     worktrees_root: Annotated[str, option("PATH", "where new worktrees go")] = "",
     stealth: Annotated[bool, switch("change no tracked file (the default)")] = False,
@@ -82,7 +84,15 @@ async def init(
         await trio.to_thread.run_sync(check_no_agent, env, _known_repositories(run), act)
     if not yes:
         await _ask(run, start, options)
+    from thrum.cli.commands import _runtime_files
+
+    write = partial(_runtime_files.write, only_skills=skills)
+    if (runtime or skills) and not dry_run:  # what it would refuse is refused before anything is made
+        would = replace(options, dry_run=True)
+        await trio.to_thread.run_sync(write, await trio.to_thread.run_sync(initialise, start, would), would)
     result: InitResult = await trio.to_thread.run_sync(initialise, start, options)
+    if runtime or skills:
+        result.files += await trio.to_thread.run_sync(write, result, options)
     warnings = tuple(filter(None, [state_tracked(result.tracked)]))
     said = text(result, local_only=_local_only(result, sync, env))
     if sync and not dry_run:

@@ -254,7 +254,8 @@ async def _named_first(run: Run, known: _Known, content: str) -> list[str]:
 async def _sent(run: Run, known: _Known, result: SendResult, content: str, *said: str) -> Answer:
     hint = _flag_inside(run, content)
     late = () if run.quiet else not_soon(result)
-    if hint is None and not result.warnings and not late and not run.quiet:
+    # People are told the reason instead of how long one was silent; programs find both.
+    if hint is None and not result.warnings and (not late or run.flags.json) and not run.quiet:
         hint = (
             await _team_post_with_name(run, known, content) if not result.audiences else _stale_recipient(run, result)
         )

@@ -92,9 +92,9 @@ async def test_show_names_each_source(alone: Terminal) -> None:
     assert len(HEADINGS) == len({key.partition(".")[0] for key in settings.SETTINGS}), "a section each"
     assert ["daemon.log_level", "info", "default"] in rows
     alone.env = {}
-    await alone.says("config", "set", "restart.max_lines", "7")
+    await alone.says("config", "set", "peers.pairing_code_length", "8")
     rows = [row.split() for row in (await alone.says("config", "show")).splitlines()]
-    assert ["restart.max_lines", "7", "config.json", "(not", "built", "yet)"] in rows, "who sets it sees it"
+    assert ["peers.pairing_code_length", "8", "config.json", "(not", "built", "yet)"] in rows, "who sets it sees it"
     assert ["daemon.local_only", "true", "config.json"] in rows
 
 

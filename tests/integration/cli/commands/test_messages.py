@@ -19,7 +19,7 @@ async def test_sent_says_once_who_has_read_and_counts_nobody_who_is_gone(tmp_pat
         assert (await desk.says("sent")).splitlines() == [
             f"{two}  300d ago  to @tester  1/2 read",
             "  to two",
-            "  Recipients: @max(delivered), @nux(read)",
+            "  Recipients: @max(delivered: plain shell: nobody polls), @nux(read)",
             f"{one}  300d ago  to @nux  1/1 read",
             "  to one…",
         ]

@@ -265,7 +265,8 @@ async def test_the_sender_hears_that_a_recipients_process_is_gone(tmp_path: Path
             await again("agent.register", name=name, role="driver", module=name, re_register=True)
         desk.env["THRUM_NO_HINTS"] = "1"  # how long one was silent is another matter
         await desk.says("send", "hi", "--to", "@rictus", "--to", "@toast")
-        assert desk.err == b""
+        reason = "no hooks: thrum hook install claude"
+        assert desk.err.decode() == f"@rictus: {reason}\n@toast: {reason}\n"
         del daemon.processes.processes[100]
         await desk.says("send", "hi", "--to", "@driver", "--to", "@nux")
         assert desk.err == b"warning: @rictus is not running: they read it at the next start\n"
@@ -421,4 +422,4 @@ async def test_nobody_is_woken_by_an_urgent_word_to_the_team_and_it_says_so(tmp_
     async with open_daemon(tmp_path) as daemon:
         desk = await at_desk(daemon)
         error = await desk.refused("send", "hi there", "--urgent")
-        assert "wakes nobody" in error["message"] and "--to @NAME --urgent" in error["remedy"]
+        assert "wakes no one" in error["message"] and "--to @NAME --urgent" in error["remedy"]

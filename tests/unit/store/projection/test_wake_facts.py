@@ -159,20 +159,20 @@ def test_an_attempt_that_is_told_more_while_it_leaves_stays(tmp_path: Path) -> N
 
 
 def test_a_token_is_random_and_only_its_beginning_is_shown() -> None:
-    tokens = {attempt_ids.new_attempt_id() for _ in range(50)}
-    assert len(tokens) == 50 and {len(token) for token in tokens} == {attempt_ids.CHARS}
+    tokens = {attempt_ids.new_token() for _ in range(50)}
+    assert len(tokens) == 50 and {len(token) for token in tokens} == {30}
     make = Maker()
     token = tokens.pop()
     fact = told(make, "offered", attempt=token)
-    shown = attempt_ids.shown(events.encode(fact), fact)
+    shown = attempt_ids.line_shown(events.encode(fact), fact)
     assert token.encode() not in shown and token[:8].encode() in shown
     other = make.message("ann", "nux")
-    assert attempt_ids.shown(events.encode(other), other) == events.encode(other)
+    assert attempt_ids.line_shown(events.encode(other), other) == events.encode(other)
 
 
 def test_an_attempt_is_announced_to_its_agent_without_the_token() -> None:
     live, make = Live(), Maker()
-    fact = told(make, "offered", attempt=attempt_ids.new_attempt_id())
+    fact = told(make, "offered", attempt=attempt_ids.new_token())
     (applied,) = live.apply(fact)
     live.db.close()
     assert topics_of(fact) == ("agent/nux/wake.attempt", "all/wake.attempt")

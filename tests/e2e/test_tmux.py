@@ -126,12 +126,16 @@ def test_a_session_is_restarted_only_when_its_agent_is_idle_or_by_force_with_wha
 def test_a_session_that_is_gone_is_made_again_and_its_end_is_noted(repo: Repo) -> None:
     tmux(repo, "kill-session", "-t", "=auth")
     assert states(repo)["auth"] == "dead"
+    root = repo.top / "home/.thrum/worktrees/main/auth"
+    repo.thrum("agent", "rename", "slit", at=root, env={"THRUM_NAME": "nux"})
     assert repo.thrum("tmux", "launch", "auth") == "Launched mytool in session auth\n"
-    shows(repo, "auth", "I am nux")
+    shows(repo, "auth", "I am slit")
+    repo.thrum("agent", "rename", "nux", at=root, env={"THRUM_NAME": "slit"})
+    (row,) = repo.json("tmux", "status")["sessions"]
+    assert (row["agent"], row["state"]) == ("nux", "alive"), "a session is its agent's, whatever that is called by now"
     assert repo.thrum("tmux", "kill", "auth") == "Session auth killed\n"
     assert "auth" not in states(repo)
     assert kind(repo.run("tmux", "kill", "auth", "--json")) == "tmux_session_not_found"
-    root = repo.top / "home/.thrum/worktrees/main/auth"
     assert "tmux_session" not in repo.json("whoami", env={"THRUM_NAME": "nux"}, at=root)
 
 

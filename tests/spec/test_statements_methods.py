@@ -69,7 +69,6 @@ OPERATOR = {
     "verify.run",
     "tmux.create",
     "tmux.launch",
-    "worktree.create",
     "purge.execute",
     "config.set",
     "config.unset",

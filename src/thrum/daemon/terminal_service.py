@@ -201,7 +201,7 @@ class TerminalService:
         session = await self.find(params.name)
         if session is None and (record is None or not record.worktree_path):
             raise TmuxSessionNotFound(f"there is no session {params.name!r} of this daemon")
-        agent_id = session.agent if session is not None else record.agent_id if record is not None else ""
+        agent_id = self.agent_in(params.name, session)
         runtime, argv = await self._runtime_for(session, agent_id, params.runtime)
         if session is None:
             assert record is not None
@@ -259,13 +259,14 @@ class TerminalService:
         return TmuxStatusResult(tuple(rows), await self.sessions.tmux.socket_path() if sessions else "")
 
     async def _look(self, session: Session, rows: list[TmuxSession]) -> None:
-        record = self.ctx.view.agent(session.agent) if session.agent else None
+        agent_id = self.agent_in(session.name, session)
+        record = self.ctx.view.agent(agent_id) if agent_id else None
         pid = record.agent_pid if record is not None and self._lives(record) else 0
         try:
             state = session_state(await self.sessions.facts(session, pid))
         except TmuxSessionNotFound:
             state = "dead"  # it ended meanwhile
-        rows.append(self._row(session.name, session.agent, state, session.runtime, session.directory))
+        rows.append(self._row(session.name, agent_id, state, session.runtime, session.directory))
 
     def _row(self, name: str, agent_id: str, state: str, runtime: str, directory: str) -> TmuxSession:
         record = self.ctx.view.agent(agent_id) if agent_id else None
@@ -293,7 +294,8 @@ class TerminalService:
         else:
             screen = (await self.sessions.tmux.look(session.pane)).screen
         pane = classify(session.runtime, screen)
-        record = self.ctx.view.agent(session.agent) if session.agent else None
+        agent_id = self.agent_in(session.name, session)
+        record = self.ctx.view.agent(agent_id) if agent_id else None
         says_working = record is not None and record.status == "working"
         return CheckPaneResult(session.name, pane_check(pane, says_working), reason=f"the pane shows {pane}")
 
@@ -329,8 +331,8 @@ class TerminalService:
         return session is not None
 
     async def _restart(self, _call: Call, params: TmuxRestartParams) -> TmuxRestartResult:
-        session, record = await self.find(params.name), self._record_of(params.name)
-        agent_id = session.agent if session is not None else record.agent_id if record is not None else ""
+        session = await self.find(params.name)
+        agent_id = self.agent_in(params.name, session)
         record = self.ctx.view.agent(agent_id) if agent_id else None
         if record is None:
             raise TmuxSessionNotFound(f"there is no session {params.name!r} of this daemon with an agent")
@@ -401,6 +403,11 @@ class TerminalService:
 
     def _record_of(self, name: str) -> AgentRow | None:
         return next((each for each in self._placed() if each.tmux_session == name), None)
+
+    def agent_in(self, name: str, session: Session | None) -> str:
+        """Whose session it is: as the agent's place tells, for an agent may be renamed; else as it was made."""
+        record = self._record_of(name)
+        return record.agent_id if record is not None else session.agent if session is not None else ""
 
     def _root_of_agent(self, agent_id: str) -> str:
         record = self.ctx.view.agent(agent_id)

@@ -118,7 +118,7 @@ class WorktreeService:
             return (await self.terminals.open(params.name, root, agent_id, runtime)).name
         except TmuxSessionExists:
             found = await self.terminals.find(params.name)
-            if found is None or (found.agent, found.directory) != (agent_id, root):
+            if found is None or (self.terminals.agent_in(found.name, found), found.directory) != (agent_id, root):
                 raise
             return found.name
 

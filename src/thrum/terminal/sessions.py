@@ -25,6 +25,9 @@ SIZE: Final = (200, 50)
 IDLE_SECONDS: Final = 120.0
 """Silent for longer, a session is `idle`."""
 
+_SERVERS_MAX: Final = 3
+"""How many servers may end while a session is made."""
+
 _MANAGED, _DIRECTORY, _DAEMON, _AGENT, _RUNTIME = (
     "@thrum-managed",
     "@thrum-dir",
@@ -107,13 +110,24 @@ class Sessions:
         unwanted = await self._unwanted()
         # A shell began with what the server has in its own environment; it is restarted without.
         again = [("respawn-pane", "-k", "-t", target, "-c", directory)] if unwanted else []
-        await self.tmux.run(
+        await self._begin(
             ("new-session", "-d", "-s", name, "-c", directory, "-x", str(width), "-y", str(height)),
             *(("set-option", "-t", target, option, value) for option, value in options.items()),
             *(("set-environment", "-t", target, "-r", variable) for variable in unwanted),
             *again,
         )
         return await self.find(name)
+
+    async def _begin(self, *commands: Sequence[str]) -> None:
+        """Run commands that start a server if none runs; one that was ending just then, with its last session, is let
+        go."""
+        for _ in range(_SERVERS_MAX):
+            try:
+                await self.tmux.run(*commands)
+            except TmuxSessionNotFound:
+                continue
+            return
+        await self.tmux.run(*commands)
 
     async def launch(
         self,

@@ -24,7 +24,9 @@ SECONDS_MAX: Final = 5.0
 _NOT_INHERITED_PREFIXES: Final = ("THRUM_",)
 _NOT_INHERITED: Final = frozenset((*MARKS, "CLAUDE_PROJECT_DIR", "TMUX", "TMUX_PANE"))
 _GONE: Final = re.compile(r"can't find (?:pane|window|session)|no server running|error connecting to|no current")
-_NO_SERVER: Final = re.compile(r"no server running|error connecting to .*\((?:No such file|Connection refused)")
+_NO_SERVER: Final = re.compile(
+    r"no server running|error connecting to .*\((?:No such file|Connection refused)|server exited|lost server"
+)
 _ID: Final = re.compile(r"[$@%]\d+")
 
 _SEPARATOR: Final = "\x1f"

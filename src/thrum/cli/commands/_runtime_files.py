@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from thrum.admin.init import InitFile
 from thrum.cli.commands.hooks import own_program
+from thrum.model.errors import in_shell
 from thrum.model.paths import layout_of
 from thrum.runtimes import installer, skills
 from thrum.runtimes.presets import FALLBACK

@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,9 +28,6 @@ from thrum.store import database
 PAGE = (DATA / "identity_page.md").read_text(encoding="utf-8")
 
 PENDING = {
-    "thrum tmux create": "W4",
-    "thrum tmux launch": "W4",
-    "thrum worktree create": "W4",
     "thrum mcp serve": "W5",
 }
 """Commands of the page's examples that are not built yet; once they are, their examples have to run."""
@@ -51,7 +50,13 @@ BEFORE = {
     "thrum agent whoami": (FURIOSA,),
 }
 """What the page takes for granted where an example begins so."""
-CONFIRMED = {"thrum agent delete furiosa": "thrum agent delete furiosa --force"}
+CONFIRMED = {
+    "thrum agent delete furiosa": "thrum agent delete furiosa --force",
+    # Two ways to one agent stand below each other on the page: here the second one makes another.
+    "thrum worktree create auth -b feature/auth   --name furiosa --role implementer --module auth": (
+        "thrum worktree create auth -b feature/auth --name rictus --role implementer --module login"
+    ),
+}
 """What asks its user; here is no terminal to answer at."""
 AFTER = {
     "export THRUM_NAME=furiosa": ("thrum whoami --field agent_id", "furiosa"),
@@ -127,27 +132,46 @@ RUNNABLE = list({example.commands: example for example in examples() if not exam
 
 @pytest.fixture
 def repo() -> Iterator[Repo]:
+    """Its tmux server is its own, and `claude` is a program that does nothing."""
     with open_repo() as opened:
-        yield opened
+        home = opened.top / "home"
+        home.mkdir()
+        shutil.copy(Path(opened.env["HOME"], ".gitconfig"), home)
+        (home / "claude").write_text("#!/bin/sh\nexec cat\n")
+        (home / "claude").chmod(0o755)
+        path = os.pathsep.join([str(home), str(THRUM.parent), opened.env["PATH"]])
+        opened.thrum("daemon", "stop")
+        opened.env |= {"HOME": str(home), "TMUX_TMPDIR": str(home), "SHELL": "/bin/sh", "PATH": path}
+        opened.env.pop("TMUX", None)
+        try:
+            yield opened
+        finally:
+            subprocess.run(["tmux", "kill-server"], env=opened.env, capture_output=True, check=False)
+
+
+def _placed(command: str, repo: Repo) -> str:
+    """With this repository's directories for those of the page."""
+    if "/path/to/worktree" in command:
+        command = command.replace("/path/to/worktree", str(repo.worktree("elsewhere")))
+    return command.replace("/path/to/repo", str(repo.main))
 
 
 @pytest.mark.parametrize("example", RUNNABLE, ids=lambda example: f"line {example.line}")
 def test_an_example_of_the_page_does_what_it_says(example: Example, repo: Repo) -> None:
-    workspaces = repo.top / ".workspaces/myapp"
+    workspaces = Path(repo.env["HOME"], ".workspaces/myapp")
     for name in ("auth", "sync"):
         if any(f"myapp/{name}" in command for command in example.commands):
             repo.git("worktree", "add", "-q", str(workspaces / name), "-b", name)
     checked = _starting(AFTER, example.commands[0])
     commands = [
         *(_starting(BEFORE, example.commands[0]) or ()),
-        *(CONFIRMED.get(command, command).replace("/path/to/repo", str(repo.main)) for command in example.commands),
+        *(_placed(CONFIRMED.get(command, command), repo) for command in example.commands),
         *([checked[0]] if checked else ()),
     ]
-    env = {**repo.env, "HOME": str(repo.top), "PATH": f"{THRUM.parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-e", "-c", "\n".join(commands)],
         cwd=repo.main,
-        env=env,
+        env=repo.env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

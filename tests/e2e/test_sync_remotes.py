@@ -102,11 +102,11 @@ def test_what_anybody_can_read_waits_for_a_word(clones: Clones, here: Repo) -> N
         before = clones.git("rev-parse", "a-sync")
         here.thrum("send", "For our ears only", "--to", "@nux")
         done = here.run("sync", "force", "--wait")
-        assert done.status == 1 and "others may read the remote" in done.err and "fix: thrum sync enable" in done.err
+        assert done.status == 1 and "others can read the remote" in done.err and "fix: thrum sync enable" in done.err
         assert clones.git("rev-parse", "a-sync") == before
         assert here.json("sync", "status")["last_error"]
         done = here.run("sync", "enable")
-        assert done.status == 1 and "fix: thrum sync enable --yes" in done.err
+        assert done.status == 1 and "thrum sync enable --yes" in done.err
 
 
 def test_a_second_place_to_push_to_waits_for_a_word_too(clones: Clones, here: Repo) -> None:

@@ -64,6 +64,7 @@ PERSON = {
     "purge.accept",
 }
 OPERATOR = {
+    "worktree.create",  # decision 0067
     "daemon.stop",
     "sync.force",
     "verify.run",

@@ -95,7 +95,7 @@ def test_a_background_hook_is_taken_up_after_the_running_tool_in_the_same_turn(l
     pane.wait_status("idle")
     pane.shows("❯")
     done = lab.top / "done"
-    pane.say(f"RUN: until [ -e {done} ]; do sleep 0.1; done")
+    pane.say(f"RUN: until [ -e {done} ]; do sleep 0.1; done; sleep 2")  # the program notices its hook's end first
     wait_until(lambda: any(entry["answer"][0] == "tool" for entry in lab.model_log()), "the tool")
     pane.wait_status("busy")
     _wake(lab, "news wak_0000000000000000000000BUSY")

@@ -104,9 +104,12 @@ class WakeService:
 
     def announce(self, facts: Iterable[AnyFact | UnknownEvent]) -> None:
         """Facts count from now on: look at those whom they concern."""
+        places = self.ctx.registry().by_id
         for fact in facts:
             for agent_id in _concerned(self.ctx.view, fact):
-                self.loop.look(agent_id)
+                # Most recipients have no runtime here: a look at each would cost every send. A place calls for one.
+                if not isinstance(fact, MessageCreated) or ((place := places.get(agent_id)) and place.agent_pid > 1):
+                    self.loop.look(agent_id)
 
     def close(self) -> None:
         """The daemon stops: its waiters find another one."""

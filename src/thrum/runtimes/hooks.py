@@ -71,9 +71,6 @@ _ASKING: Final = ("permission_prompt", "ToolPermission")
 HOOKED: Final = tuple(_KINDS)
 """The runtimes that can call a hook."""
 
-FRESH: Final = frozenset({"startup", "resume", ""})
-"""Sources of a session start that open a session; the others go on in the same process with an empty context."""
-
 ASKS_CHARS_MAX: Final = 200
 
 
@@ -100,11 +97,6 @@ class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a sub-agent is at work: it is told nothing and proves nothing."""
     again: bool = False
     """Of a turn's end: whether a hook has prolonged this turn already."""
-
-    @property
-    def begins_context(self) -> bool:
-        """Whether the model knows nothing from here on but what is told now."""
-        return self.kind == "session_start"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,7 +47,7 @@ class ToldStates:
         result = await messages.send(self.ctx, call, params)
         if result.quiet:
             return result
-        looks = _Looks(self.ctx, self.wake, _SENT_MAX)
+        looks = _Looks(self.ctx, self.wake, _SENT_MAX, just_sent=True)
         return replace(result, recipients=looks.told(result.message_id, result.recipients))
 
     async def get(self, call: Call, params: MessageGetParams) -> MessageGetResult:
@@ -125,6 +125,9 @@ class _Looks:
     ctx: Context
     wake: WakeService
     at_most: int
+    just_sent: bool = False
+    """Whether all of it was sent just now: then no more is asked for than that takes."""
+    _looked: int = 0
     _states: dict[str, AgentState] = field(default_factory=dict[str, AgentState])
     _apart: dict[str, str] = field(default_factory=dict[str, str])
     """Of agents of other machines, why their state is not known here; empty for those of this one."""
@@ -147,9 +150,12 @@ class _Looks:
             return apart
         state = self._states.get(agent_id)
         if state is None:
-            row = self.ctx.view.agent(agent_id) if len(self._states) < self.at_most else None
+            row = self.ctx.view.agent(agent_id) if self._looked < self.at_most else None
             if row is None or not row.live or row.kind != "agent":
                 return ""
+            self._looked += 1
+            if self.just_sent:
+                return self.wake.why_not_soon(row, message_id)
             state = self._states[agent_id] = self.wake.loop.state_of(agent_id)
         return why_unseen(state, message_id, trio.current_time())
 

@@ -37,11 +37,11 @@ from thrum.runtimes.doors.claude import WaiterDoor
 from thrum.runtimes.hooks import Kind
 from thrum.runtimes.waiters import Waiters
 from thrum.store.api import Decision, Stamp
-from thrum.store.queries.views import AttemptRow, View
+from thrum.store.queries.views import AgentRow, AttemptRow, View
 from thrum.wake.attempts import Record, Wakeable
 from thrum.wake.door import Door
 from thrum.wake.loop import Loop
-from thrum.wake.plan import Look, Offer, plan
+from thrum.wake.plan import AgentState, Look, Offer, Unseen, plan, why_unseen
 from thrum.wake.text import Letter
 
 log = logging.getLogger("thrum.wake")
@@ -155,6 +155,21 @@ class WakeService:
             return False
         return isinstance(plan(self.loop.state_of(agent_id), trio.current_time()), Offer | Look)
 
+    def why_not_soon(self, row: AgentRow, message_id: str) -> str:
+        """Why an agent will not see at once what was sent to it just now; empty: it will. What else is unseen there is
+        not asked for, however much it is: every send comes here.
+        """
+        runtime, now = self.states.of(row.agent_id, row), trio.current_time()
+        agent = AgentState(
+            state=runtime.state,
+            state_since=runtime.state_since,
+            doors=tuple(door.state(runtime) for door in self._doors_of(row)),
+            unseen=(Unseen(message_id, now),),
+            runtime=runtime.runtime,
+            hooks_fired=runtime.hooks_fired,
+        )
+        return why_unseen(agent, message_id, now)
+
     # -- the ports of the loop
 
     def agents(self) -> Iterable[str]:
@@ -171,7 +186,9 @@ class WakeService:
         return found
 
     def doors(self, agent_id: str) -> Sequence[Door]:
-        row = self.ctx.view.agent(agent_id)
+        return self._doors_of(self.ctx.view.agent(agent_id))
+
+    def _doors_of(self, row: AgentRow | None) -> Sequence[Door]:
         return [self._doors[name] for name in _DOORS_OF.get(row.runtime if row else "", ())]
 
     def wakeable(self, agent_id: str) -> Sequence[Wakeable]:

@@ -159,6 +159,8 @@ class WakeService:
         """Why an agent will not see at once what was sent to it just now; empty: it will. What else is unseen there is
         not asked for, however much it is: every send comes here.
         """
+        if message_id in self.wait_queues.held_back(row.agent_id):
+            return ""  # a wait has it, or will in a moment
         runtime, now = self.states.of(row.agent_id, row), trio.current_time()
         agent = AgentState(
             state=runtime.state,

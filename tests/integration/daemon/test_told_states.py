@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support.daemon.in_process import Agent, Daemon, open_daemon
 from thrum.identity.processes import Process
@@ -43,6 +46,15 @@ async def test_the_reason_is_of_the_moment_and_ends_when_it_is_seen(tmp_path: Pa
         assert (await whys(alice, sent.message_id))["bob"].startswith("process gone ")
         await shell("message.markRead", message_ids=[sent.message_id])
         assert (await whys(alice, sent.message_id))["shell"] == ""
+
+
+async def test_of_one_that_waits_no_reason_is_given_for_it_has_the_message(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon, trio.open_nursery() as nursery:
+        alice, shell = await daemon.registered("alice"), await daemon.registered("shell")
+        nursery.start_soon(partial(shell, "message.wait", timeout_ms=60_000))
+        await wait_all_tasks_blocked()
+        sent = await alice("message.send", content="hi", to=["shell"])
+        assert [each.why for each in sent.recipients] == [""]
 
 
 async def test_a_process_that_was_gone_before_anybody_looked_counts_from_when_it_was_last_seen(tmp_path: Path) -> None:

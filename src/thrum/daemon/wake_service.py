@@ -106,6 +106,8 @@ class WakeService:
         """Facts count from now on: look at those whom they concern."""
         places = self.ctx.registry().by_id
         for fact in facts:
+            if isinstance(fact, AgentExited):
+                self.states.forget((fact.agent_pid, fact.agent_pid_started))
             for agent_id in _concerned(self.ctx.view, fact):
                 # Most recipients have no runtime here: a look at each would cost every send. A place calls for one.
                 if not isinstance(fact, MessageCreated) or ((place := places.get(agent_id)) and place.agent_pid > 1):

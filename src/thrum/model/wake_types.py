@@ -6,13 +6,16 @@ Source: wake.md §3, §4. Times are seconds of a monotonic clock: a laptop's sle
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 State = Literal["idle", "working", "dialog", "starting", "unknown", "gone"]
 """Of an agent's runtime. `gone`: its process, or its identity file, is no more."""
 Outcome = Literal["offered", "proved", "expired", "refused", "failed", "revoked"]
 """Of an attempt. All but `offered` are final; `refused`, `failed` and `revoked`: nothing was said."""
+COUNTED: Final[Sequence[Outcome]] = ("offered", "proved", "expired")
+"""Outcomes of attempts that may have said something: the others do not count (wake.md §1.3)."""
 Process = tuple[int, str]
 """A process: its pid, and what tells it from others of that pid."""
 

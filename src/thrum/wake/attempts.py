@@ -12,15 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from thrum.model.limits import wake_failures_max, wake_refused_seconds, wake_rest_seconds
-from thrum.model.wake_types import DoorState, Outcome, Process, Reachable, State
+from thrum.model.wake_types import COUNTED, DoorState, Outcome, Process, Reachable, State
 from thrum.wake.plan import AgentState, OpenAttempt, Unseen, Urgent
 
 _MINUTE: Final = 60.0
 
 NO_PROOF: Final = "no proof"
 """The detail of an attempt whose door can't be proved: it stays `offered`, and is not open."""
-COUNTED: Final[frozenset[Outcome]] = frozenset({"offered", "proved", "expired"})
-"""Outcomes of attempts that may have said something: the others do not count (wake.md §1.3)."""
 
 
 # -- facts and what is to be told

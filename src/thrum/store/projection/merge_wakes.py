@@ -15,8 +15,6 @@ from thrum.store.projection.watermarks import PURGE, Order, Watermarks
 
 OFFERED: Final = "offered"
 PROVED: Final = "proved"
-TAKEN: Final = ("offered", "proved", "expired")
-"""The outcomes of attempts whose door took what it was given. In the others nothing was said."""
 
 Told = tuple[Order, WakeAttempted]
 

@@ -13,8 +13,8 @@ from thrum.model import limits, wire_types
 from thrum.model.errors import AnswerTooLarge
 from thrum.model.events import Body, Pair
 from thrum.model.origins import BEFORE
+from thrum.model.wake_types import COUNTED
 from thrum.store.projection.merge_daemons import load_origins
-from thrum.store.projection.merge_wakes import TAKEN
 from thrum.store.queries.rows import MessageHead, MessageRow
 
 _MESSAGE: Final = (
@@ -29,7 +29,7 @@ _RECIPIENT: Final = (
 _OFFERED: Final = (
     "SELECT message_id, agent_id, min(iif(offered_at = '', ended_at, offered_at))"
     " FROM wake_messages JOIN wake_attempts USING (attempt_id) WHERE {among}"
-    " AND outcome IN (" + ", ".join(f"'{outcome}'" for outcome in TAKEN) + ") GROUP BY message_id, agent_id"
+    " AND outcome IN (" + ", ".join(f"'{outcome}'" for outcome in COUNTED) + ") GROUP BY message_id, agent_id"
 )
 _PAIR_TABLES: Final = ("message_scopes", "message_refs", "message_audiences")
 _IDS_AT_ONCE: Final = 500

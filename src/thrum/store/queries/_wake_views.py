@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from thrum.model import limits
-from thrum.store.projection.merge_wakes import OFFERED, TAKEN
 from thrum.store.queries._wait_scan import WAKES, ToldViews
 from thrum.store.queries.rows import AttemptRow, UnseenRow
 
 _ATTEMPT: Final = "SELECT attempt_id, agent_id, door, process, offered_at, outcome, detail, ended_at FROM wake_attempts"
-_TAKEN: Final = "outcome IN (" + ", ".join(f"'{outcome}'" for outcome in TAKEN) + ")"
 _UNSEEN: Final = f"""
 SELECT m.message_id, m.created_at, m.agent_id, m.urgent,
   EXISTS (SELECT 1 FROM messages AS p WHERE p.message_id = m.reply_to AND m.reply_to <> '' AND p.agent_id = ?1)
@@ -33,19 +31,6 @@ class WakeViews(ToldViews):
             UnseenRow(id, created_at, by, bool(urgent), bool(own)) for id, created_at, by, urgent, own in rows[::-1]
         ]
 
-    def tried_doors(self, agent_id: str, process: str) -> dict[str, tuple[str, ...]]:
-        """Of each message the doors of the attempts that count for this runtime process, the first one first. Those do
-        not in which nothing was said (wake.md §1.3).
-        """
-        found: dict[str, tuple[str, ...]] = {}
-        for message_id, door in self._db.execute(
-            f"SELECT message_id, door FROM wake_attempts JOIN wake_messages USING (attempt_id)"
-            f" WHERE agent_id = ? AND process = ? AND {_TAKEN} ORDER BY offered_at, offered_event, message_id",
-            (agent_id, process),
-        ):
-            found[message_id] = (*found.get(message_id, ()), door)
-        return found
-
     def attempt(self, attempt_id: str) -> AttemptRow | None:
         """One attempt by its whole token; None for what was never one, or is forgotten."""
         rows = self._db.execute(f"{_ATTEMPT} WHERE attempt_id = ?", (attempt_id,)).fetchall()
@@ -58,13 +43,6 @@ class WakeViews(ToldViews):
             " ORDER BY iif(offered_at = '', ended_at, offered_at) DESC, max(offered_event, ended_event) DESC LIMIT ?",
             (agent_id, limit),
         ).fetchall()
-        return self._attempts(rows)
-
-    def open_attempts(self) -> list[AttemptRow]:
-        """All that have not ended, the oldest first. Those through doors that prove nothing end so, too: the caller
-        knows which is which.
-        """
-        rows = self._db.execute(f"{_ATTEMPT} WHERE outcome = '{OFFERED}' ORDER BY offered_at, offered_event").fetchall()
         return self._attempts(rows)
 
     def _attempts(self, rows: Sequence[Sequence[Any]]) -> list[AttemptRow]:

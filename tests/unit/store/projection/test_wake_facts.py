@@ -224,7 +224,7 @@ def test_only_unseen_mail_that_wakes_is_a_reason_to_wake_the_oldest_first(live: 
     assert wakeable(1_000)[0][0] == view.wakeable("nux", clock.format_ms(START_MS + 1_000))[0].message_id
 
 
-def test_attempts_are_found_by_agent_by_token_and_while_open(live: Live) -> None:
+def test_attempts_are_found_by_agent_and_by_token(live: Live) -> None:
     make = Maker()
     live.apply(
         told(make, "offered", attempt="wak_1"),
@@ -235,26 +235,9 @@ def test_attempts_are_found_by_agent_by_token_and_while_open(live: Live) -> None
     view = View(live.db, OWN)
     assert [each.attempt_id for each in view.attempts("nux")] == ["wak_2", "wak_1"]
     assert [each.attempt_id for each in view.attempts("nux", 1)] == ["wak_2"]
-    assert [each.attempt_id for each in view.open_attempts()] == ["wak_2", "wak_3"]
     found = view.attempt("wak_2")
     assert found is not None and view.attempt("wak") is None
     assert (found.process, found.detail, found.message_ids, found.ended_at) == ("7 1", "idle", ("m1", "m2"), "")
-
-
-def test_doors_are_tried_once_they_took_it_and_by_each_process_anew(live: Live) -> None:
-    make = Maker()
-    live.apply(
-        told(make, "offered", "m1", attempt="wak_1", door="claude", process="7"),
-        told(make, "expired", "m1", attempt="wak_1", process="7"),
-        told(make, "offered", "m1", attempt="wak_2", door="typed", process="7"),
-        told(make, "offered", "m1", "m2", attempt="wak_3", door="socket", process="7"),
-        told(make, "failed", attempt="wak_3", process="7"),
-        told(make, "offered", "m1", attempt="wak_4", door="claude", process="8"),
-    )
-    view = View(live.db, OWN)
-    assert view.tried_doors("nux", "7") == {"m1": ("claude", "typed")}
-    assert view.tried_doors("nux", "8") == {"m1": ("claude",)}
-    assert view.tried_doors("bob", "7") == {}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ be woken, what a dialog asks (wake.md §2, §5, §6). Composition; it writes not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +27,7 @@ from thrum.model.wake_types import DoorState
 from thrum.model.wire_types import Detail, OutMessage, Recipient, TeamMember, is_expired
 from thrum.ops import messages, reading, team, wake_status
 from thrum.ops.context import Call, Context
+from thrum.store.queries.views import AgentRow
 from thrum.wake import why
 from thrum.wake.plan import AgentState, why_unseen
 
@@ -127,15 +128,13 @@ class _Looks:
     at_most: int
     just_sent: bool = False
     """Whether all of it was sent just now: then no more is asked for than that takes."""
-    _looked: int = 0
+    _rows: dict[str, AgentRow | None] = field(default_factory=dict[str, "AgentRow | None"])
     _states: dict[str, AgentState] = field(default_factory=dict[str, AgentState])
-    _apart: dict[str, str] = field(default_factory=dict[str, str])
-    """Of agents of other machines, why their state is not known here; empty for those of this one."""
+    _no_sync: bool | None = None
     _heard: dict[str, str] | None = None
 
     def told(self, message_id: str, recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
         """The recipients of a message that wakes, each that has not seen it with the reason."""
-        self._find_apart(each.agent_id for each in recipients)
         return tuple(self._told(message_id, each) for each in recipients)
 
     def _told(self, message_id: str, recipient: Recipient) -> Recipient:
@@ -145,32 +144,31 @@ class _Looks:
         return replace(recipient, why=said) if said else recipient
 
     def _why(self, message_id: str, agent_id: str) -> str:
-        apart = self._apart.get(agent_id, "")
-        if apart:
-            return apart
-        state = self._states.get(agent_id)
-        if state is None:
-            row = self.ctx.view.agent(agent_id) if self._looked < self.at_most else None
-            if row is None or not row.live or row.kind != "agent":
-                return ""
-            self._looked += 1
-            if self.just_sent:
-                return self.wake.why_not_soon(row, message_id)
-            state = self._states[agent_id] = self.wake.loop.state_of(agent_id)
-        return why_unseen(state, message_id, trio.current_time())
+        row = self._row(agent_id)
+        if row is None or not row.live:
+            return ""
+        if not row.is_own:
+            return self._why_apart(row)
+        if row.kind != "agent":
+            return ""
+        if self.just_sent:
+            return self.wake.why_not_soon(row, message_id)
+        if agent_id not in self._states:
+            self._states[agent_id] = self.wake.loop.state_of(agent_id)
+        return why_unseen(self._states[agent_id], message_id, trio.current_time())
 
-    def _find_apart(self, agent_ids: Iterable[str]) -> None:
-        new = [each for each in agent_ids if each not in self._apart]
-        elsewhere = self.ctx.view.elsewhere(new) if new else set[str]()
-        no_sync = bool(elsewhere) and bool(self.ctx.why_no_sync())
-        for agent_id in new:
-            self._apart[agent_id] = "" if agent_id not in elsewhere else self._why_apart(agent_id, no_sync)
+    def _row(self, agent_id: str) -> AgentRow | None:
+        if agent_id not in self._rows and len(self._rows) < self.at_most:
+            self._rows[agent_id] = self.ctx.view.agent(agent_id)
+        return self._rows.get(agent_id)
 
-    def _why_apart(self, agent_id: str, no_sync: bool) -> str:
-        if no_sync:
+    def _why_apart(self, row: AgentRow) -> str:
+        """Of an agent of another machine: its state is not known here."""
+        if self._no_sync is None:
+            self._no_sync = bool(self.ctx.why_no_sync())
+        if self._no_sync:
             return why.SYNC_IS_OFF
-        row = self.ctx.view.agent(agent_id)
-        heard = self._last_heard().get(row.origin_daemon, "") if row is not None else ""
+        heard = self._last_heard().get(row.origin_daemon, "")
         ago_ms = self.ctx.clock.now_ms() - clock.parse_ms(heard) if heard else 0
         return why.another_machine(ago_ms / 1000)
 

@@ -45,10 +45,11 @@ class ToldStates:
     wake: WakeService
 
     async def send(self, call: Call, params: SendParams) -> SendResult:
-        result = await messages.send(self.ctx, call, params)
+        sent = await messages.send(self.ctx, call, params)
+        result = sent.result
         if result.quiet:
             return result
-        looks = _Looks(self.ctx, self.wake, _SENT_MAX, just_sent=True)
+        looks = _Looks(self.ctx, self.wake, _SENT_MAX, just_sent=True, _rows={row.agent_id: row for row in sent.rows})
         return replace(result, recipients=looks.told(result.message_id, result.recipients))
 
     async def get(self, call: Call, params: MessageGetParams) -> MessageGetResult:
@@ -129,6 +130,7 @@ class _Looks:
     just_sent: bool = False
     """Whether all of it was sent just now: then no more is asked for than that takes."""
     _rows: dict[str, AgentRow | None] = field(default_factory=dict[str, "AgentRow | None"])
+    """Of each agent that was asked for."""
     _states: dict[str, AgentState] = field(default_factory=dict[str, AgentState])
     _no_sync: bool | None = None
     _heard: dict[str, str] | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from thrum.model import addressing, clock, limits
@@ -44,7 +45,17 @@ _MARKED_AT_ONCE: Final = 500
 """Receipts of one call that are decided in one go: some 15 ms."""
 
 
-async def send(ctx: Context, call: Call, params: SendParams) -> SendResult:
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What `send` answers, with the rows of the first of its recipients, as they were when it was decided: none for
+    a replay, and for a message that concerns no one in particular.
+    """
+
+    result: SendResult
+    rows: Sequence[AgentRow] = ()
+
+
+async def send(ctx: Context, call: Call, params: SendParams) -> Sent:
     """Store a message for its recipients. All or nothing: one unknown address and nothing is stored."""
     author = caller_id(call)
     body = check_body(params.content, params.format, params.structured, ctx.body_bytes_max)
@@ -54,7 +65,7 @@ async def send(ctx: Context, call: Call, params: SendParams) -> SendResult:
     if params.urgent and params.quiet:
         raise InvalidParams("urgent and quiet exclude each other", remedy="leave one of them out", field="urgent")
 
-    def decide(view: View, stamp: Stamp) -> Decision[SendResult]:
+    def decide(view: View, stamp: Stamp) -> Decision[Sent]:
         directory = ViewDirectory(view)
         parent = _parent(view, params.reply_to) if params.reply_to else None
         replaced = _own_message(view, params.supersedes, author, "replace") if params.supersedes else None
@@ -85,7 +96,9 @@ async def send(ctx: Context, call: Call, params: SendParams) -> SendResult:
         silent = _silent(rows, ctx.clock.now_ms()) if len(audience.recipients) <= _LOOKED_AT_MAX else ()
         return Decision(
             [*facts, created],
-            lambda after, seqs: _sent(created, seqs[-1], after.recipients(created.message_id), warnings, silent),
+            lambda after, seqs: Sent(
+                _sent(created, seqs[-1], after.recipients(created.message_id), warnings, silent), rows
+            ),
             main=len(facts),
         )
 
@@ -193,13 +206,16 @@ def _warnings(
     """What the sender would want to know although the message is stored: of all of it what matters most."""
     if not audience.recipients:
         return ("no other agent is registered here yet: thrum team --all",)
-    apart = _apart(view, ctx, directory, audience)
+    if len(rows) == len(audience.recipients):
+        others = {row.agent_id for row in rows if row.live and not row.is_own}
+    else:
+        others = view.elsewhere(audience.recipients)
+    apart = _apart(ctx, directory, audience, others)
     return apart if apart or audience.quiet else _not_running(ctx, rows)
 
 
-def _apart(view: View, ctx: Context, directory: ViewDirectory, audience: Audience) -> tuple[str, ...]:
-    """Of recipients on other machines."""
-    apart = view.elsewhere(audience.recipients)
+def _apart(ctx: Context, directory: ViewDirectory, audience: Audience, apart: Collection[str]) -> tuple[str, ...]:
+    """Of recipients on other machines: `apart`."""
     elsewhere = [each for each in audience.recipients if each in apart]
     twice = [pair.value for pair in audience.audiences if pair.type == "agent" and directory.is_shared(pair.value)]
     why = ctx.why_no_sync() if elsewhere or twice else ""
@@ -257,9 +273,9 @@ def _sent(
     )
 
 
-def _replay_send(view: View, fact: AnyFact, seq: int) -> SendResult:
+def _replay_send(view: View, fact: AnyFact, seq: int) -> Sent:
     assert isinstance(fact, MessageCreated)
-    return _sent(fact, seq, view.recipients(fact.message_id), replayed=True)
+    return Sent(_sent(fact, seq, view.recipients(fact.message_id), replayed=True))
 
 
 async def edit(ctx: Context, call: Call, params: EditParams) -> EditResult:

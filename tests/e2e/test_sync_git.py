@@ -86,14 +86,17 @@ def repack(repo: Repo) -> None:
     repo.git("pack-refs", "--all")
 
 
+# A push of all takes our branch along, which may come too late: git says so, and pushes the others.
+
+
 def push_all(repo: Repo) -> None:
-    # Of our branch too, which may come too late: git says so, and pushes the others.
     with contextlib.suppress(subprocess.CalledProcessError):
         repo.git("push", "-q", "--all", "origin")
 
 
 def push_mirror(repo: Repo) -> None:
-    repo.git("push", "-q", "--mirror", "origin")
+    with contextlib.suppress(subprocess.CalledProcessError):
+        repo.git("push", "-q", "--mirror", "origin")
 
 
 def fetch(repo: Repo) -> None:

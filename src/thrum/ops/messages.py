@@ -232,9 +232,12 @@ def _apart(ctx: Context, directory: ViewDirectory, audience: Audience, apart: Co
 
 def _not_running(ctx: Context, rows: Sequence[AgentRow]) -> tuple[str, ...]:
     """Of the local recipients that are not running: those whose worktree is gone, else those whose process is known."""
-    names = ctx.runtime_names()
     # Who runs has a worktree: of the others alone the file system is asked.
-    absent = [row for row in rows if row.is_own and not (row.agent_pid and owner_alive(row, ctx.processes, names))]
+    absent = [
+        row
+        for row in rows
+        if row.is_own and not (row.agent_pid and owner_alive(row, ctx.processes, ctx.runtime_names()))
+    ]
     homeless = [row.agent_id for row in absent if worktree_missing(row)]
     if homeless:
         home = "their worktrees" if homeless[1:] else "its worktree"

@@ -29,6 +29,8 @@ _GIT_CONFIG = """\
 
 _NOT_INHERITED = ("THRUM_", "GIT_", "XDG_", "MAKE", "MFLAGS", "ARGS")
 """Beginnings of names: variables that would lead thrum or git elsewhere, or another `make` in this one's way."""
+_INHERITED = "THRUM_REAL_"
+"""What names the real programs that tests/runtimes is to judge: without it stand-ins would be judged in their place."""
 
 _home = pytest.StashKey[Path]()
 
@@ -69,6 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_home] = home
     (home / ".gitconfig").write_text(_GIT_CONFIG)
     for name in list(os.environ):
+        if name.startswith(_INHERITED):
+            continue
         if name.startswith(_NOT_INHERITED) or name in {"COLUMNS", "NO_COLOR", "FORCE_COLOR", DETACHED}:
             del os.environ[name]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what runs in the background so

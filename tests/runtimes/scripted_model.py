@@ -170,7 +170,7 @@ class H(BaseHTTPRequestHandler):
             n=len(items),
             tools=len(tools),
             names=tools[:60],
-            new=new[-3000:],
+            new=new[-60000:],
             answer=[kind, val],
             system_tail=flat(r.get("system"))[-200:],
         )
@@ -259,7 +259,7 @@ class H(BaseHTTPRequestHandler):
                 items.append((i.get("role", "?"), flat(i.get("content"))))
         tools = [t.get("name") or t.get("type") for t in r.get("tools", [])]
         kind, val, delay, new = decide(items)
-        log(api="responses", model=r.get("model"), n=len(items), tools=tools, new=new[-3000:], answer=[kind, val])
+        log(api="responses", model=r.get("model"), n=len(items), tools=tools, new=new[-60000:], answer=[kind, val])
         time.sleep(delay)
         rid, call = f"resp_{time.time_ns()}", f"call_{time.time_ns()}"
         if kind == "tool":
@@ -353,7 +353,7 @@ class H(BaseHTTPRequestHandler):
         shell = next((t for t in ("bash", "Bash", "shell", "run_shell_command", "Shell") if t in tools), None)
         if kind == "tool" and not shell:
             kind, val = "text", "scripted title"
-        log(api="chat", model=r.get("model"), n=len(items), tools=tools, new=new[-3000:], answer=[kind, val])
+        log(api="chat", model=r.get("model"), n=len(items), tools=tools, new=new[-60000:], answer=[kind, val])
         time.sleep(delay)
         base = {
             "id": f"chatcmpl-{time.time_ns()}",
@@ -416,7 +416,7 @@ class H(BaseHTTPRequestHandler):
             )
         if kind == "tool" and "run_shell_command" not in tools:
             kind, val = "text", "ok"
-        log(api="gemini", path=self.path, n=len(items), tools=tools, new=new[-3000:], answer=[kind, val])
+        log(api="gemini", path=self.path, n=len(items), tools=tools, new=new[-60000:], answer=[kind, val])
         time.sleep(delay)
         part = (
             {"text": val}

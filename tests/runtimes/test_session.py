@@ -88,7 +88,7 @@ def test_in_a_repository_without_thrum_nothing_is_said(lab: Lab) -> None:
     other = Repo(lab.top)
     try:
         said = _first_words(lab, _started(lab, _hooked(lab, other.main)), "SAY: hello")
-        assert "thrum" not in said
+        assert "thrum" not in said.replace(str(other.main), "")  # the program tells where it is
     finally:
         other.close()
 

@@ -67,6 +67,7 @@ class Team:
         """Have bob's model run a command that its program asks the person about."""
         self.pane.say(f"RUN: {command}")
         self.pane.wait_status("waiting")
+        self.pane.shows("Do you want to proceed?")  # later than its status says: until then keys go to the prompt
         wait_until(lambda: self.status()[0] == "blocked", "bob is blocked")
 
     def wait_seen(self, message_id: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon.clones import Clones, open_clones
-from tests.support.daemon.repo import Repo
+from tests.support.daemon.repo import Repo, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +86,23 @@ def repack(repo: Repo) -> None:
     repo.git("pack-refs", "--all")
 
 
-# A push of all takes our branch along, which may come too late: git says so, and pushes the others.
-
-
 def push_all(repo: Repo) -> None:
+    # Of our branch too, which may come too late: git says so, and pushes the others.
     with contextlib.suppress(subprocess.CalledProcessError):
         repo.git("push", "-q", "--all", "origin")
 
 
 def push_mirror(repo: Repo) -> None:
-    with contextlib.suppress(subprocess.CalledProcessError):
-        repo.git("push", "-q", "--mirror", "origin")
+    # By force; the daemon may push at the same moment, then git refuses once.
+    wait_until(lambda: _is_pushed(repo, "--mirror"), "a push of all there is")
+
+
+def _is_pushed(repo: Repo, *flags: str) -> bool:
+    try:
+        repo.git("push", "-q", *flags, "origin")
+    except subprocess.CalledProcessError:
+        return False
+    return True
 
 
 def fetch(repo: Repo) -> None:

@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from thrum.cli.text import clean, columns, indent, line, one_line, plural, preview, shorten
 from thrum.cli.values import absolute, age, since, span
-from thrum.model import events, wire_types
+from thrum.model import events, limits, wire_types
 from thrum.model.clock import format_ms
 from thrum.model.ids import mention, parse_agent_id, short_daemon_id, short_message_id
 from thrum.model.methods.agents import WhoamiResult
@@ -176,7 +176,10 @@ def not_soon(recipients: Sequence[wire_types.Recipient], shown: int = 3) -> list
     """A line for each recipient that will not see it soon, at most so many; then how many more there are."""
     late = [each for each in recipients if not why.is_soon(each.why)]
     lines = [f"{at(each.agent_id)}: {line(each.why)}" for each in late[:shown]]
-    return [*lines, f"and {len(late) - shown} more: thrum sent"] if len(late) > shown else lines
+    if len(late) <= shown:
+        return lines
+    at_least = "at least " if len(recipients) > limits.recipients_looked_at_max else ""
+    return [*lines, f"and {at_least}{len(late) - shown} more: thrum sent"]
 
 
 def first_line(content: str) -> str:

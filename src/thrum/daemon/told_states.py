@@ -12,7 +12,7 @@ import trio
 from msgspec.structs import replace
 
 from thrum.daemon.wake_service import WakeService
-from thrum.model import clock
+from thrum.model import clock, limits
 from thrum.model.methods.agents import LookupParams, LookupResult, TeamListParams, TeamListResult
 from thrum.model.methods.messages import (
     MessageGetParams,
@@ -31,8 +31,6 @@ from thrum.store.queries.views import AgentRow
 from thrum.wake import why
 from thrum.wake.plan import AgentState, why_unseen
 
-_SENT_MAX: Final = 20
-"""Of a message that was just sent, the recipients that are looked at: `send` prints three lines, and a count."""
 _LISTED_MAX: Final = 50
 """Agents that are looked at for one answer that lists messages."""
 
@@ -49,7 +47,8 @@ class ToldStates:
         result = sent.result
         if result.quiet:
             return result
-        looks = _Looks(self.ctx, self.wake, _SENT_MAX, just_sent=True, _rows={row.agent_id: row for row in sent.rows})
+        rows: dict[str, AgentRow | None] = {row.agent_id: row for row in sent.rows}
+        looks = _Looks(self.ctx, self.wake, limits.recipients_looked_at_max, just_sent=not result.replayed, _rows=rows)
         return replace(result, recipients=looks.told(result.message_id, result.recipients))
 
     async def get(self, call: Call, params: MessageGetParams) -> MessageGetResult:

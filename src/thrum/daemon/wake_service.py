@@ -15,6 +15,7 @@ import trio
 
 from thrum.daemon.dialogs import Dialogs
 from thrum.daemon.runtime_states import RuntimeStates
+from thrum.identity.evidence import AgentPlace
 from thrum.model import limits
 from thrum.model.clock import format_ms
 from thrum.model.errors import ThrumError
@@ -110,7 +111,7 @@ class WakeService:
                 self.states.forget((fact.agent_pid, fact.agent_pid_started))
             for agent_id in _concerned(self.ctx.view, fact):
                 # Most recipients have no runtime here: a look at each would cost every send. A place calls for one.
-                if not isinstance(fact, MessageCreated) or ((place := places.get(agent_id)) and place.agent_pid > 1):
+                if not isinstance(fact, MessageCreated) or _has_runtime(places.get(agent_id)):
                     self.loop.look(agent_id)
 
     def close(self) -> None:
@@ -248,6 +249,10 @@ class WakeService:
             return Decision(facts, lambda _view, _seqs: None)
 
         await self.ctx.journal.commit(decide)
+
+
+def _has_runtime(place: AgentPlace | None) -> bool:
+    return place is not None and place.agent_pid > 1
 
 
 def _concerned(view: View, fact: AnyFact | UnknownEvent) -> Iterable[str]:

@@ -157,6 +157,8 @@ since_scan_max: Final = 4_000
 """How many facts one `events.since` looks at before it answers with `more`, so that no call holds the daemon."""
 
 # -- waking agents (wake.md §3, §4, §6)
+recipients_looked_at_max: Final = 20
+"""Of one message that is sent: whether they run, and why they will not see it soon."""
 wake_text_chars_max: Final = 9_000
 """Of all that one wake says, its token included."""
 wake_body_bytes_max: Final = 2 * KIB

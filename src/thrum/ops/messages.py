@@ -39,8 +39,6 @@ from thrum.ops.sessions import ensure_session
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, MessageRow, View
 
-_LOOKED_AT_MAX: Final = 20
-"""Recipients of one message whose processes are looked at."""
 _MARKED_AT_ONCE: Final = 500
 """Receipts of one call that are decided in one go: some 15 ms."""
 
@@ -93,7 +91,9 @@ async def send(ctx: Context, call: Call, params: SendParams) -> Sent:
         )
         rows = [] if audience.quiet else _rows(view, audience.recipients)
         warnings = _warnings(view, ctx, directory, audience, rows)
-        silent = _silent(rows, ctx.clock.now_ms()) if len(audience.recipients) <= _LOOKED_AT_MAX else ()
+        silent = (
+            _silent(rows, ctx.clock.now_ms()) if len(audience.recipients) <= limits.recipients_looked_at_max else ()
+        )
         return Decision(
             [*facts, created],
             lambda after, seqs: Sent(
@@ -186,7 +186,7 @@ def _merged(own: Sequence[Pair], given: Sequence[Pair]) -> tuple[Pair, ...]:
 
 
 def _rows(view: View, recipients: Sequence[str]) -> list[AgentRow]:
-    found = (view.agent(each) for each in recipients[:_LOOKED_AT_MAX])
+    found = (view.agent(each) for each in recipients[: limits.recipients_looked_at_max])
     return [row for row in found if row is not None]
 
 

@@ -12,7 +12,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.daemon.in_process import Agent, Daemon, open_daemon
 from thrum.identity.processes import Process
+from thrum.model.attempt_ids import new_token
 from thrum.runtimes import hooks
+from thrum.wake.attempts import NO_PROOF, Record
 
 CLAUDE = Process(100, 1, "boot/100", 1.0, comm="claude")
 
@@ -55,6 +57,18 @@ async def test_of_one_that_waits_no_reason_is_given_for_it_has_the_message(tmp_p
         await wait_all_tasks_blocked()
         sent = await alice("message.send", content="hi", to=["shell"])
         assert [each.why for each in sent.recipients] == [""]
+
+
+async def test_a_send_that_is_repeated_tells_what_was_tried_meanwhile(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        alice, wake = await daemon.registered("alice"), daemon.parts.wake
+        await in_claude(daemon, "bob")
+        first = await alice("message.send", content="hi", to=["bob"], client_key="key")
+        told = Record("bob", new_token(), "typed", (first.message_id,), "offered", NO_PROOF, (100, "boot/100"))
+        await wake.record(told)
+        again = await alice("message.send", content="hi", to=["bob"], client_key="key")
+        assert again.replayed
+        assert [each.why for each in again.recipients] == ["offered: this door has no proof"]
 
 
 async def test_a_process_that_was_gone_before_anybody_looked_counts_from_when_it_was_last_seen(tmp_path: Path) -> None:

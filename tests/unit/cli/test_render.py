@@ -427,6 +427,8 @@ def test_a_sender_reads_a_line_for_each_who_will_not_see_it_soon_three_at_most()
     assert told("dialog open 3m", *soon, "deaf: no waiter") == ["@a0: dialog open 3m", "@a5: deaf: no waiter"]
     many = told(*["process gone 12m"] * 9)
     assert many == [*(f"@a{n}: process gone 12m" for n in range(3)), "and 6 more: thrum sent"]
+    looked_at = told(*["process gone 12m"] * 20, *[""] * 10)
+    assert looked_at[-1] == "and at least 17 more: thrum sent", "no one looked at the last ten"
 
 
 def test_the_highest_state_is_shown_with_why_it_is_not_higher() -> None:

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import trio
+
 from thrum.identity.processes import ProcessTable, is_live
 from thrum.model.errors import AgentAlive, TmuxFailed, TmuxSessionExists, TmuxSessionNotFound, UsageError
 from thrum.terminal._reading import PaneState
@@ -25,6 +27,9 @@ SIZE: Final = (200, 50)
 IDLE_SECONDS: Final = 120.0
 """Silent for longer, a session is `idle`."""
 
+SHELL_SECONDS_MAX: Final = 3.0
+"""How long a new session is waited for; a user's own start files may take longer."""
+_SHELL_LOOK_SECONDS: Final = 0.02
 _SERVERS_MAX: Final = 3
 """How many servers may end while a session is made."""
 
@@ -116,7 +121,16 @@ class Sessions:
             *(("set-environment", "-t", target, "-r", variable) for variable in unwanted),
             *again,
         )
-        return await self.find(name)
+        session = await self.find(name)
+        await self._await_shell(session)
+        return session
+
+    async def _await_shell(self, session: Session) -> None:
+        """Wait until the shell of a new session is in front: before, what starts it, or what it starts with, is."""
+        with trio.move_on_after(SHELL_SECONDS_MAX):
+            # Nothing tells of it: neither tmux nor the kernel.
+            while (await foreground(session.pane_pid, 0, self.table)).owner != "shell":  # noqa: ASYNC110
+                await trio.sleep(_SHELL_LOOK_SECONDS)
 
     async def _begin(self, *commands: Sequence[str]) -> None:
         """Run commands that start a server if none runs; one that was ending just then, with its last session, is let

@@ -141,6 +141,18 @@ async def test_a_program_is_launched_only_over_a_shell_and_its_state_is_told(
     assert len((await sessions.capture(session, 2)).splitlines()) == 2
 
 
+async def test_a_session_is_there_when_its_shell_is_however_long_that_takes_to_start(
+    server: OwnServer, sessions: Sessions, tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nsleep 0.3\nexec sh\n")
+    slow.chmod(0o755)
+    await server.start("first", "cat")
+    await server.tmux.run(("set-option", "-g", "default-shell", str(slow)))
+    made = await sessions.create("work", str(tmp_path))
+    await sessions.launch(made, ("cat",))
+
+
 async def test_both_ways_to_ask_for_the_foreground_group_agree(server: OwnServer) -> None:
     """`/proc`, and `ps` as on macOS, of a pane's first process; of one that does not exist nothing is told."""
     pid = await server.pid(await server.start("work", "cat"))

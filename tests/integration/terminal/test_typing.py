@@ -103,6 +103,11 @@ async def test_a_pane_in_copy_mode_and_one_with_a_shell_in_front_get_no_key(serv
     assert await type_line(pane.port(agent_pid=os.getpid()), "claude", LINE) == Refused("another program is in front")
     shell = await server.start("shell", "/bin/sh")
     port = TmuxPane(server.tmux, shell, pane.pid, pane.port().table)
+
+    async def is_started() -> bool:
+        return (await port.look()).owner == "shell"
+
+    await until(is_started)
     assert await type_line(port, "claude", LINE) == Refused("the shell is in front")
     assert pane.typed() == ""
     assert LINE not in await server.tmux.capture(shell)

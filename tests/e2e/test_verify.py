@@ -279,6 +279,23 @@ def test_what_waits_for_long_and_what_comes_from_the_future_is_named(repo: Repo)
     assert found["sealed"] == {"weather.forecast": 1}
 
 
+def test_a_receipt_that_comes_after_the_purge_of_its_message_is_no_fault(repo: Repo) -> None:
+    """It travels in its reader's journal, and says of no daemon that the message was its own."""
+    repo.thrum("purge", "--all", "--yes")
+    repo.thrum("daemon", "stop")
+    ms = clock.SystemClock().now_ms() - 2 * 3_600_000
+    told = {"agent_id": "bob", "session_id": "s", "receipt_type": "read"}
+    reader = repo.journals / "messages/bob.jsonl"
+    append(reader, fact("message.receipt", ms=ms, message_id=f"msg_{ids.Ulids().at(ms)}", **told))
+    repo.thrum("daemon", "start")
+    verify(repo, status=0)
+    repo.thrum("daemon", "stop")
+    later = f"msg_{ids.Ulids().at(clock.SystemClock().now_ms() + 60_000)}"
+    append(reader, fact("message.receipt", ms=ms, message_id=later, **told))
+    repo.thrum("daemon", "start")
+    assert check(verify(repo, status=1), "journal")["detail"] == "1 fact has waited for an hour"
+
+
 def test_identity_files_are_held_against_the_records(repo: Repo) -> None:
     directory = repo.main / ".thrum/identities"
     told = json.loads((directory / "alice.json").read_text())

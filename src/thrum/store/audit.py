@@ -254,7 +254,7 @@ def _other_home(fact: AnyFact, file: str) -> str:
 def _waiting(db: sqlite3.Connection, own: frozenset[str], before: str) -> list[Flaw]:
     """Facts stamped before that time whose entity is missing, and was not removed by a purge or a cleanup."""
     rows = db.execute(
-        "SELECT file, offset, thing, event_id, timestamp, actor, origin_daemon, trust FROM hanging JOIN events"
+        "SELECT file, offset, thing, event_id, type, timestamp, actor, origin_daemon, trust FROM hanging JOIN events"
         " USING (seq) WHERE state = 'pending' AND timestamp < ? AND CASE substr(thing, 1, 2)"
         " WHEN 'm:' THEN NOT EXISTS (SELECT 1 FROM messages WHERE message_id = substr(thing, 3))"
         " WHEN 's:' THEN NOT EXISTS (SELECT 1 FROM sessions WHERE session_id = substr(thing, 3))"
@@ -264,9 +264,14 @@ def _waiting(db: sqlite3.Connection, own: frozenset[str], before: str) -> list[F
     ).fetchall()
     origins, watermarks = load_origins(db, own), Watermarks(db)
     flaws: list[Flaw] = []
-    for file, offset, entity, event_id, at, actor, origin, trust in rows:
+    for file, offset, entity, event_id, type, at, actor, origin, trust in rows:
         who = origins.local() if file == LOCAL_FILE else origins.provenance(origin, trust)
-        if not _is_swept(watermarks, entity, at, actor, who.under):
+        is_swept = (
+            _may_be_swept(watermarks, entity)
+            if type == events.tag_of(MessageReceipt)
+            else _is_swept(watermarks, entity, at, actor, who.under)
+        )
+        if not is_swept:
             flaws.append(Flaw("waits", file, offset, entity[2:], event_id))
     return flaws
 
@@ -285,6 +290,15 @@ def _is_swept(watermarks: Watermarks, entity: str, at: str, actor: str, under: C
     return (purge is not None and purged_ms is not None and purged_ms < clock.parse_ms(purge[0])) or (
         cleanup is not None and made_ms is not None and made_ms <= clock.parse_ms(cleanup[0])
     )
+
+
+def _may_be_swept(watermarks: Watermarks, entity: str) -> bool:
+    """The same of what a receipt is about: that was made by another agent, often in another clone, and a receipt does
+    not say by whom. So the purges and cleanups of all count.
+    """
+    made_ms = ids.ulid_ms(entity[2:])
+    latest = watermarks.latest(PURGE, AUTHOR)
+    return made_ms is not None and latest != "" and made_ms <= clock.parse_ms(latest)
 
 
 def event_id_of(raw: bytes) -> str:

@@ -45,6 +45,13 @@ class Watermarks:
         rows = self._db.execute("SELECT realm, at, event_id FROM horizons WHERE kind = ? AND id = ?", (kind, id))
         return max(((at, event_id) for realm, at, event_id in rows if realm in realms), default=None)
 
+    def latest(self, *kinds: str) -> str:
+        """The time of the last one of these kinds, of any realm; empty: there is none."""
+        if self.none:
+            return ""
+        marks = ", ".join("?" * len(kinds))
+        return self._db.execute(f"SELECT max(at) FROM horizons WHERE kind IN ({marks})", kinds).fetchone()[0] or ""
+
     def covers(self, kind: str, id: str, order: Order, realms: Collection[str]) -> bool:
         """Whether a fact of this order in these realms is tombstoned by that watermark."""
         watermark = self.get(kind, id, realms)

@@ -39,6 +39,7 @@ from thrum.runtimes.hooks import Kind
 from thrum.runtimes.waiters import Waiters
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, AttemptRow, View
+from thrum.wake import why
 from thrum.wake.attempts import Record, Wakeable
 from thrum.wake.door import Door
 from thrum.wake.loop import Loop
@@ -164,6 +165,8 @@ class WakeService:
         """
         if message_id in self.wait_queues.held_back(row.agent_id):
             return ""  # a wait has it, or will in a moment
+        if not row.agent_pid and not row.runtime:
+            return why.PLAIN_SHELL  # most agents of scripts: what the planner says of one without a runtime
         runtime, now = self.states.of(row.agent_id, row), trio.current_time()
         agent = AgentState(
             state=runtime.state,

@@ -55,7 +55,7 @@ async def test_of_one_that_waits_no_reason_is_given_for_it_has_the_message(tmp_p
         alice, shell = await daemon.registered("alice"), await daemon.registered("shell")
         nursery.start_soon(partial(shell, "message.wait", timeout_ms=60_000))
         await wait_all_tasks_blocked()
-        sent = await alice("message.send", content="hi", to=["shell"])
+        sent = await alice("message.send", content="hi", to=["@shell"])
         assert [each.why for each in sent.recipients] == [""]
 
 
@@ -95,7 +95,7 @@ async def test_a_send_to_many_looks_at_a_few(tmp_path: Path) -> None:
     async with open_daemon(tmp_path) as daemon:
         alice = await daemon.registered("alice")
         for number in range(40):
-            await daemon.registered(f"worker_{number}", "worker")
+            await in_claude(daemon, f"worker_{number}")
         looks: list[str] = []
         state_of = daemon.parts.wake.states.of
 
@@ -104,9 +104,13 @@ async def test_a_send_to_many_looks_at_a_few(tmp_path: Path) -> None:
             return state_of(agent_id, row)
 
         daemon.parts.wake.states = type("Counted", (), {"of": staticmethod(counted)})()  # type: ignore[assignment]
-        sent = await alice("message.send", content="hi", to=["worker"])
+        sent = await alice("message.send", content="hi", to=["r"])
         assert len(sent.recipients) == 40 and 0 < len(looks) <= 20
         assert sum(each.why != "" for each in sent.recipients) == len(looks)
+        looks.clear()
+        await daemon.registered("shell")
+        told = await alice("message.send", content="hi", to=["@shell"])
+        assert (told.recipients[0].why, looks) == ("plain shell: nobody polls", [])
 
 
 async def test_an_agent_is_blocked_while_a_dialog_is_open_and_gets_its_own_status_back(tmp_path: Path) -> None:

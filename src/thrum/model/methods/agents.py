@@ -136,13 +136,14 @@ AGENT_LIST_CONTEXT: Final = Method(
 class TeamListParams(Params, kw_only=True):
     """Without `include_files` no work tree is looked at, and `file_changes` of local agents are left out.
 
-    `hosts` asks for those of the result.
+    `hosts` asks for those of the result, `include_hooks` for `hooks_fired` of the members.
     """
 
     include_offline: bool = False
     include_system: bool = False
     include_files: bool = True
     hosts: bool = False
+    include_hooks: bool = False
 
 
 class TeamListResult(msgspec.Struct, omit_defaults=True, kw_only=True):

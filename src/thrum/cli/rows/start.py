@@ -68,7 +68,7 @@ ROWS = (
         hooks.status,
         GROUP,
         "show which runtimes call thrum, and when their hooks fired",
-        "FIRED: for each agent with a session, when hooks fired first in its runtime's session, and when each last did.",
+        "FIRED: for each agent with a session, when hooks fired first in its session, and when each last did.",
         use="unguarded",
     ),
     row("runtime list", runtimes.list_runtimes, GROUP, "list the runtimes that thrum knows", use="unguarded"),

@@ -56,7 +56,7 @@ class CodexService:
     look: Callable[[str], None]
     server_door: ServerDoor = field(init=False)
     queue_door: QueueDoor = field(init=False)
-    _servers: dict[str, CodexServer] = field(default_factory=dict[str, CodexServer])
+    _servers: dict[str, CodexServer] = field(default_factory=dict[str, "CodexServer"])
     _scopes: dict[str, trio.CancelScope] = field(default_factory=dict[str, trio.CancelScope])
     _awaited_homes: dict[str, int] = field(default_factory=dict[str, int])
     _told_homes: dict[str, str] = field(default_factory=dict[str, str])

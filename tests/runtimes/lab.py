@@ -252,7 +252,10 @@ model = "fake"
 model_provider = "local"
 check_for_update_on_startup = false
 approval_policy = "on-request"
-sandbox_mode = "danger-full-access"
+sandbox_mode = "workspace-write"
+
+[sandbox_workspace_write]
+network_access = true
 
 [model_providers.local]
 name = "local"

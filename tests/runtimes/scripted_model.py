@@ -57,6 +57,8 @@ def decide(items):
         if role in ("assistant", "model"):
             break
         _, interrupted, after = text.rpartition("[Request interrupted by user]")
+        if not interrupted:
+            _, interrupted, after = text.rpartition("</turn_aborted>")
         new.insert(0, (role, after))
         if interrupted:  # what was interrupted is no news
             break

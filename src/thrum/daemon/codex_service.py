@@ -72,7 +72,7 @@ class CodexService:
     def __post_init__(self) -> None:
         self._roots = Roots(self.ctx.here.layout)
         self.server_door = ServerDoor(self._server_of)
-        self.queue_door = QueueDoor(self._program_of)
+        self.queue_door = QueueDoor(lambda session: self._server_of(session) is not None, self._program_of)
 
     def handlers(self) -> dict[AnyMethod, Handler]:
         return dict((dispatch.row(RUNTIME_THREAD, self._thread),))

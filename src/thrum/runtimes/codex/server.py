@@ -29,6 +29,9 @@ _PAUSE_SECONDS_MAX: Final = 5.0
 """Between two tries to connect; a hook of such a session calls for the next one at once."""
 _ITEMS_READ: Final = 100
 _LOST_KEPT: Final = 100
+_MOMENTS: Final = 20
+_MOMENT_SECONDS: Final = 0.05
+_OVER: Final = ("completed", "interrupted", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +124,13 @@ class CodexServer:
         if connection is None:
             return Failed(self.problem or "no app-server")
         try:
-            status = _status_of((await connection.call("thread/read", {"threadId": thread_id})).get("thread"))
-            if status is None:
-                return Failed("the thread is not loaded")
-            if status == "dialog":
-                return Refused("a dialog is open")
-            turn = await _active_turn(connection, thread_id) if status == "working" else ""
-        except Refusal as error:
+            status, turn = await _moment(connection, thread_id)
+        except (Refusal, ServerGone) as error:
             return Failed(str(error))
-        except ServerGone as error:
-            return Failed(str(error))
+        if status is None:
+            return Failed("the thread is not loaded")
+        if status == "dialog":
+            return Refused("a dialog is open")
         if status == "working" and not turn:
             return Refused("between two turns")
         client_id = str(uuid.uuid4())
@@ -173,6 +173,8 @@ class CodexServer:
             return
         try:
             if await _has_ended(connection, said) and not await _was_taken(connection, said):
+                if self._said.get(thread_id) is not said:
+                    return
                 self._lost[said.token] = None
                 while len(self._lost) > _LOST_KEPT:
                     del self._lost[next(iter(self._lost))]
@@ -329,6 +331,17 @@ def hooks_in(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [hook for entry in _objects(answer, "data") for hook in _objects(entry, "hooks")]
 
 
+async def _moment(connection: Connection, thread_id: str) -> tuple[State | None, str]:
+    """The state of a thread, and its running turn. What works without a turn is between two states: asked again."""
+    for _ in range(_MOMENTS):
+        status = _status_of((await connection.call("thread/read", {"threadId": thread_id})).get("thread"))
+        turn = await _active_turn(connection, thread_id) if status == "working" else ""
+        if status != "working" or turn:
+            return status, turn
+        await trio.sleep(_MOMENT_SECONDS)
+    return "working", ""
+
+
 async def _active_turn(connection: Connection, thread_id: str) -> str:
     """The turn that runs; empty for none."""
     answer = await connection.call("thread/turns/list", {"threadId": thread_id, "limit": 1})
@@ -336,10 +349,9 @@ async def _active_turn(connection: Connection, thread_id: str) -> str:
 
 
 async def _has_ended(connection: Connection, said: _Said) -> bool:
-    """Whether the turn that was given it is over."""
+    """Whether the turn that was given it is known to be over. One that has just begun is listed a little later."""
     answer = await connection.call("thread/turns/list", {"threadId": said.thread, "limit": 5})
-    turns = _objects(answer, "data")
-    return not any(_text(turn, "id") == said.turn and turn.get("status") == "inProgress" for turn in turns)
+    return any(_text(turn, "id") == said.turn and turn.get("status") in _OVER for turn in _objects(answer, "data"))
 
 
 async def _was_taken(connection: Connection, said: _Said) -> bool:

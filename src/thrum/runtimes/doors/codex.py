@@ -19,6 +19,8 @@ SERVER: Final = "codex.server"
 QUEUE: Final = "codex.queue"
 QUEUE_SECONDS: Final = 30.0
 """How long `codex queue` may take; it takes a tenth of a second."""
+LATE_SECONDS: Final = 30.0
+"""How long an agent is idle, with a server that could start a turn, before its queue is used."""
 _STARTED: Final[frozenset[State]] = frozenset({"idle", "working"})
 _QUEUED: Final[frozenset[State]] = frozenset({"idle", "unknown"})
 _KEPT_ALIVE: Final = ("HOME", "PATH", "CODEX_HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "USER")
@@ -81,9 +83,11 @@ class _Row:
 class QueueDoor:
     """`codex queue`: a row that the program that has the thread takes when it is idle; after Escape with the next turn.
 
-    `program_of`: of an agent's terminal, None where it is not known. While a row waits the runtime holds it.
+    `program_of`: of an agent's terminal, None where it is not known. While a row waits the runtime holds it. Where a
+    server has the thread (`is_served`) it is the last resort: after Escape it would wait for the person's next turn.
     """
 
+    is_served: Callable[[str], bool]
     program_of: Callable[[Reachable], Program | None]
     _rows: dict[str, _Row] = field(default_factory=dict[str, _Row])
     """By thread: what was put into its queue last, and how many turns have begun since."""
@@ -96,7 +100,9 @@ class QueueDoor:
         is_open = bool(agent.session) and self.program_of(agent) is not None
         row = self._rows.get(agent.session)
         held = row is not None and row.turns == 0 and agent.hooks_fired
-        return DoorState(QUEUE, agent.hooks_fired, is_open, _QUEUED, held=held)
+        late = not self.is_served(agent.session) or trio.current_time() - agent.state_since >= LATE_SECONDS
+        takes = _QUEUED if late else frozenset[State]()
+        return DoorState(QUEUE, agent.hooks_fired, is_open, takes, held=held)
 
     def turn_began(self, session: str, prompt: str) -> None:
         """A hook told what a model is given: a row is not held for longer than until the next turn has begun."""

@@ -93,15 +93,15 @@ class Team:
         wait_until(lambda: self.place_fact().get("hooks_seen_at"), f"its hooks: {self.pane.text()}")
         self.wait_state("idle")
 
-    def run_tool(self, command: str) -> None:
-        """Its person has the model run a command, which begins."""
+    def run_tool(self, command: str, how: str = "RUN") -> None:
+        """Its person has the model run a command, which begins; with `BOTH` twice at once."""
         before = self._tools()
-        self.pane.say(f"RUN: {command}")
+        self.pane.say(f"{how}: {command}")
         wait_until(lambda: self._tools() > before, f"the tool: {self.pane.text()}")
         self.wait_state("working", "dialog")
 
     def _tools(self) -> int:
-        return sum(entry["answer"][0] == "tool" for entry in self.lab.model_log())
+        return sum(entry["answer"][0] in ("tool", "both") for entry in self.lab.model_log())
 
 
 @pytest.fixture
@@ -340,14 +340,14 @@ def test_without_hooks_it_is_told_once_and_never_called_seen(team: Team) -> None
 
 def test_two_tools_in_one_answer_are_both_done_and_the_message_comes_once(team: Team) -> None:
     team.first_turn()
-    done = team.lab.top / "done"
-    wait = f"until [ -e {done} ]; do sleep 0.1; done"
-    team.run_tool(f"{wait} && {wait}; echo one")
+    done, ran = team.lab.top / "done", team.lab.top / "ran"
+    team.run_tool(f"until [ -e {done} ]; do sleep 0.1; done; echo x >> {ran}", "BOTH")
     sent = team.send("beside two tools")
     wait_until(lambda: team.attempts("offered"), "the offer")
     done.touch()
     team.wait_seen(sent)
     team.wait_told_once("beside two tools")
+    assert ran.read_text() == "x\nx\n"
 
 
 def test_an_agent_whose_terminal_was_killed_is_gone_though_its_thread_is_loaded(team: Team) -> None:

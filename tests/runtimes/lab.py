@@ -161,6 +161,14 @@ class Lab:
         )
         return done.stdout
 
+    def run(self, *argv: str, at: Path) -> str:
+        """A program of the lab that ends by itself; what it prints."""
+        done = subprocess.run(
+            [*_namespace(), *argv], cwd=at, env=self.environment(), capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done
+        return done.stdout
+
     # -- the model
 
     def model_log(self) -> list[dict[str, Any]]:
@@ -200,6 +208,9 @@ def open_lab(*runtimes: str) -> Generator[Lab]:
 
 def trust(lab: Lab, directory: Path) -> None:
     """As if the person had said to each program that they trust this folder."""
+    if (config := lab.home / ".codex/config.toml").exists():
+        with config.open("a") as file:
+            file.write(f'\n[projects."{directory}"]\ntrust_level = "trusted"\n')
     path = lab.home / ".claude.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     known.setdefault("projects", {})[str(directory)] = {"hasTrustDialogAccepted": True, "allowedTools": []}
@@ -232,7 +243,40 @@ def _set_up_claude(lab: Lab) -> None:
     )
 
 
-_SET_UP: Final = {"claude": _set_up_claude}
+def _set_up_codex(lab: Lab) -> None:
+    home = lab.home / ".codex"
+    home.mkdir()
+    (home / "config.toml").write_text(
+        f"""\
+model = "fake"
+model_provider = "local"
+check_for_update_on_startup = false
+approval_policy = "on-request"
+sandbox_mode = "workspace-write"
+
+[sandbox_workspace_write]
+network_access = true
+
+[model_providers.local]
+name = "local"
+base_url = "http://127.0.0.1:{lab.port}/v1"
+wire_api = "responses"
+env_key = "FAKE_KEY"
+requires_openai_auth = false
+
+[analytics]
+enabled = false
+
+[features]
+hooks = true
+
+[tui]
+screen_reader_detection_done = true
+"""
+    )
+
+
+_SET_UP: Final = {"claude": _set_up_claude, "codex": _set_up_codex}
 
 
 def _namespace() -> list[str]:

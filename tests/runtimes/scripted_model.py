@@ -9,6 +9,7 @@ The newest user text scripts the turn (first directive found, anywhere in the te
   SLOW: <seconds>   wait that long before answering           (state "working")
   RUN: <command>    answer with ONE shell tool call            (then ends the turn)
   SAY: <text>       answer with that text
+  BOTH: <command>   answer with TWO such calls at once (Responses)
   "run `CMD`"       the same as RUN (so a typed wake line works unchanged)
 Anything else: "ack N". A tool result as the newest item: "tool said: ..." and the turn ends.
 
@@ -57,6 +58,8 @@ def decide(items):
         if role in ("assistant", "model"):
             break
         _, interrupted, after = text.rpartition("[Request interrupted by user]")
+        if not interrupted:
+            _, interrupted, after = text.rpartition("</turn_aborted>")
         new.insert(0, (role, after))
         if interrupted:  # what was interrupted is no news
             break
@@ -67,6 +70,8 @@ def decide(items):
     user = re.sub(r"(?s)<system-reminder>.*?</system-reminder>", "", user) if "RUN:" not in user else user
     if m := re.search(r"RUN:\s*(.+)", user):
         return "tool", m.group(1).strip().strip("`"), delay, joined
+    if m := re.search(r"BOTH:\s*(.+)", user):
+        return "both", m.group(1).strip(), delay, joined
     if m := re.search(r"run `([^`]+)`", user):
         return "tool", m.group(1), delay, joined
     if m := re.search(r"SAY:\s*(.+)", user):
@@ -262,6 +267,7 @@ class H(BaseHTTPRequestHandler):
         log(api="responses", model=r.get("model"), n=len(items), tools=tools, new=new[-60000:], answer=[kind, val])
         time.sleep(delay)
         rid, call = f"resp_{time.time_ns()}", f"call_{time.time_ns()}"
+        two, kind = kind == "both", "tool" if kind == "both" else kind
         if kind == "tool":
             esc = (
                 {"sandbox_permissions": "require_escalated", "justification": "scripted"}
@@ -309,31 +315,33 @@ class H(BaseHTTPRequestHandler):
         self.sse_open()
         S = lambda o: self.sse(o, o["type"])
         S({"type": "response.created", "response": {"id": rid, "status": "in_progress", "output": []}})
-        S(
-            {
-                "type": "response.output_item.added",
-                "output_index": 0,
-                "item": {**item, **({"content": []} if kind == "text" else {})},
-            }
-        )
-        if kind == "text":
+        items = [item, {**item, "id": "fc_2", "call_id": call + "b"}] if two else [item]
+        for at, item in enumerate(items):
             S(
                 {
-                    "type": "response.output_text.delta",
-                    "item_id": "m_1",
-                    "output_index": 0,
-                    "content_index": 0,
-                    "delta": val,
+                    "type": "response.output_item.added",
+                    "output_index": at,
+                    "item": {**item, **({"content": []} if kind == "text" else {})},
                 }
             )
-        S({"type": "response.output_item.done", "output_index": 0, "item": item})
+            if kind == "text":
+                S(
+                    {
+                        "type": "response.output_text.delta",
+                        "item_id": "m_1",
+                        "output_index": at,
+                        "content_index": 0,
+                        "delta": val,
+                    }
+                )
+            S({"type": "response.output_item.done", "output_index": at, "item": item})
         S(
             {
                 "type": "response.completed",
                 "response": {
                     "id": rid,
                     "status": "completed",
-                    "output": [item],
+                    "output": items,
                     "usage": {
                         "input_tokens": 10,
                         "input_tokens_details": {"cached_tokens": 0},

@@ -60,7 +60,7 @@ class Dialogs:
 
     def asks(self, row: AgentRow) -> str:
         """What the dialog is about that blocks the agent; empty: none does, or that is not known any more."""
-        return self.states.asks((row.agent_pid, row.agent_pid_started)) if is_by_dialog(row) else ""
+        return self.states.asks_of(row) if is_by_dialog(row) else ""
 
     async def opened(self, agent_id: str) -> None:
         """A hook told of a dialog. Raises ThrumError: that is not on disk."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import trio
 
 from thrum.daemon.process_ends import ProcessEnds
+from thrum.daemon.runtime_states import thread_key
 from thrum.daemon.wake_service import WakeService
 from thrum.identity.evidence import Failed, PeerEvidence
 from thrum.identity.processes import is_live
@@ -57,14 +58,33 @@ class HookService:
         for token in tokens_in(event.prompt):
             await self.wake.loop.prove(token)
         if caller is None:
-            return HookResult()
+            return await self._below_server(evidence_of(call), event)
         self.wake.states.note(caller.process, event)
+        if event.runtime == "codex":
+            self.wake.codex.noted(event, caller.process)
         agent_id = self.wake.agent_of(caller.process)
         if agent_id:
             await self._note(agent_id, event)
             await self.wake.note_event(agent_id, event.kind)
         answer = await self._wait(call, caller.process, event) if event.kind == "wait" else hooks.SILENCE
         return HookResult(stdout=answer.stdout, stderr=answer.stderr, exit_status=answer.exit_status, agent_id=agent_id)
+
+    async def _below_server(self, evidence: PeerEvidence, event: HookEvent) -> HookResult:
+        """Of a hook that a server of many sessions ran: it belongs to the agent in that session (identity.md C3a)."""
+        try:
+            server = next((link for link in evidence.links(trio.current_time()) if link.shared), None)
+        except Failed:
+            server = None
+        if server is None or not event.session:
+            return HookResult()
+        agent_id = await self.wake.codex.agent_of_session(event, server.pid)
+        self.wake.codex.noted(event)
+        self.wake.states.note(thread_key(event.session), event)
+        if event.kind == "session_end":
+            self.wake.states.forget(thread_key(event.session))
+        if agent_id:
+            await self.wake.note_event(agent_id, event.kind)
+        return HookResult(agent_id=agent_id)
 
     async def _note(self, agent_id: str, event: HookEvent) -> None:
         """Which session the agent is in, and that its hooks fire: once a session, not at each event."""

@@ -203,7 +203,9 @@ class DaemonParts:
             )
         )
         table = {method: self._operation(operation) for method, operation in OPERATIONS.items()}
-        services = self.care.handlers() | self.terminals.handlers() | self.worktrees.handlers()
+        services = (
+            self.care.handlers() | self.wake.codex.handlers() | self.terminals.handlers() | self.worktrees.handlers()
+        )
         return {method: self._guarded(handler) for method, handler in (own | table | services).items()}
 
     def _operation(self, operation: Operation) -> Handler:

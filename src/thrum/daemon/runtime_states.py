@@ -8,8 +8,8 @@ ten microseconds an agent. Times are trio's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from thrum.identity.processes import ProcessTable
 from thrum.identity.runtimes import RuntimeNames
@@ -33,6 +33,44 @@ _AFTER: Final[Mapping[Kind, State]] = {
 
 _EVENTS_MAX: Final = 64
 """Names of events that are remembered of one process: what calls a hook may call it anything."""
+
+
+def thread_key(session: str) -> Process:
+    """By what the hooks of a thread are kept that a server of many runs: its process tells nothing of them."""
+    return (0, session)
+
+
+class Thread(Protocol):
+    """What a server of many sessions says of one of them."""
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def since_ms(self) -> float: ...
+    @property
+    def hooks(self) -> bool: ...
+
+
+class Threads(Protocol):
+    """Asks such servers (`codex_service`)."""
+
+    def thread(self, session: str) -> Thread | None:
+        """The session, if a server has it loaded."""
+        ...
+
+    def has_terminal(self, worktree: str) -> bool:
+        """Whether a terminal of it is open there, no matter whose."""
+        ...
+
+
+class NoThreads:
+    """No such server."""
+
+    def thread(self, session: str) -> Thread | None:
+        return None
+
+    def has_terminal(self, worktree: str) -> bool:
+        return False
 
 
 @dataclass(slots=True)
@@ -68,6 +106,7 @@ class RuntimeStates:
     runtime_names: Callable[[], RuntimeNames]
     now: Callable[[], float]
     now_ms: Callable[[], int]
+    threads: Threads = field(default_factory=NoThreads)
     _told: dict[Process, _Told] = field(default_factory=dict[Process, _Told])
     _homes: dict[Process, str] = field(default_factory=dict[Process, str])
     _seen: dict[str, _Seen] = field(default_factory=dict[str, _Seen])
@@ -103,8 +142,14 @@ class RuntimeStates:
         told = self._told.get(process) if process is not None else None
         return told.asks if told is not None else ""
 
+    def asks_of(self, row: AgentRow) -> str:
+        """The same of an agent's runtime, by its process or by its session."""
+        return self.asks((row.agent_pid, row.agent_pid_started)) or self.asks(thread_key(row.runtime_session))
+
     def of(self, agent_id: str, row: AgentRow | None) -> Reachable:
         """The runtime of an agent as of now; `row`: its record, None where there is none."""
+        if row is not None and row.runtime == "codex" and (found := self._of_thread(agent_id, row)) is not None:
+            return found
         if row is not None and not row.agent_pid:
             return self._reachable(agent_id, row, None, "unknown")  # registered from a plain shell
         if row is None or not owner_alive(row, self.processes, self.runtime_names()):
@@ -116,6 +161,19 @@ class RuntimeStates:
             return self._reachable(agent_id, row, process, found.state, found.since_ms, found.session)
         state: State = _AFTER.get(told.kind, "unknown") if told else "unknown"
         return self._reachable(agent_id, row, process, state, session=told.session if told else "")
+
+    def _of_thread(self, agent_id: str, row: AgentRow) -> Reachable | None:
+        """Of an agent in a thread that a server has loaded, as long as its terminal is open: the server keeps the
+        thread when that closes."""
+        thread = self.threads.thread(row.runtime_session)
+        if thread is None:
+            return None
+        process = self._process_of(row) if owner_alive(row, self.processes, self.runtime_names()) else None
+        if process is None and (row.agent_pid or not self.threads.has_terminal(row.worktree_path)):
+            return None if row.agent_pid else self._reachable(agent_id, row, None, "gone")
+        found = self._reachable(agent_id, row, process, thread.state, thread.since_ms, row.runtime_session)
+        fired = found.hooks_fired or thread.hooks or self.fired(thread_key(row.runtime_session))
+        return replace(found, hooks_fired=fired)
 
     def _process_of(self, row: AgentRow) -> Process:
         seen = None if row.agent_pid_started else self.processes.read(row.agent_pid)

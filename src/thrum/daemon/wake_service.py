@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 import trio
 
+from thrum.daemon.codex_service import CodexService
 from thrum.daemon.dialogs import Dialogs
 from thrum.daemon.runtime_states import RuntimeStates
 from thrum.identity.evidence import AgentPlace
@@ -52,7 +53,10 @@ LOOK_SECONDS: Final = 1.0
 """How often an agent is looked at that has something unseen, or a dialog open, and whose runtime may change without a
 word."""
 
-_DOORS_OF: Final[Mapping[str, Sequence[str]]] = {"claude": ("claude.waiter",)}
+_DOORS_OF: Final[Mapping[str, Sequence[str]]] = {
+    "claude": ("claude.waiter",),
+    "codex": ("codex.server", "codex.queue"),
+}
 """The doors of each runtime, in the order of preference."""
 
 
@@ -76,6 +80,7 @@ class WakeService:
     states: RuntimeStates = field(init=False)
     dialogs: Dialogs = field(init=False)
     waiters: Waiters = field(init=False)
+    codex: CodexService = field(init=False)
     loop: Loop = field(init=False)
     _doors: dict[str, Door] = field(init=False)
     _restless: set[str] = field(default_factory=set[str])
@@ -83,12 +88,13 @@ class WakeService:
     _any_restless: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
+        self.codex = CodexService(self.ctx, self._look_at_agent)
         self.states = RuntimeStates(
-            self.ctx.processes, self.ctx.runtime_names, trio.current_time, self.ctx.clock.now_ms
+            self.ctx.processes, self.ctx.runtime_names, trio.current_time, self.ctx.clock.now_ms, self.codex
         )
         self.dialogs = Dialogs(self.ctx, self.states)
         self.waiters = Waiters(self._look_at_process)
-        doors: Sequence[Door] = (WaiterDoor(self.waiters),)
+        doors: Sequence[Door] = (WaiterDoor(self.waiters), self.codex.server_door, self.codex.queue_door)
         self._doors = {door.name: door for door in doors}
         self.loop = Loop(self, self.ctx.here.layout.proofs_dir)
         self.wait_queues.served = self.loop.look
@@ -102,18 +108,24 @@ class WakeService:
             self._any_restless.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_states)
+            nursery.start_soon(self.codex.serve)
             await self.loop.serve()
 
     def announce(self, facts: Iterable[AnyFact | UnknownEvent]) -> None:
         """Facts count from now on: look at those whom they concern."""
+        facts = tuple(facts)
+        self.codex.announce(facts)
         places = self.ctx.registry().by_id
         for fact in facts:
             if isinstance(fact, AgentExited):
                 self.states.forget((fact.agent_pid, fact.agent_pid_started))
             for agent_id in _concerned(self.ctx.view, fact):
                 # Most recipients have no runtime here: a look at each would cost every send. A place calls for one.
-                if not isinstance(fact, MessageCreated) or _has_runtime(places.get(agent_id)):
+                if not isinstance(fact, MessageCreated) or self._has_runtime(places.get(agent_id)):
                     self.loop.look(agent_id)
+
+    def _has_runtime(self, place: AgentPlace | None) -> bool:
+        return place is not None and (place.agent_pid > 1 or self.codex.is_in_thread(place.agent_id))
 
     def close(self) -> None:
         """The daemon stops: its waiters find another one."""
@@ -140,6 +152,9 @@ class WakeService:
             self._any_restless.set()
         elif kind not in ("wait", "other"):
             await self.dialogs.event(agent_id)
+        self.loop.look(agent_id)
+
+    def _look_at_agent(self, agent_id: str) -> None:
         self.loop.look(agent_id)
 
     def _look_at_process(self, process: Process) -> None:
@@ -252,10 +267,6 @@ class WakeService:
             return Decision(facts, lambda _view, _seqs: None)
 
         await self.ctx.journal.commit(decide)
-
-
-def _has_runtime(place: AgentPlace | None) -> bool:
-    return place is not None and place.agent_pid > 1
 
 
 def _concerned(view: View, fact: AnyFact | UnknownEvent) -> Iterable[str]:

@@ -51,6 +51,8 @@ class DoorState:
     """The states of the runtime in which it may be used."""
     held: bool = False
     """Whether the runtime keeps what it was given here (a dialog, a row in a queue)."""
+    lost: str = ""
+    """The token of an attempt whose text the runtime threw away before its model was given it (codex: Escape)."""
     failures: int = 0
     """How often in a row it failed: wake's bookkeeping, a door leaves it 0."""
     resting_until: float = 0.0

@@ -9,6 +9,7 @@ from typing import TypedDict
 from thrum.model.events import AgentPlaced
 from thrum.ops.context import Context
 from thrum.ops.identity_file import note_in_file
+from thrum.ops.sessions import end_open_sessions
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
 
@@ -64,6 +65,54 @@ async def note_session(ctx: Context, agent_id: str, session: str, transcript: st
         return Decision([fact], lambda _view, _seqs: None)
 
     await ctx.journal.commit(decide)
+
+
+async def note_thread(
+    ctx: Context,
+    agent_id: str,
+    thread: str,
+    *,
+    transcript: str = "",
+    process: tuple[int, str] | None = None,
+    hooks: bool,
+) -> bool:
+    """Note that an agent is in that thread of Codex' app-server, and, if it is known, in that terminal's process; false
+    where nothing changed, or that process is another agent's. `hooks`: a hook of that thread said so.
+    """
+
+    def decide(view: View, stamp: Stamp) -> Decision[bool]:
+        row = view.agent(agent_id)
+        if row is None or not row.live or not row.worktree_path:
+            return Decision([], lambda _view, _seqs: False)
+        was = (row.agent_pid, row.agent_pid_started)
+        pair = process or was
+        if pair != was and any(
+            (each.agent_pid, each.agent_pid_started) == pair and each.agent_id != agent_id
+            for each in view.agent_places()
+        ):
+            return Decision([], lambda _view, _seqs: False)
+        is_same = row.runtime_session == thread
+        seen_at = row.hooks_seen_at if is_same else ""
+        if is_same and row.runtime == "codex" and pair == was and (seen_at or not hooks):
+            return Decision([], lambda _view, _seqs: False)
+        ended = end_open_sessions(view, stamp, agent_id, "crash_recovered") if was[0] and pair != was else []
+        fact = stamp.make(
+            AgentPlaced,
+            at=stamp.later_than(max(row.place_at, row.exited_at) if pair != was else row.place_at),
+            agent_id=agent_id,
+            worktree_path=row.worktree_path,
+            agent_pid=pair[0],
+            agent_pid_started=pair[1],
+            runtime="codex",
+            tmux_session=row.tmux_session,
+            runtime_session=thread,
+            transcript=transcript or (row.transcript if is_same else ""),
+            pane=row.pane,
+            hooks_seen_at=seen_at or (stamp.text if hooks else ""),
+        )
+        return Decision([*ended, fact], lambda _view, _seqs: True, main=len(ended))
+
+    return await ctx.journal.commit(decide)
 
 
 async def note_terminal(ctx: Context, agent_id: str, tmux_session: str, pane: str) -> None:

@@ -151,6 +151,14 @@ def _ended_by_a_new_session(agent: AgentState, now: float) -> Action | None:
     return None
 
 
+def _thrown_away(agent: AgentState, now: float) -> Action | None:
+    """§1.3: an attempt where nothing was said doesn't count: Escape throws away what Codex was to hand over after the
+    running tool, and its app-server tells that it is in no turn."""
+    if agent.open is None or all(door.lost != agent.open.attempt_id for door in agent.doors):
+        return None
+    return Close(agent.open.attempt_id, "revoked", why.THROWN_AWAY)
+
+
 def _ended_without_proof(agent: AgentState, now: float) -> Action | None:
     """§4: "An attempt without proof ends after 60 s idle without a break; the end of a turn ends nothing …, nor does
     time while the runtime holds it"."""
@@ -207,6 +215,7 @@ def _by_the_first_door_that_is_due(agent: AgentState, now: float) -> Action | No
 RULES: Final[tuple[Callable[[AgentState, float], Action | None], ...]] = (
     _revoked_before_it_was_said,
     _ended_by_a_new_session,
+    _thrown_away,
     _ended_without_proof,
     _one_open_attempt,
     _nobody_is_there,

@@ -20,7 +20,7 @@ from thrum.cli.parser import RUN, did_you_mean, near, switch, word
 from thrum.cli.run import Answer, Run
 from thrum.cli.text import line
 from thrum.cli.values import age
-from thrum.model.errors import NotAvailable, RuntimeNotFound
+from thrum.model.errors import NotAvailable, RuntimeNotFound, ThrumError
 from thrum.model.methods.agents import TEAM_LIST, TeamListParams
 from thrum.model.wire_types import TeamMember
 
@@ -31,13 +31,15 @@ Runtime = Annotated[str, word("RUNTIME", "claude, codex, gemini, cursor")]
 
 
 class HookInstall(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """`rule`: the file of ignore rules that now hides it."""
+    """`rule`: the file of ignore rules that now hides it. `trusted`: how many of thrum's hooks its runtime, where it
+    wants that, was told to trust."""
 
     runtime: str
     scope: str
     file: str
     changed: bool
     rule: str = ""
+    trusted: int = 0
 
 
 class RemovedHooks(msgspec.Struct, kw_only=True):
@@ -101,24 +103,49 @@ async def install(
     would = await trio.to_thread.run_sync(partial(act, dry_run=True))
     if file.scope == "user" and not user and not yes and would.change != "unchanged":
         about = [f"{file.runtime} has no file of a repository: {file.name} is your own, for all repositories"]
+        if file.runtime == "codex":
+            about.append("codex runs hooks that you trust: thrum's own are marked so in config.toml beside it")
         await confirm(run, f"Put thrum's hooks into {file.name}?", what="that", about=about)
     done = await trio.to_thread.run_sync(act)
+    trusted, untrusted = await _trust(file, run.session.env) if file.runtime == "codex" else (0, "")
     document = HookInstall(
         runtime=file.runtime,
         scope=file.scope,
         file=str(file.path),
         changed=done.change != "unchanged",
         rule=done.rule,
+        trusted=trusted,
     )
     if done.change == "unchanged":
-        return Answer(document, said=f"Hooks of {file.runtime} are installed already: {line(file.name)}")
+        return Answer(
+            document,
+            said=[f"Hooks of {file.runtime} are installed already: {line(file.name)}", *_not_trusted(untrusted)],
+        )
     verb = "replaced" if done.change == "replaced" else "installed"
     said = [f"✓ Hooks of {file.runtime} {verb}: {line(file.name)}"]
     if done.rule:
         said.append(f"  Hidden from git by a line in {line(done.rule.removeprefix(f'{file.root}/'))}")
-    trust = "; codex asks you once to trust them" if file.runtime == "codex" else ""
+    trust = ", which trusts them" if trusted else ""
     said.append(f"  They fire in sessions of {file.runtime} that start from now on{trust}.")
+    said += _not_trusted(untrusted)
     return Answer(document, said=said)
+
+
+async def _trust(file: SettingsFile, environ: Mapping[str, str]) -> tuple[int, str]:
+    """How many of thrum's hooks codex trusts now, and why it does not."""
+    from thrum.runtimes.codex.trust import trust
+
+    program = shutil.which("codex", path=environ.get("PATH"))
+    if program is None:
+        return 0, "there is no codex on PATH"
+    try:
+        return (await trust(file, program, environ)).count, ""
+    except ThrumError as error:
+        return 0, error.message
+
+
+def _not_trusted(why: str) -> list[str]:
+    return [f"  They are not trusted yet ({line(why)}): codex asks you once."] if why else []
 
 
 async def uninstall(
@@ -142,6 +169,10 @@ async def uninstall(
     removed: list[RemovedHooks] = []
     said: list[str] = []
     for file in settings:
+        if file.runtime == "codex":
+            from thrum.runtimes.codex.trust import untrust
+
+            await trio.to_thread.run_sync(partial(untrust, file, run.session.env))  # while the hooks tell which
         change = await trio.to_thread.run_sync(partial(uninstall, file, run.session.env))
         if change != "absent":
             removed.append(RemovedHooks(scope=file.scope, file=str(file.path), restored=change == "restored"))

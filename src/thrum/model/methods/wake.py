@@ -84,3 +84,32 @@ RUNTIME_HOOK: Final = Method(
 )
 """For anybody: what a hook may say and is told follows from the runtime's process that it runs below, which the kernel
 proves, and from tokens that only a model was given."""
+
+
+class RuntimeThreadParams(Params, kw_only=True):
+    """`agent_id`: whose; `pid`: of the terminal that was started for it, recorded as the agent's process; without it
+    the one that is recorded. `home`: an absolute CODEX_HOME; without it that of the process. At most `timeout_ms` is
+    waited for."""
+
+    agent_id: str
+    pid: int = 0
+    home: str = ""
+    timeout_ms: int = 15_000
+
+
+class RuntimeThreadResult(msgspec.Struct):
+    """`thread`: the id of the runtime's conversation, now the agent's `runtime_session`."""
+
+    thread: str
+    worktree: str
+
+
+RUNTIME_THREAD: Final = Method(
+    name="runtime.thread",
+    params=RuntimeThreadParams,
+    result=RuntimeThreadResult,
+    access=Access.OPERATOR,
+    transports="U",
+    long_poll=True,
+)
+"""Wait until the terminal that was started for an agent has its thread loaded in Codex' app-server, and record it."""

@@ -51,6 +51,7 @@ def test_from_an_empty_repository_to_an_agent_whose_process_is_the_program(repo:
     assert (name, place, arguments) == ("zed", str(repo.main), ["-p", "a", "b", "--json"])
     assert done.err.startswith(f"✓ Thrum initialized in {repo.main}\n✓ @zed (agentprogram, zed): agentprogram starts")
     assert place_of(repo, "zed")["agent_pid"] == int(pid)
+    assert "is not in its identity file" not in repo.thrum("daemon", "logs")
     wait_until(lambda: [fact["agent_id"] for fact in repo.facts("agent.exit")] == ["zed"], "its end is noticed")
     assert repo.json("agent", "list")["agents"]["agents"][0]["agent_id"] == "zed"
 
@@ -60,6 +61,8 @@ def test_a_name_that_runs_is_refused_and_one_that_ended_goes_on(repo: Repo, prog
     first = repo.start("run", "zed", str(program), "--", "stay")
     try:
         assert first.line().split()[1] == "zed"
+        identity = json.loads((repo.main / ".thrum/identities/zed.json").read_text())
+        assert identity["agent_pid"] == first.process.pid
         refused = repo.run("run", "zed", str(program))
         assert refused.status == 1 and f"@zed is pid {first.process.pid}, alive in this worktree" in refused.err
         assert repo.run("run", "other", str(program)).status == 7, "another may work beside it"

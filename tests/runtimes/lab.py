@@ -246,6 +246,8 @@ def _set_up_claude(lab: Lab) -> None:
 def _set_up_codex(lab: Lab) -> None:
     home = lab.home / ".codex"
     home.mkdir()
+    # Its tools run in login shells, whose PATH begins from nothing.
+    (lab.home / ".profile").write_text(f'PATH="{lab.bin}:$PATH"\n')
     (home / "config.toml").write_text(
         f"""\
 model = "fake"

@@ -92,3 +92,16 @@ def test_in_a_session_it_is_reached_all_the_same(lab: Lab, place: Path) -> None:
     thrum(lab, place, "send", "to a session", "--to", "@carl", env={"THRUM_NAME": "dora"})
     lab.wait_given("to a session")
     thrum(lab, place, "tmux", "kill", "carl", env={"THRUM_NAME": "dora"})
+
+
+def test_claude_and_codex_answer_each_other(lab: Lab, place: Path) -> None:
+    lab.install("codex")
+    trust(lab, place)
+    alice = run(lab, place, "alice")
+    bob = lab.start("thrum run bob codex", place, runtime="codex")
+    bob.shows("fake default")
+    alice.say("RUN: thrum send 'how old is it? RUN: thrum reply @alice $((6 * 7))-years' --to @bob")
+    lab.wait_given("how old is it?")
+    lab.wait_given("42-years")
+    alice.wait_status("idle")
+    assert lab.given("42-years") == 1

@@ -197,7 +197,7 @@ def _wanted(ctx: Context, call: Call, params: RegisterParams) -> _Wanted:
         module=params.module,
         display=params.display,
         root=root,
-        runtime=_runtime(ctx, process),
+        runtime=params.runtime if params.becomes_runtime else _runtime(ctx, process),
         preferred_runtime=params.runtime,
         hostname=params.hostname or ctx.here.hostname,
         process=process,

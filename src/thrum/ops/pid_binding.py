@@ -148,7 +148,8 @@ def record_pid(ctx: Context, path: Path, row: AgentRow, registry: Registry, now_
             path,
             owner,
             process,
-            runtime_of=lambda process: _runtime(ctx, process) or None,
+            # The record has it, so it is the agent's, though it may still be `thrum run` that is to turn into it.
+            runtime_of=lambda process: _runtime(ctx, process) or row.runtime or "program",
             owner_of=lambda process: _owner_of(registry, process, row.agent_id),
             now_ms=now_ms,
         )

@@ -28,9 +28,9 @@ from thrum.model.settings import PRIMARY_RUNTIME
 
 _ANOTHERS = frozenset({"THRUM_NAME", "THRUM_AGENT_ID", "THRUM_ROLE", "THRUM_MODULE", "THRUM_DISPLAY"})
 """Variables of the terminal that may be another agent's: here NAME counts, and what is given with it."""
-_SERVED = {"codex": ("--no-daemon",)}
-"""What keeps a program from being one of many that a shared server of its own runs: below such a one no process proves
-an agent, and its tools have the variables of the terminal that started it first."""
+_SERVED = frozenset({"codex"})
+"""Programs of which one server runs the sessions of all terminals, with the variables of whatever started it first: of
+an agent's none may be among them. The daemon tells by the terminal's process whose a session is (decision 0070)."""
 
 
 async def run_agent(
@@ -73,9 +73,12 @@ async def run_agent(
     await run.disconnect()
     root = run.layout().root
     here = Path(run.session.cwd)
+    env = {**run.session.env, "THRUM_NAME": name}
+    if program in _SERVED:
+        env = {key: value for key, value in env.items() if not key.startswith("THRUM_")}
     _become(
-        (*argv, *_SERVED.get(program, ()), *hooks, *arguments),
-        {**run.session.env, "THRUM_NAME": name},
+        (*argv, *hooks, *arguments),
+        env,
         here if here.is_relative_to(root) else root,
     )
 

@@ -15,6 +15,7 @@ from thrum.identity.processes import ProcessTable
 from thrum.identity.runtimes import RuntimeNames
 from thrum.model import clock
 from thrum.model.wake_types import Process, Reachable, State
+from thrum.model.wire_types import HookFired
 from thrum.ops.liveness import owner_alive
 from thrum.runtimes.doors import claude
 from thrum.runtimes.hooks import HookEvent, Kind
@@ -28,6 +29,10 @@ _AFTER: Final[Mapping[Kind, State]] = {
     "dialog": "dialog",
 }
 """What a runtime does once it has told of that."""
+
+
+_EVENTS_MAX: Final = 64
+"""Names of events that are remembered of one process: what calls a hook may call it anything."""
 
 
 def thread_key(session: str) -> Process:
@@ -76,6 +81,8 @@ class _Told:
     kind: Kind = "other"
     asks: str = ""
     """What the dialog is about that it opened last."""
+    fired: dict[str, HookFired] = field(default_factory=dict[str, HookFired])
+    """By the program's own names of its events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,9 @@ class RuntimeStates:
     def note(self, process: Process, event: HookEvent) -> None:
         """A hook of a runtime's process fired."""
         told = self._told.setdefault(process, _Told())
+        count = told.fired[event.event].count if event.event in told.fired else 0
+        if count or len(told.fired) < _EVENTS_MAX:
+            told.fired[event.event] = HookFired(count + 1, clock.format_ms(self.now_ms()))
         if event.session:
             told.session = event.session
         if event.kind in _AFTER:
@@ -121,6 +131,11 @@ class RuntimeStates:
     def fired(self, process: Process | None) -> bool:
         """Whether any hook of thrum's fired in that process while this daemon ran."""
         return process in self._told
+
+    def hooks_fired(self, row: AgentRow) -> dict[str, HookFired]:
+        """The events that hooks of an agent's runtime told of while this daemon ran."""
+        told = self._told.get((row.agent_pid, row.agent_pid_started)) or self._told.get(thread_key(row.runtime_session))
+        return dict(told.fired) if told is not None else {}
 
     def asks(self, process: Process | None) -> str:
         """What the dialog asks that a hook of that process told of last; empty where it told of none since."""
@@ -157,8 +172,7 @@ class RuntimeStates:
         if process is None and (row.agent_pid or not self.threads.has_terminal(row.worktree_path)):
             return None if row.agent_pid else self._reachable(agent_id, row, None, "gone")
         found = self._reachable(agent_id, row, process, thread.state, thread.since_ms, row.runtime_session)
-        fired = found.hooks_fired or thread.hooks or self.fired(thread_key(row.runtime_session))
-        return replace(found, hooks_fired=fired)
+        return replace(found, hooks_fired=found.hooks_fired or thread.hooks)
 
     def _process_of(self, row: AgentRow) -> Process:
         seen = None if row.agent_pid_started else self.processes.read(row.agent_pid)
@@ -200,5 +214,5 @@ class RuntimeStates:
             runtime=row.runtime if row else "",
             session=session,
             worktree=row.worktree_path if row else "",
-            hooks_fired=self.fired(process),
+            hooks_fired=self.fired(process) or (row is not None and self.fired(thread_key(row.runtime_session))),
         )

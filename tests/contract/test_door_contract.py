@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.runtimes.codex_rig import codex_rig
 from tests.support.wake.fake_door import FakeDoor
 from thrum.model.attempt_ids import new_token, tokens_in
 from thrum.model.wake_types import Failed, Reachable, Refused
@@ -96,7 +97,11 @@ async def fake_rig() -> AsyncIterator[DoorRig]:
     yield FakeRig()
 
 
-RIGS: dict[str, Callable[[], AbstractAsyncContextManager[DoorRig]]] = {"fake": fake_rig}
+RIGS: dict[str, Callable[[], AbstractAsyncContextManager[DoorRig]]] = {
+    "fake": fake_rig,
+    "codex.server": lambda: codex_rig("codex.server"),
+    "codex.queue": lambda: codex_rig("codex.queue"),
+}
 
 
 @pytest.fixture(params=sorted(RIGS))

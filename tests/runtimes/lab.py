@@ -55,7 +55,8 @@ class Pane:
     def say(self, text: str) -> None:
         """Type a line and send it off, once it stands there."""
         self.type(text)
-        wait_until(lambda: text[-20:] in self.text().replace("\n", ""), f"{text!r} in the prompt: {self.text()}")
+        end = "".join(text.split())[-20:]
+        wait_until(lambda: end in "".join(self.text().split()), f"{text!r} in the prompt: {self.text()}")
         self.keys("Enter")
 
     def text(self) -> str:

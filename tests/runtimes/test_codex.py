@@ -311,10 +311,7 @@ def new_thread(team: Team, command: str) -> None:
 
 
 def test_of_two_agents_in_one_worktree_each_is_told_its_own(team: Team) -> None:
-    team.repo.agent("carol", role="reviewer", module="core", at=team.place)
-    pane = team.lab.start("codex", team.place)
-    pane.shows(READY)
-    carol = Team(team.lab, team.repo, team.place, pane, "carol")
+    carol = second_agent(team, "carol")
     assert bound(carol) != team.place_fact()["runtime_session"]
     carol.wait_state("idle")
     to_bob, to_carol = team.send("for bob alone"), carol.send("for carol alone")
@@ -325,8 +322,48 @@ def test_of_two_agents_in_one_worktree_each_is_told_its_own(team: Team) -> None:
     proved = {each.name: [fact["message_ids"] for fact in each.attempts("proved")] for each in (team, carol)}
     assert proved == {"bob": [[to_bob]], "carol": [[to_carol]]}
     team.pane.shows("for bob alone")
-    pane.shows("for carol alone")
-    assert "for carol alone" not in team.pane.text() and "for bob alone" not in pane.text()
+    carol.pane.shows("for carol alone")
+    assert "for carol alone" not in team.pane.text() and "for bob alone" not in carol.pane.text()
+
+
+def test_of_two_agents_in_one_worktree_that_one_began_anew_is_told_nothing_until_it_is_certain_who(team: Team) -> None:
+    carol = second_agent(team, "carol")
+    bound(carol)
+    for each in (team, carol):
+        each.first_turn()
+    old = team.place_fact()["runtime_session"]
+    new_thread(team, "/clear")
+    sent = team.send("where are you")
+    team.wait_why(sent, "deaf: its thread is not known")
+    assert not team.attempts("offered") and not carol.attempts("offered")
+    carol.pane.say("SAY: I am still here")
+    team.wait_seen(sent)
+    team.wait_told_once("where are you")
+    assert team.place_fact()["runtime_session"] != old
+    team.pane.shows("where are you")
+
+
+def test_a_terminal_that_is_nobodys_beside_an_agents_is_not_taken_for_it(team: Team) -> None:
+    team.first_turn()
+    thread = team.place_fact()["runtime_session"]
+    other = team.lab.start("codex", team.place)
+    other.shows(READY)
+    other.say("SAY: a stranger")
+    team.lab.wait_given("a stranger")
+    other.keys("C-c")
+    other.keys("C-c")
+    wait_until(lambda: not os.path.exists(f"/proc/{other.pid}"), "its end")
+    team.wait_seen(team.send("for bob alone"))
+    team.pane.shows("for bob alone")
+    assert team.place_fact()["runtime_session"] == thread
+
+
+def second_agent(team: Team, name: str) -> Team:
+    """One more agent in the same worktree, in a terminal of its own."""
+    team.repo.agent(name, role="reviewer", module="core", at=team.place)
+    pane = team.lab.start("codex", team.place)
+    pane.shows(READY)
+    return Team(team.lab, team.repo, team.place, pane, name)
 
 
 @pytest.mark.parametrize("hooks", [False], ids=["no hooks"])

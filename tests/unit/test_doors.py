@@ -21,9 +21,11 @@ HOMES: dict[str, tuple[str, ...]] = {
     "import dulwich": ("git/reader.py",),
     "import psutil": ("identity/processes.py",),
     "import nacl": ("identity/signing.py",),
+    "import wsproto": ("runtimes/codex/socket.py",),
     "import sqlite3": ("store/",),
-    # Git is run by git.runner alone; the others start a daemon, and what `thrum demo` shows.
-    "import subprocess": ("git/runner.py", "daemon/launch.py", "cli/commands/demo.py"),
+    # Git is run by git.runner alone; the others start a daemon, what `thrum demo` shows, and a codex that is asked for
+    # the digests of its hooks.
+    "import subprocess": ("git/runner.py", "daemon/launch.py", "cli/commands/demo.py", "runtimes/codex/trust.py"),
     # Where each kind of process begins; everything else is handed what it needs of it.
     **dict.fromkeys(("os.environ", "os.environb"), ("cli/session.py", "launcher.py", "daemon/__main__.py")),
     "os.getenv": (),

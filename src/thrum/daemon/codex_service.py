@@ -19,6 +19,7 @@ import trio
 from thrum.identity.codex_terminals import CodexTerminal, codex_terminals, terminal_at
 from thrum.identity.evidence import Roots
 from thrum.identity.processes import is_live
+from thrum.model.attempt_ids import tokens_in
 from thrum.model.errors import AgentNotFound, NotAvailable, ThrumError
 from thrum.model.events import AgentExited, AgentPlaced, AnyFact, UnknownEvent
 from thrum.model.methods.method import AnyMethod
@@ -30,6 +31,7 @@ from thrum.ops.pid_binding import follow_in_file
 from thrum.ops.runtime_place import note_thread
 from thrum.rpc import dispatch
 from thrum.rpc.dispatch import Handler
+from thrum.runtimes.codex.whose import Opened, Whose
 from thrum.runtimes.doors.codex import Program, QueueDoor, ServerDoor, home_of, program_argv
 from thrum.runtimes.hooks import HookEvent
 from thrum.store.queries.views import AgentRow
@@ -63,6 +65,9 @@ class CodexService:
     """Of sessions whose hooks ran in a server: where that one lives."""
     _own_sessions: dict[str, Process] = field(default_factory=dict[str, Process])
     """Of sessions that no server runs (`--no-daemon`): the terminal's own process."""
+    _spoken: list[str] = field(default_factory=list[str])
+    """Sessions in which a person said something since they were looked at."""
+    _whose: Whose = field(default_factory=Whose)
     _changed: trio.Event = field(default_factory=trio.Event)
     _news: trio.Event = field(default_factory=trio.Event)
     _rows: list[AgentRow] | None = None
@@ -71,7 +76,9 @@ class CodexService:
 
     def __post_init__(self) -> None:
         self._roots = Roots(self.ctx.here.layout)
-        self.server_door = ServerDoor(self._server_of)
+        self.server_door = ServerDoor(
+            lambda session: self._server_of(session) if self.thread(session) is not None else None
+        )
         self.queue_door = QueueDoor(lambda session: self._server_of(session) is not None, self._program_of)
 
     def handlers(self) -> dict[AnyMethod, Handler]:
@@ -80,9 +87,13 @@ class CodexService:
     # -- what others ask
 
     def thread(self, session: str) -> Thread | None:
-        """A thread that a connected server has loaded."""
+        """A thread that a connected server has loaded, and that its agent certainly is in."""
         server = self._server_of(session) if session else None
-        return None if server is None else server.threads.get(session)
+        if server is None or any(
+            each.runtime_session == session and self._whose.is_uncertain(each.agent_id) for each in self._agents()
+        ):
+            return None
+        return server.threads.get(session)
 
     def has_terminal(self, worktree: str) -> bool:
         """Whether a terminal of Codex is open there, no matter whose."""
@@ -125,6 +136,9 @@ class CodexService:
             self._own_sessions[event.session] = process
         if event.kind == "prompt":
             self.queue_door.turn_began(event.session, event.prompt)
+            if not tokens_in(event.prompt):
+                self._spoken.append(event.session)
+                self._changed.set()
         elif event.kind == "session_end":
             self._own_sessions.pop(event.session, None)
             self.queue_door.forget(event.session)
@@ -165,6 +179,8 @@ class CodexService:
         self, row: AgentRow, session: str, transcript: str, terminal: CodexTerminal | None, *, hooks: bool
     ) -> None:
         process = (terminal.pid, terminal.started) if terminal is not None else None
+        own = (row.agent_pid, row.agent_pid_started) if self._lives(row) else None
+        self._whose.bound(row.agent_id, session, process or own)
         if await note_thread(self.ctx, row.agent_id, session, transcript=transcript, process=process, hooks=hooks):
             log.info("bound to its thread", extra={"fields": {"agent": row.agent_id, "thread": session}})
             await follow_in_file(self.ctx, row.agent_id)
@@ -236,6 +252,8 @@ class CodexService:
         """A server told something of a thread; empty: its connection came or went."""
         news, self._news = self._news, trio.Event()
         news.set()
+        if thread_id and self._server_of(thread_id) is None:
+            self._whose.closed(thread_id)
         bound = False
         for row in self._agents():
             if not thread_id or row.runtime_session == thread_id:
@@ -245,22 +263,38 @@ class CodexService:
             self._changed.set()
 
     async def _bind_what_is_certain(self) -> None:
-        """A thread that no agent has is that of the only agent of Codex in its worktree, in the only terminal there,
-        which is older: `/new`, or one that was started for it and has not said a word yet."""
+        """Threads that began since the last look, and what people's prompts told of those that nobody had."""
+        spoken, self._spoken = self._spoken, []
+        for row in [each for each in self._agents() if each.runtime_session in spoken]:
+            for thread, agent_id in self._whose.prompted(row.agent_id):
+                await self._bind_by_id(agent_id, thread)
         for server in tuple(self._servers.values()):
             for thread in sorted(server.threads.values(), key=lambda each: each.created_ms):
-                if any(each.runtime_session == thread.id for each in self._agents()):
-                    continue
                 root = self._root_of(thread.cwd)
-                rows = [each for each in self._agents() if root and each.worktree_path == root]
-                if len(rows) != 1 or not self._lives(rows[0]):
+                rows = [each for each in self._agents() if root and each.worktree_path == root and self._lives(each)]
+                if not rows or any(each.runtime_session == thread.id for each in self._agents()):
                     continue
-                terminals = self._terminals_in(root, again=True)
-                known = self.thread(rows[0].runtime_session)
-                if known is not None and known.created_ms > thread.created_ms:
+                # What was there before thrum looked may be of a terminal that is closed.
+                bound = {each.agent_id: each.runtime_session for each in rows}
+                if not thread.is_new and all(bound.values()):
                     continue
-                if [each.pid for each in terminals] == [rows[0].agent_pid] and _may_be(thread, terminals[0]):
-                    await self._bind(rows[0], thread.id, "", None, hooks=False)
+                terminals = self._opened(root, rows)
+                agent_id = self._whose.began(thread.id, thread.created_ms + _EARLIER_MS, terminals, bound)
+                if agent_id:
+                    await self._bind_by_id(agent_id, thread.id)
+
+    def _opened(self, root: str, rows: Sequence[AgentRow]) -> list[Opened]:
+        by_process = {(each.agent_pid, each.agent_pid_started): each.agent_id for each in rows}
+        return [
+            Opened(at, each.started_at * 1000, by_process.get(at, ""))
+            for each in self._terminals_in(root, again=True)
+            for at in ((each.pid, each.started),)
+        ]
+
+    async def _bind_by_id(self, agent_id: str, thread: str) -> None:
+        found = next((each for each in self._agents() if each.agent_id == agent_id), None)
+        if found is not None:
+            await self._bind(found, thread, "", None, hooks=False)
 
     # -- runtime.thread
 
@@ -356,7 +390,3 @@ class CodexService:
             found = codex_terminals(self.ctx.processes, self.ctx.runtime_names())
             self._terminals = (found, now)
         return [each for each in found if self._root_of(each.cwd) == root]
-
-
-def _may_be(thread: Thread, terminal: CodexTerminal) -> bool:
-    return thread.created_ms >= terminal.started_at * 1000 - _EARLIER_MS

@@ -132,9 +132,9 @@ class RuntimeStates:
         """Whether any hook of thrum's fired in that process while this daemon ran."""
         return process in self._told
 
-    def hooks_fired(self, process: Process) -> dict[str, HookFired]:
-        """The events that hooks of that process told of while this daemon ran."""
-        told = self._told.get(process)
+    def hooks_fired(self, row: AgentRow) -> dict[str, HookFired]:
+        """The events that hooks of an agent's runtime told of while this daemon ran."""
+        told = self._told.get((row.agent_pid, row.agent_pid_started)) or self._told.get(thread_key(row.runtime_session))
         return dict(told.fired) if told is not None else {}
 
     def asks(self, process: Process | None) -> str:
@@ -172,8 +172,7 @@ class RuntimeStates:
         if process is None and (row.agent_pid or not self.threads.has_terminal(row.worktree_path)):
             return None if row.agent_pid else self._reachable(agent_id, row, None, "gone")
         found = self._reachable(agent_id, row, process, thread.state, thread.since_ms, row.runtime_session)
-        fired = found.hooks_fired or thread.hooks or self.fired(thread_key(row.runtime_session))
-        return replace(found, hooks_fired=fired)
+        return replace(found, hooks_fired=found.hooks_fired or thread.hooks)
 
     def _process_of(self, row: AgentRow) -> Process:
         seen = None if row.agent_pid_started else self.processes.read(row.agent_pid)
@@ -215,5 +214,5 @@ class RuntimeStates:
             runtime=row.runtime if row else "",
             session=session,
             worktree=row.worktree_path if row else "",
-            hooks_fired=self.fired(process),
+            hooks_fired=self.fired(process) or (row is not None and self.fired(thread_key(row.runtime_session))),
         )

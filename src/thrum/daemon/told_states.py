@@ -88,7 +88,7 @@ class ToldStates:
 
     def _member(self, member: TeamMember, *, hooks: bool = False) -> TeamMember:
         if hooks and member.agent_pid and (row := self.ctx.view.agent(member.agent_id)) is not None and row.is_own:
-            fired = self.wake.states.hooks_fired((row.agent_pid, row.agent_pid_started))
+            fired = self.wake.states.hooks_fired(row)
             member = replace(member, hooks_fired=fired)
         if member.agent_status != "blocked":
             return member

@@ -311,6 +311,8 @@ def _why_no_door(agent: AgentState, now: float) -> str:
         return why.PLAIN_SHELL
     usable = [door for door in agent.doors if door.open]
     if not usable:
+        if agent.runtime == "codex" and agent.hooks_fired:
+            return why.NO_THREAD
         return why.NO_WAITER if agent.hooks_fired else why.no_hooks(agent.runtime)
     if any(agent.state in door.takes for door in usable):
         return why.USED_UP

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 NO_WAITER: Final = "deaf: no waiter"
+NO_THREAD: Final = "deaf: its thread is not known"
 PLAIN_SHELL: Final = "plain shell: nobody polls"
 SYNC_IS_OFF: Final = "sync is off: on this machine only"
 NEXT_TOOL_CALL: Final = "working (next tool call)"

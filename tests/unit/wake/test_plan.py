@@ -244,3 +244,19 @@ def test_the_words_that_other_rooms_need() -> None:
     assert why.another_machine(125) == "on another machine (its daemon: last heard 2m ago)"
     assert why.SYNC_IS_OFF == "sync is off: on this machine only"
     assert [why.ago(seconds) for seconds in (-1, 59.9, 60, 3_600, 86_400)] == ["0s", "59s", "1m", "1h", "1d"]
+
+
+# -- what the runtime threw away
+
+
+def test_a_text_that_the_runtime_threw_away_was_no_attempt_and_is_offered_again() -> None:
+    lost = replace(WAITER, lost="wak_1")
+    thrown = agent(unseen(attempts=("waiter",)), doors=(lost,), open=attempt(idle_since=NOW))
+    assert plan(thrown, NOW) == Close("wak_1", "revoked", why.THROWN_AWAY)
+    assert plan(agent(unseen(), doors=(lost,)), NOW) == Offer("waiter", ("m1",))
+
+
+def test_of_another_attempt_it_says_nothing() -> None:
+    lost = replace(WAITER, lost="wak_0")
+    waiting = agent(unseen(attempts=("waiter",)), doors=(lost,), open=attempt(idle_since=NOW))
+    assert isinstance(plan(waiting, NOW), Look)

@@ -36,7 +36,8 @@ _OVER: Final = ("completed", "interrupted", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A loaded thread. `hooks`: whether thrum's hook of a prompt is trusted there, so that a wake can be proved."""
+    """A loaded thread. `hooks`: whether thrum's hook of a prompt is trusted there, so that a wake can be proved;
+    `is_new`: whether it was seen to begin."""
 
     id: str
     cwd: str
@@ -44,6 +45,7 @@ class Thread:
     since_ms: float
     created_ms: float
     hooks: bool = False
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,7 @@ class CodexServer:
     def _note(self, method: str, params: dict[str, Any]) -> None:
         """A push. What is not about threads is passed over."""
         if method == "thread/started":
-            found = self._note_thread(_object(params, "thread"))
+            found = self._note_thread(_object(params, "thread"), is_new=True)
             if found:
                 self._want(found)
                 self._tell(found)
@@ -242,7 +244,7 @@ class CodexServer:
         elif method in ("thread/closed", "thread/archived", "thread/deleted"):
             self._drop(_text(params, "threadId"))
 
-    def _note_thread(self, thread: Mapping[str, Any]) -> str:
+    def _note_thread(self, thread: Mapping[str, Any], *, is_new: bool = False) -> str:
         """Remember it, if it is one that a person talks to in a terminal; its id, else empty."""
         thread_id = _text(thread, "id")
         state = _status_of(thread)
@@ -255,7 +257,7 @@ class CodexServer:
             return ""
         created = created_ms(thread_id)
         since = max(created, _seconds(thread, "updatedAt") * 1000)
-        self.threads[thread_id] = Thread(thread_id, _text(thread, "cwd"), state, since, created)
+        self.threads[thread_id] = Thread(thread_id, _text(thread, "cwd"), state, since, created, is_new=is_new)
         return thread_id
 
     def _note_status(self, thread_id: str, status: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ class ServerGone(Exception):
 
 
 class NotAnswered(ServerGone):
-    """A call was handed over, and no answer came: whether it was carried out is not known."""
+    """A call was handed over, and no answer came: whether the server has acted on it is not known."""
 
 
 class Refusal(Exception):
@@ -76,7 +76,7 @@ class Connection:
         self._gone = trio.Event()
 
     async def call(self, method: str, params: dict[str, Any], seconds: float = CALL_SECONDS) -> dict[str, Any]:
-        """The result. Raises Refusal; NotAnswered, if the call may have been carried out; ServerGone, if not."""
+        """The result. Raises Refusal; NotAnswered, if the server may have acted on it; ServerGone, if not."""
         if self._gone.is_set():
             raise ServerGone("the connection has ended")
         self._last += 1

@@ -11,6 +11,7 @@ NEXT_TOOL_CALL: Final = "working (next tool call)"
 TURN_END: Final = "working (turn end)"
 UNDER_WAY: Final = "offered: no proof yet"
 TOLD: Final = "offered: this door has no proof"
+PROBABLY_SEEN: Final = "probably seen: a turn began just after the offer"
 _ANOTHER_MACHINE: Final = "on another machine"
 USED_UP: Final = "offered without proof: goes with the next message"
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +70,28 @@ def test_a_session_begins_with_the_briefing_and_its_agent_is_that_process(lab: L
     assert place["runtime_session"]
     assert place["hooks_seen_at"]
     assert said.count("about the parser") == lab.given("about the parser") == 1
+
+
+def test_when_each_hook_last_fired_is_shown_and_which_one_never_does(lab: Lab, repo: Repo) -> None:
+    bob = _hooked(lab, repo.agent("bob"))
+    settings = bob / ".claude/settings.local.json"
+    told = json.loads(settings.read_text())
+    stop = told["hooks"].pop("Stop")
+    settings.write_text(json.dumps(told))
+    pane = _started(lab, bob)
+    for turn in range(3):
+        _first_words(lab, pane, f"SAY: turn {turn}")
+    env = {"THRUM_NAME": "alice"}
+    shown = repo.thrum("hook", "status", at=bob, env=env)
+    assert re.search(r"@bob (just now|\d+s ago)", shown) and "UserPromptSubmit just now" in shown
+    (claude,) = [each for each in repo.json("hook", "status", at=bob, env=env)["hooks"] if each["runtime"] == "claude"]
+    (fired,) = [each for each in claude["fired"] if each["agent_id"] == "bob"]
+    assert {*fired["events"]} == {"SessionStart", "UserPromptSubmit", "wait"}
+    assert f"hook Stop of claude has not fired for @bob since {fired['at']}" in repo.run("doctor", at=bob, env=env).out
+    os.kill(pane.pid, signal.SIGKILL)
+    settings.write_text(json.dumps({"hooks": {**told["hooks"], "Stop": stop}}))
+    _first_words(lab, _started(lab, bob), "SAY: turn 4")
+    wait_until(lambda: "has not fired" not in repo.run("doctor", at=bob, env=env).out, "all is well")
 
 
 def test_a_second_runtime_in_a_worktree_is_offered_a_name_of_its_own_in_the_words_to_type(lab: Lab, repo: Repo) -> None:

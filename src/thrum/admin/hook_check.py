@@ -12,7 +12,7 @@ from thrum.model import files, limits
 from thrum.model.notes import roots
 from thrum.model.paths import Layout
 from thrum.model.wire_types import TeamMember
-from thrum.runtimes import hook_files, installer
+from thrum.runtimes import hook_files, hooks, installer
 from thrum.runtimes.settings_files import HOOKED, SettingsFile
 
 _CALLING_FILES: Final = (
@@ -56,7 +56,10 @@ def silent(agents: Sequence[TeamMember], settings: Sequence[SettingsFile]) -> li
     """Agents whose runtime lives and has called no hook in its session, each with what to do about it. Pure."""
     found: list[tuple[str, str]] = []
     for each in agents:
-        if each.runtime not in HOOKED or not each.pid_live or each.hooks_seen_at:
+        if each.runtime not in HOOKED or not each.pid_live:
+            continue
+        if each.hooks_seen_at:
+            found += _overdue(each)
             continue
         runtime = each.runtime
         has_hooks = any(
@@ -68,6 +71,16 @@ def silent(agents: Sequence[TeamMember], settings: Sequence[SettingsFile]) -> li
             remedy = f"in {each.worktree}: thrum hook install {runtime}; then {remedy}"
         found.append((f"no hook of {runtime} has fired for @{each.agent_id}{since}", remedy))
     return found
+
+
+def _overdue(member: TeamMember) -> list[tuple[str, str]]:
+    """Of an agent whose hooks fire: the one that does not."""
+    fired = {event: told.count for event, told in member.hooks_fired.items()}
+    remedy = f"in {member.worktree}: thrum hook install {member.runtime}; then restart {member.runtime} there"
+    return [
+        (f"hook {event} of {member.runtime} has not fired for @{member.agent_id} since {member.hooks_seen_at}", remedy)
+        for event in hooks.overdue(member.runtime, fired)
+    ]
 
 
 def _broken(file: SettingsFile) -> list[tuple[str, str]]:

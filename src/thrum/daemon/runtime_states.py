@@ -15,6 +15,7 @@ from thrum.identity.processes import ProcessTable
 from thrum.identity.runtimes import RuntimeNames
 from thrum.model import clock
 from thrum.model.wake_types import Process, Reachable, State
+from thrum.model.wire_types import HookFired
 from thrum.ops.liveness import owner_alive
 from thrum.runtimes.doors import claude
 from thrum.runtimes.hooks import HookEvent, Kind
@@ -31,6 +32,10 @@ _AFTER: Final[Mapping[Kind, State]] = {
 """What a runtime does once it has told of that."""
 
 
+_EVENTS_MAX: Final = 64
+"""Names of events that are remembered of one process: what calls a hook may call it anything."""
+
+
 @dataclass(slots=True)
 class _Told:
     """What the hooks of one process told."""
@@ -41,6 +46,8 @@ class _Told:
     """When it told of that."""
     asks: str = ""
     """What the dialog is about that it opened last."""
+    fired: dict[str, HookFired] = field(default_factory=dict[str, HookFired])
+    """By the program's own names of its events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,9 @@ class RuntimeStates:
     def note(self, process: Process, event: HookEvent) -> None:
         """A hook of a runtime's process fired."""
         told = self._told.setdefault(process, _Told())
+        count = told.fired[event.event].count if event.event in told.fired else 0
+        if count or len(told.fired) < _EVENTS_MAX:
+            told.fired[event.event] = HookFired(count + 1, clock.format_ms(self.now_ms()))
         if event.session:
             told.session = event.session
         if event.kind in _AFTER:
@@ -87,6 +97,11 @@ class RuntimeStates:
     def fired(self, process: Process | None) -> bool:
         """Whether any hook of thrum's fired in that process while this daemon ran."""
         return process in self._told
+
+    def hooks_fired(self, process: Process) -> dict[str, HookFired]:
+        """The events that hooks of that process told of while this daemon ran."""
+        told = self._told.get(process)
+        return dict(told.fired) if told is not None else {}
 
     def asks(self, process: Process | None) -> str:
         """What the dialog asks that a hook of that process told of last; empty where it told of none since."""

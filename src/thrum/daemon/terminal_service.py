@@ -11,16 +11,17 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import trio
 
 from thrum.admin import restart_snapshots
+from thrum.cli.commands.hooks import own_program
 from thrum.daemon import registering
 from thrum.daemon.process_ends import ProcessEnds
 from thrum.daemon.registering import Recruit
-from thrum.daemon.runtime_commands import SHELL, command_of
 from thrum.identity.evidence import current_root
 from thrum.identity.files import Identity, list_identities
 from thrum.identity.guard_modes import OwnRuntimes, runtimes_file
@@ -76,7 +77,9 @@ from thrum.ops.identity_file import identities_of
 from thrum.ops.liveness import owner_alive
 from thrum.ops.runtime_place import note_terminal
 from thrum.rpc.dispatch import Handler, row
+from thrum.runtimes.per_run import arguments_for
 from thrum.runtimes.presets import FALLBACK, read_own
+from thrum.runtimes.programs import SHELL, command_of
 from thrum.store.queries.views import AgentRow
 from thrum.terminal.panes import RUNTIMES, classify
 from thrum.terminal.screen import Screen
@@ -206,8 +209,8 @@ class TerminalService:
         if session is None:
             assert record is not None
             session = await self.open(params.name, record.worktree_path, agent_id, runtime)
-        await self._start(session, agent_id, runtime, argv)
-        return TmuxLaunchResult(params.name, runtime)
+        warnings = await self._start(session, agent_id, runtime, (*argv, *params.arguments))
+        return TmuxLaunchResult(params.name, runtime, warnings)
 
     async def _runtime_for(self, session: Session | None, agent_id: str, wanted: str) -> tuple[str, tuple[str, ...]]:
         """What to start, and how. Raises NoAgentInSession, RuntimeNotFound."""
@@ -219,9 +222,11 @@ class TerminalService:
             name = session.name if session is not None else ""
             raise NoAgentInSession(f"session {name} has no agent")
         presets, default = read_own(OwnRuntimes(runtimes_file(self.environ)))
-        return command_of(wanted or default or FALLBACK, presets, self.ctx.runtime_names(), self.environ)
+        names, runtime = self.ctx.runtime_names(), wanted or default or FALLBACK
+        return command_of(runtime, presets, names, self.environ, remedy=_NOT_FOUND)
 
-    async def _start(self, session: Session, agent_id: str, runtime: str, argv: tuple[str, ...]) -> None:
+    async def _start(self, session: Session, agent_id: str, runtime: str, argv: tuple[str, ...]) -> tuple[str, ...]:
+        """Start it, with thrum's hooks for this run; what there is to warn of."""
         record = self.ctx.view.agent(agent_id) if agent_id else None
         if record is not None and self._lives(record):
             raise IdentityAlive(
@@ -229,9 +234,19 @@ class TerminalService:
                 remedy=f"thrum tmux restart {session.name} --force, or end that process",
             )
         variables = {"THRUM_NAME": agent_id} if agent_id else {}
-        launched = await self.sessions.launch(session, argv, variables, runtime=runtime)
+        hooks: tuple[str, ...] = ()
+        warning = ""
+        if agent_id:
+            hooks, warning = await trio.to_thread.run_sync(self._hooks_for, runtime, argv, session.directory)
+        launched = await self.sessions.launch(session, (*argv, *hooks), variables, runtime=runtime)
         if agent_id:
             await note_terminal(self.ctx, agent_id, launched.name, launched.pane)
+        return (warning,) if warning else ()
+
+    def _hooks_for(self, runtime: str, argv: tuple[str, ...], directory: str) -> tuple[tuple[str, ...], str]:
+        root = Path(self._root_of(directory))
+        program = own_program(self.environ)
+        return arguments_for(runtime, argv, program, self.ctx.here.layout.per_run_dir, root, self.environ)
 
     async def preferred(self, root: str, agent_id: str) -> str:
         """The runtime of an agent: its file's, `runtime.primary`, the user's default, claude."""
@@ -418,6 +433,7 @@ class TerminalService:
 
 
 _END_SECONDS_MAX: Final = 10.0
+_NOT_FOUND: Final = "install it, or name another: --runtime R; after a change of PATH: thrum daemon restart"
 
 
 def _again(name: str) -> str:

@@ -70,7 +70,8 @@ class ToldStates:
 
     async def team(self, call: Call, params: TeamListParams) -> TeamListResult:
         result = await team.list_team(self.ctx, call, params)
-        return replace(result, members=tuple(self._member(each) for each in result.members))
+        hooks = params.include_hooks
+        return replace(result, members=tuple(self._member(each, hooks=hooks) for each in result.members))
 
     async def lookup(self, call: Call, params: LookupParams) -> LookupResult:
         result = await team.lookup(self.ctx, call, params)
@@ -85,7 +86,10 @@ class ToldStates:
         over = message.deleted or bool(message.superseded_by)
         return not (over or message.quiet or is_expired(message.expires_at, clock.format_ms(self.ctx.clock.now_ms())))
 
-    def _member(self, member: TeamMember) -> TeamMember:
+    def _member(self, member: TeamMember, *, hooks: bool = False) -> TeamMember:
+        if hooks and member.agent_pid and (row := self.ctx.view.agent(member.agent_id)) is not None and row.is_own:
+            fired = self.wake.states.hooks_fired((row.agent_pid, row.agent_pid_started))
+            member = replace(member, hooks_fired=fired)
         if member.agent_status != "blocked":
             return member
         row = self.ctx.view.agent(member.agent_id)

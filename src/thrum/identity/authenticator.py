@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from thrum.identity.caller import Caller, CallerRequest, Evidence, Refused, class_of, decide_request, decide_user
-from thrum.identity.evidence import PeerEvidence, Registry, Roots, Runtimes, check_person
+from thrum.identity.evidence import PeerEvidence, Registry, Roots, check_person
 from thrum.identity.guard_modes import fire, record_fire
 from thrum.identity.processes import ProcessTable
-from thrum.identity.runtimes import RuntimeNames
+from thrum.identity.runtimes import RuntimeNames, Runtimes
 from thrum.model.guards import Mode
 from thrum.model.paths import Layout
 

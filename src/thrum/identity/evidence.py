@@ -22,9 +22,9 @@ from thrum.identity.runtimes import (
     SESSION_VARIABLE,
     Link,
     RuntimeNames,
+    Runtimes,
     binding_pid,
     is_shared_server,
-    link_of,
     may_be_shared_server,
     runtime_of_process,
 )
@@ -38,7 +38,6 @@ from thrum.model.paths import Layout
 log = logging.getLogger("thrum.identity")
 
 _ROOTS_MAX = 4_096
-_PROGRAMS_MAX = 4_096
 _KEPT_SECONDS = 1.0
 """How long the root of a directory and the programs of the chain are believed before they are looked up again."""
 
@@ -124,34 +123,6 @@ def current_root(directory: str, common_dir: str | None, main_root: str) -> str 
             known = os.path.dirname(os.path.join(git.git_dir, listed or ""))
             return known if is_same(known, candidate) else candidate
     return None
-
-
-class Runtimes:
-    """Which runtime each process is, shared among the peers of one daemon; believed for a second."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, str, str], tuple[Link, float]] = {}
-
-    def links(self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float) -> tuple[Link, ...]:
-        """A chain with the runtime of each process; `now` a monotonic time in seconds."""
-        return tuple(self._link(table, each, names, now) for each in chain)
-
-    def any(self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float) -> bool:
-        """Whether a runtime is among them."""
-        return any(self._link(table, each, names, now).runtime is not None for each in chain)
-
-    def _link(self, table: ProcessTable, process: Process, names: RuntimeNames, now: float) -> Link:
-        known = self._known
-        key = (process.pid, process.started, process.comm)
-        found = known.get(key)
-        if found is not None and now < found[1]:
-            return found[0]
-        if len(known) >= _PROGRAMS_MAX:
-            known.clear()
-        # A process may become another program, therefore not for ever.
-        link = link_of(process, table.program(process.pid), names)
-        known[key] = (link, now + _KEPT_SECONDS)
-        return link
 
 
 class PeerEvidence:

@@ -1,4 +1,6 @@
-"""Which processes are agent runtimes, and which of a caller's chain to record (identity.md §5). Pure."""
+"""Which processes are agent runtimes, and which of a caller's chain to record (identity.md §5).
+
+Pure but for `Runtimes`."""
 
 from __future__ import annotations
 
@@ -35,6 +37,9 @@ _SHARED: dict[str, str] = {"codex": "app-server"}
 CODEX_HOME are served by one `codex app-server`, and tools and hooks run in it, with the environment and the parent of
 the process that started it first."""
 _SHARED_NAMES = tuple(_SHARED)
+_PROGRAMS_MAX: Final = 4_096
+_KEPT_SECONDS: Final = 1.0
+"""How long the programs of a chain are believed before they are looked up again."""
 SESSION_VARIABLE: Final = "CODEX_THREAD_ID"
 """What the tools of such a server have in their environment: which of its sessions they are of."""
 MARKS: Final[Mapping[str, str]] = {
@@ -223,6 +228,34 @@ def link_of(process: Process, program: Program, names: RuntimeNames = KNOWN_RUNT
 def links_of(table: ProcessTable, chain: Iterable[Process], names: RuntimeNames = KNOWN_RUNTIMES) -> tuple[Link, ...]:
     """A chain with the runtime of each process; reads every process's program."""
     return tuple(link_of(process, table.program(process.pid), names) for process in chain)
+
+
+class Runtimes:
+    """Which runtime each process is, shared among the peers of one daemon; believed for a second."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str, str], tuple[Link, float]] = {}
+
+    def links(self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float) -> tuple[Link, ...]:
+        """A chain with the runtime of each process; `now` a monotonic time in seconds."""
+        return tuple(self._link(table, each, names, now) for each in chain)
+
+    def any(self, table: ProcessTable, chain: Iterable[Process], names: RuntimeNames, now: float) -> bool:
+        """Whether a runtime is among them."""
+        return any(self._link(table, each, names, now).runtime is not None for each in chain)
+
+    def _link(self, table: ProcessTable, process: Process, names: RuntimeNames, now: float) -> Link:
+        known = self._known
+        key = (process.pid, process.started, process.comm)
+        found = known.get(key)
+        if found is not None and now < found[1]:
+            return found[0]
+        if len(known) >= _PROGRAMS_MAX:
+            known.clear()
+        # A process may become another program, therefore not for ever.
+        link = link_of(process, table.program(process.pid), names)
+        known[key] = (link, now + _KEPT_SECONDS)
+        return link
 
 
 def proving(chain: Sequence[Link]) -> Sequence[Link]:

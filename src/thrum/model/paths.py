@@ -73,6 +73,11 @@ class Layout:
         return self.var_dir / "guard-daemon.json"
 
     @property
+    def per_run_dir(self) -> Path:
+        """Where what a runtime is given for one run lies: it names a program that the runtime executes."""
+        return self.trusted_dir / "per-run"
+
+    @property
     def config_lock(self) -> Path:
         """Held while the settings are rewritten."""
         return self.var_dir / "config.lock"

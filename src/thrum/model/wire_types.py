@@ -178,6 +178,13 @@ class GitUser(msgspec.Struct, frozen=True):
     email: str = ""
 
 
+class HookFired(msgspec.Struct, gc=False):
+    """Of one event of a runtime: how often a hook told of it, and when last."""
+
+    count: int
+    last_at: str
+
+
 class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     agent_id: str
     role: str
@@ -210,6 +217,8 @@ class TeamMember(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     tmux_state: str = ""
     hooks_seen_at: str = ""
     """When a hook of its runtime's process first fired in the session that it is in; absent: none did."""
+    hooks_fired: dict[str, HookFired] = {}
+    """With `include_hooks`: each event of its runtime's process that a hook told of, as long as this daemon runs."""
     reserved: bool = False
     is_local: bool = False
     namesakes: tuple[str, ...] = ()

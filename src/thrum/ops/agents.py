@@ -187,7 +187,7 @@ def _wanted(ctx: Context, call: Call, params: RegisterParams) -> _Wanted:
         )
     try:
         arrival = _arrival(ctx, evidence, params, agent_id, root)
-        process = evidence.binding(agent_id, arrival.registry, trio.current_time()) if params.bind_pid else None
+        process = _process(evidence, params, agent_id, arrival)
     except Failed as failed:
         raise _unproved(evidence, failed) from failed
     return _Wanted(
@@ -207,6 +207,13 @@ def _wanted(ctx: Context, call: Call, params: RegisterParams) -> _Wanted:
         command=params.command,
         arrival=arrival,
     )
+
+
+def _process(evidence: PeerEvidence, params: RegisterParams, agent_id: str, arrival: Arrival) -> Process | None:
+    """What is recorded as the agent's process. Raises Failed."""
+    if params.becomes_runtime:
+        return evidence.chain()[0]
+    return evidence.binding(agent_id, arrival.registry, trio.current_time()) if params.bind_pid else None
 
 
 def _arrival(ctx: Context, evidence: PeerEvidence, params: RegisterParams, agent_id: str, root: str) -> Arrival:

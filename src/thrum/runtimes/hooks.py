@@ -130,6 +130,27 @@ def read(runtime: str, event: str, payload: Mapping[str, Any]) -> HookEvent:
     )
 
 
+_OFTEN: Final = 3
+"""So many turns without the other end of a turn are no accident: Escape ends one without a hook."""
+
+
+def overdue(runtime: str, fired: Mapping[str, int]) -> list[str]:
+    """The events of a runtime that should have fired, by how often each of them did. Pure.
+
+    A turn begins with a prompt and ends: where one of both fires turn after turn, the other one is not called. Nothing
+    is said of a runtime no hook of which fired: that one may have begun before its hooks were installed.
+    """
+    kinds = _KINDS.get(runtime, {})
+    count = {kind: sum(fired.get(event, 0) for event in kinds if kinds[event] == kind) for kind in kinds.values()}
+    if runtime == "claude" and count["prompt"] >= _OFTEN and not count["wait"]:
+        return [WAIT]
+    pairs: tuple[tuple[Kind, Kind], ...] = (("prompt", "turn_end"), ("turn_end", "prompt"))
+    for often, never in pairs:
+        if count.get(often, 0) >= _OFTEN and not count.get(never, 0):
+            return [next(event for event in kinds if kinds[event] == never)]
+    return []
+
+
 def context(event: HookEvent, text: str) -> Answer:
     """Give the model text beside what happens: at a session's start, with a prompt, after a tool.
 

@@ -206,7 +206,17 @@ WALK: dict[str, tuple[str, ...]] = {
     "log": ("log", "log --agent X --since X"),
 }
 """Command lines; a word X is the hostile text."""
-STREAMS = {"watch", "daemon start", "daemon stop", "daemon restart", "demo", "tmux start", "tmux connect", "hook"}
+STREAMS = {
+    "watch",
+    "daemon start",
+    "daemon stop",
+    "daemon restart",
+    "demo",
+    "run",
+    "tmux start",
+    "tmux connect",
+    "hook",
+}
 """What runs processes, or never ends: `render.hint_line` of `watch` has a test of its own below."""
 
 

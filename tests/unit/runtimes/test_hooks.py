@@ -123,3 +123,24 @@ def test_nothing_to_say_is_silence_everywhere() -> None:
             found: HookEvent = hooks.read(runtime, event, {})
             assert hooks.context(found, "") == hooks.go_on(found, "") == hooks.SILENCE
     assert hooks.Answer(stdout="", stderr="", exit_status=0) == hooks.SILENCE
+
+
+@pytest.mark.parametrize(
+    ("runtime", "fired", "overdue"),
+    [
+        ("claude", {}, []),
+        ("claude", {"SessionStart": 1, "UserPromptSubmit": 5, "Stop": 1, "wait": 2}, []),
+        ("claude", {"UserPromptSubmit": 2, "wait": 1}, []),  # two turns that Escape ended
+        ("claude", {"UserPromptSubmit": 3, "wait": 1}, ["Stop"]),
+        ("claude", {"UserPromptSubmit": 3, "Stop": 3}, ["wait"]),
+        ("claude", {"Stop": 3, "wait": 3}, ["UserPromptSubmit"]),
+        ("codex", {"UserPromptSubmit": 3, "Stop": 2}, []),
+        ("codex", {"UserPromptSubmit": 4, "PostToolUse": 4}, ["Stop"]),
+        ("gemini", {"AfterAgent": 3}, ["BeforeAgent"]),
+        ("nosuch", {"Stop": 9}, []),
+    ],
+)
+def test_a_hook_that_never_fires_though_the_other_end_of_its_turns_does_is_named(
+    runtime: str, fired: dict[str, int], overdue: list[str]
+) -> None:
+    assert hooks.overdue(runtime, fired) == overdue

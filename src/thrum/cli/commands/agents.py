@@ -68,8 +68,11 @@ class Wanted(msgspec.Struct, frozen=True):
         return f"@{self.name or self.role}"
 
 
-def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
-    """Name, role, module and display of a registering command. Raises the name rules, RoleMissing, RepoConflict …"""
+def wanted(run: Run, positional: str, flag: str, display: str, *, otherwise: tuple[str, str] = ("", "")) -> Wanted:
+    """Name, role, module and display of a registering command; `otherwise`: role and module of one that has none.
+
+    Raises the name rules, RoleMissing, RepoConflict …
+    """
     _check_home(run)
     given, warning = wanted_name(run.session.env.get("THRUM_NAME"), flag, positional)
     if warning:
@@ -80,8 +83,8 @@ def wanted(run: Run, positional: str, flag: str, display: str) -> Wanted:
     if warning and known is not None and known.identity is not None:
         _check_whom(run, known.identity, flag or positional)
     name = given or (known.agent_id if known else "")
-    role = run.flags.role or env.role or (known.role if known else "")
-    module = run.flags.module or env.module or (known.module if known else "")
+    role = run.flags.role or env.role or (known.role if known else "") or otherwise[0]
+    module = run.flags.module or env.module or (known.module if known else "") or otherwise[1]
     display = display or env.display or _display(known, role, module)
     changes = _changes(known.identity if known else None, role, module)
     found = Wanted(name=name, role=role, module=module, display=display, changes=changes)
@@ -144,6 +147,7 @@ async def register_agent(
     force: bool,
     re_register: bool,
     bind_pid: bool = True,
+    becomes_runtime: bool = False,
     runtime: str = "",
     quickstart: bool = False,
 ) -> RegisterResult:
@@ -156,6 +160,7 @@ async def register_agent(
         force=force,
         re_register=re_register,
         bind_pid=bind_pid,
+        becomes_runtime=becomes_runtime,
         runtime=runtime,
         worktree=str(run.layout().root) if run.flags.repo else "",
         hostname=run.session.env.get("THRUM_HOSTNAME", ""),
@@ -243,11 +248,21 @@ async def start_agent(
     runtime: str = "",
     preamble: str = "",
     pid: bool = True,
+    becomes_runtime: bool = False,
     force: bool = False,
 ) -> Answer:
     """Register, start or resume a session, set the intent (identity.md §8.3). Each step may be repeated."""
     before = {each.path.stem for each in list_identities(run.layout().identities_dir)}
-    register = partial(register_agent, run, who, force=force, bind_pid=pid, runtime=runtime, quickstart=True)
+    register = partial(
+        register_agent,
+        run,
+        who,
+        force=force,
+        bind_pid=pid,
+        becomes_runtime=becomes_runtime,
+        runtime=runtime,
+        quickstart=True,
+    )
     result = await register(re_register=False)
     if result.conflict is not None and not force:
         result = await register(re_register=True)

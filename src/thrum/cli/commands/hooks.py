@@ -62,10 +62,12 @@ class HookFile(msgspec.Struct, kw_only=True):
 
 
 class Fired(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """An agent of this machine with that runtime. `at`: when hooks fired first in its session; absent: never."""
+    """An agent of this machine with that runtime. `at`: when hooks fired first in its session; absent: never.
+    `events`: when each last did, as long as the daemon runs."""
 
     agent_id: str
     at: str = ""
+    events: dict[str, str] = {}
 
 
 class RuntimeHooks(msgspec.Struct, kw_only=True):
@@ -181,7 +183,15 @@ def _status(root: Path, environ: Mapping[str, str], members: Sequence[TeamMember
             for each in settings
             if each.runtime == runtime
         ]
-        fired = [Fired(agent_id=each.agent_id, at=each.hooks_seen_at) for each in members if each.runtime == runtime]
+        fired = [
+            Fired(
+                agent_id=each.agent_id,
+                at=each.hooks_seen_at,
+                events={event: told.last_at for event, told in each.hooks_fired.items()},
+            )
+            for each in members
+            if each.runtime == runtime
+        ]
         present = shutil.which(BUILT_IN[runtime].command.split()[0], path=environ.get("PATH")) is not None
         hooks.append(RuntimeHooks(runtime=runtime, present=present, files=tuple(found), fired=tuple(fired)))
     return HookStatus(hooks=tuple(hooks))
@@ -198,15 +208,21 @@ def missing_programs(commands: Sequence[str]) -> list[str]:
 def _table(found: HookStatus, run: Run) -> str:
     rows: list[list[str]] = []
     for each in found.hooks:
-        fired = ", ".join(
-            f"@{line(one.agent_id)} {age(one.at, run.now_ms) if one.at else 'never'}" for one in each.fired
-        )
+        fired = [text for one in each.fired for text in _fired(one, run)] or ["-"]
         files = [f"{line(one.file)}{'' if one.program_found else ' (its thrum is gone)'}" for one in each.files]
-        for number, name in enumerate(files or ["not installed"]):
+        files = files or ["not installed"]
+        for number in range(max(len(files), len(fired))):
             first = number == 0
             program = "" if not first else "on PATH" if each.present else "not on PATH"
-            rows.append([each.runtime if first else "", name, program, (fired or "-") if first else ""])
+            file, told = (some[number] if number < len(some) else "" for some in (files, fired))
+            rows.append([each.runtime if first else "", file, program, told])
     return render.table(["RUNTIME", "HOOKS", "PROGRAM", "FIRED"], rows, width=0, flexible=3)
+
+
+def _fired(one: Fired, run: Run) -> list[str]:
+    """`@x 5m ago`, and a line for each event: when last."""
+    head = f"@{line(one.agent_id)} {age(one.at, run.now_ms) if one.at else 'never'}"
+    return [head, *(f"  {line(event)} {age(at, run.now_ms)}" for event, at in sorted(one.events.items()))]
 
 
 # -- what the commands here and others share
@@ -216,7 +232,7 @@ async def local_agents(run: Run) -> Sequence[TeamMember]:
     """The agents of this machine with a session, as a running daemon knows them; none is started for it."""
     if await run.client_if_running() is None:
         return ()
-    team = await run.call_once(TEAM_LIST, TeamListParams(include_files=False))
+    team = await run.call_once(TEAM_LIST, TeamListParams(include_files=False, include_hooks=True))
     return [each for each in team.members if each.is_local]
 
 

@@ -29,6 +29,7 @@ from thrum.model.methods.terminals import (
     TmuxCreateResult,
     TmuxKillParams,
     TmuxLaunchParams,
+    TmuxLaunchResult,
     TmuxRestartParams,
     TmuxSendParams,
     TmuxSession,
@@ -75,7 +76,7 @@ def _wanted(
     )
 
 
-def _document(result: TmuxCreateResult) -> dict[str, Any]:
+def _document(result: TmuxCreateResult | TmuxLaunchResult) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(result)
     document.pop("warnings", None)
     return document
@@ -89,7 +90,8 @@ async def launch(
     run: Annotated[Run, RUN],
 ) -> Answer:
     result = await run.call(TMUX_LAUNCH, TmuxLaunchParams(name=session, runtime=runtime))
-    return Answer(result, said=f"Launched {result.runtime} in session {result.session}")
+    said = f"Launched {result.runtime} in session {result.session}"
+    return Answer(_document(result), said=said, warnings=result.warnings)
 
 
 async def start(
@@ -103,19 +105,40 @@ async def start(
         run.require_own_process()
         _check_terminal(run)
     session = name or _session_name(run.layout().root.name)
+    document = await open_session(run, session, runtime)
+    if attaches:
+        await attach(run, session)
+    return Answer(document)
+
+
+async def open_session(
+    run: Run,
+    session: str,
+    runtime: str,
+    *,
+    agent: str = "",
+    role: str = "",
+    module: str = "",
+    intent: str = "",
+    arguments: tuple[str, ...] = (),
+    force: bool = False,
+) -> dict[str, Any]:
+    """See to it that the session is there, with an agent's runtime in it; what is so already stays. Returns the
+    command's document."""
     there = next((each for each in (await run.call(TMUX_STATUS, Empty())).sessions if each.name == session), None)
     document: dict[str, Any] = {"session": session}
     if there is None or there.state == "dead":
-        params = _wanted(run, session, "", "", runtime, no_agent=False, intent="", force=False)
+        params = _wanted(run, session, agent, "", runtime, no_agent=False, intent=intent, force=force)
+        params = msgspec.structs.replace(params, role=role or params.role, module=module or params.module)
         created = await run.call(TMUX_CREATE, params)
         run.warnings += created.warnings
         document = _document(created)
     if there is None or there.state in ("dead", "stale"):
-        launched = await run.call(TMUX_LAUNCH, TmuxLaunchParams(name=session, runtime=runtime))
+        launch = TmuxLaunchParams(name=session, runtime=runtime, arguments=arguments)
+        launched = await run.call(TMUX_LAUNCH, launch)
+        run.warnings += launched.warnings
         document["runtime"] = launched.runtime
-    if attaches:
-        await _attach(run, session)
-    return Answer(document)
+    return document
 
 
 def _session_name(directory: str) -> str:
@@ -140,12 +163,17 @@ async def connect(
         raise TmuxSessionNotFound("there is no session of this daemon", remedy="thrum tmux create SESSION")
     run.require_own_process()
     _check_terminal(run)
-    await _attach(run, session or await _choose(run, there))
+    await attach(run, session or await _choose(run, there))
     return Answer({})
 
 
+def can_attach(run: Run) -> bool:
+    """Whether a session can be shown here."""
+    return run.session.terminal.tty & (TTY_IN | TTY_OUT) == TTY_IN | TTY_OUT
+
+
 def _check_terminal(run: Run) -> None:
-    if run.session.terminal.tty & (TTY_IN | TTY_OUT) != TTY_IN | TTY_OUT:
+    if not can_attach(run):
         raise UsageError("a session is shown in a terminal, and this is none", remedy="thrum tmux capture SESSION")
 
 
@@ -163,7 +191,7 @@ async def _choose(run: Run, there: list[TmuxSession]) -> str:
     return there[int(said) - 1].name
 
 
-async def _attach(run: Run, session: str) -> None:
+async def attach(run: Run, session: str) -> None:
     """Show a session here. Only a failure returns."""
     from thrum.terminal.tmux import attach_command, tmux_environ
 

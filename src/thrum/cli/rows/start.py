@@ -7,6 +7,7 @@ from thrum.cli.commands import (
     demo,
     hooks,
     init,
+    run,
     runtimes,
     setup,
 )
@@ -16,6 +17,16 @@ GROUP = "Set up"
 
 ROWS = (
     row("init", init.init, GROUP, "set up the repository", "Running it again adds what is missing.", use="unguarded"),
+    row(
+        "run",
+        run.run_agent,
+        GROUP,
+        "start an agent's runtime here, set up so that messages reach its model",
+        "Registers the agent, in a repository without thrum after init, and hands its runtime thrum's hooks for this"
+        " run alone. In a terminal of its own. --role and --module: of a new agent; else the runtime's name and NAME.",
+        "[--role R] [--module M]",
+        use="unguarded",
+    ),
     row(
         "quickstart",
         agents.quickstart,
@@ -57,7 +68,7 @@ ROWS = (
         hooks.status,
         GROUP,
         "show which runtimes call thrum, and when their hooks fired",
-        "FIRED: for each agent with a session, when hooks fired first in its runtime's session.",
+        "FIRED: for each agent with a session, when hooks fired first in its session, and when each last did.",
         use="unguarded",
     ),
     row("runtime list", runtimes.list_runtimes, GROUP, "list the runtimes that thrum knows", use="unguarded"),

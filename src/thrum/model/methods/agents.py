@@ -12,7 +12,8 @@ from thrum.model.wire_types import AgentInfo, Orphan, SharedMessages, TeamMember
 
 class RegisterParams(Mutating, kw_only=True):
     """`command`: what the registration is part of; `quickstart` and `prime` have guards and duties of their own
-    (identity.md §8.3, §8.4, §12), which the daemon alone can judge.
+    (identity.md §8.3, §8.4, §12), which the daemon alone can judge. `becomes_runtime`: the caller's own process is
+    recorded, whatever it runs now: it is about to turn into the agent's runtime.
     """
 
     name: str = ""
@@ -23,6 +24,7 @@ class RegisterParams(Mutating, kw_only=True):
     re_register: bool = False
     agent_pid: int = 0
     bind_pid: bool = True
+    becomes_runtime: bool = False
     worktree: str = ""
     hostname: str = ""
     runtime: str = ""
@@ -134,13 +136,14 @@ AGENT_LIST_CONTEXT: Final = Method(
 class TeamListParams(Params, kw_only=True):
     """Without `include_files` no work tree is looked at, and `file_changes` of local agents are left out.
 
-    `hosts` asks for those of the result.
+    `hosts` asks for those of the result, `include_hooks` for `hooks_fired` of the members.
     """
 
     include_offline: bool = False
     include_system: bool = False
     include_files: bool = True
     hosts: bool = False
+    include_hooks: bool = False
 
 
 class TeamListResult(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -44,13 +44,19 @@ TMUX_CREATE: Final = Method(
 
 
 class TmuxLaunchParams(Params, kw_only=True):
+    """`arguments`: for the runtime, behind its own."""
+
     name: str
     runtime: str = ""
+    arguments: tuple[str, ...] = ()
 
 
-class TmuxLaunchResult(msgspec.Struct):
+class TmuxLaunchResult(msgspec.Struct, omit_defaults=True):
+    """`warnings`: what the runtime goes without."""
+
     session: str
     runtime: str
+    warnings: tuple[str, ...] = ()
 
 
 TMUX_LAUNCH: Final = Method(

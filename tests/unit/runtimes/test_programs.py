@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from thrum.daemon.runtime_commands import command_of
 from thrum.identity.runtimes import KNOWN_RUNTIMES
 from thrum.model.errors import RuntimeNotFound
 from thrum.runtimes.presets import presets
+from thrum.runtimes.programs import command_of
 
 
 def test_a_program_is_found_on_the_path_under_either_of_its_names(tmp_path: Path) -> None:

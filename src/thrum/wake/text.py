@@ -68,7 +68,9 @@ def notice(letters: Sequence[Letter]) -> tuple[tuple[str, ...], str]:
     """
     count = f"{len(letters)} messages" if len(letters) > 1 else "1 message"
     authors = list(dict.fromkeys(letter.author for letter in letters))
-    room = wake_line_max - len(with_token(_notice(count, f" from {len(authors)} agents"), new_token(), one_line=True))
+    room = wake_line_max - len(
+        with_token(_notice(count, f" from  and {len(authors)} agents"), new_token(), one_line=True)
+    )
     named: list[str] = []
     for author in authors:
         if not _PLAIN.fullmatch(author) or len(f"{author}, ") > room:

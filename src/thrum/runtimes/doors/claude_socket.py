@@ -15,7 +15,7 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -46,8 +46,11 @@ _PATHS_MAX: Final = 64
 class _Found:
     """What is known of a process's socket. `path`: empty where it is not to be used."""
 
-    path: str
-    at: float
+    path: str = ""
+    why: str = ""
+    is_gone: bool = False
+    """Whether there is no socket: then a question of the settings does not come up."""
+    at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -65,8 +68,9 @@ class SocketDoor:
         return SOCKET
 
     def state(self, agent: Reachable) -> DoorState:
-        since = self.absent_since(agent.process) if agent.process is not None else None
-        is_open = agent.process is not None and since is not None and bool(self._path(agent.process))
+        since, is_open = None, False
+        if agent.process is not None and (since := self.absent_since(agent.process)) is not None:
+            is_open = bool(self._latest(agent.process, SETTINGS_SECONDS).path)
         opens_at = (since or 0.0) + self.deaf_seconds
         return DoorState(SOCKET, agent.hooks_fired, is_open, _TAKES, opens_at=opens_at)
 
@@ -75,9 +79,9 @@ class SocketDoor:
         process = agent.process
         if process is None:
             return Failed("the process is gone")
-        self._found.pop(process, None)
-        if not (path := self._path(process)):
-            return Refused("it has no socket, or bypass mode is not ruled out")
+        found = self._latest(process, 0.0)
+        if not found.path:
+            return Failed(found.why) if found.is_gone else Refused(found.why)
         line = {
             "type": "user",
             "message": {"role": "user", "content": text},
@@ -85,34 +89,34 @@ class SocketDoor:
             "from": "thrum",
             "priority": "next",
         }
-        return await _send(path, process[0], msgspec.json.encode(line) + b"\n")
+        return await _send(found.path, process[0], msgspec.json.encode(line) + b"\n")
 
     def forget(self, process: Process) -> None:
         """The process has ended."""
         self._found.pop(process, None)
 
-    def _path(self, process: Process) -> str:
+    def _latest(self, process: Process, age_max: float) -> _Found:
         now = trio.current_time()
         found = self._found.get(process)
-        if found is None or now - found.at > SETTINGS_SECONDS:
-            found = self._found[process] = _Found(self._look(process), now)
-        return found.path
+        if found is None or now - found.at >= age_max:
+            found = self._found[process] = replace(self._look(process), at=now)
+        return found
 
-    def _look(self, process: Process) -> str:
-        """The socket that may be used; empty: none. Blocking, some small files."""
+    def _look(self, process: Process) -> _Found:
+        """The socket that may be used. Blocking, some small files."""
         try:
             environ = self.table.environ(process[0])
         except OSError:
-            return ""
+            return _Found(why="its variables can't be read")
         directory = config_dir(environ)
         entry = read_entry(directory, process) if directory else None
         argv = self.table.program(process[0]).argv
         if entry is None or not _is_socket(entry.messaging_socket_path) or not argv or not is_interactive(argv):
-            return ""
+            return _Found(why="it has no socket", is_gone=True)
         at = [each for each in (entry.cwd, environ.get("PWD", "")) if os.path.isabs(each)]
         paths = (*settings_paths(directory, at, self.managed), *_named_settings(argv, entry.cwd))
         ruled_out = not _opens_bypass(argv) and all(_rules_out(text) for text in _texts(paths))
-        return entry.messaging_socket_path if ruled_out else ""
+        return _Found(entry.messaging_socket_path) if ruled_out else _Found(why="bypass mode is not ruled out")
 
 
 def _opens_bypass(argv: Sequence[str]) -> bool:

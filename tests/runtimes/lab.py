@@ -174,7 +174,8 @@ class Lab:
 
     def model_log(self) -> list[dict[str, Any]]:
         """Every request so far: `new` is what the model had not seen before."""
-        lines = self._log.read_text().splitlines()
+        whole, _, _ = self._log.read_text().rpartition("\n")  # the last line may just be written
+        lines = whole.splitlines()
         return [entry for entry in (json.loads(line) for line in lines) if "api" in entry]
 
     def given(self, text: str) -> int:

@@ -121,9 +121,9 @@ class DaemonParts:
     told: ToldStates = field(init=False)
 
     def __post_init__(self) -> None:
-        self.wake = WakeService(self.ctx, self.wait_queues)
-        self.hooks = HookService(self.ctx, self.wake, self.ends)
         environ, config = self.care.environ, self.sync_service.settings.live.current
+        self.wake = WakeService(self.ctx, self.wait_queues, environ)
+        self.hooks = HookService(self.ctx, self.wake, self.ends)
         self.terminals = TerminalService(self.ctx, environ, config, self.ends)
         self.worktrees = WorktreeService(self.ctx, environ, config, self.terminals)
         self.told = ToldStates(self.ctx, self.wake)

@@ -1,8 +1,8 @@
 """What is known of each agent's runtime now: its process, what it is doing, and since when.
 
-A program's own registry counts most, for it is right at every moment; else what its hooks told last. What is known only
-from hooks sticks: after Escape none fires. Composition of `identity.processes` and `runtimes.doors`; blocking for some
-ten microseconds an agent. Times are trio's.
+A program's own registry counts most, for it is right at every moment; else what its hooks told last, or what its pane
+showed after that. What is known only from hooks sticks: after Escape none fires. Composition of `identity.processes`,
+`runtimes.doors` and `terminal`; blocking for some ten microseconds an agent. Times are trio's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from thrum.ops.liveness import owner_alive
 from thrum.runtimes.doors import claude
 from thrum.runtimes.hooks import HookEvent, Kind
 from thrum.store.queries.views import AgentRow
+from thrum.terminal.pane_looks import PaneLooks
 
 _AFTER: Final[Mapping[Kind, State]] = {
     "session_start": "idle",
@@ -79,6 +80,8 @@ class _Told:
 
     session: str = ""
     kind: Kind = "other"
+    at: float = 0.0
+    """When it told of that."""
     asks: str = ""
     """What the dialog is about that it opened last."""
     fired: dict[str, HookFired] = field(default_factory=dict[str, HookFired])
@@ -106,6 +109,7 @@ class RuntimeStates:
     runtime_names: Callable[[], RuntimeNames]
     now: Callable[[], float]
     now_ms: Callable[[], int]
+    panes: PaneLooks
     threads: Threads = field(default_factory=NoThreads)
     _told: dict[Process, _Told] = field(default_factory=dict[Process, _Told])
     _homes: dict[Process, str] = field(default_factory=dict[Process, str])
@@ -120,17 +124,24 @@ class RuntimeStates:
         if event.session:
             told.session = event.session
         if event.kind in _AFTER:
-            told.kind = event.kind
+            told.kind, told.at = event.kind, self.now()
             told.asks = event.asks or (told.asks if event.kind == "dialog" else "")
 
     def forget(self, process: Process) -> None:
         """The process has ended."""
         self._told.pop(process, None)
         self._homes.pop(process, None)
+        self.panes.forget(process)
 
     def fired(self, process: Process | None) -> bool:
         """Whether any hook of thrum's fired in that process while this daemon ran."""
         return process in self._told
+
+    def _have_hooks_fired(self, process: Process | None, row: AgentRow | None) -> bool:
+        """In the agent's process or thread, as far as is known: this daemon may be younger than its session."""
+        if self.fired(process) or row is None:
+            return self.fired(process)
+        return self.fired(thread_key(row.runtime_session)) or (process is not None and bool(row.hooks_seen_at))
 
     def hooks_fired(self, row: AgentRow) -> dict[str, HookFired]:
         """The events that hooks of an agent's runtime told of while this daemon ran."""
@@ -160,6 +171,9 @@ class RuntimeStates:
         if row.runtime == "claude" and (found := claude.read_session(self._home(process), process)) is not None:
             return self._reachable(agent_id, row, process, found.state, found.since_ms, found.session)
         state: State = _AFTER.get(told.kind, "unknown") if told else "unknown"
+        pane = self.panes.last(process)
+        if pane is not None and pane.state != "unknown" and (told is None or pane.since > told.at):
+            state = pane.state
         return self._reachable(agent_id, row, process, state, session=told.session if told else "")
 
     def _of_thread(self, agent_id: str, row: AgentRow) -> Reachable | None:
@@ -214,5 +228,6 @@ class RuntimeStates:
             runtime=row.runtime if row else "",
             session=session,
             worktree=row.worktree_path if row else "",
-            hooks_fired=self.fired(process) or (row is not None and self.fired(thread_key(row.runtime_session))),
+            pane=place.pane if (place := self.panes.place(process)) is not None else "",
+            hooks_fired=self._have_hooks_fired(process, row),
         )

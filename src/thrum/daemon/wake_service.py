@@ -35,11 +35,14 @@ from thrum.model.wake_types import Outcome, Process, Reachable
 from thrum.ops.context import Context
 from thrum.ops.sessions import ensure_session
 from thrum.ops.waiting import WaitQueues
-from thrum.runtimes.doors.claude import WaiterDoor
+from thrum.runtimes.doors.claude import WAITER, WaiterDoor
+from thrum.runtimes.doors.claude_socket import SOCKET, SocketDoor
 from thrum.runtimes.hooks import Kind
 from thrum.runtimes.waiters import Waiters
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, AttemptRow, View
+from thrum.terminal.pane_looks import PaneLooks
+from thrum.terminal.typed_door import TYPED, TypedDoor
 from thrum.wake import why
 from thrum.wake.attempts import Record, Wakeable
 from thrum.wake.door import Door
@@ -54,10 +57,12 @@ LOOK_SECONDS: Final = 1.0
 word."""
 
 _DOORS_OF: Final[Mapping[str, Sequence[str]]] = {
-    "claude": ("claude.waiter",),
+    "": (),
+    "claude": (WAITER, SOCKET, TYPED),
     "codex": ("codex.server", "codex.queue"),
+    "opencode": (),
 }
-"""The doors of each runtime, in the order of preference."""
+"""The doors of each runtime, in the order of preference; of any other, which may be in a pane: `typed` alone."""
 
 
 def process_text(process: Process | None) -> str:
@@ -77,6 +82,9 @@ class WakeService:
 
     ctx: Context
     wait_queues: WaitQueues
+    environ: Mapping[str, str]
+    """What tmux is run with."""
+    panes: PaneLooks = field(init=False)
     states: RuntimeStates = field(init=False)
     dialogs: Dialogs = field(init=False)
     waiters: Waiters = field(init=False)
@@ -89,12 +97,25 @@ class WakeService:
 
     def __post_init__(self) -> None:
         self.codex = CodexService(self.ctx, self._look_at_agent)
+        self.panes = PaneLooks(self.environ, self.ctx.processes, trio.current_time)
         self.states = RuntimeStates(
-            self.ctx.processes, self.ctx.runtime_names, trio.current_time, self.ctx.clock.now_ms, self.codex
+            self.ctx.processes,
+            self.ctx.runtime_names,
+            trio.current_time,
+            self.ctx.clock.now_ms,
+            self.panes,
+            self.codex,
         )
         self.dialogs = Dialogs(self.ctx, self.states)
         self.waiters = Waiters(self._look_at_process)
-        doors: Sequence[Door] = (WaiterDoor(self.waiters), self.codex.server_door, self.codex.queue_door)
+        table, absent_since = self.ctx.processes, self.waiters.absent_since
+        doors: Sequence[Door] = (
+            WaiterDoor(self.waiters),
+            SocketDoor(table, absent_since, limits.wake_deaf_seconds),
+            TypedDoor(self.panes, table, self._typed_opens_at),
+            self.codex.server_door,
+            self.codex.queue_door,
+        )
         self._doors = {door.name: door for door in doors}
         self.loop = Loop(self, self.ctx.here.layout.proofs_dir)
         self.wait_queues.served = self.loop.look
@@ -119,6 +140,7 @@ class WakeService:
         for fact in facts:
             if isinstance(fact, AgentExited):
                 self.states.forget((fact.agent_pid, fact.agent_pid_started))
+                self.waiters.forget((fact.agent_pid, fact.agent_pid_started))
             for agent_id in _concerned(self.ctx.view, fact):
                 # Most recipients have no runtime here: a look at each would cost every send. A place calls for one.
                 if not isinstance(fact, MessageCreated) or self._has_runtime(places.get(agent_id)):
@@ -140,10 +162,40 @@ class WakeService:
             except ThrumError as error:
                 log.warning("dialogs: %s", error)
             self._restless.intersection_update(self.loop.awaited())
+            await self._look_at_panes()
             for agent_id in self._restless:
                 self.loop.look(agent_id)
             if not self._restless and not self.dialogs.open_in:
                 self._any_restless = trio.Event()
+
+    async def _look_at_panes(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for agent_id in self._restless:
+                runtime = self.states.of(agent_id, self.ctx.view.agent(agent_id))
+                if self._goes_by_pane(runtime):
+                    nursery.start_soon(self._look_at_pane, runtime)
+
+    async def _look_at_pane(self, runtime: Reachable) -> None:
+        assert runtime.process is not None
+        try:
+            await self.panes.look(runtime.runtime, runtime.process)
+        except ThrumError as error:
+            log.info("the pane of %s: %s", runtime.agent_id, error)
+
+    def _goes_by_pane(self, runtime: Reachable) -> bool:
+        """Whether its pane tells what nothing else does: its state, or whether a line can be typed."""
+        if TYPED not in _doors_of(runtime.runtime) or not self.panes.is_readable(runtime.runtime, runtime.process):
+            return False
+        return self._typed_opens_at(runtime) is not None
+
+    def _typed_opens_at(self, agent: Reachable) -> float | None:
+        """From when on an agent's prompt may be typed into, as no better door came; None: one is there."""
+        if agent.process is None:
+            return None
+        if WAITER not in _doors_of(agent.runtime):
+            return 0.0
+        since = self.waiters.absent_since(agent.process)
+        return None if since is None else since + limits.wake_deaf_seconds
 
     async def note_event(self, agent_id: str, kind: Kind) -> None:
         """A hook of the agent's runtime fired. Raises ThrumError: what follows from it is not on disk."""
@@ -172,7 +224,8 @@ class WakeService:
         """Whether a door of the agent will be tried: then a wait from elsewhere comes after it."""
         if not any(door.state(self.reachable(agent_id)).open for door in self.doors(agent_id)):
             return False
-        return isinstance(plan(self.loop.state_of(agent_id), trio.current_time()), Offer | Look)
+        agent = self.loop.state_of(agent_id)
+        return isinstance(plan(agent, trio.current_time()), Offer | Look) and not all(m.told for m in agent.unseen)
 
     def why_not_soon(self, row: AgentRow, message_id: str) -> str:
         """Why an agent will not see at once what was sent to it just now; empty: it will. What else is unseen there is
@@ -200,7 +253,7 @@ class WakeService:
 
     def reachable(self, agent_id: str) -> Reachable:
         found = self.states.of(agent_id, self.ctx.view.agent(agent_id))
-        if found.process is not None and found.state != "idle":
+        if found.process is not None and (found.state != "idle" or self._goes_by_pane(found)):
             self._restless.add(agent_id)
             self._any_restless.set()
         elif agent_id in self._restless:
@@ -212,7 +265,7 @@ class WakeService:
         return self._doors_of(self.ctx.view.agent(agent_id))
 
     def _doors_of(self, row: AgentRow | None) -> Sequence[Door]:
-        return [self._doors[name] for name in _DOORS_OF.get(row.runtime if row else "", ())]
+        return [self._doors[name] for name in _doors_of(row.runtime if row else "")]
 
     def wakeable(self, agent_id: str) -> Sequence[Wakeable]:
         held = self.wait_queues.held_back(agent_id)
@@ -267,6 +320,10 @@ class WakeService:
             return Decision(facts, lambda _view, _seqs: None)
 
         await self.ctx.journal.commit(decide)
+
+
+def _doors_of(runtime: str) -> Sequence[str]:
+    return _DOORS_OF.get(runtime, (TYPED,))
 
 
 def _concerned(view: View, fact: AnyFact | UnknownEvent) -> Iterable[str]:

@@ -177,6 +177,12 @@ wake_proof_seconds: Final = 60.0
 wake_failures_max: Final = 2
 wake_rest_seconds: Final = 600.0
 """How long a door that failed so often in a row is left alone."""
+wake_deaf_seconds: Final = 10.0
+"""Without a waiter for so long, a runtime is deaf: between a wake and the next waiter there are seconds."""
+wake_probable_seconds: Final = 10.0
+"""A turn that begins so soon after an offer without proof is shown as its effect."""
+wake_line_max: Final = 400
+"""Characters of a line that is typed, its token included: runtimes show a longer paste as `[Pasted text]`."""
 wake_refused_seconds: Final = 5.0
 """How long a door that refused is left alone while its runtime's state stays as it is; doubled each time."""
 

@@ -57,6 +57,12 @@ class DoorState:
     """How often in a row it failed: wake's bookkeeping, a door leaves it 0."""
     resting_until: float = 0.0
     """Wake's bookkeeping, as `failures` is."""
+    opens_at: float = 0.0
+    """From when on it may be used: until then a better one may come back."""
+    one_line: bool = False
+    """Whether it can only say that there is mail: a line, not what the messages say."""
+    why: str = ""
+    """Why it is not open, where that is worth telling."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class Waiters:
     def __init__(self, changed: Callable[[Process], None] = lambda process: None) -> None:
         """`changed`: called when a process has a waiter, or has none any more."""
         self._waiting: dict[Process, Waiter] = {}
+        self._absent: dict[Process, float] = {}
         self._changed = changed
         self._closed = False
 
@@ -57,6 +58,17 @@ class Waiters:
     def is_empty(self) -> bool:
         """Whether none sleeps here."""
         return not self._waiting
+
+    def absent_since(self, process: Process) -> float | None:
+        """Since when none of that process sleeps here, at the earliest since that was first asked; trio's seconds.
+        None: one does."""
+        if process in self._waiting:
+            return None
+        return self._absent.setdefault(process, trio.current_time())
+
+    def forget(self, process: Process) -> None:
+        """The process has ended."""
+        self._absent.pop(process, None)
 
     def has(self, process: Process | None) -> bool:
         """Whether a waiter of that process sleeps here."""
@@ -72,6 +84,7 @@ class Waiters:
         if self._closed:
             raise _stopping()
         waiter = self._waiting[process] = Waiter()
+        self._absent.pop(process, None)
         self._changed(process)
         try:
             await waiter.woken.wait()
@@ -118,4 +131,5 @@ class Waiters:
     def _leave(self, process: Process, waiter: Waiter) -> None:
         if self._waiting.get(process) is waiter:
             del self._waiting[process]
+            self._absent[process] = trio.current_time()
             self._changed(process)

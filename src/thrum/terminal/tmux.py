@@ -47,6 +47,7 @@ _PANE_FORMAT: Final = _SEPARATOR.join(
         "#{alternate_on}",
         "#{pane_in_mode}",
         "#{pane_current_command}",
+        "#{@thrum-typing}",
     )
 )
 
@@ -98,6 +99,8 @@ class Look:
     clock), and how many clients look at it."""
     now: int
     """The server's clock, seconds since 1970."""
+    typing: str = ""
+    """Which thrum types into it, and since when by that clock: `MARK SECONDS`."""
 
     @property
     def last_key(self) -> int:
@@ -240,9 +243,8 @@ def watchers_format(window: str) -> str:
 
 def _look(seen: str) -> Look:
     head, title, *lines = seen.removesuffix("\n").split("\n")
-    now, window, pid, tty, dead, off, synchronized, width, height, x, y, visible, alternate, mode, command, watchers = (
-        _clear(head).split(_SEPARATOR)
-    )
+    *told, typing, watchers = _clear(head).split(_SEPARATOR)
+    now, window, pid, tty, dead, off, synchronized, width, height, x, y, visible, alternate, mode, command = told
     screen = Screen(
         lines=tuple(lines),
         size=(int(width), int(height)),
@@ -254,7 +256,8 @@ def _look(seen: str) -> Look:
         pane_current_command=command,
     )
     pressed = tuple((int(at), int(clients)) for at, _, clients in (each.partition("/") for each in watchers.split()))
-    return Look(screen, window, int(pid or 0), tty, dead == "1", off == "1", synchronized == "1", pressed, int(now))
+    flags = (dead == "1", off == "1", synchronized == "1")
+    return Look(screen, window, int(pid or 0), tty, *flags, pressed, int(now), typing)
 
 
 def _pane_row(line: str, options: Sequence[str]) -> PaneRow:

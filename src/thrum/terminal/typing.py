@@ -7,26 +7,29 @@ act over any `PanePort`; `TmuxPane` is that of tmux.
 How a key that somebody presses between the last look and Enter is kept out. A person's: tmux notes when a key was
 pressed in a session, and the condition on which Enter is sent is judged by tmux itself, in one step with sending it. A
 program's, such as another tool's `send-keys`: tmux notes none, so where no one looks at the pane, its input is off
-from before the last look until Enter; what a person types is never swallowed.
+from before the last look until Enter; what a person types is never swallowed. Another daemon's: the pane carries the
+mark of the one that types, and tmux takes no second one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 import trio
 
 from thrum.identity.processes import ProcessTable
 from thrum.model.errors import ThrumError, TmuxFailed
+from thrum.model.limits import wake_line_max
 from thrum.terminal.foreground import Owner, foreground
 from thrum.terminal.panes import RUNTIMES, Reading, read_pane
 from thrum.terminal.tmux import Look, Tmux, watchers_format
 
-LINE_CHARS_MAX: Final = 400
-"""Runtimes show a longer paste as `[Pasted text]`: then no one can see what stands in the prompt."""
+LINE_CHARS_MAX: Final = wake_line_max
 LOOKS_APART_SECONDS: Final = 1.0
 """Between the two equal looks: after Enter some runtimes show an empty prompt for a moment, and before their
 questions."""
@@ -41,12 +44,15 @@ INPUT_OFF_SECONDS_MAX: Final = 3
 
 ACT_SECONDS_MAX: Final = 8.0
 """From the paste to the end."""
+MARK_SECONDS_MAX: Final = 15
+"""For so long a pane is one daemon's to type into; one that was killed meanwhile left its mark."""
 
 _COMMAND_SIGNS: Final = "/!#?&@$>:"
 """What begins a command, a mode or a completion in one runtime or another."""
 _COMPLETES: Final = re.compile(r"@|^[/!#$]|\\$")
 """In the last word: Enter would choose from a popup, or, after a backslash, make a new line."""
 _BLANKS: Final = re.compile(r"\s+")
+_TYPING: Final = "@thrum-typing"
 
 _OWNERS: Final[dict[Owner, str]] = {
     "child": "a program that the agent started is in front",
@@ -142,6 +148,8 @@ def obstacle(runtime: str, sight: Sight) -> str:
         return "its keys would go into other panes, too"
     if owner != "agent":
         return _OWNERS[owner]
+    if _is_taken(look):
+        return "another daemon types here"
     state = read_pane(runtime, look.screen).state
     if state != "idle_empty":
         return f"the pane shows {state}"
@@ -225,6 +233,12 @@ async def _withdraw(port: PanePort, runtime: str, text: str, before: Sight, why:
     return Failed(why, left=bool(after.draft))
 
 
+def _is_taken(look: Look) -> bool:
+    """Whether a pane has the mark of a daemon that may still be typing."""
+    since = look.typing.rpartition(" ")[2]
+    return since.isdecimal() and look.now - int(since) <= MARK_SECONDS_MAX
+
+
 def _is_ours(reading: Reading, text: str) -> bool:
     """Whether a prompt holds the line and nothing else; blanks are not compared, as a prompt wraps where it likes."""
     return _BLANKS.sub("", reading.draft) == _BLANKS.sub("", text)
@@ -249,9 +263,11 @@ class TmuxPane:
     """Its id (`%3`)."""
     agent_pid: int
     table: ProcessTable
-    buffer: str = "thrum"
-    """The name of the buffer that a line is pasted from; it exists only meanwhile."""
+    mark: str = field(default_factory=lambda: f"thrum-{secrets.token_hex(6)}")
+    """What tells this act from those of others: the pane carries it, and the buffer that the line is pasted from."""
     sleep: Callable[[float], Awaitable[object]] = trio.sleep
+    entered: bool = False
+    """Whether Enter was pressed, or may have been: tmux did not say."""
     _held: bool = False
 
     async def look(self) -> Sight:
@@ -259,9 +275,17 @@ class TmuxPane:
         return Sight(look, (await foreground(look.pane_pid, self.agent_pid, self.table)).owner)
 
     async def paste(self, seen: Look, text: str) -> bool:
-        await self.tmux.run(("load-buffer", "-b", self.buffer, "-"), stdin=text.encode())
-        paste = f"paste-buffer -p -d -b '{self.buffer}' -t '{self.pane}'"
-        return await self._if_untouched(seen, paste, f"delete-buffer -b '{self.buffer}'")
+        await self.tmux.run(("load-buffer", "-b", self.mark, "-"), stdin=text.encode())
+        mark = f"set-option -p -t '{self.pane}' {_TYPING} '{self.mark} {seen.now}'"
+        paste = f"paste-buffer -p -d -b '{self.mark}' -t '{self.pane}'"
+        return await self._if_untouched(seen, f"{mark} ; {paste}", f"delete-buffer -b '{self.mark}'")
+
+    async def unmark(self) -> None:
+        """The act is over: take its mark away, if the pane has it. Never raises."""
+        ours = f"#{{m:{self.mark} *,#{{{_TYPING}}}}}"
+        unset = f"set-option -p -u -t '{self.pane}' {_TYPING}"
+        with contextlib.suppress(ThrumError):
+            await self.tmux.run(("if-shell", "-F", "-t", self.pane, ours, unset))
 
     async def hold(self) -> None:
         if (await self.tmux.look(self.pane)).watched:
@@ -291,7 +315,10 @@ class TmuxPane:
         give_back = [f"select-pane -e -t '{self.pane}'"] if self._held else []
         press = f"send-keys -N {times} -t '{self.pane}' {key}"
         self._held = False
-        return await self._if_untouched(seen, " ; ".join((*give_back, press)), *give_back)
+        self.entered = key == "Enter"
+        pressed = await self._if_untouched(seen, " ; ".join((*give_back, press)), *give_back)
+        self.entered = self.entered and pressed
+        return pressed
 
     async def _if_untouched(self, seen: Look, command: str, otherwise: str = "") -> bool:
         """Have tmux do a command if the pane is as it was seen, judged and done in one step; whether it did."""
@@ -307,7 +334,7 @@ class TmuxPane:
 
 def _touched_format(window: str) -> str:
     """A format of tmux's that changes when a pane is touched in any way."""
-    names = ("window_id", "pane_pid", "pane_dead", "pane_in_mode", "pane_input_off", "cursor_x", "cursor_y")
+    names = ("window_id", "pane_pid", "pane_dead", "pane_in_mode", "pane_input_off", "cursor_x", "cursor_y", _TYPING)
     return " ".join(f"#{{{name}}}" for name in names) + " " + watchers_format(window)
 
 
@@ -316,4 +343,4 @@ def _untouched(seen: Look) -> str:
     column, row = seen.screen.cursor
     watchers = "".join(f"{pressed}/{clients} " for pressed, clients in seen.watchers)
     flags = f"{seen.dead:d} {seen.screen.pane_in_mode:d} {seen.input_off:d}"
-    return f"{seen.window} {seen.pane_pid} {flags} {column} {row} {watchers}"
+    return f"{seen.window} {seen.pane_pid} {flags} {column} {row} {seen.typing} {watchers}"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final
 
-from thrum.model.limits import wake_failures_max, wake_refused_seconds, wake_rest_seconds
+from thrum.model.limits import wake_failures_max, wake_probable_seconds, wake_refused_seconds, wake_rest_seconds
 from thrum.model.wake_types import COUNTED, DoorState, Outcome, Process, Reachable, State
 from thrum.wake.plan import AgentState, OpenAttempt, Unseen, Urgent
 
@@ -92,6 +93,8 @@ class Attempts:
     _arrived: dict[str, float] = field(default_factory=dict[str, float])
     _urgent: tuple[Urgent, ...] = ()
     _health: dict[str, _Health] = field(default_factory=dict[str, _Health])
+    _told: dict[str, float] = field(default_factory=dict[str, float])
+    """Messages that a door without proof said, and when; negative infinity: a turn began just after that."""
     _last_offer: float | None = None
     _last_offer_while_working: float | None = None
 
@@ -124,11 +127,14 @@ class Attempts:
         self._last_offer = now
         attempt = self._open if self._open and self._open.record.attempt_id == attempt_id else None
         if attempt is not None:
+            called = attempt.offered
             attempt.handed_over, attempt.offered, attempt.quiet_from = True, now, now
             if attempt.state == "working":
                 self._last_offer_while_working = now
             if attempt.record.is_told:
                 self._open = None
+                # The turn may have begun before its door has said that it is through.
+                self._told.update((message_id, called) for message_id in record.message_ids)
 
     def closed(self, attempt_id: str, outcome: Outcome, now: float) -> None:
         """A final outcome is on disk. The first one counts: a proof that comes later gives receipts, nothing else."""
@@ -158,6 +164,7 @@ class Attempts:
         """How things are now, as the planner wants them. `wakeable`: oldest first; `doors`: in order of preference."""
         self._note_runtime(runtime)
         self._note_messages(wakeable, now)
+        self._note_turn(runtime)
         attempt = self._open
         if attempt is not None and any(door.held for door in doors):
             attempt.quiet_from = now
@@ -202,12 +209,20 @@ class Attempts:
             for health in self._health.values():
                 health.refusals, health.refused_until = 0, 0.0
 
+    def _note_turn(self, runtime: Reachable) -> None:
+        """A state that it entered just after an offer without proof: of a turn that began, or that is over already."""
+        if runtime.state in ("working", "dialog", "idle"):
+            for message_id, told in self._told.items():
+                if told < runtime.state_since <= told + wake_probable_seconds:
+                    self._told[message_id] = -inf
+
     def _note_messages(self, wakeable: Sequence[Wakeable], now: float) -> None:
         """When each came, and what can be forgotten."""
         ids = {each.message_id for each in wakeable}
         came = [each for each in wakeable if each.message_id not in self._arrived]
         self._arrived = {key: at for key, at in self._arrived.items() if key in ids}
         self._arrived.update((each.message_id, now) for each in came)
+        self._told = {key: at for key, at in self._told.items() if key in ids}
         if self._urgent or any(each.urgent for each in came):
             kept = (each for each in self._urgent if each.message_id in ids or now - each.arrived < 2 * _MINUTE)
             new = (Urgent(each.message_id, each.author, now) for each in came if each.urgent)
@@ -234,6 +249,8 @@ class Attempts:
                 answers_own=each.answers_own,
                 attempts=tuple(record.door for record in counted[each.message_id]),
                 told=any(record.is_told for record in counted[each.message_id]),
+                told_at=self._told.get(each.message_id, -inf),
+                probable=self._told.get(each.message_id) == -inf,
             )
             for each in wakeable
         )

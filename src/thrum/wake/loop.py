@@ -27,7 +27,7 @@ from thrum.wake import proofs
 from thrum.wake.attempts import NO_PROOF, Attempts, Record, Wakeable
 from thrum.wake.door import Door
 from thrum.wake.plan import AgentState, Close, Look, Nothing, Offer, plan, why_unseen
-from thrum.wake.text import Letter, batch, with_token
+from thrum.wake.text import Letter, batch, notice, with_token
 
 log: Final = logging.getLogger("thrum.wake")
 
@@ -201,16 +201,17 @@ class Loop:
         """One attempt: fact, door, and what came of it. False: its messages are gone."""
         runtime = self.ports.reachable(agent_id)
         door = next(door for door in self.ports.doors(agent_id) if door.name == offer.door)
-        proves = any(each.proves for each in agent.doors if each.name == offer.door)
+        state = next(each for each in agent.doors if each.name == offer.door)
         letters = self.ports.letters(offer.message_ids)
         if not letters:
             return False
-        said, text = batch(letters)
-        record = Record(agent_id, new_token(), offer.door, said, "offered", "" if proves else NO_PROOF, runtime.process)
+        said, text = notice(letters) if state.one_line else batch(letters)
+        detail = "" if state.proves else NO_PROOF
+        record = Record(agent_id, new_token(), offer.door, said, "offered", detail, runtime.process)
         await self.ports.record(record)
         attempts = self._attempts(agent_id)
         attempts.offered(record, runtime, trio.current_time())
-        outcome = await self._say(door, runtime, with_token(text, record.attempt_id))
+        outcome = await self._say(door, runtime, with_token(text, record.attempt_id, one_line=state.one_line))
         if outcome == "offered":
             attempts.handed_over(record.attempt_id, trio.current_time())
             return True

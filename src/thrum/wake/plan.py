@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from thrum.model.limits import (
     wake_attempts_max,
+    wake_probable_seconds,
     wake_proof_seconds,
     wake_urgent_max,
     wake_window_seconds,
@@ -20,6 +21,9 @@ from thrum.model.limits import (
 )
 from thrum.model.wake_types import DoorState, State
 from thrum.wake import why
+
+_LOOK_SECONDS: Final = 1.0
+"""How often it is looked whether a turn began after an offer without proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,10 @@ class Unseen:
     """The doors of its counted attempts in this process of the runtime, ended and open ones."""
     told: bool = False
     """Whether a door without proof said it: then it is not said again."""
+    told_at: float = -inf
+    """When it said it, as far as this daemon saw it."""
+    probable: bool = False
+    """Whether a turn began just after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +190,15 @@ def _nobody_is_there(agent: AgentState, now: float) -> Action | None:
 
 
 def _nothing_to_say(agent: AgentState, now: float) -> Action | None:
-    """§1.6: "Silent on nothing."; §3: what a door without proof said: "better unseen than told twice"."""
+    """§1.6: "Silent on nothing."; §3: what a door without proof said: "better unseen than told twice", and "a turn that
+    begins within 10 s of the offer is shown as `probably seen`"."""
     if not agent.unseen:
         return Nothing()
-    return Nothing(why.TOLD) if all(message.told for message in agent.unseen) else None
+    if not all(message.told for message in agent.unseen):
+        return None
+    if any(not each.probable and now < each.told_at + wake_probable_seconds for each in agent.unseen):
+        return Look(now + _LOOK_SECONDS, why.TOLD)
+    return Nothing(why.TOLD)
 
 
 def _it_would_be_held(agent: AgentState, now: float) -> Action | None:
@@ -204,11 +217,10 @@ def _by_the_first_door_that_is_due(agent: AgentState, now: float) -> Action | No
         if not reasons or not door.open or agent.state not in door.takes:
             continue
         due = _due(agent, reasons)
-        at = max(due, door.resting_until)
+        at = max(due, door.resting_until, door.opens_at)
         if at <= now:
             return Offer(door.name, _batch(agent.unseen, reasons))
-        resting = door.resting_until > now
-        looks.append(Look(at, why.doors_rest(door.resting_until - now) if resting else _why_state(agent, now)))
+        looks.append(Look(at, _why_door(agent, door, now)))
     return min(looks, key=lambda look: look.at, default=None)
 
 
@@ -283,7 +295,7 @@ def why_unseen(agent: AgentState, message_id: str, now: float) -> str:
         return ""
     if agent.state not in ("gone", "dialog"):
         if message.told:
-            return why.TOLD
+            return why.PROBABLY_SEEN if message.probable else why.TOLD
         if agent.open is not None and message_id in agent.open.message_ids:
             return _why_state(agent, now) or why.UNDER_WAY
         if len(message.attempts) >= wake_attempts_max:
@@ -305,6 +317,19 @@ def _why_state(agent: AgentState, now: float) -> str:
     return ""
 
 
+def _why_door(agent: AgentState, door: DoorState, now: float) -> str:
+    """Why the next door is not used yet."""
+    if door.resting_until > now:
+        return why.doors_rest(door.resting_until - now)
+    return _why_deaf(agent) if door.opens_at > now else _why_state(agent, now)
+
+
+def _why_deaf(agent: AgentState) -> str:
+    if not agent.hooks_fired:
+        return why.no_hooks(agent.runtime)
+    return next((door.why for door in agent.doors if door.why), why.NO_WAITER)
+
+
 def _why_no_door(agent: AgentState, now: float) -> str:
     """Why there is something to say, and no door for it."""
     if not agent.runtime:
@@ -313,7 +338,7 @@ def _why_no_door(agent: AgentState, now: float) -> str:
     if not usable:
         if agent.runtime == "codex" and agent.hooks_fired:
             return why.NO_THREAD
-        return why.NO_WAITER if agent.hooks_fired else why.no_hooks(agent.runtime)
+        return _why_deaf(agent)
     if any(agent.state in door.takes for door in usable):
         return why.USED_UP
     return _why_state(agent, now) or agent.state

@@ -13,6 +13,7 @@ TURN_END: Final = "working (turn end)"
 UNDER_WAY: Final = "offered: no proof yet"
 THROWN_AWAY: Final = "thrown away with its turn"
 TOLD: Final = "offered: this door has no proof"
+PROBABLY_SEEN: Final = "probably seen: a turn began just after the offer"
 _ANOTHER_MACHINE: Final = "on another machine"
 USED_UP: Final = "offered without proof: goes with the next message"
 

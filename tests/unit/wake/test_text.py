@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thrum.model.attempt_ids import new_token, tokens_in
 from thrum.model.ids import ulid_of
-from thrum.wake.text import PROVENANCE, RECEIPT, Letter, batch, with_token
+from thrum.terminal.typing import unfit
+from thrum.wake.text import PROVENANCE, RECEIPT, Letter, batch, notice, with_token
 
 TOKEN = new_token()
 OWN_LINE = re.compile(
@@ -116,3 +118,15 @@ def test_no_body_and_no_name_can_imitate_the_frame(told: list[tuple[str, str]]) 
     assert sum(bool(re.match(r"[0-9A-Z]{6} @", line)) for line in own) == len(ids)
     assert sum(line.startswith("Answer:") for line in own) == 1
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e\ud800]", bare.replace("\t", ""))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20, 1000])
+@pytest.mark.parametrize("author", ["a", "an_agent_with_a_long_name", "x" * 64, "user:ann", "proxy:far@there"])
+def test_a_line_has_room_for_its_token_and_can_be_typed(count: int, author: str) -> None:
+    letters = [Letter(f"msg_01KGHF3N80{at:016}", f"{author}{at}"[-64:], "a body @file /clear") for at in range(count)]
+    token = new_token()
+    ids, text = notice(letters)
+    line = with_token(text, token, one_line=True)
+    assert len(ids) == count and len(line) <= 400
+    assert f"{count} message" in line and "thrum inbox" in line and line.endswith(f" {token}")
+    assert "body" not in line and unfit(line) == ""

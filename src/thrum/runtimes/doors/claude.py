@@ -33,6 +33,7 @@ class Entry(msgspec.Struct, frozen=True, rename="camel"):
     proc_start: str = ""
     version: str = ""
     status: str = ""
+    messaging_socket_path: str = ""
     status_updated_at: float = 0
     """Milliseconds since 1970."""
 
@@ -60,12 +61,18 @@ def read_session(directory: str, process: Process) -> Session | None:
 
     Blocking: one small file.
     """
+    entry = read_entry(directory, process)
+    return None if entry is None else session_of(entry, process)
+
+
+def read_entry(directory: str, process: Process) -> Entry | None:
+    """That process's own entry in the registry; None: there is none, or it is of another one. Blocking."""
     try:
         with Path(directory, "sessions", f"{process[0]}.json").open("rb") as file:
             entry = msgspec.json.decode(file.read(_ENTRY_BYTES_MAX), type=Entry)
     except (OSError, msgspec.MsgspecError):
         return None
-    return session_of(entry, process)
+    return entry if session_of(entry, process) is not None else None
 
 
 def session_of(entry: Entry, process: Process) -> Session | None:

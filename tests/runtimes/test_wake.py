@@ -367,3 +367,25 @@ def test_no_process_is_left_when_the_runtime_is_killed(team: Team) -> None:
         return found
 
     wait_until(lambda: not waiters(), "the end of its waiters")
+
+
+@MANUAL
+def test_supervisors_are_told_once_of_a_dialog_and_what_it_asks_outlives_the_daemon(team: Team) -> None:
+    team.repo.agent("ann", role="coordinator", module="all", at=team.repo.main)
+    made = team.lab.top / "made"
+    team.open_dialog(f"touch {made}")
+
+    def told() -> list[str]:
+        inbox = team.repo.json("inbox", "--all", "--peek", env={"THRUM_NAME": "ann"})
+        return [each["body"]["content"] for each in inbox["messages"] if each["agent_id"] == "system"]
+
+    (said,) = wait_until(told, "what ann is told")
+    assert said.startswith("@bob asks its person for permission: Bash: touch ") and "Only a person" in said
+    team.repo.kill_daemon()
+    status, asks = team.status()
+    assert status == "blocked" and f"touch {made}" in str(asks)
+    team.allow()
+    wait_until(lambda: team.status() == ("idle", None), "bob is not blocked any more")
+    assert told() == [said]
+    team.open_dialog(f"touch {made}.2")
+    wait_until(lambda: len(told()) == 2, "what ann is told of the next one")

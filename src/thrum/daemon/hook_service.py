@@ -65,7 +65,7 @@ class HookService:
         agent_id = self.wake.agent_of(caller.process)
         if agent_id:
             await self._note(agent_id, event)
-            await self.wake.note_event(agent_id, event.kind)
+            await self.wake.note_event(agent_id, event)
         answer = await self._wait(call, caller.process, event) if event.kind == "wait" else hooks.SILENCE
         return HookResult(stdout=answer.stdout, stderr=answer.stderr, exit_status=answer.exit_status, agent_id=agent_id)
 

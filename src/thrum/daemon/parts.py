@@ -122,7 +122,7 @@ class DaemonParts:
 
     def __post_init__(self) -> None:
         environ, config = self.care.environ, self.sync_service.settings.live.current
-        self.wake = WakeService(self.ctx, self.wait_queues, environ)
+        self.wake = WakeService(self.ctx, self.wait_queues, environ, config)
         self.hooks = HookService(self.ctx, self.wake, self.ends)
         self.terminals = TerminalService(self.ctx, environ, config, self.ends)
         self.worktrees = WorktreeService(self.ctx, environ, config, self.terminals)

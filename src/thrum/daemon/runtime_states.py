@@ -82,8 +82,6 @@ class _Told:
     kind: Kind = "other"
     at: float = 0.0
     """When it told of that."""
-    asks: str = ""
-    """What the dialog is about that it opened last."""
     fired: dict[str, HookFired] = field(default_factory=dict[str, HookFired])
     """By the program's own names of its events."""
 
@@ -125,7 +123,6 @@ class RuntimeStates:
             told.session = event.session
         if event.kind in _AFTER:
             told.kind, told.at = event.kind, self.now()
-            told.asks = event.asks or (told.asks if event.kind == "dialog" else "")
 
     def forget(self, process: Process) -> None:
         """The process has ended."""
@@ -147,15 +144,6 @@ class RuntimeStates:
         """The events that hooks of an agent's runtime told of while this daemon ran."""
         told = self._told.get((row.agent_pid, row.agent_pid_started)) or self._told.get(thread_key(row.runtime_session))
         return dict(told.fired) if told is not None else {}
-
-    def asks(self, process: Process | None) -> str:
-        """What the dialog asks that a hook of that process told of last; empty where it told of none since."""
-        told = self._told.get(process) if process is not None else None
-        return told.asks if told is not None else ""
-
-    def asks_of(self, row: AgentRow) -> str:
-        """The same of an agent's runtime, by its process or by its session."""
-        return self.asks((row.agent_pid, row.agent_pid_started)) or self.asks(thread_key(row.runtime_session))
 
     def of(self, agent_id: str, row: AgentRow | None) -> Reachable:
         """The runtime of an agent as of now; `row`: its record, None where there is none."""

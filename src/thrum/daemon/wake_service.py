@@ -7,7 +7,7 @@ fires no hook) is looked at each second, while something is unseen there or a di
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
@@ -19,6 +19,7 @@ from thrum.daemon.runtime_states import RuntimeStates
 from thrum.identity.evidence import AgentPlace
 from thrum.model import limits
 from thrum.model.clock import format_ms
+from thrum.model.config import Config
 from thrum.model.errors import ThrumError
 from thrum.model.events import (
     AgentAliased,
@@ -37,7 +38,7 @@ from thrum.ops.sessions import ensure_session
 from thrum.ops.waiting import WaitQueues
 from thrum.runtimes.doors.claude import WAITER, WaiterDoor
 from thrum.runtimes.doors.claude_socket import SOCKET, SocketDoor
-from thrum.runtimes.hooks import Kind
+from thrum.runtimes.hooks import HookEvent
 from thrum.runtimes.waiters import Waiters
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, AttemptRow, View
@@ -84,6 +85,7 @@ class WakeService:
     wait_queues: WaitQueues
     environ: Mapping[str, str]
     """What tmux is run with."""
+    config: Callable[[], Config]
     panes: PaneLooks = field(init=False)
     states: RuntimeStates = field(init=False)
     dialogs: Dialogs = field(init=False)
@@ -106,7 +108,7 @@ class WakeService:
             self.panes,
             self.codex,
         )
-        self.dialogs = Dialogs(self.ctx, self.states)
+        self.dialogs = Dialogs(self.ctx, self.states, self.config)
         self.waiters = Waiters(self._look_at_process)
         table, absent_since = self.ctx.processes, self.waiters.absent_since
         doors: Sequence[Door] = (
@@ -141,6 +143,8 @@ class WakeService:
             if isinstance(fact, AgentExited):
                 self.states.forget((fact.agent_pid, fact.agent_pid_started))
                 self.waiters.forget((fact.agent_pid, fact.agent_pid_started))
+            if isinstance(fact, AgentAliased):
+                self.dialogs.renamed(fact.of, fact.agent_id)
             for agent_id in _concerned(self.ctx.view, fact):
                 # Most recipients have no runtime here: a look at each would cost every send. A place calls for one.
                 if not isinstance(fact, MessageCreated) or self._has_runtime(places.get(agent_id)):
@@ -197,10 +201,11 @@ class WakeService:
         since = self.waiters.absent_since(agent.process)
         return None if since is None else since + limits.wake_deaf_seconds
 
-    async def note_event(self, agent_id: str, kind: Kind) -> None:
+    async def note_event(self, agent_id: str, event: HookEvent) -> None:
         """A hook of the agent's runtime fired. Raises ThrumError: what follows from it is not on disk."""
+        kind = event.kind
         if kind == "dialog":
-            await self.dialogs.opened(agent_id)
+            await self.dialogs.opened(agent_id, event)
             self._any_restless.set()
         elif kind not in ("wait", "other"):
             await self.dialogs.event(agent_id)

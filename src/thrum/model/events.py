@@ -248,6 +248,8 @@ class AgentStatusSet(Fact, frozen=True, gc=False, kw_only=True, tag="agent.statu
     agent_id: str
     status: str
     by: str
+    asks: str = ""
+    """What a dialog asks that blocks it."""
 
 
 class WakeAttempted(Fact, frozen=True, gc=False, kw_only=True, tag="wake.attempt"):

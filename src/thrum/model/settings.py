@@ -243,7 +243,9 @@ _setting("peers.pairing_code_length", _whole(8, 64), 16, "digits of a pairing co
 GUARD_KEYS: Final = "identity_guard"
 for _name, _row in GUARDS.items():
     _setting(f"{GUARD_KEYS}.{_name}", _MODE, _row.mode, _row.about, guarded=True)
-_setting("permission_supervisors", _NAMES, ["coordinator"], "roles that may answer permission prompts", built=False)
+PERMISSION_SUPERVISORS = _setting(
+    "permission_supervisors", _NAMES, ["coordinator"], "roles and agents that are told when a runtime asks its person"
+)
 _setting("project_name", _LINE, "", "name of the project", built=False)
 
 _GUARDED: Final = (GUARD_KEYS, "guard-daemon", *(key for key, row in SETTINGS.items() if row.guarded))

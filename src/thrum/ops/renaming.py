@@ -137,8 +137,16 @@ def facts_of(view: View, stamp: Stamp, row: AgentRow, new: str) -> list[AnyFact]
     begun = stamp.make(AgentAliased, at=registered.timestamp, agent_id=new, of=row.agent_id)
     facts: list[AnyFact] = [begun, registered, placed]
     if row.status:
+        by = row.status_by if row.status_asks else new  # a dialog goes on under the new name
         facts.append(
-            stamp.make(AgentStatusSet, at=registered.timestamp, agent_id=new, status=row.status, by=new),
+            stamp.make(
+                AgentStatusSet,
+                at=registered.timestamp,
+                agent_id=new,
+                status=row.status,
+                by=by,
+                asks=row.status_asks,
+            ),
         )
     facts += _session(view, stamp, row.agent_id, new)
     for group in view.groups_of(row.agent_id):

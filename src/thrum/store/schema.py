@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 """Rises whenever a statement below changes."""
 
 JOURNAL_FORMAT: Final = "journal_format"
@@ -29,7 +29,7 @@ CREATE TABLE agents (
   worktree_path {_TEXT}, agent_pid INTEGER NOT NULL DEFAULT 0, agent_pid_started {_TEXT}, runtime {_TEXT},
   tmux_session {_TEXT}, runtime_session {_TEXT}, transcript {_TEXT}, pane {_TEXT}, hooks_seen_at {_TEXT},
   place_at {_TEXT}, place_event {_TEXT},
-  status {_TEXT}, status_by {_TEXT}, status_at {_TEXT}, status_event {_TEXT},
+  status {_TEXT}, status_by {_TEXT}, status_asks {_TEXT}, status_at {_TEXT}, status_event {_TEXT},
   seen_at {_TEXT}, seen_event {_TEXT}, exited_at {_TEXT}, exited_event {_TEXT}
 ) WITHOUT ROWID;
 CREATE TABLE registrations (

@@ -123,7 +123,7 @@ async def test_an_agent_is_blocked_while_a_dialog_is_open_and_gets_its_own_statu
         async def fire(event: str, **payload: Any) -> None:
             told = hooks.read("claude", event, payload)
             wake.states.note((100, "boot/100"), told)
-            await wake.note_event("bob", told.kind)
+            await wake.note_event("bob", told)
 
         async def seen() -> tuple[str, str]:
             members = (await alice("team.list")).members
@@ -152,7 +152,9 @@ async def test_the_state_and_the_doors_of_an_agent_are_told(tmp_path: Path) -> N
         [told] = (await alice("wake.status", agent_id="bob")).agents
         assert (told.runtime, told.state) == ("claude", "unknown")
         assert [(door.door, door.health, door.resting_until) for door in told.doors] == [
-            ("claude.waiter", "closed", "")
+            ("claude.waiter", "closed", ""),
+            ("claude.socket", "closed", ""),
+            ("typed", "closed", ""),
         ]
         del daemon.processes.processes[100]
         [told] = (await alice("wake.status", agent_id="bob")).agents

@@ -35,7 +35,7 @@ _NOBODY: Final = ("",) * 11
 _EMPTY: Final = {
     "place": "worktree_path = '', agent_pid = 0, agent_pid_started = '', runtime = '', tmux_session = '', "
     "runtime_session = '', transcript = '', pane = '', hooks_seen_at = '', place_at = '', place_event = ''",
-    "status": "status = '', status_by = '', status_at = '', status_event = ''",
+    "status": "status = '', status_by = '', status_asks = '', status_at = '', status_event = ''",
     "seen": "seen_at = '', seen_event = ''",
     "exited": "exited_at = '', exited_event = ''",
 }
@@ -97,7 +97,8 @@ class Agents:
         if isinstance(fact, AgentPlaced):
             self._place(fact, order)
         elif isinstance(fact, AgentStatusSet):
-            self._set(agent_id, "status", order, "status = ?, status_by = ?", (fact.status, fact.by))
+            said = (fact.status, fact.by, fact.asks)
+            self._set(agent_id, "status", order, "status = ?, status_by = ?, status_asks = ?", said)
         else:
             self._set(agent_id, "seen" if isinstance(fact, AgentSeen) else "exited", order, "", ())
         return True

@@ -43,6 +43,7 @@ class AgentRow(msgspec.Struct, frozen=True, gc=False):
     place_event: str
     status: str
     status_by: str
+    status_asks: str
     status_at: str
     status_event: str
     seen_at: str

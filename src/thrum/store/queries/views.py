@@ -75,8 +75,8 @@ Before there were signatures that could not be told, but for this daemon's own a
 _AGENT: Final = """
 SELECT a.agent_id, kind, name, role, module, display, hostname, worktree, registered_at, origin_daemon, live, reg_at,
   reg_event, worktree_path, agent_pid, agent_pid_started, runtime, tmux_session, runtime_session,
-  transcript, pane, hooks_seen_at, place_at, place_event, status, status_by, status_at, status_event, a.seen_at,
-  exited_at,
+  transcript, pane, hooks_seen_at, place_at, place_event, status, status_by, status_asks, status_at, status_event,
+  a.seen_at,  exited_at,
   max(registered_at, place_at, a.seen_at,
     ifnull((SELECT max(started_at) FROM sessions AS s WHERE s.agent_id = a.agent_id AND {session}), ''),
     ifnull((SELECT max(ended_at) FROM sessions AS s WHERE s.agent_id = a.agent_id AND {session}), ''),

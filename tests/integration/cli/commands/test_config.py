@@ -33,9 +33,9 @@ async def test_settings_are_changed_without_a_daemon(alone: Terminal) -> None:
     )
     assert alone.err == b"", "no daemon, no restart"
     assert await alone.says("config", "get", "daemon.max_message_body_bytes") == "9999\n"
-    assert await alone.says("config", "set", "permission_supervisors", '["a"]') == '✓ permission_supervisors = ["a"]\n'
-    assert alone.err.decode() == "warning: nothing reads permission_supervisors yet: what uses it is not built\n"
-    assert json.loads(file.read_text())["permission_supervisors"] == ["a"]
+    assert await alone.says("config", "set", "project_name", "a") == "✓ project_name = a\n"
+    assert alone.err.decode() == "warning: nothing reads project_name yet: what uses it is not built\n"
+    assert json.loads(file.read_text())["project_name"] == "a"
     assert await alone.says("config", "unset", "daemon.max_message_body_bytes") == (
         "✓ daemon.max_message_body_bytes unset\n"
     )

@@ -35,6 +35,7 @@ from thrum.ops.context import Context
 from thrum.ops.sessions import ensure_session
 from thrum.ops.waiting import WaitQueues
 from thrum.runtimes.doors.claude import WaiterDoor
+from thrum.runtimes.doors.turn_end import TURN_ENDS, TurnEnds
 from thrum.runtimes.hooks import Kind
 from thrum.runtimes.waiters import Waiters
 from thrum.store.api import Decision, Stamp
@@ -52,8 +53,13 @@ LOOK_SECONDS: Final = 1.0
 """How often an agent is looked at that has something unseen, or a dialog open, and whose runtime may change without a
 word."""
 
-_DOORS_OF: Final[Mapping[str, Sequence[str]]] = {"claude": ("claude.waiter",)}
-"""The doors of each runtime, in the order of preference."""
+_DOORS_OF: Final[Mapping[str, Sequence[str]]] = {
+    "claude": ("claude.waiter",),
+    "opencode": ("opencode.waiter",),
+    "gemini": ("gemini.turn_end", "typed"),
+    "cursor": ("cursor.turn_end", "typed"),
+}
+"""The doors of each runtime, in the order of preference. Those that are not built are passed over."""
 
 
 def process_text(process: Process | None) -> str:
@@ -76,6 +82,7 @@ class WakeService:
     states: RuntimeStates = field(init=False)
     dialogs: Dialogs = field(init=False)
     waiters: Waiters = field(init=False)
+    turn_ends: TurnEnds = field(default_factory=TurnEnds)
     loop: Loop = field(init=False)
     _doors: dict[str, Door] = field(init=False)
     _restless: set[str] = field(default_factory=set[str])
@@ -88,7 +95,11 @@ class WakeService:
         )
         self.dialogs = Dialogs(self.ctx, self.states)
         self.waiters = Waiters(self._look_at_process)
-        doors: Sequence[Door] = (WaiterDoor(self.waiters),)
+        doors: Sequence[Door] = (
+            WaiterDoor(self.waiters),
+            WaiterDoor(self.waiters, "opencode.waiter"),
+            *(WaiterDoor(self.turn_ends.waiters, name) for name in TURN_ENDS.values()),
+        )
         self._doors = {door.name: door for door in doors}
         self.loop = Loop(self, self.ctx.here.layout.proofs_dir)
         self.wait_queues.served = self.loop.look
@@ -118,6 +129,7 @@ class WakeService:
     def close(self) -> None:
         """The daemon stops: its waiters find another one."""
         self.waiters.close()
+        self.turn_ends.waiters.close()
 
     async def _watch_states(self) -> None:
         while True:
@@ -159,6 +171,14 @@ class WakeService:
             return False
         return isinstance(plan(self.loop.state_of(agent_id), trio.current_time()), Offer | Look)
 
+    def is_due(self, agent_id: str, door: str) -> bool:
+        """Whether the agent is told something by that door now, or when the window of a burst is over."""
+        now = trio.current_time()
+        action = plan(self.loop.state_of(agent_id), now)
+        if isinstance(action, Look):
+            return action.at <= now + limits.wake_window_seconds
+        return isinstance(action, Offer) and action.door == door
+
     def why_not_soon(self, row: AgentRow, message_id: str) -> str:
         """Why an agent will not see at once what was sent to it just now; empty: it will. What else is unseen there is
         not asked for, however much it is: every send comes here.
@@ -197,7 +217,7 @@ class WakeService:
         return self._doors_of(self.ctx.view.agent(agent_id))
 
     def _doors_of(self, row: AgentRow | None) -> Sequence[Door]:
-        return [self._doors[name] for name in _DOORS_OF.get(row.runtime if row else "", ())]
+        return [self._doors[name] for name in _DOORS_OF.get(row.runtime if row else "", ()) if name in self._doors]
 
     def wakeable(self, agent_id: str) -> Sequence[Wakeable]:
         held = self.wait_queues.held_back(agent_id)

@@ -35,7 +35,7 @@ from thrum.ops.context import Context
 from thrum.ops.sessions import ensure_session
 from thrum.ops.waiting import WaitQueues
 from thrum.runtimes.doors.claude import WaiterDoor
-from thrum.runtimes.doors.turn_end import TURN_ENDS, TurnEnds
+from thrum.runtimes.doors.turn_end import TURN_ENDS, TurnEndDoor, TurnEnds
 from thrum.runtimes.hooks import Kind
 from thrum.runtimes.waiters import Waiters
 from thrum.store.api import Decision, Stamp
@@ -98,7 +98,7 @@ class WakeService:
         doors: Sequence[Door] = (
             WaiterDoor(self.waiters),
             WaiterDoor(self.waiters, "opencode.waiter"),
-            *(WaiterDoor(self.turn_ends.waiters, name) for name in TURN_ENDS.values()),
+            *(TurnEndDoor(name, self.turn_ends) for name in TURN_ENDS.values()),
         )
         self._doors = {door.name: door for door in doors}
         self.loop = Loop(self, self.ctx.here.layout.proofs_dir)

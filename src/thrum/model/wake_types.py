@@ -55,6 +55,8 @@ class DoorState:
     """How often in a row it failed: wake's bookkeeping, a door leaves it 0."""
     resting_until: float = 0.0
     """Wake's bookkeeping, as `failures` is."""
+    why: str = ""
+    """Why it is not open, where that is worth telling."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -296,13 +296,19 @@ def _why_state(agent: AgentState, now: float) -> str:
     return ""
 
 
+def _why_deaf(agent: AgentState) -> str:
+    if not agent.hooks_fired:
+        return why.no_hooks(agent.runtime)
+    return next((door.why for door in agent.doors if door.why), why.NO_WAITER)
+
+
 def _why_no_door(agent: AgentState, now: float) -> str:
     """Why there is something to say, and no door for it."""
     if not agent.runtime:
         return why.PLAIN_SHELL
     usable = [door for door in agent.doors if door.open]
     if not usable:
-        return why.NO_WAITER if agent.hooks_fired else why.no_hooks(agent.runtime)
+        return _why_deaf(agent)
     if any(agent.state in door.takes for door in usable):
         return why.USED_UP
     return _why_state(agent, now) or agent.state

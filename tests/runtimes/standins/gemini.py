@@ -1,3 +1,5 @@
+#!/usr/bin/env python3
+# ruff: noqa: PTH123
 """A stand-in for Gemini CLI 0.61.0: its hooks, its title, its queue of typed-ahead lines, its dialog, before a model.
 
 What it does was measured with the real one (docs/runtimes.md). Standard library alone: it is copied to the PATH.
@@ -147,6 +149,10 @@ class Gemini:
             for call in calls:
                 out = self.run_tool(call)
                 if out is None:
+                    cancelled = {"error": "[Operation Cancelled] User denied execution."}
+                    self.contents.append(
+                        {"role": "user", "parts": [{"functionResponse": {"name": call["name"], "response": cancelled}}]}
+                    )
                     return None
                 responses.append({"functionResponse": {"name": call["name"], "response": {"output": out}}})
             self.contents.append({"role": "user", "parts": responses})

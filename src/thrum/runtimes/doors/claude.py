@@ -83,7 +83,7 @@ def is_interactive(argv: tuple[str, ...]) -> bool:
 class WaiterDoor:
     """The background hook. It is there while one sleeps; a wake uses it up, and the next event starts another.
 
-    OpenCode's plugin keeps such a one, and at a turn's end others' hooks are one: doors of the same kind (`name`).
+    OpenCode's plugin keeps such a one, too: a door of the same kind, by another `name`.
     """
 
     def __init__(self, waiters: Waiters, name: str = WAITER) -> None:

@@ -1,20 +1,24 @@
 """The end of a turn as a door: what the hook of that moment answers makes the program go on with it (Gemini, Cursor).
 
-Such a hook is asleep here only for as long as an offer is on its way: milliseconds. The program waits for it, so it
-takes in no prompt meanwhile. No turn is prolonged twice in a row: agents that answer each other would never end.
+Such a hook is asleep here only for as long as an offer is on its way: milliseconds. The program waits for it and
+accepts no prompt meanwhile. No turn is prolonged twice in a row: agents that answer each other would never end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
-from thrum.model.wake_types import Process
+from thrum.model.wake_types import DoorState, Process, Reachable
+from thrum.runtimes.doors.claude import WaiterDoor
 from thrum.runtimes.hooks import HookEvent
 from thrum.runtimes.waiters import Waiter, Waiters
 
 TURN_ENDS: Final[Mapping[str, str]] = {"gemini": "gemini.turn_end", "cursor": "cursor.turn_end"}
-"""The name of the door (`doors.claude.WaiterDoor`), by runtime."""
+"""The name of the door, by runtime."""
+WORKS: Final = "working (turn end)"
+RESTS: Final = "idle: told when its next turn ends"
 
 
 class TurnEnds:
@@ -42,3 +46,13 @@ class TurnEnds:
     def forget(self, process: Process) -> None:
         """The process has ended."""
         self._prolonged.discard(process)
+
+
+class TurnEndDoor(WaiterDoor):
+    """What the hook at the end of a turn answers."""
+
+    def __init__(self, name: str, ends: TurnEnds) -> None:
+        super().__init__(ends.waiters, name)
+
+    def state(self, agent: Reachable) -> DoorState:
+        return replace(super().state(agent), why=WORKS if agent.state == "working" else RESTS)

@@ -87,7 +87,7 @@ def test_a_worktree_has_hooks_of_its_own_and_where_others_are_is_said(repo: Repo
     ("words", "kind", "remedy"),
     [
         (("install", "clude"), "runtime_not_found", "did you mean claude?"),
-        (("install", "amp"), "not_available", "claude, codex, gemini, cursor"),
+        (("install", "amp"), "not_available", "claude, codex, gemini, cursor, opencode"),
         (("install", "codex", "--project"), "not_available", "thrum hook install codex"),
         (("install", "claude", "--user", "--project"), "usage", "thrum help hook install"),
         (("uninstall",), "usage", "thrum help hook uninstall"),

@@ -24,8 +24,15 @@ from typing import Any, Final
 from tests.support.daemon.repo import THRUM, wait_until
 
 HERE = Path(__file__).parent
-REAL: Final = {"claude": "THRUM_REAL_CLAUDE", "codex": "THRUM_REAL_CODEX"}
+REAL: Final = {
+    "claude": "THRUM_REAL_CLAUDE",
+    "codex": "THRUM_REAL_CODEX",
+    "opencode": "THRUM_REAL_OPENCODE",
+    "gemini": "THRUM_REAL_GEMINI",
+}
 """The variables that name the real programs, by runtime."""
+PROGRAMS: Final = {"cursor": "cursor-agent"}
+"""What a runtime's program is called, where it is not called as the runtime."""
 API_KEY: Final = "sk-dummy-0000000000000001"
 COLUMNS, ROWS = 100, 30
 
@@ -116,6 +123,13 @@ class Lab:
             "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{self.port}",
             "ANTHROPIC_API_KEY": API_KEY,
             "FAKE_KEY": "dummy",
+            "FAKE_CHAT_URL": f"http://127.0.0.1:{self.port}/v1",
+            "GEMINI_API_KEY": "dummy",
+            "GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{self.port}",
+            "GEMINI_TELEMETRY_ENABLED": "false",
+            "OPENCODE_DISABLE_AUTOUPDATE": "1",
+            "OPENCODE_DISABLE_MODELS_FETCH": "1",
+            "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
             "IS_SANDBOX": "1",
             "GIT_CONFIG_NOSYSTEM": "1",
             **more,
@@ -132,11 +146,14 @@ class Lab:
 
     def install(self, runtime: str) -> None:
         """Put the program on the PATH: the real one, or its stand-in."""
-        path = self.bin / runtime
+        path = self.bin / PROGRAMS.get(runtime, runtime)
         if path.exists():
             return
         if program := real(runtime):
             path.symlink_to(program)
+        elif (script := HERE / "standins" / f"{runtime}.mjs").exists():
+            path.write_text(f"#!{shutil.which('node')}\n" + script.read_text())
+            path.chmod(0o755)
         else:
             path.write_text(f"#!{sys.executable}\n" + (HERE / "standins" / f"{runtime}.py").read_text())
             path.chmod(0o755)
@@ -280,7 +297,55 @@ screen_reader_detection_done = true
     )
 
 
-_SET_UP: Final = {"claude": _set_up_claude, "codex": _set_up_codex}
+def _set_up_gemini(lab: Lab) -> None:
+    settings = lab.home / ".gemini/settings.json"
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text(
+        json.dumps(
+            {
+                "security": {"auth": {"selectedType": "gemini-api-key"}, "folderTrust": {"enabled": False}},
+                "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
+                "privacy": {"usageStatisticsEnabled": False},
+                "telemetry": {"enabled": False},
+                "ui": {"theme": "Default"},
+                "model": {"name": "gemini-2.5-flash"},
+                "hooksConfig": {"enabled": True},
+            }
+        )
+    )
+
+
+def _set_up_opencode(lab: Lab) -> None:
+    config = lab.home / ".config/opencode"
+    config.mkdir(parents=True)
+    options = {"baseURL": f"http://127.0.0.1:{lab.port}/v1", "apiKey": "dummy"}
+    model = {"fake": {"name": "fake", "limit": {"context": 100_000, "output": 4_000}}}
+    provider = {"npm": "@ai-sdk/openai-compatible", "name": "local", "options": options, "models": model}
+    (config / "opencode.json").write_text(
+        json.dumps(
+            {
+                "autoupdate": False,
+                "share": "disabled",
+                "model": "local/fake",
+                "small_model": "local/fake",
+                "provider": {"local": provider},
+                "permission": {"bash": {"*": "allow", "touch *": "ask"}},
+            }
+        )
+    )
+
+
+def _set_up_nothing(lab: Lab) -> None:
+    pass
+
+
+_SET_UP: Final = {
+    "claude": _set_up_claude,
+    "codex": _set_up_codex,
+    "gemini": _set_up_gemini,
+    "opencode": _set_up_opencode,
+    "cursor": _set_up_nothing,
+}
 
 
 def _namespace() -> list[str]:

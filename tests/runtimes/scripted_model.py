@@ -361,7 +361,16 @@ class H(BaseHTTPRequestHandler):
         shell = next((t for t in ("bash", "Bash", "shell", "run_shell_command", "Shell") if t in tools), None)
         if kind == "tool" and not shell:
             kind, val = "text", "scripted title"
-        log(api="chat", model=r.get("model"), n=len(items), tools=tools, new=new[-60000:], answer=[kind, val])
+        system = "\n".join(flat(m.get("content")) for m in r["messages"] if m["role"] in ("system", "developer"))
+        log(
+            api="chat",
+            model=r.get("model"),
+            n=len(items),
+            tools=tools,
+            new=new[-60000:],
+            answer=[kind, val],
+            system=system[-6000:],
+        )
         time.sleep(delay)
         base = {
             "id": f"chatcmpl-{time.time_ns()}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -24,10 +25,15 @@ from thrum.model.wake_types import Process
 from thrum.ops.context import Call, Context, evidence_of
 from thrum.ops.runtime_place import note_session
 from thrum.runtimes import hooks
-from thrum.runtimes.doors import claude
+from thrum.runtimes.doors.turn_end import TURN_ENDS
 from thrum.runtimes.hooks import Answer, HookEvent
+from thrum.runtimes.one_shot import is_one_shot
+from thrum.runtimes.waiters import Waiter
 
 log = logging.getLogger("thrum.wake")
+
+TURN_END_SECONDS: Final = 5.0
+"""How long the end of a turn waits at most for what it is to be told: it takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +65,17 @@ class HookService:
             await self.wake.loop.prove(token)
         if caller is None:
             return await self._below_server(evidence_of(call), event)
-        self.wake.states.note(caller.process, event)
         if event.runtime == "codex":
             self.wake.codex.noted(event, caller.process)
         agent_id = self.wake.agent_of(caller.process)
-        if agent_id:
+        # It sleeps before anything is known of the turn's end: no other door is to be tried meanwhile.
+        end = self.wake.turn_ends.begin(caller.process, event) if agent_id else None
+        self.wake.states.note(caller.process, event)
+        if end is not None:
+            answer = await self._end_turn(call, caller.process, event, agent_id, end)
+        else:
             await self._note(agent_id, event)
-            await self.wake.note_event(agent_id, event)
-        answer = await self._wait(call, caller.process, event) if event.kind == "wait" else hooks.SILENCE
+            answer = await self._wait(call, caller.process, event) if event.kind == "wait" else hooks.SILENCE
         return HookResult(stdout=answer.stdout, stderr=answer.stderr, exit_status=answer.exit_status, agent_id=agent_id)
 
     async def _below_server(self, evidence: PeerEvidence, event: HookEvent) -> HookResult:
@@ -83,14 +92,36 @@ class HookService:
         if event.kind == "session_end":
             self.wake.states.forget(thread_key(event.session))
         if agent_id:
-            await self.wake.note_event(agent_id, event.kind)
+            await self.wake.note_event(agent_id, event)
         return HookResult(agent_id=agent_id)
 
     async def _note(self, agent_id: str, event: HookEvent) -> None:
-        """Which session the agent is in, and that its hooks fire: once a session, not at each event."""
+        """Which session the agent is in, and that its hooks fire (once a session); and what follows from the event."""
+        if not agent_id:
+            return
         row = self.ctx.view.agent(agent_id)
         if row is not None and event.session and row.runtime_session != event.session:
             await note_session(self.ctx, agent_id, event.session, event.transcript)
+        await self.wake.note_event(agent_id, event)
+
+    async def _end_turn(self, call: Call, process: Process, event: HookEvent, agent_id: str, end: Waiter) -> Answer:
+        """What the hook at a turn's end answers: what is unseen, if its agent is to be told of that now."""
+        ends = self.wake.turn_ends
+        try:
+            await self._note(agent_id, event)
+            if end.text or self.wake.is_due(agent_id, TURN_ENDS[event.runtime]):
+                with trio.move_on_after(TURN_END_SECONDS):
+                    await ends.waiters.sleep(process, end)
+        except BaseException:
+            end.lost()
+            raise
+        finally:
+            ends.waiters.leave(process, end)
+        if not end.text or end.settled.is_set():
+            return hooks.SILENCE
+        ends.prolong(process)
+        call.when_delivered(end.taken, end.lost)
+        return hooks.go_on(event, end.text)
 
     async def _wait(self, call: Call, process: Process, event: HookEvent) -> Answer:
         waiter = None
@@ -107,6 +138,7 @@ class HookService:
         """End the waiter with its runtime: killed, that one takes no child along."""
         await self.ends.wait(process[0], lambda: self._lives(process))
         self.wake.states.forget(process)
+        self.wake.turn_ends.forget(process)
         self.wake.waiters.dismiss(process)
 
     def _lives(self, process: Process) -> bool:
@@ -128,8 +160,7 @@ class HookService:
             return None
         nearest, outermost = found
         argv = self.ctx.processes.program(nearest.pid).argv
-        asks = event.runtime == "claude" and not claude.is_interactive(argv)
-        return Caller((outermost.pid, outermost.started), nested=asks)
+        return Caller((outermost.pid, outermost.started), nested=is_one_shot(event.runtime, argv))
 
 
 def runtime_above(chain: Sequence[Link], runtime: str) -> tuple[Link, Link] | None:

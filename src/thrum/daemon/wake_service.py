@@ -38,6 +38,7 @@ from thrum.ops.sessions import ensure_session
 from thrum.ops.waiting import WaitQueues
 from thrum.runtimes.doors.claude import WAITER, WaiterDoor
 from thrum.runtimes.doors.claude_socket import SOCKET, SocketDoor
+from thrum.runtimes.doors.turn_end import TURN_ENDS, TurnEndDoor, TurnEnds
 from thrum.runtimes.hooks import HookEvent
 from thrum.runtimes.waiters import Waiters
 from thrum.store.api import Decision, Stamp
@@ -61,7 +62,9 @@ _DOORS_OF: Final[Mapping[str, Sequence[str]]] = {
     "": (),
     "claude": (WAITER, SOCKET, TYPED),
     "codex": ("codex.server", "codex.queue"),
-    "opencode": (),
+    "opencode": ("opencode.waiter",),
+    "gemini": ("gemini.turn_end", TYPED),
+    "cursor": ("cursor.turn_end", TYPED),
 }
 """The doors of each runtime, in the order of preference; of any other, which may be in a pane: `typed` alone."""
 
@@ -91,6 +94,7 @@ class WakeService:
     dialogs: Dialogs = field(init=False)
     waiters: Waiters = field(init=False)
     codex: CodexService = field(init=False)
+    turn_ends: TurnEnds = field(default_factory=TurnEnds)
     loop: Loop = field(init=False)
     _doors: dict[str, Door] = field(init=False)
     _restless: set[str] = field(default_factory=set[str])
@@ -117,6 +121,8 @@ class WakeService:
             TypedDoor(self.panes, table, self._typed_opens_at),
             self.codex.server_door,
             self.codex.queue_door,
+            WaiterDoor(self.waiters, "opencode.waiter"),
+            *(TurnEndDoor(name, self.turn_ends) for name in TURN_ENDS.values()),
         )
         self._doors = {door.name: door for door in doors}
         self.loop = Loop(self, self.ctx.here.layout.proofs_dir)
@@ -156,6 +162,7 @@ class WakeService:
     def close(self) -> None:
         """The daemon stops: its waiters find another one."""
         self.waiters.close()
+        self.turn_ends.waiters.close()
 
     async def _watch_states(self) -> None:
         while True:
@@ -231,6 +238,14 @@ class WakeService:
             return False
         agent = self.loop.state_of(agent_id)
         return isinstance(plan(agent, trio.current_time()), Offer | Look) and not all(m.told for m in agent.unseen)
+
+    def is_due(self, agent_id: str, door: str) -> bool:
+        """Whether the agent is told something by that door now, or when the window of a burst is over."""
+        now = trio.current_time()
+        action = plan(self.loop.state_of(agent_id), now)
+        if isinstance(action, Look):
+            return action.at <= now + limits.wake_window_seconds
+        return isinstance(action, Offer) and action.door == door
 
     def why_not_soon(self, row: AgentRow, message_id: str) -> str:
         """Why an agent will not see at once what was sent to it just now; empty: it will. What else is unseen there is

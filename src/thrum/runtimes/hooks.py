@@ -54,6 +54,7 @@ _KINDS: Final[Mapping[str, Mapping[str, Kind]]] = {
         "tool.done": "tool_done",
         "session.idle": "turn_end",
         "permission.asked": "dialog",
+        "permission.replied": "tool_done",
         "session.end": "session_end",
         WAIT: "wait",
     },
@@ -72,6 +73,8 @@ HOOKED: Final = tuple(_KINDS)
 """The runtimes that can call a hook."""
 
 ASKS_CHARS_MAX: Final = 200
+_FOLLOW_UPS_MAX: Final = 5
+"""Of a `stop` of Cursor's, by its documentation; not tried."""
 
 
 class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +99,7 @@ class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
     subagent: bool = False
     """Whether a sub-agent is at work: it is told nothing and proves nothing."""
     again: bool = False
-    """Of a turn's end: whether a hook has prolonged this turn already."""
+    """Of a turn's end: whether it may not be prolonged, as a hook did that already, or it was broken off."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +129,7 @@ def read(runtime: str, event: str, payload: Mapping[str, Any]) -> HookEvent:
         source=_text(payload, "source") if kind == "session_start" else "",
         asks=_asks(payload) if kind == "dialog" else "",
         subagent=bool(_first(payload, "agent_id", "parent_session_id", "parentID")),
-        again=payload.get("stop_hook_active") is True,
+        again=_is_over(payload),
     )
 
 
@@ -185,6 +188,13 @@ def woken(event: HookEvent, text: str) -> Answer:
     if event.kind != "wait" or not text:
         return SILENCE
     return Answer(stdout=text) if event.runtime == "opencode" else Answer(stderr=text, exit_status=2)
+
+
+def _is_over(payload: Mapping[str, Any]) -> bool:
+    """Whether a turn's end is to stay one. Cursor follows up 5 times in a row, and tells of what its person ended."""
+    count = payload.get("loop_count")
+    is_last = isinstance(count, int) and count >= _FOLLOW_UPS_MAX
+    return payload.get("stop_hook_active") is True or is_last or _text(payload, "status") in ("aborted", "error")
 
 
 def _asks(payload: Mapping[str, Any]) -> str:

@@ -10,16 +10,18 @@ import contextlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from thrum.model import files
 from thrum.model.errors import ConfigInvalid, in_shell
 from thrum.model.paths import Layout
-from thrum.runtimes import _written, hook_files
+from thrum.runtimes import _written, hook_files, opencode_plugin
 from thrum.runtimes._json_edit import NotJson
 from thrum.runtimes._records import Record, Records, digest
 from thrum.runtimes.settings_files import HOOKED, SettingsFile, settings_files_in
 
+PLUGIN: Final = "opencode"
+"""The runtime whose hooks are no entries in a file of settings, but a file of their own."""
 Change = Literal["installed", "replaced", "unchanged", "removed", "restored", "absent"]
 """What became of a file: `restored` is to the byte, `removed` is what is thrum's alone."""
 
@@ -108,14 +110,21 @@ def installed_files(root: Path | None, environ: Mapping[str, str]) -> list[Setti
 
 def _edited(file: SettingsFile, old: bytes | None, program: str) -> bytes:
     with _as_config(file):
-        return hook_files.installed((old or b"").decode(), file.runtime, program).encode()
+        text = (old or b"").decode()
+        if file.runtime == PLUGIN:
+            return opencode_plugin.installed(text, program).encode()
+        return hook_files.installed(text, file.runtime, program).encode()
 
 
 def _ours(file: SettingsFile, data: bytes) -> Sequence[str]:
     if not data.strip():
         return ()
     with _as_config(file):
-        return hook_files.commands_in(data.decode())
+        text = data.decode()
+        if file.runtime == PLUGIN:
+            program = opencode_plugin.program_in(text)
+            return [hook_files.command(program, PLUGIN, event) for event in opencode_plugin.events_in(text)]
+        return hook_files.commands_in(text)
 
 
 def _without(file: SettingsFile, known: Record | None, old: bytes | None) -> bytes | None:
@@ -126,6 +135,8 @@ def _without(file: SettingsFile, known: Record | None, old: bytes | None) -> byt
         return known.before
     if not _ours(file, old):
         return old
+    if file.runtime == PLUGIN:
+        return None  # the whole of it is thrum's
     with _as_config(file):
         text = hook_files.removed(old.decode())
         is_thrums = known is not None and known.before is None
@@ -153,7 +164,7 @@ def _rewrite(file: SettingsFile, known: Record | None, old: bytes | None, new: b
     if old is None or not _ours(file, old):
         before = old
     elif known is None:
-        before = hook_files.removed(old.decode()).encode()
+        before = hook_files.removed(old.decode()).encode() if file.runtime != PLUGIN else None
     else:
         before = known.before
         # Where others have changed it since, what was before is not all that there is: then ours is cut out.

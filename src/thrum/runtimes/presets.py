@@ -70,7 +70,7 @@ BUILT_IN: Final[Mapping[str, Runtime]] = {
         _preset("codex", "Codex", "codex", "AGENTS.md", "~/.codex/config.toml", _CODEX_NOTES, hooks=True),
         _preset("cursor", "Cursor", "agent", ".cursorrules", ".cursor/mcp.json", hooks=True),
         _preset("gemini", "Gemini CLI", "gemini", ".gemini/instructions.md", ".gemini/settings.json", hooks=True),
-        _preset("opencode", "OpenCode", "opencode", "AGENTS.md", "opencode.json"),
+        _preset("opencode", "OpenCode", "opencode", "AGENTS.md", "opencode.json", hooks=True),
         _preset("auggie", "Auggie", "auggie", "CLAUDE.md"),
         _preset("amp", "Amp", "amp", "CLAUDE.md"),
         _preset("kiro-cli", "Kiro CLI", "kiro-cli chat", "AGENTS.md"),

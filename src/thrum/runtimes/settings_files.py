@@ -28,8 +28,13 @@ _FILES: Final[dict[str, dict[Scope, str]]] = {
     "codex": {"user": "hooks.json"},
     "gemini": {"private": ".gemini/settings.json", "project": ".gemini/settings.json", "user": "settings.json"},
     "cursor": {"private": ".cursor/hooks.json", "project": ".cursor/hooks.json", "user": "hooks.json"},
+    "opencode": {
+        "private": ".opencode/plugins/thrum.js",
+        "project": ".opencode/plugins/thrum.js",
+        "user": "plugins/thrum.js",
+    },
 }
-_DIRECTORIES: Final = {"codex": ".codex", "gemini": ".gemini", "cursor": ".cursor"}
+_DIRECTORIES: Final = {"codex": ".codex", "gemini": ".gemini", "cursor": ".cursor", "opencode": ".config/opencode"}
 """The user's own, below HOME."""
 
 HOOKED: Final = tuple(_FILES)
@@ -92,6 +97,8 @@ def user_directory(runtime: str, environ: Mapping[str, str]) -> str:
         return config_dir(environ)
     if runtime == "codex" and os.path.isabs(given := environ.get("CODEX_HOME", "")):
         return given
+    if runtime == "opencode" and os.path.isabs(given := environ.get("XDG_CONFIG_HOME", "")):
+        return f"{given}/opencode"
     home = environ.get("HOME", "")
     return f"{home}/{_DIRECTORIES[runtime]}" if os.path.isabs(home) else ""
 

@@ -79,6 +79,14 @@ class Waiters:
 
         None at once where a waiter of that process sleeps already. Raises ShuttingDown.
         """
+        waiter = self.add(process)
+        return None if waiter is None else await self.sleep(process, waiter)
+
+    def add(self, process: Process) -> Waiter | None:
+        """A waiter of that process, from now on; None where there is one. Its caller calls `sleep` or `leave`.
+
+        Raises ShuttingDown.
+        """
         if process in self._waiting:
             return None
         if self._closed:
@@ -86,13 +94,17 @@ class Waiters:
         waiter = self._waiting[process] = Waiter()
         self._absent.pop(process, None)
         self._changed(process)
+        return waiter
+
+    async def sleep(self, process: Process, waiter: Waiter) -> Waiter:
+        """Sleep until it is woken; see `wait`."""
         try:
             await waiter.woken.wait()
         except trio.Cancelled:
             waiter.lost()
             raise
         finally:
-            self._leave(process, waiter)
+            self.leave(process, waiter)
         if self._closed and not waiter.text:
             raise _stopping()
         return waiter
@@ -107,7 +119,7 @@ class Waiters:
         """The process ended, or its agent is gone: its waiter ends in silence."""
         waiter = self._waiting.get(process)
         if waiter is not None:
-            self._leave(process, waiter)
+            self.leave(process, waiter)
             waiter.woken.set()
 
     async def hand(self, process: Process | None, text: str) -> Offered:
@@ -119,7 +131,7 @@ class Waiters:
         waiter = None if process is None else self._waiting.get(process)
         if process is None or waiter is None:
             return Failed(GONE)
-        self._leave(process, waiter)
+        self.leave(process, waiter)
         waiter.text = text
         waiter.woken.set()
         with trio.CancelScope(shield=True), trio.move_on_after(TAKE_SECONDS):
@@ -128,7 +140,8 @@ class Waiters:
             return "offered"  # it may have been printed: better unseen than told twice
         return "offered" if waiter.is_taken else Failed(GONE)
 
-    def _leave(self, process: Process, waiter: Waiter) -> None:
+    def leave(self, process: Process, waiter: Waiter) -> None:
+        """It sleeps no more; nothing where it has left."""
         if self._waiting.get(process) is waiter:
             del self._waiting[process]
             self._absent[process] = trio.current_time()

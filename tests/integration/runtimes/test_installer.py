@@ -14,7 +14,7 @@ from tests.support.git.repository import git_output, make_repository
 from thrum.model import files
 from thrum.model.errors import Busy, ConfigInvalid, FileUnreadable, NotAvailable, StateTracked, StoreFailed
 from thrum.model.paths import Layout, layout_of
-from thrum.runtimes import installer
+from thrum.runtimes import installer, opencode_plugin
 from thrum.runtimes._records import Records
 from thrum.runtimes.settings_files import Scope, SettingsFile, settings_file
 
@@ -348,3 +348,41 @@ def test_what_cannot_be_done_says_why(desk: Desk) -> None:
     (desk.root / ".claude").write_text("a file")
     with pytest.raises(StoreFailed):
         desk.install(desk.file())
+
+
+@pytest.mark.parametrize("scope", ["private", "project", "user"])
+def test_a_plugin_is_a_file_of_its_own_and_nothing_is_left_of_it(desk: Desk, scope: Scope) -> None:
+    before = desk.tree()
+    file = desk.file("opencode", scope)
+    assert desk.install(file) == "installed"
+    assert [each.split()[-1] for each in installer.commands_in(file)] == list(opencode_plugin.EVENTS)
+    assert all(PROGRAM in each for each in installer.commands_in(file))
+    assert file in installer.installed_files(None if scope == "user" else desk.root, desk.environ) or scope == "project"
+    assert desk.status() == ("" if scope != "project" else "?? .opencode/\n")
+    assert desk.install(file) == "unchanged"
+    assert desk.install(file, "/elsewhere/my thrum") == "replaced"
+    assert opencode_plugin.program_in(file.path.read_text()) == "/elsewhere/my thrum"
+    assert desk.uninstall(file) == "restored"
+    assert desk.tree() == before
+    assert desk.uninstall(file) == "absent"
+
+
+def test_a_plugin_that_is_not_thrums_is_neither_replaced_nor_taken_out(desk: Desk) -> None:
+    file = desk.file("opencode")
+    file.path.parent.mkdir(parents=True)
+    file.path.write_text("export const Thrum = async () => ({})\n")
+    before = desk.tree()
+    with pytest.raises(ConfigInvalid, match="another plugin"):
+        desk.install(file)
+    assert desk.uninstall(file) == "absent"
+    assert desk.tree() == before
+
+
+def test_a_plugin_that_was_changed_since_goes_as_a_whole(desk: Desk) -> None:
+    before = desk.tree()
+    file = desk.file("opencode")
+    desk.install(file)
+    with file.path.open("a") as out:
+        out.write("// mine\n")
+    assert desk.uninstall(file) == "restored"
+    assert desk.tree() == before

@@ -10,13 +10,15 @@ import pytest
 from thrum.runtimes import hooks
 from thrum.runtimes._json_edit import NotJson
 from thrum.runtimes.hook_files import FORMATS
+from thrum.runtimes.installer import PLUGIN
 from thrum.runtimes.presets import BUILT_IN, FALLBACK, default_of, presets, with_default
 from thrum.runtimes.settings_files import HOOKED
 from thrum.runtimes.skills import SKILL
 
 
 def test_what_can_be_installed_is_what_is_said_to_have_hooks() -> None:
-    assert {name for name, each in BUILT_IN.items() if each.hooks_supported} == set(HOOKED) == set(FORMATS)
+    assert {name for name, each in BUILT_IN.items() if each.hooks_supported} == set(HOOKED)
+    assert set(HOOKED) == {*FORMATS, PLUGIN}
     assert set(HOOKED) <= set(hooks.HOOKED)
     assert FALLBACK in BUILT_IN
 

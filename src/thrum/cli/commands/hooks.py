@@ -27,7 +27,7 @@ from thrum.model.wire_types import TeamMember
 if TYPE_CHECKING:
     from thrum.runtimes.settings_files import Scope, SettingsFile
 
-Runtime = Annotated[str, word("RUNTIME", "claude, codex, gemini, cursor")]
+Runtime = Annotated[str, word("RUNTIME", "claude, codex, gemini, cursor, opencode")]
 
 
 class HookInstall(msgspec.Struct, kw_only=True, omit_defaults=True):

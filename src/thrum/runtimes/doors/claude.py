@@ -88,17 +88,21 @@ def is_interactive(argv: tuple[str, ...]) -> bool:
 
 
 class WaiterDoor:
-    """The background hook. It is there while one sleeps; a wake uses it up, and the next event starts another."""
+    """The background hook. It is there while one sleeps; a wake uses it up, and the next event starts another.
 
-    def __init__(self, waiters: Waiters) -> None:
+    OpenCode's plugin keeps such a one, too: a door of the same kind, by another `name`.
+    """
+
+    def __init__(self, waiters: Waiters, name: str = WAITER) -> None:
         self._waiters = waiters
+        self._name = name
 
     @property
     def name(self) -> str:
-        return WAITER
+        return self._name
 
     def state(self, agent: Reachable) -> DoorState:
-        return DoorState(WAITER, agent.hooks_fired, self._waiters.has(agent.process), _TAKES)
+        return DoorState(self._name, agent.hooks_fired, self._waiters.has(agent.process), _TAKES)
 
     async def offer(self, agent: Reachable, text: str) -> Offered:
         return await self._waiters.hand(agent.process, text)

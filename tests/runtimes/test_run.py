@@ -56,13 +56,27 @@ def started(lab: Lab, place: Path, line: str) -> Pane:
 
 def test_two_terminals_are_the_whole_set_up_as_the_first_page_of_the_quickstart_says(lab: Lab, place: Path) -> None:
     page = (ROOT / "docs/quickstart.md").read_text()
-    typed = re.findall(r"^shop \$ (thrum run \w+ claude)$", page[: page.index("\n# Two agents")], re.MULTILINE)
-    alice, _bob = (started(lab, place, line) for line in typed)
+    typed = re.findall(r"^shop \$ (thrum run \w+ \w+)$", page[: page.index("\n# Two agents")], re.MULTILINE)
+    assert [line.split()[-1] for line in typed] == ["claude", "codex"]
+    lab.install("codex")
+    trust(lab, place)
+    alice = started(lab, place, typed[0])
+    bob = lab.start(typed[1], place, runtime="codex")
+    bob.shows("fake default")
     untouched = subprocess.run(["git", "status", "--porcelain"], cwd=place, check=True, capture_output=True)
     assert untouched.stdout == b"" and not (place / ".claude").exists()
     alice.say("RUN: thrum send 'how old is it? RUN: thrum reply @alice $((6 * 7))-years' --to @bob")
-    lab.wait_given("how old is it?")
     lab.wait_given("42-years")  # what bob's shell made of it: nothing but the answer has it
+    alice.wait_status("idle")
+    assert lab.given("42-years") == 1
+    assert lab.given("through thrum") >= 2, "each model was told by a wake"
+
+
+def test_two_of_a_kind_in_one_directory_answer_each_other(lab: Lab, place: Path) -> None:
+    alice = run(lab, place, "alice")
+    run(lab, place, "bob")
+    alice.say("RUN: thrum send 'how old is it? RUN: thrum reply @alice $((6 * 7))-years' --to @bob")
+    lab.wait_given("42-years")
     alice.wait_status("idle")
     assert lab.given("42-years") == 1
 
@@ -92,16 +106,3 @@ def test_in_a_session_it_is_reached_all_the_same(lab: Lab, place: Path) -> None:
     thrum(lab, place, "send", "to a session", "--to", "@carl", env={"THRUM_NAME": "dora"})
     lab.wait_given("to a session")
     thrum(lab, place, "tmux", "kill", "carl", env={"THRUM_NAME": "dora"})
-
-
-def test_claude_and_codex_answer_each_other(lab: Lab, place: Path) -> None:
-    lab.install("codex")
-    trust(lab, place)
-    alice = run(lab, place, "alice")
-    bob = lab.start("thrum run bob codex", place, runtime="codex")
-    bob.shows("fake default")
-    alice.say("RUN: thrum send 'how old is it? RUN: thrum reply @alice $((6 * 7))-years' --to @bob")
-    lab.wait_given("how old is it?")
-    lab.wait_given("42-years")
-    alice.wait_status("idle")
-    assert lab.given("42-years") == 1

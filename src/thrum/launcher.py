@@ -233,7 +233,8 @@ def run_hook(argv: list[str]) -> None:
     status = _wait_for_mail(address, argv, payload) if waits else _call_hook(address, argv, payload)
     if status == _CUT_SHORT:
         status = 2 if waits else 0  # what was said was said
-    if status >= 0 or not any(word in payload for word in _CARES):
+    hands_in = status == _RUN_HERE and argv[1] == "codex"  # what waits in a sandboxed session's outbox
+    if status >= 0 or not (hands_in or any(word in payload for word in _CARES)):
         os._exit(max(status, 0))
     _give_back([payload, b""])
 

@@ -16,7 +16,7 @@ from typing import NoReturn, cast
 
 import trio
 
-from thrum.cli import help, sandbox
+from thrum.cli import help, outbox, sandbox
 from thrum.cli.body import decoded
 from thrum.cli.parser import Globals, find, split, wants_json
 from thrum.cli.registration_hints import name_that_ended
@@ -24,7 +24,7 @@ from thrum.cli.run import Answer, Run, error_document, error_text, json_line, un
 from thrum.cli.session import NeedsOwnProcess, OutputLost, OwnTerminal, Session, own_directory, own_environment
 from thrum.cli.table import ALIASES, ALL, COMMANDS, GROUPS, HELP_GROUPS
 from thrum.cli.text import clean
-from thrum.model.errors import BadEncoding, IdentityNotFound, ThrumError, UsageError
+from thrum.model.errors import BadEncoding, BodyTooLarge, IdentityNotFound, StoreFailed, ThrumError, UsageError
 from thrum.model.files import shortage
 
 _NOT_REFUSALS = (NeedsOwnProcess, BrokenPipeError, OutputLost)
@@ -157,11 +157,19 @@ def _status(argv: Sequence[str], session: Session) -> int:
 
 def _refuse_in_sandbox(argv: Sequence[str], session: Session) -> int:
     path, command = None, None
-    with contextlib.suppress(ThrumError):
+    error: ThrumError | None = None
+    try:
         line = split(argv)
-        command = find(line.tokens, COMMANDS, GROUPS)[0]
+        command, _, rest = find(line.tokens, COMMANDS, GROUPS)
         path = Run(session, line.flags, COMMANDS[("help",)]).layout().socket_path
-    error = sandbox.refusal(path, session.env)
+        if command is not None and (said := outbox.leave(command, rest, argv, session)) is not None:
+            os.write(1, f"{said}\n".encode() if said else b"")
+            return 0
+    except (UsageError, StoreFailed, BodyTooLarge) as failed:
+        error = failed
+    except ThrumError:
+        pass
+    error = error or sandbox.refusal(path, session.env)
     with contextlib.suppress(OSError):
         if wants_json(argv):
             os.write(1, json_line(error_document(error)))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 import msgspec
 
 from thrum.cli.commands.prime import brief
+from thrum.cli.outbox import hand_in
 from thrum.cli.parser import RUN, did_you_mean, near, word
 from thrum.cli.run import Run
 from thrum.cli.session import TTY_IN
@@ -37,6 +38,10 @@ async def hook(
     payload = _decoded(await run.session.terminal.read_stdin())
     told = hooks.read(runtime, event, payload)
     begins = told.kind == "session_start"
+    outbox, refusals = None, ""
+    if runtime == "codex" and told.session and not told.subagent:
+        with contextlib.suppress(ThrumError, OSError):
+            outbox, refusals = await hand_in(run, told.session)
     try:
         if not begins and await run.client_if_running() is None:  # only a session's start is worth starting one
             _leave_proofs(run, told)
@@ -52,9 +57,11 @@ async def hook(
         run.go_elsewhere(error)
         _leave_proofs(run, told)
         raise  # into the log: the command is silent
-    if text:
-        answer = hooks.context(told, text)
+    if text or (refusals and not result.stdout):
+        answer = hooks.context(told, "\n".join(filter(None, [text, refusals])))
         result = HookResult(stdout=answer.stdout, stderr=answer.stderr, exit_status=answer.exit_status)
+        if refusals and answer.stdout and outbox is not None:
+            outbox.told()
     return await _print(run, result)
 
 

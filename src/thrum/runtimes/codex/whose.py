@@ -83,6 +83,10 @@ class Whose:
         self._open.pop(thread, None)
         self._judged.discard(thread)
 
+    def is_judged(self, thread: str) -> bool:
+        """Whether it was seen to begin among terminals that were known then."""
+        return thread in self._judged
+
     def is_uncertain(self, agent: str) -> bool:
         """Whether its terminal may show another thread than the one that it is bound to."""
         return any(agent in may for may in self._open.values())

@@ -232,6 +232,7 @@ async def test_a_push_changes_the_state_and_what_is_unknown_is_passed_over(tmp_p
         await _until(lambda: found.threads["t1"].state == "working")
         await scripted.push("thread/status/changed", threadId="t1", status={"type": "active", "activeFlags": ["x"]})
         await _until(lambda: found.threads["t1"].state == "dialog")
+        scripted.answers["thread/read"] = {"thread": {"id": "t1", "cwd": "/", "status": {"type": "notLoaded"}}}
         await scripted.push("thread/status/changed", threadId="t1", status={"type": "notLoaded"})
         await _until(lambda: "t1" not in found.threads)
 

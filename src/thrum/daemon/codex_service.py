@@ -265,7 +265,7 @@ class CodexService:
             self._changed.set()
 
     async def _bind_what_is_certain(self) -> None:
-        """Threads that began since the last look, and what people's prompts told of those that nobody had."""
+        """Threads that began since the last look, and what people's prompts told of those that no agent had."""
         spoken, self._spoken = self._spoken, []
         for row in [each for each in self._agents() if each.runtime_session in spoken]:
             for thread, agent_id in self._whose.prompted(row.agent_id):

@@ -58,7 +58,7 @@ class Whose:
         return ""
 
     def bound(self, agent: str, thread: str, terminal: tuple[int, str] | None) -> None:
-        """An agent is in that thread, whoever said so: what was open about it is settled."""
+        """An agent is in that thread, by whatever evidence: what was open about it is settled."""
         self._judged.add(thread)
         self._open.pop(thread, None)
         if terminal is not None:

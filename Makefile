@@ -17,6 +17,8 @@ WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $
 CLAUDE := $(CURDIR)/build/runtimes/claude
 CLAUDE_PACKAGE := @anthropic-ai/claude-code-$(shell uname -s | tr A-Z a-z)-$(shell uname -m | sed 's/x86_64/x64/;s/aarch64/arm64/')
 CLAUDE_VERSION := 2.1.332
+CODEX := $(CURDIR)/build/runtimes/codex
+CODEX_VERSION := 0.171.0
 
 .PHONY: demo test test-runtimes unit integration spec check bench venv clean
 
@@ -26,13 +28,20 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
-test-runtimes: venv $(CLAUDE)/.installed
-	THRUM_REAL_CLAUDE=$(CLAUDE)/node_modules/$(CLAUDE_PACKAGE)/claude $(BIN)/python -m pytest tests/runtimes $(ARGS)
+test-runtimes: venv $(CLAUDE)/.installed $(CODEX)/.installed
+	THRUM_REAL_CLAUDE=$(CLAUDE)/node_modules/$(CLAUDE_PACKAGE)/claude THRUM_REAL_CODEX=$(CODEX)/node_modules/.bin/codex \
+		$(BIN)/python -m pytest tests/runtimes $(ARGS)
 
 $(CLAUDE)/.installed: Makefile
 	mkdir -p $(CLAUDE)
 	echo '{}' > $(CLAUDE)/package.json
 	npm install --silent --prefix $(CLAUDE) '$(CLAUDE_PACKAGE)@$(CLAUDE_VERSION)'
+	@touch $@
+
+$(CODEX)/.installed: Makefile
+	mkdir -p $(CODEX)
+	echo '{}' > $(CODEX)/package.json
+	npm install --silent --prefix $(CODEX) '@openai/codex@$(CODEX_VERSION)'
 	@touch $@
 
 unit: venv

@@ -264,7 +264,17 @@ class H(BaseHTTPRequestHandler):
                 items.append((i.get("role", "?"), flat(i.get("content"))))
         tools = [t.get("name") or t.get("type") for t in r.get("tools", [])]
         kind, val, delay, new = decide(items)
-        log(api="responses", model=r.get("model"), n=len(items), tools=tools, new=new[-60000:], answer=[kind, val])
+        log(
+            api="responses",
+            model=r.get("model"),
+            n=len(items),
+            tools=tools,
+            new=new[-60000:],
+            answer=[kind, val],
+            # A request may be given up and made again: what counts is what stands in a conversation in the end.
+            conversation=r.get("prompt_cache_key"),
+            told="\n".join(text for role, text in items if role in ("user", "developer"))[-200000:],
+        )
         time.sleep(delay)
         rid, call = f"resp_{time.time_ns()}", f"call_{time.time_ns()}"
         two, kind = kind == "both", "tool" if kind == "both" else kind

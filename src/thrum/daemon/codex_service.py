@@ -159,6 +159,8 @@ class CodexService:
                 return ""
             await self._bind(bound, event.session, event.transcript, self._terminal_of(bound), hooks=True)
             return bound.agent_id
+        if event.kind not in ("session_start", "prompt") or self._whose.is_judged(event.session):
+            return ""  # that of a terminal beside the agent's, which may be closed by now
         here = [each for each in self._agents(any_runtime=True) if root and each.worktree_path == root]
         rows = [each for each in here if each.runtime == RUNTIME and self._lives(each)]
         rows = rows or [each for each in here if not self._lives(each)]

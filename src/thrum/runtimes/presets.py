@@ -62,7 +62,7 @@ def _preset(
     )
 
 
-_CODEX_NOTES: Final = "thrum hook install codex asks, for its only file of hooks is your own; codex asks to trust them"
+_CODEX_NOTES: Final = "thrum hook install codex asks, for its only file of hooks is your own; it marks them as trusted"
 BUILT_IN: Final[Mapping[str, Runtime]] = {
     each.name: each
     for each in (

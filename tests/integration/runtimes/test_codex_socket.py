@@ -232,6 +232,7 @@ async def test_a_push_changes_the_state_and_what_is_unknown_is_passed_over(tmp_p
         await _until(lambda: found.threads["t1"].state == "working")
         await scripted.push("thread/status/changed", threadId="t1", status={"type": "active", "activeFlags": ["x"]})
         await _until(lambda: found.threads["t1"].state == "dialog")
+        scripted.answers["thread/read"] = {"thread": {"id": "t1", "cwd": "/", "status": {"type": "notLoaded"}}}
         await scripted.push("thread/status/changed", threadId="t1", status={"type": "notLoaded"})
         await _until(lambda: "t1" not in found.threads)
 
@@ -289,15 +290,15 @@ async def test_a_text_that_is_in_no_turn_once_that_is_over_was_thrown_away(tmp_p
         assert found.lost_of("t1") == token
 
 
-async def test_a_turn_that_is_not_listed_yet_is_not_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turns", [[], [{"id": "u9", "status": "interrupted"}]], ids=["unlisted", "as interrupted"])
+async def test_a_turn_that_has_not_begun_yet_is_not_over_however_it_is_listed(tmp_path: Path, turns: list[Any]) -> None:
     scripted = _Scripted(
-        turn_start={"turn": {"id": "u9"}}, thread_turns_list={"data": []}, thread_items_list={"data": []}
+        turn_start={"turn": {"id": "u9"}}, thread_turns_list={"data": turns}, thread_items_list={"data": []}
     )
     token = new_token()
     async with connected(tmp_path, scripted) as found:
         assert await found.say("t1", f"hi {token}") == "offered"
-        await _until(lambda: any(call["method"] == "thread/turns/list" for call in scripted.calls))
         await scripted.push("thread/status/changed", threadId="t1", status={"type": "idle"})
         await scripted.push("thread/started", thread={"id": "t5", "cwd": "/", "status": {"type": "idle"}})
-        await _until(lambda: "t5" in found.threads)
+        await _until(lambda: any(call.get("params", {}).get("threadId") == "t5" for call in scripted.calls))
         assert not found.is_lost(token)

@@ -370,7 +370,8 @@ class Thread:
         found = config()
         url = found["model_providers"][found["model_provider"]]["base_url"] + "/responses"
         tools = [{"type": "function", "name": "exec_command"}]
-        body = json.dumps({"model": "fake", "input": self.input, "tools": tools, "stream": True}).encode()
+        asked = {"model": "fake", "input": self.input, "tools": tools, "stream": True, "prompt_cache_key": self.id}
+        body = json.dumps(asked).encode()
         box = {}
 
         def go():

@@ -29,6 +29,7 @@ _PAUSE_SECONDS_MAX: Final = 5.0
 """Between two tries to connect; a hook of such a session calls for the next one at once."""
 _ITEMS_READ: Final = 100
 _LOST_KEPT: Final = 100
+_WRITTEN_SECONDS: Final = 0.3
 _MOMENTS: Final = 20
 _MOMENT_SECONDS: Final = 0.05
 _OVER: Final = ("completed", "interrupted", "failed")
@@ -48,14 +49,16 @@ class Thread:
     is_new: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Said:
-    """A text that a turn was given and whose taking up is not known yet."""
+    """A text that a turn was given and whose taking up is not known yet. `began`: whether the thread was seen at work
+    since; a turn that has just begun is listed as one that was interrupted."""
 
     thread: str
     turn: str
     client_id: str
     token: str
+    began: bool
 
 
 @dataclass(slots=True)
@@ -157,26 +160,20 @@ class CodexServer:
         told = _text(answer, "turnId") or _text(_object(answer, "turn"), "id") or turn
         tokens = tokens_in(text)
         if told and tokens:
-            self._said[thread_id] = _Said(thread_id, told, client_id, tokens[-1])
-            await self._settle_if_over(connection, thread_id)
+            self._said[thread_id] = _Said(thread_id, told, client_id, tokens[-1], began=bool(turn))
         return "offered"
 
-    async def _settle_if_over(self, connection: Connection, thread_id: str) -> None:
-        """The turn may have ended before its answer was read."""
-        thread = self.threads.get(thread_id)
-        if thread is not None and thread.state == "idle":
-            with trio.CancelScope(shield=True):
-                await self._settle(connection, thread_id)
-
     async def _settle(self, connection: Connection, thread_id: str) -> None:
-        """A turn is over: was the text that it was given taken up?"""
+        """A turn is over: was the text that it was given taken up? Asked twice, for it is written down in steps."""
         said = self._said.get(thread_id)
-        if said is None or said.token in self._lost:
+        if said is None or not said.began or said.token in self._lost:
             return
         try:
-            if await _has_ended(connection, said) and not await _was_taken(connection, said):
-                if self._said.get(thread_id) is not said:
+            for pause in (0.0, _WRITTEN_SECONDS):
+                await trio.sleep(pause)
+                if not await _has_ended(connection, said) or await _was_taken(connection, said):
                     return
+            if self._said.get(thread_id) is said:
                 self._lost[said.token] = None
                 while len(self._lost) > _LOST_KEPT:
                     del self._lost[next(iter(self._lost))]
@@ -265,7 +262,9 @@ class CodexServer:
         if state is None:
             self._drop(thread_id)
             return
-        known = self.threads.get(thread_id)
+        said, known = self._said.get(thread_id), self.threads.get(thread_id)
+        if said is not None and state == "working":
+            said.began = True
         if known is not None and known.state != state:
             # Since when: as it is told, for that is now; a clock of ours would say the same.
             self.threads[thread_id] = replace(known, state=state, since_ms=0.0)
@@ -351,7 +350,7 @@ async def _active_turn(connection: Connection, thread_id: str) -> str:
 
 
 async def _has_ended(connection: Connection, said: _Said) -> bool:
-    """Whether the turn that was given it is known to be over. One that has just begun is listed a little later."""
+    """Whether the turn that was given it is listed as over."""
     answer = await connection.call("thread/turns/list", {"threadId": said.thread, "limit": 5})
     return any(_text(turn, "id") == said.turn and turn.get("status") in _OVER for turn in _objects(answer, "data"))
 

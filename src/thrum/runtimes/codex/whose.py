@@ -58,7 +58,7 @@ class Whose:
         return ""
 
     def bound(self, agent: str, thread: str, terminal: tuple[int, str] | None) -> None:
-        """An agent is in that thread, as a hook or a look found: what was open about it is settled."""
+        """An agent is in that thread, by whatever evidence: what was open about it is settled."""
         self._judged.add(thread)
         self._open.pop(thread, None)
         if terminal is not None:
@@ -82,6 +82,10 @@ class Whose:
         """A thread is not loaded any more."""
         self._open.pop(thread, None)
         self._judged.discard(thread)
+
+    def is_judged(self, thread: str) -> bool:
+        """Whether it was seen to begin among terminals that were known then."""
+        return thread in self._judged
 
     def is_uncertain(self, agent: str) -> bool:
         """Whether its terminal may show another thread than the one that it is bound to."""

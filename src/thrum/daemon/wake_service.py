@@ -213,6 +213,13 @@ class WakeService:
         agent = self.loop.state_of(agent_id)
         return isinstance(plan(agent, trio.current_time()), Offer | Look) and not all(m.told for m in agent.unseen)
 
+    def can_be_told(self, agent_id: str) -> bool:
+        """Whether a live runtime of the agent has a door, be it one that opens soon."""
+        runtime = self.reachable(agent_id)
+        if runtime.process is None:
+            return False
+        return self._goes_by_pane(runtime) or any(door.state(runtime).open for door in self.doors(agent_id))
+
     def why_not_soon(self, row: AgentRow, message_id: str) -> str:
         """Why an agent will not see at once what was sent to it just now; empty: it will. What else is unseen there is
         not asked for, however much it is: every send comes here.

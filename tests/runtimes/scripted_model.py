@@ -67,7 +67,8 @@ def decide(items):
     is_tool = any(r == "tool" or t.startswith("[tool_result]") for r, t in new)
     delay = float(m.group(1)) if (m := re.search(r"SLOW:\s*([\d.]+)", joined)) else 0.0
     user = "\n".join(t for r, t in new if r != "tool" and not t.startswith("[tool_result]"))
-    user = re.sub(r"(?s)<system-reminder>.*?</system-reminder>", "", user) if "RUN:" not in user else user
+    if not re.search("RUN:|is restarted in", user):
+        user = re.sub(r"(?s)<system-reminder>.*?</system-reminder>", "", user)
     if m := re.search(r"RUN:\s*(.+)", user):
         return "tool", m.group(1).strip().strip("`"), delay, joined
     if m := re.search(r"BOTH:\s*(.+)", user):

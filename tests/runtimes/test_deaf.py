@@ -112,11 +112,24 @@ def test_without_hooks_it_is_told_once_by_its_socket_and_no_receipt_is_given(tea
 @typed
 def test_where_bypass_mode_is_possible_a_line_is_typed_with_proof(team: Team) -> None:
     deafen(team)
+    team.lab.tmux("rename-session", "-t", team.pane.pane, "renamed")
     sent = team.send("by the prompt")
     team.wait_seen(sent)
     team.lab.wait_given("1 message from alice. Read it: thrum inbox.")  # its hook is the first to know
     assert attempts(team) == [("typed", "offered"), ("typed", "proved")]
     assert not team.lab.given("by the prompt")
+
+
+@typed
+def test_a_daemon_that_is_killed_after_enter_types_no_second_line(team: Team) -> None:
+    deafen(team)
+    sent = team.send("before its death")
+    team.lab.wait_given("1 message from alice")
+    team.repo.kill_daemon()
+    team.wait_seen(sent)
+    team.pane.wait_status("idle")
+    assert team.lab.given("1 message from alice") == 1
+    assert attempts(team) == [("typed", "offered"), ("typed", "proved")]
 
 
 @typed

@@ -12,20 +12,17 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from thrum.daemon.notices import BY, notice
 from thrum.daemon.runtime_states import RuntimeStates
-from thrum.model import addressing, settings
+from thrum.model import settings
 from thrum.model.config import Config
-from thrum.model.events import AgentStatusSet, AnyFact, MessageCreated
-from thrum.model.fact_parts import Body
+from thrum.model.events import AgentStatusSet, AnyFact
 from thrum.ops.context import Context
-from thrum.ops.directory import ViewDirectory
 from thrum.ops.identity_file import note_in_file
 from thrum.runtimes.hooks import HookEvent
 from thrum.store.api import Decision, Stamp
 from thrum.store.queries.views import AgentRow, View
 
-BY: Final = "system"
-"""Whom a status is by that follows from a dialog."""
 _BLOCKED: Final = "blocked"
 _LOOKS: Final = 2
 """Looks in a row that must find no dialog: a program's registry may be a little behind its hook."""
@@ -142,19 +139,8 @@ class Dialogs:
             for each in view.agents()
             if each.live and each.is_own and each.agent_id != row.agent_id and _is_told(each, named)
         ]
-        if not told:
-            return
-        audience = addressing.resolve([f"@{agent_id}" for agent_id in told], BY, ViewDirectory(view))
-        yield stamp.make(
-            MessageCreated,
-            message_id=stamp.new_id("msg_"),
-            agent_id=BY,
-            body=Body("plain", said_of(row, asks)),
-            scopes=audience.scopes,
-            refs=audience.refs,
-            audiences=audience.audiences,
-            recipients=audience.recipients,
-        )
+        if told:
+            yield notice(view, stamp, told, said_of(row, asks))
 
 
 def _is_told(row: AgentRow, named: Collection[str]) -> bool:

@@ -24,6 +24,7 @@ from thrum.daemon.hook_service import HookService
 from thrum.daemon.maintenance import Care
 from thrum.daemon.presence import Presence, Registrar
 from thrum.daemon.process_ends import ProcessEnds
+from thrum.daemon.restart_requests import RestartRequests
 from thrum.daemon.sync_service import SyncService
 from thrum.daemon.terminal_service import TerminalService
 from thrum.daemon.told_states import ToldStates
@@ -124,7 +125,7 @@ class DaemonParts:
         environ, config = self.care.environ, self.sync_service.settings.live.current
         self.wake = WakeService(self.ctx, self.wait_queues, environ, config)
         self.hooks = HookService(self.ctx, self.wake, self.ends)
-        self.terminals = TerminalService(self.ctx, environ, config, self.ends)
+        self.terminals = TerminalService(self.ctx, environ, config, self.ends, RestartRequests(self.ctx, self.wake))
         self.worktrees = WorktreeService(self.ctx, environ, config, self.terminals)
         self.told = ToldStates(self.ctx, self.wake)
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import trio
@@ -22,6 +22,7 @@ from thrum.cli.commands.hooks import own_program
 from thrum.daemon import registering
 from thrum.daemon.process_ends import ProcessEnds
 from thrum.daemon.registering import Recruit
+from thrum.daemon.restart_requests import Outcome, RestartRequests
 from thrum.identity.evidence import current_root
 from thrum.identity.files import Identity, list_identities
 from thrum.identity.guard_modes import OwnRuntimes, runtimes_file
@@ -30,6 +31,7 @@ from thrum.model import limits, settings
 from thrum.model.config import Config
 from thrum.model.errors import (
     AgentAlive,
+    FileUnreadable,
     IdentityAlive,
     IdentityStale,
     InvalidParams,
@@ -99,6 +101,7 @@ class TerminalService:
     environ: Mapping[str, str]
     config: Callable[[], Config]
     ends: ProcessEnds
+    requests: RestartRequests
 
     def handlers(self) -> dict[AnyMethod, Handler]:
         return dict(
@@ -352,16 +355,39 @@ class TerminalService:
         if record is None:
             raise TmuxSessionNotFound(f"there is no session {params.name!r} of this daemon with an agent")
         runtime, argv = await self._runtime_for(session, agent_id, params.runtime)
+        asked: Outcome | Literal[""] = ""
+        lines, warnings = 0, tuple[str, ...]()
         if session is not None and not params.force:
             await self._check_idle(session, record)
-        lines = await trio.to_thread.run_sync(self._take_snapshot, record)
+            if self._lives(record):
+                asked, lines = await self.requests.ask(agent_id, session.name, self.config()[settings.RESTART_PATIENCE])
+        if asked != "saved":
+            lines, kept = await self._keep(session if asked else None, record)
+            warnings = _not_saved(agent_id, asked, kept, lines)
         if session is not None:
             await self.sessions.kill(session)
         await self._wait_gone(record)
         directory = session.directory if session is not None else record.worktree_path
         again = await self.open(params.name, directory, agent_id, runtime)
         await self._start(again, agent_id, runtime, argv)
-        return TmuxRestartResult(params.name, runtime, lines)
+        return TmuxRestartResult(params.name, runtime, lines, asked, warnings)
+
+    async def _keep(self, session: Session | None, record: AgentRow) -> tuple[int, str]:
+        """Keep what the runtime's record has, else what the session's pane shows; how many lines, and which it was."""
+        try:
+            if lines := await trio.to_thread.run_sync(self._take_snapshot, record):
+                return lines, "its record"
+        except FileUnreadable as error:  # before its first word a runtime has no record
+            log.info("restart of %s: %s", record.agent_id, error)
+        at_most = self.config()[settings.RESTART_LINES]
+        known = await trio.to_thread.run_sync(restart_snapshots.read, record.worktree_path, record.agent_id)
+        if session is None or known or at_most <= 0:
+            return 0, ""
+        shown = (await self.sessions.capture(session, at_most)).strip("\n")
+        if not shown.strip() or not self._lives(record):
+            return 0, ""
+        await trio.to_thread.run_sync(restart_snapshots.save, record.worktree_path, record.agent_id, shown)
+        return shown.count("\n") + 1, "what its pane showed"
 
     async def _check_idle(self, session: Session, record: AgentRow) -> None:
         """Raise AgentAlive for an agent that may be in the middle of something, or whose prompt holds a line."""
@@ -384,6 +410,7 @@ class TerminalService:
         if not lines:
             why = f"nothing to keep in {told.transcript}" if told.transcript else "no record of a conversation is known"
             raise NoSnapshot(f"@{agent_id}: {why}", remedy="name the runtime's record: --jsonl PATH")
+        self.requests.saved(agent_id, lines)
         log.info("restart snapshot", extra={"fields": {"agent": agent_id, "lines": lines, "reason": params.reason}})
         path = restart_snapshots.path_of(record.worktree_path, agent_id)
         return TmuxSnapshotResult(agent_id, str(path), lines)
@@ -433,6 +460,20 @@ class TerminalService:
 
 
 _END_SECONDS_MAX: Final = 10.0
+_WHY_NOT: Final[Mapping[str, str]] = {
+    "seen": "was asked to save what it knows, and did not in time",
+    "unseen": "could not be asked in time to save what it knows",
+    "unreachable": "could not be asked to save what it knows: it has no door",
+}
+
+
+def _not_saved(agent_id: str, asked: str, kept: str, lines: int) -> tuple[str, ...]:
+    """What is said of an agent that did not save; nothing of one that was not asked."""
+    if asked not in _WHY_NOT:
+        return ()
+    return (f"@{agent_id} {_WHY_NOT[asked]}; kept: {f'{kept} ({lines} lines)' if lines else 'nothing'}",)
+
+
 _NOT_FOUND: Final = "install it, or name another: --runtime R; after a change of PATH: thrum daemon restart"
 
 

@@ -247,6 +247,13 @@ class WakeService:
             return action.at <= now + limits.wake_window_seconds
         return isinstance(action, Offer) and action.door == door
 
+    def can_be_told(self, agent_id: str) -> bool:
+        """Whether a live runtime of the agent has a door, be it one that opens soon."""
+        runtime = self.reachable(agent_id)
+        if runtime.process is None:
+            return False
+        return self._goes_by_pane(runtime) or any(door.state(runtime).open for door in self.doors(agent_id))
+
     def why_not_soon(self, row: AgentRow, message_id: str) -> str:
         """Why an agent will not see at once what was sent to it just now; empty: it will. What else is unseen there is
         not asked for, however much it is: every send comes here.

@@ -229,7 +229,9 @@ RESTART_LINES = _setting("restart.max_lines", _whole(0), 200, "lines of the snap
 _setting(
     "restart.auto_threshold", _whole(0), 0, "restart an agent when its context is this full; 0: never", built=False
 )
-_setting("restart.graceful_timeout", _DURATION, "30s", "how long to wait for an agent's own snapshot", built=False)
+RESTART_PATIENCE = _setting(
+    "restart.graceful_timeout", _DURATION, "30s", "how long an agent has to save what it knows; 0s: it is not asked"
+)
 _setting(
     "restart.silence_watchdog_seconds",
     _SECONDS,

@@ -206,3 +206,37 @@ async def test_a_pane_whose_keys_go_elsewhere_too_or_that_takes_none_is_left_alo
     )
     assert await type_line(pane.port(), "claude", LINE) == Refused("the pane takes no keys")
     assert pane.typed() == ""
+
+
+@pytest.mark.parametrize("runtime", ["claude", "codex"])
+async def test_of_two_daemons_at_one_pane_only_one_types(server: OwnServer, runtime: str) -> None:
+    pane = await server.show(screens.one(runtime, "idle_empty", (80, 24)), lag=0.2)
+    await _quiet(pane)
+    results: list[object] = []
+
+    async def act(line: str) -> None:
+        port = pane.port()
+        try:
+            results.append(await type_line(port, runtime, line))
+        finally:
+            await port.unmark()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(act, f"{number} {LINE}")
+    assert [type(each) for each in results].count(Offered) == 1, results
+    assert all(isinstance(each, Offered | Refused) for each in results), results
+    await pane.logged(lambda entries: bool(pane.submitted()))
+    (said,) = pane.submitted()
+    assert said[2:] == LINE and pane.typed() == said + "\r", "no key of another act"
+    assert await server.tmux.run(("list-buffers",)) == ""
+
+
+async def test_the_mark_of_a_daemon_that_was_killed_is_no_hindrance_for_long(server: OwnServer) -> None:
+    pane = await server.show(screens.one("codex", "idle_empty", (80, 24)))
+    await _quiet(pane)
+    now = (await server.tmux.look(pane.pane)).now
+    await server.tmux.run(("set-option", "-p", "-t", pane.pane, "@thrum-typing", f"thrum-dead {now}"))
+    assert await type_line(pane.port(), "codex", LINE) == Refused("another daemon types here")
+    await server.tmux.run(("set-option", "-p", "-t", pane.pane, "@thrum-typing", f"thrum-dead {now - 60}"))
+    assert await type_line(pane.port(), "codex", LINE) == Offered()

@@ -113,11 +113,23 @@ class Claude:
             for group in found.get("hooks", {}).get(event, ()):
                 yield from group.get("hooks", ())
 
+    @property
+    def transcript(self):
+        folder = re.sub(r"[^A-Za-z0-9]", "-", PROJECT)
+        return os.path.join(HOME, ".claude/projects", folder, self.session + ".jsonl")
+
+    def record(self, message):
+        os.makedirs(os.path.dirname(self.transcript), exist_ok=True)
+        with open(self.transcript, "a") as file:
+            file.write(json.dumps({"type": message["role"], "message": message}) + "\n")
+
     def payload(self, event, **more):
-        transcript = os.path.join(
-            HOME, ".claude/projects", re.sub(r"[^A-Za-z0-9]", "-", PROJECT), self.session + ".jsonl"
-        )
-        head = {"session_id": self.session, "transcript_path": transcript, "cwd": PROJECT, "hook_event_name": event}
+        head = {
+            "session_id": self.session,
+            "transcript_path": self.transcript,
+            "cwd": PROJECT,
+            "hook_event_name": event,
+        }
         return json.dumps({**head, **more}).encode()
 
     def environment(self):
@@ -273,6 +285,7 @@ class Claude:
                 return self.interrupted()
             blocks = answer["content"]
             self.messages.append({"role": "assistant", "content": blocks})
+            self.record(self.messages[-1])
             for block in blocks:
                 if block["type"] == "text":
                     self.said("● " + block["text"])
@@ -306,6 +319,7 @@ class Claude:
         # What a session's start added goes to the model with the first thing that it is told.
         texts, self.contexts = [*self.contexts, *texts], []
         self.messages.append({"role": "user", "content": [{"type": "text", "text": text} for text in texts]})
+        self.record(self.messages[-1])
 
     def run_tool(self, call):
         command = call["input"]["command"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,11 @@ from thrum.identity.processes import Program
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[SocketRig]:
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SocketRig]:
     (tmp_path / "c").mkdir()
     found = SocketRig(folder=tmp_path / "c")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(tmp_path / "c")  # a path within the bounds of a socket's
+        monkeypatch.chdir(tmp_path / "c")  # a path within the bounds of a socket's
         listener.bind("s.sock")
         yield found
 

@@ -31,6 +31,7 @@ from thrum.model.methods.terminals import (
     TmuxLaunchParams,
     TmuxLaunchResult,
     TmuxRestartParams,
+    TmuxRestartResult,
     TmuxSendParams,
     TmuxSession,
     TmuxStatusResult,
@@ -76,7 +77,7 @@ def _wanted(
     )
 
 
-def _document(result: TmuxCreateResult | TmuxLaunchResult) -> dict[str, Any]:
+def _document(result: TmuxCreateResult | TmuxLaunchResult | TmuxRestartResult) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(result)
     document.pop("warnings", None)
     return document
@@ -283,4 +284,4 @@ async def restart(
     params = TmuxRestartParams(name=session, force=force, runtime=runtime)
     result = await run.call(TMUX_RESTART, params)
     said = f"Session {result.session} restarted ({plural(result.snapshot_lines, 'snapshot line')})"
-    return Answer(result, said=said)
+    return Answer(_document(result), said=said, warnings=result.warnings)

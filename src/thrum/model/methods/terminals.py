@@ -171,10 +171,14 @@ class TmuxRestartParams(Mutating, kw_only=True):
     runtime: str = ""
 
 
-class TmuxRestartResult(msgspec.Struct):
+class TmuxRestartResult(msgspec.Struct, omit_defaults=True):
+    """`asked`: what came of the request to save; empty: the agent was not asked."""
+
     session: str
     runtime: str
     snapshot_lines: int
+    asked: Literal["", "saved", "seen", "unseen", "unreachable"] = ""
+    warnings: tuple[str, ...] = ()
 
 
 TMUX_RESTART: Final = Method(

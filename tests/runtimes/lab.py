@@ -249,6 +249,16 @@ def _set_up_claude(lab: Lab) -> None:
     )
 
 
+def supply_opencode(directory: Path) -> None:
+    """Put what the real program would fetch into a folder that has plugins: without a network it tries for a minute."""
+    if program := real("opencode"):
+        packages = next(above for above in Path(program).parents if above.name == "node_modules")
+        wanted = json.loads((packages / "@opencode-ai/plugin/package.json").read_text())["version"]
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "package.json").write_text(json.dumps({"dependencies": {"@opencode-ai/plugin": wanted}}))
+        (directory / "node_modules").symlink_to(packages)
+
+
 def _set_up_gemini(lab: Lab) -> None:
     settings = lab.home / ".gemini/settings.json"
     settings.parent.mkdir(exist_ok=True)
@@ -269,7 +279,8 @@ def _set_up_gemini(lab: Lab) -> None:
 
 def _set_up_opencode(lab: Lab) -> None:
     config = lab.home / ".config/opencode"
-    config.mkdir(parents=True)
+    supply_opencode(config)
+    config.mkdir(parents=True, exist_ok=True)
     options = {"baseURL": f"http://127.0.0.1:{lab.port}/v1", "apiKey": "dummy"}
     model = {"fake": {"name": "fake", "limit": {"context": 100_000, "output": 4_000}}}
     provider = {"npm": "@ai-sdk/openai-compatible", "name": "local", "options": options, "models": model}

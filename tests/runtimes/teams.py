@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.runtimes.lab import PROGRAMS, Lab, Pane, trust
+from tests.runtimes.lab import PROGRAMS, Lab, Pane, supply_opencode, trust
 from tests.support.daemon.repo import THRUM, Repo, wait_until
 from thrum.runtimes.hook_files import installed
 from thrum.runtimes.opencode_plugin import installed as plugin
@@ -123,6 +123,8 @@ def open_bob(lab: Lab, runtime: str, flags: str = "", *, hooks: bool = True) -> 
             file.parent.mkdir(parents=True)
             made = plugin("", str(THRUM)) if runtime == "opencode" else installed("", runtime, str(THRUM))
             file.write_text(made)
+            if runtime == "opencode":
+                supply_opencode(home / ".opencode")
         trust(lab, home)
         program = PROGRAMS.get(runtime, runtime)
         bob = Bob(lab, repo, runtime, home, lab.start(f"{program} {flags}".rstrip(), home))

@@ -142,7 +142,7 @@ export const Thrum = async ({ client, directory }) => {
         }
       })
       .catch(() => {})
-      .then(() => listen())
+      .then(() => void listen().catch(() => {}))
     return line
   }
 

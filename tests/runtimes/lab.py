@@ -253,10 +253,10 @@ def supply_opencode(directory: Path) -> None:
     """Put what the real program would fetch into a folder that has plugins: without a network it tries for a minute."""
     if program := real("opencode"):
         packages = next(above for above in Path(program).parents if above.name == "node_modules")
-        wanted = json.loads((packages / "@opencode-ai/plugin/package.json").read_text())["version"]
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "package.json").write_text(json.dumps({"dependencies": {"@opencode-ai/plugin": wanted}}))
-        (directory / "node_modules").symlink_to(packages)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(packages.parent / "plugin" / name, directory)
+        (directory / "node_modules").symlink_to(packages.parent / "plugin/node_modules")
 
 
 def _set_up_gemini(lab: Lab) -> None:

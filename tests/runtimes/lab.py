@@ -292,7 +292,7 @@ def _set_up_opencode(lab: Lab) -> None:
                 "model": "local/fake",
                 "small_model": "local/fake",
                 "provider": {"local": provider},
-                "permission": {"bash": {"*": "allow", "touch *": "ask"}},
+                "permission": {"bash": {"*": "allow", "touch *": "ask"}, "external_directory": "allow"},
             }
         )
     )

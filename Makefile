@@ -19,6 +19,14 @@ CLAUDE_PACKAGE := @anthropic-ai/claude-code-$(shell uname -s | tr A-Z a-z)-$(she
 CLAUDE_VERSION := 2.1.332
 CODEX := $(CURDIR)/build/runtimes/codex
 CODEX_VERSION := 0.171.0
+# More real programs, if they are named: make test-runtimes ALSO="opencode gemini"
+ALSO ?=
+OPENCODE := $(CURDIR)/build/runtimes/opencode
+OPENCODE_VERSION := 1.18.33
+GEMINI := $(CURDIR)/build/runtimes/gemini
+GEMINI_VERSION := 0.61.0
+REAL_opencode := THRUM_REAL_OPENCODE=$(OPENCODE)/node_modules/.bin/opencode
+REAL_gemini := THRUM_REAL_GEMINI=$(GEMINI)/node_modules/.bin/gemini
 
 .PHONY: demo test test-runtimes unit integration spec check bench venv clean
 
@@ -28,9 +36,9 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
-test-runtimes: venv $(CLAUDE)/.installed $(CODEX)/.installed
+test-runtimes: venv $(CLAUDE)/.installed $(CODEX)/.installed $(ALSO:%=build/runtimes/%/.installed)
 	THRUM_REAL_CLAUDE=$(CLAUDE)/node_modules/$(CLAUDE_PACKAGE)/claude THRUM_REAL_CODEX=$(CODEX)/node_modules/.bin/codex \
-		$(BIN)/python -m pytest tests/runtimes $(ARGS)
+		$(foreach each,$(ALSO),$(REAL_$(each))) $(BIN)/python -m pytest tests/runtimes $(ARGS)
 
 $(CLAUDE)/.installed: Makefile
 	mkdir -p $(CLAUDE)
@@ -42,6 +50,21 @@ $(CODEX)/.installed: Makefile
 	mkdir -p $(CODEX)
 	echo '{}' > $(CODEX)/package.json
 	npm install --silent --prefix $(CODEX) '@openai/codex@$(CODEX_VERSION)'
+	@touch $@
+
+# OpenCode wants the package of its plugins beside each plugin: the lab puts it there, as there is no network.
+build/runtimes/opencode/.installed: Makefile
+	mkdir -p $(OPENCODE)/plugin
+	echo '{}' > $(OPENCODE)/package.json
+	echo '{}' > $(OPENCODE)/plugin/package.json
+	npm install --silent --prefix $(OPENCODE) 'opencode-ai@$(OPENCODE_VERSION)'
+	npm install --silent --prefix $(OPENCODE)/plugin '@opencode-ai/plugin@$(OPENCODE_VERSION)'
+	@touch $@
+
+build/runtimes/gemini/.installed: Makefile
+	mkdir -p $(GEMINI)
+	echo '{}' > $(GEMINI)/package.json
+	npm install --silent --prefix $(GEMINI) '@google/gemini-cli@$(GEMINI_VERSION)'
 	@touch $@
 
 unit: venv

@@ -19,6 +19,9 @@ from tests.support.wake.fake_door import FakeDoor
 from tests.support.wake.rigs import socket_rig, typed_rig, waiter_rig
 from thrum.model.attempt_ids import new_token, tokens_in
 from thrum.model.wake_types import Failed, Reachable, Refused
+from thrum.runtimes.doors.claude import WaiterDoor
+from thrum.runtimes.doors.turn_end import TurnEndDoor, TurnEnds
+from thrum.runtimes.waiters import Waiters
 from thrum.wake.door import Door
 from thrum.wake.text import Letter, batch, notice, with_token
 
@@ -98,6 +101,66 @@ async def fake_rig() -> AsyncIterator[DoorRig]:
     yield FakeRig()
 
 
+@dataclass
+class WaiterRig:
+    """Hooks that wait in a daemon: a new one sleeps as soon as one has handed over what it was given."""
+
+    door: Door
+    waiters: Waiters
+    agent: Reachable
+    texts: list[str] = field(default_factory=list[str])
+    arrived: trio.Event = field(default_factory=trio.Event)
+    is_open: bool = True
+
+    async def serve(self) -> None:
+        process = self.agent.process
+        assert process is not None
+        while self.is_open and (waiter := await self.waiters.wait(process)) is not None and waiter.text:
+            self.texts.append(waiter.text)
+            waiter.taken()
+            self.arrived.set()
+            self.arrived = trio.Event()
+
+    async def heard(self, count: int) -> Sequence[str]:
+        with trio.fail_after(SECONDS):
+            while len(self.texts) < count:
+                await self.arrived.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        return self.texts
+
+    async def close(self) -> None:
+        assert self.agent.process is not None
+        self.is_open = False
+        self.waiters.dismiss(self.agent.process)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def occupy(self) -> None:
+        pytest.skip("a hook that waits is never at the wrong moment")
+
+    async def stall(self) -> trio.Event:
+        pytest.skip("a hook that waits has the text at once")
+
+
+@asynccontextmanager
+async def _waiter_rig(door: Door, waiters: Waiters, runtime: str) -> AsyncIterator[DoorRig]:
+    rig = WaiterRig(door, waiters, Reachable("bob", "idle", 0.0, (100, "start"), runtime, "s1"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        yield rig
+        nursery.cancel_scope.cancel()
+
+
+def opencode_rig() -> AbstractAsyncContextManager[DoorRig]:
+    waiters = Waiters()
+    return _waiter_rig(WaiterDoor(waiters, "opencode.waiter"), waiters, "opencode")
+
+
+def gemini_rig() -> AbstractAsyncContextManager[DoorRig]:
+    ends = TurnEnds()
+    return _waiter_rig(TurnEndDoor("gemini.turn_end", ends), ends.waiters, "gemini")
+
+
 RIGS: dict[str, Callable[[], AbstractAsyncContextManager[DoorRig]]] = {
     "fake": fake_rig,
     "claude.waiter": waiter_rig,
@@ -105,6 +168,8 @@ RIGS: dict[str, Callable[[], AbstractAsyncContextManager[DoorRig]]] = {
     "typed": typed_rig,
     "codex.server": lambda: codex_rig("codex.server"),
     "codex.queue": lambda: codex_rig("codex.queue"),
+    "opencode.waiter": opencode_rig,
+    "gemini.turn_end": gemini_rig,
 }
 
 

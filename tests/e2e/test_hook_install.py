@@ -47,7 +47,7 @@ def test_hooks_are_installed_seen_and_removed(repo: Repo) -> None:
     assert again == {"runtime": "claude", "scope": "private", "file": str(repo.main / LOCAL), "changed": False}
 
     told = {each["runtime"]: each for each in repo.json("hook", "status")["hooks"]}
-    assert list(told) == ["claude", "codex", "gemini", "cursor"]
+    assert list(told) == ["claude", "codex", "gemini", "cursor", "opencode"]
     assert told["claude"]["files"] == [{"scope": "private", "file": LOCAL, "program_found": True}]
     assert told["claude"]["fired"] == told["codex"]["files"] == []
     assert f"claude   {LOCAL}  " in repo.thrum("hook", "status")

@@ -297,6 +297,16 @@ screen_reader_detection_done = true
     )
 
 
+def supply_opencode(directory: Path) -> None:
+    """Put what the real program would fetch into a folder that has plugins: without a network it tries for a minute."""
+    if program := real("opencode"):
+        packages = next(above for above in Path(program).parents if above.name == "node_modules")
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(packages.parent / "plugin" / name, directory)
+        (directory / "node_modules").symlink_to(packages.parent / "plugin/node_modules")
+
+
 def _set_up_gemini(lab: Lab) -> None:
     settings = lab.home / ".gemini/settings.json"
     settings.parent.mkdir(exist_ok=True)
@@ -317,7 +327,8 @@ def _set_up_gemini(lab: Lab) -> None:
 
 def _set_up_opencode(lab: Lab) -> None:
     config = lab.home / ".config/opencode"
-    config.mkdir(parents=True)
+    supply_opencode(config)
+    config.mkdir(parents=True, exist_ok=True)
     options = {"baseURL": f"http://127.0.0.1:{lab.port}/v1", "apiKey": "dummy"}
     model = {"fake": {"name": "fake", "limit": {"context": 100_000, "output": 4_000}}}
     provider = {"npm": "@ai-sdk/openai-compatible", "name": "local", "options": options, "models": model}
@@ -329,7 +340,7 @@ def _set_up_opencode(lab: Lab) -> None:
                 "model": "local/fake",
                 "small_model": "local/fake",
                 "provider": {"local": provider},
-                "permission": {"bash": {"*": "allow", "touch *": "ask"}},
+                "permission": {"bash": {"*": "allow", "touch *": "ask"}, "external_directory": "allow"},
             }
         )
     )

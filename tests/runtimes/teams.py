@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.runtimes.lab import PROGRAMS, Lab, Pane, trust
+from tests.runtimes.lab import PROGRAMS, Lab, Pane, real, supply_opencode, trust
 from tests.support.daemon.repo import THRUM, Repo, wait_until
 from thrum.runtimes.hook_files import installed
 from thrum.runtimes.opencode_plugin import installed as plugin
@@ -51,6 +52,14 @@ class Bob:
     def wait_idle(self) -> None:
         wait_until(self.is_idle, f"an idle prompt: {self.pane.text()}", seconds=120)
 
+    def say(self, text: str) -> None:
+        """Type a line and send it off. Real programs take an Enter just behind text for a part of what is pasted."""
+        self.pane.type(text)
+        self.pane.shows(text[-20:])
+        if real(self.runtime):
+            time.sleep(0.5)
+        self.pane.keys("Enter")
+
     def wait_dialog(self) -> None:
         self.pane.shows(_DIALOG[self.runtime])
 
@@ -58,12 +67,21 @@ class Bob:
         """Have its model run a tool until the returned file exists."""
         done = self.lab.top / "done"
         before = len(self.tools())
-        self.pane.say(f"RUN: until [ -e {done} ]; do sleep 0.1; done{then}")
+        self.say(f"RUN: until [ -e {done} ]; do sleep 0.1; done{then}")
         wait_until(lambda: len(self.tools()) > before, f"the tool: {self.pane.text()}")
         return done
 
     def tools(self) -> Sequence[Any]:
         return [entry for entry in self.lab.model_log() if entry["answer"][0] == "tool"]
+
+    def given(self, text: str) -> int:
+        """How many requests brought that text new to its model: those that offer tools, for OpenCode has another one
+        make up a title."""
+        return sum(text in entry["new"] and bool(entry["tools"]) for entry in self.lab.model_log())
+
+    def wait_given(self, text: str, seconds: float = 60) -> None:
+        what = f"{text!r} in what its model was given: {self.pane.text()}"
+        wait_until(lambda: self.given(text), what, seconds=seconds)
 
     # -- alice
 
@@ -86,9 +104,9 @@ class Bob:
             wait_until(lambda each=each: "seen_at" in self.state(each), f"{each} seen: {self.pane.text()}")
 
     def wait_told_once(self, text: str) -> None:
-        self.lab.wait_given(text)
+        self.wait_given(text)
         self.wait_idle()
-        assert self.lab.given(text) == 1
+        assert self.given(text) == 1
 
     def status(self) -> tuple[object, object]:
         """Bob's status as the team sees it, and what a dialog there asks."""
@@ -123,6 +141,8 @@ def open_bob(lab: Lab, runtime: str, flags: str = "", *, hooks: bool = True) -> 
             file.parent.mkdir(parents=True)
             made = plugin("", str(THRUM)) if runtime == "opencode" else installed("", runtime, str(THRUM))
             file.write_text(made)
+            if runtime == "opencode":
+                supply_opencode(home / ".opencode")
         trust(lab, home)
         program = PROGRAMS.get(runtime, runtime)
         bob = Bob(lab, repo, runtime, home, lab.start(f"{program} {flags}".rstrip(), home))

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.skipif(
     not real("opencode") and shutil.which("node") is None, reason="the stand-in loads the plugin: it needs node"
 )
 DOOR = "opencode.waiter"
+FIRST_TURN_SECONDS = 240
+"""Without a network the real program hesitates for a minute or more before its first request."""
 
 
 @pytest.fixture
@@ -36,8 +38,8 @@ def bob(lab: Lab) -> Iterator[Bob]:
     """Bob after a first turn: before it the program has no session that could be spoken to."""
     with open_bob(lab, "opencode") as found:
         found.wait_process()
-        found.pane.say("SAY: hello")
-        lab.wait_given("SAY: hello")
+        found.say("SAY: hello")
+        found.wait_given("SAY: hello", seconds=FIRST_TURN_SECONDS)
         found.wait_idle()
         wait_waiter(found)
         yield found
@@ -67,10 +69,10 @@ def test_a_message_reaches_an_idle_agents_model_once_with_proof_and_a_half_typed
     bob.pane.shows("half a line")
     sent = bob.send("please look at the parser SAY: I will")
     bob.wait_seen(sent)
-    bob.lab.wait_given("please look at the parser")
+    bob.wait_given("please look at the parser")
     bob.pane.shows("half a line")
     wait_until(lambda: "interrupt" not in bob.pane.text(), "the turn's end")
-    assert bob.lab.given("please look at the parser") == 1
+    assert bob.given("please look at the parser") == 1
     assert bob.attempts() == [(DOOR, "offered"), (DOOR, "proved")]
     said = next(entry["new"] for entry in bob.lab.model_log() if "the parser" in entry["new"])
     assert "through thrum" in said
@@ -85,7 +87,7 @@ def test_while_it_works_the_message_comes_after_the_running_tool_in_the_same_tur
     done = bob.work()
     sent = bob.send("while you work")
     wait_until(lambda: (DOOR, "offered") in bob.attempts(), "the offer")
-    assert not bob.lab.given("while you work")
+    assert not bob.given("while you work")
     assert "seen_at" not in bob.state(sent)
     done.touch()
     bob.wait_seen(sent)
@@ -111,7 +113,7 @@ def test_the_next_message_is_told_too_and_a_burst_is_few_wakes(bob: Bob) -> None
 
 def test_nothing_is_offered_into_a_dialog_and_after_it_it_is(bob: Bob) -> None:
     made = bob.lab.top / "made"
-    bob.pane.say(f"RUN: touch {made}")
+    bob.say(f"RUN: touch {made}")
     bob.wait_dialog()
     wait_until(lambda: bob.status()[0] == "blocked", "bob is blocked")
     assert f"touch {made}" in str(bob.status()[1])
@@ -124,7 +126,7 @@ def test_nothing_is_offered_into_a_dialog_and_after_it_it_is(bob: Bob) -> None:
     bob.wait_seen(sent)
     bob.wait_told_once("while the dialog is open")
     assert made.exists()
-    assert not bob.lab.given("read meanwhile")
+    assert not bob.given("read meanwhile")
     wait_until(lambda: bob.status() == ("idle", None), f"bob is not blocked any more: {bob.status()}")
 
 
@@ -134,7 +136,7 @@ def test_a_sub_agent_is_told_nothing_and_the_agent_is_told_once(bob: Bob) -> Non
     done = bob.lab.top / "done"
     script = bob.lab.top / "s"
     script.write_text(f"touch {bob.lab.top}/began; until [ -e {done} ]; do sleep 0.1; done")
-    bob.pane.say(f"RUN: task RUN: sh {script}")
+    bob.say(f"RUN: task RUN: sh {script}")
     wait_until((bob.lab.top / "began").exists, f"the sub-agent's tool: {bob.pane.text()}")
     session = bob.places()[-1]["runtime_session"]
     sent = bob.send("while a sub-agent works")
@@ -156,7 +158,8 @@ def test_a_killed_daemon_is_found_again(bob: Bob) -> None:
 
 def test_without_a_plugin_nothing_is_offered_and_the_sender_is_told_the_remedy(lab: Lab) -> None:
     with open_bob(lab, "opencode", hooks=False) as bob:
-        bob.pane.say("RUN: thrum prime")
+        bob.say("RUN: thrum prime")
+        bob.wait_given("RUN: thrum prime", seconds=FIRST_TURN_SECONDS)
         bob.wait_process()
         bob.wait_idle()
         sent = bob.send("is there a hook")
@@ -176,8 +179,8 @@ def test_a_plugin_whose_thrum_is_gone_hinders_nothing(lab: Lab) -> None:
         pane = lab.start("opencode", bob.home)
         again = Bob(lab, bob.repo, "opencode", bob.home, pane)
         again.wait_idle()
-        pane.say("SAY: hello")
-        lab.wait_given("SAY: hello")
+        again.say("SAY: hello")
+        again.wait_given("SAY: hello", seconds=FIRST_TURN_SECONDS)
         again.wait_idle()
 
 

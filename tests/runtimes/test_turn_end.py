@@ -43,7 +43,7 @@ def test_what_comes_while_it_works_is_told_when_the_turn_ends_once_with_proof(bo
     done = bob.work()
     sent = bob.send("please look at the parser")
     bob.wait_why(sent, "working (turn end)")
-    assert not bob.lab.given("please look at the parser")
+    assert not bob.given("please look at the parser")
     done.touch()
     bob.wait_seen(sent)
     bob.wait_told_once("please look at the parser")
@@ -65,9 +65,9 @@ def test_no_turn_is_prolonged_twice_in_a_row_and_the_next_one_is_again(bob: Bob)
     (bob.lab.top / "more").touch()
     bob.wait_seen(first)
     bob.wait_idle()
-    assert not bob.lab.given("the second one")
+    assert not bob.given("the second one")
     assert len([door for door, outcome in bob.attempts() if door == _door(bob) and outcome == "offered"]) == 1
-    bob.pane.say("SAY: hello")
+    bob.say("SAY: hello")
     bob.wait_seen(second)
     bob.wait_told_once("the second one")
 
@@ -97,7 +97,7 @@ def test_what_was_read_meanwhile_is_not_told_and_a_turn_without_mail_just_ends(b
     bob.repo.thrum("message", "read", sent, at=bob.home, env={"THRUM_NAME": "bob"})
     done.touch()
     bob.wait_idle()
-    assert not bob.lab.given("read before the turn ended")
+    assert not bob.given("read before the turn ended")
     assert bob.attempts() == []
 
 
@@ -108,8 +108,8 @@ def test_a_daemon_that_is_gone_breaks_no_turn_and_the_next_one_tells(bob: Bob) -
     done.touch()
     bob.wait_idle()
     sent = bob.send("after the daemon died")
-    assert not bob.lab.given("after the daemon died")
-    bob.pane.say("SAY: go on")
+    assert not bob.given("after the daemon died")
+    bob.say("SAY: go on")
     bob.wait_seen(sent)
     bob.wait_told_once("after the daemon died")
 
@@ -120,8 +120,8 @@ def test_escape_ends_a_turn_that_is_not_prolonged(bob: Bob) -> None:
     sent = bob.send("after escape")
     bob.pane.keys("Escape")
     bob.wait_idle()
-    assert not bob.lab.given("after escape")
-    bob.pane.say("SAY: hello")
+    assert not bob.given("after escape")
+    bob.say("SAY: hello")
     bob.wait_seen(sent)
     bob.wait_told_once("after escape")
 
@@ -129,7 +129,7 @@ def test_escape_ends_a_turn_that_is_not_prolonged(bob: Bob) -> None:
 @ASKS
 def test_a_dialog_blocks_the_agent_and_what_waits_is_told_when_the_turn_ends(bob: Bob) -> None:
     made = bob.lab.top / "made"
-    bob.pane.say(f"RUN: mkdir {made}")
+    bob.say(f"RUN: mkdir {made}")
     bob.wait_dialog()
     wait_until(lambda: bob.status()[0] == "blocked", "bob is blocked")
     assert f"mkdir {made}" in str(bob.status()[1])
@@ -148,12 +148,12 @@ def test_without_hooks_the_turn_ends_untouched_and_the_sender_is_told_the_remedy
     if runtime != "gemini" and real("gemini"):
         pytest.skip("beside the real Gemini the stand-in of another program shows nothing")
     with open_lab(runtime) as lab, open_bob(lab, runtime, flags, hooks=False) as bob:
-        bob.pane.say("RUN: thrum prime")
+        bob.say("RUN: thrum prime")
         bob.wait_process()
         bob.wait_idle()
         sent = bob.send("is there a hook")
         assert bob.why(sent) == f"no hooks: thrum hook install {runtime}"
-        bob.pane.say("SAY: hello")
-        lab.wait_given("SAY: hello")
+        bob.say("SAY: hello")
+        bob.wait_given("SAY: hello")
         bob.wait_idle()
-        assert not lab.given("is there a hook")
+        assert not bob.given("is there a hook")

@@ -165,6 +165,8 @@ def context(event: HookEvent, text: str) -> Answer:
         return _json(hookSpecificOutput={"hookEventName": event.event, "additionalContext": text})
     if event.runtime == "opencode":
         return _json(context=text)
+    if event.runtime == "cursor" and event.kind == "session_start":
+        return _json(additional_context=text)
     return SILENCE
 
 

@@ -142,7 +142,9 @@ export const Thrum = async ({ client, directory }) => {
         }
       })
       .catch(() => {})
-      .then(() => listen())
+      .then(() => {
+        listen().catch(() => {})
+      })
     return line
   }
 

@@ -99,6 +99,12 @@ def test_context_rides_beside_a_start_a_prompt_and_a_tool(runtime: str) -> None:
     assert hooks.context(hooks.read(runtime, "Stop", {}), "hello") == hooks.SILENCE
 
 
+def test_cursor_takes_context_at_a_sessions_start_alone() -> None:
+    answer = hooks.context(hooks.read("cursor", "sessionStart", {}), "hello")
+    assert json.loads(answer.stdout) == {"additional_context": "hello"}
+    assert hooks.context(hooks.read("cursor", "beforeSubmitPrompt", {}), "hello") == hooks.SILENCE
+
+
 def test_a_turn_goes_on_once_and_not_again() -> None:
     assert json.loads(hooks.go_on(hooks.read("claude", "Stop", {}), "more").stdout) == {
         "decision": "block",

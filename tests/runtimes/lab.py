@@ -277,6 +277,7 @@ sandbox_mode = "workspace-write"
 
 [sandbox_workspace_write]
 network_access = true
+exclude_slash_tmp = true
 
 [model_providers.local]
 name = "local"

@@ -1,7 +1,7 @@
 """The outbox of a sandboxed session: what an agent sends that may open no socket waits in its worktree until a hook of
 the same session, which runs outside the sandbox, hands it in (wake.md §5, decision 0074).
 
-    .thrum/outbox/SESSION/nonce          left by a hook of that session; whoever sends there has read it
+    .thrum/outbox/SESSION/nonce          left by a hook of that session; what is sent there carries it
     .thrum/outbox/SESSION/ULID.json      one request; its name is the order, and the key under which it counts once
     trusted state: outbox/SESSION.nonce  the same nonce, out of reach of a sandbox and of what a branch can bring
     trusted state: outbox/SESSION.told   refusals that no hook has told the model yet

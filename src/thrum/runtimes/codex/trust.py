@@ -68,10 +68,12 @@ def untrust(hooks_file: SettingsFile, environ: Mapping[str, str]) -> bool:
             if known is not None:
                 _written.clear(known, records)
             return False
+        keys = _keys_of(hooks_file)
         if known is not None and digest(old) in known.after:
             new = known.before
         else:
-            new = _as_text(file, old, partial(without_trust, keys=_keys_of(hooks_file))).encode()
+            # Where none of thrum's are in it, it may have any form.
+            new = _as_text(file, old, partial(without_trust, keys=keys)).encode() if keys else old
             if known is not None and known.before is None and not new.strip():
                 new = None
         if new is None:

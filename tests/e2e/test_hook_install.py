@@ -50,7 +50,7 @@ def test_hooks_are_installed_seen_and_removed(repo: Repo) -> None:
     assert list(told) == ["claude", "codex", "gemini", "cursor", "opencode"]
     assert told["claude"]["files"] == [{"scope": "private", "file": LOCAL, "program_found": True}]
     assert told["claude"]["fired"] == told["codex"]["files"] == []
-    assert f"claude   {LOCAL}  " in repo.thrum("hook", "status")
+    assert f"claude    {LOCAL}  " in repo.thrum("hook", "status")
 
     assert repo.thrum("hook", "uninstall", "claude") == (
         f"✓ Hooks of claude removed: {LOCAL}; the file is as it was before\n"

@@ -64,6 +64,7 @@ PERSON = {
     "purge.accept",
 }
 OPERATOR = {
+    "runtime.thread",  # decision 0070
     "worktree.create",  # decision 0067
     "daemon.stop",
     "sync.force",

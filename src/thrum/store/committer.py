@@ -349,7 +349,9 @@ class Committer:
         self._degraded = error.message
         self._note_cause(error)
         for each in batch:
-            self._finish(each, StoreFailed(error.message, remedy=error.remedy, **error.details))
+            failed = StoreFailed(error.message, remedy=error.remedy, **error.details)
+            failed.__cause__ = error  # behind it may lie a lack of open files, which passes
+            self._finish(each, failed)
 
     def _note_cause(self, error: StoreFailed) -> None:
         if "cause" in error.details:

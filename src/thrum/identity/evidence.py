@@ -16,7 +16,7 @@ from typing import Any
 from thrum.identity.caller import Evidence, Step
 from thrum.identity.guard_modes import fire
 from thrum.identity.person import Ancestry, check_person_act, look_at_ancestry
-from thrum.identity.processes import OwnerState, Process, ProcessEnd, ProcessTable, same_process
+from thrum.identity.processes import OwnerState, Process, ProcessTable, same_process
 from thrum.identity.runtimes import (
     KNOWN_RUNTIMES,
     SESSION_VARIABLE,
@@ -130,7 +130,6 @@ class PeerEvidence:
 
     __slots__ = (
         "_chain",
-        "_end",
         "_failure",
         "_links",
         "_names",
@@ -178,7 +177,6 @@ class PeerEvidence:
         self.runtime_session = ""
         """The session of its runtime that the peer says it is of; empty: as its first environment says."""
         self._shared = -1
-        self._end: ProcessEnd | None = None
         self._runtime_found = (False, -_KEPT_SECONDS)
         try:
             self._first_look()
@@ -360,16 +358,8 @@ class PeerEvidence:
         if chain and chain[0].started != process.started:
             raise Failed("process", "no such process")
         self._started, self._chain = process.started, chain
-        end = self._table.end_of(self.pid)
-        # Under the pid was, before and after it was opened, the same process: then it is what was opened.
-        if end is not None and (seen := self._read(self.pid)) is not None and seen.started == process.started:
-            self._end = end
 
     def _still_there(self) -> None:
-        if self._end is not None:
-            if self._end.has_come():
-                raise Failed("process", "no such process")
-            return
         seen = self._read(self.pid)
         if seen is None or seen.started != self._started or seen.state in ("Z", "X", "x"):
             raise Failed("process", "no such process")

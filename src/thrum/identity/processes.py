@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from thrum.model.files import open_files_max, open_following
+from thrum.model.files import open_following
 
 CHAIN_MAX = 64
 """Steps of a walk to the top; a deeper tree is cut there."""
@@ -85,10 +84,6 @@ class ProcessTable(Protocol):
 
     def environ(self, pid: int) -> Mapping[str, str]:
         """Its first environment: what its program was started with. OSError if it can't be read."""
-        ...
-
-    def end_of(self, pid: int) -> ProcessEnd | None:
-        """What tells the end of the process that has that pid now. None where only another look does."""
         ...
 
 
@@ -200,41 +195,6 @@ def _is_hidden(pid: int) -> bool:
     return False
 
 
-class ProcessEnd:
-    """The end of one process, as the kernel tells it: a pidfd, closed with this. One question is one system call."""
-
-    __slots__ = ("_descriptor", "_poll")
-
-    _open = 0
-    """How many there are: each is an open file beside its connection's."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        self._poll = poll.poll
-        ProcessEnd._open += 1
-
-    @classmethod
-    def of(cls, pid: int) -> ProcessEnd | None:
-        """Of the process that has that pid now; None where the kernel has no pidfds (before Linux 5.3), where it is
-        gone, and where the open files are needed for connections."""
-        if cls._open >= open_files_max() // 8:
-            return None
-        try:
-            return cls(os.pidfd_open(pid))
-        except (AttributeError, OSError):
-            return None
-
-    def has_come(self) -> bool:
-        """Whether it ended."""
-        return bool(self._poll(0))
-
-    def __del__(self) -> None:
-        ProcessEnd._open -= 1
-        os.close(self._descriptor)
-
-
 class ProcTable:
     """Linux: straight from /proc. A look takes some ten microseconds."""
 
@@ -301,9 +261,6 @@ class ProcTable:
 
     def environ(self, pid: int) -> Mapping[str, str]:
         return environment_of(_content(f"{self._proc}/{pid}/environ", _ENVIRONMENT_BYTES_MAX))
-
-    def end_of(self, pid: int) -> ProcessEnd | None:
-        return ProcessEnd.of(pid) if self._is_ours and self._proc == "/proc" else None
 
 
 _CONTENT_BYTES = 65536
@@ -424,9 +381,6 @@ class PsutilTable:
     def environ(self, pid: int) -> Mapping[str, str]:
         return dict(self._ask(pid, "environ"))
 
-    def end_of(self, pid: int) -> ProcessEnd | None:
-        return None
-
     def _ask(self, pid: int, what: str) -> Any:
         psutil = self._psutil
         try:
@@ -475,9 +429,6 @@ class ProcessMap:
     def _there(self, pid: int) -> None:
         if pid not in self.processes:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), f"pid {pid}")
-
-    def end_of(self, pid: int) -> ProcessEnd | None:
-        return None
 
 
 def open_process_table() -> ProcessTable:

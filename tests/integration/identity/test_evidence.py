@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from tests.support.trusted import trust_here
 from thrum.identity.caller import AccessClass, Caller, Evidence, decide
 from thrum.identity.evidence import AgentPlace, Failed, PeerEvidence, Registry
 from thrum.identity.person import obstacle
-from thrum.identity.processes import Process, ProcessMap, ProcessTable, ProcTable, Program, open_process_table
+from thrum.identity.processes import Process, ProcessMap, ProcessTable, Program, open_process_table
 from thrum.model.methods.method import Access
 from thrum.model.paths import Layout, find_layout
 
@@ -363,24 +362,14 @@ def test_a_peer_that_has_ended_proves_nothing(root: Path) -> None:
         assert connection.gather(registry, now=0.0).failed == "process"
 
 
-class WithoutEnds(ProcTable):
-    """As where the kernel has no pidfds, or the open files are needed elsewhere."""
-
-    def end_of(self, pid: int) -> None:
-        return None
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-@pytest.mark.parametrize("table", [ProcTable, WithoutEnds])
-def test_a_process_that_ended_proves_nothing_though_its_parent_has_not_taken_note(
-    root: Path, table: type[ProcTable]
-) -> None:
+def test_a_process_that_ended_proves_nothing_though_its_parent_has_not_taken_note(root: Path) -> None:
     put(root, "furiosa")
     registry = Registry([place("furiosa", root)])
     process = subprocess.Popen([PYTHON, "-c", WAIT], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.readline()
-        connection = peer(root, process.pid, table())
+        connection = peer(root, process.pid)
         assert who(connection.gather(registry, now=0.0)) == "furiosa"
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
@@ -389,19 +378,6 @@ def test_a_process_that_ended_proves_nothing_though_its_parent_has_not_taken_not
         process.kill()
         process.communicate()
     assert connection.gather(registry, now=0.0).failed == "process"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="pidfds")
-def test_what_tells_ends_leaves_open_files_to_connections() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    try:
-        kept = [ProcTable().end_of(os.getpid()) for _ in range(40)]
-        assert 0 < sum(end is not None for end in kept) <= 32
-        kept.clear()
-        assert ProcTable().end_of(os.getpid()) is not None, "they are closed with what held them"
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_peer_with_pid_1_is_as_good_as_any(root: Path) -> None:
